@@ -1,0 +1,720 @@
+"""The values that the loop hands from stage to stage.
+
+Everything here is frozen and free of effects. Times are aware and in UTC; units
+stand in the names. Only `app.schemas` (HTTP) and `app.store` (SQL) know another
+form of these values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import NewType, TypeAlias
+
+SignalId = NewType("SignalId", str)
+IncidentId = NewType("IncidentId", str)
+IntentId = NewType("IntentId", str)
+FencingToken = NewType("FencingToken", int)
+
+JsonScalar: TypeAlias = str | int | float | bool | None
+Json: TypeAlias = "JsonScalar | list[Json] | dict[str, Json]"
+JsonObject: TypeAlias = dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class ServiceKey:
+    """What one incident is about and what remediation excludes: a service in an environment."""
+
+    environment: str
+    service: str
+
+    def __str__(self) -> str:
+        return f"{self.service} in {self.environment}"
+
+
+# ---------------------------------------------------------------- observe
+
+
+class SignalKind(StrEnum):
+    DEPLOY = "deploy"
+    METRIC = "metric"
+    ALERT = "alert"
+    CONDITION = "condition"
+    CHANGE = "change"
+
+
+class DeployStatus(StrEnum):
+    STARTED = "started"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Trigger(StrEnum):
+    """Why an incident is open; the closed list of reasons the agent acts on."""
+
+    DEPLOY_FAILED = "deploy_failed"
+    HIGH_ERROR_RATE = "high_error_rate"
+    HIGH_LATENCY = "high_latency"
+    CRASH_LOOP = "crash_loop"
+
+
+class Condition(StrEnum):
+    """What the cluster itself says is wrong with a workload."""
+
+    CRASH_LOOP_BACK_OFF = "CrashLoopBackOff"
+    IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
+    OOM_KILLED = "OOMKilled"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deploy:
+    """A release of a service changed state, as told by a pipeline."""
+
+    version: str
+    status: DeployStatus
+    commit_sha: str | None = None
+    irreversible: bool = False
+    """The release carries a change that older code cannot run against."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSample:
+    """Service levels at one instant; `None` is no data, which is never zero."""
+
+    error_rate: float | None = None
+    """Share of failed requests, 0..1."""
+    p95_latency_ms: float | None = None
+    crash_looping: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """One alert as delivered by Alertmanager; identity is fingerprint + startsAt + status."""
+
+    name: str
+    firing: bool
+    fingerprint: str
+    starts_at: datetime
+    trigger: Trigger | None
+    """What the alert means to the agent; None when no mapping names it."""
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterCondition:
+    """A condition the watcher saw appear on, or clear from, a workload."""
+
+    condition: Condition
+    present: bool
+    message: str
+    revision: int | None = None
+
+
+class ChangeKind(StrEnum):
+    DEPLOY = "deploy"
+    CONFIG = "config"
+    FLAG = "flag"
+    SCALE = "scale"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigChange:
+    """Configuration of a workload changed while its images stayed as they were."""
+
+    summary: str
+    kind: ChangeKind = ChangeKind.CONFIG
+    revision: int | None = None
+
+
+Payload: TypeAlias = Deploy | MetricSample | Alert | ClusterCondition | ConfigChange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """One accepted observation. Durable before it is acknowledged (promise 9)."""
+
+    id: SignalId
+    kind: SignalKind
+    key: ServiceKey
+    source: str
+    """Where it came from: `http`, `alertmanager`, `kubernetes`, `prometheus`."""
+    observed_at: datetime
+    """When the sender says it was true."""
+    received_at: datetime
+    dedup_key: str
+    """Two signals with the same key are one observation told twice."""
+    stale: bool
+    """Too old on arrival to act on: it may open an incident, never lead to a real action."""
+    payload: Payload
+
+
+class DispositionKind(StrEnum):
+    OPENED = "opened"
+    JOINED = "joined"
+    DEDUPLICATED = "deduplicated"
+    IGNORED = "ignored"
+    PENDING = "pending"
+    """A breach not yet sustained; becomes opened, joined, ignored or expired."""
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disposition:
+    """What became of a signal, and why."""
+
+    kind: DispositionKind
+    reason: str
+    incident_id: IncidentId | None = None
+    duplicate_of: SignalId | None = None
+
+
+# ---------------------------------------------------------------- cluster views
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectRef:
+    """Names one object of a cluster."""
+
+    kind: str
+    """`Deployment` or `ConfigMap`."""
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetState:
+    """The state of an object that a decision or a write is bound to.
+
+    `token` changes exactly when someone changes what the object asks for;
+    `resource_version` also changes with its status.
+    """
+
+    ref: ObjectRef
+    uid: str
+    resource_version: str
+    token: str
+    marker: IntentId | None = None
+    """The intent whose effect this object last carried, as the agent wrote it there."""
+    changed_by: str | None = None
+    """Field manager of the last change to the object's spec, where known."""
+
+
+class RevisionHealth(StrEnum):
+    """What the agent knows about a revision of a workload's template."""
+
+    SERVED_WELL = "served_well"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """One template that a workload ran or runs (a ReplicaSet of a Deployment)."""
+
+    number: int
+    template_hash: str
+    """Hash over everything in the template that changes what runs."""
+    code_hash: str
+    """Hash over images, commands and probes: what a release changes."""
+    config_hash: str
+    """Hash over environment, resources and configuration references."""
+    images: tuple[str, ...]
+    created_at: datetime
+    replicas: int
+    ready_replicas: int
+    irreversible: bool = False
+    """Annotated as not to be rolled back (for example by a schema migration)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodView:
+    """One pod as far as diagnosis and verification care."""
+
+    name: str
+    node: str | None
+    phase: str
+    ready: bool
+    restarts: int
+    waiting_reason: str | None
+    last_termination_reason: str | None
+    template_hash: str | None
+    """Equals `Revision.template_hash` of the revision it belongs to."""
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigMapView:
+    """A ConfigMap that the workload's template refers to. Values never leave the connector."""
+
+    name: str
+    content_hash: str
+    resource_version: str
+    keys: tuple[str, ...]
+    changed_at: datetime | None
+    """When its data last changed, where the object says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadView:
+    """One Deployment with what hangs on it, read at `observed_at`."""
+
+    target: TargetState
+    observed_at: datetime
+    desired_replicas: int
+    updated_replicas: int
+    ready_replicas: int
+    available_replicas: int
+    paused: bool
+    rollout_complete: bool
+    """The controller has seen the newest spec, and only its pods run, all available."""
+    progress_deadline_exceeded: bool
+    current_revision: int
+    revisions: tuple[Revision, ...]
+    """Newest first; the current one is the first."""
+    pods: tuple[PodView, ...]
+    config_maps: tuple[ConfigMapView, ...]
+    warnings: tuple[str, ...] = ()
+    """Recent Warning events, `reason: message`, newest first, at most twenty."""
+    managed_by: str | None = None
+    """A GitOps controller that owns this workload, where labels or annotations say so."""
+    opted_out: bool = False
+    """Annotated by its owners so that the agent leaves it alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevisionRecord:
+    """What the agent remembers of a template it has seen: from history that outlives ReplicaSets."""
+
+    key: ServiceKey
+    template_hash: str
+    number: int
+    health: RevisionHealth
+    seen_at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigRecord:
+    """A version of a ConfigMap that was in force, kept so that it can be restored."""
+
+    key: ServiceKey
+    name: str
+    content_hash: str
+    data: Mapping[str, str]
+    health: RevisionHealth
+    seen_at: datetime
+
+
+# ---------------------------------------------------------------- evidence and diagnosis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Something that somebody changed, as a possible cause."""
+
+    kind: ChangeKind
+    key: ServiceKey
+    at: datetime
+    summary: str
+    version: str | None = None
+    irreversible: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliSample:
+    """Service level indicators at one instant, from whichever source measured them."""
+
+    at: datetime
+    error_rate: float | None = None
+    p95_latency_ms: float | None = None
+    request_rate: float | None = None
+    """Requests per second."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetryHealth:
+    """Whether the measuring itself works: many series vanishing together is its fault (promise 8)."""
+
+    known_services: int
+    silent_services: int
+    """Services that had data before and have none now."""
+    source_reachable: bool
+
+    @property
+    def outage(self) -> bool:
+        """At least three services, and more than half of all, fell silent; or the source is down."""
+        return not self.source_reachable or (
+            self.silent_services >= 3 and self.silent_services * 2 > self.known_services
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that diagnosis may look at; gathered by the observer, never fetched by a rule."""
+
+    key: ServiceKey
+    at: datetime
+    opened_at: datetime
+    triggers: tuple[Trigger, ...]
+    conditions: tuple[Condition, ...]
+    signals: tuple[Signal, ...]
+    """The signals of this incident, oldest first."""
+    changes: tuple[Change, ...]
+    """Changes to any known service inside the look-back window, newest first."""
+    workload: WorkloadView | None
+    revision_history: tuple[RevisionRecord, ...]
+    config_history: tuple[ConfigRecord, ...]
+    sli: tuple[SliSample, ...]
+    """Recent samples of this service, oldest first."""
+    telemetry: TelemetryHealth | None
+    other_open_incidents: tuple[ServiceKey, ...]
+    dependencies: tuple[ServiceKey, ...]
+    """Services this one calls, where known."""
+    failed_actions: tuple[ActionName, ...] = ()
+    """Actions already tried on this incident without recovery."""
+
+
+class Cause(StrEnum):
+    """The closed list of causes the agent can name; `UNKNOWN` is an answer."""
+
+    BAD_RELEASE = "bad_release"
+    BAD_CONFIG = "bad_config"
+    IRREVERSIBLE_RELEASE = "irreversible_release"
+    RESOURCE_LIMIT = "resource_limit"
+    MEMORY_LEAK = "memory_leak"
+    TRAFFIC_SURGE = "traffic_surge"
+    DEPENDENCY_FAILURE = "dependency_failure"
+    NODE_FAILURE = "node_failure"
+    TELEMETRY_OUTAGE = "telemetry_outage"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hypothesis:
+    """One cause with what speaks for and against it."""
+
+    cause: Cause
+    confidence: float
+    """0..1; an ordering with a meaning for thresholds, not a probability."""
+    rule: str
+    evidence_for: tuple[str, ...]
+    evidence_against: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """Ranked hypotheses, best first; never empty."""
+
+    hypotheses: tuple[Hypothesis, ...]
+    at: datetime
+
+    @property
+    def best(self) -> Hypothesis:
+        return self.hypotheses[0]
+
+
+# ---------------------------------------------------------------- plan
+
+
+class ActionName(StrEnum):
+    """The closed set of operations. There is no free-form command."""
+
+    RESTART = "restart"
+    ROLLBACK = "rollback"
+    REVERT_CONFIG = "revert_config"
+    SCALE = "scale"
+    PAUSE = "pause"
+    RESUME = "resume"
+    NOTIFY = "notify"
+    RESTORE = "restore"
+    """Undo: put an object back to the snapshot taken before another action. Never in a runbook."""
+
+
+class Risk(StrEnum):
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """One typed operation on one object, with resolved parameters."""
+
+    name: ActionName
+    risk: Risk
+    target: ObjectRef | None
+    """None where nothing in a cluster is touched (notify), or no cluster is known."""
+    parameters: Mapping[str, JsonScalar]
+    expected_effect: str
+    undo: str | None
+    """How it is undone, in words; None when it cannot or need not be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedRunbook:
+    """Why a runbook of the catalogue was not chosen."""
+
+    runbook: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Ordered actions from one approved runbook; empty actions mean: touch nothing, tell a person."""
+
+    runbook: str | None
+    """`id@version`, None when no runbook fits."""
+    runbook_hash: str | None
+    actions: tuple[Action, ...]
+    rejected: tuple[RejectedRunbook, ...]
+    hash: str
+    """SHA-256 over the canonical form of runbook hash and actions: what a decision is bound to."""
+    at: datetime
+
+
+# ---------------------------------------------------------------- policy and execution
+
+
+class DecisionKind(StrEnum):
+    ALLOW = "allow"
+    DENY = "deny"
+    NEEDS_APPROVAL = "needs_approval"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The recorded answer of policy for exactly one plan, action and live state (promise 1)."""
+
+    kind: DecisionKind
+    reasons: tuple[str, ...]
+    plan_hash: str
+    target_token: str | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """What the API server said to the same request with `dryRun=All`."""
+
+    accepted: bool
+    message: str
+
+
+class OutcomeKind(StrEnum):
+    DONE = "done"
+    REHEARSED = "rehearsed"
+    """Dry run: the request was answered by the API server, nothing was written."""
+    REFUSED = "refused"
+    """Not attempted: policy, precondition or brake."""
+    FAILED = "failed"
+    """Attempted, and certainly without effect."""
+    UNKNOWN = "unknown"
+    """Attempted, and nobody can tell; a person must look."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    kind: OutcomeKind
+    message: str
+    at: datetime
+
+
+class IntentState(StrEnum):
+    DECIDED = "decided"
+    EXECUTING = "executing"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What an object asked for before an action, enough to put it back. Opaque to the loop."""
+
+    ref: ObjectRef
+    token: str
+    body: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """One attempt at one action: decided, then durable, then (at most once) real (promise 2)."""
+
+    id: IntentId
+    incident_id: IncidentId
+    sequence: int
+    """0, 1, ... within the incident."""
+    action: Action
+    dry_run: bool
+    decision: Decision
+    rehearsal: Rehearsal | None
+    state: IntentState
+    snapshot: Snapshot | None = None
+    """Taken right before the effect."""
+    outcome: Outcome | None = None
+    applied_token: str | None = None
+    """Token of the target after the effect: an undo is refused when it has moved on since."""
+    undoes: IntentId | None = None
+    """The intent that this one undoes."""
+    started_at: datetime | None = None
+
+
+# ---------------------------------------------------------------- verify and learn
+
+
+class VerdictKind(StrEnum):
+    RECOVERED = "recovered"
+    NOT_RECOVERED = "not_recovered"
+    WORSE = "worse"
+    CANNOT_TELL = "cannot_tell"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    kind: VerdictKind
+    reasons: tuple[str, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What the verifier saw at one instant; missing parts stay missing."""
+
+    at: datetime
+    sli: SliSample | None
+    workload: WorkloadView | None
+    telemetry: TelemetryHealth | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """What the closed incident taught."""
+
+    cause: Cause
+    runbook: str | None
+    actions: tuple[ActionName, ...]
+    worked: bool | None
+    """None: nothing was done, so nothing was learnt about an action."""
+    recovered_alone: bool
+    seconds_to_recover: float | None
+    at: datetime
+
+
+# ---------------------------------------------------------------- incident
+
+
+class IncidentState(StrEnum):
+    OPEN = "open"
+    AWAITING_APPROVAL = "awaiting_approval"
+    EXECUTING = "executing"
+    VERIFYING = "verifying"
+    RECOVERED = "recovered"
+    RECOVERED_WITHOUT_ACTION = "recovered_without_action"
+    PROPOSED = "proposed"
+    ESCALATED = "escalated"
+
+    @property
+    def closed(self) -> bool:
+        return self in _ENDS
+
+
+_ENDS = frozenset(
+    {
+        IncidentState.RECOVERED,
+        IncidentState.RECOVERED_WITHOUT_ACTION,
+        IncidentState.PROPOSED,
+        IncidentState.ESCALATED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """How far verification has come; durable, so that a restart does not begin the soak anew."""
+
+    intent_id: IntentId | None
+    """The action under test; None while a dry run only watches."""
+    started_at: datetime
+    healthy_since: datetime | None = None
+    last_observed_at: datetime | None = None
+    baseline: SliSample | None = None
+    """Service levels right before the action: what "worse" is measured against."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """The aggregate that the loop moves from stage to stage.
+
+    `version` grows by one with every stored change; a writer that holds an old
+    version or an old fencing token is refused.
+    """
+
+    id: IncidentId
+    key: ServiceKey
+    state: IncidentState
+    opened_at: datetime
+    triggers: tuple[Trigger, ...]
+    stale: bool
+    """Every trigger was stale on arrival: no real action may follow."""
+    dry_run: bool
+    version: int = 0
+    closed_at: datetime | None = None
+    diagnosis: Diagnosis | None = None
+    plan: Plan | None = None
+    next_action: int = 0
+    """Index into `plan.actions` of the action to take next."""
+    verification: Verification | None = None
+    verdict: Verdict | None = None
+    lesson: Lesson | None = None
+    wake_at: datetime | None = None
+    """When the loop wants to look again; None means now."""
+    summary: str = ""
+    """One sentence for people: why the incident is where it is."""
+
+
+class Stage(StrEnum):
+    OBSERVE = "observe"
+    DIAGNOSE = "diagnose"
+    PLAN = "plan"
+    POLICY = "policy"
+    EXECUTE = "execute"
+    VERIFY = "verify"
+    UNDO = "undo"
+    LEARN = "learn"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """A timeline entry to be: the store adds sequence and hash."""
+
+    at: datetime
+    stage: Stage
+    message: str
+    data: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimelineEntry:
+    """One line of an incident's tamper-evident record (promise 12)."""
+
+    sequence: int
+    at: datetime
+    stage: Stage
+    message: str
+    data: JsonObject
+    hash: str
+    """SHA-256 over the previous entry's hash and this entry's canonical form."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentRecord:
+    """An incident with everything that was recorded about it."""
+
+    incident: Incident
+    intents: tuple[Intent, ...]
+    timeline: tuple[TimelineEntry, ...]

@@ -1,0 +1,417 @@
+"""What the loop needs from the world, one small protocol per role.
+
+Reading and writing are separate ports: a dry run is a missing writer, not an
+`if`. Each port has one contract suite under `tests/contract/` that runs over
+the fake and every real adapter.
+
+Errors, for every port unless said otherwise: `TransientError` when the other
+side cannot be asked now, `PermanentError` (`Forbidden`, `NotFound`, `Invalid`)
+when asking again will not help. No other exception leaves an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from app.agent.models import (
+    Action,
+    Change,
+    ConfigRecord,
+    Disposition,
+    FencingToken,
+    Incident,
+    IncidentId,
+    IncidentRecord,
+    IncidentState,
+    Intent,
+    IntentId,
+    Note,
+    Outcome,
+    Rehearsal,
+    RevisionRecord,
+    ServiceKey,
+    Signal,
+    SignalId,
+    SliSample,
+    Snapshot,
+    TargetState,
+    TelemetryHealth,
+    TimelineEntry,
+    Trigger,
+    WorkloadView,
+)
+
+# ------------------------------------------------------------------ cluster
+
+
+class ClusterReader(Protocol):
+    """Looks at one cluster; never changes anything."""
+
+    async def services(self) -> tuple[ServiceKey, ...]:
+        """Every service that a workload of the cluster maps to."""
+        ...
+
+    async def workload(self, key: ServiceKey) -> WorkloadView | None:
+        """The Deployment behind a service with its revisions, pods and ConfigMaps.
+
+        None when no workload maps to the service. Two workloads that map to one
+        service are an `Invalid`: the agent does not guess.
+        """
+        ...
+
+    async def target(self, action: Action) -> TargetState:
+        """The present state of the object that the action would change; `NotFound` if gone."""
+        ...
+
+    async def snapshot(self, action: Action) -> Snapshot:
+        """What `action.target` asks for now, enough for a `restore` to put it back."""
+        ...
+
+    async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
+        """The ConfigMaps in force for a service, with their data, for the agent's history.
+
+        `health` is UNKNOWN: judging is not the reader's business.
+        """
+        ...
+
+
+class ClusterRehearsal(Protocol):
+    """Asks the API server what a change would do (`dryRun=All`); cannot persist one."""
+
+    async def rehearse(self, action: Action, target: TargetState, snapshot: Snapshot | None) -> Rehearsal:
+        """The server's answer, rejections and missing rights included, as a value.
+
+        `snapshot` is given for `restore` and `revert_config` of a ConfigMap.
+        Raises `TransientError` only when the server cannot be reached.
+        """
+        ...
+
+
+class ClusterWriter(Protocol):
+    """Changes a cluster. Constructed only when `DRY_RUN=false`."""
+
+    async def apply(
+        self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
+    ) -> TargetState:
+        """Carry out `action` on exactly the object state `target`, and mark the object with `intent_id`.
+
+        Change and marker are one request with uid and resourceVersion as its
+        preconditions, so that two copies of it have one effect. Returns the state
+        after the change. Raises `Conflict` (nothing changed, object moved on),
+        `Forbidden`, `NotFound`, `Invalid`, `TransientError` (certainly not sent
+        or certainly refused) or `UnknownOutcome` (sent, no answer).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterEvent:
+    """A service's workload looks different now; the watcher says so, the observer reads it."""
+
+    key: ServiceKey
+
+
+class ClusterWatch(Protocol):
+    """Tells which services moved, without end."""
+
+    def events(self) -> AsyncIterator[ClusterEvent]:
+        """Every known service once at the start, then each one whose objects change.
+
+        Survives expired versions (410) and dropped connections by listing anew;
+        an event may be repeated, never lost.
+        """
+        ...
+
+
+# ------------------------------------------------------------------ metrics
+
+
+class MetricSource(Protocol):
+    """Service level indicators from a monitoring system."""
+
+    async def sli(self, key: ServiceKey, at: datetime) -> SliSample:
+        """The indicators as of `at`; each one without data is None.
+
+        A reachable source without a series answers None values; an unreachable
+        one raises `TransientError`.
+        """
+        ...
+
+    async def sli_range(
+        self, key: ServiceKey, start: datetime, end: datetime, step: timedelta
+    ) -> tuple[SliSample, ...]:
+        """Samples from `start` to `end`, oldest first; instants without any data are left out."""
+        ...
+
+    async def telemetry(self, keys: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
+        """How many of `keys` had data in the look-back before `at` and have none now.
+
+        An unreachable source is an answer (`source_reachable=False`), not an error.
+        """
+        ...
+
+
+# ------------------------------------------------------------------ people
+
+
+class Notifier(Protocol):
+    """Tells people. Constructed only when `DRY_RUN=false`."""
+
+    async def send(self, text: str, incident: Incident) -> None:
+        """Deliver one message; raises like every port."""
+        ...
+
+
+# ------------------------------------------------------------------ store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalRecord:
+    """An accepted signal and what became of it."""
+
+    signal: Signal
+    disposition: Disposition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceLevels:
+    """What intake remembers per service to judge for-duration and hysteresis; one bounded row.
+
+    Times are event times. A `*_breach_since` is set while the indicator has been
+    above its threshold and not yet below its clearing level.
+    """
+
+    key: ServiceKey
+    error_rate_breach_since: datetime | None = None
+    latency_breach_since: datetime | None = None
+    crash_looping: bool = False
+    last_sample_at: datetime | None = None
+    last_sample: SliSample | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeVerdict:
+    """The pure decision on one signal: computed by the observer inside the intake transaction."""
+
+    disposition: Disposition
+    """`incident_id` may be left out for JOINED and OPENED: the store fills it in."""
+    levels: ServiceLevels | None
+    """New per-service state, or None to leave it."""
+    triggers: tuple[Trigger, ...] = ()
+    """What this signal adds to the incident it opens or joins."""
+    change: Change | None = None
+    """A change to remember for diagnosis."""
+    release_pending: bool = False
+    """The service's pending signals join the same incident."""
+
+
+class IntakeDecider(Protocol):
+    """The observer's pure judgement, handed to the store so that it runs inside the transaction."""
+
+    def __call__(
+        self, signal: Signal, levels: ServiceLevels | None, open_incident: Incident | None
+    ) -> IntakeVerdict: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The answer to one accepted signal; durable when this exists."""
+
+    signal_id: SignalId
+    disposition: Disposition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentFilter:
+    """Which incidents to list; None is any. Times compare with `opened_at`: since <= t < until."""
+
+    service: str | None = None
+    environment: str | None = None
+    state: IncidentState | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page of incidents, newest first."""
+
+    items: tuple[IncidentRecord, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """The right to move one incident, until it expires or a newer token is given out."""
+
+    incident_id: IncidentId
+    owner: str
+    token: FencingToken
+    expires_at: datetime
+
+
+class SignalStore(Protocol):
+    """Durable intake."""
+
+    async def accept(
+        self,
+        signals: Sequence[Signal],
+        decide: IntakeDecider,
+        *,
+        dry_run: bool,
+        idempotency_key: str | None = None,
+        request_hash: str | None = None,
+    ) -> tuple[Accepted, ...]:
+        """Record signals, decide each, open or join incidents: one transaction, in order.
+
+        A `dedup_key` seen before gets the disposition deduplicated without
+        `decide` being asked. With an `idempotency_key` seen before (kept 24 h) and an equal
+        `request_hash` the first answer is returned and nothing is recorded; with
+        another hash it raises `Invalid`. At most one incident per service is
+        open, whatever runs beside this. New incidents get the state OPEN, the
+        `dry_run` given, and a first timeline entry.
+        """
+        ...
+
+    async def signal(self, signal_id: SignalId) -> SignalRecord | None: ...
+
+    async def incident_signals(self, incident_id: IncidentId, limit: int) -> tuple[Signal, ...]:
+        """The signals that opened or joined an incident, oldest first: the first one and the newest."""
+        ...
+
+    async def pending_services(self, service: str, environment: str | None) -> tuple[ServiceKey, ...]:
+        """Services of that name with pending signals or current levels on record."""
+        ...
+
+    async def levels(self, key: ServiceKey) -> ServiceLevels | None: ...
+
+    async def open_from_pending(
+        self, key: ServiceKey, triggers: Sequence[Trigger], *, dry_run: bool, at: datetime
+    ) -> IncidentId | None:
+        """Open an incident now from a service's pending signals (run-once); None without any.
+
+        If one is open already, the pending signals join it.
+        """
+        ...
+
+    async def expire_pending(self, older_than: datetime) -> int:
+        """End pending signals received before that with the disposition expired; how many."""
+        ...
+
+    async def samples(self, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
+        """Pushed metric samples observed since then, oldest first, at most 1,000."""
+        ...
+
+    async def changes(self, since: datetime) -> tuple[Change, ...]:
+        """Changes to any service since then, newest first, at most 500."""
+        ...
+
+
+class IncidentStore(Protocol):
+    """Incidents, intents and the timeline. Every write of the loop needs a live claim."""
+
+    async def load(self, incident_id: IncidentId) -> IncidentRecord | None: ...
+
+    async def find(self, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:
+        """Newest first; a cursor that this store did not issue raises `Invalid`."""
+        ...
+
+    async def open_incidents(self) -> tuple[Incident, ...]:
+        """All that have not ended, oldest first."""
+        ...
+
+    async def claim(
+        self, incident_id: IncidentId, owner: str, lease: timedelta, now: datetime
+    ) -> Claim | None:
+        """Take or renew the incident; None while another owner's lease lives. Each take-over raises the token."""
+        ...
+
+    async def release(self, claim: Claim) -> None:
+        """Give it back; a claim that was lost already is no error."""
+        ...
+
+    async def release_owner(self, owner: str) -> int:
+        """Void every claim of an owner known to be dead; how many."""
+        ...
+
+    async def save(self, claim: Claim, incident: Incident, notes: Sequence[Note]) -> Incident:
+        """Store the incident with its notes in one transaction; the result has the next version.
+
+        Raises `ClaimLost` when the claim is no longer the newest, or the version
+        is not the stored one. A closed incident is never changed: `ClaimLost`.
+        """
+        ...
+
+    async def decide(
+        self, claim: Claim, incident: Incident, intent: Intent, notes: Sequence[Note]
+    ) -> Incident:
+        """Store a decided intent (state DECIDED, or FINISHED where it was refused or rehearsed)."""
+        ...
+
+    async def begin(
+        self, claim: Claim, intent_id: IntentId, snapshot: Snapshot, budget: int, at: datetime
+    ) -> bool:
+        """DECIDED -> EXECUTING by compare-and-set, durable before it returns (promise 2).
+
+        False, with nothing changed, when the incident already has `budget`
+        intents that began and are no undo (promise 4), or the intent is not
+        DECIDED. An undo does not count. Adds a timeline entry.
+        """
+        ...
+
+    async def finish(
+        self,
+        claim: Claim,
+        intent_id: IntentId,
+        outcome: Outcome,
+        applied_token: str | None,
+        notes: Sequence[Note],
+    ) -> None:
+        """EXECUTING or DECIDED -> FINISHED with its outcome; finishing twice is `ClaimLost`."""
+        ...
+
+    async def timeline(self, incident_id: IncidentId) -> tuple[TimelineEntry, ...]: ...
+
+
+class HistoryStore(Protocol):
+    """What served well and what failed; outlives ReplicaSets and restarts."""
+
+    async def record_revision(self, record: RevisionRecord) -> None:
+        """Remember; FAILED is never overwritten by SERVED_WELL or UNKNOWN of the same template."""
+        ...
+
+    async def revisions(self, key: ServiceKey) -> tuple[RevisionRecord, ...]:
+        """Newest first, at most fifty."""
+        ...
+
+    async def record_config(self, record: ConfigRecord) -> None:
+        """Remember a version of a ConfigMap; at most twenty are kept for each name."""
+        ...
+
+    async def configs(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
+        """Newest first."""
+        ...
+
+
+class Store(SignalStore, IncidentStore, HistoryStore, Protocol):
+    """All three over one database, so that intake and incident share a transaction."""
+
+    async def ping(self) -> None:
+        """Raises `TransientError` when the database does not answer."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# ------------------------------------------------------------------ engine
+
+
+class Runner(Protocol):
+    """Moves incidents on, durably; the engine behind it is not the loop's business."""
+
+    async def wake(self, incident_id: IncidentId) -> None:
+        """See to it that the incident is looked at now; safe to repeat."""
+        ...

@@ -1,0 +1,108 @@
+"""Settings: the only reader of the environment.
+
+Every setting here is documented in `.env.example`; a test holds the two against
+each other. Wrong values stop the start with a message that names the setting.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.agent.models import ActionName, Trigger
+
+RUNBOOK_ACTIONS = frozenset(ActionName) - {ActionName.RESTORE}
+
+_SERVICE_LABEL = '{namespace="{{namespace}}",service="{{service}}"'
+
+
+class Settings(BaseSettings):
+    """Read once at start from the environment and `.env`; the environment wins."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    # What the agent may do
+    dry_run: bool = True
+    allow_high_risk_actions: bool = False
+    max_actions_per_incident: Annotated[int, Field(ge=0, le=20)] = 2
+    enabled_actions: Annotated[frozenset[ActionName], NoDecode] = RUNBOOK_ACTIONS
+    scale_min_replicas: Annotated[int, Field(ge=1)] = 1
+    scale_max_replicas: Annotated[int, Field(ge=1)] = 20
+    runbooks_dir: Path = Path("runbooks")
+
+    # When a service is unwell
+    slo_max_error_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
+    slo_max_p95_latency_ms: Annotated[float, Field(gt=0)] = 1000.0
+    slo_clear_ratio: Annotated[float, Field(gt=0, le=1)] = 0.8
+    breach_for_seconds: Annotated[float, Field(ge=0)] = 60.0
+    signal_stale_after_seconds: Annotated[float, Field(gt=0)] = 900.0
+    signal_max_future_seconds: Annotated[float, Field(ge=0)] = 300.0
+    incident_settle_seconds: Annotated[float, Field(ge=0)] = 20.0
+    change_lookback_seconds: Annotated[float, Field(gt=0)] = 3600.0
+
+    # How recovery is judged
+    verify_soak_seconds: Annotated[float, Field(ge=0)] = 60.0
+    verify_timeout_seconds: Annotated[float, Field(gt=0)] = 600.0
+    verify_interval_seconds: Annotated[float, Field(gt=0)] = 5.0
+    verify_max_sample_age_seconds: Annotated[float, Field(gt=0)] = 60.0
+
+    # Store and engine
+    database_url: SecretStr = SecretStr("sqlite:///heal.db")
+    claim_lease_seconds: Annotated[float, Field(gt=0)] = 30.0
+
+    # Kubernetes
+    kubeconfig: Path | None = None
+    kube_context: str | None = None
+    kube_in_cluster: bool = False
+    kube_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    environment_namespaces: dict[str, str] = {}
+    service_workloads: dict[str, str] = {}
+    service_dependencies: dict[str, list[str]] = {}
+
+    # Prometheus and Alertmanager
+    prometheus_url: str | None = None
+    prometheus_bearer_token: SecretStr | None = None
+    prometheus_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    prometheus_poll_seconds: Annotated[float, Field(gt=0)] = 15.0
+    prometheus_error_rate_query: str = (
+        "sum(rate(http_requests_total" + _SERVICE_LABEL + ',code=~"5.."}[{{window}}]))'
+        " / sum(rate(http_requests_total" + _SERVICE_LABEL + "}[{{window}}]))"
+    )
+    prometheus_p95_query: str = (
+        "1000 * histogram_quantile(0.95, sum by (le) "
+        "(rate(http_request_duration_seconds_bucket" + _SERVICE_LABEL + "}[{{window}}])))"
+    )
+    prometheus_request_rate_query: str = "sum(rate(http_requests_total" + _SERVICE_LABEL + "}[{{window}}]))"
+    prometheus_window: str = "1m"
+    alertmanager_token: SecretStr | None = None
+    alert_triggers: dict[str, Trigger] = {
+        "HighErrorRate": Trigger.HIGH_ERROR_RATE,
+        "HighLatency": Trigger.HIGH_LATENCY,
+        "KubePodCrashLooping": Trigger.CRASH_LOOP,
+        "KubeDeploymentRolloutStuck": Trigger.DEPLOY_FAILED,
+    }
+
+    # People
+    notify_webhook_url: SecretStr | None = None
+
+    # Policy
+    opa_url: str | None = None
+
+    # HTTP
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 1_048_576
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("enabled_actions", mode="before")
+    @classmethod
+    def _comma_separated(cls, value: object) -> object:
+        """Accept `restart,rollback` as written in an environment variable."""
+        if isinstance(value, str):
+            return frozenset(part.strip() for part in value.split(",") if part.strip())
+        return value
