@@ -326,7 +326,10 @@ class IncidentStore(Protocol):
     async def claim(
         self, incident_id: IncidentId, owner: str, lease: timedelta, now: datetime
     ) -> Claim | None:
-        """Take or renew the incident; None while another owner's lease lives. Each take-over raises the token."""
+        """Take or renew the incident; None while another owner's lease lives.
+
+        Each take-over raises the token; a renewal by the same owner keeps it.
+        """
         ...
 
     async def release(self, claim: Claim) -> None:
