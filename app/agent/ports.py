@@ -19,6 +19,7 @@ from typing import Protocol
 from app.agent.models import (
     Action,
     Change,
+    Condition,
     ConfigRecord,
     Disposition,
     FencingToken,
@@ -187,7 +188,8 @@ class ServiceLevels:
     key: ServiceKey
     error_rate_breach_since: datetime | None = None
     latency_breach_since: datetime | None = None
-    crash_looping: bool = False
+    conditions: tuple[Condition, ...] = ()
+    """What the cluster says is wrong now; a crash loop told by a sample counts as CRASH_LOOP_BACK_OFF."""
     last_sample_at: datetime | None = None
     last_sample: SliSample | None = None
 
@@ -212,8 +214,14 @@ class IntakeDecider(Protocol):
     """The observer's pure judgement, handed to the store so that it runs inside the transaction."""
 
     def __call__(
-        self, signal: Signal, levels: ServiceLevels | None, open_incident: Incident | None
-    ) -> IntakeVerdict: ...
+        self,
+        signal: Signal,
+        levels: ServiceLevels | None,
+        open_incident: Incident | None,
+        last_closed: Incident | None,
+    ) -> IntakeVerdict:
+        """`last_closed` is the service's incident with the newest `closed_at`, if any."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
