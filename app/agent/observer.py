@@ -1,0 +1,223 @@
+"""Observe: how signals are made, and how the evidence of an incident is gathered.
+
+The observer is the only stage that reads the world for diagnosis; rules are
+handed an `Evidence` and fetch nothing. What cannot be read stays missing and is
+said so (promise 8).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Awaitable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from app.agent.models import (
+    Alert,
+    ClusterCondition,
+    Condition,
+    ConfigChange,
+    Deploy,
+    Evidence,
+    IncidentRecord,
+    IntentState,
+    MetricSample,
+    OutcomeKind,
+    Payload,
+    ServiceKey,
+    Signal,
+    SignalId,
+    SignalKind,
+    SliSample,
+    TelemetryHealth,
+    WorkloadView,
+)
+from app.agent.ports import ClusterReader, MetricSource, Store
+from app.errors import AgentError
+
+_KINDS: dict[type[Payload], SignalKind] = {
+    Deploy: SignalKind.DEPLOY,
+    MetricSample: SignalKind.METRIC,
+    Alert: SignalKind.ALERT,
+    ClusterCondition: SignalKind.CONDITION,
+    ConfigChange: SignalKind.CHANGE,
+}
+
+_SLI_STEP = timedelta(seconds=15)
+_MAX_SIGNALS = 200
+
+T = TypeVar("T")
+
+
+def new_signal(
+    *,
+    key: ServiceKey,
+    source: str,
+    observed_at: datetime,
+    received_at: datetime,
+    payload: Payload,
+    stale_after: timedelta,
+    dedup_key: str | None = None,
+) -> Signal:
+    """A signal with a fresh id, its staleness judged on arrival.
+
+    Without a `dedup_key` two signals are the same when source, service, time and
+    content are.
+    """
+    kind = _KINDS[type(payload)]
+    content = json.dumps(
+        [source, kind, key.environment, key.service, observed_at.isoformat(), asdict(payload)],
+        sort_keys=True,
+        default=str,
+    )
+    return Signal(
+        id=SignalId(f"sig_{uuid.uuid4().hex}"),
+        kind=kind,
+        key=key,
+        source=source,
+        observed_at=observed_at,
+        received_at=received_at,
+        dedup_key=dedup_key or f"content:{hashlib.sha256(content.encode()).hexdigest()}",
+        stale=received_at - observed_at > stale_after,
+        payload=payload,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """Evidence together with what could not be had, in words for the timeline."""
+
+    evidence: Evidence
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observer:
+    """Reads cluster, metrics and store for one incident."""
+
+    store: Store
+    reader: ClusterReader | None
+    metrics: MetricSource | None
+    lookback: timedelta
+    dependencies: Mapping[ServiceKey, tuple[ServiceKey, ...]]
+
+    async def gather(self, record: IncidentRecord, now: datetime) -> Gathered:
+        """Everything diagnosis may look at, as of `now`."""
+        incident = record.incident
+        key = incident.key
+        missing: list[str] = []
+        workload = await self.workload(key, missing)
+        signals = await self.store.incident_signals(incident.id, _MAX_SIGNALS)
+        earliest = min((s.observed_at for s in signals), default=incident.opened_at)
+        sli = await self._sli_history(key, now, missing)
+        open_incidents = await self.store.open_incidents()
+        evidence = Evidence(
+            key=key,
+            at=now,
+            opened_at=incident.opened_at,
+            triggers=incident.triggers,
+            conditions=_conditions(signals, workload),
+            signals=signals,
+            changes=await self.store.changes(min(earliest, incident.opened_at) - self.lookback),
+            workload=workload,
+            revision_history=await self.store.revisions(key),
+            config_history=await self.store.configs(key),
+            sli=sli,
+            telemetry=await self.telemetry(key, now, missing),
+            other_open_incidents=tuple(i.key for i in open_incidents if i.key != key),
+            dependencies=self.dependencies.get(key, ()),
+            failed_actions=tuple(
+                dict.fromkeys(
+                    i.action.name
+                    for i in record.intents
+                    if i.undoes is None
+                    and i.state is IntentState.FINISHED
+                    and i.outcome is not None
+                    and i.outcome.kind in (OutcomeKind.DONE, OutcomeKind.FAILED)
+                )
+            ),
+        )
+        return Gathered(evidence=evidence, missing=tuple(missing))
+
+    async def workload(self, key: ServiceKey, missing: list[str]) -> WorkloadView | None:
+        """The workload now, or None with the reason added to `missing`."""
+        if self.reader is None:
+            missing.append("no cluster is connected")
+            return None
+        view = await _or_missing(self.reader.workload(key), "workload", missing)
+        if view is None and not missing:
+            missing.append(f"no workload of the cluster maps to {key}")
+        return view
+
+    async def sli(self, key: ServiceKey, now: datetime, missing: list[str]) -> SliSample | None:
+        """The newest service levels: from the metric source, else the newest pushed sample."""
+        if self.metrics is not None:
+            sample = await _or_missing(self.metrics.sli(key, now), "service levels", missing)
+            if sample is not None and _has_data(sample):
+                return sample
+        levels = await self.store.levels(key)
+        return levels.last_sample if levels is not None else None
+
+    async def telemetry(self, key: ServiceKey, now: datetime, missing: list[str]) -> TelemetryHealth | None:
+        """Whether measuring works at all, judged over every service known to the cluster."""
+        if self.metrics is None:
+            return None
+        known = {key}
+        if self.reader is not None:
+            services = await _or_missing(self.reader.services(), "list of services", missing)
+            known.update(services or ())
+        return await _or_missing(
+            self.metrics.telemetry(sorted(known), now), "state of the telemetry", missing
+        )
+
+    async def _sli_history(self, key: ServiceKey, now: datetime, missing: list[str]) -> tuple[SliSample, ...]:
+        pushed = await self.store.samples(key, now - self.lookback)
+        if self.metrics is None:
+            return pushed
+        measured = await _or_missing(
+            self.metrics.sli_range(key, now - self.lookback, now, _SLI_STEP), "service level history", missing
+        )
+        return measured or pushed
+
+
+def _has_data(sample: SliSample) -> bool:
+    return sample.error_rate is not None or sample.p95_latency_ms is not None
+
+
+def _conditions(signals: tuple[Signal, ...], workload: WorkloadView | None) -> tuple[Condition, ...]:
+    """What the cluster says is wrong: seen now in the workload, or told by signals of the incident."""
+    found: list[Condition] = []
+    for signal in signals:
+        if isinstance(signal.payload, ClusterCondition) and signal.payload.present:
+            found.append(signal.payload.condition)
+        elif isinstance(signal.payload, MetricSample) and signal.payload.crash_looping:
+            found.append(Condition.CRASH_LOOP_BACK_OFF)
+    if workload is not None:
+        found.extend(workload_conditions(workload))
+    return tuple(dict.fromkeys(found))
+
+
+def workload_conditions(workload: WorkloadView) -> tuple[Condition, ...]:
+    """The conditions a workload shows at this instant, worst first, without repeats."""
+    found: list[Condition] = []
+    for pod in workload.pods:
+        if pod.waiting_reason == "CrashLoopBackOff":
+            found.append(Condition.CRASH_LOOP_BACK_OFF)
+            if pod.last_termination_reason == "OOMKilled":
+                found.append(Condition.OOM_KILLED)
+        elif pod.waiting_reason in ("ImagePullBackOff", "ErrImagePull", "InvalidImageName"):
+            found.append(Condition.IMAGE_PULL_BACK_OFF)
+    if workload.progress_deadline_exceeded:
+        found.append(Condition.PROGRESS_DEADLINE_EXCEEDED)
+    return tuple(dict.fromkeys(found))
+
+
+async def _or_missing(answer: Awaitable[T], what: str, missing: list[str]) -> T | None:
+    try:
+        return await answer
+    except AgentError as error:
+        missing.append(f"{what}: {error}")
+        return None
