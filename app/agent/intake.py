@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from app.agent.models import (
     Alert,
@@ -31,6 +31,7 @@ from app.agent.models import (
     Trigger,
 )
 from app.agent.ports import Accepted, IntakeVerdict, Runner, ServiceLevels, SignalStore
+from app.agent.slo import SloThresholds
 
 _CONDITION_TRIGGERS = {
     Condition.CRASH_LOOP_BACK_OFF: Trigger.CRASH_LOOP,
@@ -38,26 +39,6 @@ _CONDITION_TRIGGERS = {
     Condition.IMAGE_PULL_BACK_OFF: Trigger.DEPLOY_FAILED,
     Condition.PROGRESS_DEADLINE_EXCEEDED: Trigger.DEPLOY_FAILED,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SloThresholds:
-    """Above which level a service is unwell, and for how long before that counts."""
-
-    max_error_rate: float
-    """0..1; a rate above it is a breach."""
-    max_p95_latency_ms: float
-    clear_ratio: float
-    """A breach ends only below threshold x ratio: hysteresis against flapping."""
-    breach_for: timedelta
-    """How long a breach must last, in event time, before it opens an incident."""
-    reopen_after: timedelta
-    """How long an unhealed incident keeps the same symptoms from opening another."""
-
-    @property
-    def longest_gap(self) -> timedelta:
-        """Samples further apart than this do not belong to one breach."""
-        return max(2 * self.breach_for, timedelta(minutes=2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

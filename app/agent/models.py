@@ -589,6 +589,10 @@ class Observation:
     sli: SliSample | None
     workload: WorkloadView | None
     telemetry: TelemetryHealth | None = None
+    told_conditions: tuple[Condition, ...] = ()
+    """Conditions told by pushed signals and not yet told to be over."""
+    missing: tuple[str, ...] = ()
+    """What could not be read, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -641,6 +645,7 @@ class Verification:
     """The action under test; None while a dry run only watches."""
     started_at: datetime
     healthy_since: datetime | None = None
+    last_unhealthy_at: datetime | None = None
     last_observed_at: datetime | None = None
     baseline: SliSample | None = None
     """Service levels right before the action: what "worse" is measured against."""

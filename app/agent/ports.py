@@ -21,6 +21,7 @@ from app.agent.models import (
     Change,
     Condition,
     ConfigRecord,
+    DecisionKind,
     Disposition,
     FencingToken,
     Incident,
@@ -29,6 +30,7 @@ from app.agent.models import (
     IncidentState,
     Intent,
     IntentId,
+    JsonObject,
     Note,
     Outcome,
     Rehearsal,
@@ -151,6 +153,28 @@ class MetricSource(Protocol):
         """How many of `keys` had data in the look-back before `at` and have none now.
 
         An unreachable source is an answer (`source_reachable=False`), not an error.
+        """
+        ...
+
+
+# ------------------------------------------------------------------ policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyAnswer:
+    """What a policy engine says to one document."""
+
+    kind: DecisionKind
+    reasons: tuple[str, ...]
+
+
+class PolicyEngine(Protocol):
+    """An external policy asked before every action, besides the built-in guardrails."""
+
+    async def decide(self, document: JsonObject) -> PolicyAnswer:
+        """The engine's complete, well-formed answer; anything else is a deny with the reason (promise 7).
+
+        Never raises.
         """
         ...
 
