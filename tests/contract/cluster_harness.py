@@ -1,0 +1,113 @@
+"""How the cluster contract suite arranges a cluster, whichever is behind the ports.
+
+`cluster_suite` drives the four cluster ports through this protocol; the real
+control plane and the sandbox each implement it. The arranging side plays the
+people and pipelines that change a cluster beside the agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.agent.models import JsonObject, ServiceKey, WorkloadView
+from app.agent.ports import ClusterReader, ClusterRehearsal, ClusterWatch, ClusterWriter
+
+GOOD_IMAGE = "registry.example/shop:1.14.0"
+BETTER_IMAGE = "registry.example/shop:1.14.1"
+CRASHING_IMAGE = "registry.example/shop:1.15.0-crash"
+"""Pods of this image end in CrashLoopBackOff; by the convention that "crash" in an image's name crashes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterPorts:
+    """The four ports as one identity sees them."""
+
+    reader: ClusterReader
+    rehearsal: ClusterRehearsal
+    writer: ClusterWriter
+    watch: ClusterWatch
+
+
+class ClusterHarness(Protocol):
+    """One empty environment of a cluster, and someone with every right to change it."""
+
+    environment: str
+    """The environment; nothing else in the cluster belongs to it."""
+    namespace: str
+    """The namespace it maps to."""
+    ports: ClusterPorts
+    """Ports of an agent that has the rights it needs."""
+    powerless: ClusterPorts
+    """Ports of an agent whose identity has no right at all."""
+
+    async def deploy(
+        self,
+        name: str,
+        *,
+        service: str | None = None,
+        image: str = GOOD_IMAGE,
+        replicas: int = 2,
+        config_map: str | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> None:
+        """Create a Deployment called `name`.
+
+        `service` sets the label `app.kubernetes.io/name` on it; without, it has
+        no such label. Its one container is called `app`. `config_map` is referred
+        to by the container's envFrom. `annotations` go on the Deployment itself.
+        """
+        ...
+
+    async def set_image(self, name: str, image: str) -> None:
+        """Release another image."""
+        ...
+
+    async def set_env(self, name: str, env: Mapping[str, str]) -> None:
+        """Replace the container's environment."""
+        ...
+
+    async def set_paused(self, name: str, *, paused: bool) -> None:
+        """Pause or resume the rollout."""
+        ...
+
+    async def set_replicas(self, name: str, replicas: int) -> None:
+        """Ask for another number of replicas."""
+        ...
+
+    async def put_config_map(self, name: str, data: Mapping[str, str]) -> None:
+        """Create a ConfigMap or replace its data."""
+        ...
+
+    async def annotate_config_map(self, name: str, annotations: Mapping[str, str]) -> None:
+        """Add annotations to a ConfigMap and leave its data alone."""
+        ...
+
+    async def touch_status(self, name: str) -> None:
+        """Change something in the Deployment's status and nothing in its spec."""
+        ...
+
+    async def delete_deployment(self, name: str) -> None:
+        """Delete a Deployment; gone when this returns."""
+        ...
+
+    async def template(self, name: str) -> JsonObject:
+        """The Deployment's pod template as the cluster holds it now."""
+        ...
+
+    async def config_data(self, name: str) -> Mapping[str, str]:
+        """The data of a ConfigMap as the cluster holds it now."""
+        ...
+
+    async def versions(self) -> Mapping[str, str]:
+        """`resourceVersion` of every Deployment, ReplicaSet, Pod and ConfigMap, by kind and name."""
+        ...
+
+    async def until(self, key: ServiceKey, holds: Callable[[WorkloadView], bool]) -> WorkloadView:
+        """Let the cluster work until its view of `key` fulfils `holds`; fails at a deadline."""
+        ...
+
+    async def quiet(self) -> None:
+        """Let the cluster work until no object of the environment changes by itself any more."""
+        ...

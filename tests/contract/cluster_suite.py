@@ -1,0 +1,853 @@
+"""The promises of the four cluster ports, told once for every cluster behind them.
+
+A test module of an adapter imports these tests with `*` and defines a fixture
+`cluster` that yields a fresh `ClusterHarness`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import pytest
+
+from app.agent.models import (
+    Action,
+    ActionName,
+    ConfigMapView,
+    IntentId,
+    JsonObject,
+    JsonScalar,
+    ObjectRef,
+    RevisionHealth,
+    Risk,
+    ServiceKey,
+    Snapshot,
+    TargetState,
+    WorkloadView,
+)
+from app.agent.ports import ClusterEvent
+from app.errors import Conflict, Forbidden, Invalid, NotFound, PermanentError
+from tests.contract.cluster_harness import BETTER_IMAGE, CRASHING_IMAGE, GOOD_IMAGE, ClusterHarness
+
+INTENT = IntentId("int_" + "a" * 32)
+OTHER_INTENT = IntentId("int_" + "b" * 32)
+EVENT_SECONDS = 20.0
+"""How long an event of the watch may take before its test fails."""
+SILENCE_SECONDS = 0.7
+"""Longer than the watch holds changes back to tell a burst once."""
+
+
+# ------------------------------------------------------------------ words of the suite
+
+
+def key_of(cluster: ClusterHarness, service: str = "shop") -> ServiceKey:
+    return ServiceKey(environment=cluster.environment, service=service)
+
+
+def deployment(cluster: ClusterHarness, name: str = "shop") -> ObjectRef:
+    return ObjectRef(kind="Deployment", namespace=cluster.namespace, name=name)
+
+
+def config_map(cluster: ClusterHarness, name: str = "shop-config") -> ObjectRef:
+    return ObjectRef(kind="ConfigMap", namespace=cluster.namespace, name=name)
+
+
+def action(name: ActionName, target: ObjectRef | None, **parameters: JsonScalar) -> Action:
+    return Action(
+        name=name,
+        risk=Risk.LOW,
+        target=target,
+        parameters=parameters,
+        expected_effect="as the test expects",
+        undo=None,
+    )
+
+
+def rolled_out(view: WorkloadView) -> bool:
+    return view.rollout_complete
+
+
+def runs(image: str) -> Callable[[WorkloadView], bool]:
+    """The workload has finished rolling out exactly this image."""
+    return lambda view: view.rollout_complete and view.revisions[0].images == (image,)
+
+
+def crashes(view: WorkloadView) -> bool:
+    """The newest revision is the crashing image and one of its pods waits in CrashLoopBackOff."""
+    newest = view.revisions[0]
+    return newest.images == (CRASHING_IMAGE,) and any(
+        pod.waiting_reason == "CrashLoopBackOff" and pod.restarts > 0
+        for pod in view.pods
+        if pod.template_hash == newest.template_hash
+    )
+
+
+async def deploy_shop(
+    cluster: ClusterHarness, *, replicas: int = 2, config: Mapping[str, str] | None = None
+) -> WorkloadView:
+    """A healthy service `shop`, rolled out."""
+    if config is not None:
+        await cluster.put_config_map("shop-config", config)
+    await cluster.deploy(
+        "shop", service="shop", replicas=replicas, config_map=None if config is None else "shop-config"
+    )
+    return await cluster.until(key_of(cluster), rolled_out)
+
+
+async def release(cluster: ClusterHarness, image: str) -> WorkloadView:
+    await cluster.set_image("shop", image)
+    return await cluster.until(key_of(cluster), crashes if image == CRASHING_IMAGE else runs(image))
+
+
+async def apply(
+    cluster: ClusterHarness,
+    act: Action,
+    *,
+    intent_id: IntentId = INTENT,
+    snapshot: Snapshot | None = None,
+) -> TargetState:
+    """Apply on what the object is now, and once more where the cluster itself moved it in between."""
+    async with asyncio.timeout(EVENT_SECONDS):
+        while True:
+            target = await cluster.ports.reader.target(act)
+            try:
+                return await cluster.ports.writer.apply(act, intent_id, target, snapshot)
+            except Conflict:
+                await cluster.quiet()
+
+
+async def asked_for(cluster: ClusterHarness) -> tuple[JsonObject, int, bool]:
+    """What `shop` asks for: template, replicas, paused."""
+    view = await view_of(cluster)
+    return await cluster.template("shop"), view.desired_replicas, view.paused
+
+
+async def view_of(cluster: ClusterHarness, service: str = "shop") -> WorkloadView:
+    view = await cluster.ports.reader.workload(key_of(cluster, service))
+    assert view is not None
+    return view
+
+
+# ------------------------------------------------------------------ reading
+
+
+async def test_a_service_nobody_runs_is_no_workload(cluster: ClusterHarness) -> None:
+    """An unknown service is None, not an error."""
+    await deploy_shop(cluster)
+    assert await cluster.ports.reader.workload(key_of(cluster, "nobody")) is None
+
+
+async def test_a_service_name_that_is_no_name_is_no_workload(cluster: ClusterHarness) -> None:
+    """A hostile service name reaches no other object."""
+    await deploy_shop(cluster)
+    for name in ("../shop", "shop/status", "", "shop?watch=1", "a" * 300, "sh\nop"):
+        assert await cluster.ports.reader.workload(key_of(cluster, name)) is None
+
+
+async def test_an_environment_nobody_runs_is_no_workload(cluster: ClusterHarness) -> None:
+    """The same service name in another environment is another service."""
+    await deploy_shop(cluster)
+    elsewhere = ServiceKey(environment=cluster.environment + "-not", service="shop")
+    assert await cluster.ports.reader.workload(elsewhere) is None
+
+
+async def test_the_label_names_the_service(cluster: ClusterHarness) -> None:
+    """`app.kubernetes.io/name` wins over the Deployment's own name."""
+    await cluster.deploy("shop-v7", service="shop")
+    view = await cluster.until(key_of(cluster), rolled_out)
+    assert view.target.ref == deployment(cluster, "shop-v7")
+    assert await cluster.ports.reader.workload(key_of(cluster, "shop-v7")) is None
+
+
+async def test_without_a_label_the_deployment_names_the_service(cluster: ClusterHarness) -> None:
+    """A Deployment without the label is the service of its own name."""
+    await cluster.deploy("ledger")
+    view = await cluster.until(key_of(cluster, "ledger"), rolled_out)
+    assert view.target.ref == deployment(cluster, "ledger")
+
+
+async def test_two_workloads_for_one_service_are_not_guessed_between(cluster: ClusterHarness) -> None:
+    """The error names both, so that a person can mend the labels."""
+    await cluster.deploy("shop-a", service="shop")
+    await cluster.deploy("shop")
+    with pytest.raises(Invalid, match=r"shop-a.*shop|shop.*shop-a"):
+        await cluster.ports.reader.workload(key_of(cluster))
+
+
+async def test_services_are_listed_once_each(cluster: ClusterHarness) -> None:
+    """Every service of the environment is there, also where two workloads share one."""
+    await cluster.deploy("shop", service="shop")
+    await cluster.deploy("shop-b", service="shop")
+    await cluster.deploy("ledger")
+    found = [key for key in await cluster.ports.reader.services() if key.environment == cluster.environment]
+    assert sorted(found) == [key_of(cluster, "ledger"), key_of(cluster, "shop")]
+
+
+async def test_a_healthy_workload_shows_its_rollout(cluster: ClusterHarness) -> None:
+    """Counts, revision, image and pods of a finished rollout agree with one another."""
+    view = await deploy_shop(cluster, replicas=2)
+    assert (view.desired_replicas, view.updated_replicas) == (2, 2)
+    assert (view.ready_replicas, view.available_replicas) == (2, 2)
+    assert not view.paused
+    assert not view.progress_deadline_exceeded
+    assert not view.opted_out
+    assert view.managed_by is None
+    assert view.observed_at.tzinfo is not None
+    (revision,) = view.revisions
+    assert revision.number == view.current_revision == 1
+    assert revision.images == (GOOD_IMAGE,)
+    assert not revision.irreversible
+    assert len(view.pods) == 2
+    for pod in view.pods:
+        assert pod.ready
+        assert pod.phase == "Running"
+        assert pod.restarts == 0
+        assert pod.waiting_reason is None
+        assert pod.node is not None
+        assert pod.template_hash == revision.template_hash
+
+
+async def test_a_crashing_release_shows_beside_the_revision_that_served(cluster: ClusterHarness) -> None:
+    """Newest revision first, its pods waiting with a reason, the old one still there to go back to."""
+    before = await deploy_shop(cluster)
+    view = await release(cluster, CRASHING_IMAGE)
+    newest, older = view.revisions
+    assert newest.number == view.current_revision == 2
+    assert older.number == 1
+    assert older.template_hash == before.revisions[0].template_hash
+    assert newest.template_hash != older.template_hash
+    assert newest.code_hash != older.code_hash
+    assert newest.config_hash == older.config_hash
+    assert older.ready_replicas > 0
+    assert not view.rollout_complete
+
+
+async def test_a_changed_environment_variable_is_a_change_of_configuration(cluster: ClusterHarness) -> None:
+    """The code's hash stays, the configuration's moves."""
+    await deploy_shop(cluster)
+    await cluster.set_env("shop", {"POOL_SIZE": "0"})
+    view = await cluster.until(
+        key_of(cluster), lambda seen: seen.rollout_complete and seen.current_revision == 2
+    )
+    newest, older = view.revisions
+    assert newest.code_hash == older.code_hash
+    assert newest.config_hash != older.config_hash
+    assert newest.template_hash != older.template_hash
+
+
+async def test_config_maps_show_keys_and_hash_but_no_value(cluster: ClusterHarness) -> None:
+    """Values never leave the connector through a view."""
+    view = await deploy_shop(cluster, config={"token": "s3cr3t-value", "mode": "fast"})
+    (seen,) = view.config_maps
+    assert seen.name == "shop-config"
+    assert seen.keys == ("mode", "token")
+    assert "s3cr3t-value" not in repr(view)
+
+
+async def test_a_config_maps_hash_follows_its_data(cluster: ClusterHarness) -> None:
+    """Equal data is an equal hash, whatever else happened to the object."""
+
+    async def seen() -> ConfigMapView:
+        return (await view_of(cluster)).config_maps[0]
+
+    await deploy_shop(cluster, config={"mode": "fast"})
+    first = await seen()
+    await cluster.annotate_config_map("shop-config", {"team": "payments"})
+    annotated = await seen()
+    assert annotated.content_hash == first.content_hash
+    assert annotated.resource_version != first.resource_version
+    await cluster.put_config_map("shop-config", {"mode": "broken"})
+    assert (await seen()).content_hash != first.content_hash
+    await cluster.put_config_map("shop-config", {"mode": "fast"})
+    assert (await seen()).content_hash == first.content_hash
+
+
+async def test_config_contents_hold_the_data_for_the_agents_history(cluster: ClusterHarness) -> None:
+    """The one place where values are given out, under the same hash as the view's."""
+    view = await deploy_shop(cluster, config={"mode": "fast", "level": "9"})
+    (record,) = await cluster.ports.reader.config_contents(key_of(cluster))
+    assert record.key == key_of(cluster)
+    assert record.name == "shop-config"
+    assert dict(record.data) == {"mode": "fast", "level": "9"}
+    assert record.content_hash == view.config_maps[0].content_hash
+    assert record.health is RevisionHealth.UNKNOWN
+    assert await cluster.ports.reader.config_contents(key_of(cluster, "nobody")) == ()
+
+
+async def test_a_config_map_that_is_missing_is_left_out(cluster: ClusterHarness) -> None:
+    """A reference to nothing is no error: the pods will say what is wrong."""
+    await cluster.deploy("shop", service="shop", config_map="never-created")
+    view = await cluster.until(key_of(cluster), lambda seen: seen.current_revision == 1)
+    assert view.config_maps == ()
+
+
+async def test_annotations_say_opted_out_and_irreversible(cluster: ClusterHarness) -> None:
+    """What owners wrote on the Deployment reaches policy."""
+    await cluster.deploy(
+        "shop",
+        service="shop",
+        annotations={
+            "self-healing-devops-agent/enabled": "false",
+            "self-healing-devops-agent/irreversible": "true",
+        },
+    )
+    view = await cluster.until(key_of(cluster), rolled_out)
+    assert view.opted_out
+    assert view.revisions[0].irreversible
+
+
+async def test_a_gitops_owner_is_named(cluster: ClusterHarness) -> None:
+    """Argo CD's tracking annotation makes Argo CD the manager."""
+    await cluster.deploy(
+        "shop",
+        service="shop",
+        annotations={"argocd.argoproj.io/tracking-id": "shop:apps/Deployment:prod/shop"},
+    )
+    view = await cluster.until(key_of(cluster), rolled_out)
+    assert view.managed_by == "argocd"
+
+
+async def test_a_status_change_leaves_the_token_alone(cluster: ClusterHarness) -> None:
+    """The resourceVersion moves with the status, the token only with what is asked for."""
+    await deploy_shop(cluster)
+    await cluster.quiet()
+    restart = action(ActionName.RESTART, deployment(cluster))
+    before = await cluster.ports.reader.target(restart)
+    await cluster.touch_status("shop")
+    after = await cluster.ports.reader.target(restart)
+    assert after.resource_version != before.resource_version
+    assert after.token == before.token
+    assert after.uid == before.uid
+    await cluster.set_replicas("shop", 3)
+    assert (await cluster.ports.reader.target(restart)).token != before.token
+
+
+async def test_a_config_maps_token_follows_its_data(cluster: ClusterHarness) -> None:
+    """An annotation does not move the token of a ConfigMap; data does."""
+    await cluster.put_config_map("shop-config", {"mode": "fast"})
+    revert = action(ActionName.REVERT_CONFIG, config_map(cluster))
+    before = await cluster.ports.reader.target(revert)
+    assert before.marker is None
+    await cluster.annotate_config_map("shop-config", {"team": "payments"})
+    assert (await cluster.ports.reader.target(revert)).token == before.token
+    await cluster.put_config_map("shop-config", {"mode": "slow"})
+    assert (await cluster.ports.reader.target(revert)).token != before.token
+
+
+async def test_the_target_of_the_view_is_the_target_of_an_action(cluster: ClusterHarness) -> None:
+    """A decision made on a view holds for the object that the action names."""
+    await deploy_shop(cluster)
+    await cluster.quiet()
+    view = await view_of(cluster)
+    assert await cluster.ports.reader.target(action(ActionName.PAUSE, deployment(cluster))) == view.target
+
+
+async def test_a_target_that_is_gone_is_not_found(cluster: ClusterHarness) -> None:
+    """Nothing to act on is said as such, for target and snapshot."""
+    gone = action(ActionName.RESTART, deployment(cluster, "gone"))
+    with pytest.raises(NotFound, match="gone"):
+        await cluster.ports.reader.target(gone)
+    with pytest.raises(NotFound, match="gone"):
+        await cluster.ports.reader.snapshot(gone)
+
+
+async def test_an_action_without_a_target_is_invalid(cluster: ClusterHarness) -> None:
+    """Notify touches no object, and kinds the agent does not know are refused."""
+    with pytest.raises(Invalid):
+        await cluster.ports.reader.target(action(ActionName.NOTIFY, None))
+    secret = ObjectRef(kind="Secret", namespace=cluster.namespace, name="shop")
+    with pytest.raises(Invalid, match="Secret"):
+        await cluster.ports.reader.target(action(ActionName.RESTORE, secret))
+
+
+async def test_without_rights_reading_is_forbidden(cluster: ClusterHarness) -> None:
+    """The message names what was asked for."""
+    await deploy_shop(cluster)
+    with pytest.raises(Forbidden, match="deployments"):
+        await cluster.powerless.reader.workload(key_of(cluster))
+    with pytest.raises(Forbidden, match="deployments"):
+        await cluster.powerless.reader.target(action(ActionName.RESTART, deployment(cluster)))
+
+
+# ------------------------------------------------------------------ rehearsing
+
+
+async def test_a_rehearsal_changes_nothing(cluster: ClusterHarness) -> None:
+    """Every action is answered, and no object's resourceVersion moves."""
+    await deploy_shop(cluster, config={"mode": "fast"})
+    await release(cluster, BETTER_IMAGE)
+    await cluster.set_env("shop", {"POOL_SIZE": "0"})
+    await cluster.until(key_of(cluster), lambda view: view.rollout_complete and view.current_revision == 3)
+    await cluster.quiet()
+    target = deployment(cluster)
+    reader = cluster.ports.reader
+    snapshot = await reader.snapshot(action(ActionName.RESTART, target))
+    config_ref = config_map(cluster)
+    wanted = Snapshot(ref=config_ref, token="", body={"data": {"mode": "slow"}})
+    before = await cluster.versions()
+    for act, given in (
+        (action(ActionName.RESTART, target), None),
+        (action(ActionName.ROLLBACK, target, revision=1), None),
+        (action(ActionName.REVERT_CONFIG, target, revision=2), None),
+        (action(ActionName.REVERT_CONFIG, config_ref), wanted),
+        (action(ActionName.SCALE, target, replicas=4), None),
+        (action(ActionName.PAUSE, target), None),
+        (action(ActionName.RESUME, target), None),
+        (action(ActionName.RESTORE, target), snapshot),
+    ):
+        answer = await cluster.ports.rehearsal.rehearse(act, await reader.target(act), given)
+        assert answer.accepted, (act.name, answer.message)
+        assert answer.message
+    await cluster.quiet()
+    assert await cluster.versions() == before
+
+
+async def test_a_rehearsal_tells_a_rejection_as_a_value(cluster: ClusterHarness) -> None:
+    """An impossible change is an answer, not an exception."""
+    await deploy_shop(cluster)
+    await cluster.quiet()
+    for act in (
+        action(ActionName.SCALE, deployment(cluster), replicas=-1),
+        action(ActionName.SCALE, deployment(cluster)),
+        action(ActionName.ROLLBACK, deployment(cluster), revision=99),
+    ):
+        target = await cluster.ports.reader.target(act)
+        answer = await cluster.ports.rehearsal.rehearse(act, target, None)
+        assert not answer.accepted
+        assert answer.message
+
+
+async def test_a_rehearsal_on_a_state_that_is_past_is_rejected(cluster: ClusterHarness) -> None:
+    """The dry run has the same preconditions as the real thing."""
+    await deploy_shop(cluster)
+    act = action(ActionName.SCALE, deployment(cluster), replicas=3)
+    stale = await cluster.ports.reader.target(act)
+    await cluster.set_env("shop", {"POOL_SIZE": "1"})
+    answer = await cluster.ports.rehearsal.rehearse(act, stale, None)
+    assert not answer.accepted
+
+
+async def test_a_rehearsal_without_rights_says_forbidden(cluster: ClusterHarness) -> None:
+    """Missing rights show in the dry run already."""
+    await deploy_shop(cluster)
+    act = action(ActionName.SCALE, deployment(cluster), replicas=3)
+    target = await cluster.ports.reader.target(act)
+    answer = await cluster.powerless.rehearsal.rehearse(act, target, None)
+    assert not answer.accepted
+    assert "forbidden" in answer.message.lower()
+
+
+# ------------------------------------------------------------------ writing
+
+
+async def test_restart_replaces_every_pod(cluster: ClusterHarness) -> None:
+    """A restart is a rollout of the same code and configuration."""
+    before = await deploy_shop(cluster)
+    state = await apply(cluster, action(ActionName.RESTART, deployment(cluster)))
+    view = await cluster.until(
+        key_of(cluster), lambda seen: seen.rollout_complete and seen.current_revision == 2
+    )
+    assert view.target.token == state.token
+    assert not {pod.name for pod in view.pods} & {pod.name for pod in before.pods}
+    assert view.revisions[0].code_hash == before.revisions[0].code_hash
+    assert view.revisions[0].config_hash == before.revisions[0].config_hash
+
+
+async def test_rollback_restores_the_template_exactly(cluster: ClusterHarness) -> None:
+    """What runs after a rollback is what the revision held, to the last field."""
+    before = await deploy_shop(cluster)
+    wanted = await cluster.template("shop")
+    await release(cluster, CRASHING_IMAGE)
+    await apply(cluster, action(ActionName.ROLLBACK, deployment(cluster), revision=1))
+    view = await cluster.until(key_of(cluster), runs(GOOD_IMAGE))
+    assert await cluster.template("shop") == wanted
+    assert view.revisions[0].template_hash == before.revisions[0].template_hash
+    assert view.current_revision == 3
+
+
+async def test_a_rollback_to_what_is_not_there_is_invalid(cluster: ClusterHarness) -> None:
+    """A revision that is not kept, is the present one, or belongs to another workload is refused."""
+    await deploy_shop(cluster)
+    await release(cluster, BETTER_IMAGE)
+    await cluster.quiet()
+    wanted = await cluster.template("shop")
+    for revision in (99, 0, -1, 2, "1; rm", True, None):
+        with pytest.raises(Invalid):
+            await apply(cluster, action(ActionName.ROLLBACK, deployment(cluster), revision=revision))
+    with pytest.raises(Invalid):
+        await apply(cluster, action(ActionName.ROLLBACK, deployment(cluster)))
+    assert await cluster.template("shop") == wanted
+
+
+async def test_a_paused_rollout_is_not_rolled_back(cluster: ClusterHarness) -> None:
+    """Someone paused it on purpose; writing and rehearsing both say so."""
+    await deploy_shop(cluster)
+    await release(cluster, BETTER_IMAGE)
+    await cluster.set_paused("shop", paused=True)
+    await cluster.quiet()
+    act = action(ActionName.ROLLBACK, deployment(cluster), revision=1)
+    target = await cluster.ports.reader.target(act)
+    with pytest.raises(Invalid, match="paused"):
+        await cluster.ports.writer.apply(act, INTENT, target, None)
+    answer = await cluster.ports.rehearsal.rehearse(act, target, None)
+    assert not answer.accepted
+    assert "paused" in answer.message
+    assert (await view_of(cluster)).target.token == target.token
+
+
+async def test_revert_config_keeps_the_image(cluster: ClusterHarness) -> None:
+    """Environment goes back to the revision's; the release that came later stays."""
+    before = await deploy_shop(cluster)
+    await cluster.set_env("shop", {"POOL_SIZE": "0"})
+    await cluster.until(key_of(cluster), lambda view: view.rollout_complete and view.current_revision == 2)
+    await release(cluster, BETTER_IMAGE)
+    await apply(cluster, action(ActionName.REVERT_CONFIG, deployment(cluster), revision=1))
+    view = await cluster.until(
+        key_of(cluster), lambda seen: seen.rollout_complete and seen.current_revision == 4
+    )
+    assert view.revisions[0].images == (BETTER_IMAGE,)
+    assert view.revisions[0].config_hash == before.revisions[0].config_hash
+    assert view.revisions[0].code_hash == view.revisions[1].code_hash
+
+
+async def test_revert_config_puts_a_config_map_back(cluster: ClusterHarness) -> None:
+    """The data becomes exactly what the given snapshot holds: keys added since go."""
+    await deploy_shop(cluster, config={"mode": "broken", "extra": "1"})
+    ref = config_map(cluster)
+    wanted = Snapshot(ref=ref, token="", body={"data": {"mode": "fast"}})
+    act = action(ActionName.REVERT_CONFIG, ref)
+    state = await apply(cluster, act, snapshot=wanted)
+    assert await cluster.config_data("shop-config") == {"mode": "fast"}
+    assert state.marker == INTENT
+    assert await cluster.ports.reader.target(act) == state
+
+
+async def test_revert_config_of_a_config_map_wants_its_data(cluster: ClusterHarness) -> None:
+    """Without data, or with another object's, nothing is written."""
+    await cluster.put_config_map("shop-config", {"mode": "broken"})
+    ref = config_map(cluster)
+    act = action(ActionName.REVERT_CONFIG, ref)
+    for given in (
+        None,
+        Snapshot(ref=ref, token="", body={}),
+        Snapshot(ref=ref, token="", body={"data": {"mode": 7}}),
+        Snapshot(ref=config_map(cluster, "other"), token="", body={"data": {"mode": "fast"}}),
+    ):
+        with pytest.raises(Invalid):
+            await apply(cluster, act, snapshot=given)
+    assert await cluster.config_data("shop-config") == {"mode": "broken"}
+
+
+async def test_scale_sets_the_replicas(cluster: ClusterHarness) -> None:
+    """Bounds are the policy's; the number asked for is the number set."""
+    await deploy_shop(cluster, replicas=1)
+    await apply(cluster, action(ActionName.SCALE, deployment(cluster), replicas=3))
+    view = await cluster.until(key_of(cluster), lambda seen: seen.ready_replicas == 3)
+    assert view.desired_replicas == 3
+    assert view.current_revision == 1
+
+
+async def test_pause_and_resume_hold_and_release_a_rollout(cluster: ClusterHarness) -> None:
+    """A paused workload keeps running what it runs."""
+    await deploy_shop(cluster)
+    await apply(cluster, action(ActionName.PAUSE, deployment(cluster)))
+    assert (await view_of(cluster)).paused
+    await cluster.set_image("shop", BETTER_IMAGE)
+    await cluster.quiet()
+    held = await view_of(cluster)
+    assert held.revisions[0].images == (GOOD_IMAGE,)
+    assert not held.rollout_complete
+    await apply(cluster, action(ActionName.RESUME, deployment(cluster)), intent_id=OTHER_INTENT)
+    view = await cluster.until(key_of(cluster), runs(BETTER_IMAGE))
+    assert not view.paused
+
+
+async def test_the_marker_is_readable_after_the_write(cluster: ClusterHarness) -> None:
+    """Whoever comes after a crash can see whose effect the object carries."""
+    await deploy_shop(cluster)
+    await cluster.quiet()
+    act = action(ActionName.SCALE, deployment(cluster), replicas=3)
+    before = await cluster.ports.reader.target(act)
+    assert before.marker is None
+    state = await cluster.ports.writer.apply(act, INTENT, before, None)
+    assert state.marker == INTENT
+    assert state.uid == before.uid
+    assert state.token != before.token
+    seen = await cluster.ports.reader.target(act)
+    assert seen.marker == INTENT
+    assert seen.token == state.token
+    assert seen.changed_by == "self-healing-devops-agent"
+
+
+async def test_the_same_write_twice_has_one_effect(cluster: ClusterHarness) -> None:
+    """The second copy of a request meets its own effect and is a conflict."""
+    await deploy_shop(cluster)
+    await cluster.quiet()
+    act = action(ActionName.RESTART, deployment(cluster))
+    target = await cluster.ports.reader.target(act)
+    state = await cluster.ports.writer.apply(act, INTENT, target, None)
+    with pytest.raises(Conflict):
+        await cluster.ports.writer.apply(act, INTENT, target, None)
+    assert (await cluster.ports.reader.target(act)).token == state.token
+
+
+async def test_of_two_writers_one_wins(cluster: ClusterHarness) -> None:
+    """Two writes decided on one state, at the same time, have one effect."""
+    await deploy_shop(cluster)
+    await cluster.quiet()
+    up = action(ActionName.SCALE, deployment(cluster), replicas=5)
+    down = action(ActionName.SCALE, deployment(cluster), replicas=1)
+    target = await cluster.ports.reader.target(up)
+    writer = cluster.ports.writer
+    answers = await asyncio.gather(
+        writer.apply(up, INTENT, target, None),
+        writer.apply(down, OTHER_INTENT, target, None),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(answer, Conflict) for answer in answers) == 1
+    assert sum(isinstance(answer, TargetState) for answer in answers) == 1
+    winner = INTENT if isinstance(answers[0], TargetState) else OTHER_INTENT
+    assert (await cluster.ports.reader.target(up)).marker == winner
+    assert (await view_of(cluster)).desired_replicas == (5 if winner == INTENT else 1)
+
+
+async def test_a_write_on_a_state_that_is_past_changes_nothing(cluster: ClusterHarness) -> None:
+    """Someone else was faster: conflict, and their change stands."""
+    await deploy_shop(cluster, config={"mode": "fast"})
+    await cluster.quiet()
+    act = action(ActionName.SCALE, deployment(cluster), replicas=5)
+    stale = await cluster.ports.reader.target(act)
+    await cluster.set_replicas("shop", 3)
+    with pytest.raises(Conflict):
+        await cluster.ports.writer.apply(act, INTENT, stale, None)
+    view = await view_of(cluster)
+    assert view.desired_replicas == 3
+    assert view.target.marker is None
+    revert = action(ActionName.REVERT_CONFIG, config_map(cluster))
+    stale = await cluster.ports.reader.target(revert)
+    await cluster.put_config_map("shop-config", {"mode": "slow"})
+    wanted = Snapshot(ref=config_map(cluster), token="", body={"data": {"mode": "reverted"}})
+    with pytest.raises(Conflict):
+        await cluster.ports.writer.apply(revert, INTENT, stale, wanted)
+    assert await cluster.config_data("shop-config") == {"mode": "slow"}
+
+
+async def test_a_namesake_is_not_the_target(cluster: ClusterHarness) -> None:
+    """A Deployment deleted and created again under its name is another object."""
+    await deploy_shop(cluster)
+    act = action(ActionName.SCALE, deployment(cluster), replicas=5)
+    target = await cluster.ports.reader.target(act)
+    await cluster.delete_deployment("shop")
+    with pytest.raises(NotFound):
+        await cluster.ports.writer.apply(act, INTENT, target, None)
+    await deploy_shop(cluster)
+    with pytest.raises(Conflict):
+        await cluster.ports.writer.apply(act, INTENT, target, None)
+    assert (await view_of(cluster)).desired_replicas == 2
+
+
+UNDOABLE: tuple[tuple[ActionName, dict[str, JsonScalar]], ...] = (
+    (ActionName.RESTART, {}),
+    (ActionName.ROLLBACK, {"revision": 1}),
+    (ActionName.REVERT_CONFIG, {"revision": 1}),
+    (ActionName.SCALE, {"replicas": 4}),
+    (ActionName.PAUSE, {}),
+)
+
+
+@pytest.mark.parametrize(("name", "parameters"), UNDOABLE, ids=[name.value for name, _ in UNDOABLE])
+async def test_restore_undoes_an_action_exactly(
+    cluster: ClusterHarness, name: ActionName, parameters: dict[str, JsonScalar]
+) -> None:
+    """After the undo the Deployment asks for what it asked for before."""
+    await deploy_shop(cluster)
+    await cluster.set_env("shop", {"POOL_SIZE": "2"})
+    await cluster.until(key_of(cluster), lambda view: view.rollout_complete and view.current_revision == 2)
+    await release(cluster, BETTER_IMAGE)
+    before = await asked_for(cluster)
+    act = action(name, deployment(cluster), **parameters)
+    snapshot = await cluster.ports.reader.snapshot(act)
+    assert snapshot.ref == act.target
+    assert snapshot.token == (await cluster.ports.reader.target(act)).token
+    await apply(cluster, act)
+    assert await asked_for(cluster) != before
+    state = await apply(
+        cluster,
+        action(ActionName.RESTORE, deployment(cluster)),
+        intent_id=OTHER_INTENT,
+        snapshot=snapshot,
+    )
+    assert state.marker == OTHER_INTENT
+    assert await asked_for(cluster) == before
+    await cluster.until(key_of(cluster), runs(BETTER_IMAGE))
+
+
+async def test_restore_undoes_a_resume(cluster: ClusterHarness) -> None:
+    """A rollout that was paused before is paused again."""
+    await deploy_shop(cluster)
+    await cluster.set_paused("shop", paused=True)
+    await cluster.quiet()
+    resume = action(ActionName.RESUME, deployment(cluster))
+    snapshot = await cluster.ports.reader.snapshot(resume)
+    await apply(cluster, resume)
+    assert not (await view_of(cluster)).paused
+    restore = action(ActionName.RESTORE, deployment(cluster))
+    await apply(cluster, restore, intent_id=OTHER_INTENT, snapshot=snapshot)
+    assert (await view_of(cluster)).paused
+
+
+async def test_restore_undoes_a_reverted_config_map(cluster: ClusterHarness) -> None:
+    """The snapshot of a ConfigMap brings back every key and no other."""
+    await cluster.put_config_map("shop-config", {"mode": "broken", "only-before": "1"})
+    ref = config_map(cluster)
+    revert = action(ActionName.REVERT_CONFIG, ref)
+    before = await cluster.ports.reader.snapshot(revert)
+    wanted = Snapshot(ref=ref, token="", body={"data": {"mode": "fast", "only-after": "1"}})
+    await apply(cluster, revert, snapshot=wanted)
+    restore = action(ActionName.RESTORE, ref)
+    await apply(cluster, restore, intent_id=OTHER_INTENT, snapshot=before)
+    assert await cluster.config_data("shop-config") == {"mode": "broken", "only-before": "1"}
+    assert (await cluster.ports.reader.target(restore)).token == before.token
+
+
+async def test_restore_wants_the_snapshot_of_its_own_object(cluster: ClusterHarness) -> None:
+    """No snapshot, another object's, or a mangled one: nothing is written."""
+    await deploy_shop(cluster)
+    await cluster.deploy("ledger")
+    await cluster.quiet()
+    restore = action(ActionName.RESTORE, deployment(cluster))
+    other = await cluster.ports.reader.snapshot(action(ActionName.RESTORE, deployment(cluster, "ledger")))
+    before = await asked_for(cluster)
+    for given in (None, other, Snapshot(ref=deployment(cluster), token="", body={"spec": "all of it"})):
+        with pytest.raises(Invalid):
+            await apply(cluster, restore, snapshot=given)
+    assert await asked_for(cluster) == before
+
+
+async def test_wrong_parameters_are_invalid(cluster: ClusterHarness) -> None:
+    """An action the cluster cannot mean is refused before or by the server, without effect."""
+    await deploy_shop(cluster)
+    await cluster.quiet()
+    before = await cluster.versions()
+    target = deployment(cluster)
+    for act in (
+        action(ActionName.SCALE, target),
+        action(ActionName.SCALE, target, replicas="three"),
+        action(ActionName.SCALE, target, replicas=True),
+        action(ActionName.SCALE, target, replicas=-1),
+        action(ActionName.REVERT_CONFIG, target),
+        action(ActionName.REVERT_CONFIG, target, revision=99),
+    ):
+        state = await cluster.ports.reader.target(act)
+        with pytest.raises(PermanentError):
+            await cluster.ports.writer.apply(act, INTENT, state, None)
+    assert await cluster.versions() == before
+
+
+async def test_an_action_on_the_wrong_kind_is_invalid(cluster: ClusterHarness) -> None:
+    """A ConfigMap has no replicas, and notify is no write."""
+    await cluster.put_config_map("shop-config", {"mode": "fast"})
+    act = action(ActionName.SCALE, config_map(cluster), replicas=2)
+    state = await cluster.ports.reader.target(act)
+    with pytest.raises(Invalid):
+        await cluster.ports.writer.apply(act, INTENT, state, None)
+    with pytest.raises(Invalid):
+        await cluster.ports.writer.apply(action(ActionName.NOTIFY, None), INTENT, state, None)
+
+
+async def test_without_rights_writing_is_forbidden(cluster: ClusterHarness) -> None:
+    """The error names verb and object, and nothing changed."""
+    await deploy_shop(cluster)
+    await cluster.quiet()
+    act = action(ActionName.SCALE, deployment(cluster), replicas=5)
+    target = await cluster.ports.reader.target(act)
+    before = await cluster.versions()
+    with pytest.raises(Forbidden, match="deployments"):
+        await cluster.powerless.writer.apply(act, INTENT, target, None)
+    assert await cluster.versions() == before
+
+
+# ------------------------------------------------------------------ watching
+
+
+class Listening:
+    """One subscription to the watch, read in the background so that it never holds the cluster up."""
+
+    def __init__(self, events: AsyncIterator[ClusterEvent]) -> None:
+        self._told: asyncio.Queue[ServiceKey] = asyncio.Queue()
+        self.task = asyncio.create_task(self._listen(events))
+
+    async def _listen(self, events: AsyncIterator[ClusterEvent]) -> None:
+        async for event in events:
+            self._told.put_nowait(event.key)
+
+    async def until(self, *wanted: ServiceKey) -> None:
+        """Return once every key in `wanted` has been told at least once from here on."""
+        missing = set(wanted)
+        async with asyncio.timeout(EVENT_SECONDS):
+            while missing:
+                missing.discard(await self._told.get())
+
+    async def silence(self) -> None:
+        """Return once nothing has been told for a while: what comes next has a new cause."""
+        async with asyncio.timeout(EVENT_SECONDS):
+            while True:
+                try:
+                    await asyncio.wait_for(self._told.get(), SILENCE_SECONDS)
+                except TimeoutError:
+                    return
+
+
+@pytest.fixture
+async def listening(cluster: ClusterHarness) -> AsyncIterator[Callable[[], Listening]]:
+    """Subscribe when called; ended when the test ends."""
+    streams: list[Listening] = []
+
+    def listen() -> Listening:
+        streams.append(Listening(cluster.ports.watch.events()))
+        return streams[-1]
+
+    yield listen
+    for stream in streams:
+        stream.task.cancel()
+    await asyncio.gather(*(stream.task for stream in streams), return_exceptions=True)
+
+
+async def test_the_watch_begins_with_every_known_service(
+    cluster: ClusterHarness, listening: Callable[[], Listening]
+) -> None:
+    """What was there before the agent is looked at too."""
+    await deploy_shop(cluster)
+    await cluster.deploy("ledger")
+    await listening().until(key_of(cluster), key_of(cluster, "ledger"))
+
+
+async def test_the_watch_tells_of_every_kind_of_change(
+    cluster: ClusterHarness, listening: Callable[[], Listening]
+) -> None:
+    """Deployments, pods and ConfigMaps that move are told as the service they belong to."""
+    await deploy_shop(cluster, config={"mode": "fast"})
+    stream = listening()
+    await stream.until(key_of(cluster))
+    await cluster.quiet()
+    await stream.silence()
+    await cluster.put_config_map("shop-config", {"mode": "broken"})
+    await stream.until(key_of(cluster))
+    await stream.silence()
+    await cluster.set_image("shop", CRASHING_IMAGE)
+    await stream.until(key_of(cluster))
+    async with asyncio.timeout(EVENT_SECONDS):
+        while not crashes(await view_of(cluster)):
+            await stream.until(key_of(cluster))
+    await cluster.deploy("ledger")
+    await stream.until(key_of(cluster, "ledger"))
+    await cluster.delete_deployment("ledger")
+    await stream.until(key_of(cluster, "ledger"))
+
+
+async def test_a_watch_without_rights_fails_aloud(cluster: ClusterHarness) -> None:
+    """Missing rights reach the caller; they are not retried in silence."""
+    with pytest.raises(Forbidden):
+        async with asyncio.timeout(EVENT_SECONDS):
+            await anext(cluster.powerless.watch.events())
