@@ -25,6 +25,7 @@ from app.agent.models import (
     IncidentRecord,
     IntentState,
     MetricSample,
+    Observation,
     OutcomeKind,
     Payload,
     ServiceKey,
@@ -141,6 +142,19 @@ class Observer:
             ),
         )
         return Gathered(evidence=evidence, missing=tuple(missing))
+
+    async def look(self, key: ServiceKey, now: datetime) -> Observation:
+        """One look at a service: what verification and the historian judge by."""
+        missing: list[str] = []
+        levels = await self.store.levels(key)
+        return Observation(
+            at=now,
+            sli=await self.sli(key, now, missing),
+            workload=await self.workload(key, missing),
+            telemetry=await self.telemetry(key, now, missing),
+            told_conditions=levels.conditions if levels is not None else (),
+            missing=tuple(missing),
+        )
 
     async def workload(self, key: ServiceKey, missing: list[str]) -> WorkloadView | None:
         """The workload now, or None with the reason added to `missing`."""

@@ -387,7 +387,7 @@ class IncidentStore(Protocol):
         ...
 
     async def begin(
-        self, claim: Claim, intent_id: IntentId, snapshot: Snapshot, budget: int, at: datetime
+        self, claim: Claim, intent_id: IntentId, snapshot: Snapshot | None, budget: int, at: datetime
     ) -> bool:
         """DECIDED -> EXECUTING by compare-and-set, durable before it returns (promise 2).
 

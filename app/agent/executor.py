@@ -1,0 +1,417 @@
+"""Execute: decide, write the intent, act at most once, find out what happened.
+
+Called by the loop for the stages that touch a target. Keeps promises 1, 2 and 5:
+the decision is bound to plan and live state and checked again right before the
+write; the intent is durable before its effect; after a crash the target itself
+is asked whether the effect took place.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from app.agent.models import (
+    Action,
+    ActionName,
+    Decision,
+    DecisionKind,
+    Incident,
+    IncidentRecord,
+    IncidentState,
+    Intent,
+    IntentId,
+    IntentState,
+    JsonObject,
+    Note,
+    Outcome,
+    OutcomeKind,
+    Rehearsal,
+    ServiceKey,
+    Snapshot,
+    Stage,
+    TargetState,
+)
+from app.agent.policy import Policy, Question, undo_decision
+from app.agent.ports import (
+    Claim,
+    ClusterReader,
+    ClusterRehearsal,
+    ClusterWriter,
+    Notifier,
+    Store,
+)
+from app.clock import Clock
+from app.errors import Conflict, NotFound, PermanentError, TransientError, UnknownOutcome
+
+MAX_WRITE_ATTEMPTS = 5
+"""Tries of one intent against a target whose status keeps moving; each is guarded by its version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """A target as it was found, or why it could not be."""
+
+    target: TargetState | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executor:
+    """Carries out the actions of a plan. Without a writer it can only rehearse."""
+
+    store: Store
+    policy: Policy
+    clock: Clock
+    reader: ClusterReader | None
+    rehearsal: ClusterRehearsal | None
+    writer: ClusterWriter | None
+    notifier: Notifier | None
+
+    async def decide(self, record: IncidentRecord, claim: Claim) -> None:
+        """Rehearse and decide the next action of the plan; durable when this returns."""
+        incident, plan = record.incident, record.incident.plan
+        assert plan is not None  # noqa: S101 - the loop decides only where a plan stands
+        action = plan.actions[incident.next_action]
+        look = await self._look(action)
+        rehearsal = await self._rehearse(incident.key, action, look)
+        decision = await self.policy.decide(
+            Question(
+                incident=incident,
+                plan=plan,
+                action=action,
+                target=look.target,
+                target_problem=look.problem,
+                rehearsal=rehearsal,
+                taken=len(begun_intents(record)),
+                at=self.clock.now(),
+            )
+        )
+        intent = Intent(
+            id=_new_intent_id(),
+            incident_id=incident.id,
+            sequence=len(record.intents),
+            action=action,
+            dry_run=incident.dry_run,
+            decision=decision,
+            rehearsal=rehearsal,
+            state=IntentState.DECIDED,
+        )
+        notes = [*_rehearsal_notes(intent, look.problem), _decision_note(intent)]
+        await self._record_decision(claim, incident, intent, notes)
+
+    async def decide_undo(
+        self, record: IncidentRecord, undone: Intent, claim: Claim, incident: Incident, notes: Sequence[Note]
+    ) -> bool:
+        """Decide to restore what `undone` changed; False when someone else has changed it since."""
+        now = self.clock.now()
+        action = replace(
+            undone.action,
+            name=ActionName.RESTORE,
+            expected_effect=f"{undone.action.target} asks for what it asked for before {undone.action.name}",
+            undo=None,
+        )
+        look = await self._look(action)
+        if look.target is None or look.target.token != undone.applied_token:
+            why = look.problem or (
+                f"{action.target} was changed since by {look.target.changed_by or 'someone else'}"
+                if look.target is not None
+                else "the target cannot be read"
+            )
+            refused = Note(
+                at=now,
+                stage=Stage.UNDO,
+                message=f"Not undone: {why}. Left to a person.",
+                data={"undoes": undone.id},
+            )
+            await self.store.save(claim, incident, [*notes, refused])
+            return False
+        intent = Intent(
+            id=_new_intent_id(),
+            incident_id=incident.id,
+            sequence=len(record.intents),
+            action=action,
+            dry_run=False,
+            decision=undo_decision(undone, look.target, now),
+            rehearsal=None,
+            state=IntentState.DECIDED,
+            undoes=undone.id,
+        )
+        note = Note(
+            at=now,
+            stage=Stage.UNDO,
+            message=f"Undoing {undone.action.name} on {action.target}: it did not help.",
+            data={"intent": intent.id, "undoes": undone.id},
+        )
+        executing = replace(incident, state=IncidentState.EXECUTING)
+        await self.store.decide(claim, executing, intent, [*notes, note])
+        return True
+
+    async def execute(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
+        """Carry out a decided intent: check again, make it durable, act, record what came of it."""
+        if intent.action.name is ActionName.NOTIFY:
+            await self._notify(record, intent, claim)
+            return
+        if self.writer is None or self.reader is None:
+            await self._finish(claim, intent, OutcomeKind.REFUSED, "the agent runs without a writer now")
+            return
+        snapshot_of_now = await self.reader.snapshot(intent.action)
+        target = await self.reader.target(intent.action)
+        moved = _moved_on(intent, target, snapshot_of_now)
+        if moved is not None:
+            await self._finish(claim, intent, OutcomeKind.REFUSED, moved)
+            return
+        began = await self.store.begin(
+            claim, intent.id, snapshot_of_now, self.policy.limits.max_actions_per_incident, self.clock.now()
+        )
+        if not began:
+            await self._finish(
+                claim, intent, OutcomeKind.REFUSED, "the incident's budget of actions is spent"
+            )
+            return
+        begun = replace(intent, state=IntentState.EXECUTING, snapshot=snapshot_of_now)
+        await self._write(record, begun, target, claim)
+
+    async def reconcile(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
+        """An intent was begun and its end is not on record: ask the target, adopt or go on."""
+        if intent.action.name is ActionName.NOTIFY:
+            await self._finish(
+                claim,
+                intent,
+                OutcomeKind.UNKNOWN,
+                "interrupted while telling people: the message may or may not have arrived",
+            )
+            return
+        if self.reader is None:
+            await self._finish(
+                claim, intent, OutcomeKind.UNKNOWN, "interrupted, and no cluster is connected to look at"
+            )
+            return
+        target = await self.reader.target(intent.action)
+        if target.marker == intent.id:
+            await self._finish(
+                claim,
+                intent,
+                OutcomeKind.DONE,
+                "found done after an interruption: the object carries this intent's mark",
+                target,
+            )
+        elif target.token != intent.decision.target_token:
+            await self._finish(
+                claim,
+                intent,
+                OutcomeKind.UNKNOWN,
+                f"interrupted, and {intent.action.target} was changed since by "
+                f"{target.changed_by or 'someone'}: whether this action took place cannot be told",
+            )
+        elif self.writer is None:
+            await self._finish(
+                claim, intent, OutcomeKind.FAILED, "interrupted before its effect; no writer to go on with"
+            )
+        else:
+            await self._write(record, intent, target, claim)
+
+    async def _write(self, record: IncidentRecord, intent: Intent, target: TargetState, claim: Claim) -> None:
+        """Send the change until it is known to be in, refused, or out of reach.
+
+        Every attempt names the version it was decided on, so that of two copies
+        of one intent the API server accepts one.
+        """
+        assert self.writer is not None  # noqa: S101 - both callers have checked
+        assert self.reader is not None  # noqa: S101 - both callers have checked
+        content = await self._content(record.incident.key, intent.action, _undone_snapshot(record, intent))
+        for _ in range(MAX_WRITE_ATTEMPTS):
+            try:
+                after = await self.writer.apply(intent.action, intent.id, target, content)
+            except (Conflict, UnknownOutcome):
+                target = await self.reader.target(intent.action)
+                if target.marker == intent.id:
+                    after = target
+                elif target.token == intent.decision.target_token:
+                    continue
+                else:
+                    await self._finish(
+                        claim,
+                        intent,
+                        OutcomeKind.FAILED,
+                        f"{intent.action.target} was changed by {target.changed_by or 'someone else'} "
+                        "at the same moment; nothing was done",
+                    )
+                    return
+            except PermanentError as error:
+                await self._finish(claim, intent, OutcomeKind.FAILED, f"refused by the API server: {error}")
+                return
+            await self._finish(
+                claim, intent, OutcomeKind.DONE, f"{intent.action.target} changed as planned", after
+            )
+            return
+        raise TransientError(f"{intent.action.target} keeps changing; trying again")
+
+    async def _notify(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
+        if self.notifier is None:
+            await self._finish(claim, intent, OutcomeKind.REFUSED, "no NOTIFY_WEBHOOK_URL is configured")
+            return
+        if not await self.store.begin(
+            claim, intent.id, None, self.policy.limits.max_actions_per_incident, self.clock.now()
+        ):
+            await self._finish(
+                claim, intent, OutcomeKind.REFUSED, "the incident's budget of actions is spent"
+            )
+            return
+        try:
+            await self.notifier.send(str(intent.action.parameters.get("message", "")), record.incident)
+        except (TransientError, PermanentError) as error:
+            await self._finish(claim, intent, OutcomeKind.FAILED, f"people could not be told: {error}")
+        except UnknownOutcome as error:
+            await self._finish(claim, intent, OutcomeKind.UNKNOWN, str(error))
+        else:
+            await self._finish(claim, intent, OutcomeKind.DONE, "people were told")
+
+    async def _look(self, action: Action) -> _Look:
+        if action.name is ActionName.NOTIFY:
+            return _Look()
+        if self.reader is None or action.target is None:
+            return _Look(problem="no cluster is connected")
+        try:
+            return _Look(target=await self.reader.target(action))
+        except PermanentError as error:
+            return _Look(problem=str(error))
+
+    async def _rehearse(self, key: ServiceKey, action: Action, look: _Look) -> Rehearsal | None:
+        if self.rehearsal is None or look.target is None:
+            return None
+        return await self.rehearsal.rehearse(action, look.target, await self._content(key, action, None))
+
+    async def _content(self, key: ServiceKey, action: Action, undone: Snapshot | None) -> Snapshot | None:
+        """The content a restore or a ConfigMap revert writes; None for actions that carry their own."""
+        content_hash = action.parameters.get("content_hash")
+        if action.name is not ActionName.REVERT_CONFIG or content_hash is None or action.target is None:
+            return undone
+        for kept in await self.store.configs(key):
+            if kept.name == action.target.name and kept.content_hash == content_hash:
+                return Snapshot(ref=action.target, token=content_hash, body={"data": dict(kept.data)})
+        raise NotFound(f"{action.target} in version {content_hash} is no longer in the agent's history")
+
+    async def _record_decision(
+        self, claim: Claim, incident: Incident, intent: Intent, notes: list[Note]
+    ) -> None:
+        """Allowed: on to execution. Otherwise the intent ends here and the plan moves on."""
+        if not incident.dry_run and intent.decision.kind is DecisionKind.ALLOW:
+            await self.store.decide(claim, replace(incident, state=IncidentState.EXECUTING), intent, notes)
+            return
+        now = self.clock.now()
+        if incident.dry_run:
+            kind, message = OutcomeKind.REHEARSED, _rehearsed_message(intent)
+        else:
+            kind, message = OutcomeKind.REFUSED, _refused_message(intent.decision)
+        ended = replace(
+            intent,
+            state=IntentState.FINISHED,
+            outcome=Outcome(kind=kind, message=message, at=now),
+        )
+        note = Note(at=now, stage=Stage.EXECUTE, message=message, data={"intent": intent.id, "outcome": kind})
+        after = replace(incident, next_action=incident.next_action + 1)
+        await self.store.decide(claim, after, ended, [*notes, note])
+
+    async def _finish(
+        self,
+        claim: Claim,
+        intent: Intent,
+        kind: OutcomeKind,
+        message: str,
+        after: TargetState | None = None,
+    ) -> None:
+        now = self.clock.now()
+        note = Note(
+            at=now,
+            stage=Stage.UNDO if intent.undoes else Stage.EXECUTE,
+            message=f"{intent.action.name} {kind}: {message}.",
+            data={"intent": intent.id, "outcome": kind},
+        )
+        await self.store.finish(
+            claim,
+            intent.id,
+            Outcome(kind=kind, message=message, at=now),
+            after.token if after is not None else None,
+            [note],
+        )
+
+
+def begun_intents(record: IncidentRecord) -> tuple[Intent, ...]:
+    """The intents that began and undo nothing: what the budget counts."""
+    return tuple(i for i in record.intents if i.started_at is not None and i.undoes is None)
+
+
+def intent_by_id(record: IncidentRecord, intent_id: IntentId) -> Intent:
+    """The incident's intent of that id; KeyError if it has none."""
+    return {i.id: i for i in record.intents}[intent_id]
+
+
+def _new_intent_id() -> IntentId:
+    return IntentId(f"int_{uuid.uuid4().hex}")
+
+
+def _undone_snapshot(record: IncidentRecord, intent: Intent) -> Snapshot | None:
+    """What a restore puts back: the snapshot taken before the intent it undoes."""
+    return intent_by_id(record, intent.undoes).snapshot if intent.undoes is not None else None
+
+
+def _moved_on(intent: Intent, target: TargetState, snapshot: Snapshot) -> str | None:
+    """Why the decision no longer holds for the target, or None (promise 1)."""
+    if target.token == intent.decision.target_token and snapshot.token == target.token:
+        return None
+    return (
+        f"{target.ref} was changed by {target.changed_by or 'someone else'} after the decision; "
+        "it will be decided anew"
+    )
+
+
+def _rehearsal_notes(intent: Intent, problem: str | None) -> list[Note]:
+    rehearsal = intent.rehearsal
+    if rehearsal is None:
+        if intent.action.name is ActionName.NOTIFY:
+            return []
+        message = f"Not rehearsed: {problem or 'no cluster is connected'}."
+        data: JsonObject = {"intent": intent.id}
+    else:
+        verb = "accepts" if rehearsal.accepted else "refuses"
+        message = f"Rehearsal (dryRun=All): the API server {verb} {intent.action.name}: {rehearsal.message}"
+        data = {"intent": intent.id, "accepted": rehearsal.accepted}
+    return [Note(at=intent.decision.at, stage=Stage.POLICY, message=message, data=data)]
+
+
+def _decision_note(intent: Intent) -> Note:
+    decision: Decision = intent.decision
+    return Note(
+        at=decision.at,
+        stage=Stage.POLICY,
+        message=f"{intent.action.name} ({intent.action.risk} risk): {decision.kind}. "
+        + "; ".join(decision.reasons),
+        data={
+            "intent": intent.id,
+            "action": intent.action.name,
+            "decision": decision.kind,
+            "reasons": list(decision.reasons),
+            "plan_hash": decision.plan_hash,
+            "target_token": decision.target_token,
+        },
+    )
+
+
+def _rehearsed_message(intent: Intent) -> str:
+    allowed = intent.decision.kind is DecisionKind.ALLOW
+    policy = "policy allows it" if allowed else f"policy says {intent.decision.kind}"
+    if intent.rehearsal is None:
+        server = "no cluster was asked"
+    elif intent.rehearsal.accepted:
+        server = "the API server would accept it"
+    else:
+        server = "the API server would refuse it"
+    return f"Dry run of {intent.action.name}: nothing was written; {policy}; {server}."
+
+
+def _refused_message(decision: Decision) -> str:
+    if decision.kind is DecisionKind.NEEDS_APPROVAL:
+        return "Not done: policy asks for an approval, and no approval channel is configured."
+    return "Not done: policy denies it."

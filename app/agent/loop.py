@@ -1,0 +1,501 @@
+"""The loop: observe -> diagnose -> plan -> execute -> verify -> learn, in that order.
+
+`next_stage` is pure: it reads from an incident's durable record what comes next,
+so that after a crash, under the durable engine, inline under run-once and on a
+virtual clock the same record leads to the same stage. `Loop.advance` runs stages
+under a claim until the incident rests (promise 3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from weakref import WeakValueDictionary
+
+from app.agent.diagnosis import diagnose
+from app.agent.executor import Executor, intent_by_id
+from app.agent.intake import Intake
+from app.agent.memory import failed_revision, lesson
+from app.agent.models import (
+    Incident,
+    IncidentId,
+    IncidentRecord,
+    IncidentState,
+    Intent,
+    IntentState,
+    Note,
+    Outcome,
+    OutcomeKind,
+    Snapshot,
+    Stage,
+    TimelineEntry,
+    Verdict,
+    VerdictKind,
+    Verification,
+)
+from app.agent.narration import (
+    diagnosis_note,
+    ending_note,
+    evidence_note,
+    plan_note,
+    turning_points,
+    undo_note,
+    verdict_note,
+    why_escalated,
+)
+from app.agent.observer import Observer
+from app.agent.planner import PlanLimits, make_plan
+from app.agent.ports import Claim, IncidentFilter, Store
+from app.agent.runbooks import Catalogue
+from app.agent.verifier import Assessment, Health, Verifier, advance, judge
+from app.clock import Clock
+from app.errors import AgentError, ClaimLost, PermanentError, TransientError
+
+MAX_INTENTS = 12
+"""An incident that needs more attempts than this, refused ones included, goes to a person."""
+
+RETRY_AFTER = timedelta(seconds=5)
+"""How long the loop rests after a transient error that names no wait of its own."""
+
+
+class NextStage(StrEnum):
+    DIAGNOSE = "diagnose"
+    DECIDE = "decide"
+    EXECUTE = "execute"
+    RECONCILE = "reconcile"
+    SETTLE = "settle"
+    VERIFY = "verify"
+    CONCLUDE = "conclude"
+
+
+def next_stage(record: IncidentRecord) -> NextStage:
+    """What comes next for an incident that has not ended, from its durable record alone."""
+    incident = record.incident
+    if any(i.state is IntentState.EXECUTING for i in record.intents):
+        return NextStage.RECONCILE
+    if incident.state is IncidentState.VERIFYING:
+        return NextStage.VERIFY
+    if incident.state is IncidentState.EXECUTING and record.intents:
+        decided = record.intents[-1].state is IntentState.DECIDED
+        return NextStage.EXECUTE if decided else NextStage.SETTLE
+    if incident.diagnosis is None or incident.plan is None:
+        return NextStage.DIAGNOSE
+    if incident.next_action < len(incident.plan.actions):
+        return NextStage.DECIDE
+    return NextStage.CONCLUDE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """Where a pass came to rest: ended, or to be looked at again at `wake_at`."""
+
+    closed: bool
+    wake_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """One incident after a pass, with the timeline entries that the pass added."""
+
+    record: IncidentRecord
+    entries: tuple[TimelineEntry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOnceReport:
+    """What `run-once` did."""
+
+    service: str
+    environment: str | None
+    passes: tuple[Pass, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stages:
+    """The six stages, wired."""
+
+    observer: Observer
+    executor: Executor
+    verifier: Verifier
+    catalogue: Catalogue
+    plan_limits: PlanLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """Moves incidents from stage to stage. One per process; safe under concurrent calls."""
+
+    store: Store
+    intake: Intake
+    stages: Stages
+    clock: Clock
+    owner: str
+    """Unique to this start of this process."""
+    lease: timedelta
+    dry_run: bool
+    settle: timedelta
+    """How long a new incident gathers signals before it is judged."""
+    _locks: WeakValueDictionary[IncidentId, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+
+    async def advance(self, incident_id: IncidentId, *, now_please: bool = False) -> Rest:
+        """Run stages until the incident rests or ends.
+
+        `now_please` skips the settling time (run-once judges what is known now).
+        While another worker holds the incident, rests for one lease.
+        """
+        lock = self._locks.setdefault(incident_id, asyncio.Lock())
+        async with lock:
+            claim = await self.store.claim(incident_id, self.owner, self.lease, self.clock.now())
+            if claim is None:
+                return Rest(closed=False, wake_at=self.clock.now() + self.lease)
+            try:
+                return await self._run(claim, now_please)
+            except ClaimLost:
+                return Rest(closed=False, wake_at=self.clock.now() + self.lease)
+            except TransientError as error:
+                return Rest(closed=False, wake_at=self.clock.now() + (error.retry_after or RETRY_AFTER))
+            finally:
+                await self.store.release(claim)
+
+    async def run_once(self, service: str, environment: str | None) -> RunOnceReport:
+        """One pass now for every open incident of the service, on what is known now."""
+        for key in await self.store.pending_services(service, environment):
+            await self.intake.open_now(key, self.clock.now())
+        where = IncidentFilter(service=service, environment=environment)
+        page = await self.store.find(where, limit=100, cursor=None)
+        passes = []
+        for found in page.items:
+            if found.incident.state.closed:
+                continue
+            known = len(await self.store.timeline(found.incident.id))
+            await self.advance(found.incident.id, now_please=True)
+            record = await self.store.load(found.incident.id)
+            if record is not None:
+                passes.append(Pass(record=record, entries=record.timeline[known:]))
+        return RunOnceReport(service=service, environment=environment, passes=tuple(passes))
+
+    async def _run(self, claim: Claim, now_please: bool) -> Rest:
+        looked = False
+        while True:
+            record = await self.store.load(claim.incident_id)
+            if record is None:
+                return Rest(closed=True, wake_at=None)
+            incident, now = record.incident, self.clock.now()
+            if incident.state.closed:
+                return Rest(closed=True, wake_at=None)
+            stage = next_stage(record)
+            wake_at = self._due(record, stage, now, looked, now_please)
+            if wake_at is not None:
+                return Rest(closed=False, wake_at=wake_at)
+            renewed = await self.store.claim(claim.incident_id, self.owner, self.lease, now)
+            if renewed is None or renewed.token != claim.token:
+                raise ClaimLost(f"{claim.incident_id} is held by another worker")
+            looked = looked or stage is NextStage.VERIFY
+            try:
+                await self._step(stage, record, claim, now)
+            except PermanentError as error:
+                await self._stop_at(record, claim, stage, error)
+
+    def _due(
+        self, record: IncidentRecord, stage: NextStage, now: datetime, looked: bool, now_please: bool
+    ) -> datetime | None:
+        """When the stage may run, if that is later than now."""
+        incident = record.incident
+        if stage is NextStage.DIAGNOSE and not now_please and incident.diagnosis is None:
+            settled = incident.opened_at + self.settle
+            return settled if now < settled else None
+        if stage is NextStage.VERIFY and incident.verification is not None:
+            last = incident.verification.last_observed_at
+            due = now if last is None else last + self.stages.verifier.rules.interval
+            if looked or (now < due and not now_please):
+                return due
+        return None
+
+    async def _step(self, stage: NextStage, record: IncidentRecord, claim: Claim, now: datetime) -> None:
+        executor = self.stages.executor
+        match stage:
+            case NextStage.DIAGNOSE:
+                await self._diagnose(record, claim, now)
+            case NextStage.DECIDE:
+                await executor.decide(record, claim)
+            case NextStage.EXECUTE:
+                await executor.execute(record, record.intents[-1], claim)
+            case NextStage.RECONCILE:
+                begun = next(i for i in record.intents if i.state is IntentState.EXECUTING)
+                await executor.reconcile(record, begun, claim)
+            case NextStage.SETTLE:
+                await self._settle_outcome(record, claim, now)
+            case NextStage.VERIFY:
+                await self._verify(record, claim, now)
+            case NextStage.CONCLUDE:
+                await self._conclude(record, claim, now)
+
+    # -------------------------------------------------------- diagnose and plan
+
+    async def _diagnose(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
+        incident = record.incident
+        gathered = await self.stages.observer.gather(record, now)
+        evidence = gathered.evidence
+        diagnosis = diagnose(evidence)
+        plan = make_plan(diagnosis, evidence, self.stages.catalogue, self.stages.plan_limits)
+        notes = [
+            evidence_note(evidence, gathered.missing, now),
+            diagnosis_note(diagnosis, now),
+            plan_note(plan, now),
+        ]
+        after = replace(
+            incident,
+            dry_run=incident.dry_run or self.dry_run,
+            diagnosis=diagnosis,
+            plan=plan,
+            next_action=0,
+            verification=None,
+            verdict=None,
+            summary=f"{diagnosis.best.cause} ({diagnosis.best.confidence:.0%})",
+        )
+        _, health = await self.stages.verifier.look(incident, now)
+        if health.health is Health.HEALTHY and not incident.stale:
+            notes.append(
+                Note(
+                    at=now,
+                    stage=Stage.VERIFY,
+                    message="The symptoms are gone before anything was done; watching. "
+                    + "; ".join(health.reasons),
+                )
+            )
+            after = replace(
+                after,
+                state=IncidentState.VERIFYING,
+                verification=Verification(intent_id=None, started_at=now),
+            )
+        await self.store.save(claim, after, notes)
+
+    # -------------------------------------------------------- after an action
+
+    async def _settle_outcome(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
+        """The last intent has ended: verify it, look anew, or go on."""
+        incident, last = record.incident, record.intents[-1]
+        outcome = last.outcome
+        if outcome is None:
+            raise PermanentError(f"intent {last.id} ended without an outcome")
+        if outcome.kind is OutcomeKind.UNKNOWN:
+            await self._close(
+                record,
+                claim,
+                IncidentState.ESCALATED,
+                now,
+                f"Nobody can tell whether it happened: {outcome.message}",
+            )
+        elif last.undoes is not None:
+            await self._settle_undo(record, last, outcome, claim, now)
+        elif outcome.kind is OutcomeKind.DONE:
+            await self._begin_verification(record, last, claim, now)
+        elif outcome.kind is OutcomeKind.REFUSED and len(record.intents) < MAX_INTENTS:
+            anew = replace(incident, state=IncidentState.OPEN, diagnosis=None, plan=None, next_action=0)
+            note = Note(at=now, stage=Stage.PLAN, message="The state decided on is gone: looking anew.")
+            await self.store.save(claim, anew, [note])
+        else:
+            await self._next_action(record, claim)
+
+    async def _begin_verification(
+        self, record: IncidentRecord, done: Intent, claim: Claim, now: datetime
+    ) -> None:
+        missing: list[str] = []
+        baseline = await self.stages.observer.sli(record.incident.key, now, missing)
+        after = replace(
+            record.incident,
+            state=IncidentState.VERIFYING,
+            verification=Verification(intent_id=done.id, started_at=now, baseline=baseline),
+        )
+        rules = self.stages.verifier.rules
+        note = Note(
+            at=now,
+            stage=Stage.VERIFY,
+            message=f"Verifying {done.action.name}: the SLO must hold for "
+            f"{rules.soak.total_seconds():.0f} s within {rules.timeout.total_seconds():.0f} s.",
+            data={"intent": done.id},
+        )
+        await self.store.save(claim, after, [note])
+
+    async def _settle_undo(
+        self, record: IncidentRecord, undo: Intent, outcome: Outcome, claim: Claim, now: datetime
+    ) -> None:
+        """The undo itself is verified: the object must ask for exactly what it asked for before."""
+        undone = intent_by_id(record, undo.undoes) if undo.undoes is not None else undo
+        after: Snapshot | None = None
+        reader = self.stages.executor.reader
+        if outcome.kind is OutcomeKind.DONE and reader is not None:
+            after = await reader.snapshot(undo.action)
+        note = undo_note(undo, undone, outcome, after, now)
+        moving_on = replace(record.incident, state=IncidentState.OPEN, verification=None)
+        await self.store.save(claim, moving_on, [note])
+
+    async def _next_action(self, record: IncidentRecord, claim: Claim) -> None:
+        await self.store.save(claim, _moved_on(record.incident), [])
+
+    # -------------------------------------------------------- verify
+
+    async def _verify(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
+        incident = record.incident
+        if incident.verification is None:
+            raise PermanentError("the incident is verifying, and what is not on record")
+        seen, health = await self.stages.verifier.look(incident, now)
+        verdict = judge(incident.verification, health, seen, self.stages.verifier.rules)
+        before = incident.verification
+        verification = advance(before, health, now)
+        notes = turning_points(before, verification, health, now)
+        if before.intent_id is None:
+            await self._watch(record, verification, verdict, health, claim, notes, now)
+            return
+        if verdict is None:
+            await self.store.save(claim, replace(incident, verification=verification), notes)
+            return
+        judged = replace(incident, verification=verification, verdict=verdict)
+        notes.append(verdict_note(verdict))
+        if verdict.kind is VerdictKind.RECOVERED:
+            await self._remember_failed_revision(record, now)
+            await self._close_with(record, judged, claim, IncidentState.RECOVERED, notes, "Recovered.")
+            return
+        tested = intent_by_id(record, before.intent_id)
+        if verdict.kind is VerdictKind.CANNOT_TELL:
+            await self._close_with(
+                record, judged, claim, IncidentState.ESCALATED, notes, "Recovery cannot be told."
+            )
+        elif tested.action.undo is None:
+            await self.store.save(claim, _moved_on(judged), notes)
+        else:
+            await self.stages.executor.decide_undo(record, tested, claim, _moved_on(judged), notes)
+
+    async def _watch(
+        self,
+        record: IncidentRecord,
+        verification: Verification,
+        verdict: Verdict | None,
+        health: Assessment,
+        claim: Claim,
+        notes: list[Note],
+        now: datetime,
+    ) -> None:
+        """Nothing was done (a dry run, or symptoms that went away): only see how it goes on."""
+        incident = record.incident
+        if verdict is not None and verdict.kind is VerdictKind.RECOVERED:
+            judged = replace(incident, verification=verification, verdict=verdict)
+            await self._close_with(
+                record,
+                judged,
+                claim,
+                IncidentState.RECOVERED_WITHOUT_ACTION,
+                [*notes, verdict_note(verdict)],
+                "Recovered without any action.",
+            )
+        elif record.intents and verdict is not None:
+            judged = replace(incident, verification=verification, verdict=verdict)
+            await self._close_with(
+                record,
+                judged,
+                claim,
+                IncidentState.PROPOSED,
+                [*notes, verdict_note(verdict)],
+                "Proposed: this is what would have been done.",
+            )
+        elif not record.intents and health.health is not Health.HEALTHY:
+            anew = replace(incident, state=IncidentState.OPEN, diagnosis=None, plan=None, verification=None)
+            note = Note(at=now, stage=Stage.OBSERVE, message="The symptoms are back: looking anew.")
+            await self.store.save(claim, anew, [*notes, note])
+        else:
+            await self.store.save(claim, replace(incident, verification=verification), notes)
+
+    async def _remember_failed_revision(self, record: IncidentRecord, now: datetime) -> None:
+        missing: list[str] = []
+        workload = await self.stages.observer.workload(record.incident.key, missing)
+        failed = failed_revision(record, workload, now) if workload is not None else None
+        if failed is not None:
+            await self.store.record_revision(failed)
+
+    # -------------------------------------------------------- conclude and learn
+
+    async def _conclude(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
+        """The plan is at its end without a recovery."""
+        incident = record.incident
+        if not incident.dry_run or not record.intents:
+            await self._close(record, claim, IncidentState.ESCALATED, why_escalated(record))
+        elif incident.stale:
+            await self._close(
+                record,
+                claim,
+                IncidentState.PROPOSED,
+                "Proposed: this is what would have been done. The signals are stale, so there is "
+                "nothing to watch.",
+            )
+        else:
+            rules = self.stages.verifier.rules
+            watching = replace(
+                incident,
+                state=IncidentState.VERIFYING,
+                verification=Verification(intent_id=None, started_at=now),
+            )
+            note = Note(
+                at=now,
+                stage=Stage.VERIFY,
+                message="Dry run: nothing was done. Watching whether it recovers by itself, for up to "
+                f"{rules.timeout.total_seconds():.0f} s.",
+            )
+            await self.store.save(claim, watching, [note])
+
+    async def _stop_at(
+        self, record: IncidentRecord, claim: Claim, stage: NextStage, error: PermanentError
+    ) -> None:
+        """A stage cannot be done, now or later: an unfinished intent is ended honestly, a person is told."""
+        now = self.clock.now()
+        for intent in record.intents:
+            if intent.state is IntentState.FINISHED:
+                continue
+            began = intent.state is IntentState.EXECUTING
+            kind = OutcomeKind.UNKNOWN if began else OutcomeKind.REFUSED
+            await self.store.finish(
+                claim, intent.id, Outcome(kind=kind, message=str(error), at=now), None, []
+            )
+        fresh = await self.store.load(record.incident.id)
+        await self._close(fresh or record, claim, IncidentState.ESCALATED, f"Stopped at {stage}: {error}")
+
+    async def _close(self, record: IncidentRecord, claim: Claim, end: IncidentState, why: str) -> None:
+        await self._close_with(record, record.incident, claim, end, [], why)
+
+    async def _close_with(
+        self,
+        record: IncidentRecord,
+        incident: Incident,
+        claim: Claim,
+        end: IncidentState,
+        notes: Sequence[Note],
+        why: str,
+    ) -> None:
+        if end is IncidentState.ESCALATED:
+            notes = [*notes, *await self._tell_people(incident, why)]
+        now = self.clock.now()
+        learnt = lesson(record, end, now)
+        ended = replace(incident, state=end, closed_at=now, lesson=learnt, summary=why)
+        await self.store.save(claim, ended, [*notes, ending_note(end, why, learnt, now)])
+
+    async def _tell_people(self, incident: Incident, why: str) -> list[Note]:
+        """Escalate to a person. Before the end is stored, so that a crash repeats it rather than loses it."""
+        notifier = self.stages.executor.notifier
+        if notifier is None:
+            return []
+        try:
+            await notifier.send(why, incident)
+        except AgentError as error:
+            told = f"People could not be told: {error}."
+        else:
+            told = "People were told."
+        return [Note(at=self.clock.now(), stage=Stage.EXECUTE, message=told)]
+
+
+def _moved_on(incident: Incident) -> Incident:
+    """The incident with this action of its plan behind it."""
+    return replace(
+        incident, state=IncidentState.OPEN, next_action=incident.next_action + 1, verification=None
+    )

@@ -1,0 +1,152 @@
+"""How the loop tells what it did: the timeline's sentences, made of the stages' values.
+
+Pure. Written for the person who reads the incident at 3 a.m.; the machine's part
+stands in each note's data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from app.agent.models import (
+    DecisionKind,
+    Diagnosis,
+    Evidence,
+    IncidentRecord,
+    IncidentState,
+    Intent,
+    JsonObject,
+    Lesson,
+    Note,
+    Outcome,
+    OutcomeKind,
+    Plan,
+    Snapshot,
+    Stage,
+    Verdict,
+    Verification,
+)
+from app.agent.verifier import Assessment
+
+
+def evidence_note(evidence: Evidence, missing: Sequence[str], at: datetime) -> Note:
+    """What was looked at, and what could not be had."""
+    workload = evidence.workload
+    said = [f"{len(evidence.signals)} signals", f"{len(evidence.changes)} recent changes"]
+    if workload is not None:
+        said.append(
+            f"revision {workload.current_revision} with {workload.available_replicas} of "
+            f"{workload.desired_replicas} replicas available"
+        )
+    message = f"Evidence: {', '.join(said)}."
+    if missing:
+        message += f" Not to be had: {'; '.join(missing)}."
+    return Note(
+        at=at,
+        stage=Stage.OBSERVE,
+        message=message,
+        data={"conditions": [str(c) for c in evidence.conditions], "missing": list(missing)},
+    )
+
+
+def diagnosis_note(diagnosis: Diagnosis, at: datetime) -> Note:
+    """The best hypothesis with what speaks for and against it."""
+    best = diagnosis.best
+    message = f"Most likely {best.cause} ({best.confidence:.0%}): {'; '.join(best.evidence_for)}."
+    if best.evidence_against:
+        message += f" Against it: {'; '.join(best.evidence_against)}."
+    ranked: list[JsonObject] = [
+        {"cause": h.cause, "confidence": h.confidence, "rule": h.rule} for h in diagnosis.hypotheses
+    ]
+    return Note(at=at, stage=Stage.DIAGNOSE, message=message, data={"hypotheses": [*ranked]})
+
+
+def plan_note(plan: Plan, at: datetime) -> Note:
+    """Which runbook was chosen, and why the others were not."""
+    if plan.actions:
+        steps = ", then ".join(
+            f"{a.name} {a.target}" if a.target is not None else str(a.name) for a in plan.actions
+        )
+        message = f"Runbook {plan.runbook}: {steps}."
+    else:
+        message = "No approved runbook fits: nothing is to be touched."
+    return Note(
+        at=at,
+        stage=Stage.PLAN,
+        message=message,
+        data={
+            "hash": plan.hash,
+            "rejected": [{"runbook": r.runbook, "reason": r.reason} for r in plan.rejected],
+        },
+    )
+
+
+def verdict_note(verdict: Verdict) -> Note:
+    """The verdict with what it rests on."""
+    return Note(
+        at=verdict.at,
+        stage=Stage.VERIFY,
+        message=f"Verdict: {verdict.kind}. {'; '.join(verdict.reasons)}.",
+        data={"verdict": verdict.kind},
+    )
+
+
+def turning_points(before: Verification, after: Verification, health: Assessment, at: datetime) -> list[Note]:
+    """A note when health begins or ends, and for the first look; not one for every look."""
+    began = before.healthy_since is None and after.healthy_since is not None
+    ended = before.healthy_since is not None and after.healthy_since is None
+    if not (began or ended or before.last_observed_at is None):
+        return []
+    reasons = "; ".join(health.reasons)
+    return [
+        Note(
+            at=at,
+            stage=Stage.VERIFY,
+            message=f"Looks {health.health}: {reasons}.",
+            data={"health": health.health},
+        )
+    ]
+
+
+def why_escalated(record: IncidentRecord) -> str:
+    """One sentence on why a person is asked."""
+    incident = record.incident
+    if not record.intents:
+        rejected = incident.plan.rejected if incident.plan is not None else ()
+        cause = incident.diagnosis.best.cause if incident.diagnosis is not None else "unknown"
+        why = "; ".join(f"{r.runbook}: {r.reason}" for r in rejected[:3])
+        return f"Nothing was done: the cause is {cause} and no approved runbook fits. {why}".strip()
+    last = [i for i in record.intents if i.undoes is None][-1]
+    outcome = last.outcome.message if last.outcome is not None else "not finished"
+    if last.decision.kind is not DecisionKind.ALLOW:
+        return f"{last.action.name} was not done ({last.decision.kind}): {'; '.join(last.decision.reasons)}"
+    if incident.verdict is not None:
+        return f"{last.action.name} did not help: {'; '.join(incident.verdict.reasons)}"
+    return f"{last.action.name} did not take place: {outcome}"
+
+
+def undo_note(undo: Intent, undone: Intent, outcome: Outcome, after: Snapshot | None, at: datetime) -> Note:
+    """Whether the undo is proved: the object must ask for exactly what it asked for before."""
+    if outcome.kind is not OutcomeKind.DONE:
+        message = f"The undo did not take place: {outcome.message}."
+    elif after is not None and undone.snapshot is not None and after.body == undone.snapshot.body:
+        message = f"Undo verified: {undo.action.target} asks for what it did before {undone.action.name}."
+    else:
+        message = f"Undo not verified: {undo.action.target} differs from before {undone.action.name}."
+    return Note(at=at, stage=Stage.UNDO, message=message, data={"intent": undo.id, "undoes": undone.id})
+
+
+def ending_note(end: IncidentState, why: str, learnt: Lesson, at: datetime) -> Note:
+    """How the incident ended and what it taught."""
+    return Note(
+        at=at,
+        stage=Stage.LEARN,
+        message=f"Ended as {end}. {why}",
+        data={
+            "state": end,
+            "cause": learnt.cause,
+            "worked": learnt.worked,
+            "seconds_to_recover": learnt.seconds_to_recover,
+        },
+    )

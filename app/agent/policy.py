@@ -1,0 +1,166 @@
+"""Policy: may this action run, now, on exactly this state?
+
+`guard` is the built-in, pure part: enabled actions, risk gating, the budget per
+incident, staleness, and what the API server said to the rehearsal. `Policy` adds
+an external engine where one is configured. Whatever is asked, the most
+restrictive answer wins, and every reason is kept (promises 1, 4, 6, 7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.agent.models import (
+    Action,
+    ActionName,
+    Decision,
+    DecisionKind,
+    Incident,
+    Intent,
+    JsonObject,
+    Plan,
+    Rehearsal,
+    Risk,
+    TargetState,
+)
+from app.agent.ports import PolicyEngine
+
+DOCUMENT_VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guardrails:
+    """The limits set by configuration."""
+
+    enabled_actions: frozenset[ActionName]
+    allow_high_risk: bool
+    max_actions_per_incident: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Everything one decision depends on."""
+
+    incident: Incident
+    plan: Plan
+    action: Action
+    target: TargetState | None
+    """The live state of the object; None when the action touches none, or it cannot be read."""
+    target_problem: str | None
+    """Why `target` could not be read."""
+    rehearsal: Rehearsal | None
+    taken: int
+    """Actions of this incident that began already; undoing ones are not counted."""
+    at: datetime
+
+
+def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
+    """Why the built-in guardrails deny; empty means they allow."""
+    action, incident = question.action, question.incident
+    reasons: list[str] = []
+    if action.name not in limits.enabled_actions:
+        reasons.append(f"{action.name} is not among ENABLED_ACTIONS")
+    if action.risk is Risk.HIGH and not limits.allow_high_risk:
+        reasons.append(f"{action.name} is high risk: blocked unless ALLOW_HIGH_RISK_ACTIONS=true")
+    if question.taken >= limits.max_actions_per_incident:
+        reasons.append(
+            f"the incident's budget is spent: {question.taken} of "
+            f"MAX_ACTIONS_PER_INCIDENT={limits.max_actions_per_incident} taken"
+        )
+    if incident.stale and not incident.dry_run:
+        reasons.append("every signal of the incident was stale on arrival: no real action follows from it")
+    if action.name is not ActionName.NOTIFY and question.target is None and not incident.dry_run:
+        reasons.append(f"the object to act on is not known: {question.target_problem or 'no cluster'}")
+    if question.rehearsal is not None and not question.rehearsal.accepted:
+        reasons.append(f"the API server would refuse it: {question.rehearsal.message}")
+    return tuple(reasons)
+
+
+def document(question: Question, limits: Guardrails) -> JsonObject:
+    """The versioned JSON document that an external engine decides on."""
+    incident, plan, action, target = (
+        question.incident,
+        question.plan,
+        question.action,
+        question.target,
+    )
+    best = incident.diagnosis.best if incident.diagnosis is not None else None
+    return {
+        "version": DOCUMENT_VERSION,
+        "time": question.at.isoformat(),
+        "environment": incident.key.environment,
+        "service": incident.key.service,
+        "dry_run": incident.dry_run,
+        "incident": {
+            "id": incident.id,
+            "state": incident.state,
+            "opened_at": incident.opened_at.isoformat(),
+            "triggers": [str(t) for t in incident.triggers],
+            "stale": incident.stale,
+        },
+        "diagnosis": None if best is None else {"cause": best.cause, "confidence": best.confidence},
+        "plan": {"runbook": plan.runbook, "hash": plan.hash},
+        "action": {
+            "name": action.name,
+            "risk": action.risk,
+            "parameters": dict(action.parameters),
+            "target": None if action.target is None else str(action.target),
+        },
+        "target": None
+        if target is None
+        else {"uid": target.uid, "token": target.token, "changed_by": target.changed_by},
+        "rehearsal": None
+        if question.rehearsal is None
+        else {"accepted": question.rehearsal.accepted, "message": question.rehearsal.message},
+        "budget": {"taken": question.taken, "max_actions": limits.max_actions_per_incident},
+        "guardrails": {
+            "enabled_actions": [str(name) for name in sorted(limits.enabled_actions)],
+            "allow_high_risk": limits.allow_high_risk,
+        },
+    }
+
+
+def undo_decision(undone: Intent, target: TargetState, at: datetime) -> Decision:
+    """Undoing the agent's own action is always allowed (promise 11), and recorded like any decision."""
+    return Decision(
+        kind=DecisionKind.ALLOW,
+        reasons=(f"undoes {undone.action.name} of this incident, which did not help",),
+        plan_hash=undone.decision.plan_hash,
+        target_token=target.token,
+        at=at,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Guardrails first, then the external engine; both must allow."""
+
+    limits: Guardrails
+    engine: PolicyEngine | None = None
+
+    async def decide(self, question: Question) -> Decision:
+        """The decision for one action, bound to the plan's hash and the target's state."""
+        denials = guard(question, self.limits)
+        kind = DecisionKind.DENY if denials else DecisionKind.ALLOW
+        reasons = denials or (
+            f"{question.action.name} is enabled, {question.action.risk} risk, within the budget",
+        )
+        if self.engine is not None:
+            answer = await self.engine.decide(document(question, self.limits))
+            reasons += answer.reasons
+            kind = _stricter(kind, answer.kind)
+        return Decision(
+            kind=kind,
+            reasons=reasons,
+            plan_hash=question.plan.hash,
+            target_token=question.target.token if question.target is not None else None,
+            at=question.at,
+        )
+
+
+_STRICTNESS = (DecisionKind.ALLOW, DecisionKind.NEEDS_APPROVAL, DecisionKind.DENY)
+
+
+def _stricter(one: DecisionKind, other: DecisionKind) -> DecisionKind:
+    return max(one, other, key=_STRICTNESS.index)
