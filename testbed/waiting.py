@@ -1,0 +1,46 @@
+"""Waiting for a condition with a deadline; every failure says what was seen last.
+
+Used by everything in the test bed that has to wait for another process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from testbed import TestbedError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """A condition that does not hold yet, with what was seen instead."""
+
+    seen: str
+
+
+class DeadlineExceeded(TestbedError):
+    """A condition did not come true in time."""
+
+
+def wait_for(
+    what: str, check: Callable[[], T | NotYet], *, timeout_seconds: float, interval_seconds: float = 0.1
+) -> T:
+    """Call `check` until it answers something else than `NotYet`, and return that.
+
+    Raises `DeadlineExceeded`, which names `what` and what was seen last. The
+    check runs at least once, however short the time.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        answer = check()
+        if not isinstance(answer, NotYet):
+            return answer
+        if time.monotonic() >= deadline:
+            raise DeadlineExceeded(
+                f"waited {timeout_seconds:g} s for {what}, in vain; seen last: {answer.seen}"
+            )
+        time.sleep(interval_seconds)
