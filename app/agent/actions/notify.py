@@ -1,0 +1,27 @@
+"""Notify: tell people; nothing in any cluster is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved
+from app.agent.models import ActionName, Evidence, JsonScalar, Risk
+
+_EFFECT = "people know about the incident"
+
+
+def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
+    """Always possible."""
+    return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT)
+
+
+SPEC = ActionSpec(
+    name=ActionName.NOTIFY,
+    risk=Risk.LOW,
+    parameters=(
+        Parameter(name="message", meaning="What to tell people, shown to them as it stands.", max_length=500),
+    ),
+    expected_effect=_EFFECT,
+    undo=None,
+    resolve=resolve,
+)

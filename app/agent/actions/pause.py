@@ -1,0 +1,33 @@
+"""Pause: hold a rollout where it is, so that no more pods are replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app.agent.actions.preconditions import first_reason, owner_refuses, would_be_reverted
+from app.agent.actions.spec import ActionSpec, PlanLimits, Resolution, Resolved, Unmet
+from app.agent.models import ActionName, Evidence, JsonScalar, Risk
+
+_EFFECT = "the rollout stays where it is; no more pods are replaced"
+
+
+def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
+    """Needs a rollout that is not paused yet."""
+    workload = evidence.workload
+    if workload is None:
+        return Resolved(target=None, parameters={}, expected_effect=_EFFECT)
+    paused = f"{workload.target.ref} is paused already" if workload.paused else None
+    reason = first_reason(owner_refuses(workload), would_be_reverted(workload), paused)
+    if reason is not None:
+        return Unmet(reason=reason)
+    return Resolved(target=workload.target.ref, parameters={}, expected_effect=_EFFECT)
+
+
+SPEC = ActionSpec(
+    name=ActionName.PAUSE,
+    risk=Risk.LOW,
+    parameters=(),
+    expected_effect=_EFFECT,
+    undo="let the rollout go on",
+    resolve=resolve,
+)

@@ -1,0 +1,59 @@
+"""What must hold for a workload before an action on it may even be planned.
+
+Each check answers the reason it fails, or None. The actions combine them;
+policy and the cluster's own preconditions come later and are not replaced.
+"""
+
+from __future__ import annotations
+
+from app.agent.evidence import Trouble, older_pods, trouble
+from app.agent.models import Evidence, WorkloadView
+
+
+def owner_refuses(workload: WorkloadView) -> str | None:
+    """The owners annotated the workload so that the agent leaves it alone."""
+    return f"{workload.target.ref} is opted out by its owners" if workload.opted_out else None
+
+
+def would_be_reverted(workload: WorkloadView) -> str | None:
+    """A GitOps controller owns the specification and puts back what is changed behind its back."""
+    if workload.managed_by is None:
+        return None
+    return (
+        f"{workload.target.ref} is managed by {workload.managed_by}, which would revert a change "
+        "made in the cluster: change it in Git"
+    )
+
+
+def rollout_paused(workload: WorkloadView) -> str | None:
+    """A paused Deployment takes a new template without rolling it out."""
+    if not workload.paused:
+        return None
+    return f"the rollout of {workload.target.ref} is paused: somebody holds it on purpose"
+
+
+def rollout_under_way(workload: WorkloadView) -> str | None:
+    """Pods of two templates run at once: a restart would finish off the older ones."""
+    if not older_pods(workload):
+        return None
+    return f"a rollout of {workload.target.ref} is under way: a restart would remove pods that still serve"
+
+
+def pods_cannot_start(workload: WorkloadView, evidence: Evidence) -> str | None:
+    """New pods would fail like those there are."""
+    stuck = [
+        p
+        for p in workload.pods
+        if trouble(p, evidence.at)
+        in (Trouble.IMAGE, Trouble.CRASH, Trouble.CONFIGURATION, Trouble.UNSCHEDULED)
+    ]
+    if not stuck:
+        return None
+    return (
+        f"{len(stuck)} of {len(workload.pods)} pods of {workload.target.ref} fail to run: more would fail too"
+    )
+
+
+def first_reason(*reasons: str | None) -> str | None:
+    """The first check that failed."""
+    return next((r for r in reasons if r is not None), None)

@@ -1,0 +1,38 @@
+"""Restore: the undo of another action, from the snapshot taken right before it. Never in a runbook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app.agent.actions.spec import ActionSpec, PlanLimits, Resolution, Unmet
+from app.agent.models import Action, ActionName, Evidence, JsonScalar, Risk
+
+
+def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
+    """A plan never contains it."""
+    return Unmet(reason="restore is the undo of an action and never part of a plan")
+
+
+def restore_of(action: Action) -> Action | None:
+    """The undo of `action`, with the same target and risk; None when it has none."""
+    if action.undo is None or action.target is None:
+        return None
+    return Action(
+        name=ActionName.RESTORE,
+        risk=action.risk,
+        target=action.target,
+        parameters={"undoes": action.name.value},
+        expected_effect=f"{action.target} asks again for what it asked for before the {action.name}",
+        undo=None,
+    )
+
+
+SPEC = ActionSpec(
+    name=ActionName.RESTORE,
+    risk=Risk.HIGH,  # that of the action it undoes; the highest where nobody says which
+    parameters=(),
+    expected_effect="the object asks again for what it asked for before the action",
+    undo=None,
+    resolve=resolve,
+    in_runbooks=False,
+)

@@ -1,0 +1,33 @@
+"""Resume: let a paused rollout go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app.agent.actions.preconditions import first_reason, owner_refuses, would_be_reverted
+from app.agent.actions.spec import ActionSpec, PlanLimits, Resolution, Resolved, Unmet
+from app.agent.models import ActionName, Evidence, JsonScalar, Risk
+
+_EFFECT = "the paused rollout goes on to its end"
+
+
+def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
+    """Needs a rollout that is paused."""
+    workload = evidence.workload
+    if workload is None:
+        return Resolved(target=None, parameters={}, expected_effect=_EFFECT)
+    running = None if workload.paused else f"{workload.target.ref} is not paused"
+    reason = first_reason(owner_refuses(workload), would_be_reverted(workload), running)
+    if reason is not None:
+        return Unmet(reason=reason)
+    return Resolved(target=workload.target.ref, parameters={}, expected_effect=_EFFECT)
+
+
+SPEC = ActionSpec(
+    name=ActionName.RESUME,
+    risk=Risk.LOW,
+    parameters=(),
+    expected_effect=_EFFECT,
+    undo="pause the rollout again",
+    resolve=resolve,
+)

@@ -1,0 +1,105 @@
+"""Revert configuration: back to the last version that served well, the code staying as it is.
+
+Either the content of one ConfigMap, or the configuration inside the pod
+template (environment, resources, references), whichever changed last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from app.agent.actions.preconditions import first_reason, owner_refuses, rollout_paused, would_be_reverted
+from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet
+from app.agent.evidence import (
+    LOOKBACK,
+    ConfigMapChange,
+    config_map_changes,
+    current_revision,
+    in_force_since,
+    older_templates,
+    served,
+)
+from app.agent.models import ActionName, Evidence, JsonScalar, ObjectRef, Revision, Risk, WorkloadView
+
+_EFFECT = "the configuration that last served well is in force again; the code stays as it is"
+
+_TOGETHER = timedelta(minutes=1)
+"""Two ConfigMaps changed within this time may belong together; reverting one could make it worse."""
+
+
+def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
+    """`to: last_served_well` becomes `content_hash` of a ConfigMap, or `revision` of a template."""
+    workload = evidence.workload
+    if workload is None:
+        return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT)
+    reason = first_reason(owner_refuses(workload), would_be_reverted(workload))
+    if reason is not None:
+        return Unmet(reason=reason)
+    maps = [c for c in config_map_changes(evidence) if c.at >= evidence.opened_at - LOOKBACK]
+    changed_template = _template_change(workload, evidence)
+    since = in_force_since(workload)
+    if maps and (changed_template is None or since is None or maps[0].at >= since):
+        return _config_map(maps, workload)
+    if changed_template is not None:
+        return _template(changed_template, workload)
+    return Unmet(
+        reason="no configuration is known that served well with this code and differs from the present one"
+    )
+
+
+def _config_map(maps: list[ConfigMapChange], workload: WorkloadView) -> Resolution:
+    newest = maps[0]
+    if len(maps) > 1 and newest.at - maps[1].at <= _TOGETHER:
+        names = ", ".join(sorted(c.view.name for c in maps if newest.at - c.at <= _TOGETHER))
+        return Unmet(reason=f"several ConfigMaps changed together ({names}): a person must choose")
+    if newest.last_good is None:
+        return Unmet(
+            reason=f"no earlier content of ConfigMap {newest.view.name} is known to have served well"
+        )
+    ref = ObjectRef(kind="ConfigMap", namespace=workload.target.ref.namespace, name=newest.view.name)
+    return Resolved(
+        target=ref,
+        parameters={"content_hash": newest.last_good.content_hash},
+        expected_effect=f"{ref} holds again the content that last served well",
+    )
+
+
+def _template_change(workload: WorkloadView, evidence: Evidence) -> Revision | None:
+    """The newest older template with the same code, another configuration, and a record of working."""
+    current = current_revision(workload)
+    if current is None:
+        return None
+    for revision in older_templates(workload):
+        same_code = revision.code_hash == current.code_hash
+        if same_code and revision.config_hash != current.config_hash and served(evidence, revision):
+            return revision
+    return None
+
+
+def _template(revision: Revision, workload: WorkloadView) -> Resolution:
+    reason = rollout_paused(workload)
+    if reason is not None:
+        return Unmet(reason=reason)
+    return Resolved(
+        target=workload.target.ref,
+        parameters={"revision": revision.number},
+        expected_effect=f"the configuration of revision {revision.number} is in force again, "
+        f"with the same code as revision {workload.current_revision}",
+    )
+
+
+SPEC = ActionSpec(
+    name=ActionName.REVERT_CONFIG,
+    risk=Risk.HIGH,
+    parameters=(
+        Parameter(
+            name="to",
+            meaning="last_served_well: the newest other configuration that served well and never failed",
+            choices=("last_served_well",),
+        ),
+    ),
+    expected_effect=_EFFECT,
+    undo="put back the configuration that was in force before",
+    resolve=resolve,
+)

@@ -1,0 +1,105 @@
+"""Rollback: run the newest older template that is known to work.
+
+Never to a template that failed before, never across an irreversible release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app.agent.actions.preconditions import first_reason, owner_refuses, rollout_paused, would_be_reverted
+from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet
+from app.agent.evidence import current_revision, health_of, older_templates, served
+from app.agent.models import (
+    ActionName,
+    Change,
+    Evidence,
+    JsonScalar,
+    Revision,
+    RevisionHealth,
+    Risk,
+    WorkloadView,
+)
+
+_EFFECT = "the previous healthy revision runs again; what came with the release is gone"
+
+
+def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
+    """`to: previous_healthy` becomes `revision`, the number of the revision to run again."""
+    workload = evidence.workload
+    if workload is None:
+        return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT)
+    reason = first_reason(
+        owner_refuses(workload), would_be_reverted(workload), rollout_paused(workload), _barrier(workload)
+    )
+    if reason is not None:
+        return Unmet(reason=reason)
+    passed_over: list[str] = []
+    for revision in older_templates(workload):
+        objection = _objection(revision, workload, evidence)
+        if objection is None:
+            return Resolved(
+                target=workload.target.ref,
+                parameters={"revision": revision.number},
+                expected_effect=f"revision {revision.number} ({', '.join(revision.images)}) runs again "
+                f"in place of revision {workload.current_revision}",
+            )
+        passed_over.append(f"revision {revision.number} {objection}")
+    told = "; ".join(passed_over) or "no older revision is kept"
+    return Unmet(reason=f"there is no revision to go back to: {told}")
+
+
+def _barrier(workload: WorkloadView) -> str | None:
+    current = current_revision(workload)
+    if current is None:
+        return f"{workload.target.ref} shows no revision"
+    if current.irreversible:
+        return (
+            f"revision {current.number} is marked irreversible: older code cannot run against what it changed"
+        )
+    return None
+
+
+def _objection(revision: Revision, workload: WorkloadView, evidence: Evidence) -> str | None:
+    """Why this revision is not a place to go back to."""
+    if health_of(evidence, revision.template_hash) is RevisionHealth.FAILED:
+        return "failed before"
+    if not served(evidence, revision):
+        return "has no record of serving well, and no ready pod now"
+    for other in workload.revisions:
+        later = other.number > revision.number or other.created_at > revision.created_at
+        if other.irreversible and other.template_hash != revision.template_hash and later:
+            return f"lies before revision {other.number}, which is marked irreversible"
+    for change in evidence.changes:
+        if change.irreversible and change.key == evidence.key and not _carried_by(change, revision):
+            return f"lies before the deploy of {change.version}, which is marked irreversible"
+    return None
+
+
+def _carried_by(change: Change, revision: Revision) -> bool:
+    """Whether the revision already contains the irreversible change: going there does not cross it."""
+    return revision.created_at >= change.at or runs_version(revision, change.version)
+
+
+def runs_version(revision: Revision, version: str | None) -> bool:
+    """Whether an image of the revision is tagged with that version."""
+    if version is None:
+        return False
+    tags = {image.split("@")[0].rpartition("/")[2].partition(":")[2] for image in revision.images}
+    return version in tags or f"v{version}" in tags
+
+
+SPEC = ActionSpec(
+    name=ActionName.ROLLBACK,
+    risk=Risk.HIGH,
+    parameters=(
+        Parameter(
+            name="to",
+            meaning="previous_healthy: the newest older revision that served well and never failed",
+            choices=("previous_healthy",),
+        ),
+    ),
+    expected_effect=_EFFECT,
+    undo="put back the template that ran before the rollback",
+    resolve=resolve,
+)

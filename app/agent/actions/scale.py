@@ -1,0 +1,68 @@
+"""Scale: more (or a set number of) replicas, within the bounds of the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app.agent.actions.preconditions import first_reason, owner_refuses, pods_cannot_start, would_be_reverted
+from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet
+from app.agent.models import ActionName, Evidence, JsonScalar, Risk, WorkloadView
+
+_EFFECT = "the load is shared by another number of replicas"
+
+
+def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:
+    """`by` (added to what is asked for now) or `to` becomes `replicas`."""
+    workload = evidence.workload
+    if workload is None:
+        return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT)
+    reason = first_reason(
+        owner_refuses(workload), would_be_reverted(workload), pods_cannot_start(workload, evidence)
+    )
+    if reason is not None:
+        return Unmet(reason=reason)
+    wanted = _wanted(parameters, workload, limits)
+    if isinstance(wanted, Unmet):
+        return wanted
+    return Resolved(
+        target=workload.target.ref,
+        parameters={"replicas": wanted},
+        expected_effect=f"{wanted} replicas share the load instead of {workload.desired_replicas}",
+    )
+
+
+def _wanted(parameters: Mapping[str, JsonScalar], workload: WorkloadView, limits: PlanLimits) -> int | Unmet:
+    now = workload.desired_replicas
+    bounds = f"{limits.scale_min}..{limits.scale_max}"
+    by, to = parameters.get("by"), parameters.get("to")
+    if isinstance(by, int):
+        wanted = min(now + by, limits.scale_max)
+    elif isinstance(to, int):
+        wanted = to
+    else:
+        return Unmet(reason="scale needs `by` or `to`")
+    if now == 0:
+        return Unmet(reason=f"{workload.target.ref} is scaled to zero on purpose")
+    if by is not None and wanted <= now:
+        return Unmet(
+            reason=f"{workload.target.ref} has {now} replicas, the most that the bounds {bounds} allow"
+        )
+    if wanted == now:
+        return Unmet(reason=f"{workload.target.ref} has {now} replicas already")
+    if not limits.scale_min <= wanted <= limits.scale_max:
+        return Unmet(reason=f"{wanted} replicas are outside the bounds {bounds}")
+    return wanted
+
+
+SPEC = ActionSpec(
+    name=ActionName.SCALE,
+    risk=Risk.MEDIUM,
+    parameters=(
+        Parameter(name="by", meaning="Replicas to add.", minimum=1, maximum=50, required=False),
+        Parameter(name="to", meaning="Replicas to have.", minimum=1, maximum=1000, required=False),
+    ),
+    exactly_one_parameter=True,
+    expected_effect=_EFFECT,
+    undo="go back to the number of replicas from before",
+    resolve=resolve,
+)

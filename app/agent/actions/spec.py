@@ -1,0 +1,110 @@
+"""What an action is, before anyone runs it: its risk, its parameters, its effect and its undo.
+
+The planner asks an action to resolve the symbolic parameters of a runbook
+("the previous healthy revision") against the evidence. A precondition that does
+not hold is a value with its reason, never an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from app.agent.models import ActionName, Evidence, Json, JsonObject, JsonScalar, ObjectRef, Risk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One parameter as a runbook writes it: a bounded integer, a bounded text or one of a few words."""
+
+    name: str
+    meaning: str
+    choices: tuple[str, ...] = ()
+    """The only allowed words; empty for free values."""
+    minimum: int | None = None
+    maximum: int | None = None
+    """Bounds of an integer."""
+    max_length: int | None = None
+    """Set for text, which is shown to people and never run."""
+    required: bool = True
+
+    def schema(self) -> JsonObject:
+        """Its JSON Schema."""
+        found: JsonObject = {"description": self.meaning}
+        if self.choices:
+            found["enum"] = list(self.choices)
+        elif self.max_length is not None:
+            found |= {"type": "string", "minLength": 1, "maxLength": self.max_length}
+        else:
+            found |= {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanLimits:
+    """Bounds from the settings that no plan may leave."""
+
+    scale_min: int
+    scale_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """The action as it would be carried out."""
+
+    target: ObjectRef | None
+    parameters: Mapping[str, JsonScalar]
+    expected_effect: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmet:
+    """The action must not be planned on this evidence, and why."""
+
+    reason: str
+
+
+Resolution: TypeAlias = Resolved | Unmet
+Resolver: TypeAlias = Callable[[Mapping[str, JsonScalar], Evidence, PlanLimits], Resolution]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionSpec:
+    """One operation of the closed set."""
+
+    name: ActionName
+    risk: Risk
+    parameters: tuple[Parameter, ...]
+    expected_effect: str
+    undo: str | None
+    """How it is undone, in words; None when it cannot or need not be."""
+    resolve: Resolver
+    exactly_one_parameter: bool = False
+    """The parameters are alternatives."""
+    in_runbooks: bool = True
+
+    @property
+    def undoable(self) -> bool:
+        """Whether a `restore` of the snapshot taken before puts things back."""
+        return self.undo is not None
+
+    def describe(self) -> str:
+        """One line for people: what it does, its risk and its undo."""
+        undo = f"undo: {self.undo}" if self.undo else "no undo"
+        return f"{self.name} ({self.risk} risk): {self.expected_effect}; {undo}"
+
+    def schema(self) -> JsonObject:
+        """JSON Schema of its `parameters` in a runbook; the shipped schema file holds the same."""
+        properties: JsonObject = {p.name: p.schema() for p in self.parameters}
+        required: list[Json] = [p.name for p in self.parameters if p.required]
+        found: JsonObject = {
+            "type": "object",
+            "description": self.expected_effect,
+            "properties": properties,
+            "required": required,
+            "additionalProperties": False,
+        }
+        if self.exactly_one_parameter:
+            found |= {"minProperties": 1, "maxProperties": 1}
+        return found

@@ -1,0 +1,209 @@
+"""Facts that follow from an `Evidence` alone: templates, their health, sick pods, changed configuration.
+
+Rules (to name a cause) and actions (to resolve what a runbook asks for) read
+them, so that both mean the same by "the release before" or "served well".
+Nothing here fetches anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from app.agent.models import (
+    Condition,
+    ConfigMapView,
+    ConfigRecord,
+    Evidence,
+    PodView,
+    Revision,
+    RevisionHealth,
+    WorkloadView,
+)
+
+LOOKBACK = timedelta(hours=1)
+"""A change older than this at the onset of the trouble is no suspect."""
+
+STARTING = timedelta(seconds=30)
+"""A pod that is not ready yet is only starting while younger than this."""
+
+_PULL = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})
+_CRASH = frozenset({"CrashLoopBackOff", "RunContainerError", "CreateContainerError", "StartError"})
+_BEGINNING = frozenset({"ContainerCreating", "PodInitializing"})
+
+
+class Trouble(StrEnum):
+    """What is wrong with one pod."""
+
+    IMAGE = "cannot get their image"
+    CRASH = "keep crashing"
+    OUT_OF_MEMORY = "are killed for using too much memory"
+    CONFIGURATION = "refer to configuration that does not exist"
+    NOT_READY = "run without getting ready"
+    UNSCHEDULED = "cannot be scheduled"
+    LOST = "are on a node that does not answer"
+
+
+def trouble(pod: PodView, at: datetime) -> Trouble | None:
+    """What is wrong with `pod` at `at`; None for a pod that is ready, starting or already over."""
+    reason = pod.waiting_reason
+    killed = pod.last_termination_reason == "OOMKilled"
+    found: Trouble | None = None
+    if pod.phase == "Unknown" or reason == "NodeLost":
+        found = Trouble.LOST
+    elif reason in _PULL:
+        found = Trouble.IMAGE
+    elif reason == "CreateContainerConfigError":
+        found = Trouble.CONFIGURATION
+    elif reason in _CRASH:
+        found = Trouble.OUT_OF_MEMORY if killed else Trouble.CRASH
+    elif pod.ready or pod.phase in ("Failed", "Succeeded"):
+        found = None
+    elif killed and pod.restarts > 0:
+        found = Trouble.OUT_OF_MEMORY
+    elif pod.restarts >= 2:
+        found = Trouble.CRASH
+    elif at - pod.created_at >= STARTING and reason not in _BEGINNING:
+        found = Trouble.UNSCHEDULED if pod.phase == "Pending" else Trouble.NOT_READY
+    return found
+
+
+def current_revision(workload: WorkloadView) -> Revision | None:
+    """The revision that the workload asks for now; None when it shows no revisions at all."""
+    for revision in workload.revisions:
+        if revision.number == workload.current_revision:
+            return revision
+    return None
+
+
+def older_templates(workload: WorkloadView) -> tuple[Revision, ...]:
+    """Revisions below the current one whose template differs from it, newest first, one per template."""
+    current = current_revision(workload)
+    if current is None:
+        return ()
+    found: dict[str, Revision] = {}
+    for revision in sorted(workload.revisions, key=lambda r: r.number, reverse=True):
+        if revision.number < current.number and revision.template_hash != current.template_hash:
+            found.setdefault(revision.template_hash, revision)
+    return tuple(found.values())
+
+
+def in_force_since(workload: WorkloadView) -> datetime | None:
+    """When the current template was first rolled out; restarts of the same template do not count."""
+    current = current_revision(workload)
+    if current is None:
+        return None
+    first = current.created_at
+    for revision in sorted(workload.revisions, key=lambda r: r.number, reverse=True):
+        if revision.number > current.number:
+            continue
+        if revision.template_hash != current.template_hash:
+            break
+        first = min(first, revision.created_at)
+    return first
+
+
+def health_of(evidence: Evidence, template_hash: str) -> RevisionHealth:
+    """What the agent's history says of a template; one failure outweighs any success."""
+    found = {
+        r.health
+        for r in evidence.revision_history
+        if r.key == evidence.key and r.template_hash == template_hash
+    }
+    for health in (RevisionHealth.FAILED, RevisionHealth.SERVED_WELL):
+        if health in found:
+            return health
+    return RevisionHealth.UNKNOWN
+
+
+def served(evidence: Evidence, revision: Revision) -> bool:
+    """Positive evidence that a revision works: it served well before, or has ready pods right now."""
+    health = health_of(evidence, revision.template_hash)
+    return health is RevisionHealth.SERVED_WELL or (
+        health is RevisionHealth.UNKNOWN and revision.ready_replicas > 0
+    )
+
+
+def reference_revision(evidence: Evidence) -> Revision | None:
+    """What the current template is compared with: the newest older one that is not known to have failed."""
+    if evidence.workload is None:
+        return None
+    for revision in older_templates(evidence.workload):
+        if health_of(evidence, revision.template_hash) is not RevisionHealth.FAILED:
+            return revision
+    return None
+
+
+def current_pods(workload: WorkloadView) -> tuple[PodView, ...]:
+    """The pods that run the current template."""
+    current = current_revision(workload)
+    return tuple(p for p in workload.pods if current is not None and p.template_hash == current.template_hash)
+
+
+def older_pods(workload: WorkloadView) -> tuple[PodView, ...]:
+    """The pods that still run an older template; pods of no known template are neither."""
+    current = current_revision(workload)
+    return tuple(
+        p
+        for p in workload.pods
+        if current is not None
+        and p.template_hash is not None
+        and p.template_hash != current.template_hash
+        and p.phase not in ("Failed", "Succeeded")
+    )
+
+
+def rollout_stuck(workload: WorkloadView) -> bool:
+    """The current template never took over: none of its pods is ready while older ones serve."""
+    return any(p.ready for p in older_pods(workload)) and not any(p.ready for p in current_pods(workload))
+
+
+def out_of_memory(evidence: Evidence) -> bool:
+    """Containers are being killed for memory now, as the cluster or a signal of this incident says."""
+    if Condition.OOM_KILLED in evidence.conditions:
+        return True
+    workload = evidence.workload
+    return workload is not None and any(
+        trouble(p, evidence.at) is Trouble.OUT_OF_MEMORY for p in workload.pods
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigMapChange:
+    """A ConfigMap whose present content is not one that is known to have served well."""
+
+    view: ConfigMapView
+    at: datetime
+    """When the present content came into force, as far as anyone can tell."""
+    last_good: ConfigRecord | None
+    """The newest other content that served well and never failed."""
+
+
+def config_map_changes(evidence: Evidence) -> tuple[ConfigMapChange, ...]:
+    """ConfigMaps of the workload that changed at a known time, latest change first.
+
+    A content that served well is no suspect; one whose time of change neither
+    the object nor the history tells is left out.
+    """
+    if evidence.workload is None:
+        return ()
+    found: list[ConfigMapChange] = []
+    for view in evidence.workload.config_maps:
+        records = [r for r in evidence.config_history if r.key == evidence.key and r.name == view.name]
+        present = [r for r in records if r.content_hash == view.content_hash]
+        others = [r for r in records if r.content_hash != view.content_hash]
+        seen = {r.health for r in present}
+        if RevisionHealth.SERVED_WELL in seen and RevisionHealth.FAILED not in seen:
+            continue
+        first_seen = min((r.seen_at for r in present), default=None) if others else None
+        at = view.changed_at or first_seen
+        if at is not None:
+            found.append(ConfigMapChange(view=view, at=at, last_good=_last_good(others)))
+    return tuple(sorted(found, key=lambda c: (c.at, c.view.name), reverse=True))
+
+
+def _last_good(records: list[ConfigRecord]) -> ConfigRecord | None:
+    failed = {r.content_hash for r in records if r.health is RevisionHealth.FAILED}
+    good = [r for r in records if r.health is RevisionHealth.SERVED_WELL and r.content_hash not in failed]
+    return max(good, key=lambda r: (r.seen_at, r.content_hash), default=None)
