@@ -70,7 +70,9 @@ class Settings(BaseSettings):
     prometheus_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     prometheus_poll_seconds: Annotated[float, Field(gt=0)] = 15.0
     prometheus_error_rate_query: str = (
-        "sum(rate(http_requests_total" + _SERVICE_LABEL + ',code=~"5.."}[{{window}}]))'
+        # A service that never failed has no 5xx series, and nothing divided by something is no data.
+        "(sum(rate(http_requests_total" + _SERVICE_LABEL + ',code=~"5.."}[{{window}}]))'
+        " or 0 * sum(rate(http_requests_total" + _SERVICE_LABEL + "}[{{window}}])))"
         " / sum(rate(http_requests_total" + _SERVICE_LABEL + "}[{{window}}]))"
     )
     prometheus_p95_query: str = (
