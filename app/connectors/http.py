@@ -1,0 +1,216 @@
+"""How every connector speaks HTTP: one deadline, one size bound, one mapping to the agent's errors.
+
+Used by the connectors that speak plain HTTP (Prometheus, OPA, webhooks). The
+other side is not trusted: an answer that drips for ever, is too long, is
+compressed or redirects elsewhere is an error, and no error carries the address
+or a credential, because both may be secrets (promise 12). The process
+environment is not consulted for proxies: `app.config` is its only reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from http import HTTPStatus
+from weakref import WeakKeyDictionary
+
+import httpx
+from pydantic import SecretStr
+
+from app.errors import (
+    AgentError,
+    ConfigurationError,
+    Forbidden,
+    Invalid,
+    NotFound,
+    PermanentError,
+    TransientError,
+)
+
+_MAX_BYTES = 8 * 1024 * 1024
+_MAX_QUOTED = 500
+_MAX_CONNECTIONS = 16
+_TRY_AGAIN = (
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_EARLY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    499,  # nginx and Prometheus: the request was cancelled before it was answered
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A complete answer of any status, its body bounded."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    def excerpt(self) -> str:
+        """The start of the body as one printable line, for a message."""
+        text = self.body[: _MAX_QUOTED * 4].decode("utf-8", errors="replace")
+        return shorten(text)
+
+
+def shorten(text: str, limit: int = _MAX_QUOTED) -> str:
+    """Foreign text as one printable line of bounded length."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: limit * 4]).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+class HttpPeer:
+    """One server that a connector talks to, named in errors by its setting instead of its address."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        setting: str,
+        url: str,
+        timeout_seconds: float,
+        bearer_token: SecretStr | None = None,
+        max_bytes: int = _MAX_BYTES,
+    ) -> None:
+        """Raises `ConfigurationError`, naming `setting`, for an address or token that cannot be used."""
+        self.name = name
+        self._setting = setting
+        self._url = _checked_url(url, setting)
+        self._timeout = timeout_seconds
+        self._max_bytes = max_bytes
+        self._headers = {"User-Agent": "self-healing-devops-agent", "Accept-Encoding": "identity"}
+        if bearer_token is not None:
+            self._headers["Authorization"] = f"Bearer {_checked_token(bearer_token, setting)}"
+        self._tls = ssl.create_default_context() if self._url.scheme == "https" else False
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
+        # httpx logs every URL at INFO, and a webhook's URL is its password.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+
+    async def send(
+        self,
+        method: str,
+        path: str = "",
+        *,
+        params: Mapping[str, str] | None = None,
+        form: Mapping[str, str] | None = None,
+        json_body: bytes | None = None,
+    ) -> Reply:
+        """The answer, whatever its status.
+
+        `path` is appended to the configured address. Raises `TransientError`
+        when no complete answer arrives in time, and `PermanentError` when the
+        answer is longer than allowed or encoded in a way that was not asked for.
+        """
+        url = self._url
+        if path:
+            url = url.copy_with(path=url.path.rstrip("/") + path)
+        if params:
+            url = url.copy_merge_params(dict(params))
+        headers = {"Content-Type": "application/json"} if json_body is not None else {}
+        try:
+            async with (
+                asyncio.timeout(self._timeout),
+                self._client().stream(method, url, data=form, content=json_body, headers=headers) as response,
+            ):
+                body = await self._read(response)
+                return Reply(status=response.status_code, headers=response.headers, body=body)
+        except (TimeoutError, httpx.TimeoutException):
+            raise TransientError(
+                f"{self.name} ({self._setting}) gave no complete answer within {self._timeout:g} s"
+            ) from None
+        except httpx.ConnectError:
+            raise TransientError(f"{self.name} ({self._setting}) cannot be reached") from None
+        except httpx.TransportError as error:
+            raise TransientError(
+                f"{self.name} ({self._setting}) broke off the conversation: {type(error).__name__}"
+            ) from None
+
+    def refusal(self, reply: Reply, said: str | None = None) -> AgentError:
+        """The error that an answer other than 2xx stands for, with the other side's own words."""
+        words = said or reply.excerpt()
+        message = f"{self.name} ({self._setting}) answered {reply.status}" + (f": {words}" if words else "")
+        status = reply.status
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            return Forbidden(message)
+        if status == HTTPStatus.NOT_FOUND:
+            return NotFound(message)
+        if status in _TRY_AGAIN:
+            return TransientError(message, retry_after=_retry_after(reply.headers))
+        if 300 <= status < 400:
+            return PermanentError(
+                f"{self.name} ({self._setting}) answered {status}: redirects are not followed; "
+                f"set {self._setting} to the final address"
+            )
+        if 400 <= status < 500:
+            return Invalid(message)
+        return TransientError(message, retry_after=_retry_after(reply.headers))
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+    def _client(self) -> httpx.AsyncClient:
+        # A connection belongs to the loop that opened it, and the durable engine runs a loop of its own.
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            client = httpx.AsyncClient(
+                headers=self._headers,
+                timeout=self._timeout,
+                verify=self._tls,
+                trust_env=False,
+                follow_redirects=False,
+                limits=httpx.Limits(max_connections=_MAX_CONNECTIONS),
+            )
+            self._clients[loop] = client
+        return client
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding.lower() != "identity":
+            raise PermanentError(
+                f"{self.name} ({self._setting}) sent a compressed answer that was not asked for"
+            )
+        body = bytearray()
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > self._max_bytes:
+                raise PermanentError(
+                    f"{self.name} ({self._setting}) sent more than {self._max_bytes:,} bytes"
+                )
+        return bytes(body)
+
+
+def _checked_url(text: str, setting: str) -> httpx.URL:
+    mend = f"{setting} must be an address such as http://host:port"
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        raise ConfigurationError(mend) from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigurationError(mend)
+    return url
+
+
+def _checked_token(token: SecretStr, setting: str) -> str:
+    text = token.get_secret_value().strip()
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise ConfigurationError(
+            f"the bearer token for {setting} is empty or has characters no header may carry"
+        )
+    return text
+
+
+def _retry_after(headers: httpx.Headers) -> timedelta | None:
+    """The wait in whole seconds; the date form and nonsense count as not said."""
+    text = headers.get("Retry-After", "")
+    return timedelta(seconds=min(int(text), 3_600)) if text.isascii() and text.isdigit() else None
