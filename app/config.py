@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     breach_for_seconds: Annotated[float, Field(ge=0)] = 60.0
     signal_stale_after_seconds: Annotated[float, Field(gt=0)] = 900.0
     signal_max_future_seconds: Annotated[float, Field(ge=0)] = 300.0
+    reopen_after_seconds: Annotated[float, Field(ge=0)] = 3600.0
     incident_settle_seconds: Annotated[float, Field(ge=0)] = 20.0
     change_lookback_seconds: Annotated[float, Field(gt=0)] = 3600.0
 
@@ -50,6 +51,8 @@ class Settings(BaseSettings):
     verify_timeout_seconds: Annotated[float, Field(gt=0)] = 600.0
     verify_interval_seconds: Annotated[float, Field(gt=0)] = 5.0
     verify_max_sample_age_seconds: Annotated[float, Field(gt=0)] = 60.0
+
+    trust_revision_after_seconds: Annotated[float, Field(ge=0)] = 300.0
 
     # Store and engine
     database_url: SecretStr = SecretStr("sqlite:///heal.db")
