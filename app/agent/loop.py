@@ -286,7 +286,6 @@ class Loop:
                 record,
                 claim,
                 IncidentState.ESCALATED,
-                now,
                 f"Nobody can tell whether it happened: {outcome.message}",
             )
         elif last.undoes is not None:
