@@ -1,0 +1,147 @@
+"""Plan: choose the approved runbook for a diagnosis and make its steps concrete, or say why none fits.
+
+Pure. The loop calls `make_plan` and binds every decision to the plan's hash
+(promise 1). An empty plan is an answer: touch nothing, tell a person.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from app.agent.actions import ACTIONS, PlanLimits, Unmet
+from app.agent.models import (
+    Action,
+    ActionName,
+    Cause,
+    Diagnosis,
+    Evidence,
+    Hypothesis,
+    Plan,
+    RejectedRunbook,
+)
+from app.agent.runbooks import Catalogue, Runbook, Step
+
+__all__ = ["PlanLimits", "make_plan", "plan_hash"]
+
+AMBIGUITY = 0.05
+"""Two causes whose confidence differs by less are not told apart."""
+
+
+def make_plan(diagnosis: Diagnosis, evidence: Evidence, catalogue: Catalogue, limits: PlanLimits) -> Plan:
+    """The plan for the best hypothesis; every runbook that is not chosen is listed with its reason."""
+    chosen: Runbook | None = None
+    actions: tuple[Action, ...] = ()
+    rejected: list[RejectedRunbook] = []
+    for runbook in sorted(catalogue.runbooks, key=lambda r: (-r.min_confidence, r.id)):
+        reason = _objection(runbook, diagnosis, evidence)
+        if reason is None and chosen is not None:
+            reason = f"{chosen.reference} was chosen before it"
+        if reason is None:
+            steps = _resolve(runbook, evidence, limits)
+            if isinstance(steps, Unmet):
+                reason = steps.reason
+            else:
+                chosen, actions = runbook, steps
+        if reason is not None:
+            rejected.append(RejectedRunbook(runbook=runbook.reference, reason=reason))
+    runbook_hash = chosen.hash if chosen is not None else None
+    return Plan(
+        runbook=chosen.reference if chosen is not None else None,
+        runbook_hash=runbook_hash,
+        actions=actions,
+        rejected=tuple(sorted(rejected, key=lambda r: r.runbook)),
+        hash=plan_hash(runbook_hash, actions),
+        at=evidence.at,
+    )
+
+
+def plan_hash(runbook_hash: str | None, actions: tuple[Action, ...]) -> str:
+    """SHA-256 over the canonical JSON of both; the order of parameters does not count."""
+    content = {"runbook_hash": runbook_hash, "actions": [asdict(_plain(action)) for action in actions]}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _plain(action: Action) -> Action:
+    """The same action with its parameters in a plain dict, which is all that `asdict` can copy."""
+    return Action(
+        name=action.name,
+        risk=action.risk,
+        target=action.target,
+        parameters=dict(action.parameters),
+        expected_effect=action.expected_effect,
+        undo=action.undo,
+    )
+
+
+def _objection(runbook: Runbook, diagnosis: Diagnosis, evidence: Evidence) -> str | None:
+    """Why this runbook does not fit the diagnosis; None when it does."""
+    best = diagnosis.best
+    if best.cause is Cause.UNKNOWN:
+        return "no cause is known well enough to act on"
+    if best.cause not in runbook.causes:
+        return f"answers {', '.join(runbook.causes)}, not {best.cause}"
+    if best.confidence < runbook.min_confidence:
+        return f"needs confidence {runbook.min_confidence:.2f}, {best.cause} has {best.confidence:.2f}"
+    touching = [step.action for step in runbook.steps if step.action is not ActionName.NOTIFY]
+    if touching and _measuring_is_broken(evidence):
+        return "the telemetry is broken: nothing could verify what an action did"
+    rival = _rival(runbook, diagnosis)
+    if touching and rival is not None:
+        return (
+            f"{best.cause} ({best.confidence:.2f}) cannot be told from {rival.cause} ({rival.confidence:.2f})"
+        )
+    again = [name for name in touching if name in evidence.failed_actions]
+    if again:
+        return f"{again[0]} was tried on this incident and did not help"
+    return None
+
+
+def _measuring_is_broken(evidence: Evidence) -> bool:
+    return evidence.telemetry is not None and evidence.telemetry.outage
+
+
+def _rival(runbook: Runbook, diagnosis: Diagnosis) -> Hypothesis | None:
+    """Another cause about as likely as the best that this runbook does not answer."""
+    for other in diagnosis.hypotheses[1:]:
+        near = diagnosis.best.confidence - other.confidence < AMBIGUITY
+        if near and other.cause not in runbook.causes and other.cause is not Cause.UNKNOWN:
+            return other
+    return None
+
+
+def _resolve(runbook: Runbook, evidence: Evidence, limits: PlanLimits) -> tuple[Action, ...] | Unmet:
+    """All steps made concrete, or the first that cannot be."""
+    actions: list[Action] = []
+    for step in runbook.steps:
+        action = _action(step, evidence, limits)
+        if isinstance(action, Unmet):
+            return Unmet(reason=f"{step.action}: {action.reason}")
+        actions.append(action)
+    return tuple(actions)
+
+
+def _action(step: Step, evidence: Evidence, limits: PlanLimits) -> Action | Unmet:
+    spec = ACTIONS[step.action]
+    if not spec.in_runbooks:
+        return Unmet(reason="never part of a runbook")
+    resolution = spec.resolve(step.parameters, evidence, limits)
+    if isinstance(resolution, Unmet):
+        return resolution
+    return Action(
+        name=spec.name,
+        risk=spec.risk,
+        target=resolution.target,
+        parameters=_sorted(resolution.parameters),
+        expected_effect=resolution.expected_effect,
+        undo=spec.undo,
+    )
+
+
+def _sorted(
+    parameters: Mapping[str, str | int | float | bool | None],
+) -> dict[str, str | int | float | bool | None]:
+    return {name: parameters[name] for name in sorted(parameters)}

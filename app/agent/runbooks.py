@@ -1,0 +1,295 @@
+"""The approved catalogue: reviewed data that names typed actions, checked whole before the agent starts.
+
+`load_catalogue` is called once at start. Anything it does not fully understand
+(an unknown key, an action outside the closed set, a missing parameter, a shell
+string, a YAML trick) is a `ConfigurationError` with file, line and column:
+there is no free-form command anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
+
+from app.agent.models import ActionName, Cause, Json, JsonObject, JsonScalar
+from app.errors import ConfigurationError
+
+_SCHEMA_FILE = "runbook.schema.json"
+_MAX_BYTES = 64 * 1024
+_MAX_DEPTH = 16
+
+_SCALARS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null"))
+
+_SHELL_KEYS = frozenset({"args", "bash", "cmd", "command", "exec", "kubectl", "run", "script", "sh", "shell"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One action of a runbook, its parameters still symbolic."""
+
+    action: ActionName
+    parameters: Mapping[str, JsonScalar]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runbook:
+    """One approved answer to one or more causes."""
+
+    id: str
+    version: int
+    title: str
+    causes: tuple[Cause, ...]
+    min_confidence: float
+    """A diagnosis below it does not warrant these steps."""
+    steps: tuple[Step, ...]
+    hash: str
+    """SHA-256 over the canonical form of its content: comments and order of keys do not count."""
+    source: str
+    """The file it came from."""
+
+    @property
+    def reference(self) -> str:
+        """`id@version`, as plans and timelines cite it."""
+        return f"{self.id}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """Every approved runbook, sorted by id."""
+
+    runbooks: tuple[Runbook, ...]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the hashes of all runbooks."""
+        return _sha256([r.hash for r in self.runbooks])
+
+
+def load_catalogue(path: Path) -> Catalogue:
+    """Read every `*.yaml` and `*.yml` of a folder, one runbook each.
+
+    Raises `ConfigurationError` for the first thing wrong; an empty or missing
+    folder is wrong too, for an agent without runbooks was surely not meant.
+    """
+    try:
+        files = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml") and p.is_file())
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path}: the folder of runbooks cannot be read ({error.strerror}); set RUNBOOKS_DIR to one"
+        ) from error
+    if not files:
+        raise ConfigurationError(
+            f"{path}: no runbook (*.yaml) in this folder; set RUNBOOKS_DIR to one that has some"
+        )
+    found: dict[str, Runbook] = {}
+    for file in files:
+        document = _Document(file)
+        runbook = _runbook(document)
+        if runbook.id in found:
+            taken = f"{runbook.id!r} is taken by {found[runbook.id].source}; each runbook needs its own"
+            raise document.error(("id",), taken)
+        found[runbook.id] = runbook
+    return Catalogue(runbooks=tuple(found[name] for name in sorted(found)))
+
+
+def _runbook(document: _Document) -> Runbook:
+    error = _first_error(document.content)
+    if error is not None:
+        place, message = error
+        raise document.error(place, message)
+    content = cast("JsonObject", document.content)
+    return Runbook(
+        id=cast("str", content["id"]),
+        version=cast("int", content["version"]),
+        title=cast("str", content["title"]),
+        causes=tuple(Cause(c) for c in cast("list[str]", content["causes"])),
+        min_confidence=float(cast("float", content["min_confidence"])),
+        steps=tuple(
+            Step(
+                action=ActionName(cast("str", step["action"])),
+                parameters=cast("dict[str, JsonScalar]", step.get("parameters", {})),
+            )
+            for step in cast("list[JsonObject]", content["steps"])
+        ),
+        hash=_sha256(content),
+        source=str(document.file),
+    )
+
+
+def _sha256(content: Json | list[str]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+# ---------------------------------------------------------------- YAML with places
+
+_Place = tuple[str | int, ...]
+
+
+class _Document:
+    """One YAML document as plain JSON values, and where in the file each of them stands."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._marks: dict[_Place, yaml.Mark] = {}
+        self._keys: dict[_Place, yaml.Mark] = {}
+        text = self._read()
+        try:
+            self._refuse_tricks(text)
+            nodes = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
+        except yaml.MarkedYAMLError as error:
+            raise self._at(
+                error.problem_mark or error.context_mark, f"no valid YAML: {error.problem}"
+            ) from error
+        except yaml.YAMLError as error:
+            raise self._at(None, f"no valid YAML: {error}") from error
+        if len(nodes) != 1 or nodes[0] is None:
+            raise self._at(None, f"one runbook is expected in a file, found {len(nodes)} documents")
+        self.content: Json = self._value(nodes[0], ())
+
+    def error(self, place: _Place, message: str) -> ConfigurationError:
+        """The complaint at `place`: at the key, where it is one that should not be there."""
+        mark = self._keys.get(place) or self._marks.get(place)
+        return self._at(mark, f"{_spoken(place)}: {message}" if place else message)
+
+    def _read(self) -> str:
+        try:
+            raw = self.file.read_bytes()
+        except OSError as error:
+            raise self._at(None, f"cannot be read ({error.strerror})") from error
+        if len(raw) > _MAX_BYTES:
+            raise self._at(None, f"{len(raw)} bytes are more than a runbook may have ({_MAX_BYTES})")
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise self._at(None, f"not UTF-8: byte {error.start}") from error
+
+    def _refuse_tricks(self, text: str) -> None:
+        """Anchors, aliases, explicit tags and depth have no use here, and each is a known attack."""
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+                raise self._at(event.start_mark, "anchors and aliases are not allowed: write it out")
+            tag = getattr(event, "tag", None)
+            if tag is not None:
+                raise self._at(event.start_mark, f"the tag {tag!r} is not allowed: plain values only")
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > _MAX_DEPTH:
+                    raise self._at(event.start_mark, f"nested deeper than {_MAX_DEPTH} levels")
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+
+    def _value(self, node: yaml.Node, place: _Place) -> Json:
+        self._marks[place] = node.start_mark
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, place)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(child, (*place, index)) for index, child in enumerate(node.value)]
+        return self._scalar(node)
+
+    def _mapping(self, node: yaml.MappingNode, place: _Place) -> JsonObject:
+        found: JsonObject = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
+                raise self._at(
+                    key_node.start_mark, "keys are plain words; put this one in quotes if it is meant"
+                )
+            key = key_node.value
+            if key in found:
+                raise self._at(key_node.start_mark, f"the key {key!r} stands here twice")
+            self._keys[(*place, key)] = key_node.start_mark
+            found[key] = self._value(value_node, (*place, key))
+        return found
+
+    def _scalar(self, node: yaml.Node) -> JsonScalar:
+        if node.tag not in _SCALARS:
+            raise self._at(node.start_mark, f"{node.value!r} is neither text nor number: put it in quotes")
+        try:
+            value = yaml.constructor.SafeConstructor().construct_object(node)
+        except (ValueError, OverflowError) as error:
+            raise self._at(node.start_mark, f"{node.value[:40]!r} is no number: {error}") from error
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self._at(node.start_mark, f"{node.value!r} is not a finite number")
+        return cast("JsonScalar", value)
+
+    def _at(self, mark: Any, message: str) -> ConfigurationError:
+        # `mark` is one of PyYAML's two unrelated classes of the same shape
+        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+        return ConfigurationError(f"{self.file}:{line}:{column}: {message}")
+
+
+def _spoken(place: _Place) -> str:
+    """`steps[0].parameters.to`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    return text.removeprefix(".")
+
+
+# ---------------------------------------------------------------- JSON Schema
+
+
+@cache
+def runbook_schema() -> JsonObject:
+    """The JSON Schema of a runbook, as shipped: editors can use the same file."""
+    text = resources.files("app.agent").joinpath(_SCHEMA_FILE).read_text(encoding="utf-8")
+    return cast("JsonObject", json.loads(text))
+
+
+def _is_integer(_: object, value: object) -> bool:
+    """JSON Schema takes 2.0 for an integer; a runbook's author surely did not mean it as one."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_VALIDATOR = extend(
+    Draft202012Validator, type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer)
+)
+
+
+def _first_error(content: Json) -> tuple[_Place, str] | None:
+    validator = Draft202012Validator(runbook_schema())
+    errors = sorted(
+        validator.iter_errors(content), key=lambda e: ([str(p) for p in e.absolute_path], e.message)
+    )
+    return next((found for error in errors for found in _told(error)), None)
+
+
+def _told(error: ValidationError) -> Iterator[tuple[_Place, str]]:
+    """Where an error stands, and what to do about it."""
+    place: _Place = tuple(cast("deque[str | int]", error.absolute_path))
+    allowed = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
+    match error.validator:
+        case "additionalProperties":
+            for key in sorted(set(cast("JsonObject", error.instance)) - set(allowed)):
+                yield (*place, key), _unknown_key(key, sorted(allowed))
+        case "required":
+            missing = sorted(
+                set(cast("list[str]", error.validator_value)) - set(cast("JsonObject", error.instance))
+            )
+            yield place, f"{', '.join(missing)} is missing"
+        case "enum":
+            wanted = ", ".join(str(v) for v in cast("list[object]", error.validator_value))
+            yield place, f"{error.instance!r} is not one of: {wanted}"
+        case "minProperties" | "maxProperties":
+            yield place, f"exactly one of {', '.join(sorted(allowed))} is needed"
+        case _:
+            yield place, error.message
+
+
+def _unknown_key(key: str, allowed: list[str]) -> str:
+    known = f"allowed here: {', '.join(allowed)}" if allowed else "nothing is allowed here"
+    if key.lower() in _SHELL_KEYS:
+        return f"a runbook runs no commands; name one of the typed actions instead ({known})"
+    return f"unknown key; {known}"
