@@ -1,0 +1,95 @@
+"""How work reaches a database: what both execution strategies share.
+
+Every query of the store is written once, as a function over a SQLAlchemy
+`Connection`. `SqliteDatabase` runs such functions on one writer thread with
+group commit, `PostgresDatabase` on a pool of connections. Driver errors leave
+this package as the classes of `app.errors`, and `translated` is the one place
+that decides which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from app.errors import AgentError, Forbidden, Invalid, PermanentError, TransientError
+
+T = TypeVar("T")
+Work: TypeAlias = Callable[[Connection], T]
+"""One unit of work: all of it happens, or nothing. It may run twice, and must not keep state."""
+
+_BUSY_CLASSES = frozenset({"08", "25", "40", "53", "57", "58"})
+"""SQLSTATE classes that pass: connection, read-only peer, rollback, resources, shutdown, I/O."""
+_REJECTED_CLASSES = frozenset({"22", "23", "54"})
+"""Bad data, violated constraint, value too large."""
+
+
+class Database(Protocol):
+    """Runs units of work against one database."""
+
+    async def write(self, work: Work[T]) -> T:
+        """The work's result, once it is durable; what the work raises undoes the work alone.
+
+        A `TransientError` at the very end can mean that the commit happened and
+        its answer was lost: each unit is written so that a repetition is harmless.
+        """
+        ...
+
+    async def read(self, work: Work[T]) -> T:
+        """The work's result over one consistent snapshot that contains every finished write."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of the database; may be called twice."""
+        ...
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """PostgreSQL's error code, whether the error came through SQLAlchemy or straight from the driver."""
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    code = getattr(origin, "sqlstate", None)
+    return code if isinstance(code, str) else None
+
+
+def translated(error: Exception) -> Exception:
+    """What the caller is told instead of a driver's error; an unknown error stays as it is."""
+    if isinstance(error, AgentError):
+        return error
+    code = sqlstate(error)
+    if code is not None:
+        return _by_sqlstate(code, error)
+    if isinstance(error, DBAPIError):
+        return _by_sqlite_class(error)
+    if isinstance(error, StatementError):
+        return Invalid(f"a value cannot be stored: {error.orig}")
+    if isinstance(error, PoolTimeout | OSError | TimeoutError):
+        return TransientError(f"the database does not answer: {error or type(error).__name__}")
+    return error
+
+
+def _by_sqlstate(code: str, error: Exception) -> AgentError:
+    detail = error.orig if isinstance(error, DBAPIError) else error
+    if code[:2] in _BUSY_CLASSES:
+        return TransientError(f"the database cannot serve this now ({code}): {detail}")
+    if code[:2] in _REJECTED_CLASSES:
+        return Invalid(f"the database rejected a value ({code}): {detail}")
+    if code == "42501" or code[:2] == "28":
+        return Forbidden(f"the database refused the agent's account ({code}): {detail}")
+    return PermanentError(f"the database rejected a statement ({code}): {detail}")
+
+
+def _by_sqlite_class(error: DBAPIError) -> AgentError:
+    """Without an SQLSTATE there is SQLite's result code, or a connection that broke."""
+    if error.connection_invalidated:
+        return TransientError(f"the connection to the database broke: {error.orig}")
+    match type(error).__name__:
+        case "IntegrityError" | "DataError":
+            return Invalid(f"the database rejected a value: {error.orig}")
+        case "OperationalError" | "InterfaceError":
+            return TransientError(f"the database cannot serve this now: {error.orig}")
+        case _:
+            return PermanentError(f"the database rejected a statement: {error.orig}")

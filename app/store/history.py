@@ -1,0 +1,155 @@
+"""What served well and what failed, as rows that outlive ReplicaSets and restarts.
+
+Knowledge is never lost to ignorance: FAILED stands against everything but
+another FAILED, and SERVED_WELL against UNKNOWN, which then only moves the time
+it was last seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Row, Table, delete, insert, select, update
+
+from app.agent.models import ConfigRecord, RevisionHealth, RevisionRecord, ServiceKey
+from app.store import locks
+from app.store.codec import read, storable_text
+from app.store.tables import config_history, revision_history
+
+REVISIONS_SHOWN = 50
+CONFIGS_KEPT = 20
+
+Remembered = TypeVar("Remembered", RevisionRecord, ConfigRecord)
+
+_RANK = {RevisionHealth.UNKNOWN: 0, RevisionHealth.SERVED_WELL: 1, RevisionHealth.FAILED: 2}
+
+
+def learned(stored: Remembered, new: Remembered) -> Remembered:
+    """What is known after `new`, given that `stored` was known of the same content. Pure."""
+    if _RANK[new.health] > _RANK[stored.health]:
+        return replace(new, seen_at=max(stored.seen_at, new.seen_at))
+    if new.seen_at < stored.seen_at:
+        return stored
+    if new.health is stored.health:
+        return new
+    if stored.health is RevisionHealth.FAILED:
+        return stored
+    seen_again = replace(new, health=stored.health)
+    if isinstance(seen_again, RevisionRecord) and isinstance(stored, RevisionRecord):
+        return replace(seen_again, reason=stored.reason)
+    return seen_again
+
+
+def record_revision(connection: Connection, record: RevisionRecord) -> None:
+    locks.hold(connection, locks.Space.HISTORY, [str(record.key)])
+    here = (*_of(revision_history, record.key), revision_history.c.template_hash == record.template_hash)
+    row = connection.execute(select(revision_history).where(*here)).one_or_none()
+    known = record if row is None else learned(_revision(row), record)
+    values: dict[str, object] = {
+        "number": known.number,
+        "health": known.health.value,
+        "seen_at": known.seen_at,
+        "reason": storable_text(known.reason),
+    }
+    if row is not None:
+        connection.execute(update(revision_history).where(*here).values(**values))
+        return
+    connection.execute(
+        insert(revision_history).values(
+            environment=record.key.environment,
+            service=record.key.service,
+            template_hash=record.template_hash,
+            **values,
+        )
+    )
+
+
+def revisions(connection: Connection, key: ServiceKey) -> tuple[RevisionRecord, ...]:
+    rows = connection.execute(
+        select(revision_history)
+        .where(*_of(revision_history, key))
+        .order_by(revision_history.c.seen_at.desc(), revision_history.c.number.desc())
+        .limit(REVISIONS_SHOWN)
+    )
+    return tuple(_revision(row) for row in rows)
+
+
+def record_config(connection: Connection, record: ConfigRecord) -> None:
+    locks.hold(connection, locks.Space.HISTORY, [str(record.key)])
+    here = (
+        *_of(config_history, record.key),
+        config_history.c.name == record.name,
+        config_history.c.content_hash == record.content_hash,
+    )
+    row = connection.execute(select(config_history).where(*here)).one_or_none()
+    known = record if row is None else learned(_config(row), record)
+    values: dict[str, object] = {"health": known.health.value, "seen_at": known.seen_at}
+    if row is not None:
+        connection.execute(update(config_history).where(*here).values(**values))
+        return
+    connection.execute(
+        insert(config_history).values(
+            environment=record.key.environment,
+            service=record.key.service,
+            name=record.name,
+            content_hash=record.content_hash,
+            data=dict(record.data),
+            **values,
+        )
+    )
+    _forget_oldest(connection, record.key, record.name)
+
+
+def configs(connection: Connection, key: ServiceKey) -> tuple[ConfigRecord, ...]:
+    rows = connection.execute(
+        select(config_history)
+        .where(*_of(config_history, key))
+        .order_by(config_history.c.seen_at.desc(), config_history.c.name, config_history.c.content_hash)
+    )
+    return tuple(_config(row) for row in rows)
+
+
+def _forget_oldest(connection: Connection, key: ServiceKey, name: str) -> None:
+    """Keep the newest versions of a ConfigMap, among them always the newest one that served well."""
+    here = (*_of(config_history, key), config_history.c.name == name)
+    rows = connection.execute(
+        select(config_history.c.content_hash, config_history.c.health)
+        .where(*here)
+        .order_by(config_history.c.seen_at.desc(), config_history.c.content_hash)
+    ).all()
+    served_well = next((row for row in rows if row.health == RevisionHealth.SERVED_WELL.value), None)
+    ranked = rows if served_well is None else [served_well, *(row for row in rows if row is not served_well)]
+    victims = [row.content_hash for row in ranked[CONFIGS_KEPT:]]
+    if victims:
+        connection.execute(delete(config_history).where(*here, config_history.c.content_hash.in_(victims)))
+
+
+def _of(table: Table, key: ServiceKey) -> tuple[Any, Any]:
+    return table.c.environment == key.environment, table.c.service == key.service
+
+
+def _key(row: Row[Any]) -> ServiceKey:
+    return ServiceKey(environment=row.environment, service=row.service)
+
+
+def _revision(row: Row[Any]) -> RevisionRecord:
+    return RevisionRecord(
+        key=_key(row),
+        template_hash=row.template_hash,
+        number=row.number,
+        health=RevisionHealth(row.health),
+        seen_at=row.seen_at,
+        reason=row.reason,
+    )
+
+
+def _config(row: Row[Any]) -> ConfigRecord:
+    return ConfigRecord(
+        key=_key(row),
+        name=row.name,
+        content_hash=row.content_hash,
+        data=read(dict[str, str], row.data),
+        health=RevisionHealth(row.health),
+        seen_at=row.seen_at,
+    )

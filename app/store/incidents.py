@@ -1,0 +1,243 @@
+"""Incidents as rows: reading, listing, and what intake and the loop change in them.
+
+Two writers share an incident: intake, which adds triggers and freshness when a
+signal joins, and the loop, which owns everything else under its claim. Joining
+does not raise the version, so it never costs a running pass its work; saving
+merges instead: triggers are the union in stored order, `stale` holds only while
+both say so, and `dry_run` never goes back from true to false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, insert, or_, select, update
+from sqlalchemy.sql import ColumnElement
+
+from app.agent.models import (
+    Incident,
+    IncidentId,
+    IncidentRecord,
+    IncidentState,
+    ServiceKey,
+    Trigger,
+)
+from app.agent.ports import IncidentFilter, Page
+from app.agent.timeline import chain_start
+from app.errors import Invalid
+from app.store import intents, journal
+from app.store.codec import IncidentBody, incident_body, read
+from app.store.narrative import opening_summary
+from app.store.tables import incidents
+
+
+def incident_of(row: Row[Any]) -> Incident:
+    body = read(IncidentBody, row.body)
+    return Incident(
+        id=IncidentId(row.id),
+        key=ServiceKey(environment=row.environment, service=row.service),
+        state=IncidentState(row.state),
+        opened_at=row.opened_at,
+        triggers=tuple(Trigger(trigger) for trigger in row.triggers),
+        stale=row.stale,
+        dry_run=row.dry_run,
+        version=row.version,
+        closed_at=row.closed_at,
+        diagnosis=body.diagnosis,
+        plan=body.plan,
+        next_action=body.next_action,
+        verification=body.verification,
+        verdict=body.verdict,
+        lesson=body.lesson,
+        wake_at=row.wake_at,
+        summary=body.summary,
+    )
+
+
+# ---------------------------------------------------------------- reading
+
+
+def load(connection: Connection, incident_id: IncidentId) -> IncidentRecord | None:
+    row = connection.execute(select(incidents).where(incidents.c.id == incident_id)).one_or_none()
+    if row is None:
+        return None
+    return IncidentRecord(
+        incident=incident_of(row),
+        intents=intents.of_incidents(connection, [incident_id]).get(incident_id, ()),
+        timeline=journal.entries(connection, incident_id),
+    )
+
+
+def open_incidents(connection: Connection) -> tuple[Incident, ...]:
+    rows = connection.execute(
+        select(incidents)
+        .where(incidents.c.closed_at.is_(None))
+        .order_by(incidents.c.opened_at, incidents.c.id)
+    )
+    return tuple(incident_of(row) for row in rows)
+
+
+def find(connection: Connection, where: IncidentFilter, limit: int, cursor: str | None) -> Page:
+    """One page, newest first, without timelines; the intents of a page come in one query.
+
+    The cursor is the id of the last incident of the page before: incidents are
+    kept for good, so a cursor never loses its place, whatever opens or closes
+    meanwhile.
+    """
+    if limit < 1:
+        raise Invalid(f"limit is {limit}; it must be at least 1")
+    conditions = _conditions(where)
+    if cursor is not None:
+        conditions.append(_after(connection, cursor))
+    rows = connection.execute(
+        select(incidents)
+        .where(and_(True, *conditions))
+        .order_by(incidents.c.opened_at.desc(), incidents.c.id.desc())
+        .limit(limit + 1)
+    ).all()
+    page = [incident_of(row) for row in rows[:limit]]
+    by_incident = intents.of_incidents(connection, [incident.id for incident in page])
+    return Page(
+        items=tuple(
+            IncidentRecord(incident=incident, intents=by_incident.get(incident.id, ()), timeline=())
+            for incident in page
+        ),
+        next_cursor=page[-1].id if len(rows) > limit else None,
+    )
+
+
+def _conditions(where: IncidentFilter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if where.service is not None:
+        conditions.append(incidents.c.service == where.service)
+    if where.environment is not None:
+        conditions.append(incidents.c.environment == where.environment)
+    if where.state is not None:
+        conditions.append(incidents.c.state == where.state.value)
+    if where.since is not None:
+        conditions.append(incidents.c.opened_at >= where.since)
+    if where.until is not None:
+        conditions.append(incidents.c.opened_at < where.until)
+    return conditions
+
+
+def _after(connection: Connection, cursor: str) -> ColumnElement[bool]:
+    last = connection.execute(
+        select(incidents.c.opened_at, incidents.c.id).where(incidents.c.id == cursor)
+    ).one_or_none()
+    if last is None:
+        raise Invalid("cursor is not one that this list gave out; start again without a cursor")
+    return or_(
+        incidents.c.opened_at < last.opened_at,
+        and_(incidents.c.opened_at == last.opened_at, incidents.c.id < last.id),
+    )
+
+
+# ---------------------------------------------------------------- intake's side
+
+
+def open_incident(connection: Connection, key: ServiceKey) -> Incident | None:
+    """The one open incident of a service, its row locked for the rest of the transaction."""
+    row = connection.execute(
+        select(incidents)
+        .where(
+            incidents.c.environment == key.environment,
+            incidents.c.service == key.service,
+            incidents.c.closed_at.is_(None),
+        )
+        .with_for_update()
+    ).one_or_none()
+    return None if row is None else incident_of(row)
+
+
+def last_closed(connection: Connection, key: ServiceKey) -> Incident | None:
+    """The service's incident that ended last."""
+    row = connection.execute(
+        select(incidents)
+        .where(
+            incidents.c.environment == key.environment,
+            incidents.c.service == key.service,
+            incidents.c.closed_at.is_not(None),
+        )
+        .order_by(incidents.c.closed_at.desc(), incidents.c.id.desc())
+        .limit(1)
+    ).one_or_none()
+    return None if row is None else incident_of(row)
+
+
+def create(connection: Connection, incident: Incident) -> None:
+    """Store a new incident with an empty timeline."""
+    connection.execute(
+        insert(incidents).values(
+            id=incident.id,
+            environment=incident.key.environment,
+            service=incident.key.service,
+            opened_at=incident.opened_at,
+            version=incident.version,
+            timeline_length=0,
+            timeline_head=chain_start(incident.id),
+            **_mutable(incident),
+        )
+    )
+
+
+def add_triggers(
+    connection: Connection, incident: Incident, triggers: Sequence[Trigger], *, fresh: bool
+) -> Incident:
+    """What a joining signal adds; a fresh one with a trigger ends the incident's staleness."""
+    merged = _union(incident.triggers, triggers)
+    stale = incident.stale and not fresh
+    if merged == incident.triggers and stale == incident.stale:
+        return incident
+    joined = _with_triggers(replace(incident, stale=stale), merged)
+    connection.execute(update(incidents).where(incidents.c.id == incident.id).values(**_mutable(joined)))
+    return joined
+
+
+# ---------------------------------------------------------------- the loop's side
+
+
+def store_next_version(connection: Connection, stored: Incident, given: Incident) -> Incident:
+    """Replace `stored` by `given`, merged with what intake added; the caller holds the row and the claim."""
+    if given.key != stored.key or given.opened_at != stored.opened_at:
+        raise Invalid(f"incident {stored.id} cannot move to another service or time of opening")
+    if given.state.closed != (given.closed_at is not None):
+        raise Invalid(f"incident {stored.id} must have closed_at exactly when its state is an end")
+    merged = replace(
+        given,
+        version=stored.version + 1,
+        stale=stored.stale and given.stale,
+        dry_run=stored.dry_run or given.dry_run,
+    )
+    merged = _with_triggers(merged, _union(stored.triggers, given.triggers))
+    connection.execute(
+        update(incidents)
+        .where(incidents.c.id == stored.id)
+        .values(version=merged.version, **_mutable(merged))
+    )
+    return merged
+
+
+def _mutable(incident: Incident) -> dict[str, object]:
+    return {
+        "state": incident.state.value,
+        "closed_at": incident.closed_at,
+        "wake_at": incident.wake_at,
+        "stale": incident.stale,
+        "dry_run": incident.dry_run,
+        "triggers": list(incident.triggers),
+        "body": incident_body(incident),
+    }
+
+
+def _with_triggers(incident: Incident, triggers: tuple[Trigger, ...]) -> Incident:
+    """The incident with these triggers; a summary that still only names the triggers names the new ones."""
+    untouched = incident.summary == opening_summary(incident.key, incident.triggers)
+    summary = opening_summary(incident.key, triggers) if untouched else incident.summary
+    return replace(incident, triggers=triggers, summary=summary)
+
+
+def _union(first: Sequence[Trigger], then: Sequence[Trigger]) -> tuple[Trigger, ...]:
+    return tuple(dict.fromkeys((*first, *then)))

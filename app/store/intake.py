@@ -1,0 +1,297 @@
+"""Durable intake: signals are recorded, decided and joined to incidents in one transaction (promise 9).
+
+Everything about one service runs under that service's lock, so judging its
+levels, finding its open incident and opening one are a single step, whatever
+other workers do. The judgement itself is the caller's pure `IntakeDecider`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, update
+
+from app.agent.models import (
+    Disposition,
+    DispositionKind,
+    Incident,
+    IncidentId,
+    IncidentState,
+    ServiceKey,
+    Signal,
+    SignalId,
+    Trigger,
+)
+from app.agent.ports import Accepted, IntakeDecider, IntakeVerdict, ServiceLevels
+from app.errors import Invalid
+from app.store import incidents, journal, locks, signals
+from app.store.codec import read
+from app.store.narrative import opening_summary, pending_note, signal_note
+from app.store.tables import changes, idempotency_keys, service_levels
+from app.store.tables import signals as signal_rows
+
+IDEMPOTENCY_KEPT = timedelta(hours=24)
+KEY_LIMIT_BYTES = 1024
+"""Longest deduplication or idempotency key: both stand in indexes, whose entries are bounded."""
+
+_ATTACHED = (DispositionKind.OPENED, DispositionKind.JOINED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What one call of `accept` brings."""
+
+    signals: tuple[Signal, ...]
+    decide: IntakeDecider
+    dry_run: bool
+    idempotency_key: str | None
+    request_hash: str | None
+
+    @property
+    def at(self) -> datetime:
+        """When the delivery arrived: what the age of an idempotency key is measured against."""
+        return max(signal.received_at for signal in self.signals)
+
+
+def accept(connection: Connection, delivery: Delivery) -> tuple[Accepted, ...]:
+    if not delivery.signals:
+        return ()
+    _check_keys(delivery)
+    if delivery.idempotency_key is not None:
+        locks.hold(connection, locks.Space.IDEMPOTENCY, [delivery.idempotency_key])
+        recorded = _recorded_answer(connection, delivery, delivery.idempotency_key)
+        if recorded is not None:
+            return recorded
+    locks.hold(connection, locks.Space.SERVICE, {str(signal.key) for signal in delivery.signals})
+    desk = _Desk(connection, delivery)
+    answers = tuple(
+        Accepted(signal_id=signal.id, disposition=desk.accept(signal)) for signal in delivery.signals
+    )
+    if delivery.idempotency_key is not None:
+        connection.execute(
+            insert(idempotency_keys).values(
+                key=delivery.idempotency_key,
+                request_hash=delivery.request_hash,
+                recorded_at=delivery.at,
+                answer=answers,
+            )
+        )
+    return answers
+
+
+def open_from_pending(
+    connection: Connection, key: ServiceKey, triggers: Sequence[Trigger], dry_run: bool, at: datetime
+) -> IncidentId | None:
+    """Open an incident from a service's pending signals, or let them join the open one; None without any."""
+    locks.hold(connection, locks.Space.SERVICE, [str(key)])
+    pending = signals.pending(connection, key)
+    if not pending:
+        return None
+    incident = incidents.open_incident(connection, key)
+    if incident is not None:
+        fresh = bool(triggers) and not all(signal.stale for signal in pending)
+        incident = incidents.add_triggers(connection, incident, triggers, fresh=fresh)
+        _join_pending(connection, incident, pending)
+        return incident.id
+    first, *others = pending
+    stale = all(signal.stale for signal in pending)
+    incident = _open(connection, key, triggers, stale=stale, dry_run=dry_run, at=at)
+    journal.append(connection, incident.id, [signal_note(first, triggers, opened=True)])
+    signals.settle(
+        connection, [first], DispositionKind.OPENED, "acted on before the breach had lasted", incident.id
+    )
+    _join_pending(connection, incident, others)
+    return incident.id
+
+
+# ------------------------------------------------------------ one delivery
+
+
+@dataclass(slots=True)
+class _Desk:
+    """Takes the signals of one delivery in turn, keeping what it has read of each service.
+
+    That is safe while the services' locks and the incidents' row locks are held.
+    """
+
+    connection: Connection
+    delivery: Delivery
+    _levels: dict[ServiceKey, ServiceLevels | None] = field(default_factory=dict)
+    _open: dict[ServiceKey, Incident | None] = field(default_factory=dict)
+    _closed: dict[ServiceKey, Incident | None] = field(default_factory=dict)
+
+    def accept(self, signal: Signal) -> Disposition:
+        before = signals.same_observation(self.connection, signal)
+        if before is not None:
+            return self._repeat(signal, before)
+        key = signal.key
+        if key not in self._open:
+            self._levels[key] = levels(self.connection, key)
+            self._open[key] = incidents.open_incident(self.connection, key)
+            self._closed[key] = incidents.last_closed(self.connection, key)
+        verdict = self.delivery.decide(signal, self._levels[key], self._open[key], self._closed[key])
+        if verdict.levels is not None:
+            _store_levels(self.connection, key, verdict.levels, known=self._levels[key] is not None)
+            self._levels[key] = verdict.levels
+        if verdict.change is not None:
+            change = verdict.change
+            self.connection.execute(
+                insert(changes).values(
+                    at=change.at, environment=change.key.environment, service=change.key.service, body=change
+                )
+            )
+        disposition = verdict.disposition
+        if disposition.kind in _ATTACHED:
+            disposition = self._attach(signal, verdict)
+        signals.add(self.connection, signal, disposition)
+        return disposition
+
+    def _repeat(self, signal: Signal, before: Row[Any]) -> Disposition:
+        """The very same signal gets its first answer again; another one is recorded as a duplicate."""
+        if before.id == signal.id:
+            return signals.disposition_of(before)
+        disposition = Disposition(
+            kind=DispositionKind.DEDUPLICATED,
+            reason=f"the same observation as {before.id}",
+            incident_id=None if before.incident_id is None else IncidentId(before.incident_id),
+            duplicate_of=SignalId(before.id),
+        )
+        signals.add(self.connection, signal, disposition)
+        return disposition
+
+    def _attach(self, signal: Signal, verdict: IntakeVerdict) -> Disposition:
+        """Open or join, as the service stands now: at most one incident of it is ever open."""
+        pending = signals.pending(self.connection, signal.key) if verdict.release_pending else ()
+        incident = self._open[signal.key]
+        opened = incident is None
+        if incident is None:
+            incident = _open(
+                self.connection,
+                signal.key,
+                verdict.triggers,
+                stale=signal.stale,
+                dry_run=self.delivery.dry_run,
+                at=signal.received_at,
+            )
+        else:
+            fresh = bool(verdict.triggers) and not signal.stale
+            incident = incidents.add_triggers(self.connection, incident, verdict.triggers, fresh=fresh)
+        self._open[signal.key] = incident
+        journal.append(self.connection, incident.id, [signal_note(signal, verdict.triggers, opened=opened)])
+        _join_pending(self.connection, incident, pending)
+        return Disposition(
+            kind=DispositionKind.OPENED if opened else DispositionKind.JOINED,
+            reason=verdict.disposition.reason,
+            incident_id=incident.id,
+        )
+
+
+def _open(
+    connection: Connection,
+    key: ServiceKey,
+    triggers: Sequence[Trigger],
+    *,
+    stale: bool,
+    dry_run: bool,
+    at: datetime,
+) -> Incident:
+    distinct = tuple(dict.fromkeys(triggers))
+    incident = Incident(
+        id=IncidentId(f"inc_{uuid4().hex}"),
+        key=key,
+        state=IncidentState.OPEN,
+        opened_at=at,
+        triggers=distinct,
+        stale=stale,
+        dry_run=dry_run,
+        summary=opening_summary(key, distinct),
+    )
+    incidents.create(connection, incident)
+    return incident
+
+
+def _join_pending(connection: Connection, incident: Incident, pending: Sequence[Signal]) -> None:
+    if not pending:
+        return
+    journal.append(connection, incident.id, [pending_note(pending)])
+    signals.settle(
+        connection, pending, DispositionKind.JOINED, "the breach it was part of is an incident", incident.id
+    )
+
+
+# ------------------------------------------------------------ keys
+
+
+def _check_keys(delivery: Delivery) -> None:
+    keys = [("dedup_key", signal.dedup_key) for signal in delivery.signals]
+    if delivery.idempotency_key is not None:
+        keys.append(("idempotency key", delivery.idempotency_key))
+    for name, value in keys:
+        if len(value.encode("utf-8", "replace")) > KEY_LIMIT_BYTES:
+            raise Invalid(f"{name} is longer than {KEY_LIMIT_BYTES} bytes; use a hash of it")
+
+
+def _recorded_answer(connection: Connection, delivery: Delivery, key: str) -> tuple[Accepted, ...] | None:
+    """The answer given to this key within the last day; also forgets keys that are older."""
+    cutoff = delivery.at - IDEMPOTENCY_KEPT
+    aged = (
+        select(idempotency_keys.c.key)
+        .where(idempotency_keys.c.recorded_at < cutoff)
+        .order_by(idempotency_keys.c.recorded_at)
+        .limit(100)
+        .with_for_update(skip_locked=True)
+    )
+    expired = or_(
+        idempotency_keys.c.key.in_(aged),
+        and_(idempotency_keys.c.key == key, idempotency_keys.c.recorded_at < cutoff),
+    )
+    connection.execute(delete(idempotency_keys).where(expired))
+    row = connection.execute(select(idempotency_keys).where(idempotency_keys.c.key == key)).one_or_none()
+    if row is None:
+        return None
+    if row.request_hash != delivery.request_hash:
+        raise Invalid("this Idempotency-Key was used for another request; use a new key for a new request")
+    return read(tuple[Accepted, ...], row.answer)
+
+
+# ------------------------------------------------------------ levels
+
+
+def levels(connection: Connection, key: ServiceKey) -> ServiceLevels | None:
+    row = connection.execute(
+        select(service_levels.c.body).where(
+            service_levels.c.environment == key.environment, service_levels.c.service == key.service
+        )
+    ).one_or_none()
+    return None if row is None else read(ServiceLevels, row.body)
+
+
+def _store_levels(connection: Connection, key: ServiceKey, new: ServiceLevels, *, known: bool) -> None:
+    if known:
+        connection.execute(
+            update(service_levels)
+            .where(service_levels.c.environment == key.environment, service_levels.c.service == key.service)
+            .values(body=new)
+        )
+        return
+    connection.execute(
+        insert(service_levels).values(environment=key.environment, service=key.service, body=new)
+    )
+
+
+def pending_services(connection: Connection, service: str, environment: str | None) -> tuple[ServiceKey, ...]:
+    """Services of that name with pending signals or levels on record, in order."""
+    waiting = select(signal_rows.c.environment).where(
+        signal_rows.c.service == service, signal_rows.c.disposition == DispositionKind.PENDING.value
+    )
+    measured = select(service_levels.c.environment).where(service_levels.c.service == service)
+    environments = connection.execute(waiting.union(measured)).scalars()
+    return tuple(
+        ServiceKey(environment=found, service=service)
+        for found in sorted(environments)
+        if environment in {None, found}
+    )

@@ -1,0 +1,151 @@
+"""Intents as rows: decided, begun by compare-and-set, finished (promises 2 and 4).
+
+Every function here runs under the incident's row lock and a checked claim
+(`app.store.claims.hold`), which is what makes count-then-begin one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from app.agent.models import (
+    DecisionKind,
+    Incident,
+    IncidentId,
+    Intent,
+    IntentId,
+    IntentState,
+    Outcome,
+    Snapshot,
+)
+from app.errors import ClaimLost, Invalid, NotFound
+from app.store.codec import IntentBody, intent_body, read, read_optional, read_snapshot
+from app.store.tables import intents
+
+
+def of_incidents(
+    connection: Connection, incident_ids: Sequence[IncidentId]
+) -> dict[IncidentId, tuple[Intent, ...]]:
+    """The intents of several incidents in one query, each incident's in the order of their sequence."""
+    rows = connection.execute(
+        select(intents).where(intents.c.incident_id.in_(incident_ids)).order_by(intents.c.sequence)
+    )
+    found: dict[IncidentId, tuple[Intent, ...]] = {}
+    for row in rows:
+        intent = _intent(row)
+        found[intent.incident_id] = (*found.get(intent.incident_id, ()), intent)
+    return found
+
+
+def add(connection: Connection, incident: Incident, intent: Intent) -> None:
+    """Store a decided intent; one that is refused or rehearsed comes finished, with its outcome."""
+    if intent.incident_id != incident.id:
+        raise Invalid(f"intent {intent.id} belongs to {intent.incident_id}, not to {incident.id}")
+    finished = intent.state is IntentState.FINISHED
+    if intent.state is IntentState.EXECUTING or finished != (intent.outcome is not None):
+        raise Invalid(f"intent {intent.id} must come decided without an outcome, or finished with one")
+    connection.execute(
+        insert(intents).values(
+            id=intent.id,
+            incident_id=intent.incident_id,
+            sequence=intent.sequence,
+            state=intent.state.value,
+            dry_run=intent.dry_run,
+            undoes=intent.undoes,
+            started_at=intent.started_at,
+            applied_token=intent.applied_token,
+            body=intent_body(intent),
+            snapshot=intent.snapshot,
+            outcome=intent.outcome,
+        )
+    )
+
+
+def begin(
+    connection: Connection,
+    incident_id: IncidentId,
+    intent_id: IntentId,
+    snapshot: Snapshot | None,
+    budget: int,
+    at: datetime,
+) -> Intent | None:
+    """DECIDED -> EXECUTING; None, with nothing changed, when not decided or the budget is spent.
+
+    An undo needs no budget. Raises `Invalid` for an intent that was never
+    allowed, or only rehearsed (promises 1 and 5): no effect may follow from it.
+    """
+    intent = _get(connection, incident_id, intent_id)
+    if intent.dry_run or intent.decision.kind is not DecisionKind.ALLOW:
+        raise Invalid(f"intent {intent_id} has no decision that allows a real effect")
+    if intent.state is not IntentState.DECIDED:
+        return None
+    if intent.undoes is None and _begun(connection, incident_id) >= budget:
+        return None
+    connection.execute(
+        update(intents)
+        .where(intents.c.id == intent_id, intents.c.state == IntentState.DECIDED.value)
+        .values(state=IntentState.EXECUTING.value, started_at=at, snapshot=snapshot)
+    )
+    return intent
+
+
+def finish(
+    connection: Connection,
+    incident_id: IncidentId,
+    intent_id: IntentId,
+    outcome: Outcome,
+    applied_token: str | None,
+) -> None:
+    intent = _get(connection, incident_id, intent_id)
+    if intent.state is IntentState.FINISHED:
+        raise ClaimLost(f"intent {intent_id} is finished already")
+    connection.execute(
+        update(intents)
+        .where(intents.c.id == intent_id, intents.c.state != IntentState.FINISHED.value)
+        .values(state=IntentState.FINISHED.value, outcome=outcome, applied_token=applied_token)
+    )
+
+
+def _get(connection: Connection, incident_id: IncidentId, intent_id: IntentId) -> Intent:
+    row = connection.execute(
+        select(intents).where(intents.c.id == intent_id, intents.c.incident_id == incident_id)
+    ).one_or_none()
+    if row is None:
+        raise NotFound(f"intent {intent_id} of incident {incident_id} is not on record")
+    return _intent(row)
+
+
+def _begun(connection: Connection, incident_id: IncidentId) -> int:
+    count = connection.execute(
+        select(func.count())
+        .select_from(intents)
+        .where(
+            intents.c.incident_id == incident_id,
+            intents.c.started_at.is_not(None),
+            intents.c.undoes.is_(None),
+        )
+    ).scalar_one()
+    return int(count)
+
+
+def _intent(row: Row[Any]) -> Intent:
+    body = read(IntentBody, row.body)
+    return Intent(
+        id=IntentId(row.id),
+        incident_id=IncidentId(row.incident_id),
+        sequence=row.sequence,
+        action=body.action,
+        dry_run=row.dry_run,
+        decision=body.decision,
+        rehearsal=body.rehearsal,
+        state=IntentState(row.state),
+        snapshot=read_snapshot(row.snapshot),
+        outcome=read_optional(Outcome, row.outcome),
+        applied_token=row.applied_token,
+        undoes=None if row.undoes is None else IntentId(row.undoes),
+        started_at=row.started_at,
+    )

@@ -1,0 +1,71 @@
+"""Appends to and reads the timelines of incidents; the chain itself is `app.agent.timeline`.
+
+The length and last hash of each timeline stand in the incident's row. Whoever
+appends holds that row's lock, so entries get gapless sequences, and a tail cut
+off the table still shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from app.agent.models import IncidentId, Note, Stage, TimelineEntry
+from app.agent.timeline import extend_chain
+from app.store.codec import storable_object, storable_text
+from app.store.tables import incidents, timeline
+
+
+def append(connection: Connection, incident_id: IncidentId, notes: Sequence[Note]) -> None:
+    """Add notes at the end; the caller holds the lock on the incident's row."""
+    if not notes:
+        return
+    head = connection.execute(
+        select(incidents.c.timeline_length, incidents.c.timeline_head).where(incidents.c.id == incident_id)
+    ).one()
+    stored = [
+        replace(note, message=storable_text(note.message), data=storable_object(note.data)) for note in notes
+    ]
+    entries = extend_chain(head.timeline_head, head.timeline_length, stored)
+    connection.execute(
+        insert(timeline),
+        [
+            {
+                "incident_id": incident_id,
+                "sequence": entry.sequence,
+                "at": entry.at,
+                "stage": entry.stage.value,
+                "message": entry.message,
+                "data": entry.data,
+                "hash": entry.hash,
+            }
+            for entry in entries
+        ],
+    )
+    connection.execute(
+        update(incidents)
+        .where(incidents.c.id == incident_id)
+        .values(timeline_length=head.timeline_length + len(entries), timeline_head=entries[-1].hash)
+    )
+
+
+def entries(connection: Connection, incident_id: IncidentId) -> tuple[TimelineEntry, ...]:
+    """The whole timeline in order."""
+    rows = connection.execute(
+        select(timeline).where(timeline.c.incident_id == incident_id).order_by(timeline.c.sequence)
+    )
+    return tuple(_entry(row) for row in rows)
+
+
+def _entry(row: Row[Any]) -> TimelineEntry:
+    return TimelineEntry(
+        sequence=row.sequence,
+        at=row.at,
+        stage=Stage(row.stage),
+        message=row.message,
+        data=row.data,
+        hash=row.hash,
+    )

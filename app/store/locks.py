@@ -1,0 +1,40 @@
+"""Locks that serialise units of work by name, for the length of their transaction.
+
+SQLite has one writer, so nothing is left to do there. PostgreSQL gets advisory
+locks on a bounded number of slots: names that share a slot only wait for each
+other without need. Slots are always taken in ascending order, and the spaces in
+the order in which they stand here, so that two units never wait in a circle.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from enum import IntEnum
+
+from sqlalchemy import Connection, text
+
+SLOTS = 1024
+
+
+class Space(IntEnum):
+    """What a lock is about; the numbers keep clear of other users of the same database."""
+
+    SCHEMA = 0x48450001
+    IDEMPOTENCY = 0x48450002
+    SERVICE = 0x48450003
+    HISTORY = 0x48450004
+
+
+def hold(connection: Connection, space: Space, names: Iterable[str]) -> None:
+    """Wait until no other transaction holds one of `names`, and keep them until this one ends."""
+    if connection.dialect.name != "postgresql":
+        return
+    slots = sorted({zlib.crc32(name.encode("utf-8", "replace")) % SLOTS for name in names})
+    connection.execute(
+        text(
+            "SELECT pg_advisory_xact_lock(CAST(:space AS int), slot)"
+            " FROM unnest(CAST(:slots AS int[])) AS slot"
+        ),
+        {"space": int(space), "slots": slots},
+    )

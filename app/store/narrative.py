@@ -1,0 +1,168 @@
+"""What the store itself says in timelines and summaries: how a signal opened or joined an incident.
+
+Pure. Each sentence has its figures beside it as data, so that nobody has to
+parse it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from app.agent.models import (
+    Alert,
+    ClusterCondition,
+    ConfigChange,
+    Deploy,
+    Intent,
+    JsonObject,
+    MetricSample,
+    Note,
+    Payload,
+    ServiceKey,
+    Signal,
+    Snapshot,
+    Stage,
+    Trigger,
+)
+
+_QUOTE_LIMIT = 300
+"""Characters of foreign text that a sentence repeats; the signal itself keeps all."""
+
+_TRIGGER_WORDS = {
+    Trigger.DEPLOY_FAILED: "deploy failed",
+    Trigger.HIGH_ERROR_RATE: "high error rate",
+    Trigger.HIGH_LATENCY: "high latency",
+    Trigger.CRASH_LOOP: "crash loop",
+}
+
+
+def opening_summary(key: ServiceKey, triggers: Sequence[Trigger]) -> str:
+    """`payments-api in prod: deploy failed, crash loop`."""
+    return f"{key}: {trigger_words(triggers) or 'needs a look'}"
+
+
+def trigger_words(triggers: Sequence[Trigger]) -> str:
+    return ", ".join(_TRIGGER_WORDS[trigger] for trigger in triggers)
+
+
+def signal_note(signal: Signal, triggers: Sequence[Trigger], *, opened: bool) -> Note:
+    """The timeline entry for a signal that opened or joined an incident."""
+    meaning = f" ({trigger_words(triggers)})" if triggers else ""
+    staleness = (
+        f" It was already old: observed at {signal.observed_at:%Y-%m-%d %H:%M:%S} UTC."
+        if signal.stale
+        else ""
+    )
+    said, figures = _told(signal.payload)
+    return Note(
+        at=signal.received_at,
+        stage=Stage.OBSERVE,
+        message=f"{'Opened' if opened else 'Joined'} by {signal.source}: {said}{meaning}.{staleness}",
+        data={
+            "signal_id": signal.id,
+            "kind": signal.kind.value,
+            "source": signal.source,
+            "triggers": [trigger.value for trigger in triggers],
+            "stale": signal.stale,
+            "observed_at": signal.observed_at.isoformat(),
+            **figures,
+        },
+    )
+
+
+def pending_note(signals: Sequence[Signal]) -> Note:
+    """The timeline entry for signals that had been waiting for their breach to last; oldest first."""
+    newest = signals[-1]
+    said, figures = _told(newest.payload)
+    count = len(signals)
+    waited = "1 signal that was" if count == 1 else f"{count} signals that were"
+    return Note(
+        at=newest.received_at,
+        stage=Stage.OBSERVE,
+        message=f"Joined by {waited} waiting to see whether the breach lasts; the newest, from "
+        f"{newest.source}: {said}.",
+        data={
+            "signal_ids": [signal.id for signal in signals[-20:]],
+            "signals": count,
+            "kind": newest.kind.value,
+            "source": newest.source,
+            "stale": all(signal.stale for signal in signals),
+            "observed_at": newest.observed_at.isoformat(),
+            **figures,
+        },
+    )
+
+
+def begin_note(intent: Intent, snapshot: Snapshot | None, at: datetime) -> Note:
+    """The entry that stands before an effect; with nothing after it, it is the trace of a crash."""
+    verb = "Undoing" if intent.undoes is not None else "Starting"
+    on = f" on {intent.action.target}" if intent.action.target is not None else ""
+    return Note(
+        at=at,
+        stage=Stage.UNDO if intent.undoes is not None else Stage.EXECUTE,
+        message=f"{verb}: {intent.action.name.value}{on}.",
+        data={
+            "intent_id": intent.id,
+            "action": intent.action.name.value,
+            "target": None if intent.action.target is None else str(intent.action.target),
+            "target_token": None if snapshot is None else snapshot.token,
+            "undoes": intent.undoes,
+        },
+    )
+
+
+def _told(payload: Payload) -> tuple[str, JsonObject]:
+    """What a payload says, in words and as figures."""
+    match payload:
+        case Deploy():
+            figures: JsonObject = {"version": payload.version, "status": payload.status.value}
+            if payload.commit_sha is not None:
+                figures["commit_sha"] = payload.commit_sha
+            if payload.irreversible:
+                figures["irreversible"] = True
+            return f"deploy of {_quoted(payload.version)} {payload.status.value}", figures
+        case MetricSample():
+            return _sample(payload)
+        case Alert():
+            state = "firing" if payload.firing else "resolved"
+            detail = f", {_quoted(payload.summary)}" if payload.summary else ""
+            return f"alert {_quoted(payload.name)} is {state}{detail}", {
+                "alert": payload.name,
+                "firing": payload.firing,
+                "starts_at": payload.starts_at.isoformat(),
+            }
+        case ClusterCondition():
+            verb = "reports" if payload.present else "no longer reports"
+            detail = f", {_quoted(payload.message)}" if payload.message else ""
+            return f"the cluster {verb} {payload.condition.value}{detail}", {
+                "condition": payload.condition.value,
+                "present": payload.present,
+                "revision": payload.revision,
+            }
+        case ConfigChange():
+            return f"{payload.kind.value} changed, {_quoted(payload.summary)}", {
+                "change": payload.kind.value,
+                "revision": payload.revision,
+            }
+
+
+def _sample(sample: MetricSample) -> tuple[str, JsonObject]:
+    parts: list[str] = []
+    figures: JsonObject = {}
+    if sample.error_rate is not None:
+        parts.append(f"error rate {sample.error_rate:.1%}")
+        figures["error_rate"] = sample.error_rate
+    if sample.p95_latency_ms is not None:
+        parts.append(f"p95 latency {sample.p95_latency_ms:.0f} ms")
+        figures["p95_latency_ms"] = sample.p95_latency_ms
+    if sample.crash_looping is not None:
+        parts.append("crash looping" if sample.crash_looping else "not crash looping")
+        figures["crash_looping"] = sample.crash_looping
+    return ", ".join(parts) or "a sample without data", figures
+
+
+def _quoted(text: str) -> str:
+    """Foreign text on one line, cut to a length that leaves the sentence readable."""
+    line = " ".join(text.split())
+    return line if len(line) <= _QUOTE_LIMIT else line[: _QUOTE_LIMIT - 1] + "…"

@@ -1,0 +1,189 @@
+"""Signals as rows: every accepted one, with what became of it; also the samples and changes among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, or_, select, update
+
+from app.agent.models import (
+    Change,
+    Disposition,
+    DispositionKind,
+    IncidentId,
+    MetricSample,
+    ServiceKey,
+    Signal,
+    SignalId,
+    SignalKind,
+    SliSample,
+)
+from app.agent.ports import SignalRecord
+from app.store.codec import read, read_payload, storable_text
+from app.store.tables import changes as change_rows
+from app.store.tables import signals
+
+SAMPLES_SHOWN = 1_000
+CHANGES_SHOWN = 500
+
+_ATTACHED = [DispositionKind.OPENED.value, DispositionKind.JOINED.value]
+
+
+# ---------------------------------------------------------------- writing
+
+
+def same_observation(connection: Connection, signal: Signal) -> Row[Any] | None:
+    """The row of this very signal if it is recorded, else of the first one with the same dedup key."""
+    rows = connection.execute(
+        select(signals).where(
+            or_(
+                signals.c.id == signal.id,
+                (signals.c.dedup_key == storable_text(signal.dedup_key)) & signals.c.duplicate_of.is_(None),
+            )
+        )
+    ).all()
+    return min(rows, key=lambda row: row.id != signal.id, default=None)
+
+
+def add(connection: Connection, signal: Signal, disposition: Disposition) -> None:
+    connection.execute(
+        insert(signals).values(
+            id=signal.id,
+            kind=signal.kind.value,
+            environment=signal.key.environment,
+            service=signal.key.service,
+            source=storable_text(signal.source),
+            observed_at=signal.observed_at,
+            received_at=signal.received_at,
+            dedup_key=storable_text(signal.dedup_key),
+            stale=signal.stale,
+            payload=signal.payload,
+            disposition=disposition.kind.value,
+            reason=storable_text(disposition.reason),
+            incident_id=disposition.incident_id,
+            duplicate_of=disposition.duplicate_of,
+        )
+    )
+
+
+def settle(
+    connection: Connection,
+    pending: Sequence[Signal],
+    kind: DispositionKind,
+    reason: str,
+    incident_id: IncidentId,
+) -> None:
+    """Give signals that were pending their last disposition."""
+    connection.execute(
+        update(signals)
+        .where(signals.c.id.in_([signal.id for signal in pending]))
+        .values(disposition=kind.value, reason=reason, incident_id=incident_id)
+    )
+
+
+def expire_pending(connection: Connection, older_than: datetime) -> int:
+    """End pending signals received before that; how many."""
+    return connection.execute(
+        update(signals)
+        .where(signals.c.disposition == DispositionKind.PENDING.value, signals.c.received_at < older_than)
+        .values(
+            disposition=DispositionKind.EXPIRED.value,
+            reason="the breach was not seen to last, and the signal is too old to wait for more",
+        )
+    ).rowcount
+
+
+# ---------------------------------------------------------------- reading
+
+
+def get(connection: Connection, signal_id: SignalId) -> SignalRecord | None:
+    row = connection.execute(select(signals).where(signals.c.id == signal_id)).one_or_none()
+    return None if row is None else SignalRecord(signal=_signal(row), disposition=disposition_of(row))
+
+
+def pending(connection: Connection, key: ServiceKey) -> tuple[Signal, ...]:
+    """A service's pending signals in the order in which they were accepted."""
+    rows = connection.execute(
+        select(signals)
+        .where(
+            signals.c.service == key.service,
+            signals.c.environment == key.environment,
+            signals.c.disposition == DispositionKind.PENDING.value,
+        )
+        .order_by(signals.c.number)
+    )
+    return tuple(_signal(row) for row in rows)
+
+
+def of_incident(connection: Connection, incident_id: IncidentId, limit: int) -> tuple[Signal, ...]:
+    """The signals that opened or joined, oldest first: the first one, and the newest up to `limit` in all."""
+    if limit < 1:
+        return ()
+    attached = select(signals).where(
+        signals.c.incident_id == incident_id, signals.c.disposition.in_(_ATTACHED)
+    )
+    first = connection.execute(attached.order_by(signals.c.number).limit(1)).all()
+    newest = connection.execute(attached.order_by(signals.c.number.desc()).limit(limit)).all()[::-1]
+    if newest and newest[0].number != first[0].number:
+        newest = [first[0], *newest[1:]]
+    return tuple(_signal(row) for row in newest)
+
+
+def samples(connection: Connection, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
+    """Pushed metric samples observed since then, oldest first; of very many the newest."""
+    rows = connection.execute(
+        select(signals.c.observed_at, signals.c.payload)
+        .where(
+            signals.c.environment == key.environment,
+            signals.c.service == key.service,
+            signals.c.kind == SignalKind.METRIC.value,
+            signals.c.observed_at >= since,
+            signals.c.duplicate_of.is_(None),
+        )
+        .order_by(signals.c.observed_at.desc(), signals.c.number.desc())
+        .limit(SAMPLES_SHOWN)
+    ).all()
+    found: list[SliSample] = []
+    for row in reversed(rows):
+        sample = read(MetricSample, row.payload)
+        found.append(
+            SliSample(at=row.observed_at, error_rate=sample.error_rate, p95_latency_ms=sample.p95_latency_ms)
+        )
+    return tuple(found)
+
+
+def changes(connection: Connection, since: datetime) -> tuple[Change, ...]:
+    """Changes to any service since then, newest first."""
+    rows = connection.execute(
+        select(change_rows.c.body)
+        .where(change_rows.c.at >= since)
+        .order_by(change_rows.c.at.desc(), change_rows.c.number.desc())
+        .limit(CHANGES_SHOWN)
+    )
+    return tuple(read(Change, row.body) for row in rows)
+
+
+def disposition_of(row: Row[Any]) -> Disposition:
+    return Disposition(
+        kind=DispositionKind(row.disposition),
+        reason=row.reason,
+        incident_id=None if row.incident_id is None else IncidentId(row.incident_id),
+        duplicate_of=None if row.duplicate_of is None else SignalId(row.duplicate_of),
+    )
+
+
+def _signal(row: Row[Any]) -> Signal:
+    kind = SignalKind(row.kind)
+    return Signal(
+        id=SignalId(row.id),
+        kind=kind,
+        key=ServiceKey(environment=row.environment, service=row.service),
+        source=row.source,
+        observed_at=row.observed_at,
+        received_at=row.received_at,
+        dedup_key=row.dedup_key,
+        stale=row.stale,
+        payload=read_payload(kind, row.payload),
+    )

@@ -1,0 +1,193 @@
+"""The store port over SQL: names the unit of work behind each method, and nothing more.
+
+Built by `app.store.open_store`; the loop, intake and the API see it as `Store`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, select
+
+from app.agent.models import (
+    Change,
+    ConfigRecord,
+    Incident,
+    IncidentId,
+    IncidentRecord,
+    Intent,
+    IntentId,
+    Note,
+    Outcome,
+    RevisionRecord,
+    ServiceKey,
+    Signal,
+    SignalId,
+    SliSample,
+    Snapshot,
+    TimelineEntry,
+    Trigger,
+)
+from app.agent.ports import Accepted, Claim, IncidentFilter, IntakeDecider, Page, ServiceLevels, SignalRecord
+from app.errors import ClaimLost
+from app.store import claims, history, incidents, intake, intents, journal, narrative, signals
+from app.store.database import Database
+
+
+class SqlStore:
+    """`app.agent.ports.Store` over one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # ------------------------------------------------------------ signals
+
+    async def accept(
+        self,
+        signals: Sequence[Signal],
+        decide: IntakeDecider,
+        *,
+        dry_run: bool,
+        idempotency_key: str | None = None,
+        request_hash: str | None = None,
+    ) -> tuple[Accepted, ...]:
+        delivery = intake.Delivery(
+            signals=tuple(signals),
+            decide=decide,
+            dry_run=dry_run,
+            idempotency_key=idempotency_key,
+            request_hash=request_hash,
+        )
+        return await self._database.write(lambda connection: intake.accept(connection, delivery))
+
+    async def signal(self, signal_id: SignalId) -> SignalRecord | None:
+        return await self._database.read(lambda connection: signals.get(connection, signal_id))
+
+    async def incident_signals(self, incident_id: IncidentId, limit: int) -> tuple[Signal, ...]:
+        return await self._database.read(
+            lambda connection: signals.of_incident(connection, incident_id, limit)
+        )
+
+    async def pending_services(self, service: str, environment: str | None) -> tuple[ServiceKey, ...]:
+        return await self._database.read(
+            lambda connection: intake.pending_services(connection, service, environment)
+        )
+
+    async def levels(self, key: ServiceKey) -> ServiceLevels | None:
+        return await self._database.read(lambda connection: intake.levels(connection, key))
+
+    async def open_from_pending(
+        self, key: ServiceKey, triggers: Sequence[Trigger], *, dry_run: bool, at: datetime
+    ) -> IncidentId | None:
+        return await self._database.write(
+            lambda connection: intake.open_from_pending(connection, key, triggers, dry_run, at)
+        )
+
+    async def expire_pending(self, older_than: datetime) -> int:
+        return await self._database.write(lambda connection: signals.expire_pending(connection, older_than))
+
+    async def samples(self, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
+        return await self._database.read(lambda connection: signals.samples(connection, key, since))
+
+    async def changes(self, since: datetime) -> tuple[Change, ...]:
+        return await self._database.read(lambda connection: signals.changes(connection, since))
+
+    # ------------------------------------------------------------ incidents
+
+    async def load(self, incident_id: IncidentId) -> IncidentRecord | None:
+        return await self._database.read(lambda connection: incidents.load(connection, incident_id))
+
+    async def find(self, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:
+        return await self._database.read(lambda connection: incidents.find(connection, where, limit, cursor))
+
+    async def open_incidents(self) -> tuple[Incident, ...]:
+        return await self._database.read(incidents.open_incidents)
+
+    async def claim(
+        self, incident_id: IncidentId, owner: str, lease: timedelta, now: datetime
+    ) -> Claim | None:
+        return await self._database.write(
+            lambda connection: claims.take(connection, incident_id, owner, lease, now)
+        )
+
+    async def release(self, claim: Claim) -> None:
+        await self._database.write(lambda connection: claims.release(connection, claim))
+
+    async def release_owner(self, owner: str) -> int:
+        return await self._database.write(lambda connection: claims.release_owner(connection, owner))
+
+    async def save(self, claim: Claim, incident: Incident, notes: Sequence[Note]) -> Incident:
+        return await self._database.write(lambda connection: _save(connection, claim, incident, notes))
+
+    async def decide(
+        self, claim: Claim, incident: Incident, intent: Intent, notes: Sequence[Note]
+    ) -> Incident:
+        def work(connection: Connection) -> Incident:
+            saved = _save(connection, claim, incident, notes)
+            intents.add(connection, saved, intent)
+            return saved
+
+        return await self._database.write(work)
+
+    async def begin(
+        self, claim: Claim, intent_id: IntentId, snapshot: Snapshot | None, budget: int, at: datetime
+    ) -> bool:
+        def work(connection: Connection) -> bool:
+            incident = claims.hold(connection, claim)
+            intent = intents.begin(connection, incident.id, intent_id, snapshot, budget, at)
+            if intent is None:
+                return False
+            journal.append(connection, incident.id, [narrative.begin_note(intent, snapshot, at)])
+            return True
+
+        return await self._database.write(work)
+
+    async def finish(
+        self,
+        claim: Claim,
+        intent_id: IntentId,
+        outcome: Outcome,
+        applied_token: str | None,
+        notes: Sequence[Note],
+    ) -> None:
+        def work(connection: Connection) -> None:
+            incident = claims.hold(connection, claim)
+            intents.finish(connection, incident.id, intent_id, outcome, applied_token)
+            journal.append(connection, incident.id, notes)
+
+        await self._database.write(work)
+
+    async def timeline(self, incident_id: IncidentId) -> tuple[TimelineEntry, ...]:
+        return await self._database.read(lambda connection: journal.entries(connection, incident_id))
+
+    # ------------------------------------------------------------ history
+
+    async def record_revision(self, record: RevisionRecord) -> None:
+        await self._database.write(lambda connection: history.record_revision(connection, record))
+
+    async def revisions(self, key: ServiceKey) -> tuple[RevisionRecord, ...]:
+        return await self._database.read(lambda connection: history.revisions(connection, key))
+
+    async def record_config(self, record: ConfigRecord) -> None:
+        await self._database.write(lambda connection: history.record_config(connection, record))
+
+    async def configs(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
+        return await self._database.read(lambda connection: history.configs(connection, key))
+
+    # ------------------------------------------------------------ the database
+
+    async def ping(self) -> None:
+        await self._database.read(lambda connection: connection.execute(select(1)).scalar_one())
+
+    async def close(self) -> None:
+        await self._database.close()
+
+
+def _save(connection: Connection, claim: Claim, incident: Incident, notes: Sequence[Note]) -> Incident:
+    stored = claims.hold(connection, claim)
+    if incident.id != stored.id or incident.version != stored.version:
+        raise ClaimLost(f"incident {stored.id} moved on to version {stored.version}; load it again")
+    saved = incidents.store_next_version(connection, stored, incident)
+    journal.append(connection, saved.id, notes)
+    return saved

@@ -1,0 +1,261 @@
+"""SQLite: one writer thread with group commit, readers beside it.
+
+The embedded default. WAL lets readers go on while the writer works, and
+`synchronous=FULL` makes a commit survive power loss, so an answer given after
+the commit is durable (promises 2 and 9). Callers wait on a future that is
+resolved after the commit; whatever has queued up meanwhile shares the next
+one. Each unit runs inside a savepoint, so that one that fails takes nothing
+else with it. Other processes may use the same file: `BEGIN IMMEDIATE` waits
+for them up to `BUSY_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
+
+from app.errors import ConfigurationError, TransientError
+from app.store import codec
+from app.store.database import Work, translated
+from app.store.migrate import upgrade
+
+T = TypeVar("T")
+
+BUSY_SECONDS = 10.0
+MAX_BATCH = 512
+READERS = 4
+
+
+@dataclass(slots=True, eq=False)
+class _Item:
+    """A unit of work on its way through the writer thread."""
+
+    work: Work[Any]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: Exception | None = None
+
+
+class SqliteDatabase:
+    """One SQLite file; opened by `open_sqlite`."""
+
+    def __init__(self, writer: Engine, reader: Engine) -> None:
+        self._writer_engine = writer
+        self._reader_engine = reader
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()
+        self._closed = False
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+        self._writer = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._writer.start()
+
+    async def write(self, work: Work[T]) -> T:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        with self._closing:  # nothing may queue up behind the end marker, where nobody would answer it
+            self._require_open()
+            self._queue.put(_Item(work, loop, future))
+        return await future
+
+    async def read(self, work: Work[T]) -> T:
+        self._require_open()
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    async def close(self) -> None:
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        await asyncio.to_thread(self._dispose)
+
+    def _dispose(self) -> None:
+        self._writer.join()
+        self._readers.shutdown()
+        self._reader_engine.dispose()
+        self._writer_engine.dispose()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise TransientError("the store is closed")
+
+    def _read(self, work: Work[T]) -> T:
+        try:
+            with self._reader_engine.connect() as connection, connection.begin():
+                return work(connection)
+        except DBAPIError as error:
+            raise translated(error) from error
+
+    # ------------------------------------------------------ writer thread
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            batch, ended = self._next_batch()
+            self._commit(batch)
+            _answer(batch)
+
+    def _next_batch(self) -> tuple[list[_Item], bool]:
+        """Wait for work, then take along all that is there; the flag says that the end was reached."""
+        batch: list[_Item] = []
+        item = self._queue.get()
+        while item is not None:
+            batch.append(item)
+            if len(batch) == MAX_BATCH:
+                return batch, False
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, False
+        return batch, True
+
+    def _commit(self, batch: list[_Item]) -> None:
+        if not batch:
+            return
+        try:
+            with self._writer_engine.connect() as connection, connection.begin():
+                for item in batch:
+                    _attempt(connection, item)
+        except Exception as error:  # noqa: BLE001 - worker boundary: the waiting callers get the error
+            failure = translated(error)
+            for item in batch:
+                item.error = failure
+
+
+def _attempt(connection: Connection, item: _Item) -> None:
+    """Run one unit; its failure stays its own unless SQLite gave up the whole transaction."""
+    try:
+        with connection.begin_nested():
+            item.result = item.work(connection)
+    except Exception as error:  # worker boundary: the waiting caller gets the error
+        if not cast("Any", connection.connection.driver_connection).in_transaction:
+            raise
+        item.error = translated(error)
+
+
+def _answer(batch: list[_Item]) -> None:
+    """Resolve every future on its own loop, one wake-up for each loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Item]] = {}
+    for item in batch:
+        by_loop.setdefault(item.loop, []).append(item)
+    for loop, items in by_loop.items():
+        if not loop.is_closed():
+            _call_soon(loop, _resolver(items))
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(call)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise  # a loop that closed meanwhile has nobody left who waits
+
+
+def _resolver(items: list[_Item]) -> Callable[[], None]:
+    def resolve() -> None:
+        for item in items:
+            if item.future.done():
+                continue  # the caller was cancelled; the work stays done
+            if item.error is not None:
+                item.future.set_exception(item.error)
+            else:
+                item.future.set_result(item.result)
+
+    return resolve
+
+
+# ---------------------------------------------------------------- opening
+
+
+async def open_sqlite(url: URL) -> SqliteDatabase:
+    """Open or create the file, bring it to the newest schema, start the writer."""
+    return await asyncio.to_thread(_open, _path(url))
+
+
+def _path(url: URL) -> Path:
+    if not url.database or url.database == ":memory:":
+        raise ConfigurationError(
+            "DATABASE_URL: an SQLite database in memory keeps nothing; name a file, as in sqlite:///heal.db"
+        )
+    if url.query or url.host:
+        raise ConfigurationError(
+            "DATABASE_URL: write sqlite:///relative/path or sqlite:////absolute/path, without parameters"
+        )
+    path = Path(url.database)
+    if not path.parent.is_dir():
+        raise ConfigurationError(
+            f"DATABASE_URL: the directory {path.parent} does not exist; create it or mount its volume"
+        )
+    return path
+
+
+def _open(path: Path) -> SqliteDatabase:
+    writer = _engine(path, "BEGIN IMMEDIATE", _prepare_writer, pool_size=1)
+    try:
+        with _file_lock(path), writer.connect() as connection, connection.begin():
+            upgrade(connection)
+    except (DBAPIError, OSError) as error:
+        writer.dispose()
+        raise ConfigurationError(f"DATABASE_URL: {path} cannot be used: {error}") from error
+    except BaseException:
+        writer.dispose()
+        raise
+    return SqliteDatabase(writer, _engine(path, "BEGIN", _prepare_reader, pool_size=READERS))
+
+
+@contextmanager
+def _file_lock(path: Path) -> Iterator[None]:
+    """Processes that start together on a new file take turns: SQLite's own waiting does not cover WAL."""
+    with path.with_name(path.name + ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _engine(path: Path, begin: str, prepare: Callable[[DBAPIConnection], None], *, pool_size: int) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+        pool_size=pool_size,
+        max_overflow=0,
+        json_serializer=codec.dumps,
+        json_deserializer=codec.loads,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: DBAPIConnection, _record: object) -> None:
+        # The driver's own way of opening transactions begins too late, and never for a read.
+        cast("Any", connection).isolation_level = None
+        prepare(connection)
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _prepare_writer(connection: DBAPIConnection) -> None:
+    _pragmas(connection, "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+
+
+def _prepare_reader(connection: DBAPIConnection) -> None:
+    _pragmas(connection, "query_only=ON", "foreign_keys=ON")
+
+
+def _pragmas(connection: DBAPIConnection, *settings: str) -> None:
+    cursor = connection.cursor()
+    for setting in settings:
+        cursor.execute(f"PRAGMA {setting}")
+    cursor.close()

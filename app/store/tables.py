@@ -1,0 +1,242 @@
+"""The tables, as the statements of this package see them.
+
+The migrations under `migrations/versions` create them; a contract test holds
+the two against each other on both databases. Values that no statement searches
+by live in JSON columns, stored as the very text that was written: PostgreSQL's
+`jsonb` would rewrite numbers and so break the timeline's hashes.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware instant, stored and given back in UTC.
+
+    SQLite keeps no zone: there the naive UTC time is stored, in a form whose
+    text order is the order of time.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.utcoffset() is None:
+            raise ValueError(f"the time {value.isoformat()} has no zone")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(
+        self,
+        value: datetime | None,
+        dialect: Dialect,  # noqa: ARG002 - the signature is SQLAlchemy's
+    ) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+_Number = BigInteger().with_variant(Integer(), "sqlite")
+"""A growing row number: SQLite numbers by itself only what is called exactly INTEGER."""
+
+_Json = JSON(none_as_null=True)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("environment", Text, nullable=False),
+    Column("service", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("opened_at", UtcDateTime, nullable=False),
+    Column("closed_at", UtcDateTime),
+    Column("wake_at", UtcDateTime),
+    Column("stale", Boolean, nullable=False),
+    Column("dry_run", Boolean, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("triggers", _Json, nullable=False),
+    Column("body", _Json, nullable=False),
+    Column("timeline_length", Integer, nullable=False),
+    Column("timeline_head", Text, nullable=False),
+)
+Index(
+    "ix_incidents_one_open",
+    incidents.c.environment,
+    incidents.c.service,
+    unique=True,
+    sqlite_where=text("closed_at IS NULL"),
+    postgresql_where=text("closed_at IS NULL"),
+)
+Index("ix_incidents_last_closed", incidents.c.environment, incidents.c.service, incidents.c.closed_at)
+Index("ix_incidents_newest", incidents.c.opened_at, incidents.c.id)
+Index("ix_incidents_service", incidents.c.service, incidents.c.opened_at, incidents.c.id)
+Index("ix_incidents_state", incidents.c.state, incidents.c.opened_at, incidents.c.id)
+
+signals = Table(
+    "signals",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("service", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("observed_at", UtcDateTime, nullable=False),
+    Column("received_at", UtcDateTime, nullable=False),
+    Column("dedup_key", Text, nullable=False),
+    Column("stale", Boolean, nullable=False),
+    Column("payload", _Json, nullable=False),
+    Column("disposition", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("incident_id", Text, ForeignKey("incidents.id")),
+    Column("duplicate_of", Text),
+    UniqueConstraint("id"),
+)
+Index(
+    "ix_signals_first",
+    signals.c.dedup_key,
+    unique=True,
+    sqlite_where=text("duplicate_of IS NULL"),
+    postgresql_where=text("duplicate_of IS NULL"),
+)
+Index(
+    "ix_signals_pending",
+    signals.c.service,
+    signals.c.environment,
+    sqlite_where=text("disposition = 'pending'"),
+    postgresql_where=text("disposition = 'pending'"),
+)
+Index("ix_signals_incident", signals.c.incident_id, signals.c.number)
+Index(
+    "ix_signals_samples",
+    signals.c.environment,
+    signals.c.service,
+    signals.c.observed_at,
+    sqlite_where=text("kind = 'metric'"),
+    postgresql_where=text("kind = 'metric'"),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("request_hash", Text),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    Column("answer", _Json, nullable=False),
+)
+Index("ix_idempotency_keys_recorded_at", idempotency_keys.c.recorded_at)
+
+service_levels = Table(
+    "service_levels",
+    metadata,
+    Column("environment", Text, primary_key=True),
+    Column("service", Text, primary_key=True),
+    Column("body", _Json, nullable=False),
+)
+Index("ix_service_levels_service", service_levels.c.service)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("service", Text, nullable=False),
+    Column("body", _Json, nullable=False),
+)
+Index("ix_changes_at", changes.c.at)
+
+intents = Table(
+    "intents",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("incident_id", Text, ForeignKey("incidents.id"), nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("dry_run", Boolean, nullable=False),
+    Column("undoes", Text),
+    Column("started_at", UtcDateTime),
+    Column("applied_token", Text),
+    Column("body", _Json, nullable=False),
+    Column("snapshot", _Json),
+    Column("outcome", _Json),
+    UniqueConstraint("incident_id", "sequence"),
+    CheckConstraint("state <> 'executing' OR NOT dry_run", name="dry_run_never_executes"),
+)
+
+claims = Table(
+    "claims",
+    metadata,
+    Column("incident_id", Text, ForeignKey("incidents.id"), primary_key=True),
+    Column("owner", Text),
+    Column("token", BigInteger, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+)
+Index("ix_claims_owner", claims.c.owner)
+
+timeline = Table(
+    "timeline",
+    metadata,
+    Column("incident_id", Text, ForeignKey("incidents.id"), primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("data", _Json, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
+revision_history = Table(
+    "revision_history",
+    metadata,
+    Column("environment", Text, primary_key=True),
+    Column("service", Text, primary_key=True),
+    Column("template_hash", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("health", Text, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+config_history = Table(
+    "config_history",
+    metadata,
+    Column("environment", Text, primary_key=True),
+    Column("service", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("content_hash", Text, primary_key=True),
+    Column("data", _Json, nullable=False),
+    Column("health", Text, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+)
