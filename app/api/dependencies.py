@@ -1,0 +1,72 @@
+"""What routers are given: the container that `app.main` built, and the checks every request needs.
+
+`Container` names what HTTP uses of the real one, so that importing the routers
+imports no adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Protocol
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from app.agent.intake import Intake
+from app.agent.loop import Loop
+from app.agent.ports import Store
+from app.api.problems import FieldError, Problem, invalid
+from app.clock import Clock
+from app.config import Settings
+
+
+class Container(Protocol):
+    """The part of `app.bootstrap.Container` that HTTP needs."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def store(self) -> Store: ...
+    @property
+    def intake(self) -> Intake: ...
+    @property
+    def loop(self) -> Loop: ...
+    @property
+    def checks(self) -> Sequence[tuple[str, Callable[[], Awaitable[None]]]]: ...
+
+
+def _container(request: Request) -> Container:
+    container: Container | None = getattr(request.app.state, "container", None)
+    if container is None:
+        raise Problem(
+            status=503,
+            kind="starting",
+            title="The agent is starting or stopping",
+            detail="Send the same request again in a moment.",
+            headers={"Retry-After": "1"},
+        )
+    return container
+
+
+def _each_parameter_once(request: Request) -> None:
+    """Two values for one query parameter would leave it to chance which one counts."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise invalid(
+            [
+                FieldError(
+                    field=name,
+                    value=request.query_params.getlist(name),
+                    message="is given more than once",
+                    mend="send it once",
+                )
+                for name in twice
+            ]
+        )
+
+
+ContainerDep = Annotated[Container, Depends(_container)]
+EachParameterOnce = Depends(_each_parameter_once)

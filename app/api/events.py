@@ -1,0 +1,155 @@
+"""`POST /events/...` and `GET /signals/{id}`: how pipelines and probes tell the agent something.
+
+An event is answered with 202 only after the intake has made it durable
+(promise 9). A list is accepted or refused as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+from fastapi import APIRouter
+from pydantic import ValidationError
+from starlette.requests import Request
+
+from app.agent.models import Json, Signal, SignalId
+from app.agent.observer import new_signal
+from app.api.bodies import idempotency_key, read_json, request_hash
+from app.api.dependencies import Container, ContainerDep
+from app.api.openapi import event_body, event_headers, problems
+from app.api.problems import FieldError, Problem, field_errors, invalid
+from app.errors import Invalid
+from app.schemas import AcceptedList, AcceptedView, DeployEvent, MetricEvent, SignalView
+
+MAX_ENTRIES = 1000
+_MAX_ERRORS = 100
+_SIGNAL_ID = re.compile(r"sig_[0-9a-f]{32}")
+
+Event = TypeVar("Event", DeployEvent, MetricEvent)
+
+router = APIRouter(tags=["events"])
+
+
+@router.post(
+    "/events/deploy",
+    status_code=202,
+    response_model=AcceptedView | AcceptedList,
+    responses=problems(400, 403, 413, 415, 422, 503),
+    openapi_extra=event_body(DeployEvent, "deploy") | event_headers(),
+    summary="Tell of a release: started, succeeded, failed or cancelled",
+)
+async def post_deploy(request: Request, container: ContainerDep) -> AcceptedView | AcceptedList:
+    return await _take(request, container, DeployEvent)
+
+
+@router.post(
+    "/events/metric",
+    status_code=202,
+    response_model=AcceptedView | AcceptedList,
+    responses=problems(400, 403, 413, 415, 422, 503),
+    openapi_extra=event_body(MetricEvent, "metric") | event_headers(),
+    summary="Tell the service levels of one instant",
+)
+async def post_metric(request: Request, container: ContainerDep) -> AcceptedView | AcceptedList:
+    return await _take(request, container, MetricEvent)
+
+
+@router.get(
+    "/signals/{signal_id}",
+    response_model=SignalView,
+    responses=problems(404, 503),
+    summary="What became of one signal",
+)
+async def get_signal(signal_id: str, container: ContainerDep) -> SignalView:
+    record = None
+    if _SIGNAL_ID.fullmatch(signal_id):
+        record = await container.store.signal(SignalId(signal_id))
+    if record is None:
+        raise Problem(
+            status=404,
+            kind="not-found",
+            title="No such signal",
+            detail="No signal has this id. Use the signal_id of the answer to the event.",
+        )
+    return SignalView.of(record)
+
+
+async def _take(request: Request, container: Container, model: type[Event]) -> AcceptedView | AcceptedList:
+    settings, received_at = container.settings, container.clock.now()
+    key = idempotency_key(request)
+    body = await read_json(request, settings.max_body_bytes)
+    latest = received_at + timedelta(seconds=settings.signal_max_future_seconds)
+    events = _parse(body.value, model, {"latest": latest})
+    stale_after = timedelta(seconds=settings.signal_stale_after_seconds)
+    signals = [
+        new_signal(
+            key=event.key,
+            source="http",
+            observed_at=event.timestamp,
+            received_at=received_at,
+            payload=event.payload(),
+            stale_after=stale_after,
+        )
+        for event in events
+    ]
+    items = await _accept(container, signals, key, request_hash(request, body.raw))
+    return AcceptedList(items=items) if isinstance(body.value, list) else items[0]
+
+
+async def _accept(
+    container: Container, signals: Sequence[Signal], key: str | None, digest: str
+) -> list[AcceptedView]:
+    try:
+        accepted = await container.intake.accept(
+            signals, idempotency_key=key, request_hash=digest if key else None
+        )
+    except Invalid as error:
+        if key is None:
+            raise
+        raise Problem(
+            status=422,
+            kind="idempotency-mismatch",
+            title="This Idempotency-Key was used for another request",
+            detail=str(error),
+            errors=[
+                FieldError(
+                    field="Idempotency-Key",
+                    value=key,
+                    message="was used for a request with another content",
+                    mend="send a new key with a new request, and the same key only with the same request",
+                )
+            ],
+        ) from error
+    return [AcceptedView.of(one) for one in accepted]
+
+
+def _parse(value: Json, model: type[Event], context: dict[str, object]) -> list[Event]:
+    """One object or a list of them; all of it fits, or `Problem` 422 names every misfit."""
+    entries = value if isinstance(value, list) else [value]
+    if not 1 <= len(entries) <= MAX_ENTRIES:
+        raise invalid(
+            [
+                FieldError(
+                    field="body",
+                    value=f"a list of {len(entries)}",
+                    message=f"is not a list of 1 to {MAX_ENTRIES} entries",
+                    mend="send at least one entry, and split longer lists over several requests",
+                )
+            ]
+        )
+    events: list[Event] = []
+    errors: list[FieldError] = []
+    for index, entry in enumerate(entries):
+        try:
+            events.append(model.model_validate(entry, context=context))
+        except ValidationError as error:
+            prefix = f"[{index}]" if isinstance(value, list) else ""
+            errors += field_errors([dict(item) for item in error.errors(include_url=False)], prefix)
+            if len(errors) >= _MAX_ERRORS:
+                break
+    if errors:
+        raise invalid(errors)
+    return events

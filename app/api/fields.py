@@ -1,0 +1,122 @@
+"""Field types of the HTTP models, and what to tell a sender whose value does not fit one.
+
+`app.schemas` builds its requests from these; `app.api.problems` asks `explain`
+for the words. Every message comes with a mend.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from app.agent.models import DeployStatus, IncidentState
+
+MAX_VERSION_CHARS = 128
+MAX_LATENCY_MS = 86_400_000.0
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+_NAIVE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9:.]*)?")
+
+
+def _time(value: object) -> datetime:
+    """RFC 3339 with an offset, turned into UTC; numbers and naive times are not guessed at."""
+    if not isinstance(value, str):
+        raise PydanticCustomError("time", "is not a time")
+    if _NAIVE.fullmatch(value):
+        raise PydanticCustomError("time", "is a time without a UTC offset")
+    if not _RFC3339.fullmatch(value):
+        raise PydanticCustomError("time", "is not an RFC 3339 time")
+    try:
+        return datetime.fromisoformat(value.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise PydanticCustomError("time", "is no moment that exists between the years 1 and 9999") from None
+
+
+def _happened(value: datetime, info: ValidationInfo) -> datetime:
+    """An event's time: not before 2000, and no further ahead than the context's `latest`."""
+    latest = (info.context or {}).get("latest")
+    if latest is not None and value > latest:
+        raise PydanticCustomError("future", "is too far in the future")
+    if value < _EARLIEST:
+        raise PydanticCustomError("past", "is before the year 2000")
+    return value
+
+
+def _printable(value: str) -> str:
+    if not value.strip() or not value.isprintable():
+        raise PydanticCustomError("unprintable", "is blank or holds characters that cannot be printed")
+    return value
+
+
+def _plain_digits(value: object) -> object:
+    """Query strings carry text: take plain digits only."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 9:
+        return int(value)
+    return value if isinstance(value, int) else None
+
+
+DnsLabel = Annotated[
+    str,
+    StringConstraints(strict=True, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"),
+]
+Moment = Annotated[datetime, BeforeValidator(_time)]
+EventTime = Annotated[datetime, BeforeValidator(_time), AfterValidator(_happened)]
+Version = Annotated[str, Field(min_length=1, max_length=MAX_VERSION_CHARS), AfterValidator(_printable)]
+CommitSha = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{4,64}$")]
+Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(ge=0, le=MAX_LATENCY_MS, allow_inf_nan=False)]
+PageLimit = Annotated[int, BeforeValidator(_plain_digits), Field(ge=1, le=200)]
+Cursor = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,512}$")]
+
+_LABEL_MEND = (
+    "use a DNS label (RFC 1123): lower-case letters, digits and '-', at most 63 characters, "
+    "with a letter or digit at both ends, such as 'payments-api'"
+)
+_TIME_MEND = "send RFC 3339 with an offset, such as '2026-02-20T17:00:00Z'"
+_MENDS = {
+    "service": _LABEL_MEND,
+    "environment": _LABEL_MEND,
+    "version": f"send the release's version, 1 to {MAX_VERSION_CHARS} printable characters",
+    "commit_sha": "send 4 to 64 hexadecimal digits, or leave it out",
+    "status": "send one of " + ", ".join(DeployStatus),
+    "irreversible": "send true or false",
+    "timestamp": _TIME_MEND,
+    "error_rate": "send the share of failed requests as a number from 0 to 1, such as 0.13",
+    "p95_latency_ms": f"send milliseconds as a number from 0 to {MAX_LATENCY_MS:.0f}",
+    "crash_looping": "send true or false",
+    "limit": "send a whole number from 1 to 200",
+    "cursor": "send the 'next' value of an earlier answer, unchanged",
+    "state": "send one of " + ", ".join(IncidentState),
+    "since": _TIME_MEND,
+    "until": _TIME_MEND,
+}
+
+
+def explain(error: Mapping[str, object]) -> tuple[str, str]:
+    """One pydantic error as (what is wrong, how to mend it), both without a full stop."""
+    location = error["loc"]
+    name = str(location[-1]) if isinstance(location, tuple) and location else ""
+    mend = _MENDS.get(name, "see the request's schema at /docs")
+    match error["type"]:
+        case "missing":
+            return "is missing", mend
+        case "extra_forbidden":
+            return "is not known here", "remove it, or look up its name at /docs"
+        case "future":
+            return str(error["msg"]), "check the sender's clock and time zone, and send the time it happened"
+        case "past":
+            return str(error["msg"]), "send the time it happened"
+        case "no_indicator":
+            return str(error["msg"]), "send at least one of error_rate, p95_latency_ms, crash_looping"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "is not a JSON object", "send one JSON object, or a list of them"
+        case _:
+            message = str(error["msg"])
+            return message[:1].lower() + message[1:], mend

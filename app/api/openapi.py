@@ -1,0 +1,141 @@
+"""The parts of the OpenAPI document that the framework cannot derive: raw bodies and problem documents."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from app.schemas import DeployEvent, MetricEvent, ProblemDocument
+
+Fragment: TypeAlias = dict[str, Any]  # Any: the shape is OpenAPI's, and the framework's own type says Any
+
+_SCHEMAS = "#/components/schemas/"
+_PROBLEM = {"application/problem+json": {"schema": {"$ref": f"{_SCHEMAS}{ProblemDocument.__name__}"}}}
+_WHY = {
+    400: "The body cannot be read as JSON",
+    401: "The bearer token is missing or wrong",
+    403: "A web page of another site, or a sender without a right, asked",
+    404: "There is no such thing",
+    409: "Another worker holds the incident",
+    413: "The body is larger than MAX_BODY_BYTES",
+    415: "Not `application/json` in UTF-8, or compressed",
+    422: "The content is not acceptable; `errors` names field, value and mend",
+    502: "A system that the agent depends on refused",
+    503: "Not possible right now; `Retry-After` says when to try again",
+}
+_EXAMPLES: dict[str, Fragment] = {
+    "deploy": {
+        "service": "payments-api",
+        "environment": "prod",
+        "version": "1.15.0",
+        "commit_sha": "d1e2f3a",
+        "status": "failed",
+        "timestamp": "2026-02-20T17:00:00Z",
+    },
+    "metric": {
+        "service": "payments-api",
+        "environment": "prod",
+        "error_rate": 0.13,
+        "p95_latency_ms": 1450,
+        "crash_looping": True,
+        "timestamp": "2026-02-20T17:01:00Z",
+    },
+}
+
+
+def problems(*statuses: int) -> dict[int | str, Fragment]:
+    """The `responses` of a route: a problem document for each status."""
+    return {status: {"description": _WHY[status], "content": _PROBLEM} for status in statuses}
+
+
+def event_body(model: type[BaseModel], example: str) -> Fragment:
+    """One event or a list of them; the body is decoded by `app.api.bodies`, not by the framework."""
+    one = {"$ref": f"{_SCHEMAS}{model.__name__}"}
+    several = {"type": "array", "items": one, "minItems": 1, "maxItems": 1000}
+    body = _EXAMPLES[example]
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": 1000}]
+                    },
+                    "examples": {
+                        "one": {"summary": "One event", "value": body},
+                        "list": {"summary": "A list, accepted or refused as a whole", "value": [body]},
+                    },
+                }
+            },
+        }
+    }
+
+
+def event_headers() -> Fragment:
+    """The headers that event routes read from the raw request."""
+    return {
+        "parameters": [
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": False,
+                "description": "With a key seen in the last 24 hours and the same content, the first answer "
+                "is given again and nothing is recorded.",
+                "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+            }
+        ]
+    }
+
+
+def alertmanager_body() -> Fragment:
+    """Alertmanager's own format, as far as it is read."""
+    return {
+        "requestBody": {
+            "required": True,
+            "description": "What Alertmanager sends, unchanged.",
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["version", "alerts"],
+                        "properties": {
+                            "version": {"const": "4"},
+                            "alerts": {"type": "array", "items": {"type": "object"}},
+                        },
+                    }
+                }
+            },
+        },
+        "security": [{"alertmanager": []}],
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Serve the framework's document with the models that it does not know of added."""
+
+    def document() -> Fragment:
+        if app.openapi_schema is None:
+            schema = get_openapi(
+                title=app.title,
+                version=app.version,
+                summary=app.summary,
+                description=app.description,
+                routes=app.routes,
+            )
+            _, definitions = models_json_schema(
+                [(model, "validation") for model in (DeployEvent, MetricEvent, ProblemDocument)],
+                ref_template=_SCHEMAS + "{model}",
+            )
+            components = schema.setdefault("components", {})
+            schemas = components.setdefault("schemas", {})
+            for name, definition in definitions["$defs"].items():
+                schemas.setdefault(name, definition)
+            components["securitySchemes"] = {"alertmanager": {"type": "http", "scheme": "bearer"}}
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend the document

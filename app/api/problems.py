@@ -1,0 +1,242 @@
+"""Problem documents (RFC 9457): the one form in which the API says no.
+
+Every router raises `Problem`; `install` teaches an application to answer it, the
+framework's own refusals and the agent's errors in that form. A document names
+the field, the value and the mend, and never carries anything internal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import cast
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from app.agent.models import Json, JsonObject
+from app.api.fields import explain
+from app.errors import (
+    AgentError,
+    ClaimLost,
+    Forbidden,
+    Invalid,
+    NotFound,
+    PermanentError,
+    TransientError,
+    UnknownOutcome,
+)
+
+log = logging.getLogger(__name__)
+
+PROBLEM_JSON = "application/problem+json"
+_TYPE_PREFIX = "urn:self-healing-devops-agent:problem:"
+_MAX_FIELD_ERRORS = 100
+_MAX_SHOWN_CHARS = 200
+_DEFAULT_RETRY_SECONDS = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldError:
+    """What is wrong with one field, and how to mend it."""
+
+    field: str
+    """Path inside the body (`[3].error_rate`), or the name of a parameter or header."""
+    value: object
+    message: str
+    mend: str
+
+    def as_json(self) -> JsonObject:
+        return {
+            "field": shown(self.field),
+            "value": shown(self.value),
+            "message": self.message,
+            "mend": self.mend,
+        }
+
+
+@dataclass(kw_only=True, eq=False)
+class Problem(Exception):
+    """An answer that is not the one asked for. Not frozen: Python writes the traceback into it."""
+
+    status: int
+    kind: str
+    """Last part of the `type` URN; clients may switch on it."""
+    title: str
+    detail: str
+    errors: Sequence[FieldError] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def response(self, instance: str) -> Response:
+        """Encode; ASCII only and without infinities, so that no value can break it."""
+        document: JsonObject = {
+            "type": _TYPE_PREFIX + self.kind,
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "instance": instance,
+        }
+        if self.errors:
+            document["errors"] = [error.as_json() for error in self.errors[:_MAX_FIELD_ERRORS]]
+        return Response(
+            json.dumps(document, allow_nan=False),
+            status_code=self.status,
+            headers=dict(self.headers),
+            media_type=PROBLEM_JSON,
+        )
+
+
+def shown(value: object) -> Json:
+    """A rejected value, cut to a readable length and safe to encode."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, int | float):
+        return value
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= _MAX_SHOWN_CHARS else text[:_MAX_SHOWN_CHARS] + "..."
+
+
+def invalid(errors: Sequence[FieldError], detail: str | None = None) -> Problem:
+    """The request is well-formed, and its content is not acceptable."""
+    if detail is None:
+        first = errors[0]
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        detail = f"{shown(first.field)}: {first.message}. Mend: {first.mend}.{more}"
+    return Problem(
+        status=422,
+        kind="invalid-content",
+        title="The request's content is not acceptable",
+        detail=detail,
+        errors=errors,
+    )
+
+
+def field_errors(errors: Sequence[Mapping[str, object]], prefix: str = "") -> list[FieldError]:
+    """Translate pydantic's error list; `prefix` is the index of the entry in a list body."""
+    found = []
+    for error in errors:
+        location = cast("tuple[str | int, ...]", error["loc"])
+        path = prefix
+        for part in location:
+            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+        message, mend = explain(error)
+        value = None if error["type"] == "missing" else error.get("input")
+        found.append(FieldError(field=path or "body", value=value, message=message, mend=mend))
+    return found
+
+
+def _from_agent_error(error: AgentError) -> Problem:
+    """The one place that maps the agent's errors to HTTP."""
+    if isinstance(error, TransientError):
+        wait = error.retry_after.total_seconds() if error.retry_after else _DEFAULT_RETRY_SECONDS
+        return Problem(
+            status=503,
+            kind="try-again",
+            title="Not possible right now",
+            detail=f"{error}. Nothing was recorded or changed; send the same request again.",
+            headers={"Retry-After": str(max(1, math.ceil(wait)))},
+        )
+    if isinstance(error, ClaimLost):
+        return Problem(
+            status=409,
+            kind="claim-lost",
+            title="Another worker holds this incident",
+            detail=f"{error}. Look at the incident, or send the request again in a moment.",
+            headers={"Retry-After": str(_DEFAULT_RETRY_SECONDS)},
+        )
+    if isinstance(error, NotFound):
+        return Problem(status=404, kind="not-found", title="Not found", detail=str(error))
+    if isinstance(error, Invalid):
+        return Problem(
+            status=422,
+            kind="invalid-content",
+            title="The request's content is not acceptable",
+            detail=str(error),
+        )
+    if isinstance(error, Forbidden):
+        return Problem(
+            status=502,
+            kind="agent-lacks-right",
+            title="The agent's own identity lacks a right",
+            detail=f"{error}. Grant the agent that right; the caller's rights are not the matter.",
+        )
+    if isinstance(error, PermanentError | UnknownOutcome):
+        return Problem(
+            status=502,
+            kind="upstream-refused",
+            title="A system that the agent depends on refused or did not answer",
+            detail=str(error),
+        )
+    return _internal(error)
+
+
+def _internal(error: Exception) -> Problem:
+    reference = secrets.token_hex(6)
+    log.error("request failed, reference %s", reference, exc_info=error)
+    return Problem(
+        status=500,
+        kind="internal",
+        title="The agent failed",
+        detail=f"This is a fault of the agent, not of the request. Its log has it under {reference}.",
+    )
+
+
+def _from_http(error: HTTPException) -> Problem:
+    phrase = HTTPStatus(error.status_code).phrase
+    detail = error.detail
+    if error.status_code == 404 and detail == phrase:
+        detail = "Nothing is served at this path. GET /docs lists what is."
+    elif error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        detail = f"This path does not answer that method; it answers {allowed or 'another one'}."
+    return Problem(
+        status=error.status_code,
+        kind=phrase.lower().replace(" ", "-").replace("'", ""),
+        title=phrase,
+        detail=detail,
+        headers=error.headers or {},
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Teach an application to answer every refusal as a problem document."""
+
+    @app.exception_handler(Problem)
+    async def on_problem(request: Request, error: Problem) -> Response:
+        return error.response(request.url.path)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_parameters(request: Request, error: RequestValidationError) -> Response:
+        errors = [{**item, "loc": tuple(item["loc"])[1:]} for item in error.errors()]
+        return invalid(field_errors(errors)).response(request.url.path)
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> Response:
+        return _from_http(error).response(request.url.path)
+
+    @app.exception_handler(AgentError)
+    async def on_agent_error(request: Request, error: AgentError) -> Response:
+        return _from_agent_error(error).response(request.url.path)
+
+    @app.exception_handler(ClientDisconnect)
+    async def on_disconnect(request: Request, _: ClientDisconnect) -> Response:
+        return Problem(
+            status=400,
+            kind="incomplete",
+            title="The request ended early",
+            detail="The connection closed before the whole body had arrived; nothing was recorded.",
+        ).response(request.url.path)
+
+    @app.exception_handler(Exception)
+    async def on_anything(request: Request, error: Exception) -> Response:
+        return _internal(error).response(request.url.path)

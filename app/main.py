@@ -1,0 +1,63 @@
+"""The web application: `create_app`, and `app` for `uvicorn app.main:app`.
+
+Importing this module reads the settings and touches neither database nor
+network; the lifespan starts the whole agent beside the API and stops it again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app.api import agent, dashboard, docs, events, guards, health, incidents, openapi, problems, webhooks
+from app.config import Settings
+
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    from app.workers import running  # here, so that importing this module loads no driver and no engine
+
+    settings: Settings = app.state.settings
+    if not guards.is_loopback(settings.host):
+        log.warning(
+            "HOST=%s is reachable from other machines and there is no authentication yet: "
+            "put it behind a proxy that decides who may talk to the agent",
+            settings.host,
+        )
+    async with running(settings) as container:
+        app.state.container = container
+        try:
+            yield
+        finally:
+            app.state.container = None
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """An application with every route; its container exists while its lifespan runs."""
+    settings = settings or Settings()
+    app = FastAPI(
+        title="Self-Healing DevOps Agent",
+        version="0.1.0",
+        summary="Finds, diagnoses and heals incidents on Kubernetes, safely.",
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    app.add_middleware(guards.BrowserGuard, configured_host=settings.host)
+    app.add_middleware(guards.SecurityHeaders)
+    problems.install(app)
+    openapi.install(app)
+    for module in (events, agent, incidents, webhooks, health, dashboard, docs):
+        app.include_router(module.router)
+    docs.mount_assets(app)
+    return app
+
+
+app = create_app()

@@ -1,0 +1,525 @@
+"""HTTP models: what the API takes and gives, and the way to and from the domain.
+
+Only `app.api` uses them. Requests are strict: no unknown field, no coercion, no
+time without an offset. Whatever passes here can be stored and reckoned with.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.agent.models import (
+    ActionName,
+    Cause,
+    DecisionKind,
+    Deploy,
+    DeployStatus,
+    Diagnosis,
+    DispositionKind,
+    IncidentId,
+    IncidentRecord,
+    IncidentState,
+    Intent,
+    IntentState,
+    Lesson,
+    MetricSample,
+    ObjectRef,
+    OutcomeKind,
+    Plan,
+    Risk,
+    ServiceKey,
+    SignalKind,
+    Stage,
+    TimelineEntry,
+    Trigger,
+    VerdictKind,
+)
+from app.agent.ports import Accepted, SignalRecord
+from app.api.fields import (
+    CommitSha,
+    Cursor,
+    DnsLabel,
+    EventTime,
+    Milliseconds,
+    Moment,
+    PageLimit,
+    Ratio,
+    Version,
+)
+
+# ------------------------------------------------------------------ requests
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class DeployEvent(_Request):
+    """A release of a service changed state."""
+
+    service: DnsLabel = Field(examples=["payments-api"])
+    environment: DnsLabel = Field(examples=["prod"])
+    version: Version = Field(examples=["1.15.0"])
+    commit_sha: CommitSha | None = Field(default=None, examples=["d1e2f3a"])
+    status: DeployStatus = Field(strict=False, examples=["failed"])
+    irreversible: bool = Field(
+        default=False, description="The release carries a change that older code cannot run against."
+    )
+    timestamp: EventTime = Field(
+        description="When it happened: RFC 3339 with an offset.", examples=["2026-02-20T17:00:00Z"]
+    )
+
+    @property
+    def key(self) -> ServiceKey:
+        return ServiceKey(environment=self.environment, service=self.service)
+
+    def payload(self) -> Deploy:
+        return Deploy(
+            version=self.version,
+            status=self.status,
+            commit_sha=self.commit_sha,
+            irreversible=self.irreversible,
+        )
+
+
+class MetricEvent(_Request):
+    """Service levels at one instant. What is not known is left out (or null), never zero."""
+
+    service: DnsLabel = Field(examples=["payments-api"])
+    environment: DnsLabel = Field(examples=["prod"])
+    error_rate: Ratio | None = Field(
+        default=None, description="Share of failed requests, 0 to 1.", examples=[0.13]
+    )
+    p95_latency_ms: Milliseconds | None = Field(default=None, examples=[1450])
+    crash_looping: bool | None = Field(default=None, examples=[True])
+    timestamp: EventTime = Field(
+        description="When it was so: RFC 3339 with an offset.", examples=["2026-02-20T17:01:00Z"]
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.error_rate is None and self.p95_latency_ms is None and self.crash_looping is None:
+            raise PydanticCustomError("no_indicator", "holds no indicator")
+        return self
+
+    @property
+    def key(self) -> ServiceKey:
+        return ServiceKey(environment=self.environment, service=self.service)
+
+    def payload(self) -> MetricSample:
+        return MetricSample(
+            error_rate=self.error_rate,
+            p95_latency_ms=self.p95_latency_ms,
+            crash_looping=self.crash_looping,
+        )
+
+
+class IncidentQuery(BaseModel):
+    """Query parameters of `GET /incidents`. Times compare with `opened_at`: since <= t < until."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: PageLimit = 50
+    cursor: Cursor | None = None
+    service: DnsLabel | None = None
+    environment: DnsLabel | None = None
+    state: IncidentState | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+
+
+class RunOnceQuery(BaseModel):
+    """Query parameters of `POST /agent/run-once`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    service: DnsLabel = Field(examples=["payments-api"])
+    environment: DnsLabel | None = Field(
+        default=None, description="Every environment that the service is known in, when left out."
+    )
+
+
+# ------------------------------------------------------------------ answers: signals
+
+
+class AcceptedView(BaseModel):
+    """What became of one entry of a request. Durable when you read this."""
+
+    signal_id: str
+    disposition: DispositionKind
+    reason: str
+    incident_id: str | None = Field(description="The incident it opened or joined.")
+    duplicate_of: str | None = Field(description="The signal that told the same before.")
+
+    @classmethod
+    def of(cls, accepted: Accepted) -> Self:
+        disposition = accepted.disposition
+        return cls(
+            signal_id=accepted.signal_id,
+            disposition=disposition.kind,
+            reason=disposition.reason,
+            incident_id=disposition.incident_id,
+            duplicate_of=disposition.duplicate_of,
+        )
+
+
+class AcceptedList(BaseModel):
+    """One entry per entry of the list that was sent, in its order."""
+
+    items: list[AcceptedView]
+
+
+class WebhookAccepted(AcceptedList):
+    """One entry per alert that could be mapped to a service, in order."""
+
+    unmapped: list[str] = Field(description="Why each other alert became no signal.")
+
+
+class SignalView(BaseModel):
+    """A signal and what became of it."""
+
+    signal_id: str
+    kind: SignalKind
+    service: str
+    environment: str
+    source: str
+    observed_at: datetime
+    received_at: datetime
+    stale: bool
+    disposition: DispositionKind
+    reason: str
+    incident_id: str | None
+    duplicate_of: str | None
+
+    @classmethod
+    def of(cls, record: SignalRecord) -> Self:
+        signal, disposition = record.signal, record.disposition
+        return cls(
+            signal_id=signal.id,
+            kind=signal.kind,
+            service=signal.key.service,
+            environment=signal.key.environment,
+            source=signal.source,
+            observed_at=signal.observed_at,
+            received_at=signal.received_at,
+            stale=signal.stale,
+            disposition=disposition.kind,
+            reason=disposition.reason,
+            incident_id=disposition.incident_id,
+            duplicate_of=disposition.duplicate_of,
+        )
+
+
+# ------------------------------------------------------------------ answers: incidents
+
+
+class HypothesisView(BaseModel):
+    """A cause that ranked below the first."""
+
+    cause: Cause
+    confidence: float
+    evidence: list[str]
+    evidence_against: list[str]
+
+
+class DiagnosisView(BaseModel):
+    """The best hypothesis, and the others; confidence is an ordering from 0 to 1, no probability."""
+
+    cause: Cause
+    confidence: float
+    evidence: list[str]
+    evidence_against: list[str]
+    alternatives: list[HypothesisView]
+
+    @classmethod
+    def of(cls, diagnosis: Diagnosis) -> Self:
+        best, *others = diagnosis.hypotheses
+        return cls(
+            cause=best.cause,
+            confidence=best.confidence,
+            evidence=list(best.evidence_for),
+            evidence_against=list(best.evidence_against),
+            alternatives=[
+                HypothesisView(
+                    cause=other.cause,
+                    confidence=other.confidence,
+                    evidence=list(other.evidence_for),
+                    evidence_against=list(other.evidence_against),
+                )
+                for other in others
+            ],
+        )
+
+
+class TargetView(BaseModel):
+    """The object in the cluster that an action is about."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    @classmethod
+    def of(cls, ref: ObjectRef | None) -> Self | None:
+        return None if ref is None else cls(kind=ref.kind, namespace=ref.namespace, name=ref.name)
+
+
+class PlannedActionView(BaseModel):
+    """One step of the plan."""
+
+    name: ActionName
+    risk: Risk
+    target: TargetView | None
+    parameters: dict[str, str | int | float | bool | None]
+    expected_effect: str
+    undo: str | None
+
+
+class RejectedRunbookView(BaseModel):
+    """A runbook that was not chosen, and why."""
+
+    runbook: str
+    reason: str
+
+
+class PlanView(BaseModel):
+    """The approved runbook chosen, its steps, and why every other runbook was not chosen."""
+
+    runbook: str | None = Field(description="id@version; null when no runbook fits.")
+    hash: str = Field(description="What every decision on this plan is bound to.")
+    actions: list[PlannedActionView]
+    rejected: list[RejectedRunbookView]
+
+    @classmethod
+    def of(cls, plan: Plan) -> Self:
+        return cls(
+            runbook=plan.runbook,
+            hash=plan.hash,
+            actions=[
+                PlannedActionView(
+                    name=action.name,
+                    risk=action.risk,
+                    target=TargetView.of(action.target),
+                    parameters=dict(action.parameters),
+                    expected_effect=action.expected_effect,
+                    undo=action.undo,
+                )
+                for action in plan.actions
+            ],
+            rejected=[RejectedRunbookView(runbook=r.runbook, reason=r.reason) for r in plan.rejected],
+        )
+
+
+class RehearsalView(BaseModel):
+    """What the API server said to the same request with `dryRun=All`."""
+
+    accepted: bool
+    message: str
+
+
+class ActionView(BaseModel):
+    """An action that was decided on, with what came of it."""
+
+    id: str
+    name: ActionName
+    risk: Risk
+    target: TargetView | None
+    parameters: dict[str, str | int | float | bool | None]
+    decision: DecisionKind
+    reasons: list[str]
+    dry_run: bool
+    rehearsal: RehearsalView | None
+    state: IntentState
+    outcome: OutcomeKind | None = Field(description="Null while it is not finished.")
+    outcome_message: str | None
+    undoes: str | None = Field(description="The action that this one undoes.")
+
+    @classmethod
+    def of(cls, intent: Intent) -> Self:
+        rehearsal, outcome = intent.rehearsal, intent.outcome
+        return cls(
+            id=intent.id,
+            name=intent.action.name,
+            risk=intent.action.risk,
+            target=TargetView.of(intent.action.target),
+            parameters=dict(intent.action.parameters),
+            decision=intent.decision.kind,
+            reasons=list(intent.decision.reasons),
+            dry_run=intent.dry_run,
+            rehearsal=rehearsal and RehearsalView(accepted=rehearsal.accepted, message=rehearsal.message),
+            state=intent.state,
+            outcome=outcome and outcome.kind,
+            outcome_message=outcome and outcome.message,
+            undoes=intent.undoes,
+        )
+
+
+class LessonView(BaseModel):
+    """What the closed incident taught."""
+
+    cause: Cause
+    runbook: str | None
+    actions: list[ActionName]
+    worked: bool | None = Field(description="Null: nothing was done, so nothing was learnt about an action.")
+    recovered_alone: bool
+    seconds_to_recover: float | None
+
+    @classmethod
+    def of(cls, lesson: Lesson) -> Self:
+        return cls(
+            cause=lesson.cause,
+            runbook=lesson.runbook,
+            actions=list(lesson.actions),
+            worked=lesson.worked,
+            recovered_alone=lesson.recovered_alone,
+            seconds_to_recover=lesson.seconds_to_recover,
+        )
+
+
+class TimelineEntryView(BaseModel):
+    """One line of the tamper-evident record: `hash` covers this entry and the hash before it."""
+
+    sequence: int
+    at: datetime
+    stage: Stage
+    message: str
+    data: dict[str, JsonValue]
+    hash: str
+
+    @classmethod
+    def of(cls, entry: TimelineEntry) -> Self:
+        return cls.model_validate(entry, from_attributes=True)
+
+
+class StepView(TimelineEntryView):
+    """What one pass of the loop added to an incident's timeline."""
+
+    incident_id: str
+
+    @classmethod
+    def of_incident(cls, incident_id: IncidentId, entry: TimelineEntry) -> Self:
+        line = TimelineEntryView.of(entry)
+        return cls(incident_id=incident_id, **dict(line))
+
+
+class IncidentSummary(BaseModel):
+    """An incident without its timeline, as lists show it."""
+
+    id: str
+    service: str
+    environment: str
+    state: IncidentState
+    summary: str
+    opened_at: datetime
+    closed_at: datetime | None
+    triggers: list[Trigger]
+    stale: bool = Field(description="Every trigger was stale on arrival: no real action follows.")
+    dry_run: bool
+    diagnosis: DiagnosisView | None
+    plan: PlanView | None
+    actions: list[ActionView] = Field(description="Every action decided on, in order.")
+    verdict: VerdictKind | None
+    verdict_reasons: list[str]
+    lesson: LessonView | None
+
+    @classmethod
+    def of(cls, record: IncidentRecord) -> Self:
+        return cls.model_validate(_incident_fields(record))
+
+
+class IncidentView(IncidentSummary):
+    """An incident with its whole timeline."""
+
+    timeline: list[TimelineEntryView]
+
+    @classmethod
+    def of(cls, record: IncidentRecord) -> Self:
+        lines = [TimelineEntryView.of(entry) for entry in record.timeline]
+        return cls.model_validate({**_incident_fields(record), "timeline": lines})
+
+
+def _incident_fields(record: IncidentRecord) -> dict[str, object]:
+    incident = record.incident
+    verdict = incident.verdict
+    return {
+        "id": incident.id,
+        "service": incident.key.service,
+        "environment": incident.key.environment,
+        "state": incident.state,
+        "summary": incident.summary,
+        "opened_at": incident.opened_at,
+        "closed_at": incident.closed_at,
+        "triggers": list(incident.triggers),
+        "stale": incident.stale,
+        "dry_run": incident.dry_run,
+        "diagnosis": incident.diagnosis and DiagnosisView.of(incident.diagnosis),
+        "plan": incident.plan and PlanView.of(incident.plan),
+        "actions": [ActionView.of(intent) for intent in record.intents],
+        "verdict": verdict and verdict.kind,
+        "verdict_reasons": list(verdict.reasons) if verdict else [],
+        "lesson": incident.lesson and LessonView.of(incident.lesson),
+    }
+
+
+class IncidentPage(BaseModel):
+    """Incidents, newest first. `next` is the cursor of the page after this, null on the last."""
+
+    items: list[IncidentSummary]
+    next: str | None
+
+
+class RunOnceView(BaseModel):
+    """What one pass of the loop did."""
+
+    service: str
+    environment: str | None
+    incidents: list[IncidentView]
+    steps: list[StepView] = Field(description="The timeline entries that this pass added.")
+    summary: str
+
+
+# ------------------------------------------------------------------ answers: health and problems
+
+
+class HealthView(BaseModel):
+    """The process is up."""
+
+    status: Literal["ok"]
+
+
+class CheckView(BaseModel):
+    """One thing the agent depends on."""
+
+    name: str
+    ready: bool
+    message: str
+
+
+class ReadyView(BaseModel):
+    """Everything the agent depends on answers."""
+
+    status: Literal["ready"]
+    checks: list[CheckView]
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field, and how to mend it."""
+
+    field: str = Field(examples=["[3].error_rate"])
+    value: JsonValue = Field(examples=[1.5])
+    message: str = Field(examples=["input should be less than or equal to 1"])
+    mend: str = Field(examples=["send the share of failed requests as a number from 0 to 1, such as 0.13"])
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457: why the answer is not the one asked for."""
+
+    type: str = Field(examples=["urn:self-healing-devops-agent:problem:invalid-content"])
+    title: str
+    status: int
+    detail: str
+    instance: str = Field(examples=["/events/metric"])
+    errors: list[FieldProblem] = []

@@ -1,0 +1,61 @@
+"""Rendering of the server-side pages: one Jinja2 environment that escapes everything.
+
+`app.api.dashboard` and `app.api.docs` call `render`. No template marks anything
+as safe, so whatever a pipeline, an alert or a cluster said stays text.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from app.agent.models import Json
+
+
+def _words(value: str) -> str:
+    """`recovered_without_action` as people write it."""
+    return value.replace("_", " ")
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _duration(seconds: float) -> str:
+    """A length of time in its one or two largest units."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min" + (f" {rest} s" if rest and minutes < 10 else "")
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h" + (f" {minutes} min" if minutes else "")
+    return f"{hours // 24} d"
+
+
+def _pretty(value: Json) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("app.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(words=_words, stamp=_stamp, duration=_duration, pretty=_pretty)
+    return environment
+
+
+_ENVIRONMENT = _environment()
+
+
+def render(template: str, **values: object) -> str:
+    """One page as HTML; a value that the template names and nobody gave is an error."""
+    return _ENVIRONMENT.get_template(template).render(**values)

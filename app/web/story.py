@@ -1,0 +1,83 @@
+"""An incident as a story: the loop's six stages as chapters, each with its part of the timeline.
+
+Pure; `app.api.dashboard` hands the chapters to the incident page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from app.agent.models import Incident, IncidentRecord, IncidentState, Stage, TimelineEntry
+
+
+class Progress(StrEnum):
+    """Where a chapter stands."""
+
+    DONE = "done"
+    CURRENT = "now"
+    AHEAD = "ahead"
+    SKIPPED = "not needed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chapter:
+    """One stage of the loop with what was written down in it, oldest first."""
+
+    number: int
+    anchor: str
+    title: str
+    question: str
+    progress: Progress
+    entries: tuple[TimelineEntry, ...]
+
+
+_CHAPTERS = (
+    ("observe", "Observe", "What is wrong?", (Stage.OBSERVE,)),
+    ("diagnose", "Diagnose", "Why?", (Stage.DIAGNOSE,)),
+    ("plan", "Plan", "What could help?", (Stage.PLAN,)),
+    (
+        "execute",
+        "Decide and execute",
+        "May it be done, and what happened?",
+        (Stage.POLICY, Stage.EXECUTE, Stage.UNDO),
+    ),
+    ("verify", "Verify", "Did it help?", (Stage.VERIFY,)),
+    ("learn", "Learn", "What does it teach?", (Stage.LEARN,)),
+)
+
+
+def chapters(record: IncidentRecord) -> tuple[Chapter, ...]:
+    """All six, in the loop's order, whether the incident came that far or not."""
+    reached = [tuple(entry for entry in record.timeline if entry.stage in stages) for *_, stages in _CHAPTERS]
+    current = _current(record.incident, [bool(entries) for entries in reached])
+    return tuple(
+        Chapter(
+            number=index + 1,
+            anchor=anchor,
+            title=title,
+            question=question,
+            progress=_progress(index, current, bool(reached[index])),
+            entries=reached[index],
+        )
+        for index, (anchor, title, question, _) in enumerate(_CHAPTERS)
+    )
+
+
+def _current(incident: Incident, reached: list[bool]) -> int | None:
+    """The chapter that is being written; None once the incident has ended."""
+    if incident.state.closed:
+        return None
+    if incident.state is IncidentState.VERIFYING:
+        return 4
+    if incident.state in (IncidentState.EXECUTING, IncidentState.AWAITING_APPROVAL):
+        return 3
+    return max(index for index, has_entries in enumerate([True, *reached[1:]]) if has_entries)
+
+
+def _progress(index: int, current: int | None, has_entries: bool) -> Progress:
+    if index == current:
+        return Progress.CURRENT
+    if has_entries:
+        return Progress.DONE
+    return Progress.SKIPPED if current is None or index < current else Progress.AHEAD
