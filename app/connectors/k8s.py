@@ -1,0 +1,314 @@
+"""The Kubernetes cluster behind the cluster ports.
+
+`connect` builds what the settings allow and is called by `app.bootstrap` alone.
+In a dry run there is no `KubernetesWriter` (promise 5); `KubernetesRehearsal`
+asks the API server with `dryRun=All`. Reading, request building and error
+mapping live beside this file in `k8s_views`, `k8s_changes` and `k8s_errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.agent.models import (
+    Action,
+    ConfigRecord,
+    IntentId,
+    JsonObject,
+    ObjectRef,
+    Rehearsal,
+    RevisionHealth,
+    ServiceKey,
+    Snapshot,
+    TargetState,
+    WorkloadView,
+)
+from app.clock import Clock
+from app.config import Settings
+from app.connectors.k8s_api import Connection, Kind, PatchApi, ReadApi, load_config
+from app.connectors.k8s_changes import (
+    check_unmoved,
+    patch_for,
+    revision_wanted,
+    snapshot_body,
+    target_ref,
+    writable_ref,
+)
+from app.connectors.k8s_fields import controller_uid, mapping, name, text, texts, uid
+from app.connectors.k8s_index import selector_query
+from app.connectors.k8s_mapping import (
+    SERVICE_LABEL,
+    Place,
+    ServiceMap,
+    is_label_value,
+    is_object_name,
+)
+from app.connectors.k8s_views import (
+    WorkloadObjects,
+    config_data_hash,
+    config_map_names,
+    revision_number,
+    target_state,
+    template_of,
+    workload_view,
+)
+from app.connectors.k8s_watch import KubernetesWatch
+from app.errors import Conflict, Forbidden, Invalid, NotFound, PermanentError
+
+REHEARSAL_INTENT = IntentId("rehearsal")
+"""Marker of a dry run, which nothing keeps."""
+
+
+class KubernetesReader:
+    """`ClusterReader` over one API server."""
+
+    def __init__(self, api: ReadApi, services: ServiceMap, clock: Clock) -> None:
+        self._api = api
+        self._services = services
+        self._clock = clock
+
+    async def ping(self) -> None:
+        """Raises when the API server does not answer, or does not let the agent read."""
+        await self._api.version(Kind.DEPLOYMENT, self._services.namespaces()[0])
+
+    async def services(self) -> tuple[ServiceKey, ...]:
+        found: set[ServiceKey] = set()
+        for namespace in self._services.namespaces():
+            listing = await self._api.list(Kind.DEPLOYMENT, namespace)
+            found.update(key for item in listing.items if (key := self._services.key(item)) is not None)
+        return tuple(sorted(found))
+
+    async def workload(self, key: ServiceKey) -> WorkloadView | None:
+        deployment = await self._deployment(key)
+        if deployment is None:
+            return None
+        namespace = text(deployment, "metadata", "namespace") or ""
+        selector = selector_query(mapping(deployment, "spec", "selector"))
+        replica_sets = await _owned(self._api, Kind.REPLICA_SET, namespace, selector, {uid(deployment)})
+        pods = await _owned(self._api, Kind.POD, namespace, selector, {uid(item) for item in replica_sets})
+        config_maps = await self._config_maps(deployment)
+        events, unread = await self._warnings(namespace)
+        found = WorkloadObjects(
+            deployment=deployment,
+            replica_sets=replica_sets,
+            pods=tuple(item for item in pods if text(item, "metadata", "deletionTimestamp") is None),
+            config_maps=config_maps,
+            events=events,
+            unread=unread,
+        )
+        ref = ObjectRef(kind=Kind.DEPLOYMENT, namespace=namespace, name=name(deployment))
+        return workload_view(found, ref, self._clock.now())
+
+    async def target(self, action: Action) -> TargetState:
+        ref = target_ref(action)
+        return target_state(ref, await _get(self._api, ref))
+
+    async def snapshot(self, action: Action) -> Snapshot:
+        ref = target_ref(action)
+        current = await _get(self._api, ref)
+        return Snapshot(ref=ref, token=target_state(ref, current).token, body=snapshot_body(ref, current))
+
+    async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
+        deployment = await self._deployment(key)
+        if deployment is None:
+            return ()
+        return tuple(
+            ConfigRecord(
+                key=key,
+                name=name(item),
+                content_hash=config_data_hash(item),
+                data=texts(item, "data"),
+                health=RevisionHealth.UNKNOWN,
+                seen_at=self._clock.now(),
+            )
+            for item in await self._config_maps(deployment)
+        )
+
+    async def _deployment(self, key: ServiceKey) -> JsonObject | None:
+        """The one Deployment of a service: by settings, by label, or by name."""
+        place = self._services.place(key)
+        if place is not None:
+            return await self._get_if_there(Kind.DEPLOYMENT, place)
+        namespace = self._services.namespace(key.environment)
+        if namespace is None or not is_label_value(key.service):
+            return None
+        labelled = await self._api.list(Kind.DEPLOYMENT, namespace, labels=f"{SERVICE_LABEL}={key.service}")
+        candidates = {name(item): item for item in labelled.items}
+        if is_object_name(key.service) and key.service not in candidates:
+            namesake = await self._get_if_there(Kind.DEPLOYMENT, Place(namespace=namespace, name=key.service))
+            if namesake is not None:
+                candidates[key.service] = namesake
+        ours = [item for item in candidates.values() if self._services.belongs(item, key)]
+        if len(ours) > 1:
+            names = ", ".join(sorted(name(item) for item in ours))
+            raise Invalid(
+                f"{key} maps to several Deployments of namespace {namespace}: {names};"
+                " name one in SERVICE_WORKLOADS"
+            )
+        return ours[0] if ours else None
+
+    async def _get_if_there(self, kind: Kind, place: Place) -> JsonObject | None:
+        try:
+            return await self._api.get(kind, place.namespace, place.name)
+        except NotFound:
+            return None
+
+    async def _config_maps(self, deployment: JsonObject) -> tuple[JsonObject, ...]:
+        """The ConfigMaps that the template refers to and that exist."""
+        namespace = text(deployment, "metadata", "namespace") or ""
+        found = [
+            await self._get_if_there(Kind.CONFIG_MAP, Place(namespace=namespace, name=wanted))
+            for wanted in config_map_names(template_of(deployment))
+            if is_object_name(wanted)
+        ]
+        return tuple(item for item in found if item is not None)
+
+    async def _warnings(self, namespace: str) -> tuple[tuple[JsonObject, ...], tuple[str, ...]]:
+        """Warning events; they only illustrate, so a missing right is told among them instead of raised."""
+        try:
+            listing = await self._api.list(Kind.EVENT, namespace, fields="type=Warning")
+        except Forbidden as error:
+            return (), (str(error),)
+        return listing.items, ()
+
+
+class KubernetesRehearsal:
+    """`ClusterRehearsal`: sends the patch of the writer with `dryRun=All`."""
+
+    def __init__(self, api: ReadApi, patches: PatchApi) -> None:
+        """`patches` must come from a dry-run connection."""
+        if not patches.dry_run:
+            raise ValueError("a rehearsal over a connection that persists")
+        self._api = api
+        self._patches = patches
+
+    async def rehearse(self, action: Action, target: TargetState, snapshot: Snapshot | None) -> Rehearsal:
+        try:
+            ref, patch = await _decided_patch(self._api, action, REHEARSAL_INTENT, target, snapshot)
+            await self._patches.patch(ref, patch)
+        except (Conflict, PermanentError) as error:
+            return Rehearsal(accepted=False, message=str(error))
+        return Rehearsal(accepted=True, message=f"the API server accepts {action.name} of {ref} (dryRun=All)")
+
+
+class KubernetesWriter:
+    """`ClusterWriter`: constructed only when `DRY_RUN=false`."""
+
+    def __init__(self, api: ReadApi, patches: PatchApi) -> None:
+        self._api = api
+        self._patches = patches
+
+    async def apply(
+        self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
+    ) -> TargetState:
+        ref, patch = await _decided_patch(self._api, action, intent_id, target, snapshot)
+        return target_state(ref, await self._patches.patch(ref, patch))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubernetesCluster:
+    """Everything `connect` built."""
+
+    reader: KubernetesReader
+    rehearsal: KubernetesRehearsal
+    watch: KubernetesWatch
+    writer: KubernetesWriter | None
+    """None in a dry run."""
+    connections: Connections
+
+    async def close(self) -> None:
+        """Close every connection; the ports must not be used after it."""
+        await self.connections.close()
+
+
+class Connections:
+    """Opens connections to the configured API server and closes them all."""
+
+    def __init__(self, open_one: Callable[[bool], Connection]) -> None:
+        self._open_one = open_one
+        self._open: list[Connection] = []
+
+    def reading(self) -> ReadApi:
+        """A connection that reads; should it ever be made to write, the server would not persist it."""
+        return ReadApi(self._add(dry_run=True))
+
+    def patching(self, *, dry_run: bool) -> PatchApi:
+        return PatchApi(self._add(dry_run=dry_run))
+
+    def _add(self, *, dry_run: bool) -> Connection:
+        self._open.append(self._open_one(dry_run))
+        return self._open[-1]
+
+    async def close(self) -> None:
+        while self._open:
+            await self._open.pop().close()
+
+
+def connect(settings: Settings, clock: Clock) -> KubernetesCluster | None:
+    """The cluster of the settings, without asking it anything yet; None when they name none.
+
+    Raises `ConfigurationError` when the settings or the kubeconfig are wrong.
+    """
+    config = load_config(settings)
+    if config is None:
+        return None
+    services = ServiceMap(
+        environment_namespaces=settings.environment_namespaces,
+        service_workloads=settings.service_workloads,
+    )
+    connections = Connections(
+        lambda dry_run: Connection(config, timeout_seconds=settings.kube_timeout_seconds, dry_run=dry_run)
+    )
+    api = connections.reading()
+    streams: dict[str, ReadApi] = {}
+
+    def stream(namespace: str) -> ReadApi:
+        if namespace not in streams:
+            streams[namespace] = connections.reading()
+        return streams[namespace]
+
+    return KubernetesCluster(
+        reader=KubernetesReader(api, services, clock),
+        rehearsal=KubernetesRehearsal(api, connections.patching(dry_run=True)),
+        watch=KubernetesWatch(stream, services, clock),
+        writer=None if settings.dry_run else KubernetesWriter(api, connections.patching(dry_run=False)),
+        connections=connections,
+    )
+
+
+async def _get(api: ReadApi, ref: ObjectRef) -> JsonObject:
+    return await api.get(Kind(ref.kind), ref.namespace, ref.name)
+
+
+async def _owned(
+    api: ReadApi, kind: Kind, namespace: str, selector: str, owners: set[str]
+) -> tuple[JsonObject, ...]:
+    """The objects that match a selector and are controlled by one of `owners`."""
+    if not owners or not selector:
+        return ()
+    listing = await api.list(kind, namespace, labels=selector)
+    return tuple(item for item in listing.items if controller_uid(item) in owners)
+
+
+async def _decided_patch(
+    api: ReadApi, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
+) -> tuple[ObjectRef, list[JsonObject]]:
+    """The patch for an action on the object state it was decided on; `Conflict` when that is past."""
+    ref = writable_ref(action)
+    if target.ref != ref:
+        raise Invalid(f"{action.name} of {ref} was decided on {target.ref}")
+    current = await _get(api, ref)
+    check_unmoved(current, target, intent_id)
+    wanted = revision_wanted(action)
+    revision = None if wanted is None else await _revision(api, current, wanted)
+    patch = patch_for(action, intent_id, current, target=target, revision=revision, snapshot=snapshot)
+    return ref, patch
+
+
+async def _revision(api: ReadApi, deployment: JsonObject, number: int) -> JsonObject | None:
+    """The ReplicaSet that holds a revision of a Deployment."""
+    selector = selector_query(mapping(deployment, "spec", "selector"))
+    namespace = text(deployment, "metadata", "namespace") or ""
+    kept = await _owned(api, Kind.REPLICA_SET, namespace, selector, {uid(deployment)})
+    return next((item for item in kept if revision_number(item) == number), None)
