@@ -10,6 +10,7 @@ import contextlib
 import secrets
 import shutil
 import socket
+import ssl
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -185,6 +186,7 @@ class ControlPlane:
 
     def _readyz(self, pki: Pki) -> Callable[[], bool | NotYet]:
         token = self.users[rbac.ADMIN].token
+        context = ssl.create_default_context(cafile=str(pki.ca))
 
         def check() -> bool | NotYet:
             self.check()
@@ -192,7 +194,7 @@ class ControlPlane:
                 answer = httpx.get(
                     f"{self.url}/readyz",
                     headers={"Authorization": f"Bearer {token}"},
-                    verify=httpx.create_ssl_context(verify=str(pki.ca)),
+                    verify=context,
                     timeout=2,
                 )
             except httpx.HTTPError as error:

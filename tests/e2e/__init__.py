@@ -1,0 +1,1 @@
+"""Stories on the real test bed: a control plane, Prometheus, Alertmanager and sample services."""
