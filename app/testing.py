@@ -1,7 +1,8 @@
 """Fakes that ship with the product, for its own tests, its demo and other people's connectors.
 
-`VirtualClock` is a `Clock` on which time passes only when a test says so. The
-simulated cluster and metrics live in `app.sandbox` and are re-exported here.
+`VirtualClock` is a `Clock` on which time passes only when a test says so;
+`PacedClock` runs faster than the machine's. The simulated cluster and metrics
+live in `app.sandbox` and are re-exported here.
 """
 
 from __future__ import annotations
@@ -9,10 +10,28 @@ from __future__ import annotations
 import asyncio
 import heapq
 import inspect
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, overload
+
+from app.sandbox.cluster import SandboxCluster
+from app.sandbox.metrics import SandboxMetrics
+from app.sandbox.objects import Template
+from app.sandbox.world import Naming, Workload, World
+
+__all__ = [
+    "DEFAULT_START",
+    "Naming",
+    "PacedClock",
+    "SandboxCluster",
+    "SandboxMetrics",
+    "Template",
+    "VirtualClock",
+    "Workload",
+    "World",
+]
 
 T = TypeVar("T")
 
@@ -156,6 +175,23 @@ class VirtualClock:
                 self._now = deadline
                 raise TimeoutError(f"not so within {limit:g} virtual seconds (it is {deadline:%H:%M:%S})")
             self._wake_next()
+
+
+class PacedClock:
+    """The machine's time, `speed` times as fast: for code that must wait for real work as well."""
+
+    def __init__(self, speed: float, start: datetime = DEFAULT_START) -> None:
+        if speed <= 0:
+            raise ValueError("a pace is greater than zero")
+        self._speed = speed
+        self._start = start.astimezone(UTC)
+        self._began = time.monotonic()
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=(time.monotonic() - self._began) * self._speed)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / self._speed)
 
 
 def _waiter(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:

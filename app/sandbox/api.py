@@ -1,0 +1,203 @@
+"""The simulated API server: the rules that every object of a cluster lives by.
+
+One counter gives out resource versions, as etcd does. A change of what an
+object asks for raises its generation and names the field manager that made it; a
+change of its status or annotations raises the resource version only, and a
+change that changes nothing raises neither. Preconditions (uid and
+resourceVersion) and rights hold for a dry run as for the real request.
+"""
+
+from __future__ import annotations
+
+import copy
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias, TypeVar
+
+from app.agent.models import JsonObject
+from app.errors import Conflict, Forbidden, Invalid, NotFound, TransientError, UnknownOutcome
+from app.sandbox.engine import Engine
+from app.sandbox.objects import ConfigMap, Deployment, Meta, Pod, ReplicaSet
+
+Thing: TypeAlias = Deployment | ReplicaSet | Pod | ConfigMap
+T = TypeVar("T", Deployment, ReplicaSet, Pod, ConfigMap)
+
+_MAX_CONFIG_MAP_BYTES = 1_048_576
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One write request that took effect, as an audit log would show it."""
+
+    at: datetime
+    manager: str
+    verb: str
+    kind: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precondition:
+    """The exact object state a request is bound to."""
+
+    uid: str
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who asks, and what they may."""
+
+    name: str
+    rights: frozenset[str] | None = None
+    """Each as `patch deployments`; None is every right."""
+
+
+class ApiServer:
+    """Keeps the objects; every read and write of the simulated cluster ends here."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.audit: list[AuditEntry] = []
+        self.unreachable = False
+        self.lose_answers = 0
+        """How many of the next writes take effect without an answer."""
+        self.changed: list[Callable[[Thing], None]] = []
+        """Called with each object whose version moved: controllers and watches."""
+        self._objects: dict[tuple[str, str, str], Thing] = {}
+        self._version = 0
+
+    # -------------------------------------------------------------- reading
+
+    def ask(self, identity: Identity, verb: str, kind: str) -> None:
+        """Every request of the agent begins here: is the server there, and may the agent?"""
+        self.engine.catch_up()
+        if self.unreachable:
+            raise TransientError("the simulated API server does not answer")
+        right = f"{verb} {kind.lower()}s"
+        if identity.rights is not None and right not in identity.rights:
+            raise Forbidden(f"forbidden: {identity.name} may not {right}; give its role that verb")
+
+    def get(self, kind: type[T], namespace: str, name: str) -> T:
+        found = self._objects.get((kind.__name__, namespace, name))
+        if not isinstance(found, kind):
+            raise NotFound(f"{kind.__name__} {namespace}/{name} does not exist")
+        return found
+
+    def list(self, kind: type[T], namespace: str | None = None) -> list[T]:
+        return [
+            thing
+            for thing in self._objects.values()
+            if isinstance(thing, kind) and (namespace is None or thing.meta.namespace == namespace)
+        ]
+
+    def holds(self, thing: Thing) -> bool:
+        """Whether exactly this object still exists."""
+        return self._objects.get((thing.kind, thing.meta.namespace, thing.meta.name)) is thing
+
+    # -------------------------------------------------------------- writing
+
+    def new_meta(self, namespace: str, name: str, labels: dict[str, str] | None = None) -> Meta:
+        """Metadata of an object about to be created; its uid comes from the world's seed."""
+        return Meta(
+            namespace=namespace,
+            name=name,
+            uid=str(uuid.UUID(int=self.engine.random.getrandbits(128), version=4)),
+            created_at=self.engine.now,
+            labels=dict(labels or {}),
+        )
+
+    def create(self, thing: T) -> T:
+        key = (thing.kind, thing.meta.namespace, thing.meta.name)
+        if key in self._objects:
+            raise Conflict(f"{thing.kind} {thing.meta.namespace}/{thing.meta.name} exists already")
+        self._objects[key] = thing
+        self.bump(thing)
+        return thing
+
+    def delete(self, thing: Thing) -> None:
+        self._objects.pop((thing.kind, thing.meta.namespace, thing.meta.name), None)
+        self.bump(thing)
+
+    def bump(self, thing: Thing) -> None:
+        """The stored object changed: give it the next version and tell whoever listens."""
+        self._version += 1
+        thing.meta.resource_version = self._version
+        for listener in self.changed:
+            listener(thing)
+
+    def change(
+        self,
+        thing: T,
+        mutate: Callable[[T], None],
+        *,
+        manager: str,
+        only_if: Precondition | None = None,
+        dry_run: bool = False,
+    ) -> T:
+        """Patch an object as one request; the object after it, or a copy of it under a dry run."""
+        self._check(thing, only_if)
+        after = copy.deepcopy(thing)
+        mutate(after)
+        _validate(after)
+        before_spec, after_spec = _spec(thing), _spec(after)
+        if dry_run:
+            return after
+        if after_spec == before_spec and after.meta.annotations == thing.meta.annotations:
+            return thing
+        mutate(thing)
+        if after_spec != before_spec:
+            thing.meta.generation += 1
+            thing.meta.changed_by, thing.meta.changed_at = manager, self.engine.now
+        self.audit.append(
+            AuditEntry(
+                at=self.engine.now,
+                manager=manager,
+                verb="patch",
+                kind=thing.kind,
+                namespace=thing.meta.namespace,
+                name=thing.meta.name,
+            )
+        )
+        self.bump(thing)
+        if self.lose_answers > 0:
+            self.lose_answers -= 1
+            raise UnknownOutcome(f"the answer to a change of {thing.kind} {thing.meta.name} was lost")
+        return thing
+
+    @staticmethod
+    def _check(thing: Thing, only_if: Precondition | None) -> None:
+        if only_if is None:
+            return
+        name = f"{thing.kind} {thing.meta.namespace}/{thing.meta.name}"
+        if only_if.uid != thing.meta.uid:
+            raise Conflict(f"{name} is another object now (uid {thing.meta.uid})")
+        if only_if.resource_version != str(thing.meta.resource_version):
+            raise Conflict(
+                f"{name} was modified: it is at version {thing.meta.resource_version}, "
+                f"not {only_if.resource_version}"
+            )
+
+
+def _spec(thing: Thing) -> JsonObject:
+    if isinstance(thing, Deployment):
+        return thing.spec()
+    if isinstance(thing, ConfigMap):
+        return {"data": dict(thing.data)}
+    return {}
+
+
+def _validate(thing: Thing) -> None:
+    """What the API server rejects as 422."""
+    if isinstance(thing, Deployment):
+        if thing.replicas < 0:
+            raise Invalid(f"spec.replicas: {thing.replicas} must not be negative")
+        if not thing.template.image:
+            raise Invalid("spec.template.spec.containers[0].image: required value")
+    if isinstance(thing, ConfigMap) and sum(len(k) + len(v) for k, v in thing.data.items()) > (
+        _MAX_CONFIG_MAP_BYTES
+    ):
+        raise Invalid(f"ConfigMap {thing.meta.name} is larger than {_MAX_CONFIG_MAP_BYTES} bytes")

@@ -1,0 +1,346 @@
+"""The four cluster ports over the simulated world, each a class of its own as the ports are.
+
+They obey the same contract suite as the Kubernetes connector. Every message
+that a person may read says that this is a simulation where that matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from app.agent.models import (
+    Action,
+    ConfigMapView,
+    ConfigRecord,
+    IntentId,
+    JsonObject,
+    ObjectRef,
+    PodView,
+    Rehearsal,
+    Revision,
+    RevisionHealth,
+    ServiceKey,
+    Snapshot,
+    TargetState,
+    WorkloadView,
+)
+from app.agent.ports import ClusterEvent
+from app.errors import Conflict, Invalid, PermanentError
+from app.sandbox.api import Identity, Precondition, Thing
+from app.sandbox.objects import ConfigMap, Deployment, Pod, ReplicaSet
+from app.sandbox.operations import (
+    MARKER,
+    change_config_map,
+    change_deployment,
+    deployment_snapshot,
+    mark,
+)
+from app.sandbox.world import SAME_NAMES, Naming, World
+
+FIELD_MANAGER = "self-healing-devops-agent"
+OPT_OUT = "self-healing-devops-agent/enabled"
+IRREVERSIBLE = "self-healing-devops-agent/irreversible"
+GITOPS = {
+    "argocd.argoproj.io/tracking-id": "argocd",
+    "argocd.argoproj.io/instance": "argocd",
+    "kustomize.toolkit.fluxcd.io/name": "flux",
+    "helm.toolkit.fluxcd.io/name": "flux",
+}
+
+AGENT = Identity(name=FIELD_MANAGER)
+_WATCH_SECONDS = 0.5
+_MAX_WARNINGS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Access:
+    """One world as one identity sees it, under one naming of environments."""
+
+    world: World
+    naming: Naming
+    identity: Identity
+
+    def ask(self, verb: str, kind: str) -> None:
+        self.world.api.ask(self.identity, verb, kind)
+
+    def find(self, action: Action, verb: str) -> Deployment | ConfigMap:
+        """The object that an action names, if the identity may do `verb` with it."""
+        ref = action.target
+        if ref is None:
+            raise Invalid(f"{action.name} touches no object")
+        if ref.kind == "Deployment":
+            self.ask(verb, ref.kind)
+            return self.world.api.get(Deployment, ref.namespace, ref.name)
+        if ref.kind == "ConfigMap":
+            self.ask(verb, ref.kind)
+            return self.world.api.get(ConfigMap, ref.namespace, ref.name)
+        raise Invalid(f"the agent does not work on a {ref.kind}")
+
+
+class SandboxReader:
+    """A `ClusterReader` over a `World`."""
+
+    def __init__(self, access: _Access) -> None:
+        self._access = access
+
+    async def services(self) -> tuple[ServiceKey, ...]:
+        self._access.ask("list", "Deployment")
+        keys = (self._access.naming.key(*name) for name in self._access.world.services())
+        return tuple(key for key in keys if key is not None)
+
+    async def workload(self, key: ServiceKey) -> WorkloadView | None:
+        deployment = self._deployment(key)
+        return None if deployment is None else self._view(deployment)
+
+    async def target(self, action: Action) -> TargetState:
+        return target_of(self._access.find(action, "get"))
+
+    async def snapshot(self, action: Action) -> Snapshot:
+        found = self._access.find(action, "get")
+        state = target_of(found)
+        body: JsonObject = (
+            deployment_snapshot(found) if isinstance(found, Deployment) else {"data": {**found.data}}
+        )
+        return Snapshot(ref=state.ref, token=state.token, body=body)
+
+    async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
+        deployment = self._deployment(key)
+        if deployment is None:
+            return ()
+        return tuple(
+            ConfigRecord(
+                key=key,
+                name=config.meta.name,
+                content_hash=config.content_hash,
+                data=dict(config.data),
+                health=RevisionHealth.UNKNOWN,
+                seen_at=self._access.world.engine.now,
+            )
+            for config in self._config_maps(deployment)
+        )
+
+    def _deployment(self, key: ServiceKey) -> Deployment | None:
+        self._access.ask("list", "Deployment")
+        found = self._access.world.deployments(*self._access.naming.name(key))
+        if len(found) > 1:
+            names = ", ".join(sorted(d.meta.name for d in found))
+            raise Invalid(f"{key} maps to several Deployments: {names}; label one of them apart")
+        return found[0] if found else None
+
+    def _config_maps(self, deployment: Deployment) -> list[ConfigMap]:
+        self._access.ask("get", "ConfigMap")
+        there = self._access.world.api.list(ConfigMap, deployment.meta.namespace)
+        return [c for c in there if c.meta.name in deployment.template.config_maps]
+
+    def _view(self, deployment: Deployment) -> WorkloadView:
+        world = self._access.world
+        owned = world.controller.replica_sets(deployment)
+        status, annotations = deployment.status, deployment.meta.annotations
+        wanted = deployment.replicas
+        complete = (
+            status.observed_generation == deployment.meta.generation
+            and status.updated == status.replicas == status.available == wanted
+        )
+        labelled = {**deployment.meta.labels, **annotations}
+        warnings = [
+            f"{event.reason}: {event.message}"
+            for event in reversed(world.kubelet.events)
+            if (event.namespace, event.owner) == (deployment.meta.namespace, deployment.meta.name)
+        ]
+        return WorkloadView(
+            target=target_of(deployment),
+            observed_at=world.engine.now,
+            desired_replicas=wanted,
+            updated_replicas=status.updated,
+            ready_replicas=status.ready,
+            available_replicas=status.available,
+            paused=deployment.paused,
+            rollout_complete=complete,
+            progress_deadline_exceeded=status.reason == "ProgressDeadlineExceeded",
+            current_revision=owned[0].revision if owned else 0,
+            revisions=tuple(_revision(r, world.controller.pods(r)) for r in owned),
+            pods=tuple(_pod(p, r) for r in owned for p in world.controller.pods(r)),
+            config_maps=tuple(_config_map(c) for c in self._config_maps(deployment)),
+            warnings=tuple(warnings[:_MAX_WARNINGS]),
+            managed_by=next((owner for name, owner in GITOPS.items() if name in labelled), None),
+            opted_out=annotations.get(OPT_OUT) == "false",
+        )
+
+
+class _Changes:
+    """One request to change an object, rehearsed or real."""
+
+    def __init__(self, access: _Access) -> None:
+        self._access = access
+
+    def change(
+        self,
+        action: Action,
+        target: TargetState,
+        snapshot: Snapshot | None,
+        *,
+        intent_id: IntentId | None,
+    ) -> TargetState:
+        """Without an intent it is a dry run."""
+        found = self._access.find(action, "patch")
+        world = self._access.world
+        if action.target != target.ref:
+            raise Invalid(f"decided on {target.ref}, asked for {action.target}")
+        only_if = Precondition(uid=target.uid, resource_version=target.resource_version)
+        if isinstance(found, Deployment):
+            owned = world.controller.replica_sets(found)
+            moment = world.engine.now.isoformat()
+            change = change_deployment(action, owned, snapshot, moment)
+
+            def mutate(deployment: Deployment) -> None:
+                change(deployment)
+                if intent_id is not None:
+                    mark(deployment.meta.annotations, intent_id)
+
+            dry = intent_id is None
+            return target_of(
+                world.api.change(found, mutate, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry)
+            )
+        put = change_config_map(action, snapshot)
+
+        def rewrite(config: ConfigMap) -> None:
+            put(config)
+            if intent_id is not None:
+                mark(config.meta.annotations, intent_id)
+
+        return target_of(
+            world.api.change(
+                found, rewrite, manager=FIELD_MANAGER, only_if=only_if, dry_run=intent_id is None
+            )
+        )
+
+
+class SandboxRehearsal:
+    """A `ClusterRehearsal` over a `World`; holds no way to persist a change."""
+
+    def __init__(self, access: _Access) -> None:
+        self._changes = _Changes(access)
+
+    async def rehearse(self, action: Action, target: TargetState, snapshot: Snapshot | None) -> Rehearsal:
+        try:
+            self._changes.change(action, target, snapshot, intent_id=None)
+        except (PermanentError, Conflict) as error:
+            return Rehearsal(accepted=False, message=str(error))
+        return Rehearsal(accepted=True, message=f"{action.target} would be changed (simulated API server)")
+
+
+class SandboxWriter:
+    """A `ClusterWriter` over a `World`."""
+
+    def __init__(self, access: _Access) -> None:
+        self._changes = _Changes(access)
+
+    async def apply(
+        self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
+    ) -> TargetState:
+        return self._changes.change(action, target, snapshot, intent_id=intent_id)
+
+
+class SandboxWatch:
+    """A `ClusterWatch` over a `World`: looks what moved every half second of the world's time."""
+
+    def __init__(self, access: _Access) -> None:
+        self._access = access
+
+    async def events(self) -> AsyncIterator[ClusterEvent]:
+        access, world = self._access, self._access.world
+        for kind in ("Deployment", "ReplicaSet", "Pod", "ConfigMap"):
+            access.ask("watch", kind)
+        moved = set(world.services())
+
+        def notice(thing: Thing) -> None:
+            moved.update(world.affected(thing))
+
+        world.api.changed.append(notice)
+        try:
+            while True:
+                told = [access.naming.key(*name) for name in sorted(moved)]
+                moved.clear()
+                for key in told:
+                    if key is not None:
+                        yield ClusterEvent(key=key)
+                await world.clock.sleep(_WATCH_SECONDS)
+                world.catch_up()
+        finally:
+            world.api.changed.remove(notice)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxCluster:
+    """The four ports over one world, as one identity sees it."""
+
+    reader: SandboxReader
+    rehearsal: SandboxRehearsal
+    writer: SandboxWriter
+    watch: SandboxWatch
+
+    @classmethod
+    def over(cls, world: World, *, naming: Naming = SAME_NAMES, identity: Identity = AGENT) -> SandboxCluster:
+        access = _Access(world=world, naming=naming, identity=identity)
+        return cls(
+            reader=SandboxReader(access),
+            rehearsal=SandboxRehearsal(access),
+            writer=SandboxWriter(access),
+            watch=SandboxWatch(access),
+        )
+
+
+def target_of(thing: Deployment | ConfigMap) -> TargetState:
+    """The state that a decision or a write is bound to."""
+    meta = thing.meta
+    marker = meta.annotations.get(MARKER)
+    asked_for = thing.meta.generation if isinstance(thing, Deployment) else thing.content_hash
+    return TargetState(
+        ref=ObjectRef(kind=thing.kind, namespace=meta.namespace, name=meta.name),
+        uid=meta.uid,
+        resource_version=str(meta.resource_version),
+        token=f"{meta.uid}/{asked_for}",
+        marker=None if marker is None else IntentId(marker),
+        changed_by=meta.changed_by,
+    )
+
+
+def _revision(replica_set: ReplicaSet, pods: list[Pod]) -> Revision:
+    template = replica_set.template
+    marked = {**replica_set.meta.annotations, **dict(template.annotations)}
+    return Revision(
+        number=replica_set.revision,
+        template_hash=template.hash_of("code", "config"),
+        code_hash=template.hash_of("code"),
+        config_hash=template.hash_of("config"),
+        images=(template.image,),
+        created_at=replica_set.meta.created_at,
+        replicas=replica_set.replicas,
+        ready_replicas=sum(pod.ready for pod in pods),
+        irreversible=marked.get(IRREVERSIBLE) == "true",
+    )
+
+
+def _pod(pod: Pod, owner: ReplicaSet) -> PodView:
+    return PodView(
+        name=pod.meta.name,
+        node=pod.node,
+        phase=pod.phase,
+        ready=pod.ready,
+        restarts=pod.restarts,
+        waiting_reason=pod.waiting_reason,
+        last_termination_reason=pod.last_termination_reason,
+        template_hash=owner.template.hash_of("code", "config"),
+        created_at=pod.meta.created_at,
+    )
+
+
+def _config_map(config: ConfigMap) -> ConfigMapView:
+    return ConfigMapView(
+        name=config.meta.name,
+        content_hash=config.content_hash,
+        resource_version=str(config.meta.resource_version),
+        keys=tuple(sorted(config.data)),
+        changed_at=config.meta.changed_at,
+    )

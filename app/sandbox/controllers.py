@@ -1,0 +1,319 @@
+"""What moves the objects of the simulated cluster: deployment controller and kubelet.
+
+The deployment controller follows the real one where the agent could notice a
+difference: a rolling update bounded by maxSurge and maxUnavailable (so that old
+pods keep serving while new ones fail), a template that comes back gets the next
+revision number, a paused rollout creates nothing, and progress that stops for
+`progressDeadlineSeconds` is said to have. The kubelet makes pods do what their
+image and limits say: see `fate_of`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from enum import StrEnum
+
+from app.sandbox.api import ApiServer, Thing
+from app.sandbox.engine import Engine
+from app.sandbox.objects import (
+    ConfigMap,
+    Deployment,
+    Pod,
+    ReplicaSet,
+    Template,
+    WarningEvent,
+    digest,
+    template_body,
+)
+
+SYNC_SECONDS = 0.05
+SCHEDULE_SECONDS = 0.1
+START_SECONDS = (0.8, 1.6)
+CRASH_AFTER_SECONDS = 0.5
+FIRST_BACK_OFF_SECONDS = 10.0
+LONGEST_BACK_OFF_SECONDS = 300.0
+LEAST_MEMORY_BYTES = 32 * 2**20
+"""A container limited to less is killed for want of memory."""
+
+REVISION = "deployment.kubernetes.io/revision"
+
+
+class Fate(StrEnum):
+    """What becomes of a container when the kubelet starts it."""
+
+    SERVES = "serves"
+    IMAGE_MISSING = "image_missing"
+    CRASHES = "crashes"
+    OUT_OF_MEMORY = "out_of_memory"
+
+
+def fate_of(template: Template) -> Fate:
+    """By words in the image tag (`missing`, `crash`), or a memory limit under 32Mi."""
+    if "missing" in template.image:
+        return Fate.IMAGE_MISSING
+    limit = template.memory_bytes
+    if limit is not None and limit < LEAST_MEMORY_BYTES:
+        return Fate.OUT_OF_MEMORY
+    return Fate.CRASHES if "crash" in template.image else Fate.SERVES
+
+
+class Kubelet:
+    """Schedules and starts pods, and restarts what crashes, ever more slowly."""
+
+    def __init__(self, engine: Engine, api: ApiServer, nodes: tuple[str, ...]) -> None:
+        self._engine = engine
+        self._api = api
+        self._nodes = nodes
+        self.events: deque[WarningEvent] = deque(maxlen=1000)
+
+    def admit(self, pod: Pod) -> None:
+        """A new pod: schedule it, then start its container."""
+        self._engine.after(SCHEDULE_SECONDS, lambda: self._schedule(pod))
+
+    def _schedule(self, pod: Pod) -> None:
+        load = dict.fromkeys(self._nodes, 0)
+        for other in self._api.list(Pod):
+            if other.node is not None:
+                load[other.node] += 1
+        pod.node = min(self._nodes, key=lambda node: load[node])
+        self._bump(pod)
+        self._engine.after(self._engine.random.uniform(*START_SECONDS), lambda: self._start(pod))
+
+    def _start(self, pod: Pod) -> None:
+        if not self._exists(pod):
+            return
+        fate = fate_of(pod.template)
+        if self._missing_config(pod):
+            self._wait(pod, "CreateContainerConfigError", "a ConfigMap that the container needs is missing")
+            self._engine.after(FIRST_BACK_OFF_SECONDS, lambda: self._start(pod))
+        elif fate is Fate.IMAGE_MISSING:
+            self._wait(pod, "ErrImagePull", f"manifest for {pod.template.image} not found")
+            self._engine.after(FIRST_BACK_OFF_SECONDS / 5, lambda: self._back_off_pull(pod))
+        elif fate is Fate.SERVES:
+            pod.phase, pod.ready, pod.waiting_reason = "Running", True, None
+            self._bump(pod)
+        else:
+            pod.phase, pod.ready, pod.waiting_reason = "Running", False, None
+            self._bump(pod)
+            self._engine.after(CRASH_AFTER_SECONDS, lambda: self._crash(pod, fate))
+
+    def _crash(self, pod: Pod, fate: Fate) -> None:
+        if not self._exists(pod):
+            return
+        pod.last_termination_reason = "OOMKilled" if fate is Fate.OUT_OF_MEMORY else "Error"
+        pod.restarts += 1
+        back_off = min(LONGEST_BACK_OFF_SECONDS, FIRST_BACK_OFF_SECONDS * 2 ** (pod.restarts - 1))
+        self._wait(pod, "CrashLoopBackOff", f"back-off {back_off:.0f}s restarting failed container")
+        self._engine.after(back_off, lambda: self._start(pod))
+
+    def _back_off_pull(self, pod: Pod) -> None:
+        if self._exists(pod):
+            self._wait(pod, "ImagePullBackOff", f'Back-off pulling image "{pod.template.image}"')
+
+    def _wait(self, pod: Pod, reason: str, message: str) -> None:
+        pod.ready, pod.waiting_reason = False, reason
+        if reason != "CrashLoopBackOff":
+            pod.phase = "Pending"
+        self.events.append(
+            WarningEvent(
+                at=self._engine.now,
+                namespace=pod.meta.namespace,
+                owner=pod.meta.labels["sandbox/deployment"],
+                reason="BackOff" if reason.endswith("BackOff") else "Failed",
+                message=f"{message} ({pod.meta.name})",
+            )
+        )
+        self._bump(pod)
+
+    def _missing_config(self, pod: Pod) -> bool:
+        there = {config.meta.name for config in self._api.list(ConfigMap, pod.meta.namespace)}
+        return not there.issuperset(pod.template.config_maps)
+
+    def _exists(self, pod: Pod) -> bool:
+        return self._api.holds(pod)
+
+    def _bump(self, pod: Pod) -> None:
+        if self._exists(pod):
+            self._api.bump(pod)
+
+
+class DeploymentController:
+    """Brings ReplicaSets and pods in line with their Deployment, a step at a time."""
+
+    def __init__(self, engine: Engine, api: ApiServer, kubelet: Kubelet) -> None:
+        self._engine = engine
+        self._api = api
+        self._kubelet = kubelet
+        self._queued: set[str] = set()
+        api.changed.append(self._notice)
+
+    def _notice(self, thing: Thing) -> None:
+        """Queue the Deployment that a changed object belongs to, once."""
+        if isinstance(thing, Deployment):
+            self._queue(thing.meta.uid)
+        elif isinstance(thing, Pod):
+            for owner in self._api.list(ReplicaSet, thing.meta.namespace):
+                if owner.meta.uid == thing.owner_uid:
+                    self._queue(owner.owner_uid)
+
+    def _queue(self, uid: str) -> None:
+        if uid not in self._queued:
+            self._queued.add(uid)
+            self._engine.after(SYNC_SECONDS, lambda: self._sync(uid))
+
+    def _sync(self, uid: str) -> None:
+        self._queued.discard(uid)
+        deployment = next((d for d in self._api.list(Deployment) if d.meta.uid == uid), None)
+        if deployment is None:
+            return
+        owned = self.replica_sets(deployment)
+        new = next((r for r in owned if r.template == deployment.template), None)
+        if deployment.paused:
+            active = [r for r in owned if r.replicas > 0]
+            if len(active) == 1:
+                self._scale(deployment, active[0], deployment.replicas)
+        else:
+            new = self._newest(deployment, owned, new)
+            self._roll(deployment, new, [r for r in owned if r is not new])
+        self._report(deployment, new)
+
+    def replica_sets(self, deployment: Deployment) -> list[ReplicaSet]:
+        """The ReplicaSets of a Deployment, newest revision first."""
+        owned = [
+            r
+            for r in self._api.list(ReplicaSet, deployment.meta.namespace)
+            if r.owner_uid == deployment.meta.uid
+        ]
+        return sorted(owned, key=lambda r: r.revision, reverse=True)
+
+    def pods(self, replica_set: ReplicaSet) -> list[Pod]:
+        return [
+            p for p in self._api.list(Pod, replica_set.meta.namespace) if p.owner_uid == replica_set.meta.uid
+        ]
+
+    def _newest(
+        self, deployment: Deployment, owned: list[ReplicaSet], found: ReplicaSet | None
+    ) -> ReplicaSet:
+        """The ReplicaSet of the present template, with the highest revision of all."""
+        highest = max((r.revision for r in owned), default=0)
+        if found is None:
+            suffix = digest(template_body(deployment.template))
+            found = self._api.create(
+                ReplicaSet(
+                    meta=self._api.new_meta(deployment.meta.namespace, f"{deployment.meta.name}-{suffix}"),
+                    owner_uid=deployment.meta.uid,
+                    template=deployment.template,
+                    revision=highest + 1,
+                )
+            )
+            self._progress(deployment)
+            retired = [r for r in owned if r.replicas == 0][deployment.revision_history_limit :]
+            for old in retired:
+                self._api.delete(old)
+        elif found.revision < highest:
+            found.revision = highest + 1
+            self._progress(deployment)
+        found.meta.annotations = dict(deployment.meta.annotations)
+        deployment.meta.annotations[REVISION] = str(found.revision)
+        return found
+
+    def _roll(self, deployment: Deployment, new: ReplicaSet, old: list[ReplicaSet]) -> None:
+        wanted = deployment.replicas
+        surge = math.ceil(deployment.max_surge * wanted)
+        unavailable = math.floor(deployment.max_unavailable * wanted)
+        if surge == unavailable == 0:
+            surge = 1
+        total = new.replicas + sum(r.replicas for r in old)
+        if new.replicas > wanted:
+            self._scale(deployment, new, wanted)
+        elif new.replicas < wanted:
+            room = max(0, wanted + surge - total)
+            self._scale(deployment, new, min(wanted, new.replicas + room))
+        self._retire(deployment, new, old, least=max(0, wanted - unavailable))
+
+    def _retire(self, deployment: Deployment, new: ReplicaSet, old: list[ReplicaSet], least: int) -> None:
+        """Take old pods away: broken ones first, serving ones only while `least` stay available."""
+        available_new = self._ready(new)
+        total = new.replicas + sum(r.replicas for r in old)
+        spare = total - least - (new.replicas - available_new)
+        for replica_set in reversed(old):
+            broken = replica_set.replicas - self._ready(replica_set)
+            taken = max(0, min(broken, spare))
+            spare -= taken
+            self._scale(deployment, replica_set, replica_set.replicas - taken)
+        spare = min(spare, available_new + sum(self._ready(r) for r in old) - least)
+        for replica_set in reversed(old):
+            taken = max(0, min(replica_set.replicas, spare))
+            spare -= taken
+            self._scale(deployment, replica_set, replica_set.replicas - taken)
+
+    def _scale(self, deployment: Deployment, replica_set: ReplicaSet, replicas: int) -> None:
+        pods = self.pods(replica_set)
+        if replica_set.replicas == replicas == len(pods):
+            return
+        if replica_set.replicas != replicas:
+            replica_set.replicas = replicas
+            self._api.bump(replica_set)
+            self._progress(deployment)
+        for pod in sorted(pods, key=lambda p: (p.ready, p.meta.created_at))[: max(0, len(pods) - replicas)]:
+            self._api.delete(pod)
+        for _ in range(replicas - len(pods)):
+            suffix = f"{self._engine.random.getrandbits(20):05x}"
+            meta = self._api.new_meta(replica_set.meta.namespace, f"{replica_set.meta.name}-{suffix}")
+            meta.labels["sandbox/deployment"] = deployment.meta.name
+            pod = Pod(meta=meta, owner_uid=replica_set.meta.uid, template=replica_set.template)
+            self._kubelet.admit(self._api.create(pod))
+
+    def _ready(self, replica_set: ReplicaSet) -> int:
+        return sum(pod.ready for pod in self.pods(replica_set))
+
+    def _progress(self, deployment: Deployment) -> None:
+        """Something moved: the deadline counts from now."""
+        deployment.last_progress_at = self._engine.now
+        uid = deployment.meta.uid
+        self._engine.after(deployment.progress_deadline_seconds + SYNC_SECONDS, lambda: self._queue(uid))
+
+    def _report(self, deployment: Deployment, new: ReplicaSet | None) -> None:
+        """Write the status, where it says something new."""
+        owned = self.replica_sets(deployment)
+        ready = sum(self._ready(r) for r in owned)
+        updated = new.replicas if new is not None else 0
+        total = sum(r.replicas for r in owned)
+        status, before = deployment.status, _status_value(deployment)
+        if ready > status.ready or updated > status.updated:
+            self._progress(deployment)
+        status.observed_generation = deployment.meta.generation
+        status.replicas, status.updated = total, updated
+        status.ready = status.available = ready
+        status.progressing, status.reason = self._progressing(deployment, new)
+        if _status_value(deployment) != before:
+            self._api.bump(deployment)
+
+    def _progressing(self, deployment: Deployment, new: ReplicaSet | None) -> tuple[bool, str]:
+        if deployment.paused:
+            return True, "DeploymentPaused"
+        status, wanted = deployment.status, deployment.replicas
+        if status.reason == "NewReplicaSetAvailable" and status.replicas == status.updated == wanted:
+            return True, status.reason  # a rollout that was complete does not fail later
+        if new is not None and status.updated == status.replicas == status.available == wanted:
+            return True, "NewReplicaSetAvailable"
+        since = deployment.last_progress_at or deployment.meta.created_at
+        if (self._engine.now - since).total_seconds() >= deployment.progress_deadline_seconds:
+            return False, "ProgressDeadlineExceeded"
+        return True, "ReplicaSetUpdated"
+
+
+def _status_value(deployment: Deployment) -> tuple[object, ...]:
+    """The status of a Deployment as a value, to tell whether it moved."""
+    s = deployment.status
+    return (
+        s.observed_generation,
+        s.replicas,
+        s.updated,
+        s.ready,
+        s.available,
+        s.progressing,
+        s.reason,
+        deployment.meta.annotations.get(REVISION),
+    )

@@ -1,0 +1,205 @@
+"""The objects of the simulated cluster, as far as the agent can tell them from real ones.
+
+A `Template` is a value: two equal templates are one ReplicaSet. The other
+objects are the mutable records that the simulated API server keeps; nothing
+outside `app.sandbox` holds on to them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from app.agent.models import JsonObject
+from app.errors import Invalid
+
+RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
+NAME_LABEL = "app.kubernetes.io/name"
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)([KMG]i?)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """What a pod runs: one container, its environment, its limits."""
+
+    image: str
+    command: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    config_maps: tuple[str, ...] = ()
+    """Names of ConfigMaps whose keys the container reads; a change is seen without a restart."""
+    memory_limit: str | None = None
+    annotations: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def code(self) -> JsonObject:
+        return {"image": self.image, "command": list(self.command)}
+
+    @property
+    def config(self) -> JsonObject:
+        return {
+            "env": dict(self.env),
+            "config_maps": list(self.config_maps),
+            "memory_limit": self.memory_limit,
+        }
+
+    def hash_of(self, *parts: str) -> str:
+        """Short hash over `code`, `config` or both; a restart alone changes neither."""
+        chosen = {"code": self.code, "config": self.config}
+        return digest({part: chosen[part] for part in parts})
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return parse_quantity(self.memory_limit) if self.memory_limit else None
+
+
+@dataclass(slots=True, kw_only=True)
+class Meta:
+    """Object metadata with the API server's rules: see `app.sandbox.api`."""
+
+    namespace: str
+    name: str
+    uid: str
+    created_at: datetime
+    resource_version: int = 0
+    generation: int = 1
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    changed_by: str | None = None
+    """Field manager of the last change to what the object asks for."""
+    changed_at: datetime | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class DeploymentStatus:
+    """What the deployment controller says; a change of it raises no generation."""
+
+    observed_generation: int = 0
+    replicas: int = 0
+    updated: int = 0
+    ready: int = 0
+    available: int = 0
+    progressing: bool = True
+    reason: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Deployment:
+    meta: Meta
+    template: Template
+    replicas: int = 3
+    paused: bool = False
+    max_surge: float = 0.25
+    max_unavailable: float = 0.25
+    progress_deadline_seconds: float = 600.0
+    revision_history_limit: int = 10
+    status: DeploymentStatus = field(default_factory=DeploymentStatus)
+    last_progress_at: datetime | None = None
+
+    kind = "Deployment"
+
+    def spec(self) -> JsonObject:
+        """Everything whose change raises the generation."""
+        return {
+            "replicas": self.replicas,
+            "paused": self.paused,
+            "progressDeadlineSeconds": self.progress_deadline_seconds,
+            "template": template_body(self.template),
+        }
+
+
+@dataclass(slots=True, kw_only=True)
+class ReplicaSet:
+    meta: Meta
+    owner_uid: str
+    template: Template
+    revision: int
+    replicas: int = 0
+
+    kind = "ReplicaSet"
+
+
+@dataclass(slots=True, kw_only=True)
+class Pod:
+    meta: Meta
+    owner_uid: str
+    template: Template
+    node: str | None = None
+    phase: str = "Pending"
+    ready: bool = False
+    restarts: int = 0
+    waiting_reason: str | None = "ContainerCreating"
+    last_termination_reason: str | None = None
+
+    kind = "Pod"
+
+
+@dataclass(slots=True, kw_only=True)
+class ConfigMap:
+    meta: Meta
+    data: dict[str, str]
+
+    kind = "ConfigMap"
+
+    @property
+    def content_hash(self) -> str:
+        return content_hash(self.data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarningEvent:
+    """A Warning event on an object of the cluster."""
+
+    at: datetime
+    namespace: str
+    owner: str
+    """Name of the Deployment that the object belongs to."""
+    reason: str
+    message: str
+
+
+def template_body(template: Template) -> JsonObject:
+    """A template as plain JSON."""
+    return {**template.code, **template.config, "annotations": dict(template.annotations)}
+
+
+def template_from(body: Mapping[str, object]) -> Template:
+    """The template that `template_body` wrote; `Invalid` where the body is none."""
+    env, annotations = body.get("env"), body.get("annotations")
+    command, config_maps = body.get("command"), body.get("config_maps")
+    image, memory = body.get("image"), body.get("memory_limit")
+    if not (isinstance(env, dict) and isinstance(annotations, dict) and isinstance(image, str)):
+        raise Invalid("not a template: image, env and annotations are needed")
+    if not (isinstance(command, list) and isinstance(config_maps, list)):
+        raise Invalid("not a template: command and config_maps are lists")
+    return Template(
+        image=image,
+        command=tuple(str(part) for part in command),
+        env=tuple((str(k), str(v)) for k, v in env.items()),
+        config_maps=tuple(str(name) for name in config_maps),
+        memory_limit=None if memory is None else str(memory),
+        annotations=tuple((str(k), str(v)) for k, v in annotations.items()),
+    )
+
+
+def parse_quantity(text: str) -> int:
+    """Bytes of a memory quantity such as `64Mi`."""
+    found = _QUANTITY.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is no memory quantity; write it like 64Mi")
+    return int(float(found[1]) * _UNITS[found[2] or ""])
+
+
+def content_hash(data: Mapping[str, str]) -> str:
+    """SHA-256 over a ConfigMap's data in its canonical form."""
+    return hashlib.sha256(json.dumps(dict(data), sort_keys=True).encode()).hexdigest()
+
+
+def digest(value: object) -> str:
+    """Ten hex digits over a JSON value in its canonical form."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]

@@ -1,0 +1,133 @@
+"""What each of the agent's actions means to an object of the simulated cluster.
+
+One table for rehearsal and writing, so that a dry run is asked about exactly
+the change that would be made. Raises `Invalid` for an action that the cluster
+cannot mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from app.agent.models import Action, ActionName, IntentId, JsonObject, Snapshot
+from app.errors import Invalid
+from app.sandbox.objects import RESTARTED_AT, ConfigMap, Deployment, ReplicaSet, template_body, template_from
+
+MARKER = "self-healing-devops-agent/intent"
+
+DeploymentChange = Callable[[Deployment], None]
+
+
+def deployment_snapshot(deployment: Deployment) -> JsonObject:
+    """What a Deployment asks for, as far as actions change it."""
+    return {
+        "replicas": deployment.replicas,
+        "paused": deployment.paused,
+        "template": template_body(deployment.template),
+    }
+
+
+def change_deployment(
+    action: Action, owned: Sequence[ReplicaSet], snapshot: Snapshot | None, moment: str
+) -> DeploymentChange:
+    """The change of a Deployment that an action asks for."""
+    match action.name:
+        case ActionName.RESTART:
+            return lambda d: _restart(d, moment)
+        case ActionName.ROLLBACK:
+            return lambda d: _roll_back(d, action, owned)
+        case ActionName.REVERT_CONFIG:
+            return lambda d: _revert_template(d, action, owned)
+        case ActionName.SCALE:
+            return lambda d: _scale(d, action)
+        case ActionName.PAUSE | ActionName.RESUME:
+            return lambda d: _pause(d, paused=action.name is ActionName.PAUSE)
+        case ActionName.RESTORE:
+            return lambda d: _restore(d, action, snapshot)
+        case _:
+            raise Invalid(f"{action.name} does not change a Deployment")
+
+
+def change_config_map(action: Action, snapshot: Snapshot | None) -> Callable[[ConfigMap], None]:
+    """The change of a ConfigMap that an action asks for: its data becomes the snapshot's."""
+    if action.name not in (ActionName.REVERT_CONFIG, ActionName.RESTORE):
+        raise Invalid(f"{action.name} does not change a ConfigMap")
+    data = _own_body(action, snapshot).get("data")
+    if not isinstance(data, dict):
+        raise Invalid("the snapshot holds no data of a ConfigMap")
+    wanted = {key: value for key, value in data.items() if isinstance(value, str)}
+    if len(wanted) != len(data):
+        raise Invalid("the values of a ConfigMap are text")
+
+    def put(config: ConfigMap) -> None:
+        config.data = dict(wanted)
+
+    return put
+
+
+def mark(annotations: dict[str, str], intent_id: IntentId) -> None:
+    """Say on the object whose effect it carries."""
+    annotations[MARKER] = intent_id
+
+
+def _restart(deployment: Deployment, moment: str) -> None:
+    if deployment.paused:
+        raise Invalid(f"{deployment.meta.name} is paused: a restart would not begin")
+    kept = tuple(pair for pair in deployment.template.annotations if pair[0] != RESTARTED_AT)
+    deployment.template = replace(deployment.template, annotations=(*kept, (RESTARTED_AT, moment)))
+
+
+def _roll_back(deployment: Deployment, action: Action, owned: Sequence[ReplicaSet]) -> None:
+    if deployment.paused:
+        raise Invalid(f"{deployment.meta.name} is paused: resume it before rolling back")
+    found = _revision(action, owned)
+    if found.template == deployment.template:
+        raise Invalid(f"revision {found.revision} is what {deployment.meta.name} asks for already")
+    deployment.template = found.template
+
+
+def _revert_template(deployment: Deployment, action: Action, owned: Sequence[ReplicaSet]) -> None:
+    old = _revision(action, owned).template
+    if old.config == deployment.template.config:
+        raise Invalid("that revision had the same configuration")
+    deployment.template = replace(
+        deployment.template, env=old.env, config_maps=old.config_maps, memory_limit=old.memory_limit
+    )
+
+
+def _scale(deployment: Deployment, action: Action) -> None:
+    replicas = action.parameters.get("replicas")
+    if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
+        raise Invalid(f"scale needs replicas, a whole number of zero or more, not {replicas!r}")
+    deployment.replicas = replicas
+
+
+def _pause(deployment: Deployment, *, paused: bool) -> None:
+    deployment.paused = paused
+
+
+def _restore(deployment: Deployment, action: Action, snapshot: Snapshot | None) -> None:
+    body = _own_body(action, snapshot)
+    replicas, paused, template = body.get("replicas"), body.get("paused"), body.get("template")
+    if not (isinstance(replicas, int) and isinstance(paused, bool) and isinstance(template, dict)):
+        raise Invalid("the snapshot is not one of a Deployment")
+    deployment.template = template_from(template)
+    deployment.replicas, deployment.paused = replicas, paused
+
+
+def _own_body(action: Action, snapshot: Snapshot | None) -> JsonObject:
+    if snapshot is None:
+        raise Invalid(f"{action.name} needs the snapshot to put back")
+    if snapshot.ref != action.target:
+        raise Invalid(f"the snapshot is of {snapshot.ref}, not of {action.target}")
+    return snapshot.body
+
+
+def _revision(action: Action, owned: Sequence[ReplicaSet]) -> ReplicaSet:
+    number = action.parameters.get("revision")
+    if isinstance(number, int) and not isinstance(number, bool):
+        for replica_set in owned:
+            if replica_set.revision == number:
+                return replica_set
+    raise Invalid(f"{action.target} has no revision {number!r}; it keeps {[r.revision for r in owned]}")

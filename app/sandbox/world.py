@@ -1,0 +1,215 @@
+"""The simulated world: one cluster, the traffic on it, and the people who change it.
+
+`app.sandbox.cluster` and `app.sandbox.metrics` put the agent's ports over it;
+the demo, scenarios and tests use the methods here to play pipelines and
+operators. Everything that happens follows from the clock, the seed and these
+calls. It is a simulation: nothing in it is evidence about a real cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from app.agent.models import ServiceKey
+from app.clock import Clock
+from app.sandbox.api import ApiServer
+from app.sandbox.controllers import DeploymentController, Kubelet
+from app.sandbox.engine import Engine
+from app.sandbox.objects import NAME_LABEL, ConfigMap, Deployment, Pod, ReplicaSet, Template
+from app.sandbox.traffic import Outage, Traffic, service_of
+
+NODES = ("sandbox-node-1", "sandbox-node-2")
+PIPELINE = "pipeline"
+"""The field manager that releases and operators write as."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A service to be: its Deployment and the load on it."""
+
+    namespace: str
+    name: str
+    template: Template
+    service: str | None = None
+    """Sets the name label; without it the Deployment's name is the service."""
+    replicas: int = 3
+    annotations: Mapping[str, str] | None = None
+    progress_deadline_seconds: float = 600.0
+    requests_per_second: float = 50.0
+
+
+class World:
+    """Cluster, traffic and time of one simulation."""
+
+    def __init__(self, clock: Clock, seed: int = 0, nodes: tuple[str, ...] = NODES) -> None:
+        self.clock = clock
+        self.engine = Engine(clock, seed)
+        self.api = ApiServer(self.engine)
+        self.kubelet = Kubelet(self.engine, self.api, nodes)
+        self.controller = DeploymentController(self.engine, self.api, self.kubelet)
+        self.traffic = Traffic(self.engine, self.api, seed)
+
+    def catch_up(self) -> datetime:
+        """Let everything happen that is due by now."""
+        return self.engine.catch_up()
+
+    # -------------------------------------------------------------- people and pipelines
+
+    def deploy(self, workload: Workload) -> None:
+        """Create a Deployment and send its service load."""
+        self.catch_up()
+        labels = {} if workload.service is None else {NAME_LABEL: workload.service}
+        meta = self.api.new_meta(workload.namespace, workload.name, labels)
+        meta.annotations = dict(workload.annotations or {})
+        meta.changed_by, meta.changed_at = PIPELINE, self.engine.now
+        created = self.api.create(
+            Deployment(
+                meta=meta,
+                template=workload.template,
+                replicas=workload.replicas,
+                progress_deadline_seconds=workload.progress_deadline_seconds,
+            )
+        )
+        self.traffic.serve(workload.namespace, service_of(created), workload.requests_per_second)
+
+    def release(self, namespace: str, name: str, image: str) -> None:
+        """Roll out another image."""
+        self._change(namespace, name, lambda d: _with_template(d, replace(d.template, image=image)))
+
+    def set_env(self, namespace: str, name: str, env: Mapping[str, str]) -> None:
+        """Replace the container's environment."""
+        wanted = tuple(sorted(env.items()))
+        self._change(namespace, name, lambda d: _with_template(d, replace(d.template, env=wanted)))
+
+    def set_memory_limit(self, namespace: str, name: str, limit: str | None) -> None:
+        """Change the container's memory limit."""
+        self._change(namespace, name, lambda d: _with_template(d, replace(d.template, memory_limit=limit)))
+
+    def set_paused(self, namespace: str, name: str, *, paused: bool) -> None:
+        """Pause or resume the rollout."""
+
+        def pause(deployment: Deployment) -> None:
+            deployment.paused = paused
+
+        self._change(namespace, name, pause)
+
+    def set_replicas(self, namespace: str, name: str, replicas: int) -> None:
+        """Ask for another number of replicas."""
+
+        def scale(deployment: Deployment) -> None:
+            deployment.replicas = replicas
+
+        self._change(namespace, name, scale)
+
+    def put_config_map(self, namespace: str, name: str, data: Mapping[str, str]) -> None:
+        """Create a ConfigMap, or replace its data."""
+        self.catch_up()
+        found = next((c for c in self.api.list(ConfigMap, namespace) if c.meta.name == name), None)
+        if found is None:
+            meta = self.api.new_meta(namespace, name)
+            meta.changed_by, meta.changed_at = PIPELINE, self.engine.now
+            self.api.create(ConfigMap(meta=meta, data=dict(data)))
+            return
+
+        def put(config: ConfigMap) -> None:
+            config.data = dict(data)
+
+        self.api.change(found, put, manager=PIPELINE)
+
+    def annotate_config_map(self, namespace: str, name: str, annotations: Mapping[str, str]) -> None:
+        """Add annotations to a ConfigMap and leave its data alone."""
+        self.catch_up()
+        config = self.api.get(ConfigMap, namespace, name)
+        self.api.change(config, lambda c: c.meta.annotations.update(annotations), manager=PIPELINE)
+
+    def delete_deployment(self, namespace: str, name: str) -> None:
+        """Delete a Deployment with its ReplicaSets and pods, at once."""
+        self.catch_up()
+        deployment = self.api.get(Deployment, namespace, name)
+        for replica_set in self.controller.replica_sets(deployment):
+            for pod in self.controller.pods(replica_set):
+                self.api.delete(pod)
+            self.api.delete(replica_set)
+        self.api.delete(deployment)
+
+    def touch_status(self, namespace: str, name: str) -> None:
+        """A status update that says nothing new about the spec, as controllers write all the time."""
+        self.catch_up()
+        self.api.bump(self.api.get(Deployment, namespace, name))
+
+    # -------------------------------------------------------------- telemetry
+
+    def lose_telemetry(self, *services: tuple[str, str]) -> None:
+        """From now on the monitoring hears nothing of these (namespace, service), or of any service."""
+        self.traffic.outages.append(Outage(since=self.catch_up(), until=None, services=frozenset(services)))
+
+    def restore_telemetry(self) -> None:
+        """Every outage ends now."""
+        now = self.catch_up()
+        self.traffic.outages = [
+            replace(outage, until=now) if outage.until is None else outage for outage in self.traffic.outages
+        ]
+
+    # -------------------------------------------------------------- looking
+
+    def deployments(self, namespace: str, service: str) -> list[Deployment]:
+        """The Deployments that map to a service."""
+        return [d for d in self.api.list(Deployment, namespace) if service_of(d) == service]
+
+    def services(self) -> list[tuple[str, str]]:
+        """Every (namespace, service) that a Deployment maps to, once, in order."""
+        return sorted({(d.meta.namespace, service_of(d)) for d in self.api.list(Deployment)})
+
+    def affected(self, thing: Deployment | ReplicaSet | Pod | ConfigMap) -> set[tuple[str, str]]:
+        """The (namespace, service)s whose workload an object belongs to."""
+        namespace = thing.meta.namespace
+        if isinstance(thing, Deployment):
+            return {(namespace, service_of(thing))}
+        if isinstance(thing, ConfigMap):
+            users = [
+                d for d in self.api.list(Deployment, namespace) if thing.meta.name in d.template.config_maps
+            ]
+        else:
+            owner = thing.owner_uid
+            if isinstance(thing, Pod):
+                owner = next(
+                    (r.owner_uid for r in self.api.list(ReplicaSet, namespace) if r.meta.uid == owner), ""
+                )
+            users = [d for d in self.api.list(Deployment, namespace) if d.meta.uid == owner]
+        return {(namespace, service_of(d)) for d in users}
+
+    def _change(self, namespace: str, name: str, mutate: Callable[[Deployment], None]) -> None:
+        self.catch_up()
+        self.api.change(self.api.get(Deployment, namespace, name), mutate, manager=PIPELINE)
+
+
+def _with_template(deployment: Deployment, template: Template) -> None:
+    deployment.template = template
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """Which namespace an environment is; one that is not named is the namespace of the same name."""
+
+    namespaces: Mapping[str, str]
+
+    def namespace(self, environment: str) -> str:
+        return self.namespaces.get(environment, environment)
+
+    def key(self, namespace: str, service: str) -> ServiceKey | None:
+        """The service as the agent names it; None for a namespace that is not watched."""
+        if not self.namespaces:
+            return ServiceKey(environment=namespace, service=service)
+        for environment, mapped in self.namespaces.items():
+            if mapped == namespace:
+                return ServiceKey(environment=environment, service=service)
+        return None
+
+    def name(self, key: ServiceKey) -> tuple[str, str]:
+        return self.namespace(key.environment), key.service
+
+
+SAME_NAMES = Naming(namespaces={})
+DEFAULT_WINDOW = timedelta(seconds=30)

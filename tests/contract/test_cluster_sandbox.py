@@ -1,0 +1,124 @@
+"""The sandbox keeps the promises of the cluster ports, as the real control plane does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from app.agent.models import JsonObject, ServiceKey, WorkloadView
+from app.sandbox.api import Identity, Thing
+from app.sandbox.objects import ConfigMap, Deployment, Pod, ReplicaSet, template_body
+from app.testing import Naming, PacedClock, SandboxCluster, Template, Workload, World
+from tests.contract.cluster_harness import GOOD_IMAGE, ClusterPorts
+from tests.contract.cluster_suite import *  # noqa: F403 - the shared contract
+
+SPEED = 40.0
+"""Seconds of the world in one of the test's."""
+DEADLINE_SECONDS = 20.0
+STILL_SECONDS = 4.0
+"""In the world: longer than any step of a rollout, shorter than the first back-off."""
+
+
+def _ports(world: World, naming: Naming, identity: Identity) -> ClusterPorts:
+    cluster = SandboxCluster.over(world, naming=naming, identity=identity)
+    return ClusterPorts(
+        reader=cluster.reader, rehearsal=cluster.rehearsal, writer=cluster.writer, watch=cluster.watch
+    )
+
+
+class SandboxHarness:
+    """A `ClusterHarness` over a world of its own, in which time runs fast."""
+
+    environment = "prod"
+    namespace = "payments"
+
+    def __init__(self) -> None:
+        self.world = World(PacedClock(SPEED), seed=7)
+        naming = Naming(namespaces={self.environment: self.namespace})
+        self.ports = _ports(self.world, naming, Identity(name="self-healing-devops-agent"))
+        self.powerless = _ports(self.world, naming, Identity(name="nobody", rights=frozenset()))
+
+    async def deploy(
+        self,
+        name: str,
+        *,
+        service: str | None = None,
+        image: str = GOOD_IMAGE,
+        replicas: int = 2,
+        config_map: str | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> None:
+        self.world.deploy(
+            Workload(
+                namespace=self.namespace,
+                name=name,
+                service=service,
+                template=Template(image=image, config_maps=(config_map,) if config_map else ()),
+                replicas=replicas,
+                annotations=annotations,
+            )
+        )
+
+    async def set_image(self, name: str, image: str) -> None:
+        self.world.release(self.namespace, name, image)
+
+    async def set_env(self, name: str, env: Mapping[str, str]) -> None:
+        self.world.set_env(self.namespace, name, env)
+
+    async def set_paused(self, name: str, *, paused: bool) -> None:
+        self.world.set_paused(self.namespace, name, paused=paused)
+
+    async def set_replicas(self, name: str, replicas: int) -> None:
+        self.world.set_replicas(self.namespace, name, replicas)
+
+    async def put_config_map(self, name: str, data: Mapping[str, str]) -> None:
+        self.world.put_config_map(self.namespace, name, data)
+
+    async def annotate_config_map(self, name: str, annotations: Mapping[str, str]) -> None:
+        self.world.annotate_config_map(self.namespace, name, annotations)
+
+    async def touch_status(self, name: str) -> None:
+        self.world.touch_status(self.namespace, name)
+
+    async def delete_deployment(self, name: str) -> None:
+        self.world.delete_deployment(self.namespace, name)
+
+    async def template(self, name: str) -> JsonObject:
+        return template_body(self.world.api.get(Deployment, self.namespace, name).template)
+
+    async def config_data(self, name: str) -> Mapping[str, str]:
+        return dict(self.world.api.get(ConfigMap, self.namespace, name).data)
+
+    async def versions(self) -> Mapping[str, str]:
+        self.world.catch_up()
+        api = self.world.api
+        things: list[Thing] = [
+            *api.list(Deployment),
+            *api.list(ReplicaSet),
+            *api.list(Pod),
+            *api.list(ConfigMap),
+        ]
+        return {f"{t.kind}/{t.meta.name}": str(t.meta.resource_version) for t in things}
+
+    async def until(self, key: ServiceKey, holds: Callable[[WorkloadView], bool]) -> WorkloadView:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while True:
+                view = await self.ports.reader.workload(key)
+                if view is not None and holds(view):
+                    return view
+                await self.world.clock.sleep(0.2)
+
+    async def quiet(self) -> None:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while True:
+                before = await self.versions()
+                await self.world.clock.sleep(STILL_SECONDS)
+                if await self.versions() == before:
+                    return
+
+
+@pytest.fixture
+async def cluster() -> SandboxHarness:
+    return SandboxHarness()
