@@ -37,7 +37,6 @@ async def running(settings: Settings) -> AsyncIterator[Container]:
 @asynccontextmanager
 async def attended(container: Container, runner: DurableRunner) -> AsyncIterator[None]:
     """A wired agent with its engine and background work started, and stopped in order."""
-    await container.store.release_owner(container.loop.owner)
     await runner.start(container.loop)
     tasks = [
         asyncio.create_task(_kept_running(name, work), name=name) for name, work in _work(container, runner)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 from sqlalchemy.engine import make_url
@@ -51,8 +52,10 @@ class DurableRunner:
         self._clock = clock
         self._loop: Loop | None = None
         self._wakes: dict[IncidentId, asyncio.Event] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._stopping = False
-        self._workflow: Callable[[str], Awaitable[None]] | None = None
+        self._workflow: Callable[[str], Coroutine[Any, Any, None]] | None = None
 
     async def start(self, loop: Loop) -> None:
         """Launch the engine and recover what an earlier process left unfinished."""
@@ -80,8 +83,7 @@ class DurableRunner:
         self._stopping = True
         for event in self._wakes.values():
             event.set()
-        while self._wakes:
-            await asyncio.sleep(0.01)
+        await self._idle.wait()
         await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
         self._workflow = None
 
@@ -109,6 +111,7 @@ class DurableRunner:
         if identifier in self._wakes:
             return
         event = self._wakes[identifier] = asyncio.Event()
+        self._idle.clear()
         try:
             while True:
                 rest = await self._pass(identifier)
@@ -120,13 +123,16 @@ class DurableRunner:
                     raise asyncio.CancelledError
         finally:
             del self._wakes[identifier]
+            if not self._wakes:
+                self._idle.set()
 
     async def _pass(self, incident_id: IncidentId) -> Rest:
         if self._loop is None:
             raise AgentError("the engine runs without a loop")
         try:
             return await self._loop.advance(incident_id)
-        except Exception:  # noqa: BLE001 - the worker boundary: an incident is never dropped for a defect
+        except Exception:
+            # The worker boundary: an incident is never dropped for a defect.
             log.exception("pass over incident %s failed; it will be tried again", incident_id)
             return Rest(closed=False, wake_at=None)
 

@@ -1,4 +1,4 @@
-"""The sweep: finds what a crash or a lost wake left lying, and ends what nobody will follow up (promise 9)."""
+"""The sweep: finds what a crash or a lost wake left lying, ends what nobody follows up (promise 9)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,276 @@
+"""The composition root: the only place where adapters meet ports.
+
+`build` reads settings and opens connections; `assemble` wires what it is given,
+which is how tests, the demo and the sandbox run the same loop over other worlds.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from app.agent.executor import Executor
+from app.agent.intake import Intake, IntakeRules
+from app.agent.loop import Loop, Stages
+from app.agent.memory import Historian
+from app.agent.models import IncidentId, ServiceKey
+from app.agent.observer import Observer
+from app.agent.planner import PlanLimits
+from app.agent.policy import Guardrails, Policy
+from app.agent.ports import (
+    ClusterReader,
+    ClusterRehearsal,
+    ClusterWatch,
+    ClusterWriter,
+    MetricSource,
+    Notifier,
+    PolicyEngine,
+    Runner,
+    Store,
+)
+from app.agent.runbooks import load_catalogue
+from app.agent.slo import SloThresholds
+from app.agent.verifier import Verifier, VerifyRules
+from app.clock import Clock, SystemClock
+from app.config import Settings
+from app.connectors.k8s import connect
+from app.connectors.prometheus import PrometheusSource
+from app.store import open_store
+
+Check = tuple[str, Callable[[], Awaitable[None]]]
+
+
+class Unattended:
+    """A `Runner` for processes without an engine: incidents move only under run-once."""
+
+    async def wake(self, incident_id: IncidentId) -> None:
+        """Leave the incident where it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """The adapters of everything outside: what a connected agent reads and writes.
+
+    A part that is None is not connected; without a writer nothing can be written.
+    """
+
+    reader: ClusterReader | None = None
+    rehearsal: ClusterRehearsal | None = None
+    writer: ClusterWriter | None = None
+    watch: ClusterWatch | None = None
+    metrics: MetricSource | None = None
+    notifier: Notifier | None = None
+    policy_engine: PolicyEngine | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """The wired agent, without the engine that drives it."""
+
+    settings: Settings
+    clock: Clock
+    store: Store
+    world: World
+    observer: Observer
+    intake: Intake
+    loop: Loop
+    historian: Historian | None
+    slo: SloThresholds
+    checks: tuple[Check, ...]
+    """What readiness asks; each raises an `AgentError` when its part is not ready."""
+    close_world: Callable[[], Awaitable[None]]
+
+    @property
+    def stale_after(self) -> timedelta:
+        return timedelta(seconds=self.settings.signal_stale_after_seconds)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.close_world()
+        await self.store.close()
+
+
+def assemble(
+    settings: Settings,
+    *,
+    clock: Clock,
+    store: Store,
+    world: World,
+    runner: Runner | None = None,
+    close_world: Callable[[], Awaitable[None]] | None = None,
+) -> Container:
+    """Wire the loop over the given parts; raises `ConfigurationError` for an unusable catalogue."""
+    slo = SloThresholds(
+        max_error_rate=settings.slo_max_error_rate,
+        max_p95_latency_ms=settings.slo_max_p95_latency_ms,
+        clear_ratio=settings.slo_clear_ratio,
+        breach_for=timedelta(seconds=settings.breach_for_seconds),
+        reopen_after=timedelta(seconds=settings.reopen_after_seconds),
+    )
+    observer = Observer(
+        store=store,
+        reader=world.reader,
+        metrics=world.metrics,
+        lookback=timedelta(seconds=settings.change_lookback_seconds),
+        dependencies=_dependencies(settings.service_dependencies),
+    )
+    stages = Stages(
+        observer=observer,
+        executor=Executor(
+            store=store,
+            policy=Policy(
+                limits=Guardrails(
+                    enabled_actions=settings.enabled_actions,
+                    allow_high_risk=settings.allow_high_risk_actions,
+                    max_actions_per_incident=settings.max_actions_per_incident,
+                ),
+                engine=world.policy_engine,
+            ),
+            clock=clock,
+            reader=world.reader,
+            rehearsal=world.rehearsal,
+            writer=world.writer,
+            notifier=world.notifier,
+        ),
+        verifier=Verifier(
+            observer=observer,
+            rules=VerifyRules(
+                slo=slo,
+                soak=timedelta(seconds=settings.verify_soak_seconds),
+                timeout=timedelta(seconds=settings.verify_timeout_seconds),
+                interval=timedelta(seconds=settings.verify_interval_seconds),
+                max_sample_age=timedelta(seconds=settings.verify_max_sample_age_seconds),
+            ),
+        ),
+        catalogue=load_catalogue(settings.runbooks_dir),
+        plan_limits=PlanLimits(scale_min=settings.scale_min_replicas, scale_max=settings.scale_max_replicas),
+    )
+    intake = Intake(
+        store=store,
+        rules=IntakeRules(slo=slo),
+        runner=runner or Unattended(),
+        dry_run=settings.dry_run,
+    )
+    loop = Loop(
+        store=store,
+        intake=intake,
+        stages=stages,
+        clock=clock,
+        owner=_owner(settings),
+        lease=timedelta(seconds=settings.claim_lease_seconds),
+        dry_run=settings.dry_run,
+        settle=timedelta(seconds=settings.incident_settle_seconds),
+    )
+    return Container(
+        settings=settings,
+        clock=clock,
+        store=store,
+        world=world,
+        observer=observer,
+        intake=intake,
+        loop=loop,
+        historian=_historian(settings, store, world, slo),
+        slo=slo,
+        checks=_checks(store, world, clock),
+        close_world=close_world or _nothing_to_close,
+    )
+
+
+async def build(settings: Settings, *, runner: Runner | None = None) -> Container:
+    """Open the store and connect the world that the settings name.
+
+    Raises `ConfigurationError` for settings that cannot work, `TransientError`
+    when the database does not answer.
+    """
+    clock = SystemClock()
+    world, close_world = connect_world(settings, clock)
+    store = await open_store(settings.database_url.get_secret_value())
+    return assemble(settings, clock=clock, store=store, world=world, runner=runner, close_world=close_world)
+
+
+def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[], Awaitable[None]]]:
+    """The adapters of everything outside, asking nothing yet, and what closes them.
+
+    In a dry run no writer and no notifier is constructed (promise 5).
+    """
+    closers: list[Callable[[], Awaitable[None]]] = []
+    cluster = connect(settings, clock)
+    metrics = PrometheusSource.from_settings(settings) if settings.prometheus_url else None
+    if cluster is not None:
+        closers.append(cluster.close)
+    if metrics is not None:
+        closers.append(metrics.aclose)
+
+    async def close() -> None:
+        for closer in closers:
+            await closer()
+
+    return (
+        World(
+            reader=cluster.reader if cluster is not None else None,
+            rehearsal=cluster.rehearsal if cluster is not None else None,
+            writer=cluster.writer if cluster is not None else None,
+            watch=cluster.watch if cluster is not None else None,
+            metrics=metrics,
+        ),
+        close,
+    )
+
+
+def _historian(settings: Settings, store: Store, world: World, slo: SloThresholds) -> Historian | None:
+    if world.reader is None:
+        return None
+    return Historian(
+        store=store,
+        reader=world.reader,
+        slo=slo,
+        trust_after=timedelta(seconds=settings.trust_revision_after_seconds),
+    )
+
+
+def _checks(store: Store, world: World, clock: Clock) -> tuple[Check, ...]:
+    checks: list[Check] = [("store", store.ping)]
+    reader, metrics = world.reader, world.metrics
+    if reader is not None:
+
+        async def cluster_answers() -> None:
+            await reader.services()
+
+        checks.append(("cluster", cluster_answers))
+    if metrics is not None:
+        nobody = ServiceKey(environment="none", service="none")
+
+        async def metrics_answer() -> None:
+            await metrics.sli(nobody, clock.now())
+
+        checks.append(("metrics", metrics_answer))
+    return tuple(checks)
+
+
+def _owner(settings: Settings) -> str:
+    """Who holds claims: on SQLite there is one process, whose successor takes over without waiting."""
+    embedded = settings.database_url.get_secret_value().startswith("sqlite")
+    return "embedded" if embedded else f"process-{uuid.uuid4().hex}"
+
+
+async def _nothing_to_close() -> None:
+    """The parts belong to the caller."""
+
+
+def _dependencies(
+    configured: Mapping[str, Sequence[str]],
+) -> dict[ServiceKey, tuple[ServiceKey, ...]]:
+    """`{"prod/shop": ["prod/db"]}` as keys; a callee without an environment shares the caller's."""
+    found = {}
+    for caller, callees in configured.items():
+        environment, _, service = caller.partition("/")
+        found[ServiceKey(environment=environment, service=service)] = tuple(
+            ServiceKey(
+                environment=callee.partition("/")[0] if "/" in callee else environment,
+                service=callee.rpartition("/")[2],
+            )
+            for callee in callees
+        )
+    return found
