@@ -1,0 +1,67 @@
+# `make run` starts the agent, `make test` checks it; both set up what is missing. `make help` lists the rest.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime-installed
+DEV := $(VENV)/.dev-installed
+REPORTS := build/reports
+UPGRADE :=
+
+.PHONY: help run demo test test-real testbed lint format bench lock clean
+
+help: ## list the commands
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+run: $(RUNTIME) ## start the agent with its dashboard and API, on .env or the defaults
+	@$(BIN)/heal run
+
+demo: $(RUNTIME) ## play an incident from bad deploy to recovery in this terminal
+	@$(BIN)/heal demo
+
+test: $(DEV) ## every test that needs no cluster: unit, contract, property, timeline, API, browser
+	@scripts/debian.sh initdb=postgresql chromium=chromium
+	@mkdir -p $(REPORTS)
+	$(BIN)/pytest -m "not real" --cov=app --cov-report= --junitxml=$(REPORTS)/test.xml $(ARGS)
+	$(BIN)/coverage report --include='app/agent/*' --fail-under=90
+
+test-real: $(DEV) ## the loop against a real Kubernetes control plane, Prometheus and Alertmanager
+	@mkdir -p $(REPORTS)
+	$(BIN)/pytest -m real --junitxml=$(REPORTS)/test-real.xml $(ARGS)
+
+testbed: $(DEV) ## bring up that control plane, monitoring and a sample service, and keep them up
+	@$(BIN)/python -m testbed up
+
+lint: $(DEV) ## formatting, lint, types and layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV) ## format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(DEV) ## intake throughput beside Alertmanager's, as ratios
+	@scripts/debian.sh wrk=wrk prometheus-alertmanager=prometheus-alertmanager
+	@$(BIN)/python -m bench.intake
+
+lock: ## resolve pyproject.toml into the lock files (UPGRADE=--upgrade takes newer versions)
+	@scripts/lock.sh $(VENV)-lock $(UPGRADE)
+
+clean: ## remove everything made here, save databases and .env
+	rm -rf $(VENV) $(VENV)-lock build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+
+# A second `make` finds these stamps and installs nothing.
+$(RUNTIME): requirements.lock pyproject.toml
+	@echo "Setting up $(VENV)"
+	@scripts/venv.sh $(VENV) requirements.lock
+	@touch $@
+
+$(DEV): requirements-dev.lock pyproject.toml
+	@echo "Setting up $(VENV) with what tests and checks need"
+	@scripts/venv.sh $(VENV) requirements-dev.lock
+	@touch $(RUNTIME) $@
