@@ -34,6 +34,7 @@ INTENT = IntentId("int_" + "a" * 32)
 OTHER_INTENT = IntentId("int_" + "b" * 32)
 EVENT_SECONDS = 20.0
 """How long an event of the watch may take before its test fails."""
+RETRY_SECONDS = 0.05
 SILENCE_SECONDS = 0.7
 """Longer than the watch holds changes back to tell a burst once."""
 
@@ -114,7 +115,7 @@ async def apply(
             try:
                 return await cluster.ports.writer.apply(act, intent_id, target, snapshot)
             except Conflict:
-                await cluster.quiet()
+                await asyncio.sleep(RETRY_SECONDS)
 
 
 async def asked_for(cluster: ClusterHarness) -> tuple[JsonObject, int, bool]:

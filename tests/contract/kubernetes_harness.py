@@ -1,0 +1,180 @@
+"""A `ClusterHarness` over one namespace of the test bed's real control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import msgspec
+from lightkube.core.exceptions import ApiError
+from lightkube.models.apps_v1 import DeploymentSpec
+from lightkube.models.core_v1 import (
+    ConfigMapEnvSource,
+    Container,
+    EnvFromSource,
+    PodSpec,
+    PodTemplateSpec,
+)
+from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
+from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.core_v1 import ConfigMap
+from lightkube.types import PatchType
+
+from app.agent.models import JsonObject, ServiceKey, WorkloadView
+from app.clock import SystemClock
+from app.config import Settings
+from app.connectors.k8s import KubernetesCluster, connect
+from testbed.rbac import AGENT, NOBODY
+from testbed.world import TestBed
+from tests.contract.cluster_harness import GOOD_IMAGE, ClusterPorts
+
+DEADLINE_SECONDS = 60.0
+POLL_SECONDS = 0.05
+QUIET_SECONDS = 0.6
+
+
+def settings_for(bed: TestBed, namespace: str, user: str, **more: object) -> Settings:
+    """Settings of an agent whose one environment is `prod` in that namespace; `.env` is not read."""
+    values: dict[str, object] = {
+        "dry_run": False,
+        "kubeconfig": bed.control_plane.kubeconfig(user),
+        "environment_namespaces": {"prod": namespace},
+        **more,
+    }
+    return Settings(_env_file=None, **values)  # type: ignore[arg-type] # pydantic checks the values
+
+
+def cluster_for(bed: TestBed, namespace: str, user: str, **more: object) -> KubernetesCluster:
+    """What `connect` builds for such an agent."""
+    cluster = connect(settings_for(bed, namespace, user, **more), SystemClock())
+    assert cluster is not None
+    return cluster
+
+
+def ports_of(cluster: KubernetesCluster) -> ClusterPorts:
+    assert cluster.writer is not None
+    return ClusterPorts(
+        reader=cluster.reader, rehearsal=cluster.rehearsal, writer=cluster.writer, watch=cluster.watch
+    )
+
+
+class KubernetesHarness:
+    """One namespace, arranged by an administrator, seen by the agent and by nobody."""
+
+    environment = "prod"
+
+    def __init__(self, bed: TestBed, namespace: str) -> None:
+        self.bed = bed
+        self.namespace = namespace
+        self.client = bed.client
+        self._clusters = (cluster_for(bed, namespace, AGENT), cluster_for(bed, namespace, NOBODY))
+        self.ports, self.powerless = (ports_of(cluster) for cluster in self._clusters)
+
+    async def close(self) -> None:
+        for cluster in self._clusters:
+            await cluster.close()
+
+    async def deploy(
+        self,
+        name: str,
+        *,
+        service: str | None = None,
+        image: str = GOOD_IMAGE,
+        replicas: int = 2,
+        config_map: str | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> None:
+        source = EnvFromSource(configMapRef=ConfigMapEnvSource(name=config_map))
+        container = Container(name="app", image=image, envFrom=[source] if config_map else None)
+        selector = {"app": name}
+        deployment = Deployment(
+            metadata=ObjectMeta(
+                name=name,
+                namespace=self.namespace,
+                labels={"app.kubernetes.io/name": service} if service is not None else None,
+                annotations=dict(annotations) if annotations is not None else None,
+            ),
+            spec=DeploymentSpec(
+                replicas=replicas,
+                selector=LabelSelector(matchLabels=selector),
+                template=PodTemplateSpec(
+                    metadata=ObjectMeta(labels=selector), spec=PodSpec(containers=[container])
+                ),
+            ),
+        )
+        await asyncio.to_thread(self.client.create, deployment)
+
+    async def set_image(self, name: str, image: str) -> None:
+        await self._replace(name, "/spec/template/spec/containers/0/image", image)
+
+    async def set_env(self, name: str, env: Mapping[str, str]) -> None:
+        variables = [{"name": variable, "value": value} for variable, value in env.items()]
+        await self._replace(name, "/spec/template/spec/containers/0/env", variables)
+
+    async def set_paused(self, name: str, *, paused: bool) -> None:
+        await self._replace(name, "/spec/paused", paused)
+
+    async def set_replicas(self, name: str, replicas: int) -> None:
+        await self._replace(name, "/spec/replicas", replicas)
+
+    async def put_config_map(self, name: str, data: Mapping[str, str]) -> None:
+        await asyncio.to_thread(self._put_config_map, name, dict(data))
+
+    def _put_config_map(self, name: str, data: dict[str, str]) -> None:
+        metadata = ObjectMeta(name=name, namespace=self.namespace)
+        try:
+            self.client.create(ConfigMap(metadata=metadata, data=data))
+        except ApiError as error:
+            if error.status.code != 409:
+                raise
+            self.patch(ConfigMap, name, [{"op": "add", "path": "/data", "value": data}])
+
+    async def annotate_config_map(self, name: str, annotations: Mapping[str, str]) -> None:
+        await asyncio.to_thread(
+            self.client.set, ConfigMap, name, namespace=self.namespace, annotations=dict(annotations)
+        )
+
+    async def touch_status(self, name: str) -> None:
+        condition = {"type": "Probed", "status": "True", "reason": "Contract", "message": str(time.time())}
+        body = {"status": {"conditions": [condition]}}
+        await asyncio.to_thread(self.client.patch, Deployment.Status, name, body, namespace=self.namespace)
+
+    async def delete_deployment(self, name: str) -> None:
+        await asyncio.to_thread(self.client.delete, Deployment, name, namespace=self.namespace)
+
+    async def template(self, name: str) -> JsonObject:
+        found = await asyncio.to_thread(self.client.get, Deployment, name, namespace=self.namespace)
+        assert found.spec is not None
+        return cast("JsonObject", msgspec.to_builtins(found.spec.template))
+
+    async def config_data(self, name: str) -> Mapping[str, str]:
+        found = await asyncio.to_thread(self.client.get, ConfigMap, name, namespace=self.namespace)
+        return found.data or {}
+
+    async def versions(self) -> Mapping[str, str]:
+        return await asyncio.to_thread(self.bed.resource_versions, self.namespace)
+
+    async def until(self, key: ServiceKey, holds: Callable[[WorkloadView], bool]) -> WorkloadView:
+        view = None
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while view is None or not holds(view):
+                    await asyncio.sleep(POLL_SECONDS)
+                    view = await self.ports.reader.workload(key)
+        except TimeoutError as error:
+            raise AssertionError(f"{key} did not come to be as wanted; seen last: {view}") from error
+        return view
+
+    async def quiet(self) -> None:
+        await asyncio.to_thread(self.bed.wait_settled, self.namespace, quiet_seconds=QUIET_SECONDS)
+
+    def patch(
+        self, kind: type[Deployment] | type[ConfigMap], name: str, operations: list[dict[str, object]]
+    ) -> None:
+        self.client.patch(kind, name, operations, namespace=self.namespace, patch_type=PatchType.JSON)
+
+    async def _replace(self, name: str, path: str, value: object) -> None:
+        operations: list[dict[str, object]] = [{"op": "add", "path": path, "value": value}]
+        await asyncio.to_thread(self.patch, Deployment, name, operations)
