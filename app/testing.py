@@ -19,10 +19,12 @@ from typing import Any, TypeVar, overload
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.objects import Template
+from app.sandbox.runner import InlineRunner
 from app.sandbox.world import Naming, Workload, World
 
 __all__ = [
     "DEFAULT_START",
+    "InlineRunner",
     "Naming",
     "PacedClock",
     "SandboxCluster",

@@ -273,12 +273,12 @@ class SandboxWatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxCluster:
-    """The four ports over one world, as one identity sees it."""
+    """The ports over one world, as one identity sees it; a writer exists only where one is asked for."""
 
     reader: SandboxReader
     rehearsal: SandboxRehearsal
-    writer: SandboxWriter
     watch: SandboxWatch
+    _access: _Access
 
     @classmethod
     def over(cls, world: World, *, naming: Naming = SAME_NAMES, identity: Identity = AGENT) -> SandboxCluster:
@@ -286,9 +286,13 @@ class SandboxCluster:
         return cls(
             reader=SandboxReader(access),
             rehearsal=SandboxRehearsal(access),
-            writer=SandboxWriter(access),
             watch=SandboxWatch(access),
+            _access=access,
         )
+
+    def writer(self) -> SandboxWriter:
+        """The side that changes the world; a dry run never asks for it (promise 5)."""
+        return SandboxWriter(self._access)
 
 
 def target_of(thing: Deployment | ConfigMap) -> TargetState:

@@ -8,6 +8,7 @@ was measured (promise 8).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from app.agent.models import ServiceKey, SliSample, TelemetryHealth
@@ -34,16 +35,16 @@ class SandboxMetrics:
     async def sli_range(
         self, key: ServiceKey, start: datetime, end: datetime, step: timedelta
     ) -> tuple[SliSample, ...]:
+        """Each sample's `at` is the instant asked about; its data is at most a window older."""
         self._ask()
-        found: dict[datetime, SliSample] = {}
+        found: list[SliSample] = []
         at = start
         while at <= end:
             sample = self._world.traffic.measure(self._naming.name(key), at, self._window)
-            values = (sample.error_rate, sample.p95_latency_ms, sample.request_rate)
-            if values != (None, None, None) and sample.at >= start:
-                found.setdefault(sample.at, sample)
+            if (sample.error_rate, sample.p95_latency_ms, sample.request_rate) != (None, None, None):
+                found.append(replace(sample, at=at))
             at += step
-        return tuple(found.values())
+        return tuple(found)
 
     async def telemetry(self, keys: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
         self._world.catch_up()
