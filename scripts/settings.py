@@ -1,0 +1,83 @@
+"""Reads `.env.example`, the one place that explains the settings, and writes `docs/configuration.md` from it.
+
+Run as `python -m scripts.settings` after a change; a test fails while the two differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / ".env.example"
+PAGE = ROOT / "docs" / "configuration.md"
+
+_ASSIGNMENT = re.compile(r"([A-Z][A-Z0-9_]*)=(.*)")
+_HEADING = re.compile(r"# -{10,} (.+)")
+_INTRODUCTION = """\
+# Configuration
+
+Settings come from the environment or from a file `.env` in the working directory; the environment wins,
+and an empty value means "not set". Copy `.env.example` to start: a plain copy changes nothing. A wrong
+value stops the start with a message that names the setting. This page is written from `.env.example` by
+`python -m scripts.settings`.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting as `.env.example` documents it."""
+
+    name: str
+    default: str
+    meaning: str
+    """The comment right above it; empty when there is none."""
+    section: str
+
+
+def documented(text: str) -> Iterator[Setting]:
+    """Every assignment of an `.env` file with the comment above it; ValueError for any other line."""
+    section, comment = "", list[str]()
+    for number, line in enumerate(text.splitlines(), start=1):
+        heading, assignment = _HEADING.fullmatch(line), _ASSIGNMENT.fullmatch(line)
+        if heading:
+            section, comment = heading[1], []
+        elif line.startswith("#"):
+            comment.append(line.removeprefix("#").strip())
+        elif assignment:
+            name, default = assignment.groups()
+            yield Setting(name=name, default=default, meaning=" ".join(comment), section=section)
+            comment = []
+        elif not line:
+            comment = []
+        else:
+            raise ValueError(f"line {number} is neither a comment nor NAME=value: {line!r}")
+
+
+def page(settings: Iterator[Setting]) -> str:
+    """The settings as Markdown, one table for each section."""
+    lines, section = [_INTRODUCTION.rstrip()], ""
+    for setting in settings:
+        if setting.section != section:
+            section = setting.section
+            lines += [
+                "",
+                f"## {section[0].upper()}{section[1:]}",
+                "",
+                "| setting | default | meaning |",
+                "|---|---|---|",
+            ]
+        default = f"`{_cell(setting.default)}`" if setting.default else "not set"
+        lines.append(f"| `{setting.name}` | {default} | {_cell(setting.meaning)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page(documented(EXAMPLE.read_text())))

@@ -1,0 +1,136 @@
+"""Settings mean what `.env.example` says, and a wrong one stops the start by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from app.agent.models import ActionName
+from app.config import Settings
+from scripts.settings import EXAMPLE, PAGE, Setting, documented, page
+
+DOCUMENTED = tuple(documented(EXAMPLE.read_text()))
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of the person who runs the tests reaches them."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_every_setting_is_documented_once_and_nothing_else_is() -> None:
+    """`.env.example` and `Settings` name the same settings, each once."""
+    names = [setting.name for setting in DOCUMENTED]
+    assert sorted(names) == sorted(name.upper() for name in Settings.model_fields)
+
+
+@pytest.mark.parametrize("setting", DOCUMENTED, ids=lambda setting: setting.name)
+def test_every_setting_is_explained(setting: Setting) -> None:
+    """Each setting has its meaning, as whole sentences, in the comment right above it."""
+    assert setting.meaning.endswith(".")
+    assert setting.section
+
+
+def test_a_copy_of_the_example_changes_nothing(tmp_path: Path) -> None:
+    """`cp .env.example .env` gives exactly the defaults."""
+    (tmp_path / ".env").write_text(EXAMPLE.read_text())
+    assert Settings() == Settings(_env_file=None)
+
+
+def test_the_configuration_page_is_current() -> None:
+    """`docs/configuration.md` says what `.env.example` says."""
+    assert PAGE.read_text() == page(iter(DOCUMENTED)), "run: python -m scripts.settings"
+
+
+def test_the_defaults_are_the_careful_ones() -> None:
+    """Out of the box nothing is written, high risk is blocked, and only this machine is listened to."""
+    settings = Settings()
+    assert settings.dry_run
+    assert not settings.allow_high_risk_actions
+    assert settings.host == "127.0.0.1"
+    assert ActionName.RESTORE not in settings.enabled_actions
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable of the environment replaces the same line of `.env`."""
+    (tmp_path / ".env").write_text("MAX_ACTIONS_PER_INCIDENT=3\nSLO_MAX_ERROR_RATE=0.2\n")
+    monkeypatch.setenv("MAX_ACTIONS_PER_INCIDENT", "5")
+    settings = Settings()
+    assert settings.max_actions_per_incident == 5
+    assert settings.slo_max_error_rate == 0.2
+
+
+def test_an_empty_value_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`KUBECONFIG=` connects no cluster, and `DRY_RUN=` stays a dry run."""
+    monkeypatch.setenv("KUBECONFIG", "")
+    monkeypatch.setenv("DRY_RUN", "")
+    settings = Settings()
+    assert settings.kubeconfig is None
+    assert settings.dry_run
+
+
+def test_enabled_actions_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spaces and empty parts of the list do not matter."""
+    monkeypatch.setenv("ENABLED_ACTIONS", "restart, notify,,")
+    assert Settings().enabled_actions == {ActionName.RESTART, ActionName.NOTIFY}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DRY_RUN", "perhaps"),
+        ("ALLOW_HIGH_RISK_ACTIONS", "2"),
+        ("MAX_ACTIONS_PER_INCIDENT", "-1"),
+        ("MAX_ACTIONS_PER_INCIDENT", "21"),
+        ("ENABLED_ACTIONS", "restart,rm -rf"),
+        ("SLO_MAX_ERROR_RATE", "5"),
+        ("SLO_MAX_ERROR_RATE", "nan"),
+        ("SLO_MAX_P95_LATENCY_MS", "0"),
+        ("VERIFY_INTERVAL_SECONDS", "0"),
+        ("CLAIM_LEASE_SECONDS", "soon"),
+        ("SERVICE_WORKLOADS", "payments-api=payments/api"),
+        ("ENVIRONMENT_NAMESPACES", '["prod"]'),
+        ("ALERT_TRIGGERS", '{"HighErrorRate": "rollback"}'),
+        ("PORT", "65536"),
+        ("MAX_BODY_BYTES", "10"),
+        ("LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_wrong_value_stops_the_start_and_names_the_setting(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the setting, so that the mend is found without reading code."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises((ValidationError, SettingsError)) as refused:
+        Settings()
+    assert name.lower() in str(refused.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "postgresql://agent:hunter2@db/heal"),
+        ("PROMETHEUS_BEARER_TOKEN", "hunter2"),
+        ("ALERTMANAGER_TOKEN", "hunter2"),
+        ("NOTIFY_WEBHOOK_URL", "https://chat.example/hooks/hunter2"),
+    ],
+)
+def test_secrets_are_not_printed(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that carry a secret show stars where they are printed or logged."""
+    monkeypatch.setenv(name, value)
+    settings = Settings()
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" not in str(settings.model_dump())
+
+
+def test_settings_cannot_change_after_the_start() -> None:
+    """No code switches the dry run off behind the operator's back."""
+    settings = Settings()
+    with pytest.raises(ValidationError):
+        settings.dry_run = False  # type: ignore[misc]
