@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 import httpx
 from pydantic import SecretStr
 
+from app.connectors.text import shorten
 from app.errors import (
     AgentError,
     ConfigurationError,
@@ -32,7 +33,6 @@ from app.errors import (
 )
 
 _MAX_BYTES = 8 * 1024 * 1024
-_MAX_QUOTED = 500
 _MAX_CONNECTIONS = 16
 _TRY_AGAIN = (
     HTTPStatus.REQUEST_TIMEOUT,
@@ -56,14 +56,8 @@ class Reply:
 
     def excerpt(self) -> str:
         """The start of the body as one printable line, for a message."""
-        text = self.body[: _MAX_QUOTED * 4].decode("utf-8", errors="replace")
+        text = self.body[:2_000].decode("utf-8", errors="replace")
         return shorten(text)
-
-
-def shorten(text: str, limit: int = _MAX_QUOTED) -> str:
-    """Foreign text as one printable line of bounded length."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: limit * 4]).split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 class HttpPeer:
@@ -133,8 +127,12 @@ class HttpPeer:
             ) from None
 
     def refusal(self, reply: Reply, said: str | None = None) -> AgentError:
-        """The error that an answer other than 2xx stands for, with the other side's own words."""
-        words = said or reply.excerpt()
+        """The error that an answer other than 2xx stands for.
+
+        `said` are the other side's own words; without it they are the start of
+        the body, and an empty text leaves them out.
+        """
+        words = reply.excerpt() if said is None else said
         message = f"{self.name} ({self._setting}) answered {reply.status}" + (f": {words}" if words else "")
         status = reply.status
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):

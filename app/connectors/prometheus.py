@@ -20,9 +20,10 @@ import msgspec
 
 from app.agent.models import ServiceKey, SliSample, TelemetryHealth
 from app.config import Settings
-from app.connectors.http import HttpPeer, shorten
+from app.connectors.http import HttpPeer
 from app.connectors.observability import Indicator, Reading, assemble, judge_telemetry
 from app.connectors.promql import Query, QueryTemplate, Selector, parse_duration
+from app.connectors.text import shorten
 from app.errors import ConfigurationError, Invalid, PermanentError, TransientError
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,0 +1,86 @@
+"""Asks a remote OPA server before an action, and takes nothing but a complete answer for an answer.
+
+Called by policy, besides the built-in guardrails. Keeps promise 7: whatever goes
+wrong between the question and a well-formed decision is a deny with its reason.
+OPA itself answers 200 with no `result` when a decision is undefined, and hides
+failing builtins unless asked not to, so neither status nor shape is taken on trust.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import msgspec
+
+from app.agent.models import DecisionKind, JsonObject
+from app.agent.ports import PolicyAnswer
+from app.config import Settings
+from app.connectors.http import HttpPeer
+from app.connectors.text import shorten
+from app.errors import AgentError, ConfigurationError
+
+_PATH = "/v1/data/heal/decision"
+_STRICT = {"strict-builtin-errors": "true"}
+_TIMEOUT_SECONDS = 5.0
+_MAX_ANSWER_BYTES = 256 * 1024
+
+_Reasons = Annotated[list[str], msgspec.Meta(max_length=100)]
+
+
+class _Decision(msgspec.Struct):
+    decision: DecisionKind
+    reasons: _Reasons
+
+
+class _Answer(msgspec.Struct):
+    result: _Decision
+
+
+class OpaPolicy:
+    """`PolicyEngine` over `POST /v1/data/heal/decision`."""
+
+    def __init__(self, url: str, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
+        """Raises `ConfigurationError` for an address that cannot be used."""
+        self._peer = HttpPeer(
+            name="the policy engine",
+            setting="OPA_URL",
+            url=url,
+            timeout_seconds=timeout_seconds,
+            max_bytes=_MAX_ANSWER_BYTES,
+        )
+
+    @staticmethod
+    def from_settings(settings: Settings) -> OpaPolicy:
+        """Raises `ConfigurationError` when `OPA_URL` is not set or cannot be used."""
+        if settings.opa_url is None:
+            raise ConfigurationError("OPA_URL is not set")
+        return OpaPolicy(settings.opa_url)
+
+    async def decide(self, document: JsonObject) -> PolicyAnswer:
+        """OPA's decision on the document as its `input`; anything incomplete is a deny. Never raises."""
+        try:
+            body = json.dumps({"input": document}, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            return _deny(f"the question to the policy engine cannot be written as JSON: {error}")
+        try:
+            reply = await self._peer.send("POST", _PATH, params=_STRICT, json_body=body)
+        except AgentError as error:
+            return _deny(str(error))
+        if reply.status != 200:
+            return _deny(str(self._peer.refusal(reply)))
+        try:
+            decision = msgspec.json.decode(reply.body, type=_Answer).result
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            return _deny(f"the policy engine gave no complete decision: {shorten(str(error))}")
+        return PolicyAnswer(
+            kind=decision.decision, reasons=tuple(shorten(reason) for reason in decision.reasons)
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+        await self._peer.aclose()
+
+
+def _deny(reason: str) -> PolicyAnswer:
+    return PolicyAnswer(kind=DecisionKind.DENY, reasons=(reason,))
