@@ -44,7 +44,7 @@ from app.agent.models import (
     Verdict,
     Verification,
 )
-from app.errors import PermanentError
+from app.errors import Invalid, PermanentError
 
 T = TypeVar("T")
 
@@ -92,6 +92,19 @@ def read(kind: type[T], value: object) -> T:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise PermanentError(f"a stored {kind.__name__} cannot be read: {error}") from error
+
+
+def writable(kind: type[T], value: T) -> Json:
+    """The plain values of a model that is sure to be readable again; `Invalid` for one that is not.
+
+    A NaN where the model needs a number would otherwise be found out too late.
+    """
+    plain = loads(dumps(value))
+    try:
+        msgspec.convert(plain, kind)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"this {kind.__name__} could not be read back: {error}") from error
+    return plain
 
 
 def read_optional(kind: type[T], value: object) -> T | None:

@@ -28,7 +28,7 @@ from app.agent.ports import IncidentFilter, Page
 from app.agent.timeline import chain_start
 from app.errors import Invalid
 from app.store import intents, journal
-from app.store.codec import IncidentBody, incident_body, read
+from app.store.codec import IncidentBody, incident_body, read, writable
 from app.store.narrative import opening_summary
 from app.store.tables import incidents
 
@@ -228,7 +228,7 @@ def _mutable(incident: Incident) -> dict[str, object]:
         "stale": incident.stale,
         "dry_run": incident.dry_run,
         "triggers": list(incident.triggers),
-        "body": incident_body(incident),
+        "body": writable(IncidentBody, incident_body(incident)),
     }
 
 

@@ -23,7 +23,7 @@ from app.agent.models import (
     Snapshot,
 )
 from app.errors import ClaimLost, Invalid, NotFound
-from app.store.codec import IntentBody, intent_body, read, read_optional, read_snapshot
+from app.store.codec import IntentBody, intent_body, read, read_optional, read_snapshot, writable
 from app.store.tables import intents
 
 
@@ -58,7 +58,7 @@ def add(connection: Connection, incident: Incident, intent: Intent) -> None:
             undoes=intent.undoes,
             started_at=intent.started_at,
             applied_token=intent.applied_token,
-            body=intent_body(intent),
+            body=writable(IntentBody, intent_body(intent)),
             snapshot=intent.snapshot,
             outcome=intent.outcome,
         )

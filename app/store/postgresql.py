@@ -8,6 +8,9 @@ back and run again.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import asyncpg  # type: ignore[import-untyped]  # asyncpg ships no type information
@@ -15,7 +18,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from app.errors import AgentError, ConfigurationError
+from app.errors import ConfigurationError, TransientError
 from app.store import codec
 from app.store.database import Work, sqlstate, translated
 from app.store.migrate import upgrade
@@ -26,6 +29,8 @@ ATTEMPTS = 5
 CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 30.0
 _LOST_RACES = frozenset({"40001", "40P01", "23505"})
+_DRIVER_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+"""What a call can fail with: connecting raises the driver's own errors, statements SQLAlchemy's."""
 
 
 class PostgresDatabase:
@@ -36,27 +41,48 @@ class PostgresDatabase:
         self._snapshots = engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
 
     async def write(self, work: Work[T]) -> T:
         attempt = 1
-        while True:
-            try:
-                async with self._engine.begin() as connection:
-                    return await connection.run_sync(work)
-            except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-                if attempt == ATTEMPTS or sqlstate(error) not in _LOST_RACES:
-                    raise translated(error) from error
-            attempt += 1
+        with self._in_use():
+            while True:
+                try:
+                    async with self._engine.begin() as connection:
+                        return await connection.run_sync(work)
+                except _DRIVER_ERRORS as error:
+                    if attempt == ATTEMPTS or sqlstate(error) not in _LOST_RACES:
+                        raise translated(error) from error
+                attempt += 1
 
     async def read(self, work: Work[T]) -> T:
-        try:
-            async with self._snapshots.connect() as connection, connection.begin():
-                return await connection.run_sync(work)
-        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            raise translated(error) from error
+        with self._in_use():
+            try:
+                async with self._snapshots.connect() as connection, connection.begin():
+                    return await connection.run_sync(work)
+            except _DRIVER_ERRORS as error:
+                raise translated(error) from error
 
     async def close(self) -> None:
+        self._closed = True
+        await self._idle.wait()
         await self._engine.dispose()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        if self._closed:
+            raise TransientError("the store is closed")
+        self._running += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if self._running == 0:
+                self._idle.set()
 
 
 async def open_postgresql(url: URL) -> PostgresDatabase:
@@ -67,12 +93,15 @@ async def open_postgresql(url: URL) -> PostgresDatabase:
     dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
 
     async def connect() -> object:
-        return await asyncpg.connect(
-            dsn,
-            timeout=CONNECT_SECONDS,
-            command_timeout=COMMAND_SECONDS,
-            server_settings={"application_name": "self-healing-devops-agent"},
-        )
+        try:
+            return await asyncpg.connect(
+                dsn,
+                timeout=CONNECT_SECONDS,
+                command_timeout=COMMAND_SECONDS,
+                server_settings={"application_name": "self-healing-devops-agent"},
+            )
+        except ValueError as error:  # the address itself makes no sense to the driver
+            raise ConfigurationError(f"DATABASE_URL: {_shown(url)} is not understood: {error}") from None
 
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -87,7 +116,7 @@ async def open_postgresql(url: URL) -> PostgresDatabase:
     try:
         async with engine.begin() as connection:
             await connection.run_sync(upgrade)
-    except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
+    except _DRIVER_ERRORS as error:
         await engine.dispose()
         raise _opening(url, error) from error
     except BaseException:
@@ -96,13 +125,14 @@ async def open_postgresql(url: URL) -> PostgresDatabase:
     return PostgresDatabase(engine)
 
 
-def _opening(url: URL, error: Exception) -> AgentError:
-    """An unreachable server may come back; a wrong address, account or right needs a person."""
-    where = url.render_as_string(hide_password=True)
+def _opening(url: URL, error: Exception) -> Exception:
+    """An unreachable server may come back; a missing database, or a refused account, needs a person."""
     code = sqlstate(error)
-    refused = code is not None and (code[:2] in {"28", "3D"} or code == "42501")
-    if refused or isinstance(error, ValueError | asyncpg.InterfaceError):
+    if code is not None and (code[:2] in {"28", "3D"} or code == "42501"):
         detail = error.orig if isinstance(error, DBAPIError) else error
-        return ConfigurationError(f"DATABASE_URL: {where} cannot be used: {detail}")
-    mapped = translated(error)
-    return mapped if isinstance(mapped, AgentError) else ConfigurationError(f"DATABASE_URL: {where}: {error}")
+        return ConfigurationError(f"DATABASE_URL: {_shown(url)} cannot be used: {detail}")
+    return translated(error)
+
+
+def _shown(url: URL) -> str:
+    return url.render_as_string(hide_password=True)
