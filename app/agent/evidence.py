@@ -159,6 +159,14 @@ def rollout_stuck(workload: WorkloadView) -> bool:
     return any(p.ready for p in older_pods(workload)) and not any(p.ready for p in current_pods(workload))
 
 
+def runs_version(revision: Revision, version: str | None) -> bool:
+    """Whether an image of the revision is tagged with that version."""
+    if version is None:
+        return False
+    tags = {image.split("@")[0].rpartition("/")[2].partition(":")[2] for image in revision.images}
+    return version in tags or f"v{version}" in tags
+
+
 def out_of_memory(evidence: Evidence) -> bool:
     """Containers are being killed for memory now, as the cluster or a signal of this incident says."""
     if Condition.OOM_KILLED in evidence.conditions:

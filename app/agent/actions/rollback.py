@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from app.agent.actions.preconditions import first_reason, owner_refuses, rollout_paused, would_be_reverted
 from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet
-from app.agent.evidence import current_revision, health_of, older_templates, served
+from app.agent.evidence import current_revision, health_of, older_templates, runs_version, served
 from app.agent.models import (
     ActionName,
     Change,
@@ -28,6 +28,9 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     """`to: previous_healthy` becomes `revision`, the number of the revision to run again."""
     workload = evidence.workload
     if workload is None:
+        crossed = next((c for c in evidence.changes if c.irreversible and c.key == evidence.key), None)
+        if crossed is not None:
+            return Unmet(reason=f"the deploy of {crossed.version} is marked irreversible")
         return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT)
     reason = first_reason(
         owner_refuses(workload), would_be_reverted(workload), rollout_paused(workload), _barrier(workload)
@@ -79,14 +82,6 @@ def _objection(revision: Revision, workload: WorkloadView, evidence: Evidence) -
 def _carried_by(change: Change, revision: Revision) -> bool:
     """Whether the revision already contains the irreversible change: going there does not cross it."""
     return revision.created_at >= change.at or runs_version(revision, change.version)
-
-
-def runs_version(revision: Revision, version: str | None) -> bool:
-    """Whether an image of the revision is tagged with that version."""
-    if version is None:
-        return False
-    tags = {image.split("@")[0].rpartition("/")[2].partition(":")[2] for image in revision.images}
-    return version in tags or f"v{version}" in tags
 
 
 SPEC = ActionSpec(

@@ -1,0 +1,42 @@
+"""Diagnostic rules, one cause each: `evaluate(evidence)` answers a hypothesis or None.
+
+A rule reads the evidence and nothing else. It names what speaks against its
+cause as well as what speaks for it, and knows no service and no case by name.
+The other modules here hold what rules share: symptoms, suspects, and how
+findings are weighed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from app.agent.models import Evidence, Hypothesis
+from app.agent.rules import (
+    bad_config,
+    bad_release,
+    dependency_failure,
+    irreversible_release,
+    memory_leak,
+    node_failure,
+    resource_limit,
+    telemetry_outage,
+    traffic_surge,
+)
+from app.agent.rules.unknown import unexplained
+
+__all__ = ["RULES", "Rule", "unexplained"]
+
+Rule: TypeAlias = Callable[[Evidence], Hypothesis | None]
+
+RULES: tuple[Rule, ...] = (
+    telemetry_outage.evaluate,
+    irreversible_release.evaluate,
+    node_failure.evaluate,
+    dependency_failure.evaluate,
+    traffic_surge.evaluate,
+    memory_leak.evaluate,
+    resource_limit.evaluate,
+    bad_config.evaluate,
+    bad_release.evaluate,
+)

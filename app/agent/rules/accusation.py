@@ -1,0 +1,32 @@
+"""Everything that is asked of a suspect change, in one order, whatever kind of change it is."""
+
+from __future__ import annotations
+
+from app.agent.models import ActionName, Evidence
+from app.agent.rules.alibis import weigh_alibis, weigh_tried
+from app.agent.rules.pods import PodWeights, weigh_pods
+from app.agent.rules.suspects import Suspect
+from app.agent.rules.symptoms import failed_deploy, trouble_began
+from app.agent.rules.timing import weigh_timing
+from app.agent.rules.weighing import Weighing
+from app.agent.rules.wording import relative, span
+
+
+def accuse(suspect: Suspect, evidence: Evidence, pods: PodWeights, remedy: ActionName) -> Weighing:
+    """Weigh pods, timing and alibis of a change; `remedy` is what would be done about it."""
+    weighing = Weighing()
+    began = trouble_began(evidence)
+    if suspect.recent:
+        weighing.speaks_for(0.1, f"{suspect.what} came {relative(suspect.at, began, 'the trouble')}")
+    else:
+        weighing.speaks_against(
+            0.85, f"{suspect.what} had been in force for {span(began - suspect.at)} by then"
+        )
+    failed = [s.payload for s in evidence.signals if failed_deploy(s)]
+    if failed and suspect.in_template:
+        weighing.speaks_for(0.5 if suspect.confirmed else 0.7, "the pipeline says that its deploy failed")
+    weigh_pods(weighing, suspect, evidence, pods)
+    weigh_timing(weighing, suspect, evidence)
+    weigh_alibis(weighing, suspect, evidence)
+    weigh_tried(weighing, remedy, evidence)
+    return weighing

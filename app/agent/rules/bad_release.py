@@ -1,0 +1,31 @@
+"""Rule: the newest release of the service is at fault, and may be taken back."""
+
+from __future__ import annotations
+
+from app.agent.evidence import Trouble
+from app.agent.models import ActionName, Cause, Evidence, Hypothesis
+from app.agent.rules.accusation import accuse
+from app.agent.rules.pods import PodWeights
+from app.agent.rules.suspects import release_of
+
+POD_WEIGHTS: PodWeights = {
+    Trouble.IMAGE: 0.9,
+    Trouble.CRASH: 0.85,
+    Trouble.OUT_OF_MEMORY: 0.8,
+    Trouble.CONFIGURATION: 0.8,
+    Trouble.NOT_READY: 0.75,
+}
+"""How telling each trouble of its pods is for a release that does not work."""
+
+
+def evaluate(evidence: Evidence) -> Hypothesis | None:
+    """None when the service had no release; a release marked irreversible is another cause."""
+    release = release_of(evidence)
+    if release is None:
+        return None
+    weighing = accuse(release, evidence, POD_WEIGHTS, ActionName.ROLLBACK)
+    if release.irreversible:
+        weighing.speaks_against(
+            0.9, "it is marked irreversible: older code cannot run against what it changed"
+        )
+    return weighing.hypothesis(Cause.BAD_RELEASE, "bad_release")

@@ -1,0 +1,49 @@
+"""Rule: what this service calls is in trouble, and this one only shows it."""
+
+from __future__ import annotations
+
+from app.agent.evidence import LOOKBACK
+from app.agent.models import Cause, Evidence, Hypothesis, Trigger
+from app.agent.rules.alibis import weigh_blindness
+from app.agent.rules.pods import pods_are_sick
+from app.agent.rules.suspects import release_of, template_config_of
+from app.agent.rules.symptoms import CLOCK_SLACK, trouble_began
+from app.agent.rules.weighing import Weighing
+from app.agent.rules.wording import relative
+
+_VISIBLE = frozenset({Trigger.HIGH_ERROR_RATE, Trigger.HIGH_LATENCY, Trigger.CRASH_LOOP})
+
+
+def evaluate(evidence: Evidence) -> Hypothesis | None:
+    """None unless a known dependency has an open incident or changed shortly before."""
+    if _VISIBLE.isdisjoint(evidence.triggers):
+        return None
+    weighing = Weighing()
+    began = trouble_began(evidence)
+    down = sorted(d.service for d in evidence.dependencies if d in evidence.other_open_incidents)
+    if down:
+        weighing.speaks_for(0.7, f"{', '.join(down)}, which it calls, has an open incident")
+    window = (began - LOOKBACK, began + CLOCK_SLACK)
+    changed = [
+        c for c in evidence.changes if c.key in evidence.dependencies and window[0] <= c.at <= window[1]
+    ]
+    if changed:
+        last = max(changed, key=lambda c: c.at)
+        when = relative(last.at, began, "the trouble")
+        weighing.speaks_for(0.3, f"{last.key.service}, which it calls, changed {when}: {last.summary}")
+    if not weighing.grounds:
+        return None
+    _weigh_own(weighing, evidence)
+    weigh_blindness(weighing, evidence)
+    return weighing.hypothesis(Cause.DEPENDENCY_FAILURE, "dependency_failure")
+
+
+def _weigh_own(weighing: Weighing, evidence: Evidence) -> None:
+    """What the service did itself."""
+    own = release_of(evidence) or template_config_of(evidence)
+    if own is None or not own.recent:
+        weighing.speaks_for(0.2, "nothing is known to have changed in the service itself")
+    elif own.stuck:
+        weighing.speaks_against(0.7, f"{own.what} never came up, which no dependency explains")
+    elif pods_are_sick(own, evidence):
+        weighing.speaks_against(0.3, f"the pods of {own.what} are sick themselves")

@@ -1,0 +1,19 @@
+"""Rule: the newest release is at fault, and must not be taken back; people decide."""
+
+from __future__ import annotations
+
+from app.agent.models import ActionName, Cause, Evidence, Hypothesis
+from app.agent.rules.accusation import accuse
+from app.agent.rules.bad_release import POD_WEIGHTS
+from app.agent.rules.suspects import release_of
+
+
+def evaluate(evidence: Evidence) -> Hypothesis | None:
+    """Only for a release that is marked irreversible, in the cluster or by the pipeline."""
+    release = release_of(evidence)
+    if release is None or not release.irreversible:
+        return None
+    weighing = accuse(release, evidence, POD_WEIGHTS, ActionName.ROLLBACK)
+    if weighing.grounds:
+        weighing.speaks_for(0.3, "the release is marked irreversible")
+    return weighing.hypothesis(Cause.IRREVERSIBLE_RELEASE, "irreversible_release")

@@ -1,0 +1,20 @@
+"""Rule: containers are killed for memory since their limits or settings changed, with the same code."""
+
+from __future__ import annotations
+
+from app.agent.evidence import Trouble, out_of_memory
+from app.agent.models import ActionName, Cause, Evidence, Hypothesis
+from app.agent.rules.accusation import accuse
+from app.agent.rules.pods import PodWeights
+from app.agent.rules.suspects import template_config_of, told_config_of
+
+_POD_WEIGHTS: PodWeights = {Trouble.OUT_OF_MEMORY: 0.9}
+
+
+def evaluate(evidence: Evidence) -> Hypothesis | None:
+    """None unless containers run out of memory after such a change."""
+    suspect = template_config_of(evidence) or told_config_of(evidence)
+    if suspect is None or not out_of_memory(evidence):
+        return None
+    weighing = accuse(suspect, evidence, _POD_WEIGHTS, ActionName.REVERT_CONFIG)
+    return weighing.hypothesis(Cause.RESOURCE_LIMIT, "resource_limit")

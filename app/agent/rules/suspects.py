@@ -1,0 +1,193 @@
+"""The changes of a service that may have caused its trouble: its release, its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from app.agent.evidence import (
+    LOOKBACK,
+    config_map_changes,
+    current_revision,
+    health_of,
+    in_force_since,
+    reference_revision,
+    rollout_stuck,
+    runs_version,
+)
+from app.agent.models import (
+    Change,
+    ChangeKind,
+    Deploy,
+    DeployStatus,
+    Evidence,
+    Revision,
+    RevisionHealth,
+    WorkloadView,
+)
+from app.agent.rules.symptoms import CLOCK_SLACK, trouble_began
+
+REPORT_DELAY = timedelta(minutes=10)
+"""A pipeline reports the end of a deploy up to this long after the first new pod ran."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """A change of this very service, recent enough to matter."""
+
+    what: str
+    """`the release of 1.15.0`, as a sentence's subject or object."""
+    at: datetime
+    confirmed: bool
+    """Seen in the cluster, not only told by an event."""
+    recent: bool = True
+    """In force since shortly before the trouble; a change that is not is cleared, not accused."""
+    stuck: bool = False
+    """It never took over: older pods still serve, so its age says nothing."""
+    in_template: bool = True
+    """It is the workload's current template; a ConfigMap is not."""
+    irreversible: bool = False
+    reported_late: bool = False
+    """Known only from the end of a deploy, which began some time before."""
+
+
+def release_of(evidence: Evidence) -> Suspect | None:
+    """The newest release of the service: new code, as the cluster shows it or else as a pipeline told."""
+    if evidence.workload is None:
+        return _told_release(evidence)
+    current = current_revision(evidence.workload)
+    if current is None:
+        return None
+    reference = reference_revision(evidence)
+    if reference is not None and reference.code_hash == current.code_hash:
+        return None
+    return _template_suspect(
+        evidence, evidence.workload, current, f"the release of revision {current.number}"
+    )
+
+
+def template_config_of(evidence: Evidence) -> Suspect | None:
+    """A new template that differs from the one before in its configuration alone."""
+    if evidence.workload is None:
+        return None
+    current, reference = current_revision(evidence.workload), reference_revision(evidence)
+    if current is None or reference is None or reference.code_hash != current.code_hash:
+        return None
+    if reference.config_hash == current.config_hash:
+        return None
+    what = (
+        f"the change of configuration in revision {current.number} (the code of revision {reference.number})"
+    )
+    return _template_suspect(evidence, evidence.workload, current, what)
+
+
+def config_map_of(evidence: Evidence) -> Suspect | None:
+    """The ConfigMap that changed last before the trouble."""
+    began = trouble_began(evidence)
+    for change in config_map_changes(evidence):
+        if began - LOOKBACK <= change.at <= began + CLOCK_SLACK:
+            return Suspect(
+                what=f"the change of ConfigMap {change.view.name}",
+                at=change.at,
+                confirmed=True,
+                in_template=False,
+            )
+    return None
+
+
+def told_config_of(evidence: Evidence) -> Suspect | None:
+    """A change of configuration that somebody reported, where no cluster can confirm it."""
+    if evidence.workload is not None:
+        return None
+    told = _in_window(evidence, own_changes(evidence, ChangeKind.CONFIG), CLOCK_SLACK)
+    newest = max(told, key=lambda c: c.at, default=None)
+    if newest is None:
+        return None
+    return Suspect(what=f"a change of configuration ({newest.summary})", at=newest.at, confirmed=False)
+
+
+def own_changes(evidence: Evidence, *kinds: ChangeKind) -> tuple[Change, ...]:
+    """Reported changes of these kinds to the service itself."""
+    return tuple(c for c in evidence.changes if c.key == evidence.key and c.kind in kinds)
+
+
+def deploys(evidence: Evidence) -> tuple[Change, ...]:
+    """Reported deploys of the service, whether kept as changes or only among the incident's signals."""
+    known = own_changes(evidence, ChangeKind.DEPLOY)
+    told = {(c.at, c.version) for c in known}
+    extra = tuple(
+        Change(
+            kind=ChangeKind.DEPLOY,
+            key=s.key,
+            at=s.observed_at,
+            summary=f"deploy of {s.payload.version} {s.payload.status}",
+            version=s.payload.version,
+            irreversible=s.payload.irreversible,
+        )
+        for s in evidence.signals
+        if isinstance(s.payload, Deploy)
+        and s.key == evidence.key
+        and (s.observed_at, s.payload.version) not in told
+    )
+    return known + extra
+
+
+def _template_suspect(
+    evidence: Evidence, workload: WorkloadView, current: Revision, what: str
+) -> Suspect | None:
+    since = in_force_since(workload)
+    if since is None:
+        return None
+    began = trouble_began(evidence)
+    named = [
+        c for c in _in_window(evidence, deploys(evidence), REPORT_DELAY) if runs_version(current, c.version)
+    ]
+    stuck = rollout_stuck(workload)
+    failed_before = health_of(evidence, current.template_hash) is RevisionHealth.FAILED
+    recent = began - LOOKBACK <= since <= began + CLOCK_SLACK
+    # An old template that is deployed again keeps its age in the cluster; the pipeline knows better.
+    at = since if recent or not named else min(c.at for c in named)
+    return Suspect(
+        what=what,
+        at=at,
+        confirmed=True,
+        recent=recent or bool(named) or stuck or failed_before,
+        stuck=stuck,
+        irreversible=current.irreversible
+        or any(c.irreversible for c in named)
+        or _barrier_since(evidence, at),
+        reported_late=bool(named) and not recent,
+    )
+
+
+def _barrier_since(evidence: Evidence, at: datetime) -> bool:
+    """An irreversible deploy was reported about when this template came into force."""
+    return any(c.irreversible and c.at >= at - REPORT_DELAY for c in deploys(evidence))
+
+
+def _told_release(evidence: Evidence) -> Suspect | None:
+    told = _in_window(evidence, deploys(evidence), REPORT_DELAY)
+    newest = max(told, key=lambda c: c.at, default=None)
+    if newest is None:
+        return None
+    same = [c for c in told if c.version == newest.version]
+    began_at = min(c.at for c in same)
+    start_known = any(
+        isinstance(s.payload, Deploy)
+        and s.payload.status is DeployStatus.STARTED
+        and s.payload.version == newest.version
+        for s in evidence.signals
+    )
+    return Suspect(
+        what=f"the release of {newest.version or 'an unnamed version'}",
+        at=began_at,
+        confirmed=False,
+        irreversible=any(c.irreversible for c in told),
+        reported_late=not start_known and len(same) == 1,
+    )
+
+
+def _in_window(evidence: Evidence, changes: Iterable[Change], slack: timedelta) -> list[Change]:
+    began = trouble_began(evidence)
+    return [c for c in changes if began - LOOKBACK <= c.at <= began + slack]

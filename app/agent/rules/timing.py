@@ -1,0 +1,82 @@
+"""What time says about a change: did the trouble begin with it, before it, or long after it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from app.agent.models import Evidence
+from app.agent.rules.suspects import REPORT_DELAY, Suspect
+from app.agent.rules.symptoms import (
+    CLOCK_SLACK,
+    Indicator,
+    breached,
+    levels_around,
+    newest,
+    rise,
+    trouble_began,
+)
+from app.agent.rules.weighing import Weighing
+from app.agent.rules.wording import relative, span
+
+SOON = timedelta(minutes=5)
+LATE = timedelta(minutes=15)
+
+_SAME_LEVEL = 1.3
+"""Less than this factor between before and after is no difference."""
+
+_RISEN, _RISEN_TWICE = 0.75, 0.8
+_BREACHED_CONFIRMED, _BREACHED_TOLD = 0.62, 0.5
+"""A breach without a history of samples: the change is seen in the cluster, or only told."""
+
+
+def weigh_timing(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> None:
+    """Findings in the service levels around the change, and in the distance between it and the trouble."""
+    _weigh_levels(weighing, suspect, evidence)
+    if not suspect.stuck:
+        _weigh_distance(weighing, suspect, evidence)
+
+
+def _weigh_levels(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> None:
+    risen = [t for i in breached(evidence) if (t := _risen(i, suspect, evidence)) is not None]
+    flat = [t for i in breached(evidence) if (t := _flat(i, suspect, evidence)) is not None]
+    if risen:
+        weighing.speaks_for(_RISEN_TWICE if len(risen) > 1 else _RISEN, "; ".join(risen))
+    elif flat:
+        weighing.speaks_against(0.7, "; ".join(flat))
+    elif breached(evidence):
+        told = "; ".join(_told(i, evidence) for i in breached(evidence))
+        weighing.speaks_for(_BREACHED_CONFIRMED if suspect.confirmed else _BREACHED_TOLD, told)
+
+
+def _risen(indicator: Indicator, suspect: Suspect, evidence: Evidence) -> str | None:
+    found = rise(evidence, indicator)
+    if found is None:
+        return None
+    went = f"{indicator.name} went from {indicator.spoken(found.base)} to {indicator.spoken(found.level)}"
+    return f"{went} {relative(found.at, suspect.at)}"
+
+
+def _flat(indicator: Indicator, suspect: Suspect, evidence: Evidence) -> str | None:
+    levels = levels_around(evidence, suspect.at, indicator)
+    if rise(evidence, indicator) is not None or levels is None or levels[1] > levels[0] * _SAME_LEVEL:
+        return None
+    earlier, later = (indicator.spoken(level) for level in levels)
+    return f"{indicator.name} was {earlier} before it and {later} after it: no difference"
+
+
+def _told(indicator: Indicator, evidence: Evidence) -> str:
+    value = newest(evidence, indicator)
+    if value is None:
+        return f"{indicator.name} above its objective, by an alert without a value"
+    return f"{indicator.name} {indicator.spoken(value)}, above its objective"
+
+
+def _weigh_distance(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> None:
+    lag = trouble_began(evidence) - suspect.at
+    if lag < -CLOCK_SLACK:
+        late_report = suspect.reported_late and lag >= -REPORT_DELAY
+        weighing.speaks_against(0.3 if late_report else 0.8, f"the trouble began {span(lag)} before it")
+    elif lag > LATE:
+        weighing.speaks_against(0.5, f"the trouble began only {span(lag)} after it")
+    elif lag > SOON:
+        weighing.speaks_against(0.25, f"the trouble began {span(lag)} after it")

@@ -1,0 +1,89 @@
+"""Rule: more requests than the replicas can serve, with nothing changed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from app.agent.evidence import LOOKBACK, Trouble
+from app.agent.models import ActionName, Cause, ChangeKind, Evidence, Hypothesis
+from app.agent.rules.alibis import weigh_blindness, weigh_tried
+from app.agent.rules.pods import sick
+from app.agent.rules.suspects import (
+    config_map_of,
+    own_changes,
+    release_of,
+    template_config_of,
+    told_config_of,
+)
+from app.agent.rules.symptoms import CLOCK_SLACK, TRAFFIC, Rise, breached, metric_onset, rise
+from app.agent.rules.timing import LATE, SOON
+from app.agent.rules.weighing import Weighing
+from app.agent.rules.wording import span
+
+_FAR_MORE = 3.0
+
+
+def evaluate(evidence: Evidence) -> Hypothesis | None:
+    """None unless the request rate rose and an objective is broken; the load must have come first."""
+    surge = rise(evidence, TRAFFIC)
+    if surge is None or not breached(evidence):
+        return None
+    weighing = Weighing()
+    told = f"request rate went from {TRAFFIC.spoken(surge.base)} to {TRAFFIC.spoken(surge.level)}"
+    weighing.speaks_for(0.7, told)
+    if surge.level >= surge.base * _FAR_MORE:
+        weighing.speaks_for(0.2, f"that is {surge.level / max(surge.base, 0.01):.0f} times as much")
+    _weigh_order(weighing, surge, evidence)
+    _weigh_changes(weighing, evidence)
+    _weigh_use(weighing, evidence)
+    weigh_blindness(weighing, evidence)
+    weigh_tried(weighing, ActionName.SCALE, evidence)
+    return weighing.hypothesis(Cause.TRAFFIC_SURGE, "traffic_surge")
+
+
+def _weigh_order(weighing: Weighing, surge: Rise, evidence: Evidence) -> None:
+    """Errors that come first make clients retry: then the load is a symptom."""
+    began = metric_onset(evidence)
+    lead = began - surge.at
+    if all(rise(evidence, i) is None for i in breached(evidence)):
+        weighing.speaks_against(0.4, "no history shows what came first, the load or the trouble")
+    elif lead < timedelta(0):
+        weighing.speaks_against(0.8, f"the trouble began {span(lead)} before the load rose")
+    elif lead > LATE:
+        weighing.speaks_against(0.5, f"the load had been there for {span(lead)} without trouble")
+    else:
+        weighing.speaks_for(0.2, f"the load rose {span(lead)} before the trouble began")
+
+
+def _weigh_changes(weighing: Weighing, evidence: Evidence) -> None:
+    began = metric_onset(evidence)
+    suspects = (
+        release_of(evidence),
+        template_config_of(evidence),
+        config_map_of(evidence),
+        told_config_of(evidence),
+    )
+    times = [(s.at, s.what) for s in suspects if s is not None and s.recent]
+    others = own_changes(evidence, ChangeKind.FLAG, ChangeKind.SCALE, ChangeKind.CONFIG)
+    times += [(c.at, c.summary) for c in others if began - LOOKBACK <= c.at <= began + CLOCK_SLACK]
+    if not times:
+        return
+    at, what = max(times)
+    close = abs(began - at) <= SOON
+    weighing.speaks_against(
+        0.4 if close else 0.1, f"{what} came {span(began - at)} from the start of the trouble"
+    )
+
+
+def _weigh_use(weighing: Weighing, evidence: Evidence) -> None:
+    """More replicas would not help, or would harm."""
+    down = sorted(d.service for d in evidence.dependencies if d in evidence.other_open_incidents)
+    if down:
+        weighing.speaks_against(
+            0.6, f"{', '.join(down)}, which it calls, is in trouble: more replicas load it more"
+        )
+    found = sick(evidence.workload.pods, evidence) if evidence.workload is not None else None
+    if found is not None and found.total() > found[Trouble.NOT_READY] + found[Trouble.OUT_OF_MEMORY]:
+        weighing.speaks_against(
+            0.5, f"{found.total()} of its pods are sick in a way that load does not explain"
+        )

@@ -1,0 +1,52 @@
+"""What is left when no rule explains the trouble: the facts, for the person who takes over."""
+
+from __future__ import annotations
+
+from app.agent.evidence import LOOKBACK
+from app.agent.models import Cause, ChangeKind, Evidence, Hypothesis
+from app.agent.rules.suspects import own_changes
+from app.agent.rules.symptoms import CLOCK_SLACK, breached, newest, trouble_began
+from app.agent.rules.wording import relative, span
+
+_MOST = 5
+"""So many changes are told; a person can look up the rest."""
+
+
+def unexplained(evidence: Evidence, best_confidence: float) -> Hypothesis:
+    """`UNKNOWN`, as likely as the best of the named causes is not."""
+    return Hypothesis(
+        cause=Cause.UNKNOWN,
+        confidence=round(1.0 - best_confidence, 2),
+        rule="unknown",
+        evidence_for=tuple(_facts(evidence)) or ("no rule finds a cause in what is known",),
+    )
+
+
+def _facts(evidence: Evidence) -> list[str]:
+    began = trouble_began(evidence)
+    facts = []
+    for indicator in breached(evidence):
+        value = newest(evidence, indicator)
+        shown = "no value is known" if value is None else f"now {indicator.spoken(value)}"
+        facts.append(f"{indicator.name} is above its objective; {shown}")
+    facts += [f"the cluster reports {condition}" for condition in evidence.conditions]
+    window = [c for c in evidence.changes if began - LOOKBACK <= c.at <= began + CLOCK_SLACK]
+    own = [c for c in window if c.key == evidence.key]
+    facts += [
+        f"{c.kind} change {span(began - c.at)} from the start of the trouble: {c.summary}"
+        for c in own[:_MOST]
+    ]
+    if not own:
+        facts.append("no change of the service itself is known around that time")
+    others = [c for c in window if c.key != evidence.key]
+    facts += [
+        f"{c.key.service} changed {relative(c.at, began, 'the trouble')}: {c.summary}" for c in others[:_MOST]
+    ]
+    if any(c.kind is ChangeKind.FLAG for c in own_changes(evidence, ChangeKind.FLAG)):
+        facts.append("a feature flag was changed; no approved action switches one back")
+    if evidence.other_open_incidents:
+        names = ", ".join(sorted(str(k) for k in evidence.other_open_incidents)[:_MOST])
+        facts.append(f"other open incidents: {names}")
+    if evidence.failed_actions:
+        facts.append(f"tried without recovery: {', '.join(evidence.failed_actions)}")
+    return facts
