@@ -173,10 +173,18 @@ class AcceptedList(BaseModel):
     items: list[AcceptedView]
 
 
-class WebhookAccepted(AcceptedList):
-    """One entry per alert that could be mapped to a service, in order."""
+class UnmappedAlertView(BaseModel):
+    """An alert that became no signal, and what would have to change for it to become one."""
 
-    unmapped: list[str] = Field(description="Why each other alert became no signal.")
+    name: str
+    fingerprint: str
+    reason: str
+
+
+class WebhookAccepted(AcceptedList):
+    """One entry per alert that became a signal, in order; the others with the reason."""
+
+    unmapped: list[UnmappedAlertView]
 
 
 class SignalView(BaseModel):

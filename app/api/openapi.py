@@ -62,9 +62,7 @@ def event_body(model: type[BaseModel], example: str) -> Fragment:
             "required": True,
             "content": {
                 "application/json": {
-                    "schema": {
-                        "oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": 1000}]
-                    },
+                    "schema": {"oneOf": [one, several]},
                     "examples": {
                         "one": {"summary": "One event", "value": body},
                         "list": {"summary": "A list, accepted or refused as a whole", "value": [body]},
@@ -114,6 +112,16 @@ def alertmanager_body() -> Fragment:
     }
 
 
+def _without_unsent_errors(schema: Fragment) -> None:
+    """Take out the framework's own error form: `app.api.problems` answers in its place."""
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422", "")):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
+
+
 def install(app: FastAPI) -> None:
     """Serve the framework's document with the models that it does not know of added."""
 
@@ -134,6 +142,7 @@ def install(app: FastAPI) -> None:
             schemas = components.setdefault("schemas", {})
             for name, definition in definitions["$defs"].items():
                 schemas.setdefault(name, definition)
+            _without_unsent_errors(schema)
             components["securitySchemes"] = {"alertmanager": {"type": "http", "scheme": "bearer"}}
             app.openapi_schema = schema
         return app.openapi_schema

@@ -56,7 +56,7 @@ class FieldError:
 
     def as_json(self) -> JsonObject:
         return {
-            "field": shown(self.field),
+            "field": shown(self.field or '""'),
             "value": shown(self.value),
             "message": self.message,
             "mend": self.mend,
@@ -128,7 +128,8 @@ def field_errors(errors: Sequence[Mapping[str, object]], prefix: str = "") -> li
         location = cast("tuple[str | int, ...]", error["loc"])
         path = prefix
         for part in location:
-            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+            name = str(part) or '""'
+            path += f"[{part}]" if isinstance(part, int) else f".{name}" if path else name
         message, mend = explain(error)
         value = None if error["type"] == "missing" else error.get("input")
         found.append(FieldError(field=path or "body", value=value, message=message, mend=mend))

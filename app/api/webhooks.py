@@ -19,7 +19,7 @@ from app.api.openapi import alertmanager_body, problems
 from app.api.problems import FieldError, Problem, invalid
 from app.connectors.alertmanager import alerts_to_signals
 from app.errors import Invalid
-from app.schemas import AcceptedView, WebhookAccepted
+from app.schemas import AcceptedView, UnmappedAlertView, WebhookAccepted
 
 router = APIRouter(tags=["webhooks"])
 
@@ -49,7 +49,13 @@ async def alertmanager(request: Request, container: ContainerDep) -> WebhookAcce
             ]
         ) from error
     accepted = await container.intake.accept(batch.signals) if batch.signals else ()
-    return WebhookAccepted(items=[AcceptedView.of(one) for one in accepted], unmapped=list(batch.unmapped))
+    return WebhookAccepted(
+        items=[AcceptedView.of(one) for one in accepted],
+        unmapped=[
+            UnmappedAlertView(name=one.name, fingerprint=one.fingerprint, reason=one.reason)
+            for one in batch.unmapped
+        ],
+    )
 
 
 def _authenticate(request: Request, container: Container) -> None:

@@ -1,0 +1,212 @@
+"""An incident that went through all six stages, written through the store's own port."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from app.agent.models import (
+    Action,
+    ActionName,
+    Cause,
+    Decision,
+    DecisionKind,
+    Deploy,
+    DeployStatus,
+    Diagnosis,
+    Hypothesis,
+    IncidentId,
+    IncidentState,
+    Intent,
+    IntentId,
+    IntentState,
+    Lesson,
+    MetricSample,
+    Note,
+    ObjectRef,
+    Outcome,
+    OutcomeKind,
+    Plan,
+    Rehearsal,
+    RejectedRunbook,
+    Risk,
+    ServiceKey,
+    Stage,
+    Verdict,
+    VerdictKind,
+)
+from app.agent.observer import new_signal
+from app.bootstrap import Container
+
+DEPLOYMENT = ObjectRef(kind="Deployment", namespace="payments", name="payments-api")
+STALE_AFTER = timedelta(minutes=15)
+
+
+async def opened(container: Container, service: str = "payments-api", version: str = "1.15.0") -> IncidentId:
+    """A failed deploy opens an incident, a bad metric joins it."""
+    key, now = ServiceKey(environment="prod", service=service), container.clock.now()
+    accepted = await container.intake.accept(
+        [
+            new_signal(
+                key=key,
+                source="http",
+                observed_at=now,
+                received_at=now,
+                payload=payload,
+                stale_after=STALE_AFTER,
+            )
+            for payload in (
+                Deploy(version=version, status=DeployStatus.FAILED, commit_sha="d1e2f3a"),
+                MetricSample(error_rate=0.13, p95_latency_ms=1450.0, crash_looping=True),
+            )
+        ]
+    )
+    incident_id = accepted[0].disposition.incident_id
+    assert incident_id is not None
+    return incident_id
+
+
+async def proposed(
+    container: Container, *, service: str = "payments-api", text: str = "1.15.0"
+) -> IncidentId:
+    """A whole dry run that ends as proposed; `text` appears wherever outside text can appear."""
+    incident_id = await opened(container, service, text)
+    store, now = container.store, container.clock.now()
+    claim = await store.claim(incident_id, "story", timedelta(minutes=1), now)
+    record = await store.load(incident_id)
+    assert claim is not None
+    assert record is not None
+    incident = await store.save(
+        claim,
+        replace(record.incident, diagnosis=_diagnosis(text, now), plan=_plan(text, now)),
+        [
+            _note(now, 1, Stage.DIAGNOSE, f"Most likely bad_release (88%): {text} failed 40 s before."),
+            _note(now, 1, Stage.PLAN, "Runbook roll-back-bad-release@1: rollback, then restart."),
+        ],
+    )
+    plan = incident.plan
+    assert plan is not None
+    for sequence, action in enumerate(plan.actions):
+        denied = action.risk is Risk.HIGH
+        intent = _intent(incident_id, sequence, action, plan.hash, denied, now, text)
+        note = _note(now, 2, Stage.POLICY, f"{action.name} ({action.risk} risk): {intent.decision.kind}.")
+        incident = await store.decide(claim, replace(incident, next_action=sequence + 1), intent, [note])
+    ended = now + timedelta(minutes=10)
+    await store.save(
+        claim,
+        replace(
+            incident,
+            state=IncidentState.PROPOSED,
+            closed_at=ended,
+            verdict=Verdict(
+                kind=VerdictKind.NOT_RECOVERED, reasons=(f"error rate 13% of {text}, limit 5%",), at=ended
+            ),
+            lesson=Lesson(
+                cause=Cause.BAD_RELEASE,
+                runbook="roll-back-bad-release@1",
+                actions=(),
+                worked=None,
+                recovered_alone=False,
+                seconds_to_recover=None,
+                at=ended,
+            ),
+            summary=f"Dry run: would roll back {text}; nothing was changed.",
+        ),
+        [
+            _note(now, 600, Stage.VERIFY, f"Verdict: not_recovered. Error rate 13% of {text}, limit 5%."),
+            Note(
+                at=ended,
+                stage=Stage.LEARN,
+                message="Ended as proposed. Nothing was done, so nothing was learnt about an action.",
+                data={"state": "proposed", text: text},
+            ),
+        ],
+    )
+    await store.release(claim)
+    return incident_id
+
+
+def _note(now: datetime, after: int, stage: Stage, message: str) -> Note:
+    return Note(at=now + timedelta(seconds=after), stage=stage, message=message, data={"story": True})
+
+
+def _diagnosis(text: str, at: datetime) -> Diagnosis:
+    return Diagnosis(
+        hypotheses=(
+            Hypothesis(
+                cause=Cause.BAD_RELEASE,
+                confidence=0.88,
+                rule="bad_release",
+                evidence_for=(
+                    f"release {text} failed 40 s before the first symptom",
+                    "only pods of the new revision crash; the old ones serve",
+                ),
+                evidence_against=("latency rose a little before the release",),
+            ),
+            Hypothesis(
+                cause=Cause.DEPENDENCY_FAILURE,
+                confidence=0.2,
+                rule="dependency_failure",
+                evidence_for=("payments-db answers slowly",),
+                evidence_against=(f"no incident is open for what {text} calls",),
+            ),
+        ),
+        at=at,
+    )
+
+
+def _plan(text: str, at: datetime) -> Plan:
+    rollback = Action(
+        name=ActionName.ROLLBACK,
+        risk=Risk.HIGH,
+        target=DEPLOYMENT,
+        parameters={"to_revision": 7},
+        expected_effect="Only pods of revision 7 run, and errors fall below 5%.",
+        undo="Put back the template that ran before.",
+    )
+    restart = Action(
+        name=ActionName.RESTART,
+        risk=Risk.LOW,
+        target=DEPLOYMENT,
+        parameters={"reason": text},
+        expected_effect="Fresh pods of the same revision.",
+        undo=None,
+    )
+    return Plan(
+        runbook="roll-back-bad-release@1",
+        runbook_hash="8fa167f2826d9d99",
+        actions=(rollback, restart),
+        rejected=(
+            RejectedRunbook(runbook="scale-for-surge@1", reason=f"traffic did not rise with {text}"),
+            RejectedRunbook(runbook="revert-bad-config@1", reason="no configuration changed lately"),
+        ),
+        hash="3a1f5c0e9b7d4a6281c2d3e4f5061728394a5b6c7d8e9f00112233445566778",
+        at=at,
+    )
+
+
+def _intent(
+    incident_id: IncidentId,
+    sequence: int,
+    action: Action,
+    plan_hash: str,
+    denied: bool,
+    at: datetime,
+    text: str = "",
+) -> Intent:
+    kind = DecisionKind.DENY if denied else DecisionKind.ALLOW
+    reason = "rollback is high risk and ALLOW_HIGH_RISK_ACTIONS is false" if denied else f"restart of {text}"
+    outcome = OutcomeKind.REFUSED if denied else OutcomeKind.REHEARSED
+    return Intent(
+        id=IntentId(f"int_{sequence:03x}{incident_id[-29:]}"),
+        incident_id=incident_id,
+        sequence=sequence,
+        action=action,
+        dry_run=True,
+        decision=Decision(
+            kind=kind, reasons=(reason, "1 of 2 actions used"), plan_hash=plan_hash, target_token=None, at=at
+        ),
+        rehearsal=Rehearsal(accepted=True, message=f"Deployment payments/payments-api would change: {text}"),
+        state=IntentState.FINISHED,
+        outcome=Outcome(kind=outcome, message=f"the API server answered about {text}", at=at),
+    )

@@ -1,0 +1,177 @@
+"""The dashboard shows what happened and runs nothing that anyone sent."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.api.harness import DEPLOY, Harness, harness, make_settings
+from tests.api.stories import opened, proposed
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}}"
+
+
+class _Elements(HTMLParser):
+    """Collects what a browser would make of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data + " "
+
+
+def _parsed(html: str) -> _Elements:
+    elements = _Elements()
+    elements.feed(html)
+    return elements
+
+
+def test_the_root_leads_to_the_dashboard(api: Harness) -> None:
+    """A person who opens the address finds the incidents."""
+    response = api.get("/")
+    assert response.status_code == 303
+    assert response.headers["location"] == "/dashboard"
+
+
+def test_an_empty_list_says_what_to_do(api: Harness) -> None:
+    """A newcomer is not left with an empty table."""
+    text = _parsed(api.get("/dashboard").text).text
+    assert "No incidents" in text
+    assert "make demo" in text
+
+
+def test_the_list_shows_state_service_and_triggers(api: Harness) -> None:
+    """One row for each incident, newest first, with its age."""
+    api.run(opened(api.container))
+    api.run(api.clock.advance(190))
+    api.run(opened(api.container, "shop"))
+    page = api.get("/dashboard").text
+    assert page.index("shop") < page.index("payments-api")
+    text = " ".join(_parsed(page).text.split())
+    assert "deploy failed" in text
+    assert "crash loop" in text
+    assert "3 min 10 s ago" in text
+
+
+def test_filters_narrow_the_list(api: Harness) -> None:
+    """What is filtered for stays in the form."""
+    api.run(opened(api.container))
+    api.run(opened(api.container, "shop"))
+    page = api.get("/dashboard?service=shop&state=open&environment=").text
+    assert "payments-api" not in page
+    assert 'value="shop"' in page
+    assert "No incident fits" in api.get("/dashboard?state=recovered").text
+
+
+@pytest.mark.parametrize(
+    "query", ["state=closed", "service=UPPER", "cursor=nonsense", "surplus=1", "limit=0"]
+)
+def test_a_filter_that_fits_nothing_is_explained(api: Harness, query: str) -> None:
+    """The page stays, with the mend in it."""
+    response = api.get(f"/dashboard?{query}")
+    assert response.status_code == 422
+    assert 'role="alert"' in response.text
+    assert query.partition("=")[0] in response.text
+
+
+def test_older_incidents_are_a_link_away(api: Harness) -> None:
+    """The cursor keeps the filter."""
+    for number in range(3):
+        api.run(opened(api.container, f"service-{number}"))
+        api.run(api.clock.advance(1))
+    first = _parsed(api.get("/dashboard?limit=2&environment=prod").text)
+    links = [value for name, value in first.attributes if name == "href" and "cursor=" in value]
+    assert len(links) == 1
+    older = api.get(links[0]).text
+    assert "service-0" in older
+    assert "service-1" not in older
+
+
+def test_an_incident_reads_like_a_story(api: Harness) -> None:
+    """Six stages in order, with evidence, plan, decisions, rehearsals, verdict and records."""
+    incident_id = api.run(proposed(api.container))
+    page = api.get(f"/dashboard/incidents/{incident_id}").text
+    elements = _parsed(page)
+    chapters = ["observe", "diagnose", "plan", "execute", "verify", "learn"]
+    assert [one for one in elements.ids if one in chapters] == chapters
+    text = " ".join(elements.text.split())
+    for said in (
+        "bad release",
+        "88%",
+        "the old ones serve",
+        "latency rose a little before the release",
+        "roll-back-bad-release@1",
+        "traffic did not rise",
+        "deny",
+        "ALLOW_HIGH_RISK_ACTIONS is false",
+        "would accept",
+        "would change",
+        "rehearsed",
+        "not recovered",
+        "nothing was done",
+        "closed after 10 min",
+    ):
+        assert said in text
+    record = api.get(f"/incidents/{incident_id}").json()
+    assert all(entry["hash"] in page for entry in record["timeline"])
+
+
+def test_an_open_incident_shows_where_it_stands(api: Harness) -> None:
+    """Stages that were not reached say so, and the page keeps itself fresh."""
+    incident_id = api.run(opened(api.container))
+    page = api.get(f"/dashboard/incidents/{incident_id}").text
+    assert page.count("Not reached yet.") == 5
+    assert 'aria-current="step"' in page
+    assert "live.js" in page
+    ended = api.get(f"/dashboard/incidents/{api.run(proposed(api.container, service='shop'))}").text
+    assert "live.js" not in ended
+
+
+def test_nothing_sent_becomes_markup(api: Harness) -> None:
+    """Hostile text in every place where outside text can appear stays text."""
+    incident_id = api.run(proposed(api.container, text=HOSTILE))
+    for path in ("/dashboard", f"/dashboard/incidents/{incident_id}", f"/dashboard?service={HOSTILE}"):
+        elements = _parsed(api.get(path).text)
+        assert elements.tags.count("script") <= 1
+        assert elements.tags.count("img") == 1
+        assert not [name for name, _ in elements.attributes if name.startswith("on")]
+    page = api.get(f"/dashboard/incidents/{incident_id}")
+    assert page.text.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 10
+    assert HOSTILE in _parsed(page.text).text
+
+
+def test_a_hostile_version_posted_over_http_stays_text(api: Harness) -> None:
+    """The way in from outside: a version that is markup is stored as told and shown as text."""
+    version = "<img src=x onerror=alert(1)>"
+    answer = api.post("/events/deploy", json={**DEPLOY, "version": version}).json()
+    page = api.get(f"/dashboard/incidents/{answer['incident_id']}").text
+    assert version not in page
+    assert version in _parsed(page).text
+
+
+def test_an_unknown_incident_is_a_page_too(api: Harness) -> None:
+    """A person gets a way back instead of JSON."""
+    response = api.get("/dashboard/incidents/inc_none")
+    assert response.status_code == 404
+    assert "Back to all incidents" in response.text
+
+
+@pytest.mark.parametrize(("dry_run", "said"), [(True, "DRY RUN"), (False, "LIVE")])
+def test_the_mode_is_said_on_every_page(tmp_path: Path, dry_run: bool, said: str) -> None:
+    """Nobody has to guess whether the agent acts."""
+    with harness(make_settings(tmp_path, dry_run=dry_run)) as api:
+        incident_id = api.run(opened(api.container))
+        for path in ("/dashboard", f"/dashboard/incidents/{incident_id}", "/dashboard/incidents/none"):
+            assert said in api.get(path).text
