@@ -36,7 +36,9 @@ from app.agent.verifier import Verifier, VerifyRules
 from app.clock import Clock, SystemClock
 from app.config import Settings
 from app.connectors.k8s import connect
+from app.connectors.opa import OpaPolicy
 from app.connectors.prometheus import PrometheusSource
+from app.connectors.webhook import WebhookNotifier
 from app.store import open_store
 
 Check = tuple[str, Callable[[], Awaitable[None]]]
@@ -198,8 +200,15 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
     closers: list[Callable[[], Awaitable[None]]] = []
     cluster = connect(settings, clock)
     metrics = PrometheusSource.from_settings(settings) if settings.prometheus_url else None
+    engine = OpaPolicy.from_settings(settings) if settings.opa_url else None
+    tells = settings.notify_webhook_url is not None and not settings.dry_run
+    notifier = WebhookNotifier.from_settings(settings) if tells else None
     if cluster is not None:
         closers.append(cluster.close)
+    if engine is not None:
+        closers.append(engine.aclose)
+    if notifier is not None:
+        closers.append(notifier.aclose)
     if metrics is not None:
         closers.append(metrics.aclose)
 
@@ -214,6 +223,8 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
             writer=cluster.writer if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,
             metrics=metrics,
+            notifier=notifier,
+            policy_engine=engine,
         ),
         close,
     )

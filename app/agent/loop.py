@@ -204,8 +204,8 @@ class Loop:
     ) -> datetime | None:
         """When the stage may run, if that is later than now."""
         incident = record.incident
-        if stage is NextStage.DIAGNOSE and not now_please and incident.diagnosis is None:
-            settled = incident.opened_at + self.settle
+        if stage is NextStage.DIAGNOSE and not now_please:
+            settled = incident.wake_at or incident.opened_at + self.settle
             return settled if now < settled else None
         if stage is NextStage.VERIFY and incident.verification is not None:
             last = incident.verification.last_observed_at
@@ -252,6 +252,7 @@ class Loop:
             diagnosis=diagnosis,
             plan=plan,
             next_action=0,
+            wake_at=None,
             verification=None,
             verdict=None,
             summary=f"{diagnosis.best.cause} ({diagnosis.best.confidence:.0%})",
@@ -293,7 +294,15 @@ class Loop:
         elif outcome.kind is OutcomeKind.DONE:
             await self._begin_verification(record, last, claim, now)
         elif outcome.kind is OutcomeKind.REFUSED and len(record.intents) < MAX_INTENTS:
-            anew = replace(incident, state=IncidentState.OPEN, diagnosis=None, plan=None, next_action=0)
+            # Somebody is at work on it: their change gets the same time to show as a new incident has.
+            anew = replace(
+                incident,
+                state=IncidentState.OPEN,
+                diagnosis=None,
+                plan=None,
+                next_action=0,
+                wake_at=now + self.settle,
+            )
             note = Note(at=now, stage=Stage.PLAN, message="The state decided on is gone: looking anew.")
             await self.store.save(claim, anew, [note])
         else:

@@ -677,7 +677,7 @@ class Incident:
     verdict: Verdict | None = None
     lesson: Lesson | None = None
     wake_at: datetime | None = None
-    """When the loop wants to look again; None means now."""
+    """Not to be diagnosed before: somebody else's change is given time to show."""
     summary: str = ""
     """One sentence for people: why the incident is where it is."""
 

@@ -1,0 +1,198 @@
+"""A small stage for stories about the loop: the real agent over the simulated world, on a virtual clock.
+
+Everything is the product's own: intake, loop, policy, executor, verifier, store on
+SQLite. Only the cluster, the metrics and the time are simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+from app.agent.models import IncidentId, IncidentRecord, Note, Payload, ServiceKey, TimelineEntry
+from app.agent.observer import new_signal
+from app.agent.ports import Accepted, IncidentFilter
+from app.bootstrap import Container, World, assemble
+from app.config import Settings
+from app.sandbox.cluster import SandboxCluster
+from app.sandbox.metrics import SandboxMetrics
+from app.sandbox.objects import Template
+from app.sandbox.world import Workload
+from app.sandbox.world import World as SimulatedWorld
+from app.store import open_store
+from app.testing import VirtualClock
+from app.workers.polling import Poller
+from app.workers.watching import Watcher
+
+NAMESPACE = "prod"
+SERVICE = "shop"
+KEY = ServiceKey(environment=NAMESPACE, service=SERVICE)
+STEP_SECONDS = 5.0
+
+Worlds = Callable[[World], World]
+
+
+def settings_for(directory: Path, **changes: object) -> Settings:
+    """Settings of a test: nothing is read from a file, times are short."""
+    values: dict[str, object] = {
+        "database_url": f"sqlite:///{directory / 'heal.db'}",
+        "runbooks_dir": Path(__file__).parent.parent / "runbooks",
+        "breach_for_seconds": 30,
+        "verify_soak_seconds": 60,
+        "verify_timeout_seconds": 300,
+        "trust_revision_after_seconds": 60,
+        "incident_settle_seconds": 10,
+        **changes,
+    }
+    return Settings(_env_file=None, **values)  # type: ignore[arg-type, call-arg] - values are validated there
+
+
+@dataclass(kw_only=True)
+class Story:
+    """One agent in one simulated world."""
+
+    clock: VirtualClock
+    world: SimulatedWorld
+    cluster: SandboxCluster
+    metrics: SandboxMetrics
+    agent: Container
+    watcher: Watcher
+    poller: Poller
+
+    def deploy(self, name: str = SERVICE, image: str = "shop:1", **changes: object) -> None:
+        """A service with three healthy replicas."""
+        template = Template(image=image, memory_limit="256Mi")
+        workload = Workload(namespace=NAMESPACE, name=name, template=template)
+        self.world.deploy(replace(workload, **changes))  # type: ignore[arg-type] - a test names real fields
+
+    async def live(self, seconds: float) -> None:
+        """Let time pass as a running agent would: watch, poll, and move incidents on."""
+        until = self.clock.now() + timedelta(seconds=seconds)
+        while self.clock.now() < until:
+            await self.clock.advance(STEP_SECONDS)
+            for key in await self.cluster.reader.services():
+                await self.watcher.look(key)
+            await self.poller.poll()
+            for incident in await self.agent.store.open_incidents():
+                await self.agent.loop.advance(incident.id)
+
+    async def live_until_ended(self, limit_seconds: float = 1800) -> IncidentRecord:
+        """Live until the newest incident of the service has ended."""
+        until = self.clock.now() + timedelta(seconds=limit_seconds)
+        while self.clock.now() < until:
+            await self.live(STEP_SECONDS)
+            record = await self.newest()
+            if record is not None and record.incident.state.closed:
+                return record
+        raise AssertionError(f"no incident ended within {limit_seconds} s: {await self.newest()}")
+
+    async def tell(self, payload: Payload, *, key: ServiceKey = KEY, age_seconds: float = 0) -> Accepted:
+        """A signal posted by someone, observed that long ago."""
+        now = self.clock.now()
+        (accepted,) = await self.agent.intake.accept(
+            [
+                new_signal(
+                    key=key,
+                    source="http",
+                    observed_at=now - timedelta(seconds=age_seconds),
+                    received_at=now,
+                    payload=payload,
+                    stale_after=self.agent.stale_after,
+                )
+            ]
+        )
+        return accepted
+
+    async def newest(self, key: ServiceKey = KEY) -> IncidentRecord | None:
+        """The newest incident of a service, whole."""
+        where = IncidentFilter(service=key.service, environment=key.environment)
+        page = await self.agent.store.find(where, limit=1, cursor=None)
+        return await self.agent.store.load(page.items[0].incident.id) if page.items else None
+
+    async def load(self, incident_id: IncidentId) -> IncidentRecord:
+        record = await self.agent.store.load(incident_id)
+        assert record is not None
+        return record
+
+    def image(self, name: str = SERVICE) -> str:
+        """What the Deployment asks for now."""
+        (deployment,) = self.world.deployments(NAMESPACE, name)
+        return deployment.template.image
+
+    def marker(self, name: str = SERVICE) -> str | None:
+        (deployment,) = self.world.deployments(NAMESPACE, name)
+        return deployment.meta.annotations.get("self-healing-devops-agent/intent")
+
+    def versions(self) -> Mapping[str, int]:
+        """Generation of every Deployment: what a dry run must leave alone."""
+        return {
+            f"{d.meta.namespace}/{d.meta.name}": d.meta.generation
+            for namespace, name in self.world.services()
+            for d in self.world.deployments(namespace, name)
+        }
+
+
+def messages(entries: tuple[TimelineEntry, ...] | list[Note]) -> str:
+    """A timeline as text, for a test to look into."""
+    return "\n".join(f"{entry.stage}: {entry.message}" for entry in entries)
+
+
+@asynccontextmanager
+async def story(
+    directory: Path, *, connected: Worlds = lambda world: world, **settings_changes: object
+) -> AsyncIterator[Story]:
+    """A stage with nothing deployed yet; `connected` may swap adapters, as a fault would."""
+    settings = settings_for(directory, **settings_changes)
+    clock = VirtualClock()
+    world = SimulatedWorld(clock)
+    cluster = SandboxCluster.over(world)
+    metrics = SandboxMetrics(world)
+    store = await open_store(settings.database_url.get_secret_value())
+    agent = assemble(
+        settings,
+        clock=clock,
+        store=store,
+        world=connected(
+            World(
+                reader=cluster.reader,
+                rehearsal=cluster.rehearsal,
+                writer=None if settings.dry_run else cluster.writer(),
+                watch=cluster.watch,
+                metrics=metrics,
+            )
+        ),
+    )
+    assert agent.historian is not None
+    watcher = Watcher(
+        watch=cluster.watch,
+        observer=agent.observer,
+        historian=agent.historian,
+        intake=agent.intake,
+        clock=clock,
+        stale_after=agent.stale_after,
+    )
+    poller = Poller(
+        source=metrics,
+        reader=cluster.reader,
+        store=store,
+        intake=agent.intake,
+        slo=agent.slo,
+        clock=clock,
+        every=timedelta(seconds=STEP_SECONDS),
+        stale_after=agent.stale_after,
+    )
+    try:
+        yield Story(
+            clock=clock,
+            world=world,
+            cluster=cluster,
+            metrics=metrics,
+            agent=agent,
+            watcher=watcher,
+            poller=poller,
+        )
+    finally:
+        await agent.close()

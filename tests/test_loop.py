@@ -1,0 +1,377 @@
+"""The promises of the loop, told as short stories over the simulated world."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from app.agent.models import (
+    Action,
+    ActionName,
+    Cause,
+    DecisionKind,
+    Deploy,
+    DeployStatus,
+    DispositionKind,
+    IncidentState,
+    IntentId,
+    JsonObject,
+    MetricSample,
+    OutcomeKind,
+    Snapshot,
+    Stage,
+    TargetState,
+    Trigger,
+    VerdictKind,
+)
+from app.agent.ports import ClusterWriter, PolicyAnswer
+from app.agent.timeline import verify_chain
+from app.bootstrap import World
+from app.errors import Forbidden, UnknownOutcome
+from app.sandbox.objects import Template
+from tests.stories import KEY, NAMESPACE, SERVICE, Story, messages, story
+
+ACTING = {"dry_run": False, "allow_high_risk_actions": True}
+
+
+@pytest.fixture
+async def acting(tmp_path: Path) -> AsyncIterator[Story]:
+    """An agent that may act, beside a service that has served well for a while."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        yield stage
+
+
+@pytest.fixture
+async def dry(tmp_path: Path) -> AsyncIterator[Story]:
+    """The agent as it comes: dry run, no high-risk actions."""
+    async with story(tmp_path) as stage:
+        stage.deploy()
+        await stage.live(180)
+        yield stage
+
+
+async def test_a_release_that_crashes_is_rolled_back_and_verified(acting: Story) -> None:
+    """The whole loop: seen by the watcher, diagnosed, rolled back, verified over a soak, remembered."""
+    acting.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+    record = await acting.live_until_ended()
+    incident = record.incident
+    assert incident.state is IncidentState.RECOVERED
+    assert incident.diagnosis is not None
+    assert incident.diagnosis.best.cause is Cause.BAD_RELEASE
+    assert [i.action.name for i in record.intents] == [ActionName.ROLLBACK]
+    assert record.intents[0].outcome is not None
+    assert record.intents[0].outcome.kind is OutcomeKind.DONE
+    assert acting.image() == "shop:1"
+    assert incident.verdict is not None
+    assert incident.verdict.kind is VerdictKind.RECOVERED
+    assert incident.lesson is not None
+    assert incident.lesson.worked is True
+    stages = list(dict.fromkeys(e.stage for e in record.timeline))
+    assert stages == [
+        Stage.OBSERVE,
+        Stage.DIAGNOSE,
+        Stage.PLAN,
+        Stage.POLICY,
+        Stage.EXECUTE,
+        Stage.VERIFY,
+        Stage.LEARN,
+    ]
+    assert verify_chain(incident.id, record.timeline)
+
+
+async def test_a_release_with_errors_is_rolled_back(acting: Story) -> None:
+    """Nothing crashes; the error rate alone, sustained, opens the incident."""
+    acting.world.release(NAMESPACE, SERVICE, "shop:2-errors")
+    record = await acting.live_until_ended()
+    assert Trigger.HIGH_ERROR_RATE in record.incident.triggers
+    assert record.incident.state is IncidentState.RECOVERED
+    assert acting.image() == "shop:1"
+
+
+async def test_a_slow_release_is_rolled_back(acting: Story) -> None:
+    """Latency alone, sustained, opens the incident."""
+    acting.world.release(NAMESPACE, SERVICE, "shop:2-slow")
+    record = await acting.live_until_ended()
+    assert Trigger.HIGH_LATENCY in record.incident.triggers
+    assert record.incident.state is IncidentState.RECOVERED
+    assert acting.image() == "shop:1"
+
+
+async def test_a_config_map_that_broke_the_service_is_put_back(acting: Story) -> None:
+    """Same code, new configuration: the content that served well is restored, the release is left alone."""
+    acting.world.put_config_map(NAMESPACE, "shop-config", {"FAIL_RATIO": "0"})
+    acting.deploy(
+        "cart",
+        "cart:1",
+        template=Template(image="cart:1", config_maps=("shop-config",), memory_limit="256Mi"),
+    )
+    await acting.live(180)
+    acting.world.put_config_map(NAMESPACE, "shop-config", {"FAIL_RATIO": "0.9"})
+    cart = replace(KEY, service="cart")
+    for _ in range(60):
+        await acting.live(10)
+        record = await acting.newest(cart)
+        if record is not None and record.incident.state.closed:
+            break
+    assert record is not None
+    assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
+    assert [i.action.name for i in record.intents] == [ActionName.REVERT_CONFIG]
+    assert acting.image("cart") == "cart:1"
+
+
+async def test_a_dry_run_proposes_and_changes_nothing(dry: Story) -> None:
+    """Promise 5: the API server is asked, nothing is written, and the incident ends as proposed."""
+    dry.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+    before = dry.versions()
+    record = await dry.live_until_ended()
+    assert record.incident.state is IncidentState.PROPOSED
+    (intent,) = record.intents
+    assert intent.dry_run
+    assert intent.rehearsal is not None
+    assert intent.rehearsal.accepted
+    assert intent.outcome is not None
+    assert intent.outcome.kind is OutcomeKind.REHEARSED
+    assert intent.decision.kind is DecisionKind.DENY
+    assert any("ALLOW_HIGH_RISK_ACTIONS" in reason for reason in intent.decision.reasons)
+    assert "dryRun=All" in messages(record.timeline)
+    assert dry.versions() == before
+    assert dry.marker() is None
+    assert dry.agent.world.writer is None
+
+
+async def test_a_dry_run_notices_that_the_service_recovered_by_itself(dry: Story) -> None:
+    """A person rolled back meanwhile: the incident ends as recovered without action."""
+    dry.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+    await dry.live(60)
+    dry.world.release(NAMESPACE, SERVICE, "shop:1")
+    record = await dry.live_until_ended()
+    assert record.incident.state is IncidentState.RECOVERED_WITHOUT_ACTION
+    assert record.incident.lesson is not None
+    assert record.incident.lesson.recovered_alone
+
+
+async def test_without_high_risk_a_rollback_is_denied_and_escalated(tmp_path: Path) -> None:
+    """Promise 6."""
+    async with story(tmp_path, dry_run=False) as stage:
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.ESCALATED
+        assert [i.decision.kind for i in record.intents] == [DecisionKind.DENY]
+        assert stage.image() == "shop:2-crash"
+        assert "ALLOW_HIGH_RISK_ACTIONS" in record.incident.summary
+
+
+async def test_a_rollback_that_does_not_help_is_undone_and_escalated(acting: Story) -> None:
+    """Promise 10: the sickness lies elsewhere, so the agent takes its own change back, and proves it."""
+    await _innocent_release_beside_a_dying_dependency(acting)
+    record = await acting.live_until_ended()
+    assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
+    assert [i.action.name for i in record.intents] == [ActionName.ROLLBACK, ActionName.RESTORE]
+    assert record.intents[1].undoes == record.intents[0].id
+    assert acting.image() == "shop:2"
+    assert "Undo verified" in messages(record.timeline)
+    assert record.incident.lesson is not None
+    assert record.incident.lesson.worked is False
+
+
+async def test_an_undo_is_refused_when_someone_else_changed_the_object(acting: Story) -> None:
+    """Promise 10: another person's change is not overwritten, and the timeline says whose it was."""
+    await _innocent_release_beside_a_dying_dependency(acting)
+    while acting.image() != "shop:1":
+        await acting.live(5)
+    acting.world.set_env(NAMESPACE, SERVICE, {"DEPENDENCY_URL": "http://db", "TRACE": "1"})
+    record = await acting.live_until_ended()
+    assert record.incident.state is IncidentState.ESCALATED
+    assert ActionName.RESTORE not in [i.action.name for i in record.intents]
+    assert "Not undone" in messages(record.timeline)
+
+
+async def test_a_stale_signal_opens_an_incident_and_never_acts(acting: Story) -> None:
+    """Old timestamps open an incident that is marked stale; nothing real follows from it."""
+    accepted = await acting.tell(Deploy(version="9", status=DeployStatus.FAILED), age_seconds=30 * 86400)
+    assert accepted.disposition.kind is DispositionKind.OPENED
+    before = acting.versions()
+    report = await acting.agent.loop.run_once(SERVICE, NAMESPACE)
+    (passed,) = report.passes
+    assert passed.record.incident.stale
+    await acting.live(30)
+    assert acting.versions() == before
+    assert acting.marker() is None
+
+
+async def test_one_high_sample_opens_nothing_and_a_sustained_breach_does(dry: Story) -> None:
+    """For-duration: the first sample waits, the one that completes the duration opens, and both are kept."""
+    first = await dry.tell(MetricSample(error_rate=0.4))
+    assert first.disposition.kind is DispositionKind.PENDING
+    await dry.clock.advance(31)
+    second = await dry.tell(MetricSample(error_rate=0.4))
+    assert second.disposition.kind is DispositionKind.OPENED
+    kept = await dry.agent.store.signal(first.signal_id)
+    assert kept is not None
+    assert kept.disposition.kind is DispositionKind.JOINED
+
+
+async def test_a_crash_loop_told_once_opens_at_once(dry: Story) -> None:
+    """A sample that says crash loop needs no duration."""
+    accepted = await dry.tell(MetricSample(crash_looping=True))
+    assert accepted.disposition.kind is DispositionKind.OPENED
+
+
+async def test_run_once_judges_a_breach_that_is_not_sustained_yet(dry: Story) -> None:
+    """run-once does not wait for a for-duration."""
+    await dry.tell(MetricSample(error_rate=0.4))
+    report = await dry.agent.loop.run_once(SERVICE, None)
+    (passed,) = report.passes
+    assert passed.record.incident.triggers == (Trigger.HIGH_ERROR_RATE,)
+
+
+async def test_an_unhealed_service_does_not_reopen_for_ever(tmp_path: Path) -> None:
+    """The same symptoms after an escalation are ignored for a while, with the reason."""
+    async with story(tmp_path, dry_run=False) as stage:
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        ended = await stage.live_until_ended()
+        again = await stage.tell(MetricSample(crash_looping=True))
+        assert again.disposition.kind is DispositionKind.IGNORED
+        assert ended.incident.id in again.disposition.reason
+
+
+async def test_many_series_vanishing_together_heal_nothing(acting: Story) -> None:
+    """Promise 8: a telemetry outage is no sickness; no service is touched."""
+    for name in ("cart", "search", "mail"):
+        acting.deploy(name, f"{name}:1")
+    await acting.live(700)
+    before = acting.versions()
+    acting.world.lose_telemetry()
+    await acting.tell(MetricSample(crash_looping=None, error_rate=0.0, p95_latency_ms=0.0))
+    await acting.live(300)
+    assert acting.versions() == before
+
+
+async def test_recovery_without_fresh_data_is_never_claimed(acting: Story) -> None:
+    """Promise 8: the metrics vanish after the rollback, so the verdict is cannot tell."""
+    acting.world.release(NAMESPACE, SERVICE, "shop:2-errors")
+    while acting.image() != "shop:1":
+        await acting.live(5)
+    acting.world.lose_telemetry()
+    record = await acting.live_until_ended()
+    assert record.incident.state is IncidentState.ESCALATED
+    assert record.incident.verdict is not None
+    assert record.incident.verdict.kind is VerdictKind.CANNOT_TELL
+
+
+async def test_a_service_account_without_rights_is_said_and_escalated(tmp_path: Path) -> None:
+    """Forbidden stands in the timeline, nothing is written, a person is asked."""
+
+    class WithoutRights:
+        async def apply(
+            self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
+        ) -> TargetState:
+            raise Forbidden("patch deployments is forbidden for agent")
+
+    async with story(
+        tmp_path, connected=lambda world: replace(world, writer=WithoutRights()), **ACTING
+    ) as stage:
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.ESCALATED
+        assert "forbidden" in messages(record.timeline)
+
+
+@dataclass
+class LosesAnswers:
+    """A writer whose first answer never arrives: the write happened, nobody heard."""
+
+    inner: ClusterWriter
+    applied: list[IntentId] = field(default_factory=list)
+
+    async def apply(
+        self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
+    ) -> TargetState:
+        after = await self.inner.apply(action, intent_id, target, snapshot)
+        self.applied.append(intent_id)
+        if len(self.applied) == 1:
+            raise UnknownOutcome("the connection broke")
+        return after
+
+
+async def test_a_write_whose_answer_was_lost_is_adopted_not_repeated(tmp_path: Path) -> None:
+    """Promise 2: the object's mark tells that the effect took place."""
+    writers: list[LosesAnswers] = []
+
+    def lossy(world: World) -> World:
+        assert world.writer is not None
+        writers.append(LosesAnswers(world.writer))
+        return replace(world, writer=writers[0])
+
+    async with story(tmp_path, connected=lossy, **ACTING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.RECOVERED
+        assert len(writers[0].applied) == 1
+
+
+async def test_the_budget_of_actions_holds(tmp_path: Path) -> None:
+    """Promise 4: with a budget of none, nothing is done."""
+    async with story(tmp_path, max_actions_per_incident=0, **ACTING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.ESCALATED
+        assert stage.image() == "shop:2-crash"
+        assert "MAX_ACTIONS_PER_INCIDENT" in record.incident.summary
+
+
+@dataclass
+class MeddlingPerson:
+    """A policy engine that allows; while it is being asked, somebody mends the service by hand."""
+
+    meddle: Callable[[], None]
+
+    async def decide(self, document: JsonObject) -> PolicyAnswer:
+        self.meddle()
+        return PolicyAnswer(kind=DecisionKind.ALLOW, reasons=("allowed",))
+
+
+async def test_a_change_between_decision_and_write_is_decided_anew(tmp_path: Path) -> None:
+    """Promise 1: the decision is bound to the state it saw; a person's mend in between is left alone."""
+    stages: list[Story] = []
+
+    def mend() -> None:
+        stages[0].world.release(NAMESPACE, SERVICE, "shop:3")
+
+    async with story(
+        tmp_path, connected=lambda world: replace(world, policy_engine=MeddlingPerson(mend)), **ACTING
+    ) as stage:
+        stages.append(stage)
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.RECOVERED_WITHOUT_ACTION, messages(record.timeline)
+        assert [i.outcome.kind for i in record.intents if i.outcome] == [OutcomeKind.REFUSED]
+        assert stage.image() == "shop:3"
+        assert stage.marker() is None
+
+
+async def _innocent_release_beside_a_dying_dependency(stage: Story) -> None:
+    """Shop 2 is released, and the database it calls goes away: no rollback of shop will help."""
+    stage.deploy("db", "db:1")
+    stage.world.set_env(NAMESPACE, SERVICE, {"DEPENDENCY_URL": "http://db"})
+    await stage.live(240)
+    stage.world.release(NAMESPACE, SERVICE, "shop:2")
+    await stage.live(10)
+    stage.world.set_replicas(NAMESPACE, "db", 0)
