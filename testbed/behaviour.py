@@ -11,6 +11,8 @@ from enum import StrEnum
 from testbed.kubeapi import Pod
 
 ANNOTATION = "testbed/behaviour"
+SERVICE_LABEL = "app.kubernetes.io/name"
+"""Which service a Deployment is of; by the same convention as the agent's."""
 _LEAST_MEMORY_BYTES = 32 * 1024**2
 _UNITS = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3, "Ki": 1024, "Mi": 1024**2, "Gi": 1024**3}
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
-import socket
 import ssl
 import tempfile
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from testbed import TestbedError, rbac
 from testbed.audit import POLICY, AuditEvent, read_audit_log
 from testbed.binaries import Binaries, ensure_binaries
 from testbed.pki import Pki, User, create_pki, write_kubeconfig, write_tokens
+from testbed.ports import start_on_free_ports
 from testbed.supervisor import Process, Supervisor
 from testbed.waiting import NotYet, wait_for
 
@@ -41,15 +41,6 @@ _CONTROLLERS = ",".join(
         *["disruption", "endpointslice", "horizontal-pod-autoscaler", "clusterrole-aggregation"],
     )
 )
-
-
-def free_ports(count: int) -> tuple[int, ...]:
-    """Loopback ports that nobody holds now; another process may still take one before it is used."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return tuple(int(one.getsockname()[1]) for one in sockets)
 
 
 class ControlPlane:
@@ -129,24 +120,20 @@ class ControlPlane:
                 self._processes.pop().stop()
 
     def _start_servers(self, binaries: Binaries, pki: Pki) -> None:
-        """etcd and the API server; tried again when another process took a port in between."""
-        for _ in range(3):
-            etcd_port, peer_port, port = free_ports(3)
+        def start(ports: tuple[int, ...]) -> None:
+            etcd_port, peer_port, port = ports
             self.url = f"https://127.0.0.1:{port}"
             for user in self.users.values():
                 write_kubeconfig(self.kubeconfig(user.name), server=self.url, ca=pki.ca, user=user)
             self._run(binaries, "etcd", *_etcd_flags(self.folder / "etcd", etcd_port, peer_port))
             self._run(binaries, "kube-apiserver", *self._apiserver_flags(pki, port, etcd_port))
-            try:
-                wait_for("the API server's /readyz", self._readyz(pki), timeout_seconds=_READY_SECONDS)
-            except TestbedError as error:
-                if "address already in use" not in str(error):
-                    raise
-                self._stop_processes()
-                shutil.rmtree(self.folder / "etcd", ignore_errors=True)
-            else:
-                return
-        raise TestbedError("three times in a row another process took the control plane's ports")
+            wait_for("the API server's /readyz", self._readyz(pki), timeout_seconds=_READY_SECONDS)
+
+        def abandon() -> None:
+            self._stop_processes()
+            shutil.rmtree(self.folder / "etcd", ignore_errors=True)
+
+        start_on_free_ports(3, start, abandon)
 
     def _start_controllers(self, binaries: Binaries, pki: Pki) -> None:
         common = ["--leader-elect=false", "--secure-port=0", "--profiling=false"]
@@ -161,6 +148,7 @@ class ControlPlane:
 
     def _run(self, binaries: Binaries, name: str, *flags: str) -> None:
         log = self.folder / f"{name}.log"
+        log.unlink(missing_ok=True)
         self._processes.append(self.supervisor.start(name, [binaries.path(name), *flags], log=log))
 
     def _apiserver_flags(self, pki: Pki, port: int, etcd_port: int) -> list[str]:

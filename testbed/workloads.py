@@ -18,6 +18,7 @@ from lightkube.core.exceptions import ApiError
 from lightkube.models.apps_v1 import DeploymentSpec
 from lightkube.models.core_v1 import (
     ConfigMapEnvSource,
+    ConfigMapVolumeSource,
     Container,
     EnvFromSource,
     EnvVar,
@@ -26,15 +27,17 @@ from lightkube.models.core_v1 import (
     PodTemplateSpec,
     Probe,
     ResourceRequirements,
+    Volume,
+    VolumeMount,
 )
 from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
 from lightkube.resources.apps_v1 import DaemonSet, Deployment, ReplicaSet, StatefulSet
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount
 from lightkube.types import PatchType
 
+from testbed.behaviour import SERVICE_LABEL
 from testbed.waiting import NotYet, wait_for
 
-SERVICE_LABEL = "app.kubernetes.io/name"
 CONTAINER = "app"
 _KINDS: tuple[type[Any], ...] = (
     Deployment,
@@ -122,11 +125,13 @@ class Workloads:
         progress_deadline_seconds: int = 600,
         annotations: Mapping[str, str] | None = None,
         pod_annotations: Mapping[str, str] | None = None,
+        mount_config_map: bool = False,
     ) -> None:
         """Create a Deployment; what its pods do follows from these values (`testbed.behaviour`).
 
-        `config_map` becomes the ConfigMap `<name>-config`, read by the pods through
-        envFrom: as on any cluster, running pods do not see later changes to it.
+        `config_map` becomes the ConfigMap `<name>-config`. Pods read it through envFrom:
+        as on any cluster, running pods do not see later changes to it. With
+        `mount_config_map` they have it as a volume instead, and do see them.
         """
         if config_map is not None:
             content = ConfigMap(
@@ -139,16 +144,18 @@ class Workloads:
             image=image,
             command=list(command) if command else None,
             env=[EnvVar(name=key, value=value) for key, value in (env or {}).items()],
-            envFrom=[source] if config_map is not None else None,
+            envFrom=[source] if config_map is not None and not mount_config_map else None,
+            volumeMounts=[VolumeMount(name="config", mountPath="/config")] if mount_config_map else None,
             resources=ResourceRequirements(
                 limits={"memory": memory_limit}, requests={"cpu": "10m", "memory": "8Mi"}
             ),
             readinessProbe=Probe(httpGet=HTTPGetAction(path="/ready", port=8080)),
         )
+        volume = Volume(name="config", configMap=ConfigMapVolumeSource(name=config_map_name(name)))
         labels = {SERVICE_LABEL: name}
         template = PodTemplateSpec(
             metadata=ObjectMeta(labels=labels, annotations=dict(pod_annotations or {})),
-            spec=PodSpec(containers=[container]),
+            spec=PodSpec(containers=[container], volumes=[volume] if mount_config_map else None),
         )
         spec = DeploymentSpec(
             replicas=replicas,

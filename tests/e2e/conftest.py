@@ -51,6 +51,13 @@ def control_plane(testbed_world: TestBed) -> ControlPlane:
     return testbed_world.control_plane
 
 
+@pytest.fixture(scope="session")
+def monitored_world(testbed_world: TestBed) -> TestBed:
+    """The same bed with sample services, Prometheus and Alertmanager (`bed.monitoring`)."""
+    testbed_world.start_monitoring()
+    return testbed_world
+
+
 @pytest.fixture
 def namespace(testbed_world: TestBed) -> Iterator[str]:
     """A fresh namespace, deleted afterwards; the bed is checked so that a dead part names itself."""
