@@ -39,7 +39,7 @@ from app.agent.models import (
     VerdictKind,
 )
 from app.agent.ports import Accepted, SignalRecord
-from app.api.fields import (
+from app.schema_fields import (
     CommitSha,
     Cursor,
     DnsLabel,

@@ -23,7 +23,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from app.agent.models import Json, JsonObject
-from app.api.fields import explain
 from app.errors import (
     AgentError,
     ClaimLost,
@@ -34,6 +33,7 @@ from app.errors import (
     TransientError,
     UnknownOutcome,
 )
+from app.schema_fields import explain
 
 log = logging.getLogger(__name__)
 
