@@ -790,14 +790,16 @@ class Listening:
             while missing:
                 missing.discard(await self._told.get())
 
-    async def silence(self) -> None:
-        """Return once nothing has been told for a while: what comes next has a new cause."""
+    async def silence(self) -> int:
+        """Return once nothing has been told for a while; how much was told until then."""
+        told = 0
         async with asyncio.timeout(EVENT_SECONDS):
             while True:
                 try:
                     await asyncio.wait_for(self._told.get(), SILENCE_SECONDS)
                 except TimeoutError:
-                    return
+                    return told
+                told += 1
 
 
 @pytest.fixture
