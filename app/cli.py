@@ -1,0 +1,249 @@
+"""The `heal` command: parses what a person typed, calls `app.commands`, and says what went wrong.
+
+Modules are imported inside the commands, so that `heal --help` answers at once.
+No expected error prints a traceback; each has an exit code, told by `--help`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from app.commands.doctor import Finding
+    from app.config import Settings
+
+T = TypeVar("T")
+
+EXIT_CODES = "Exit codes: 0 done, 1 it failed or something is wrong, 2 wrong usage, 130 interrupted."
+
+app = typer.Typer(
+    name="heal",
+    help="Self-Healing DevOps Agent: finds, diagnoses and heals incidents on Kubernetes, safely.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+runbooks_app = typer.Typer(
+    help="The catalogue of approved runbooks.", no_args_is_help=True, epilog=EXIT_CODES
+)
+app.add_typer(runbooks_app, name="runbooks")
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="Address of a running agent. Default: HOST and PORT; when none answers there, the SQLite file.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, as the HTTP API answers it.")]
+
+
+def main() -> None:
+    """Entry point of the `heal` script."""
+    from app.commands.failing import CommandFailed
+    from app.errors import AgentError
+
+    try:
+        app()
+    except (CommandFailed, AgentError) as error:
+        _complain(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.command(epilog=EXIT_CODES)
+def run(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: HOST.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one. Default: PORT."),
+    ] = None,
+) -> None:
+    """Start the agent: API, dashboard, watcher, poller and engine in one process."""
+    import uvicorn
+
+    settings = _settings()
+    uvicorn.run(
+        "app.main:create_app",
+        factory=True,
+        host=host or settings.host,
+        port=settings.port if port is None else port,
+        log_level=settings.log_level,
+    )
+
+
+@app.command(epilog=EXIT_CODES)
+def demo(
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only propose: the incident ends with what would be done.")
+    ] = False,
+) -> None:
+    """Play an incident from bad release to recovery.
+
+    Plays on a simulated cluster, in compressed time, with the real agent; the
+    incident stays in DATABASE_URL's store under the environment "sandbox".
+    """
+    from app.commands.demo import simulate
+
+    _run(simulate(_settings(), _console(), dry_run=dry_run))
+
+
+@app.command("incidents", epilog=EXIT_CODES)
+def list_incidents(
+    service: Annotated[str | None, typer.Option(help="Only of this service.")] = None,
+    environment: Annotated[str | None, typer.Option(help="Only in this environment.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only in this state, for example escalated.")] = None,
+    since: Annotated[str | None, typer.Option(help="Opened since: an RFC 3339 time, or 30m, 2h, 7d.")] = None,
+    until: Annotated[str | None, typer.Option(help="Opened before: likewise.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """List incidents, newest first."""
+    from datetime import UTC, datetime
+
+    from app.agent.models import IncidentState
+    from app.commands import reading, terminal
+
+    if state is not None and state not in set(IncidentState):
+        raise typer.BadParameter(f"one of {', '.join(IncidentState)}", param_hint="--state")
+    now = datetime.now(UTC)
+    wanted = reading.Wanted(
+        service=service,
+        environment=environment,
+        state=None if state is None else IncidentState(state),
+        since=reading.moment(since, now, "--since"),
+        until=reading.moment(until, now, "--until"),
+        limit=limit,
+    )
+    page = _run(reading.list_incidents(_settings(), url, wanted))
+    if as_json:
+        typer.echo(page.model_dump_json(indent=2))
+        return
+    if not page.items:
+        typer.echo("No incidents.")
+        return
+    terminal.print_table(_console(), page.items)
+    if page.next is not None:
+        typer.echo(f"There are more; --limit {limit} shows the newest {len(page.items)}.")
+
+
+@app.command(epilog=EXIT_CODES)
+def show(
+    incident_id: Annotated[str, typer.Argument(metavar="ID", help="The incident's id: inc_...")],
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell one incident as a story, and check that its record was not altered (exit code 1 if it was)."""
+    from app.commands import reading, terminal
+
+    incident = _run(reading.load_incident(_settings(), url, incident_id))
+    broken_at = reading.broken_entry(incident)
+    if as_json:
+        typer.echo(incident.model_dump_json(indent=2))
+    else:
+        terminal.print_story(_console(), incident, broken_at)
+    if broken_at is not None:
+        _complain(f"the record of {incident_id} was altered at entry {broken_at}")
+        raise typer.Exit(1)
+
+
+@app.command(epilog=EXIT_CODES)
+def doctor(as_json: AsJson = False) -> None:
+    """Check configuration, store, runbooks, cluster, rights, Prometheus and clocks; 1 if anything fails."""
+    from app.commands.doctor import Status, configuration_findings, examine
+
+    settings = _settings()
+    first = configuration_findings(Path(".env"))
+
+    async def all_findings() -> bool:
+        failed = False
+        findings = [first]
+        if not as_json:
+            _print_finding(first)
+        async for finding in examine(settings):
+            failed = failed or finding.status is Status.FAIL
+            findings.append(finding)
+            if not as_json:
+                _print_finding(finding)
+        if as_json:
+            fields = ("check", "status", "message", "mend")
+            typer.echo(json.dumps([{f: str(getattr(one, f)) for f in fields} for one in findings], indent=2))
+        return failed
+
+    if _run(all_findings()):
+        raise typer.Exit(1)
+
+
+@runbooks_app.command("check", epilog=EXIT_CODES)
+def check_runbooks(
+    path: Annotated[Path | None, typer.Argument(help="Folder of runbooks. Default: RUNBOOKS_DIR.")] = None,
+) -> None:
+    """Validate every runbook of a folder; the first mistake is told with file and line."""
+    from app.agent.runbooks import load_catalogue
+
+    folder = path or _settings().runbooks_dir
+    catalogue = load_catalogue(folder)
+    for runbook in catalogue.runbooks:
+        steps = ", then ".join(step.action for step in runbook.steps)
+        typer.echo(f"ok  {runbook.reference:<36} {runbook.hash[:12]}  {steps}")
+    typer.echo(f"{len(catalogue.runbooks)} runbooks in {folder} are valid; catalogue {catalogue.hash[:12]}.")
+
+
+def _settings() -> Settings:
+    """The settings, or a message that names each wrong one."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from app.commands.failing import CommandFailed
+    from app.config import Settings
+
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()
+        ]
+        raise CommandFailed("the configuration is not valid:\n  " + "\n  ".join(lines)) from error
+    except SettingsError as error:
+        raise CommandFailed(f"the configuration is not valid: {error}") from error
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=False)
+
+
+def _print_finding(finding: Finding) -> None:
+    from rich.text import Text
+
+    from app.commands.terminal import printable
+
+    style = {"ok": "green", "warn": "yellow", "fail": "bold red"}[finding.status]
+    line = Text.assemble((f"{finding.status:<5}", style), (f"{finding.check}: ", "bold"))
+    line.append(printable(finding.message))
+    if finding.mend:
+        line.append(f"\n      Mend: {printable(finding.mend)}.", style="dim")
+    _console().print(line)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine to its end."""
+    return asyncio.run(work)
+
+
+def _complain(message: str) -> None:
+    typer.secho(f"heal: {message}", fg=typer.colors.RED, err=True)

@@ -1,0 +1,331 @@
+"""`heal doctor`: will the agent work as configured, and what is to be mended?
+
+Looks at everything the agent depends on without changing anything: settings,
+store, runbooks, cluster and the exact rights that the enabled actions need,
+Prometheus and its queries, clocks, tokens. Each check answers with its mend.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from app.agent.actions import ACTIONS
+from app.agent.models import ActionName, Risk, ServiceKey, SliSample
+from app.agent.runbooks import Catalogue, load_catalogue
+from app.clock import Clock, SystemClock
+from app.commands.access import Access, clock_and_rights
+from app.commands.reading import sqlite_path
+from app.config import Settings
+from app.connectors.k8s import KubernetesCluster, connect
+from app.connectors.prometheus import PrometheusSource
+from app.errors import AgentError, ConfigurationError
+from app.store import open_store
+
+_MOST_SERVICES_TRIED = 20
+_MOST_SKEW = timedelta(seconds=5)
+_INDICATORS = {
+    "error rate": ("error_rate", "PROMETHEUS_ERROR_RATE_QUERY"),
+    "p95 latency": ("p95_latency_ms", "PROMETHEUS_P95_QUERY"),
+    "request rate": ("request_rate", "PROMETHEUS_REQUEST_RATE_QUERY"),
+}
+
+
+class Status(StrEnum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one check found."""
+
+    check: str
+    status: Status
+    message: str
+    mend: str = ""
+
+
+def _ok(check: str, message: str) -> Finding:
+    return Finding(check=check, status=Status.OK, message=message)
+
+
+def _warn(check: str, message: str, mend: str) -> Finding:
+    return Finding(check=check, status=Status.WARN, message=message, mend=mend)
+
+
+def _fail(check: str, message: str, mend: str) -> Finding:
+    return Finding(check=check, status=Status.FAIL, message=message, mend=mend)
+
+
+async def examine(settings: Settings) -> AsyncIterator[Finding]:
+    """Every finding, as soon as it is known."""
+    clock = SystemClock()
+    yield _mode(settings)
+    yield await _store(settings)
+    for finding in _runbooks(settings):
+        yield finding
+    services: tuple[ServiceKey, ...] = ()
+    try:
+        cluster = connect(settings, clock)
+    except ConfigurationError as error:
+        cluster = None
+        yield _fail("cluster", str(error), "correct the setting it names")
+    else:
+        if cluster is None:
+            yield _warn(
+                "cluster",
+                "no cluster is connected: incidents are diagnosed from what is sent, and nothing can be done",
+                "set KUBECONFIG, or KUBE_IN_CLUSTER=true inside a cluster",
+            )
+    if cluster is not None:
+        try:
+            finding, services = await _services(cluster)
+            yield finding
+            if finding.status is not Status.FAIL:
+                for found in await _rights(settings, clock):
+                    yield found
+        finally:
+            await cluster.close()
+    async for finding in _prometheus(settings, services, clock):
+        yield finding
+    yield _alertmanager(settings)
+    yield _people(settings)
+
+
+def _mode(settings: Settings) -> Finding:
+    high = "allowed" if settings.allow_high_risk_actions else "blocked"
+    if settings.dry_run:
+        return _ok("mode", f"dry run: nothing is written; high-risk actions would be {high}")
+    actions = ", ".join(sorted(settings.enabled_actions)) or "none"
+    return _ok(
+        "mode",
+        f"REAL: actions are carried out (enabled: {actions}; high risk {high}; "
+        f"at most {settings.max_actions_per_incident} per incident)",
+    )
+
+
+async def _store(settings: Settings) -> Finding:
+    path = sqlite_path(settings)
+    if path is not None and not path.is_file():
+        folder = path.parent
+        if folder.is_dir() and os.access(folder, os.W_OK):
+            return _ok("store", f"{path} does not exist yet; the first start creates it")
+        return _fail(
+            "store",
+            f"{path} cannot be created: {folder} is missing or not writable",
+            "create the folder, or point DATABASE_URL elsewhere",
+        )
+    try:
+        store = await open_store(settings.database_url.get_secret_value())
+        try:
+            await store.ping()
+            open_now = len(await store.open_incidents())
+        finally:
+            await store.close()
+    except AgentError as error:
+        return _fail("store", str(error), "correct DATABASE_URL, or start the database it names")
+    return _ok("store", f"answers, schema up to date, {open_now} incidents open")
+
+
+def _runbooks(settings: Settings) -> list[Finding]:
+    try:
+        catalogue = load_catalogue(settings.runbooks_dir)
+    except ConfigurationError as error:
+        return [_fail("runbooks", str(error), "mend the file it names; the agent refuses to start with it")]
+    names = ", ".join(runbook.reference for runbook in catalogue.runbooks)
+    return [_ok("runbooks", f"{len(catalogue.runbooks)} approved: {names}"), *_blocked(settings, catalogue)]
+
+
+def _blocked(settings: Settings, catalogue: Catalogue) -> list[Finding]:
+    """Runbooks that exist and whose actions policy will deny."""
+    used = {step.action for runbook in catalogue.runbooks for step in runbook.steps}
+    found = []
+    disabled = sorted(used - settings.enabled_actions)
+    if disabled:
+        found.append(
+            _warn(
+                "runbooks",
+                f"runbooks name actions that are not enabled: {', '.join(disabled)}",
+                "add them to ENABLED_ACTIONS, or accept that they are denied",
+            )
+        )
+    high = sorted(a for a in used & settings.enabled_actions if ACTIONS[a].risk is Risk.HIGH)
+    if high and not settings.allow_high_risk_actions:
+        found.append(
+            _warn(
+                "runbooks",
+                f"high-risk actions are denied: {', '.join(high)}",
+                "set ALLOW_HIGH_RISK_ACTIONS=true once you trust what the dry runs propose",
+            )
+        )
+    return found
+
+
+async def _services(cluster: KubernetesCluster) -> tuple[Finding, tuple[ServiceKey, ...]]:
+    try:
+        services = await cluster.reader.services()
+    except AgentError as error:
+        return (
+            _fail("cluster", str(error), "check KUBECONFIG and KUBE_CONTEXT, and that the agent may list"),
+            (),
+        )
+    if not services:
+        return (
+            _warn(
+                "cluster",
+                "answers, but no Deployment maps to a service",
+                "label Deployments with app.kubernetes.io/name, and check ENVIRONMENT_NAMESPACES",
+            ),
+            services,
+        )
+    return _ok("cluster", f"answers; {len(services)} services"), services
+
+
+async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
+    """Each right asked for one by one, as the API server would judge the request."""
+    try:
+        answer = await clock_and_rights(settings, needed_rights(settings), clock)
+    except AgentError as error:
+        return [
+            _warn("rights", f"cannot be checked: {error}", "allow selfsubjectaccessreviews to be created")
+        ]
+    found = []
+    missing = [access for access, allowed in answer.rights if not allowed]
+    if missing:
+        reading = any(access.verb != "patch" for access in missing)
+        found.append(
+            _fail(
+                "rights",
+                "forbidden: " + ", ".join(str(access) for access in missing),
+                "the agent cannot see what it needs; add these verbs to its Role"
+                if reading
+                else "add these verbs to its Role (a dry run needs them too), or take the actions that need "
+                "them out of ENABLED_ACTIONS",
+            )
+        )
+    else:
+        found.append(_ok("rights", f"all {len(answer.rights)} that the enabled actions need"))
+    found.append(_skew("clock of the API server", answer.skew))
+    return found
+
+
+def needed_rights(settings: Settings) -> tuple[Access, ...]:
+    """Exactly what reading needs, and what each enabled action needs, dry run or not."""
+    namespaces: Sequence[str] = sorted(
+        {
+            *settings.environment_namespaces.values(),
+            *(place.partition("/")[0] for place in settings.service_workloads.values()),
+        }
+    )
+    if not settings.environment_namespaces:
+        namespaces = [""]
+    needed = [
+        *((verb, "apps", "deployments") for verb in ("get", "list", "watch")),
+        *((verb, "apps", "replicasets") for verb in ("list", "watch")),
+        *((verb, "", "pods") for verb in ("list", "watch")),
+        *((verb, "", "configmaps") for verb in ("get", "list", "watch")),
+        ("list", "", "events"),
+    ]
+    writing = settings.enabled_actions - {ActionName.NOTIFY}
+    if writing:
+        needed.append(("patch", "apps", "deployments"))
+    if ActionName.REVERT_CONFIG in writing:
+        needed.append(("patch", "", "configmaps"))
+    return tuple(
+        Access(verb=verb, group=group, resource=resource, namespace=namespace)
+        for namespace in namespaces
+        for verb, group, resource in needed
+    )
+
+
+async def _prometheus(
+    settings: Settings, services: tuple[ServiceKey, ...], clock: Clock
+) -> AsyncIterator[Finding]:
+    if settings.prometheus_url is None:
+        yield _warn(
+            "prometheus",
+            "not configured: error rate and latency are known only where they are sent",
+            "set PROMETHEUS_URL",
+        )
+        return
+    try:
+        source = PrometheusSource.from_settings(settings)
+    except ConfigurationError as error:
+        yield _fail("prometheus", str(error), "correct the setting it names")
+        return
+    try:
+        await source.ping()
+        yield _ok("prometheus", "answers queries")
+        async for finding in _queries(source, services[:_MOST_SERVICES_TRIED], clock):
+            yield finding
+    except AgentError as error:
+        yield _fail("prometheus", str(error), "check PROMETHEUS_URL and PROMETHEUS_BEARER_TOKEN")
+    finally:
+        await source.aclose()
+
+
+async def _queries(
+    source: PrometheusSource, services: Sequence[ServiceKey], clock: Clock
+) -> AsyncIterator[Finding]:
+    """Whether each query template answers for at least one service of the cluster."""
+    if not services:
+        yield _warn(
+            "queries", "not tried: no service is known", "connect a cluster, and label its Deployments"
+        )
+        return
+    samples: list[SliSample] = []
+    for key in services:
+        samples.append(await source.sli(key, clock.now()))  # noqa: PERF401 - one at a time spares Prometheus
+    for name, (attribute, setting) in _INDICATORS.items():
+        having = sum(getattr(sample, attribute) is not None for sample in samples)
+        if having:
+            yield _ok("queries", f"{name}: data for {having} of {len(samples)} services tried")
+        else:
+            yield _fail(
+                "queries",
+                f"{name}: no data for any of {len(samples)} services tried, {services[0]} among them",
+                f"try the query of {setting} in Prometheus, and match its labels to yours",
+            )
+
+
+def _skew(check: str, skew: timedelta | None) -> Finding:
+    if skew is None:
+        return _warn(check, "cannot be told", "see to it that both machines keep time by NTP")
+    seconds = skew.total_seconds()
+    if abs(skew) > _MOST_SKEW:
+        return _fail(
+            check,
+            f"differs by {seconds:+.0f} s from this machine's",
+            "keep both by NTP: staleness and soaks are judged by the clock",
+        )
+    return _ok(check, f"agrees with this machine's to {abs(seconds):.0f} s")
+
+
+def _alertmanager(settings: Settings) -> Finding:
+    if settings.alertmanager_token is not None:
+        return _ok("alertmanager", "a token is set; send it as http_config.authorization.credentials")
+    return _warn(
+        "alertmanager",
+        "no token: only deliveries from this machine are heard",
+        "set ALERTMANAGER_TOKEN, and the same value in Alertmanager",
+    )
+
+
+def _people(settings: Settings) -> Finding:
+    if settings.notify_webhook_url is not None:
+        return _ok("people", "escalations are sent to NOTIFY_WEBHOOK_URL")
+    return _warn(
+        "people", "escalations are recorded and reach nobody by themselves", "set NOTIFY_WEBHOOK_URL"
+    )
+
+
+def configuration_findings(env_file: Path) -> Finding:
+    """The settings were read: from where."""
+    source = f"the environment and {env_file}" if env_file.is_file() else "the environment (there is no .env)"
+    return _ok("configuration", f"valid; read from {source} at {datetime.now(UTC):%H:%M:%S} UTC")

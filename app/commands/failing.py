@@ -1,0 +1,7 @@
+"""How a command says that it cannot do what was asked."""
+
+from __future__ import annotations
+
+
+class CommandFailed(Exception):
+    """The message is for a person and names the mend; `app.cli` prints it and exits with 1."""

@@ -1,0 +1,301 @@
+"""Plays a scenario of the simulated world to the real agent, in compressed time.
+
+Called by `heal demo`. Cluster and metrics are simulated and say so; observer,
+diagnosis, planner, policy, executor, verifier, store, watcher and poller are the
+ones of the product, wired by the same composition root. Nothing outside this
+process and its database is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol, cast
+
+from app.agent.loop import Loop
+from app.agent.models import (
+    Deploy,
+    DeployStatus,
+    Incident,
+    IncidentRecord,
+    IncidentState,
+    Note,
+    ServiceKey,
+    SliSample,
+    Stage,
+    TimelineEntry,
+    WorkloadView,
+)
+from app.agent.observer import new_signal
+from app.agent.ports import Claim, Store
+from app.bootstrap import Container, assemble
+from app.bootstrap import World as Outside
+from app.clock import Clock
+from app.commands.failing import CommandFailed
+from app.config import Settings
+from app.sandbox.cluster import SandboxCluster
+from app.sandbox.metrics import SandboxMetrics
+from app.sandbox.runner import InlineRunner
+from app.sandbox.scenarios import Beat, Release, Scenario
+from app.sandbox.world import World
+from app.store import open_store
+from app.workers.polling import Poller
+from app.workers.watching import Watcher
+
+OWNER = "simulation"
+_LEASE_SECONDS = 3600.0
+_STEP_SECONDS = 1.0
+_LEVELS_EVERY_SECONDS = 15.0
+_HEAD_START = timedelta(minutes=5)
+"""The story is set in the recent past, so that it ends about now."""
+
+
+class SteppedClock(Clock, Protocol):
+    """A clock that moves when told: `app.testing.VirtualClock`."""
+
+    async def advance(self, seconds: float) -> None: ...
+
+
+class Teller(Protocol):
+    """Whoever listens to the story."""
+
+    def happened(self, at: datetime, text: str) -> None:
+        """Something happened in the simulated world."""
+        ...
+
+    def levels(self, at: datetime, sli: SliSample, workload: WorkloadView | None) -> None:
+        """How the service does."""
+        ...
+
+    def entry(self, entry: TimelineEntry) -> None:
+        """The agent wrote this into an incident's timeline."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How fast the story is told."""
+
+    wall_seconds_per_second: float
+    """0 plays as fast as it can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """How a story ended."""
+
+    incidents: tuple[IncidentRecord, ...]
+
+
+def simulation_settings(settings: Settings, *, dry_run: bool) -> Settings:
+    """The user's settings with what a short story needs; high risk is allowed: nothing real is at risk."""
+    return settings.model_copy(
+        update={
+            "dry_run": dry_run,
+            "allow_high_risk_actions": True,
+            "breach_for_seconds": 20.0,
+            "reopen_after_seconds": 0.0,
+            "incident_settle_seconds": 10.0,
+            "trust_revision_after_seconds": 30.0,
+            "verify_soak_seconds": 30.0,
+            "verify_timeout_seconds": 120.0,
+            "prometheus_poll_seconds": 5.0,
+            "claim_lease_seconds": _LEASE_SECONDS,
+        }
+    )
+
+
+def story_start() -> datetime:
+    """When a story told now begins."""
+    return datetime.now(UTC) - _HEAD_START
+
+
+async def play(
+    settings: Settings, scenario: Scenario, clock: SteppedClock, teller: Teller, pace: Pace
+) -> Played:
+    """Play to the end of every incident of the story; `CommandFailed` when it does not end."""
+    store = await open_store(settings.database_url.get_secret_value())
+    try:
+        stage = await _Stage.build(settings, scenario, clock, store)
+        async with stage.working():
+            return await _tell(stage, clock, teller, pace)
+    finally:
+        await store.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stage:
+    """The simulated world with the real agent over it."""
+
+    scenario: Scenario
+    world: World
+    container: Container
+    loop: Loop
+    runner: InlineRunner
+
+    @classmethod
+    async def build(cls, settings: Settings, scenario: Scenario, clock: Clock, store: Store) -> _Stage:
+        world = World(clock)
+        scenario.set_up(world)
+        cluster = SandboxCluster.over(world)
+        outside = Outside(
+            reader=cluster.reader,
+            rehearsal=cluster.rehearsal,
+            writer=None if settings.dry_run else cluster.writer(),
+            watch=cluster.watch,
+            metrics=SandboxMetrics(world),
+        )
+        runner = InlineRunner(clock)
+        kept = cast("Store", _KeepsClaims(store))
+        container = assemble(settings, clock=clock, store=kept, world=outside, runner=runner)
+        loop = replace(container.loop, owner=OWNER)
+        runner.attach(loop)
+        stage = cls(scenario=scenario, world=world, container=container, loop=loop, runner=runner)
+        await stage.end_leftovers()
+        return stage
+
+    @property
+    def key(self) -> ServiceKey:
+        return ServiceKey(environment=self.scenario.namespace, service=self.scenario.service)
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Watcher and poller at work; an incident that is open when this ends is ended too."""
+        container, outside = self.container, self.container.world
+        every = timedelta(seconds=container.settings.prometheus_poll_seconds)
+        if outside.watch is None or outside.reader is None or outside.metrics is None:
+            raise CommandFailed("the simulated world is incomplete")
+        if container.historian is None:
+            raise CommandFailed("the simulated world keeps no history")
+        watcher = Watcher(
+            watch=outside.watch,
+            observer=container.observer,
+            historian=container.historian,
+            intake=container.intake,
+            clock=container.clock,
+            stale_after=container.stale_after,
+        )
+        poller = Poller(
+            source=outside.metrics,
+            reader=outside.reader,
+            store=container.store,
+            intake=container.intake,
+            slo=container.slo,
+            clock=container.clock,
+            every=every,
+            stale_after=container.stale_after,
+        )
+        tasks = [asyncio.create_task(work) for work in (watcher.run(), watcher.recheck(every), poller.run())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.runner.close()
+            await self.end_leftovers()
+
+    async def happen(self, beat: Beat) -> None:
+        """Play a beat; a pipeline tells the agent what it released."""
+        self.scenario.play(self.world, beat.happening)
+        if isinstance(beat.happening, Release):
+            now = self.container.clock.now()
+            signal = new_signal(
+                key=self.key,
+                source="simulation",
+                observed_at=now,
+                received_at=now,
+                payload=Deploy(version=beat.happening.version, status=DeployStatus.STARTED),
+                stale_after=self.container.stale_after,
+            )
+            await self.container.intake.accept([signal])
+
+    async def records(self) -> tuple[IncidentRecord, ...]:
+        """Every incident of this story, as it is on record now."""
+        found = [await self.container.store.load(one) for one in self.runner.woken]
+        return tuple(record for record in found if record is not None)
+
+    async def end_leftovers(self) -> None:
+        """A story that was broken off leaves its incident open, and no agent can heal it: end it honestly."""
+        store, clock = self.container.store, self.container.clock
+        for incident in await store.open_incidents():
+            if incident.key.environment != self.scenario.namespace:
+                continue
+            lease = timedelta(seconds=_LEASE_SECONDS)
+            claim = await store.claim(incident.id, OWNER, lease, clock.now())
+            if claim is not None:
+                await _break_off(store, claim, incident, clock.now())
+
+
+async def _break_off(store: Store, claim: Claim, incident: Incident, now: datetime) -> None:
+    why = "The simulation was broken off before its end."
+    ended = replace(incident, state=IncidentState.ESCALATED, closed_at=now, summary=why)
+    await store.save(claim, ended, [Note(at=now, stage=Stage.LEARN, message=f"Ended as escalated. {why}")])
+
+
+async def _tell(stage: _Stage, clock: SteppedClock, teller: Teller, pace: Pace) -> Played:
+    """Move time on step by step, and tell what is new after each."""
+    begun = clock.now()
+    beats = list(stage.scenario.beats)
+    told = _Told(teller, begun)
+    teller.happened(begun, f"{stage.key}: healthy, under load.")
+    while True:
+        passed = (clock.now() - begun).total_seconds()
+        while beats and passed >= beats[0].at_seconds:
+            teller.happened(clock.now(), beats[0].says)
+            await stage.happen(beats.pop(0))
+        await told.levels(stage, clock.now())
+        await clock.advance(_STEP_SECONDS)
+        stage.runner.check()
+        records = await stage.records()
+        told.entries(records)
+        if not beats and records and all(record.incident.state.closed for record in records):
+            return Played(incidents=records)
+        if passed > stage.scenario.limit_seconds:
+            raise CommandFailed(
+                f"the story did not end within {stage.scenario.limit_seconds:.0f} simulated seconds"
+            )
+        await asyncio.sleep(_STEP_SECONDS * pace.wall_seconds_per_second)
+
+
+class _Told:
+    """What the teller has heard already."""
+
+    def __init__(self, teller: Teller, begun: datetime) -> None:
+        self._teller = teller
+        self._entries: dict[str, int] = {}
+        self._levels_at = begun
+
+    def entries(self, records: Sequence[IncidentRecord]) -> None:
+        for record in records:
+            known = self._entries.get(record.incident.id, 0)
+            for entry in record.timeline[known:]:
+                self._teller.entry(entry)
+            self._entries[record.incident.id] = len(record.timeline)
+
+    async def levels(self, stage: _Stage, now: datetime) -> None:
+        due = (now - self._levels_at).total_seconds() >= _LEVELS_EVERY_SECONDS
+        reader, metrics = stage.container.world.reader, stage.container.world.metrics
+        if due and reader is not None and metrics is not None:
+            self._levels_at = now
+            self._teller.levels(now, await metrics.sli(stage.key, now), await reader.workload(stage.key))
+
+
+class _KeepsClaims:
+    """The store, except that a claim of the story is kept to its end.
+
+    A running agent on the same database would otherwise take the incident over
+    between two steps, and find no cluster behind it.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def release(self, claim: Claim) -> None:
+        """Nothing: a closed incident needs no claim, and an open one is still ours."""

@@ -1,0 +1,153 @@
+"""How incidents look in a terminal: the table, and the timeline that reads like a story.
+
+Called by `heal incidents`, `heal show` and `heal demo`. Text from outside is
+printed as text: rich's markup is never interpreted in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from app.agent.models import IncidentState, Stage
+from app.schemas import IncidentSummary, IncidentView
+
+_STAGE_STYLES = {
+    Stage.OBSERVE: "cyan",
+    Stage.DIAGNOSE: "magenta",
+    Stage.PLAN: "blue",
+    Stage.POLICY: "yellow",
+    Stage.EXECUTE: "bold white",
+    Stage.VERIFY: "green",
+    Stage.UNDO: "red",
+    Stage.LEARN: "bright_black",
+}
+_STATE_STYLES = {
+    IncidentState.RECOVERED: "bold green",
+    IncidentState.RECOVERED_WITHOUT_ACTION: "green",
+    IncidentState.PROPOSED: "bold yellow",
+    IncidentState.ESCALATED: "bold red",
+}
+_STAGE_WIDTH = 9
+
+
+class Line(Protocol):
+    """What is printed of a timeline entry."""
+
+    @property
+    def at(self) -> datetime: ...
+
+    @property
+    def stage(self) -> Stage: ...
+
+    @property
+    def message(self) -> str: ...
+
+
+def printable(text: str) -> str:
+    """Foreign text without control characters: a terminal obeys them."""
+    return "".join(c if c.isprintable() or c == " " else "�" for c in text.replace("\n", " "))
+
+
+def state_text(state: IncidentState) -> Text:
+    return Text(state.value, style=_STATE_STYLES.get(state, "bold cyan"))
+
+
+def print_line(console: Console, line: Line, since: datetime) -> None:
+    """One timeline entry: the time since the story began, the stage, the sentence."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(width=8, justify="right", style="dim")
+    table.add_column(width=_STAGE_WIDTH)
+    table.add_column(ratio=1)
+    style = _STAGE_STYLES[line.stage]
+    table.add_row(
+        elapsed(line.at - since), Text(line.stage.value, style=style), Text(printable(line.message))
+    )
+    console.print(table)
+
+
+def elapsed(span: timedelta) -> str:
+    """`+12s`, `+3m05s`, `+2h00m`, `+4d03h`."""
+    seconds = max(0, round(span.total_seconds()))
+    if seconds < 60:
+        return f"+{seconds}s"
+    if seconds < 3600:
+        return f"+{seconds // 60}m{seconds % 60:02d}s"
+    if seconds < 86400:
+        return f"+{seconds // 3600}h{seconds % 3600 // 60:02d}m"
+    return f"+{seconds // 86400}d{seconds % 86400 // 3600:02d}h"
+
+
+def print_table(console: Console, incidents: Iterable[IncidentSummary]) -> None:
+    """Incidents, one a row, newest first."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("OPENED (UTC)", "SERVICE", "ENVIRONMENT", "STATE", "CAUSE"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("ACTIONS")
+    table.add_column("ID", no_wrap=True)
+    for one in incidents:
+        cause = f"{one.diagnosis.cause} {one.diagnosis.confidence:.0%}" if one.diagnosis else "-"
+        actions = ", ".join(f"{a.name} {a.outcome or a.state}" for a in one.actions) or "-"
+        table.add_row(
+            f"{one.opened_at:%Y-%m-%d %H:%M:%S}",
+            Text(printable(one.service)),
+            Text(printable(one.environment)),
+            state_text(one.state),
+            cause,
+            actions + (" (dry run)" if one.dry_run else ""),
+            one.id,
+        )
+    console.print(table)
+
+
+def print_story(console: Console, incident: IncidentView, broken_at: int | None) -> None:
+    """The whole incident: what it was, what was done, stage by stage, and whether the record holds."""
+    console.print(
+        Text.assemble(
+            (printable(incident.service), "bold"),
+            f" in {printable(incident.environment)}: ",
+            state_text(incident.state),
+            " (dry run)" if incident.dry_run else "",
+        )
+    )
+    if incident.summary:
+        console.print(Text(printable(incident.summary)))
+    opened = f"opened {incident.opened_at:%Y-%m-%d %H:%M:%S} UTC by {', '.join(incident.triggers)}"
+    if incident.closed_at is not None:
+        opened += f", closed after {elapsed(incident.closed_at - incident.opened_at)[1:]}"
+    console.print(Text(f"{incident.id}, {opened}", style="dim"))
+    console.print()
+    for line in incident.timeline:
+        print_line(console, line, incident.opened_at)
+    console.print()
+    _print_actions(console, incident)
+    _print_chain(console, len(incident.timeline), broken_at)
+
+
+def _print_actions(console: Console, incident: IncidentView) -> None:
+    for action in incident.actions:
+        target = action.target
+        where = f" on {target.kind} {target.namespace}/{target.name}" if target is not None else ""
+        text = f"{action.name}{where}"
+        ended = f"{action.outcome}: {action.outcome_message}" if action.outcome else str(action.state)
+        console.print(
+            Text(f"{text} ({action.risk} risk): {action.decision}; {printable(ended)}", style="dim")
+        )
+
+
+def _print_chain(console: Console, entries: int, broken_at: int | None) -> None:
+    if broken_at is None:
+        console.print(Text(f"Record intact: the hash chain of all {entries} entries holds.", style="green"))
+    else:
+        console.print(
+            Text(
+                f"RECORD ALTERED: entry {broken_at} does not follow from those before it. "
+                "Trust nothing from there on.",
+                style="bold red",
+            )
+        )
