@@ -77,20 +77,25 @@ def current_revision(workload: WorkloadView) -> Revision | None:
     return None
 
 
-def older_templates(workload: WorkloadView) -> tuple[Revision, ...]:
-    """Revisions below the current one whose template differs from it, newest first, one per template."""
+def same_version(one: Revision, other: Revision) -> bool:
+    """The same code with the same configuration: at most a restart lies between them."""
+    return one.code_hash == other.code_hash and one.config_hash == other.config_hash
+
+
+def older_versions(workload: WorkloadView) -> tuple[Revision, ...]:
+    """Revisions below the current one that run something else, newest first, one for each template."""
     current = current_revision(workload)
     if current is None:
         return ()
     found: dict[str, Revision] = {}
     for revision in sorted(workload.revisions, key=lambda r: r.number, reverse=True):
-        if revision.number < current.number and revision.template_hash != current.template_hash:
+        if revision.number < current.number and not same_version(revision, current):
             found.setdefault(revision.template_hash, revision)
     return tuple(found.values())
 
 
 def in_force_since(workload: WorkloadView) -> datetime | None:
-    """When the current template was first rolled out; restarts of the same template do not count."""
+    """When the current version was rolled out; restarts of it do not count."""
     current = current_revision(workload)
     if current is None:
         return None
@@ -98,18 +103,18 @@ def in_force_since(workload: WorkloadView) -> datetime | None:
     for revision in sorted(workload.revisions, key=lambda r: r.number, reverse=True):
         if revision.number > current.number:
             continue
-        if revision.template_hash != current.template_hash:
+        if not same_version(revision, current):
             break
         first = min(first, revision.created_at)
     return first
 
 
-def health_of(evidence: Evidence, template_hash: str) -> RevisionHealth:
-    """What the agent's history says of a template; one failure outweighs any success."""
+def health_of(evidence: Evidence, revision: Revision) -> RevisionHealth:
+    """What the agent's history says of a version; one failure outweighs any success."""
+    kept = evidence.workload.revisions if evidence.workload is not None else ()
+    templates = {revision.template_hash} | {r.template_hash for r in kept if same_version(r, revision)}
     found = {
-        r.health
-        for r in evidence.revision_history
-        if r.key == evidence.key and r.template_hash == template_hash
+        r.health for r in evidence.revision_history if r.key == evidence.key and r.template_hash in templates
     }
     for health in (RevisionHealth.FAILED, RevisionHealth.SERVED_WELL):
         if health in found:
@@ -119,43 +124,43 @@ def health_of(evidence: Evidence, template_hash: str) -> RevisionHealth:
 
 def served(evidence: Evidence, revision: Revision) -> bool:
     """Positive evidence that a revision works: it served well before, or has ready pods right now."""
-    health = health_of(evidence, revision.template_hash)
+    health = health_of(evidence, revision)
     return health is RevisionHealth.SERVED_WELL or (
         health is RevisionHealth.UNKNOWN and revision.ready_replicas > 0
     )
 
 
 def reference_revision(evidence: Evidence) -> Revision | None:
-    """What the current template is compared with: the newest older one that is not known to have failed."""
+    """What the current version is compared with: the newest older one that is not known to have failed."""
     if evidence.workload is None:
         return None
-    for revision in older_templates(evidence.workload):
-        if health_of(evidence, revision.template_hash) is not RevisionHealth.FAILED:
+    for revision in older_versions(evidence.workload):
+        if health_of(evidence, revision) is not RevisionHealth.FAILED:
             return revision
     return None
 
 
 def current_pods(workload: WorkloadView) -> tuple[PodView, ...]:
-    """The pods that run the current template."""
+    """The pods that run the current version."""
     current = current_revision(workload)
-    return tuple(p for p in workload.pods if current is not None and p.template_hash == current.template_hash)
+    if current is None:
+        return ()
+    same = {r.template_hash for r in workload.revisions if same_version(r, current)}
+    return tuple(p for p in workload.pods if p.template_hash in same)
 
 
 def older_pods(workload: WorkloadView) -> tuple[PodView, ...]:
-    """The pods that still run an older template; pods of no known template are neither."""
-    current = current_revision(workload)
+    """The pods that still run another version; pods of no known template are neither."""
+    current = set(current_pods(workload))
     return tuple(
         p
         for p in workload.pods
-        if current is not None
-        and p.template_hash is not None
-        and p.template_hash != current.template_hash
-        and p.phase not in ("Failed", "Succeeded")
+        if p not in current and p.template_hash is not None and p.phase not in ("Failed", "Succeeded")
     )
 
 
 def rollout_stuck(workload: WorkloadView) -> bool:
-    """The current template never took over: none of its pods is ready while older ones serve."""
+    """The current version never took over: none of its pods is ready while older ones serve."""
     return any(p.ready for p in older_pods(workload)) and not any(p.ready for p in current_pods(workload))
 
 

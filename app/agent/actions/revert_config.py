@@ -17,7 +17,7 @@ from app.agent.evidence import (
     config_map_changes,
     current_revision,
     in_force_since,
-    older_templates,
+    older_versions,
     served,
 )
 from app.agent.models import ActionName, Evidence, JsonScalar, ObjectRef, Revision, Risk, WorkloadView
@@ -70,7 +70,7 @@ def _template_change(workload: WorkloadView, evidence: Evidence) -> Revision | N
     current = current_revision(workload)
     if current is None:
         return None
-    for revision in older_templates(workload):
+    for revision in older_versions(workload):
         same_code = revision.code_hash == current.code_hash
         if same_code and revision.config_hash != current.config_hash and served(evidence, revision):
             return revision

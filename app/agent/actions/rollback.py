@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from app.agent.actions.preconditions import first_reason, owner_refuses, rollout_paused, would_be_reverted
 from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet
-from app.agent.evidence import current_revision, health_of, older_templates, runs_version, served
+from app.agent.evidence import current_revision, health_of, older_versions, runs_version, served
 from app.agent.models import (
     ActionName,
     Change,
@@ -38,7 +38,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     if reason is not None:
         return Unmet(reason=reason)
     passed_over: list[str] = []
-    for revision in older_templates(workload):
+    for revision in older_versions(workload):
         objection = _objection(revision, workload, evidence)
         if objection is None:
             return Resolved(
@@ -65,7 +65,7 @@ def _barrier(workload: WorkloadView) -> str | None:
 
 def _objection(revision: Revision, workload: WorkloadView, evidence: Evidence) -> str | None:
     """Why this revision is not a place to go back to."""
-    if health_of(evidence, revision.template_hash) is RevisionHealth.FAILED:
+    if health_of(evidence, revision) is RevisionHealth.FAILED:
         return "failed before"
     if not served(evidence, revision):
         return "has no record of serving well, and no ready pod now"

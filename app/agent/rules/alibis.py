@@ -129,7 +129,7 @@ def _served_before(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> 
     current = current_revision(evidence.workload)
     if current is None:
         return
-    health = health_of(evidence, current.template_hash)
+    health = health_of(evidence, current)
     if health is RevisionHealth.FAILED:
         weighing.speaks_for(0.4, f"revision {current.number} failed before")
         return

@@ -144,7 +144,7 @@ def _template_suspect(
         c for c in _in_window(evidence, deploys(evidence), REPORT_DELAY) if runs_version(current, c.version)
     ]
     stuck = rollout_stuck(workload)
-    failed_before = health_of(evidence, current.template_hash) is RevisionHealth.FAILED
+    failed_before = health_of(evidence, current) is RevisionHealth.FAILED
     recent = began - LOOKBACK <= since <= began + CLOCK_SLACK
     # An old template that is deployed again keeps its age in the cluster; the pipeline knows better.
     at = since if recent or not named else min(c.at for c in named)
