@@ -43,8 +43,8 @@ class _Series(msgspec.Struct):
     metric: dict[str, str] = {}
     value: tuple[float, str] | None = None
     values: list[tuple[float, str]] = []
-    histogram: msgspec.Raw | None = None
-    histograms: list[msgspec.Raw] = []
+    histogram: object = None
+    histograms: list[object] = []
 
 
 class _Data(msgspec.Struct, rename="camel"):
@@ -219,7 +219,10 @@ class PrometheusSource:
         for series in freshness:
             selector = asked.selectors[_index(series, len(asked.selectors))]
             for instant, seconds in series.values.items():
-                newest.setdefault(instant, {})[selector] = _time(_checked_millis(seconds))
+                try:
+                    newest.setdefault(instant, {})[selector] = _time(_checked_millis(seconds))
+                except ValueError as error:
+                    raise PermanentError(f"Prometheus dated a sample wrongly: {error}") from None
         return _Answers(
             values={
                 indicator: _only_series(points, name)
@@ -270,21 +273,7 @@ class PrometheusSource:
             reply = await self._peer.send("POST", f"/api/v1/{endpoint}", form=form)
         if not reply.ok:
             raise self._peer.refusal(reply, f"{what}: {_said(reply.body) or reply.excerpt()}")
-        try:
-            answer = msgspec.json.decode(reply.body, type=_Answer)
-            if answer.status != "success" or answer.data is None:
-                raise PermanentError(f"{what}: Prometheus answered {shorten(answer.error or answer.status)}")
-            points = _parse(answer.data, what)
-        except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            raise PermanentError(
-                f"{what}: this is not how Prometheus answers ({shorten(str(error))}); "
-                "is PROMETHEUS_URL the address of its query API?"
-            ) from None
-        # Hints about style come as warnings too before Prometheus 3; all else means the answer is partial.
-        doubts = [warning for warning in answer.warnings if not warning.startswith("PromQL info:")]
-        if doubts:
-            raise TransientError(f"{what}: the answer may be partial: {shorten('; '.join(doubts))}")
-        return points
+        return parse_answer(reply.body, what)
 
     def _gate(self) -> asyncio.Semaphore:
         loop = asyncio.get_running_loop()
@@ -292,6 +281,25 @@ class PrometheusSource:
         if gate is None:
             gate = self._gates[loop] = asyncio.Semaphore(_CONCURRENT_QUERIES)
         return gate
+
+
+def parse_answer(body: bytes, what: str) -> list[_Points]:
+    """The series of a successful answer; raises `AgentError`, naming the question, for all else."""
+    try:
+        answer = msgspec.json.decode(body, type=_Answer)
+        if answer.status != "success" or answer.data is None:
+            raise PermanentError(f"{what}: Prometheus answered {shorten(answer.error or answer.status)}")
+        points = _parse(answer.data, what)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise PermanentError(
+            f"{what}: this is not how Prometheus answers ({shorten(str(error))}); "
+            "is PROMETHEUS_URL the address of its query API?"
+        ) from None
+    # Hints about style come as warnings too before Prometheus 3; all else means the answer is partial.
+    doubts = [warning for warning in answer.warnings if not warning.startswith("PromQL info:")]
+    if doubts:
+        raise TransientError(f"{what}: the answer may be partial: {shorten('; '.join(doubts))}")
+    return points
 
 
 def _parse(data: _Data, what: str) -> list[_Points]:
@@ -360,9 +368,9 @@ def _millis(at: datetime) -> int:
 
 
 def _checked_millis(seconds: float) -> int:
-    """Milliseconds since 1970; `PermanentError` for what is no time of this century."""
+    """Milliseconds since 1970; `ValueError` for what is no time of this century."""
     if not 0 <= seconds < _LAST_SECOND:
-        raise PermanentError(f"Prometheus answered the time {seconds:g}")
+        raise ValueError(f"the time {seconds:g}")
     return round(seconds * 1000)
 
 
