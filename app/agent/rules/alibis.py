@@ -93,7 +93,7 @@ def _dependency_weight(suspect: Suspect, evidence: Evidence) -> float:
     found = sick(suspect_pods(suspect, evidence.workload), evidence)
     if found[Trouble.IMAGE] or found[Trouble.CONFIGURATION]:
         return 0.05
-    return 0.45
+    return 0.55
 
 
 def _later_changes(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> None:

@@ -44,6 +44,6 @@ def _weigh_own(weighing: Weighing, evidence: Evidence) -> None:
     if own is None or not own.recent:
         weighing.speaks_for(0.2, "nothing is known to have changed in the service itself")
     elif own.stuck:
-        weighing.speaks_against(0.7, f"{own.what} never came up, which no dependency explains")
+        weighing.speaks_against(0.5, f"{own.what} never came up, which a dependency seldom explains")
     elif pods_are_sick(own, evidence):
         weighing.speaks_against(0.3, f"the pods of {own.what} are sick themselves")
