@@ -12,8 +12,6 @@ in text (written as U+FFFD), so hostile text from outside cannot stop a write.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +70,7 @@ def dumps(value: object) -> str:
     except UnicodeEncodeError:
         text = "\\u0000"
     if "\\u0000" in text:
-        text = json.dumps(_clean(msgspec.to_builtins(value)), separators=(",", ":"), ensure_ascii=False)
+        text = msgspec.json.encode(_clean(msgspec.to_builtins(value))).decode()
     return text
 
 
@@ -173,8 +171,6 @@ def read_snapshot(value: object) -> Snapshot | None:
 def _clean(value: object) -> Json:
     if isinstance(value, str):
         return storable_text(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {storable_text(str(key)): _clean(item) for key, item in value.items()}
     if isinstance(value, Sequence):

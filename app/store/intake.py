@@ -101,9 +101,8 @@ def open_from_pending(
     stale = all(signal.stale for signal in pending)
     incident = _open(connection, key, triggers, stale=stale, dry_run=dry_run, at=at)
     journal.append(connection, incident.id, [signal_note(first, triggers, opened=True)])
-    signals.settle(
-        connection, [first], DispositionKind.OPENED, "acted on before the breach had lasted", incident.id
-    )
+    reason = "acted on before the breach had lasted"
+    signals.settle_pending(connection, key, DispositionKind.OPENED, reason, incident.id, only=first.id)
     _join_pending(connection, incident, others)
     return incident.id
 
@@ -218,9 +217,8 @@ def _join_pending(connection: Connection, incident: Incident, pending: Sequence[
     if not pending:
         return
     journal.append(connection, incident.id, [pending_note(pending)])
-    signals.settle(
-        connection, pending, DispositionKind.JOINED, "the breach it was part of is an incident", incident.id
-    )
+    reason = "the breach it was part of is an incident"
+    signals.settle_pending(connection, incident.key, DispositionKind.JOINED, reason, incident.id)
 
 
 # ------------------------------------------------------------ keys

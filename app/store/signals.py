@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, or_, select, update
+from sqlalchemy.sql import ColumnElement
 
 from app.agent.models import (
     Change,
@@ -68,19 +68,20 @@ def add(connection: Connection, signal: Signal, disposition: Disposition) -> Non
     )
 
 
-def settle(
+def settle_pending(
     connection: Connection,
-    pending: Sequence[Signal],
+    key: ServiceKey,
     kind: DispositionKind,
     reason: str,
     incident_id: IncidentId,
+    *,
+    only: SignalId | None = None,
 ) -> None:
-    """Give signals that were pending their last disposition."""
-    connection.execute(
-        update(signals)
-        .where(signals.c.id.in_([signal.id for signal in pending]))
-        .values(disposition=kind.value, reason=reason, incident_id=incident_id)
-    )
+    """Give a service's pending signals, or one of them, their last disposition."""
+    chosen = update(signals).where(*_pending_of(key))
+    if only is not None:
+        chosen = chosen.where(signals.c.id == only)
+    connection.execute(chosen.values(disposition=kind.value, reason=reason, incident_id=incident_id))
 
 
 def expire_pending(connection: Connection, older_than: datetime) -> int:
@@ -104,15 +105,9 @@ def get(connection: Connection, signal_id: SignalId) -> SignalRecord | None:
 
 
 def pending(connection: Connection, key: ServiceKey) -> tuple[Signal, ...]:
-    """A service's pending signals in the order in which they were accepted."""
+    """A service's pending signals in the order in which they were accepted, locked so that none expires."""
     rows = connection.execute(
-        select(signals)
-        .where(
-            signals.c.service == key.service,
-            signals.c.environment == key.environment,
-            signals.c.disposition == DispositionKind.PENDING.value,
-        )
-        .order_by(signals.c.number)
+        select(signals).where(*_pending_of(key)).order_by(signals.c.number).with_for_update()
     )
     return tuple(_signal(row) for row in rows)
 
@@ -171,6 +166,14 @@ def disposition_of(row: Row[Any]) -> Disposition:
         reason=row.reason,
         incident_id=None if row.incident_id is None else IncidentId(row.incident_id),
         duplicate_of=None if row.duplicate_of is None else SignalId(row.duplicate_of),
+    )
+
+
+def _pending_of(key: ServiceKey) -> tuple[ColumnElement[bool], ...]:
+    return (
+        signals.c.service == key.service,
+        signals.c.environment == key.environment,
+        signals.c.disposition == DispositionKind.PENDING.value,
     )
 
 

@@ -1,0 +1,148 @@
+"""The writer thread of SQLite: what shares a commit, and what a failure takes with it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
+
+from app.errors import Invalid, TransientError
+from app.store.sqlite import SqliteDatabase, open_sqlite
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
+    """An open SQLite database with a table of numbers."""
+    opened = await open_sqlite(make_url(f"sqlite:///{tmp_path}/heal.db"))
+    await opened.write(lambda connection: connection.execute(text("CREATE TABLE numbers (n INTEGER UNIQUE)")))
+    yield opened
+    await opened.close()
+
+
+def add(number: int, connection: Connection) -> int:
+    connection.execute(text("INSERT INTO numbers VALUES (:n)"), {"n": number})
+    return number
+
+
+async def numbers(database: SqliteDatabase) -> list[int]:
+    rows = await database.read(
+        lambda connection: connection.execute(text("SELECT n FROM numbers ORDER BY n")).scalars().all()
+    )
+    return list(rows)
+
+
+class Gate:
+    """A unit of work that keeps the writer busy until it is opened, so that what follows shares a commit."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self, connection: Connection) -> None:
+        self.entered.set()
+        assert self.opened.wait(10)
+
+
+async def in_one_commit(database: SqliteDatabase, *work: Callable[[Connection], object]) -> list[object]:
+    """Queue all the work while the writer is busy, then let it go; results or errors in order."""
+    gate = Gate()
+    holding = asyncio.create_task(database.write(gate))
+    assert await asyncio.to_thread(gate.entered.wait, 10)
+    tasks = [asyncio.create_task(database.write(each)) for each in work]
+    await asyncio.sleep(0)  # every task has put its work into the queue
+    gate.opened.set()
+    await holding
+    return list(await asyncio.gather(*tasks, return_exceptions=True))
+
+
+async def test_work_that_queued_up_shares_one_commit(database: SqliteDatabase) -> None:
+    """A hundred waiting units are one transaction: all of them see each other's rows."""
+    seen = await in_one_commit(
+        database,
+        *(lambda connection, n=n: add(n, connection) for n in range(99)),
+        lambda connection: connection.execute(text("SELECT count(*) FROM numbers")).scalar_one(),
+    )
+    assert seen == [*range(99), 99]
+    assert await numbers(database) == list(range(99))
+
+
+async def test_a_failing_unit_is_undone_alone(database: SqliteDatabase) -> None:
+    """Rows it wrote before it failed are gone; its neighbours' rows stay."""
+
+    def breaks(connection: Connection) -> None:
+        add(100, connection)
+        raise ZeroDivisionError
+
+    answers = await in_one_commit(
+        database,
+        lambda connection: add(1, connection),
+        breaks,
+        lambda connection: add(1, connection),
+        lambda connection: add(2, connection),
+    )
+    assert answers[0] == 1
+    assert isinstance(answers[1], ZeroDivisionError)
+    assert isinstance(answers[2], Invalid)
+    assert answers[3] == 2
+    assert await numbers(database) == [1, 2]
+
+
+async def test_a_lost_transaction_fails_everybody_in_it_and_nobody_after(database: SqliteDatabase) -> None:
+    """When SQLite gives up the whole transaction no caller is told that its work is durable."""
+    answers = await in_one_commit(
+        database,
+        lambda connection: add(1, connection),
+        lambda connection: connection.exec_driver_sql("ROLLBACK"),
+        lambda connection: add(2, connection),
+    )
+    assert [type(answer) for answer in answers] == [TransientError] * 3
+    assert await numbers(database) == []
+    await database.write(lambda connection: add(3, connection))
+    assert await numbers(database) == [3]
+
+
+async def test_a_full_disk_is_transient_and_loses_nothing_acknowledged(database: SqliteDatabase) -> None:
+    """What does not fit is refused, what fitted stays, and the store goes on once there is room."""
+    await database.write(lambda connection: add(1, connection))
+    pages = await database.write(
+        lambda connection: connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    )
+    await database.write(
+        lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count={pages}").scalar_one()
+    )
+    with pytest.raises(TransientError, match="full"):
+        await database.write(
+            lambda connection: connection.execute(text("CREATE TABLE big AS SELECT zeroblob(1000000) AS b"))
+        )
+    await database.write(
+        lambda connection: connection.exec_driver_sql("PRAGMA max_page_count=1000000").scalar_one()
+    )
+    await database.write(lambda connection: add(2, connection))
+    assert await numbers(database) == [1, 2]
+
+
+async def test_readers_see_only_what_is_committed(database: SqliteDatabase) -> None:
+    """A unit under way is invisible, and readers do not wait for it."""
+    gate = Gate()
+
+    def work(connection: Connection) -> None:
+        add(1, connection)
+        gate(connection)
+
+    writing = asyncio.create_task(database.write(work))
+    assert await asyncio.to_thread(gate.entered.wait, 10)
+    assert await numbers(database) == []
+    gate.opened.set()
+    await writing
+    assert await numbers(database) == [1]
+
+
+async def test_readers_cannot_write(database: SqliteDatabase) -> None:
+    """Reading is read-only by construction."""
+    with pytest.raises(TransientError, match="readonly"):
+        await database.read(lambda connection: add(1, connection))
