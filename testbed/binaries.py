@@ -19,6 +19,8 @@ from pathlib import Path
 from testbed import TestbedError
 
 MODULE = Path(__file__).parent / "binaries"
+GO_FOLDER = "/usr/local/go/bin"
+"""Where Go's installer puts it; often not on PATH."""
 PACKAGES = {
     "etcd": "go.etcd.io/etcd/server/v3",
     "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
@@ -99,7 +101,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _go() -> str:
-    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    go = shutil.which("go") or shutil.which("go", path=GO_FOLDER)
     if go is None:
         raise TestbedError(
             "the control plane's programs are not built yet and Go is not installed: install Go "
