@@ -48,6 +48,8 @@ class _Judged:
     triggers: tuple[Trigger, ...] = ()
     healthy_reason: str = ""
     unsustained: tuple[str, ...] = ()
+    breaching: tuple[Trigger, ...] = ()
+    """Above the SLO, for however short: the duration guards opening, not what an open incident is about."""
     levels: ServiceLevels | None = None
     change: Change | None = None
     joins: bool = True
@@ -136,6 +138,7 @@ class IntakeRules:
         crashing = sample.crash_looping
         conditions = _with_condition(levels.conditions, Condition.CRASH_LOOP_BACK_OFF, crashing)
         triggers: list[Trigger] = []
+        breaching: list[Trigger] = []
         unsustained: list[str] = []
         for since, trigger in (
             (error_since, Trigger.HIGH_ERROR_RATE),
@@ -143,6 +146,7 @@ class IntakeRules:
         ):
             if since is None:
                 continue
+            breaching.append(trigger)
             if at - since >= self.slo.breach_for:
                 triggers.append(trigger)
             else:
@@ -151,9 +155,10 @@ class IntakeRules:
                     f"{self.slo.breach_for.total_seconds():.0f} s"
                 )
         if crashing:
-            triggers.append(Trigger.CRASH_LOOP)
+            triggers = [*breaching, Trigger.CRASH_LOOP]
         return _Judged(
             triggers=tuple(triggers),
+            breaching=tuple(breaching),
             unsustained=tuple(unsustained),
             healthy_reason="within the SLO",
             joins=bool(triggers or unsustained),
@@ -240,8 +245,9 @@ def _with_open_incident(signal: Signal, judged: _Judged, incident: Incident) -> 
     if not judged.joins:
         return _verdict(judged, DispositionKind.IGNORED, judged.healthy_reason)
     told_too_late = signal.stale and not incident.stale
-    added = () if told_too_late else judged.triggers
-    reason = ", ".join(judged.triggers) or "; ".join(judged.unsustained) or _plain(judged)
+    found = tuple(dict.fromkeys((*judged.breaching, *judged.triggers)))
+    added = () if told_too_late else found
+    reason = ", ".join(found) or "; ".join(judged.unsustained) or _plain(judged)
     if told_too_late:
         reason += " (stale: adds no trigger)"
     return _verdict(

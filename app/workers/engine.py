@@ -75,7 +75,11 @@ class DurableRunner:
             "enable_otlp": False,
         }
         DBOS(config=config)
-        self._workflow = DBOS.workflow(name="incident", max_recovery_attempts=None)(self._drive)
+
+        async def incident(incident_id: str) -> None:
+            await self._drive(IncidentId(incident_id))
+
+        self._workflow = DBOS.workflow(name="incident", max_recovery_attempts=None)(incident)
         DBOS.launch()
 
     async def stop(self) -> None:
@@ -106,8 +110,7 @@ class DurableRunner:
             attempt += 1
             workflow_id = f"{incident_id}/{attempt}"
 
-    async def _drive(self, incident_id: str) -> None:
-        identifier = IncidentId(incident_id)
+    async def _drive(self, identifier: IncidentId) -> None:
         if identifier in self._wakes:
             return
         event = self._wakes[identifier] = asyncio.Event()
