@@ -138,24 +138,27 @@ class Workloads:
                 metadata=ObjectMeta(name=config_map_name(name), namespace=namespace), data=dict(config_map)
             )
             self.client.create(content)
-        source = EnvFromSource(configMapRef=ConfigMapEnvSource(name=config_map_name(name)))
+        labels = {SERVICE_LABEL: name}
         container = Container(
             name=CONTAINER,
             image=image,
             command=list(command) if command else None,
             env=[EnvVar(name=key, value=value) for key, value in (env or {}).items()],
-            envFrom=[source] if config_map is not None and not mount_config_map else None,
-            volumeMounts=[VolumeMount(name="config", mountPath="/config")] if mount_config_map else None,
             resources=ResourceRequirements(
                 limits={"memory": memory_limit}, requests={"cpu": "10m", "memory": "8Mi"}
             ),
             readinessProbe=Probe(httpGet=HTTPGetAction(path="/ready", port=8080)),
         )
-        volume = Volume(name="config", configMap=ConfigMapVolumeSource(name=config_map_name(name)))
-        labels = {SERVICE_LABEL: name}
+        pod = PodSpec(containers=[container])
+        if config_map is not None and mount_config_map:
+            source = ConfigMapVolumeSource(name=config_map_name(name))
+            pod.volumes = [Volume(name="config", configMap=source)]
+            container.volumeMounts = [VolumeMount(name="config", mountPath="/config")]
+        elif config_map is not None:
+            reference = ConfigMapEnvSource(name=config_map_name(name))
+            container.envFrom = [EnvFromSource(configMapRef=reference)]
         template = PodTemplateSpec(
-            metadata=ObjectMeta(labels=labels, annotations=dict(pod_annotations or {})),
-            spec=PodSpec(containers=[container], volumes=[volume] if mount_config_map else None),
+            metadata=ObjectMeta(labels=labels, annotations=dict(pod_annotations or {})), spec=pod
         )
         spec = DeploymentSpec(
             replicas=replicas,

@@ -27,8 +27,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     if any(item.get_closest_marker("real") is not None for item in session.items):
         try:
-            ensure_packages()
             ensure_binaries()
+            ensure_packages()
         except TestbedError as error:
             session.config.stash[_unprepared] = str(error)
 
