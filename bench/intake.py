@@ -91,9 +91,10 @@ def compare(peers: Sequence[Peer], entries: int) -> tuple[list[Round], ...]:
 
 def load(peer: Peer, entries: int, number: int) -> Round:
     """One bounded run of wrk."""
+    limits = ["-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "--latency"]
+    bodies = [peer.body, str(entries), str(number), str(MOST_REQUESTS)]
     done = subprocess.run(
-        ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "--latency", "-s", str(SCRIPT), peer.url]
-        + ["--", peer.body, str(entries), str(number), str(MOST_REQUESTS)],
+        ["wrk", *limits, "-s", str(SCRIPT), peer.url, "--", *bodies],
         capture_output=True,
         text=True,
         timeout=SECONDS * 10,
