@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from app.config import Settings
 
 T = TypeVar("T")
+
+_PIPED_WIDTH = 160
 
 EXIT_CODES = "Exit codes: 0 done, 1 it failed or something is wrong, 2 wrong usage, 130 interrupted."
 
@@ -89,15 +92,37 @@ def demo(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only propose: the incident ends with what would be done.")
     ] = False,
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="Play on the simulated cluster, even when a test bed runs.")
+    ] = False,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Play on the cluster of KUBECONFIG, watched by PROMETHEUS_URL.")
+    ] = False,
+    service: Annotated[
+        str | None, typer.Option(help="With --cluster: the service, as ENVIRONMENT/SERVICE.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="With --cluster: the bad image that the demo releases.")
+    ] = None,
 ) -> None:
     """Play an incident from bad release to recovery.
 
-    Plays on a simulated cluster, in compressed time, with the real agent; the
-    incident stays in DATABASE_URL's store under the environment "sandbox".
+    With a test bed up (`make testbed`) it plays on that real control plane. Otherwise it
+    plays on a simulated cluster, in compressed time, with the real agent. The incident stays
+    in DATABASE_URL's store.
     """
-    from app.commands.demo import simulate
+    from app.commands.demo import play_real, simulate
+    from app.commands.live import TESTBED_ENV, cluster_story, testbed_story
 
-    _run(simulate(_settings(), _console(), dry_run=dry_run))
+    if cluster and (service is None or image is None):
+        raise typer.BadParameter("needs --service and --image", param_hint="--cluster")
+    settings = _settings()
+    if cluster and service is not None and image is not None:
+        _run(play_real(cluster_story(settings, service, image, dry_run=dry_run), _console()))
+    elif TESTBED_ENV.is_file() and not simulated:
+        _run(play_real(testbed_story(settings, TESTBED_ENV, dry_run=dry_run), _console()))
+    else:
+        _run(simulate(settings, _console(), dry_run=dry_run))
 
 
 @app.command("incidents", epilog=EXIT_CODES)
@@ -224,7 +249,8 @@ def _settings() -> Settings:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=False)
+    piped = not sys.stdout.isatty()
+    return Console(highlight=False, width=_PIPED_WIDTH if piped and "COLUMNS" not in os.environ else None)
 
 
 def _print_finding(finding: Finding) -> None:
@@ -237,7 +263,7 @@ def _print_finding(finding: Finding) -> None:
     line.append(printable(finding.message))
     if finding.mend:
         line.append(f"\n      Mend: {printable(finding.mend)}.", style="dim")
-    _console().print(line)
+    _console().print(line, soft_wrap=True)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -90,7 +90,7 @@ async def list_incidents(settings: Settings, url: str | None, wanted: Wanted) ->
 
 async def load_incident(settings: Settings, url: str | None, incident_id: str) -> IncidentView:
     """One incident with its whole timeline."""
-    base = url or _default_url(settings)
+    base = url or default_url(settings)
     reply = await _ask(base, f"/incidents/{quote(incident_id, safe='')}", {}, required=url is not None)
     if reply is not None:
         if reply.status_code == 404:
@@ -125,7 +125,7 @@ def broken_entry(incident: IncidentView) -> int | None:
 
 
 async def _from_agent(settings: Settings, url: str | None, wanted: Wanted) -> IncidentPage | None:
-    base = url or _default_url(settings)
+    base = url or default_url(settings)
     items: list[IncidentSummary] = []
     cursor: str | None = None
     while True:
@@ -180,7 +180,8 @@ def _parsed(model: type[Model], reply: httpx.Response, base: str) -> Model:
         ) from error
 
 
-def _default_url(settings: Settings) -> str:
+def default_url(settings: Settings) -> str:
+    """Where an agent with these settings can be asked from this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
@@ -188,7 +189,7 @@ def _default_url(settings: Settings) -> str:
 async def _local_store(settings: Settings) -> Store:
     """The SQLite file, if there is one: nothing is created for looking at it."""
     path = sqlite_path(settings)
-    where = _default_url(settings)
+    where = default_url(settings)
     if path is None:
         raise CommandFailed(
             f"no agent answers at {where}, and DATABASE_URL is no local SQLite file; "

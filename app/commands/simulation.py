@@ -9,7 +9,7 @@ process and its database is touched.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -23,18 +23,15 @@ from app.agent.models import (
     IncidentRecord,
     IncidentState,
     Note,
-    ServiceKey,
-    SliSample,
     Stage,
-    TimelineEntry,
-    WorkloadView,
 )
 from app.agent.observer import new_signal
-from app.agent.ports import Claim, Store
+from app.agent.ports import Claim, IncidentFilter, Store
 from app.bootstrap import Container, assemble
 from app.bootstrap import World as Outside
 from app.clock import Clock
 from app.commands.failing import CommandFailed
+from app.commands.telling import Teller, Told
 from app.config import Settings
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
@@ -48,31 +45,15 @@ from app.workers.watching import Watcher
 OWNER = "simulation"
 _LEASE_SECONDS = 3600.0
 _STEP_SECONDS = 1.0
-_LEVELS_EVERY_SECONDS = 15.0
 _HEAD_START = timedelta(minutes=5)
 """The story is set in the recent past, so that it ends about now."""
+_BETWEEN_STORIES = timedelta(minutes=2)
 
 
 class SteppedClock(Clock, Protocol):
     """A clock that moves when told: `app.testing.VirtualClock`."""
 
     async def advance(self, seconds: float) -> None: ...
-
-
-class Teller(Protocol):
-    """Whoever listens to the story."""
-
-    def happened(self, at: datetime, text: str) -> None:
-        """Something happened in the simulated world."""
-        ...
-
-    def levels(self, at: datetime, sli: SliSample, workload: WorkloadView | None) -> None:
-        """How the service does."""
-        ...
-
-    def entry(self, entry: TimelineEntry) -> None:
-        """The agent wrote this into an incident's timeline."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,22 +89,35 @@ def simulation_settings(settings: Settings, *, dry_run: bool) -> Settings:
     )
 
 
-def story_start() -> datetime:
-    """When a story told now begins."""
-    return datetime.now(UTC) - _HEAD_START
-
-
 async def play(
-    settings: Settings, scenario: Scenario, clock: SteppedClock, teller: Teller, pace: Pace
+    settings: Settings,
+    scenario: Scenario,
+    new_clock: Callable[[datetime], SteppedClock],
+    teller: Teller,
+    pace: Pace,
 ) -> Played:
     """Play to the end of every incident of the story; `CommandFailed` when it does not end."""
     store = await open_store(settings.database_url.get_secret_value())
     try:
+        clock = new_clock(await _story_start(store, scenario, datetime.now(UTC)))
         stage = await _Stage.build(settings, scenario, clock, store)
         async with stage.working():
             return await _tell(stage, clock, teller, pace)
     finally:
         await store.close()
+
+
+async def _story_start(store: Store, scenario: Scenario, now: datetime) -> datetime:
+    """A few minutes ago, and after every earlier story: two at one time would make one another's evidence."""
+    ends = [now - _HEAD_START]
+    levels = await store.levels(scenario.key)
+    if levels is not None and levels.last_sample_at is not None:
+        ends.append(levels.last_sample_at + _BETWEEN_STORIES)
+    where = IncidentFilter(service=scenario.key.service, environment=scenario.key.environment)
+    for record in (await store.find(where, limit=1, cursor=None)).items:
+        ended = record.incident.closed_at or record.incident.opened_at
+        ends.append(ended + _BETWEEN_STORIES)
+    return max(ends)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,10 +150,6 @@ class _Stage:
         stage = cls(scenario=scenario, world=world, container=container, loop=loop, runner=runner)
         await stage.end_leftovers()
         return stage
-
-    @property
-    def key(self) -> ServiceKey:
-        return ServiceKey(environment=self.scenario.namespace, service=self.scenario.service)
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
@@ -204,7 +194,7 @@ class _Stage:
         if isinstance(beat.happening, Release):
             now = self.container.clock.now()
             signal = new_signal(
-                key=self.key,
+                key=self.scenario.key,
                 source="simulation",
                 observed_at=now,
                 received_at=now,
@@ -240,14 +230,14 @@ async def _tell(stage: _Stage, clock: SteppedClock, teller: Teller, pace: Pace) 
     """Move time on step by step, and tell what is new after each."""
     begun = clock.now()
     beats = list(stage.scenario.beats)
-    told = _Told(teller, begun)
-    teller.happened(begun, f"{stage.key}: healthy, under load.")
+    told = Told(teller, begun)
+    teller.happened(begun, f"{stage.scenario.key}: healthy, under load.")
     while True:
         passed = (clock.now() - begun).total_seconds()
         while beats and passed >= beats[0].at_seconds:
             teller.happened(clock.now(), beats[0].says)
             await stage.happen(beats.pop(0))
-        await told.levels(stage, clock.now())
+        await told.levels(stage.container, stage.scenario.key)
         await clock.advance(_STEP_SECONDS)
         stage.runner.check()
         records = await stage.records()
@@ -259,29 +249,6 @@ async def _tell(stage: _Stage, clock: SteppedClock, teller: Teller, pace: Pace) 
                 f"the story did not end within {stage.scenario.limit_seconds:.0f} simulated seconds"
             )
         await asyncio.sleep(_STEP_SECONDS * pace.wall_seconds_per_second)
-
-
-class _Told:
-    """What the teller has heard already."""
-
-    def __init__(self, teller: Teller, begun: datetime) -> None:
-        self._teller = teller
-        self._entries: dict[str, int] = {}
-        self._levels_at = begun
-
-    def entries(self, records: Sequence[IncidentRecord]) -> None:
-        for record in records:
-            known = self._entries.get(record.incident.id, 0)
-            for entry in record.timeline[known:]:
-                self._teller.entry(entry)
-            self._entries[record.incident.id] = len(record.timeline)
-
-    async def levels(self, stage: _Stage, now: datetime) -> None:
-        due = (now - self._levels_at).total_seconds() >= _LEVELS_EVERY_SECONDS
-        reader, metrics = stage.container.world.reader, stage.container.world.metrics
-        if due and reader is not None and metrics is not None:
-            self._levels_at = now
-            self._teller.levels(now, await metrics.sli(stage.key, now), await reader.workload(stage.key))
 
 
 class _KeepsClaims:

@@ -6,7 +6,7 @@ printed as text: rich's markup is never interpreted in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -34,6 +34,8 @@ _STATE_STYLES = {
     IncidentState.ESCALATED: "bold red",
 }
 _STAGE_WIDTH = 9
+_ID_WIDTH = 36
+_WIDE = 120
 
 
 class Line(Protocol):
@@ -48,6 +50,9 @@ class Line(Protocol):
     @property
     def message(self) -> str: ...
 
+    @property
+    def data(self) -> Mapping[str, object]: ...
+
 
 def printable(text: str) -> str:
     """Foreign text without control characters: a terminal obeys them."""
@@ -58,17 +63,56 @@ def state_text(state: IncidentState) -> Text:
     return Text(state.value, style=_STATE_STYLES.get(state, "bold cyan"))
 
 
-def print_line(console: Console, line: Line, since: datetime) -> None:
-    """One timeline entry: the time since the story began, the stage, the sentence."""
-    table = Table.grid(padding=(0, 1))
-    table.add_column(width=8, justify="right", style="dim")
-    table.add_column(width=_STAGE_WIDTH)
-    table.add_column(ratio=1)
-    style = _STAGE_STYLES[line.stage]
-    table.add_row(
-        elapsed(line.at - since), Text(line.stage.value, style=style), Text(printable(line.message))
-    )
-    console.print(table)
+class StoryPrinter:
+    """Prints timeline entries in order: the time since the story began, the stage, the sentence.
+
+    Signals that join one after another and add no trigger are counted instead
+    of printed: the record has them all, the reader needs them once.
+    """
+
+    def __init__(self, console: Console, since: datetime | None = None) -> None:
+        """The story begins at `since`, or with what is printed first."""
+        self._console = console
+        self._since = since
+        self._triggers: set[object] = set()
+        self._after_signal = False
+        self._folded: list[Line] = []
+
+    def line(self, line: Line) -> None:
+        is_signal = line.stage is Stage.OBSERVE and "signal_id" in line.data
+        told = line.data.get("triggers")
+        triggers = set(told) if isinstance(told, list) else set()
+        adds = not triggers <= self._triggers
+        self._triggers |= triggers
+        if is_signal and self._after_signal and not adds:
+            self._folded.append(line)
+            return
+        self.flush()
+        self._after_signal = is_signal
+        self._row(
+            line.at, Text(line.stage.value, style=_STAGE_STYLES[line.stage]), Text(printable(line.message))
+        )
+
+    def aside(self, at: datetime, text: str, style: str) -> None:
+        """Something that is no entry of the record."""
+        self._row(at, Text("-", style="dim"), Text(printable(text), style=style))
+
+    def flush(self) -> None:
+        """Tell how many signals were counted; call it at the end."""
+        if self._folded:
+            count, last = len(self._folded), self._folded[-1]
+            more = f"and {count} more signal{'s' if count > 1 else ''}; the last: {last.message}"
+            self._row(last.at, Text("observe", style="dim"), Text(printable(more), style="dim"))
+        self._folded.clear()
+
+    def _row(self, at: datetime, stage: Text, text: Text) -> None:
+        table = Table.grid(padding=(0, 1))
+        table.add_column(width=8, justify="right", style="dim")
+        table.add_column(width=_STAGE_WIDTH)
+        table.add_column(ratio=1)
+        self._since = self._since or at
+        table.add_row(elapsed(at - self._since), stage, text)
+        self._console.print(table)
 
 
 def elapsed(span: timedelta) -> str:
@@ -84,24 +128,25 @@ def elapsed(span: timedelta) -> str:
 
 
 def print_table(console: Console, incidents: Iterable[IncidentSummary]) -> None:
-    """Incidents, one a row, newest first."""
+    """Incidents, one a row, newest first; a narrow terminal gets what identifies them."""
+    wide = console.width >= _WIDE
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("OPENED (UTC)", "SERVICE", "ENVIRONMENT", "STATE", "CAUSE"):
-        table.add_column(title, no_wrap=True)
-    table.add_column("ACTIONS")
-    table.add_column("ID", no_wrap=True)
+    table.add_column("ID", no_wrap=True, min_width=_ID_WIDTH)
+    table.add_column("OPENED (UTC)", no_wrap=True, min_width=11)
+    table.add_column("SERVICE", overflow="fold")
+    table.add_column("STATE", overflow="fold")
+    if wide:
+        table.add_column("CAUSE", overflow="fold")
+        table.add_column("ACTIONS", overflow="fold")
     for one in incidents:
-        cause = f"{one.diagnosis.cause} {one.diagnosis.confidence:.0%}" if one.diagnosis else "-"
-        actions = ", ".join(f"{a.name} {a.outcome or a.state}" for a in one.actions) or "-"
-        table.add_row(
-            f"{one.opened_at:%Y-%m-%d %H:%M:%S}",
-            Text(printable(one.service)),
-            Text(printable(one.environment)),
-            state_text(one.state),
-            cause,
-            actions + (" (dry run)" if one.dry_run else ""),
-            one.id,
-        )
+        opened = f"{one.opened_at:%Y-%m-%d %H:%M:%S}" if wide else f"{one.opened_at:%m-%d %H:%M}"
+        service = Text(printable(f"{one.service} in {one.environment}"))
+        row: list[str | Text] = [one.id, opened, service, state_text(one.state)]
+        if wide:
+            actions = ", ".join(f"{a.name} {a.outcome or a.state}" for a in one.actions) or "-"
+            cause = f"{one.diagnosis.cause} {one.diagnosis.confidence:.0%}" if one.diagnosis else "-"
+            row += [cause, actions + (" (dry run)" if one.dry_run else "")]
+        table.add_row(*row)
     console.print(table)
 
 
@@ -122,8 +167,10 @@ def print_story(console: Console, incident: IncidentView, broken_at: int | None)
         opened += f", closed after {elapsed(incident.closed_at - incident.opened_at)[1:]}"
     console.print(Text(f"{incident.id}, {opened}", style="dim"))
     console.print()
+    story = StoryPrinter(console, incident.opened_at)
     for line in incident.timeline:
-        print_line(console, line, incident.opened_at)
+        story.line(line)
+    story.flush()
     console.print()
     _print_actions(console, incident)
     _print_chain(console, len(incident.timeline), broken_at)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from app.agent.models import ServiceKey
 from app.sandbox.objects import Template
 from app.sandbox.world import Workload, World
 
@@ -62,6 +63,11 @@ class Scenario:
     limit_seconds: float
     """By then every incident of the story has ended."""
     config_maps: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def key(self) -> ServiceKey:
+        """The service as the agent names it: its environment is the namespace."""
+        return ServiceKey(environment=self.namespace, service=self.service)
 
     def set_up(self, world: World) -> None:
         """Create what runs before the story begins."""
