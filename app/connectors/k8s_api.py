@@ -355,7 +355,14 @@ def _from_file(path: Path) -> KubeConfig:
         return KubeConfig.from_file(path)
     except ConfigError as error:
         raise ConfigurationError(f"KUBECONFIG {path} does not exist") from error
-    except (OSError, yaml.YAMLError, msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
+    except (
+        OSError,
+        yaml.YAMLError,
+        msgspec.ValidationError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
         # The parser's message could quote credentials.
         raise ConfigurationError(
             f"KUBECONFIG {path} is no valid kubeconfig: {type(error).__name__}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -91,7 +91,7 @@ class KubernetesWatch:
         self._timing = timing or WatchTiming()
         self._jitter = jitter
 
-    async def events(self) -> AsyncIterator[ClusterEvent]:
+    async def events(self) -> AsyncGenerator[ClusterEvent, None]:
         feed = _Feed()
         index = WorkloadIndex(self._services)
         tasks = [
