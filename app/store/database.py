@@ -67,7 +67,7 @@ def translated(error: Exception) -> Exception:
     if isinstance(error, StatementError):
         return Invalid(f"a value cannot be stored: {error.orig}")
     if isinstance(error, PoolTimeout | OSError | TimeoutError):
-        return TransientError(f"the database does not answer: {error or type(error).__name__}")
+        return TransientError(f"the database does not answer: {str(error) or type(error).__name__}")
     return error
 
 

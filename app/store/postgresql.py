@@ -55,7 +55,7 @@ class PostgresDatabase:
                         return await connection.run_sync(work)
                 except _DRIVER_ERRORS as error:
                     if attempt == ATTEMPTS or sqlstate(error) not in _LOST_RACES:
-                        raise translated(error) from error
+                        raise _told(error) from error
                 attempt += 1
 
     async def read(self, work: Work[T]) -> T:
@@ -64,7 +64,7 @@ class PostgresDatabase:
                 async with self._snapshots.connect() as connection, connection.begin():
                     return await connection.run_sync(work)
             except _DRIVER_ERRORS as error:
-                raise translated(error) from error
+                raise _told(error) from error
 
     async def close(self) -> None:
         self._closed = True
@@ -131,6 +131,13 @@ def _opening(url: URL, error: Exception) -> Exception:
     if code is not None and (code[:2] in {"28", "3D"} or code == "42501"):
         detail = error.orig if isinstance(error, DBAPIError) else error
         return ConfigurationError(f"DATABASE_URL: {_shown(url)} cannot be used: {detail}")
+    return _told(error)
+
+
+def _told(error: Exception) -> Exception:
+    """As everywhere, and a connection that the driver itself gave up is a passing trouble."""
+    if isinstance(error, asyncpg.InterfaceError):
+        return TransientError(f"the connection to the database broke: {error}")
     return translated(error)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import timedelta, timezone
 
 import pytest
 
@@ -218,6 +218,24 @@ async def test_hostile_text_is_stored_and_not_fatal(store: Store) -> None:
     assert record.signal.payload == Deploy(version="1��\\u0000", status=DeployStatus.FAILED)
     duplicate = await store.accept([signal(dedup_key="a\x00\udfff")], Deciding(), dry_run=True)
     assert duplicate[0].disposition.duplicate_of == answer[0].signal_id
+
+
+async def test_a_time_without_zone_is_invalid(store: Store) -> None:
+    """Nobody can tell which instant it was."""
+    one = signal(at=NOW.replace(tzinfo=None))
+    with pytest.raises(Invalid, match="no zone"):
+        await store.accept([one], Deciding(), dry_run=True)
+    assert await store.signal(one.id) is None
+
+
+async def test_times_of_any_zone_are_stored_as_the_same_instant_in_utc(store: Store) -> None:
+    """The zone of sender, server or database does not matter."""
+    one = signal(at=NOW.astimezone(timezone(timedelta(hours=5, minutes=45))))
+    await store.accept([one], Deciding(), dry_run=True)
+    record = await store.signal(one.id)
+    assert record is not None
+    assert record.signal.observed_at == NOW
+    assert record.signal.observed_at.utcoffset() == timedelta(0)
 
 
 # ------------------------------------------------------------ atomicity

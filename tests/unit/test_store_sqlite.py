@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 
 from app.errors import Invalid, TransientError
-from app.store.sqlite import SqliteDatabase, open_sqlite
+from app.store.sqlite import MAX_BATCH, SqliteDatabase, open_sqlite
 
 
 @pytest.fixture
@@ -122,6 +122,31 @@ async def test_a_full_disk_is_transient_and_loses_nothing_acknowledged(database:
     await database.write(
         lambda connection: connection.exec_driver_sql("PRAGMA max_page_count=1000000").scalar_one()
     )
+    await database.write(lambda connection: add(2, connection))
+    assert await numbers(database) == [1, 2]
+
+
+async def test_more_work_than_a_commit_takes_is_done_in_order(database: SqliteDatabase) -> None:
+    """A batch is bounded; what is left over comes with the next one."""
+    count = MAX_BATCH + 5
+    work = [lambda connection, n=n: add(n, connection) for n in range(count)]
+    assert await in_one_commit(database, *work) == list(range(count))
+    assert await numbers(database) == list(range(count))
+
+
+async def test_a_caller_whose_loop_is_gone_does_not_stop_the_writer(database: SqliteDatabase) -> None:
+    """Its work is done, nobody is told, and the next caller is served."""
+    gate = Gate()
+    holding = asyncio.create_task(database.write(gate))
+    assert await asyncio.to_thread(gate.entered.wait, 10)
+
+    async def leave_early() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(database.write(lambda connection: add(1, connection)), timeout=0.01)
+
+    await asyncio.to_thread(asyncio.run, leave_early())
+    gate.opened.set()
+    await holding
     await database.write(lambda connection: add(2, connection))
     assert await numbers(database) == [1, 2]
 
