@@ -84,8 +84,9 @@ class HttpPeer:
             self._headers["Authorization"] = f"Bearer {_checked_token(bearer_token, setting)}"
         self._tls = ssl.create_default_context() if self._url.scheme == "https" else False
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
-        # httpx logs every URL at INFO, and a webhook's URL is its password.
-        logging.getLogger("httpx").setLevel(logging.WARNING)
+        # They log URLs and headers, and a webhook's URL is its password.
+        for library in ("httpx", "httpcore"):
+            logging.getLogger(library).setLevel(logging.WARNING)
 
     async def send(
         self,

@@ -69,17 +69,20 @@ class OpaPolicy:
             return _deny(str(error))
         if reply.status != 200:
             return _deny(str(self._peer.refusal(reply)))
-        try:
-            decision = msgspec.json.decode(reply.body, type=_Answer).result
-        except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            return _deny(f"the policy engine gave no complete decision: {shorten(str(error))}")
-        return PolicyAnswer(
-            kind=decision.decision, reasons=tuple(shorten(reason) for reason in decision.reasons)
-        )
+        return read_decision(reply.body)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
         await self._peer.aclose()
+
+
+def read_decision(body: bytes) -> PolicyAnswer:
+    """The decision that a body holds in full, else a deny."""
+    try:
+        decision = msgspec.json.decode(body, type=_Answer).result
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        return _deny(f"the policy engine gave no complete decision: {shorten(str(error))}")
+    return PolicyAnswer(kind=decision.decision, reasons=tuple(shorten(reason) for reason in decision.reasons))
 
 
 def _deny(reason: str) -> PolicyAnswer:

@@ -46,18 +46,17 @@ _UNIT_SECONDS = {
     "w": 604_800.0,
     "y": 31_536_000.0,
 }
+_LONGEST_SECONDS = 10 * _UNIT_SECONDS["y"]
 
 
 def parse_duration(text: str, setting: str) -> timedelta:
     """A Prometheus duration such as `90s` or `1m30s`; `ConfigurationError` naming `setting` otherwise."""
     if not _DURATION.fullmatch(text):
         raise ConfigurationError(f"{setting} must be a duration such as 30s, 1m or 1h30m, not {text!r}")
-    length = timedelta(
-        seconds=sum(int(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
-    )
-    if length <= timedelta(0):
-        raise ConfigurationError(f"{setting} must be longer than zero")
-    return length
+    seconds = sum(int(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+    if not 0 < seconds <= _LONGEST_SECONDS:
+        raise ConfigurationError(f"{setting} must be longer than zero and at most ten years, not {text}")
+    return timedelta(seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
