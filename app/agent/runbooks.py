@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -107,10 +107,9 @@ def load_catalogue(path: Path) -> Catalogue:
 
 
 def _runbook(document: _Document) -> Runbook:
-    error = _first_error(document.content)
-    if error is not None:
-        place, message = error
-        raise document.error(place, message)
+    complaint = _first_complaint(document.content)
+    if complaint is not None:
+        raise document.error(complaint.place, complaint.message, at_key=complaint.at_key)
     content = cast("JsonObject", document.content)
     return Runbook(
         id=cast("str", content["id"]),
@@ -161,9 +160,9 @@ class _Document:
             raise self._at(None, f"one runbook is expected in a file, found {len(nodes)} documents")
         self.content: Json = self._value(nodes[0], ())
 
-    def error(self, place: _Place, message: str) -> ConfigurationError:
-        """The complaint at `place`: at the key, where it is one that should not be there."""
-        mark = self._keys.get(place) or self._marks.get(place)
+    def error(self, place: _Place, message: str, *, at_key: bool = False) -> ConfigurationError:
+        """The complaint at a value, or at its key where it is the key that should not be there."""
+        mark = (self._keys if at_key else self._marks).get(place)
         return self._at(mark, f"{_spoken(place)}: {message}" if place else message)
 
     def _read(self) -> str:
@@ -261,34 +260,46 @@ _VALIDATOR = _extend(
 )
 
 
-def _first_error(content: Json) -> tuple[_Place, str] | None:
-    validator = Draft202012Validator(runbook_schema())
-    errors = sorted(
-        validator.iter_errors(content), key=lambda e: ([str(p) for p in e.absolute_path], e.message)
-    )
-    return next((found for error in errors for found in _told(error)), None)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Complaint:
+    """Where something is wrong, and what to do about it."""
+
+    place: _Place
+    message: str
+    at_key: bool = False
 
 
-def _told(error: ValidationError) -> Iterator[tuple[_Place, str]]:
-    """Where an error stands, and what to do about it."""
+def _first_complaint(content: Json) -> _Complaint | None:
+    errors = sorted(_VALIDATOR(runbook_schema()).iter_errors(content), key=_reading_order)
+    return _told(errors[0]) if errors else None
+
+
+def _reading_order(error: ValidationError) -> tuple[list[str], bool, str]:
+    """What does not belong there is told before what is missing there."""
+    return [str(p) for p in error.absolute_path], error.validator != "additionalProperties", error.message
+
+
+def _told(error: ValidationError) -> _Complaint:
     place: _Place = tuple(cast("deque[str | int]", error.absolute_path))
-    allowed = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
+    allowed: Mapping[str, object] = {}
+    if isinstance(error.schema, Mapping):
+        allowed = error.schema.get("properties", {})
+    message = error.message
     match error.validator:
         case "additionalProperties":
-            for key in sorted(set(cast("JsonObject", error.instance)) - set(allowed)):
-                yield (*place, key), _unknown_key(key, sorted(allowed))
+            key = min(set(cast("JsonObject", error.instance)) - set(allowed))
+            return _Complaint(place=(*place, key), message=_unknown_key(key, sorted(allowed)), at_key=True)
         case "required":
-            missing = sorted(
-                set(cast("list[str]", error.validator_value)) - set(cast("JsonObject", error.instance))
-            )
-            yield place, f"{', '.join(missing)} is missing"
+            wanted = set(cast("list[str]", error.validator_value)) - set(cast("JsonObject", error.instance))
+            message = f"{', '.join(sorted(wanted))} is missing"
         case "enum":
-            wanted = ", ".join(str(v) for v in cast("list[object]", error.validator_value))
-            yield place, f"{error.instance!r} is not one of: {wanted}"
+            choices = ", ".join(str(v) for v in cast("list[object]", error.validator_value))
+            message = f"{error.instance!r} is not one of: {choices}"
         case "minProperties" | "maxProperties":
-            yield place, f"exactly one of {', '.join(sorted(allowed))} is needed"
-        case _:
-            yield place, error.message
+            message = f"exactly one of {', '.join(sorted(allowed))} is needed"
+        case "minItems":
+            message = "at least one is needed"
+    return _Complaint(place=place, message=message)
 
 
 def _unknown_key(key: str, allowed: list[str]) -> str:

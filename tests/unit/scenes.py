@@ -63,7 +63,7 @@ def revision(number: int, created: float, **changes: object) -> Revision:
         replicas=0,
         ready_replicas=0,
     )
-    return replace(plain, **changes)  # type: ignore[arg-type] - a test names real fields
+    return replace(plain, **changes)  # type: ignore[arg-type]  # a test names real fields
 
 
 def pods(
@@ -85,7 +85,7 @@ def pods(
         )
         for index in range(count)
     )
-    return tuple(replace(p, **changes) for p in plain)  # type: ignore[arg-type] - a test names real fields
+    return tuple(replace(p, **changes) for p in plain)  # type: ignore[arg-type]  # a test names real fields
 
 
 def crashing(
@@ -130,7 +130,7 @@ def workload(revisions: Sequence[Revision], running: Sequence[PodView], **change
         pods=tuple(running),
         config_maps=(),
     )
-    return replace(plain, **changes)  # type: ignore[arg-type] - a test names real fields
+    return replace(plain, **changes)  # type: ignore[arg-type]  # a test names real fields
 
 
 def record(
@@ -172,7 +172,7 @@ def config_record(
 
 def change(kind: ChangeKind, minutes: float, *, key: ServiceKey = KEY, **changes: object) -> Change:
     plain = Change(kind=kind, key=key, at=at(minutes), summary=f"{kind} of {key.service}")
-    return replace(plain, **changes)  # type: ignore[arg-type] - a test names real fields
+    return replace(plain, **changes)  # type: ignore[arg-type]  # a test names real fields
 
 
 _KINDS = {
@@ -247,7 +247,7 @@ def evidence(*triggers: Trigger, **changes: object) -> Evidence:
         other_open_incidents=(),
         dependencies=(DATABASE,),
     )
-    return replace(plain, **changes)  # type: ignore[arg-type] - a test names real fields
+    return replace(plain, **changes)  # type: ignore[arg-type]  # a test names real fields
 
 
 def released(running: Sequence[PodView] = (), *, created: float = -3, **changes: object) -> WorkloadView:
