@@ -110,6 +110,19 @@ async def test_a_value_over_old_samples_is_no_data(age: float) -> None:
         assert (await source.sli(KEY, AT)).error_rate is None
 
 
+@pytest.mark.parametrize("newest", ["NaN", "-5", "1e300", "+Inf"])
+async def test_an_impossible_age_is_a_permanent_error(newest: str) -> None:
+    """A time that cannot be is not taken for fresh, nor for old."""
+    answer = vector(newest)
+    answer["data"]["result"][0]["metric"] = {"heal_index": "0"}  # type: ignore[index] # built right above
+    async with prometheus(scripted(lambda query: answer if "timestamp(" in query else vector("0.5"))) as (
+        source,
+        _,
+    ):
+        with pytest.raises(PermanentError, match="dated a sample wrongly"):
+            await source.sli(KEY, AT)
+
+
 async def test_the_sample_is_as_old_as_its_data() -> None:
     """Not as young as the question."""
     async with prometheus(indicators(vector("0.5"), age=42.5)) as (source, _):
