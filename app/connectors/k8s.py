@@ -26,7 +26,7 @@ from app.agent.models import (
 )
 from app.clock import Clock
 from app.config import Settings
-from app.connectors.k8s_api import Connection, Kind, PatchApi, ReadApi, load_config
+from app.connectors.k8s_api import Connection, Kind, PatchApi, ReadApi
 from app.connectors.k8s_changes import (
     check_unmoved,
     patch_for,
@@ -35,6 +35,7 @@ from app.connectors.k8s_changes import (
     target_ref,
     writable_ref,
 )
+from app.connectors.k8s_config import load_config
 from app.connectors.k8s_fields import controller_uid, mapping, name, text, texts, uid
 from app.connectors.k8s_index import selector_query
 from app.connectors.k8s_mapping import (

@@ -15,14 +15,12 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Protocol, cast
 
 import httpx2
 import msgspec
-import yaml
 from lightkube.config.client_adapter import ConnectionParams
-from lightkube.config.kubeconfig import KubeConfig, SingleConfig
+from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.exceptions import ConfigError
 from lightkube.core.generic_client import ALL_NS, BasicRequest, GenericAsyncClient
 from lightkube.core.resource import NamespacedResourceG, api_info
@@ -31,7 +29,6 @@ from lightkube.resources.core_v1 import ConfigMap, Event, Pod
 from lightkube.types import PatchType
 
 from app.agent.models import JsonObject, ObjectRef
-from app.config import Settings
 from app.connectors.k8s_errors import Call, Expired, failure, rejection, status_of
 from app.connectors.k8s_fields import mapping, number, objects, text
 from app.errors import ConfigurationError
@@ -319,51 +316,3 @@ def _watched(call: Call, line: str) -> Watched:
         return Watched(type=WatchType(str(event.get("type"))), item=item)
     except (msgspec.DecodeError, ValueError) as error:
         raise failure(call, error) from error
-
-
-def load_config(settings: Settings) -> SingleConfig | None:
-    """The cluster that the settings name; None when they name none."""
-    if settings.kube_in_cluster:
-        source, loaded = "KUBE_IN_CLUSTER", _in_cluster()
-    elif settings.kubeconfig is not None:
-        source, loaded = f"KUBECONFIG {settings.kubeconfig}", _from_file(settings.kubeconfig)
-    else:
-        return None
-    try:
-        config = loaded.get(settings.kube_context)
-    except (ConfigError, KeyError) as error:
-        raise ConfigurationError(
-            f"{source}: context {settings.kube_context or 'current-context'!r} is missing or incomplete;"
-            " set KUBE_CONTEXT to a context of the file"
-        ) from error
-    if config is None or config.user is None:
-        raise ConfigurationError(f"{source}: the context names no user; add one to it")
-    return config
-
-
-def _in_cluster() -> KubeConfig:
-    try:
-        return KubeConfig.from_service_account()
-    except (ConfigError, KeyError, OSError) as error:
-        raise ConfigurationError(
-            "KUBE_IN_CLUSTER is set, but no service account is mounted: unset it or run as a pod"
-        ) from error
-
-
-def _from_file(path: Path) -> KubeConfig:
-    try:
-        return KubeConfig.from_file(path)
-    except ConfigError as error:
-        raise ConfigurationError(f"KUBECONFIG {path} does not exist") from error
-    except (
-        OSError,
-        yaml.YAMLError,
-        msgspec.ValidationError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        # The parser's message could quote credentials.
-        raise ConfigurationError(
-            f"KUBECONFIG {path} is no valid kubeconfig: {type(error).__name__}"
-        ) from error

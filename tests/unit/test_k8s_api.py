@@ -15,7 +15,8 @@ from app.agent.models import JsonObject, ObjectRef, ServiceKey
 from app.clock import SystemClock
 from app.config import Settings
 from app.connectors.k8s import KubernetesRehearsal, connect
-from app.connectors.k8s_api import Connection, Kind, PatchApi, ReadApi, load_config
+from app.connectors.k8s_api import Connection, Kind, PatchApi, ReadApi
+from app.connectors.k8s_config import load_config
 from app.connectors.k8s_errors import Expired
 from app.connectors.k8s_mapping import ServiceMap
 from app.connectors.k8s_watch import KubernetesWatch, WatchTiming
@@ -249,6 +250,7 @@ def test_without_a_cluster_there_is_no_connector() -> None:
     [
         ("{not yaml", "no valid kubeconfig"),
         ("- a\n- list", "no valid kubeconfig"),
+        ("\x00\x01", "no valid kubeconfig"),
         ("apiVersion: v1\n", "no valid kubeconfig"),
         ("clusters: []\ncontexts: []\nusers: []\n", "current-context"),
         (
