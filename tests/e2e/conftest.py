@@ -8,7 +8,8 @@ that skips itself proves nothing; `HEAL_REAL=skip` is for those who know.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from testbed.binaries import ensure_binaries
 from testbed.controlplane import ControlPlane
 from testbed.debian import ensure_packages
 from testbed.world import TestBed
+from tests.e2e.agent_process import AgentProcess
 
 _unprepared = pytest.StashKey[str]()
 
@@ -66,3 +68,41 @@ def namespace(testbed_world: TestBed) -> Iterator[str]:
     yield name
     testbed_world.check()
     testbed_world.delete_namespace(name)
+
+
+Agents = Callable[..., AgentProcess]
+
+
+@pytest.fixture
+def agents(
+    tmp_path: Path, monitored_world: TestBed, control_plane: ControlPlane, namespace: str
+) -> Iterator[Agents]:
+    """Makes agents over the test's namespace; all are gone afterwards."""
+    made: list[AgentProcess] = []
+
+    def make(user: str = "agent", **settings: str) -> AgentProcess:
+        folder = tmp_path / f"agent-{len(made)}"
+        folder.mkdir()
+        made.append(
+            AgentProcess(
+                folder=folder,
+                namespace=namespace,
+                kubeconfig=control_plane.kubeconfig(user),
+                prometheus_url=monitored_world.monitoring.prometheus_url,
+                settings=settings,
+            )
+        )
+        return made[-1]
+
+    yield make
+    for agent in made:
+        agent.kill()
+
+
+def agent_writes(control_plane: ControlPlane, namespace: str) -> list[str]:
+    """Every real change that the agent made in a namespace, from the API server's own audit log."""
+    return [
+        f"{event.verb} {event.resource}/{event.name}"
+        for event in control_plane.audit_events()
+        if event.namespace == namespace and event.user in ("agent", "readonly") and event.effective
+    ]

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from lightkube.core.exceptions import ApiError
+from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apps_v1 import Deployment
-from lightkube.resources.core_v1 import Event, Pod
+from lightkube.resources.core_v1 import ConfigMap, Event, Pod
 
 from testbed.controlplane import ControlPlane
 from testbed.waiting import DeadlineExceeded, NotYet, wait_for
@@ -96,6 +97,19 @@ def test_broken_probe_runs_and_is_never_ready(testbed_world: TestBed, namespace:
     pods = testbed_world.pods(namespace, "pay")
     assert {pod.status.phase for pod in pods if pod.status} == {"Running"}
     assert sum(map(restarts, pods)) == 0
+
+
+def test_missing_config_map_keeps_containers_from_starting(testbed_world: TestBed, namespace: str) -> None:
+    """A reference to a ConfigMap that does not exist waits as on any cluster, and starts when it appears."""
+    testbed_world.deploy(namespace, "pay", "shop/pay:1.0", replicas=1, config_map={"FAIL_RATIO": "0"})
+    testbed_world.wait_rolled_out(namespace, "pay")
+    testbed_world.client.delete(ConfigMap, config_map_name("pay"), namespace=namespace)
+    testbed_world.restart(namespace, "pay")
+    testbed_world.wait_waiting(namespace, "pay", "CreateContainerConfigError")
+    testbed_world.client.create(
+        ConfigMap(metadata=ObjectMeta(name=config_map_name("pay"), namespace=namespace), data={})
+    )
+    testbed_world.wait_rolled_out(namespace, "pay")
 
 
 def test_deleted_pods_are_replaced(testbed_world: TestBed, namespace: str) -> None:
