@@ -20,7 +20,8 @@ import msgspec
 import uvicorn
 
 from testbed.behaviour import SERVICE_LABEL
-from testbed.kubeapi import Api, ConfigMap, Container, Deployment, Gone, Listed, Meta, Pod
+from testbed.environment import environment_of
+from testbed.kubeapi import Api, ConfigMap, Deployment, Gone, Listed, Meta, Pod
 from testbed.sample_service import Manners, SampleService, manners_of
 
 _HTTP_PORTS = (None, 80, 8080)
@@ -90,7 +91,6 @@ class Fleet:
         self._listeners: dict[tuple[str, str], Listener] = {}
         self._deployments: dict[str, Deployment] = {}
         self._pods: dict[str, Pod] = {}
-        self._environments: dict[str, dict[str, str]] = {}
         self._config_maps: dict[tuple[str, str], dict[str, str]] = {}
 
     async def run(self) -> None:
@@ -126,17 +126,13 @@ class Fleet:
     async def _follow_pods(self) -> None:
         async for change in self._api.follow("/api/v1/pods", Pod):
             if isinstance(change, Listed):
-                self._pods = {}
-                for pod in change.objects:
-                    await self._remember(pod)
-                self._environments = {u: e for u, e in self._environments.items() if u in self._pods}
+                self._pods = {pod.metadata.uid: pod for pod in change.objects}
                 self._direct_traffic(None)
                 continue
             if isinstance(change, Gone):
                 self._pods.pop(change.object.metadata.uid, None)
-                self._environments.pop(change.object.metadata.uid, None)
             else:
-                await self._remember(change.object)
+                self._pods[change.object.metadata.uid] = change.object
             self._direct_traffic(change.object.metadata.namespace)
 
     async def _follow_config_maps(self) -> None:
@@ -150,40 +146,6 @@ class Fleet:
             else:
                 self._config_maps[_key(change.object.metadata)] = change.object.data
             self._direct_traffic(change.object.metadata.namespace)
-
-    async def _remember(self, pod: Pod) -> None:
-        """A container keeps the environment it was started with, whatever becomes of its ConfigMaps."""
-        self._pods[pod.metadata.uid] = pod
-        if pod.status.phase == "Running" and pod.metadata.uid not in self._environments:
-            container = pod.spec.containers[0]
-            self._environments[pod.metadata.uid] = await self._environment(pod.metadata.namespace, container)
-
-    async def _environment(self, namespace: str, container: Container) -> dict[str, str]:
-        """As a kubelet builds it: ConfigMaps first, single variables over them."""
-        found: dict[str, str] = {}
-        for source in container.env_from:
-            if source.config_map_ref is not None:
-                found |= await self._config_map(namespace, source.config_map_ref.name)
-        for variable in container.env:
-            ref = variable.value_from.config_map_key_ref if variable.value_from else None
-            if ref is None:
-                found[variable.name] = variable.value
-            else:
-                data = await self._config_map(namespace, ref.name)
-                if ref.key in data:
-                    found[variable.name] = data[ref.key]
-        return found
-
-    async def _config_map(self, namespace: str, name: str) -> dict[str, str]:
-        """Read now: the watch may lag behind the pod that refers to it."""
-        while True:
-            try:
-                found = await self._api.get(f"/api/v1/namespaces/{namespace}/configmaps/{name}", ConfigMap)
-            except httpx.HTTPError as error:
-                print(f"ConfigMap {namespace}/{name}: {type(error).__name__}: {error}; again", flush=True)
-                await asyncio.sleep(0.2)
-            else:
-                return found.data if found else {}
 
     # -------------------------------------------------------------- what follows from it
 
@@ -210,7 +172,6 @@ class Fleet:
                     for uid, pod in self._pods.items()
                     if pod.metadata.namespace == meta.namespace
                     and pod.ready
-                    and uid in self._environments
                     and wanted <= pod.metadata.labels.items()
                 }
             )
@@ -221,7 +182,7 @@ class Fleet:
         for volume in pod.spec.volumes:
             if volume.config_map is not None:
                 settings |= self._config_maps.get((pod.metadata.namespace, volume.config_map.name), {})
-        settings |= self._environments[pod.metadata.uid]
+        settings |= environment_of(pod) or {}
         return manners_of(pod.spec.containers[0].image, settings)
 
     def _write_targets(self) -> None:

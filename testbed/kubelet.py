@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 
 from testbed.behaviour import Behaviour, behaviour_of
+from testbed.environment import ConfigurationMissing, noted, read_environment
 from testbed.kubeapi import RETRY_SECONDS, Api, Gone, Listed, Node, Pod
 
 NODE_READY_ANNOTATION = "testbed/ready"
@@ -61,6 +62,7 @@ class PodWorker:
         self._started = pod.status.start_time or _now()
         self._restarts = max((status.restart_count for status in pod.status.container_statuses), default=0)
         self._events = 0
+        self._environment: dict[str, str] = {}
         self._reported_ready: bool | None = None
         self._conditions: list[dict[str, str]] = []
 
@@ -75,6 +77,7 @@ class PodWorker:
         elif behaviour in _CRASHES:
             await self._crash_loop(behaviour)
         else:
+            await self._read_environment()
             await self._serve(behaviour is Behaviour.READY)
 
     async def finalise(self) -> None:
@@ -109,6 +112,7 @@ class PodWorker:
         leaks = behaviour is Behaviour.LEAK
         back_off = FIRST_BACK_OFF_SECONDS
         while True:
+            await self._read_environment()
             started = _now()
             if behaviour is not Behaviour.BAD_COMMAND:
                 await self._report("Running", {"running": {"startedAt": started}}, ready=leaks)
@@ -123,6 +127,23 @@ class PodWorker:
             await asyncio.sleep(back_off)
             self._restarts += 1
             back_off = FIRST_BACK_OFF_SECONDS if leaks else min(back_off * 2, LONGEST_BACK_OFF_SECONDS)
+
+    async def _read_environment(self) -> None:
+        """What the container starts with this time; waits for configuration that is missing."""
+        namespace, container = self._pod.metadata.namespace, self._pod.spec.containers[0]
+        while True:
+            try:
+                self._environment = await read_environment(self._api, namespace, container)
+            except ConfigurationMissing as error:
+                waiting = {"reason": "CreateContainerConfigError", "message": str(error)}
+                await self._report("Pending", {"waiting": waiting})
+                await self._event("Failed", f"Error: {error}")
+                await asyncio.sleep(FIRST_BACK_OFF_SECONDS)
+            except httpx.HTTPError as error:
+                print(f"{self._path}: {type(error).__name__}: {error}; again", flush=True)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
 
     def _container_id(self) -> str:
         return f"testbed://{self._pod.metadata.uid}-{self._restarts}"
@@ -167,7 +188,8 @@ class PodWorker:
             "conditions": self._conditions,
             "containerStatuses": statuses,
         }
-        body = {"metadata": {"uid": self._pod.metadata.uid}, "status": status}
+        metadata = {"uid": self._pod.metadata.uid, "annotations": noted(self._environment)}
+        body = {"metadata": metadata if phase == "Running" else {"uid": metadata["uid"]}, "status": status}
         await self._send("PATCH", f"{self._path}/status", body)
 
     async def _event(self, reason: str, message: str) -> None:
