@@ -318,6 +318,19 @@ async def test_a_change_made_while_the_network_is_down_is_told(
         await told.until(key_of(cluster))
 
 
+async def test_a_change_made_while_one_stream_is_down_is_told(
+    cluster: KubernetesHarness, network: Loopback, tmp_path: Path
+) -> None:
+    """The other streams being well does not make up for what one of them missed."""
+    async with watching(network, cluster, tmp_path) as told:
+        network.rule = lambda request: Fate.CLOSE if "/configmaps" in request.target else Fate.RELAY
+        network.cut()
+        await told.silence()
+        await cluster.put_config_map("shop-config", {"mode": "broken"})
+        network.rule = relay
+        await told.until(key_of(cluster))
+
+
 async def test_a_workload_deleted_while_the_network_is_down_is_told(
     cluster: KubernetesHarness, network: Loopback, tmp_path: Path
 ) -> None:
