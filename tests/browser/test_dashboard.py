@@ -1,0 +1,201 @@
+"""The dashboard in a real browser: it stays fresh, works by keyboard and runs nothing foreign."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.api.stories import opened, proposed
+from tests.browser.conftest import Served, Watched
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+
+_CONTRAST = """
+() => {
+  const parse = (text) => text.match(/[0-9.]+/g).map(Number);
+  const light = ([r, g, b]) => {
+    const linear = (v) => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+    const [x, y, z] = [r / 255, g / 255, b / 255].map(linear);
+    return .2126 * x + .7152 * y + .0722 * z;
+  };
+  const behind = (element) => {
+    for (let one = element; one; one = one.parentElement) {
+      const colour = parse(getComputedStyle(one).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  for (const element of document.querySelectorAll("body *")) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    if (!own || !element.checkVisibility() || element.closest(".hidden, .skip, option")) continue;
+    const a = light(parse(getComputedStyle(element).color)), b = light(behind(element));
+    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    if (ratio < 4.5) poor.push(`${element.className || element.tagName} ${ratio.toFixed(2)}`);
+  }
+  return poor;
+}
+"""
+
+
+def test_an_incident_is_found_and_read(served: Served, watched: Watched) -> None:
+    """From the root to the story of one incident, with nothing blocked and no script error on the way."""
+    incident_id = served.run(proposed(served.container))
+    page = watched.page
+    page.goto(served.url)
+    expect(page.get_by_role("heading", name="Incidents")).to_be_visible()
+    expect(page.get_by_text("DRY RUN", exact=True)).to_be_visible()
+    page.get_by_role("link", name="payments-api").click()
+    expect(page).to_have_url(f"{served.url}/dashboard/incidents/{incident_id}")
+    for title in ("Observe", "Diagnose", "Plan", "Decide and execute", "Verify", "Learn"):
+        expect(page.get_by_role("heading", name=title)).to_be_visible()
+    expect(page.get_by_text("ALLOW_HIGH_RISK_ACTIONS is false")).to_be_visible()
+    expect(page.get_by_text("traffic did not rise")).to_be_hidden()
+    page.get_by_text("2 runbooks not chosen").click()
+    expect(page.get_by_text("traffic did not rise")).to_be_visible()
+    assert watched.faults == []
+
+
+def test_filters_work(served: Served, watched: Watched) -> None:
+    """What does not fit disappears, and clearing brings it back."""
+    served.run(opened(served.container, "shop"))
+    served.run(proposed(served.container))
+    page = watched.page
+    page.goto(f"{served.url}/dashboard")
+    page.get_by_label("State").select_option("open")
+    page.get_by_role("button", name="Filter").click()
+    expect(page.get_by_role("link", name="shop")).to_be_visible()
+    expect(page.get_by_role("link", name="payments-api")).to_have_count(0)
+    page.get_by_role("link", name="Clear").click()
+    expect(page.get_by_role("link", name="payments-api")).to_be_visible()
+    assert watched.faults == []
+
+
+def test_a_new_incident_appears_by_itself(served: Served, watched: Watched) -> None:
+    """The list keeps itself fresh without touching what a person is typing."""
+    page = watched.page
+    page.clock.install()
+    page.goto(f"{served.url}/dashboard")
+    expect(page.get_by_text("No incidents")).to_be_visible()
+    page.get_by_label("Service").fill("half-typed")
+    served.run(opened(served.container))
+    page.clock.run_for(6_000)
+    expect(page.get_by_role("link", name="payments-api")).to_be_visible()
+    expect(page.get_by_label("Service")).to_have_value("half-typed")
+    assert watched.faults == []
+
+
+def test_an_open_record_stays_open_while_the_story_goes_on(served: Served, watched: Watched) -> None:
+    """A refresh keeps what was opened, and stops once the incident has ended."""
+    incident_id = served.run(opened(served.container))
+    page = watched.page
+    page.clock.install()
+    page.goto(f"{served.url}/dashboard/incidents/{incident_id}")
+    page.locator("#entry-0 summary").click()
+    served.run(served.container.loop.run_once("payments-api", "prod"))
+    page.clock.run_for(6_000)
+    expect(page.locator("#diagnose h3")).to_be_visible()
+    expect(page.locator("#entry-0 dl")).to_be_visible()
+    assert watched.faults == []
+
+
+def test_updates_can_be_paused(served: Served, watched: Watched) -> None:
+    """While paused the page asks for nothing; resumed, it catches up."""
+    page = watched.page
+    page.clock.install()
+    page.goto(f"{served.url}/dashboard")
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("status")).to_have_text("Paused")
+    served.run(opened(served.container))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.run_for(120_000)
+    assert asked == []
+    page.get_by_role("button", name="Resume").click()
+    page.clock.run_for(10_000)
+    expect(page.get_by_role("link", name="payments-api")).to_be_visible()
+
+
+def test_a_lost_connection_is_said(served: Served, watched: Watched) -> None:
+    """A page that shows old data says so."""
+    page = watched.page
+    page.clock.install()
+    page.goto(f"{served.url}/dashboard")
+    page.context.set_offline(True)
+    page.clock.run_for(6_000)
+    expect(page.get_by_role("status")).to_have_text("No connection, trying again")
+    page.context.set_offline(False)
+    page.clock.run_for(6_000)
+    expect(page.get_by_role("status")).to_have_text("Live")
+
+
+def test_hostile_text_runs_nothing(served: Served, watched: Watched) -> None:
+    """Markup in every place that outside text can reach is shown, never run, also after a refresh."""
+    incident_id = served.run(proposed(served.container, text=HOSTILE))
+    page = watched.page
+    for path in ("/dashboard", f"/dashboard/incidents/{incident_id}"):
+        page.goto(served.url + path)
+        expect(page.get_by_text(HOSTILE).first).to_be_visible()
+        assert page.locator("main img, main script").count() == 0
+    assert watched.faults == []
+
+
+def test_the_keyboard_is_enough(served: Served, watched: Watched) -> None:
+    """Skip link, then the incident, reached and opened with Tab and Enter."""
+    served.run(proposed(served.container))
+    page = watched.page
+    page.goto(f"{served.url}/dashboard")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id").startswith("to-inc_"):
+            break
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Observe")).to_be_visible()
+
+
+@pytest.fixture(params=["light", "dark"])
+def themed(chromium: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    context = chromium.new_context(color_scheme=request.param)
+    yield context.new_page()
+    context.close()
+
+
+def test_text_can_be_read_in_light_and_dark(served: Served, themed: Page) -> None:
+    """Every text has a contrast of at least 4.5 to 1 (WCAG AA)."""
+    incident_id = served.run(proposed(served.container))
+    served.run(opened(served.container, "shop"))
+    for path in ("/dashboard", f"/dashboard/incidents/{incident_id}", "/dashboard?state=odd"):
+        themed.goto(served.url + path)
+        assert themed.evaluate(_CONTRAST) == []
+
+
+def test_nothing_is_cut_off_on_a_phone(served: Served, watched: Watched) -> None:
+    """No page is wider than a small screen."""
+    incident_id = served.run(proposed(served.container, text="a-very-long-version-" + "9" * 100))
+    page = watched.page
+    page.set_viewport_size({"width": 360, "height": 740})
+    for path in ("/dashboard", f"/dashboard/incidents/{incident_id}"):
+        page.goto(served.url + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_the_api_page_works_without_internet(served: Served, watched: Watched) -> None:
+    """Swagger UI comes from this server, runs under the policy, and its requests are let through."""
+    page = watched.page
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{served.url}/docs")
+    page.locator("#operations-events-post_deploy_events_deploy_post").get_by_role("button").first.click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    expect(page.locator(".live-responses-table tbody .response-col_status").first).to_contain_text("202")
+    assert all(url.startswith((served.url, "data:", "blob:")) for url in asked)
+    assert watched.faults == []
