@@ -76,12 +76,16 @@ def run(
     """Start the agent: API, dashboard, watcher, poller and engine in one process."""
     import uvicorn
 
+    # The application reads its settings itself, and guards by the address it believes to listen on.
+    for name, value in (("HOST", host), ("PORT", port)):
+        if value is not None:
+            os.environ[name] = str(value)
     settings = _settings()
     uvicorn.run(
         "app.main:create_app",
         factory=True,
-        host=host or settings.host,
-        port=settings.port if port is None else port,
+        host=settings.host,
+        port=settings.port,
         log_level=settings.log_level,
     )
 

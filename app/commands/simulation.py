@@ -33,6 +33,7 @@ from app.clock import Clock
 from app.commands.failing import CommandFailed
 from app.commands.telling import Teller, Told
 from app.config import Settings
+from app.sandbox.api import AuditEntry
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.runner import InlineRunner
@@ -69,6 +70,8 @@ class Played:
     """How a story ended."""
 
     incidents: tuple[IncidentRecord, ...]
+    audit: tuple[AuditEntry, ...]
+    """Every change of the simulated cluster, by whomever."""
 
 
 def simulation_settings(settings: Settings, *, dry_run: bool) -> Settings:
@@ -243,7 +246,7 @@ async def _tell(stage: _Stage, clock: SteppedClock, teller: Teller, pace: Pace) 
         records = await stage.records()
         told.entries(records)
         if not beats and records and all(record.incident.state.closed for record in records):
-            return Played(incidents=records)
+            return Played(incidents=records, audit=tuple(stage.world.api.audit))
         if passed > stage.scenario.limit_seconds:
             raise CommandFailed(
                 f"the story did not end within {stage.scenario.limit_seconds:.0f} simulated seconds"
