@@ -29,9 +29,25 @@ from lightkube.resources.core_v1 import ConfigMap, Event, Pod
 from lightkube.types import PatchType
 
 from app.agent.models import JsonObject, ObjectRef
+from app.connectors.k8s_config import load_config
 from app.connectors.k8s_errors import Call, Expired, failure, rejection, status_of
 from app.connectors.k8s_fields import mapping, number, objects, text
 from app.errors import ConfigurationError
+
+__all__ = [
+    "EVERYWHERE",
+    "FIELD_MANAGER",
+    "PAGE_SIZE",
+    "Connection",
+    "Kind",
+    "Listing",
+    "PatchApi",
+    "ReadApi",
+    "WatchType",
+    "Watched",
+    "load_config",
+    "plural",
+]
 
 EVERYWHERE = ALL_NS
 """Stands for all namespaces."""
