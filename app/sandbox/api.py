@@ -19,7 +19,7 @@ from typing import TypeAlias, TypeVar
 from app.agent.models import JsonObject
 from app.errors import Conflict, Forbidden, Invalid, NotFound, TransientError, UnknownOutcome
 from app.sandbox.engine import Engine
-from app.sandbox.objects import ConfigMap, Deployment, Meta, Pod, ReplicaSet
+from app.sandbox.objects import ConfigMap, Deployment, Meta, Pod, ReplicaSet, parse_quantity
 
 Thing: TypeAlias = Deployment | ReplicaSet | Pod | ConfigMap
 T = TypeVar("T", Deployment, ReplicaSet, Pod, ConfigMap)
@@ -114,6 +114,7 @@ class ApiServer:
         key = (thing.kind, thing.meta.namespace, thing.meta.name)
         if key in self._objects:
             raise Conflict(f"{thing.kind} {thing.meta.namespace}/{thing.meta.name} exists already")
+        _validate(thing)
         self._objects[key] = thing
         self.bump(thing)
         return thing
@@ -197,6 +198,8 @@ def _validate(thing: Thing) -> None:
             raise Invalid(f"spec.replicas: {thing.replicas} must not be negative")
         if not thing.template.image:
             raise Invalid("spec.template.spec.containers[0].image: required value")
+        if thing.template.memory_limit is not None:
+            parse_quantity(thing.template.memory_limit)
     if isinstance(thing, ConfigMap) and sum(len(k) + len(v) for k, v in thing.data.items()) > (
         _MAX_CONFIG_MAP_BYTES
     ):

@@ -6,7 +6,7 @@ that a person may read says that this is a simulation where that matters.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from app.agent.models import (
@@ -248,7 +248,7 @@ class SandboxWatch:
     def __init__(self, access: _Access) -> None:
         self._access = access
 
-    async def events(self) -> AsyncIterator[ClusterEvent]:
+    async def events(self) -> AsyncGenerator[ClusterEvent, None]:
         access, world = self._access, self._access.world
         for kind in ("Deployment", "ReplicaSet", "Pod", "ConfigMap"):
             access.ask("watch", kind)

@@ -188,10 +188,10 @@ def template_from(body: Mapping[str, object]) -> Template:
 
 
 def parse_quantity(text: str) -> int:
-    """Bytes of a memory quantity such as `64Mi`."""
+    """Bytes of a memory quantity such as `64Mi`; `Invalid` for anything else."""
     found = _QUANTITY.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text!r} is no memory quantity; write it like 64Mi")
+        raise Invalid(f"{text!r} is no memory quantity; write it like 64Mi")
     return int(float(found[1]) * _UNITS[found[2] or ""])
 
 
