@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from app.agent.models import IncidentId, IncidentRecord, Note, Payload, ServiceKey, TimelineEntry
 from app.agent.observer import new_signal
@@ -35,9 +36,9 @@ STEP_SECONDS = 5.0
 Worlds = Callable[[World], World]
 
 
-def settings_for(directory: Path, **changes: object) -> Settings:
+def settings_for(directory: Path, **changes: Any) -> Settings:
     """Settings of a test: nothing is read from a file, times are short."""
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "database_url": f"sqlite:///{directory / 'heal.db'}",
         "runbooks_dir": Path(__file__).parent.parent / "runbooks",
         "breach_for_seconds": 30,
@@ -47,7 +48,7 @@ def settings_for(directory: Path, **changes: object) -> Settings:
         "incident_settle_seconds": 10,
         **changes,
     }
-    return Settings(_env_file=None, **values)  # type: ignore[arg-type, call-arg] - values are validated there
+    return Settings(_env_file=None, **values)
 
 
 @dataclass(kw_only=True)
@@ -62,11 +63,11 @@ class Story:
     watcher: Watcher
     poller: Poller
 
-    def deploy(self, name: str = SERVICE, image: str = "shop:1", **changes: object) -> None:
+    def deploy(self, name: str = SERVICE, image: str = "shop:1", **changes: Any) -> None:
         """A service with three healthy replicas."""
         template = Template(image=image, memory_limit="256Mi")
         workload = Workload(namespace=NAMESPACE, name=name, template=template)
-        self.world.deploy(replace(workload, **changes))  # type: ignore[arg-type] - a test names real fields
+        self.world.deploy(replace(workload, **changes))
 
     async def live(self, seconds: float) -> None:
         """Let time pass as a running agent would: watch, poll, and move incidents on."""
@@ -142,7 +143,7 @@ def messages(entries: tuple[TimelineEntry, ...] | list[Note]) -> str:
 
 @asynccontextmanager
 async def story(
-    directory: Path, *, connected: Worlds = lambda world: world, **settings_changes: object
+    directory: Path, *, connected: Worlds = lambda world: world, **settings_changes: Any
 ) -> AsyncIterator[Story]:
     """A stage with nothing deployed yet; `connected` may swap adapters, as a fault would."""
     settings = settings_for(directory, **settings_changes)

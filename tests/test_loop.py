@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ from app.errors import Forbidden, UnknownOutcome
 from app.sandbox.objects import Template
 from tests.stories import KEY, NAMESPACE, SERVICE, Story, messages, story
 
-ACTING = {"dry_run": False, "allow_high_risk_actions": True}
+ACTING: dict[str, Any] = {"dry_run": False, "allow_high_risk_actions": True}
 
 
 @pytest.fixture

@@ -1,0 +1,226 @@
+"""What policy lets through, told rule by rule (promises 1, 4, 6, 7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from app.agent.models import (
+    Action,
+    ActionName,
+    Decision,
+    DecisionKind,
+    Deploy,
+    DeployStatus,
+    Incident,
+    IncidentId,
+    IncidentState,
+    Intent,
+    IntentId,
+    IntentState,
+    JsonObject,
+    ObjectRef,
+    OutcomeKind,
+    Plan,
+    Rehearsal,
+    Risk,
+    ServiceKey,
+    TargetState,
+    Trigger,
+)
+from app.agent.policy import Guardrails, Policy, Question, document, guard, undo_decision
+from app.agent.ports import PolicyAnswer
+from tests.stories import NAMESPACE, SERVICE, story
+
+AT = datetime(2026, 2, 20, 17, tzinfo=UTC)
+REF = ObjectRef(kind="Deployment", namespace="prod", name="shop")
+TARGET = TargetState(ref=REF, uid="u", resource_version="7", token="u/3", changed_by="kubectl")
+ROLLBACK = Action(
+    name=ActionName.ROLLBACK,
+    risk=Risk.HIGH,
+    target=REF,
+    parameters={"revision": 1},
+    expected_effect="the older revision runs",
+    undo="put the template back",
+)
+RESTART = replace(ROLLBACK, name=ActionName.RESTART, risk=Risk.MEDIUM, parameters={}, undo=None)
+LIMITS = Guardrails(
+    enabled_actions=frozenset({ActionName.ROLLBACK, ActionName.RESTART}),
+    allow_high_risk=True,
+    max_actions_per_incident=2,
+)
+QUESTION = Question(
+    incident=Incident(
+        id=IncidentId("inc_1"),
+        key=ServiceKey(environment="prod", service="shop"),
+        state=IncidentState.OPEN,
+        opened_at=AT,
+        triggers=(Trigger.CRASH_LOOP,),
+        stale=False,
+        dry_run=False,
+    ),
+    plan=Plan(runbook="r@1", runbook_hash="h", actions=(ROLLBACK,), rejected=(), hash="plan-hash", at=AT),
+    action=ROLLBACK,
+    target=TARGET,
+    target_problem=None,
+    rehearsal=Rehearsal(accepted=True, message="ok"),
+    taken=0,
+    at=AT,
+)
+
+
+def test_an_enabled_action_within_its_limits_is_allowed() -> None:
+    """Nothing speaks against it."""
+    assert guard(QUESTION, LIMITS) == ()
+
+
+@pytest.mark.parametrize("risky", [ActionName.ROLLBACK, ActionName.REVERT_CONFIG])
+def test_high_risk_is_blocked_until_allowed(risky: ActionName) -> None:
+    """Promise 6."""
+    question = replace(QUESTION, action=replace(ROLLBACK, name=risky))
+    limits = replace(LIMITS, allow_high_risk=False, enabled_actions=frozenset(ActionName))
+    assert "ALLOW_HIGH_RISK_ACTIONS" in " ".join(guard(question, limits))
+    assert guard(question, replace(limits, allow_high_risk=True)) == ()
+
+
+def test_the_shipped_actions_are_rated_as_promised() -> None:
+    """Promise 6 names rollback and revert_config; the catalogue must agree."""
+    from app.agent.actions import ACTIONS
+
+    assert ACTIONS[ActionName.ROLLBACK].risk is Risk.HIGH
+    assert ACTIONS[ActionName.REVERT_CONFIG].risk is Risk.HIGH
+
+
+def test_an_action_that_is_not_enabled_is_denied() -> None:
+    """ENABLED_ACTIONS is a closed list."""
+    reasons = guard(replace(QUESTION, action=replace(RESTART, name=ActionName.SCALE)), LIMITS)
+    assert reasons == ("scale is not among ENABLED_ACTIONS",)
+
+
+def test_a_spent_budget_denies() -> None:
+    """Promise 4."""
+    assert guard(replace(QUESTION, taken=1), LIMITS) == ()
+    assert "MAX_ACTIONS_PER_INCIDENT" in " ".join(guard(replace(QUESTION, taken=2), LIMITS))
+
+
+def test_a_stale_incident_leads_to_no_real_action() -> None:
+    """Old news opens an incident; it does not justify a write."""
+    stale = replace(QUESTION, incident=replace(QUESTION.incident, stale=True))
+    assert "stale" in " ".join(guard(stale, LIMITS))
+    dry = replace(stale, incident=replace(stale.incident, dry_run=True))
+    assert guard(dry, LIMITS) == ()
+
+
+def test_an_unknown_target_denies_a_real_action() -> None:
+    """What cannot be seen is not acted on; the reason it cannot is given."""
+    blind = replace(QUESTION, target=None, target_problem="forbidden: get deployments")
+    assert "forbidden: get deployments" in " ".join(guard(blind, LIMITS))
+
+
+def test_what_the_api_server_would_refuse_is_denied() -> None:
+    """The rehearsal's answer is part of the decision."""
+    refused = replace(QUESTION, rehearsal=Rehearsal(accepted=False, message="forbidden"))
+    assert guard(refused, LIMITS) == ("the API server would refuse it: forbidden",)
+
+
+def test_every_reason_is_given_not_just_the_first() -> None:
+    """A person who lifts one obstacle wants to know of the next."""
+    limits = Guardrails(enabled_actions=frozenset(), allow_high_risk=False, max_actions_per_incident=0)
+    assert len(guard(QUESTION, limits)) == 3
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A policy engine that answers what it is told to, and keeps what it was asked."""
+
+    kind: DecisionKind
+    asked: list[JsonObject]
+
+    async def decide(self, document: JsonObject) -> PolicyAnswer:
+        self.asked.append(document)
+        return PolicyAnswer(kind=self.kind, reasons=(f"engine: {self.kind}",))
+
+
+@pytest.mark.parametrize(
+    ("allow_high_risk", "engine", "expected"),
+    [
+        (True, DecisionKind.ALLOW, DecisionKind.ALLOW),
+        (True, DecisionKind.NEEDS_APPROVAL, DecisionKind.NEEDS_APPROVAL),
+        (True, DecisionKind.DENY, DecisionKind.DENY),
+        (False, DecisionKind.ALLOW, DecisionKind.DENY),
+        (False, DecisionKind.NEEDS_APPROVAL, DecisionKind.DENY),
+    ],
+)
+async def test_the_stricter_of_guardrails_and_engine_wins(
+    allow_high_risk: bool, engine: DecisionKind, expected: DecisionKind
+) -> None:
+    """Neither can loosen the other."""
+    asked: list[JsonObject] = []
+    policy = Policy(limits=replace(LIMITS, allow_high_risk=allow_high_risk), engine=Engine(engine, asked))
+    decision = await policy.decide(QUESTION)
+    assert decision.kind is expected
+    assert f"engine: {engine}" in decision.reasons
+    assert asked == [document(QUESTION, policy.limits)]
+
+
+async def test_a_decision_is_bound_to_plan_and_live_state() -> None:
+    """Promise 1: hash and token are part of the record."""
+    decision = await Policy(limits=LIMITS).decide(QUESTION)
+    assert (decision.plan_hash, decision.target_token) == ("plan-hash", "u/3")
+
+
+def test_an_undo_is_allowed_and_recorded() -> None:
+    """Promise 11: no brake stops taking back one's own change."""
+    done = Intent(
+        id=IntentId("int_1"),
+        incident_id=IncidentId("inc_1"),
+        sequence=0,
+        action=ROLLBACK,
+        dry_run=False,
+        decision=Decision(
+            kind=DecisionKind.ALLOW, reasons=(), plan_hash="plan-hash", target_token="u/3", at=AT
+        ),
+        rehearsal=None,
+        state=IntentState.FINISHED,
+    )
+    decision = undo_decision(done, TARGET, AT)
+    assert decision.kind is DecisionKind.ALLOW
+    assert decision.target_token == "u/3"
+
+
+async def test_an_approval_that_policy_asks_for_is_not_skipped(tmp_path: Path) -> None:
+    """Without a channel to ask a person through, needs approval means not done, and escalated."""
+    engine = Engine(DecisionKind.NEEDS_APPROVAL, [])
+    async with story(
+        tmp_path,
+        connected=lambda world: replace(world, policy_engine=engine),
+        dry_run=False,
+        allow_high_risk_actions=True,
+    ) as stage:
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.ESCALATED
+        assert record.intents[0].decision.kind is DecisionKind.NEEDS_APPROVAL
+        assert record.intents[0].outcome is not None
+        assert record.intents[0].outcome.kind is OutcomeKind.REFUSED
+        assert stage.image() == "shop:2-crash"
+
+
+async def test_policy_is_asked_before_every_action_and_told_what_matters(tmp_path: Path) -> None:
+    """The document names version, action, target and rehearsal, and no secret."""
+    engine = Engine(DecisionKind.ALLOW, [])
+    async with story(tmp_path, connected=lambda world: replace(world, policy_engine=engine)) as stage:
+        stage.deploy()
+        await stage.live(120)
+        await stage.tell(Deploy(version="2", status=DeployStatus.FAILED))
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        record = await stage.live_until_ended()
+        assert len(engine.asked) == len(record.intents)
+        asked = engine.asked[0]
+        assert asked["version"] == "1"
+        assert asked["dry_run"] is True
