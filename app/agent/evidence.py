@@ -79,7 +79,8 @@ def current_revision(workload: WorkloadView) -> Revision | None:
 
 def same_version(one: Revision, other: Revision) -> bool:
     """The same code with the same configuration: at most a restart lies between them."""
-    return one.code_hash == other.code_hash and one.config_hash == other.config_hash
+    alike = one.code_hash == other.code_hash and one.config_hash == other.config_hash
+    return alike or one.template_hash == other.template_hash
 
 
 def older_versions(workload: WorkloadView) -> tuple[Revision, ...]:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.agent.actions import ACTIONS
+from app.agent.actions import ACTIONS, Unmet
 from app.agent.diagnosis import diagnose
 from app.agent.models import (
     Action,
@@ -275,6 +275,35 @@ def _check_target(action: Action, seen: Evidence, view: WorkloadView) -> None:
         assert not current.irreversible
     else:
         assert wanted.code_hash == current.code_hash
+
+
+remembered = st.lists(
+    st.tuples(hashes, st.sampled_from([RevisionHealth.SERVED_WELL, RevisionHealth.FAILED])), max_size=6
+)
+
+
+@GENTLE
+@given(kept=revisions(), history=remembered, barrier=st.sampled_from([None, None, 0, 1, 2]))
+def test_a_rollback_never_goes_to_a_failed_revision_nor_across_an_irreversible_one(
+    kept: tuple[Revision, ...], history: list[tuple[str, RevisionHealth]], barrier: int | None
+) -> None:
+    """However often a template is remembered, and under whatever number, one failure is enough."""
+    marked = tuple(replace(r, irreversible=index == barrier) for index, r in enumerate(kept))
+    known = tuple(
+        RevisionRecord(key=KEY, template_hash=t, number=1, health=h, seen_at=at(-60), reason="test")
+        for t, h in history
+    )
+    view = replace(workload(marked, ()), revisions=marked)
+    found = ACTIONS[ActionName.ROLLBACK].resolve(
+        {"to": "previous_healthy"}, evidence(workload=view, revision_history=known), LIMITS
+    )
+    if isinstance(found, Unmet):
+        return
+    (wanted,) = [r for r in marked if r.number == found.parameters["revision"]]
+    assert (wanted.template_hash, RevisionHealth.FAILED) not in history
+    assert wanted.template_hash != marked[0].template_hash
+    crossed = [r for r in marked if r.number > wanted.number and r.template_hash != wanted.template_hash]
+    assert not any(r.irreversible for r in crossed)
 
 
 scalars: st.SearchStrategy[JsonScalar] = st.one_of(
