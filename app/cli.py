@@ -99,6 +99,9 @@ def demo(
     simulated: Annotated[
         bool, typer.Option("--simulated", help="Play on the simulated cluster, even when a test bed runs.")
     ] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Play the simulation without pauses for reading.")
+    ] = False,
     cluster: Annotated[
         bool, typer.Option("--cluster", help="Play on the cluster of KUBECONFIG, watched by PROMETHEUS_URL.")
     ] = False,
@@ -126,7 +129,7 @@ def demo(
     elif TESTBED_ENV.is_file() and not simulated:
         _run(play_real(testbed_story(settings, TESTBED_ENV, dry_run=dry_run), _console()))
     else:
-        _run(simulate(settings, _console(), dry_run=dry_run))
+        _run(simulate(settings, _console(), dry_run=dry_run, fast=fast))
 
 
 @app.command("incidents", epilog=EXIT_CODES)

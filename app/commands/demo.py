@@ -49,7 +49,7 @@ class ConsoleTeller:
         self._story.flush()
 
 
-async def simulate(settings: Settings, console: Console, *, dry_run: bool) -> IncidentRecord:
+async def simulate(settings: Settings, console: Console, *, dry_run: bool, fast: bool) -> IncidentRecord:
     """Play the bad release on the simulated cluster and say how to look at it afterwards."""
     wanted = simulation_settings(settings, dry_run=dry_run)
     may = "The agent may act, high-risk actions included: nothing real is at risk."
@@ -60,7 +60,7 @@ async def simulate(settings: Settings, console: Console, *, dry_run: bool) -> In
         f"{BAD_RELEASE.title}.\n",
         _PROPOSES if dry_run else may,
     )
-    pace = Pace(wall_seconds_per_second=_WALL_SECONDS_PER_SECOND)
+    pace = Pace(wall_seconds_per_second=0.0 if fast else _WALL_SECONDS_PER_SECOND)
     teller = ConsoleTeller(console)
     played = await play(wanted, BAD_RELEASE, VirtualClock, teller, pace)
     teller.end()
