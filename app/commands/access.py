@@ -59,7 +59,8 @@ async def clock_and_rights(settings: Settings, wanted: Sequence[Access], clock: 
                 skew = _skew(review, clock) or skew
     except ApiError as error:
         raise PermanentError(f"the API server refused: {error}") from error
-    except (httpx2.HTTPError, ConfigError, OSError) as error:
+    except (httpx2.HTTPError, ConfigError, OSError, ValueError, KeyError) as error:
+        # The last two: lightkube trips over answers that are not Kubernetes' own.
         raise TransientError(f"the API server does not answer: {type(error).__name__}") from error
     return Answer(rights=tuple(rights), skew=skew)
 

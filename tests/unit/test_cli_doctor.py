@@ -1,0 +1,324 @@
+"""`heal doctor` finds what is wrong, says how to mend it, and asks for exactly the rights that are needed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import SecretStr
+
+from app.agent.models import ActionName
+from app.cli import main
+from app.clock import SystemClock
+from app.commands import live
+from app.commands.access import Access, clock_and_rights
+from app.commands.doctor import Finding, Status, examine, needed_rights
+from app.commands.failing import CommandFailed
+from app.config import Settings
+from app.errors import PermanentError, TransientError
+from tests.unit.loopback import Behaviour, Request, loopback, raw, reply
+
+RUNBOOKS = Path("runbooks").resolve()
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def created() -> list[Path]:
+    return list(Path().iterdir())
+
+
+def settings_with(**values: object) -> Settings:
+    return Settings.model_validate({"runbooks_dir": RUNBOOKS, **values})
+
+
+async def findings(settings: Settings) -> dict[str, list[Finding]]:
+    found: dict[str, list[Finding]] = {}
+    async for finding in examine(settings):
+        found.setdefault(finding.check, []).append(finding)
+    return found
+
+
+def kubeconfig(folder: Path, url: str) -> Path:
+    path = folder / "kubeconfig"
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "here",
+        "contexts": [
+            {"name": "here", "context": {"cluster": "here", "user": "agent", "namespace": "default"}}
+        ],
+        "clusters": [{"name": "here", "cluster": {"server": url}}],
+        "users": [{"name": "agent", "user": {"token": "t0ken"}}],
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+class ApiServer:
+    """Answers as an API server would to one who has all rights but `denied`."""
+
+    def __init__(self, *, denied: frozenset[str] = frozenset(), ahead: timedelta = timedelta()) -> None:
+        self.denied = denied
+        self.ahead = ahead
+        self.asked: list[Access] = []
+
+    async def __call__(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        if request.path.endswith("/selfsubjectaccessreviews"):
+            await reply(201, self._reviewed(json.loads(request.body)))(request, writer)
+        else:
+            await reply(200, self._deployments())(request, writer)
+
+    def _reviewed(self, review: dict[str, object]) -> dict[str, object]:
+        spec = review["spec"]
+        assert isinstance(spec, dict)
+        wanted = spec["resourceAttributes"]
+        access = Access(
+            verb=wanted["verb"],
+            group=wanted["group"],
+            resource=wanted["resource"],
+            namespace=wanted.get("namespace") or "",
+        )
+        self.asked.append(access)
+        stamp = (datetime.now(UTC) + self.ahead).strftime("%Y-%m-%dT%H:%M:%SZ")
+        allowed = f"{access.verb} {access.resource}" not in self.denied
+        managed = [{"manager": "heal", "operation": "Update", "time": stamp}]
+        return {**review, "metadata": {"managedFields": managed}, "status": {"allowed": allowed}}
+
+    def _deployments(self) -> dict[str, object]:
+        shop = {"metadata": {"name": "shop", "namespace": "prod", "uid": "u-1"}, "spec": {}}
+        return {
+            "kind": "DeploymentList",
+            "apiVersion": "apps/v1",
+            "metadata": {"resourceVersion": "7"},
+            "items": [shop],
+        }
+
+
+# ------------------------------------------------------------------ without anything around
+
+
+async def test_a_fresh_folder_is_ready_to_start_with_warnings() -> None:
+    """Nothing fails; what is not connected is named with the setting that connects it."""
+    found = await findings(settings_with())
+    assert not [f for several in found.values() for f in several if f.status is Status.FAIL]
+    assert "does not exist yet" in found["store"][0].message
+    assert created() == []
+    for check, setting in (
+        ("cluster", "KUBECONFIG"),
+        ("prometheus", "PROMETHEUS_URL"),
+        ("alertmanager", "ALERTMANAGER_TOKEN"),
+        ("people", "NOTIFY_WEBHOOK_URL"),
+    ):
+        assert found[check][0].status is Status.WARN
+        assert setting in found[check][0].mend
+
+
+async def test_real_mode_is_said_aloud() -> None:
+    """Nobody should find out by accident that actions are carried out."""
+    found = await findings(settings_with(dry_run=False, enabled_actions="restart"))
+    assert "REAL" in found["mode"][0].message
+    assert "restart" in found["mode"][0].message
+    assert any("ENABLED_ACTIONS" in finding.mend for finding in found["runbooks"])
+
+
+async def test_tokens_are_never_shown() -> None:
+    """Set is all that is said of a secret."""
+    secret = SecretStr("s3cr3t")
+    found = await findings(
+        settings_with(alertmanager_token=secret, notify_webhook_url=SecretStr("http://hook/s3cr3t"))
+    )
+    assert found["alertmanager"][0].status is Status.OK
+    assert found["people"][0].status is Status.OK
+    assert "s3cr3t" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("values", "check"),
+    [
+        ({"database_url": "sqlite:///missing/folder/heal.db"}, "store"),
+        ({"database_url": "mysql://nobody@localhost/heal"}, "store"),
+        ({"runbooks_dir": "nowhere"}, "runbooks"),
+        ({"kubeconfig": "nowhere"}, "cluster"),
+        ({"prometheus_url": "nonsense"}, "prometheus"),
+        ({"prometheus_url": "http://127.0.0.1:9"}, "prometheus"),
+        ({"prometheus_url": "http://127.0.0.1:9", "prometheus_p95_query": "sum({{nonsense}})"}, "prometheus"),
+    ],
+)
+async def test_what_cannot_work_fails_with_its_mend(values: dict[str, object], check: str) -> None:
+    """A wrong setting fails its own check, and the others go on."""
+    found = await findings(settings_with(**values))
+    assert found[check][0].status is Status.FAIL
+    assert found[check][0].mend
+    assert "alertmanager" in found
+
+
+# ------------------------------------------------------------------ cluster and rights
+
+
+def test_the_rights_follow_the_enabled_actions() -> None:
+    """Reading is always needed; writing only for actions that write, dry run or not."""
+
+    def patches(**values: object) -> list[str]:
+        return [a.resource for a in needed_rights(settings_with(**values)) if a.verb == "patch"]
+
+    assert patches() == ["deployments", "configmaps"]
+    assert patches(dry_run=True, enabled_actions="restart,rollback") == ["deployments"]
+    assert patches(enabled_actions="notify") == []
+    reading = {f"{a.verb} {a.resource}" for a in needed_rights(settings_with(enabled_actions="notify"))}
+    assert {"list deployments", "watch deployments", "list pods", "get configmaps", "list events"} <= reading
+
+
+def test_rights_are_asked_for_in_every_watched_namespace() -> None:
+    """With environments mapped nothing is asked for cluster-wide."""
+    everywhere = {a.namespace for a in needed_rights(settings_with())}
+    assert everywhere == {""}
+    some = settings_with(
+        environment_namespaces={"prod": "payments"}, service_workloads={"prod/ledger": "legacy/ledger"}
+    )
+    assert {a.namespace for a in needed_rights(some)} == {"payments", "legacy"}
+
+
+async def test_missing_rights_are_named_one_by_one(tmp_path: Path) -> None:
+    """The API server itself is asked for each right; exactly those it refuses are reported."""
+    server = ApiServer(denied=frozenset({"patch configmaps", "watch pods"}))
+    async with loopback(server) as served:
+        settings = settings_with(kubeconfig=kubeconfig(tmp_path, served.url))
+        found = await findings(settings)
+    assert found["cluster"][0].status is Status.OK
+    (rights,) = found["rights"]
+    assert rights.status is Status.FAIL
+    assert rights.message.removeprefix("forbidden: ").split(", ") == [
+        "watch pods in all namespaces",
+        "patch configmaps in all namespaces",
+    ]
+    assert server.asked == list(needed_rights(settings))
+
+
+async def test_all_rights_and_a_true_clock_are_well(tmp_path: Path) -> None:
+    """The count says how many were asked for."""
+    async with loopback(ApiServer()) as served:
+        settings = settings_with(kubeconfig=kubeconfig(tmp_path, served.url))
+        found = await findings(settings)
+    assert found["rights"][0].status is Status.OK
+    assert str(len(needed_rights(settings))) in found["rights"][0].message
+    assert found["clock of the API server"][0].status is Status.OK
+
+
+@pytest.mark.parametrize("minutes", [-3, 3])
+async def test_a_clock_that_differs_fails(tmp_path: Path, minutes: int) -> None:
+    """Staleness and soaks are judged by the clock, so skew is a failure in both directions."""
+    async with loopback(ApiServer(ahead=timedelta(minutes=minutes))) as served:
+        found = await findings(settings_with(kubeconfig=kubeconfig(tmp_path, served.url)))
+    (clock,) = found["clock of the API server"]
+    assert clock.status is Status.FAIL
+    told = re.search(r"differs by ([+-]\d+) s", clock.message)
+    assert told is not None
+    assert int(told[1]) == pytest.approx(minutes * 60, abs=3)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "error"),
+    [
+        (
+            reply(
+                403,
+                {"kind": "Status", "apiVersion": "v1", "code": 403, "message": "no"},
+                Content_Type="application/json",
+            ),
+            PermanentError,
+        ),
+        (reply(500, b"oops"), TransientError),
+        (reply(201, b"oops", Content_Type="application/json"), TransientError),
+        (raw(b""), TransientError),
+    ],
+)
+async def test_rights_that_cannot_be_asked_for_are_an_error_of_the_port(
+    tmp_path: Path, behaviour: Behaviour, error: type[Exception]
+) -> None:
+    """Whatever the server answers, the caller gets one of our errors."""
+    async with loopback(behaviour) as served:
+        settings = settings_with(kubeconfig=kubeconfig(tmp_path, served.url))
+        with pytest.raises(error):
+            await clock_and_rights(settings, needed_rights(settings), SystemClock())
+
+
+async def test_no_data_for_any_service_is_a_failure_of_its_query(tmp_path: Path) -> None:
+    """Prometheus answers and has nothing: the template's labels are likely wrong."""
+    empty = reply(200, {"status": "success", "data": {"resultType": "vector", "result": []}})
+    async with loopback(ApiServer()) as cluster, loopback(empty) as prometheus:
+        found = await findings(
+            settings_with(kubeconfig=kubeconfig(tmp_path, cluster.url), prometheus_url=prometheus.url)
+        )
+    assert found["prometheus"][0].status is Status.OK
+    assert [f.status for f in found["queries"]] == [Status.FAIL] * 3
+    assert "PROMETHEUS_ERROR_RATE_QUERY" in found["queries"][0].mend
+    assert "shop in prod" in found["queries"][0].message
+
+
+# ------------------------------------------------------------------ the command
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["heal", *arguments])
+    try:
+        main()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0
+
+
+def test_the_exit_code_tells_whether_anything_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Warnings are 0, one failure is 1; text and JSON say the same."""
+    monkeypatch.setenv("RUNBOOKS_DIR", str(RUNBOOKS))
+    assert run(monkeypatch, "doctor") == 0
+    assert "Mend:" in capsys.readouterr().out
+    monkeypatch.setenv("RUNBOOKS_DIR", "nowhere")
+    assert run(monkeypatch, "doctor") == 1
+    capsys.readouterr()
+    assert run(monkeypatch, "doctor", "--json") == 1
+    told = json.loads(capsys.readouterr().out)
+    assert [one["check"] for one in told if one["status"] == "fail"] == ["runbooks"]
+    assert told[0]["check"] == "configuration"
+
+
+# ------------------------------------------------------------------ stories on a real cluster
+
+
+def test_a_test_beds_settings_point_the_demo_at_it(tmp_path: Path) -> None:
+    """The bed's addresses win, the user's store stays, and the pipeline has rights of its own."""
+    env = tmp_path / "env"
+    env.write_text(
+        "KUBECONFIG=/bed/agent\nPROMETHEUS_URL=http://127.0.0.1:1\nPROMETHEUS_WINDOW=10s\n"
+        "ALERTMANAGER_TOKEN=t\nTESTBED_ADMIN_KUBECONFIG=/bed/admin\n"
+    )
+    story = live.testbed_story(settings_with(database_url="sqlite:///mine.db"), env, dry_run=False)
+    assert str(story.settings.kubeconfig) == "/bed/agent"
+    assert str(story.kubeconfig) == "/bed/admin"
+    assert story.settings.database_url.get_secret_value() == "sqlite:///mine.db"
+    assert story.settings.prometheus_window == "10s"
+    assert not story.settings.dry_run
+    assert ActionName.ROLLBACK in story.settings.enabled_actions
+    assert live.testbed_story(settings_with(), env, dry_run=True).settings.dry_run
+    env.write_text("SOMETHING=else\n")
+    with pytest.raises(CommandFailed, match="make testbed"):
+        live.testbed_story(settings_with(), env, dry_run=False)
+
+
+def test_a_cluster_of_ones_own_needs_to_be_named(tmp_path: Path) -> None:
+    """Without connection or with a malformed service nothing is released anywhere."""
+    connected = settings_with(kubeconfig=tmp_path / "k", prometheus_url="http://127.0.0.1:1")
+    assert str(live.cluster_story(connected, "prod/shop", "bad", dry_run=True).key) == "shop in prod"
+    for settings, service in ((settings_with(), "prod/shop"), (connected, "shop"), (connected, "/shop")):
+        with pytest.raises(CommandFailed):
+            live.cluster_story(settings, service, "bad", dry_run=False)
