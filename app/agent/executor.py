@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from app.agent.actions import restore_of
 from app.agent.models import (
     Action,
     ActionName,
@@ -106,12 +107,10 @@ class Executor:
     ) -> bool:
         """Decide to restore what `undone` changed; False when someone else has changed it since."""
         now = self.clock.now()
-        action = replace(
-            undone.action,
-            name=ActionName.RESTORE,
-            expected_effect=f"{undone.action.target} asks for what it asked for before {undone.action.name}",
-            undo=None,
-        )
+        action = restore_of(undone.action)
+        if action is None:
+            await self.store.save(claim, incident, notes)
+            return False
         look = await self._look(action)
         if look.target is None or look.target.token != undone.applied_token:
             why = look.problem or (

@@ -291,8 +291,10 @@ class Loop:
             )
         elif last.undoes is not None:
             await self._settle_undo(record, last, outcome, claim, now)
-        elif outcome.kind is OutcomeKind.DONE:
+        elif outcome.kind is OutcomeKind.DONE and last.action.then_verify:
             await self._begin_verification(record, last, claim, now)
+        elif outcome.kind is OutcomeKind.DONE:
+            await self._next_action(record, claim)
         elif outcome.kind is OutcomeKind.REFUSED and len(record.intents) < MAX_INTENTS:
             # Somebody is at work on it: their change gets the same time to show as a new incident has.
             anew = replace(
@@ -367,12 +369,12 @@ class Loop:
             await self._remember_failed_revision(record, now)
             await self._close_with(record, judged, claim, IncidentState.RECOVERED, notes, "Recovered.")
             return
-        tested = intent_by_id(record, before.intent_id)
+        tested = _to_undo(record)
         if verdict.kind is VerdictKind.CANNOT_TELL:
             await self._close_with(
                 record, judged, claim, IncidentState.ESCALATED, notes, "Recovery cannot be told."
             )
-        elif tested.action.undo is None:
+        elif tested is None:
             await self.store.save(claim, _moved_on(judged), notes)
         else:
             await self.stages.executor.decide_undo(record, tested, claim, _moved_on(judged), notes)
@@ -500,6 +502,21 @@ class Loop:
         else:
             told = "People were told."
         return [Note(at=self.clock.now(), stage=Stage.EXECUTE, message=told)]
+
+
+def _to_undo(record: IncidentRecord) -> Intent | None:
+    """The newest action that took place, can be undone, and was not undone yet."""
+    undone = {i.undoes for i in record.intents}
+    done = [
+        i
+        for i in record.intents
+        if i.undoes is None
+        and i.action.undo is not None
+        and i.id not in undone
+        and i.outcome is not None
+        and i.outcome.kind is OutcomeKind.DONE
+    ]
+    return done[-1] if done else None
 
 
 def _moved_on(incident: Incident) -> Incident:

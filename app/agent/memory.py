@@ -128,7 +128,12 @@ class Historian:
             for c in await self.store.configs(key)
             if c.health is RevisionHealth.SERVED_WELL
         }
-        in_force = {(c.name, c.content_hash) for c in workload.config_maps}
+        started = min((pod.created_at for pod in workload.pods), default=at)
+        in_force = {
+            (c.name, c.content_hash)
+            for c in workload.config_maps
+            if not (c.read_at_start and c.changed_at is not None and c.changed_at > started)
+        }
         if in_force <= trusted:
             return
         for config in await self.reader.config_contents(key):

@@ -259,6 +259,8 @@ class ConfigMapView:
     keys: tuple[str, ...]
     changed_at: datetime | None
     """When its data last changed, where the object says."""
+    read_at_start: bool = False
+    """Containers take it into their environment as they start: running ones do not see a change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -455,6 +457,8 @@ class Action:
     expected_effect: str
     undo: str | None
     """How it is undone, in words; None when it cannot or need not be."""
+    then_verify: bool = True
+    """False when the next action of the plan completes it: only both together can be judged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

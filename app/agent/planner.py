@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-from app.agent.actions import ACTIONS, PlanLimits, Unmet
+from app.agent.actions import ACTIONS, PlanLimits, Unmet, Unneeded
 from app.agent.models import (
     Action,
     ActionName,
@@ -74,6 +74,7 @@ def _plain(action: Action) -> Action:
         parameters=dict(action.parameters),
         expected_effect=action.expected_effect,
         undo=action.undo,
+        then_verify=action.then_verify,
     )
 
 
@@ -120,16 +121,20 @@ def _resolve(runbook: Runbook, evidence: Evidence, limits: PlanLimits) -> tuple[
         action = _action(step, evidence, limits)
         if isinstance(action, Unmet):
             return Unmet(reason=f"{step.action}: {action.reason}")
+        if isinstance(action, Unneeded):
+            continue
+        if "when" in step.parameters and actions:
+            actions[-1] = replace(actions[-1], then_verify=False)
         actions.append(action)
     return tuple(actions)
 
 
-def _action(step: Step, evidence: Evidence, limits: PlanLimits) -> Action | Unmet:
+def _action(step: Step, evidence: Evidence, limits: PlanLimits) -> Action | Unmet | Unneeded:
     spec = ACTIONS[step.action]
     if not spec.in_runbooks:
         return Unmet(reason="never part of a runbook")
     resolution = spec.resolve(step.parameters, evidence, limits)
-    if isinstance(resolution, Unmet):
+    if isinstance(resolution, Unmet | Unneeded):
         return resolution
     return Action(
         name=spec.name,

@@ -130,6 +130,15 @@ def config_hash(template: JsonObject) -> str:
 
 def config_map_names(template: JsonObject) -> tuple[str, ...]:
     """The ConfigMaps that a template refers to, sorted."""
+    found: set[str | None] = set(config_maps_read_at_start(template))
+    for volume in objects(template, "spec", "volumes"):
+        found.add(text(volume, "configMap", "name"))
+        found.update(text(item, "configMap", "name") for item in objects(volume, "projected", "sources"))
+    return tuple(sorted(item for item in found if item is not None))
+
+
+def config_maps_read_at_start(template: JsonObject) -> frozenset[str]:
+    """Those that containers take into their environment: a running one does not see them change."""
     found: set[str | None] = set()
     for kind in _CONTAINER_LISTS:
         for container in objects(template, "spec", kind):
@@ -137,10 +146,7 @@ def config_map_names(template: JsonObject) -> tuple[str, ...]:
             found.update(
                 text(item, "valueFrom", "configMapKeyRef", "name") for item in objects(container, "env")
             )
-    for volume in objects(template, "spec", "volumes"):
-        found.add(text(volume, "configMap", "name"))
-        found.update(text(item, "configMap", "name") for item in objects(volume, "projected", "sources"))
-    return tuple(sorted(item for item in found if item is not None))
+    return frozenset(item for item in found if item is not None)
 
 
 # ---------------------------------------------------------------- targets
@@ -211,6 +217,7 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
     deployment = found.deployment
     hashes = {uid(item): template_hash(template_of(item)) for item in found.replica_sets}
     revisions = _revisions(deployment, found.replica_sets)
+    read_at_start = config_maps_read_at_start(template_of(deployment))
     return WorkloadView(
         target=target_state(ref, deployment),
         observed_at=observed_at,
@@ -230,7 +237,7 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
                 reverse=True,
             )
         ),
-        config_maps=tuple(_config_map_view(item) for item in found.config_maps),
+        config_maps=tuple(_config_map_view(item, read_at_start) for item in found.config_maps),
         warnings=(*found.unread, *_warnings(found))[:_WARNINGS_LIMIT],
         managed_by=managed_by(deployment),
         opted_out=text(deployment, "metadata", "annotations", ENABLED) == "false",
@@ -332,7 +339,7 @@ def _last_termination(statuses: Iterable[JsonObject]) -> str | None:
     return max(ends)[1] if ends else None
 
 
-def _config_map_view(config_map: JsonObject) -> ConfigMapView:
+def _config_map_view(config_map: JsonObject, read_at_start: frozenset[str]) -> ConfigMapView:
     changed = _last_change(config_map, _SPEC_FIELDS["ConfigMap"])
     return ConfigMapView(
         name=name(config_map),
@@ -340,6 +347,7 @@ def _config_map_view(config_map: JsonObject) -> ConfigMapView:
         resource_version=text(config_map, "metadata", "resourceVersion") or "",
         keys=tuple(sorted({*mapping(config_map, "data"), *mapping(config_map, "binaryData")})),
         changed_at=moment(changed, "time") or moment(config_map, "metadata", "creationTimestamp"),
+        read_at_start=name(config_map) in read_at_start,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from testbed.controlplane import ControlPlane
+from testbed.workloads import config_map_name
 from testbed.world import TestBed
 from tests.e2e.agent_process import ACTING, story
 from tests.e2e.conftest import Agents, agent_writes
@@ -145,3 +146,26 @@ def test_row_22_a_rollback_that_does_not_help_is_taken_back(
     if names:
         assert "Undo verified" in story(incident)
     assert bed.image(namespace, SERVICE) == "shop:2"
+
+
+def test_a_config_map_read_at_start_is_put_back_and_the_pods_restarted(
+    agents: Agents, monitored_world: TestBed, control_plane: ControlPlane, namespace: str
+) -> None:
+    """A bad value rolled out by a restart: only both together, content and restart, heal it."""
+    bed, agent = monitored_world, agents(**ACTING)
+    bed.deploy(namespace, SERVICE, GOOD, config_map={"FAIL_RATIO": "0", "COLOUR": "green"})
+    bed.wait_rolled_out(namespace, SERVICE)
+    load = bed.start_load(namespace, rps=20)
+    agent.start()
+    agent.wait_trusted(SERVICE)
+    bed.update_config_map(namespace, config_map_name(SERVICE), {"FAIL_RATIO": "0.9"})
+    bed.restart(namespace, SERVICE)
+    incident = agent.wait_incident(SERVICE, "recovered", "escalated", timeout_seconds=120)
+    load.stop()
+    assert incident["state"] == "recovered", story(incident)
+    assert incident["diagnosis"]["cause"] == "bad_config", story(incident)
+    assert [a["name"] for a in incident["actions"]] == ["revert_config", "restart"]
+    assert agent_writes(control_plane, namespace) == [
+        f"patch configmaps/{config_map_name(SERVICE)}",
+        f"patch deployments/{SERVICE}",
+    ]

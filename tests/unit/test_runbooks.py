@@ -121,7 +121,7 @@ REFUSED = {
     ),
     "a parameter of an action that has none": (
         changed("action: rollback", "action: restart"),
-        r"one\.yaml:10:7: steps\[0\]\.parameters\.to: unknown key; nothing is allowed here",
+        r"one\.yaml:10:7: steps\[0\]\.parameters\.to: unknown key; allowed here: when",
     ),
     "a wrong word": (
         changed("previous_healthy", "latest"),

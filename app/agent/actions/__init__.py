@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from app.agent.actions import notify, pause, restart, restore, resume, revert_config, rollback, scale
 from app.agent.actions.restore import restore_of
-from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet
+from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet, Unneeded
 from app.agent.models import ActionName
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Resolution",
     "Resolved",
     "Unmet",
+    "Unneeded",
     "restore_of",
 ]
 

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from app.agent.actions import revert_config
 from app.agent.actions.preconditions import (
     first_reason,
     owner_refuses,
     rollout_paused,
     rollout_under_way,
 )
-from app.agent.actions.spec import ActionSpec, PlanLimits, Resolution, Resolved, Unmet
+from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet, Unneeded
 from app.agent.models import ActionName, Evidence, JsonScalar, Risk
 
+_CONFIG_READ_AT_START = "config_read_at_start"
 _EFFECT = "every pod is replaced in a rolling restart; memory and connections start afresh"
 
 
-def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
-    """Needs a settled rollout: in the middle of one it would remove the pods that still serve."""
+def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:
+    """Needs a settled rollout: in the middle of one it would remove the pods that still serve.
+
+    With `when: config_read_at_start` it is needed only to make running pods read
+    the ConfigMap that the step before put back.
+    """
     workload = evidence.workload
+    if parameters.get("when") == _CONFIG_READ_AT_START and not _reads_reverted_config(evidence, limits):
+        return Unneeded()
     if workload is None:
         return Resolved(target=None, parameters={}, expected_effect=_EFFECT)
     reason = first_reason(owner_refuses(workload), rollout_paused(workload), rollout_under_way(workload))
@@ -27,10 +35,28 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     return Resolved(target=workload.target.ref, parameters={}, expected_effect=_EFFECT)
 
 
+def _reads_reverted_config(evidence: Evidence, limits: PlanLimits) -> bool:
+    """Whether running pods would go on without the reverted content; crashing ones read it anyway."""
+    workload = evidence.workload
+    if workload is None or rollout_under_way(workload) is not None:
+        return False
+    reverted = revert_config.resolve({"to": "last_served_well"}, evidence, limits)
+    if not isinstance(reverted, Resolved) or reverted.target is None or reverted.target.kind != "ConfigMap":
+        return False
+    return any(c.read_at_start for c in workload.config_maps if c.name == reverted.target.name)
+
+
 SPEC = ActionSpec(
     name=ActionName.RESTART,
     risk=Risk.MEDIUM,
-    parameters=(),
+    parameters=(
+        Parameter(
+            name="when",
+            meaning="config_read_at_start: only if running pods would not see the ConfigMap put back before",
+            choices=(_CONFIG_READ_AT_START,),
+            required=False,
+        ),
+    ),
     expected_effect=_EFFECT,
     undo=None,
     resolve=resolve,

@@ -65,7 +65,12 @@ class Unmet:
     reason: str
 
 
-Resolution: TypeAlias = Resolved | Unmet
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unneeded:
+    """A conditional step whose condition does not hold: the plan goes without it."""
+
+
+Resolution: TypeAlias = Resolved | Unmet | Unneeded
 Resolver: TypeAlias = Callable[[Mapping[str, JsonScalar], Evidence, PlanLimits], Resolution]
 
 

@@ -6,7 +6,7 @@ the change reaches are visibly sick, what happens elsewhere explains less.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from app.agent.evidence import (
     Trouble,
@@ -15,6 +15,7 @@ from app.agent.evidence import (
     current_revision,
     health_of,
     in_force_since,
+    same_version,
 )
 from app.agent.models import ActionName, ChangeKind, Evidence, RevisionHealth
 from app.agent.rules.pods import pods_are_sick, sick, suspect_pods
@@ -28,9 +29,6 @@ from app.agent.rules.symptoms import (
 )
 from app.agent.rules.weighing import Weighing
 from app.agent.rules.wording import relative, span
-
-_SETTLED = timedelta(minutes=5)
-"""A record of serving well within this time of the rollout proves little."""
 
 _CROWD = 3
 """So many other services in trouble look like something shared."""
@@ -133,13 +131,14 @@ def _served_before(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> 
     if health is RevisionHealth.FAILED:
         weighing.speaks_for(0.4, f"revision {current.number} failed before")
         return
+    same = {r.template_hash for r in evidence.workload.revisions if same_version(r, current)}
     good = [
         r.seen_at
         for r in evidence.revision_history
         if r.key == evidence.key
-        and r.template_hash == current.template_hash
+        and r.template_hash in same
         and r.health is RevisionHealth.SERVED_WELL
-        and suspect.at + _SETTLED <= r.seen_at < trouble_began(evidence)
+        and suspect.at < r.seen_at < trouble_began(evidence)
     ]
     if good:
         weighing.speaks_against(
