@@ -29,12 +29,19 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             "put it behind a proxy that decides who may talk to the agent",
             settings.host,
         )
+    _show_log(settings)
     async with running(settings) as container:
         app.state.container = container
         try:
             yield
         finally:
             app.state.container = None
+
+
+def _show_log(settings: Settings) -> None:
+    """Let the agent's own log reach the terminal beside the server's; libraries only warn."""
+    logging.basicConfig(format="%(levelname)s:     %(message)s", level=logging.WARNING)
+    logging.getLogger("app").setLevel(settings.log_level.upper())
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

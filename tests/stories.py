@@ -15,7 +15,7 @@ from typing import Any
 
 from app.agent.models import IncidentId, IncidentRecord, Note, Payload, ServiceKey, TimelineEntry
 from app.agent.observer import new_signal
-from app.agent.ports import Accepted, IncidentFilter
+from app.agent.ports import Accepted, IncidentFilter, Store
 from app.bootstrap import Container, World, assemble
 from app.config import Settings
 from app.sandbox.cluster import SandboxCluster
@@ -58,10 +58,14 @@ class Story:
     clock: VirtualClock
     world: SimulatedWorld
     cluster: SandboxCluster
-    metrics: SandboxMetrics
     agent: Container
     watcher: Watcher
     poller: Poller
+    start: Callable[[], tuple[Container, Watcher, Poller]]
+
+    async def restart(self) -> None:
+        """As after kill -9: a new agent on the same store, in the same world."""
+        self.agent, self.watcher, self.poller = self.start()
 
     def deploy(self, name: str = SERVICE, image: str = "shop:1", **changes: Any) -> None:
         """A service with three healthy replicas."""
@@ -143,7 +147,11 @@ def messages(entries: tuple[TimelineEntry, ...] | list[Note]) -> str:
 
 @asynccontextmanager
 async def story(
-    directory: Path, *, connected: Worlds = lambda world: world, **settings_changes: Any
+    directory: Path,
+    *,
+    connected: Worlds = lambda world: world,
+    shaken_store: Callable[[Store], Any] = lambda store: store,
+    **settings_changes: Any,
 ) -> AsyncIterator[Story]:
     """A stage with nothing deployed yet; `connected` may swap adapters, as a fault would."""
     settings = settings_for(directory, **settings_changes)
@@ -151,24 +159,46 @@ async def story(
     world = SimulatedWorld(clock)
     cluster = SandboxCluster.over(world)
     metrics = SandboxMetrics(world)
-    store = await open_store(settings.database_url.get_secret_value())
-    agent = assemble(
-        settings,
-        clock=clock,
-        store=store,
-        world=connected(
-            World(
-                reader=cluster.reader,
-                rehearsal=cluster.rehearsal,
-                writer=None if settings.dry_run else cluster.writer(),
-                watch=cluster.watch,
-                metrics=metrics,
-            )
-        ),
+    store = shaken_store(await open_store(settings.database_url.get_secret_value()))
+    adapters = connected(
+        World(
+            reader=cluster.reader,
+            rehearsal=cluster.rehearsal,
+            writer=None if settings.dry_run else cluster.writer(),
+            watch=cluster.watch,
+            metrics=metrics,
+        )
     )
+
+    def start() -> tuple[Container, Watcher, Poller]:
+        return _agent(settings, clock, store, adapters)
+
+    agent, watcher, poller = start()
+    try:
+        yield Story(
+            clock=clock,
+            world=world,
+            cluster=cluster,
+            agent=agent,
+            watcher=watcher,
+            poller=poller,
+            start=start,
+        )
+    finally:
+        await store.close()
+
+
+def _agent(
+    settings: Settings, clock: VirtualClock, store: Store, adapters: World
+) -> tuple[Container, Watcher, Poller]:
+    """A freshly started agent: nothing in memory but what the store remembers."""
+    agent = assemble(settings, clock=clock, store=store, world=adapters)
+    assert adapters.watch is not None
+    assert adapters.metrics is not None
+    assert adapters.reader is not None
     assert agent.historian is not None
     watcher = Watcher(
-        watch=cluster.watch,
+        watch=adapters.watch,
         observer=agent.observer,
         historian=agent.historian,
         intake=agent.intake,
@@ -176,8 +206,8 @@ async def story(
         stale_after=agent.stale_after,
     )
     poller = Poller(
-        source=metrics,
-        reader=cluster.reader,
+        source=adapters.metrics,
+        reader=adapters.reader,
         store=store,
         intake=agent.intake,
         slo=agent.slo,
@@ -185,15 +215,4 @@ async def story(
         every=timedelta(seconds=STEP_SECONDS),
         stale_after=agent.stale_after,
     )
-    try:
-        yield Story(
-            clock=clock,
-            world=world,
-            cluster=cluster,
-            metrics=metrics,
-            agent=agent,
-            watcher=watcher,
-            poller=poller,
-        )
-    finally:
-        await agent.close()
+    return agent, watcher, poller

@@ -255,7 +255,7 @@ class Loop:
             wake_at=None,
             verification=None,
             verdict=None,
-            summary=f"{diagnosis.best.cause} ({diagnosis.best.confidence:.0%})",
+            summary=diagnosis_note(diagnosis, now).message,
         )
         _, health = await self.stages.verifier.look(incident, now)
         if health.health is Health.HEALTHY and not incident.stale:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from app.agent.models import (
+    Cause,
     DecisionKind,
     Diagnosis,
     Evidence,
@@ -53,7 +54,9 @@ def evidence_note(evidence: Evidence, missing: Sequence[str], at: datetime) -> N
 def diagnosis_note(diagnosis: Diagnosis, at: datetime) -> Note:
     """The best hypothesis with what speaks for and against it."""
     best = diagnosis.best
-    message = f"Most likely {best.cause} ({best.confidence:.0%}): {'; '.join(best.evidence_for)}."
+    named = best.cause is not Cause.UNKNOWN
+    opening = f"Most likely {best.cause} ({best.confidence:.0%})" if named else "No cause can be named"
+    message = f"{opening}: {'; '.join(best.evidence_for)}."
     if best.evidence_against:
         message += f" Against it: {'; '.join(best.evidence_against)}."
     ranked: list[JsonObject] = [

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,8 @@ class DurableRunner:
             event.set()
         await self._idle.wait()
         await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
+        # DBOS made its own threads the event loop's default and has just ended them.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
         self._workflow = None
 
     async def wake(self, incident_id: IncidentId) -> None:

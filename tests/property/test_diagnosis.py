@@ -8,7 +8,7 @@ from datetime import timedelta
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.agent.actions import ACTIONS, Unmet
+from app.agent.actions import ACTIONS, Resolved
 from app.agent.diagnosis import diagnose
 from app.agent.models import (
     Action,
@@ -297,7 +297,7 @@ def test_a_rollback_never_goes_to_a_failed_revision_nor_across_an_irreversible_o
     found = ACTIONS[ActionName.ROLLBACK].resolve(
         {"to": "previous_healthy"}, evidence(workload=view, revision_history=known), LIMITS
     )
-    if isinstance(found, Unmet):
+    if not isinstance(found, Resolved):
         return
     (wanted,) = [r for r in marked if r.number == found.parameters["revision"]]
     assert (wanted.template_hash, RevisionHealth.FAILED) not in history

@@ -405,6 +405,7 @@ def test_scaling_stays_within_the_bounds() -> None:
 
     def replicas(parameters: dict[str, JsonScalar], limits: PlanLimits = LIMITS) -> JsonScalar:
         found = ACTIONS[ActionName.SCALE].resolve(parameters, seen, limits)
+        assert not isinstance(found, Unneeded)
         return found.parameters["replicas"] if isinstance(found, Resolved) else found.reason
 
     assert replicas({"by": 2}) == 5
