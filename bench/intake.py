@@ -28,7 +28,8 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = Path(__file__).with_suffix(".lua")
-CONNECTIONS = 32
+SIZES = {1: 32, 100: 4}
+"""Entries in a body, and how many connections send such bodies at once."""
 SECONDS = 5
 ROUNDS = 3
 MOST_REQUESTS = 150_000
@@ -63,16 +64,24 @@ def main() -> int:
     if missing:
         print(f"{' and '.join(missing)} not found: `make bench` installs what it needs", file=sys.stderr)
         return 1
-    table = Table(title=f"Intake, {CONNECTIONS} connections, medians of {ROUNDS} alternating rounds")
-    for column in ("entries in a body", "agent", "Alertmanager", "ratio", "p99 agent", "p99 Alertmanager"):
+    table = Table(title=f"Intake, medians of {ROUNDS} alternating rounds")
+    for column in (
+        "entries in a body",
+        "connections",
+        "agent",
+        "Alertmanager",
+        "ratio",
+        "p99 agent",
+        "p99 Alertmanager",
+    ):
         table.add_column(column, justify="right")
     with ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         peers = (running.enter_context(agent(folder)), running.enter_context(alertmanager(folder)))
-        for entries in (1, 100):
+        for entries in SIZES:
             ours, theirs = compare(peers, entries)
             table.add_row(*_row(entries, ours, theirs))
-    Console().print(table)
+    Console(width=110).print(table)
     print("Entries per second. The agent's are on disk when it answers, Alertmanager's are in memory.")
     return 0
 
@@ -91,7 +100,7 @@ def compare(peers: Sequence[Peer], entries: int) -> tuple[list[Round], ...]:
 
 def load(peer: Peer, entries: int, number: int) -> Round:
     """One bounded run of wrk."""
-    limits = ["-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "--latency"]
+    limits = ["-t1", f"-c{SIZES[entries]}", f"-d{SECONDS}s", f"--timeout={SECONDS}s", "--latency"]
     bodies = [peer.body, str(entries), str(number), str(MOST_REQUESTS)]
     done = subprocess.run(
         ["wrk", *limits, "-s", str(SCRIPT), peer.url, "--", *bodies],
@@ -126,6 +135,7 @@ def _row(entries: int, ours: list[Round], theirs: list[Round]) -> tuple[str, ...
     tails = [median(one.p99_ms for one in rounds) for rounds in (ours, theirs)]
     return (
         str(entries),
+        str(SIZES[entries]),
         *(f"{rate:,.0f}" for rate in rates),
         f"{rates[0] / rates[1]:.3f}",
         *(f"{tail:.1f} ms" for tail in tails),
