@@ -98,7 +98,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
         yield one
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     if not Path(CHROMIUM).exists():
         pytest.skip(f"{CHROMIUM} is not there: apt-get install chromium, or deselect with -m 'not browser'")

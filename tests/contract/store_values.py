@@ -147,7 +147,7 @@ def note(message: str = "looked", at: datetime = NOW) -> Note:
 
 
 DEPLOYMENT = ObjectRef(kind="Deployment", namespace="payments", name="payments-api")
-SNAPSHOT = Snapshot(ref=DEPLOYMENT, token="uid/7", body={"spec": {"replicas": 3, "paused": None}})  # noqa: S106 - no secret
+SNAPSHOT = Snapshot(ref=DEPLOYMENT, token="uid/7", body={"spec": {"replicas": 3, "paused": None}})
 
 
 def intent(
@@ -171,7 +171,7 @@ def intent(
             undo="restore the template",
         ),
         dry_run=dry_run,
-        decision=Decision(kind=kind, reasons=("as asked",), plan_hash="abc", target_token="uid/7", at=NOW),  # noqa: S106 - no secret
+        decision=Decision(kind=kind, reasons=("as asked",), plan_hash="abc", target_token="uid/7", at=NOW),
         rehearsal=None,
         state=IntentState.DECIDED,
         undoes=undoes,

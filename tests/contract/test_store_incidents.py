@@ -531,7 +531,7 @@ async def test_finishing_stores_the_outcome_once(store: Store) -> None:
             snapshot=SNAPSHOT,
             started_at=NOW,
             outcome=outcome(),
-            applied_token="uid/8",  # noqa: S106 - no secret
+            applied_token="uid/8",
         ),
     )
     assert record.timeline[-1].message == "done"

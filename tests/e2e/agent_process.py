@@ -19,7 +19,7 @@ from testbed.ports import free_ports
 from testbed.waiting import NotYet, wait_for
 
 ENVIRONMENT = "prod"
-TOKEN = "a-token-of-the-test"  # noqa: S105 - made up here, for a listener on loopback
+TOKEN = "a-token-of-the-test"
 ROOT = Path(__file__).parent.parent.parent
 
 FAST = {

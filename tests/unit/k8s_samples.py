@@ -82,5 +82,5 @@ def target(item: JsonObject, ref: ObjectRef = REF) -> TargetState:
         ref=ref,
         uid=str(metadata["uid"]),
         resource_version=str(metadata["resourceVersion"]),
-        token="t",  # noqa: S106 - names a state, opens nothing
+        token="t",
     )

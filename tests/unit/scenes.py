@@ -116,7 +116,7 @@ def workload(revisions: Sequence[Revision], running: Sequence[PodView], **change
     )
     current = [p for p in running if p.template_hash == revisions[0].template_hash]
     plain = WorkloadView(
-        target=TargetState(ref=REF, uid="uid-1", resource_version="100", token="uid-1/7"),  # noqa: S106 - a version, no secret
+        target=TargetState(ref=REF, uid="uid-1", resource_version="100", token="uid-1/7"),
         observed_at=at(0.3),
         desired_replicas=3,
         updated_replicas=len(current),

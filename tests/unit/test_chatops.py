@@ -50,7 +50,7 @@ from app.errors import (
 from tests.unit.loopback import Behaviour, Loopback, drip, flood, hang, loopback, raw, reply
 
 AT = datetime(2026, 2, 20, 17, 0, tzinfo=UTC)
-TOKEN = "T0KEN-very-secret"  # noqa: S105 - a made-up one, looked for in every message
+TOKEN = "T0KEN-very-secret"
 
 ROLLBACK = Action(
     name=ActionName.ROLLBACK,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from app.agent.actions import ACTIONS, restore_of
-from app.agent.actions.spec import Resolved, Unmet
+from app.agent.actions.spec import Resolution, Resolved, Unmet, Unneeded
 from app.agent.models import (
     Action,
     ActionName,
@@ -76,7 +76,7 @@ def reason(found: Plan, runbook: str) -> str:
     return told
 
 
-def resolve(name: ActionName, seen: Evidence, **parameters: JsonScalar) -> Resolved | Unmet:
+def resolve(name: ActionName, seen: Evidence, **parameters: JsonScalar) -> Resolution:
     return ACTIONS[name].resolve(parameters, seen, LIMITS)
 
 
