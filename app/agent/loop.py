@@ -367,7 +367,7 @@ class Loop:
         notes.append(verdict_note(verdict))
         if verdict.kind is VerdictKind.RECOVERED:
             await self._remember_failed_revision(record, now)
-            await self._close_with(record, judged, claim, IncidentState.RECOVERED, notes, "Recovered.")
+            await self._close_with(record, judged, claim, IncidentState.RECOVERED, notes, _why_recovered(judged))
             return
         tested = _to_undo(record)
         if verdict.kind is VerdictKind.CANNOT_TELL:
@@ -517,6 +517,14 @@ def _to_undo(record: IncidentRecord) -> Intent | None:
         and i.outcome.kind is OutcomeKind.DONE
     ]
     return done[-1] if done else None
+
+
+def _why_recovered(incident: Incident) -> str:
+    """What put it right, in one sentence."""
+    plan, verdict = incident.plan, incident.verdict
+    done = plan.runbook if plan is not None else None
+    proof = "; ".join(verdict.reasons) if verdict is not None else ""
+    return f"Runbook {done} helped: {proof}."
 
 
 def _moved_on(incident: Incident) -> Incident:
