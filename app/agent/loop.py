@@ -367,7 +367,9 @@ class Loop:
         notes.append(verdict_note(verdict))
         if verdict.kind is VerdictKind.RECOVERED:
             await self._remember_failed_revision(record, now)
-            await self._close_with(record, judged, claim, IncidentState.RECOVERED, notes, _why_recovered(judged))
+            await self._close_with(
+                record, judged, claim, IncidentState.RECOVERED, notes, _why_recovered(judged)
+            )
             return
         tested = _to_undo(record)
         if verdict.kind is VerdictKind.CANNOT_TELL:

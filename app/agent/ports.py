@@ -333,6 +333,14 @@ class SignalStore(Protocol):
         """End pending signals received before that with the disposition expired; how many."""
         ...
 
+    async def prune(self, older_than: datetime) -> int:
+        """Forget signals received before that which ended without an incident, and changes as old; how many.
+
+        At most 10,000 of each at a time, oldest first. What opened or joined an
+        incident is kept for good, and so is a signal that still waits for its end.
+        """
+        ...
+
     async def samples(self, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
         """Pushed metric samples observed since then, oldest first, at most 1,000."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from app.agent.models import (
@@ -27,7 +27,13 @@ from app.store.tables import signals
 
 SAMPLES_SHOWN = 1_000
 CHANGES_SHOWN = 500
+PRUNED_AT_ONCE = 10_000
 
+_FORGETTABLE = [
+    DispositionKind.IGNORED.value,
+    DispositionKind.DEDUPLICATED.value,
+    DispositionKind.EXPIRED.value,
+]
 _ATTACHED = [DispositionKind.OPENED.value, DispositionKind.JOINED.value]
 
 
@@ -94,6 +100,24 @@ def expire_pending(connection: Connection, older_than: datetime) -> int:
             reason="the breach was not seen to last, and the signal is too old to wait for more",
         )
     ).rowcount
+
+
+def prune(connection: Connection, older_than: datetime) -> int:
+    """Delete what ended without an incident, and changes, from before that; a bounded number at a time."""
+    ended = (
+        select(signals.c.number)
+        .where(signals.c.disposition.in_(_FORGETTABLE), signals.c.received_at < older_than)
+        .order_by(signals.c.number)
+        .limit(PRUNED_AT_ONCE)
+    )
+    past = (
+        select(change_rows.c.number)
+        .where(change_rows.c.at < older_than)
+        .order_by(change_rows.c.number)
+        .limit(PRUNED_AT_ONCE)
+    )
+    forgotten = connection.execute(delete(signals).where(signals.c.number.in_(ended))).rowcount
+    return forgotten + connection.execute(delete(change_rows).where(change_rows.c.number.in_(past))).rowcount
 
 
 # ---------------------------------------------------------------- reading

@@ -87,6 +87,9 @@ class SqlStore:
     async def expire_pending(self, older_than: datetime) -> int:
         return await self._database.write(lambda connection: signals.expire_pending(connection, older_than))
 
+    async def prune(self, older_than: datetime) -> int:
+        return await self._database.write(lambda connection: signals.prune(connection, older_than))
+
     async def samples(self, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
         return await self._database.read(lambda connection: signals.samples(connection, key, since))
 

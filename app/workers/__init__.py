@@ -58,6 +58,7 @@ def _work(container: Container, runner: DurableRunner) -> list[tuple[str, Callab
         clock=container.clock,
         every=_SWEEP_EVERY,
         pending_for=2 * container.slo.longest_gap,
+        keep_for=timedelta(days=settings.signal_retention_days),
     )
     work: list[tuple[str, Callable[[], Awaitable[None]]]] = [("sweep", sweeper.run)]
     if world.watch is not None and container.historian is not None:

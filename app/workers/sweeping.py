@@ -23,6 +23,8 @@ class Sweeper:
     every: timedelta
     pending_for: timedelta
     """A breach that was not sustained for this long after its arrival is over."""
+    keep_for: timedelta
+    """How long signals that led to no incident are kept."""
 
     async def run(self) -> None:
         """Sweep until cancelled; a store out of reach is tried again."""
@@ -34,9 +36,10 @@ class Sweeper:
             await self.clock.sleep(self.every.total_seconds())
 
     async def sweep(self) -> None:
-        """Wake every open incident, expire pending signals."""
+        """Wake every open incident, expire pending signals, forget old ones that led to nothing."""
         for incident in await self.store.open_incidents():
             await self.runner.wake(incident.id)
+        await self.store.prune(self.clock.now() - self.keep_for)
         expired = await self.store.expire_pending(self.clock.now() - self.pending_for)
         if expired:
             log.info("%d pending signals expired", expired)

@@ -486,6 +486,29 @@ async def test_old_pending_signals_expire_and_say_so(store: Store) -> None:
     assert (await disposition(store, ignored)).kind is DispositionKind.IGNORED
 
 
+async def test_what_led_to_nothing_is_forgotten_in_time(store: Store) -> None:
+    """Old ignored signals and changes go; what opened an incident, waits, or is young stays."""
+    long_ago = NOW - timedelta(days=30)
+    other = replace(PAYMENTS, service="other")
+    change = Change(kind=ChangeKind.DEPLOY, key=PAYMENTS, at=long_ago, summary="deploy of 1 succeeded")
+    old = signal(at=long_ago)
+    waiting = signal(key=other, at=long_ago)
+    opening = signal(at=long_ago)
+    young = signal()
+    await store.accept(
+        [old], Deciding(kind=DispositionKind.IGNORED, triggers=(), change=change), dry_run=True
+    )
+    await store.accept([young], Deciding(kind=DispositionKind.IGNORED, triggers=()), dry_run=True)
+    await store.accept([waiting], pending(), dry_run=True)
+    await store.accept([opening], Deciding(), dry_run=True)
+    assert await store.prune(NOW - timedelta(days=7)) == 2
+    assert await store.prune(NOW - timedelta(days=7)) == 0
+    assert await store.signal(old.id) is None
+    assert await store.changes(long_ago) == ()
+    for kept in (waiting, opening, young):
+        assert await store.signal(kept.id) is not None
+
+
 async def test_services_with_pending_signals_or_levels_are_found_by_name(store: Store) -> None:
     """Each once, in order, narrowed by environment when one is given."""
     dev, prod, qa = (ServiceKey(environment=name, service="payments-api") for name in ("dev", "prod", "qa"))
