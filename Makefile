@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 REPORTS := build/reports
+JOBS := 2
 UPGRADE :=
 
 .PHONY: help run demo test test-real testbed lint format bench lock clean
