@@ -26,7 +26,7 @@ demo: $(RUNTIME) ## play an incident from bad deploy to recovery in this termina
 test: $(DEV) ## every test that needs no cluster: unit, contract, property, timeline, API, browser
 	@scripts/debian.sh initdb=postgresql chromium=chromium
 	@mkdir -p $(REPORTS)
-	$(BIN)/pytest -m "not real" -n 2 --dist loadfile --cov=app --cov-report= --junitxml=$(REPORTS)/test.xml $(ARGS)
+	$(BIN)/pytest -m "not real" -n $(JOBS) --dist loadfile --cov=app --cov-report= --junitxml=$(REPORTS)/test.xml $(ARGS)
 	$(BIN)/coverage report --include='app/agent/*' --fail-under=90
 
 test-real: $(DEV) ## the loop against a real Kubernetes control plane, Prometheus and Alertmanager

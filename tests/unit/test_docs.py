@@ -145,6 +145,16 @@ def test_the_runbook_page_names_every_cause_and_action() -> None:
     assert {str(name) for name in ActionName if name is not ActionName.RESTORE} <= named
 
 
+@pytest.mark.parametrize("name", [name for name in ActionName if name is not ActionName.RESTORE])
+def test_the_runbook_page_names_every_parameter(name: ActionName) -> None:
+    """The row of an action in docs/runbooks.md names each of its parameters and their choices."""
+    table = (ROOT / "docs/runbooks.md").read_text().partition("| action | parameters |")[2]
+    row = next(line for line in table.splitlines() if re.match(rf"\|[^|]*`{name}`", line))
+    for parameter in ACTIONS[name].parameters:
+        assert re.search(rf"`{parameter.name}\b", row)
+        assert all(choice in row for choice in parameter.choices or ())
+
+
 def test_the_action_table_tells_the_risks() -> None:
     """docs/kubernetes.md gives each action the risk it has in code."""
     rows = re.findall(
