@@ -140,11 +140,11 @@ class IntakeRules:
         triggers: list[Trigger] = []
         breaching: list[Trigger] = []
         unsustained: list[str] = []
-        for since, trigger in (
-            (error_since, Trigger.HIGH_ERROR_RATE),
-            (latency_since, Trigger.HIGH_LATENCY),
+        for value, threshold, since, trigger in (
+            (sample.error_rate, self.slo.max_error_rate, error_since, Trigger.HIGH_ERROR_RATE),
+            (sample.p95_latency_ms, self.slo.max_p95_latency_ms, latency_since, Trigger.HIGH_LATENCY),
         ):
-            if since is None:
+            if since is None or value is None or value <= threshold:
                 continue
             breaching.append(trigger)
             if at - since >= self.slo.breach_for:
