@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.agent.models import ActionName, Trigger
@@ -104,6 +104,15 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_048_576
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        """Bounds that contradict each other are a mistake to be told, not to be lived with."""
+        if self.scale_min_replicas > self.scale_max_replicas:
+            raise ValueError("SCALE_MIN_REPLICAS is above SCALE_MAX_REPLICAS")
+        if self.verify_timeout_seconds < self.verify_soak_seconds:
+            raise ValueError("VERIFY_TIMEOUT_SECONDS is below VERIFY_SOAK_SECONDS: nothing could recover")
+        return self
 
     @field_validator("enabled_actions", mode="before")
     @classmethod

@@ -9,12 +9,13 @@ is driven again after any crash, without anybody asking. Only this module knows 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import sqlite3
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 from sqlalchemy.engine import make_url
@@ -22,7 +23,7 @@ from sqlalchemy.engine import make_url
 from app.agent.loop import Loop, Rest
 from app.agent.models import IncidentId
 from app.clock import Clock
-from app.errors import AgentError
+from app.errors import AgentError, ConfigurationError
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,24 @@ def engine_database_url(database_url: str) -> str:
     return f"sqlite:///{path.with_name(path.stem + '.engine' + path.suffix)}"
 
 
+def _only_process(database: Path) -> IO[bytes]:
+    """Hold a SQLite database for this process alone, until the file is closed or the process dies.
+
+    One process is what lets it take over its predecessor's claims without
+    waiting (promise 3). Raises `ConfigurationError` while another one holds it.
+    """
+    held = database.with_name(database.name + ".lock").open("ab")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held.close()
+        raise ConfigurationError(
+            f"another agent runs on {database.name}: SQLite serves one process; stop it, or name "
+            "another DATABASE_URL"
+        ) from None
+    return held
+
+
 class DurableRunner:
     """A `Runner` over DBOS. Start it inside the running event loop, once per process."""
 
@@ -56,6 +75,7 @@ class DurableRunner:
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
+        self._lock: IO[bytes] | None = None
         self._workflow: Callable[[str], Coroutine[Any, Any, None]] | None = None
 
     async def start(self, loop: Loop) -> None:
@@ -64,6 +84,7 @@ class DurableRunner:
         self._stopping = False
         url = make_url(self._database_url)
         if url.get_backend_name() == "sqlite" and url.database:
+            self._lock = _only_process(Path(url.database))
             # DBOS leaves SQLite in its rollback journal; write-ahead logging is set once, and stays.
             with sqlite3.connect(url.database) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
@@ -93,6 +114,9 @@ class DurableRunner:
         # DBOS made its own threads the event loop's default and has just ended them.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
         self._workflow = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     async def wake(self, incident_id: IncidentId) -> None:
         """Have the incident looked at now: nudge its workflow, or start one."""

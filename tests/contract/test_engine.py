@@ -8,10 +8,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from app.agent.models import Deploy, DeployStatus, IncidentId, IncidentRecord, IncidentState, ServiceKey
 from app.agent.observer import new_signal
 from app.bootstrap import Container, World, assemble
 from app.clock import SystemClock
+from app.errors import ConfigurationError
 from app.store import open_store
 from app.workers import attended
 from app.workers.engine import DurableRunner
@@ -77,6 +80,22 @@ async def test_an_incident_is_driven_to_its_end_by_nobody(tmp_path: Path, databa
         await container.close()
 
 
+async def test_a_second_agent_on_one_sqlite_file_is_refused(tmp_path: Path) -> None:
+    """Promise 3: two processes would both believe that they hold every claim."""
+    url = f"sqlite:///{tmp_path / 'heal.db'}"
+    first, runner = await agent(tmp_path, url)
+    second, rival = await agent(tmp_path, url)
+    try:
+        async with attended(first, runner):
+            with pytest.raises(ConfigurationError, match="another agent runs on"):
+                await rival.start(second.loop)
+        async with attended(second, DurableRunner(database_url=url, clock=SystemClock())):
+            pass
+    finally:
+        await first.close()
+        await second.close()
+
+
 async def test_an_incident_goes_on_after_a_restart(tmp_path: Path, database_url: str) -> None:
     """Stopped while it watched; the next start takes it to its end."""
     first, runner = await agent(tmp_path, database_url, verify_timeout_seconds=3600)
@@ -87,7 +106,12 @@ async def test_an_incident_goes_on_after_a_restart(tmp_path: Path, database_url:
     finally:
         await first.close()
     second, runner = await agent(
-        tmp_path, database_url, verify_timeout_seconds=0.5, verify_interval_seconds=0.1, claim_lease_seconds=1
+        tmp_path,
+        database_url,
+        verify_soak_seconds=0,
+        verify_timeout_seconds=0.5,
+        verify_interval_seconds=0.1,
+        claim_lease_seconds=1,
     )
     try:
         async with attended(second, runner):
