@@ -17,6 +17,7 @@ from app.agent.models import (
     Deploy,
     DeployStatus,
     DispositionKind,
+    Incident,
     IncidentState,
     IntentId,
     JsonObject,
@@ -31,7 +32,7 @@ from app.agent.models import (
 from app.agent.ports import ClusterWriter, PolicyAnswer
 from app.agent.timeline import verify_chain
 from app.bootstrap import World
-from app.errors import Forbidden, UnknownOutcome
+from app.errors import Forbidden, TransientError, UnknownOutcome
 from app.sandbox.objects import Template
 from tests.stories import KEY, NAMESPACE, SERVICE, Story, messages, story
 
@@ -376,3 +377,60 @@ async def _innocent_release_beside_a_dying_dependency(stage: Story) -> None:
     stage.world.release(NAMESPACE, SERVICE, "shop:2")
     await stage.live(10)
     stage.world.set_replicas(NAMESPACE, "db", 0)
+
+
+@dataclass
+class Listener:
+    """People who are told things; `deaf` ones cannot be reached."""
+
+    told: list[str] = field(default_factory=list)
+    deaf: bool = False
+
+    async def send(self, text: str, incident: Incident) -> None:
+        if self.deaf:
+            raise TransientError("nobody answers")
+        self.told.append(text)
+
+
+@pytest.mark.parametrize("deaf", [False, True], ids=["reached", "not reached"])
+async def test_an_escalation_tells_people_and_ends_even_if_nobody_listens(tmp_path: Path, deaf: bool) -> None:
+    """What could not be done is said to a person; whether that worked stands in the timeline."""
+    people = Listener(deaf=deaf)
+    async with story(
+        tmp_path, connected=lambda world: replace(world, notifier=people), dry_run=False
+    ) as stage:
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.ESCALATED
+        assert len(people.told) == (0 if deaf else 1)
+        assert ("People could not be told" if deaf else "People were told") in messages(record.timeline)
+
+
+@pytest.mark.parametrize(
+    ("people", "expected"),
+    [(Listener(), OutcomeKind.DONE), (Listener(deaf=True), OutcomeKind.FAILED), (None, OutcomeKind.REFUSED)],
+    ids=["told", "not reached", "nobody configured"],
+)
+async def test_a_runbook_may_tell_people(
+    tmp_path: Path, people: Listener | None, expected: OutcomeKind
+) -> None:
+    """Notify is an action like any other: decided, made durable, at most once, its outcome recorded."""
+    runbooks = tmp_path / "runbooks"
+    runbooks.mkdir()
+    (runbooks / "tell.yaml").write_text(
+        "schema: 1\nid: tell\nversion: 1\ntitle: Tell people\ncauses: [bad_release]\n"
+        "min_confidence: 0.6\nsteps:\n  - action: notify\n    parameters:\n      message: look\n"
+    )
+    async with story(
+        tmp_path,
+        connected=lambda world: replace(world, notifier=people),
+        dry_run=False,
+        runbooks_dir=runbooks,
+    ) as stage:
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        record = await stage.live_until_ended()
+        assert [i.outcome.kind for i in record.intents if i.outcome] == [expected], messages(record.timeline)

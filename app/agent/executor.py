@@ -153,13 +153,15 @@ class Executor:
             await self._notify(record, intent, claim)
             return
         if self.writer is None or self.reader is None:
-            await self._finish(claim, intent, OutcomeKind.REFUSED, "the agent runs without a writer now")
+            await self._finish(
+                claim, intent, OutcomeKind.REFUSED, "the agent runs without a writer now", look_anew=True
+            )
             return
         snapshot_of_now = await self.reader.snapshot(intent.action)
         target = await self.reader.target(intent.action)
         moved = _moved_on(intent, target, snapshot_of_now)
         if moved is not None:
-            await self._finish(claim, intent, OutcomeKind.REFUSED, moved)
+            await self._finish(claim, intent, OutcomeKind.REFUSED, moved, look_anew=True)
             return
         began = await self.store.begin(
             claim, intent.id, snapshot_of_now, self.policy.limits.max_actions_per_incident, self.clock.now()
@@ -320,6 +322,8 @@ class Executor:
         kind: OutcomeKind,
         message: str,
         after: TargetState | None = None,
+        *,
+        look_anew: bool = False,
     ) -> None:
         now = self.clock.now()
         note = Note(
@@ -331,7 +335,7 @@ class Executor:
         await self.store.finish(
             claim,
             intent.id,
-            Outcome(kind=kind, message=message, at=now),
+            Outcome(kind=kind, message=message, at=now, look_anew=look_anew),
             after.token if after is not None else None,
             [note],
         )

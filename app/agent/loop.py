@@ -295,7 +295,7 @@ class Loop:
             await self._begin_verification(record, last, claim, now)
         elif outcome.kind is OutcomeKind.DONE:
             await self._next_action(record, claim)
-        elif outcome.kind is OutcomeKind.REFUSED and len(record.intents) < MAX_INTENTS:
+        elif outcome.look_anew and len(record.intents) < MAX_INTENTS:
             # Somebody is at work on it: their change gets the same time to show as a new incident has.
             anew = replace(
                 incident,

@@ -528,6 +528,8 @@ class Outcome:
     kind: OutcomeKind
     message: str
     at: datetime
+    look_anew: bool = False
+    """Refused because what was decided on is gone: the incident is to be judged again."""
 
 
 class IntentState(StrEnum):
