@@ -81,6 +81,7 @@ def run(
         if value is not None:
             os.environ[name] = str(value)
     settings = _settings()
+    _run(_try_connections(settings))
     uvicorn.run(
         "app.main:create_app",
         factory=True,
@@ -88,6 +89,13 @@ def run(
         port=settings.port,
         log_level=settings.log_level,
     )
+
+
+async def _try_connections(settings: Settings) -> None:
+    """Open everything once, so that a wrong setting is said in one line before the server starts."""
+    from app.bootstrap import build
+
+    await (await build(settings)).close()
 
 
 @app.command(epilog=EXIT_CODES)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from pydantic import ValidationError
 
 from app.api import agent, dashboard, docs, events, guards, health, incidents, openapi, problems, webhooks
 from app.config import Settings
@@ -44,9 +45,17 @@ def _show_log(settings: Settings) -> None:
     logging.getLogger("app").setLevel(settings.log_level.upper())
 
 
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise SystemExit(f"the configuration is not valid: {wrong}") from None
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """An application with every route; its container exists while its lifespan runs."""
-    settings = settings or Settings()
+    settings = settings or _settings()
     app = FastAPI(
         title="Self-Healing DevOps Agent",
         version="0.1.0",

@@ -28,7 +28,7 @@ SERVICE = "payments-api"
 ENVIRONMENT = "prod"
 _WATCH_SECONDS = 2.0
 _LOAD_SECONDS = 12 * 3600
-_AGENT_URL = "http://127.0.0.1:8000"
+_AGENT_URL = os.environ.get("TESTBED_AGENT_URL", "http://127.0.0.1:8000")
 
 
 class _Stop(Exception):

@@ -23,6 +23,7 @@ from app.agent.models import (
     JsonObject,
     MetricSample,
     OutcomeKind,
+    RevisionHealth,
     Snapshot,
     Stage,
     TargetState,
@@ -434,3 +435,163 @@ async def test_a_runbook_may_tell_people(
         stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
         record = await stage.live_until_ended()
         assert [i.outcome.kind for i in record.intents if i.outcome] == [expected], messages(record.timeline)
+
+
+@dataclass
+class Unreachable:
+    """A reader or rehearsal that cannot be asked while `down`; otherwise the real one."""
+
+    inner: Any
+    methods: tuple[str, ...]
+    down: bool = False
+
+    def __getattr__(self, name: str) -> Any:
+        if not (self.down and name in self.methods):
+            return getattr(self.inner, name)
+
+        async def refuse(*arguments: Any, **named: Any) -> Any:
+            raise TransientError("the API server does not answer")
+
+        return refuse
+
+
+async def test_a_plan_is_void_once_the_object_it_was_made_for_has_changed(tmp_path: Path) -> None:
+    """Promise 1: diagnosed on revision 2; a person releases 3 before it is decided: 3 is left alone."""
+    parts: list[Unreachable] = []
+
+    def flaky(world: World) -> World:
+        parts.append(Unreachable(world.reader, ("target",)))
+        return replace(world, reader=parts[0])
+
+    async with story(tmp_path, connected=flaky, **ACTING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        parts[0].down = True
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        await stage.live(40)
+        record = await stage.newest()
+        assert record is not None
+        assert record.incident.plan is not None
+        stage.world.release(NAMESPACE, SERVICE, "shop:3")
+        parts[0].down = False
+        ended = await stage.live_until_ended()
+        assert stage.image() == "shop:3", messages(ended.timeline)
+        assert stage.marker() is None
+
+
+async def test_a_decision_that_could_not_be_carried_out_for_long_is_not_carried_out_late(
+    tmp_path: Path,
+) -> None:
+    """Promise 1: what was right an hour ago is judged anew; the service has recovered meanwhile."""
+    parts: list[Unreachable] = []
+
+    def flaky(world: World) -> World:
+        parts.append(Unreachable(world.reader, ("snapshot",)))
+        return replace(world, reader=parts[0])
+
+    async with story(tmp_path, connected=flaky, verify_timeout_seconds=7200, **ACTING) as stage:
+        stage.deploy("db", "db:1")
+        stage.deploy()
+        stage.world.set_env(NAMESPACE, SERVICE, {"DEPENDENCY_URL": "http://db"})
+        await stage.live(240)
+        parts[0].down = True
+        stage.world.release(NAMESPACE, SERVICE, "shop:2")
+        await stage.live(10)
+        stage.world.set_replicas(NAMESPACE, "db", 0)
+        record = await stage.newest()
+        while record is None or not record.intents:
+            await stage.live(5)
+            record = await stage.newest()
+        stage.world.set_replicas(NAMESPACE, "db", 3)
+        await stage.live(600)
+        parts[0].down = False
+        ended = await stage.live_until_ended()
+        assert ended.incident.state is IncidentState.RECOVERED_WITHOUT_ACTION, messages(ended.timeline)
+        assert stage.image() == "shop:2"
+
+
+async def test_a_step_that_never_succeeds_is_said_and_given_to_a_person(tmp_path: Path) -> None:
+    """An incident does not stay open in silence: one note, longer and longer waits, then escalated."""
+
+    def broken(world: World) -> World:
+        return replace(world, rehearsal=Unreachable(world.rehearsal, ("rehearse",), down=True))
+
+    async with story(tmp_path, connected=broken, **ACTING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.ESCALATED
+        assert messages(record.timeline).count("cannot be taken now") == 1
+        assert "does not answer" in record.incident.summary
+
+
+async def test_a_sample_from_the_future_does_not_blind_the_agent(dry: Story) -> None:
+    """A clock that runs ahead neither vouches for later health nor makes true samples late."""
+    await dry.tell(MetricSample(error_rate=0.0), age_seconds=-290)
+    first = await dry.tell(MetricSample(error_rate=0.5))
+    assert first.disposition.kind is DispositionKind.PENDING
+    await dry.clock.advance(31)
+    second = await dry.tell(MetricSample(error_rate=0.5))
+    assert second.disposition.kind is DispositionKind.OPENED
+
+
+async def test_a_soak_nobody_watched_proves_nothing(acting: Story) -> None:
+    """Promise 8: the agent was away between two healthy looks, so the soak begins anew."""
+    acting.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+    record = await acting.newest()
+    while record is None or (v := record.incident.verification) is None or v.healthy_since is None:
+        await acting.live(5)
+        record = await acting.newest()
+    await acting.clock.advance(900)
+    await acting.live(5)
+    after = await acting.load(record.incident.id)
+    assert not after.incident.state.closed
+    assert (await acting.live_until_ended()).incident.state is IncidentState.RECOVERED
+
+
+async def test_scaled_to_zero_is_not_recovered(acting: Story) -> None:
+    """Promise 8: where nothing runs, nothing can be judged."""
+    acting.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+    while acting.image() != "shop:1":
+        await acting.live(5)
+    acting.world.set_replicas(NAMESPACE, SERVICE, 0)
+    record = await acting.live_until_ended()
+    assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
+
+
+async def test_a_revision_that_a_person_left_is_not_branded(acting: Story) -> None:
+    """A release during the soak is somebody else's: the revision the agent went back to did not fail."""
+    acting.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+    while acting.image() != "shop:1":
+        await acting.live(5)
+    await acting.live(15)
+    acting.world.release(NAMESPACE, SERVICE, "shop:3")
+    await acting.live_until_ended()
+    healths = {r.template_hash: r.health for r in await acting.agent.store.revisions(KEY)}
+    (deployment,) = acting.world.deployments(NAMESPACE, SERVICE)
+    good = Template(image="shop:1", memory_limit="256Mi").hash_of("code", "config")
+    assert deployment.template.image == "shop:3"
+    assert healths[good] is RevisionHealth.SERVED_WELL
+
+
+async def test_what_was_done_in_part_is_judged_and_undone(tmp_path: Path) -> None:
+    """Promise 10: the first half of a plan is not left behind when the second is denied."""
+    runbooks = tmp_path / "runbooks"
+    runbooks.mkdir()
+    (runbooks / "two.yaml").write_text(
+        "schema: 1\nid: two\nversion: 1\ntitle: Two steps\ncauses: [bad_release]\nmin_confidence: 0.6\n"
+        "steps:\n  - action: rollback\n    parameters:\n      to: previous_healthy\n"
+        "  - action: notify\n    parameters:\n      message: look\n"
+    )
+    async with story(tmp_path, runbooks_dir=runbooks, enabled_actions={"rollback"}, **ACTING) as stage:
+        await _innocent_release_beside_a_dying_dependency_from(stage)
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.ESCALATED
+        assert [i.action.name for i in record.intents][:2] == [ActionName.ROLLBACK, ActionName.RESTORE]
+        assert stage.image() == "shop:2"
+
+
+async def _innocent_release_beside_a_dying_dependency_from(stage: Story) -> None:
+    stage.deploy()
+    await _innocent_release_beside_a_dying_dependency(stage)

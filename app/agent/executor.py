@@ -11,6 +11,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from app.agent.actions import restore_of
 from app.agent.models import (
@@ -34,7 +35,7 @@ from app.agent.models import (
     Stage,
     TargetState,
 )
-from app.agent.policy import Policy, Question, undo_decision
+from app.agent.policy import Policy, Question, forbidden_now, undo_decision
 from app.agent.ports import (
     Claim,
     ClusterReader,
@@ -48,6 +49,10 @@ from app.errors import Conflict, NotFound, PermanentError, TransientError, Unkno
 
 MAX_WRITE_ATTEMPTS = 5
 """Tries of one intent against a target whose status keeps moving; each is guarded by its version."""
+
+
+MAX_DECISION_AGE = timedelta(minutes=1)
+"""A decision that could not be carried out for this long is made anew: the world has moved on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +75,19 @@ class Executor:
     writer: ClusterWriter | None
     notifier: Notifier | None
 
-    async def decide(self, record: IncidentRecord, claim: Claim) -> None:
-        """Rehearse and decide the next action of the plan; durable when this returns."""
+    async def decide(self, record: IncidentRecord, claim: Claim) -> str | None:
+        """Rehearse and decide the next action of the plan; durable when this returns None.
+
+        Otherwise nothing was decided, and the answer says why: the target is not in
+        the state that the plan was made for.
+        """
         incident, plan = record.incident, record.incident.plan
         assert plan is not None  # noqa: S101 - the loop decides only where a plan stands
         action = plan.actions[incident.next_action]
         look = await self._look(action)
+        if look.target is not None and not _as_diagnosed(record, action, look.target):
+            by = look.target.changed_by or "someone"
+            return f"{action.target} was changed by {by} since the diagnosis"
         rehearsal = await self._rehearse(incident.key, action, look)
         decision = await self.policy.decide(
             Question(
@@ -101,6 +113,7 @@ class Executor:
         )
         notes = [*_rehearsal_notes(intent, look.problem), _decision_note(intent)]
         await self._record_decision(claim, incident, intent, notes)
+        return None
 
     async def decide_undo(
         self, record: IncidentRecord, undone: Intent, claim: Claim, incident: Incident, notes: Sequence[Note]
@@ -159,7 +172,7 @@ class Executor:
             return
         snapshot_of_now = await self.reader.snapshot(intent.action)
         target = await self.reader.target(intent.action)
-        moved = _moved_on(intent, target, snapshot_of_now)
+        moved = _moved_on(intent, target, snapshot_of_now) or self._lapsed(record, intent)
         if moved is not None:
             await self._finish(claim, intent, OutcomeKind.REFUSED, moved, look_anew=True)
             return
@@ -210,8 +223,28 @@ class Executor:
             await self._finish(
                 claim, intent, OutcomeKind.FAILED, "interrupted before its effect; no writer to go on with"
             )
+        elif (lapsed := self._lapsed(record, intent)) is not None:
+            await self._finish(
+                claim,
+                intent,
+                OutcomeKind.FAILED,
+                f"interrupted before its effect, and {lapsed}",
+                look_anew=True,
+            )
         else:
             await self._write(record, intent, target, claim)
+
+    def _lapsed(self, record: IncidentRecord, intent: Intent) -> str | None:
+        """Why a recorded decision no longer holds, or None (promise 1). An undo's always does."""
+        if intent.undoes is not None:
+            return None
+        plan, age = record.incident.plan, self.clock.now() - intent.decision.at
+        if plan is None or plan.hash != intent.decision.plan_hash:
+            return "the decision was made for another plan"
+        if age > MAX_DECISION_AGE:
+            return f"the decision is {age.total_seconds():.0f} s old"
+        lifted = forbidden_now(intent.action, self.policy.limits)
+        return f"it is no longer allowed: {'; '.join(lifted)}" if lifted else None
 
     async def _write(self, record: IncidentRecord, intent: Intent, target: TargetState, claim: Claim) -> None:
         """Send the change until it is known to be in, refused, or out of reach.
@@ -222,22 +255,27 @@ class Executor:
         assert self.writer is not None  # noqa: S101 - both callers have checked
         assert self.reader is not None  # noqa: S101 - both callers have checked
         content = await self._content(record.incident.key, intent.action, _undone_snapshot(record, intent))
+        unheard = False
         for _ in range(MAX_WRITE_ATTEMPTS):
             try:
                 after = await self.writer.apply(intent.action, intent.id, target, content)
-            except (Conflict, UnknownOutcome):
+            except (Conflict, UnknownOutcome) as error:
+                unheard = unheard or isinstance(error, UnknownOutcome)
                 target = await self.reader.target(intent.action)
                 if target.marker == intent.id:
                     after = target
                 elif target.token == intent.decision.target_token:
                     continue
                 else:
+                    by = target.changed_by or "someone else"
                     await self._finish(
                         claim,
                         intent,
-                        OutcomeKind.FAILED,
-                        f"{intent.action.target} was changed by {target.changed_by or 'someone else'} "
-                        "at the same moment; nothing was done",
+                        OutcomeKind.UNKNOWN if unheard else OutcomeKind.FAILED,
+                        f"{intent.action.target} was changed by {by} at the same moment; "
+                        + (
+                            "whether this action took place cannot be told" if unheard else "nothing was done"
+                        ),
                     )
                     return
             except PermanentError as error:
@@ -349,6 +387,19 @@ def begun_intents(record: IncidentRecord) -> tuple[Intent, ...]:
 def intent_by_id(record: IncidentRecord, intent_id: IntentId) -> Intent:
     """The incident's intent of that id; KeyError if it has none."""
     return {i.id: i for i in record.intents}[intent_id]
+
+
+def _as_diagnosed(record: IncidentRecord, action: Action, target: TargetState) -> bool:
+    """Whether the target is as the diagnosis saw it, or as this plan's own earlier action left it."""
+    left = [
+        i.applied_token
+        for i in record.intents
+        if i.action.target == action.target and i.applied_token is not None
+    ]
+    if left:
+        return target.token == left[-1]
+    seen = action.diagnosed_token
+    return seen is None or target.token == seen or target.token.endswith(f"/{seen}")
 
 
 def _new_intent_id() -> IntentId:

@@ -119,7 +119,8 @@ class IntakeRules:
                 return _judge_condition(condition, levels)
 
     def _judge_sample(self, signal: Signal, sample: MetricSample, levels: ServiceLevels) -> _Judged:
-        at = signal.observed_at
+        # A clock that runs ahead must not make every later sample look late.
+        at = min(signal.observed_at, signal.received_at)
         if levels.last_sample_at is not None and at < levels.last_sample_at:
             return _Judged(
                 healthy_reason=f"older than the newest sample ({levels.last_sample_at.isoformat()})",

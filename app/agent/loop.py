@@ -45,6 +45,7 @@ from app.agent.narration import (
     undo_note,
     verdict_note,
     why_escalated,
+    why_proposed,
 )
 from app.agent.observer import Observer
 from app.agent.planner import PlanLimits, make_plan
@@ -52,13 +53,15 @@ from app.agent.ports import Claim, IncidentFilter, Store
 from app.agent.runbooks import Catalogue
 from app.agent.verifier import Assessment, Health, Verifier, advance, judge
 from app.clock import Clock
-from app.errors import AgentError, ClaimLost, PermanentError, TransientError
+from app.errors import AgentError, ClaimLost, NotFound, PermanentError, TransientError, UnknownOutcome
 
 MAX_INTENTS = 12
 """An incident that needs more attempts than this, refused ones included, goes to a person."""
 
 RETRY_AFTER = timedelta(seconds=5)
-"""How long the loop rests after a transient error that names no wait of its own."""
+"""How long the loop rests after a transient error that names no wait of its own, at first."""
+
+LONGEST_RETRY = timedelta(minutes=1)
 
 
 class NextStage(StrEnum):
@@ -148,7 +151,10 @@ class Loop:
         """
         lock = self._locks.setdefault(incident_id, asyncio.Lock())
         async with lock:
-            claim = await self.store.claim(incident_id, self.owner, self.lease, self.clock.now())
+            try:
+                claim = await self.store.claim(incident_id, self.owner, self.lease, self.clock.now())
+            except NotFound:
+                return Rest(closed=True, wake_at=None)
             if claim is None:
                 return Rest(closed=False, wake_at=self.clock.now() + self.lease)
             try:
@@ -156,9 +162,52 @@ class Loop:
             except ClaimLost:
                 return Rest(closed=False, wake_at=self.clock.now() + self.lease)
             except TransientError as error:
-                return Rest(closed=False, wake_at=self.clock.now() + (error.retry_after or RETRY_AFTER))
+                return await self._suffer(claim, error, error.retry_after)
+            except UnknownOutcome as error:
+                return await self._suffer(claim, error, None)
             finally:
-                await self.store.release(claim)
+                await self._release(claim)
+
+    async def suffer_defect(self, incident_id: IncidentId, error: Exception) -> Rest:
+        """A pass failed in a way nobody foresaw: say so, try again, in the end ask a person."""
+        async with self._locks.setdefault(incident_id, asyncio.Lock()):
+            claim = await self.store.claim(incident_id, self.owner, self.lease, self.clock.now())
+            if claim is None:
+                return Rest(closed=False, wake_at=self.clock.now() + self.lease)
+            try:
+                return await self._suffer(claim, AgentError(f"a defect of the agent: {error!r}"), None)
+            finally:
+                await self._release(claim)
+
+    async def _release(self, claim: Claim) -> None:
+        try:
+            await self.store.release(claim)
+        except TransientError:
+            return  # the lease runs out by itself
+
+    async def _suffer(self, claim: Claim, error: AgentError, retry_after: timedelta | None) -> Rest:
+        """The step could not be taken: say so once, wait longer each time, in the end ask a person."""
+        now = self.clock.now()
+        try:
+            record = await self.store.load(claim.incident_id)
+            if record is None or record.incident.state.closed:
+                return Rest(closed=True, wake_at=None)
+            incident = record.incident
+            since = incident.failing_since or now
+            if now - since > self.stages.verifier.rules.timeout:
+                await self._stop_at(record, claim, next_stage(record), error)
+                return Rest(closed=True, wake_at=None)
+            delay = retry_after or min(max(RETRY_AFTER, (now - since) / 2), LONGEST_RETRY)
+            note = Note(
+                at=now,
+                stage=Stage.OBSERVE,
+                message=f"The next step ({next_stage(record)}) cannot be taken now: {error}. Trying again.",
+            )
+            waiting = replace(incident, failing_since=since, wake_at=now + delay)
+            await self.store.save(claim, waiting, [] if incident.failing_since is not None else [note])
+        except (TransientError, ClaimLost):
+            return Rest(closed=False, wake_at=now + RETRY_AFTER)
+        return Rest(closed=False, wake_at=now + delay)
 
     async def run_once(self, service: str, environment: str | None) -> RunOnceReport:
         """One pass now for every open incident of the service, on what is known now."""
@@ -194,6 +243,9 @@ class Loop:
             if renewed is None or renewed.token != claim.token:
                 raise ClaimLost(f"{claim.incident_id} is held by another worker")
             looked = looked or stage is NextStage.VERIFY
+            if incident.failing_since is not None:
+                # What this step stores says that it went through.
+                record = replace(record, incident=replace(incident, failing_since=None, wake_at=None))
             try:
                 await self._step(stage, record, claim, now)
             except PermanentError as error:
@@ -204,8 +256,10 @@ class Loop:
     ) -> datetime | None:
         """When the stage may run, if that is later than now."""
         incident = record.incident
-        if stage is NextStage.DIAGNOSE and not now_please:
-            settled = incident.wake_at or incident.opened_at + self.settle
+        if incident.wake_at is not None and now < incident.wake_at and not now_please:
+            return incident.wake_at
+        if stage is NextStage.DIAGNOSE and incident.wake_at is None and not now_please:
+            settled = incident.opened_at + self.settle
             return settled if now < settled else None
         if stage is NextStage.VERIFY and incident.verification is not None:
             last = incident.verification.last_observed_at
@@ -220,7 +274,9 @@ class Loop:
             case NextStage.DIAGNOSE:
                 await self._diagnose(record, claim, now)
             case NextStage.DECIDE:
-                await executor.decide(record, claim)
+                moved = await executor.decide(record, claim)
+                if moved is not None:
+                    await self._look_anew(record, claim, now, moved)
             case NextStage.EXECUTE:
                 await executor.execute(record, record.intents[-1], claim)
             case NextStage.RECONCILE:
@@ -278,7 +334,7 @@ class Loop:
 
     async def _settle_outcome(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
         """The last intent has ended: verify it, look anew, or go on."""
-        incident, last = record.incident, record.intents[-1]
+        last = record.intents[-1]
         outcome = last.outcome
         if outcome is None:
             raise PermanentError(f"intent {last.id} ended without an outcome")
@@ -296,19 +352,23 @@ class Loop:
         elif outcome.kind is OutcomeKind.DONE:
             await self._next_action(record, claim)
         elif outcome.look_anew and len(record.intents) < MAX_INTENTS:
-            # Somebody is at work on it: their change gets the same time to show as a new incident has.
-            anew = replace(
-                incident,
-                state=IncidentState.OPEN,
-                diagnosis=None,
-                plan=None,
-                next_action=0,
-                wake_at=now + self.settle,
-            )
-            note = Note(at=now, stage=Stage.PLAN, message="The state decided on is gone: looking anew.")
-            await self.store.save(claim, anew, [note])
+            await self._look_anew(record, claim, now, outcome.message)
         else:
             await self._next_action(record, claim)
+
+    async def _look_anew(self, record: IncidentRecord, claim: Claim, now: datetime, why: str) -> None:
+        """Drop diagnosis and plan; somebody's change gets the time to show that a new incident has."""
+        anew = replace(
+            record.incident,
+            state=IncidentState.OPEN,
+            diagnosis=None,
+            plan=None,
+            next_action=0,
+            verification=None,
+            wake_at=now + self.settle,
+        )
+        note = Note(at=now, stage=Stage.PLAN, message=f"Looking anew: {why}.")
+        await self.store.save(claim, anew, [note])
 
     async def _begin_verification(
         self, record: IncidentRecord, done: Intent, claim: Claim, now: datetime
@@ -355,7 +415,7 @@ class Loop:
         seen, health = await self.stages.verifier.look(incident, now)
         verdict = judge(incident.verification, health, seen, self.stages.verifier.rules)
         before = incident.verification
-        verification = advance(before, health, now)
+        verification = advance(before, health, now, self.stages.verifier.rules)
         notes = turning_points(before, verification, health, now)
         if before.intent_id is None:
             await self._watch(record, verification, verdict, health, claim, notes, now)
@@ -403,7 +463,7 @@ class Loop:
                 [*notes, verdict_note(verdict)],
                 "Recovered without any action.",
             )
-        elif record.intents and verdict is not None:
+        elif incident.dry_run and record.intents and verdict is not None:
             judged = replace(incident, verification=verification, verdict=verdict)
             await self._close_with(
                 record,
@@ -411,9 +471,9 @@ class Loop:
                 claim,
                 IncidentState.PROPOSED,
                 [*notes, verdict_note(verdict)],
-                "Proposed: this is what would have been done.",
+                why_proposed(record),
             )
-        elif not record.intents and health.health is not Health.HEALTHY:
+        elif not (incident.dry_run and record.intents) and health.health is not Health.HEALTHY:
             anew = replace(incident, state=IncidentState.OPEN, diagnosis=None, plan=None, verification=None)
             note = Note(at=now, stage=Stage.OBSERVE, message="The symptoms are back: looking anew.")
             await self.store.save(claim, anew, [*notes, note])
@@ -432,6 +492,11 @@ class Loop:
     async def _conclude(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
         """The plan is at its end without a recovery."""
         incident = record.incident
+        unjudged = _to_undo(record)
+        if not incident.dry_run and incident.verdict is None and unjudged is not None:
+            # What was done only in part is judged all the same, and undone if it did not help.
+            await self._begin_verification(record, unjudged, claim, now)
+            return
         if not incident.dry_run or not record.intents:
             await self._close(record, claim, IncidentState.ESCALATED, why_escalated(record))
         elif incident.stale:
@@ -439,8 +504,7 @@ class Loop:
                 record,
                 claim,
                 IncidentState.PROPOSED,
-                "Proposed: this is what would have been done. The signals are stale, so there is "
-                "nothing to watch.",
+                f"{why_proposed(record)} The signals are stale, so there is nothing to watch.",
             )
         else:
             rules = self.stages.verifier.rules
@@ -458,7 +522,7 @@ class Loop:
             await self.store.save(claim, watching, [note])
 
     async def _stop_at(
-        self, record: IncidentRecord, claim: Claim, stage: NextStage, error: PermanentError
+        self, record: IncidentRecord, claim: Claim, stage: NextStage, error: AgentError
     ) -> None:
         """A stage cannot be done, now or later: an unfinished intent is ended honestly, a person is told."""
         now = self.clock.now()

@@ -33,17 +33,21 @@ from app.agent.slo import SloThresholds
 def lesson(record: IncidentRecord, end: IncidentState, at: datetime) -> Lesson:
     """What the incident taught, given how it ended."""
     incident = record.incident
+    undone = {i.undoes for i in record.intents}
     done = tuple(
         i.action.name
         for i in record.intents
         if i.undoes is None and i.outcome is not None and i.outcome.kind is OutcomeKind.DONE
+    )
+    stands = any(
+        i.undoes is None and i.applied_token is not None and i.id not in undone for i in record.intents
     )
     recovered = end in (IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION)
     return Lesson(
         cause=incident.diagnosis.best.cause if incident.diagnosis is not None else Cause.UNKNOWN,
         runbook=incident.plan.runbook if incident.plan is not None else None,
         actions=done,
-        worked=(end is IncidentState.RECOVERED) if done else None,
+        worked=(end is IncidentState.RECOVERED and stands) if done else None,
         recovered_alone=end is IncidentState.RECOVERED_WITHOUT_ACTION,
         seconds_to_recover=(at - incident.opened_at).total_seconds() if recovered else None,
         at=at,
@@ -52,11 +56,11 @@ def lesson(record: IncidentRecord, end: IncidentState, at: datetime) -> Lesson:
 
 def failed_revision(record: IncidentRecord, workload: WorkloadView, at: datetime) -> RevisionRecord | None:
     """The revision that a helpful rollback left behind: it is never rolled back to again."""
+    undone = {i.undoes for i in record.intents}
     rolled_back = any(
         i.action.name is ActionName.ROLLBACK
-        and i.undoes is None
-        and i.outcome is not None
-        and i.outcome.kind is OutcomeKind.DONE
+        and i.id not in undone
+        and i.applied_token == workload.target.token
         for i in record.intents
     )
     older = workload.revisions[1:]
@@ -77,6 +81,8 @@ def serves_well(seen: Observation, slo: SloThresholds, for_at_least: timedelta) 
     """Whether what runs now has run whole, alone and within the SLO for long enough to be trusted."""
     workload = seen.workload
     if workload is None or not workload.pods or seen.told_conditions:
+        return False
+    if seen.telemetry is not None and seen.telemetry.outage:
         return False
     if not workload.rollout_complete or workload.available_replicas < workload.desired_replicas:
         return False

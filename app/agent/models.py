@@ -457,6 +457,8 @@ class Action:
     expected_effect: str
     undo: str | None
     """How it is undone, in words; None when it cannot or need not be."""
+    diagnosed_token: str | None = None
+    """The target's state that the diagnosis saw: a plan for another state is void."""
     then_verify: bool = True
     """False when the next action of the plan completes it: only both together can be judged."""
 
@@ -597,6 +599,8 @@ class Observation:
     telemetry: TelemetryHealth | None = None
     told_conditions: tuple[Condition, ...] = ()
     """Conditions told by pushed signals and not yet told to be over."""
+    gone: bool = False
+    """The cluster answered, and no workload maps to the service."""
     missing: tuple[str, ...] = ()
     """What could not be read, in words."""
 
@@ -683,7 +687,9 @@ class Incident:
     verdict: Verdict | None = None
     lesson: Lesson | None = None
     wake_at: datetime | None = None
-    """Not to be diagnosed before: somebody else's change is given time to show."""
+    """Nothing to be done before: a change is given time to show, or an error time to pass."""
+    failing_since: datetime | None = None
+    """Since when the next step could not be taken, by errors that were hoped to pass."""
     summary: str = ""
     """One sentence for people: why the incident is where it is."""
 

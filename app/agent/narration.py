@@ -34,7 +34,10 @@ from app.agent.verifier import Assessment
 def evidence_note(evidence: Evidence, missing: Sequence[str], at: datetime) -> Note:
     """What was looked at, and what could not be had."""
     workload = evidence.workload
-    said = [f"{len(evidence.signals)} signals", f"{len(evidence.changes)} recent changes"]
+    said = [
+        f"{len(evidence.signals)} signals",
+        f"{sum(c.key == evidence.key for c in evidence.changes)} recent changes of its own",
+    ]
     if workload is not None:
         said.append(
             f"revision {workload.current_revision} with {workload.available_replicas} of "
@@ -118,7 +121,7 @@ def why_escalated(record: IncidentRecord) -> str:
     if not record.intents:
         rejected = incident.plan.rejected if incident.plan is not None else ()
         cause = incident.diagnosis.best.cause if incident.diagnosis is not None else "unknown"
-        why = "; ".join(f"{r.runbook}: {r.reason}" for r in rejected[:3])
+        why = "; ".join(dict.fromkeys(r.reason for r in rejected))
         return f"Nothing was done: the cause is {cause} and no approved runbook fits. {why}".strip()
     last = [i for i in record.intents if i.undoes is None][-1]
     outcome = last.outcome.message if last.outcome is not None else "not finished"
@@ -153,3 +156,13 @@ def ending_note(end: IncidentState, why: str, learnt: Lesson, at: datetime) -> N
             "seconds_to_recover": learnt.seconds_to_recover,
         },
     )
+
+
+def why_proposed(record: IncidentRecord) -> str:
+    """What a dry run would have come to, policy's answer included."""
+    told = []
+    for intent in record.intents:
+        allowed = intent.decision.kind is DecisionKind.ALLOW
+        refused = f"{intent.action.name}, which policy answers with {intent.decision.kind}"
+        told.append(str(intent.action.name) if allowed else refused)
+    return f"Proposed, and not done in a dry run: {'; then '.join(told)}."

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from app.agent.models import (
     Alert,
+    Change,
     ClusterCondition,
     Condition,
     ConfigChange,
@@ -37,7 +38,7 @@ from app.agent.models import (
     WorkloadView,
 )
 from app.agent.ports import ClusterReader, MetricSource, Store
-from app.errors import AgentError
+from app.errors import AgentError, PermanentError
 
 _KINDS: dict[type[Payload], SignalKind] = {
     Deploy: SignalKind.DEPLOY,
@@ -110,7 +111,10 @@ class Observer:
         incident = record.incident
         key = incident.key
         missing: list[str] = []
-        workload = await self.workload(key, missing)
+        # An API server that does not answer now is asked again, not planned without.
+        workload = await self.workload(key, missing, tolerated=PermanentError)
+        if workload is None and not missing:
+            missing.append(_unmapped(key))
         signals = await self.store.incident_signals(incident.id, _MAX_SIGNALS)
         earliest = min((s.observed_at for s in signals), default=incident.opened_at)
         sli = await self._sli_history(key, now, missing)
@@ -122,7 +126,7 @@ class Observer:
             triggers=incident.triggers,
             conditions=_conditions(signals, workload),
             signals=signals,
-            changes=await self.store.changes(min(earliest, incident.opened_at) - self.lookback),
+            changes=await self._changes(key, min(earliest, incident.opened_at) - self.lookback),
             workload=workload,
             revision_history=await self.store.revisions(key),
             config_history=await self.store.configs(key),
@@ -147,24 +151,26 @@ class Observer:
         """One look at a service: what verification and the historian judge by."""
         missing: list[str] = []
         levels = await self.store.levels(key)
+        workload = await self.workload(key, missing)
+        gone = workload is None and not missing
         return Observation(
             at=now,
             sli=await self.sli(key, now, missing),
-            workload=await self.workload(key, missing),
+            workload=workload,
+            gone=gone,
             telemetry=await self.telemetry(key, now, missing),
             told_conditions=levels.conditions if levels is not None else (),
-            missing=tuple(missing),
+            missing=(*missing, _unmapped(key)) if gone else tuple(missing),
         )
 
-    async def workload(self, key: ServiceKey, missing: list[str]) -> WorkloadView | None:
-        """The workload now, or None with the reason added to `missing`."""
+    async def workload(
+        self, key: ServiceKey, missing: list[str], *, tolerated: type[AgentError] = AgentError
+    ) -> WorkloadView | None:
+        """The workload now; None without an addition to `missing` means that no workload maps to it."""
         if self.reader is None:
             missing.append("no cluster is connected")
             return None
-        view = await _or_missing(self.reader.workload(key), "workload", missing)
-        if view is None and not missing:
-            missing.append(f"no workload of the cluster maps to {key}")
-        return view
+        return await _or_missing(self.reader.workload(key), "workload", missing, tolerated)
 
     async def sli(self, key: ServiceKey, now: datetime, missing: list[str]) -> SliSample | None:
         """The newest service levels: from the metric source, else the newest pushed sample."""
@@ -187,6 +193,13 @@ class Observer:
             self.metrics.telemetry(sorted(known), now), "state of the telemetry", missing
         )
 
+    async def _changes(self, key: ServiceKey, since: datetime) -> tuple[Change, ...]:
+        """Changes in the service's environment; its own are never crowded out by those of others."""
+        own = await self.store.changes(since, of=key)
+        others = await self.store.changes(since)
+        found = {*own, *(c for c in others if c.key.environment == key.environment)}
+        return tuple(sorted(found, key=lambda c: (c.at, c.summary), reverse=True))
+
     async def _sli_history(self, key: ServiceKey, now: datetime, missing: list[str]) -> tuple[SliSample, ...]:
         pushed = await self.store.samples(key, now - self.lookback)
         if self.metrics is None:
@@ -195,6 +208,10 @@ class Observer:
             self.metrics.sli_range(key, now - self.lookback, now, _SLI_STEP), "service level history", missing
         )
         return measured or pushed
+
+
+def _unmapped(key: ServiceKey) -> str:
+    return f"no workload of the cluster maps to {key}"
 
 
 def _has_data(sample: SliSample) -> bool:
@@ -229,9 +246,11 @@ def workload_conditions(workload: WorkloadView) -> tuple[Condition, ...]:
     return tuple(dict.fromkeys(found))
 
 
-async def _or_missing(answer: Awaitable[T], what: str, missing: list[str]) -> T | None:
+async def _or_missing(
+    answer: Awaitable[T], what: str, missing: list[str], tolerated: type[AgentError] = AgentError
+) -> T | None:
     try:
         return await answer
-    except AgentError as error:
+    except tolerated as error:
         missing.append(f"{what}: {error}")
         return None

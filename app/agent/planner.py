@@ -19,6 +19,7 @@ from app.agent.models import (
     Diagnosis,
     Evidence,
     Hypothesis,
+    ObjectRef,
     Plan,
     RejectedRunbook,
 )
@@ -74,6 +75,7 @@ def _plain(action: Action) -> Action:
         parameters=dict(action.parameters),
         expected_effect=action.expected_effect,
         undo=action.undo,
+        diagnosed_token=action.diagnosed_token,
         then_verify=action.then_verify,
     )
 
@@ -143,6 +145,7 @@ def _action(step: Step, evidence: Evidence, limits: PlanLimits) -> Action | Unme
         parameters=_sorted(resolution.parameters),
         expected_effect=resolution.expected_effect,
         undo=spec.undo,
+        diagnosed_token=_diagnosed_token(resolution.target, evidence),
     )
 
 
@@ -150,3 +153,13 @@ def _sorted(
     parameters: Mapping[str, str | int | float | bool | None],
 ) -> dict[str, str | int | float | bool | None]:
     return {name: parameters[name] for name in sorted(parameters)}
+
+
+def _diagnosed_token(target: ObjectRef | None, evidence: Evidence) -> str | None:
+    """What the evidence showed the target to ask for; of a ConfigMap only the content's part is known."""
+    workload = evidence.workload
+    if target is None or workload is None:
+        return None
+    if target == workload.target.ref:
+        return workload.target.token
+    return next((c.content_hash for c in workload.config_maps if c.name == target.name), None)

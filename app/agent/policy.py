@@ -55,14 +55,20 @@ class Question:
     at: datetime
 
 
-def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
-    """Why the built-in guardrails deny; empty means they allow."""
-    action, incident = question.action, question.incident
+def forbidden_now(action: Action, limits: Guardrails) -> list[str]:
+    """What in the configuration alone forbids the action; asked again right before a write."""
     reasons: list[str] = []
     if action.name not in limits.enabled_actions:
         reasons.append(f"{action.name} is not among ENABLED_ACTIONS")
     if action.risk is Risk.HIGH and not limits.allow_high_risk:
         reasons.append(f"{action.name} is high risk: blocked unless ALLOW_HIGH_RISK_ACTIONS=true")
+    return reasons
+
+
+def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
+    """Why the built-in guardrails deny; empty means they allow."""
+    action, incident = question.action, question.incident
+    reasons = forbidden_now(action, limits)
     if question.taken >= limits.max_actions_per_incident:
         reasons.append(
             f"the incident's budget is spent: {question.taken} of "

@@ -345,8 +345,8 @@ class SignalStore(Protocol):
         """Pushed metric samples observed since then, oldest first, at most 1,000."""
         ...
 
-    async def changes(self, since: datetime) -> tuple[Change, ...]:
-        """Changes to any service since then, newest first, at most 500."""
+    async def changes(self, since: datetime, *, of: ServiceKey | None = None) -> tuple[Change, ...]:
+        """Changes to any service, or `of` one, since then, newest first, at most 500."""
         ...
 
 

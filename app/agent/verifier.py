@@ -58,7 +58,7 @@ def assess(
     seen: Observation,
     triggers: tuple[Trigger, ...],
     rules: VerifyRules,
-    baseline: SliSample | None,
+    verification: Verification | None,
 ) -> Assessment:
     """Healthy only if every indicator that was sick, or was measured before, is freshly measured and well."""
     if seen.telemetry is not None and seen.telemetry.outage:
@@ -69,7 +69,8 @@ def assess(
                 f"{seen.telemetry.known_services} services fell silent",
             ),
         )
-    sli = seen.sli if seen.sli is not None and seen.at - seen.sli.at <= rules.max_sample_age else None
+    baseline = verification.baseline if verification is not None else None
+    sli = _fresh(seen, verification, rules)
     sick = list(rules.slo.breaches(sli)) if sli is not None else []
     if seen.workload is not None:
         sick.extend(_workload_problems(seen.workload))
@@ -88,6 +89,8 @@ def judge(
 ) -> Verdict | None:
     """The verdict that this observation completes, or None while it is too early for one."""
     at = seen.at
+    if _unwatched(verification, at, rules):
+        return None
     if now.health is Health.HEALTHY:
         since = verification.healthy_since
         if since is not None and at - since >= rules.soak:
@@ -112,8 +115,14 @@ def judge(
     )
 
 
-def advance(verification: Verification, now: Assessment, at: datetime) -> Verification:
-    """Verification with this observation counted in: sickness or silence begins the soak anew."""
+def advance(verification: Verification, now: Assessment, at: datetime, rules: VerifyRules) -> Verification:
+    """Verification with this observation counted in: sickness or silence begins the soak anew.
+
+    After a time in which nobody looked the whole verification does: an absence of the
+    agent says nothing about the service.
+    """
+    if _unwatched(verification, at, rules):
+        verification = replace(verification, started_at=at, healthy_since=None)
     if now.health is Health.HEALTHY:
         return replace(verification, healthy_since=verification.healthy_since or at, last_observed_at=at)
     return replace(
@@ -134,8 +143,24 @@ class Verifier:
     async def look(self, incident: Incident, now: datetime) -> tuple[Observation, Assessment]:
         """What is to be seen of the incident's service at `now`, and what it amounts to."""
         seen = await self.observer.look(incident.key, now)
-        baseline = incident.verification.baseline if incident.verification is not None else None
-        return seen, assess(seen, incident.triggers, self.rules, baseline)
+        return seen, assess(seen, incident.triggers, self.rules, incident.verification)
+
+
+def _fresh(seen: Observation, verification: Verification | None, rules: VerifyRules) -> SliSample | None:
+    """The sample, if it is about now: not old, not from the future, and not from before the action."""
+    sli = seen.sli
+    if sli is None or not timedelta(0) <= seen.at - sli.at <= rules.max_sample_age:
+        return None
+    acted = verification is not None and verification.intent_id is not None
+    if acted and verification is not None and sli.at < verification.started_at:
+        return None
+    return sli
+
+
+def _unwatched(verification: Verification, at: datetime, rules: VerifyRules) -> bool:
+    """Nobody looked for so long that what lies between is not known."""
+    last = verification.last_observed_at
+    return last is not None and at - last > max(3 * rules.interval, rules.max_sample_age)
 
 
 def _workload_problems(workload: WorkloadView) -> list[str]:
@@ -167,6 +192,8 @@ def _unmeasured(
     cluster_triggers = {Trigger.CRASH_LOOP, Trigger.DEPLOY_FAILED} & set(triggers)
     if cluster_triggers and seen.workload is None and sli is None:
         gaps.append("neither the workload nor a fresh sample can be seen")
+    if seen.workload is not None and seen.workload.desired_replicas == 0:
+        gaps.append("it is scaled to zero: nothing runs to judge by")
     if not triggers and sli is None and seen.workload is None:
         gaps.append("nothing to judge by")
     return tuple(gaps)

@@ -106,4 +106,6 @@ def _conclude(settings: Settings, console: Console, record: IncidentRecord) -> N
     console.print(f"It is on record in {where} (environment {incident.key.environment}). Look at it with")
     console.print(f"  heal show {incident.id}", style="bold", soft_wrap=True)
     console.print("or, while `heal run` runs, at")
-    console.print(f"  {default_url(settings)}/incidents/{incident.id}", style="bold", soft_wrap=True)
+    console.print(
+        f"  {default_url(settings)}/dashboard/incidents/{incident.id}", style="bold", soft_wrap=True
+    )

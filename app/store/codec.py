@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -123,6 +124,7 @@ class IncidentBody:
     verification: Verification | None = None
     verdict: Verdict | None = None
     lesson: Lesson | None = None
+    failing_since: datetime | None = None
     summary: str = ""
 
 
@@ -134,6 +136,7 @@ def incident_body(incident: Incident) -> IncidentBody:
         verification=incident.verification,
         verdict=incident.verdict,
         lesson=incident.lesson,
+        failing_since=incident.failing_since,
         summary=incident.summary,
     )
 

@@ -51,6 +51,7 @@ def incident_of(row: Row[Any]) -> Incident:
         verification=body.verification,
         verdict=body.verdict,
         lesson=body.lesson,
+        failing_since=body.failing_since,
         wake_at=row.wake_at,
         summary=body.summary,
     )

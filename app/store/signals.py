@@ -173,13 +173,15 @@ def samples(connection: Connection, key: ServiceKey, since: datetime) -> tuple[S
     return tuple(found)
 
 
-def changes(connection: Connection, since: datetime) -> tuple[Change, ...]:
-    """Changes to any service since then, newest first."""
+def changes(connection: Connection, since: datetime, of: ServiceKey | None) -> tuple[Change, ...]:
+    """Changes to any service, or to one, since then, newest first."""
+    wanted = select(change_rows.c.body).where(change_rows.c.at >= since)
+    if of is not None:
+        wanted = wanted.where(
+            change_rows.c.environment == of.environment, change_rows.c.service == of.service
+        )
     rows = connection.execute(
-        select(change_rows.c.body)
-        .where(change_rows.c.at >= since)
-        .order_by(change_rows.c.at.desc(), change_rows.c.number.desc())
-        .limit(CHANGES_SHOWN)
+        wanted.order_by(change_rows.c.at.desc(), change_rows.c.number.desc()).limit(CHANGES_SHOWN)
     )
     return tuple(read(Change, row.body) for row in rows)
 

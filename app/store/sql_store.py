@@ -93,8 +93,8 @@ class SqlStore:
     async def samples(self, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
         return await self._database.read(lambda connection: signals.samples(connection, key, since))
 
-    async def changes(self, since: datetime) -> tuple[Change, ...]:
-        return await self._database.read(lambda connection: signals.changes(connection, since))
+    async def changes(self, since: datetime, *, of: ServiceKey | None = None) -> tuple[Change, ...]:
+        return await self._database.read(lambda connection: signals.changes(connection, since, of))
 
     # ------------------------------------------------------------ incidents
 

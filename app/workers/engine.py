@@ -124,8 +124,12 @@ class DurableRunner:
         if event is not None:
             event.set()
         elif self._workflow is not None and not self._stopping:
-            with SetWorkflowID(await self._free_workflow_id(incident_id)):
-                await DBOS.start_workflow_async(self._workflow, incident_id)
+            try:
+                with SetWorkflowID(await self._free_workflow_id(incident_id)):
+                    await DBOS.start_workflow_async(self._workflow, incident_id)
+            except Exception:
+                # The signal is durable already; the sweep wakes the incident again.
+                log.exception("incident %s could not be woken now", incident_id)
 
     async def _free_workflow_id(self, incident_id: IncidentId) -> str:
         """The incident's id; with a number when an earlier workflow of it ended before the incident did."""
@@ -161,9 +165,18 @@ class DurableRunner:
             raise AgentError("the engine runs without a loop")
         try:
             return await self._loop.advance(incident_id)
-        except Exception:
+        except Exception as error:
             # The worker boundary: an incident is never dropped for a defect.
             log.exception("pass over incident %s failed; it will be tried again", incident_id)
+            return await self._defect(incident_id, error)
+
+    async def _defect(self, incident_id: IncidentId, error: Exception) -> Rest:
+        if self._loop is None:
+            raise AgentError("the engine runs without a loop")
+        try:
+            return await self._loop.suffer_defect(incident_id, error)
+        except Exception:
+            log.exception("the failure over incident %s could not be recorded", incident_id)
             return Rest(closed=False, wake_at=None)
 
     async def _wait(self, event: asyncio.Event, rest: Rest) -> None:

@@ -61,6 +61,8 @@ class Watcher:
         async with self._looking.setdefault(key, asyncio.Lock()):
             seen = await self.observer.look(key, self.clock.now())
             if seen.workload is None:
+                if seen.gone:
+                    self._seen.pop(key, None)
                 return ()
             present = frozenset(workload_conditions(seen.workload))
             before = self._seen.get(key)

@@ -17,6 +17,9 @@ from testbed.waiting import NotYet, wait_for
 from testbed.workloads import Workloads
 
 pytestmark = pytest.mark.real
+NO_AGENT = "http://127.0.0.1:9"
+"""Nobody listens there: a test's alerts must not reach an agent that a person runs."""
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -28,7 +31,7 @@ def folder(tmp_path: Path, testbed_world: object) -> Path:
 
 def _command(folder: Path, name: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "testbed", name]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TESTBED_AGENT_URL": NO_AGENT}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -39,7 +42,12 @@ def running(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         process = subprocess.Popen(
             [sys.executable, "-m", "testbed", "up"],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "TMPDIR": str(folder),
+                "TESTBED_AGENT_URL": NO_AGENT,
+            },
             stdout=log,
             stderr=subprocess.STDOUT,
         )

@@ -20,7 +20,13 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
 
 def _environment() -> dict[str, str]:
     inherited = {k: v for k, v in os.environ.items() if k not in ("KUBECONFIG", "PROMETHEUS_URL", "DRY_RUN")}
-    return {**inherited, "PYTHONPATH": str(REPOSITORY), "DATABASE_URL": "sqlite:///heal.db", "PORT": "9"}
+    return {
+        **inherited,
+        "PYTHONPATH": str(REPOSITORY),
+        "DATABASE_URL": "sqlite:///heal.db",
+        "PORT": "9",
+        "TESTBED_AGENT_URL": "http://127.0.0.1:9",
+    }
 
 
 @pytest.fixture(scope="module")
