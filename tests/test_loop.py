@@ -550,16 +550,6 @@ async def test_a_soak_nobody_watched_proves_nothing(acting: Story) -> None:
     assert (await acting.live_until_ended()).incident.state is IncidentState.RECOVERED
 
 
-async def test_scaled_to_zero_is_not_recovered(acting: Story) -> None:
-    """Promise 8: where nothing runs, nothing can be judged."""
-    acting.world.release(NAMESPACE, SERVICE, "shop:2-crash")
-    while acting.image() != "shop:1":
-        await acting.live(5)
-    acting.world.set_replicas(NAMESPACE, SERVICE, 0)
-    record = await acting.live_until_ended()
-    assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
-
-
 async def test_a_revision_that_a_person_left_is_not_branded(acting: Story) -> None:
     """A release during the soak is somebody else's: the revision the agent went back to did not fail."""
     acting.world.release(NAMESPACE, SERVICE, "shop:2-crash")

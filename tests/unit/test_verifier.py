@@ -1,0 +1,171 @@
+"""What counts as healthy, sick or not to be told, one observation at a time (promise 8)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from app.agent.models import (
+    Condition,
+    IntentId,
+    Observation,
+    SliSample,
+    TelemetryHealth,
+    Trigger,
+    VerdictKind,
+    Verification,
+)
+from app.agent.slo import SloThresholds
+from app.agent.verifier import Assessment, Health, VerifyRules, advance, assess, judge
+from tests.unit.scenes import OLD, at, pods, workload
+
+SECOND = timedelta(seconds=1)
+RULES = VerifyRules(
+    slo=SloThresholds(
+        max_error_rate=0.05,
+        max_p95_latency_ms=1000,
+        clear_ratio=0.8,
+        breach_for=60 * SECOND,
+        reopen_after=timedelta(hours=1),
+    ),
+    soak=60 * SECOND,
+    timeout=600 * SECOND,
+    interval=5 * SECOND,
+    max_sample_age=60 * SECOND,
+)
+NOW = at(10)
+RUNNING = workload([OLD], pods(OLD))
+WELL = SliSample(at=NOW, error_rate=0.001, p95_latency_ms=80)
+SEEN = Observation(at=NOW, sli=WELL, workload=RUNNING)
+TESTED = Verification(intent_id=IntentId("int_1"), started_at=NOW - 300 * SECOND, baseline=WELL)
+
+
+def health(seen: Observation, *triggers: Trigger, tested: Verification | None = TESTED) -> Health:
+    return assess(seen, triggers or (Trigger.CRASH_LOOP,), RULES, tested).health
+
+
+def test_a_whole_rollout_within_the_slo_is_healthy() -> None:
+    """Everything that was sick is freshly measured and well."""
+    assert health(SEEN) is Health.HEALTHY
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        replace(SEEN, sli=replace(WELL, error_rate=0.06)),
+        replace(SEEN, sli=replace(WELL, p95_latency_ms=1001)),
+        replace(SEEN, workload=replace(RUNNING, rollout_complete=False)),
+        replace(SEEN, workload=replace(RUNNING, available_replicas=2)),
+        replace(SEEN, workload=replace(RUNNING, progress_deadline_exceeded=True)),
+        replace(SEEN, workload=None, told_conditions=(Condition.CRASH_LOOP_BACK_OFF,)),
+    ],
+    ids=["errors", "latency", "rollout", "replicas", "deadline", "told"],
+)
+def test_any_one_sign_of_sickness_is_sickness(seen: Observation) -> None:
+    """Good figures elsewhere do not outweigh it."""
+    assert health(seen) is Health.UNHEALTHY
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        replace(SEEN, sli=None),
+        replace(SEEN, sli=replace(WELL, error_rate=None)),
+        replace(SEEN, sli=replace(WELL, at=NOW - 61 * SECOND)),
+        replace(SEEN, sli=replace(WELL, at=NOW + SECOND)),
+        replace(SEEN, sli=replace(WELL, at=TESTED.started_at - SECOND)),
+        replace(SEEN, telemetry=TelemetryHealth(known_services=4, silent_services=3, source_reachable=True)),
+        replace(SEEN, telemetry=TelemetryHealth(known_services=1, silent_services=0, source_reachable=False)),
+        replace(SEEN, workload=replace(RUNNING, desired_replicas=0, available_replicas=0)),
+    ],
+    ids=["none", "no rate", "old", "future", "before the action", "outage", "source down", "scaled to zero"],
+)
+def test_what_is_not_freshly_measured_cannot_be_told(seen: Observation) -> None:
+    """Missing data is neither health nor sickness."""
+    assert health(seen) is Health.UNKNOWN
+
+
+def test_scaled_to_zero_cannot_be_told_even_where_nothing_is_measured() -> None:
+    """Without any metric source, no replicas out of none available is not health."""
+    nothing_runs = replace(
+        SEEN, sli=None, workload=replace(RUNNING, desired_replicas=0, available_replicas=0)
+    )
+    unmeasured = replace(TESTED, baseline=None)
+    assert health(replace(nothing_runs, workload=RUNNING), tested=unmeasured) is Health.HEALTHY
+    assert health(nothing_runs, tested=unmeasured) is Health.UNKNOWN
+
+
+def test_a_trigger_wants_its_own_indicator() -> None:
+    """What was told sick must be measured well, whatever else looks fine."""
+    unmeasured = replace(TESTED, baseline=None)
+    seen = replace(SEEN, sli=None)
+    assert health(seen, Trigger.CRASH_LOOP, tested=unmeasured) is Health.HEALTHY
+    assert health(seen, Trigger.HIGH_ERROR_RATE, tested=unmeasured) is Health.UNKNOWN
+    assert health(seen, Trigger.HIGH_LATENCY, tested=unmeasured) is Health.UNKNOWN
+
+
+def assessment(found: Health) -> Assessment:
+    return Assessment(health=found, reasons=("because",))
+
+
+def verdict(
+    found: Health, *, since_start: float, healthy_for: float | None = None, seen: Observation = SEEN
+) -> VerdictKind | None:
+    verification = Verification(
+        intent_id=IntentId("int_1"),
+        started_at=NOW - since_start * SECOND,
+        healthy_since=None if healthy_for is None else NOW - healthy_for * SECOND,
+        last_observed_at=NOW - RULES.interval,
+        baseline=replace(WELL, error_rate=0.1),
+    )
+    given = judge(verification, assessment(found), seen, RULES)
+    return given.kind if given is not None else None
+
+
+def test_recovery_needs_the_whole_soak() -> None:
+    """Not a second less."""
+    assert verdict(Health.HEALTHY, since_start=100, healthy_for=59) is None
+    assert verdict(Health.HEALTHY, since_start=100, healthy_for=60) is VerdictKind.RECOVERED
+
+
+def test_the_time_out_tells_sick_from_silent() -> None:
+    """Sick is not recovered; silent cannot be told; before the time-out neither is said."""
+    assert verdict(Health.UNHEALTHY, since_start=599) is None
+    assert verdict(Health.UNHEALTHY, since_start=600) is VerdictKind.NOT_RECOVERED
+    assert verdict(Health.UNKNOWN, since_start=599) is None
+    assert verdict(Health.UNKNOWN, since_start=600) is VerdictKind.CANNOT_TELL
+
+
+def test_health_that_comes_and_goes_is_waited_for_one_soak_and_no_longer() -> None:
+    """Healthy at the time-out, but not yet for the whole soak."""
+    assert verdict(Health.HEALTHY, since_start=600, healthy_for=10) is None
+    assert verdict(Health.HEALTHY, since_start=660, healthy_for=10) is VerdictKind.NOT_RECOVERED
+
+
+def test_materially_worse_is_said_before_the_time_out() -> None:
+    """Twenty points more errors than before the action, once the soak has passed."""
+    worse = replace(SEEN, sli=replace(WELL, error_rate=0.31))
+    assert verdict(Health.UNHEALTHY, since_start=59, seen=worse) is None
+    assert verdict(Health.UNHEALTHY, since_start=60, seen=worse) is VerdictKind.WORSE
+
+
+def test_sickness_and_silence_begin_the_soak_anew() -> None:
+    """The soak is without a break."""
+    healthy = advance(TESTED, assessment(Health.HEALTHY), NOW, RULES)
+    assert healthy.healthy_since == NOW
+    later = NOW + RULES.interval
+    assert advance(healthy, assessment(Health.HEALTHY), later, RULES).healthy_since == NOW
+    assert advance(healthy, assessment(Health.UNHEALTHY), later, RULES).healthy_since is None
+    assert advance(healthy, assessment(Health.UNKNOWN), later, RULES).healthy_since is None
+
+
+def test_a_time_nobody_watched_begins_verification_anew() -> None:
+    """An absence of the agent says nothing about the service, either way."""
+    before = replace(TESTED, healthy_since=NOW, last_observed_at=NOW)
+    later = NOW + timedelta(hours=1)
+    assert judge(before, assessment(Health.HEALTHY), replace(SEEN, at=later), RULES) is None
+    assert judge(before, assessment(Health.UNHEALTHY), replace(SEEN, at=later), RULES) is None
+    after = advance(before, assessment(Health.HEALTHY), later, RULES)
+    assert (after.started_at, after.healthy_since) == (later, later)
