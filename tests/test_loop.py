@@ -575,13 +575,9 @@ async def test_what_was_done_in_part_is_judged_and_undone(tmp_path: Path) -> Non
         "  - action: notify\n    parameters:\n      message: look\n"
     )
     async with story(tmp_path, runbooks_dir=runbooks, enabled_actions={"rollback"}, **ACTING) as stage:
-        await _innocent_release_beside_a_dying_dependency_from(stage)
+        stage.deploy()
+        await _innocent_release_beside_a_dying_dependency(stage)
         record = await stage.live_until_ended()
         assert record.incident.state is IncidentState.ESCALATED
         assert [i.action.name for i in record.intents][:2] == [ActionName.ROLLBACK, ActionName.RESTORE]
         assert stage.image() == "shop:2"
-
-
-async def _innocent_release_beside_a_dying_dependency_from(stage: Story) -> None:
-    stage.deploy()
-    await _innocent_release_beside_a_dying_dependency(stage)
