@@ -16,6 +16,7 @@ from typing import NewType, TypeAlias
 SignalId = NewType("SignalId", str)
 IncidentId = NewType("IncidentId", str)
 IntentId = NewType("IntentId", str)
+ApprovalId = NewType("ApprovalId", str)
 FencingToken = NewType("FencingToken", int)
 
 JsonScalar: TypeAlias = str | int | float | bool | None
@@ -570,6 +571,56 @@ class Intent:
     undoes: IntentId | None = None
     """The intent that this one undoes."""
     started_at: datetime | None = None
+    attempts: int = 0
+    """How often a worker set out to bring about the effect: once, and once more after an interruption."""
+    approval: ApprovalId | None = None
+    """The approval that this intent used up, where policy asked for one."""
+
+
+# ---------------------------------------------------------------- people and brakes
+
+
+class ApprovalState(StrEnum):
+    PENDING = "pending"
+    APPROVED = "approved"
+    """Answered with yes, and not used yet."""
+    DENIED = "denied"
+    USED = "used"
+    """One intent follows from it; none other ever will."""
+    EXPIRED = "expired"
+    VOID = "void"
+    """What it was asked for is gone: the plan, or the state of the target."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """A durable request to a person, bound to one action of one plan on one live state (promise 1)."""
+
+    id: ApprovalId
+    incident_id: IncidentId
+    action_index: int
+    """Index into `plan.actions`."""
+    action: ActionName
+    plan_hash: str
+    target_token: str | None
+    reasons: tuple[str, ...]
+    """Why policy asks."""
+    requested_at: datetime
+    expires_at: datetime
+    state: ApprovalState = ApprovalState.PENDING
+    answered_by: str | None = None
+    answered_at: datetime | None = None
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brake:
+    """The kill switch: while engaged no new action begins; undo and verification go on (promise 11)."""
+
+    engaged: bool
+    by: str
+    reason: str
+    at: datetime
 
 
 # ---------------------------------------------------------------- verify and learn
@@ -690,6 +741,8 @@ class Incident:
     """Nothing to be done before: a change is given time to show, or an error time to pass."""
     failing_since: datetime | None = None
     """Since when the next step could not be taken, by errors that were hoped to pass."""
+    joined: int = 0
+    """How many signals with a trigger joined; intake counts, and no recovery is declared over a new one."""
     summary: str = ""
     """One sentence for people: why the incident is where it is."""
 
@@ -735,3 +788,5 @@ class IncidentRecord:
     incident: Incident
     intents: tuple[Intent, ...]
     timeline: tuple[TimelineEntry, ...]
+    approvals: tuple[Approval, ...] = ()
+    """Every approval asked for, oldest first."""

@@ -11,13 +11,17 @@ when asking again will not help. No other exception leaves an adapter.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Protocol
 
 from app.agent.models import (
     Action,
+    Approval,
+    ApprovalId,
+    Brake,
     Change,
     Condition,
     ConfigRecord,
@@ -283,6 +287,19 @@ class Claim:
     owner: str
     token: FencingToken
     expires_at: datetime
+    interruptions: int = 0
+    """How many holders in a row left it without a release: they died over it, or were cut off."""
+
+
+class Begun(StrEnum):
+    """What became of an attempt to begin an intent."""
+
+    YES = "yes"
+    BUDGET_SPENT = "budget_spent"
+    BRAKED = "braked"
+    """The kill switch is engaged."""
+    NOT_DECIDED = "not_decided"
+    """Begun or ended already."""
 
 
 class SignalStore(Protocol):
@@ -372,8 +389,21 @@ class IncidentStore(Protocol):
         """
         ...
 
-    async def release(self, claim: Claim) -> None:
-        """Give it back; a claim that was lost already is no error."""
+    async def take_due(self, owner: str, lease: timedelta, now: datetime, limit: int) -> tuple[Claim, ...]:
+        """Claim up to `limit` open incidents that are due and that nobody holds, longest due first.
+
+        Of two workers that ask at the same time each incident goes to one. An
+        incident is due when it opens, when an approval is answered, and at the
+        time its last holder named in `release`.
+        """
+        ...
+
+    async def next_due(self) -> datetime | None:
+        """When the next open incident that nobody holds becomes due; None when there is none."""
+        ...
+
+    async def release(self, claim: Claim, due_at: datetime | None = None) -> None:
+        """Give it back, to be looked at again at `due_at`; a claim that was lost already is no error."""
         ...
 
     async def release_owner(self, owner: str) -> int:
@@ -385,23 +415,40 @@ class IncidentStore(Protocol):
 
         Raises `ClaimLost` when the claim is no longer the newest, or the version
         is not the stored one. A closed incident is never changed: `ClaimLost`.
+        So is a recovery over a signal with a trigger that joined after `incident`
+        was loaded (`joined` differs): the pass looks again. Leaving
+        AWAITING_APPROVAL ends the incident's unanswered or unused approvals as
+        expired or void.
         """
         ...
 
     async def decide(
         self, claim: Claim, incident: Incident, intent: Intent, notes: Sequence[Note]
     ) -> Incident:
-        """Store a decided intent (state DECIDED, or FINISHED where it was refused or rehearsed)."""
+        """Store a decided intent (state DECIDED, or FINISHED where it was refused or rehearsed).
+
+        An intent with an `approval` uses it up in the same transaction; `ClaimLost`
+        when that approval is not APPROVED (any more).
+        """
         ...
 
     async def begin(
         self, claim: Claim, intent_id: IntentId, snapshot: Snapshot | None, budget: int, at: datetime
-    ) -> bool:
+    ) -> Begun:
         """DECIDED -> EXECUTING by compare-and-set, durable before it returns (promise 2).
 
-        False, with nothing changed, when the incident already has `budget`
-        intents that began and are no undo (promise 4), or the intent is not
-        DECIDED. An undo does not count. Adds a timeline entry.
+        With nothing changed: BUDGET_SPENT when the incident already has `budget`
+        intents that began and are no undo (promise 4), BRAKED while the kill
+        switch is engaged (promise 11), NOT_DECIDED otherwise. An undo neither
+        counts nor is braked. Adds a timeline entry.
+        """
+        ...
+
+    async def retry(self, claim: Claim, intent_id: IntentId, limit: int, at: datetime) -> Begun:
+        """Count one more attempt at an intent that is EXECUTING, durable before it returns.
+
+        BUDGET_SPENT when it had `limit` attempts, BRAKED as for `begin`. Adds a
+        timeline entry.
         """
         ...
 
@@ -417,6 +464,40 @@ class IncidentStore(Protocol):
         ...
 
     async def timeline(self, incident_id: IncidentId) -> tuple[TimelineEntry, ...]: ...
+
+
+class ApprovalStore(Protocol):
+    """Requests to people, and their answers."""
+
+    async def ask(
+        self, claim: Claim, incident: Incident, approval: Approval, notes: Sequence[Note]
+    ) -> Incident:
+        """Save the incident (AWAITING_APPROVAL) and the request in one transaction."""
+        ...
+
+    async def approval(self, approval_id: ApprovalId) -> Approval | None: ...
+
+    async def answer(
+        self, approval_id: ApprovalId, *, approve: bool, by: str, comment: str, at: datetime
+    ) -> Approval:
+        """PENDING -> APPROVED or DENIED by compare-and-set; the incident is due at once.
+
+        Adds a timeline entry. `NotFound` for an unknown id; `Conflict` when it was
+        answered already (it says by whom), has expired, or is void.
+        """
+        ...
+
+
+class BrakeStore(Protocol):
+    """The kill switch, shared by all workers."""
+
+    async def brake(self) -> Brake | None:
+        """Its last setting; None while it was never touched."""
+        ...
+
+    async def set_brake(self, brake: Brake) -> None:
+        """Engage or release; holds for every `begin` that has not committed yet."""
+        ...
 
 
 class HistoryStore(Protocol):
@@ -439,8 +520,8 @@ class HistoryStore(Protocol):
         ...
 
 
-class Store(SignalStore, IncidentStore, HistoryStore, Protocol):
-    """All three over one database, so that intake and incident share a transaction."""
+class Store(SignalStore, IncidentStore, ApprovalStore, BrakeStore, HistoryStore, Protocol):
+    """All of them over one database, so that intake and incident share a transaction."""
 
     async def ping(self) -> None:
         """Raises `TransientError` when the database does not answer."""
@@ -453,8 +534,87 @@ class Store(SignalStore, IncidentStore, HistoryStore, Protocol):
 
 
 class Runner(Protocol):
-    """Moves incidents on, durably; the engine behind it is not the loop's business."""
+    """Moves incidents on; the engine behind it is not the loop's business."""
 
     async def wake(self, incident_id: IncidentId) -> None:
-        """See to it that the incident is looked at now; safe to repeat."""
+        """Look for due work now instead of at the next poll; safe to repeat, and to lose."""
+        ...
+
+
+class Fleet(Protocol):
+    """The processes of the agent that share one store: who is alive, who leads, who rang."""
+
+    async def enter(self, owner: str) -> None:
+        """Be counted as alive from now on, until `leave` or the death of this process.
+
+        Enters anew by itself when the connection to the store breaks.
+        """
+        ...
+
+    async def reap(self) -> tuple[str, ...]:
+        """Void the claims and leases of owners that died, and say who; their incidents are due at once."""
+        ...
+
+    async def elect(self, duty: str, owner: str, lease: timedelta, now: datetime) -> bool:
+        """Take or renew the lease of a duty that one process does for all; False while another holds it."""
+        ...
+
+    async def resign(self, duty: str, owner: str) -> None:
+        """Give a duty back, so that a peer need not wait for the lease."""
+        ...
+
+    async def rung(self) -> None:
+        """Return when some process has said that an incident became due; may return for nothing."""
+        ...
+
+    async def leave(self) -> None:
+        """Be gone in good order: claims and leases are free at once. May be called twice."""
+        ...
+
+
+# ------------------------------------------------------------------ streams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamMessage:
+    """One entry of a stream, as it was read."""
+
+    position: str
+    """Where it stands, the same on every redelivery: `kafka:<cluster>/<topic>/<partition>/<offset>`."""
+    key: str | None
+    """What it is ordered by, where the stream has keys: `<environment>/<service>`."""
+    body: bytes
+    headers: Mapping[str, str]
+    appended_at: datetime | None
+    """When the stream took it in, where it says."""
+    deliveries: int = 1
+    """How often it was handed out, this time included, where the stream counts."""
+
+
+class SignalStream(Protocol):
+    """A durable stream of signals, read by one of several consumers that share the work.
+
+    A message is handed out again, here or to another consumer, until it was
+    acknowledged or rejected: at least once, in order within a key where the
+    stream has keys.
+    """
+
+    async def take(self, limit: int) -> tuple[StreamMessage, ...]:
+        """The next messages, at most `limit`; waits a short while for the first, then may be empty."""
+        ...
+
+    async def acknowledge(self, messages: Sequence[StreamMessage]) -> None:
+        """These are durable elsewhere. Losing this only repeats them."""
+        ...
+
+    async def reject(self, message: StreamMessage, reason: str) -> None:
+        """Put it into the dead letters with the reason, durably, then acknowledge it."""
+        ...
+
+    async def lag(self) -> int | None:
+        """How many messages this consumer has still to read or acknowledge; None when unknown."""
+        ...
+
+    async def close(self) -> None:
+        """Give up its share at once, so that another consumer takes it over."""
         ...
