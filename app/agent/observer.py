@@ -63,8 +63,9 @@ def new_signal(
     payload: Payload,
     stale_after: timedelta,
     dedup_key: str | None = None,
+    signal_id: SignalId | None = None,
 ) -> Signal:
-    """A signal with a fresh id, its staleness judged on arrival.
+    """A signal, its staleness judged on arrival, with a fresh id unless its source has one that lasts.
 
     Without a `dedup_key` two signals are the same when source, service, time and
     content are.
@@ -76,7 +77,7 @@ def new_signal(
         default=str,
     )
     return Signal(
-        id=SignalId(f"sig_{uuid.uuid4().hex}"),
+        id=signal_id or SignalId(f"sig_{uuid.uuid4().hex}"),
         kind=kind,
         key=key,
         source=source,

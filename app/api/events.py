@@ -8,27 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import TypeVar
+from datetime import datetime, timedelta
 
 from fastapi import APIRouter
-from pydantic import ValidationError
 from starlette.requests import Request
 
 from app.agent.models import Json, Signal, SignalId
-from app.agent.observer import new_signal
 from app.api.bodies import idempotency_key, read_json, request_hash
 from app.api.dependencies import Container, ContainerDep
 from app.api.openapi import event_body, event_headers, problems
-from app.api.problems import FieldError, Problem, field_errors, invalid
+from app.api.problems import FieldError, Problem, invalid
 from app.errors import Invalid
+from app.events import Event, EventModel, Misfit, read_events, to_signal
 from app.schemas import AcceptedList, AcceptedView, DeployEvent, MetricEvent, SignalView
 
-MAX_ENTRIES = 1000
-_MAX_ERRORS = 100
 _SIGNAL_ID = re.compile(r"sig_[0-9a-f]{32}")
-
-Event = TypeVar("Event", DeployEvent, MetricEvent)
 
 router = APIRouter(tags=["events"])
 
@@ -77,23 +71,15 @@ async def get_signal(signal_id: str, container: ContainerDep) -> SignalView:
     return SignalView.of(record)
 
 
-async def _take(request: Request, container: Container, model: type[Event]) -> AcceptedView | AcceptedList:
+async def _take(request: Request, container: Container, model: EventModel) -> AcceptedView | AcceptedList:
     settings, received_at = container.settings, container.clock.now()
     key = idempotency_key(request)
     body = await read_json(request, settings.max_body_bytes)
     latest = received_at + timedelta(seconds=settings.signal_max_future_seconds)
-    events = _parse(body.value, model, {"latest": latest})
+    events = _parse(body.value, model, latest)
     stale_after = timedelta(seconds=settings.signal_stale_after_seconds)
     signals = [
-        new_signal(
-            key=event.key,
-            source="http",
-            observed_at=event.timestamp,
-            received_at=received_at,
-            payload=event.payload(),
-            stale_after=stale_after,
-        )
-        for event in events
+        to_signal(event, source="http", received_at=received_at, stale_after=stale_after) for event in events
     ]
     items = await _accept(container, signals, key, request_hash(request, body.raw))
     return AcceptedList(items=items) if isinstance(body.value, list) else items[0]
@@ -126,30 +112,11 @@ async def _accept(
     return [AcceptedView.of(one) for one in accepted]
 
 
-def _parse(value: Json, model: type[Event], context: dict[str, object]) -> list[Event]:
+def _parse(value: Json, model: EventModel, latest: datetime) -> tuple[Event, ...]:
     """One object or a list of them; all of it fits, or `Problem` 422 names every misfit."""
+    listed = isinstance(value, list)
     entries = value if isinstance(value, list) else [value]
-    if not 1 <= len(entries) <= MAX_ENTRIES:
-        raise invalid(
-            [
-                FieldError(
-                    field="body",
-                    value=f"a list of {len(entries)}",
-                    message=f"is not a list of 1 to {MAX_ENTRIES} entries",
-                    mend="send at least one entry, and split longer lists over several requests",
-                )
-            ]
-        )
-    events: list[Event] = []
-    errors: list[FieldError] = []
-    for index, entry in enumerate(entries):
-        try:
-            events.append(model.model_validate(entry, context=context))
-        except ValidationError as error:
-            prefix = f"[{index}]" if isinstance(value, list) else ""
-            errors += field_errors([dict(item) for item in error.errors(include_url=False)], prefix)
-            if len(errors) >= _MAX_ERRORS:
-                break
-    if errors:
-        raise invalid(errors)
-    return events
+    try:
+        return read_events([(model, entry) for entry in entries], latest=latest, listed=listed)
+    except Misfit as error:
+        raise invalid(error.errors) from None

@@ -14,7 +14,6 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import cast
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -22,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from app.agent.models import Json, JsonObject
+from app.agent.models import JsonObject
 from app.errors import (
     AgentError,
     ClaimLost,
@@ -33,34 +32,17 @@ from app.errors import (
     TransientError,
     UnknownOutcome,
 )
-from app.schema_fields import explain
+from app.field_errors import FieldError as FieldError
+from app.field_errors import field_errors as field_errors
+from app.field_errors import in_words
+from app.field_errors import shown as shown
 
 log = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
 _TYPE_PREFIX = "urn:self-healing-devops-agent:problem:"
 _MAX_FIELD_ERRORS = 100
-_MAX_SHOWN_CHARS = 200
 _DEFAULT_RETRY_SECONDS = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FieldError:
-    """What is wrong with one field, and how to mend it."""
-
-    field: str
-    """Path inside the body (`[3].error_rate`), or the name of a parameter or header."""
-    value: object
-    message: str
-    mend: str
-
-    def as_json(self) -> JsonObject:
-        return {
-            "field": shown(self.field or '""'),
-            "value": shown(self.value),
-            "message": self.message,
-            "mend": self.mend,
-        }
 
 
 @dataclass(kw_only=True, eq=False)
@@ -94,24 +76,10 @@ class Problem(Exception):
         )
 
 
-def shown(value: object) -> Json:
-    """A rejected value, cut to a readable length and safe to encode."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, int | float):
-        return value
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return text if len(text) <= _MAX_SHOWN_CHARS else text[:_MAX_SHOWN_CHARS] + "..."
-
-
 def invalid(errors: Sequence[FieldError], detail: str | None = None) -> Problem:
     """The request is well-formed, and its content is not acceptable."""
     if detail is None:
-        first = errors[0]
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        detail = f"{shown(first.field)}: {first.message}. Mend: {first.mend}.{more}"
+        detail = in_words(errors)
     return Problem(
         status=422,
         kind="invalid-content",
@@ -119,21 +87,6 @@ def invalid(errors: Sequence[FieldError], detail: str | None = None) -> Problem:
         detail=detail,
         errors=errors,
     )
-
-
-def field_errors(errors: Sequence[Mapping[str, object]], prefix: str = "") -> list[FieldError]:
-    """Translate pydantic's error list; `prefix` is the index of the entry in a list body."""
-    found = []
-    for error in errors:
-        location = cast("tuple[str | int, ...]", error["loc"])
-        path = prefix
-        for part in location:
-            name = str(part) or '""'
-            path += f"[{part}]" if isinstance(part, int) else f".{name}" if path else name
-        message, mend = explain(error)
-        value = None if error["type"] == "missing" else error.get("input")
-        found.append(FieldError(field=path or "body", value=value, message=message, mend=mend))
-    return found
 
 
 def _from_agent_error(error: AgentError) -> Problem:
