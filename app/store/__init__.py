@@ -7,12 +7,15 @@ port. Every sentence of that port is held by the contract suite
 
 from __future__ import annotations
 
-from sqlalchemy.engine import make_url
+from pathlib import Path
+
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from app.agent.ports import Store
+from app.agent.ports import Fleet, Store
 from app.errors import ConfigurationError
-from app.store.postgresql import open_postgresql
+from app.store.fleet import EmbeddedFleet, PostgresFleet
+from app.store.postgresql import connecting, open_postgresql
 from app.store.sql_store import SqlStore
 from app.store.sqlite import open_sqlite
 
@@ -23,21 +26,33 @@ async def open_store(database_url: str) -> Store:
     Raises `ConfigurationError`, which never repeats a password, when the URL
     or the database cannot be used, and `TransientError` when a server does not answer.
     """
-    try:
-        url = make_url(database_url)
-    except (ArgumentError, ValueError):
-        raise ConfigurationError(
-            "DATABASE_URL is no URL; write sqlite:///heal.db or postgresql://user:password@host/database"
-        ) from None
+    store, _ = await open_shared(database_url)
+    return store
+
+
+async def open_shared(database_url: str) -> tuple[Store, Fleet]:
+    """As `open_store`, with the fleet of processes that share it."""
+    url = _understood(database_url)
     match url.drivername:
         case "sqlite":
-            return SqlStore(await open_sqlite(url))
+            file = await open_sqlite(url)
+            return SqlStore(file), EmbeddedFleet(file, Path(url.database or "heal.db"))
         case "postgresql" | "postgres":
-            return SqlStore(await open_postgresql(url))
+            server = await open_postgresql(url)
+            return SqlStore(server), PostgresFleet(server, connecting(url))
         case other:
             raise ConfigurationError(
                 f"DATABASE_URL: {other}:// is not supported; use sqlite:///path or postgresql://..."
             )
 
 
-__all__ = ["open_store"]
+def _understood(database_url: str) -> URL:
+    try:
+        return make_url(database_url)
+    except (ArgumentError, ValueError):
+        raise ConfigurationError(
+            "DATABASE_URL is no URL; write sqlite:///heal.db or postgresql://user:password@host/database"
+        ) from None
+
+
+__all__ = ["open_shared", "open_store"]

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, or_, select, update
 
 from app.agent.models import FencingToken, Incident, IncidentId
 from app.agent.ports import Claim
 from app.errors import ClaimLost, NotFound
+from app.store.bell import ring
 from app.store.incidents import incident_of
 from app.store.tables import claims, incidents
 
@@ -22,8 +23,15 @@ def take(
     connection: Connection, incident_id: IncidentId, owner: str, lease: timedelta, now: datetime
 ) -> Claim | None:
     """Take over, take anew or renew; None while another owner's lease lives; `NotFound` without incident."""
-    if _locked(connection, incident_id) is None:
+    nudges = connection.execute(
+        select(incidents.c.nudges).where(incidents.c.id == incident_id).with_for_update()
+    ).scalar_one_or_none()
+    if nudges is None:
         raise NotFound(f"incident {incident_id} is not on record")
+    # Due until it is released with another time, so that whoever finds the claim run out takes it over.
+    connection.execute(
+        update(incidents).where(incidents.c.id == incident_id, incidents.c.due_at > now).values(due_at=now)
+    )
     expires_at = now + lease
     held = connection.execute(select(claims).where(claims.c.incident_id == incident_id)).one_or_none()
     if held is None:
@@ -31,33 +39,93 @@ def take(
         connection.execute(
             insert(claims).values(incident_id=incident_id, owner=owner, token=token, expires_at=expires_at)
         )
-        return Claim(incident_id=incident_id, owner=owner, token=token, expires_at=expires_at)
+        return Claim(incident_id=incident_id, owner=owner, token=token, expires_at=expires_at, nudges=nudges)
     if held.owner not in {None, owner} and held.expires_at > now:
         return None
-    token = FencingToken(held.token if held.owner == owner else held.token + 1)
+    renewed = held.owner == owner
+    token = FencingToken(held.token if renewed else held.token + 1)
+    # A holder that never released died over the incident, or was cut off from the store.
+    interruptions = held.interruptions + (0 if renewed or held.owner is None else 1)
     connection.execute(
         update(claims)
         .where(claims.c.incident_id == incident_id)
-        .values(owner=owner, token=token, expires_at=expires_at)
+        .values(owner=owner, token=token, expires_at=expires_at, interruptions=interruptions)
     )
-    return Claim(incident_id=incident_id, owner=owner, token=token, expires_at=expires_at)
+    return Claim(
+        incident_id=incident_id,
+        owner=owner,
+        token=token,
+        expires_at=expires_at,
+        interruptions=interruptions,
+        nudges=nudges,
+    )
 
 
-def release(connection: Connection, claim: Claim) -> None:
-    """Free the incident at once; the next claim, by whomever, gets a higher token."""
-    connection.execute(
+def take_due(
+    connection: Connection, owner: str, lease: timedelta, now: datetime, limit: int
+) -> tuple[Claim, ...]:
+    """Claim due incidents that nobody holds; a peer that asks at the same time is given others."""
+    if limit < 1:
+        return ()
+    due = connection.execute(
+        select(incidents.c.id)
+        .select_from(incidents.outerjoin(claims, claims.c.incident_id == incidents.c.id))
+        .where(
+            incidents.c.closed_at.is_(None),
+            incidents.c.due_at <= now,
+            or_(claims.c.incident_id.is_(None), claims.c.owner.is_(None), claims.c.expires_at <= now),
+        )
+        .order_by(incidents.c.due_at, incidents.c.id)
+        .limit(limit)
+        .with_for_update(of=incidents, skip_locked=True)
+    ).scalars()
+    taken = [take(connection, IncidentId(found), owner, lease, now) for found in due.all()]
+    return tuple(claim for claim in taken if claim is not None)
+
+
+def next_due(connection: Connection) -> datetime | None:
+    """The earliest time at which an open incident that nobody holds is due."""
+    return connection.execute(
+        select(incidents.c.due_at)
+        .select_from(incidents.outerjoin(claims, claims.c.incident_id == incidents.c.id))
+        .where(incidents.c.closed_at.is_(None), claims.c.owner.is_(None))
+        .order_by(incidents.c.due_at)
+        .limit(1)
+    ).scalar_one_or_none()
+
+
+def release(connection: Connection, claim: Claim, due_at: datetime | None) -> None:
+    """Free the incident at once; the next claim, by whomever, gets a higher token.
+
+    An incident that was nudged since it was claimed stays due.
+    """
+    freed = connection.execute(
         update(claims)
         .where(
             claims.c.incident_id == claim.incident_id,
             claims.c.owner == claim.owner,
             claims.c.token == claim.token,
         )
-        .values(owner=None)
-    )
+        .values(owner=None, interruptions=0)
+    ).rowcount
+    if freed and due_at is not None:
+        connection.execute(
+            update(incidents)
+            .where(incidents.c.id == claim.incident_id, incidents.c.nudges == claim.nudges)
+            .values(due_at=due_at)
+        )
 
 
 def release_owner(connection: Connection, owner: str) -> int:
-    return connection.execute(update(claims).where(claims.c.owner == owner).values(owner=None)).rowcount
+    """Void the claims of an owner that died; what it held was interrupted, and is due as before."""
+    voided = connection.execute(
+        update(claims)
+        .where(claims.c.owner == owner)
+        .values(owner=None, interruptions=claims.c.interruptions + 1)
+    ).rowcount
+    if voided:
+        ring(connection)
+    return voided
 
 
 def hold(connection: Connection, claim: Claim) -> Incident:

@@ -26,11 +26,14 @@ from app.agent.models import (
 )
 from app.agent.ports import IncidentFilter, Page
 from app.agent.timeline import chain_start
-from app.errors import Invalid
-from app.store import intents, journal
+from app.errors import ClaimLost, Invalid
+from app.store import approvals, intents, journal
+from app.store.bell import ring
 from app.store.codec import IncidentBody, incident_body, read, writable
 from app.store.narrative import opening_summary
 from app.store.tables import incidents
+
+_RECOVERIES = (IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION)
 
 
 def incident_of(row: Row[Any]) -> Incident:
@@ -52,6 +55,7 @@ def incident_of(row: Row[Any]) -> Incident:
         verdict=body.verdict,
         lesson=body.lesson,
         failing_since=body.failing_since,
+        joined=row.joined,
         wake_at=row.wake_at,
         summary=body.summary,
     )
@@ -68,6 +72,7 @@ def load(connection: Connection, incident_id: IncidentId) -> IncidentRecord | No
         incident=incident_of(row),
         intents=intents.of_incidents(connection, [incident_id]).get(incident_id, ()),
         timeline=journal.entries(connection, incident_id),
+        approvals=approvals.of_incident(connection, incident_id),
     )
 
 
@@ -179,21 +184,34 @@ def create(connection: Connection, incident: Incident) -> None:
             version=incident.version,
             timeline_length=0,
             timeline_head=chain_start(incident.id),
+            due_at=incident.opened_at,
+            joined=incident.joined,
             **_mutable(incident),
         )
     )
+    ring(connection)
 
 
 def add_triggers(
     connection: Connection, incident: Incident, triggers: Sequence[Trigger], *, fresh: bool
 ) -> Incident:
     """What a joining signal adds; a fresh one with a trigger ends the incident's staleness."""
+    if not triggers:
+        return incident
     merged = _union(incident.triggers, triggers)
     stale = incident.stale and not fresh
+    counted = replace(incident, joined=incident.joined + 1)
     if merged == incident.triggers and stale == incident.stale:
-        return incident
-    joined = _with_triggers(replace(incident, stale=stale), merged)
-    connection.execute(update(incidents).where(incidents.c.id == incident.id).values(**_mutable(joined)))
+        connection.execute(
+            update(incidents).where(incidents.c.id == incident.id).values(joined=counted.joined)
+        )
+        return counted
+    joined = _with_triggers(replace(counted, stale=stale), merged)
+    connection.execute(
+        update(incidents)
+        .where(incidents.c.id == incident.id)
+        .values(joined=joined.joined, **_mutable(joined))
+    )
     return joined
 
 
@@ -206,8 +224,11 @@ def store_next_version(connection: Connection, stored: Incident, given: Incident
         raise Invalid(f"incident {stored.id} cannot move to another service or time of opening")
     if given.state.closed != (given.closed_at is not None):
         raise Invalid(f"incident {stored.id} must have closed_at exactly when its state is an end")
+    if given.state in _RECOVERIES and given.joined != stored.joined:
+        raise ClaimLost(f"a signal joined incident {stored.id} since it was looked at; look again")
     merged = replace(
         given,
+        joined=stored.joined,
         version=stored.version + 1,
         stale=stored.stale and given.stale,
         dry_run=stored.dry_run or given.dry_run,

@@ -7,12 +7,14 @@ Every function here runs under the incident's row lock and a checked claim
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from app.agent.models import (
+    ApprovalId,
     DecisionKind,
     Incident,
     IncidentId,
@@ -22,7 +24,9 @@ from app.agent.models import (
     Outcome,
     Snapshot,
 )
+from app.agent.ports import Begun
 from app.errors import ClaimLost, Invalid, NotFound
+from app.store import brakes
 from app.store.codec import IntentBody, intent_body, read, read_optional, read_snapshot, writable
 from app.store.tables import intents
 
@@ -57,6 +61,8 @@ def add(connection: Connection, incident: Incident, intent: Intent) -> None:
             dry_run=intent.dry_run,
             undoes=intent.undoes,
             started_at=intent.started_at,
+            attempts=intent.attempts,
+            approval=intent.approval,
             applied_token=intent.applied_token,
             body=writable(IntentBody, intent_body(intent)),
             snapshot=intent.snapshot,
@@ -72,25 +78,43 @@ def begin(
     snapshot: Snapshot | None,
     budget: int,
     at: datetime,
-) -> Intent | None:
-    """DECIDED -> EXECUTING; None, with nothing changed, when not decided or the budget is spent.
+) -> tuple[Begun, Intent]:
+    """DECIDED -> EXECUTING, or why not, with nothing changed.
 
-    An undo needs no budget. Raises `Invalid` for an intent that was never
-    allowed, or only rehearsed (promises 1 and 5): no effect may follow from it.
+    An undo needs no budget and heeds no brake. Raises `Invalid` for an intent that
+    was never allowed, or only rehearsed (promises 1 and 5): no effect may follow from it.
     """
     intent = _get(connection, incident_id, intent_id)
     if intent.dry_run or intent.decision.kind is not DecisionKind.ALLOW:
         raise Invalid(f"intent {intent_id} has no decision that allows a real effect")
     if intent.state is not IntentState.DECIDED:
-        return None
-    if intent.undoes is None and _begun(connection, incident_id) >= budget:
-        return None
+        return Begun.NOT_DECIDED, intent
+    if intent.undoes is None:
+        if brakes.holds(connection):
+            return Begun.BRAKED, intent
+        if _begun(connection, incident_id) >= budget:
+            return Begun.BUDGET_SPENT, intent
     connection.execute(
         update(intents)
         .where(intents.c.id == intent_id, intents.c.state == IntentState.DECIDED.value)
-        .values(state=IntentState.EXECUTING.value, started_at=at, snapshot=snapshot)
+        .values(state=IntentState.EXECUTING.value, started_at=at, snapshot=snapshot, attempts=1)
     )
-    return intent
+    return Begun.YES, intent
+
+
+def retry(
+    connection: Connection, incident_id: IncidentId, intent_id: IntentId, limit: int
+) -> tuple[Begun, Intent]:
+    """One more attempt at an intent that was begun, or why not, with nothing changed."""
+    intent = _get(connection, incident_id, intent_id)
+    if intent.state is not IntentState.EXECUTING:
+        return Begun.NOT_DECIDED, intent
+    if intent.undoes is None and brakes.holds(connection):
+        return Begun.BRAKED, intent
+    if intent.attempts >= limit:
+        return Begun.BUDGET_SPENT, intent
+    connection.execute(update(intents).where(intents.c.id == intent_id).values(attempts=intent.attempts + 1))
+    return Begun.YES, replace(intent, attempts=intent.attempts + 1)
 
 
 def finish(
@@ -148,4 +172,6 @@ def _intent(row: Row[Any]) -> Intent:
         applied_token=row.applied_token,
         undoes=None if row.undoes is None else IntentId(row.undoes),
         started_at=row.started_at,
+        attempts=row.attempts,
+        approval=None if row.approval is None else ApprovalId(row.approval),
     )

@@ -24,6 +24,7 @@ class Space(IntEnum):
     IDEMPOTENCY = 0x48450002
     SERVICE = 0x48450003
     HISTORY = 0x48450004
+    ALIVE = 0x48450005
 
 
 def hold(connection: Connection, space: Space, names: Iterable[str]) -> None:

@@ -112,6 +112,17 @@ def begin_note(intent: Intent, snapshot: Snapshot | None, at: datetime) -> Note:
     )
 
 
+def retry_note(intent: Intent, at: datetime) -> Note:
+    """The entry that stands before a second attempt at an effect that an interruption prevented."""
+    return Note(
+        at=at,
+        stage=Stage.UNDO if intent.undoes is not None else Stage.EXECUTE,
+        message=f"Attempt {intent.attempts} at {intent.action.name.value}: the first was interrupted, "
+        "and the target shows that it had no effect.",
+        data={"intent_id": intent.id, "attempts": intent.attempts},
+    )
+
+
 def _told(payload: Payload) -> tuple[str, JsonObject]:
     """What a payload says, in words and as figures."""
     match payload:

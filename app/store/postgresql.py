@@ -9,9 +9,9 @@ back and run again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg  # type: ignore[import-untyped]  # asyncpg ships no type information
 from sqlalchemy import URL
@@ -86,23 +86,8 @@ class PostgresDatabase:
 
 
 async def open_postgresql(url: URL) -> PostgresDatabase:
-    """Connect, bring the database to the newest schema, and keep a pool.
-
-    The URL means what it means to libpq: `sslmode`, `sslrootcert`, `host=/socket/dir` and the like work.
-    """
-    dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
-
-    async def connect() -> object:
-        try:
-            return await asyncpg.connect(
-                dsn,
-                timeout=CONNECT_SECONDS,
-                command_timeout=COMMAND_SECONDS,
-                server_settings={"application_name": "self-healing-devops-agent"},
-            )
-        except ValueError as error:  # the address itself makes no sense to the driver
-            raise ConfigurationError(f"DATABASE_URL: {_shown(url)} is not understood: {error}") from None
-
+    """Connect, bring the database to the newest schema, and keep a pool."""
+    connect = connecting(url)
     engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connect,
@@ -123,6 +108,35 @@ async def open_postgresql(url: URL) -> PostgresDatabase:
         await engine.dispose()
         raise
     return PostgresDatabase(engine)
+
+
+def connecting(url: URL) -> Callable[[], Awaitable[Any]]:
+    """What makes one connection of the driver's own.
+
+    The URL means what it means to libpq: `sslmode`, `sslrootcert`,
+    `host=/socket/dir`, several hosts with `target_session_attrs` and the like
+    work. The server is asked to notice within some ten seconds when this side is
+    cut off, and this side breaks a call that takes too long.
+    """
+    dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    async def connect() -> object:
+        try:
+            return await asyncpg.connect(
+                dsn,
+                timeout=CONNECT_SECONDS,
+                command_timeout=COMMAND_SECONDS,
+                server_settings={
+                    "application_name": "self-healing-devops-agent",
+                    "tcp_keepalives_idle": "5",
+                    "tcp_keepalives_interval": "2",
+                    "tcp_keepalives_count": "3",
+                },
+            )
+        except ValueError as error:  # the address itself makes no sense to the driver
+            raise ConfigurationError(f"DATABASE_URL: {_shown(url)} is not understood: {error}") from None
+
+    return connect
 
 
 def _opening(url: URL, error: Exception) -> Exception:

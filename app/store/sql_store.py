@@ -11,11 +11,15 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, select
 
 from app.agent.models import (
+    Approval,
+    ApprovalId,
+    Brake,
     Change,
     ConfigRecord,
     Incident,
     IncidentId,
     IncidentRecord,
+    IncidentState,
     Intent,
     IntentId,
     Note,
@@ -29,9 +33,29 @@ from app.agent.models import (
     TimelineEntry,
     Trigger,
 )
-from app.agent.ports import Accepted, Claim, IncidentFilter, IntakeDecider, Page, ServiceLevels, SignalRecord
+from app.agent.ports import (
+    Accepted,
+    Begun,
+    Claim,
+    IncidentFilter,
+    IntakeDecider,
+    Page,
+    ServiceLevels,
+    SignalRecord,
+)
 from app.errors import ClaimLost
-from app.store import claims, history, incidents, intake, intents, journal, narrative, signals
+from app.store import (
+    approvals,
+    brakes,
+    claims,
+    history,
+    incidents,
+    intake,
+    intents,
+    journal,
+    narrative,
+    signals,
+)
 from app.store.database import Database
 
 
@@ -114,8 +138,16 @@ class SqlStore:
             lambda connection: claims.take(connection, incident_id, owner, lease, now)
         )
 
-    async def release(self, claim: Claim) -> None:
-        await self._database.write(lambda connection: claims.release(connection, claim))
+    async def take_due(self, owner: str, lease: timedelta, now: datetime, limit: int) -> tuple[Claim, ...]:
+        return await self._database.write(
+            lambda connection: claims.take_due(connection, owner, lease, now, limit)
+        )
+
+    async def next_due(self) -> datetime | None:
+        return await self._database.read(claims.next_due)
+
+    async def release(self, claim: Claim, due_at: datetime | None = None) -> None:
+        await self._database.write(lambda connection: claims.release(connection, claim, due_at))
 
     async def release_owner(self, owner: str) -> int:
         return await self._database.write(lambda connection: claims.release_owner(connection, owner))
@@ -127,6 +159,8 @@ class SqlStore:
         self, claim: Claim, incident: Incident, intent: Intent, notes: Sequence[Note]
     ) -> Incident:
         def work(connection: Connection) -> Incident:
+            if intent.approval is not None:
+                approvals.use(connection, intent.approval)
             saved = _save(connection, claim, incident, notes)
             intents.add(connection, saved, intent)
             return saved
@@ -135,14 +169,23 @@ class SqlStore:
 
     async def begin(
         self, claim: Claim, intent_id: IntentId, snapshot: Snapshot | None, budget: int, at: datetime
-    ) -> bool:
-        def work(connection: Connection) -> bool:
+    ) -> Begun:
+        def work(connection: Connection) -> Begun:
             incident = claims.hold(connection, claim)
-            intent = intents.begin(connection, incident.id, intent_id, snapshot, budget, at)
-            if intent is None:
-                return False
-            journal.append(connection, incident.id, [narrative.begin_note(intent, snapshot, at)])
-            return True
+            begun, intent = intents.begin(connection, incident.id, intent_id, snapshot, budget, at)
+            if begun is Begun.YES:
+                journal.append(connection, incident.id, [narrative.begin_note(intent, snapshot, at)])
+            return begun
+
+        return await self._database.write(work)
+
+    async def retry(self, claim: Claim, intent_id: IntentId, limit: int, at: datetime) -> Begun:
+        def work(connection: Connection) -> Begun:
+            incident = claims.hold(connection, claim)
+            begun, intent = intents.retry(connection, incident.id, intent_id, limit)
+            if begun is Begun.YES:
+                journal.append(connection, incident.id, [narrative.retry_note(intent, at)])
+            return begun
 
         return await self._database.write(work)
 
@@ -163,6 +206,36 @@ class SqlStore:
 
     async def timeline(self, incident_id: IncidentId) -> tuple[TimelineEntry, ...]:
         return await self._database.read(lambda connection: journal.entries(connection, incident_id))
+
+    # ------------------------------------------------------------ people and brakes
+
+    async def ask(
+        self, claim: Claim, incident: Incident, approval: Approval, notes: Sequence[Note]
+    ) -> Incident:
+        def work(connection: Connection) -> Incident:
+            saved = _save(connection, claim, incident, notes)
+            approvals.add(connection, saved, approval)
+            return saved
+
+        return await self._database.write(work)
+
+    async def approval(self, approval_id: ApprovalId) -> Approval | None:
+        return await self._database.read(lambda connection: approvals.get(connection, approval_id))
+
+    async def answer(
+        self, approval_id: ApprovalId, *, approve: bool, by: str, comment: str, at: datetime
+    ) -> Approval:
+        return await self._database.write(
+            lambda connection: approvals.answer(
+                connection, approval_id, approve=approve, by=by, comment=comment, at=at
+            )
+        )
+
+    async def brake(self) -> Brake | None:
+        return await self._database.read(brakes.get)
+
+    async def set_brake(self, brake: Brake) -> None:
+        await self._database.write(lambda connection: brakes.set_to(connection, brake))
 
     # ------------------------------------------------------------ history
 
@@ -192,5 +265,8 @@ def _save(connection: Connection, claim: Claim, incident: Incident, notes: Seque
     if incident.id != stored.id or incident.version != stored.version:
         raise ClaimLost(f"incident {stored.id} moved on to version {stored.version}; load it again")
     saved = incidents.store_next_version(connection, stored, incident)
+    if stored.state is IncidentState.AWAITING_APPROVAL and saved.state is not stored.state:
+        ended_at = max((note.at for note in notes), default=claim.expires_at)
+        approvals.end_open(connection, saved.id, ended_at)
     journal.append(connection, saved.id, notes)
     return saved

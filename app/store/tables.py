@@ -89,6 +89,15 @@ incidents = Table(
     Column("body", _Json, nullable=False),
     Column("timeline_length", Integer, nullable=False),
     Column("timeline_head", Text, nullable=False),
+    Column("due_at", UtcDateTime, nullable=False, server_default=text("'1970-01-01 00:00:00.000000'")),
+    Column("joined", Integer, nullable=False, server_default=text("0")),
+    Column("nudges", Integer, nullable=False, server_default=text("0")),
+)
+Index(
+    "ix_incidents_due",
+    incidents.c.due_at,
+    sqlite_where=text("closed_at IS NULL"),
+    postgresql_where=text("closed_at IS NULL"),
 )
 Index(
     "ix_incidents_one_open",
@@ -191,6 +200,8 @@ intents = Table(
     Column("body", _Json, nullable=False),
     Column("snapshot", _Json),
     Column("outcome", _Json),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("approval", Text),
     UniqueConstraint("incident_id", "sequence"),
     CheckConstraint("state <> 'executing' OR NOT dry_run", name="dry_run_never_executes"),
 )
@@ -202,8 +213,50 @@ claims = Table(
     Column("owner", Text),
     Column("token", BigInteger, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
+    Column("interruptions", Integer, nullable=False, server_default=text("0")),
 )
 Index("ix_claims_owner", claims.c.owner)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("incident_id", Text, ForeignKey("incidents.id"), nullable=False),
+    Column("state", Text, nullable=False),
+    Column("requested_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("answered_at", UtcDateTime),
+    Column("answered_by", Text),
+    Column("body", _Json, nullable=False),
+)
+Index("ix_approvals_incident", approvals.c.incident_id, approvals.c.requested_at)
+
+brakes = Table(
+    "brakes",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("engaged", Boolean, nullable=False),
+    Column("set_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("owner", Text, nullable=False),
+    Column("entered_at", UtcDateTime, nullable=False),
+    UniqueConstraint("owner"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("duty", Text, primary_key=True),
+    Column("owner", Text),
+    Column("expires_at", UtcDateTime, nullable=False),
+)
 
 timeline = Table(
     "timeline",

@@ -1,0 +1,198 @@
+"""Approvals as rows: asked for, answered once, used once (promise 1).
+
+Every change is a compare-and-set on the state, under the incident's row lock:
+of fifty clicks at the same moment one counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from app.agent.models import (
+    ActionName,
+    Approval,
+    ApprovalId,
+    ApprovalState,
+    Incident,
+    IncidentId,
+    Note,
+    Stage,
+)
+from app.errors import ClaimLost, Conflict, Invalid, NotFound
+from app.store import journal
+from app.store.bell import ring
+from app.store.codec import read, storable_text, writable
+from app.store.tables import approvals, incidents
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalBody:
+    """The part of an approval that no statement searches by."""
+
+    action_index: int
+    action: ActionName
+    plan_hash: str
+    target_token: str | None
+    reasons: tuple[str, ...]
+    comment: str = ""
+
+
+def get(connection: Connection, approval_id: ApprovalId) -> Approval | None:
+    row = connection.execute(select(approvals).where(approvals.c.id == approval_id)).one_or_none()
+    return None if row is None else _approval(row)
+
+
+def of_incident(connection: Connection, incident_id: IncidentId) -> tuple[Approval, ...]:
+    """Oldest first."""
+    rows = connection.execute(
+        select(approvals)
+        .where(approvals.c.incident_id == incident_id)
+        .order_by(approvals.c.requested_at, approvals.c.id)
+    )
+    return tuple(_approval(row) for row in rows)
+
+
+def add(connection: Connection, incident: Incident, approval: Approval) -> None:
+    """Store a new request; the caller holds the claim."""
+    if approval.incident_id != incident.id or approval.state is not ApprovalState.PENDING:
+        raise Invalid(f"approval {approval.id} must be a pending one of incident {incident.id}")
+    connection.execute(
+        insert(approvals).values(
+            id=approval.id,
+            incident_id=approval.incident_id,
+            state=approval.state.value,
+            requested_at=approval.requested_at,
+            expires_at=approval.expires_at,
+            answered_at=None,
+            answered_by=None,
+            body=writable(ApprovalBody, _body(approval, "")),
+        )
+    )
+
+
+def answer(
+    connection: Connection, approval_id: ApprovalId, *, approve: bool, by: str, comment: str, at: datetime
+) -> Approval:
+    """The one answer; the incident is due at once."""
+    incident_id = connection.execute(
+        select(approvals.c.incident_id).where(approvals.c.id == approval_id)
+    ).scalar_one_or_none()
+    if incident_id is None:
+        raise NotFound(f"approval {approval_id} is not on record")
+    # The incident first, as everybody locks them, so that nobody waits in a circle.
+    connection.execute(select(incidents.c.id).where(incidents.c.id == incident_id).with_for_update())
+    found = get(connection, approval_id)
+    if found is None:
+        raise NotFound(f"approval {approval_id} is not on record")
+    refusal = _unanswerable(found, at)
+    if refusal is not None:
+        raise Conflict(refusal)
+    state = ApprovalState.APPROVED if approve else ApprovalState.DENIED
+    by, comment = storable_text(by), storable_text(comment)
+    connection.execute(
+        update(approvals)
+        .where(approvals.c.id == approval_id, approvals.c.state == ApprovalState.PENDING.value)
+        .values(
+            state=state.value,
+            answered_at=at,
+            answered_by=by,
+            body=writable(ApprovalBody, _body(found, comment)),
+        )
+    )
+    said = f"{found.action} {state} by {by}" + (f": {comment}" if comment else "")
+    journal.append(
+        connection,
+        found.incident_id,
+        [
+            Note(
+                at=at,
+                stage=Stage.POLICY,
+                message=f"{said}.",
+                data={"approval": approval_id, "state": state.value, "by": by, "plan_hash": found.plan_hash},
+            )
+        ],
+    )
+    connection.execute(
+        update(incidents)
+        .where(incidents.c.id == incident_id)
+        .values(due_at=at, nudges=incidents.c.nudges + 1)
+    )
+    ring(connection)
+    answered = get(connection, approval_id)
+    if answered is None:
+        raise NotFound(f"approval {approval_id} is not on record")
+    return answered
+
+
+def use(connection: Connection, approval_id: ApprovalId) -> None:
+    """APPROVED -> USED; `ClaimLost` when it is not there to be used."""
+    used = connection.execute(
+        update(approvals)
+        .where(approvals.c.id == approval_id, approvals.c.state == ApprovalState.APPROVED.value)
+        .values(state=ApprovalState.USED.value)
+    ).rowcount
+    if used != 1:
+        raise ClaimLost(f"approval {approval_id} is not there to be used; look again")
+
+
+def end_open(connection: Connection, incident_id: IncidentId, at: datetime) -> None:
+    """Whatever the incident still waited for, or had not used, is expired or void."""
+    open_states = [ApprovalState.PENDING.value, ApprovalState.APPROVED.value]
+    mine = approvals.c.incident_id == incident_id
+    connection.execute(
+        update(approvals)
+        .where(mine, approvals.c.state == ApprovalState.PENDING.value, approvals.c.expires_at <= at)
+        .values(state=ApprovalState.EXPIRED.value)
+    )
+    connection.execute(
+        update(approvals)
+        .where(mine, approvals.c.state.in_(open_states))
+        .values(state=ApprovalState.VOID.value)
+    )
+
+
+def _unanswerable(found: Approval, at: datetime) -> str | None:
+    match found.state:
+        case ApprovalState.PENDING:
+            return None if at < found.expires_at else f"approval {found.id} expired at {found.expires_at}"
+        case ApprovalState.EXPIRED:
+            return f"approval {found.id} expired at {found.expires_at}"
+        case ApprovalState.VOID:
+            return f"approval {found.id} is void: what it was asked for is gone"
+        case _:
+            verdict = "denied" if found.state is ApprovalState.DENIED else "approved"
+            return f"approval {found.id} was {verdict} by {found.answered_by} already"
+
+
+def _body(approval: Approval, comment: str) -> ApprovalBody:
+    return ApprovalBody(
+        action_index=approval.action_index,
+        action=approval.action,
+        plan_hash=approval.plan_hash,
+        target_token=approval.target_token,
+        reasons=approval.reasons,
+        comment=comment,
+    )
+
+
+def _approval(row: Row[Any]) -> Approval:
+    body = read(ApprovalBody, row.body)
+    return Approval(
+        id=ApprovalId(row.id),
+        incident_id=IncidentId(row.incident_id),
+        action_index=body.action_index,
+        action=body.action,
+        plan_hash=body.plan_hash,
+        target_token=body.target_token,
+        reasons=body.reasons,
+        requested_at=row.requested_at,
+        expires_at=row.expires_at,
+        state=ApprovalState(row.state),
+        answered_by=row.answered_by,
+        answered_at=row.answered_at,
+        comment=body.comment,
+    )

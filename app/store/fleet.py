@@ -1,0 +1,222 @@
+"""The fleet over the database: who is alive, who leads, who rang; the `Fleet` port of `app.agent.ports`.
+
+On PostgreSQL each process holds a session advisory lock on a connection of its
+own. The kernel closes that connection when the process dies, the server frees
+the lock, and the first peer to get it voids what the dead one held: a take-over
+needs no lease to run out. A process that is cut off loses its lock once the
+server notices (TCP keepalives); until then, and for whatever nobody noticed, the
+leases of claims run out by themselves. None of this is what safety rests on:
+late writers are refused by their fencing tokens (promises 2 and 3).
+
+On SQLite one process owns the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import IO, Any
+
+import asyncpg  # type: ignore[import-untyped]  # asyncpg ships no type information
+from sqlalchemy import Connection, delete, insert, select, text, update
+
+from app.errors import ConfigurationError, TransientError
+from app.store import claims, locks
+from app.store.bell import CHANNEL
+from app.store.database import Database, translated
+from app.store.tables import leases, workers
+
+ANSWER_SECONDS = 5.0
+"""How long the connection that stands for being alive may take to answer before it counts as broken."""
+
+_DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+Connect = Callable[[], Awaitable[Any]]
+
+
+class PostgresFleet:
+    """Any number of processes over one PostgreSQL."""
+
+    def __init__(self, database: Database, connect: Connect) -> None:
+        self._database = database
+        self._connect = connect
+        self._owner: str | None = None
+        self._presence: Any = None
+        self._bell = asyncio.Event()
+
+    async def enter(self, owner: str) -> None:
+        self._owner = owner
+        await self._present(owner)
+
+    async def reap(self) -> tuple[str, ...]:
+        owner = self._owner
+        if owner is None:
+            return ()
+        await self._stay(owner)
+        return await self._database.write(lambda connection: _bury(connection, owner))
+
+    async def elect(self, duty: str, owner: str, lease: timedelta, now: datetime) -> bool:
+        return await self._database.write(lambda connection: _elect(connection, duty, owner, lease, now))
+
+    async def resign(self, duty: str, owner: str) -> None:
+        def work(connection: Connection) -> None:
+            connection.execute(
+                update(leases).where(leases.c.duty == duty, leases.c.owner == owner).values(owner=None)
+            )
+
+        await self._database.write(work)
+
+    async def rung(self) -> None:
+        await self._bell.wait()
+        self._bell.clear()
+
+    async def leave(self) -> None:
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            # Out of reach: peers find the lock free, and do the same.
+            with contextlib.suppress(TransientError):
+                await self._database.write(lambda connection: _forget(connection, owner))
+        await self._absent()
+
+    async def _stay(self, owner: str) -> None:
+        """See that the connection still stands; take a new one if it does not."""
+        try:
+            if self._presence is not None:
+                await asyncio.wait_for(self._presence.execute("SELECT 1"), ANSWER_SECONDS)
+                return
+        except _DRIVER_ERRORS:
+            await self._absent()
+        await self._present(owner)
+
+    async def _present(self, owner: str) -> None:
+        try:
+            connection = await self._connect()
+        except _DRIVER_ERRORS as error:
+            raise translated(error) from error
+        try:
+            async with connection.transaction():
+                await connection.execute("DELETE FROM workers WHERE owner = $1", owner)
+                number = await connection.fetchval(
+                    "INSERT INTO workers (owner, entered_at) VALUES ($1, now()) RETURNING number", owner
+                )
+                # Held before the row shows, so that nobody takes the newcomer for dead.
+                await connection.execute(
+                    "SELECT pg_advisory_lock($1::int, $2::int)", int(locks.Space.ALIVE), number
+                )
+            await connection.add_listener(CHANNEL, self._on_ring)
+        except _DRIVER_ERRORS as error:
+            connection.terminate()
+            raise translated(error) from error
+        self._presence = connection
+        self._bell.set()  # what rang while nobody listened
+
+    async def _absent(self) -> None:
+        connection, self._presence = self._presence, None
+        if connection is not None:
+            connection.terminate()
+
+    def _on_ring(self, *_: object) -> None:
+        self._bell.set()
+
+
+class EmbeddedFleet:
+    """The one process of an SQLite file."""
+
+    def __init__(self, database: Database, file: Path) -> None:
+        self._database = database
+        self._file = file
+        self._held: IO[bytes] | None = None
+        self._owner: str | None = None
+
+    async def enter(self, owner: str) -> None:
+        """Own the file, and take over what a predecessor left; `ConfigurationError` while another runs."""
+        self._held = only_process(self._file)
+        self._owner = owner
+        await self._database.write(lambda connection: claims.release_owner(connection, owner))
+
+    async def reap(self) -> tuple[str, ...]:
+        return ()
+
+    async def elect(
+        self,
+        duty: str,  # noqa: ARG002 - the port's signature; whoever is alone leads
+        owner: str,  # noqa: ARG002 - as above
+        lease: timedelta,  # noqa: ARG002 - as above
+        now: datetime,  # noqa: ARG002 - as above
+    ) -> bool:
+        return True
+
+    async def resign(self, duty: str, owner: str) -> None:
+        """Nobody waits for it."""
+
+    async def rung(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def leave(self) -> None:
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            with contextlib.suppress(TransientError):
+                await self._database.write(lambda connection: claims.release_owner(connection, owner))
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+
+def only_process(database: Path) -> IO[bytes]:
+    """Hold an SQLite database for this process alone, until the file is closed or the process dies.
+
+    Raises `ConfigurationError` while another one holds it. The file's name is the
+    one that earlier versions locked, so that two versions exclude each other too.
+    """
+    name = f"{database.stem}.engine{database.suffix}.lock"
+    held = database.with_name(name).open("ab")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held.close()
+        raise ConfigurationError(
+            f"another agent runs on {database.name}: SQLite serves one process; stop it, name another "
+            "DATABASE_URL, or use PostgreSQL, which serves any number"
+        ) from None
+    return held
+
+
+# ---------------------------------------------------------------- statements
+
+
+def _bury(connection: Connection, me: str) -> tuple[str, ...]:
+    """Owners whose lock is free are dead: everything they held is free at once."""
+    dead = connection.execute(
+        text(
+            "SELECT owner FROM workers WHERE owner <> :me"
+            " AND pg_try_advisory_xact_lock(CAST(:space AS int), CAST(number AS int)) ORDER BY number"
+        ),
+        {"me": me, "space": int(locks.Space.ALIVE)},
+    ).scalars()
+    found = tuple(str(owner) for owner in dead)
+    for owner in found:
+        _forget(connection, owner)
+    return found
+
+
+def _forget(connection: Connection, owner: str) -> None:
+    claims.release_owner(connection, owner)
+    connection.execute(update(leases).where(leases.c.owner == owner).values(owner=None))
+    connection.execute(delete(workers).where(workers.c.owner == owner))
+
+
+def _elect(connection: Connection, duty: str, owner: str, lease: timedelta, now: datetime) -> bool:
+    held = connection.execute(select(leases).where(leases.c.duty == duty).with_for_update()).one_or_none()
+    if held is None:
+        connection.execute(insert(leases).values(duty=duty, owner=owner, expires_at=now + lease))
+        return True
+    if held.owner not in {None, owner} and held.expires_at > now:
+        return False
+    connection.execute(
+        update(leases).where(leases.c.duty == duty).values(owner=owner, expires_at=now + lease)
+    )
+    return True
