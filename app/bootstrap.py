@@ -24,6 +24,7 @@ from app.agent.ports import (
     ClusterRehearsal,
     ClusterWatch,
     ClusterWriter,
+    Fleet,
     MetricSource,
     Notifier,
     PolicyEngine,
@@ -39,7 +40,7 @@ from app.connectors.k8s import connect
 from app.connectors.opa import OpaPolicy
 from app.connectors.prometheus import PrometheusSource
 from app.connectors.webhook import WebhookNotifier
-from app.store import open_store
+from app.store import Alone, open_shared
 
 Check = tuple[str, Callable[[], Awaitable[None]]]
 
@@ -74,6 +75,7 @@ class Container:
     settings: Settings
     clock: Clock
     store: Store
+    fleet: Fleet
     world: World
     observer: Observer
     intake: Intake
@@ -100,6 +102,7 @@ def assemble(
     clock: Clock,
     store: Store,
     world: World,
+    fleet: Fleet | None = None,
     runner: Runner | None = None,
     close_world: Callable[[], Awaitable[None]] | None = None,
 ) -> Container:
@@ -127,6 +130,8 @@ def assemble(
                     enabled_actions=settings.enabled_actions,
                     allow_high_risk=settings.allow_high_risk_actions,
                     max_actions_per_incident=settings.max_actions_per_incident,
+                    approval_for=settings.approval_for_risks,
+                    approval_timeout=timedelta(seconds=settings.approval_timeout_seconds),
                 ),
                 engine=world.policy_engine,
             ),
@@ -169,6 +174,7 @@ def assemble(
         settings=settings,
         clock=clock,
         store=store,
+        fleet=fleet or Alone(),
         world=world,
         observer=observer,
         intake=intake,
@@ -188,8 +194,16 @@ async def build(settings: Settings, *, runner: Runner | None = None) -> Containe
     """
     clock = SystemClock()
     world, close_world = connect_world(settings, clock)
-    store = await open_store(settings.database_url.get_secret_value())
-    return assemble(settings, clock=clock, store=store, world=world, runner=runner, close_world=close_world)
+    store, fleet = await open_shared(settings.database_url.get_secret_value())
+    return assemble(
+        settings,
+        clock=clock,
+        store=store,
+        world=world,
+        fleet=fleet,
+        runner=runner,
+        close_world=close_world,
+    )
 
 
 def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[], Awaitable[None]]]:
@@ -262,8 +276,7 @@ def _checks(store: Store, world: World, clock: Clock) -> tuple[Check, ...]:
 
 def _owner(settings: Settings) -> str:
     """Who holds claims: on SQLite there is one process, whose successor takes over without waiting."""
-    embedded = settings.database_url.get_secret_value().startswith("sqlite")
-    return "embedded" if embedded else f"process-{uuid.uuid4().hex}"
+    return "embedded" if settings.embedded else f"process-{uuid.uuid4().hex}"
 
 
 async def _nothing_to_close() -> None:

@@ -72,12 +72,16 @@ def run(
         int | None,
         typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one. Default: PORT."),
     ] = None,
+    role: Annotated[
+        str | None,
+        typer.Option(help="all, or on PostgreSQL: api, worker, watch. Default: ROLE."),
+    ] = None,
 ) -> None:
-    """Start the agent: API, dashboard, watcher, poller and engine in one process."""
+    """Start the agent: API, dashboard, watcher, poller and driver in one process, or the part of one role."""
     import uvicorn
 
     # The application reads its settings itself, and guards by the address it believes to listen on.
-    for name, value in (("HOST", host), ("PORT", port)):
+    for name, value in (("HOST", host), ("PORT", port), ("ROLE", role)):
         if value is not None:
             os.environ[name] = str(value)
     settings = _settings()
@@ -89,6 +93,27 @@ def run(
         port=settings.port,
         log_level=settings.log_level,
     )
+
+
+@app.command(epilog=EXIT_CODES)
+def worker(
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="URL",
+            help="Take signals from kafka://host:9092/topic or redis://host:6379/0?stream=signals; may be "
+            "repeated. Default: INTAKE_FROM.",
+        ),
+    ] = None,
+) -> None:
+    """Start a worker without HTTP: it moves incidents on, and takes signals from streams."""
+    from app.commands.working import work
+
+    os.environ["ROLE"] = "worker"
+    if source:
+        os.environ["INTAKE_FROM"] = " ".join(source)
+    _run(work(_settings()))
 
 
 async def _try_connections(settings: Settings) -> None:

@@ -6,17 +6,27 @@ each other. Wrong values stop the start with a message that names the setting.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.agent.models import ActionName, Trigger
+from app.agent.models import ActionName, Risk, Trigger
 
 RUNBOOK_ACTIONS = frozenset(ActionName) - {ActionName.RESTORE}
 
 _SERVICE_LABEL = '{namespace="{{namespace}}",service="{{service}}"'
+
+
+class Role(StrEnum):
+    """What one process of the agent does."""
+
+    ALL = "all"
+    API = "api"
+    WORKER = "worker"
+    WATCH = "watch"
 
 
 class Settings(BaseSettings):
@@ -31,6 +41,8 @@ class Settings(BaseSettings):
     allow_high_risk_actions: bool = False
     max_actions_per_incident: Annotated[int, Field(ge=0, le=20)] = 2
     enabled_actions: Annotated[frozenset[ActionName], NoDecode] = RUNBOOK_ACTIONS
+    approval_for_risks: Annotated[frozenset[Risk], NoDecode] = frozenset()
+    approval_timeout_seconds: Annotated[float, Field(gt=0)] = 14_400.0
     scale_min_replicas: Annotated[int, Field(ge=1)] = 1
     scale_max_replicas: Annotated[int, Field(ge=1)] = 20
     runbooks_dir: Path = Path("runbooks")
@@ -57,7 +69,10 @@ class Settings(BaseSettings):
 
     # Store and engine
     database_url: SecretStr = SecretStr("sqlite:///heal.db")
+    role: Role = Role.ALL
     claim_lease_seconds: Annotated[float, Field(gt=0)] = 30.0
+    worker_concurrency: Annotated[int, Field(ge=1, le=200)] = 16
+    intake_from: Annotated[tuple[SecretStr, ...], NoDecode] = ()
 
     # Kubernetes
     kubeconfig: Path | None = None
@@ -110,14 +125,29 @@ class Settings(BaseSettings):
         """Bounds that contradict each other are a mistake to be told, not to be lived with."""
         if self.scale_min_replicas > self.scale_max_replicas:
             raise ValueError("SCALE_MIN_REPLICAS is above SCALE_MAX_REPLICAS")
+        if self.embedded and self.role in (Role.API, Role.WATCH):
+            raise ValueError(
+                f"ROLE={self.role} needs a PostgreSQL in DATABASE_URL: SQLite serves one process, ROLE=all"
+            )
         if self.verify_timeout_seconds < self.verify_soak_seconds:
             raise ValueError("VERIFY_TIMEOUT_SECONDS is below VERIFY_SOAK_SECONDS: nothing could recover")
         return self
 
-    @field_validator("enabled_actions", mode="before")
+    @property
+    def embedded(self) -> bool:
+        """On SQLite, where one process does all the work."""
+        return self.database_url.get_secret_value().startswith("sqlite")
+
+    @field_validator("enabled_actions", "approval_for_risks", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         """Accept `restart,rollback` as written in an environment variable."""
         if isinstance(value, str):
             return frozenset(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("intake_from", mode="before")
+    @classmethod
+    def _space_separated(cls, value: object) -> object:
+        """Accept several addresses with spaces between them: commas stand inside Kafka's."""
+        return tuple(value.split()) if isinstance(value, str) else value

@@ -14,9 +14,13 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from app.api import agent, dashboard, docs, events, guards, health, incidents, openapi, problems, webhooks
-from app.config import Settings
+from app.config import Role, Settings
 
 log = logging.getLogger(__name__)
+
+_FOR_PEOPLE = (events, agent, incidents, webhooks, health, dashboard, docs)
+_FOR_PROBES = (health,)
+"""What workers and watchers serve: whoever runs them asks whether they are well."""
 
 
 @asynccontextmanager
@@ -70,7 +74,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(guards.SecurityHeaders)
     problems.install(app)
     openapi.install(app)
-    for module in (events, agent, incidents, webhooks, health, dashboard, docs):
+    serves_people = settings.role in (Role.ALL, Role.API)
+    for module in _FOR_PEOPLE if serves_people else _FOR_PROBES:
         app.include_router(module.router)
     docs.mount_assets(app)
     return app

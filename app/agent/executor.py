@@ -11,12 +11,15 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from app.agent.actions import restore_of
 from app.agent.models import (
     Action,
     ActionName,
+    Approval,
+    ApprovalId,
+    ApprovalState,
     Decision,
     DecisionKind,
     Incident,
@@ -37,6 +40,7 @@ from app.agent.models import (
 )
 from app.agent.policy import Policy, Question, forbidden_now, undo_decision
 from app.agent.ports import (
+    Begun,
     Claim,
     ClusterReader,
     ClusterRehearsal,
@@ -45,11 +49,14 @@ from app.agent.ports import (
     Store,
 )
 from app.clock import Clock
-from app.errors import Conflict, NotFound, PermanentError, TransientError, UnknownOutcome
+from app.errors import ClaimLost, Conflict, NotFound, PermanentError, TransientError, UnknownOutcome
 
 MAX_WRITE_ATTEMPTS = 5
 """Tries of one intent against a target whose status keeps moving; each is guarded by its version."""
 
+
+MAX_ATTEMPTS = 2
+"""An effect that an interruption prevented is tried once more; after another one a person must look."""
 
 MAX_DECISION_AGE = timedelta(minutes=1)
 """A decision that could not be carried out for this long is made anew: the world has moved on."""
@@ -78,8 +85,9 @@ class Executor:
     async def decide(self, record: IncidentRecord, claim: Claim) -> str | None:
         """Rehearse and decide the next action of the plan; durable when this returns None.
 
-        Otherwise nothing was decided, and the answer says why: the target is not in
-        the state that the plan was made for.
+        Where policy asks for an approval, people are asked, or their answer is
+        used. Otherwise nothing was decided, and the answer says why: the target is
+        not in the state that the plan was made for, or that people approved.
         """
         incident, plan = record.incident, record.incident.plan
         assert plan is not None  # noqa: S101 - the loop decides only where a plan stands
@@ -89,6 +97,7 @@ class Executor:
             by = look.target.changed_by or "someone"
             return f"{action.target} was changed by {by} since the diagnosis"
         rehearsal = await self._rehearse(incident.key, action, look)
+        now = self.clock.now()
         decision = await self.policy.decide(
             Question(
                 incident=incident,
@@ -98,9 +107,18 @@ class Executor:
                 target_problem=look.problem,
                 rehearsal=rehearsal,
                 taken=len(begun_intents(record)),
-                at=self.clock.now(),
+                brake=await self.store.brake(),
+                at=now,
             )
         )
+        answered = asked_for(record)
+        if decision.kind is DecisionKind.NEEDS_APPROVAL and not incident.dry_run:
+            if answered is None:
+                await self._ask(incident, claim, action, decision)
+                return None
+            if (answered.plan_hash, answered.target_token) != (decision.plan_hash, decision.target_token):
+                return f"the approval by {answered.answered_by} was for another state of {action.target}"
+            decision = as_answered(decision, answered)
         intent = Intent(
             id=_new_intent_id(),
             incident_id=incident.id,
@@ -110,10 +128,58 @@ class Executor:
             decision=decision,
             rehearsal=rehearsal,
             state=IntentState.DECIDED,
+            approval=answered.id if answered is not None and _used(decision, answered) else None,
         )
         notes = [*_rehearsal_notes(intent, look.problem), _decision_note(intent)]
         await self._record_decision(claim, incident, intent, notes)
         return None
+
+    async def _ask(self, incident: Incident, claim: Claim, action: Action, decision: Decision) -> None:
+        """Ask people, durably, and leave the incident waiting for them."""
+        approval = Approval(
+            id=ApprovalId(f"apr_{uuid.uuid4().hex}"),
+            incident_id=incident.id,
+            action_index=incident.next_action,
+            action=action.name,
+            plan_hash=decision.plan_hash,
+            target_token=decision.target_token,
+            reasons=decision.reasons,
+            requested_at=decision.at,
+            expires_at=decision.at + self.policy.limits.approval_timeout,
+        )
+        on = f" on {action.target}" if action.target is not None else ""
+        asking = (
+            f"{action.name}{on} ({action.risk} risk) needs an approval until "
+            f"{approval.expires_at:%Y-%m-%d %H:%M:%S} UTC: {'; '.join(decision.reasons)}"
+        )
+        note = Note(
+            at=decision.at,
+            stage=Stage.POLICY,
+            message=f"{asking}.",
+            data={
+                "approval": approval.id,
+                "action": action.name,
+                "decision": decision.kind,
+                "plan_hash": decision.plan_hash,
+                "target_token": decision.target_token,
+                "expires_at": approval.expires_at.isoformat(),
+            },
+        )
+        told = await self._tell(f"{asking}. Approve or deny: {approval.id}", incident)
+        waiting = replace(incident, state=IncidentState.AWAITING_APPROVAL, wake_at=None)
+        await self.store.ask(claim, waiting, approval, [note, *told])
+
+    async def _tell(self, message: str, incident: Incident) -> list[Note]:
+        """Tell people what is asked of them; that they could not be told is noted, and blocks nothing."""
+        if self.notifier is None:
+            return []
+        try:
+            await self.notifier.send(message, incident)
+        except (TransientError, PermanentError, UnknownOutcome) as error:
+            return [
+                Note(at=self.clock.now(), stage=Stage.POLICY, message=f"People could not be told: {error}.")
+            ]
+        return []
 
     async def decide_undo(
         self, record: IncidentRecord, undone: Intent, claim: Claim, incident: Incident, notes: Sequence[Note]
@@ -176,13 +242,7 @@ class Executor:
         if moved is not None:
             await self._finish(claim, intent, OutcomeKind.REFUSED, moved, look_anew=True)
             return
-        began = await self.store.begin(
-            claim, intent.id, snapshot_of_now, self.policy.limits.max_actions_per_incident, self.clock.now()
-        )
-        if not began:
-            await self._finish(
-                claim, intent, OutcomeKind.REFUSED, "the incident's budget of actions is spent"
-            )
+        if not await self._begun(claim, intent, snapshot_of_now):
             return
         begun = replace(intent, state=IntentState.EXECUTING, snapshot=snapshot_of_now)
         await self._write(record, begun, target, claim)
@@ -232,7 +292,46 @@ class Executor:
                 look_anew=True,
             )
         else:
-            await self._write(record, intent, target, claim)
+            await self._try_again(record, intent, target, claim)
+
+    async def _try_again(
+        self, record: IncidentRecord, intent: Intent, target: TargetState, claim: Claim
+    ) -> None:
+        """The target shows no effect: once more, if the intent has an attempt left."""
+        match await self.store.retry(claim, intent.id, MAX_ATTEMPTS, self.clock.now()):
+            case Begun.YES:
+                await self._write(record, intent, target, claim)
+            case Begun.BRAKED:
+                await self._finish(
+                    claim,
+                    intent,
+                    OutcomeKind.FAILED,
+                    "interrupted before its effect, and the kill switch is engaged now",
+                )
+            case Begun.BUDGET_SPENT:
+                await self._finish(
+                    claim,
+                    intent,
+                    OutcomeKind.UNKNOWN,
+                    f"interrupted in {MAX_ATTEMPTS} attempts; no effect shows, and a person must look",
+                )
+            case Begun.NOT_DECIDED:
+                raise ClaimLost(f"intent {intent.id} ended meanwhile")
+
+    async def _begun(self, claim: Claim, intent: Intent, snapshot: Snapshot | None) -> bool:
+        """Make the intent durable as begun; False when it ended here instead, with the reason."""
+        budget = self.policy.limits.max_actions_per_incident
+        match await self.store.begin(claim, intent.id, snapshot, budget, self.clock.now()):
+            case Begun.YES:
+                return True
+            case Begun.BUDGET_SPENT:
+                why = "the incident's budget of actions is spent"
+            case Begun.BRAKED:
+                why = "the kill switch is engaged"
+            case Begun.NOT_DECIDED:
+                raise ClaimLost(f"intent {intent.id} was begun or ended meanwhile")
+        await self._finish(claim, intent, OutcomeKind.REFUSED, why)
+        return False
 
     def _lapsed(self, record: IncidentRecord, intent: Intent) -> str | None:
         """Why a recorded decision no longer holds, or None (promise 1). An undo's always does."""
@@ -291,12 +390,7 @@ class Executor:
         if self.notifier is None:
             await self._finish(claim, intent, OutcomeKind.REFUSED, "no NOTIFY_WEBHOOK_URL is configured")
             return
-        if not await self.store.begin(
-            claim, intent.id, None, self.policy.limits.max_actions_per_incident, self.clock.now()
-        ):
-            await self._finish(
-                claim, intent, OutcomeKind.REFUSED, "the incident's budget of actions is spent"
-            )
+        if not await self._begun(claim, intent, None):
             return
         try:
             await self.notifier.send(str(intent.action.parameters.get("message", "")), record.incident)
@@ -350,7 +444,7 @@ class Executor:
             outcome=Outcome(kind=kind, message=message, at=now),
         )
         note = Note(at=now, stage=Stage.EXECUTE, message=message, data={"intent": intent.id, "outcome": kind})
-        after = replace(incident, next_action=incident.next_action + 1)
+        after = replace(incident, state=IncidentState.OPEN, next_action=incident.next_action + 1)
         await self.store.decide(claim, after, ended, [*notes, note])
 
     async def _finish(
@@ -377,6 +471,45 @@ class Executor:
             after.token if after is not None else None,
             [note],
         )
+
+
+def asked_for(record: IncidentRecord) -> Approval | None:
+    """The approval that the incident's next action waits for, or was given."""
+    incident = record.incident
+    if incident.state is not IncidentState.AWAITING_APPROVAL:
+        return None
+    mine = [a for a in record.approvals if a.action_index == incident.next_action]
+    return mine[-1] if mine else None
+
+
+def open_until(record: IncidentRecord, now: datetime) -> datetime | None:
+    """Until when people may still answer what the incident waits for; None when there is something to do."""
+    asked = asked_for(record)
+    if asked is None or asked.state is not ApprovalState.PENDING or now >= asked.expires_at:
+        return None
+    return asked.expires_at
+
+
+def as_answered(decision: Decision, answered: Approval) -> Decision:
+    """What becomes of a decision that asks for an approval, given what people said (promise 1)."""
+    said = f": {answered.comment}" if answered.comment else ""
+    match answered.state:
+        case ApprovalState.APPROVED:
+            kind, why = DecisionKind.ALLOW, f"approved by {answered.answered_by}{said}"
+        case ApprovalState.DENIED:
+            kind, why = DecisionKind.DENY, f"denied by {answered.answered_by}{said}"
+        case ApprovalState.PENDING | ApprovalState.EXPIRED:
+            kind, why = (
+                DecisionKind.DENY,
+                f"nobody answered until {answered.expires_at:%Y-%m-%d %H:%M:%S} UTC",
+            )
+        case ApprovalState.USED | ApprovalState.VOID:
+            kind, why = DecisionKind.DENY, f"approval {answered.id} is {answered.state}"
+    return replace(decision, kind=kind, reasons=(*decision.reasons, why))
+
+
+def _used(decision: Decision, answered: Approval) -> bool:
+    return decision.kind is DecisionKind.ALLOW and answered.state is ApprovalState.APPROVED
 
 
 def begun_intents(record: IncidentRecord) -> tuple[Intent, ...]:
@@ -466,6 +599,4 @@ def _rehearsed_message(intent: Intent) -> str:
 
 
 def _refused_message(decision: Decision) -> str:
-    if decision.kind is DecisionKind.NEEDS_APPROVAL:
-        return "Not done: policy asks for an approval, and no approval channel is configured."
-    return "Not done: policy denies it."
+    return f"Not done: {decision.reasons[-1] if decision.reasons else 'policy denies it'}."

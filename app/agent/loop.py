@@ -16,7 +16,7 @@ from enum import StrEnum
 from weakref import WeakValueDictionary
 
 from app.agent.diagnosis import diagnose
-from app.agent.executor import Executor, intent_by_id
+from app.agent.executor import Executor, intent_by_id, open_until
 from app.agent.intake import Intake
 from app.agent.memory import failed_revision, lesson
 from app.agent.models import (
@@ -49,7 +49,7 @@ from app.agent.narration import (
 )
 from app.agent.observer import Observer
 from app.agent.planner import PlanLimits, make_plan
-from app.agent.ports import Claim, IncidentFilter, Store
+from app.agent.ports import Claim, Store
 from app.agent.runbooks import Catalogue
 from app.agent.verifier import Assessment, Health, Verifier, advance, judge
 from app.clock import Clock
@@ -62,6 +62,12 @@ RETRY_AFTER = timedelta(seconds=5)
 """How long the loop rests after a transient error that names no wait of its own, at first."""
 
 LONGEST_RETRY = timedelta(minutes=1)
+
+_TURN_SECONDS = 0.1
+"""How often run-once asks whether another worker is done with an incident."""
+
+MAX_INTERRUPTIONS = 10
+"""After so many holders in a row that died over an incident, or were cut off, it goes to a person."""
 
 
 class NextStage(StrEnum):
@@ -81,6 +87,8 @@ def next_stage(record: IncidentRecord) -> NextStage:
         return NextStage.RECONCILE
     if incident.state is IncidentState.VERIFYING:
         return NextStage.VERIFY
+    if incident.state is IncidentState.AWAITING_APPROVAL:
+        return NextStage.DECIDE
     if incident.state is IncidentState.EXECUTING and record.intents:
         decided = record.intents[-1].state is IntentState.DECIDED
         return NextStage.EXECUTE if decided else NextStage.SETTLE
@@ -97,6 +105,8 @@ class Rest:
 
     closed: bool
     wake_at: datetime | None
+    held_elsewhere: bool = False
+    """Nothing was done: another worker moves the incident on at this moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,17 +166,29 @@ class Loop:
             except NotFound:
                 return Rest(closed=True, wake_at=None)
             if claim is None:
-                return Rest(closed=False, wake_at=self.clock.now() + self.lease)
-            try:
-                return await self._run(claim, now_please)
-            except ClaimLost:
-                return Rest(closed=False, wake_at=self.clock.now() + self.lease)
-            except TransientError as error:
-                return await self._suffer(claim, error, error.retry_after)
-            except UnknownOutcome as error:
-                return await self._suffer(claim, error, None)
-            finally:
-                await self._release(claim)
+                return Rest(closed=False, wake_at=self.clock.now() + self.lease, held_elsewhere=True)
+            rest = await self._held(claim, now_please)
+            await self._release(claim, rest)
+            return rest
+
+    async def _held(self, claim: Claim, now_please: bool) -> Rest:
+        try:
+            if claim.interruptions >= MAX_INTERRUPTIONS:
+                return await self._give_up(claim)
+            return await self._run(claim, now_please)
+        except ClaimLost:
+            return Rest(closed=False, wake_at=None)
+        except TransientError as error:
+            return await self._suffer(claim, error, error.retry_after)
+        except UnknownOutcome as error:
+            return await self._suffer(claim, error, None)
+
+    async def _give_up(self, claim: Claim) -> Rest:
+        record = await self.store.load(claim.incident_id)
+        if record is not None and not record.incident.state.closed:
+            error = AgentError(f"{claim.interruptions} workers in a row died over it, or were cut off")
+            await self._stop_at(record, claim, next_stage(record), error)
+        return Rest(closed=True, wake_at=None)
 
     async def suffer_defect(self, incident_id: IncidentId, error: Exception) -> Rest:
         """A pass failed in a way nobody foresaw: say so, try again, in the end ask a person."""
@@ -174,14 +196,13 @@ class Loop:
             claim = await self.store.claim(incident_id, self.owner, self.lease, self.clock.now())
             if claim is None:
                 return Rest(closed=False, wake_at=self.clock.now() + self.lease)
-            try:
-                return await self._suffer(claim, AgentError(f"a defect of the agent: {error!r}"), None)
-            finally:
-                await self._release(claim)
+            rest = await self._suffer(claim, AgentError(f"a defect of the agent: {error!r}"), None)
+            await self._release(claim, rest)
+            return rest
 
-    async def _release(self, claim: Claim) -> None:
+    async def _release(self, claim: Claim, rest: Rest) -> None:
         try:
-            await self.store.release(claim)
+            await self.store.release(claim, rest.wake_at)
         except TransientError:
             return  # the lease runs out by itself
 
@@ -213,18 +234,25 @@ class Loop:
         """One pass now for every open incident of the service, on what is known now."""
         for key in await self.store.pending_services(service, environment):
             await self.intake.open_now(key, self.clock.now())
-        where = IncidentFilter(service=service, environment=environment)
-        page = await self.store.find(where, limit=100, cursor=None)
         passes = []
-        for found in page.items:
-            if found.incident.state.closed:
+        for found in await self.store.open_incidents():
+            if found.key.service != service or environment not in {None, found.key.environment}:
                 continue
-            known = len(await self.store.timeline(found.incident.id))
-            await self.advance(found.incident.id, now_please=True)
-            record = await self.store.load(found.incident.id)
+            known = len(await self.store.timeline(found.id))
+            await self._advance_in_turn(found.id)
+            record = await self.store.load(found.id)
             if record is not None:
                 passes.append(Pass(record=record, entries=record.timeline[known:]))
         return RunOnceReport(service=service, environment=environment, passes=tuple(passes))
+
+    async def _advance_in_turn(self, incident_id: IncidentId) -> None:
+        """A pass now; while another worker is at it, wait for its end, for as long as a lease lasts."""
+        waited_until = self.clock.now() + self.lease
+        while True:
+            rest = await self.advance(incident_id, now_please=True)
+            if not rest.held_elsewhere or self.clock.now() >= waited_until:
+                return
+            await self.clock.sleep(_TURN_SECONDS)
 
     async def _run(self, claim: Claim, now_please: bool) -> Rest:
         looked = False
@@ -256,6 +284,8 @@ class Loop:
     ) -> datetime | None:
         """When the stage may run, if that is later than now."""
         incident = record.incident
+        if incident.state is IncidentState.AWAITING_APPROVAL:
+            return open_until(record, now)
         if incident.wake_at is not None and now < incident.wake_at and not now_please:
             return incident.wake_at
         if stage is NextStage.DIAGNOSE and incident.wake_at is None and not now_please:
@@ -274,9 +304,7 @@ class Loop:
             case NextStage.DIAGNOSE:
                 await self._diagnose(record, claim, now)
             case NextStage.DECIDE:
-                moved = await executor.decide(record, claim)
-                if moved is not None:
-                    await self._look_anew(record, claim, now, moved)
+                await self._decide(record, claim, now)
             case NextStage.EXECUTE:
                 await executor.execute(record, record.intents[-1], claim)
             case NextStage.RECONCILE:
@@ -329,6 +357,34 @@ class Loop:
                 verification=Verification(intent_id=None, started_at=now),
             )
         await self.store.save(claim, after, notes)
+
+    async def _decide(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
+        incident = record.incident
+        if incident.state is IncidentState.AWAITING_APPROVAL:
+            _, health = await self.stages.verifier.look(incident, now)
+            if health.health is Health.HEALTHY:
+                await self._watch_instead(incident, claim, health, now)
+                return
+        moved = await self.stages.executor.decide(record, claim)
+        if moved is not None:
+            await self._look_anew(record, claim, now, moved)
+
+    async def _watch_instead(
+        self, incident: Incident, claim: Claim, health: Assessment, now: datetime
+    ) -> None:
+        """It got well while people were asked: what they said is not needed any more."""
+        note = Note(
+            at=now,
+            stage=Stage.VERIFY,
+            message="The symptoms went away while an approval was waited for; watching. "
+            + "; ".join(health.reasons),
+        )
+        watching = replace(
+            incident,
+            state=IncidentState.VERIFYING,
+            verification=Verification(intent_id=None, started_at=now),
+        )
+        await self.store.save(claim, watching, [note])
 
     # -------------------------------------------------------- after an action
 

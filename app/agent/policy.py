@@ -9,11 +9,12 @@ restrictive answer wins, and every reason is kept (promises 1, 4, 6, 7).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from app.agent.models import (
     Action,
     ActionName,
+    Brake,
     Decision,
     DecisionKind,
     Incident,
@@ -36,6 +37,10 @@ class Guardrails:
     enabled_actions: frozenset[ActionName]
     allow_high_risk: bool
     max_actions_per_incident: int
+    approval_for: frozenset[Risk] = frozenset()
+    """Risks for which a person must say yes."""
+    approval_timeout: timedelta = timedelta(hours=4)
+    """How long people may take; after that the action is not taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,8 @@ class Question:
     taken: int
     """Actions of this incident that began already; undoing ones are not counted."""
     at: datetime
+    brake: Brake | None = None
+    """The kill switch as it stands."""
 
 
 def forbidden_now(action: Action, limits: Guardrails) -> list[str]:
@@ -74,6 +81,8 @@ def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
             f"the incident's budget is spent: {question.taken} of "
             f"MAX_ACTIONS_PER_INCIDENT={limits.max_actions_per_incident} taken"
         )
+    if question.brake is not None and question.brake.engaged:
+        reasons.append(f"the kill switch was engaged by {question.brake.by}: {question.brake.reason}")
     if incident.stale and not incident.dry_run:
         reasons.append("every signal of the incident was stale on arrival: no real action follows from it")
     if action.name is not ActionName.NOTIFY and question.target is None and not incident.dry_run:
@@ -147,11 +156,7 @@ class Policy:
 
     async def decide(self, question: Question) -> Decision:
         """The decision for one action, bound to the plan's hash and the target's state."""
-        denials = guard(question, self.limits)
-        kind = DecisionKind.DENY if denials else DecisionKind.ALLOW
-        reasons = denials or (
-            f"{question.action.name} is enabled, {question.action.risk} risk, within the budget",
-        )
+        kind, reasons = self._own_answer(question)
         if self.engine is not None:
             answer = await self.engine.decide(document(question, self.limits))
             reasons += answer.reasons
@@ -163,6 +168,17 @@ class Policy:
             target_token=question.target.token if question.target is not None else None,
             at=question.at,
         )
+
+    def _own_answer(self, question: Question) -> tuple[DecisionKind, tuple[str, ...]]:
+        denials = guard(question, self.limits)
+        if denials:
+            return DecisionKind.DENY, denials
+        action = question.action
+        if action.risk in self.limits.approval_for:
+            return DecisionKind.NEEDS_APPROVAL, (
+                f"{action.name} is {action.risk} risk, and APPROVAL_FOR_RISKS asks for a person",
+            )
+        return DecisionKind.ALLOW, (f"{action.name} is enabled, {action.risk} risk, within the budget",)
 
 
 _STRICTNESS = (DecisionKind.ALLOW, DecisionKind.NEEDS_APPROVAL, DecisionKind.DENY)

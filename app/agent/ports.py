@@ -289,6 +289,8 @@ class Claim:
     expires_at: datetime
     interruptions: int = 0
     """How many holders in a row left it without a release: they died over it, or were cut off."""
+    nudges: int = 0
+    """How often the incident had been made due from outside when this was taken."""
 
 
 class Begun(StrEnum):

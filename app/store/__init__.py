@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError
 
 from app.agent.ports import Fleet, Store
 from app.errors import ConfigurationError
-from app.store.fleet import EmbeddedFleet, PostgresFleet
+from app.store.fleet import Alone, EmbeddedFleet, PostgresFleet
 from app.store.postgresql import connecting, open_postgresql
 from app.store.sql_store import SqlStore
 from app.store.sqlite import open_sqlite
@@ -55,4 +55,4 @@ def _understood(database_url: str) -> URL:
         ) from None
 
 
-__all__ = ["open_shared", "open_store"]
+__all__ = ["Alone", "open_shared", "open_store"]

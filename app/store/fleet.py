@@ -123,20 +123,11 @@ class PostgresFleet:
         self._bell.set()
 
 
-class EmbeddedFleet:
-    """The one process of an SQLite file."""
-
-    def __init__(self, database: Database, file: Path) -> None:
-        self._database = database
-        self._file = file
-        self._held: IO[bytes] | None = None
-        self._owner: str | None = None
+class Alone:
+    """A `Fleet` of one, for agents that share their store with nobody: tests and simulations."""
 
     async def enter(self, owner: str) -> None:
-        """Own the file, and take over what a predecessor left; `ConfigurationError` while another runs."""
-        self._held = only_process(self._file)
-        self._owner = owner
-        await self._database.write(lambda connection: claims.release_owner(connection, owner))
+        """Nobody has to know."""
 
     async def reap(self) -> tuple[str, ...]:
         return ()
@@ -155,6 +146,25 @@ class EmbeddedFleet:
 
     async def rung(self) -> None:
         await asyncio.get_running_loop().create_future()
+
+    async def leave(self) -> None:
+        """Nobody has to know."""
+
+
+class EmbeddedFleet(Alone):
+    """The one process of an SQLite file."""
+
+    def __init__(self, database: Database, file: Path) -> None:
+        self._database = database
+        self._file = file
+        self._held: IO[bytes] | None = None
+        self._owner: str | None = None
+
+    async def enter(self, owner: str) -> None:
+        """Own the file, and take over what a predecessor left; `ConfigurationError` while another runs."""
+        self._held = only_process(self._file)
+        self._owner = owner
+        await self._database.write(lambda connection: claims.release_owner(connection, owner))
 
     async def leave(self) -> None:
         owner, self._owner = self._owner, None

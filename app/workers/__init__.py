@@ -1,4 +1,9 @@
-"""What runs beside the API in one process: the engine, the watcher, the poller and the sweep."""
+"""What runs beside the API: the driver, the watcher, the poller and the sweep, by role.
+
+One process does everything (`all`); grown up, processes of the roles `api`,
+`worker` and `watch` share a PostgreSQL in any number. `running` builds and starts
+one process's part, and stops it in order.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+from app.agent.models import IncidentId
+from app.agent.ports import Fleet
 from app.bootstrap import Container, build
-from app.clock import SystemClock
-from app.config import Settings
-from app.workers.engine import DurableRunner
+from app.clock import Clock
+from app.config import Role, Settings
+from app.errors import AgentError
+from app.workers.driving import Driver
+from app.workers.duties import Duty, Work, kept_running
 from app.workers.polling import Poller
 from app.workers.sweeping import Sweeper
 from app.workers.watching import Watcher
@@ -19,48 +28,116 @@ from app.workers.watching import Watcher
 log = logging.getLogger(__name__)
 
 _SWEEP_EVERY = timedelta(seconds=15)
-_RESTART_AFTER_SECONDS = 5.0
+_REAP_EVERY_SECONDS = 1.0
+
+
+class LocalBell:
+    """The `Runner` that intake is given: wakes this process's driver, if it has one.
+
+    Workers elsewhere are rung by the store itself, in the transaction that makes
+    an incident due.
+    """
+
+    def __init__(self) -> None:
+        self.driver: Driver | None = None
+
+    async def wake(self, incident_id: IncidentId) -> None:
+        if self.driver is not None:
+            await self.driver.wake(incident_id)
 
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Container]:
-    """The whole agent, built from settings and at work until the context ends."""
-    runner = DurableRunner(database_url=settings.database_url.get_secret_value(), clock=SystemClock())
-    container = await build(settings, runner=runner)
+    """One process of the agent, built from settings and at work until the context ends."""
+    bell = LocalBell()
+    container = await build(settings, runner=bell)
     try:
-        async with attended(container, runner):
+        async with attended(container, bell):
             yield container
     finally:
         await container.close()
 
 
 @asynccontextmanager
-async def attended(container: Container, runner: DurableRunner) -> AsyncIterator[None]:
-    """A wired agent with its engine and background work started, and stopped in order."""
-    await runner.start(container.loop)
-    tasks = [
-        asyncio.create_task(_kept_running(name, work), name=name) for name, work in _work(container, runner)
-    ]
+async def attended(container: Container, bell: LocalBell) -> AsyncIterator[None]:
+    """A wired agent with the work of its role started, and stopped in order."""
+    fleet, role = container.fleet, container.settings.role
+    await fleet.enter(container.loop.owner)
+    work: list[Work] = [("presence", lambda: _present(fleet, container.clock))]
+    driver = _driver(container) if role in (Role.ALL, Role.WORKER) else None
+    if driver is not None:
+        bell.driver = driver
+        work.append(("driver", driver.run))
+    work += [(duty.name, duty.run) for duty in _duties(container)]
+    tasks = [asyncio.create_task(kept_running(*one), name=one[0]) for one in work]
     try:
         yield
     finally:
+        if driver is not None:
+            await driver.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await runner.stop()
+        await fleet.leave()
 
 
-def _work(container: Container, runner: DurableRunner) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
-    settings, world = container.settings, container.world
-    sweeper = Sweeper(
+async def _present(fleet: Fleet, clock: Clock) -> None:
+    """Stay counted as alive, and take over from those who are not."""
+    while True:
+        try:
+            for owner in await fleet.reap():
+                log.info("%s died; its incidents are taken over", owner)
+        except AgentError as error:
+            log.warning("this process cannot be counted as alive now: %s", error)
+        await clock.sleep(_REAP_EVERY_SECONDS)
+
+
+def _driver(container: Container) -> Driver:
+    return Driver(
         store=container.store,
-        runner=runner,
+        loop=container.loop,
+        clock=container.clock,
+        fleet=container.fleet,
+        at_once=container.settings.worker_concurrency,
+    )
+
+
+def _duties(container: Container) -> list[Duty]:
+    settings = container.settings
+    duties: dict[str, list[Work]] = {}
+    if settings.role is not Role.API:
+        duties["sweep"] = [("sweep", _sweeper(container).run)]
+    if settings.role is not Role.API and (settings.role is not Role.WORKER or settings.embedded):
+        watching = _watching(container)
+        if watching:
+            duties["watch"] = watching
+    return [
+        Duty(
+            name=name,
+            work=work,
+            fleet=container.fleet,
+            owner=container.loop.owner,
+            clock=container.clock,
+            lease=container.loop.lease,
+        )
+        for name, work in duties.items()
+    ]
+
+
+def _sweeper(container: Container) -> Sweeper:
+    return Sweeper(
+        store=container.store,
         clock=container.clock,
         every=_SWEEP_EVERY,
         pending_for=2 * container.slo.longest_gap,
-        keep_for=timedelta(days=settings.signal_retention_days),
+        keep_for=timedelta(days=container.settings.signal_retention_days),
     )
-    work: list[tuple[str, Callable[[], Awaitable[None]]]] = [("sweep", sweeper.run)]
+
+
+def _watching(container: Container) -> list[Work]:
+    settings, world = container.settings, container.world
+    every = timedelta(seconds=settings.prometheus_poll_seconds)
+    work: list[tuple[str, Callable[[], Awaitable[None]]]] = []
     if world.watch is not None and container.historian is not None:
         watcher = Watcher(
             watch=world.watch,
@@ -70,12 +147,7 @@ def _work(container: Container, runner: DurableRunner) -> list[tuple[str, Callab
             clock=container.clock,
             stale_after=container.stale_after,
         )
-        recheck_every = timedelta(seconds=settings.prometheus_poll_seconds)
-
-        async def recheck() -> None:
-            await watcher.recheck(recheck_every)
-
-        work += [("watcher", watcher.run), ("recheck", recheck)]
+        work += [("watcher", watcher.run), ("recheck", lambda: watcher.recheck(every))]
     if world.metrics is not None and world.reader is not None:
         poller = Poller(
             source=world.metrics,
@@ -84,17 +156,8 @@ def _work(container: Container, runner: DurableRunner) -> list[tuple[str, Callab
             intake=container.intake,
             slo=container.slo,
             clock=container.clock,
-            every=timedelta(seconds=settings.prometheus_poll_seconds),
+            every=every,
             stale_after=container.stale_after,
         )
         work.append(("poller", poller.run))
     return work
-
-
-async def _kept_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        try:
-            await work()
-        except Exception:
-            log.exception("%s failed; it starts again in %.0f s", name, _RESTART_AFTER_SECONDS)
-        await asyncio.sleep(_RESTART_AFTER_SECONDS)

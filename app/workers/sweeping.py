@@ -1,4 +1,4 @@
-"""The sweep: finds what a crash or a lost wake left lying, ends what nobody follows up (promise 9)."""
+"""The sweep: ends signals that nobody follows up, and forgets old ones that led to nothing (promise 9)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from datetime import timedelta
 
-from app.agent.ports import Runner, Store
+from app.agent.ports import SignalStore
 from app.clock import Clock
 from app.errors import AgentError
 
@@ -15,10 +15,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweeper:
-    """Repairs at start and every so often."""
+    """Ends and forgets, every so often; one process does it for all."""
 
-    store: Store
-    runner: Runner
+    store: SignalStore
     clock: Clock
     every: timedelta
     pending_for: timedelta
@@ -36,9 +35,7 @@ class Sweeper:
             await self.clock.sleep(self.every.total_seconds())
 
     async def sweep(self) -> None:
-        """Wake every open incident, expire pending signals, forget old ones that led to nothing."""
-        for incident in await self.store.open_incidents():
-            await self.runner.wake(incident.id)
+        """Expire pending signals, forget old ones that led to nothing."""
         await self.store.prune(self.clock.now() - self.keep_for)
         expired = await self.store.expire_pending(self.clock.now() - self.pending_for)
         if expired:

@@ -28,16 +28,17 @@ from app.bootstrap import Container, assemble, connect_world
 from app.clock import SystemClock
 from app.config import Settings
 from app.main import create_app
-from app.store import open_store
-from app.workers.engine import DurableRunner
+from app.store import open_shared
 
 WATCHED = {
     "store": {
         "accept",
+        "take_due",
         "claim",
         "save",
         "decide",
         "begin",
+        "retry",
         "finish",
         "release",
         "record_revision",
@@ -116,12 +117,14 @@ async def running_with_a_fuse(settings: Settings) -> AsyncIterator[Container]:
 
     clock = SystemClock()
     url = settings.database_url.get_secret_value()
-    runner = DurableRunner(database_url=url, clock=clock)
+    bell = app.workers.LocalBell()
     world, close = connect_world(settings, clock)
+    store, fleet = await open_shared(url)
     container = assemble(
         settings,
         clock=clock,
-        store=fused(await open_store(url), "store"),
+        store=fused(store, "store"),
+        fleet=fleet,
         world=replace(
             world,
             reader=fused(world.reader, "reader"),
@@ -129,11 +132,11 @@ async def running_with_a_fuse(settings: Settings) -> AsyncIterator[Container]:
             writer=fused(world.writer, "writer"),
             metrics=fused(world.metrics, "metrics"),
         ),
-        runner=runner,
+        runner=bell,
         close_world=close,
     )
     try:
-        async with app.workers.attended(container, runner):
+        async with app.workers.attended(container, bell):
             yield container
     finally:
         await container.close()

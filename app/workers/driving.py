@@ -1,0 +1,129 @@
+"""The driver: takes incidents that are due and moves each one on by a pass of the loop.
+
+The queue is the incidents' own rows (`due_at`) and their claims, so nothing has to
+be handed over when a process dies: what it held becomes free, and is due. A resting
+incident costs no memory and no CPU, for however many days. The driver knows only
+the clock, the store and the fleet, so that the same one runs in production, in the
+demo and in the simulation of the machinery (promises 2 and 3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from app.agent.loop import Loop, Rest
+from app.agent.models import IncidentId
+from app.agent.ports import Claim, Fleet, IncidentStore
+from app.clock import Clock
+from app.errors import AgentError
+
+log = logging.getLogger(__name__)
+
+_SHORTEST_REST_SECONDS = 0.02
+_PAUSE_AFTER_ERROR_SECONDS = 1.0
+
+
+@dataclass(kw_only=True)
+class Driver:
+    """Moves due incidents on, several at a time; a `Runner`. One per process."""
+
+    store: IncidentStore
+    loop: Loop
+    clock: Clock
+    fleet: Fleet
+    at_once: int = 16
+    """Passes that run side by side; most of their time is spent waiting for others."""
+    poll: timedelta = timedelta(seconds=1)
+    """How often to look for due work when nobody rings."""
+    _running: dict[IncidentId, asyncio.Task[None]] = field(default_factory=dict)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _stopping: bool = False
+
+    async def wake(self, incident_id: IncidentId) -> None:  # noqa: ARG002 - all that is due is looked at
+        """Look for due work now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Drive until stopped; a store out of reach is tried again."""
+        bell = asyncio.create_task(self._listen())
+        try:
+            while not self._stopping:
+                await self._rest(await self._take())
+        finally:
+            bell.cancel()
+            await asyncio.gather(bell, *self._running.values(), return_exceptions=True)
+
+    async def stop(self) -> None:
+        """Take nothing new, and let the passes under way come to their end."""
+        self._stopping = True
+        self._wake.set()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def _take(self) -> float:
+        """Start a pass for each due incident there is room for; seconds until it makes sense to ask again."""
+        room = self.at_once - len(self._running)
+        if room < 1:
+            return self.poll.total_seconds()
+        now = self.clock.now()
+        try:
+            claims = await self.store.take_due(self.loop.owner, self.loop.lease, now, room)
+            for claim in claims:
+                self._start(claim)
+            if len(claims) == room:
+                return self.poll.total_seconds()  # the end of a pass wakes the driver before
+            return self._until(await self.store.next_due(), now)
+        except AgentError as error:
+            log.warning("no due work could be taken: %s", error)
+            return _PAUSE_AFTER_ERROR_SECONDS
+
+    def _until(self, due: datetime | None, now: datetime) -> float:
+        longest = self.poll.total_seconds()
+        if due is None:
+            return longest
+        return min(longest, max(_SHORTEST_REST_SECONDS, (due - now).total_seconds()))
+
+    def _start(self, claim: Claim) -> None:
+        identifier = claim.incident_id
+        if identifier not in self._running:
+            self._running[identifier] = asyncio.create_task(self._pass(identifier), name=f"pass {identifier}")
+
+    async def _pass(self, identifier: IncidentId) -> None:
+        try:
+            await self._advance(identifier)
+        except AgentError as error:
+            log.warning("incident %s could not be moved on: %s", identifier, error)
+        finally:
+            del self._running[identifier]
+            self._wake.set()
+
+    async def _advance(self, identifier: IncidentId) -> Rest | None:
+        try:
+            return await self.loop.advance(identifier)
+        except AgentError:
+            raise
+        except Exception as error:
+            # The worker boundary: an incident is never dropped for a defect.
+            log.exception("pass over incident %s failed; it will be tried again", identifier)
+            return await self.loop.suffer_defect(identifier, error)
+
+    async def _rest(self, seconds: float) -> None:
+        """Until somebody wakes the driver, or the time has passed."""
+        waiting = {
+            asyncio.create_task(self.clock.sleep(seconds)),
+            asyncio.create_task(self._wake.wait()),
+        }
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        self._wake.clear()
+
+    async def _listen(self) -> None:
+        while True:
+            await self.fleet.rung()
+            self._wake.set()
