@@ -101,7 +101,12 @@ class PostgresServer:
         self.start()
 
     def crash(self) -> None:
-        """kill -9 of every process of the server at once, then a start that recovers from the log."""
+        """`kill`, then a start that recovers from the write-ahead log."""
+        self.kill()
+        self.start()
+
+    def kill(self) -> None:
+        """kill -9 of every process of the server at once; returns when they are gone."""
         if self._process is None:
             raise TestbedError("PostgreSQL is not running")
         doomed = (self._process.pid, *_children(self._process.pid))
@@ -111,7 +116,6 @@ class PostgresServer:
         wait_for("PostgreSQL to be gone", lambda: _all_gone(doomed), timeout_seconds=START_SECONDS)
         self._process.stop()
         self._process = None
-        self.start()
 
     def url(self, database: str = "postgres") -> str:
         """Over TCP where it listens there, else over the socket."""
