@@ -40,8 +40,9 @@ def _yaml_blocks(page: str) -> list[str]:
 
 
 def _requirements() -> list[Requirement]:
-    dev = cast("list[str]", PROJECT["optional-dependencies"]["dev"])
-    return [Requirement(line) for line in [*PROJECT["dependencies"], *dev]]
+    extras = cast("dict[str, list[str]]", PROJECT["optional-dependencies"])
+    lines = [*PROJECT["dependencies"], *(line for extra in extras.values() for line in extra)]
+    return [Requirement(line) for line in lines if not line.startswith(str(PROJECT["name"]))]
 
 
 def _pins(lock: str) -> dict[str, str]:
