@@ -62,7 +62,7 @@ class Line:
         """The answer, read as `kind`; raises what the stand-in raised, or `TransientError`."""
         try:
             return self._read(await self._send(path, question), kind)
-        except httpx.TransportError as error:
+        except (httpx.TransportError, msgspec.DecodeError) as error:
             raise TransientError(f"the stand-in does not answer {path}: {error!r}") from error
 
     async def write(self, path: str, question: object, kind: Any) -> Any:
@@ -71,7 +71,7 @@ class Line:
             return self._read(await self._send(path, question), kind)
         except _NOT_SENT as error:
             raise TransientError(f"the stand-in cannot be reached: {error!r}") from error
-        except httpx.TransportError as error:
+        except (httpx.TransportError, msgspec.DecodeError) as error:
             raise UnknownOutcome(f"the stand-in gave no answer to {path}: {error!r}") from error
 
     async def close(self) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 import uvicorn
 
-from app.agent.models import Action, IntentId, ServiceKey, TargetState, TelemetryHealth
+from app.agent.models import Action, IntentId, ServiceKey, SliSample, TargetState, TelemetryHealth
 from app.clock import SystemClock
 from app.errors import AgentError, PermanentError, TransientError
 from app.sandbox.api import Thing
@@ -208,11 +208,15 @@ class Target:
         return await rehearsal.rehearse(asked.action, asked.target, snapshot)
 
     async def sli(self, asked: SliAt) -> object:
-        return await self._houses[asked.key.service].metrics.sli(asked.key, asked.at)
+        """Of a service that nobody knows there is no data."""
+        house = self._houses.get(asked.key.service)
+        return SliSample(at=asked.at) if house is None else await house.metrics.sli(asked.key, asked.at)
 
     async def sli_range(self, asked: SliBetween) -> object:
-        metrics = self._houses[asked.key.service].metrics
-        return await metrics.sli_range(asked.key, asked.start, asked.end, asked.step)
+        house = self._houses.get(asked.key.service)
+        if house is None:
+            return ()
+        return await house.metrics.sli_range(asked.key, asked.start, asked.end, asked.step)
 
     async def telemetry(self, asked: TelemetryOf) -> TelemetryHealth:
         """As of the last scrape, which is at most half a second old."""

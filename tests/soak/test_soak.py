@@ -1,0 +1,87 @@
+"""The soaks: nothing lost and nothing done twice, with everything killed all the time.
+
+Over a counting stand-in for the cluster. Each takes at most five minutes on two
+cores at its full size; SOAK_* variables (`tests.soak.score.Size`) change it.
+Figures are printed and left under `build/soak/`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed.postgres import PostgresServer, postgres_server
+from testbed.supervisor import Supervisor
+from tests.soak.intakes import HttpIntake
+from tests.soak.score import Outage, Size, compose
+from tests.soak.soak import Report, Stage, ground, play
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(420)]
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    started = Supervisor()
+    yield started
+    started.close()
+
+
+def _adds_up(report: Report) -> None:
+    report.publish()
+    assert not report.wrong, "\n".join([f"seed {report.score.size.seed}", *report.wrong[:50]])
+    assert len(report.killings) == report.score.size.kills
+    acknowledged, expected = len(report.sent.acknowledged), report.score.entries
+    assert acknowledged >= expected, f"{acknowledged} of {expected} signals were acknowledged"
+    assert report.books.effects, "nothing was done: a soak in which nothing happens proves nothing"
+
+
+def test_postgresql_with_every_process_killed(supervisor: Supervisor, tmp_path: Path) -> None:
+    """API, workers and watcher on PostgreSQL, which is itself restarted twice and crashed once."""
+    score = compose(Size.from_environment())
+    with (
+        postgres_server(supervisor) as postgres,
+        ground(supervisor, tmp_path, postgres.url(postgres.create()), score) as base,
+    ):
+        apis = [base.agent(f"api-{n}", "run", "--role", "api", serves=True) for n in range(score.size.apis)]
+        workers = [base.agent(f"worker-{n}", "worker", serves=False) for n in range(score.size.workers)]
+        watch = base.agent("watch-0", "run", "--role", "watch", serves=True)
+        stage = Stage(
+            ground=base,
+            agents=[*apis, *workers, watch],
+            intake=HttpIntake([api.url for api in apis], score.size.seed),
+            source="http",
+            outage=_going_away(postgres),
+            embedded=False,
+        )
+        report = play("postgresql", score, stage)
+    _adds_up(report)
+    assert len(report.outages) == len(score.outages)
+
+
+def test_sqlite_with_its_one_process_killed(supervisor: Supervisor, tmp_path: Path) -> None:
+    """Everything in one process on one file."""
+    score = compose(Size.from_environment(workers=1, apis=1))
+    with ground(supervisor, tmp_path, f"sqlite:///{tmp_path / 'heal.db'}", score) as base:
+        agent = base.agent("all-0", "run", "--role", "all", serves=True)
+        stage = Stage(
+            ground=base,
+            agents=[agent],
+            intake=HttpIntake([agent.url], score.size.seed),
+            source="http",
+            outage=None,
+            embedded=True,
+        )
+        report = play("sqlite", score, stage)
+    _adds_up(report)
+
+
+def _going_away(postgres: PostgresServer) -> Callable[[Outage], Awaitable[None]]:
+    async def go(outage: Outage) -> None:
+        await asyncio.to_thread(postgres.kill if outage.crash else postgres.stop)
+        await asyncio.sleep(outage.down_seconds)
+        await asyncio.to_thread(postgres.start)
+
+    return go
