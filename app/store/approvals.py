@@ -26,7 +26,7 @@ from app.errors import ClaimLost, Conflict, Invalid, NotFound
 from app.store import journal
 from app.store.bell import ring
 from app.store.codec import read, storable_text, writable
-from app.store.tables import approvals, incidents
+from app.store.tables import AT_ONCE, approvals, incidents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +119,7 @@ def answer(
     connection.execute(
         update(incidents)
         .where(incidents.c.id == incident_id)
-        .values(due_at=at, nudges=incidents.c.nudges + 1)
+        .values(due_at=AT_ONCE, nudges=incidents.c.nudges + 1)
     )
     ring(connection)
     answered = get(connection, approval_id)

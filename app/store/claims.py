@@ -99,6 +99,10 @@ def release(connection: Connection, claim: Claim, due_at: datetime | None) -> No
 
     An incident that was nudged since it was claimed stays due.
     """
+    # The incident first, as everybody locks them, so that nobody waits in a circle.
+    nudges = connection.execute(
+        select(incidents.c.nudges).where(incidents.c.id == claim.incident_id).with_for_update()
+    ).scalar_one_or_none()
     freed = connection.execute(
         update(claims)
         .where(
@@ -108,12 +112,8 @@ def release(connection: Connection, claim: Claim, due_at: datetime | None) -> No
         )
         .values(owner=None, interruptions=0)
     ).rowcount
-    if freed and due_at is not None:
-        connection.execute(
-            update(incidents)
-            .where(incidents.c.id == claim.incident_id, incidents.c.nudges == claim.nudges)
-            .values(due_at=due_at)
-        )
+    if freed and due_at is not None and nudges == claim.nudges:
+        connection.execute(update(incidents).where(incidents.c.id == claim.incident_id).values(due_at=due_at))
 
 
 def release_owner(connection: Connection, owner: str) -> int:

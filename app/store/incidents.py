@@ -31,7 +31,7 @@ from app.store import approvals, intents, journal
 from app.store.bell import ring
 from app.store.codec import IncidentBody, incident_body, read, writable
 from app.store.narrative import opening_summary
-from app.store.tables import incidents
+from app.store.tables import AT_ONCE, incidents
 
 _RECOVERIES = (IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION)
 
@@ -184,7 +184,7 @@ def create(connection: Connection, incident: Incident) -> None:
             version=incident.version,
             timeline_length=0,
             timeline_head=chain_start(incident.id),
-            due_at=incident.opened_at,
+            due_at=AT_ONCE,
             joined=incident.joined,
             **_mutable(incident),
         )

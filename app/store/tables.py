@@ -63,6 +63,9 @@ _Number = BigInteger().with_variant(Integer(), "sqlite")
 
 _Json = JSON(none_as_null=True)
 
+AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
+"""Due by everybody's clock, however far two of them are apart."""
+
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",

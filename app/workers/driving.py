@@ -14,7 +14,7 @@ import logging
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from app.agent.loop import Loop, Rest
+from app.agent.loop import Loop
 from app.agent.models import IncidentId
 from app.agent.ports import Claim, Fleet, IncidentStore
 from app.clock import Clock
@@ -39,6 +39,7 @@ class Driver:
     poll: timedelta = timedelta(seconds=1)
     """How often to look for due work when nobody rings."""
     _running: dict[IncidentId, asyncio.Task[None]] = field(default_factory=dict)
+    _again: set[IncidentId] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _stopping: bool = False
 
@@ -87,27 +88,38 @@ class Driver:
 
     def _start(self, claim: Claim) -> None:
         identifier = claim.incident_id
-        if identifier not in self._running:
+        if identifier in self._running:
+            self._again.add(identifier)  # released a moment ago, by a pass that is about to end
+        else:
             self._running[identifier] = asyncio.create_task(self._pass(identifier), name=f"pass {identifier}")
 
     async def _pass(self, identifier: IncidentId) -> None:
         try:
-            await self._advance(identifier)
-        except AgentError as error:
-            log.warning("incident %s could not be moved on: %s", identifier, error)
+            self._again.add(identifier)
+            while identifier in self._again:
+                self._again.discard(identifier)
+                await self._advance(identifier)
         finally:
+            self._again.discard(identifier)
             del self._running[identifier]
             self._wake.set()
 
-    async def _advance(self, identifier: IncidentId) -> Rest | None:
+    async def _advance(self, identifier: IncidentId) -> None:
+        """One pass; whatever goes wrong, the incident is due again, at the latest when its lease runs out."""
         try:
-            return await self.loop.advance(identifier)
-        except AgentError:
-            raise
+            await self.loop.advance(identifier)
+        except AgentError as error:
+            log.warning("incident %s could not be moved on: %s", identifier, error)
         except Exception as error:
             # The worker boundary: an incident is never dropped for a defect.
             log.exception("pass over incident %s failed; it will be tried again", identifier)
-            return await self.loop.suffer_defect(identifier, error)
+            await self._tell(identifier, error)
+
+    async def _tell(self, identifier: IncidentId, defect: Exception) -> None:
+        try:
+            await self.loop.suffer_defect(identifier, defect)
+        except Exception:
+            log.exception("the failure over incident %s could not be recorded", identifier)
 
     async def _rest(self, seconds: float) -> None:
         """Until somebody wakes the driver, or the time has passed."""
