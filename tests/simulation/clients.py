@@ -1,0 +1,218 @@
+"""Who tells the agent things, and what they were told in return: the ledger of promise 9.
+
+A client repeats what was not acknowledged, as monitoring systems, pipelines and
+streams do: with an idempotency key, without one (a new request with the same
+content), or as the very same stream message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from enum import StrEnum
+from random import Random
+
+from app.agent.models import (
+    Alert,
+    ClusterCondition,
+    Condition,
+    ConfigChange,
+    Deploy,
+    DeployStatus,
+    MetricSample,
+    Payload,
+    ServiceKey,
+    Signal,
+    SignalId,
+    Trigger,
+)
+from app.agent.observer import new_signal
+from app.agent.ports import Accepted
+from app.errors import AgentError, TransientError
+from tests.simulation.faults import Kind
+from tests.simulation.host import Ground
+from tests.simulation.scheduler import moment
+from tests.simulation.world import BAD, GOOD, Ailment
+
+CLIENT_TIMEOUT_SECONDS = 15.0
+MAX_TRIES = 12
+
+
+class Door(StrEnum):
+    """How a client repeats itself."""
+
+    KEYED = "keyed"
+    PLAIN = "plain"
+    STREAM = "stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telling:
+    """One thing to be told at a moment."""
+
+    at: float
+    observed: float
+    key: ServiceKey
+    payload: Payload
+    kinds: tuple[Kind, ...] = ()
+    """The misfortunes that telling it now amounts to."""
+
+
+@dataclass(kw_only=True)
+class Ledger:
+    """Every answer that a client heard."""
+
+    acknowledged: list[tuple[float, str | None, tuple[Accepted, ...]]] = field(default_factory=list)
+    """When, under which idempotency key, and what."""
+    refused: int = 0
+    unheard: int = 0
+
+
+class Client:
+    """Delivers what it has until it hears an answer."""
+
+    def __init__(self, ground: Ground, dice: Random, ledger: Ledger) -> None:
+        self._ground = ground
+        self._dice = dice
+        self._ledger = ledger
+        self._number = 0
+
+    async def deliver(self, tellings: Sequence[Telling]) -> None:
+        """One request, by a door of its choice, repeated as that door repeats."""
+        self._number += 1
+        door = self._dice.choice(tuple(Door))
+        name = f"{self._ground.tape.now():.3f}-{self._number}-{self._dice.random():.6f}"
+        for kind in {kind: None for telling in tellings for kind in telling.kinds}:
+            self._ground.tape.fault(kind, "people")
+        again = self._dice.random() < 0.15
+        if again:
+            self._ground.tape.fault(Kind.DUPLICATE, "people", name)
+        for round_number in range(2 if again else 1):
+            await self._until_heard(door, name, tellings, repeated=round_number > 0)
+
+    async def _until_heard(
+        self, door: Door, name: str, tellings: Sequence[Telling], *, repeated: bool
+    ) -> None:
+        for attempt in range(MAX_TRIES):
+            if attempt or repeated:
+                self._ground.tape.fault(_REPEATED[door], "people", name)
+            if await self._try(door, name, tellings):
+                return
+            await asyncio.sleep(self._dice.uniform(0.5, 6.0))
+
+    async def _try(self, door: Door, name: str, tellings: Sequence[Telling]) -> bool:
+        living = self._ground.living
+        if not living:
+            return False
+        host = self._dice.choice(living)
+        signals = [self._signal(door, name, n, telling) for n, telling in enumerate(tellings)]
+        key = name if door is Door.KEYED else None
+        call = host.spawn(
+            host.agent.intake.accept(signals, idempotency_key=key, request_hash=None if key is None else "h")
+        )
+        await asyncio.wait({call}, timeout=CLIENT_TIMEOUT_SECONDS)
+        if not call.done() or call.cancelled():
+            self._ledger.unheard += 1
+            return False
+        error = call.exception()
+        if error is None:
+            self._ledger.acknowledged.append((self._ground.tape.now(), key, call.result()))
+            return True
+        if isinstance(error, AgentError):
+            self._ledger.refused += 1
+            return not isinstance(error, TransientError) or self._dice.random() < 0.1
+        if isinstance(error, Exception):
+            raise error
+        self._ledger.unheard += 1
+        return False
+
+    def _signal(self, door: Door, name: str, number: int, telling: Telling) -> Signal:
+        """What the door makes of a telling: a stream's message is the same signal every time."""
+        made = new_signal(
+            key=telling.key,
+            source="stream" if door is Door.STREAM else "http",
+            observed_at=moment(telling.observed),
+            received_at=moment(self._ground.tape.now()),
+            payload=telling.payload,
+            stale_after=timedelta(seconds=900),
+        )
+        if door is not Door.STREAM:
+            return made
+        return _with_id(made, SignalId(f"sig_{name}_{number}"))
+
+
+_REPEATED = {
+    Door.KEYED: Kind.RETRY_WITH_KEY,
+    Door.PLAIN: Kind.RETRY_WITHOUT_KEY,
+    Door.STREAM: Kind.REDELIVERED,
+}
+
+
+def _with_id(signal: Signal, signal_id: SignalId) -> Signal:
+    return replace(signal, id=signal_id)
+
+
+def tellings_of(
+    dice: Random, key: ServiceKey, ailment: Ailment, began: float, error_rate: Callable[[float], float]
+) -> list[Telling]:
+    """What is said about a service that fell ill: alerts, conditions, a pipeline, samples; late or in disorder."""
+    said: list[tuple[float, float, Payload]] = []
+    noticed = began + dice.uniform(2, 8)
+    if dice.random() < 0.8:
+        said.append((noticed, noticed, _alert(dice, noticed)))
+    if ailment is Ailment.LEAK:
+        said.append((noticed, noticed, _condition(Condition.OOM_KILLED)))
+    if ailment is Ailment.BAD_RELEASE:
+        said.append((noticed, noticed, _condition(Condition.CRASH_LOOP_BACK_OFF)))
+    if ailment in (Ailment.BAD_RELEASE, Ailment.SLOW_RELEASE) and dice.random() < 0.5:
+        failed = Deploy(version=BAD.partition(":")[2], status=DeployStatus.FAILED)
+        said.append((noticed, began, failed))
+    for number in range(dice.choice((2, 5, 8))):
+        at = began + 1 + number * dice.uniform(2, 6)
+        said.append((at, at, MetricSample(error_rate=error_rate(at), p95_latency_ms=95.0)))
+    tellings = [Telling(at=at, observed=seen, key=key, payload=what) for at, seen, what in said]
+    return [_disturbed(dice, telling) for telling in tellings]
+
+
+def noise(dice: Random, key: ServiceKey, until: float) -> list[Telling]:
+    """What is said about services that are well, and old news."""
+    found = []
+    for _ in range(dice.randint(0, 3)):
+        at = dice.uniform(1, until)
+        payload: Payload = dice.choice(
+            (
+                MetricSample(error_rate=0.001, p95_latency_ms=90.0),
+                MetricSample(error_rate=0.2),
+                ConfigChange(summary="somebody raised a limit"),
+                Deploy(version=GOOD.partition(":")[2], status=DeployStatus.SUCCEEDED),
+            )
+        )
+        found.append(Telling(at=at, observed=at, key=key, payload=payload))
+    if dice.random() < 0.1:
+        at = dice.uniform(1, until)
+        old = Deploy(version="0", status=DeployStatus.FAILED)
+        found.append(Telling(at=at, observed=at - 5000, key=key, payload=old, kinds=(Kind.STALE,)))
+    return found
+
+
+def _disturbed(dice: Random, telling: Telling) -> Telling:
+    """Told later than what came after it."""
+    if dice.random() >= 0.15:
+        return telling
+    return replace(telling, at=telling.at + dice.uniform(5, 30), kinds=(*telling.kinds, Kind.REORDERED))
+
+
+def _alert(dice: Random, at: float) -> Alert:
+    return Alert(
+        name="HighErrorRate",
+        firing=True,
+        fingerprint=f"{dice.getrandbits(32):08x}",
+        starts_at=moment(at),
+        trigger=Trigger.HIGH_ERROR_RATE,
+    )
+
+
+def _condition(condition: Condition) -> ClusterCondition:
+    return ClusterCondition(condition=condition, present=True, message="3 of 3 pods")

@@ -1,0 +1,89 @@
+"""What can go wrong on the way between a host and everything outside it, and how often.
+
+Every kind of misfortune that a seed may bring has a name here; the command fails
+when one of them never came up over all seeds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from random import Random
+
+
+class Kind(StrEnum):
+    """Every misfortune by name."""
+
+    CRASH_BEFORE = "crash before a request"
+    CRASH_WAITING = "crash while a request is on the wire"
+    CRASH_AFTER = "crash before an answer is heard"
+    CRASH_AT_A_TIME = "crash at a moment"
+    WIRE_CUT = "request of a dead host lost on the wire"
+    WIRE_LATE = "request of a dead host arrives all the same"
+    PAUSE = "host stops for longer than its lease"
+    MISTAKEN_FOR_DEAD = "paused host taken for dead"
+    SLOW = "slow answer"
+    REFUSED = "store refuses before a commit"
+    ANSWER_LOST = "commit happened, error told"
+    CLOCK_FORWARD = "clock jumps forward"
+    CLOCK_BACK = "clock jumps back"
+    BELL_LOST = "bell lost"
+    WRITE_REFUSED = "cluster refuses a write"
+    WRITE_CONFLICT = "object moves right before a write"
+    WRITE_UNHEARD = "write applied, answer lost"
+    WRITE_LATE = "write arrives long after its sender gave up"
+    WRITE_LOST = "write never arrives, and nobody says so"
+    CLUSTER_DOWN = "cluster does not answer"
+    CHANGED_BY_OTHER = "someone else changes the object"
+    OUTAGE = "telemetry outage"
+    SILENT = "metrics of a service missing"
+    POLICY_DOWN = "policy engine fails"
+    PEOPLE_DEAF = "people cannot be told"
+    DUPLICATE = "signal delivered twice"
+    REORDERED = "signals out of order"
+    STALE = "signal long out of date"
+    RETRY_WITH_KEY = "delivery repeated with its idempotency key"
+    RETRY_WITHOUT_KEY = "delivery repeated without a key"
+    REDELIVERED = "stream message delivered again"
+    BRAKED = "kill switch engaged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Odds:
+    """How likely each misfortune is at one crossing of a wire; 0..1."""
+
+    crash: float = 0.0
+    crash_around_write: float = 0.0
+    """At the points between an intent, its effect and its outcome."""
+    slow: float = 0.0
+    refused: float = 0.0
+    answer_lost: float = 0.0
+    bell_lost: float = 0.0
+    write_trouble: float = 0.0
+    cluster_down: float = 0.0
+    policy_down: float = 0.0
+    deaf: float = 0.0
+
+    @classmethod
+    def of(cls, dice: Random) -> Odds:
+        """A mix of its own for each seed: some seeds see only one kind of trouble, some see all."""
+
+        def some(most: float) -> float:
+            return dice.choice((0.0, most / 4, most))
+
+        return cls(
+            crash=some(0.006),
+            crash_around_write=some(0.25),
+            slow=some(0.03),
+            refused=some(0.02),
+            answer_lost=some(0.03),
+            bell_lost=some(0.5),
+            write_trouble=some(0.6),
+            cluster_down=some(0.02),
+            policy_down=some(0.3),
+            deaf=some(0.3),
+        )
+
+    def calm(self) -> Odds:
+        """When the faults stop."""
+        return replace(self, **{name: 0.0 for name in self.__dataclass_fields__})

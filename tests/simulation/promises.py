@@ -1,0 +1,475 @@
+"""The twelve promises of the product, each a named check over what a simulated seed left behind.
+
+A check reads the tape (written by triggers and by the world), the records as the
+store tells them, and the clients' ledger. It yields what is wrong, in words; a
+seed without any words kept every promise. The numbers are the product's own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+from app.agent.actions import ACTIONS
+from app.agent.models import (
+    ActionName,
+    DecisionKind,
+    DispositionKind,
+    IncidentRecord,
+    IncidentState,
+    Intent,
+    IntentState,
+    OutcomeKind,
+    Risk,
+    SignalId,
+    Trigger,
+)
+from app.agent.planner import plan_hash
+from app.agent.timeline import chain_start, first_broken
+from tests.simulation.scenario import MAX_SAMPLE_AGE_SECONDS
+from tests.simulation.simulation import Case
+from tests.simulation.tape import (
+    BrakeSet,
+    Effect,
+    IncidentMoved,
+    IntentMoved,
+    PolicyAnswered,
+    Sent,
+    SliAnswered,
+    Tampered,
+    TelemetryAnswered,
+    Told,
+)
+from tests.simulation.world import SECRET
+
+Check: TypeAlias = Callable[[Case], Iterator[str]]
+
+_NO_EFFECT = frozenset({OutcomeKind.FAILED, OutcomeKind.REFUSED, OutcomeKind.REHEARSED})
+_RECOVERIES = frozenset({IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION})
+_TOLERANCE = timedelta(seconds=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """A promise that a seed broke."""
+
+    seed: int
+    promise: int
+    told: str
+
+    def __str__(self) -> str:
+        return f"seed {self.seed} breaks promise {self.promise} ({NAMES[self.promise]}): {self.told}"
+
+
+def allowed_first(case: Case) -> Iterator[str]:
+    """1: no effect without an allow recorded before, for that plan's hash and that state of the target."""
+    decided = {m.intent: n for n, m in _numbered(case, IntentMoved) if m.before is None}
+    records = {i.id: (r, i) for r in case.records for i in r.intents}
+    for number, effect in _numbered(case, Effect):
+        if effect.intent not in records or decided.get(effect.intent, number) >= number:
+            yield f"{effect.action} on {effect.service} without a decision on record"
+            continue
+        record, intent = records[effect.intent]
+        if intent.decision.kind is not DecisionKind.ALLOW:
+            yield f"{effect.action} on {effect.service} took place although decided {intent.decision.kind}"
+        if intent.decision.target_token != effect.token_before:
+            yield (
+                f"{effect.action} on {effect.service} was decided on {intent.decision.target_token} "
+                f"and changed {effect.token_before}"
+            )
+        if intent.decision.plan_hash not in _hashes(record, intent):
+            yield f"{effect.action} on {effect.service} was decided for a plan that nobody recorded"
+        if intent.approval is not None:
+            yield from _bound_to_approval(record, intent)
+
+
+def _hashes(record: IncidentRecord, intent: Intent) -> set[str]:
+    """The hashes that the timeline recorded for plans, and the present one worked out anew."""
+    told = {str(e.data["hash"]) for e in record.timeline if "rejected" in e.data and "hash" in e.data}
+    plan = record.incident.plan
+    if plan is not None and intent.action in plan.actions:
+        told &= {plan_hash(plan.runbook_hash, plan.actions), *told}
+    return told
+
+
+def _bound_to_approval(record: IncidentRecord, intent: Intent) -> Iterator[str]:
+    given = {a.id: a for a in record.approvals}
+    assert intent.approval is not None
+    approval = given.get(intent.approval)
+    if approval is None or approval.answered_by is None:
+        yield f"intent {intent.id} used an approval that nobody gave"
+    elif (approval.plan_hash, approval.target_token) != (
+        intent.decision.plan_hash,
+        intent.decision.target_token,
+    ):
+        yield f"intent {intent.id} used an approval that was given for something else"
+
+
+def at_most_once(case: Case) -> Iterator[str]:
+    """2: an intent is durable before its effect, has at most one, and its outcome is honest."""
+    begun: dict[str, int] = {}
+    for number, moved in _numbered(case, IntentMoved):
+        if moved.after == IntentState.EXECUTING:
+            begun.setdefault(moved.intent, number)
+    for number, sent in _numbered(case, Sent):
+        if begun.get(sent.intent, number) >= number:
+            yield f"{sent.action} was sent before its intent was durable ({sent.intent})"
+    effects: dict[str, list[Effect]] = defaultdict(list)
+    for effect in case.tape.of(Effect):
+        effects[effect.intent].append(effect)
+    for record in case.records:
+        for intent in record.intents:
+            yield from _honest(intent, effects[intent.id])
+
+
+def _honest(intent: Intent, effects: list[Effect]) -> Iterator[str]:
+    if len(effects) > 1:
+        yield f"intent {intent.id} ({intent.action.name}) had {len(effects)} effects"
+    outcome = intent.outcome.kind if intent.outcome is not None else None
+    if effects and outcome in _NO_EFFECT:
+        yield f"intent {intent.id} ({intent.action.name}) is recorded as {outcome}, and had an effect"
+    if not effects and outcome is OutcomeKind.DONE and intent.action.name is not ActionName.NOTIFY:
+        yield f"intent {intent.id} ({intent.action.name}) is recorded as done, and had no effect"
+
+
+def one_at_a_time(case: Case) -> Iterator[str]:
+    """3: one open incident and one begun intent per service, moved only by who holds the claim."""
+    opened: dict[str, str] = {}
+    working: dict[str, str] = {}
+    services: dict[str, str] = {}
+    for entry in case.tape.entries:
+        if isinstance(entry, IncidentMoved):
+            services[entry.incident] = entry.service
+            other = opened.get(entry.service, entry.incident)
+            if other != entry.incident:
+                yield f"{entry.service} has two open incidents: {other} and {entry.incident}"
+            if IncidentState(entry.after).closed:
+                opened.pop(entry.service, None)
+            else:
+                opened[entry.service] = entry.incident
+            if entry.before is not None:
+                yield from _holds(case, entry.who, entry.owner, f"incident {entry.incident}")
+        elif isinstance(entry, IntentMoved):
+            service = services[entry.incident]
+            yield from _holds(case, entry.who, entry.owner, f"intent {entry.intent}")
+            if entry.after == IntentState.EXECUTING:
+                other = working.get(service, entry.intent)
+                if other != entry.intent:
+                    yield f"{service} has two intents under way: {other} and {entry.intent}"
+                working[service] = entry.intent
+            elif working.get(service) == entry.intent:
+                del working[service]
+
+
+def _holds(case: Case, who: str, owner: str | None, what: str) -> Iterator[str]:
+    holder = case.owners.get(owner) if owner is not None else None
+    if holder != who:
+        yield f"{what} was moved by {who}, while {holder or 'nobody'} holds it"
+
+
+def within_budget(case: Case) -> Iterator[str]:
+    """4: no incident has more actions than MAX_ACTIONS_PER_INCIDENT, whatever crashed in between."""
+    incident_of, undoing = _intents(case)
+    effects: dict[str, set[str]] = defaultdict(set)
+    begun: dict[str, set[str]] = defaultdict(set)
+    for effect in case.tape.of(Effect):
+        if effect.intent not in undoing:
+            effects[incident_of.get(effect.intent, "?")].add(effect.intent)
+    for moved in case.tape.of(IntentMoved):
+        if moved.after == IntentState.EXECUTING and moved.undoes is None:
+            begun[moved.incident].add(moved.intent)
+    for what, counted in (("effects", effects), ("begun intents", begun)):
+        for incident, intents in counted.items():
+            if len(intents) > case.scenario.budget:
+                yield f"{incident} has {len(intents)} {what}, its budget is {case.scenario.budget}"
+
+
+def dry_run_writes_nothing(case: Case) -> Iterator[str]:
+    """5: nothing is written for an incident of a dry run, nor by a process in a dry run."""
+    incident_of, _ = _intents(case)
+    dry: set[str] = set()
+    for entry in case.tape.entries:
+        if isinstance(entry, IncidentMoved) and entry.dry_run:
+            dry.add(entry.incident)
+        elif isinstance(entry, Sent | Effect):
+            if entry.who in case.dry_hosts:
+                yield f"{entry.who} runs dry, and wrote ({entry.action})"
+            if incident_of.get(entry.intent) in dry:
+                yield f"{entry.action} for {incident_of[entry.intent]}, which is a dry run"
+        elif isinstance(entry, Told) and entry.who in case.dry_hosts:
+            yield f"{entry.who} runs dry, and told people"
+
+
+def high_risk_only_when_allowed(case: Case) -> Iterator[str]:
+    """6: a high-risk action takes place only under ALLOW_HIGH_RISK_ACTIONS, and with its approval."""
+    intents = {i.id: i for r in case.records for i in r.intents}
+    for effect in case.tape.of(Effect):
+        name = ActionName(effect.action)
+        intent = intents.get(effect.intent)  # type: ignore[call-overload]  # ids on the tape are plain text
+        if name is ActionName.RESTORE or ACTIONS[name].risk is not Risk.HIGH:
+            continue
+        if not case.scenario.allow_high_risk:
+            yield f"{name} on {effect.service} is high risk, which is not allowed"
+        if case.scenario.approvals and (intent is None or intent.approval is None):
+            yield f"{name} on {effect.service} needs an approval, and had none"
+
+
+def broken_policy_denies(case: Case) -> Iterator[str]:
+    """7: only what the policy engine answered with allow (or people, where it asked for them) takes place."""
+    answers: dict[tuple[str, str, str], str] = {}
+    decided: dict[str, str | None] = {}
+    intents = {str(i.id): i for r in case.records for i in r.intents}
+    for entry in case.tape.entries:
+        if isinstance(entry, PolicyAnswered):
+            answers[entry.who, entry.plan_hash, entry.action] = "broken" if entry.broken else entry.answer
+        elif isinstance(entry, IntentMoved) and entry.before is None and entry.intent in intents:
+            intent = intents[entry.intent]
+            key = (entry.who, intent.decision.plan_hash, intent.action.name.value)
+            decided[entry.intent] = answers.get(key)
+        elif isinstance(entry, Effect) and entry.intent in intents and intents[entry.intent].undoes is None:
+            answer = decided.get(entry.intent)
+            approved = answer == DecisionKind.NEEDS_APPROVAL and intents[entry.intent].approval is not None
+            if answer != DecisionKind.ALLOW and not approved:
+                yield f"{entry.action} on {entry.service} took place; the policy engine: {answer}"
+
+
+def missing_data_is_no_health(case: Case) -> Iterator[str]:
+    """8: no recovery is declared without fresh data, and nothing is planned in a telemetry outage."""
+    outages = {a.asked_at for a in case.tape.of(TelemetryAnswered) if a.outage}
+    fine = {a.asked_at for a in case.tape.of(TelemetryAnswered) if not a.outage}
+    measured = {
+        (a.key, a.asked_at): a.sample for a in case.tape.of(SliAnswered) if a.sample is not None
+    }
+    pushed = _pushed(case)
+    for record in case.records:
+        incident = record.incident
+        if any(i.undoes is None for i in record.intents) and incident.plan is not None:
+            planned = incident.plan.at
+            if incident.plan.actions and planned in outages and planned not in fine:
+                yield f"{incident.id} was planned for at {planned}, in a telemetry outage"
+        verdict = incident.verdict
+        if incident.state not in _RECOVERIES:
+            continue
+        if verdict is None:
+            yield f"{incident.id} ended {incident.state} without a verdict"
+            continue
+        if verdict.at in outages and verdict.at not in fine:
+            yield f"{incident.id} was judged recovered at {verdict.at}, in a telemetry outage"
+        if Trigger.HIGH_ERROR_RATE in incident.triggers:
+            sample = measured.get((incident.key, verdict.at))
+            told = [at for at in pushed[str(incident.key)] if at <= verdict.at + _TOLERANCE]
+            if sample is not None and sample.error_rate is not None:
+                told.append(sample.at)
+            limit = timedelta(seconds=MAX_SAMPLE_AGE_SECONDS) + _TOLERANCE
+            if not any(verdict.at - at <= limit for at in told):
+                yield f"{incident.id} was judged recovered at {verdict.at} without a fresh error rate"
+
+
+def _pushed(case: Case) -> dict[str, list]:  # type: ignore[type-arg]  # datetimes by service
+    found: dict[str, list] = defaultdict(list)  # type: ignore[type-arg]  # as above
+    for record in case.signals.values():
+        if record is not None and hasattr(record.signal.payload, "error_rate"):
+            found[str(record.signal.key)].append(record.signal.observed_at)
+    return found
+
+
+def acknowledged_is_kept(case: Case) -> Iterator[str]:
+    """9: what was acknowledged is on record, keeps its answer, and ends with a last disposition."""
+    first: dict[str, tuple[SignalId, ...]] = {}
+    for _, key, answer in case.ledger.acknowledged:
+        ids = tuple(a.signal_id for a in answer)
+        if key is not None and first.setdefault(key, ids) != ids:
+            yield f"the same request was answered with {ids}, and with {first[key]} before"
+        for accepted in answer:
+            record = case.signals.get(accepted.signal_id)
+            if record is None:
+                yield f"{accepted.signal_id} was acknowledged ({accepted.disposition.kind}), and is not on record"
+            elif accepted.disposition.kind not in (DispositionKind.PENDING, record.disposition.kind):
+                yield (
+                    f"{accepted.signal_id} was answered {accepted.disposition.kind}, "
+                    f"and is on record as {record.disposition.kind}"
+                )
+    incidents = {r.incident.id for r in case.records}
+    for signal, record in case.signals.items():
+        if record is None:
+            continue
+        if record.disposition.kind is DispositionKind.PENDING:
+            yield f"{signal} is still pending at the end"
+        of = record.disposition.incident_id
+        attached = record.disposition.kind in (DispositionKind.OPENED, DispositionKind.JOINED)
+        if attached and of not in incidents:
+            yield f"{signal} is said to be part of {of}, which is not on record"
+
+
+def unhelpful_is_undone(case: Case) -> Iterator[str]:
+    """10: what did not help is undone, and proved to be, or a person is told why not; never repeated."""
+    restored = {e.intent: e for e in case.tape.of(Effect) if e.action == ActionName.RESTORE}
+    for record in case.records:
+        undone = {i.undoes for i in record.intents if i.undoes is not None}
+        for intent, helped in _judged(record):
+            if helped or intent.action.undo is None or intent.id in undone:
+                continue
+            if not _said_why_not(record, intent):
+                yield f"{intent.action.name} of {record.incident.id} did not help, and was left standing"
+        for intent in record.intents:
+            if intent.undoes is not None and intent.outcome is not None:
+                yield from _proved(record, intent, restored.get(intent.id))
+        yield from _repeated(record)
+
+
+def _judged(record: IncidentRecord) -> Iterator[tuple[Intent, bool]]:
+    """Each action that took place and was judged, with whether it helped; told by the timeline."""
+    done = {str(i.id): i for i in record.intents}
+    testing: Intent | None = None
+    for entry in record.timeline:
+        if entry.message.startswith("Verifying ") and "intent" in entry.data:
+            testing = done.get(str(entry.data["intent"]))
+        elif "verdict" in entry.data and testing is not None:
+            verdict = entry.data["verdict"]
+            if verdict != "cannot_tell":
+                yield testing, verdict == "recovered"
+            testing = None
+
+
+def _said_why_not(record: IncidentRecord, intent: Intent) -> bool:
+    return any(
+        entry.data.get("undoes") == intent.id and entry.message.startswith("Not undone")
+        for entry in record.timeline
+    ) or record.incident.summary.startswith("Stopped at")
+
+
+def _proved(record: IncidentRecord, undo: Intent, effect: Effect | None) -> Iterator[str]:
+    outcome = undo.outcome.kind if undo.outcome is not None else None
+    notes = [e for e in record.timeline if e.data.get("intent") == undo.id and "undoes" in e.data]
+    stopped = record.incident.summary.startswith(("Stopped at", "Nobody can tell"))
+    said = any(e.message.startswith(("Undo ", "The undo ")) for e in notes)
+    if not said and not stopped:
+        yield f"the undo {undo.id} of {record.incident.id} was never verified ({outcome})"
+    undone = next(i for i in record.intents if i.id == undo.undoes)
+    if effect is not None and undone.snapshot is not None and undo.action.target is not None:
+        if undo.action.target.kind == "ConfigMap" and effect.token_after != undone.snapshot.token:
+            yield f"the undo {undo.id} did not put back what was there before"
+
+
+def _repeated(record: IncidentRecord) -> Iterator[str]:
+    """Nothing that failed is done again on the same evidence, which for a plan means: within one incident."""
+    failed: set[str] = set()
+    for intent, helped in _judged(record):
+        form = json.dumps(
+            [intent.action.name, str(intent.action.target), dict(intent.action.parameters)], sort_keys=True
+        )
+        if form in failed:
+            yield f"{intent.action.name} of {record.incident.id} was repeated after it had not helped"
+        if not helped:
+            failed.add(form)
+
+
+def brakes_hold(case: Case) -> Iterator[str]:
+    """11: while the kill switch is engaged no action begins; undoing goes on."""
+    engaged = False
+    begun: set[str] = set()
+    for entry in case.tape.entries:
+        if isinstance(entry, BrakeSet):
+            engaged = entry.engaged
+        elif isinstance(entry, IntentMoved) and entry.after == IntentState.EXECUTING:
+            new_attempt = entry.intent not in begun or entry.before == IntentState.DECIDED
+            if engaged and entry.undoes is None and new_attempt:
+                yield f"intent {entry.intent} began while the kill switch was engaged"
+            begun.add(entry.intent)
+    for record in case.records:
+        for intent in record.intents:
+            braked = intent.outcome is not None and "kill switch" in intent.outcome.message
+            if braked and intent.undoes is not None:
+                yield f"the undo {intent.id} was stopped by the kill switch"
+
+
+def record_is_true(case: Case) -> Iterator[str]:
+    """12: timelines are unbroken chains that only grow, and hold no secret."""
+    for tampered in case.tape.of(Tampered):
+        yield f"the timeline of {tampered.incident} was changed after it was written"
+    for record in case.records:
+        incident = record.incident
+        broken = first_broken(incident.id, record.timeline)
+        if broken is not None:
+            yield f"the timeline of {incident.id} is broken at entry {broken}"
+        length, head = case.heads.get(incident.id, (len(record.timeline), ""))
+        last = record.timeline[-1].hash if record.timeline else chain_start(incident.id)
+        if length != len(record.timeline) or head not in ("", last):
+            yield f"the timeline of {incident.id} lost its end: {len(record.timeline)} of {length}"
+        if not record.timeline:
+            yield f"{incident.id} has no timeline"
+        if SECRET in _text(record.timeline) or SECRET in _text(incident):
+            yield f"the record of {incident.id} shows a secret"
+    for earlier, later in zip(case.looks, case.looks[1:], strict=False):
+        for incident_id, entries in earlier.items():
+            if later.get(incident_id, ())[: len(entries)] != entries:
+                yield f"the timeline of {incident_id} is not what it was"
+    for told in case.tape.of(Told):
+        if SECRET in told.text:
+            yield "people were told a secret"
+
+
+def everything_ends(case: Case) -> Iterator[str]:
+    """0: after the faults every incident ends, and no intent stays under way."""
+    for incident in case.unfinished:
+        yield f"{incident} never ended"
+    for record in case.records:
+        for intent in record.intents:
+            if record.incident.state.closed and intent.state is not IntentState.FINISHED:
+                yield f"{record.incident.id} ended, and its intent {intent.id} is {intent.state}"
+    for defect in case.defects:
+        yield f"an error that nobody foresaw: {defect}"
+
+
+def _intents(case: Case) -> tuple[dict[str, str], set[str]]:
+    """The incident of each intent, and which intents undo another."""
+    moved = list(case.tape.of(IntentMoved))
+    return {m.intent: m.incident for m in moved}, {m.intent for m in moved if m.undoes is not None}
+
+
+def _numbered(case: Case, kind: type) -> Iterator[tuple[int, Any]]:
+    return ((n, e) for n, e in enumerate(case.tape.entries) if isinstance(e, kind))
+
+
+def _text(value: object) -> str:
+    """Everything that a value says."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return " ".join(_text(getattr(value, f.name)) for f in fields(value))
+    if isinstance(value, dict):
+        return " ".join(f"{k} {_text(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(_text(item) for item in value)
+    return str(value)
+
+
+PROMISES: dict[int, Check] = {
+    0: everything_ends,
+    1: allowed_first,
+    2: at_most_once,
+    3: one_at_a_time,
+    4: within_budget,
+    5: dry_run_writes_nothing,
+    6: high_risk_only_when_allowed,
+    7: broken_policy_denies,
+    8: missing_data_is_no_health,
+    9: acknowledged_is_kept,
+    10: unhelpful_is_undone,
+    11: brakes_hold,
+    12: record_is_true,
+}
+"""By the product's own numbers; 0 is what all of them need: that things come to an end."""
+
+NAMES = {number: check.__name__.replace("_", " ") for number, check in PROMISES.items()}
+
+
+def broken_promises(case: Case) -> tuple[Violation, ...]:
+    """Everything that is wrong with a case."""
+    return tuple(
+        Violation(seed=case.scenario.seed, promise=number, told=told)
+        for number, check in PROMISES.items()
+        for told in check(case)
+    )

@@ -1,0 +1,182 @@
+"""What a seed stands for: who falls ill of what, what goes wrong meanwhile, and under which settings.
+
+Everything is drawn from the seed before anything runs, so that a scenario can be
+read as data; what happens at single crossings of a wire is drawn as it comes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from app.agent.models import DecisionKind, Risk
+from app.config import Settings
+from tests.simulation.faults import Odds
+from tests.simulation.world import Ailment, Remedy
+
+RUNBOOKS = Path(__file__).parent / "runbooks"
+BREACH_FOR_SECONDS = 10.0
+MAX_SAMPLE_AGE_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Illness:
+    """One service falls ill; `well_at` is set where it goes away by itself."""
+
+    at: float
+    service: int
+    ailment: Ailment
+    remedy: Remedy
+    well_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Something that holds from one moment to another, for one service or host, or for all."""
+
+    start: float
+    end: float
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One seed, spelt out."""
+
+    seed: int
+    services: int
+    hosts: int
+    faults_until: float
+    odds: Odds
+    illnesses: tuple[Illness, ...]
+    crashes: tuple[float, ...]
+    pauses: tuple[Span, ...]
+    jumps: tuple[Span, ...]
+    """`end` is by how many seconds the clock of host `number` jumps."""
+    meddlings: tuple[Span, ...]
+    """When somebody else changes service `number`; a negative `end` deletes and recreates it."""
+    silences: tuple[Span, ...]
+    """Of service `number`, or of all."""
+    outages: tuple[Span, ...]
+    """Of the monitoring itself."""
+    braked: Span | None
+    dry_runs: tuple[bool, ...]
+    """Per start of a host, repeated as often as needed."""
+    allow_high_risk: bool
+    budget: int
+    approvals: bool
+    strict_engine: bool
+    """The policy engine has an opinion of its own on some actions."""
+    poll_seconds: float
+    concurrent_clients: int
+
+    def settings(self, start: int) -> Settings:
+        """What the start number `start` of a host reads from its environment."""
+        return Settings(
+            _env_file=None,
+            dry_run=self.dry_runs[start % len(self.dry_runs)],
+            allow_high_risk_actions=self.allow_high_risk,
+            max_actions_per_incident=self.budget,
+            approval_for_risks=frozenset({Risk.HIGH}) if self.approvals else frozenset(),
+            approval_timeout_seconds=40.0,
+            runbooks_dir=RUNBOOKS,
+            breach_for_seconds=BREACH_FOR_SECONDS,
+            reopen_after_seconds=60.0,
+            incident_settle_seconds=3.0,
+            change_lookback_seconds=240.0,
+            verify_soak_seconds=12.0,
+            verify_timeout_seconds=45.0,
+            verify_interval_seconds=5.0,
+            verify_max_sample_age_seconds=MAX_SAMPLE_AGE_SECONDS,
+            # Several processes share the store, as on a server; it is never connected to.
+            database_url="postgresql://simulated/heal",  # type: ignore[arg-type]  # pydantic makes it a secret
+            claim_lease_seconds=15.0,
+        )
+
+    def engine_says(self, action: str, dice: Random) -> DecisionKind:
+        if not self.strict_engine:
+            return DecisionKind.ALLOW
+        return dice.choice(
+            (DecisionKind.ALLOW, DecisionKind.ALLOW, DecisionKind.NEEDS_APPROVAL, DecisionKind.DENY)
+        )
+
+
+def scenario_of(seed: int) -> Scenario:
+    """Draw the scenario of a seed."""
+    dice = Random(f"scenario/{seed}")
+    services = dice.choice((1, 2, 2, 3, 4))
+    hosts = dice.choice((1, 2, 2, 3))
+    until = dice.uniform(70, 130)
+    return Scenario(
+        seed=seed,
+        services=services,
+        hosts=hosts,
+        faults_until=until,
+        odds=Odds.of(dice),
+        illnesses=_illnesses(dice, services),
+        crashes=_moments(dice, until, 0.5, 3),
+        pauses=tuple(
+            Span(start=at, end=at + dice.uniform(8, 45), number=dice.randrange(hosts))
+            for at in _moments(dice, until, 0.4, 2)
+        ),
+        jumps=tuple(
+            Span(start=at, end=dice.choice((-90.0, -20.0, -3.0, 3.0, 20.0, 90.0)), number=dice.randrange(hosts))
+            for at in _moments(dice, until, 0.3, 2)
+        ),
+        meddlings=tuple(
+            Span(start=at, end=dice.choice((1.0, 1.0, 1.0, -1.0)), number=dice.randrange(services))
+            for at in _moments(dice, until, 0.4, 4)
+        ),
+        silences=tuple(
+            Span(
+                start=at,
+                end=at + dice.uniform(10, 70),
+                number=dice.choice((None, dice.randrange(services))),
+            )
+            for at in _moments(dice, until, 0.3, 2)
+        ),
+        outages=tuple(
+            Span(start=at, end=at + dice.uniform(5, 50)) for at in _moments(dice, until, 0.15, 1)
+        ),
+        braked=_brake(dice, until),
+        dry_runs=dice.choice(((False,), (False,), (False,), (False,), (False,), (True,), (True, False))),
+        allow_high_risk=dice.random() < 0.75,
+        budget=dice.choice((1, 2, 2, 3)),
+        approvals=dice.random() < 0.25,
+        strict_engine=dice.random() < 0.25,
+        poll_seconds=dice.uniform(1.5, 6.0),
+        concurrent_clients=dice.choice((1, 2)),
+    )
+
+
+def _illnesses(dice: Random, services: int) -> tuple[Illness, ...]:
+    found = []
+    for service in range(services):
+        if service > 0 and dice.random() < 0.25:
+            continue
+        at = dice.uniform(15, 45)
+        found.append(
+            Illness(
+                at=at,
+                service=service,
+                ailment=dice.choice((*Ailment, Ailment.BAD_CONFIG, Ailment.LEAK, Ailment.BAD_RELEASE)),
+                remedy=dice.choice((Remedy.HELPS, Remedy.HELPS, Remedy.USELESS, Remedy.HARMS)),
+                well_at=at + dice.uniform(5, 50) if dice.random() < 0.15 else None,
+            )
+        )
+    return tuple(found)
+
+
+def _moments(dice: Random, until: float, odds: float, most: int) -> tuple[float, ...]:
+    """Some moments between the first illness and the end of the faults, in most seeds none."""
+    if dice.random() >= odds:
+        return ()
+    return tuple(sorted(dice.uniform(15, until) for _ in range(dice.randint(1, most))))
+
+
+def _brake(dice: Random, until: float) -> Span | None:
+    if dice.random() >= 0.25:
+        return None
+    at = dice.uniform(10, until - 20)
+    return Span(start=at, end=min(until, at + dice.uniform(10, 60)))
