@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from app.agent.closing import Closer
 from app.agent.executor import Executor
 from app.agent.intake import Intake, IntakeRules
 from app.agent.loop import Loop, Stages
@@ -33,6 +34,7 @@ from app.agent.ports import (
 )
 from app.agent.runbooks import load_catalogue
 from app.agent.slo import SloThresholds
+from app.agent.trial import Trial
 from app.agent.verifier import Verifier, VerifyRules
 from app.clock import Clock, SystemClock
 from app.config import Settings
@@ -121,36 +123,41 @@ def assemble(
         lookback=timedelta(seconds=settings.change_lookback_seconds),
         dependencies=_dependencies(settings.service_dependencies),
     )
+    executor = Executor(
+        store=store,
+        policy=Policy(
+            limits=Guardrails(
+                enabled_actions=settings.enabled_actions,
+                allow_high_risk=settings.allow_high_risk_actions,
+                max_actions_per_incident=settings.max_actions_per_incident,
+                approval_for=settings.approval_for_risks,
+                approval_timeout=timedelta(seconds=settings.approval_timeout_seconds),
+            ),
+            engine=world.policy_engine,
+        ),
+        clock=clock,
+        reader=world.reader,
+        rehearsal=world.rehearsal,
+        writer=world.writer,
+        notifier=world.notifier,
+    )
+    verifier = Verifier(
+        observer=observer,
+        rules=VerifyRules(
+            slo=slo,
+            soak=timedelta(seconds=settings.verify_soak_seconds),
+            timeout=timedelta(seconds=settings.verify_timeout_seconds),
+            interval=timedelta(seconds=settings.verify_interval_seconds),
+            max_sample_age=timedelta(seconds=settings.verify_max_sample_age_seconds),
+        ),
+    )
+    closer = Closer(store=store, notifier=world.notifier, clock=clock)
     stages = Stages(
         observer=observer,
-        executor=Executor(
-            store=store,
-            policy=Policy(
-                limits=Guardrails(
-                    enabled_actions=settings.enabled_actions,
-                    allow_high_risk=settings.allow_high_risk_actions,
-                    max_actions_per_incident=settings.max_actions_per_incident,
-                    approval_for=settings.approval_for_risks,
-                    approval_timeout=timedelta(seconds=settings.approval_timeout_seconds),
-                ),
-                engine=world.policy_engine,
-            ),
-            clock=clock,
-            reader=world.reader,
-            rehearsal=world.rehearsal,
-            writer=world.writer,
-            notifier=world.notifier,
-        ),
-        verifier=Verifier(
-            observer=observer,
-            rules=VerifyRules(
-                slo=slo,
-                soak=timedelta(seconds=settings.verify_soak_seconds),
-                timeout=timedelta(seconds=settings.verify_timeout_seconds),
-                interval=timedelta(seconds=settings.verify_interval_seconds),
-                max_sample_age=timedelta(seconds=settings.verify_max_sample_age_seconds),
-            ),
-        ),
+        executor=executor,
+        verifier=verifier,
+        trial=Trial(store=store, observer=observer, executor=executor, verifier=verifier, closer=closer),
+        closer=closer,
         catalogue=load_catalogue(settings.runbooks_dir),
         plan_limits=PlanLimits(scale_min=settings.scale_min_replicas, scale_max=settings.scale_max_replicas),
     )

@@ -9,41 +9,31 @@ under a claim until the incident rests (promise 3).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from weakref import WeakValueDictionary
 
+from app.agent.closing import Closer
 from app.agent.diagnosis import diagnose
-from app.agent.executor import Executor, intent_by_id, open_until
+from app.agent.executor import Executor, open_until
 from app.agent.intake import Intake
-from app.agent.memory import failed_revision, lesson
 from app.agent.models import (
     Incident,
     IncidentId,
     IncidentRecord,
     IncidentState,
-    Intent,
     IntentState,
     Note,
-    Outcome,
     OutcomeKind,
-    Snapshot,
     Stage,
     TimelineEntry,
-    Verdict,
-    VerdictKind,
     Verification,
 )
 from app.agent.narration import (
     diagnosis_note,
-    ending_note,
     evidence_note,
     plan_note,
-    turning_points,
-    undo_note,
-    verdict_note,
     why_escalated,
     why_proposed,
 )
@@ -51,7 +41,8 @@ from app.agent.observer import Observer
 from app.agent.planner import PlanLimits, make_plan
 from app.agent.ports import Claim, Store
 from app.agent.runbooks import Catalogue
-from app.agent.verifier import Assessment, Health, Verifier, advance, judge
+from app.agent.trial import Trial, moved_on, to_undo
+from app.agent.verifier import Assessment, Health, Verifier
 from app.clock import Clock
 from app.errors import AgentError, ClaimLost, NotFound, PermanentError, TransientError, UnknownOutcome
 
@@ -128,11 +119,13 @@ class RunOnceReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
-    """The six stages, wired."""
+    """The stages, wired."""
 
     observer: Observer
     executor: Executor
     verifier: Verifier
+    trial: Trial
+    closer: Closer
     catalogue: Catalogue
     plan_limits: PlanLimits
 
@@ -187,7 +180,7 @@ class Loop:
         record = await self.store.load(claim.incident_id)
         if record is not None and not record.incident.state.closed:
             error = AgentError(f"{claim.interruptions} workers in a row died over it, or were cut off")
-            await self._stop_at(record, claim, next_stage(record), error)
+            await self.stages.closer.stop_at(record, claim, next_stage(record), error)
         return Rest(closed=True, wake_at=None)
 
     async def suffer_defect(self, incident_id: IncidentId, error: Exception) -> Rest:
@@ -216,7 +209,7 @@ class Loop:
             incident = record.incident
             since = incident.failing_since or now
             if now - since > self.stages.verifier.rules.timeout:
-                await self._stop_at(record, claim, next_stage(record), error)
+                await self.stages.closer.stop_at(record, claim, next_stage(record), error)
                 return Rest(closed=True, wake_at=None)
             delay = retry_after or min(max(RETRY_AFTER, (now - since) / 2), LONGEST_RETRY)
             note = Note(
@@ -277,7 +270,7 @@ class Loop:
             try:
                 await self._step(stage, record, claim, now)
             except PermanentError as error:
-                await self._stop_at(record, claim, stage, error)
+                await self.stages.closer.stop_at(record, claim, stage, error)
 
     def _due(
         self, record: IncidentRecord, stage: NextStage, now: datetime, looked: bool, now_please: bool
@@ -313,7 +306,7 @@ class Loop:
             case NextStage.SETTLE:
                 await self._settle_outcome(record, claim, now)
             case NextStage.VERIFY:
-                await self._verify(record, claim, now)
+                await self.stages.trial.look(record, claim, now)
             case NextStage.CONCLUDE:
                 await self._conclude(record, claim, now)
 
@@ -395,16 +388,16 @@ class Loop:
         if outcome is None:
             raise PermanentError(f"intent {last.id} ended without an outcome")
         if outcome.kind is OutcomeKind.UNKNOWN:
-            await self._close(
+            await self.stages.closer.close(
                 record,
                 claim,
                 IncidentState.ESCALATED,
                 f"Nobody can tell whether it happened: {outcome.message}",
             )
         elif last.undoes is not None:
-            await self._settle_undo(record, last, outcome, claim, now)
+            await self.stages.trial.settle_undo(record, last, outcome, claim, now)
         elif outcome.kind is OutcomeKind.DONE and last.action.then_verify:
-            await self._begin_verification(record, last, claim, now)
+            await self.stages.trial.begin(record, last, claim, now)
         elif outcome.kind is OutcomeKind.DONE:
             await self._next_action(record, claim)
         elif outcome.look_anew and len(record.intents) < MAX_INTENTS:
@@ -426,137 +419,23 @@ class Loop:
         note = Note(at=now, stage=Stage.PLAN, message=f"Looking anew: {why}.")
         await self.store.save(claim, anew, [note])
 
-    async def _begin_verification(
-        self, record: IncidentRecord, done: Intent, claim: Claim, now: datetime
-    ) -> None:
-        missing: list[str] = []
-        baseline = await self.stages.observer.sli(record.incident.key, now, missing)
-        after = replace(
-            record.incident,
-            state=IncidentState.VERIFYING,
-            verification=Verification(intent_id=done.id, started_at=now, baseline=baseline),
-        )
-        rules = self.stages.verifier.rules
-        note = Note(
-            at=now,
-            stage=Stage.VERIFY,
-            message=f"Verifying {done.action.name}: the SLO must hold for "
-            f"{rules.soak.total_seconds():.0f} s within {rules.timeout.total_seconds():.0f} s.",
-            data={"intent": done.id},
-        )
-        await self.store.save(claim, after, [note])
-
-    async def _settle_undo(
-        self, record: IncidentRecord, undo: Intent, outcome: Outcome, claim: Claim, now: datetime
-    ) -> None:
-        """The undo itself is verified: the object must ask for exactly what it asked for before."""
-        undone = intent_by_id(record, undo.undoes) if undo.undoes is not None else undo
-        after: Snapshot | None = None
-        reader = self.stages.executor.reader
-        if outcome.kind is OutcomeKind.DONE and reader is not None:
-            after = await reader.snapshot(undo.action)
-        note = undo_note(undo, undone, outcome, after, now)
-        moving_on = replace(record.incident, state=IncidentState.OPEN, verification=None)
-        await self.store.save(claim, moving_on, [note])
-
     async def _next_action(self, record: IncidentRecord, claim: Claim) -> None:
-        await self.store.save(claim, _moved_on(record.incident), [])
-
-    # -------------------------------------------------------- verify
-
-    async def _verify(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
-        incident = record.incident
-        if incident.verification is None:
-            raise PermanentError("the incident is verifying, and what is not on record")
-        seen, health = await self.stages.verifier.look(incident, now)
-        verdict = judge(incident.verification, health, seen, self.stages.verifier.rules)
-        before = incident.verification
-        verification = advance(before, health, now, self.stages.verifier.rules)
-        notes = turning_points(before, verification, health, now)
-        if before.intent_id is None:
-            await self._watch(record, verification, verdict, health, claim, notes, now)
-            return
-        if verdict is None:
-            await self.store.save(claim, replace(incident, verification=verification), notes)
-            return
-        judged = replace(incident, verification=verification, verdict=verdict)
-        notes.append(verdict_note(verdict))
-        if verdict.kind is VerdictKind.RECOVERED:
-            await self._remember_failed_revision(record, now)
-            await self._close_with(
-                record, judged, claim, IncidentState.RECOVERED, notes, _why_recovered(judged)
-            )
-            return
-        tested = _to_undo(record)
-        if verdict.kind is VerdictKind.CANNOT_TELL:
-            await self._close_with(
-                record, judged, claim, IncidentState.ESCALATED, notes, "Recovery cannot be told."
-            )
-        elif tested is None:
-            await self.store.save(claim, _moved_on(judged), notes)
-        else:
-            await self.stages.executor.decide_undo(record, tested, claim, _moved_on(judged), notes)
-
-    async def _watch(
-        self,
-        record: IncidentRecord,
-        verification: Verification,
-        verdict: Verdict | None,
-        health: Assessment,
-        claim: Claim,
-        notes: list[Note],
-        now: datetime,
-    ) -> None:
-        """Nothing was done (a dry run, or symptoms that went away): only see how it goes on."""
-        incident = record.incident
-        if verdict is not None and verdict.kind is VerdictKind.RECOVERED:
-            judged = replace(incident, verification=verification, verdict=verdict)
-            await self._close_with(
-                record,
-                judged,
-                claim,
-                IncidentState.RECOVERED_WITHOUT_ACTION,
-                [*notes, verdict_note(verdict)],
-                "Recovered without any action.",
-            )
-        elif incident.dry_run and record.intents and verdict is not None:
-            judged = replace(incident, verification=verification, verdict=verdict)
-            await self._close_with(
-                record,
-                judged,
-                claim,
-                IncidentState.PROPOSED,
-                [*notes, verdict_note(verdict)],
-                why_proposed(record),
-            )
-        elif not (incident.dry_run and record.intents) and health.health is not Health.HEALTHY:
-            anew = replace(incident, state=IncidentState.OPEN, diagnosis=None, plan=None, verification=None)
-            note = Note(at=now, stage=Stage.OBSERVE, message="The symptoms are back: looking anew.")
-            await self.store.save(claim, anew, [*notes, note])
-        else:
-            await self.store.save(claim, replace(incident, verification=verification), notes)
-
-    async def _remember_failed_revision(self, record: IncidentRecord, now: datetime) -> None:
-        missing: list[str] = []
-        workload = await self.stages.observer.workload(record.incident.key, missing)
-        failed = failed_revision(record, workload, now) if workload is not None else None
-        if failed is not None:
-            await self.store.record_revision(failed)
+        await self.store.save(claim, moved_on(record.incident), [])
 
     # -------------------------------------------------------- conclude and learn
 
     async def _conclude(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
         """The plan is at its end without a recovery."""
         incident = record.incident
-        unjudged = _to_undo(record)
+        unjudged = to_undo(record)
         if not incident.dry_run and incident.verdict is None and unjudged is not None:
             # What was done only in part is judged all the same, and undone if it did not help.
-            await self._begin_verification(record, unjudged, claim, now)
+            await self.stages.trial.begin(record, unjudged, claim, now)
             return
         if not incident.dry_run or not record.intents:
-            await self._close(record, claim, IncidentState.ESCALATED, why_escalated(record))
+            await self.stages.closer.close(record, claim, IncidentState.ESCALATED, why_escalated(record))
         elif incident.stale:
-            await self._close(
+            await self.stages.closer.close(
                 record,
                 claim,
                 IncidentState.PROPOSED,
@@ -576,81 +455,3 @@ class Loop:
                 f"{rules.timeout.total_seconds():.0f} s.",
             )
             await self.store.save(claim, watching, [note])
-
-    async def _stop_at(
-        self, record: IncidentRecord, claim: Claim, stage: NextStage, error: AgentError
-    ) -> None:
-        """A stage cannot be done, now or later: an unfinished intent is ended honestly, a person is told."""
-        now = self.clock.now()
-        for intent in record.intents:
-            if intent.state is IntentState.FINISHED:
-                continue
-            began = intent.state is IntentState.EXECUTING
-            kind = OutcomeKind.UNKNOWN if began else OutcomeKind.REFUSED
-            await self.store.finish(
-                claim, intent.id, Outcome(kind=kind, message=str(error), at=now), None, []
-            )
-        fresh = await self.store.load(record.incident.id)
-        await self._close(fresh or record, claim, IncidentState.ESCALATED, f"Stopped at {stage}: {error}")
-
-    async def _close(self, record: IncidentRecord, claim: Claim, end: IncidentState, why: str) -> None:
-        await self._close_with(record, record.incident, claim, end, [], why)
-
-    async def _close_with(
-        self,
-        record: IncidentRecord,
-        incident: Incident,
-        claim: Claim,
-        end: IncidentState,
-        notes: Sequence[Note],
-        why: str,
-    ) -> None:
-        if end is IncidentState.ESCALATED:
-            notes = [*notes, *await self._tell_people(incident, why)]
-        now = self.clock.now()
-        learnt = lesson(record, end, now)
-        ended = replace(incident, state=end, closed_at=now, lesson=learnt, summary=why)
-        await self.store.save(claim, ended, [*notes, ending_note(end, why, learnt, now)])
-
-    async def _tell_people(self, incident: Incident, why: str) -> list[Note]:
-        """Escalate to a person. Before the end is stored, so that a crash repeats it rather than loses it."""
-        notifier = self.stages.executor.notifier
-        if notifier is None:
-            return []
-        try:
-            await notifier.send(why, incident)
-        except AgentError as error:
-            told = f"People could not be told: {error}."
-        else:
-            told = "People were told."
-        return [Note(at=self.clock.now(), stage=Stage.EXECUTE, message=told)]
-
-
-def _to_undo(record: IncidentRecord) -> Intent | None:
-    """The newest action that took place, can be undone, and was not undone yet."""
-    undone = {i.undoes for i in record.intents}
-    done = [
-        i
-        for i in record.intents
-        if i.undoes is None
-        and i.action.undo is not None
-        and i.id not in undone
-        and i.outcome is not None
-        and i.outcome.kind is OutcomeKind.DONE
-    ]
-    return done[-1] if done else None
-
-
-def _why_recovered(incident: Incident) -> str:
-    """What put it right, in one sentence."""
-    plan, verdict = incident.plan, incident.verdict
-    done = plan.runbook if plan is not None else None
-    proof = "; ".join(verdict.reasons) if verdict is not None else ""
-    return f"Runbook {done} helped: {proof}."
-
-
-def _moved_on(incident: Incident) -> Incident:
-    """The incident with this action of its plan behind it."""
-    return replace(
-        incident, state=IncidentState.OPEN, next_action=incident.next_action + 1, verification=None
-    )

@@ -1,0 +1,81 @@
+"""How an incident ends: honestly, with its lesson, and with people told where they are needed.
+
+Called by the loop and by the trial of an action. What was begun and not finished
+ends as unknown, never as if it had not been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from app.agent.memory import lesson
+from app.agent.models import (
+    Incident,
+    IncidentRecord,
+    IncidentState,
+    IntentState,
+    Note,
+    Outcome,
+    OutcomeKind,
+    Stage,
+)
+from app.agent.narration import ending_note
+from app.agent.ports import Claim, Notifier, Store
+from app.clock import Clock
+from app.errors import AgentError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closer:
+    """Ends incidents."""
+
+    store: Store
+    notifier: Notifier | None
+    clock: Clock
+
+    async def stop_at(self, record: IncidentRecord, claim: Claim, stage: str, error: AgentError) -> None:
+        """A stage cannot be done, now or later: an unfinished intent is ended honestly, a person is told."""
+        now = self.clock.now()
+        for intent in record.intents:
+            if intent.state is IntentState.FINISHED:
+                continue
+            began = intent.state is IntentState.EXECUTING
+            kind = OutcomeKind.UNKNOWN if began else OutcomeKind.REFUSED
+            await self.store.finish(
+                claim, intent.id, Outcome(kind=kind, message=str(error), at=now), None, []
+            )
+        fresh = await self.store.load(record.incident.id)
+        await self.close(fresh or record, claim, IncidentState.ESCALATED, f"Stopped at {stage}: {error}")
+
+    async def close(self, record: IncidentRecord, claim: Claim, end: IncidentState, why: str) -> None:
+        await self.close_with(record, record.incident, claim, end, [], why)
+
+    async def close_with(
+        self,
+        record: IncidentRecord,
+        incident: Incident,
+        claim: Claim,
+        end: IncidentState,
+        notes: Sequence[Note],
+        why: str,
+    ) -> None:
+        if end is IncidentState.ESCALATED:
+            notes = [*notes, *await self._tell_people(incident, why)]
+        now = self.clock.now()
+        learnt = lesson(record, end, now)
+        ended = replace(incident, state=end, closed_at=now, lesson=learnt, summary=why)
+        await self.store.save(claim, ended, [*notes, ending_note(end, why, learnt, now)])
+
+    async def _tell_people(self, incident: Incident, why: str) -> list[Note]:
+        """Escalate to a person. Before the end is stored, so that a crash repeats it rather than loses it."""
+        notifier = self.notifier
+        if notifier is None:
+            return []
+        try:
+            await notifier.send(why, incident)
+        except AgentError as error:
+            told = f"People could not be told: {error}."
+        else:
+            told = "People were told."
+        return [Note(at=self.clock.now(), stage=Stage.EXECUTE, message=told)]
