@@ -128,11 +128,15 @@ def answer(
     return answered
 
 
-def use(connection: Connection, approval_id: ApprovalId) -> None:
-    """APPROVED -> USED; `ClaimLost` when it is not there to be used."""
+def use(connection: Connection, incident_id: IncidentId, approval_id: ApprovalId) -> None:
+    """APPROVED -> USED; `ClaimLost` when the incident has none to be used by that id."""
     used = connection.execute(
         update(approvals)
-        .where(approvals.c.id == approval_id, approvals.c.state == ApprovalState.APPROVED.value)
+        .where(
+            approvals.c.id == approval_id,
+            approvals.c.incident_id == incident_id,
+            approvals.c.state == ApprovalState.APPROVED.value,
+        )
         .values(state=ApprovalState.USED.value)
     ).rowcount
     if used != 1:

@@ -160,7 +160,8 @@ class SqlStore:
     ) -> Incident:
         def work(connection: Connection) -> Incident:
             if intent.approval is not None:
-                approvals.use(connection, intent.approval)
+                # The incident first, as everybody locks them, so that nobody waits in a circle.
+                approvals.use(connection, claims.hold(connection, claim).id, intent.approval)
             saved = _save(connection, claim, incident, notes)
             intents.add(connection, saved, intent)
             return saved
