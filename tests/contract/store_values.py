@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from app.agent.models import (
     Action,
     ActionName,
+    Approval,
+    ApprovalId,
     Change,
     Decision,
     DecisionKind,
@@ -20,6 +22,7 @@ from app.agent.models import (
     DispositionKind,
     Incident,
     IncidentId,
+    IncidentState,
     Intent,
     IntentId,
     IntentState,
@@ -44,6 +47,7 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 PAYMENTS = ServiceKey(environment="prod", service="payments-api")
 FAILED_DEPLOY = Deploy(version="1.15.0", status=DeployStatus.FAILED, commit_sha="d1e2f3a")
 LEASE = timedelta(seconds=30)
+MINUTE = timedelta(minutes=1)
 
 _numbers = itertools.count(1)
 
@@ -130,6 +134,16 @@ async def opened(
     return await loaded(store, incident_id)
 
 
+def key(number: int) -> ServiceKey:
+    """One of many services."""
+    return ServiceKey(environment="prod", service=f"service-{number}")
+
+
+def closed(incident: Incident, state: IncidentState = IncidentState.RECOVERED) -> Incident:
+    """The incident at its end."""
+    return replace(incident, state=state, closed_at=NOW + MINUTE)
+
+
 async def loaded(store: Store, incident_id: IncidentId) -> Incident:
     record = await store.load(incident_id)
     assert record is not None
@@ -188,3 +202,18 @@ async def decided(store: Store, claim: Claim, intents: Sequence[Intent]) -> Inci
     for each in intents:
         incident = await store.decide(claim, incident, each, [note(f"decided {each.sequence}")])
     return incident
+
+
+def approval(incident: Incident, *, action_index: int = 0, expires_at: datetime = NOW + MINUTE) -> Approval:
+    """A request for the first action of the plan."""
+    return Approval(
+        id=ApprovalId(f"apr_{uuid4().hex}"),
+        incident_id=incident.id,
+        action_index=action_index,
+        action=ActionName.ROLLBACK,
+        plan_hash="abc",
+        target_token="uid/7",
+        reasons=("high risk",),
+        requested_at=NOW,
+        expires_at=expires_at,
+    )

@@ -1,0 +1,159 @@
+"""The contract of the kill switch, over SQLite and PostgreSQL (promise 11)."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from app.agent.models import Brake, IntentState
+from app.agent.ports import Begun, Store
+from app.errors import Invalid
+from app.store import open_store
+from tests.contract.store_values import (
+    MINUTE,
+    NOW,
+    SNAPSHOT,
+    claimed,
+    decided,
+    intent,
+    key,
+    opened,
+    outcome,
+)
+
+pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
+
+ON = Brake(engaged=True, by="ann", reason="maintenance", at=NOW)
+OFF = Brake(engaged=False, by="ben", reason="done", at=NOW + MINUTE)
+
+
+async def test_the_switch_says_who_set_it_last(store: Store, database_url: str) -> None:
+    """Nothing while it was never touched; then the last setting, for every process."""
+    assert await store.brake() is None
+    await store.set_brake(ON)
+    assert await store.brake() == ON
+    other = await open_store(database_url)
+    assert await other.brake() == ON
+    await other.set_brake(OFF)
+    assert await store.brake() == OFF
+    await other.close()
+
+
+@pytest.mark.parametrize("by", ["", "  ", "\n"])
+async def test_whoever_sets_it_is_named(store: Store, by: str) -> None:
+    """Without a name nothing changes."""
+    await store.set_brake(ON)
+    with pytest.raises(Invalid):
+        await store.set_brake(replace(OFF, by=by))
+    assert await store.brake() == ON
+
+
+async def test_hostile_words_are_kept_as_words(store: Store) -> None:
+    """Names and reasons come from outside; what no database can hold is replaced."""
+    await store.set_brake(replace(ON, by="a\x00\ud800é", reason="'; DROP TABLE brakes; --\x00"))
+    found = await store.brake()
+    assert found is not None
+    assert found.engaged
+    assert "DROP TABLE brakes" in found.reason
+
+
+async def test_while_engaged_nothing_begins_and_nothing_is_tried_again(store: Store) -> None:
+    """The intent stays as it is, the timeline says nothing; released, both go on."""
+    incident = await opened(store)
+    claim = await claimed(store, incident)
+    first, second = intent(incident, 0), intent(incident, 1)
+    await decided(store, claim, [first, second])
+    assert await store.begin(claim, first.id, SNAPSHOT, 9, NOW) is Begun.YES
+    await store.set_brake(ON)
+    before = await store.load(incident.id)
+    assert await store.begin(claim, second.id, SNAPSHOT, 9, NOW) is Begun.BRAKED
+    assert await store.retry(claim, first.id, 9, NOW) is Begun.BRAKED
+    assert await store.load(incident.id) == before
+    await store.set_brake(OFF)
+    assert await store.begin(claim, second.id, SNAPSHOT, 9, NOW) is Begun.YES
+    assert await store.retry(claim, first.id, 9, NOW) is Begun.YES
+
+
+async def test_an_undo_is_not_braked(store: Store) -> None:
+    """What is under way is put back, tried again, and brought to its end."""
+    incident = await opened(store)
+    claim = await claimed(store, incident)
+    act = intent(incident, 0)
+    undo = intent(incident, 1, undoes=act.id)
+    await decided(store, claim, [act, undo])
+    assert await store.begin(claim, act.id, SNAPSHOT, 1, NOW) is Begun.YES
+    await store.set_brake(ON)
+    await store.finish(claim, act.id, outcome(), "uid/8", [])
+    assert await store.begin(claim, undo.id, SNAPSHOT, 1, NOW) is Begun.YES
+    assert await store.retry(claim, undo.id, 2, NOW) is Begun.YES
+    await store.finish(claim, undo.id, outcome(), "uid/9", [])
+
+
+async def test_nothing_begins_once_the_switch_was_set(store: Store) -> None:
+    """Set while forty intents begin: whoever set it sees, when it returns, every intent that ever will."""
+    claims = []
+    for n in range(40):
+        incident = await opened(store, key(n))
+        claim = await claimed(store, incident)
+        act = intent(incident)
+        await decided(store, claim, [act])
+        claims.append((claim, act))
+
+    async def executing() -> set[str]:
+        found = set()
+        for claim, act in claims:
+            record = await store.load(claim.incident_id)
+            assert record is not None
+            if record.intents[0].state is IntentState.EXECUTING:
+                found.add(act.id)
+        return found
+
+    beginning = [
+        asyncio.create_task(store.begin(claim, act.id, SNAPSHOT, 1, NOW)) for claim, act in claims[:20]
+    ]
+    await asyncio.wait(beginning, return_when=asyncio.FIRST_COMPLETED)
+    braking = asyncio.create_task(store.set_brake(ON))
+    beginning += [
+        asyncio.create_task(store.begin(claim, act.id, SNAPSHOT, 1, NOW)) for claim, act in claims[20:]
+    ]
+    await braking
+    begun_when_set = await executing()
+    answers = await asyncio.gather(*beginning)
+    assert set(answers) <= {Begun.YES, Begun.BRAKED}
+    assert Begun.YES in answers
+    assert await executing() == begun_when_set
+    assert len(begun_when_set) == answers.count(Begun.YES)
+    late = await opened(store, key(99))
+    claim = await claimed(store, late)
+    act = intent(late)
+    await decided(store, claim, [act])
+    assert await store.begin(claim, act.id, SNAPSHOT, 1, NOW) is Begun.BRAKED
+
+
+async def test_setting_the_switch_waits_for_an_intent_that_is_beginning(postgres_url: str) -> None:
+    """On PostgreSQL it returns only after a begin in mid-transaction has committed."""
+    store = await open_store(postgres_url)
+    async with await psycopg.AsyncConnection.connect(postgres_url) as beginning:
+        await beginning.execute("SELECT engaged FROM brakes WHERE name = 'kill_switch' FOR SHARE")
+        braking = asyncio.create_task(store.set_brake(ON))
+        async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as watching:
+            await _until_somebody_waits_for_a_lock(watching)
+        assert not braking.done()
+        await beginning.commit()
+    await braking
+    assert await store.brake() == ON
+    await store.close()
+
+
+async def _until_somebody_waits_for_a_lock(watching: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            found = await watching.execute(
+                "SELECT 1 FROM pg_stat_activity"
+                " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            )
+            if await found.fetchone() is not None:
+                return
