@@ -15,7 +15,8 @@ from sqlalchemy.exc import ArgumentError
 from app.agent.ports import Fleet, Store
 from app.errors import ConfigurationError
 from app.store.fleet import Alone, EmbeddedFleet, PostgresFleet
-from app.store.postgresql import connecting, open_postgresql
+from app.store.postgresql import open_postgresql
+from app.store.servers import connecting, one_host
 from app.store.sql_store import SqlStore
 from app.store.sqlite import open_sqlite
 
@@ -48,7 +49,7 @@ async def open_shared(database_url: str) -> tuple[Store, Fleet]:
 
 def _understood(database_url: str) -> URL:
     try:
-        return make_url(database_url)
+        return make_url(one_host(database_url))
     except (ArgumentError, ValueError):
         raise ConfigurationError(
             "DATABASE_URL is no URL; write sqlite:///heal.db or postgresql://user:password@host/database"

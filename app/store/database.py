@@ -10,6 +10,7 @@ that decides which.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import Connection
@@ -24,6 +25,9 @@ Work: TypeAlias = Callable[[Connection], T]
 
 _BUSY_CLASSES = frozenset({"08", "25", "40", "53", "57", "58"})
 """SQLSTATE classes that pass: connection, read-only peer, rollback, resources, shutdown, I/O."""
+_LOCK_NOT_AVAILABLE = "55P03"
+_CROWDED = timedelta(seconds=2)
+"""When to ask again a database that is out of connections, memory or disk."""
 _REJECTED_CLASSES = frozenset({"22", "23", "54"})
 """Bad data, violated constraint, value too large."""
 
@@ -73,8 +77,9 @@ def translated(error: Exception) -> Exception:
 
 def _by_sqlstate(code: str, error: Exception) -> AgentError:
     detail = error.orig if isinstance(error, DBAPIError) else error
-    if code[:2] in _BUSY_CLASSES:
-        return TransientError(f"the database cannot serve this now ({code}): {detail}")
+    if code[:2] in _BUSY_CLASSES or code == _LOCK_NOT_AVAILABLE:
+        wait = _CROWDED if code[:2] == "53" else None
+        return TransientError(f"the database cannot serve this now ({code}): {detail}", retry_after=wait)
     if code[:2] in _REJECTED_CLASSES:
         return Invalid(f"the database rejected a value ({code}): {detail}")
     if code == "42501" or code[:2] == "28":

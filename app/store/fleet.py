@@ -16,26 +16,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
-import asyncpg  # type: ignore[import-untyped]  # asyncpg ships no type information
 from sqlalchemy import Connection, delete, insert, select, text, update
 
 from app.errors import ConfigurationError, TransientError
 from app.store import claims, locks
 from app.store.bell import CHANNEL
-from app.store.database import Database, translated
+from app.store.database import Database
+from app.store.postgresql import DRIVER_ERRORS, told
+from app.store.servers import Connect
 from app.store.tables import leases, workers
 
 ANSWER_SECONDS = 5.0
 """How long the connection that stands for being alive may take to answer before it counts as broken."""
 
-_DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-
-Connect = Callable[[], Awaitable[Any]]
+GRACE_SECONDS = 3.0
+"""For how long nobody is taken for dead by a process that lost its own connection: the others did too."""
 
 
 class PostgresFleet:
@@ -47,6 +46,7 @@ class PostgresFleet:
         self._owner: str | None = None
         self._presence: Any = None
         self._bell = asyncio.Event()
+        self._lenient_until = 0.0
 
     async def enter(self, owner: str) -> None:
         self._owner = owner
@@ -57,6 +57,8 @@ class PostgresFleet:
         if owner is None:
             return ()
         await self._stay(owner)
+        if asyncio.get_running_loop().time() < self._lenient_until:
+            return ()  # a database that restarted broke everybody's connection: let the living come back
         return await self._database.write(lambda connection: _bury(connection, owner))
 
     async def elect(self, duty: str, owner: str, lease: timedelta, now: datetime) -> bool:
@@ -86,17 +88,20 @@ class PostgresFleet:
         """See that the connection still stands; take a new one if it does not."""
         try:
             if self._presence is not None:
-                await asyncio.wait_for(self._presence.execute("SELECT 1"), ANSWER_SECONDS)
-                return
-        except _DRIVER_ERRORS:
+                counted = "SELECT true FROM workers WHERE owner = $1"
+                if await asyncio.wait_for(self._presence.fetchval(counted, owner), ANSWER_SECONDS):
+                    return
+                await self._absent()  # a peer found the lock free for a moment, and buried the living
+        except DRIVER_ERRORS:
             await self._absent()
         await self._present(owner)
+        self._lenient_until = asyncio.get_running_loop().time() + GRACE_SECONDS
 
     async def _present(self, owner: str) -> None:
         try:
             connection = await self._connect()
-        except _DRIVER_ERRORS as error:
-            raise translated(error) from error
+        except DRIVER_ERRORS as error:
+            raise told(error) from error
         try:
             async with connection.transaction():
                 await connection.execute("DELETE FROM workers WHERE owner = $1", owner)
@@ -108,9 +113,12 @@ class PostgresFleet:
                     "SELECT pg_advisory_lock($1::int, $2::int)", int(locks.Space.ALIVE), number
                 )
             await connection.add_listener(CHANNEL, self._on_ring)
-        except _DRIVER_ERRORS as error:
+        except DRIVER_ERRORS as error:
             connection.terminate()
-            raise translated(error) from error
+            raise told(error) from error
+        except BaseException:
+            connection.terminate()  # cancelled on the way: nobody else knows of it
+            raise
         self._presence = connection
         self._bell.set()  # what rang while nobody listened
 
@@ -145,7 +153,7 @@ class Alone:
         """Nobody waits for it."""
 
     async def rung(self) -> None:
-        await asyncio.get_running_loop().create_future()
+        await asyncio.Event().wait()
 
     async def leave(self) -> None:
         """Nobody has to know."""
@@ -202,15 +210,20 @@ def _bury(connection: Connection, me: str) -> tuple[str, ...]:
     """Owners whose lock is free are dead: everything they held is free at once."""
     dead = connection.execute(
         text(
-            "SELECT owner FROM workers WHERE owner <> :me"
+            "SELECT number, owner FROM workers WHERE owner <> :me"
             " AND pg_try_advisory_xact_lock(CAST(:space AS int), CAST(number AS int)) ORDER BY number"
         ),
         {"me": me, "space": int(locks.Space.ALIVE)},
-    ).scalars()
-    found = tuple(str(owner) for owner in dead)
-    for owner in found:
+    ).all()
+    # By its number: an owner that entered anew meanwhile has another one, and is alive.
+    buried = [
+        str(owner)
+        for number, owner in dead
+        if connection.execute(delete(workers).where(workers.c.number == number)).rowcount
+    ]
+    for owner in buried:
         _forget(connection, owner)
-    return found
+    return tuple(buried)
 
 
 def _forget(connection: Connection, owner: str) -> None:

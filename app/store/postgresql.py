@@ -3,7 +3,10 @@
 Units of work run at READ COMMITTED under the locks that they take themselves
 (`app.store.locks`); reads run in a read-only snapshot. A unit that lost a race
 (deadlock, serialization, a row inserted by a peer a moment before) is rolled
-back and run again.
+back and run again. So is one whose connection went away before COMMIT was sent,
+since nothing of it can have happened: a database that restarts or fails over is
+a pause of a second or two. Once COMMIT was sent, only the caller can tell whether
+the unit took place, and nothing is repeated here (promise 2).
 """
 
 from __future__ import annotations
@@ -11,26 +14,45 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import asyncpg  # type: ignore[import-untyped]  # asyncpg ships no type information
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from app.errors import ConfigurationError, TransientError
 from app.store import codec
 from app.store.database import Work, sqlstate, translated
 from app.store.migrate import upgrade
+from app.store.servers import CONNECT_SECONDS, connecting, shown
 
 T = TypeVar("T")
 
 ATTEMPTS = 5
-CONNECT_SECONDS = 10.0
-COMMAND_SECONDS = 30.0
-_LOST_RACES = frozenset({"40001", "40P01", "23505"})
-_DRIVER_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+ATTEMPT_SECONDS = 30.0
+"""When an attempt at a unit is given up, whatever it waits for."""
+
+PATIENCE_SECONDS = 5.0
+"""For how long a database that went away is waited for, by each call and since it was last seen."""
+
+PAUSE_SECONDS = 0.2
+POOL_SIZE = 8
+OVERFLOW = 8
+
+_LOST_RACES = frozenset({"40001", "40P01", "23505", "0A000"})
+"""Serialization, deadlock, a peer's row; and a statement prepared before a migration changed its result."""
+_WENT_AWAY = frozenset({"57P01", "57P02", "57P03", "53300", "25006", "25P03"})
+"""Shutdown, crash, starting up, all connections taken, a primary no more, a session that was ended."""
+DRIVER_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 """What a call can fail with: connecting raises the driver's own errors, statements SQLAlchemy's."""
+
+
+class _Sent:
+    """Whether the COMMIT of an attempt was sent."""
+
+    commit = False
 
 
 class PostgresDatabase:
@@ -45,26 +67,53 @@ class PostgresDatabase:
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
+        self._away_since: float | None = None
+        """When the database was first found away, on the event loop's clock."""
 
     async def write(self, work: Work[T]) -> T:
-        attempt = 1
-        with self._in_use():
-            while True:
-                try:
-                    async with self._engine.begin() as connection:
-                        return await connection.run_sync(work)
-                except _DRIVER_ERRORS as error:
-                    if attempt == ATTEMPTS or sqlstate(error) not in _LOST_RACES:
-                        raise _told(error) from error
-                attempt += 1
+        async def attempt(sent: _Sent) -> T:
+            async with self._engine.connect() as connection:
+                transaction = await connection.begin()
+                result = await connection.run_sync(work)
+                sent.commit = True
+                await transaction.commit()
+                return result
+
+        return await self._run(attempt)
 
     async def read(self, work: Work[T]) -> T:
+        async def attempt(_: _Sent) -> T:
+            async with self._snapshots.connect() as connection, connection.begin():
+                return await connection.run_sync(work)
+
+        return await self._run(attempt)
+
+    async def _run(self, attempt: Callable[[_Sent], Awaitable[T]]) -> T:
+        """The attempt's result; run again while that is certainly harmless and may help."""
+        races, began = 0, asyncio.get_running_loop().time()
         with self._in_use():
-            try:
-                async with self._snapshots.connect() as connection, connection.begin():
-                    return await connection.run_sync(work)
-            except _DRIVER_ERRORS as error:
-                raise _told(error) from error
+            while True:
+                sent = _Sent()
+                try:
+                    async with asyncio.timeout(ATTEMPT_SECONDS):
+                        result = await attempt(sent)
+                except DRIVER_ERRORS as error:
+                    if sqlstate(error) in _LOST_RACES and races + 1 < ATTEMPTS:
+                        races += 1
+                    elif went_away(error) and not sent.commit and self._worth_waiting(began):
+                        await asyncio.sleep(PAUSE_SECONDS)
+                    else:
+                        raise told(error) from error
+                else:
+                    self._away_since = None
+                    return result
+
+    def _worth_waiting(self, began: float) -> bool:
+        """Not for long: in a long outage calls fail at once instead of piling up."""
+        now = asyncio.get_running_loop().time()
+        if self._away_since is None:
+            self._away_since = now
+        return now < min(began, self._away_since) + PATIENCE_SECONDS
 
     async def close(self) -> None:
         self._closed = True
@@ -87,56 +136,53 @@ class PostgresDatabase:
 
 async def open_postgresql(url: URL) -> PostgresDatabase:
     """Connect, bring the database to the newest schema, and keep a pool."""
-    connect = connecting(url)
+    try:
+        await _migrate(url)
+    except DRIVER_ERRORS as error:
+        raise _opening(url, error) from error
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=connect,
-        pool_size=8,
-        max_overflow=8,
+        async_creator=connecting(url),
+        pool_size=POOL_SIZE,
+        max_overflow=OVERFLOW,
         pool_timeout=CONNECT_SECONDS,
         pool_pre_ping=True,
         json_serializer=codec.dumps,
         json_deserializer=codec.loads,
     )
-    try:
-        async with engine.begin() as connection:
-            await connection.run_sync(upgrade)
-    except _DRIVER_ERRORS as error:
-        await engine.dispose()
-        raise _opening(url, error) from error
-    except BaseException:
-        await engine.dispose()
-        raise
     return PostgresDatabase(engine)
 
 
-def connecting(url: URL) -> Callable[[], Awaitable[Any]]:
-    """What makes one connection of the driver's own.
+async def _migrate(url: URL) -> None:
+    """On a connection of its own, which may take its time."""
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=connecting(url, limits={}), poolclass=NullPool
+    )
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(upgrade)
+    finally:
+        await engine.dispose()
 
-    The URL means what it means to libpq: `sslmode`, `sslrootcert`,
-    `host=/socket/dir`, several hosts with `target_session_attrs` and the like
-    work. The server is asked to notice within some ten seconds when this side is
-    cut off, and this side breaks a call that takes too long.
+
+def went_away(error: Exception) -> bool:
+    """Whether the connection, or the server's willingness to serve it, is gone, and a new one may help.
+
+    A time-out is not among it: whoever waited that long has waited enough.
     """
-    dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    code = sqlstate(error)
+    if code is not None:
+        return code in _WENT_AWAY or code.startswith("08")
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated
+    return isinstance(error, asyncpg.InterfaceError | OSError) and not isinstance(error, TimeoutError)
 
-    async def connect() -> object:
-        try:
-            return await asyncpg.connect(
-                dsn,
-                timeout=CONNECT_SECONDS,
-                command_timeout=COMMAND_SECONDS,
-                server_settings={
-                    "application_name": "self-healing-devops-agent",
-                    "tcp_keepalives_idle": "5",
-                    "tcp_keepalives_interval": "2",
-                    "tcp_keepalives_count": "3",
-                },
-            )
-        except ValueError as error:  # the address itself makes no sense to the driver
-            raise ConfigurationError(f"DATABASE_URL: {_shown(url)} is not understood: {error}") from None
 
-    return connect
+def told(error: Exception) -> Exception:
+    """As everywhere, and a connection that the driver itself gave up is a passing trouble."""
+    if isinstance(error, asyncpg.InterfaceError):
+        return TransientError(f"the connection to the database broke: {error}")
+    return translated(error)
 
 
 def _opening(url: URL, error: Exception) -> Exception:
@@ -144,16 +190,5 @@ def _opening(url: URL, error: Exception) -> Exception:
     code = sqlstate(error)
     if code is not None and (code[:2] in {"28", "3D"} or code == "42501"):
         detail = error.orig if isinstance(error, DBAPIError) else error
-        return ConfigurationError(f"DATABASE_URL: {_shown(url)} cannot be used: {detail}")
-    return _told(error)
-
-
-def _told(error: Exception) -> Exception:
-    """As everywhere, and a connection that the driver itself gave up is a passing trouble."""
-    if isinstance(error, asyncpg.InterfaceError):
-        return TransientError(f"the connection to the database broke: {error}")
-    return translated(error)
-
-
-def _shown(url: URL) -> str:
-    return url.render_as_string(hide_password=True)
+        return ConfigurationError(f"DATABASE_URL: {shown(url)} cannot be used: {detail}")
+    return told(error)
