@@ -1,7 +1,7 @@
 """A PostgreSQL server of one's own, which can be restarted and crashed: for soaks and for the store's tests.
 
 It listens on a Unix socket in its directory and, where asked to, on a free
-loopback port. It starts with fsync on, as in earnest, unless `settings` say
+loopback port and one more address. It can follow another one and take its place. It starts with fsync on, as in earnest, unless `settings` say
 otherwise. PostgreSQL refuses to run as root, so under root it runs as another
 account. The supervisor sees to it that the server does not outlive its owner.
 """
@@ -61,8 +61,12 @@ class PostgresServer:
         *,
         settings: Mapping[str, str] = IN_EARNEST,
         tcp: bool = True,
+        address: str | None = None,
     ) -> None:
-        """Raises `TestbedError` where PostgreSQL is not installed."""
+        """Raises `TestbedError` where PostgreSQL is not installed.
+
+        `address` is one of this machine's besides loopback, served to its own network.
+        """
         programs = find_programs()
         if programs is None:
             raise TestbedError("PostgreSQL is not installed (Debian: apt-get install postgresql)")
@@ -70,6 +74,7 @@ class PostgresServer:
         self.port = free_ports(1)[0] if tcp else 5432
         """Of the loopback address where `tcp`; also names the Unix socket."""
         self._tcp = tcp
+        self._address = address
         self._programs = programs
         self._supervisor = supervisor
         self._settings = settings
@@ -84,12 +89,31 @@ class PostgresServer:
             *self._as_account(),
             str(self._programs / "postgres"),
             *("-D", str(self._data), "-k", str(self.directory), "-p", str(self.port)),
-            *("-c", f"listen_addresses={'127.0.0.1' if self._tcp else ''}"),
+            *("-c", f"listen_addresses={','.join(self._addresses)}"),
         ]
         for name, value in self._settings.items():
             command += ["-c", f"{name}={value}"]
         self._process = self._supervisor.start("postgres", command, log=self.directory / "log")
         wait_for("PostgreSQL to answer", self._answers, timeout_seconds=START_SECONDS, interval_seconds=0.05)
+
+    def follow(self, primary: PostgresServer) -> None:
+        """Start as a streaming copy of `primary`, read-only until `promote`; it must not have data yet."""
+        self._prepare()
+        source = f"host={primary.directory} port={primary.port} user={SUPERUSER} application_name=standby"
+        self._run("pg_basebackup", "-D", str(self._data), "-d", source, "-R", "-X", "stream", "-c", "fast")
+        self.start()
+
+    def promote(self) -> None:
+        """Stop following and take writes; returns when it does."""
+        self.execute("SELECT pg_promote(true)")
+
+    def freeze(self) -> None:
+        """Stop every process where it stands: connections stay, and nothing is answered."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._signal_all(signal.SIGCONT)
 
     def stop(self) -> None:
         """Shut down in good order, breaking off every session. Safe to repeat."""
@@ -150,18 +174,40 @@ class PostgresServer:
     def _data(self) -> Path:
         return self.directory / "data"
 
+    @property
+    def _addresses(self) -> tuple[str, ...]:
+        loopback = ("127.0.0.1",) if self._tcp else ()
+        return loopback if self._address is None else (*loopback, self._address)
+
     def _create_data(self) -> None:
+        self._prepare()
+        options = ("-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--no-sync")
+        self._run("initdb", "-D", str(self._data), *options)
+        if self._address is not None:
+            with (self._data / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all samenet trust\n")
+
+    def _prepare(self) -> None:
+        """Give the directory to the account that the server runs as."""
         if self._account is not None:
             shutil.chown(self.directory, self._account)
-        options = ("-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--no-sync")
+
+    def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
-            [*self._as_account(), str(self._programs / "initdb"), "-D", str(self._data), *options],
+            [*self._as_account(), str(self._programs / program), *arguments],
             capture_output=True,
             cwd=self.directory,
             check=False,
         )
         if done.returncode != 0:
-            raise TestbedError(f"initdb failed: {done.stderr.decode(errors='replace')}")
+            raise TestbedError(f"{program} failed: {done.stderr.decode(errors='replace')}")
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        if self._process is None:
+            raise TestbedError("PostgreSQL is not running")
+        for pid in (self._process.pid, *_children(self._process.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def _as_account(self) -> list[str]:
         if self._account is None:
