@@ -47,16 +47,30 @@ class Duty:
                 elif not elected and tasks:
                     log.info("another process does: %s", self.name)
                     await _stop(tasks)
-                await self.clock.sleep(self.lease.total_seconds() / 3)
+                await self.clock.sleep(self._third_of_lease)
         finally:
             await _stop(tasks)
 
+    @property
+    def _third_of_lease(self) -> float:
+        return self.lease.total_seconds() / 3
+
     async def _elected(self) -> bool:
+        """No answer is no lease: asked after a third of it, there is a third left to stop in."""
+        asking = asyncio.ensure_future(self.fleet.elect(self.name, self.owner, self.lease, self.clock.now()))
+        too_late = asyncio.ensure_future(self.clock.sleep(self._third_of_lease))
         try:
-            return await self.fleet.elect(self.name, self.owner, self.lease, self.clock.now())
+            await asyncio.wait({asking, too_late}, return_when=asyncio.FIRST_COMPLETED)
+            if asking.done():
+                return asking.result()
+            log.warning("the lease of %s could not be renewed: no answer", self.name)
         except AgentError as error:
             log.warning("the lease of %s could not be renewed: %s", self.name, error)
-            return False
+        finally:
+            asking.cancel()
+            too_late.cancel()
+            await asyncio.gather(asking, too_late, return_exceptions=True)
+        return False
 
 
 async def kept_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
