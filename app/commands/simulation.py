@@ -75,11 +75,12 @@ class Played:
 
 
 def simulation_settings(settings: Settings, *, dry_run: bool) -> Settings:
-    """The user's settings with what a short story needs; high risk is allowed: nothing real is at risk."""
+    """The user's settings with what a short story needs; nothing real is at risk, so nobody is asked."""
     return settings.model_copy(
         update={
             "dry_run": dry_run,
             "allow_high_risk_actions": True,
+            "approval_for_risks": frozenset(),
             "breach_for_seconds": 20.0,
             "reopen_after_seconds": 0.0,
             "incident_settle_seconds": 10.0,
@@ -267,5 +268,5 @@ class _KeepsClaims:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def release(self, claim: Claim) -> None:
+    async def release(self, claim: Claim, due_at: datetime | None = None) -> None:
         """Nothing: a closed incident needs no claim, and an open one is still ours."""
