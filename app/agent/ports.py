@@ -21,6 +21,7 @@ from app.agent.models import (
     Action,
     Approval,
     ApprovalId,
+    ApprovalState,
     Brake,
     Change,
     Condition,
@@ -280,6 +281,22 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRecord:
+    """An approval with the incident that it was asked for, as it stands now."""
+
+    approval: Approval
+    incident: Incident
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalPage:
+    """One page of approvals, newest first."""
+
+    items: tuple[ApprovalRecord, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """The right to move one incident, until it expires or a newer token is given out."""
 
@@ -478,6 +495,12 @@ class ApprovalStore(Protocol):
         ...
 
     async def approval(self, approval_id: ApprovalId) -> Approval | None: ...
+
+    async def find_approvals(
+        self, state: ApprovalState | None, *, limit: int, cursor: str | None
+    ) -> ApprovalPage:
+        """Newest first, all or those in one state; a foreign cursor raises `Invalid`."""
+        ...
 
     async def answer(
         self, approval_id: ApprovalId, *, approve: bool, by: str, comment: str, at: datetime

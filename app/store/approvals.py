@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, and_, insert, or_, select, update
 
 from app.agent.models import (
     ActionName,
@@ -54,6 +54,23 @@ def of_incident(connection: Connection, incident_id: IncidentId) -> tuple[Approv
         .order_by(approvals.c.requested_at, approvals.c.id)
     )
     return tuple(_approval(row) for row in rows)
+
+
+def page(
+    connection: Connection, state: ApprovalState | None, limit: int, cursor: str | None
+) -> tuple[Approval, ...]:
+    """Up to `limit`, newest first, after the approval that the cursor names."""
+    wanted = select(approvals)
+    if state is not None:
+        wanted = wanted.where(approvals.c.state == state.value)
+    if cursor is not None:
+        last = get(connection, ApprovalId(cursor))
+        if last is None:
+            raise Invalid("cursor is not one that this list gave out; start again without a cursor")
+        same_moment = and_(approvals.c.requested_at == last.requested_at, approvals.c.id < last.id)
+        wanted = wanted.where(or_(approvals.c.requested_at < last.requested_at, same_moment))
+    newest_first = wanted.order_by(approvals.c.requested_at.desc(), approvals.c.id.desc())
+    return tuple(_approval(row) for row in connection.execute(newest_first.limit(limit)))
 
 
 def add(connection: Connection, incident: Incident, approval: Approval) -> None:

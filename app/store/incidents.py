@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, and_, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from app.agent.models import (
+    ApprovalState,
     Incident,
     IncidentId,
     IncidentRecord,
@@ -24,7 +25,7 @@ from app.agent.models import (
     ServiceKey,
     Trigger,
 )
-from app.agent.ports import IncidentFilter, Page
+from app.agent.ports import ApprovalPage, ApprovalRecord, IncidentFilter, Page
 from app.agent.timeline import chain_start
 from app.errors import ClaimLost, Invalid
 from app.store import approvals, intents, journal
@@ -111,6 +112,25 @@ def find(connection: Connection, where: IncidentFilter, limit: int, cursor: str 
             for incident in page
         ),
         next_cursor=page[-1].id if len(rows) > limit else None,
+    )
+
+
+def find_approvals(
+    connection: Connection, state: ApprovalState | None, limit: int, cursor: str | None
+) -> ApprovalPage:
+    """One page of approvals, newest first, each with its incident; the incidents come in one query."""
+    if limit < 1:
+        raise Invalid(f"limit is {limit}; it must be at least 1")
+    found = approvals.page(connection, state, limit + 1, cursor)
+    page = found[:limit]
+    asked = {approval.incident_id for approval in page}
+    rows = connection.execute(select(incidents).where(incidents.c.id.in_(asked)))
+    known = {incident.id: incident for incident in map(incident_of, rows)}
+    return ApprovalPage(
+        items=tuple(
+            ApprovalRecord(approval=approval, incident=known[approval.incident_id]) for approval in page
+        ),
+        next_cursor=page[-1].id if len(found) > limit else None,
     )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select
 from app.agent.models import (
     Approval,
     ApprovalId,
+    ApprovalState,
     Brake,
     Change,
     ConfigRecord,
@@ -35,6 +36,7 @@ from app.agent.models import (
 )
 from app.agent.ports import (
     Accepted,
+    ApprovalPage,
     Begun,
     Claim,
     IncidentFilter,
@@ -222,6 +224,13 @@ class SqlStore:
 
     async def approval(self, approval_id: ApprovalId) -> Approval | None:
         return await self._database.read(lambda connection: approvals.get(connection, approval_id))
+
+    async def find_approvals(
+        self, state: ApprovalState | None, *, limit: int, cursor: str | None
+    ) -> ApprovalPage:
+        return await self._database.read(
+            lambda connection: incidents.find_approvals(connection, state, limit, cursor)
+        )
 
     async def answer(
         self, approval_id: ApprovalId, *, approve: bool, by: str, comment: str, at: datetime

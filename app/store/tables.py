@@ -233,6 +233,8 @@ approvals = Table(
     Column("body", _Json, nullable=False),
 )
 Index("ix_approvals_incident", approvals.c.incident_id, approvals.c.requested_at)
+Index("ix_approvals_state", approvals.c.state, approvals.c.requested_at)
+Index("ix_approvals_requested", approvals.c.requested_at)
 
 brakes = Table(
     "brakes",

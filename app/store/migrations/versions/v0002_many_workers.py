@@ -70,6 +70,8 @@ def _tables() -> None:
         sa.ForeignKeyConstraint(["incident_id"], ["incidents.id"], name="fk_approvals_incident_id"),
     )
     op.create_index("ix_approvals_incident", "approvals", ["incident_id", "requested_at"])
+    op.create_index("ix_approvals_state", "approvals", ["state", "requested_at"])
+    op.create_index("ix_approvals_requested", "approvals", ["requested_at"])
     brakes = op.create_table(
         "brakes",
         sa.Column("name", sa.Text(), nullable=False),
