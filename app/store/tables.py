@@ -16,6 +16,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Dialect,
     ForeignKey,
@@ -133,6 +134,7 @@ signals = Table(
     Column("reason", Text, nullable=False),
     Column("incident_id", Text, ForeignKey("incidents.id")),
     Column("duplicate_of", Text),
+    Column("ledgered", Boolean, nullable=False, server_default=text("false")),
     UniqueConstraint("id"),
 )
 Index(
@@ -157,6 +159,61 @@ Index(
     signals.c.observed_at,
     sqlite_where=text("kind = 'metric'"),
     postgresql_where=text("kind = 'metric'"),
+)
+
+for _name, _columns, _condition in (
+    (
+        "forgettable",
+        (signals.c.received_at, signals.c.disposition),
+        "disposition IN ('ignored', 'deduplicated', 'expired')",
+    ),
+    (
+        "kept",
+        (signals.c.received_at, signals.c.disposition),
+        "disposition IN ('opened', 'joined', 'pending')",
+    ),
+    ("waiting", (signals.c.received_at,), "disposition = 'pending'"),
+    ("duplicates", (signals.c.duplicate_of,), "duplicate_of IS NOT NULL"),
+    # The last two are empty as long as all is well.
+    (
+        "adrift",
+        (signals.c.number,),
+        "(disposition IN ('opened', 'joined') AND incident_id IS NULL)"
+        " OR (disposition = 'deduplicated' AND duplicate_of IS NULL)",
+    ),
+    ("unledgered", (signals.c.number,), "NOT ledgered"),
+):
+    Index(f"ix_signals_{_name}", *_columns, sqlite_where=text(_condition), postgresql_where=text(_condition))
+
+intake_ledger = Table(
+    "intake_ledger",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("accepted", BigInteger, nullable=False),
+)
+
+signal_tally = Table(
+    "signal_tally",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("disposition", Text, primary_key=True),
+    Column("forgotten", BigInteger, nullable=False),
+)
+
+mendings = Table(
+    "mendings",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("mended", BigInteger, nullable=False),
+    Column("last_at", UtcDateTime, nullable=False),
+)
+
+schema_compatibility = Table(
+    "schema_compatibility",
+    metadata,
+    Column("revision", Text, primary_key=True),
+    Column("since", Text, nullable=False),
 )
 
 idempotency_keys = Table(
@@ -207,6 +264,13 @@ intents = Table(
     Column("approval", Text),
     UniqueConstraint("incident_id", "sequence"),
     CheckConstraint("state <> 'executing' OR NOT dry_run", name="dry_run_never_executes"),
+)
+
+Index(
+    "ix_intents_executing",
+    intents.c.incident_id,
+    sqlite_where=text("state = 'executing'"),
+    postgresql_where=text("state = 'executing'"),
 )
 
 claims = Table(
@@ -274,6 +338,8 @@ timeline = Table(
     Column("data", _Json, nullable=False),
     Column("hash", Text, nullable=False),
 )
+
+Index("ix_timeline_at", timeline.c.at, postgresql_using="brin")
 
 revision_history = Table(
     "revision_history",
