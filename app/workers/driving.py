@@ -42,6 +42,7 @@ class Driver:
     _again: set[IncidentId] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _stopping: bool = False
+    _taking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def wake(self, incident_id: IncidentId) -> None:  # noqa: ARG002 - all that is due is looked at
         """Look for due work now."""
@@ -61,10 +62,16 @@ class Driver:
         """Take nothing new, and let the passes under way come to their end."""
         self._stopping = True
         self._wake.set()
+        async with self._taking:
+            pass  # what is being handed out at this moment has its passes started, and is waited for too
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     async def _take(self) -> float:
         """Start a pass for each due incident there is room for; seconds until it makes sense to ask again."""
+        async with self._taking:
+            return 0.0 if self._stopping else await self._take_due()
+
+    async def _take_due(self) -> float:
         room = self.at_once - len(self._running)
         if room < 1:
             return self.poll.total_seconds()
