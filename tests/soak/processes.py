@@ -7,6 +7,7 @@ started again too, as whatever runs it in earnest would; that is counted.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -59,6 +60,8 @@ class Agent:
     folder: Path
     ended_alone: list[str] = field(default_factory=list)
     """What each process that ended by itself said last."""
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+    """Whoever kills and whoever keeps it running are different threads: one process at a time is started."""
     _process: Process | None = None
 
     @property
@@ -80,26 +83,29 @@ class Agent:
 
     def kill(self) -> Killing:
         """No warning, no clean-up; started again at once."""
-        process = self._process
-        if process is None:
-            raise RuntimeError(f"{self.name} does not run")
-        owners = self._owners(process.pid)
-        at = datetime.now(UTC)
-        process.stop()
-        self.start()
-        return Killing(process=self.name, at=at, owners=owners)
+        with self._turn:
+            process = self._process
+            if process is None:
+                raise RuntimeError(f"{self.name} does not run")
+            owners = self._owners(process.pid)
+            at = datetime.now(UTC)
+            process.stop()
+            self.start()
+            return Killing(process=self.name, at=at, owners=owners)
 
     def stop(self, grace_seconds: float = 20) -> None:
         """As an operator would."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.stop(grace_seconds)
+        with self._turn:
+            process, self._process = self._process, None
+            if process is not None:
+                process.stop(grace_seconds)
 
     def keep(self) -> None:
         """Start it again if it ended by itself."""
-        if self._process is not None and (code := self._process.exit_code()) is not None:
-            self.ended_alone.append(f"{self.name} ended with {code}: {self._process.log_tail()[-400:]}")
-            self.start()
+        with self._turn:
+            if self._process is not None and (code := self._process.exit_code()) is not None:
+                self.ended_alone.append(f"{self.name} ended with {code}: {self._process.log_tail()[-400:]}")
+                self.start()
 
     def ready(self) -> bool:
         """Whether it serves, if it has anything to serve."""

@@ -87,7 +87,7 @@ class Report:
         return {
             "soak": self.name,
             "cluster": STAND_IN,
-            **asdict(self.score.size),
+            "size": asdict(self.score.size),
             "entries_acknowledged": len(self.sent.acknowledged),
             "entries_refused": self.sent.refused,
             "signals_in_store": len(self.books.signals),
