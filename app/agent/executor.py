@@ -112,12 +112,13 @@ class Executor:
             )
         )
         answered = asked_for(record)
-        if decision.kind is DecisionKind.NEEDS_APPROVAL and not incident.dry_run:
-            if answered is None:
-                await self._ask(incident, claim, action, decision)
-                return None
+        needed = decision.kind is DecisionKind.NEEDS_APPROVAL and not incident.dry_run
+        if needed and answered is None:
+            await self._ask(incident, claim, action, decision)
+            return None
+        if answered is not None and (needed or _refused_by_people(decision, answered)):
             if (answered.plan_hash, answered.target_token) != (decision.plan_hash, decision.target_token):
-                return f"the approval by {answered.answered_by} was for another state of {action.target}"
+                return f"people were asked about another state of {action.target}"
             decision = as_answered(decision, answered)
         intent = Intent(
             id=_new_intent_id(),
@@ -506,6 +507,11 @@ def as_answered(decision: Decision, answered: Approval) -> Decision:
         case ApprovalState.USED | ApprovalState.VOID:
             kind, why = DecisionKind.DENY, f"approval {answered.id} is {answered.state}"
     return replace(decision, kind=kind, reasons=(*decision.reasons, why))
+
+
+def _refused_by_people(decision: Decision, answered: Approval) -> bool:
+    """Policy would do without an approval by now, but somebody was asked and said no: that stands."""
+    return decision.kind is DecisionKind.ALLOW and answered.state is ApprovalState.DENIED
 
 
 def _used(decision: Decision, answered: Approval) -> bool:

@@ -30,6 +30,8 @@ __all__ = ["PlanLimits", "make_plan", "plan_hash"]
 AMBIGUITY = 0.05
 """Two causes whose confidence differs by less are not told apart."""
 
+_UNDO_OF_COMPLETION = "once the step before is undone, replace the pods again, so that they run on it"
+
 
 def make_plan(diagnosis: Diagnosis, evidence: Evidence, catalogue: Catalogue, limits: PlanLimits) -> Plan:
     """The plan for the best hypothesis; every runbook that is not chosen is listed with its reason."""
@@ -127,6 +129,7 @@ def _resolve(runbook: Runbook, evidence: Evidence, limits: PlanLimits) -> tuple[
             continue
         if "when" in step.parameters and actions:
             actions[-1] = replace(actions[-1], then_verify=False)
+            action = replace(action, undo=_UNDO_OF_COMPLETION)
         actions.append(action)
     return tuple(actions)
 
