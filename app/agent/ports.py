@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
 from app.agent.models import (
     Action,
     Approval,
@@ -373,7 +374,9 @@ class SignalStore(Protocol):
         """Forget signals received before that which ended without an incident, and changes as old; how many.
 
         At most 10,000 of each at a time, oldest first. What opened or joined an
-        incident is kept for good, and so is a signal that still waits for its end.
+        incident is kept for good, and so is a signal that still waits for its end;
+        a first signal is kept for as long as a duplicate of it. What is forgotten
+        is tallied for the audit.
         """
         ...
 
@@ -545,7 +548,23 @@ class HistoryStore(Protocol):
         ...
 
 
-class Store(SignalStore, IncidentStore, ApprovalStore, BrakeStore, HistoryStore, Protocol):
+class AuditStore(Protocol):
+    """The proof that every accepted signal has its end (promise 9)."""
+
+    async def audit(self, question: AuditQuestion) -> SignalAudit:
+        """The sum over every accepted signal and what is astray, as of one instant."""
+        ...
+
+    async def strays(self, question: AuditQuestion) -> Strays:
+        """What is astray, without the sum: cheap enough for every sweep."""
+        ...
+
+    async def mend(self, now: datetime) -> Mended:
+        """Put right what needs no judgement, and count it; at most 10,000 signals and 100 incidents."""
+        ...
+
+
+class Store(SignalStore, IncidentStore, ApprovalStore, BrakeStore, HistoryStore, AuditStore, Protocol):
     """All of them over one database, so that intake and incident share a transaction."""
 
     async def ping(self) -> None:

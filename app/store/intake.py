@@ -28,7 +28,7 @@ from app.agent.models import (
 )
 from app.agent.ports import Accepted, IntakeDecider, IntakeVerdict, ServiceLevels
 from app.errors import Invalid
-from app.store import incidents, journal, locks, signals
+from app.store import incidents, journal, ledger, locks, signals
 from app.store.codec import read
 from app.store.narrative import opening_summary, pending_note, signal_note
 from app.store.tables import changes, idempotency_keys, service_levels
@@ -80,6 +80,8 @@ def accept(connection: Connection, delivery: Delivery) -> tuple[Accepted, ...]:
                 answer=answers,
             )
         )
+    if desk.entered:
+        ledger.enter(connection, delivery.signals[0].key, desk.entered)
     return answers
 
 
@@ -119,6 +121,8 @@ class _Desk:
 
     connection: Connection
     delivery: Delivery
+    entered: list[datetime] = field(default_factory=list)
+    """When each signal arrived that is now on record and was not before."""
     _levels: dict[ServiceKey, ServiceLevels | None] = field(default_factory=dict)
     _open: dict[ServiceKey, Incident | None] = field(default_factory=dict)
     _closed: dict[ServiceKey, Incident | None] = field(default_factory=dict)
@@ -146,8 +150,12 @@ class _Desk:
         disposition = verdict.disposition
         if disposition.kind in _ATTACHED:
             disposition = self._attach(signal, verdict)
-        signals.add(self.connection, signal, disposition)
+        self._record(signal, disposition)
         return disposition
+
+    def _record(self, signal: Signal, disposition: Disposition) -> None:
+        signals.add(self.connection, signal, disposition)
+        self.entered.append(signal.received_at)
 
     def _repeat(self, signal: Signal, before: Row[Any]) -> Disposition:
         """The very same signal gets its first answer again; another one is recorded as a duplicate."""
@@ -159,7 +167,7 @@ class _Desk:
             incident_id=None if before.incident_id is None else IncidentId(before.incident_id),
             duplicate_of=SignalId(before.id),
         )
-        signals.add(self.connection, signal, disposition)
+        self._record(signal, disposition)
         return disposition
 
     def _attach(self, signal: Signal, verdict: IntakeVerdict) -> Disposition:
@@ -283,9 +291,7 @@ def _store_levels(connection: Connection, key: ServiceKey, new: ServiceLevels, *
 
 def pending_services(connection: Connection, service: str, environment: str | None) -> tuple[ServiceKey, ...]:
     """Services of that name with pending signals or levels on record, in order."""
-    waiting = select(signal_rows.c.environment).where(
-        signal_rows.c.service == service, signal_rows.c.disposition == DispositionKind.PENDING.value
-    )
+    waiting = select(signal_rows.c.environment).where(signal_rows.c.service == service, signals.WAITING)
     measured = select(service_levels.c.environment).where(service_levels.c.service == service)
     environments = connection.execute(waiting.union(measured)).scalars()
     return tuple(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, exists, insert, or_, select, text, update
 from sqlalchemy.sql import ColumnElement
+from sqlalchemy.sql.expression import TextClause
 
 from app.agent.models import (
     Change,
@@ -21,6 +22,7 @@ from app.agent.models import (
     SliSample,
 )
 from app.agent.ports import SignalRecord
+from app.store import ledger
 from app.store.codec import read, read_payload, storable_text
 from app.store.tables import changes as change_rows
 from app.store.tables import signals
@@ -29,11 +31,10 @@ SAMPLES_SHOWN = 1_000
 CHANGES_SHOWN = 500
 PRUNED_AT_ONCE = 10_000
 
-_FORGETTABLE = [
-    DispositionKind.IGNORED.value,
-    DispositionKind.DEDUPLICATED.value,
-    DispositionKind.EXPIRED.value,
-]
+# Written out, as the partial indexes have them: with values bound later, no planner may use those.
+FORGETTABLE = text("signals.disposition IN ('ignored', 'deduplicated', 'expired')")
+WAITING = text("signals.disposition = 'pending'")
+
 _ATTACHED = [DispositionKind.OPENED.value, DispositionKind.JOINED.value]
 
 
@@ -41,14 +42,19 @@ _ATTACHED = [DispositionKind.OPENED.value, DispositionKind.JOINED.value]
 
 
 def same_observation(connection: Connection, signal: Signal) -> Row[Any] | None:
-    """The row of this very signal if it is recorded, else of the first one with the same dedup key."""
+    """The row of this very signal if it is recorded, else of the first one with the same dedup key.
+
+    Whoever prunes leaves it alone until this transaction ends.
+    """
     rows = connection.execute(
-        select(signals).where(
+        select(signals)
+        .where(
             or_(
                 signals.c.id == signal.id,
                 (signals.c.dedup_key == storable_text(signal.dedup_key)) & signals.c.duplicate_of.is_(None),
             )
         )
+        .with_for_update(read=True, key_share=True)
     ).all()
     return min(rows, key=lambda row: row.id != signal.id, default=None)
 
@@ -70,6 +76,7 @@ def add(connection: Connection, signal: Signal, disposition: Disposition) -> Non
             reason=storable_text(disposition.reason),
             incident_id=disposition.incident_id,
             duplicate_of=disposition.duplicate_of,
+            ledgered=True,
         )
     )
 
@@ -94,30 +101,53 @@ def expire_pending(connection: Connection, older_than: datetime) -> int:
     """End pending signals received before that; how many."""
     return connection.execute(
         update(signals)
-        .where(signals.c.disposition == DispositionKind.PENDING.value, signals.c.received_at < older_than)
+        .where(WAITING, signals.c.received_at < older_than)
         .values(
             disposition=DispositionKind.EXPIRED.value,
-            reason="the breach was not seen to last, and the signal is too old to wait for more",
+            reason="no sample that came soon enough confirmed that the breach lasts",
         )
     ).rowcount
 
 
 def prune(connection: Connection, older_than: datetime) -> int:
-    """Delete what ended without an incident, and changes, from before that; a bounded number at a time."""
-    ended = (
-        select(signals.c.number)
-        .where(signals.c.disposition.in_(_FORGETTABLE), signals.c.received_at < older_than)
-        .order_by(signals.c.number)
-        .limit(PRUNED_AT_ONCE)
-    )
+    """Delete what ended without an incident, and changes, from before that; a bounded number at a time.
+
+    A first signal stays for as long as a duplicate of it does. What is deleted is tallied.
+    """
     past = (
         select(change_rows.c.number)
         .where(change_rows.c.at < older_than)
-        .order_by(change_rows.c.number)
+        .order_by(change_rows.c.at)
         .limit(PRUNED_AT_ONCE)
     )
-    forgotten = connection.execute(delete(signals).where(signals.c.number.in_(ended))).rowcount
-    return forgotten + connection.execute(delete(change_rows).where(change_rows.c.number.in_(past))).rowcount
+    changed = connection.execute(delete(change_rows).where(change_rows.c.number.in_(past))).rowcount
+    return _forget(connection, older_than) + changed
+
+
+def _forget(connection: Connection, older_than: datetime) -> int:
+    again = signals.alias()
+    repeated = exists().where(again.c.duplicate_of == signals.c.id)
+    ended = connection.execute(
+        select(signals.c.number)
+        .where(FORGETTABLE, signals.c.received_at < older_than, signals.c.ledgered, ~repeated)
+        .order_by(signals.c.received_at)
+        .limit(PRUNED_AT_ONCE)
+        .with_for_update(skip_locked=True, of=signals)
+    ).scalars()
+    numbers = ended.all()
+    if not numbers:
+        return 0
+    if connection.dialect.name == "postgresql":
+        # The database keeps signals from whoever does not say that they are accounted for.
+        connection.execute(text("SELECT set_config('heal.forgetting', 'accounted', true)"))
+    # Asked again now that the rows are locked: a duplicate may have come in between.
+    forgotten = connection.execute(
+        delete(signals)
+        .where(signals.c.number.in_(numbers), ~repeated)
+        .returning(signals.c.received_at, signals.c.disposition)
+    ).all()
+    ledger.tally(connection, ((row.received_at, row.disposition) for row in forgotten))
+    return len(forgotten)
 
 
 # ---------------------------------------------------------------- reading
@@ -195,11 +225,11 @@ def disposition_of(row: Row[Any]) -> Disposition:
     )
 
 
-def _pending_of(key: ServiceKey) -> tuple[ColumnElement[bool], ...]:
+def _pending_of(key: ServiceKey) -> tuple[ColumnElement[bool] | TextClause, ...]:
     return (
         signals.c.service == key.service,
         signals.c.environment == key.environment,
-        signals.c.disposition == DispositionKind.PENDING.value,
+        WAITING,
     )
 
 

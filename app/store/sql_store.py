@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select
 
+from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
 from app.agent.models import (
     Approval,
     ApprovalId,
@@ -48,6 +49,7 @@ from app.agent.ports import (
 from app.errors import ClaimLost
 from app.store import (
     approvals,
+    audit,
     brakes,
     claims,
     history,
@@ -260,6 +262,17 @@ class SqlStore:
 
     async def configs(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         return await self._database.read(lambda connection: history.configs(connection, key))
+
+    # ------------------------------------------------------------ accounting
+
+    async def audit(self, question: AuditQuestion) -> SignalAudit:
+        return await self._database.read(lambda connection: audit.examine(connection, question))
+
+    async def strays(self, question: AuditQuestion) -> Strays:
+        return await self._database.read(lambda connection: audit.strays(connection, question))
+
+    async def mend(self, now: datetime) -> Mended:
+        return await self._database.write(lambda connection: audit.mend(connection, now))
 
     # ------------------------------------------------------------ the database
 
