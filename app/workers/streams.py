@@ -152,7 +152,7 @@ class StreamReader:
             return read_message(message, latest=latest, max_bytes=limits.max_bytes, schema=schema)
         except Poison:
             raise
-        except Exception as error:  # noqa: BLE001 - the worker boundary: a fault of ours must hold nobody up
+        except Exception as error:  # the worker boundary: a fault of ours holds nobody up
             log.exception("reading the message at %s failed", message.position)
             raise Poison(f"a fault of the agent: reading it failed with {type(error).__name__}") from error
 
@@ -230,7 +230,7 @@ class StreamReader:
                     pause = max(wait, error.retry_after.total_seconds())
                 self._blocked(doing, str(error))
                 log.warning("%s: %s; tried again in %g s", doing, error, pause)
-            except Exception as error:  # noqa: BLE001 - the worker boundary: a fault of ours must lose nothing
+            except Exception as error:  # the worker boundary: a fault of ours loses nothing
                 self._blocked(doing, type(error).__name__)
                 log.exception("%s failed; tried again in %g s", doing, pause)
             else:
