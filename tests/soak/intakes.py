@@ -12,7 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
 import httpx
@@ -36,12 +36,22 @@ class Sent:
     """How often something had to be sent again, by the reason."""
     surprises: list[str] = field(default_factory=list)
     """Answers that no sender should ever see."""
+    appended: Counter[str] = field(default_factory=Counter)
+    """Into streams, which know no signal ids: how often each content was acknowledged."""
+    unsure: Counter[str] = field(default_factory=Counter)
+    """How often each content was sent and not answered: it may stand there once more for each."""
+
+    @property
+    def accepted(self) -> int:
+        """Signals that somebody was promised."""
+        return len(self.acknowledged) + self.appended.total()
 
 
 class Intake(Protocol):
     """One way in."""
 
-    name: str
+    source: str
+    """What its signals are of in the store."""
 
     async def send(self, message: Message, beginning: datetime, sent: Sent) -> None:
         """Deliver until it is acknowledged or refused for good, and note which."""
@@ -50,10 +60,15 @@ class Intake(Protocol):
     async def close(self) -> None: ...
 
 
+def content_of(kind: str, service: str, observed_at: datetime) -> str:
+    """What tells one observation of a soak from another: no two share a microsecond by accident."""
+    return f"{kind}/{service}/{observed_at.astimezone(UTC).isoformat()}"
+
+
 class HttpIntake:
     """`POST` to one of several API processes, the next one when one does not answer."""
 
-    name = "http"
+    source = "http"
 
     def __init__(self, urls: Sequence[str], seed: int) -> None:
         self._urls = urls

@@ -106,13 +106,25 @@ class Happening:
     number: int
 
 
+class Trouble(StrEnum):
+    """What happens to the parts that the agent's processes share."""
+
+    DATABASE_RESTARTED = "database restarted"
+    DATABASE_CRASHED = "database crashed"
+    STREAM_KILLED = "stream killed"
+    """Kafka's broker or Redis, by kill -9."""
+    WORKER_JOINS = "worker joins"
+    WORKER_LEAVES = "worker leaves"
+    """In good order: both share the work anew."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outage:
-    """The database goes away for a while: in good order, or by a crash."""
+    """One trouble, and how long what it takes away is away."""
 
     at: float
     down_seconds: float
-    crash: bool
+    trouble: Trouble
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +144,18 @@ class Score:
         return sum(len(m.entries) for m in self.messages if m.manner is not Manner.IMPOSSIBLE)
 
 
+_TROUBLES = (
+    (0.15, Trouble.STREAM_KILLED),
+    (0.25, Trouble.DATABASE_RESTARTED),
+    (0.4, Trouble.WORKER_JOINS),
+    (0.5, Trouble.DATABASE_RESTARTED),
+    (0.6, Trouble.STREAM_KILLED),
+    (0.65, Trouble.WORKER_LEAVES),
+    (0.8, Trouble.DATABASE_CRASHED),
+)
+"""When, as a share of the soak; one that a soak has no part for is left out."""
+
+
 def compose(size: Size) -> Score:
     """The score of a seed."""
     dice = random.Random(size.seed)  # noqa: S311 - a reproducible run, no secret
@@ -145,10 +169,9 @@ def compose(size: Size) -> Score:
         happenings=happenings,
         kills=kills,
         victims=tuple(dice.random() for _ in kills),
-        outages=(
-            Outage(at=size.seconds * 0.25, down_seconds=1.0, crash=False),
-            Outage(at=size.seconds * 0.5, down_seconds=2.0, crash=False),
-            Outage(at=size.seconds * 0.75, down_seconds=1.5, crash=True),
+        outages=tuple(
+            Outage(at=size.seconds * share, down_seconds=dice.uniform(0.5, 2.0), trouble=trouble)
+            for share, trouble in _TROUBLES
         ),
     )
 

@@ -13,7 +13,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ from tests.soak import accounts
 from tests.soak.accounts import Books
 from tests.soak.intakes import Intake, Sent
 from tests.soak.processes import ROOT, Agent, Ground, Killing
-from tests.soak.score import DEPLOYS, Happening, Manner, Message, Outage, Score
+from tests.soak.score import DEPLOYS, Happening, Manner, Message, Outage, Score, Trouble
 from tests.soak.wire import ENVIRONMENT, Break, Mend
 
 DRAIN_SECONDS = 120.0
@@ -50,10 +50,8 @@ class Stage:
     agents: list[Agent]
     """Every place whose process may be killed."""
     intake: Intake
-    source: str
-    """What the signals of this intake are of in the store."""
-    outage: Callable[[Outage], Awaitable[None]] | None
-    """Takes the database, or the stream, away for a while."""
+    troubles: Mapping[Trouble, Callable[[Outage], Awaitable[None]]]
+    """What each trouble does here; one without an entry does not happen."""
     embedded: bool
     """On SQLite: one process, whose successor goes by the same name."""
 
@@ -88,7 +86,8 @@ class Report:
             "soak": self.name,
             "cluster": STAND_IN,
             "size": asdict(self.score.size),
-            "entries_acknowledged": len(self.sent.acknowledged),
+            "entries_acknowledged": self.sent.accepted,
+            "entries_sent_without_an_answer": self.sent.unsure.total(),
             "entries_refused": self.sent.refused,
             "signals_in_store": len(self.books.signals),
             "dispositions": _counted(row.disposition for row in self.books.signals),
@@ -195,7 +194,7 @@ class _Play:
             await asyncio.gather(*(asyncio.to_thread(agent.stop) for agent in stage.agents))
             await stage.intake.close()
         books = accounts.read_books(self._engine, stage.target_log)
-        wrong = accounts.audit(books, self._diary.sent, stage.source)
+        wrong = accounts.audit(books, self._diary.sent, stage.intake.source)
         wrong += [f"an answer no sender should see: {s}" for s in self._diary.sent.surprises[:20]]
         return Report(
             name=self._name,
@@ -246,14 +245,12 @@ class _Play:
             self._diary.killings.append(await asyncio.to_thread(victim.kill))
 
     async def _outages(self) -> None:
-        if self._stage.outage is None:
-            return
         for outage in self._score.outages:
-            await self._at(outage.at)
-            began = time.monotonic()
-            await self._stage.outage(outage)
-            what = "crash" if outage.crash else "restart"
-            self._diary.outages.append(f"{what}: away {time.monotonic() - began:.1f} s")
+            if outage.trouble in self._stage.troubles:
+                await self._at(outage.at)
+                began = time.monotonic()
+                await self._stage.troubles[outage.trouble](outage)
+                self._diary.outages.append(f"{outage.trouble}: {time.monotonic() - began:.1f} s")
 
     async def _keep(self) -> None:
         while True:
@@ -300,8 +297,9 @@ class _Play:
         quiet_since: float | None = None
         told: set[str] = set()
         while time.monotonic() < deadline:
-            still_open, pending = await asyncio.to_thread(accounts.unfinished, self._engine)
-            if still_open or pending:
+            left = await asyncio.to_thread(accounts.unfinished, self._engine, self._stage.intake.source)
+            pending = left.pending_services
+            if left.open_incidents or pending or left.arrived < self._diary.sent.accepted:
                 quiet_since = None
                 for service in set(pending) - told:
                     told.add(service)
