@@ -13,7 +13,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -50,7 +50,7 @@ class Stage:
     agents: list[Agent]
     """Every place whose process may be killed."""
     intake: Intake
-    troubles: Mapping[Trouble, Callable[[Outage], Awaitable[None]]]
+    troubles: dict[Trouble, Callable[[Outage], Awaitable[None]]]
     """What each trouble does here; one without an entry does not happen."""
     embedded: bool
     """On SQLite: one process, whose successor goes by the same name."""

@@ -13,11 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from testbed.kafka import KafkaBroker
 from testbed.postgres import PostgresServer, postgres_server
+from testbed.redis import RedisServer
 from testbed.supervisor import Supervisor
-from tests.soak.intakes import HttpIntake
-from tests.soak.score import Outage, Size, Trouble, compose
+from tests.soak.intakes import HttpIntake, Intake
+from tests.soak.processes import Ground
+from tests.soak.score import Outage, Score, Size, Trouble, compose
 from tests.soak.soak import Report, Stage, ground, play
+from tests.soak.stream_intakes import KafkaIntake, RedisIntake
+
+TOPIC = "signals"
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(420)]
 
@@ -74,6 +80,76 @@ def test_sqlite_with_its_one_process_killed(supervisor: Supervisor, tmp_path: Pa
         )
         report = play("sqlite", score, stage)
     _adds_up(report)
+
+
+def test_kafka_with_broker_and_readers_killed(supervisor: Supervisor, tmp_path: Path) -> None:
+    """Signals through a real broker that is killed twice, to workers that come, go and are killed."""
+    score = compose(Size.from_environment())
+    with (
+        postgres_server(supervisor) as postgres,
+        KafkaBroker(folder=tmp_path / "kafka", supervisor=supervisor) as broker,
+        ground(supervisor, tmp_path, postgres.url(postgres.create()), score) as base,
+    ):
+        broker.create_topic(TOPIC, partitions=8)
+        url = f"kafka://{broker.address}/{TOPIC}?session.timeout.ms=3000&heartbeat.interval.ms=500"
+        stage = _reading(base, score, url, KafkaIntake(broker.address, TOPIC))
+        stage.troubles.update(_going_away(postgres))
+        stage.troubles[Trouble.STREAM_KILLED] = _killed_and_back(broker.kill, broker.start)
+        report = play("kafka", score, stage)
+    _adds_up(report)
+    assert len(report.outages) == len(score.outages)
+
+
+def test_redis_with_server_and_readers_killed(supervisor: Supervisor, tmp_path: Path) -> None:
+    """Signals through a Redis that is killed twice with its append-only file on."""
+    score = compose(Size.from_environment())
+    server = RedisServer(supervisor=supervisor, directory=tmp_path)
+    server.start()
+    with (
+        postgres_server(supervisor) as postgres,
+        ground(supervisor, tmp_path, postgres.url(postgres.create()), score) as base,
+    ):
+        stage = _reading(
+            base, score, f"{server.url}?stream={TOPIC}", RedisIntake(server.url, TOPIC, score.size.seed)
+        )
+        stage.troubles.update(_going_away(postgres))
+        stage.troubles[Trouble.STREAM_KILLED] = _killed_and_back(server.kill, server.start)
+        report = play("redis", score, stage)
+    server.stop()
+    _adds_up(report)
+    assert len(report.outages) == len(score.outages)
+
+
+def _reading(base: Ground, score: Score, url: str, intake: Intake) -> Stage:
+    """Workers that read a stream, and a watcher; one more worker joins, and leaves in good order."""
+    workers = [
+        base.agent(f"worker-{number}", "worker", "--from", url, serves=False)
+        for number in range(score.size.workers)
+    ]
+    guest = base.agent("guest", "worker", "--from", url, serves=False)
+
+    async def join(_: Outage) -> None:
+        await asyncio.to_thread(guest.start)
+
+    async def leave(_: Outage) -> None:
+        await asyncio.to_thread(guest.stop)
+
+    return Stage(
+        ground=base,
+        agents=[*workers, base.agent("watch-0", "run", "--role", "watch", serves=True)],
+        intake=intake,
+        troubles={Trouble.WORKER_JOINS: join, Trouble.WORKER_LEAVES: leave},
+        embedded=False,
+    )
+
+
+def _killed_and_back(
+    kill: Callable[[], None], start: Callable[[], None]
+) -> Callable[[Outage], Awaitable[None]]:
+    async def go(outage: Outage) -> None:
+        await _away(kill, outage, start)
+
+    return go
 
 
 def _going_away(postgres: PostgresServer) -> dict[Trouble, Callable[[Outage], Awaitable[None]]]:
