@@ -31,17 +31,21 @@ from app.agent.ports import (
     PolicyEngine,
     Runner,
     Store,
+    StreamProgress,
 )
 from app.agent.runbooks import load_catalogue
 from app.agent.slo import SloThresholds
 from app.agent.trial import Trial
 from app.agent.verifier import Verifier, VerifyRules
 from app.clock import Clock, SystemClock
-from app.config import Settings
+from app.config import Role, Settings
 from app.connectors.k8s import connect
 from app.connectors.opa import OpaPolicy
 from app.connectors.prometheus import PrometheusSource
+from app.connectors.schema_registry import SchemaRegistry
+from app.connectors.streams import OpenStream, open_stream
 from app.connectors.webhook import WebhookNotifier
+from app.errors import TransientError
 from app.store import Alone, open_shared
 
 Check = tuple[str, Callable[[], Awaitable[None]]]
@@ -84,6 +88,9 @@ class Container:
     loop: Loop
     historian: Historian | None
     slo: SloThresholds
+    streams: tuple[OpenStream, ...]
+    """What this process takes signals from, besides HTTP."""
+    schemas: SchemaRegistry | None
     checks: tuple[Check, ...]
     """What readiness asks; each raises an `AgentError` when its part is not ready."""
     close_world: Callable[[], Awaitable[None]]
@@ -94,6 +101,10 @@ class Container:
 
     async def close(self) -> None:
         """Close every connection."""
+        for one in self.streams:
+            await one.stream.close()
+        if self.schemas is not None:
+            await self.schemas.aclose()
         await self.close_world()
         await self.store.close()
 
@@ -106,6 +117,7 @@ def assemble(
     world: World,
     fleet: Fleet | None = None,
     runner: Runner | None = None,
+    streams: Sequence[OpenStream] = (),
     close_world: Callable[[], Awaitable[None]] | None = None,
 ) -> Container:
     """Wire the loop over the given parts; raises `ConfigurationError` for an unusable catalogue."""
@@ -188,7 +200,9 @@ def assemble(
         loop=loop,
         historian=_historian(settings, store, world, slo),
         slo=slo,
-        checks=_checks(store, world, clock),
+        streams=tuple(streams),
+        schemas=_schemas(settings),
+        checks=(*_checks(store, world, clock), *_stream_checks(streams)),
         close_world=close_world or _nothing_to_close,
     )
 
@@ -200,6 +214,7 @@ async def build(settings: Settings, *, runner: Runner | None = None) -> Containe
     when the database does not answer.
     """
     clock = SystemClock()
+    streams = connect_streams(settings)
     world, close_world = connect_world(settings, clock)
     store, fleet = await open_shared(settings.database_url.get_secret_value())
     return assemble(
@@ -209,6 +224,7 @@ async def build(settings: Settings, *, runner: Runner | None = None) -> Containe
         world=world,
         fleet=fleet,
         runner=runner,
+        streams=streams,
         close_world=close_world,
     )
 
@@ -249,6 +265,36 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
         ),
         close,
     )
+
+
+def connect_streams(settings: Settings) -> tuple[OpenStream, ...]:
+    """The streams that a worker reads; they connect on first use."""
+    if settings.role not in (Role.ALL, Role.WORKER):
+        return ()
+    properties = {name: value.get_secret_value() for name, value in settings.kafka_properties.items()}
+    return tuple(open_stream(url.get_secret_value(), properties) for url in settings.intake_from)
+
+
+def _schemas(settings: Settings) -> SchemaRegistry | None:
+    if settings.schema_registry_url is None:
+        return None
+    return SchemaRegistry(
+        url=settings.schema_registry_url,
+        timeout_seconds=settings.schema_registry_timeout_seconds,
+        bearer_token=settings.schema_registry_token,
+    )
+
+
+def _stream_checks(streams: Sequence[OpenStream]) -> list[Check]:
+    def moving(progress: StreamProgress) -> Callable[[], Awaitable[None]]:
+        async def check() -> None:
+            if progress.blocked_since is not None:
+                since = f"{progress.blocked_since:%Y-%m-%d %H:%M:%S}"
+                raise TransientError(f"nothing moves since {since} UTC: {progress.trouble}")
+
+        return check
+
+    return [(one.address, moving(one.progress)) for one in streams]
 
 
 def _historian(settings: Settings, store: Store, world: World, slo: SloThresholds) -> Historian | None:

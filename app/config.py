@@ -72,7 +72,13 @@ class Settings(BaseSettings):
     role: Role = Role.ALL
     claim_lease_seconds: Annotated[float, Field(gt=0)] = 30.0
     worker_concurrency: Annotated[int, Field(ge=1, le=200)] = 16
+
+    # Streams
     intake_from: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    kafka_properties: dict[str, SecretStr] = {}
+    schema_registry_url: str | None = None
+    schema_registry_token: SecretStr | None = None
+    schema_registry_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
 
     # Kubernetes
     kubeconfig: Path | None = None

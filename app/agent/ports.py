@@ -662,3 +662,24 @@ class SignalStream(Protocol):
     async def close(self) -> None:
         """Give up its share at once, so that another consumer takes it over."""
         ...
+
+
+@dataclass(slots=True, kw_only=True)
+class StreamProgress:
+    """How a reader is getting on, for readiness and metrics. Counts start at zero with the process."""
+
+    accepted: int = 0
+    """Signals made durable, repetitions included."""
+    acknowledged: int = 0
+    """Messages done with after their signals were durable."""
+    rejected: int = 0
+    """Messages put among the dead letters."""
+    redelivered: int = 0
+    """Messages taken that had been handed out before, where the stream counts that."""
+    lag: int | None = None
+    """Messages still to be read or acknowledged, when last asked; None when not known."""
+    lag_at: datetime | None = None
+    blocked_since: datetime | None = None
+    """Since when nothing moves; None while all is well."""
+    trouble: str = ""
+    """What is waited for while nothing moves."""

@@ -14,10 +14,21 @@ from starlette.requests import Request
 
 from app.agent.intake import Intake
 from app.agent.loop import Loop
-from app.agent.ports import Store
+from app.agent.ports import Store, StreamProgress
 from app.api.problems import FieldError, Problem, invalid
 from app.clock import Clock
 from app.config import Settings
+
+
+class ReadStream(Protocol):
+    """The part of an open stream that HTTP tells of."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def progress(self) -> StreamProgress: ...
 
 
 class Container(Protocol):
@@ -33,6 +44,8 @@ class Container(Protocol):
     def intake(self) -> Intake: ...
     @property
     def loop(self) -> Loop: ...
+    @property
+    def streams(self) -> Sequence[ReadStream]: ...
     @property
     def checks(self) -> Sequence[tuple[str, Callable[[], Awaitable[None]]]]: ...
 

@@ -22,6 +22,7 @@ from app.errors import AgentError
 from app.workers.driving import Driver
 from app.workers.duties import Duty, Work, kept_running
 from app.workers.polling import Poller
+from app.workers.streams import StreamLimits, StreamReader
 from app.workers.sweeping import Sweeper
 from app.workers.watching import Watcher
 
@@ -68,6 +69,7 @@ async def attended(container: Container, bell: LocalBell) -> AsyncIterator[None]
     if driver is not None:
         bell.driver = driver
         work.append(("driver", driver.run))
+    work += [(f"stream {reader.source}", reader.run) for reader in _readers(container)]
     work += [(duty.name, duty.run) for duty in _duties(container)]
     tasks = [asyncio.create_task(kept_running(*one), name=one[0]) for one in work]
     try:
@@ -100,6 +102,27 @@ def _driver(container: Container) -> Driver:
         fleet=container.fleet,
         at_once=container.settings.worker_concurrency,
     )
+
+
+def _readers(container: Container) -> list[StreamReader]:
+    settings = container.settings
+    limits = StreamLimits(
+        stale_after=container.stale_after,
+        max_future=timedelta(seconds=settings.signal_max_future_seconds),
+        max_bytes=settings.max_body_bytes,
+    )
+    return [
+        StreamReader(
+            stream=one.stream,
+            source=one.source,
+            intake=container.intake,
+            clock=container.clock,
+            limits=limits,
+            schemas=container.schemas,
+            progress=one.progress,
+        )
+        for one in container.streams
+    ]
 
 
 def _duties(container: Container) -> list[Duty]:

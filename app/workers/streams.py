@@ -14,12 +14,12 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TypeVar
 
 from app.agent.intake import Intake
 from app.agent.models import SignalId
-from app.agent.ports import SignalStream, StreamMessage
+from app.agent.ports import SignalStream, StreamMessage, StreamProgress
 from app.clock import Clock
 from app.connectors.avro import FlatSchema, schema_id
 from app.connectors.envelope import Poison, read_message
@@ -51,27 +51,6 @@ class StreamLimits:
     """Messages taken at once; a transaction holds at most a thousand signals."""
 
 
-@dataclass(slots=True, kw_only=True)
-class StreamState:
-    """How a reader is getting on, for readiness and metrics. Counts start at zero with the process."""
-
-    accepted: int = 0
-    """Signals made durable, repetitions included."""
-    acknowledged: int = 0
-    """Messages done with after their signals were durable."""
-    rejected: int = 0
-    """Messages put among the dead letters."""
-    redelivered: int = 0
-    """Messages taken that had been handed out before, where the stream counts that."""
-    lag: int | None = None
-    """Messages still to be read or acknowledged, when last asked; None when not known."""
-    lag_at: datetime | None = None
-    blocked_since: datetime | None = None
-    """Since when nothing moves; None while all is well."""
-    trouble: str = ""
-    """What is waited for while nothing moves."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Read:
     """A message with the events in it."""
@@ -97,7 +76,7 @@ class StreamReader:
     clock: Clock
     limits: StreamLimits
     schemas: SchemaRegistry | None = None
-    state: StreamState = field(default_factory=StreamState)
+    progress: StreamProgress = field(default_factory=StreamProgress)
 
     async def run(self) -> None:
         """Read until cancelled, then give the share of the stream back."""
@@ -111,7 +90,7 @@ class StreamReader:
         """Take the next messages and see every one of them to its end, however long that takes."""
         limit = self.limits.batch
         messages = await self._patiently("reading the stream", lambda: self.stream.take(limit))
-        self.state.redelivered += sum(message.deliveries > 1 for message in messages)
+        self.progress.redelivered += sum(message.deliveries > 1 for message in messages)
         run: list[_Read] = []
         size = 0
         for message in messages:
@@ -130,11 +109,6 @@ class StreamReader:
             size += len(events)
         await self._settle(run)
         await self._measure()
-
-    async def check(self) -> None:
-        """Raise `TransientError` while nothing moves, for readiness."""
-        if self.state.blocked_since is not None:
-            raise TransientError(f"waiting since {self.state.blocked_since:%H:%M:%S}: {self.state.trouble}")
 
     # ------------------------------------------------------------ one message
 
@@ -170,7 +144,7 @@ class StreamReader:
     async def _reject(self, message: StreamMessage, reason: str) -> None:
         log.warning("message at %s goes to the dead letters: %s", message.position, reason)
         await self._patiently("writing a dead letter", lambda: self.stream.reject(message, reason))
-        self.state.rejected += 1
+        self.progress.rejected += 1
 
     # ------------------------------------------------------------ a run of good messages
 
@@ -193,7 +167,7 @@ class StreamReader:
             return
         messages = [one.message for one in run]
         await self._patiently("acknowledging", lambda: self.stream.acknowledge(messages))
-        self.state.acknowledged += len(messages)
+        self.progress.acknowledged += len(messages)
 
     async def _accept(self, run: Sequence[_Read]) -> None:
         """One transaction. Staleness is judged anew at each attempt: waiting makes a signal old."""
@@ -209,7 +183,7 @@ class StreamReader:
             for one in run
             for index, event in enumerate(one.events)
         ]
-        self.state.accepted += len(await self.intake.accept(signals))
+        self.progress.accepted += len(await self.intake.accept(signals))
 
     # ------------------------------------------------------------ patience
 
@@ -240,20 +214,20 @@ class StreamReader:
             wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
 
     def _blocked(self, doing: str, why: str) -> None:
-        self.state.blocked_since = self.state.blocked_since or self.clock.now()
-        self.state.trouble = f"{doing}: {why}"
+        self.progress.blocked_since = self.progress.blocked_since or self.clock.now()
+        self.progress.trouble = f"{doing}: {why}"
 
     def _well(self) -> None:
-        self.state.blocked_since, self.state.trouble = None, ""
+        self.progress.blocked_since, self.progress.trouble = None, ""
 
     async def _measure(self) -> None:
         """Ask for the lag now and then; not knowing it stops nothing."""
-        now, last = self.clock.now(), self.state.lag_at
+        now, last = self.clock.now(), self.progress.lag_at
         if last is not None and now - last < _LAG_EVERY:
             return
         try:
-            self.state.lag = await self.stream.lag()
+            self.progress.lag = await self.stream.lag()
         except AgentError as error:
-            self.state.lag = None
+            self.progress.lag = None
             log.info("the stream's lag is not known: %s", error)
-        self.state.lag_at = now
+        self.progress.lag_at = now
