@@ -1,9 +1,10 @@
 """A PostgreSQL server of one's own, which can be restarted and crashed: for soaks and for the store's tests.
 
 It listens on a Unix socket in its directory and, where asked to, on a free
-loopback port and one more address. It can follow another one and take its place. It starts with fsync on, as in earnest, unless `settings` say
-otherwise. PostgreSQL refuses to run as root, so under root it runs as another
-account. The supervisor sees to it that the server does not outlive its owner.
+loopback port and one more address. It can follow another one and take its place.
+It starts with fsync on, as in earnest, unless `settings` say otherwise.
+PostgreSQL refuses to run as root, so under root it runs as another account. The
+supervisor sees to it that the server does not outlive its owner.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def find_programs() -> Path | None:
     """The directory of PostgreSQL's programs: from PATH, or where Debian keeps them."""
     found = shutil.which("postgres")
     if found is not None:
-        return Path(found).parent
+        return Path(found).resolve().parent
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     return versions[-1].parent if versions else None
 

@@ -41,8 +41,8 @@ PAUSE_SECONDS = 0.2
 POOL_SIZE = 8
 OVERFLOW = 8
 
-_LOST_RACES = frozenset({"40001", "40P01", "23505", "0A000"})
-"""Serialization, deadlock, a peer's row; and a statement prepared before a migration changed its result."""
+_LOST_RACES = frozenset({"40001", "40P01", "23505"})
+"""Serialization, deadlock, a peer's row."""
 _WENT_AWAY = frozenset({"57P01", "57P02", "57P03", "53300", "25006", "25P03"})
 """Shutdown, crash, starting up, all connections taken, a primary no more, a session that was ended."""
 DRIVER_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
@@ -98,7 +98,7 @@ class PostgresDatabase:
                     async with asyncio.timeout(ATTEMPT_SECONDS):
                         result = await attempt(sent)
                 except DRIVER_ERRORS as error:
-                    if sqlstate(error) in _LOST_RACES and races + 1 < ATTEMPTS:
+                    if _lost_a_race(error) and races + 1 < ATTEMPTS:
                         races += 1
                     elif went_away(error) and not sent.commit and self._worth_waiting(began):
                         await asyncio.sleep(PAUSE_SECONDS)
@@ -163,6 +163,13 @@ async def _migrate(url: URL) -> None:
             await connection.run_sync(upgrade)
     finally:
         await engine.dispose()
+
+
+def _lost_a_race(error: Exception) -> bool:
+    """Whether the server undid the attempt for what a peer did; a migration under prepared statements too."""
+    origin = error.orig if isinstance(error, DBAPIError) else None
+    outdated = origin is not None and isinstance(origin.__cause__, asyncpg.InvalidCachedStatementError)
+    return outdated or sqlstate(error) in _LOST_RACES
 
 
 def went_away(error: Exception) -> bool:

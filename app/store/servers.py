@@ -134,6 +134,9 @@ def connecting(url: URL, *, limits: Mapping[str, str] = LIMITS) -> Connect:
             candidates.remove(server)
             candidates.insert(0, server)
             return connection
+        if isinstance(failure, asyncpg.TargetServerAttributeNotMatched):
+            # In the middle of a failover; it passes like a server that refuses connections.
+            raise ConnectionRefusedError(str(failure)) from failure
         raise failure
 
     return connect
