@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from app.connectors.redis_stream import RedisStream, RedisTimes
 from app.errors import AgentError, Forbidden, PermanentError, TransientError
 from testbed.redis import RedisServer
 from testbed.supervisor import Supervisor
+from tests.contract.stream_suite import DeadLetter, SignalStreamContract
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 
@@ -71,6 +73,12 @@ class Bench:
         made = RedisStream(self.address(more), times=times, consumer=name)
         self._stack.push_async_callback(made.close)
         return made
+
+    def silent_port(self) -> int:
+        silent = socket.create_server(("127.0.0.1", 0))
+        self._stack.callback(silent.close)
+        port: int = silent.getsockname()[1]
+        return port
 
     async def append(self, *bodies: str, entry: str = "*", **fields: str) -> list[str]:
         return [
@@ -132,6 +140,55 @@ async def take_until(stream: RedisStream, count: int, limit: int = 100) -> list[
 
 def bodies(messages: list[StreamMessage] | tuple[StreamMessage, ...]) -> list[str]:
     return [message.body.decode() for message in messages]
+
+
+# ------------------------------------------------------------------ the contract of every stream
+
+
+class RedisWorld:
+    """A stream of the test's own, as the contract wants it."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    async def open(self) -> RedisStream:
+        return self._bench.consumer()
+
+    async def append(
+        self, body: bytes, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        named = {} if key is None else {"key": key}
+        await self._bench.redis.xadd(self._bench.stream, {"body": body, **named, **(headers or {})})
+
+    async def dead_letters(self) -> Sequence[DeadLetter]:
+        letters = []
+        for _, fields in await self._bench.redis.xrange(f"{self._bench.stream}:dead"):
+            body = fields.pop(b"body")
+            words = {name.decode(): value.decode() for name, value in fields.items()}
+            letters.append(
+                DeadLetter(
+                    body=body,
+                    key=words.pop("key", None),
+                    headers=words,
+                    reason=words["dead-reason"],
+                    entry=words["dead-entry"],
+                )
+            )
+        return letters
+
+    async def unreachable(self) -> RedisStream:
+        """Connections are taken and never answered, as behind a broken network."""
+        port = self._bench.silent_port()
+        times = RedisTimes(wait=timedelta(seconds=0.05), answer=timedelta(seconds=0.2))
+        return RedisStream(parse_redis_url(f"redis://127.0.0.1:{port}"), times=times)
+
+
+class TestRedisStream(SignalStreamContract):
+    """Redis Streams keep the contract."""
+
+    @pytest.fixture
+    def world(self, bench: Bench) -> RedisWorld:
+        return RedisWorld(bench)
 
 
 # ------------------------------------------------------------------ reading
