@@ -40,6 +40,12 @@ runbooks_app = typer.Typer(
     help="The catalogue of approved runbooks.", no_args_is_help=True, epilog=EXIT_CODES
 )
 app.add_typer(runbooks_app, name="runbooks")
+brake_app = typer.Typer(
+    help="The kill switch: while it is on, no worker begins a new action; undo and verification go on.",
+    no_args_is_help=True,
+    epilog=EXIT_CODES,
+)
+app.add_typer(brake_app, name="brake")
 
 Url = Annotated[
     str | None,
@@ -48,6 +54,19 @@ Url = Annotated[
         help="Address of a running agent. Default: HOST and PORT; when none answers there, the SQLite file.",
     ),
 ]
+Teller = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="Address of a running agent. Default: HOST and PORT; when none answers there, the database.",
+    ),
+]
+By = Annotated[
+    str | None,
+    typer.Option("--by", help="Who says so; stands in the record. Default: the user of this shell."),
+]
+Comment = Annotated[str, typer.Option("--comment", help="A line for the record.")]
+ApprovalIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The approval's id: apr_...")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, as the HTTP API answers it.")]
 
 
@@ -223,6 +242,116 @@ def show(
     if broken_at is not None:
         _complain(f"the record of {incident_id} was altered at entry {broken_at}")
         raise typer.Exit(1)
+
+
+@app.command("approvals", epilog=EXIT_CODES)
+def list_approvals(
+    state: Annotated[
+        str, typer.Option(help="pending, approved, denied, used, expired, void, or all.")
+    ] = "pending",
+    limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many.")] = 50,
+    url: Teller = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what people are asked, newest first; what waits for an answer, unless told otherwise."""
+    from app.agent.models import ApprovalState
+    from app.commands import people, terminal
+
+    if state != "all" and state not in set(ApprovalState):
+        raise typer.BadParameter(f"one of {', '.join(ApprovalState)}, all", param_hint="--state")
+    wanted = None if state == "all" else ApprovalState(state)
+    page = _run(people.list_approvals(_settings(), url, wanted, limit))
+    if as_json:
+        typer.echo(page.model_dump_json(indent=2))
+    elif not page.items:
+        typer.echo("Nothing waits for an answer." if state == "pending" else "No approvals.")
+    else:
+        terminal.print_approvals(_console(), page.items)
+
+
+@app.command(epilog=EXIT_CODES)
+def approve(
+    approval_id: ApprovalIdArgument,
+    comment: Comment = "",
+    by: By = None,
+    url: Teller = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say yes to an action that waits for it; it is decided anew on the live state, then done."""
+    _answer(approval_id, approve=True, by=by, comment=comment, url=url, as_json=as_json)
+
+
+@app.command(epilog=EXIT_CODES)
+def deny(
+    approval_id: ApprovalIdArgument,
+    comment: Comment = "",
+    by: By = None,
+    url: Teller = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say no to an action that waits for an approval; the incident goes to a person."""
+    _answer(approval_id, approve=False, by=by, comment=comment, url=url, as_json=as_json)
+
+
+def _answer(
+    approval_id: str, *, approve: bool, by: str | None, comment: str, url: str | None, as_json: bool
+) -> None:
+    from app.commands import people, terminal
+
+    said = people.answer_of(approve=approve, by=by or _user(), comment=comment)
+    view = _run(people.answer(_settings(), url, approval_id, said))
+    typer.echo(view.model_dump_json(indent=2) if as_json else terminal.answer_line(view))
+
+
+@brake_app.command("on", epilog=EXIT_CODES)
+def brake_on(
+    reason: Annotated[str, typer.Option("--reason", help="Why, for those who find it on.")],
+    by: By = None,
+    url: Teller = None,
+    as_json: AsJson = False,
+) -> None:
+    """Stop every new action of every worker, at once."""
+    _set_brake(engaged=True, by=by, reason=reason, url=url, as_json=as_json)
+
+
+@brake_app.command("off", epilog=EXIT_CODES)
+def brake_off(
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")] = "",
+    by: By = None,
+    url: Teller = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let actions begin again."""
+    _set_brake(engaged=False, by=by, reason=reason, url=url, as_json=as_json)
+
+
+@brake_app.command("show", epilog=EXIT_CODES)
+def brake_show(url: Teller = None, as_json: AsJson = False) -> None:
+    """Say whether the kill switch is on, by whom, and why."""
+    from app.commands import people, terminal
+
+    view = _run(people.brake(_settings(), url))
+    typer.echo(view.model_dump_json(indent=2) if as_json else terminal.brake_line(view))
+
+
+def _set_brake(*, engaged: bool, by: str | None, reason: str, url: str | None, as_json: bool) -> None:
+    from app.commands import people, terminal
+
+    wanted = people.brake_of(engaged=engaged, by=by or _user(), reason=reason)
+    view = _run(people.set_brake(_settings(), url, wanted))
+    typer.echo(view.model_dump_json(indent=2) if as_json else terminal.brake_line(view))
+
+
+def _user() -> str:
+    """Who runs this, as the operating system names them."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        raise typer.BadParameter(
+            "the user of this shell has no name; say who it is", param_hint="--by"
+        ) from None
 
 
 @app.command(epilog=EXIT_CODES)

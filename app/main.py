@@ -13,13 +13,27 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from pydantic import ValidationError
 
-from app.api import agent, dashboard, docs, events, guards, health, incidents, openapi, problems, webhooks
+from app.api import (
+    agent,
+    approvals,
+    brakes,
+    dashboard,
+    docs,
+    events,
+    guards,
+    health,
+    incidents,
+    openapi,
+    problems,
+    streams,
+    webhooks,
+)
 from app.config import Role, Settings
 
 log = logging.getLogger(__name__)
 
-_FOR_PEOPLE = (events, agent, incidents, webhooks, health, dashboard, docs)
-_FOR_PROBES = (health,)
+_FOR_PEOPLE = (events, agent, incidents, approvals, brakes, webhooks, health, dashboard, docs, streams)
+_FOR_PROBES = (health, streams)
 """What workers and watchers serve: whoever runs them asks whether they are well."""
 
 

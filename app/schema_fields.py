@@ -14,10 +14,10 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from app.agent.models import DeployStatus, IncidentState
-
 MAX_VERSION_CHARS = 128
 MAX_LATENCY_MS = 86_400_000.0
+MAX_NAME_CHARS = 200
+MAX_REMARK_CHARS = 1000
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
@@ -55,6 +55,10 @@ def _printable(value: str) -> str:
     return value
 
 
+def _printable_or_empty(value: str) -> str:
+    return _printable(value) if value else value
+
+
 def _plain_digits(value: object) -> object:
     """Query strings carry text: take plain digits only."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 9:
@@ -73,6 +77,8 @@ CommitSha = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{4,64}$")]
 Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(ge=0, le=MAX_LATENCY_MS, allow_inf_nan=False)]
 PageLimit = Annotated[int, BeforeValidator(_plain_digits), Field(ge=1, le=200)]
+Person = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS), AfterValidator(_printable)]
+Remark = Annotated[str, Field(max_length=MAX_REMARK_CHARS), AfterValidator(_printable_or_empty)]
 Cursor = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,512}$")]
 
 _LABEL_MEND = (
@@ -85,15 +91,18 @@ _MENDS = {
     "environment": _LABEL_MEND,
     "version": f"send the release's version, 1 to {MAX_VERSION_CHARS} printable characters",
     "commit_sha": "send 4 to 64 hexadecimal digits, or leave it out",
-    "status": "send one of " + ", ".join(DeployStatus),
     "irreversible": "send true or false",
     "timestamp": _TIME_MEND,
     "error_rate": "send the share of failed requests as a number from 0 to 1, such as 0.13",
     "p95_latency_ms": f"send milliseconds as a number from 0 to {MAX_LATENCY_MS:.0f}",
     "crash_looping": "send true or false",
+    "decision": "send approve or deny",
+    "by": f"send the name of the person, 1 to {MAX_NAME_CHARS} printable characters",
+    "comment": f"send one line of at most {MAX_REMARK_CHARS} printable characters, or leave it out",
+    "engaged": "send true or false",
+    "reason": f"send one line of at most {MAX_REMARK_CHARS} printable characters",
     "limit": "send a whole number from 1 to 200",
     "cursor": "send the 'next' value of an earlier answer, unchanged",
-    "state": "send one of " + ", ".join(IncidentState),
     "since": _TIME_MEND,
     "until": _TIME_MEND,
 }
@@ -104,7 +113,12 @@ def explain(error: Mapping[str, object]) -> tuple[str, str]:
     location = error["loc"]
     name = str(location[-1]) if isinstance(location, tuple) and location else ""
     mend = _MENDS.get(name, "see the request's schema at /docs")
+    context = error.get("ctx")
     match error["type"]:
+        case "enum" if isinstance(context, Mapping):
+            return "is not one of those known", f"send one of {context['expected']}"
+        case "no_reason":
+            return str(error["msg"]), "say in one line why no action may begin"
         case "missing":
             return "is missing", mend
         case "extra_forbidden":

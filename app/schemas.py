@@ -9,17 +9,31 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
+from app.agent.answering import said_yes
 from app.agent.models import (
+    Action,
     ActionName,
+    Approval,
+    ApprovalState,
+    Brake,
     Cause,
     DecisionKind,
     Deploy,
     DeployStatus,
     Diagnosis,
     DispositionKind,
+    Incident,
     IncidentId,
     IncidentRecord,
     IncidentState,
@@ -47,7 +61,9 @@ from app.schema_fields import (
     Milliseconds,
     Moment,
     PageLimit,
+    Person,
     Ratio,
+    Remark,
     Version,
 )
 
@@ -141,6 +157,48 @@ class RunOnceQuery(BaseModel):
     environment: DnsLabel | None = Field(
         default=None, description="Every environment that the service is known in, when left out."
     )
+
+
+class ApprovalQuery(BaseModel):
+    """Query parameters of `GET /approvals`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: PageLimit = 50
+    cursor: Cursor | None = None
+    state: ApprovalState | None = None
+
+
+class AnswerRequest(_Request):
+    """What somebody says to a request for an approval. `by` is taken at its word."""
+
+    decision: Literal["approve", "deny"]
+    by: Person = Field(description="Who answers.", examples=["ann"])
+    comment: Remark = Field(default="", examples=["seen with the release team"])
+
+    @property
+    def approve(self) -> bool:
+        return self.decision == "approve"
+
+
+class BrakeRequest(_Request):
+    """How the kill switch is to stand. `by` is taken at its word."""
+
+    engaged: bool
+    by: Person = Field(description="Who sets it.", examples=["ann"])
+    reason: Remark = Field(
+        default="",
+        validate_default=True,
+        description="Needed to engage it.",
+        examples=["database migration until 18:00"],
+    )
+
+    @field_validator("reason")
+    @classmethod
+    def _says_why(cls, reason: str, info: ValidationInfo) -> str:
+        if info.data.get("engaged") and not reason:
+            raise PydanticCustomError("no_reason", "is missing: nobody would know why nothing is done")
+        return reason
 
 
 # ------------------------------------------------------------------ answers: signals
@@ -285,6 +343,17 @@ class PlannedActionView(BaseModel):
     expected_effect: str
     undo: str | None
 
+    @classmethod
+    def of(cls, action: Action) -> Self:
+        return cls(
+            name=action.name,
+            risk=action.risk,
+            target=TargetView.of(action.target),
+            parameters=dict(action.parameters),
+            expected_effect=action.expected_effect,
+            undo=action.undo,
+        )
+
 
 class RejectedRunbookView(BaseModel):
     """A runbook that was not chosen, and why."""
@@ -306,17 +375,7 @@ class PlanView(BaseModel):
         return cls(
             runbook=plan.runbook,
             hash=plan.hash,
-            actions=[
-                PlannedActionView(
-                    name=action.name,
-                    risk=action.risk,
-                    target=TargetView.of(action.target),
-                    parameters=dict(action.parameters),
-                    expected_effect=action.expected_effect,
-                    undo=action.undo,
-                )
-                for action in plan.actions
-            ],
+            actions=[PlannedActionView.of(action) for action in plan.actions],
             rejected=[RejectedRunbookView(runbook=r.runbook, reason=r.reason) for r in plan.rejected],
         )
 
@@ -344,6 +403,7 @@ class ActionView(BaseModel):
     outcome: OutcomeKind | None = Field(description="Null while it is not finished.")
     outcome_message: str | None
     undoes: str | None = Field(description="The action that this one undoes.")
+    approval: str | None = Field(description="The approval that it used up, where policy asked for one.")
 
     @classmethod
     def of(cls, intent: Intent) -> Self:
@@ -362,6 +422,7 @@ class ActionView(BaseModel):
             outcome=outcome and outcome.kind,
             outcome_message=outcome and outcome.message,
             undoes=intent.undoes,
+            approval=intent.approval,
         )
 
 
@@ -438,15 +499,106 @@ class IncidentSummary(BaseModel):
         return cls.model_validate(_incident_fields(record))
 
 
-class IncidentView(IncidentSummary):
-    """An incident with its whole timeline."""
+class ApprovalView(BaseModel):
+    """A request to people, and their answer; it covers one action of one plan on one state of the object."""
 
+    id: str
+    incident_id: str
+    service: str
+    environment: str
+    action: ActionName
+    planned: PlannedActionView | None = Field(
+        description="The action in full; null once the incident has another plan."
+    )
+    plan_hash: str
+    target_token: str | None = Field(description="The state of the object that the approval is bound to.")
+    reasons: list[str] = Field(description="Why policy asks.")
+    requested_at: datetime
+    expires_at: datetime
+    state: ApprovalState
+    decision: Literal["approve", "deny"] | None = Field(description="What was answered; null without answer.")
+    answered_by: str | None
+    answered_at: datetime | None
+    comment: str
+
+    @classmethod
+    def of(cls, approval: Approval, incident: Incident) -> Self:
+        return cls(
+            id=approval.id,
+            incident_id=approval.incident_id,
+            service=incident.key.service,
+            environment=incident.key.environment,
+            action=approval.action,
+            planned=_planned(approval, incident),
+            plan_hash=approval.plan_hash,
+            target_token=approval.target_token,
+            reasons=list(approval.reasons),
+            requested_at=approval.requested_at,
+            expires_at=approval.expires_at,
+            state=approval.state,
+            decision=_said(approval),
+            answered_by=approval.answered_by,
+            answered_at=approval.answered_at,
+            comment=approval.comment,
+        )
+
+
+def _planned(approval: Approval, incident: Incident) -> PlannedActionView | None:
+    plan = incident.plan
+    if plan is None or plan.hash != approval.plan_hash or approval.action_index >= len(plan.actions):
+        return None
+    return PlannedActionView.of(plan.actions[approval.action_index])
+
+
+def _said(approval: Approval) -> Literal["approve", "deny"] | None:
+    match said_yes(approval):
+        case None:
+            return None
+        case yes:
+            return "approve" if yes else "deny"
+
+
+class ApprovalList(BaseModel):
+    """Approvals, newest first. `next` is the cursor of the page after this, null on the last."""
+
+    items: list[ApprovalView]
+    next: str | None
+
+
+class BrakeView(BaseModel):
+    """The kill switch: while it is engaged no new action begins; undo and verification go on."""
+
+    engaged: bool
+    by: str | None = Field(description="Who set it last; null while it was never touched.")
+    reason: str
+    at: datetime | None
+
+    @classmethod
+    def of(cls, brake: Brake | None) -> Self:
+        if brake is None:
+            return cls(engaged=False, by=None, reason="", at=None)
+        return cls(engaged=brake.engaged, by=brake.by, reason=brake.reason, at=brake.at)
+
+
+class IncidentView(IncidentSummary):
+    """An incident with its whole timeline, and what people were asked."""
+
+    pending_approval: ApprovalView | None = Field(description="What the incident waits for, if it waits.")
+    approvals: list[ApprovalView] = Field(description="Every approval asked for, oldest first.")
     timeline: list[TimelineEntryView]
 
     @classmethod
     def of(cls, record: IncidentRecord) -> Self:
-        lines = [TimelineEntryView.of(entry) for entry in record.timeline]
-        return cls.model_validate({**_incident_fields(record), "timeline": lines})
+        asked = [ApprovalView.of(approval, record.incident) for approval in record.approvals]
+        pending = [view for view in asked if view.state is ApprovalState.PENDING]
+        return cls.model_validate(
+            {
+                **_incident_fields(record),
+                "pending_approval": pending[-1] if pending else None,
+                "approvals": asked,
+                "timeline": [TimelineEntryView.of(entry) for entry in record.timeline],
+            }
+        )
 
 
 def _incident_fields(record: IncidentRecord) -> dict[str, object]:

@@ -9,15 +9,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import parse_qsl
 
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from app.agent.models import Json
-from app.api.problems import FieldError, Problem, invalid
+from app.api.problems import FieldError, Problem, field_errors, invalid
 from app.strict_json import UnreadableJson, decode
+
+Model = TypeVar("Model", bound=BaseModel)
 
 BODY_TIMEOUT_SECONDS = 30.0
 MAX_KEY_CHARS = 255
+MAX_FORM_FIELDS = 20
+_FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +55,37 @@ async def read_json(request: Request, limit: int) -> Body:
         raise Problem(
             status=400, kind="broken-json", title=error.title, detail=str(error), errors=error.errors
         ) from None
+
+
+async def read_model(request: Request, limit: int, model: type[Model]) -> Model:
+    """The body as one object of that model; raises `Problem` as `read_json` does, or 422."""
+    body = await read_json(request, limit)
+    try:
+        return model.model_validate(body.value)
+    except ValidationError as error:
+        raise invalid(field_errors([dict(item) for item in error.errors(include_url=False)])) from None
+
+
+async def read_form(request: Request, limit: int) -> dict[str, str]:
+    """The fields of a plain form, each given once; raises `Problem` (400, 408, 413 or 415)."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != _FORM:
+        raise _unsupported(f"Content-Type {media_type!r} is not supported. Send a form.", {"Accept": _FORM})
+    raw = await _read_bounded(request, limit)
+    try:
+        pairs = parse_qsl(
+            raw.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS, errors="strict"
+        )
+    except ValueError:
+        raise _unreadable_form("The form cannot be decoded.") from None
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise _unreadable_form("A field of the form is given twice.")
+    return fields
+
+
+def _unreadable_form(detail: str) -> Problem:
+    return Problem(status=400, kind="broken-form", title="The form cannot be read", detail=detail)
 
 
 def request_hash(request: Request, raw: bytes) -> str:

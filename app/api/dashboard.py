@@ -1,4 +1,9 @@
-"""The dashboard: incidents in a browser, each one readable as a story. Reads only."""
+"""The dashboard: incidents in a browser, each one readable as a story.
+
+It reads, save for one form: a person may approve or deny what an incident waits
+for. The form takes the same door as `POST /approvals/{id}`, behind the same guard
+against other sites (`app.api.guards`).
+"""
 
 from __future__ import annotations
 
@@ -10,12 +15,15 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from app.agent.models import IncidentRecord, IncidentState
+from app.agent.executor import asked_for
+from app.agent.models import Approval, ApprovalState, Brake, IncidentRecord, IncidentState
+from app.api.approvals import answer
+from app.api.bodies import read_form
 from app.api.dependencies import Container, ContainerDep
 from app.api.incidents import find, load
 from app.api.problems import Problem, field_errors
 from app.errors import TransientError
-from app.schemas import IncidentQuery
+from app.schemas import AnswerRequest, IncidentQuery
 from app.web.pages import render
 from app.web.story import chapters
 
@@ -39,15 +47,15 @@ async def list_page(request: Request, container: ContainerDep) -> Response:
     except ValidationError as error:
         found = field_errors([dict(item) for item in error.errors(include_url=False)])
         told = [f"{item.field} {item.message}: {item.mend}." for item in found]
-        return _list(container, given, (), problems=told)
+        return await _list(container, given, (), problems=told)
     except Problem as problem:
-        return _list(container, given, (), problems=[problem.detail])
+        return await _list(container, given, (), problems=[problem.detail])
     except TransientError as error:
-        return _message(container, 503, "Not possible right now", f"{error}. Reload in a moment.")
+        return await _message(container, 503, "Not possible right now", f"{error}. Reload in a moment.")
     older = None
     if page.next_cursor is not None:
         older = "/dashboard?" + urlencode({**given, "cursor": page.next_cursor})
-    return _list(container, given, page.items, older=older)
+    return await _list(container, given, page.items, older=older)
 
 
 @router.get("/dashboard/incidents/{incident_id}")
@@ -55,20 +63,44 @@ async def incident_page(incident_id: str, container: ContainerDep) -> Response:
     try:
         record = await load(container, incident_id)
     except Problem as problem:
-        return _message(container, problem.status, problem.title, "Perhaps the address was cut short.")
+        return await _message(container, problem.status, problem.title, "Perhaps the address was cut short.")
     except TransientError as error:
-        return _message(container, 503, "Not possible right now", f"{error}. Reload in a moment.")
-    return _page(
+        return await _message(container, 503, "Not possible right now", f"{error}. Reload in a moment.")
+    return await _page(
         container,
         "incident.html",
         incident=record.incident,
         record=record,
+        pending=_pending(record),
         chapters=chapters(record),
         live=not record.incident.state.closed,
     )
 
 
-def _list(
+@router.post("/dashboard/approvals/{approval_id}")
+async def answer_form(approval_id: str, request: Request, container: ContainerDep) -> Response:
+    """Back to the incident afterwards; a second click of the same person changes nothing."""
+    try:
+        fields = await read_form(request, container.settings.max_body_bytes)
+        said = AnswerRequest.model_validate({name: value.strip() for name, value in fields.items()})
+        view = await answer(container, approval_id, said)
+    except ValidationError as error:
+        found = field_errors([dict(item) for item in error.errors(include_url=False)])
+        told = " ".join(f"{item.field} {item.message}: {item.mend}." for item in found)
+        return await _message(container, 422, "Nothing was answered", told)
+    except Problem as problem:
+        return await _message(container, problem.status, problem.title, problem.detail)
+    except TransientError as error:
+        return await _message(container, 503, "Not possible right now", f"{error}. Go back and try again.")
+    return RedirectResponse(f"/dashboard/incidents/{view.incident_id}", status_code=303)
+
+
+def _pending(record: IncidentRecord) -> Approval | None:
+    asked = asked_for(record)
+    return asked if asked is not None and asked.state is ApprovalState.PENDING else None
+
+
+async def _list(
     container: Container,
     given: dict[str, str],
     records: Sequence[IncidentRecord],
@@ -76,7 +108,7 @@ def _list(
     older: str | None = None,
     problems: Sequence[str] = (),
 ) -> Response:
-    return _page(
+    return await _page(
         container,
         "incidents.html",
         status=422 if problems else 200,
@@ -90,14 +122,23 @@ def _list(
     )
 
 
-def _message(container: Container, status: int, title: str, text: str) -> Response:
-    return _page(container, "message.html", status=status, title=title, text=text, live=False)
+async def _message(container: Container, status: int, title: str, text: str) -> Response:
+    return await _page(container, "message.html", status=status, title=title, text=text, live=False)
 
 
-def _page(container: Container, template: str, *, status: int = 200, **values: object) -> Response:
+async def _brake(container: Container) -> Brake | None:
+    """The kill switch; a page that says why nothing can be read is shown without it."""
+    try:
+        return await container.store.brake()
+    except TransientError:
+        return None
+
+
+async def _page(container: Container, template: str, *, status: int = 200, **values: object) -> Response:
     html = render(
         template,
         dry_run=container.settings.dry_run,
+        brake=await _brake(container),
         high_risk=container.settings.allow_high_risk_actions,
         now=container.clock.now(),
         refresh_seconds=REFRESH_SECONDS,

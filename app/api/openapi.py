@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.schemas import DeployEvent, MetricEvent, ProblemDocument
+from app.schemas import AnswerRequest, BrakeRequest, DeployEvent, MetricEvent, ProblemDocument
 
 Fragment: TypeAlias = dict[str, Any]  # Any: the shape is OpenAPI's, and the framework's own type says Any
 
@@ -27,6 +27,7 @@ _WHY = {
     502: "A system that the agent depends on refused",
     503: "Not possible right now; `Retry-After` says when to try again",
 }
+_MODELS = (DeployEvent, MetricEvent, AnswerRequest, BrakeRequest, ProblemDocument)
 _EXAMPLES: dict[str, Fragment] = {
     "deploy": {
         "service": "payments-api",
@@ -47,9 +48,20 @@ _EXAMPLES: dict[str, Fragment] = {
 }
 
 
-def problems(*statuses: int) -> dict[int | str, Fragment]:
-    """The `responses` of a route: a problem document for each status."""
-    return {status: {"description": _WHY[status], "content": _PROBLEM} for status in statuses}
+def problems(*statuses: int, conflict: str | None = None) -> dict[int | str, Fragment]:
+    """The `responses` of a route: a problem document for each status; `conflict` is what 409 means."""
+    why = {**_WHY, 409: conflict or _WHY[409]}
+    return {status: {"description": why[status], "content": _PROBLEM} for status in statuses}
+
+
+def json_body(model: type[BaseModel]) -> Fragment:
+    """One JSON object; the body is decoded by `app.api.bodies`, not by the framework."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{model.__name__}"}}},
+        }
+    }
 
 
 def event_body(model: type[BaseModel], example: str) -> Fragment:
@@ -135,7 +147,7 @@ def install(app: FastAPI) -> None:
                 routes=app.routes,
             )
             _, definitions = models_json_schema(
-                [(model, "validation") for model in (DeployEvent, MetricEvent, ProblemDocument)],
+                [(model, "validation") for model in _MODELS],
                 ref_template=_SCHEMAS + "{model}",
             )
             components = schema.setdefault("components", {})

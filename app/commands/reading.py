@@ -70,7 +70,7 @@ async def list_incidents(settings: Settings, url: str | None, wanted: Wanted) ->
     answer = await _from_agent(settings, url, wanted)
     if answer is not None:
         return answer
-    store = await _local_store(settings)
+    store = await local_store(settings)
     try:
         page = await store.find(
             IncidentFilter(
@@ -91,14 +91,14 @@ async def list_incidents(settings: Settings, url: str | None, wanted: Wanted) ->
 async def load_incident(settings: Settings, url: str | None, incident_id: str) -> IncidentView:
     """One incident with its whole timeline."""
     base = url or default_url(settings)
-    reply = await _ask(base, f"/incidents/{quote(incident_id, safe='')}", {}, required=url is not None)
+    reply = await ask(base, f"/incidents/{quote(incident_id, safe='')}", {}, required=url is not None)
     if reply is not None:
         if reply.status_code == 404:
             raise CommandFailed(
                 f"no incident {incident_id!r} is known at {base}; `heal incidents` lists them"
             )
-        return _parsed(IncidentView, reply, base)
-    store = await _local_store(settings)
+        return parsed(IncidentView, reply, base)
+    store = await local_store(settings)
     try:
         record = await store.load(IncidentId(incident_id))
     finally:
@@ -139,21 +139,33 @@ async def _from_agent(settings: Settings, url: str | None, wanted: Wanted) -> In
             "until": wanted.until.isoformat() if wanted.until else None,
         }
         given = {name: value for name, value in parameters.items() if value is not None}
-        reply = await _ask(base, "/incidents", given, required=url is not None)
+        reply = await ask(base, "/incidents", given, required=url is not None)
         if reply is None:
             return None
-        page = _parsed(IncidentPage, reply, base)
+        page = parsed(IncidentPage, reply, base)
         items.extend(page.items)
         cursor = page.next
         if cursor is None or len(items) >= wanted.limit:
             return IncidentPage(items=items, next=cursor)
 
 
-async def _ask(base: str, path: str, parameters: dict[str, str], *, required: bool) -> httpx.Response | None:
+async def ask(
+    base: str,
+    path: str,
+    parameters: dict[str, str],
+    *,
+    required: bool,
+    method: str = "GET",
+    body: BaseModel | None = None,
+) -> httpx.Response | None:
     """The agent's answer; None when nobody listens there and that is no failure."""
+    content = None if body is None else body.model_dump_json()
+    headers = {} if body is None else {"Content-Type": "application/json"}
     try:
         async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
-            return await client.get(base.rstrip("/") + path, params=parameters)
+            return await client.request(
+                method, base.rstrip("/") + path, params=parameters, content=content, headers=headers
+            )
     except httpx.ConnectError as error:
         if required:
             raise CommandFailed(f"no agent answers at {base}; start one with `heal run`") from error
@@ -164,7 +176,7 @@ async def _ask(base: str, path: str, parameters: dict[str, str], *, required: bo
         ) from error
 
 
-def _parsed(model: type[Model], reply: httpx.Response, base: str) -> Model:
+def parsed(model: type[Model], reply: httpx.Response, base: str) -> Model:
     if reply.status_code != httpx.codes.OK:
         try:
             detail = str(reply.json()["detail"])
@@ -186,7 +198,7 @@ def default_url(settings: Settings) -> str:
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
-async def _local_store(settings: Settings) -> Store:
+async def local_store(settings: Settings) -> Store:
     """The SQLite file, if there is one: nothing is created for looking at it."""
     path = sqlite_path(settings)
     where = default_url(settings)

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.agent.models import IncidentState, Stage
-from app.schemas import IncidentSummary, IncidentView
+from app.agent.models import ApprovalState, IncidentState, Stage
+from app.schemas import ApprovalView, BrakeView, IncidentSummary, IncidentView
 
 _STAGE_STYLES = {
     Stage.OBSERVE: "cyan",
@@ -176,7 +176,50 @@ def print_story(console: Console, incident: IncidentView, broken_at: int | None)
     _print_chain(console, len(incident.timeline), broken_at)
 
 
+def print_approvals(console: Console, approvals: Iterable[ApprovalView]) -> None:
+    """Requests to people, one a paragraph, newest first: what, where, why, until when, and the answer."""
+    for one in approvals:
+        console.print(Text.assemble((one.id, "bold"), " ", *_asked(one)))
+        console.print(Text(f"  {printable('; '.join(one.reasons))}", style="dim"), soft_wrap=True)
+
+
+def _asked(one: ApprovalView) -> tuple[str | tuple[str, str], ...]:
+    planned = one.planned
+    target = planned.target if planned is not None else None
+    where = f" on {target.kind} {target.namespace}/{target.name}" if target is not None else ""
+    risk = f" ({planned.risk} risk)" if planned is not None else ""
+    until = f", until {one.expires_at:%Y-%m-%d %H:%M:%S} UTC" if one.state is ApprovalState.PENDING else ""
+    by = f" by {one.answered_by}" if one.answered_by else ""
+    said = f" ({one.comment})" if one.comment else ""
+    style = "bold yellow" if one.state is ApprovalState.PENDING else "dim"
+    return (
+        printable(f"{one.action}{where}{risk} for {one.service} in {one.environment}: "),
+        (one.state.value, style),
+        printable(f"{by}{said}{until}"),
+    )
+
+
+def answer_line(view: ApprovalView) -> str:
+    """What an answer came to, in one sentence."""
+    verb = "denied" if view.decision == "deny" else "approved"
+    line = f"{view.action} for {view.service} in {view.environment}: {verb} by {view.answered_by}."
+    if view.state is ApprovalState.VOID:
+        line += " It is void by now: what was asked for is gone."
+    return printable(line)
+
+
+def brake_line(view: BrakeView) -> str:
+    """How the kill switch stands, in one sentence."""
+    stands = "engaged: no new action begins" if view.engaged else "released"
+    if view.by is None or view.at is None:
+        return f"The kill switch is {stands}; nobody has touched it."
+    why = f": {view.reason}" if view.reason else ""
+    return printable(f"The kill switch is {stands} (by {view.by}, {view.at:%Y-%m-%d %H:%M:%S} UTC{why}).")
+
+
 def _print_actions(console: Console, incident: IncidentView) -> None:
+    for asked in incident.approvals:
+        console.print(Text.assemble(f"{asked.id} ", *_asked(asked)))
     for action in incident.actions:
         target = action.target
         where = f" on {target.kind} {target.namespace}/{target.name}" if target is not None else ""

@@ -1,6 +1,6 @@
 "use strict";
 
-// Fetches this page again and swaps the live region, so that what a person is
+// Fetches this page again and swaps the live regions, so that what a person is
 // typing, has opened or has focused stays as it is. Can be paused.
 (() => {
   const button = document.getElementById("live-toggle");
@@ -15,10 +15,20 @@
 
   const swap = (region, fresh) => {
     const open = [...region.querySelectorAll("details[open]")].map((one) => one.id);
-    const focused = region.contains(document.activeElement) ? document.activeElement.id : "";
+    const typed = [...region.querySelectorAll("input[id]")].map(({ id, value }) => [id, value]);
+    const active = document.activeElement;
+    const focused = region.contains(active) ? active.id : "";
+    const [from, to] = [active.selectionStart, active.selectionEnd];
     region.innerHTML = fresh.innerHTML;
     for (const id of open) document.getElementById(id)?.setAttribute("open", "");
-    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+    for (const [id, value] of typed) {
+      const field = document.getElementById(id);
+      if (field) field.value = value;
+    }
+    const again = focused && document.getElementById(focused);
+    if (!again) return;
+    again.focus({ preventScroll: true });
+    if (again.tagName === "INPUT") again.setSelectionRange(from, to);
   };
 
   const refresh = async () => {
@@ -26,10 +36,11 @@
       const answer = await fetch(location.href, { cache: "no-store" });
       if (!answer.ok) throw new Error(String(answer.status));
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const region = document.querySelector("[data-live]");
-      const fresh = page.querySelector("[data-live]");
+      const fresh = page.querySelectorAll("[data-live]");
       if (paused) return;
-      if (region && fresh && region.innerHTML !== fresh.innerHTML) swap(region, fresh);
+      document.querySelectorAll("[data-live]").forEach((region, index) => {
+        if (fresh[index] && region.innerHTML !== fresh[index].innerHTML) swap(region, fresh[index]);
+      });
       document.title = page.title;
       say("Live");
       if (!page.getElementById("live-toggle")) {

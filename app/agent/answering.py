@@ -1,0 +1,34 @@
+"""Answering what people are asked: once, and the same answer by the same person again is no quarrel.
+
+The API, the dashboard and the command line all end here.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from app.agent.models import Approval, ApprovalId, ApprovalState
+from app.agent.ports import ApprovalStore
+from app.errors import Conflict
+
+
+def said_yes(approval: Approval) -> bool | None:
+    """What was answered; None without an answer. A yes may since have been used, or become void."""
+    return None if approval.answered_by is None else approval.state is not ApprovalState.DENIED
+
+
+async def answer(
+    store: ApprovalStore, approval_id: ApprovalId, *, approve: bool, by: str, comment: str, at: datetime
+) -> Approval:
+    """Record an answer, or find the same one recorded: a sender that never heard of it may repeat it.
+
+    Raises `NotFound`, and `Conflict` when something else was answered, by whomever,
+    or it is too late.
+    """
+    try:
+        return await store.answer(approval_id, approve=approve, by=by, comment=comment, at=at)
+    except Conflict:
+        found = await store.approval(approval_id)
+        if found is None or (found.answered_by, said_yes(found)) != (by, approve):
+            raise
+        return found

@@ -1,0 +1,127 @@
+"""`/approvals`: what the agent asks people, and what they answer.
+
+An approval is answered once (promise 1); the answer is durable before it is
+acknowledged. Who answers is taken at its word until there is identity: a loopback
+address is the protection (ADR 9).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+
+from app.agent import answering
+from app.agent.models import ApprovalId, ApprovalState
+from app.agent.ports import ApprovalRecord
+from app.api.bodies import read_model
+from app.api.dependencies import Container, ContainerDep, EachParameterOnce
+from app.api.openapi import json_body, problems
+from app.api.problems import FieldError, Problem, invalid
+from app.errors import Conflict, Invalid
+from app.schemas import AnswerRequest, ApprovalList, ApprovalQuery, ApprovalView
+
+_APPROVAL_ID = re.compile(r"apr_[0-9a-f]{32}")
+
+router = APIRouter(tags=["approvals"])
+
+
+@router.get(
+    "/approvals",
+    response_model=ApprovalList,
+    responses=problems(422, 503),
+    dependencies=[EachParameterOnce],
+    summary="What people were asked, newest first; `state=pending` is what waits for an answer",
+)
+async def list_approvals(query: Annotated[ApprovalQuery, Query()], container: ContainerDep) -> ApprovalList:
+    try:
+        page = await container.store.find_approvals(query.state, limit=query.limit, cursor=query.cursor)
+    except Invalid as error:
+        raise invalid(
+            [
+                FieldError(
+                    field="cursor",
+                    value=query.cursor,
+                    message=str(error),
+                    mend="send the 'next' value of an earlier answer, unchanged",
+                )
+            ]
+        ) from error
+    items = [ApprovalView.of(one.approval, one.incident) for one in page.items]
+    return ApprovalList(items=items, next=page.next_cursor)
+
+
+@router.get(
+    "/approvals/{approval_id}",
+    response_model=ApprovalView,
+    responses=problems(404, 503),
+    summary="One request for an approval: what it is bound to, and who answered what",
+)
+async def get_approval(approval_id: str, container: ContainerDep) -> ApprovalView:
+    found = await load(container, approval_id)
+    return ApprovalView.of(found.approval, found.incident)
+
+
+@router.post(
+    "/approvals/{approval_id}",
+    response_model=ApprovalView,
+    responses=problems(
+        400, 403, 404, 409, 413, 415, 422, 503, conflict="Answered by somebody else already, expired or void"
+    ),
+    openapi_extra=json_body(AnswerRequest),
+    summary="Approve or deny, once; the same answer by the same person again is answered with the record",
+)
+async def post_answer(approval_id: str, request: Request, container: ContainerDep) -> ApprovalView:
+    said = await read_model(request, container.settings.max_body_bytes, AnswerRequest)
+    return await answer(container, approval_id, said)
+
+
+async def load(container: Container, approval_id: str) -> ApprovalRecord:
+    """The approval with its incident; raises `Problem` 404."""
+    approval = None
+    if _APPROVAL_ID.fullmatch(approval_id):
+        approval = await container.store.approval(ApprovalId(approval_id))
+    record = await container.store.load(approval.incident_id) if approval is not None else None
+    if approval is None or record is None:
+        raise Problem(
+            status=404,
+            kind="not-found",
+            title="No such approval",
+            detail="No approval has this id. GET /approvals lists those that were asked for.",
+        )
+    return ApprovalRecord(approval=approval, incident=record.incident)
+
+
+async def answer(container: Container, approval_id: str, said: AnswerRequest) -> ApprovalView:
+    """Record what somebody says; raises `Problem` 404, or 409 when something else holds already."""
+    asked = await load(container, approval_id)
+    try:
+        approval = await answering.answer(
+            container.store,
+            asked.approval.id,
+            approve=said.approve,
+            by=said.by,
+            comment=said.comment,
+            at=container.clock.now(),
+        )
+    except Conflict as error:
+        raise _refusal((await load(container, approval_id)).approval.state, error) from error
+    return ApprovalView.of(approval, asked.incident)
+
+
+def _refusal(state: ApprovalState, error: Exception) -> Problem:
+    match state:
+        case ApprovalState.VOID:
+            kind, title = "approval-void", "What this approval was asked for is gone"
+        case ApprovalState.PENDING | ApprovalState.EXPIRED:
+            kind, title = "approval-expired", "The time to answer is over"
+        case _:
+            kind, title = "already-answered", "This approval was answered already"
+    return Problem(
+        status=409,
+        kind=kind,
+        title=title,
+        detail=f"{error}. The first answer stands; GET the approval for the whole record.",
+    )

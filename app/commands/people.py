@@ -1,0 +1,142 @@
+"""What people say from a terminal: `heal approve`, `deny` and `approvals`, and `heal brake`.
+
+A running agent is told over its HTTP API. When none answers and no `--url` was
+given, the database of DATABASE_URL is written directly: the answer and the kill
+switch hold for every worker that shares it, or for the next one that starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from app.agent import answering
+from app.agent.models import Approval, ApprovalId, ApprovalState, Brake
+from app.agent.ports import Store
+from app.commands.failing import CommandFailed
+from app.commands.reading import ask, default_url, local_store, parsed, sqlite_path
+from app.config import Settings
+from app.errors import Conflict
+from app.field_errors import field_errors, in_words
+from app.schemas import AnswerRequest, ApprovalList, ApprovalView, BrakeRequest, BrakeView
+from app.store import open_store
+
+_BRAKE = "/brakes/kill-switch"
+
+
+def answer_of(*, approve: bool, by: str, comment: str) -> AnswerRequest:
+    """The answer as it is sent; `CommandFailed` names what does not fit."""
+    try:
+        return AnswerRequest(decision="approve" if approve else "deny", by=by, comment=comment)
+    except ValidationError as error:
+        raise _unfit(error) from error
+
+
+def brake_of(*, engaged: bool, by: str, reason: str) -> BrakeRequest:
+    """The kill switch as it is to stand; `CommandFailed` names what does not fit."""
+    try:
+        return BrakeRequest(engaged=engaged, by=by, reason=reason)
+    except ValidationError as error:
+        raise _unfit(error) from error
+
+
+async def list_approvals(
+    settings: Settings, url: str | None, state: ApprovalState | None, limit: int
+) -> ApprovalList:
+    """The newest approvals, all or those in one state."""
+    base = url or default_url(settings)
+    parameters = {"limit": str(limit)} | ({} if state is None else {"state": state.value})
+    reply = await ask(base, "/approvals", parameters, required=url is not None)
+    if reply is not None:
+        return parsed(ApprovalList, reply, base)
+    async with _database(settings) as store:
+        page = await store.find_approvals(state, limit=limit, cursor=None)
+    items = [ApprovalView.of(one.approval, one.incident) for one in page.items]
+    return ApprovalList(items=items, next=page.next_cursor)
+
+
+async def answer(settings: Settings, url: str | None, approval_id: str, said: AnswerRequest) -> ApprovalView:
+    """Approve or deny; `CommandFailed` says who was faster, or that it is too late."""
+    path = f"/approvals/{quote(approval_id, safe='')}"
+    reply = await _send(settings, url, "POST", path, said)
+    if reply is not None:
+        if reply.status_code == httpx.codes.NOT_FOUND:
+            raise _unknown(approval_id)
+        return parsed(ApprovalView, reply, url or default_url(settings))
+    async with _database(settings) as store:
+        asked = await store.approval(ApprovalId(approval_id))
+        if asked is None:
+            raise _unknown(approval_id)
+        try:
+            answered = await answering.answer(
+                store,
+                asked.id,
+                approve=said.approve,
+                by=said.by,
+                comment=said.comment,
+                at=datetime.now(UTC),
+            )
+        except Conflict as error:
+            raise CommandFailed(str(error)) from error
+        return await _view(store, answered)
+
+
+async def brake(settings: Settings, url: str | None) -> BrakeView:
+    """How the kill switch stands."""
+    base = url or default_url(settings)
+    reply = await ask(base, _BRAKE, {}, required=url is not None)
+    if reply is not None:
+        return parsed(BrakeView, reply, base)
+    async with _database(settings) as store:
+        return BrakeView.of(await store.brake())
+
+
+async def set_brake(settings: Settings, url: str | None, wanted: BrakeRequest) -> BrakeView:
+    """Engage or release the kill switch."""
+    reply = await _send(settings, url, "PUT", _BRAKE, wanted)
+    if reply is not None:
+        return parsed(BrakeView, reply, url or default_url(settings))
+    set_to = Brake(engaged=wanted.engaged, by=wanted.by, reason=wanted.reason, at=datetime.now(UTC))
+    async with _database(settings) as store:
+        await store.set_brake(set_to)
+    return BrakeView.of(set_to)
+
+
+async def _send(
+    settings: Settings, url: str | None, method: str, path: str, body: BaseModel
+) -> httpx.Response | None:
+    base = url or default_url(settings)
+    return await ask(base, path, {}, required=url is not None, method=method, body=body)
+
+
+@asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[Store]:
+    """The store itself: a SQLite file that is there already, or the server of DATABASE_URL."""
+    if sqlite_path(settings) is not None:
+        store = await local_store(settings)
+    else:
+        store = await open_store(settings.database_url.get_secret_value())
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def _view(store: Store, approval: Approval) -> ApprovalView:
+    record = await store.load(approval.incident_id)
+    if record is None:
+        raise _unknown(approval.id)
+    return ApprovalView.of(approval, record.incident)
+
+
+def _unknown(approval_id: str) -> CommandFailed:
+    return CommandFailed(f"no approval {approval_id!r} is known; `heal approvals` lists those that wait")
+
+
+def _unfit(error: ValidationError) -> CommandFailed:
+    return CommandFailed(in_words(field_errors([dict(item) for item in error.errors(include_url=False)])))
