@@ -34,7 +34,7 @@ from app.errors import AgentError, TransientError
 from tests.simulation.faults import Kind
 from tests.simulation.host import Ground
 from tests.simulation.scheduler import moment
-from tests.simulation.world import BAD, GOOD, Ailment
+from tests.simulation.world import BAD, Ailment
 
 CLIENT_TIMEOUT_SECONDS = 15.0
 MAX_TRIES = 12
@@ -159,7 +159,7 @@ def tellings_of(
 ) -> list[Telling]:
     """What is said about a service that fell ill: alerts, conditions, a pipeline, samples; late or in disorder."""
     said: list[tuple[float, float, Payload]] = []
-    noticed = began + dice.uniform(2, 8)
+    noticed = began + dice.uniform(4, 30)
     if dice.random() < 0.8:
         said.append((noticed, noticed, _alert(dice, noticed)))
     if ailment is Ailment.LEAK:
@@ -186,7 +186,7 @@ def noise(dice: Random, key: ServiceKey, until: float) -> list[Telling]:
                 MetricSample(error_rate=0.001, p95_latency_ms=90.0),
                 MetricSample(error_rate=0.2),
                 ConfigChange(summary="somebody raised a limit"),
-                Deploy(version=GOOD.partition(":")[2], status=DeployStatus.SUCCEEDED),
+                Deploy(version="unknown", status=DeployStatus.SUCCEEDED),
             )
         )
         found.append(Telling(at=at, observed=at, key=key, payload=payload))

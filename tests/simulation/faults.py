@@ -63,6 +63,10 @@ class Odds:
     cluster_down: float = 0.0
     policy_down: float = 0.0
     deaf: float = 0.0
+    meddled: float = 0.0
+    """Somebody else changes the object just when the agent has decided, or begun."""
+    braked: float = 0.0
+    """The kill switch is engaged at such a moment."""
 
     @classmethod
     def of(cls, dice: Random) -> Odds:
@@ -73,17 +77,19 @@ class Odds:
 
         return cls(
             crash=some(0.006),
-            crash_around_write=some(0.25),
+            crash_around_write=some(0.35),
             slow=some(0.03),
             refused=some(0.02),
             answer_lost=some(0.03),
             bell_lost=some(0.5),
-            write_trouble=some(0.6),
+            write_trouble=some(0.7),
             cluster_down=some(0.02),
             policy_down=some(0.3),
             deaf=some(0.3),
+            meddled=some(0.3),
+            braked=some(0.25),
         )
 
     def calm(self) -> Odds:
         """When the faults stop."""
-        return replace(self, **{name: 0.0 for name in self.__dataclass_fields__})
+        return replace(self, **dict.fromkeys(self.__dataclass_fields__, 0.0))

@@ -40,6 +40,7 @@ T = TypeVar("T")
 
 SWEEP_EVERY = timedelta(seconds=20)
 REAP_EVERY_SECONDS = 2.0
+PENDING_FOR = timedelta(seconds=40)
 HOST: contextvars.ContextVar[Host | None] = contextvars.ContextVar("host", default=None)
 """The host that the running task belongs to."""
 
@@ -202,9 +203,7 @@ class SimulatedFleet:
         return tuple(host.owner for host in dead)
 
     async def elect(self, duty: str, owner: str, lease: timedelta, now: datetime) -> bool:
-        return await self._host.database.write(
-            lambda connection: _elect(connection, duty, owner, lease, now)
-        )
+        return await self._host.database.write(lambda connection: _elect(connection, duty, owner, lease, now))
 
     async def resign(self, duty: str, owner: str) -> None:
         """No host of a simulation leaves in good order."""
@@ -318,7 +317,7 @@ class Host:
             store=self.store,
             clock=self.clock,
             every=SWEEP_EVERY,
-            pending_for=2 * self.agent.slo.longest_gap,
+            pending_for=PENDING_FOR,
             keep_for=timedelta(days=1),
         )
         return Duty(

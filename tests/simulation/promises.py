@@ -241,9 +241,7 @@ def missing_data_is_no_health(case: Case) -> Iterator[str]:
     """8: no recovery is declared without fresh data, and nothing is planned in a telemetry outage."""
     outages = {a.asked_at for a in case.tape.of(TelemetryAnswered) if a.outage}
     fine = {a.asked_at for a in case.tape.of(TelemetryAnswered) if not a.outage}
-    measured = {
-        (a.key, a.asked_at): a.sample for a in case.tape.of(SliAnswered) if a.sample is not None
-    }
+    measured = {(a.key, a.asked_at): a.sample for a in case.tape.of(SliAnswered) if a.sample is not None}
     pushed = _pushed(case)
     for record in case.records:
         incident = record.incident
@@ -350,22 +348,23 @@ def _proved(record: IncidentRecord, undo: Intent, effect: Effect | None) -> Iter
     if not said and not stopped:
         yield f"the undo {undo.id} of {record.incident.id} was never verified ({outcome})"
     undone = next(i for i in record.intents if i.id == undo.undoes)
-    if effect is not None and undone.snapshot is not None and undo.action.target is not None:
-        if undo.action.target.kind == "ConfigMap" and effect.token_after != undone.snapshot.token:
-            yield f"the undo {undo.id} did not put back what was there before"
+    if effect is None or undone.snapshot is None or undo.action.target is None:
+        return
+    if undo.action.target.kind == "ConfigMap" and effect.token_after != undone.snapshot.token:
+        yield f"the undo {undo.id} did not put back what was there before"
 
 
 def _repeated(record: IncidentRecord) -> Iterator[str]:
     """Nothing that failed is done again on the same evidence, which for a plan means: within one incident."""
-    failed: set[str] = set()
+    failed: dict[str, Intent] = {}
     for intent, helped in _judged(record):
         form = json.dumps(
             [intent.action.name, str(intent.action.target), dict(intent.action.parameters)], sort_keys=True
         )
-        if form in failed:
+        if failed.get(form, intent).id != intent.id:
             yield f"{intent.action.name} of {record.incident.id} was repeated after it had not helped"
         if not helped:
-            failed.add(form)
+            failed[form] = intent
 
 
 def brakes_hold(case: Case) -> Iterator[str]:

@@ -6,9 +6,12 @@ read as data; what happens at single crossings of a wire is drawn as it comes.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+
+from pydantic import SecretStr
 
 from app.agent.models import DecisionKind, Risk
 from app.config import Settings
@@ -17,6 +20,9 @@ from tests.simulation.world import Ailment, Remedy
 
 RUNBOOKS = Path(__file__).parent / "runbooks"
 BREACH_FOR_SECONDS = 10.0
+_WITH_A_RUNBOOK = 2 * (Ailment.BAD_CONFIG, Ailment.LEAK, Ailment.LEAK, Ailment.BAD_RELEASE)
+_DRY_RUNS = (*6 * ((False,),), (True,), (True, False), (False, True))
+"""Real, dry, and fleets whose setting is being changed."""
 MAX_SAMPLE_AGE_SECONDS = 20.0
 
 
@@ -73,25 +79,13 @@ class Scenario:
 
     def settings(self, start: int) -> Settings:
         """What the start number `start` of a host reads from its environment."""
-        return Settings(
-            _env_file=None,
-            dry_run=self.dry_runs[start % len(self.dry_runs)],
-            allow_high_risk_actions=self.allow_high_risk,
-            max_actions_per_incident=self.budget,
-            approval_for_risks=frozenset({Risk.HIGH}) if self.approvals else frozenset(),
-            approval_timeout_seconds=40.0,
-            runbooks_dir=RUNBOOKS,
-            breach_for_seconds=BREACH_FOR_SECONDS,
-            reopen_after_seconds=60.0,
-            incident_settle_seconds=3.0,
-            change_lookback_seconds=240.0,
-            verify_soak_seconds=12.0,
-            verify_timeout_seconds=45.0,
-            verify_interval_seconds=5.0,
-            verify_max_sample_age_seconds=MAX_SAMPLE_AGE_SECONDS,
-            # Several processes share the store, as on a server; it is never connected to.
-            database_url="postgresql://simulated/heal",  # type: ignore[arg-type]  # pydantic makes it a secret
-            claim_lease_seconds=15.0,
+        return _settings().model_copy(
+            update={
+                "dry_run": self.dry_runs[start % len(self.dry_runs)],
+                "allow_high_risk_actions": self.allow_high_risk,
+                "max_actions_per_incident": self.budget,
+                "approval_for_risks": frozenset({Risk.HIGH}) if self.approvals else frozenset(),
+            }
         )
 
     def engine_says(self, action: str, dice: Random) -> DecisionKind:
@@ -100,6 +94,27 @@ class Scenario:
         return dice.choice(
             (DecisionKind.ALLOW, DecisionKind.ALLOW, DecisionKind.NEEDS_APPROVAL, DecisionKind.DENY)
         )
+
+
+@functools.cache
+def _settings() -> Settings:
+    """What all seeds have in common: everything that takes minutes elsewhere takes seconds here."""
+    return Settings(
+        _env_file=None,
+        approval_timeout_seconds=40.0,
+        runbooks_dir=RUNBOOKS,
+        breach_for_seconds=BREACH_FOR_SECONDS,
+        reopen_after_seconds=60.0,
+        incident_settle_seconds=3.0,
+        change_lookback_seconds=240.0,
+        verify_soak_seconds=12.0,
+        verify_timeout_seconds=45.0,
+        verify_interval_seconds=5.0,
+        verify_max_sample_age_seconds=MAX_SAMPLE_AGE_SECONDS,
+        # Several processes share the store, as on a server; it is never connected to.
+        database_url=SecretStr("postgresql://simulated/heal"),
+        claim_lease_seconds=15.0,
+    )
 
 
 def scenario_of(seed: int) -> Scenario:
@@ -121,7 +136,9 @@ def scenario_of(seed: int) -> Scenario:
             for at in _moments(dice, until, 0.4, 2)
         ),
         jumps=tuple(
-            Span(start=at, end=dice.choice((-90.0, -20.0, -3.0, 3.0, 20.0, 90.0)), number=dice.randrange(hosts))
+            Span(
+                start=at, end=dice.choice((-90.0, -20.0, -3.0, 3.0, 20.0, 90.0)), number=dice.randrange(hosts)
+            )
             for at in _moments(dice, until, 0.3, 2)
         ),
         meddlings=tuple(
@@ -136,16 +153,14 @@ def scenario_of(seed: int) -> Scenario:
             )
             for at in _moments(dice, until, 0.3, 2)
         ),
-        outages=tuple(
-            Span(start=at, end=at + dice.uniform(5, 50)) for at in _moments(dice, until, 0.15, 1)
-        ),
+        outages=tuple(Span(start=at, end=at + dice.uniform(5, 50)) for at in _moments(dice, until, 0.15, 1)),
         braked=_brake(dice, until),
-        dry_runs=dice.choice(((False,), (False,), (False,), (False,), (False,), (True,), (True, False))),
-        allow_high_risk=dice.random() < 0.75,
+        dry_runs=dice.choice(_DRY_RUNS),
+        allow_high_risk=dice.random() < 0.8,
         budget=dice.choice((1, 2, 2, 3)),
-        approvals=dice.random() < 0.25,
-        strict_engine=dice.random() < 0.25,
-        poll_seconds=dice.uniform(1.5, 6.0),
+        approvals=dice.random() < 0.2,
+        strict_engine=dice.random() < 0.15,
+        poll_seconds=dice.uniform(2.5, 8.0),
         concurrent_clients=dice.choice((1, 2)),
     )
 
@@ -153,14 +168,14 @@ def scenario_of(seed: int) -> Scenario:
 def _illnesses(dice: Random, services: int) -> tuple[Illness, ...]:
     found = []
     for service in range(services):
-        if service > 0 and dice.random() < 0.25:
+        if service > 0 and dice.random() < 0.1:
             continue
         at = dice.uniform(15, 45)
         found.append(
             Illness(
                 at=at,
                 service=service,
-                ailment=dice.choice((*Ailment, Ailment.BAD_CONFIG, Ailment.LEAK, Ailment.BAD_RELEASE)),
+                ailment=dice.choice((*Ailment, *_WITH_A_RUNBOOK)),
                 remedy=dice.choice((Remedy.HELPS, Remedy.HELPS, Remedy.USELESS, Remedy.HARMS)),
                 well_at=at + dice.uniform(5, 50) if dice.random() < 0.15 else None,
             )
@@ -176,7 +191,7 @@ def _moments(dice: Random, until: float, odds: float, most: int) -> tuple[float,
 
 
 def _brake(dice: Random, until: float) -> Span | None:
-    if dice.random() >= 0.25:
+    if dice.random() >= 0.2:
         return None
     at = dice.uniform(10, until - 20)
     return Span(start=at, end=min(until, at + dice.uniform(10, 60)))

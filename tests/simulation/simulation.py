@@ -35,8 +35,8 @@ from tests.simulation.host import Ground, Host, tasks_of_hosts
 from tests.simulation.scenario import Scenario, Span, scenario_of
 from tests.simulation.scheduler import SimulatedLoop, moment, seeded_entropy
 from tests.simulation.store import SharedDatabase
-from tests.simulation.tape import ApprovalMoved, Entry, IncidentMoved, Nudged, SignalMoved, Tape
-from tests.simulation.world import OLD, SimulatedWorld, template_hash, GOOD
+from tests.simulation.tape import ApprovalMoved, Entry, IncidentMoved, IntentMoved, Nudged, SignalMoved, Tape
+from tests.simulation.world import GOOD, OLD, SimulatedWorld, template_hash
 
 PATIENCE_SECONDS = 900.0
 """Every incident must have ended so long after the faults stopped: promised liveness."""
@@ -158,6 +158,7 @@ class _Run:
         self.slots: list[Host] = []
         self.pending: dict[str, None] = {}
         self.open: dict[str, None] = {}
+        self.services: dict[str, str] = {}
         self.tape.listen(self._react)
 
     async def live(self) -> Case:
@@ -189,9 +190,7 @@ class _Run:
             self.scenario.settings(self.starts - 1),
             skew_seconds=self.dice.uniform(-0.5, 0.5),
         )
-        adapters = adapters_of(
-            host, self.world, lambda action: self.scenario.engine_says(action, self.dice)
-        )
+        adapters = adapters_of(host, self.world, lambda action: self.scenario.engine_says(action, self.dice))
         host.start(adapters, timedelta(seconds=self.scenario.poll_seconds))
         self.case.owners[host.owner] = host.name
         if host.settings.dry_run:
@@ -211,8 +210,9 @@ class _Run:
 
     def _react(self, entry: Entry) -> None:
         match entry:
-            case IncidentMoved(before=None, incident=incident):
+            case IncidentMoved(before=None, incident=incident, service=service):
                 self.open[incident] = None
+                self.services[incident] = service
                 self.ground.ring()
             case IncidentMoved(after=after, incident=incident):
                 if after in _ENDS:
@@ -224,6 +224,8 @@ class _Run:
                     self.pending[signal] = None
                 else:
                     self.pending.pop(signal, None)
+            case IntentMoved(after="decided" | "executing"):
+                self._interfere(entry)
             case ApprovalMoved(before=None, approval=approval):
                 self._people_answer(approval)
             case _:
@@ -279,6 +281,19 @@ class _Run:
         key = list(self.world.services)[meddling.number]
         self.tape.fault(Kind.CHANGED_BY_OTHER, "world", str(key))
         self.world.changed_by_other(key, recreated=meddling.end < 0)
+
+    def _interfere(self, moved: IntentMoved) -> None:
+        """The worst moments for others to act are those between a decision and its effect."""
+        service = self.services[moved.incident]
+        soon = self.dice.uniform(0.0, 0.3)
+        if self.ground.chance(self.ground.odds.meddled):
+            key = next(k for k in self.world.services if k.service == service)
+            number = list(self.world.services).index(key)
+            once = Span(start=0, end=self.dice.choice((1.0, 1.0, -1.0)), number=number)
+            self.loop.call_later(soon, self._meddle, once)
+        if self.ground.chance(self.ground.odds.braked):
+            self.loop.call_later(soon / 2, self._brake, True)
+            self.loop.call_later(soon + self.dice.uniform(3, 15), self._brake, False)
 
     def _silence(self, silence: Span) -> None:
         for number, service in enumerate(self.world.services.values()):
@@ -365,7 +380,7 @@ class _Run:
             record = RevisionRecord(
                 key=key,
                 template_hash=template_hash(GOOD),
-                number=1,
+                number=2,
                 health=RevisionHealth.SERVED_WELL,
                 seen_at=moment(0) - OLD / 2,
                 reason="complete and within the SLO",
@@ -417,5 +432,3 @@ def _batches(dice: Random, tellings: list[Telling]) -> list[list[Telling]]:
         else:
             found.append([telling])
     return found
-
-

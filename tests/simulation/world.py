@@ -38,7 +38,7 @@ from tests.simulation.scheduler import moment
 from tests.simulation.tape import ChangedByOther, Effect, Tape
 
 AGENT = "self-healing-devops-agent"
-GOOD, BAD = "shop:1", "shop:2"
+OLDEST, GOOD, BAD = "shop:1", "shop:2", "shop:3"
 SECRET = "hunter2-do-not-tell"
 """Stands in every ConfigMap of the world; the record of an incident must never show it."""
 ROLLOUT_SECONDS = 4.0
@@ -185,9 +185,7 @@ class SimulatedWorld:
         spec = {**thing.spec, "note": f"touched at {self.now:.3f}"}
         self._change(service, thing, spec, "operator")
         self._tape.write(
-            ChangedByOther(
-                at=self.now, who="world", service=service.key.service, token_after=thing.token
-            )
+            ChangedByOther(at=self.now, who="world", service=service.key.service, token_after=thing.token)
         )
 
     def touch_status(self, thing: Thing) -> None:
@@ -356,7 +354,7 @@ class SimulatedWorld:
                 version=number * 2 + 2,
                 changed_at=born,
             ),
-            revisions=[(1, GOOD, born)],
+            revisions=[(1, OLDEST, born - OLD), (2, GOOD, born)],
             levels=[Level(since=-OLD.total_seconds(), error_rate=0.001, request_rate=BASE_RATE)],
         )
         self.services[key] = service

@@ -1,0 +1,296 @@
+"""Builds of the product that break one promise each, on purpose.
+
+Each replaces a small piece of the product while a simulation runs. The promise's
+own check must catch it within 200 seeds: what no broken build can fail is no
+check. `tests/simulation/test_mutants.py` holds every one to that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, Row, select
+
+from app.agent import executor, loop, policy, trial, verifier
+from app.agent.intake import Intake
+from app.agent.models import (
+    Disposition,
+    DispositionKind,
+    Incident,
+    IncidentId,
+    IncidentRecord,
+    Intent,
+    Note,
+    Signal,
+    Snapshot,
+    TelemetryHealth,
+    TimelineEntry,
+)
+from app.agent.ports import Accepted, Claim
+from app.agent.timeline import chain_start, extend_chain
+from app.errors import ClaimLost, TransientError
+from app.store import brakes, claims, incidents, intents, journal, narrative
+from app.store.tables import claims as claim_rows
+from app.store.tables import incidents as incident_rows
+from app.workers.sweeping import Sweeper
+
+Patch: TypeAlias = tuple[Any, str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    """One deliberately broken build."""
+
+    name: str
+    promise: int
+    """Whose check must catch it."""
+    told: str
+    patches: Sequence[Patch]
+
+
+# ---------------------------------------------------------------- promises 0 to 3
+
+
+def _never_taken_over(
+    connection: Connection, owner: str, lease: timedelta, now: datetime, limit: int
+) -> tuple[Claim, ...]:
+    free = select(incident_rows.c.id).where(
+        incident_rows.c.closed_at.is_(None),
+        incident_rows.c.due_at <= now,
+        incident_rows.c.id.not_in(select(claim_rows.c.incident_id).where(claim_rows.c.owner.is_not(None))),
+    )
+    due = connection.execute(free.order_by(incident_rows.c.due_at).limit(limit)).scalars().all()
+    taken = [claims.take(connection, IncidentId(found), owner, lease, now) for found in due]
+    return tuple(claim for claim in taken if claim is not None)
+
+
+async def _begun_without_record(*_: object) -> bool:
+    return True
+
+
+async def _written_again(
+    self: executor.Executor, record: IncidentRecord, intent: Intent, claim: Claim
+) -> None:
+    assert self.reader is not None
+    await self._write(record, intent, await self.reader.target(intent.action), claim)
+
+
+def _held_by_anyone(connection: Connection, claim: Claim) -> Incident:
+    row = connection.execute(
+        select(incident_rows).where(incident_rows.c.id == claim.incident_id)
+    ).one_or_none()
+    if row is None or row.closed_at is not None:
+        raise ClaimLost("it is gone")
+    return incidents.incident_of(row)
+
+
+def _taken_from_holders(
+    connection: Connection, owner: str, lease: timedelta, now: datetime, limit: int
+) -> tuple[Claim, ...]:
+    due = connection.execute(
+        select(incident_rows.c.id)
+        .where(incident_rows.c.closed_at.is_(None), incident_rows.c.due_at <= now)
+        .limit(limit)
+    ).scalars()
+    never = datetime.max.replace(tzinfo=now.tzinfo, year=9000)
+    taken = [claims.take(connection, IncidentId(found), owner, lease, never) for found in due.all()]
+    return tuple(claim for claim in taken if claim is not None)
+
+
+# ---------------------------------------------------------------- promises 5 to 9
+
+_incident_of = incidents.incident_of
+
+
+def _never_dry(row: Row[Any]) -> Incident:
+    return replace(_incident_of(row), dry_run=False)
+
+
+def _whatever_was_seen(seen: Any, *_: object) -> Any:
+    return seen.sli
+
+
+_accept = Intake.accept
+
+
+async def _acknowledged_anyway(
+    self: Intake, signals: Sequence[Signal], **options: Any
+) -> tuple[Accepted, ...]:
+    try:
+        return await _accept(self, signals, **options)
+    except TransientError:
+        kept = Disposition(kind=DispositionKind.IGNORED, reason="busy")
+        return tuple(Accepted(signal_id=signal.id, disposition=kept) for signal in signals)
+
+
+async def _nothing_swept(*_: object) -> None:
+    """Pending signals stay pending."""
+
+
+# ---------------------------------------------------------------- promises 10 to 12
+
+_moved_on = trial.moved_on
+
+
+def _from_the_beginning(incident: Incident) -> Incident:
+    return replace(_moved_on(incident), next_action=0)
+
+
+def _chain_of_one(previous: str, sequence: int, notes: Sequence[Note]) -> tuple[TimelineEntry, ...]:
+    del previous
+    return extend_chain(chain_start(IncidentId("any")), sequence, notes)
+
+
+_begin_note = narrative.begin_note
+
+
+def _told_with_contents(intent: Intent, snapshot: Snapshot | None, at: datetime) -> Note:
+    note = _begin_note(intent, snapshot, at)
+    return replace(note, data={**note.data, "before": None if snapshot is None else snapshot.body})
+
+
+def _nothing(*_: object) -> list[str]:
+    return []
+
+
+def _always(value: object) -> Callable[..., Any]:
+    return lambda *_args, **_options: value
+
+
+MUTANTS = {
+    mutant.name: mutant
+    for mutant in (
+        Mutant(
+            name="no-take-over",
+            promise=0,
+            told="an incident whose holder died is never handed out again",
+            patches=[
+                (claims, "take_due", _never_taken_over),
+                (claims, "release_owner", _always(0)),
+            ],
+        ),
+        Mutant(
+            name="unbound-decisions",
+            promise=1,
+            told="a decision holds whatever became of the target since",
+            patches=[(executor, "_moved_on", _always(None))],
+        ),
+        Mutant(
+            name="effect-first",
+            promise=2,
+            told="the effect comes without its intent being begun",
+            patches=[(executor.Executor, "_begun", _begun_without_record)],
+        ),
+        Mutant(
+            name="blind-repeat",
+            promise=2,
+            told="after an interruption the write is sent again without a look at the marker",
+            patches=[(executor.Executor, "reconcile", _written_again)],
+        ),
+        Mutant(
+            name="no-fencing",
+            promise=3,
+            told="held incidents are handed out, and writers need not hold them",
+            patches=[(claims, "hold", _held_by_anyone), (claims, "take_due", _taken_from_holders)],
+        ),
+        Mutant(
+            name="no-budget",
+            promise=4,
+            told="nobody counts the actions of an incident",
+            patches=[(intents, "_begun", _always(0)), (executor, "begun_intents", _always(()))],
+        ),
+        Mutant(
+            name="forgotten-dry-run",
+            promise=5,
+            told="an incident forgets that it was opened in a dry run",
+            patches=[(incidents, "incident_of", _never_dry), (claims, "incident_of", _never_dry)],
+        ),
+        Mutant(
+            name="risk-ignored",
+            promise=6,
+            told="high risk is as good as low",
+            patches=[(policy, "forbidden_now", _nothing), (executor, "forbidden_now", _nothing)],
+        ),
+        Mutant(
+            name="policy-open",
+            promise=7,
+            told="what the policy engine says, or fails to say, does not count",
+            patches=[(policy, "_stricter", lambda one, _other: one)],
+        ),
+        Mutant(
+            name="silence-is-health",
+            promise=8,
+            told="a service of which nothing is measured is well",
+            patches=[
+                (verifier, "_fresh", _whatever_was_seen),
+                (verifier, "_unmeasured", _always(())),
+            ],
+        ),
+        Mutant(
+            name="outage-unseen",
+            promise=8,
+            told="the measuring is always taken to work",
+            patches=[(TelemetryHealth, "outage", property(_always(False)))],
+        ),
+        Mutant(
+            name="early-acknowledgement",
+            promise=9,
+            told="a signal is acknowledged although it could not be stored",
+            patches=[(Intake, "accept", _acknowledged_anyway)],
+        ),
+        Mutant(
+            name="no-sweep",
+            promise=9,
+            told="pending signals are never ended",
+            patches=[(Sweeper, "sweep", _nothing_swept)],
+        ),
+        Mutant(
+            name="no-undo",
+            promise=10,
+            told="what did not help is left standing",
+            patches=[(loop, "to_undo", _always(None)), (trial, "to_undo", _always(None))],
+        ),
+        Mutant(
+            name="same-again",
+            promise=10,
+            told="a plan is carried out once more from its beginning after it failed",
+            patches=[(trial, "moved_on", _from_the_beginning)],
+        ),
+        Mutant(
+            name="no-brake",
+            promise=11,
+            told="the kill switch is asked when deciding, and not when beginning",
+            patches=[(brakes, "holds", _always(False))],
+        ),
+        Mutant(
+            name="broken-chain",
+            promise=12,
+            told="entries of a timeline do not follow from those before",
+            patches=[(journal, "extend_chain", _chain_of_one)],
+        ),
+        Mutant(
+            name="secrets-told",
+            promise=12,
+            told="the timeline shows what a ConfigMap held",
+            patches=[(narrative, "begin_note", _told_with_contents)],
+        ),
+    )
+}
+
+
+@contextlib.contextmanager
+def mutated(name: str | None) -> Iterator[None]:
+    """Run the broken build of that name meanwhile; None is the product as it is."""
+    patches = MUTANTS[name].patches if name is not None else ()
+    before = [(owner, attribute, getattr(owner, attribute)) for owner, attribute, _ in patches]
+    try:
+        for owner, attribute, broken in patches:
+            setattr(owner, attribute, broken)
+        yield
+    finally:
+        for owner, attribute, sound in before:
+            setattr(owner, attribute, sound)
