@@ -560,7 +560,7 @@ class AuditStore(Protocol):
         ...
 
     async def mend(self, now: datetime) -> Mended:
-        """Put right what needs no judgement, and count it; at most 10,000 signals and 100 incidents."""
+        """Put right what needs no judgement, and count it; at most 500 signals and 100 incidents."""
         ...
 
 

@@ -299,36 +299,28 @@ def _without_origin_or_cut(connection: Connection, question: AuditQuestion) -> I
 
 
 def _page(connection: Connection, since: date | None, after: Row[Any] | None) -> list[Row[Any]]:
-    """Incidents, newest first, each with the last entry of its timeline and what would come behind it."""
-    last, beyond = timeline.alias("last"), timeline.alias("beyond")
-    opened = exists().where(
+    """Incidents, newest first, each with the last entry of its timeline and what would come behind it.
+
+    The parts are asked for incident by incident, by index: a join would tempt the
+    database to read whole tables.
+    """
+    opened = select(signals.c.number).where(
         signals.c.incident_id == incidents.c.id,
         literal_column("signals.disposition") == literal_column("'opened'"),
     )
-    wanted = (
+    entry = timeline.c.incident_id == incidents.c.id
+    last = select(timeline.c.hash).where(entry, timeline.c.sequence == incidents.c.timeline_length - 1)
+    beyond = select(timeline.c.sequence).where(entry, timeline.c.sequence == incidents.c.timeline_length)
+    wanted: Select[Any] = (
         select(
             incidents.c.id,
             incidents.c.opened_at,
             incidents.c.triggers,
             incidents.c.timeline_length,
             incidents.c.timeline_head,
-            last.c.hash.label("last_hash"),
-            beyond.c.sequence.label("beyond"),
-            opened.label("opened"),
-        )
-        .select_from(
-            incidents.outerjoin(
-                last,
-                and_(
-                    last.c.incident_id == incidents.c.id,
-                    last.c.sequence == incidents.c.timeline_length - 1,
-                ),
-            ).outerjoin(
-                beyond,
-                and_(
-                    beyond.c.incident_id == incidents.c.id, beyond.c.sequence == incidents.c.timeline_length
-                ),
-            )
+            last.scalar_subquery().label("last_hash"),
+            beyond.scalar_subquery().label("beyond"),
+            opened.limit(1).scalar_subquery().label("opened"),
         )
         .order_by(incidents.c.opened_at.desc(), incidents.c.id.desc())
         .limit(_PAGE)

@@ -20,7 +20,7 @@ from app.store.tables import signals
 
 SHARDS = 64
 """Transactions of different services seldom meet on one row of the ledger, and never for long."""
-ENTERED_AT_ONCE = 10_000
+ENTERED_AT_ONCE = 500
 _LATER = -1
 """The shard of what was there before the ledger, or came from programs without one."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, exists, insert, or_, select, text, update
+from sqlalchemy import Connection, Row, delete, exists, insert, literal_column, or_, select, text, update
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.expression import TextClause
 
@@ -30,6 +31,9 @@ from app.store.tables import signals
 SAMPLES_SHOWN = 1_000
 CHANGES_SHOWN = 500
 PRUNED_AT_ONCE = 10_000
+_AT_ONCE: ColumnElement[int] = literal_column(str(PRUNED_AT_ONCE))
+_CHUNK = 500
+"""Rows that one statement deletes by number."""
 
 # Written out, as the partial indexes have them: with values bound later, no planner may use those.
 FORGETTABLE = text("signals.disposition IN ('ignored', 'deduplicated', 'expired')")
@@ -114,14 +118,21 @@ def prune(connection: Connection, older_than: datetime) -> int:
 
     A first signal stays for as long as a duplicate of it does. What is deleted is tallied.
     """
-    past = (
+    return _forget(connection, older_than) + _forget_changes(connection, older_than)
+
+
+def _forget_changes(connection: Connection, older_than: datetime) -> int:
+    past = connection.execute(
         select(change_rows.c.number)
         .where(change_rows.c.at < older_than)
         .order_by(change_rows.c.at)
-        .limit(PRUNED_AT_ONCE)
-    )
-    changed = connection.execute(delete(change_rows).where(change_rows.c.number.in_(past))).rowcount
-    return _forget(connection, older_than) + changed
+        .limit(_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    ).scalars()
+    numbers = past.all()
+    for chunk in _chunks(numbers):
+        connection.execute(delete(change_rows).where(change_rows.c.number.in_(chunk)))
+    return len(numbers)
 
 
 def _forget(connection: Connection, older_than: datetime) -> int:
@@ -131,7 +142,7 @@ def _forget(connection: Connection, older_than: datetime) -> int:
         select(signals.c.number)
         .where(FORGETTABLE, signals.c.received_at < older_than, signals.c.ledgered, ~repeated)
         .order_by(signals.c.received_at)
-        .limit(PRUNED_AT_ONCE)
+        .limit(_AT_ONCE)
         .with_for_update(skip_locked=True, of=signals)
     ).scalars()
     numbers = ended.all()
@@ -140,14 +151,23 @@ def _forget(connection: Connection, older_than: datetime) -> int:
     if connection.dialect.name == "postgresql":
         # The database keeps signals from whoever does not say that they are accounted for.
         connection.execute(text("SELECT set_config('heal.forgetting', 'accounted', true)"))
-    # Asked again now that the rows are locked: a duplicate may have come in between.
-    forgotten = connection.execute(
-        delete(signals)
-        .where(signals.c.number.in_(numbers), ~repeated)
-        .returning(signals.c.received_at, signals.c.disposition)
-    ).all()
-    ledger.tally(connection, ((row.received_at, row.disposition) for row in forgotten))
+    forgotten: list[tuple[datetime, str]] = []
+    for chunk in _chunks(numbers):
+        # Asked again now that the rows are locked: a duplicate may have come in between.
+        deleted = connection.execute(
+            delete(signals)
+            .where(signals.c.number.in_(chunk), ~repeated)
+            .returning(signals.c.received_at, signals.c.disposition)
+        )
+        forgotten += [(row.received_at, row.disposition) for row in deleted]
+    ledger.tally(connection, forgotten)
     return len(forgotten)
+
+
+def _chunks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Statements of one size, which the database finds rows for by index, however many there are."""
+    for start in range(0, len(numbers), _CHUNK):
+        yield numbers[start : start + _CHUNK]
 
 
 # ---------------------------------------------------------------- reading
