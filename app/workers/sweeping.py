@@ -1,29 +1,41 @@
-"""The sweep: ends signals that nobody follows up, and forgets old ones that led to nothing (promise 9)."""
+"""The sweep: ends signals nobody follows up, forgets old ones, mends what went astray (promise 9).
+
+What needs a person is said once when it is found, and shown by `heal audit signals`
+for as long as it lasts.
+"""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Protocol
 
-from app.agent.ports import SignalStore
+from app.agent.audit import AuditQuestion, Stray
+from app.agent.ports import AuditStore, SignalStore
 from app.clock import Clock
 from app.errors import AgentError
 
 log = logging.getLogger(__name__)
 
 
+class SweptStore(SignalStore, AuditStore, Protocol):
+    """What the sweep needs of the store."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweeper:
-    """Ends and forgets, every so often; one process does it for all."""
+    """Ends, forgets and mends, every so often; one process does it for all."""
 
-    store: SignalStore
+    store: SweptStore
     clock: Clock
     every: timedelta
     pending_for: timedelta
     """A breach that was not sustained for this long after its arrival is over."""
     keep_for: timedelta
     """How long signals that led to no incident are kept."""
+    _told: set[Stray] = field(default_factory=set)
+    """What was astray at the last sweep, and has been said."""
 
     async def run(self) -> None:
         """Sweep until cancelled; a store out of reach is tried again."""
@@ -35,8 +47,22 @@ class Sweeper:
             await self.clock.sleep(self.every.total_seconds())
 
     async def sweep(self) -> None:
-        """Expire pending signals, forget old ones that led to nothing."""
+        """Expire pending signals, forget old ones that led to nothing, put right what can be."""
         await self.store.prune(self.clock.now() - self.keep_for)
         expired = await self.store.expire_pending(self.clock.now() - self.pending_for)
         if expired:
             log.info("%d pending signals expired", expired)
+        mended = await self.store.mend(self.clock.now())
+        if mended.entered:
+            log.info("%d signals of an older program were entered in the ledger", mended.entered)
+        if mended.woken:
+            log.warning("incidents that would have overslept are due now: %s", ", ".join(mended.woken))
+        await self._tell_strays()
+
+    async def _tell_strays(self) -> None:
+        question = AuditQuestion(now=self.clock.now(), pending_for=self.pending_for + 2 * self.every)
+        astray = set((await self.store.strays(question)).found)
+        for stray in sorted(astray - self._told, key=lambda one: (one.kind, one.id)):
+            log.warning("astray (%s): %s, %s", stray.kind, stray.id, stray.detail)
+        self._told.clear()
+        self._told.update(astray)
