@@ -11,15 +11,16 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from app.agent.actions import restore_of
+from app.agent.approvals import as_answered, asked_for, refused_by_people, uses_up
+from app.agent.intents import begun_intents, intent_by_id
 from app.agent.models import (
     Action,
     ActionName,
     Approval,
     ApprovalId,
-    ApprovalState,
     Decision,
     DecisionKind,
     Incident,
@@ -116,7 +117,7 @@ class Executor:
         if needed and answered is None:
             await self._ask(incident, claim, action, decision)
             return None
-        if answered is not None and (needed or _refused_by_people(decision, answered)):
+        if answered is not None and (needed or refused_by_people(decision, answered)):
             if (answered.plan_hash, answered.target_token) != (decision.plan_hash, decision.target_token):
                 return f"people were asked about another state of {action.target}"
             decision = as_answered(decision, answered)
@@ -129,7 +130,7 @@ class Executor:
             decision=decision,
             rehearsal=rehearsal,
             state=IntentState.DECIDED,
-            approval=answered.id if answered is not None and _used(decision, answered) else None,
+            approval=answered.id if answered is not None and uses_up(decision, answered) else None,
         )
         notes = [*_rehearsal_notes(intent, look.problem), _decision_note(intent)]
         await self._record_decision(claim, incident, intent, notes)
@@ -472,60 +473,6 @@ class Executor:
             after.token if after is not None else None,
             [note],
         )
-
-
-def asked_for(record: IncidentRecord) -> Approval | None:
-    """The approval that the incident's next action waits for, or was given."""
-    incident = record.incident
-    if incident.state is not IncidentState.AWAITING_APPROVAL:
-        return None
-    mine = [a for a in record.approvals if a.action_index == incident.next_action]
-    return mine[-1] if mine else None
-
-
-def open_until(record: IncidentRecord, now: datetime) -> datetime | None:
-    """Until when people may still answer what the incident waits for; None when there is something to do."""
-    asked = asked_for(record)
-    if asked is None or asked.state is not ApprovalState.PENDING or now >= asked.expires_at:
-        return None
-    return asked.expires_at
-
-
-def as_answered(decision: Decision, answered: Approval) -> Decision:
-    """What becomes of a decision that asks for an approval, given what people said (promise 1)."""
-    said = f": {answered.comment}" if answered.comment else ""
-    match answered.state:
-        case ApprovalState.APPROVED:
-            kind, why = DecisionKind.ALLOW, f"approved by {answered.answered_by}{said}"
-        case ApprovalState.DENIED:
-            kind, why = DecisionKind.DENY, f"denied by {answered.answered_by}{said}"
-        case ApprovalState.PENDING | ApprovalState.EXPIRED:
-            kind, why = (
-                DecisionKind.DENY,
-                f"nobody answered until {answered.expires_at:%Y-%m-%d %H:%M:%S} UTC",
-            )
-        case ApprovalState.USED | ApprovalState.VOID:
-            kind, why = DecisionKind.DENY, f"approval {answered.id} is {answered.state}"
-    return replace(decision, kind=kind, reasons=(*decision.reasons, why))
-
-
-def _refused_by_people(decision: Decision, answered: Approval) -> bool:
-    """Policy would do without an approval by now, but somebody was asked and said no: that stands."""
-    return decision.kind is DecisionKind.ALLOW and answered.state is ApprovalState.DENIED
-
-
-def _used(decision: Decision, answered: Approval) -> bool:
-    return decision.kind is DecisionKind.ALLOW and answered.state is ApprovalState.APPROVED
-
-
-def begun_intents(record: IncidentRecord) -> tuple[Intent, ...]:
-    """The intents that began and undo nothing: what the budget counts."""
-    return tuple(i for i in record.intents if i.started_at is not None and i.undoes is None)
-
-
-def intent_by_id(record: IncidentRecord, intent_id: IntentId) -> Intent:
-    """The incident's intent of that id; KeyError if it has none."""
-    return {i.id: i for i in record.intents}[intent_id]
 
 
 def _as_diagnosed(record: IncidentRecord, action: Action, target: TargetState) -> bool:

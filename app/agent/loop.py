@@ -14,10 +14,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from weakref import WeakValueDictionary
 
+from app.agent.approvals import open_until
 from app.agent.closing import Closer
 from app.agent.diagnosis import diagnose
-from app.agent.executor import Executor, open_until
+from app.agent.executor import Executor
 from app.agent.intake import Intake
+from app.agent.intents import to_undo
 from app.agent.models import (
     Incident,
     IncidentId,
@@ -41,7 +43,7 @@ from app.agent.observer import Observer
 from app.agent.planner import PlanLimits, make_plan
 from app.agent.ports import Claim, Store
 from app.agent.runbooks import Catalogue
-from app.agent.trial import Trial, moved_on, to_undo
+from app.agent.trial import Trial, moved_on
 from app.agent.verifier import Assessment, Health, Verifier
 from app.clock import Clock
 from app.errors import AgentError, ClaimLost, NotFound, PermanentError, TransientError, UnknownOutcome

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from app.agent.intents import done_intents, is_undone
 from app.agent.models import (
     ActionName,
     Cause,
@@ -19,7 +20,6 @@ from app.agent.models import (
     IncidentState,
     Lesson,
     Observation,
-    OutcomeKind,
     RevisionHealth,
     RevisionRecord,
     ServiceKey,
@@ -33,20 +33,13 @@ from app.agent.slo import SloThresholds
 def lesson(record: IncidentRecord, end: IncidentState, at: datetime) -> Lesson:
     """What the incident taught, given how it ended."""
     incident = record.incident
-    undone = {i.undoes for i in record.intents}
-    done = tuple(
-        i.action.name
-        for i in record.intents
-        if i.undoes is None and i.outcome is not None and i.outcome.kind is OutcomeKind.DONE
-    )
-    stands = any(
-        i.undoes is None and i.applied_token is not None and i.id not in undone for i in record.intents
-    )
+    done = done_intents(record)
+    stands = any(i.applied_token is not None and not is_undone(record, i) for i in done)
     recovered = end in (IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION)
     return Lesson(
         cause=incident.diagnosis.best.cause if incident.diagnosis is not None else Cause.UNKNOWN,
         runbook=incident.plan.runbook if incident.plan is not None else None,
-        actions=done,
+        actions=tuple(i.action.name for i in done),
         worked=(end is IncidentState.RECOVERED and stands) if done else None,
         recovered_alone=end is IncidentState.RECOVERED_WITHOUT_ACTION,
         seconds_to_recover=(at - incident.opened_at).total_seconds() if recovered else None,
@@ -56,10 +49,9 @@ def lesson(record: IncidentRecord, end: IncidentState, at: datetime) -> Lesson:
 
 def failed_revision(record: IncidentRecord, workload: WorkloadView, at: datetime) -> RevisionRecord | None:
     """The revision that a helpful rollback left behind: it is never rolled back to again."""
-    undone = {i.undoes for i in record.intents}
     rolled_back = any(
         i.action.name is ActionName.ROLLBACK
-        and i.id not in undone
+        and not is_undone(record, i)
         and i.applied_token == workload.target.token
         for i in record.intents
     )

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from app.agent.closing import Closer
-from app.agent.executor import Executor, intent_by_id
+from app.agent.executor import Executor
+from app.agent.intents import intent_by_id, rest_to_undo, to_undo
 from app.agent.memory import failed_revision
 from app.agent.models import (
     Incident,
@@ -74,7 +75,7 @@ class Trial:
             after = await reader.snapshot(undo.action)
         note = undo_note(undo, undone, outcome, after, now)
         moving_on = replace(record.incident, state=IncidentState.OPEN, verification=None)
-        rest = _rest_to_undo(record, undone) if outcome.kind is OutcomeKind.DONE else []
+        rest = rest_to_undo(record, undone) if outcome.kind is OutcomeKind.DONE else []
         if rest:
             await self.executor.decide_undo(record, rest[0], claim, moving_on, [note])
         else:
@@ -159,45 +160,6 @@ class Trial:
         failed = failed_revision(record, workload, now) if workload is not None else None
         if failed is not None:
             await self.store.record_revision(failed)
-
-
-def to_undo(record: IncidentRecord) -> Intent | None:
-    """Where undoing begins: the newest that took place, can be undone, and was not undone yet."""
-    for group in reversed(_judged_together(record)):
-        rest = _rest_to_undo(record, group[0])
-        if rest:
-            return rest[0]
-    return None
-
-
-def _rest_to_undo(record: IncidentRecord, judged: Intent) -> list[Intent]:
-    """What was judged together with this, can be undone and was not yet, in the order to undo it.
-
-    It is the order it was done in: pods that were restarted to read a
-    configuration are replaced again after it was put back, not before.
-    """
-    undone = {i.undoes for i in record.intents}
-    group = next((g for g in _judged_together(record) if judged in g), [])
-    return [i for i in group if i.action.undo is not None and i.id not in undone]
-
-
-def _judged_together(record: IncidentRecord) -> list[list[Intent]]:
-    """What took place, oldest first; an action and those that complete it are one."""
-    groups: list[list[Intent]] = []
-    for intent in record.intents:
-        if intent.undoes is not None or intent.outcome is None or intent.outcome.kind is not OutcomeKind.DONE:
-            continue
-        before = groups[-1][-1] if groups else None
-        completes = (
-            before is not None
-            and not before.action.then_verify
-            and before.decision.plan_hash == intent.decision.plan_hash
-        )
-        if completes:
-            groups[-1].append(intent)
-        else:
-            groups.append([intent])
-    return groups
 
 
 def _why_recovered(incident: Incident) -> str:

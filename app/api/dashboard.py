@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from app.agent.executor import asked_for
+from app.agent.approvals import asked_for
 from app.agent.models import Approval, ApprovalState, Brake, IncidentRecord, IncidentState
 from app.api.approvals import answer
 from app.api.bodies import read_form

@@ -1,0 +1,72 @@
+"""What became of an incident's intents: pure questions to its record.
+
+Asked by the executor, the trial of an action, the closing and the lesson, which
+must not differ in what they take for done, begun or undone.
+"""
+
+from __future__ import annotations
+
+from app.agent.models import IncidentRecord, Intent, IntentId, OutcomeKind
+
+
+def begun_intents(record: IncidentRecord) -> tuple[Intent, ...]:
+    """The intents that began and undo nothing: what the budget counts."""
+    return tuple(i for i in record.intents if i.started_at is not None and i.undoes is None)
+
+
+def intent_by_id(record: IncidentRecord, intent_id: IntentId) -> Intent:
+    """The incident's intent of that id; KeyError if it has none."""
+    return {i.id: i for i in record.intents}[intent_id]
+
+
+def done_intents(record: IncidentRecord) -> tuple[Intent, ...]:
+    """The intents that took place and undo nothing, oldest first, whether or not they were undone since."""
+    return tuple(
+        i
+        for i in record.intents
+        if i.undoes is None and i.outcome is not None and i.outcome.kind is OutcomeKind.DONE
+    )
+
+
+def is_undone(record: IncidentRecord, intent: Intent) -> bool:
+    """Whether an undo of it was decided, whatever came of that."""
+    return any(i.undoes == intent.id for i in record.intents)
+
+
+def to_undo(record: IncidentRecord) -> Intent | None:
+    """Where undoing begins: the newest that took place, can be undone, and was not undone yet."""
+    for group in reversed(_judged_together(record)):
+        rest = rest_to_undo(record, group[0])
+        if rest:
+            return rest[0]
+    return None
+
+
+def rest_to_undo(record: IncidentRecord, judged: Intent) -> list[Intent]:
+    """What was judged together with this, can be undone and was not yet, in the order to undo it.
+
+    It is the order it was done in: pods that were restarted to read a
+    configuration are replaced again after it was put back, not before.
+    """
+    undone = {i.undoes for i in record.intents}
+    group = next((g for g in _judged_together(record) if judged in g), [])
+    return [i for i in group if i.action.undo is not None and i.id not in undone]
+
+
+def _judged_together(record: IncidentRecord) -> list[list[Intent]]:
+    """What took place, oldest first; an action and those that complete it are one."""
+    groups: list[list[Intent]] = []
+    for intent in record.intents:
+        if intent.undoes is not None or intent.outcome is None or intent.outcome.kind is not OutcomeKind.DONE:
+            continue
+        before = groups[-1][-1] if groups else None
+        completes = (
+            before is not None
+            and not before.action.then_verify
+            and before.decision.plan_hash == intent.decision.plan_hash
+        )
+        if completes:
+            groups[-1].append(intent)
+        else:
+            groups.append([intent])
+    return groups
