@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from app.agent.models import (
     Action,
     ActionName,
+    Approval,
+    ApprovalId,
     Cause,
     Decision,
     DecisionKind,
@@ -16,6 +18,7 @@ from app.agent.models import (
     Diagnosis,
     Hypothesis,
     IncidentId,
+    IncidentRecord,
     IncidentState,
     Intent,
     IntentId,
@@ -36,6 +39,7 @@ from app.agent.models import (
     VerdictKind,
 )
 from app.agent.observer import new_signal
+from app.agent.ports import Claim
 from app.bootstrap import Container
 
 DEPLOYMENT = ObjectRef(kind="Deployment", namespace="payments", name="payments-api")
@@ -124,6 +128,74 @@ async def proposed(
     )
     await store.release(claim)
     return incident_id
+
+
+async def awaiting(
+    container: Container, *, service: str = "payments-api", text: str = "1.15.0"
+) -> ApprovalId:
+    """An incident that waits until a person says whether to roll back; the approval it waits for."""
+    incident_id = await opened(container, service, text)
+    store, now = container.store, container.clock.now()
+    claim = await store.claim(incident_id, "story", timedelta(minutes=1), now)
+    record = await store.load(incident_id)
+    assert claim is not None
+    assert record is not None
+    plan = _plan(text, now)
+    incident = await store.save(
+        claim, replace(record.incident, dry_run=False, diagnosis=_diagnosis(text, now), plan=plan), []
+    )
+    approval = Approval(
+        id=ApprovalId(f"apr_{incident_id.removeprefix('inc_')}"),
+        incident_id=incident_id,
+        action_index=0,
+        action=ActionName.ROLLBACK,
+        plan_hash=plan.hash,
+        target_token="uid-7/3",
+        reasons=(f"rollback of {text} is high risk, and APPROVAL_FOR_RISKS asks for a person",),
+        requested_at=now,
+        expires_at=now + timedelta(hours=4),
+    )
+    asking = _note(now, 2, Stage.POLICY, f"rollback of {text} (high risk) needs an approval.")
+    waiting = replace(incident, state=IncidentState.AWAITING_APPROVAL)
+    await store.ask(claim, waiting, approval, [asking])
+    await store.release(claim, approval.expires_at)
+    return approval.id
+
+
+async def given_up(container: Container, approval_id: ApprovalId) -> None:
+    """The incident moves on without the approval, and without its plan."""
+    claim, record, now = await _held(container, approval_id)
+    dropped = replace(record.incident, state=IncidentState.OPEN, plan=None)
+    await container.store.save(claim, dropped, [_note(now, 0, Stage.PLAN, "Looking anew.")])
+    await container.store.release(claim, now)
+
+
+async def used(container: Container, approval_id: ApprovalId) -> None:
+    """The action that was approved is decided, which uses the approval up."""
+    claim, record, now = await _held(container, approval_id)
+    plan = record.incident.plan
+    assert plan is not None
+    intent = replace(
+        _intent(record.incident.id, 0, plan.actions[0], plan.hash, False, now),
+        dry_run=False,
+        state=IntentState.DECIDED,
+        outcome=None,
+        approval=approval_id,
+    )
+    acting = replace(record.incident, state=IncidentState.EXECUTING)
+    await container.store.decide(claim, acting, intent, [_note(now, 0, Stage.POLICY, "allow")])
+    await container.store.release(claim, now)
+
+
+async def _held(container: Container, approval_id: ApprovalId) -> tuple[Claim, IncidentRecord, datetime]:
+    store, now = container.store, container.clock.now()
+    approval = await store.approval(approval_id)
+    assert approval is not None
+    claim = await store.claim(approval.incident_id, "story", timedelta(minutes=1), now)
+    record = await store.load(approval.incident_id)
+    assert claim is not None
+    assert record is not None
+    return claim, record, now
 
 
 def _note(now: datetime, after: int, stage: Stage, message: str) -> Note:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.harness import DEPLOY, Harness, harness, make_settings
-from tests.api.stories import opened, proposed
+from tests.api.stories import awaiting, opened, proposed
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}}"
 
@@ -175,3 +175,112 @@ def test_the_mode_is_said_on_every_page(tmp_path: Path, dry_run: bool, said: str
         incident_id = api.run(opened(api.container))
         for path in ("/dashboard", f"/dashboard/incidents/{incident_id}", "/dashboard/incidents/none"):
             assert said in api.get(path).text
+
+
+def test_what_an_incident_waits_for_stands_first(api: Harness) -> None:
+    """Action, target, risk, reasons and expiry, with a form that needs no script."""
+    approval_id = api.run(awaiting(api.container))
+    incident_id = approval_id.replace("apr_", "inc_")
+    page = _parsed(api.get(f"/dashboard/incidents/{incident_id}").text)
+    text = " ".join(page.text.split())
+    assert "Approve the rollback? high risk" in text
+    assert "Deployment payments/payments-api to_revision=7" in text
+    assert "APPROVAL_FOR_RISKS asks for a person" in text
+    assert "2026-02-20 21:02:00 UTC" in text
+    assert ("action", f"/dashboard/approvals/{approval_id}") in page.attributes
+    assert ("method", "post") in page.attributes
+    assert "waits for a person" in _parsed(api.get("/dashboard").text).text
+
+
+@pytest.mark.parametrize(("decision", "state"), [("approve", "approved"), ("deny", "denied")])
+def test_the_form_answers_and_leads_back(api: Harness, decision: str, state: str) -> None:
+    """A second click of the same person leads back as well; the form is gone, the answer stands."""
+    approval_id = api.run(awaiting(api.container))
+    form = {"decision": decision, "by": " ann ", "comment": ""}
+    for _ in range(2):
+        response = api.post(f"/dashboard/approvals/{approval_id}", data=form)
+        assert response.status_code == 303
+        assert response.headers["location"] == f"/dashboard/incidents/{approval_id.replace('apr_', 'inc_')}"
+    text = " ".join(_parsed(api.get(response.headers["location"]).text).text.split())
+    assert "Approve the rollback?" not in text
+    assert f"Approval of rollback: {state} , {state} by ann" in text
+    assert api.get(f"/approvals/{approval_id}").json()["state"] == state
+
+
+def test_the_second_person_is_told_who_was_first(api: Harness) -> None:
+    """As a page, with a way back."""
+    approval_id = api.run(awaiting(api.container))
+    path = f"/dashboard/approvals/{approval_id}"
+    api.post(path, data={"decision": "deny", "by": "ann", "comment": ""})
+    late = api.post(path, data={"decision": "approve", "by": "bob", "comment": ""})
+    assert late.status_code == 409
+    assert "denied by ann" in late.text
+    assert "Back to all incidents" in late.text
+
+
+@pytest.mark.parametrize(
+    ("form", "status"),
+    [
+        ("decision=approve&by=++", 422),
+        ("decision=perhaps&by=ann", 422),
+        ("by=ann", 422),
+        ("decision=approve&by=a%00", 422),
+        ("decision=approve&decision=deny&by=ann", 400),
+        ("decision=approve&by=ann%ED%B0%80", 400),
+        ("&".join(f"field{number}=1" for number in range(100)), 400),
+    ],
+)
+def test_a_form_that_says_nothing_usable_answers_nothing(api: Harness, form: str, status: int) -> None:
+    """The page says what to mend."""
+    approval_id = api.run(awaiting(api.container))
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    response = api.post(f"/dashboard/approvals/{approval_id}", content=form, headers=headers)
+    assert response.status_code == status
+    assert response.headers["content-type"].startswith("text/html")
+    assert api.get(f"/approvals/{approval_id}").json()["state"] == "pending"
+
+
+def test_a_form_in_another_format_is_refused(api: Harness) -> None:
+    """JSON has a door of its own."""
+    approval_id = api.run(awaiting(api.container))
+    response = api.post(f"/dashboard/approvals/{approval_id}", json={"decision": "approve", "by": "ann"})
+    assert response.status_code == 415
+    assert api.post("/dashboard/approvals/none", data={"decision": "deny", "by": "a"}).status_code == 404
+
+
+def test_an_expired_request_has_no_form(api: Harness) -> None:
+    """What cannot be answered any more is not offered."""
+    approval_id = api.run(awaiting(api.container))
+    api.run(api.clock.advance(4 * 3600))
+    page = _parsed(api.get(f"/dashboard/incidents/{approval_id.replace('apr_', 'inc_')}").text)
+    assert "form" not in page.tags
+
+
+def test_hostile_text_in_what_is_asked_and_answered_stays_text(api: Harness) -> None:
+    """Reasons come from policy engines, names and comments from anybody."""
+    approval_id = api.run(awaiting(api.container, text=HOSTILE))
+    path = f"/dashboard/incidents/{approval_id.replace('apr_', 'inc_')}"
+    before = _parsed(api.get(path).text)
+    api.post(f"/approvals/{approval_id}", json={"decision": "deny", "by": HOSTILE, "comment": HOSTILE})
+    brake = {"engaged": True, "by": HOSTILE, "reason": HOSTILE}
+    assert api.request("PUT", "/brakes/kill-switch", json=brake).status_code == 200
+    after = _parsed(api.get(path).text)
+    for elements in (before, after):
+        assert HOSTILE in elements.text
+        assert elements.tags.count("script") <= 1
+        assert elements.tags.count("img") == 1
+        assert not [name for name, _ in elements.attributes if name.startswith("on")]
+
+
+def test_an_engaged_kill_switch_is_said_on_every_page(api: Harness) -> None:
+    """Who, and why; and nothing once it is released."""
+    incident_id = api.run(opened(api.container))
+    pages = ("/dashboard", f"/dashboard/incidents/{incident_id}", "/dashboard/incidents/none")
+    on = {"engaged": True, "by": "ann", "reason": "database migration"}
+    api.request("PUT", "/brakes/kill-switch", json=on)
+    for path in pages:
+        text = " ".join(_parsed(api.get(path).text).text.split())
+        assert "KILL SWITCH No new action begins. Engaged by ann at 2026-02-20 17:02:00 UTC" in text
+        assert "database migration" in text
+    api.request("PUT", "/brakes/kill-switch", json={"engaged": False, "by": "ann"})
+    assert all("KILL SWITCH" not in api.get(path).text for path in pages)

@@ -18,7 +18,12 @@ fuzz = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
-POSTS = ["/events/deploy", "/events/metric", "/webhooks/alertmanager"]
+POSTS = [
+    "/events/deploy",
+    "/events/metric",
+    "/webhooks/alertmanager",
+    "/approvals/apr_00000000000000000000000000000000",
+]
 GETS = [
     "/incidents",
     "/incidents/{}",
