@@ -107,13 +107,23 @@ class KafkaBroker:
     """One broker with a folder of its own. A context manager: started on entry, gone on exit."""
 
     def __init__(
-        self, *, folder: Path, supervisor: Supervisor | None = None, settings: Mapping[str, str] | None = None
+        self,
+        *,
+        folder: Path,
+        supervisor: Supervisor | None = None,
+        settings: Mapping[str, str] | None = None,
+        client: Mapping[str, str] | None = None,
     ) -> None:
-        """`settings` are added to the broker's properties; without a supervisor it gets its own."""
+        """Without a supervisor it gets its own.
+
+        `settings` are added to the broker's properties (its listener for clients
+        is called `CLIENTS`); `client` is what a client needs then, to get in.
+        """
         self._folder = folder
         self._own_supervisor = Supervisor() if supervisor is None else None
         self._supervisor = supervisor or self._own_supervisor
         self._settings = dict(settings or {})
+        self._client = dict(client or {})
         self._process: Process | None = None
         self._ports: tuple[int, ...] = ()
 
@@ -241,7 +251,7 @@ class KafkaBroker:
         return True if brokers else NotYet("no broker is registered")
 
     def _admin(self) -> AdminClient:
-        return AdminClient({"bootstrap.servers": self.address, "log_level": 0})
+        return AdminClient({"bootstrap.servers": self.address, "log_level": 0, **self._client})
 
     @property
     def _configuration(self) -> Path:
@@ -255,8 +265,10 @@ class KafkaBroker:
         properties = {
             "process.roles": "broker,controller",
             "node.id": "1",
-            "listeners": f"PLAINTEXT://127.0.0.1:{clients},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{clients}",
+            "listeners": f"CLIENTS://127.0.0.1:{clients},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"CLIENTS://127.0.0.1:{clients}",
+            "listener.security.protocol.map": "CLIENTS:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name": "CLIENTS",
             "controller.listener.names": "CONTROLLER",
             "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller}",
             "log.dirs": str(self._folder / "data"),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from app.connectors.kafka_address import KafkaAddress
 from app.connectors.kafka_records import Headers
 from app.connectors.text import shorten
-from app.errors import AgentError, ConfigurationError, Forbidden, Invalid, TransientError
+from app.errors import AgentError, ConfigurationError, Forbidden, Invalid, PermanentError, TransientError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -141,25 +141,34 @@ class ClientThread:
         self._name = name
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._ended = False
 
     async def run(self, call: Callable[[], T], within: timedelta) -> T:
         """The call's result; a cancelled caller leaves a call alone that has begun.
 
-        Raises `TransientError` when it takes longer than `within`.
+        Raises `TransientError` when it takes longer than `within`, and
+        `PermanentError` after the end.
         """
+        if self._ended:
+            raise PermanentError("the Kafka client is closed")
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
             self._thread.start()
         future: Future[T] = Future()
         self._work.put(lambda: _settle(future, call))
+        seconds = within.total_seconds()
+        answer = asyncio.wrap_future(future)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), within.total_seconds())
-        except TimeoutError:
-            seconds = within.total_seconds()
-            raise TransientError(f"the Kafka client has not answered for {seconds:g} s") from None
+            await asyncio.wait({answer}, timeout=seconds)
+            if not answer.done():
+                raise TransientError(f"the Kafka client has not answered for {seconds:g} s")
+            return answer.result()
+        finally:
+            answer.cancel()
 
     def end(self) -> None:
         """After what was asked of it already. Safe to repeat."""
+        self._ended = True
         self._work.put(None)
 
     def _serve(self) -> None:

@@ -84,7 +84,7 @@ class Progress:
     """How far this consumer has come in one partition since it was assigned."""
 
     committed: int | None = None
-    """The offset that the group is known to begin at after a crash."""
+    """Where the group was told to begin after a crash; None when it does not know."""
     _next: int | None = None
     _unfinished: dict[int, Held] = field(default_factory=dict)
     """By offset, lowest first: a partition is read in order."""
@@ -112,6 +112,11 @@ class Progress:
     def ended_at(self, offset: int) -> None:
         """The client came to the partition's present end; what lies between is not for readers."""
         self._next = max(offset, self._next or 0)
+
+    def refused(self, offset: int) -> None:
+        """A commit failed; unless a later one is under way, it is due again."""
+        if self.committed == offset:
+            self.committed = None
 
     def held(self, message: StreamMessage) -> Held | None:
         """The unfinished record behind a message; None when it is finished, or another now stands there."""

@@ -226,7 +226,7 @@ class KafkaStream:
     def _new_consumer(self) -> Consumer:
         self._cluster = None  # not subscribed yet
         consumer: Consumer = self._library.Consumer(
-            {**consumer_settings(self._address), "error_cb": self._heard}
+            {**consumer_settings(self._address), "error_cb": self._heard, "on_commit": self._committed}
         )
         return consumer
 
@@ -280,13 +280,16 @@ class KafkaStream:
                 new = self._library.admin.NewTopic(name, num_partitions=-1, replication_factor=-1)
                 if self._admin is None:
                     raise PermanentError(f"{self._address} is closed")
-                self._admin.create_topics([new])[name].result(self._times.stuck.total_seconds() / 2)
+                limit = self._times.answer.total_seconds()
+                self._admin.create_topics([new], request_timeout=limit)[name].result(limit + 1)
                 log.info("made the topic %s for dead letters", name)
             elif found.error is not None:
                 raise agent_error(f"looking for the topic {name} for dead letters", found.error)
         except self._library.KafkaException as exception:
             if cause(exception).name() != "TOPIC_ALREADY_EXISTS":
                 raise agent_error(doing, cause(exception)) from exception
+        except TimeoutError:
+            raise TransientError(f"{doing}: no answer") from None
 
     def _assigned(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         with self._lock:
@@ -295,7 +298,7 @@ class KafkaStream:
         log.info("%s: partitions %s are ours", self._address, _numbers(partitions))
 
     def _revoked(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Still ours while this runs: the last chance to commit what is finished."""
+        """The last chance to commit what is finished: the client answers commits before it lets go."""
         self._commit()
         self._forget({one.partition for one in partitions})
         log.info("%s: partitions %s go to others", self._address, _numbers(partitions))
@@ -330,17 +333,26 @@ class KafkaStream:
         topic = self._address.topic
         offsets = [self._library.TopicPartition(topic, number, offset) for number, offset in due.items()]
         try:
-            answers = self._consumer.commit(offsets=offsets, asynchronous=False) or []
+            # Waiting for the answer could take as long as the brokers are out of reach.
+            self._consumer.commit(offsets=offsets, asynchronous=True)
         except self._library.KafkaException as exception:
             log.info("%s: what was acknowledged may be repeated: %s", self._address, cause(exception).str())
             return
         with self._lock:
-            for one in answers:
-                progress = (self._partitions or {}).get(one.partition)
-                if one.error is not None:
-                    log.info("%s: what was acknowledged may be repeated: %s", self._address, one.error.str())
-                elif progress is not None:
-                    progress.committed = one.offset
+            for number, offset in due.items():
+                if (progress := (self._partitions or {}).get(number)) is not None:
+                    progress.committed = offset
+
+    def _committed(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        """The group's answer; what it refused is due again."""
+        for one in partitions:
+            refusal = error if one.error is None else one.error
+            if refusal is None:
+                continue
+            log.info("%s: what was acknowledged may be repeated: %s", self._address, refusal.str())
+            with self._lock:
+                if (progress := (self._partitions or {}).get(one.partition)) is not None:
+                    progress.refused(one.offset)
 
     def _reject(self, message: StreamMessage, reason: str, at: datetime) -> None:
         with self._lock:
