@@ -26,7 +26,7 @@ from app.store import open_store
 from testbed.ports import free_ports
 from testbed.supervisor import Supervisor
 from testbed.waiting import NotYet, wait_for
-from tests.soak import accounts
+from tests.soak import accounts, audit
 from tests.soak.accounts import Books
 from tests.soak.intakes import Intake, Sent
 from tests.soak.processes import ROOT, Agent, Ground, Killing
@@ -79,8 +79,8 @@ class Report:
 
     def figures(self) -> dict[str, object]:
         """For people and for `docs`: counts and times, nothing that identifies."""
-        taken = accounts.take_over_seconds(self.books, self.killings, same_name=self.embedded)
-        healed = accounts.recovery_seconds(self.books)
+        taken = audit.take_over_seconds(self.books, self.killings, same_name=self.embedded)
+        healed = audit.recovery_seconds(self.books)
         effects = self.books.effects
         return {
             "soak": self.name,
@@ -104,11 +104,11 @@ class Report:
             "outages": list(self.outages),
             "starts_after_ending_alone": len(self.ended_alone),
             "take_overs": len(taken),
-            "take_over_p50_seconds": _rounded(accounts.percentile(taken, 0.5)),
-            "take_over_p99_seconds": _rounded(accounts.percentile(taken, 0.99)),
+            "take_over_p50_seconds": _rounded(audit.percentile(taken, 0.5)),
+            "take_over_p99_seconds": _rounded(audit.percentile(taken, 0.99)),
             "take_over_longest_seconds": _rounded(taken[-1] if taken else None),
-            "recovery_p50_seconds": _rounded(accounts.percentile(healed, 0.5)),
-            "recovery_p99_seconds": _rounded(accounts.percentile(healed, 0.99)),
+            "recovery_p50_seconds": _rounded(audit.percentile(healed, 0.5)),
+            "recovery_p99_seconds": _rounded(audit.percentile(healed, 0.99)),
             "seconds": round(self.seconds, 1),
             "drain_seconds": round(self.drain_seconds, 1),
             "wrong": len(self.wrong),
@@ -194,7 +194,7 @@ class _Play:
             await asyncio.gather(*(asyncio.to_thread(agent.stop) for agent in stage.agents))
             await stage.intake.close()
         books = accounts.read_books(self._engine, stage.target_log)
-        wrong = accounts.audit(books, self._diary.sent, stage.intake.source)
+        wrong = audit.audit(books, self._diary.sent, stage.intake.source)
         wrong += [f"an answer no sender should see: {s}" for s in self._diary.sent.surprises[:20]]
         return Report(
             name=self._name,

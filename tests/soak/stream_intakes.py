@@ -112,7 +112,8 @@ class RedisIntake:
                     await self._client.xadd(self._stream, {"key": key, "body": body})
                 except (RedisError, OSError) as error:
                     sent.retries[type(error).__name__] += 1
-                    sent.unsure[content] += 1
+                    if not _was_refused(error):
+                        sent.unsure[content] += 1
                     await asyncio.sleep(wait * self._dice.uniform(0.5, 1))
                     wait = min(LONGEST_WAIT_SECONDS, wait * 2)
                 else:
@@ -121,3 +122,10 @@ class RedisIntake:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+
+def _was_refused(error: BaseException) -> bool:
+    """Nobody listened: nothing was sent."""
+    return isinstance(error, ConnectionRefusedError) or (
+        error.__context__ is not None and _was_refused(error.__context__)
+    )

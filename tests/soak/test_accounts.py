@@ -19,16 +19,8 @@ from app.agent.models import (
     Stage,
 )
 from app.agent.timeline import chain_start, extend_chain
-from tests.soak.accounts import (
-    Books,
-    Holding,
-    IncidentRow,
-    IntentRow,
-    SignalRow,
-    audit,
-    percentile,
-    take_over_seconds,
-)
+from tests.soak.accounts import Books, Holding, IncidentRow, IntentRow, SignalRow
+from tests.soak.audit import audit, percentile, take_over_seconds
 from tests.soak.intakes import Sent
 from tests.soak.processes import Killing
 from tests.soak.score import Manner, Size, compose

@@ -25,7 +25,7 @@ from tests.soak.stream_intakes import KafkaIntake, RedisIntake
 
 TOPIC = "signals"
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
