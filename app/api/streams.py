@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from app.api.dependencies import ContainerDep
+from app.api.openapi import problems
 
 router = APIRouter(tags=["health"])
 
@@ -34,7 +35,12 @@ class StreamsView(BaseModel):
     items: list[StreamView]
 
 
-@router.get("/streams", response_model=StreamsView, summary="Lag and counts of the streams read here")
+@router.get(
+    "/streams",
+    response_model=StreamsView,
+    responses=problems(503),
+    summary="Lag and counts of the streams read here",
+)
 async def streams(container: ContainerDep) -> StreamsView:
     """What each consumer has accepted and rejected, how far behind it is, and what it waits for."""
     return StreamsView(
