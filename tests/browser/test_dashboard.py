@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.api.stories import opened, proposed
+from app.agent.models import ApprovalState, Brake
+from tests.api.stories import awaiting, opened, proposed
 from tests.browser.conftest import Served, Watched
 
 pytestmark = pytest.mark.browser
@@ -172,17 +173,22 @@ def test_text_can_be_read_in_light_and_dark(served: Served, themed: Page) -> Non
     """Every text has a contrast of at least 4.5 to 1 (WCAG AA)."""
     incident_id = served.run(proposed(served.container))
     served.run(opened(served.container, "shop"))
-    for path in ("/dashboard", f"/dashboard/incidents/{incident_id}", "/dashboard?state=odd"):
+    waiting = served.run(awaiting(served.container, service="cart")).replace("apr_", "inc_")
+    served.run(_engage(served, True))
+    incidents = (f"/dashboard/incidents/{one}" for one in (incident_id, waiting))
+    for path in ("/dashboard", *incidents, "/dashboard?state=odd"):
         themed.goto(served.url + path)
         assert themed.evaluate(_CONTRAST) == []
 
 
 def test_nothing_is_cut_off_on_a_phone(served: Served, watched: Watched) -> None:
     """No page is wider than a small screen."""
-    incident_id = served.run(proposed(served.container, text="a-very-long-version-" + "9" * 100))
+    text = "a-very-long-version-" + "9" * 100
+    incident_id = served.run(proposed(served.container, text=text))
+    waiting = served.run(awaiting(served.container, service="cart", text=text)).replace("apr_", "inc_")
     page = watched.page
     page.set_viewport_size({"width": 360, "height": 740})
-    for path in ("/dashboard", f"/dashboard/incidents/{incident_id}"):
+    for path in ("/dashboard", *(f"/dashboard/incidents/{one}" for one in (incident_id, waiting))):
         page.goto(served.url + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
@@ -199,3 +205,52 @@ def test_the_api_page_works_without_internet(served: Served, watched: Watched) -
     expect(page.locator(".live-responses-table tbody .response-col_status").first).to_contain_text("202")
     assert all(url.startswith((served.url, "data:", "blob:")) for url in asked)
     assert watched.faults == []
+
+
+def test_an_approval_is_given_by_keyboard_and_mouse(served: Served, watched: Watched) -> None:
+    """Enter in a field answers nothing; the button does, and the page shows who said yes."""
+    approval_id = served.run(awaiting(served.container))
+    page = watched.page
+    page.goto(f"{served.url}/dashboard")
+    page.get_by_role("link", name="waits for a person").click()
+    page.get_by_label("Your name").fill("ann")
+    page.get_by_label("Your name").press("Enter")
+    page.get_by_label("Comment").fill("seen with the release team")
+    page.get_by_label("Comment").press("Enter")
+    pending = served.run(served.container.store.approval(approval_id))
+    assert pending is not None
+    assert pending.state is ApprovalState.PENDING
+    page.get_by_role("button", name="Approve").dblclick()
+    expect(page.get_by_text("approved by ann (seen with the release team)")).to_be_visible()
+    expect(page.get_by_role("button", name="Approve")).to_have_count(0)
+    answered = served.run(served.container.store.approval(approval_id))
+    assert answered is not None
+    assert (answered.state, answered.answered_by) == (ApprovalState.APPROVED, "ann")
+    assert [fault for fault in watched.faults if not fault.startswith("failed:")] == []
+
+
+def test_an_answer_half_typed_survives_the_refresh(served: Served, watched: Watched) -> None:
+    """The story goes on around the form: text and cursor stay where they are."""
+    approval_id = served.run(awaiting(served.container))
+    page = watched.page
+    page.clock.install()
+    page.goto(f"{served.url}/dashboard/incidents/{approval_id.replace('apr_', 'inc_')}")
+    page.get_by_label("Your name").fill("ann")
+    comment = page.get_by_label("Comment")
+    comment.fill("seen team")
+    comment.evaluate("field => field.setSelectionRange(5, 5)")
+    served.run(_engage(served, True))
+    page.clock.run_for(6_000)
+    expect(page.get_by_text("KILL SWITCH")).to_be_visible()
+    page.keyboard.type("with ")
+    expect(comment).to_have_value("seen with team")
+    expect(page.get_by_label("Your name")).to_have_value("ann")
+    served.run(_engage(served, False))
+    page.clock.run_for(6_000)
+    expect(page.get_by_text("KILL SWITCH")).to_have_count(0)
+    assert watched.faults == []
+
+
+async def _engage(served: Served, engaged: bool) -> None:
+    now = served.container.clock.now()
+    await served.container.store.set_brake(Brake(engaged=engaged, by="ann", reason="migration", at=now))
