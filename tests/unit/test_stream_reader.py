@@ -40,6 +40,9 @@ LIMITS = StreamLimits(
 )
 
 
+PATIENCE_SECONDS = 30.0
+
+
 def deploy(service: str = "payments-api", version: str = "1.0", at: datetime = DEFAULT_START) -> bytes:
     return json.dumps(
         {
@@ -106,14 +109,22 @@ class Desk:
             schemas=schemas,
         )
 
-    async def read(self, *, limit: float = 3600.0) -> StreamProgress:
+    async def read(self) -> StreamProgress:
         """One reader reads until nothing is waiting, then stops."""
         reader = self.reader()
         task = asyncio.create_task(reader.run())
-        await self.clock.run_until(lambda: not self.topic.waiting or task.done(), limit=limit)
+        await self.until(lambda: not self.topic.waiting or task.done())
         assert not task.done()
         await stopped(task)
         return reader.progress
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Let virtual time pass while somebody waits for it, and real time for the database."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not holds():
+                await asyncio.sleep(0.001)
+                if self.clock.sleeping:
+                    await self.clock.advance(0.25)
 
     async def record(self, number: int, index: int = 0) -> SignalRecord | None:
         return await self.store.signal(signal_id_at(f"memory:{self.topic.name}/{number}", index))
@@ -211,7 +222,7 @@ async def test_a_redelivered_message_adds_no_row(desk: Desk) -> None:
     reader = desk.reader()
     desk.doors.after = failing(TransientError("the commit's answer was lost"))
     task = asyncio.create_task(reader.read_once())
-    await desk.clock.settle()
+    await desk.until(lambda: reader.progress.blocked_since is not None)
     await stopped(task)
     await reader.stream.close()
     assert (await desk.rows(), desk.topic.log) == (1, [])
@@ -347,7 +358,7 @@ async def test_a_store_in_trouble_is_waited_for(desk: Desk, error: Exception) ->
     assert 100 < len(desk.doors.calls) < 200  # patient, and yet soon back
 
     desk.doors.before = lambda _: None
-    await desk.clock.run_until(lambda: desk.topic.log == ["ack 0"], limit=60)
+    await desk.until(lambda: desk.topic.log == ["ack 0"])
     assert reader.progress.blocked_since is None
     await stopped(task)
 
@@ -360,7 +371,7 @@ async def test_waiting_makes_a_signal_stale(desk: Desk) -> None:
     await desk.clock.advance(3600)
     desk.doors.before = lambda _: None
 
-    await desk.clock.run_until(lambda: not desk.topic.waiting, limit=60)
+    await desk.until(lambda: not desk.topic.waiting)
     await stopped(task)
 
     record = await desk.record(0)
@@ -397,13 +408,13 @@ async def test_a_stream_in_trouble_is_waited_for(desk: Desk) -> None:
 
     desk.doors.after = lambda _: None
     desk.topic.outage = ""
-    await desk.clock.run_until(lambda: desk.topic.log == ["ack 0", "reject 1"], limit=60)
+    await desk.until(lambda: desk.topic.log == ["ack 0", "reject 1"])
     desk.topic.outage = "gone again"
     await desk.clock.advance(60)
     assert reader.progress.trouble == "reading the stream: gone again"
     desk.topic.outage = ""
     desk.topic.append(deploy(version="b"))
-    await desk.clock.run_until(lambda: not desk.topic.waiting, limit=60)
+    await desk.until(lambda: not desk.topic.waiting)
     await stopped(task)
 
     assert await desk.rows() == 2
