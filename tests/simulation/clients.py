@@ -159,7 +159,7 @@ def tellings_of(
 ) -> list[Telling]:
     """What is said about a service that fell ill: alerts, conditions, a pipeline, samples; late or in disorder."""
     said: list[tuple[float, float, Payload]] = []
-    noticed = began + dice.uniform(4, 30)
+    noticed = began + dice.uniform(4, 20)
     if dice.random() < 0.8:
         said.append((noticed, noticed, _alert(dice, noticed)))
     if ailment is Ailment.LEAK:

@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SWEEP_EVERY = timedelta(seconds=20)
+SWEEP_EVERY = timedelta(seconds=30)
+DUTY_LEASE = timedelta(seconds=40)
 REAP_EVERY_SECONDS = 2.0
-PENDING_FOR = timedelta(seconds=40)
+PENDING_FOR = timedelta(seconds=30)
 HOST: contextvars.ContextVar[Host | None] = contextvars.ContextVar("host", default=None)
 """The host that the running task belongs to."""
 
@@ -326,7 +327,7 @@ class Host:
             fleet=self.fleet,
             owner=self.owner,
             clock=self.clock,
-            lease=self.agent.loop.lease,
+            lease=DUTY_LEASE,
         )
 
 

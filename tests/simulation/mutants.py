@@ -8,6 +8,7 @@ check. `tests/simulation/test_mutants.py` holds every one to that.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -15,8 +16,9 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, select
 
-from app.agent import executor, loop, policy, trial, verifier
+from app.agent import executor, policy, trial, verifier
 from app.agent.intake import Intake
+from app.agent.intents import begun_intents, to_undo
 from app.agent.models import (
     Disposition,
     DispositionKind,
@@ -33,12 +35,15 @@ from app.agent.models import (
 from app.agent.ports import Accepted, Claim
 from app.agent.timeline import chain_start, extend_chain
 from app.errors import ClaimLost, TransientError
-from app.store import brakes, claims, incidents, intents, journal, narrative
+from app.store import brakes, claims, incidents, intents, narrative
 from app.store.tables import claims as claim_rows
 from app.store.tables import incidents as incident_rows
 from app.workers.sweeping import Sweeper
 
-Patch: TypeAlias = tuple[Any, str, Any]
+Swap: TypeAlias = tuple[Callable[..., Any], Callable[..., Any]]
+"""A function of the product, and what stands in its place wherever the product has it by name."""
+Patch: TypeAlias = tuple[type, str, Any]
+"""A class, one of its attributes, and what stands in its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +54,8 @@ class Mutant:
     promise: int
     """Whose check must catch it."""
     told: str
-    patches: Sequence[Patch]
+    swaps: Sequence[Swap] = ()
+    patches: Sequence[Patch] = ()
 
 
 # ---------------------------------------------------------------- promises 0 to 3
@@ -168,16 +174,13 @@ MUTANTS = {
             name="no-take-over",
             promise=0,
             told="an incident whose holder died is never handed out again",
-            patches=[
-                (claims, "take_due", _never_taken_over),
-                (claims, "release_owner", _always(0)),
-            ],
+            swaps=[(claims.take_due, _never_taken_over), (claims.release_owner, _always(0))],
         ),
         Mutant(
             name="unbound-decisions",
             promise=1,
             told="a decision holds whatever became of the target since",
-            patches=[(executor, "_moved_on", _always(None))],
+            swaps=[(executor._moved_on, _always(None))],
         ),
         Mutant(
             name="effect-first",
@@ -195,40 +198,37 @@ MUTANTS = {
             name="no-fencing",
             promise=3,
             told="held incidents are handed out, and writers need not hold them",
-            patches=[(claims, "hold", _held_by_anyone), (claims, "take_due", _taken_from_holders)],
+            swaps=[(claims.hold, _held_by_anyone), (claims.take_due, _taken_from_holders)],
         ),
         Mutant(
             name="no-budget",
             promise=4,
             told="nobody counts the actions of an incident",
-            patches=[(intents, "_begun", _always(0)), (executor, "begun_intents", _always(()))],
+            swaps=[(intents._begun, _always(0)), (begun_intents, _always(()))],
         ),
         Mutant(
             name="forgotten-dry-run",
             promise=5,
             told="an incident forgets that it was opened in a dry run",
-            patches=[(incidents, "incident_of", _never_dry), (claims, "incident_of", _never_dry)],
+            swaps=[(incidents.incident_of, _never_dry)],
         ),
         Mutant(
             name="risk-ignored",
             promise=6,
             told="high risk is as good as low",
-            patches=[(policy, "forbidden_now", _nothing), (executor, "forbidden_now", _nothing)],
+            swaps=[(policy.forbidden_now, _nothing)],
         ),
         Mutant(
             name="policy-open",
             promise=7,
             told="what the policy engine says, or fails to say, does not count",
-            patches=[(policy, "_stricter", lambda one, _other: one)],
+            swaps=[(policy._stricter, lambda one, _other: one)],
         ),
         Mutant(
             name="silence-is-health",
             promise=8,
             told="a service of which nothing is measured is well",
-            patches=[
-                (verifier, "_fresh", _whatever_was_seen),
-                (verifier, "_unmeasured", _always(())),
-            ],
+            swaps=[(verifier._fresh, _whatever_was_seen), (verifier._unmeasured, _always(()))],
         ),
         Mutant(
             name="outage-unseen",
@@ -252,31 +252,31 @@ MUTANTS = {
             name="no-undo",
             promise=10,
             told="what did not help is left standing",
-            patches=[(loop, "to_undo", _always(None)), (trial, "to_undo", _always(None))],
+            swaps=[(to_undo, _always(None))],
         ),
         Mutant(
             name="same-again",
             promise=10,
             told="a plan is carried out once more from its beginning after it failed",
-            patches=[(trial, "moved_on", _from_the_beginning)],
+            swaps=[(trial.moved_on, _from_the_beginning)],
         ),
         Mutant(
             name="no-brake",
             promise=11,
             told="the kill switch is asked when deciding, and not when beginning",
-            patches=[(brakes, "holds", _always(False))],
+            swaps=[(brakes.holds, _always(False))],
         ),
         Mutant(
             name="broken-chain",
             promise=12,
             told="entries of a timeline do not follow from those before",
-            patches=[(journal, "extend_chain", _chain_of_one)],
+            swaps=[(extend_chain, _chain_of_one)],
         ),
         Mutant(
             name="secrets-told",
             promise=12,
             told="the timeline shows what a ConfigMap held",
-            patches=[(narrative, "begin_note", _told_with_contents)],
+            swaps=[(narrative.begin_note, _told_with_contents)],
         ),
     )
 }
@@ -285,12 +285,20 @@ MUTANTS = {
 @contextlib.contextmanager
 def mutated(name: str | None) -> Iterator[None]:
     """Run the broken build of that name meanwhile; None is the product as it is."""
-    patches = MUTANTS[name].patches if name is not None else ()
-    before = [(owner, attribute, getattr(owner, attribute)) for owner, attribute, _ in patches]
+    places = [] if name is None else [*_places(MUTANTS[name])]
+    before = [(owner, attribute, getattr(owner, attribute)) for owner, attribute, _ in places]
     try:
-        for owner, attribute, broken in patches:
+        for owner, attribute, broken in places:
             setattr(owner, attribute, broken)
         yield
     finally:
         for owner, attribute, sound in before:
             setattr(owner, attribute, sound)
+
+
+def _places(mutant: Mutant) -> Iterator[tuple[Any, str, Any]]:
+    """Every module of the product that has a swapped function by name, and the classes to be patched."""
+    for sound, broken in mutant.swaps:
+        for module in [module for name, module in sys.modules.items() if name.startswith("app.")]:
+            yield from ((module, name, broken) for name, held in vars(module).items() if held is sound)
+    yield from mutant.patches

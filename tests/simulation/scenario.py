@@ -101,14 +101,14 @@ def _settings() -> Settings:
     """What all seeds have in common: everything that takes minutes elsewhere takes seconds here."""
     return Settings(
         _env_file=None,
-        approval_timeout_seconds=40.0,
+        approval_timeout_seconds=30.0,
         runbooks_dir=RUNBOOKS,
         breach_for_seconds=BREACH_FOR_SECONDS,
         reopen_after_seconds=60.0,
         incident_settle_seconds=3.0,
         change_lookback_seconds=240.0,
-        verify_soak_seconds=12.0,
-        verify_timeout_seconds=45.0,
+        verify_soak_seconds=10.0,
+        verify_timeout_seconds=32.0,
         verify_interval_seconds=5.0,
         verify_max_sample_age_seconds=MAX_SAMPLE_AGE_SECONDS,
         # Several processes share the store, as on a server; it is never connected to.
@@ -122,7 +122,7 @@ def scenario_of(seed: int) -> Scenario:
     dice = Random(f"scenario/{seed}")
     services = dice.choice((1, 2, 2, 3, 4))
     hosts = dice.choice((1, 2, 2, 3))
-    until = dice.uniform(70, 130)
+    until = dice.uniform(50, 95)
     return Scenario(
         seed=seed,
         services=services,
@@ -160,7 +160,7 @@ def scenario_of(seed: int) -> Scenario:
         budget=dice.choice((1, 2, 2, 3)),
         approvals=dice.random() < 0.2,
         strict_engine=dice.random() < 0.15,
-        poll_seconds=dice.uniform(2.5, 8.0),
+        poll_seconds=dice.uniform(4.0, 12.0),
         concurrent_clients=dice.choice((1, 2)),
     )
 
@@ -170,7 +170,7 @@ def _illnesses(dice: Random, services: int) -> tuple[Illness, ...]:
     for service in range(services):
         if service > 0 and dice.random() < 0.1:
             continue
-        at = dice.uniform(15, 45)
+        at = dice.uniform(6, 25)
         found.append(
             Illness(
                 at=at,
@@ -187,11 +187,11 @@ def _moments(dice: Random, until: float, odds: float, most: int) -> tuple[float,
     """Some moments between the first illness and the end of the faults, in most seeds none."""
     if dice.random() >= odds:
         return ()
-    return tuple(sorted(dice.uniform(15, until) for _ in range(dice.randint(1, most))))
+    return tuple(sorted(dice.uniform(8, until) for _ in range(dice.randint(1, most))))
 
 
 def _brake(dice: Random, until: float) -> Span | None:
     if dice.random() >= 0.2:
         return None
-    at = dice.uniform(10, until - 20)
+    at = dice.uniform(5, until - 20)
     return Span(start=at, end=min(until, at + dice.uniform(10, 60)))
