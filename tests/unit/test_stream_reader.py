@@ -123,7 +123,7 @@ class Desk:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not holds():
                 await asyncio.sleep(0.001)
-                if self.clock.sleeping:
+                if self.clock.sleeping and not holds():
                     await self.clock.advance(0.25)
 
     async def record(self, number: int, index: int = 0) -> SignalRecord | None:
