@@ -6,63 +6,16 @@ import json
 import os
 import re
 import shutil
-import signal
-import socket
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 
-from app.cli import main
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-START_SECONDS = 40.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a person sees of one command."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def text(self) -> str:
-        """Output as one line, whatever the terminal's width made of it."""
-        return " ".join((self.out + self.err).split())
-
-
-Heal = Callable[..., Answer]
-
-
-@pytest.fixture
-def heal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Heal:
-    """Run `heal` in an empty folder, with settings of its own and no agent around."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runbooks").symlink_to(REPOSITORY / "runbooks")
-    for name in ("DRY_RUN", "DATABASE_URL", "KUBECONFIG", "PROMETHEUS_URL", "HOST", "COLUMNS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PORT", str(_free_port()))
-
-    def run(*arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["heal", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        seen = capsys.readouterr()
-        return Answer(code=code, out=seen.out, err=seen.err)
-
-    return run
+from tests.unit.heal_command import REPOSITORY, Heal, free_port, running_agent
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +48,6 @@ def tampering(folder: Path) -> Iterator[sqlite3.Connection]:
         yield database
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 # ------------------------------------------------------------------ help, usage, settings
 
 
@@ -109,9 +55,10 @@ def test_help_names_every_command_and_the_exit_codes(heal: Heal) -> None:
     """What it can do and what its exit codes mean stands where people look first."""
     answer = heal("--help")
     assert answer.code == 0
-    for word in ("run", "demo", "incidents", "show", "doctor", "runbooks", "Exit codes"):
+    commands = ("run", "demo", "incidents", "show", "approvals", "approve", "deny", "doctor")
+    for word in (*commands, "brake", "runbooks", "Exit codes"):
         assert word in answer.out
-    for command in ("run", "demo", "incidents", "show", "doctor"):
+    for command in commands:
         told = heal(command, "--help")
         assert told.code == 0
         assert "Exit codes" in told.out
@@ -135,6 +82,10 @@ def test_the_command_line_is_light_to_import() -> None:
         ("incidents", "--state", "sick"),
         ("demo", "--cluster"),
         ("incidents", "--limit", "0"),
+        ("approve",),
+        ("approvals", "--state", "open"),
+        ("brake",),
+        ("brake", "on"),
     ],
 )
 def test_wrong_usage_exits_with_two(heal: Heal, arguments: tuple[str, ...]) -> None:
@@ -301,38 +252,6 @@ def test_a_wrong_runbook_is_told_with_file_and_line(heal: Heal, tmp_path: Path) 
 # ------------------------------------------------------------------ a running agent
 
 
-@contextmanager
-def running_agent(folder: Path) -> Iterator[str]:
-    """`heal run` on a free port, in a process of its own; its address."""
-    port = _free_port()
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-c", "from app.cli import main; main()", "run", "--port", str(port)]
-    with (folder / "agent.log").open("w") as log:
-        agent = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_until_ready(url, agent, folder / "agent.log")
-        yield url
-    finally:
-        agent.send_signal(signal.SIGINT)
-        try:
-            agent.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            agent.kill()
-            agent.wait()
-
-
-def _wait_until_ready(url: str, agent: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and agent.poll() is None:
-        try:
-            if httpx.get(f"{url}/readyz", timeout=2).status_code == httpx.codes.OK:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.1)
-    pytest.fail(f"the agent did not start:\n{log.read_text()}")
-
-
 def test_a_running_agent_is_asked_over_http(heal: Heal, healed: str, tmp_path: Path) -> None:
     """`heal run` serves what the demo left, and `--url` reads it from there."""
     with running_agent(tmp_path) as url:
@@ -353,7 +272,7 @@ def test_a_running_agent_is_asked_over_http(heal: Heal, healed: str, tmp_path: P
 
 def test_an_agent_that_does_not_answer_where_told_is_an_error(heal: Heal, healed: str) -> None:
     """With `--url` the file is never read instead."""
-    for url in (f"http://127.0.0.1:{_free_port()}", "http://", "nonsense", "ftp://127.0.0.1"):
+    for url in (f"http://127.0.0.1:{free_port()}", "http://", "nonsense", "ftp://127.0.0.1"):
         answer = heal("incidents", "--url", url)
         assert answer.code == 1
         assert healed not in answer.out

@@ -1,0 +1,100 @@
+"""The `heal` command in a test: run in an empty folder, or as an agent in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.cli import main
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+START_SECONDS = 40.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a person sees of one command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        """Output as one line, whatever the terminal's width made of it."""
+        return " ".join((self.out + self.err).split())
+
+
+Heal = Callable[..., Answer]
+
+
+@pytest.fixture
+def heal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Heal:
+    """Run `heal` in an empty folder, with settings of its own and no agent around."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runbooks").symlink_to(REPOSITORY / "runbooks")
+    for name in ("DRY_RUN", "DATABASE_URL", "KUBECONFIG", "PROMETHEUS_URL", "HOST", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PORT", str(free_port()))
+
+    def run(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["heal", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        seen = capsys.readouterr()
+        return Answer(code=code, out=seen.out, err=seen.err)
+
+    return run
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running_agent(folder: Path) -> Iterator[str]:
+    """`heal run` on a free port, in a process of its own; its address."""
+    port = free_port()
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", "from app.cli import main; main()", "run", "--port", str(port)]
+    with (folder / "agent.log").open("w") as log:
+        agent = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_ready(url, agent, folder / "agent.log")
+        yield url
+    finally:
+        agent.send_signal(signal.SIGINT)
+        try:
+            agent.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            agent.kill()
+            agent.wait()
+
+
+def _wait_until_ready(url: str, agent: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and agent.poll() is None:
+        try:
+            if httpx.get(f"{url}/readyz", timeout=2).status_code == httpx.codes.OK:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    pytest.fail(f"the agent did not start:\n{log.read_text()}")
