@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from app.agent.breach import Breach, Limits
 from app.agent.models import (
     Alert,
     Change,
@@ -32,6 +33,14 @@ from app.agent.models import (
 )
 from app.agent.ports import Accepted, IntakeVerdict, Runner, ServiceLevels, SignalStore
 from app.agent.slo import SloThresholds
+
+POLLED = "prometheus"
+"""The source of samples that the agent's own poller tells."""
+
+LONGEST_RHYTHM = timedelta(minutes=15)
+"""Samples pushed further apart than this never make one breach, unless the breach is asked to last longer."""
+
+RESOLVED_KEPT = 16
 
 _CONDITION_TRIGGERS = {
     Condition.CRASH_LOOP_BACK_OFF: Trigger.CRASH_LOOP,
@@ -114,77 +123,78 @@ class IntakeRules:
                     ),
                 )
             case Alert() as alert:
-                return _judge_alert(alert)
+                return _judge_alert(alert, levels)
             case ClusterCondition() as condition:
                 return _judge_condition(condition, levels)
 
     def _judge_sample(self, signal: Signal, sample: MetricSample, levels: ServiceLevels) -> _Judged:
         # A clock that runs ahead must not make every later sample look late.
         at = min(signal.observed_at, signal.received_at)
-        if levels.last_sample_at is not None and at < levels.last_sample_at:
-            return _Judged(
-                healthy_reason=f"older than the newest sample ({levels.last_sample_at.isoformat()})",
-                joins=False,
-            )
-        gap = levels.last_sample_at is not None and at - levels.last_sample_at > self.slo.longest_gap
-        error_since = self._breach_since(
-            sample.error_rate, self.slo.max_error_rate, None if gap else levels.error_rate_breach_since, at
+        last = levels.last_sample_at
+        late = last is not None and at < last
+        gap = self._gap(levels)
+        error = _error_rate(levels).told(sample.error_rate, at, self._limits(self.slo.max_error_rate, gap))
+        latency = _latency(levels).told(
+            sample.p95_latency_ms, at, self._limits(self.slo.max_p95_latency_ms, gap)
         )
-        latency_since = self._breach_since(
-            sample.p95_latency_ms,
-            self.slo.max_p95_latency_ms,
-            None if gap else levels.latency_breach_since,
-            at,
+        crash_is_news = sample.crash_looping is not None and (
+            levels.crash_told_at is None or at >= levels.crash_told_at
         )
-        crashing = sample.crash_looping
-        conditions = _with_condition(levels.conditions, Condition.CRASH_LOOP_BACK_OFF, crashing)
+        crashing = sample.crash_looping if crash_is_news else None
         triggers: list[Trigger] = []
         breaching: list[Trigger] = []
         unsustained: list[str] = []
-        for value, threshold, since, trigger in (
-            (sample.error_rate, self.slo.max_error_rate, error_since, Trigger.HIGH_ERROR_RATE),
-            (sample.p95_latency_ms, self.slo.max_p95_latency_ms, latency_since, Trigger.HIGH_LATENCY),
+        for value, threshold, breach, trigger in (
+            (sample.error_rate, self.slo.max_error_rate, error, Trigger.HIGH_ERROR_RATE),
+            (sample.p95_latency_ms, self.slo.max_p95_latency_ms, latency, Trigger.HIGH_LATENCY),
         ):
-            if since is None or value is None or value <= threshold:
+            if value is None or value <= threshold or not breach.includes(at):
                 continue
             breaching.append(trigger)
-            if at - since >= self.slo.breach_for:
+            if breach.lasted >= self.slo.breach_for:
                 triggers.append(trigger)
             else:
                 unsustained.append(
-                    f"{trigger} for {(at - since).total_seconds():.0f} s of "
+                    f"{trigger} for {breach.lasted.total_seconds():.0f} s of "
                     f"{self.slo.breach_for.total_seconds():.0f} s"
                 )
         if crashing:
             triggers = [*breaching, Trigger.CRASH_LOOP]
+        after = replace(
+            levels,
+            error_rate_breach_since=error.since,
+            error_rate_breach_until=error.until,
+            error_rate_clear_at=error.clear_at,
+            latency_breach_since=latency.since,
+            latency_breach_until=latency.until,
+            latency_clear_at=latency.clear_at,
+            conditions=_with_condition(levels.conditions, Condition.CRASH_LOOP_BACK_OFF, crashing),
+            crash_told_at=at if crash_is_news else levels.crash_told_at,
+        )
+        if not late:
+            newest = SliSample(at=at, error_rate=sample.error_rate, p95_latency_ms=sample.p95_latency_ms)
+            after = replace(
+                after, last_sample_at=at, last_sample=newest, rhythm_seconds=_rhythm(signal, last, at)
+            )
         return _Judged(
             triggers=tuple(triggers),
             breaching=tuple(breaching),
             unsustained=tuple(unsustained),
-            healthy_reason="within the SLO",
+            healthy_reason=f"older than the newest sample ({last.isoformat()})"
+            if late and last is not None
+            else "within the SLO",
             joins=bool(triggers or unsustained),
-            levels=replace(
-                levels,
-                error_rate_breach_since=error_since,
-                latency_breach_since=latency_since,
-                conditions=conditions,
-                last_sample_at=at,
-                last_sample=SliSample(
-                    at=at, error_rate=sample.error_rate, p95_latency_ms=sample.p95_latency_ms
-                ),
-            ),
+            levels=after,
         )
 
-    def _breach_since(
-        self, value: float | None, threshold: float, since: datetime | None, at: datetime
-    ) -> datetime | None:
-        if value is None:
-            return since
-        if value > threshold:
-            return since or at
-        if since is not None and value > threshold * self.slo.clear_ratio:
-            return since
-        return None
+    def _gap(self, levels: ServiceLevels) -> timedelta:
+        """How far apart two samples of one breach may be: further where they come further apart."""
+        if levels.rhythm_seconds is None:
+            return self.slo.longest_gap
+        return max(self.slo.longest_gap, 2 * timedelta(seconds=levels.rhythm_seconds))
+
+    def _limits(self, threshold: float, gap: timedelta) -> Limits:
+        return Limits(threshold=threshold, clear_below=threshold * self.slo.clear_ratio, gap=gap)
 
     def _quieted(self, signal: Signal, judged: _Judged, last: Incident | None) -> str | None:
         """Why symptoms that an unhealed incident has already reported open no other, or None."""
@@ -217,9 +227,42 @@ def _judge_deploy(signal: Signal, deploy: Deploy) -> _Judged:
     )
 
 
-def _judge_alert(alert: Alert) -> _Judged:
+def _error_rate(levels: ServiceLevels) -> Breach:
+    return _known(
+        levels, levels.error_rate_breach_since, levels.error_rate_breach_until, levels.error_rate_clear_at
+    )
+
+
+def _latency(levels: ServiceLevels) -> Breach:
+    return _known(levels, levels.latency_breach_since, levels.latency_breach_until, levels.latency_clear_at)
+
+
+def _known(
+    levels: ServiceLevels, since: datetime | None, until: datetime | None, clear_at: datetime | None
+) -> Breach:
+    if since is None:
+        return Breach(clear_at=clear_at)
+    # An older program remembers no end of a breach: it took every sample for one.
+    return Breach(since=since, until=until or levels.last_sample_at or since, clear_at=clear_at)
+
+
+def _rhythm(signal: Signal, last: datetime | None, at: datetime) -> float | None:
+    """How far apart samples are pushed; the poller withholds healthy ones, which is no rhythm."""
+    if signal.source == POLLED or last is None or at - last > LONGEST_RHYTHM:
+        return None
+    return (at - last).total_seconds() or None
+
+
+def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
+    identity = f"{alert.fingerprint}@{alert.starts_at.isoformat()}"
     if not alert.firing:
-        return _Judged(healthy_reason=f"alert {alert.name} resolved, and no incident is open")
+        others = tuple(one for one in levels.resolved_alerts if one != identity)
+        return _Judged(
+            healthy_reason=f"alert {alert.name} resolved, and no incident is open",
+            levels=replace(levels, resolved_alerts=(*others, identity)[-RESOLVED_KEPT:]),
+        )
+    if identity in levels.resolved_alerts:
+        return _Judged(healthy_reason=f"alert {alert.name} was told resolved before", joins=False)
     if alert.trigger is None:
         return _Judged(healthy_reason=f"alert {alert.name} stands for no trigger (ALERT_TRIGGERS names none)")
     return _Judged(triggers=(alert.trigger,))

@@ -222,6 +222,18 @@ class ServiceLevels:
     """What the cluster says is wrong now; a crash loop told by a sample counts as CRASH_LOOP_BACK_OFF."""
     last_sample_at: datetime | None = None
     last_sample: SliSample | None = None
+    error_rate_breach_until: datetime | None = None
+    """The newest sample that keeps the breach on."""
+    latency_breach_until: datetime | None = None
+    error_rate_clear_at: datetime | None = None
+    """The newest sample at which the indicator was well: what is older and was not is over."""
+    latency_clear_at: datetime | None = None
+    crash_told_at: datetime | None = None
+    """The newest sample that told whether it crash loops."""
+    rhythm_seconds: float | None = None
+    """How far apart the last two pushed samples were; None where that says nothing."""
+    resolved_alerts: tuple[str, ...] = ()
+    """The last alerts that were told resolved: one that is told firing after that is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
