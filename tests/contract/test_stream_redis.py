@@ -651,6 +651,34 @@ async def test_accounts(tmp_path: Path) -> None:
         await stream.close()
 
 
+async def test_the_documented_rights_suffice(tmp_path: Path) -> None:
+    """An account with exactly the rights of docs/redis.md reads, acknowledges, rejects, trims and leaves."""
+    page = (Path(__file__).parents[2] / "docs" / "redis.md").read_text()
+    (rights,) = (line.split() for line in page.splitlines() if "ACL SETUSER heal" in line)
+    async with running(tmp_path) as server, bench_on(server) as bench:
+        await bench.redis.execute_command(*rights)
+        stream = RedisStream(parse_redis_url(f"redis://heal:password@127.0.0.1:{server.port}"), times=QUICK)
+        bench.stream = "signals"
+        assert await stream.take(1) == ()
+        await bench.append("a", "b", "c")
+        await bench.dies_with("dead", count=1)
+
+        b, c = await take_until(stream, 2)
+        await stream.reject(b, "poison")
+        await stream.acknowledge([c])
+        await stream.acknowledge(await take_until(stream, 1))
+
+        assert await stream.lag() == 0
+        await stream.trim()
+        assert await bench.redis.xlen("signals") == 0
+        assert await stream.forget_consumers() == 0
+        await stream.close()
+        names = {one["name"] for one in await bench.redis.xinfo_consumers("signals", "heal")}
+        assert names == {b"dead"}
+        with pytest.raises(RedisError):
+            await Redis.from_url(f"redis://heal:password@127.0.0.1:{server.port}").get("other")
+
+
 async def test_something_else_under_the_streams_name_is_no_stream(bench: Bench) -> None:
     """A key of another type is told, and never read around."""
     await bench.redis.set(bench.stream, "in the way")

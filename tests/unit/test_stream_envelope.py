@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import struct
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import fastavro
@@ -165,6 +167,14 @@ def test_avro_in_a_registry_frame() -> None:
 
     assert event.timestamp == at
     assert event.payload() == MetricSample(error_rate=0.25)
+
+
+def test_the_examples_of_the_documentation_are_events() -> None:
+    """What docs/streams.md shows can be sent as it stands."""
+    page = (Path(__file__).parents[2] / "docs" / "streams.md").read_text()
+    examples = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+
+    assert [len(read(message(example.encode()))) for example in examples] == [1, 2, 1]
 
 
 # ------------------------------------------------------------------ what is not
