@@ -123,15 +123,20 @@ class VirtualClock:
         """Run every other task until all of them wait; no virtual time passes."""
         me = asyncio.current_task()
         parked: set[int] = set()
+        quiet = False
         for _ in range(_MAX_ROUNDS):
             for _ in range(3):  # callbacks that belong to no task take their turns too
                 await asyncio.sleep(0)
             others = [task for task in asyncio.all_tasks() if task is not me]
             if any(_runnable(task) for task in others):
+                quiet = False
                 continue
             outside = [task for task in others if self._outside(task) and id(_waiter(task)) not in parked]
-            if not outside:
+            if not outside and quiet:
                 return
+            quiet = not outside  # once more: a task that has just ended may have called, and nobody heard yet
+            if quiet:
+                continue
             sure = [waiter for task in outside if (waiter := _waiter(task)) is not None and _chained(waiter)]
             waiters = sure or [waiter for task in outside if (waiter := _waiter(task)) is not None]
             patience = _THREAD_PATIENCE_SECONDS if sure else _GUESS_PATIENCE_SECONDS
