@@ -46,6 +46,8 @@ brake_app = typer.Typer(
     epilog=EXIT_CODES,
 )
 app.add_typer(brake_app, name="brake")
+audit_app = typer.Typer(help="Proof that nothing was lost.", no_args_is_help=True, epilog=EXIT_CODES)
+app.add_typer(audit_app, name="audit")
 
 Url = Annotated[
     str | None,
@@ -378,6 +380,34 @@ def doctor(as_json: AsJson = False) -> None:
         return failed
 
     if _run(all_findings()):
+        raise typer.Exit(1)
+
+
+@audit_app.command("signals", epilog=EXIT_CODES)
+def audit_signals(
+    since: Annotated[
+        str | None, typer.Option(help="Count from that day on: an RFC 3339 time, or 7d. Default: all.")
+    ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Check every timeline and duplicate, in the database itself.")
+    ] = False,
+    url: Teller = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count every accepted signal by what became of it, and name what is astray; 1 if it does not add up."""
+    from datetime import UTC, datetime
+
+    from app.commands import auditing, reading
+
+    day = reading.moment(since, datetime.now(UTC), "--since")
+    found = _run(auditing.audit(_settings(), url, day, deep=deep))
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        for line in auditing.lines(found):
+            typer.echo(line)
+    if not found.adds_up:
+        _complain("the signals do not add up")
         raise typer.Exit(1)
 
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from app.api import (
     agent,
     approvals,
+    audit,
     brakes,
     dashboard,
     docs,
@@ -32,7 +33,19 @@ from app.config import Role, Settings
 
 log = logging.getLogger(__name__)
 
-_FOR_PEOPLE = (events, agent, incidents, approvals, brakes, webhooks, health, dashboard, docs, streams)
+_FOR_PEOPLE = (
+    events,
+    agent,
+    incidents,
+    approvals,
+    brakes,
+    audit,
+    webhooks,
+    health,
+    dashboard,
+    docs,
+    streams,
+)
 _FOR_PROBES = (health, streams)
 """What workers and watchers serve: whoever runs them asks whether they are well."""
 

@@ -19,6 +19,11 @@ OVERDUE_AFTER = timedelta(minutes=5)
 """An incident that has been due for so long, with nobody holding it, is driven by nobody."""
 
 
+def allowed_wait(longest_gap: timedelta) -> timedelta:
+    """How long a signal may wait before it is astray: twice the longest gap, and time for the sweep."""
+    return 2 * longest_gap + timedelta(minutes=1)
+
+
 class StrayKind(StrEnum):
     """What can have gone astray."""
 
