@@ -39,7 +39,7 @@ class UnevenDayView(BaseModel):
 
 
 class SignalAuditView(BaseModel):
-    """The sum over every accepted signal: `accepted` is `present` and `forgotten` together, or one is lost."""
+    """The sum over every accepted signal: `present` and `forgotten` make up `accepted`, or one is lost."""
 
     adds_up: bool
     since: date | None

@@ -57,8 +57,8 @@ def lines(found: SignalAuditView) -> Iterator[str]:
         yield f"On {day.day}: {day.accepted} accepted, {day.accounted} accounted for."
     for stray in found.strays:
         yield f"astray: {stray.kind}  {stray.id}  {stray.detail}"
-    for kind in found.more_strays:
-        yield f"astray: {kind}  there are more"
+    for more in found.more_strays:
+        yield f"astray: {more}  there are more"
     for mended, count in found.mended.items():
         yield f"Put right by sweeps so far: {count} {mended}."
     if found.adds_up:
