@@ -26,7 +26,10 @@ REST_SECONDS = 20.0
 """A service that was broken is left alone for this long."""
 
 MEND_AFTER_SECONDS = 14.0
-"""By then a person has put right what nothing else did."""
+"""By then a person has put right what no action of the agent can."""
+
+MEDDLED_SHARE = 0.15
+"""Of the other breakages, those that a person mends while the agent is at it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,7 @@ class Size:
     breakages: int = 200
     workers: int = 4
     apis: int = 2
-    senders: int = 16
+    senders: int = 32
 
     @classmethod
     def from_environment(cls, **changes: int) -> Size:
@@ -186,8 +189,13 @@ def _happenings(size: Size, dice: random.Random) -> Iterator[Happening]:
             continue
         service = dice.choice(free)
         free_at[service] = at + REST_SECONDS
-        yield Happening(at=at, service=service, breakage=dice.choice(list(Breakage)), number=number)
-        yield Happening(at=at + MEND_AFTER_SECONDS, service=service, breakage=None, number=number)
+        breakage = dice.choice(list(Breakage))
+        yield Happening(at=at, service=service, breakage=breakage, number=number)
+        if breakage is Breakage.UPSTREAM:
+            yield Happening(at=at + MEND_AFTER_SECONDS, service=service, breakage=None, number=number)
+        elif dice.random() < MEDDLED_SHARE:
+            mended_at = at + dice.uniform(1.5, 6)
+            yield Happening(at=mended_at, service=service, breakage=None, number=number)
 
 
 def _messages(size: Size, dice: random.Random, happenings: tuple[Happening, ...]) -> list[Message]:
