@@ -29,7 +29,8 @@ test: $(DEV) ## every test that needs no cluster: unit, contract, property, time
 	$(BIN)/pytest -m "not real" -n $(JOBS) --dist loadfile --cov=app --cov-report= --junitxml=$(REPORTS)/test.xml $(ARGS)
 	$(BIN)/coverage report --include='app/agent/*' --fail-under=90
 
-test-real: $(DEV) ## the loop against a real Kubernetes control plane, Prometheus and Alertmanager
+test-real: $(DEV) ## against the real thing: Kubernetes, Prometheus, Kafka, Redis; crashes, soaks, partitions, simulation
+	@scripts/debian.sh initdb=postgresql redis-server=redis-server ip=iproute2 mvn=maven
 	@mkdir -p $(REPORTS)
 	$(BIN)/pytest -m real --junitxml=$(REPORTS)/test-real.xml $(ARGS)
 
