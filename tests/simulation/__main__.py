@@ -20,6 +20,11 @@ _EVERY_FAULT_BY = 500
 _SHOWN = 20
 
 
+def _say(*lines: object) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
 def main() -> int:
     """Run what the arguments ask for."""
     options = _options()
@@ -45,14 +50,14 @@ def _one(seed: int, mutant: str | None, *, trace: bool) -> int:
     with mutated(mutant):
         case = run_seed(seed)
     if trace:
-        print(*case.tape.lines(), sep="\n")
+        _say(*case.tape.lines())
         for record in case.records:
-            print(f"\n{record.incident.id} {record.incident.key}: {record.incident.state}")
+            _say(f"\n{record.incident.id} {record.incident.key}: {record.incident.state}")
             for entry in record.timeline:
-                print(f"  {entry.at:%H:%M:%S.%f} {entry.stage:<8} {entry.message}")
+                _say(f"  {entry.at:%H:%M:%S.%f} {entry.stage:<8} {entry.message}")
     violations = broken_promises(case)
-    print(*violations, sep="\n")
-    print(f"seed {seed}: trace {case.tape.digest()}, {len(violations)} broken promises")
+    _say(*violations)
+    _say(f"seed {seed}: trace {case.tape.digest()}, {len(violations)} broken promises")
     return 1 if violations else 0
 
 
@@ -62,12 +67,12 @@ def _many(seeds: range, mutant: str | None) -> int:
         figures.add(result)
         for _, told in result.violations:
             if len(figures.violations) <= _SHOWN:
-                print(told, flush=True)
-    print(*figures.lines(), sep="\n")
-    print(f"{time.monotonic() - began:.0f} s")
+                _say(told)
+    _say(*figures.lines())
+    _say(f"{time.monotonic() - began:.0f} s")
     missed = figures.never_injected if len(seeds) >= _EVERY_FAULT_BY else []
     for kind in missed:
-        print(f"never came up: {kind}")
+        _say(f"never came up: {kind}")
     return 1 if figures.violations or missed else 0
 
 

@@ -8,7 +8,7 @@ content), or as the very same stream message.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
@@ -33,8 +33,9 @@ from app.agent.ports import Accepted
 from app.errors import AgentError, TransientError
 from tests.simulation.faults import Kind
 from tests.simulation.host import Ground
+from tests.simulation.scenario import Illness, Scenario
 from tests.simulation.scheduler import moment
-from tests.simulation.world import BAD, Ailment
+from tests.simulation.world import BAD, SICK_ERROR_RATE, Ailment, service_key
 
 CLIENT_TIMEOUT_SECONDS = 15.0
 MAX_TRIES = 12
@@ -154,11 +155,27 @@ def _with_id(signal: Signal, signal_id: SignalId) -> Signal:
     return replace(signal, id=signal_id)
 
 
-def tellings_of(
-    dice: Random, key: ServiceKey, ailment: Ailment, began: float, error_rate: Callable[[float], float]
-) -> list[Telling]:
-    """What is said about a service that fell ill: alerts, conditions, a pipeline, samples; late or in disorder."""
+def requests_of(dice: Random, scenario: Scenario) -> list[list[Telling]]:
+    """All that is told in a seed, in the order of telling; now and then several things in one request."""
+    keys = [service_key(number) for number in range(scenario.services)]
+    tellings: list[Telling] = []
+    for illness in scenario.illnesses:
+        tellings += _tellings_of(dice, keys[illness.service], illness)
+    for key in keys:
+        tellings += _noise(dice, key, scenario.faults_until)
+    found: list[list[Telling]] = []
+    for telling in sorted(tellings, key=lambda one: one.at):
+        if found and len(found[-1]) < 4 and telling.at - found[-1][0].at < 3 and dice.random() < 0.3:
+            found[-1].append(telling)
+        else:
+            found.append([telling])
+    return found
+
+
+def _tellings_of(dice: Random, key: ServiceKey, illness: Illness) -> list[Telling]:
+    """What is said about a service that fell ill: alerts, conditions, a pipeline, samples."""
     said: list[tuple[float, float, Payload]] = []
+    ailment, began = illness.ailment, illness.at
     noticed = began + dice.uniform(4, 20)
     if dice.random() < 0.8:
         said.append((noticed, noticed, _alert(dice, noticed)))
@@ -171,12 +188,12 @@ def tellings_of(
         said.append((noticed, began, failed))
     for number in range(dice.choice((2, 5, 8))):
         at = began + 1 + number * dice.uniform(2, 6)
-        said.append((at, at, MetricSample(error_rate=error_rate(at), p95_latency_ms=95.0)))
+        said.append((at, at, MetricSample(error_rate=SICK_ERROR_RATE, p95_latency_ms=95.0)))
     tellings = [Telling(at=at, observed=seen, key=key, payload=what) for at, seen, what in said]
     return [_disturbed(dice, telling) for telling in tellings]
 
 
-def noise(dice: Random, key: ServiceKey, until: float) -> list[Telling]:
+def _noise(dice: Random, key: ServiceKey, until: float) -> list[Telling]:
     """What is said about services that are well, and old news."""
     found = []
     for _ in range(dice.randint(0, 3)):

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import Callable
+import functools
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -172,7 +173,7 @@ class Wire:
             return self._ground.dice.uniform(1.0, 12.0)
         return self._ground.dice.uniform(0.001, 0.02)
 
-    async def _unless_dead(self, waiting: Any) -> Any:
+    async def _unless_dead(self, waiting: Awaitable[T]) -> T:
         try:
             return await waiting
         except asyncio.CancelledError:
@@ -197,14 +198,15 @@ class SimulatedFleet:
         dead = [host for host in self._host.ground.hosts if host.seems_dead and not host.buried]
         for host in dead:
             owner = host.owner
-            await self._host.database.write(lambda connection, owner=owner: _forget(connection, owner))
+            await self._host.database.write(functools.partial(_forget, owner=owner))
             # One that was only paused lives on, and may be taken for dead again.
             host.buried, host.seems_dead = not host.alive, not host.alive
             self._host.ground.ring()
         return tuple(host.owner for host in dead)
 
     async def elect(self, duty: str, owner: str, lease: timedelta, now: datetime) -> bool:
-        return await self._host.database.write(lambda connection: _elect(connection, duty, owner, lease, now))
+        elected = functools.partial(_elect, duty=duty, owner=owner, lease=lease, now=now)
+        return await self._host.database.write(elected)
 
     async def resign(self, duty: str, owner: str) -> None:
         """No host of a simulation leaves in good order."""

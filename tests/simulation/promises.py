@@ -285,7 +285,7 @@ def acknowledged_is_kept(case: Case) -> Iterator[str]:
         for accepted in answer:
             record = case.signals.get(accepted.signal_id)
             if record is None:
-                yield f"{accepted.signal_id} was acknowledged ({accepted.disposition.kind}), and is not on record"
+                yield f"{accepted.signal_id} was acknowledged, and is not on record"
             elif accepted.disposition.kind not in (DispositionKind.PENDING, record.disposition.kind):
                 yield (
                     f"{accepted.signal_id} was answered {accepted.disposition.kind}, "

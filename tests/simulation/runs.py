@@ -86,7 +86,7 @@ def _in_figures(case: Case) -> Result:
     return Result(
         seed=case.scenario.seed,
         violations=tuple((v.promise, str(v)) for v in broken_promises(case)),
-        faults=Counter({kind.value: count for kind, count in tape.faults().items()}),
+        faults=Counter({str(kind): count for kind, count in tape.faults().items()}),
         incidents=Counter(record.incident.state.value for record in case.records),
         effects=sum(1 for _ in tape.of(Effect)),
         undos=sum(1 for m in tape.of(IntentMoved) if m.after == "executing" and m.undoes is not None),

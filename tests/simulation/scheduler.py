@@ -78,7 +78,7 @@ def moment(seconds: float) -> datetime:
 @contextlib.contextmanager
 def seeded_entropy(seed: int) -> Iterator[None]:
     """Draw what the product takes for random (`uuid4` reads `os.urandom`) from the seed meanwhile."""
-    dice = random.Random(f"entropy/{seed}")
+    dice = random.Random(f"entropy/{seed}")  # noqa: S311 - a seed, no secret
     real, state = os.urandom, random.getstate()
     os.urandom = dice.randbytes
     random.seed(seed)

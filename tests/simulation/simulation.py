@@ -6,16 +6,14 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
-
-from sqlalchemy import Connection, select
+from typing import Any, cast
 
 import app.bootstrap
 from app.agent.models import (
-    Brake,
     IncidentId,
     IncidentRecord,
     RevisionHealth,
@@ -25,16 +23,15 @@ from app.agent.models import (
 )
 from app.agent.ports import SignalRecord
 from app.agent.runbooks import load_catalogue
-from app.errors import AgentError
-from app.store import history, incidents, journal, signals
-from app.store.tables import incidents as incident_rows
+from app.store.sql_store import SqlStore
 from tests.simulation.adapters import adapters_of
-from tests.simulation.clients import Client, Ledger, Telling, noise, tellings_of
+from tests.simulation.clients import Client, Ledger, Telling, requests_of
 from tests.simulation.faults import Kind
 from tests.simulation.host import Ground, Host, tasks_of_hosts
+from tests.simulation.people import OnCall
 from tests.simulation.scenario import Scenario, Span, scenario_of
 from tests.simulation.scheduler import SimulatedLoop, moment, seeded_entropy
-from tests.simulation.store import SharedDatabase
+from tests.simulation.store import Nearby, SharedDatabase, heads
 from tests.simulation.tape import ApprovalMoved, Entry, IncidentMoved, IntentMoved, Nudged, SignalMoved, Tape
 from tests.simulation.world import GOOD, OLD, SimulatedWorld, template_hash
 
@@ -89,7 +86,7 @@ def run_seed(seed: int) -> Case:
     scenario = scenario_of(seed)
     with seeded_entropy(seed), _quiet() as defects, _catalogue_read_once():
         loop = SimulatedLoop()
-        loop.set_task_factory(tasks_of_hosts)
+        loop.set_task_factory(cast("Any", tasks_of_hosts))  # the stubs know no keyword arguments
         loop.set_exception_handler(lambda _loop, _context: None)
         try:
             case = loop.run_until_complete(_Run(loop, shared, scenario).live())
@@ -127,12 +124,13 @@ def _quiet() -> Iterator[_Defects]:
 @contextlib.contextmanager
 def _catalogue_read_once() -> Iterator[None]:
     """Hosts start by the dozen: the catalogue is parsed for the first of a process."""
-    real = app.bootstrap.load_catalogue
-    app.bootstrap.load_catalogue = _catalogue
+    name = "load_catalogue"
+    real = getattr(app.bootstrap, name)
+    setattr(app.bootstrap, name, _catalogue)
     try:
         yield
     finally:
-        app.bootstrap.load_catalogue = real
+        setattr(app.bootstrap, name, real)
 
 
 _catalogue = functools.cache(load_catalogue)
@@ -144,7 +142,7 @@ class _Run:
     def __init__(self, loop: SimulatedLoop, shared: SharedDatabase, scenario: Scenario) -> None:
         self.loop = loop
         self.scenario = scenario
-        self.dice = Random(f"run/{scenario.seed}")
+        self.dice = Random(f"run/{scenario.seed}")  # noqa: S311 - a seed, no secret
         self.tape = Tape(loop.time)
         shared.empty(self.tape)
         self.shared = shared
@@ -154,6 +152,8 @@ class _Run:
         self.world = SimulatedWorld(self.tape, scenario.services)
         self.world.bind(loop.call_later)
         self.case = Case(scenario=scenario, tape=self.tape, world=self.world, ledger=Ledger())
+        self.on_call = OnCall(self.ground, self.dice)
+        self.store = SqlStore(Nearby(shared))
         self.starts = 0
         self.slots: list[Host] = []
         self.pending: dict[str, None] = {}
@@ -162,7 +162,7 @@ class _Run:
         self.tape.listen(self._react)
 
     async def live(self) -> Case:
-        self._remember_history()
+        await self._remember_history()
         for slot in range(self.scenario.hosts):
             self._start(slot)
         self._schedule()
@@ -174,9 +174,9 @@ class _Run:
         for client in clients:
             if client.done() and not client.cancelled() and client.exception() is not None:
                 raise client.exception() or AssertionError
-        while (self.open or self.pending) and self.loop.time() < ended:
+        while (self.open or self.pending) and self.loop.time() < ended:  # noqa: ASYNC110 - virtual seconds
             await asyncio.sleep(2.0)
-        self._gather()
+        await self._gather()
         return self.case
 
     # -------------------------------------------------------------- hosts
@@ -203,7 +203,7 @@ class _Run:
 
     async def _supervise(self, slot: int, host: Host) -> None:
         """Start a dead process again after a while, as an orchestrator does."""
-        while host.alive:
+        while host.alive:  # noqa: ASYNC110 - virtual seconds cost nothing
             await asyncio.sleep(1.0)
         await asyncio.sleep(self.dice.uniform(0.5, 15.0))
         self._start(slot)
@@ -227,7 +227,7 @@ class _Run:
             case IntentMoved(after="decided" | "executing"):
                 self._interfere(entry)
             case ApprovalMoved(before=None, approval=approval):
-                self._people_answer(approval)
+                self.on_call.asked(approval)
             case _:
                 pass
 
@@ -255,10 +255,10 @@ class _Run:
             if illness.well_at is not None:
                 at(illness.well_at, self.world.get_well, key)
         for share in (0.4, 0.7):
-            at(plan.faults_until * share, self._look)
+            at(plan.faults_until * share, lambda: self.loop.create_task(self._look()))
         if plan.braked is not None:
-            at(plan.braked.start, self._brake, True)
-            at(plan.braked.end, self._brake, False)
+            at(plan.braked.start, self.on_call.brake, True)
+            at(plan.braked.end, self.on_call.brake, False)
 
     def _crash_one(self) -> None:
         living = self.ground.living
@@ -292,8 +292,8 @@ class _Run:
             once = Span(start=0, end=self.dice.choice((1.0, 1.0, -1.0)), number=number)
             self.loop.call_later(soon, self._meddle, once)
         if self.ground.chance(self.ground.odds.braked):
-            self.loop.call_later(soon / 2, self._brake, True)
-            self.loop.call_later(soon + self.dice.uniform(3, 15), self._brake, False)
+            self.loop.call_later(soon / 2, self.on_call.brake, True)
+            self.loop.call_later(soon + self.dice.uniform(3, 15), self.on_call.brake, False)
 
     def _silence(self, silence: Span) -> None:
         for number, service in enumerate(self.world.services.values()):
@@ -312,69 +312,20 @@ class _Run:
             service.silences = [s for s in service.silences if s[1] <= self.loop.time()]
         self.world.source_down = [s for s in self.world.source_down if s[1] <= self.loop.time()]
 
-    # -------------------------------------------------------------- people
+    def _clients(self) -> list[Coroutine[Any, Any, None]]:
+        dice = Random(f"clients/{self.scenario.seed}")  # noqa: S311 - a seed, no secret
+        return [self._tell(request, dice) for request in requests_of(dice, self.scenario)]
 
-    def _brake(self, engaged: bool) -> None:
-        if engaged:
-            self.tape.fault(Kind.BRAKED, "people")
-        brake = Brake(engaged=engaged, by="on-call", reason="drill", at=moment(self.loop.time()))
-        self.loop.create_task(self._insist(lambda host: host.store.set_brake(brake)))
-
-    def _people_answer(self, approval: str) -> None:
-        """Somebody says yes or no after a while, perhaps twice; or nobody says anything."""
-        if self.dice.random() < 0.15:
-            return
-        for _ in range(self.dice.choice((1, 1, 2))):
-            approve = self.dice.random() < 0.75
-            self.loop.call_later(self.dice.uniform(1, 50), self._answer, approval, approve)
-
-    def _answer(self, approval: str, approve: bool) -> None:
-        from app.agent.models import ApprovalId
-
-        def answered(host: Host) -> object:
-            return host.store.answer(
-                ApprovalId(approval), approve=approve, by="on-call", comment="", at=host.clock.now()
-            )
-
-        self.loop.create_task(self._insist(answered))
-
-    async def _insist(self, what: Callable[[Host], object]) -> None:
-        """Ask one process after another until one has done it, or said why not."""
-        for _ in range(10):
-            living = self.ground.living
-            if living:
-                host = self.dice.choice(living)
-                call = host.spawn(_awaited(what(host)))
-                await asyncio.wait({call}, timeout=10)
-                if call.done() and not call.cancelled():
-                    error = call.exception()
-                    if error is None or (isinstance(error, AgentError) and "refuse" not in str(error)):
-                        return
-            await asyncio.sleep(1.0)
-
-    def _clients(self) -> list[object]:
-        dice = Random(f"clients/{self.scenario.seed}")
-        keys = list(self.world.services)
-        tellings: list[Telling] = []
-        for illness in self.scenario.illnesses:
-            tellings += tellings_of(
-                dice, keys[illness.service], illness.ailment, illness.at, lambda at, i=illness: 0.3
-            )
-        for key in keys:
-            tellings += noise(dice, key, self.scenario.faults_until)
-        tellings.sort(key=lambda telling: telling.at)
-        return [self._tell(batch, dice) for batch in _batches(dice, tellings)]
-
-    async def _tell(self, batch: list[Telling], dice: Random) -> None:
-        await self._until(batch[-1].at)
-        await Client(self.ground, dice, self.case.ledger).deliver(batch)
+    async def _tell(self, request: list[Telling], dice: Random) -> None:
+        await self._until(request[-1].at)
+        await Client(self.ground, dice, self.case.ledger).deliver(request)
 
     async def _until(self, at: float) -> None:
         await asyncio.sleep(max(0.0, at - self.loop.time()))
 
     # -------------------------------------------------------------- what is known
 
-    def _remember_history(self) -> None:
+    async def _remember_history(self) -> None:
         """What the agent knows of before: the release and the configuration that served well."""
         for key in self.world.services:
             record = RevisionRecord(
@@ -385,50 +336,24 @@ class _Run:
                 seen_at=moment(0) - OLD / 2,
                 reason="complete and within the SLO",
             )
-            config = self.world.config_record(key)
-            self.shared.run(lambda c, record=record: history.record_revision(c, record), "people")
-            self.shared.run(lambda c, config=config: history.record_config(c, config), "people")
+            await self.store.record_revision(record)
+            await self.store.record_config(self.world.config_record(key))
 
-    def _gather(self) -> None:
-        case, run = self.case, self.shared.run
-        known = list(dict.fromkeys(m.incident for m in self.tape.of(IncidentMoved)))
-        found = [run(lambda c, i=i: incidents.load(c, IncidentId(i)), "people") for i in known]
+    async def _gather(self) -> None:
+        case = self.case
+        found = [await self.store.load(IncidentId(known)) for known in self.services]
         case.records = tuple(record for record in found if record is not None)
         case.unfinished = tuple(self.open)
         told = {a.signal_id for _, _, answer in case.ledger.acknowledged for a in answer}
-        told |= {SignalId(m.signal) for m in self.tape.of(SignalMoved)}
-        case.signals = {s: run(lambda c, s=s: signals.get(c, s), "people") for s in sorted(told)}
-        case.heads = run(_heads, "people")
-        self._look()
+        told |= {SignalId(moved.signal) for moved in self.tape.of(SignalMoved)}
+        case.signals = {signal: await self.store.signal(signal) for signal in sorted(told)}
+        case.heads = self.shared.run(heads, "people")
+        await self._look()
 
-    def _look(self) -> None:
+    async def _look(self) -> None:
         """What the timelines say now; they may only grow from here."""
-        known = list(dict.fromkeys(m.incident for m in self.tape.of(IncidentMoved)))
-        self.case.looks.append(
-            {i: self.shared.run(lambda c, i=i: journal.entries(c, IncidentId(i)), "people") for i in known}
-        )
+        look = {known: await self.store.timeline(IncidentId(known)) for known in list(self.services)}
+        self.case.looks.append(look)
 
 
 _ENDS = frozenset({"recovered", "recovered_without_action", "proposed", "escalated"})
-
-
-def _heads(connection: Connection) -> dict[str, tuple[int, str]]:
-    rows = connection.execute(
-        select(incident_rows.c.id, incident_rows.c.timeline_length, incident_rows.c.timeline_head)
-    )
-    return {row.id: (row.timeline_length, row.timeline_head) for row in rows}
-
-
-async def _awaited(what: object) -> object:
-    return await what  # type: ignore[misc]  # whatever the store's method returned is awaitable
-
-
-def _batches(dice: Random, tellings: list[Telling]) -> list[list[Telling]]:
-    """Mostly one at a time, now and then several in one request."""
-    found: list[list[Telling]] = []
-    for telling in tellings:
-        if found and len(found[-1]) < 4 and telling.at - found[-1][0].at < 3 and dice.random() < 0.3:
-            found[-1].append(telling)
-        else:
-            found.append([telling])
-    return found

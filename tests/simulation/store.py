@@ -14,13 +14,14 @@ import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, create_engine, event, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import StaticPool
 
 from app.store import codec
 from app.store.database import Work, translated
 from app.store.migrate import upgrade
+from app.store.tables import incidents
 from tests.simulation.tape import (
     ApprovalMoved,
     BrakeSet,
@@ -95,7 +96,7 @@ _TRIGGERS = {
 
 
 class SharedDatabase:
-    """One database for every host of a simulation, emptied for each seed and kept for its compiled statements."""
+    """One database for every host; emptied for each seed, kept for its compiled statements."""
 
     def __init__(self) -> None:
         self._raw = sqlite3.connect(":memory:", check_same_thread=False)
@@ -167,6 +168,28 @@ class HostDatabase:
         result = await wire.answered(answer)
         await wire.arrive(f"store.{how}")
         return result
+
+
+class Nearby:
+    """A `Database` without a wire: for those who look on."""
+
+    def __init__(self, shared: SharedDatabase) -> None:
+        self._shared = shared
+
+    async def write(self, work: Work[T]) -> T:
+        return self._shared.run(work, "people")
+
+    async def read(self, work: Work[T]) -> T:
+        return self._shared.run(work, "people")
+
+    async def close(self) -> None:
+        """The database outlives its users."""
+
+
+def heads(connection: Connection) -> dict[str, tuple[int, str]]:
+    """Length and last hash of every timeline, as the incident's own row keeps them."""
+    rows = connection.execute(select(incidents.c.id, incidents.c.timeline_length, incidents.c.timeline_head))
+    return {row.id: (row.timeline_length, row.timeline_head) for row in rows}
 
 
 def _serve(shared: SharedDatabase, work: Work[T], who: str, answer: asyncio.Future[T]) -> None:

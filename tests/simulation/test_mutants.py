@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import sys
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_every_broken_build_is_caught_by_the_check_of_its_promise() -> None:
     with multiprocessing.get_context("spawn").Pool(os.cpu_count() or 1) as pool:
         found = dict(zip(names, pool.map(_first_caught, names, chunksize=1), strict=True))
     for name, answer in found.items():
-        print(f"{name}: {answer}")
+        sys.stdout.write(f"{name}: {answer}\n")
     assert [name for name, answer in found.items() if answer is None] == []
 
 

@@ -24,7 +24,7 @@ def test_every_promise_is_kept_under_every_kind_of_misfortune() -> None:
     figures = Figures()
     for result in seeds_in_parallel(range(SEEDS)):
         figures.add(result)
-    print("\n".join(figures.lines()))
+    sys.stdout.write("\n".join(figures.lines()) + "\n")
     assert figures.seeds == SEEDS
     assert figures.violations == []
     assert figures.never_injected == []

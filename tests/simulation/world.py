@@ -44,6 +44,7 @@ SECRET = "hunter2-do-not-tell"
 ROLLOUT_SECONDS = 4.0
 BASE_REPLICAS = 2
 BASE_RATE = 50.0
+SICK_ERROR_RATE = 0.3
 OLD = timedelta(hours=6)
 
 
@@ -141,7 +142,7 @@ class SimulatedWorld:
         self.services: dict[ServiceKey, Service] = {}
         self.source_down: list[tuple[float, float]] = []
         for number in range(count):
-            self._add(f"svc{number}", number)
+            self._add(service_key(number), number)
 
     @property
     def now(self) -> float:
@@ -335,8 +336,8 @@ class SimulatedWorld:
 
     # -------------------------------------------------------------- inside
 
-    def _add(self, name: str, number: int) -> None:
-        key = ServiceKey(environment="prod", service=name)
+    def _add(self, key: ServiceKey, number: int) -> None:
+        name = key.service
         born = moment(0) - OLD
         service = Service(
             key=key,
@@ -389,8 +390,8 @@ class SimulatedWorld:
         if service.ailment is None:
             return 0.001
         if not self._treated(service):
-            return 0.3
-        return {Remedy.HELPS: 0.001, Remedy.USELESS: 0.3, Remedy.HARMS: 0.9}[service.remedy]
+            return SICK_ERROR_RATE
+        return {Remedy.HELPS: 0.001, Remedy.USELESS: SICK_ERROR_RATE, Remedy.HARMS: 0.9}[service.remedy]
 
     def _treated(self, service: Service) -> bool:
         """Whether the obvious action was taken and stands."""
@@ -417,6 +418,11 @@ class SimulatedWorld:
     def bind(self, later: Callable[[float, Callable[[], None]], object]) -> None:
         """How to have something happen after some seconds of virtual time."""
         self._tape_later = later
+
+
+def service_key(number: int) -> ServiceKey:
+    """The name of the service number so and so of every simulated world."""
+    return ServiceKey(environment="prod", service=f"svc{number}")
 
 
 def content_hash(spec: JsonObject) -> str:
