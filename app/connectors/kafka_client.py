@@ -7,7 +7,6 @@ imported when a stream is made, so that the agent starts without it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 
     from confluent_kafka import KafkaError, KafkaException, Producer
 
-log = logging.getLogger(__name__)
-
-_LIBRARY_LOG = logging.getLogger("app.connectors.kafka_client.library")
 _DELIVERY_MS = 10_000
 _MOST_BYTES = 100_000_000
 """What a dead letter may have before the broker is asked; the topic's own limit decides."""
@@ -43,7 +39,6 @@ _FOR_ALL_CLIENTS = (
     "https.",
 )
 _CONSUMER_DEFAULTS: Mapping[str, str | int] = {
-    "log_level": 4,  # warnings
     "session.timeout.ms": 10_000,  # a dead consumer's partitions move after this
     "heartbeat.interval.ms": 2_000,
     "queued.min.messages": 2_000,
@@ -51,7 +46,7 @@ _CONSUMER_DEFAULTS: Mapping[str, str | int] = {
 }
 _DEFAULTS: Mapping[str, str | int] = {
     "client.id": "heal",
-    "log_level": 0,  # only the consumer's remarks are heard: nobody polls the others for theirs
+    "log_level": 0,  # twenty lines a second while a broker is away; what matters comes as an error
     "socket.timeout.ms": 10_000,
     "reconnect.backoff.max.ms": 2_000,
     "log.connection.close": "false",
@@ -84,7 +79,6 @@ def consumer_settings(address: KafkaAddress) -> dict[str, Any]:
         **client_settings(address),
         **_CONSUMER_DEFAULTS,
         **address.properties,
-        "logger": _LIBRARY_LOG,
         "group.id": address.group,
         "auto.offset.reset": str(address.start),
         "enable.auto.commit": False,

@@ -58,9 +58,9 @@ class KafkaTimes:
     wait: timedelta = timedelta(milliseconds=500)
     """`take`, for the first message."""
     answer: timedelta = timedelta(seconds=5)
-    """For brokers to say what they have."""
+    """For brokers to say what they have, and to take leave of them."""
     stuck: timedelta = timedelta(seconds=20)
-    """For anything that the client does; longer than any of its own limits."""
+    """For anything else that the client does; longer than any of its own limits."""
 
 
 class KafkaStream:
@@ -149,7 +149,7 @@ class KafkaStream:
             return
         self._closed = True
         try:
-            await self._thread.run(self._leave, self._times.stuck)
+            await self._thread.run(self._leave, self._times.answer)
         except TransientError as error:
             log.warning("%s was not left in good order: %s", self._address, error)
         finally:

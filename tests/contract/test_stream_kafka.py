@@ -1,4 +1,4 @@
-"""The Kafka stream against a real broker: the contract, and what only a real one can show. Budget: 150 s."""
+"""The Kafka stream against a real broker: the contract, and what only a real one can show. Budget: 180 s."""
 
 from __future__ import annotations
 
