@@ -15,7 +15,7 @@ import pwd
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,10 +63,12 @@ class PostgresServer:
         settings: Mapping[str, str] = IN_EARNEST,
         tcp: bool = True,
         address: str | None = None,
+        within: Sequence[str] = (),
     ) -> None:
         """Raises `TestbedError` where PostgreSQL is not installed.
 
-        `address` is one of this machine's besides loopback, served to its own network.
+        `address` is one besides loopback, served to its own network. `within` goes
+        before the server's command: what runs it in a network namespace, say.
         """
         programs = find_programs()
         if programs is None:
@@ -76,6 +78,7 @@ class PostgresServer:
         """Of the loopback address where `tcp`; also names the Unix socket."""
         self._tcp = tcp
         self._address = address
+        self._within = within
         self._programs = programs
         self._supervisor = supervisor
         self._settings = settings
@@ -87,6 +90,7 @@ class PostgresServer:
         if not self._data.exists():
             self._create_data()
         command = [
+            *self._within,
             *self._as_account(),
             str(self._programs / "postgres"),
             *("-D", str(self._data), "-k", str(self.directory), "-p", str(self.port)),
@@ -241,11 +245,18 @@ class PostgresServer:
 
 @contextmanager
 def postgres_server(
-    supervisor: Supervisor, *, settings: Mapping[str, str] = IN_EARNEST, tcp: bool = True
+    supervisor: Supervisor,
+    *,
+    settings: Mapping[str, str] = IN_EARNEST,
+    tcp: bool = True,
+    address: str | None = None,
+    within: Sequence[str] = (),
 ) -> Iterator[PostgresServer]:
     """A started server in a temporary directory, stopped and gone afterwards."""
     with TemporaryDirectory(prefix="heal-pg-") as name:
-        server = PostgresServer(supervisor, Path(name), settings=settings, tcp=tcp)
+        server = PostgresServer(
+            supervisor, Path(name), settings=settings, tcp=tcp, address=address, within=within
+        )
         server.start()
         try:
             yield server

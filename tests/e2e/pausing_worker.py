@@ -1,0 +1,134 @@
+"""A worker that stops at one chosen point of its first incident until it is told to go on.
+
+Run as a program by the tests of partitions. The product is whole; only the adapters
+handed to `assemble` are wrapped, and the world is the counting stand-in. PAUSE_AT
+names the point, PAUSE_FOLDER a folder: the file `reached` appears there at the
+point, `go-on` ends the pause, and `late` has a line for every write to the store
+that the worker attempts afterwards under the claim it held at the point. The rest
+of the process, its sign of life to its peers included, runs on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import app.bootstrap
+from app.agent.models import Incident, IncidentState
+from app.agent.ports import Claim
+from app.bootstrap import Container, World, assemble
+from tests.soak.agent import connect_stand_in
+
+
+class Point(StrEnum):
+    """Where to pause: right after the call returned."""
+
+    BEGUN = "begun"
+    """The intent is durable as begun, its effect has not been asked for."""
+    APPLIED = "applied"
+    """The effect took place, its outcome is not on record."""
+    VERIFYING = "verifying"
+    """The outcome is on record, and the SLO is being watched."""
+
+
+@dataclass(kw_only=True)
+class Pause:
+    """Happens once."""
+
+    point: Point
+    folder: Path
+    token: tuple[str, int] | None = None
+    """Incident and fencing token of the newest claim that the store was given."""
+    over: bool = False
+
+    async def at(self, point: Point) -> None:
+        if point is not self.point or (self.folder / "reached").exists():
+            return
+        (self.folder / "reached").touch()
+        while not (self.folder / "go-on").exists():  # noqa: ASYNC110 - told by another process
+            await asyncio.sleep(0.02)
+        self.over = True
+
+    def note_late(self, line: str) -> None:
+        with (self.folder / "late").open("a") as late:
+            late.write(line + "\n")
+
+
+class PausingWriter:
+    def __init__(self, inner: Any, pause: Pause) -> None:
+        self._inner = inner
+        self._pause = pause
+
+    async def apply(self, *arguments: Any) -> Any:
+        after = await self._inner.apply(*arguments)
+        await self._pause.at(Point.APPLIED)
+        return after
+
+
+class PausingStore:
+    """Notes, after the pause, what came of each write under the old claim."""
+
+    def __init__(self, inner: Any, pause: Pause) -> None:
+        self._inner = inner
+        self._pause = pause
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if name not in {"save", "decide", "begin", "retry", "finish", "ask"}:
+            return found
+        assert inspect.iscoroutinefunction(found)
+        return self._watched(name, found)
+
+    def _watched(self, name: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def watched(claim: Claim, *arguments: Any, **named: Any) -> Any:
+            pause, held = self._pause, (claim.incident_id, claim.token)
+            if not pause.over:
+                pause.token = held
+            late = pause.over and held == pause.token
+            if late:
+                pause.note_late(f"{name} tried")
+            try:
+                answer = await call(claim, *arguments, **named)
+            except Exception as error:
+                if late:
+                    pause.note_late(f"{name} {type(error).__name__}")
+                raise
+            if late:
+                pause.note_late(f"{name} succeeded")
+            await self._pause_after(name, arguments)
+            return answer
+
+        return watched
+
+    async def _pause_after(self, name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "begin":
+            await self._pause.at(Point.BEGUN)
+        if name == "save" and any(
+            isinstance(a, Incident) and a.state is IncidentState.VERIFYING for a in arguments
+        ):
+            await self._pause.at(Point.VERIFYING)
+
+
+def assemble_with_a_pause(settings: Any, *, store: Any, world: World, **named: Any) -> Container:
+    pause = Pause(point=Point(os.environ["PAUSE_AT"]), folder=Path(os.environ["PAUSE_FOLDER"]))
+    writer: Any = PausingWriter(world.writer, pause)
+    pausing: Any = PausingStore(store, pause)
+    return assemble(settings, store=pausing, world=replace(world, writer=writer), **named)
+
+
+def main() -> None:
+    app.bootstrap.connect_world = connect_stand_in
+    app.bootstrap.assemble = assemble_with_a_pause
+    from app.cli import main as heal  # the swap comes first: later imports may take the names with them
+
+    heal()
+
+
+if __name__ == "__main__":
+    main()
