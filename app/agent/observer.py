@@ -143,6 +143,7 @@ class Observer:
                     and i.state is IntentState.FINISHED
                     and i.outcome is not None
                     and i.outcome.kind in (OutcomeKind.DONE, OutcomeKind.FAILED)
+                    and not i.outcome.look_anew  # its ground was gone before it took place
                 )
             ),
         )
