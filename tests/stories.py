@@ -8,16 +8,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from app.agent.models import IncidentId, IncidentRecord, Note, Payload, ServiceKey, TimelineEntry
+from app.agent.answering import answer
+from app.agent.models import (
+    Approval,
+    ApprovalState,
+    Brake,
+    Incident,
+    IncidentId,
+    IncidentRecord,
+    IncidentState,
+    Note,
+    Payload,
+    ServiceKey,
+    TimelineEntry,
+)
 from app.agent.observer import new_signal
 from app.agent.ports import Accepted, IncidentFilter, Store
 from app.bootstrap import Container, World, assemble
 from app.config import Settings
+from app.errors import TransientError
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.objects import Template
@@ -32,6 +46,7 @@ NAMESPACE = "prod"
 SERVICE = "shop"
 KEY = ServiceKey(environment=NAMESPACE, service=SERVICE)
 STEP_SECONDS = 5.0
+ACTING: dict[str, Any] = {"dry_run": False, "allow_high_risk_actions": True}
 
 Worlds = Callable[[World], World]
 
@@ -61,11 +76,15 @@ class Story:
     agent: Container
     watcher: Watcher
     poller: Poller
-    start: Callable[[], tuple[Container, Watcher, Poller]]
+    start: Callable[..., tuple[Container, Watcher, Poller]]
 
-    async def restart(self) -> None:
-        """As after kill -9: a new agent on the same store, in the same world."""
-        self.agent, self.watcher, self.poller = self.start()
+    async def restart(self, **settings_changes: Any) -> None:
+        """As after kill -9: a new agent on the same store, in the same world, perhaps with other settings.
+
+        It takes over what its predecessor held, as a process does that opens the file anew.
+        """
+        self.agent, self.watcher, self.poller = self.start(**settings_changes)
+        await self.agent.store.release_owner(self.agent.loop.owner)
 
     def deploy(self, name: str = SERVICE, image: str = "shop:1", **changes: Any) -> None:
         """A service with three healthy replicas."""
@@ -84,15 +103,39 @@ class Story:
             for incident in await self.agent.store.open_incidents():
                 await self.agent.loop.advance(incident.id)
 
-    async def live_until_ended(self, limit_seconds: float = 1800) -> IncidentRecord:
-        """Live until the newest incident of the service has ended."""
+    async def live_until(
+        self, holds: Callable[[IncidentRecord], bool], limit_seconds: float = 1800, *, key: ServiceKey = KEY
+    ) -> IncidentRecord:
+        """Live until the newest incident of the service is so."""
         until = self.clock.now() + timedelta(seconds=limit_seconds)
         while self.clock.now() < until:
             await self.live(STEP_SECONDS)
-            record = await self.newest()
-            if record is not None and record.incident.state.closed:
+            record = await self.newest(key)
+            if record is not None and holds(record):
                 return record
-        raise AssertionError(f"no incident ended within {limit_seconds} s: {await self.newest()}")
+        raise AssertionError(f"not so within {limit_seconds} s: {await self.newest(key)}")
+
+    async def live_until_asked(self) -> Approval:
+        """Live until the newest incident waits for people; what it waits for."""
+        record = await self.live_until(
+            lambda r: bool(r.approvals) and r.approvals[-1].state is ApprovalState.PENDING
+        )
+        assert record.incident.state is IncidentState.AWAITING_APPROVAL
+        return record.approvals[-1]
+
+    async def say(self, approval: Approval, *, yes: bool, by: str = "ann", comment: str = "") -> Approval:
+        """A person answers."""
+        store, now = self.agent.store, self.clock.now()
+        return await answer(store, approval.id, approve=yes, by=by, comment=comment, at=now)
+
+    async def brake(self, *, engaged: bool, by: str = "ann", reason: str = "database migration") -> None:
+        """A person sets the kill switch."""
+        at = self.clock.now()
+        await self.agent.store.set_brake(Brake(engaged=engaged, by=by, reason=reason, at=at))
+
+    async def live_until_ended(self, limit_seconds: float = 1800, *, key: ServiceKey = KEY) -> IncidentRecord:
+        """Live until the newest incident of the service has ended."""
+        return await self.live_until(lambda record: record.incident.state.closed, limit_seconds, key=key)
 
     async def tell(self, payload: Payload, *, key: ServiceKey = KEY, age_seconds: float = 0) -> Accepted:
         """A signal posted by someone, observed that long ago."""
@@ -140,6 +183,29 @@ class Story:
         }
 
 
+async def innocent_release_beside_a_dying_dependency(stage: Story) -> None:
+    """Shop 2 is released, and the database it calls goes away: no rollback of shop will help."""
+    stage.deploy("db", "db:1")
+    stage.world.set_env(NAMESPACE, SERVICE, {"DEPENDENCY_URL": "http://db"})
+    await stage.live(240)
+    stage.world.release(NAMESPACE, SERVICE, "shop:2")
+    await stage.live(10)
+    stage.world.set_replicas(NAMESPACE, "db", 0)
+
+
+@dataclass
+class Listener:
+    """People who are told things; `deaf` ones cannot be reached."""
+
+    told: list[str] = field(default_factory=list)
+    deaf: bool = False
+
+    async def send(self, text: str, incident: Incident) -> None:
+        if self.deaf:
+            raise TransientError("nobody answers")
+        self.told.append(text)
+
+
 def messages(entries: tuple[TimelineEntry, ...] | list[Note]) -> str:
     """A timeline as text, for a test to look into."""
     return "\n".join(f"{entry.stage}: {entry.message}" for entry in entries)
@@ -170,8 +236,9 @@ async def story(
         )
     )
 
-    def start() -> tuple[Container, Watcher, Poller]:
-        return _agent(settings, clock, store, adapters)
+    def start(**changes: Any) -> tuple[Container, Watcher, Poller]:
+        changed = settings.model_copy(update=changes)
+        return _agent(changed, clock, store, replace(adapters, writer=None) if changed.dry_run else adapters)
 
     agent, watcher, poller = start()
     try:

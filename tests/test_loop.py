@@ -17,27 +17,39 @@ from app.agent.models import (
     Deploy,
     DeployStatus,
     DispositionKind,
-    Incident,
     IncidentState,
     IntentId,
     JsonObject,
     MetricSample,
     OutcomeKind,
     RevisionHealth,
+    ServiceKey,
     Snapshot,
     Stage,
     TargetState,
     Trigger,
     VerdictKind,
+    WorkloadView,
 )
 from app.agent.ports import ClusterWriter, PolicyAnswer
 from app.agent.timeline import verify_chain
 from app.bootstrap import World
 from app.errors import Forbidden, TransientError, UnknownOutcome
-from app.sandbox.objects import Template
-from tests.stories import KEY, NAMESPACE, SERVICE, Story, messages, story
+from app.sandbox.objects import ConfigMap, Pod, Template
+from app.sandbox.world import PIPELINE
+from tests.stories import (
+    ACTING,
+    KEY,
+    NAMESPACE,
+    SERVICE,
+    Listener,
+    Story,
+    innocent_release_beside_a_dying_dependency,
+    messages,
+    story,
+)
 
-ACTING: dict[str, Any] = {"dry_run": False, "allow_high_risk_actions": True}
+CART = replace(KEY, service="cart")
 
 
 @pytest.fixture
@@ -115,13 +127,7 @@ async def test_a_config_map_that_broke_the_service_is_put_back(acting: Story) ->
     )
     await acting.live(180)
     acting.world.put_config_map(NAMESPACE, "shop-config", {"FAIL_RATIO": "0.9"})
-    cart = replace(KEY, service="cart")
-    for _ in range(60):
-        await acting.live(10)
-        record = await acting.newest(cart)
-        if record is not None and record.incident.state.closed:
-            break
-    assert record is not None
+    record = await acting.live_until_ended(key=CART)
     assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
     assert [i.action.name for i in record.intents] == [ActionName.REVERT_CONFIG]
     assert acting.image("cart") == "cart:1"
@@ -173,7 +179,7 @@ async def test_without_high_risk_a_rollback_is_denied_and_escalated(tmp_path: Pa
 
 async def test_a_rollback_that_does_not_help_is_undone_and_escalated(acting: Story) -> None:
     """Promise 10: the sickness lies elsewhere, so the agent takes its own change back, and proves it."""
-    await _innocent_release_beside_a_dying_dependency(acting)
+    await innocent_release_beside_a_dying_dependency(acting)
     record = await acting.live_until_ended()
     assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
     assert [i.action.name for i in record.intents] == [ActionName.ROLLBACK, ActionName.RESTORE]
@@ -186,14 +192,14 @@ async def test_a_rollback_that_does_not_help_is_undone_and_escalated(acting: Sto
 
 async def test_an_undo_is_refused_when_someone_else_changed_the_object(acting: Story) -> None:
     """Promise 10: another person's change is not overwritten, and the timeline says whose it was."""
-    await _innocent_release_beside_a_dying_dependency(acting)
+    await innocent_release_beside_a_dying_dependency(acting)
     while acting.image() != "shop:1":
         await acting.live(5)
     acting.world.set_env(NAMESPACE, SERVICE, {"DEPENDENCY_URL": "http://db", "TRACE": "1"})
     record = await acting.live_until_ended()
     assert record.incident.state is IncidentState.ESCALATED
     assert ActionName.RESTORE not in [i.action.name for i in record.intents]
-    assert "Not undone" in messages(record.timeline)
+    assert f"Not undone: Deployment prod/shop was changed since by {PIPELINE}" in messages(record.timeline)
 
 
 async def test_a_stale_signal_opens_an_incident_and_never_acts(acting: Story) -> None:
@@ -368,29 +374,6 @@ async def test_a_change_between_decision_and_write_is_decided_anew(tmp_path: Pat
         assert [i.outcome.kind for i in record.intents if i.outcome] == [OutcomeKind.REFUSED]
         assert stage.image() == "shop:3"
         assert stage.marker() is None
-
-
-async def _innocent_release_beside_a_dying_dependency(stage: Story) -> None:
-    """Shop 2 is released, and the database it calls goes away: no rollback of shop will help."""
-    stage.deploy("db", "db:1")
-    stage.world.set_env(NAMESPACE, SERVICE, {"DEPENDENCY_URL": "http://db"})
-    await stage.live(240)
-    stage.world.release(NAMESPACE, SERVICE, "shop:2")
-    await stage.live(10)
-    stage.world.set_replicas(NAMESPACE, "db", 0)
-
-
-@dataclass
-class Listener:
-    """People who are told things; `deaf` ones cannot be reached."""
-
-    told: list[str] = field(default_factory=list)
-    deaf: bool = False
-
-    async def send(self, text: str, incident: Incident) -> None:
-        if self.deaf:
-            raise TransientError("nobody answers")
-        self.told.append(text)
 
 
 @pytest.mark.parametrize("deaf", [False, True], ids=["reached", "not reached"])
@@ -576,8 +559,93 @@ async def test_what_was_done_in_part_is_judged_and_undone(tmp_path: Path) -> Non
     )
     async with story(tmp_path, runbooks_dir=runbooks, enabled_actions={"rollback"}, **ACTING) as stage:
         stage.deploy()
-        await _innocent_release_beside_a_dying_dependency(stage)
+        await innocent_release_beside_a_dying_dependency(stage)
         record = await stage.live_until_ended()
         assert record.incident.state is IncidentState.ESCALATED
         assert [i.action.name for i in record.intents][:2] == [ActionName.ROLLBACK, ActionName.RESTORE]
         assert stage.image() == "shop:2"
+
+
+@dataclass
+class ReadAtStart:
+    """A reader that says of every ConfigMap that containers take it in as they start."""
+
+    inner: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def workload(self, key: ServiceKey) -> WorkloadView | None:
+        seen: WorkloadView | None = await self.inner.workload(key)
+        if seen is None:
+            return None
+        maps = tuple(replace(one, read_at_start=True) for one in seen.config_maps)
+        return replace(seen, config_maps=maps)
+
+
+async def _innocent_configuration_beside_a_dying_dependency(stage: Story) -> None:
+    """Cart's greeting changes, and the database it calls goes away: no configuration will help."""
+    stage.deploy("db", "db:1")
+    settings = {"DEPENDENCY_URL": "http://db", "GREETING": "hello"}
+    stage.world.put_config_map(NAMESPACE, "cart-config", settings)
+    stage.deploy(
+        "cart",
+        "cart:1",
+        template=Template(image="cart:1", config_maps=("cart-config",), memory_limit="256Mi"),
+    )
+    await stage.live(240)
+    stage.world.put_config_map(NAMESPACE, "cart-config", {**settings, "GREETING": "hi"})
+    await stage.live(10)
+    stage.world.set_replicas(NAMESPACE, "db", 0)
+
+
+def _greeting(stage: Story) -> str:
+    return stage.world.api.get(ConfigMap, NAMESPACE, "cart-config").data["GREETING"]
+
+
+async def test_undoing_a_configuration_read_at_start_restarts_the_pods_again(tmp_path: Path) -> None:
+    """Promise 10: the content is put back first, then the pods are replaced, so that they run on it."""
+    async with story(
+        tmp_path,
+        connected=lambda world: replace(world, reader=ReadAtStart(world.reader)),
+        max_actions_per_incident=3,
+        **ACTING,
+    ) as stage:
+        await _innocent_configuration_beside_a_dying_dependency(stage)
+        record = await stage.live_until_ended(key=CART)
+        assert [i.action.name for i in record.intents] == [
+            ActionName.REVERT_CONFIG,
+            ActionName.RESTART,
+            ActionName.RESTORE,
+            ActionName.RESTORE,
+        ], messages(record.timeline)
+        reverted, restarted, content, pods = record.intents
+        assert (content.undoes, pods.undoes) == (reverted.id, restarted.id)
+        assert _greeting(stage) == "hi"
+        assert messages(record.timeline).count("Undo verified") == 2
+        assert content.outcome is not None
+        await stage.live(60)
+        pods_now = [pod for pod in stage.world.api.list(Pod, NAMESPACE) if pod.template.image == "cart:1"]
+        assert len(pods_now) == 3
+        assert all(pod.meta.created_at >= content.outcome.at for pod in pods_now)
+        assert record.incident.state is IncidentState.ESCALATED
+
+
+async def test_what_somebody_changed_since_is_not_restarted_either(tmp_path: Path) -> None:
+    """The content was edited by a person: neither is it put back nor are their pods replaced."""
+    async with story(
+        tmp_path,
+        connected=lambda world: replace(world, reader=ReadAtStart(world.reader)),
+        max_actions_per_incident=3,
+        **ACTING,
+    ) as stage:
+        await _innocent_configuration_beside_a_dying_dependency(stage)
+        await stage.live_until(lambda r: r.incident.state is IncidentState.VERIFYING, key=CART)
+        settings = {"DEPENDENCY_URL": "http://db", "GREETING": "good day"}
+        stage.world.put_config_map(NAMESPACE, "cart-config", settings)
+        record = await stage.live_until_ended(key=CART)
+        assert [i.action.name for i in record.intents] == [ActionName.REVERT_CONFIG, ActionName.RESTART]
+        assert f"Not undone: ConfigMap prod/cart-config was changed since by {PIPELINE}" in messages(
+            record.timeline
+        )
+        assert _greeting(stage) == "good day"

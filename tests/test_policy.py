@@ -11,6 +11,7 @@ import pytest
 from app.agent.models import (
     Action,
     ActionName,
+    Brake,
     Decision,
     DecisionKind,
     Deploy,
@@ -23,7 +24,6 @@ from app.agent.models import (
     IntentState,
     JsonObject,
     ObjectRef,
-    OutcomeKind,
     Plan,
     Rehearsal,
     Risk,
@@ -192,7 +192,7 @@ def test_an_undo_is_allowed_and_recorded() -> None:
 
 
 async def test_an_approval_that_policy_asks_for_is_not_skipped(tmp_path: Path) -> None:
-    """Without a channel to ask a person through, needs approval means not done, and escalated."""
+    """An engine may ask for a person where the settings do not: the incident waits for one."""
     engine = Engine(DecisionKind.NEEDS_APPROVAL, [])
     async with story(
         tmp_path,
@@ -203,12 +203,44 @@ async def test_an_approval_that_policy_asks_for_is_not_skipped(tmp_path: Path) -
         stage.deploy()
         await stage.live(180)
         stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
-        record = await stage.live_until_ended()
-        assert record.incident.state is IncidentState.ESCALATED
-        assert record.intents[0].decision.kind is DecisionKind.NEEDS_APPROVAL
-        assert record.intents[0].outcome is not None
-        assert record.intents[0].outcome.kind is OutcomeKind.REFUSED
+        approval = await stage.live_until_asked()
+        assert "engine: needs_approval" in approval.reasons
+        await stage.live(300)
+        record = await stage.newest()
+        assert record is not None
+        assert record.incident.state is IncidentState.AWAITING_APPROVAL
+        assert record.intents == ()
         assert stage.image() == "shop:2-crash"
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "expected"),
+    [
+        (frozenset[Risk](), DecisionKind.ALLOW),
+        (frozenset({Risk.LOW, Risk.MEDIUM}), DecisionKind.ALLOW),
+        (frozenset({Risk.HIGH}), DecisionKind.NEEDS_APPROVAL),
+    ],
+)
+async def test_risks_that_ask_for_a_person_are_settings(
+    asked_for: frozenset[Risk], expected: DecisionKind
+) -> None:
+    """APPROVAL_FOR_RISKS names them; the others go ahead."""
+    decision = await Policy(limits=replace(LIMITS, approval_for=asked_for)).decide(QUESTION)
+    assert decision.kind is expected
+
+
+async def test_no_approval_is_asked_for_what_is_denied_anyway() -> None:
+    """A person's yes could not lift it, so nobody is bothered."""
+    limits = replace(LIMITS, approval_for=frozenset({Risk.HIGH}), allow_high_risk=False)
+    assert (await Policy(limits=limits).decide(QUESTION)).kind is DecisionKind.DENY
+
+
+@pytest.mark.parametrize("engaged", [True, False])
+def test_an_engaged_kill_switch_denies_and_says_who_and_why(engaged: bool) -> None:
+    """Promise 11; a released one says nothing."""
+    brake = Brake(engaged=engaged, by="carol", reason="migration", at=AT)
+    reasons = guard(replace(QUESTION, brake=brake), LIMITS)
+    assert reasons == (("the kill switch was engaged by carol: migration",) if engaged else ())
 
 
 async def test_policy_is_asked_before_every_action_and_told_what_matters(tmp_path: Path) -> None:

@@ -1,0 +1,360 @@
+"""People are asked, and answer, or do not: stories of the real agent over the simulated world.
+
+An approval covers one action of one plan on one state of its object (promise 1);
+whatever happens while it is waited for, it covers nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from app.agent.models import (
+    Action,
+    ActionName,
+    ApprovalState,
+    DecisionKind,
+    IncidentRecord,
+    IncidentState,
+    IntentId,
+    JsonObject,
+    OutcomeKind,
+    Snapshot,
+    TargetState,
+)
+from app.agent.ports import ClusterWriter, PolicyAnswer
+from app.agent.timeline import verify_chain
+from app.bootstrap import World
+from app.errors import Conflict
+from tests.stories import (
+    ACTING,
+    NAMESPACE,
+    SERVICE,
+    Listener,
+    Story,
+    innocent_release_beside_a_dying_dependency,
+    messages,
+    story,
+)
+
+ASKING = {**ACTING, "approval_for_risks": frozenset({"high"})}
+HOURS = 3600.0
+DAYS = 24 * HOURS
+
+
+@dataclass
+class Counting:
+    """A writer that counts what it is asked to write."""
+
+    inner: ClusterWriter
+    applied: list[ActionName] = field(default_factory=list)
+
+    async def apply(
+        self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
+    ) -> TargetState:
+        self.applied.append(action.name)
+        return await self.inner.apply(action, intent_id, target, snapshot)
+
+
+@dataclass
+class Moody:
+    """A policy engine whose answer changes with the times."""
+
+    kind: DecisionKind = DecisionKind.NEEDS_APPROVAL
+
+    async def decide(self, document: JsonObject) -> PolicyAnswer:
+        return PolicyAnswer(kind=self.kind, reasons=(f"the engine says {self.kind}",))
+
+
+@pytest.fixture
+async def asking(tmp_path: Path) -> AsyncIterator[Story]:
+    """An agent that may act once a person says so, beside a service that has served well for a while."""
+    async with story(tmp_path, **ASKING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        yield stage
+
+
+async def crash(stage: Story) -> None:
+    """A release that crashes; the agent wants to roll it back."""
+    stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+
+
+def states(record: IncidentRecord) -> list[ApprovalState]:
+    return [approval.state for approval in record.approvals]
+
+
+# ------------------------------------------------------------ the answers
+
+
+async def test_nothing_is_done_before_somebody_says_yes_and_then_it_is(asking: Story) -> None:
+    """Asked, waited, approved, rolled back, verified; the yes is used up by exactly one intent."""
+    await crash(asking)
+    approval = await asking.live_until_asked()
+    before = asking.versions()
+    await asking.live(600)
+    assert asking.versions() == before
+    await asking.say(approval, yes=True, comment="go ahead")
+    record = await asking.live_until_ended()
+    assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
+    assert asking.image() == "shop:1"
+    (intent,) = record.intents
+    assert intent.approval == approval.id
+    assert intent.decision.kind is DecisionKind.ALLOW
+    assert intent.decision.reasons[-1] == "approved by ann: go ahead"
+    assert states(record) == [ApprovalState.USED]
+    assert verify_chain(record.incident.id, record.timeline)
+
+
+async def test_a_no_ends_with_a_person_and_says_whose_it_was(asking: Story) -> None:
+    """Denied: nothing is written, the summary names who said no and why."""
+    await crash(asking)
+    approval = await asking.live_until_asked()
+    await asking.say(approval, yes=False, by="bob", comment="the fix is on its way")
+    record = await asking.live_until_ended()
+    assert record.incident.state is IncidentState.ESCALATED
+    assert "denied by bob: the fix is on its way" in record.incident.summary
+    assert states(record) == [ApprovalState.DENIED]
+    assert [i.outcome.kind for i in record.intents if i.outcome] == [OutcomeKind.REFUSED]
+    assert asking.image() == "shop:2-crash"
+    assert asking.marker() is None
+
+
+async def test_nobody_answers(tmp_path: Path) -> None:
+    """It waits to the last second, then the request is expired and a person is told; late is too late."""
+    async with story(tmp_path, approval_timeout_seconds=900, **ASKING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        await crash(stage)
+        approval = await stage.live_until_asked()
+        await stage.live((approval.expires_at - stage.clock.now()).total_seconds() - 5)
+        waiting = await stage.newest()
+        assert waiting is not None
+        assert waiting.incident.state is IncidentState.AWAITING_APPROVAL
+        record = await stage.live_until_ended(limit_seconds=10)
+        assert record.incident.state is IncidentState.ESCALATED
+        assert "nobody answered until" in record.incident.summary
+        assert states(record) == [ApprovalState.EXPIRED]
+        assert stage.marker() is None
+        with pytest.raises(Conflict, match="expired"):
+            await stage.say(approval, yes=True)
+        await stage.live(60)
+        assert stage.image() == "shop:2-crash"
+
+
+async def test_people_are_told_what_is_asked_of_them(tmp_path: Path) -> None:
+    """One message for each request, with the id to answer and the reasons."""
+    people = Listener()
+    async with story(tmp_path, connected=lambda world: replace(world, notifier=people), **ASKING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        await crash(stage)
+        approval = await stage.live_until_asked()
+        await stage.live(120)
+        assert len(people.told) == 1
+        assert approval.id in people.told[0]
+        assert "APPROVAL_FOR_RISKS" in people.told[0]
+
+
+async def test_a_dry_run_asks_nobody(tmp_path: Path) -> None:
+    """It proposes, and says that a person would be asked."""
+    async with story(tmp_path, **{**ASKING, "dry_run": True}) as stage:
+        stage.deploy()
+        await stage.live(180)
+        await crash(stage)
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.PROPOSED
+        assert [i.decision.kind for i in record.intents] == [DecisionKind.NEEDS_APPROVAL]
+        assert record.approvals == ()
+
+
+async def test_what_is_forbidden_is_not_asked_for(tmp_path: Path) -> None:
+    """Promise 6: no approval stands in for ALLOW_HIGH_RISK_ACTIONS."""
+    async with story(tmp_path, **{**ASKING, "allow_high_risk_actions": False}) as stage:
+        stage.deploy()
+        await stage.live(180)
+        await crash(stage)
+        record = await stage.live_until_ended()
+        assert record.approvals == ()
+        assert [i.decision.kind for i in record.intents] == [DecisionKind.DENY]
+
+
+# ------------------------------------------------------------ once
+
+
+async def test_a_yes_clicked_many_times_has_one_effect(tmp_path: Path) -> None:
+    """Ten people at the same moment, and the first once more after it was used: one intent, one write."""
+    writers: list[Counting] = []
+
+    def counted(world: World) -> World:
+        assert world.writer is not None
+        writers.append(Counting(world.writer))
+        return replace(world, writer=writers[0])
+
+    async with story(tmp_path, connected=counted, **ASKING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        await crash(stage)
+        approval = await stage.live_until_asked()
+        answers = await asyncio.gather(
+            *(stage.say(approval, yes=True, by=f"person {n}") for n in range(10)), return_exceptions=True
+        )
+        first = [a.answered_by for a in answers if not isinstance(a, BaseException)]
+        assert len(first) == 1
+        assert all(str(first[0]) in str(a) for a in answers if isinstance(a, BaseException))
+        record = await stage.live_until_ended()
+        again = await stage.say(approval, yes=True, by=str(first[0]))
+        assert again.state is ApprovalState.USED
+        await stage.live(120)
+        assert writers[0].applied == [ActionName.ROLLBACK]
+        assert len(record.intents) == 1
+        assert record.incident.state is IncidentState.RECOVERED
+
+
+# ------------------------------------------------------------ while it is waited for
+
+
+async def test_a_yes_for_what_was_there_does_not_cover_what_came_since(asking: Story) -> None:
+    """Promise 1: somebody releases 3 while 2 is asked about; the yes is void, 3 is asked about anew."""
+    await crash(asking)
+    first = await asking.live_until_asked()
+    asking.world.release(NAMESPACE, SERVICE, "shop:3-crash")
+    await asking.live(30)
+    await asking.say(first, yes=True)
+    second = await asking.live_until_asked()
+    assert second.id != first.id
+    assert second.target_token != first.target_token
+    assert asking.image() == "shop:3-crash"
+    assert asking.marker() is None
+    await asking.say(second, yes=True, by="bob")
+    record = await asking.live_until_ended()
+    assert states(record) == [ApprovalState.VOID, ApprovalState.USED]
+    assert [i.approval for i in record.intents] == [second.id]
+    assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
+    assert asking.image() == "shop:1"
+
+
+async def test_what_healed_by_itself_is_left_alone(asking: Story) -> None:
+    """The dependency comes back while people are asked: the yes comes too late to be needed."""
+    await innocent_release_beside_a_dying_dependency(asking)
+    approval = await asking.live_until_asked()
+    asking.world.set_replicas(NAMESPACE, "db", 3)
+    await asking.live(120)
+    before = asking.versions()
+    await asking.say(approval, yes=True)
+    record = await asking.live_until_ended()
+    assert record.incident.state is IncidentState.RECOVERED_WITHOUT_ACTION, messages(record.timeline)
+    assert asking.versions() == before
+    assert states(record) == [ApprovalState.VOID]
+    assert record.intents == ()
+
+
+async def test_a_restart_while_people_are_asked_asks_nobody_twice(asking: Story) -> None:
+    """The request is a row: the next agent waits for the same answer, and acts on it."""
+    await crash(asking)
+    approval = await asking.live_until_asked()
+    for _ in range(3):
+        await asking.restart()
+        await asking.live(60)
+    waiting = await asking.newest()
+    assert waiting is not None
+    assert waiting.incident.state is IncidentState.AWAITING_APPROVAL
+    assert [a.id for a in waiting.approvals] == [approval.id]
+    await asking.say(approval, yes=True)
+    await asking.restart()
+    record = await asking.live_until_ended()
+    assert record.incident.state is IncidentState.RECOVERED
+    assert states(record) == [ApprovalState.USED]
+    assert asking.image() == "shop:1"
+
+
+async def test_people_may_take_days(tmp_path: Path) -> None:
+    """Three days later the yes still covers the same action on the same state."""
+    async with story(tmp_path, approval_timeout_seconds=7 * DAYS, **ASKING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        await crash(stage)
+        approval = await stage.live_until_asked()
+        assert approval.expires_at - stage.clock.now() > timedelta(days=6)
+        for _ in range(3):
+            await stage.clock.advance(DAYS)
+            await stage.live(10)
+        waiting = await stage.newest()
+        assert waiting is not None
+        assert waiting.incident.state is IncidentState.AWAITING_APPROVAL
+        await stage.say(approval, yes=True)
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
+        assert [i.approval for i in record.intents] == [approval.id]
+
+
+async def test_a_yes_does_not_reach_into_a_dry_run(asking: Story) -> None:
+    """Promise 5: restarted with DRY_RUN=true the agent writes nothing, whatever was approved before."""
+    await crash(asking)
+    approval = await asking.live_until_asked()
+    await asking.say(approval, yes=True)
+    await asking.restart(dry_run=True)
+    record = await asking.live_until_ended()
+    assert record.incident.state is IncidentState.PROPOSED, messages(record.timeline)
+    assert asking.image() == "shop:2-crash"
+    assert asking.marker() is None
+
+
+# ------------------------------------------------------------ policy has the last word, and so has a no
+
+
+async def test_policy_that_has_become_stricter_since_wins_over_a_yes(tmp_path: Path) -> None:
+    """Approved on Friday afternoon, looked at in the freeze: denied, and the yes is not used."""
+    engine = Moody()
+    async with story(
+        tmp_path, connected=lambda world: replace(world, policy_engine=engine), **ACTING
+    ) as stage:
+        stage.deploy()
+        await stage.live(180)
+        await crash(stage)
+        approval = await stage.live_until_asked()
+        await stage.say(approval, yes=True)
+        engine.kind = DecisionKind.DENY
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.ESCALATED
+        assert [i.decision.kind for i in record.intents] == [DecisionKind.DENY]
+        assert "the engine says deny" in record.incident.summary
+        assert states(record) == [ApprovalState.VOID]
+        assert stage.marker() is None
+
+
+async def test_a_no_stands_although_policy_would_not_ask_any_more(tmp_path: Path) -> None:
+    """Somebody was asked and said no: that policy would allow it by now changes nothing."""
+    engine = Moody()
+    async with story(
+        tmp_path, connected=lambda world: replace(world, policy_engine=engine), **ACTING
+    ) as stage:
+        stage.deploy()
+        await stage.live(180)
+        await crash(stage)
+        approval = await stage.live_until_asked()
+        await stage.say(approval, yes=False, by="bob")
+        engine.kind = DecisionKind.ALLOW
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.ESCALATED
+        assert "denied by bob" in record.incident.summary
+        assert stage.image() == "shop:2-crash"
+        assert stage.marker() is None
+
+
+async def test_a_yes_does_not_release_the_kill_switch(asking: Story) -> None:
+    """Promise 11: engaged while people are asked, it stops what they approve."""
+    await crash(asking)
+    approval = await asking.live_until_asked()
+    await asking.brake(engaged=True, by="carol")
+    await asking.say(approval, yes=True)
+    record = await asking.live_until_ended()
+    assert record.incident.state is IncidentState.ESCALATED
+    assert "the kill switch was engaged by carol: database migration" in record.incident.summary
+    assert states(record) == [ApprovalState.VOID]
+    assert asking.marker() is None
