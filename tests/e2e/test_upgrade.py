@@ -1,0 +1,521 @@
+"""An upgrade with incidents in flight: the version before and the present one side by side.
+
+On PostgreSQL processes of both versions work on one database while the present one
+migrates it; on SQLite one stops and the other goes on with its file. The cluster is
+the counting stand-in: it tells how often each intent took effect (promise 2).
+
+Two cases, some ninety and sixty seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from app.agent.audit import AuditQuestion, SignalAudit
+from app.agent.models import DispositionKind, SignalId
+from app.store import locks, open_store
+from testbed.ports import free_ports
+from testbed.postgres import THROWAWAY, postgres_server
+from testbed.supervisor import Process, Supervisor
+from testbed.waiting import NotYet, wait_for
+from tests.e2e.previous_version import Version, lend, present_version, previous_version
+from tests.soak.accounts import engine_of, install_claim_log
+from tests.soak.processes import SHORT
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+
+PATIENCE_SECONDS = 90.0
+SERVICES = 16
+SETTINGS = {
+    **SHORT,
+    "APPROVAL_FOR_RISKS": "high",
+    "INCIDENT_SETTLE_SECONDS": "8",
+    "VERIFY_SOAK_SECONDS": "8",
+    "VERIFY_TIMEOUT_SECONDS": "60",
+    "CLAIM_LEASE_SECONDS": "120",
+    "PROMETHEUS_POLL_SECONDS": "1",
+}
+FORGETFUL = {"SIGNAL_RETENTION_DAYS": "0.00005"}
+"""Some four seconds: what a version without a tally would forget at every sweep."""
+
+ANSWER = """
+import asyncio, sys
+from datetime import UTC, datetime
+from app.store import open_store
+
+async def answer():
+    store = await open_store(sys.argv[1])
+    print("ready", flush=True)
+    sys.stdin.readline()
+    await store.answer(sys.argv[2], approve=True, by="ann", comment="", at=datetime.now(UTC))
+    await store.close()
+
+asyncio.run(answer())
+"""
+"""Run by the version before, which does not migrate the database for it."""
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """A database, the stand-in, and processes of two versions."""
+
+    supervisor: Supervisor
+    folder: Path
+    database_url: str
+    old: Version
+    new: Version
+    target_port: int = field(default_factory=lambda: free_ports(1)[0])
+    posted: list[str] = field(default_factory=list)
+    """Ids of accepted signals."""
+    harmless: set[str] = field(default_factory=set)
+    """Those among them that lead to nothing."""
+
+    # -------------------------------------------------------------- processes
+
+    def start_target(self) -> None:
+        options = (
+            "--port",
+            str(self.target_port),
+            "--log",
+            str(self.target_log),
+            "--services",
+            str(SERVICES),
+        )
+        calm = ("--slowest", "0.1", "--lost", "0", "--refused", "0")
+        command = self.new.command("tests.soak.target", *options, *calm)
+        self.supervisor.start("target", command, log=self.folder / "target.out", env=self.new.environment())
+        wait_for("the stand-in to answer", lambda: self._answers("/services"), timeout_seconds=60)
+
+    def start(self, name: str, version: Version, *arguments: str, **extra: str) -> Process:
+        """The product itself over the stand-in."""
+        return self._start(name, version, "tests.soak.agent", arguments, extra)
+
+    def start_pausing(
+        self, name: str, version: Version, point: str, *arguments: str, **extra: str
+    ) -> Process:
+        """As `start`, but its first incident stops at a point, and stays there."""
+        pauses = self.folder / name
+        pauses.mkdir()
+        lent = {"PAUSE_AT": point, "PAUSE_FOLDER": str(pauses), **extra}
+        return self._start(name, version, "tests.e2e.pausing_worker", arguments, lent)
+
+    def _start(
+        self, name: str, version: Version, module: str, arguments: tuple[str, ...], extra: Mapping[str, str]
+    ) -> Process:
+        owners = self.folder / "owners"
+        owners.mkdir(exist_ok=True)
+        environment = {
+            **version.environment(),
+            **SETTINGS,
+            "DATABASE_URL": self.database_url,
+            "RUNBOOKS_DIR": str(version.tree / "runbooks"),
+            "SOAK_TARGET": f"http://127.0.0.1:{self.target_port}",
+            "SOAK_OWNERS": str(owners),
+            **extra,
+        }
+        command = version.command(module, *arguments)
+        return self.supervisor.start(name, command, log=self.folder / f"{name}.log", env=environment)
+
+    def owners_of(self, *processes: Process) -> set[str]:
+        pids = {str(process.pid) for process in processes}
+        return {file.name for file in (self.folder / "owners").iterdir() if file.read_text() in pids}
+
+    def at_work(self, process: Process) -> bool | NotYet:
+        """Whether its peers see it."""
+        seen = {str(owner) for (owner,) in self.rows("SELECT owner FROM workers")}
+        return True if seen & self.owners_of(process) else NotYet(f"{process.name} is not seen")
+
+    def paused(self, name: str) -> bool | NotYet:
+        return True if (self.folder / name / "reached").exists() else NotYet("it has not paused")
+
+    # -------------------------------------------------------------- the world outside
+
+    def damage(self, number: int) -> None:
+        """A bad release of a service; taking it back heals."""
+        body = {"service": f"svc-{number:03d}", "breakage": "errors", "number": 7}
+        httpx.post(f"http://127.0.0.1:{self.target_port}/damage", json=body).raise_for_status()
+
+    def effects(self) -> Counter[str]:
+        """How often each intent took effect, as the stand-in counted it."""
+        if not self.target_log.exists():
+            return Counter()
+        lines = [json.loads(line) for line in self.target_log.read_text().splitlines()]
+        return Counter(line["intent"] for line in lines if line["kind"] == "effect")
+
+    def post(self, port: int, path: str, **event: Any) -> None:
+        """Accepted at once, or the test fails: nobody has to repeat anything during an upgrade."""
+        body = {"environment": "prod", "timestamp": datetime.now(UTC).isoformat(), **event}
+        answer = httpx.post(f"http://127.0.0.1:{port}{path}", json=body, timeout=20)
+        assert answer.status_code == 202, answer.text
+        self.posted.append(answer.json()["signal_id"])
+
+    def tell_failed(self, port: int, number: int) -> None:
+        self.post(port, "/events/deploy", service=f"svc-{number:03d}", version="7", status="failed")
+
+    def tell_well(self, port: int, number: int) -> None:
+        """Worth nothing, and forgotten soonest."""
+        self.post(port, "/events/metric", service=f"other-{number}", error_rate=0.0)
+        self.harmless.add(self.posted[-1])
+
+    def forget_what_was_forgotten(self) -> None:
+        """What an old sweep forgot before there was a ledger; nothing else may be missing."""
+        there = {str(one) for (one,) in self.rows("SELECT id FROM signals")}
+        assert all(one in there for one in self.posted if one not in self.harmless)
+        self.posted = [one for one in self.posted if one in there]
+
+    # -------------------------------------------------------------- the database
+
+    def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        with engine_of(self.database_url).connect() as connection:
+            return [tuple(row) for row in connection.execute(text(statement))]
+
+    def schema(self) -> str:
+        [(found,)] = self.rows("SELECT version_num FROM alembic_version")
+        return str(found)
+
+    def states(self) -> dict[str, str]:
+        """The state of each service's newest incident; an intent under way goes before it."""
+        found = {
+            str(service): str(state)
+            for service, state in self.rows("SELECT service, state FROM incidents ORDER BY opened_at")
+        }
+        for (service,) in self.rows(
+            "SELECT service FROM incidents JOIN intents ON intents.incident_id = incidents.id"
+            " WHERE intents.state = 'executing'"
+        ):
+            found[service] = "executing"
+        return found
+
+    def pending_approvals(self) -> dict[str, str]:
+        """The request that waits for an answer, by service."""
+        rows = self.rows(
+            "SELECT incidents.service, approvals.id FROM approvals"
+            " JOIN incidents ON incidents.id = approvals.incident_id WHERE approvals.state = 'pending'"
+        )
+        return {str(service): str(approval) for service, approval in rows}
+
+    def approve_as_old(self, number: int) -> None:
+        with self.about_to_approve_as_old(number) as say_yes:
+            say_yes()
+
+    @contextmanager
+    def about_to_approve_as_old(self, number: int) -> Iterator[Callable[[], None]]:
+        """A person with a terminal of the old version; what is given says yes."""
+        arguments = (self.database_url, self.pending_approvals()[f"svc-{number:03d}"])
+        command = [str(self.old.python), "-P", "-c", ANSWER, *arguments]
+        environment = {**os.environ, **self.old.environment()}
+        with subprocess.Popen(
+            command,
+            cwd=self.old.tree,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as person:
+            assert person.stdout is not None
+            assert person.stdout.readline() == "ready\n"
+            yield lambda: self._say_yes(person)
+
+    @staticmethod
+    def _say_yes(person: subprocess.Popen[str]) -> None:
+        person.communicate("yes\n", timeout=PATIENCE_SECONDS)
+        assert person.returncode == 0
+
+    def approve_all(self, port: int) -> None:
+        for approval in self.pending_approvals().values():
+            body = {"decision": "approve", "by": "ann"}
+            answer = httpx.post(f"http://127.0.0.1:{port}/approvals/{approval}", json=body, timeout=20)
+            assert answer.status_code in (200, 409), answer.text  # a symptom that went away makes it void
+
+    @contextmanager
+    def migrations_held_up(self) -> Iterator[None]:
+        """Whoever wants to migrate, or to open a store, waits meanwhile: as behind a slow colleague."""
+        slot = zlib.crc32(b"migrations") % locks.SLOTS
+        with engine_of(self.database_url).connect() as connection:
+            connection.execute(text(f"SELECT pg_advisory_lock({int(locks.Space.SCHEMA)}, {slot})"))
+            yield
+
+    def somebody_waits_to_migrate(self) -> bool | NotYet:
+        waiting = self.rows("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        return True if waiting else NotYet("nobody waits")
+
+    def wait(self, what: str, holds: Callable[[], bool | NotYet]) -> None:
+        wait_for(what, holds, timeout_seconds=PATIENCE_SECONDS, interval_seconds=0.1)
+
+    def wait_for_states(self, **wanted: str) -> None:
+        def reached() -> bool | NotYet:
+            states = self.states()
+            there = {service: states.get(service.replace("_", "-")) for service in wanted}
+            return True if there == wanted else NotYet(str(states))
+
+        self.wait(f"{wanted}", reached)
+
+    def wait_until_trusted(self) -> None:
+        def trusted() -> bool | NotYet:
+            try:
+                [(count,)] = self.rows(
+                    "SELECT count(DISTINCT service) FROM revision_history WHERE health = 'served_well'"
+                )
+            except Exception as error:  # noqa: BLE001 - the tables are not there yet
+                return NotYet(str(error)[:200])
+            return True if count >= SERVICES else NotYet(f"{count} are trusted")
+
+        self.wait("every service to be trusted", trusted)
+
+    def wait_until_ready(self, port: int) -> None:
+        def ready() -> bool | NotYet:
+            try:
+                answer = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5)
+            except httpx.TransportError as error:
+                return NotYet(repr(error))
+            return True if answer.status_code == 200 else NotYet(answer.text)
+
+        self.wait("the API to be ready", ready)
+
+    def wait_until_all_ended(self, port: int) -> None:
+        """Answering whatever is asked meanwhile."""
+
+        def ended() -> bool | NotYet:
+            self.approve_all(port)
+            left = self.rows("SELECT service, state FROM incidents WHERE closed_at IS NULL")
+            return NotYet(str(left)) if left else True
+
+        self.wait("every incident to end", ended)
+
+    # -------------------------------------------------------------- the end
+
+    def check_the_end(self) -> SignalAudit:
+        """What must hold after any upgrade."""
+        twice = {intent: times for intent, times in self.effects().items() if times > 1}
+        assert twice == {}
+        audit = asyncio.run(self._audit())
+        assert audit.adds_up, audit
+        for log in self.folder.glob("*.log"):
+            if log != self.target_log:
+                told = log.read_text(errors="replace")
+                assert "Traceback" not in told, f"{log.name}: {told[-4000:]}"
+                assert "ERROR" not in told, f"{log.name}: {told[-4000:]}"
+        return audit
+
+    async def _audit(self) -> SignalAudit:
+        store = await open_store(self.database_url)
+        try:
+            lost = [one for one in self.posted if await store.signal(SignalId(one)) is None]
+            question = AuditQuestion(now=datetime.now(UTC), pending_for=timedelta(minutes=5), deep=True)
+            audit = await store.audit(question)
+        finally:
+            await store.close()
+        assert lost == []
+        return audit
+
+    @property
+    def target_log(self) -> Path:
+        return self.folder / "effects.log"
+
+    def _answers(self, path: str) -> bool | NotYet:
+        try:
+            httpx.post(f"http://127.0.0.1:{self.target_port}{path}", content=b"null").raise_for_status()
+        except httpx.HTTPError as error:
+            return NotYet(repr(error))
+        return True
+
+
+@pytest.fixture(scope="module")
+def supervisor() -> Iterator[Supervisor]:
+    started = Supervisor()
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Version:
+    version = previous_version(tmp_path_factory.mktemp("previous"))
+    lend(version, "tests/e2e/pausing_worker.py")
+    return version
+
+
+def test_two_versions_work_side_by_side_through_a_migration(
+    supervisor: Supervisor, old: Version, tmp_path: Path
+) -> None:
+    """With incidents in every state, workers dying, and signals arriving at both all the while."""
+    new = present_version()
+    with postgres_server(supervisor, settings=THROWAWAY) as server:
+        stage = Stage(
+            supervisor=supervisor,
+            folder=tmp_path,
+            database_url=server.tcp_url(server.create()),
+            old=old,
+            new=new,
+        )
+        _side_by_side(stage)
+
+
+def _side_by_side(stage: Stage) -> None:
+    old, new = stage.old, stage.new
+    old_port, watch_port, new_port = free_ports(3)
+    stage.start_target()
+    old_api = stage.start("old-api", old, "run", "--role", "api", "--port", str(old_port))
+    old_watch = stage.start(
+        "old-watch", old, "run", "--role", "watch", "--port", str(watch_port), **FORGETFUL
+    )
+    stage.wait_until_trusted()
+    stage.wait_until_ready(old_port)
+    assert stage.schema() == old.schema != new.schema
+    install_claim_log(engine_of(stage.database_url))
+
+    # Two workers that will stop with an intent begun: before its effect, and after it.
+    begun = stage.start_pausing("begun", old, "begun", "worker", WORKER_CONCURRENCY="1")
+    for number in range(4):
+        stage.damage(number)
+        stage.tell_failed(old_port, number)
+    stage.wait_for_states(**dict.fromkeys(("svc_000", "svc_001", "svc_002", "svc_003"), "awaiting_approval"))
+    stage.approve_as_old(0)
+    stage.wait("the first worker to pause", lambda: stage.paused("begun"))
+    applied = stage.start_pausing("applied", old, "applied", "worker", WORKER_CONCURRENCY="1")
+    stage.approve_as_old(1)
+    stage.wait("the second worker to pause", lambda: stage.paused("applied"))
+    assert sum(stage.effects().values()) == 1
+    old_worker = stage.start("old-worker", old, "worker", **FORGETFUL)
+    stage.wait("the old worker to be at work", lambda: stage.at_work(old_worker))
+    for number in range(20):
+        stage.tell_well(old_port, number)
+
+    # A process of the present version comes, and migrates under the others' hands.
+    with stage.about_to_approve_as_old(2) as say_yes:
+        with stage.migrations_held_up():
+            new_worker = stage.start("new-worker", new, "worker")
+            stage.wait("the new version to come", stage.somebody_waits_to_migrate)
+            stage.tell_failed(old_port, 4)
+            say_yes()
+            stage.wait_for_states(**{name.replace("-", "_"): state for name, state in _IN_FLIGHT.items()})
+            assert stage.schema() == old.schema
+        stage.wait("the schema to be the new one", lambda: stage.schema() == new.schema or NotYet("not yet"))
+    migrated_at = datetime.now(UTC)
+    assert {service: stage.states()[service] for service in _IN_FLIGHT} == _IN_FLIGHT
+    begun.stop()
+    applied.stop()
+    stage.forget_what_was_forgotten()
+    new_api = stage.start("new-api", new, "run", "--role", "api", "--port", str(new_port))
+    stage.wait_until_ready(new_port)
+
+    # Both take what arrives at either.
+    for number in range(20, 40):
+        stage.tell_well((old_port, new_port)[number % 2], number)
+    for number in range(5, 12):
+        stage.damage(number)
+        stage.tell_failed((old_port, new_port)[number % 2], number)
+    stage.wait(
+        "both versions to have taken incidents",
+        lambda: _both_take(stage, migrated_at, old_worker, new_worker),
+    )
+    stage.wait("a sweep of the old version", lambda: _old_sweep(stage))
+    [(unledgered,)] = stage.rows("SELECT count(*) FROM signals WHERE NOT ledgered")
+    assert unledgered > 0
+    stage.approve_all(new_port)
+
+    # The old ones go; everything ends.
+    for process in (old_watch, old_worker, old_api):
+        process.check()
+        process.stop(grace_seconds=20)
+    for number in range(12, 14):
+        stage.damage(number)
+        stage.tell_failed(new_port, number)
+    stage.wait_until_all_ended(new_port)
+    stage.wait("the sweep to enter what the old ones accepted", lambda: _all_entered(stage))
+    new_worker.check()
+    new_api.check()
+    new_worker.stop(grace_seconds=20)
+    new_api.stop(grace_seconds=20)
+    audit = stage.check_the_end()
+    assert audit.mended.get("entered", 0) > 0
+    assert audit.present[DispositionKind.IGNORED] >= 20
+    assert {stage.states()[f"svc-{number:03d}"] for number in range(4)} == {"recovered"}
+    assert set(stage.effects().values()) == {1}
+
+
+_IN_FLIGHT = {
+    "svc-000": "executing",
+    "svc-001": "executing",
+    "svc-002": "verifying",
+    "svc-003": "awaiting_approval",
+    "svc-004": "open",
+}
+
+
+def _both_take(stage: Stage, since: datetime, *workers: Process) -> bool | NotYet:
+    taken = {
+        str(owner)
+        for owner, at in stage.rows("SELECT owner, at FROM soak_claims WHERE owner IS NOT NULL")
+        if at > since
+    }
+    missing = [worker.name for worker in workers if not taken & stage.owners_of(worker)]
+    return NotYet(f"{missing} took nothing yet") if missing else True
+
+
+def _old_sweep(stage: Stage) -> bool | NotYet:
+    """Only the old ones forget changes so soon; of the signals they may forget none any more."""
+    left = stage.rows("SELECT service FROM changes WHERE service = 'svc-005'")
+    return NotYet("a change from after the migration is still there") if left else True
+
+
+def _all_entered(stage: Stage) -> bool | NotYet:
+    [(left,)] = stage.rows("SELECT count(*) FROM signals WHERE NOT ledgered")
+    return NotYet(f"{left} are left") if left else True
+
+
+def test_on_sqlite_the_present_version_goes_on_with_the_file(
+    supervisor: Supervisor, old: Version, tmp_path: Path
+) -> None:
+    """Killed with incidents in every state; the next start is the new version."""
+    new = present_version()
+    (port,) = free_ports(1)
+    url = f"sqlite:///{tmp_path / 'heal.db'}"
+    stage = Stage(supervisor=supervisor, folder=tmp_path, database_url=url, old=old, new=new)
+    stage.start_target()
+    process = stage.start_pausing("old", old, "applied", "run", "--port", str(port))
+    stage.wait_until_trusted()
+    for number in range(3):
+        stage.damage(number)
+        stage.tell_failed(port, number)
+    stage.wait_for_states(**dict.fromkeys(("svc_000", "svc_001", "svc_002"), "awaiting_approval"))
+    stage.approve_as_old(0)
+    stage.wait("the agent to pause", lambda: stage.paused("old"))
+    stage.approve_as_old(1)
+    stage.wait_for_states(svc_001="verifying")
+    stage.tell_well(port, 1)
+    stage.tell_failed(port, 4)
+    wanted = {
+        "svc-000": "executing",
+        "svc-001": "verifying",
+        "svc-002": "awaiting_approval",
+        "svc-004": "open",
+    }
+    assert stage.states() == wanted
+    assert stage.schema() == old.schema
+    process.stop()
+
+    agent = stage.start("new", new, "run", "--port", str(port))
+    stage.wait_until_ready(port)
+    assert stage.schema() == new.schema
+    stage.tell_well(port, 2)
+    stage.wait_until_all_ended(port)
+    agent.check()
+    agent.stop(grace_seconds=20)
+    stage.check_the_end()
+    assert {stage.states()[f"svc-{number:03d}"] for number in range(3)} == {"recovered"}
+    assert set(stage.effects().values()) == {1}
