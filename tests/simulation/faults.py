@@ -65,6 +65,8 @@ class Odds:
     deaf: float = 0.0
     meddled: float = 0.0
     """Somebody else changes the object just when the agent has decided, or begun."""
+    silenced: float = 0.0
+    """The metrics of a service go missing just when an action on it is put to the test."""
     braked: float = 0.0
     """The kill switch is engaged at such a moment."""
 
@@ -87,6 +89,7 @@ class Odds:
             policy_down=some(0.3),
             deaf=some(0.3),
             meddled=some(0.3),
+            silenced=some(0.3),
             braked=some(0.25),
         )
 

@@ -217,6 +217,8 @@ class _Run:
             case IncidentMoved(after=after, incident=incident):
                 if after in _ENDS:
                     self.open.pop(incident, None)
+                elif after == "verifying" != entry.before:
+                    self._fall_silent(entry.service)
             case Nudged():
                 self.ground.ring()
             case SignalMoved(signal=signal, after=after):
@@ -294,6 +296,14 @@ class _Run:
         if self.ground.chance(self.ground.odds.braked):
             self.loop.call_later(soon / 2, self.on_call.brake, True)
             self.loop.call_later(soon + self.dice.uniform(3, 15), self.on_call.brake, False)
+
+    def _fall_silent(self, name: str) -> None:
+        """The worst moment for metrics to go missing is when a verdict depends on them."""
+        if self.ground.chance(self.ground.odds.silenced):
+            service = next(s for s in self.world.services.values() if s.key.service == name)
+            now = self.loop.time()
+            service.silences.append((now, now + self.dice.uniform(10, 60)))
+            self.tape.fault(Kind.SILENT, "world", name)
 
     def _silence(self, silence: Span) -> None:
         for number, service in enumerate(self.world.services.values()):
