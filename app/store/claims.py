@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, exists, insert, or_, select, update
 
 from app.agent.models import FencingToken, Incident, IncidentId
 from app.agent.ports import Claim
@@ -85,10 +85,11 @@ def take_due(
 
 def next_due(connection: Connection) -> datetime | None:
     """The earliest time at which an open incident that nobody holds is due."""
+    # Not an outer join: with new statistics missing, PostgreSQL would sort all that rests at every poll.
+    held = exists().where(claims.c.incident_id == incidents.c.id, claims.c.owner.is_not(None))
     return connection.execute(
         select(incidents.c.due_at)
-        .select_from(incidents.outerjoin(claims, claims.c.incident_id == incidents.c.id))
-        .where(incidents.c.closed_at.is_(None), claims.c.owner.is_(None))
+        .where(incidents.c.closed_at.is_(None), ~held)
         .order_by(incidents.c.due_at)
         .limit(1)
     ).scalar_one_or_none()
