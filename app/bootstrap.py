@@ -152,6 +152,7 @@ def assemble(
         rehearsal=world.rehearsal,
         writer=world.writer,
         notifier=world.notifier,
+        lease=timedelta(seconds=settings.claim_lease_seconds),
     )
     verifier = Verifier(
         observer=observer,

@@ -82,6 +82,8 @@ class Executor:
     rehearsal: ClusterRehearsal | None
     writer: ClusterWriter | None
     notifier: Notifier | None
+    lease: timedelta = timedelta(seconds=30)
+    """How long a claim is renewed for between two tries of a write."""
 
     async def decide(self, record: IncidentRecord, claim: Claim) -> str | None:
         """Rehearse and decide the next action of the plan; durable when this returns None.
@@ -281,18 +283,8 @@ class Executor:
                 f"interrupted, and {intent.action.target} was changed since by "
                 f"{target.changed_by or 'someone'}: whether this action took place cannot be told",
             )
-        elif self.writer is None:
-            await self._finish(
-                claim, intent, OutcomeKind.FAILED, "interrupted before its effect; no writer to go on with"
-            )
-        elif (lapsed := self._lapsed(record, intent)) is not None:
-            await self._finish(
-                claim,
-                intent,
-                OutcomeKind.FAILED,
-                f"interrupted before its effect, and {lapsed}",
-                look_anew=True,
-            )
+        elif (forbidden := self._lapsed(record, intent)) is not None:
+            await self._leave_open(claim, intent, forbidden)
         else:
             await self._try_again(record, intent, target, claim)
 
@@ -302,23 +294,26 @@ class Executor:
         """The target shows no effect: once more, if the intent has an attempt left."""
         match await self.store.retry(claim, intent.id, MAX_ATTEMPTS, self.clock.now()):
             case Begun.YES:
-                await self._write(record, intent, target, claim)
+                # The first attempt may have arrived unheard.
+                await self._write(record, intent, target, claim, unheard=True)
             case Begun.BRAKED:
-                await self._finish(
-                    claim,
-                    intent,
-                    OutcomeKind.FAILED,
-                    "interrupted before its effect, and the kill switch is engaged now",
-                )
+                await self._leave_open(claim, intent, "the kill switch is engaged now")
             case Begun.BUDGET_SPENT:
-                await self._finish(
-                    claim,
-                    intent,
-                    OutcomeKind.UNKNOWN,
-                    f"interrupted in {MAX_ATTEMPTS} attempts; no effect shows, and a person must look",
-                )
+                await self._leave_open(claim, intent, f"{MAX_ATTEMPTS} attempts were interrupted")
             case Begun.NOT_DECIDED:
                 raise ClaimLost(f"intent {intent.id} ended meanwhile")
+
+    async def _leave_open(self, claim: Claim, intent: Intent, why: str) -> None:
+        """No effect shows, and none may be brought about any more: an interrupted request may still arrive.
+
+        Only a second attempt could rule that out, since it moves the target's version on.
+        """
+        await self._finish(
+            claim,
+            intent,
+            OutcomeKind.UNKNOWN,
+            f"interrupted; no effect on {intent.action.target} shows so far, and {why}: a person must look",
+        )
 
     async def _begun(self, claim: Claim, intent: Intent, snapshot: Snapshot | None) -> bool:
         """Make the intent durable as begun; False when it ended here instead, with the reason."""
@@ -337,6 +332,8 @@ class Executor:
 
     def _lapsed(self, record: IncidentRecord, intent: Intent) -> str | None:
         """Why a recorded decision no longer holds, or None (promise 1). An undo's always does."""
+        if self.writer is None:
+            return "the agent runs without a writer now"
         if intent.undoes is not None:
             return None
         plan, age = record.incident.plan, self.clock.now() - intent.decision.at
@@ -347,7 +344,15 @@ class Executor:
         lifted = forbidden_now(intent.action, self.policy.limits)
         return f"it is no longer allowed: {'; '.join(lifted)}" if lifted else None
 
-    async def _write(self, record: IncidentRecord, intent: Intent, target: TargetState, claim: Claim) -> None:
+    async def _write(
+        self,
+        record: IncidentRecord,
+        intent: Intent,
+        target: TargetState,
+        claim: Claim,
+        *,
+        unheard: bool = False,
+    ) -> None:
         """Send the change until it is known to be in, refused, or out of reach.
 
         Every attempt names the version it was decided on, so that of two copies
@@ -356,7 +361,6 @@ class Executor:
         assert self.writer is not None  # noqa: S101 - both callers have checked
         assert self.reader is not None  # noqa: S101 - both callers have checked
         content = await self._content(record.incident.key, intent.action, _undone_snapshot(record, intent))
-        unheard = False
         for _ in range(MAX_WRITE_ATTEMPTS):
             try:
                 after = await self.writer.apply(intent.action, intent.id, target, content)
@@ -366,6 +370,8 @@ class Executor:
                 if target.marker == intent.id:
                     after = target
                 elif target.token == intent.decision.target_token:
+                    # A peer may have taken over, acted, undone and closed while this process stood still.
+                    await self._prove(claim)
                     continue
                 else:
                     by = target.changed_by or "someone else"
@@ -380,13 +386,20 @@ class Executor:
                     )
                     return
             except PermanentError as error:
-                await self._finish(claim, intent, OutcomeKind.FAILED, f"refused by the API server: {error}")
+                kind = OutcomeKind.UNKNOWN if unheard else OutcomeKind.FAILED
+                await self._finish(claim, intent, kind, f"refused by the API server: {error}")
                 return
             await self._finish(
                 claim, intent, OutcomeKind.DONE, f"{intent.action.target} changed as planned", after
             )
             return
         raise TransientError(f"{intent.action.target} keeps changing; trying again")
+
+    async def _prove(self, claim: Claim) -> None:
+        """Go on only under the very claim that the intent was begun under; renews it."""
+        held = await self.store.claim(claim.incident_id, claim.owner, self.lease, self.clock.now())
+        if held is None or held.token != claim.token:
+            raise ClaimLost(f"{claim.incident_id} is held by another worker")
 
     async def _notify(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         if self.notifier is None:
