@@ -7,6 +7,7 @@ asking who is measured. `tests.soak.audit` judges what is read here.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Engine, NullPool, Row, create_engine, func, select, text
+from sqlalchemy.exc import OperationalError
 
 from app.agent.models import (
     ActionName,
@@ -29,9 +31,11 @@ from app.agent.models import (
 )
 from app.store import codec
 from app.store.codec import IntentBody
-from app.store.tables import incidents, intents, signals, timeline
+from app.store.tables import claims, incidents, intents, signals, timeline
 from tests.soak.intakes import content_of
 from tests.soak.wire import Effect, Refusal
+
+LOOK_EVERY_SECONDS = 0.003
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +172,21 @@ def unfinished(engine: Engine, source: str) -> Unfinished:
             pending_services=tuple(sorted(pending.scalars())),
             arrived=int(connection.execute(arrived).scalar_one()),
         )
+
+
+def wait_until_held(engine: Engine, owners: tuple[str, ...], seconds: float) -> bool:
+    """Whether one of the owners came to hold a claim within that time; False also without a database."""
+    deadline = time.monotonic() + seconds
+    held = select(func.count()).select_from(claims).where(claims.c.owner.in_(owners))
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            while time.monotonic() < deadline:
+                if connection.execute(held).scalar_one():
+                    return True
+                time.sleep(LOOK_EVERY_SECONDS)
+    except OperationalError:
+        return False
+    return False
 
 
 def trusted_services(engine: Engine) -> int:

@@ -87,7 +87,7 @@ class Agent:
             process = self._process
             if process is None:
                 raise RuntimeError(f"{self.name} does not run")
-            owners = self._owners(process.pid)
+            owners = self.owners()
             at = datetime.now(UTC)
             process.stop()
             self.start()
@@ -116,9 +116,13 @@ class Agent:
         except httpx.TransportError:
             return False
 
-    def _owners(self, pid: int) -> tuple[str, ...]:
+    def owners(self) -> tuple[str, ...]:
+        """The names under which its present process holds claims; none before it has come that far."""
+        if self._process is None:
+            return ()
+        pid = str(self._process.pid)
         folder = Path(self.environment["SOAK_OWNERS"])
-        return tuple(file.name for file in folder.iterdir() if file.read_text() == str(pid))
+        return tuple(file.name for file in folder.iterdir() if file.read_text() == pid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

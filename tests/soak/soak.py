@@ -39,6 +39,12 @@ QUIET_SECONDS = 3.0
 
 START_SECONDS = 60.0
 
+WORST_MOMENT_SECONDS = 1.5
+"""How long a killing waits for its victim to hold an incident."""
+
+IDLE = ("api", "watch")
+"""Roles that never hold one."""
+
 STAND_IN = "counting stand-in for the cluster"
 
 
@@ -238,10 +244,15 @@ class _Play:
                 await _happen(client, happening)
 
     async def _killer(self) -> None:
+        """At the worst moment where there is one: while the victim is at work on an incident."""
         agents = self._stage.agents
         for at, choice in zip(self._score.kills, self._score.victims, strict=True):
             await self._at(at)
             victim = agents[int(choice * len(agents))]
+            if victim.owners() and not victim.name.startswith(IDLE):
+                await asyncio.to_thread(
+                    accounts.wait_until_held, self._engine, victim.owners(), WORST_MOMENT_SECONDS
+                )
             self._diary.killings.append(await asyncio.to_thread(victim.kill))
 
     async def _outages(self) -> None:
