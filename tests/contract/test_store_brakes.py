@@ -103,7 +103,7 @@ async def test_nothing_begins_once_the_switch_was_set(store: Store) -> None:
         claims.append((claim, act))
 
     async def executing() -> set[str]:
-        found = set()
+        found: set[str] = set()
         for claim, act in claims:
             record = await store.load(claim.incident_id)
             assert record is not None
