@@ -1,0 +1,104 @@
+"""The sweep: what it ends, mends and says, over a real store on a virtual clock."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from app.agent.audit import AuditQuestion
+from app.agent.models import DispositionKind
+from app.agent.ports import Store
+from app.store import open_store
+from app.testing import VirtualClock
+from app.workers.sweeping import Sweeper
+from tests.contract.store_values import Deciding, claimed, disposition, opened, pending, signal
+
+KEPT = timedelta(days=7)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    made = await open_store(f"sqlite:///{tmp_path / 'heal.db'}")
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def sweeper(store: Store, clock: VirtualClock) -> Sweeper:
+    return Sweeper(
+        store=store,
+        clock=clock,
+        every=timedelta(seconds=15),
+        pending_for=timedelta(minutes=4),
+        keep_for=KEPT,
+    )
+
+
+async def test_every_signal_comes_to_an_end_and_stays_in_the_sum(
+    store: Store, clock: VirtualClock, sweeper: Sweeper
+) -> None:
+    """Pending becomes expired, expired becomes forgotten, and the sum holds at each step."""
+    one = signal(at=clock.now())
+    await store.accept([one], pending(), dry_run=True)
+    await sweeper.sweep()
+    assert (await disposition(store, one)).kind is DispositionKind.PENDING
+    await clock.advance(241)
+    await sweeper.sweep()
+    assert (await disposition(store, one)).kind is DispositionKind.EXPIRED
+    await clock.advance(KEPT.total_seconds())
+    await sweeper.sweep()
+    assert await store.signal(one.id) is None
+    found = await store.audit(AuditQuestion(now=clock.now(), pending_for=timedelta(minutes=5)))
+    assert (found.adds_up, found.accepted, found.forgotten) == (True, 1, {DispositionKind.EXPIRED: 1})
+
+
+async def test_what_would_oversleep_is_woken_and_said(
+    store: Store, clock: VirtualClock, sweeper: Sweeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is due at once, for whichever worker asks first."""
+    incident = await opened(store, at=clock.now())
+    claim = await claimed(store, incident, at=clock.now())
+    await store.release(claim, clock.now() + timedelta(days=400))
+    await sweeper.sweep()
+    assert f"would have overslept are due now: {incident.id}" in caplog.text
+    [taken] = await store.take_due("worker-2", timedelta(seconds=30), clock.now(), 5)
+    assert taken.incident_id == incident.id
+
+
+async def test_what_cannot_be_mended_is_said_once(
+    store: Store, clock: VirtualClock, sweeper: Sweeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An incident that nobody drives: once while it lasts, and again when it comes back."""
+    caplog.set_level(logging.WARNING, logger="app")
+    incident = await opened(store, at=clock.now())
+    await clock.advance(600)
+    await sweeper.sweep()
+    await sweeper.sweep()
+    assert caplog.text.count("astray (nobody_drives)") == 1
+    claim = await claimed(store, incident, at=clock.now())
+    await sweeper.sweep()
+    await store.release(claim, clock.now())
+    await clock.advance(600)
+    await sweeper.sweep()
+    assert caplog.text.count("astray (nobody_drives)") == 2
+
+
+async def test_nothing_is_said_of_a_store_where_all_is_well(
+    store: Store, clock: VirtualClock, sweeper: Sweeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log is for what somebody should read."""
+    caplog.set_level(logging.INFO, logger="app")
+    ignoring = Deciding(kind=DispositionKind.IGNORED, triggers=())
+    await store.accept([signal(at=clock.now())], ignoring, dry_run=True)
+    await opened(store, at=clock.now())
+    await sweeper.sweep()
+    assert caplog.text == ""
