@@ -134,7 +134,7 @@ async def test_an_effect_that_kills_twice_is_left_to_a_person(tmp_path: Path) ->
         assert intent.attempts == 2
         assert intent.outcome is not None
         assert intent.outcome.kind is OutcomeKind.UNKNOWN
-        assert "interrupted in 2 attempts" in record.incident.summary
+        assert "2 attempts were interrupted" in record.incident.summary
         assert writer.effects == []
         assert writer.before == 3
         assert stage.image() == "shop:2-crash"
@@ -152,7 +152,7 @@ async def test_the_kill_switch_stops_a_second_attempt(tmp_path: Path) -> None:
         (intent,) = record.intents
         assert intent.attempts == 1
         assert intent.outcome is not None
-        assert intent.outcome.kind is OutcomeKind.FAILED
+        assert intent.outcome.kind is OutcomeKind.UNKNOWN
         assert "the kill switch is engaged now" in record.incident.summary
         assert writer.effects == []
 
@@ -175,20 +175,20 @@ async def test_an_interrupted_undo_is_tried_again_under_the_kill_switch(tmp_path
         assert "Undo verified" in messages(record.timeline)
 
 
-async def test_a_decision_that_lapsed_over_an_interruption_is_made_anew(tmp_path: Path) -> None:
-    """Promise 1: the successor comes late, so it looks again and acts on a fresh decision."""
+async def test_a_decision_that_lapsed_over_an_interruption_is_left_to_a_person(tmp_path: Path) -> None:
+    """Promises 1 and 2: too late to try again, and the first request may still be on its way."""
     async with deadly(tmp_path, before=1) as (stage, writer):
         stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
         left = await dies(stage)
         await stage.clock.advance(MAX_DECISION_AGE.total_seconds() + 1)
         await stage.restart()
         record = await stage.live_until_ended()
-        lapsed, fresh = record.intents
+        (lapsed,) = record.intents
         assert lapsed.id == left.intents[0].id
         assert lapsed.outcome is not None
-        assert lapsed.outcome.kind is OutcomeKind.FAILED
-        assert writer.effects == [fresh.id]
-        assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
+        assert lapsed.outcome.kind is OutcomeKind.UNKNOWN
+        assert writer.effects == []
+        assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
 
 
 @dataclass
