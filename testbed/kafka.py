@@ -205,7 +205,7 @@ class KafkaBroker:
         done = subprocess.run(
             [
                 *self._java(libraries, "kafka.tools.StorageTool"),
-                *("format", "--standalone", "--cluster-id", _cluster_id()),
+                *("format", "--standalone", f"--cluster-id={_cluster_id()}"),
                 *("--config", str(self._configuration)),
             ],
             stdout=subprocess.PIPE,

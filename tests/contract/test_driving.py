@@ -507,7 +507,8 @@ async def test_what_is_handed_out_while_it_stops_is_brought_to_rest(tmp_path: Pa
         running = asyncio.create_task(driver.run())
         await asyncio.wait_for(asked.wait(), 30)
         stopping = asyncio.create_task(driver.stop())
-        await asyncio.sleep(0)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(stopping), 0.05)
         going.set()
         await asyncio.wait_for(stopping, 30)
         running.cancel()  # as a process does that ends

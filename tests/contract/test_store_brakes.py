@@ -12,6 +12,7 @@ from app.agent.models import Brake, IntentState
 from app.agent.ports import Begun, Store
 from app.errors import Invalid
 from app.store import open_store
+from tests.contract.eventually import eventually
 from tests.contract.store_values import (
     MINUTE,
     NOW,
@@ -134,26 +135,35 @@ async def test_nothing_begins_once_the_switch_was_set(store: Store) -> None:
 
 
 async def test_setting_the_switch_waits_for_an_intent_that_is_beginning(postgres_url: str) -> None:
-    """On PostgreSQL it returns only after a begin in mid-transaction has committed."""
+    """On PostgreSQL, a begin that has read the switch commits before the setting returns, never after."""
     store = await open_store(postgres_url)
-    async with await psycopg.AsyncConnection.connect(postgres_url) as beginning:
-        await beginning.execute("SELECT engaged FROM brakes WHERE name = 'kill_switch' FOR SHARE")
+    incident = await opened(store)
+    claim = await claimed(store, incident)
+    act = intent(incident)
+    await decided(store, claim, [act])
+    async with await psycopg.AsyncConnection.connect(postgres_url) as peer:
+        await peer.execute("SELECT 1 FROM intents WHERE id = %s FOR UPDATE", [act.id])
+        beginning = asyncio.create_task(store.begin(claim, act.id, SNAPSHOT, 1, NOW))
+        await eventually(lambda: _waiting(postgres_url, 1), "the begin has read the switch")
         braking = asyncio.create_task(store.set_brake(ON))
-        async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as watching:
-            await _until_somebody_waits_for_a_lock(watching)
+
+        async def settled() -> bool:
+            return braking.done() or await _waiting(postgres_url, 2)
+
+        await eventually(settled)
         assert not braking.done()
-        await beginning.commit()
+        await peer.rollback()
+    assert await beginning is Begun.YES
     await braking
     assert await store.brake() == ON
     await store.close()
 
 
-async def _until_somebody_waits_for_a_lock(watching: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            found = await watching.execute(
-                "SELECT 1 FROM pg_stat_activity"
-                " WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            )
-            if await found.fetchone() is not None:
-                return
+async def _waiting(database_url: str, count: int) -> bool:
+    """Whether that many statements wait for a lock."""
+    async with await psycopg.AsyncConnection.connect(database_url) as watching:
+        found = await watching.execute(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        return await found.fetchone() == (count,)

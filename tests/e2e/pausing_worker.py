@@ -3,8 +3,8 @@
 Run as a program by the tests of partitions. The product is whole; only the adapters
 handed to `assemble` are wrapped, and the world is the counting stand-in. PAUSE_AT
 names the point, PAUSE_FOLDER a folder: the file `reached` appears there at the
-point, `go-on` ends the pause, and `late` has a line for every write to the store
-that the worker attempts afterwards under the claim it held at the point. The rest
+point, `go-on` ends the pause, and `late` has a line for whatever the worker tries afterwards: at the
+target, and at the store under the claim that it held at the point. The rest
 of the process, its sign of life to its peers included, runs on meanwhile.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import app.bootstrap
-from app.agent.models import Incident, IncidentState
+from app.agent.models import Incident, IncidentId, IncidentState
 from app.agent.ports import Claim
 from app.bootstrap import Container, World, assemble
 from tests.soak.agent import connect_stand_in
@@ -66,6 +66,8 @@ class PausingWriter:
         self._pause = pause
 
     async def apply(self, *arguments: Any) -> Any:
+        if self._pause.over:
+            self._pause.note_late("apply tried")
         after = await self._inner.apply(*arguments)
         await self._pause.at(Point.APPLIED)
         return after
@@ -80,10 +82,20 @@ class PausingStore:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
+        if name in {"load", "claim"}:
+            return self._looked(name, found)
         if name not in {"save", "decide", "begin", "retry", "finish", "ask"}:
             return found
         assert inspect.iscoroutinefunction(found)
         return self._watched(name, found)
+
+    def _looked(self, name: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def looked(incident: IncidentId, *arguments: Any, **named: Any) -> Any:
+            if self._pause.over and self._pause.token is not None and self._pause.token[0] == incident:
+                self._pause.note_late(f"{name} tried")
+            return await call(incident, *arguments, **named)
+
+        return looked
 
     def _watched(self, name: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def watched(claim: Claim, *arguments: Any, **named: Any) -> Any:
@@ -109,10 +121,17 @@ class PausingStore:
     async def _pause_after(self, name: str, arguments: tuple[Any, ...]) -> None:
         if name == "begin":
             await self._pause.at(Point.BEGUN)
-        if name == "save" and any(
-            isinstance(a, Incident) and a.state is IncidentState.VERIFYING for a in arguments
-        ):
+        if name == "save" and any(isinstance(a, Incident) and _verifies_an_action(a) for a in arguments):
             await self._pause.at(Point.VERIFYING)
+
+
+def _verifies_an_action(incident: Incident) -> bool:
+    verification = incident.verification
+    return (
+        incident.state is IncidentState.VERIFYING
+        and verification is not None
+        and verification.intent_id is not None
+    )
 
 
 def assemble_with_a_pause(settings: Any, *, store: Any, world: World, **named: Any) -> Container:
