@@ -59,6 +59,7 @@ WINDOW = timedelta(seconds=1.5)
 """What the stand-in's monitoring looks back over: short, so that recovery shows at once."""
 
 LOOK_BACK = timedelta(minutes=10)
+SETTLING_TIME = timedelta(seconds=30)
 PUMP_SECONDS = 0.25
 SCRAPE_SECONDS = 0.5
 
@@ -79,12 +80,29 @@ class LostAnswer(Exception):
     """The effect took place, and the caller is not to hear of it."""
 
 
+class BeginningEarlier:
+    """The system's clock, save that it is late until a house has settled.
+
+    Pods take a few seconds to come up, in which a house's requests fail; nobody is to see that.
+    """
+
+    settled = False
+
+    def now(self) -> datetime:
+        present = SystemClock().now()
+        return present if self.settled else present - SETTLING_TIME
+
+    async def sleep(self, seconds: float) -> None:
+        await SystemClock().sleep(seconds)
+
+
 class House:
     """One service, what it calls, and the people who change it."""
 
     def __init__(self, service: str, seed: int) -> None:
         self.service = service
-        self.world = World(SystemClock(), seed)
+        began = BeginningEarlier()
+        self.world = World(began, seed)
         self.cluster = SandboxCluster.over(self.world)
         self.writer = self.cluster.writer()
         self.metrics = SandboxMetrics(self.world, window=WINDOW)
@@ -103,6 +121,8 @@ class House:
                     progress_deadline_seconds=60.0,
                 )
             )
+        began.settled = True
+        self.world.catch_up()
 
     @property
     def config_map(self) -> str:
