@@ -608,7 +608,6 @@ async def test_what_arrived_while_the_last_incident_closed_opens_one_after_it(
     else:
         after = await opened(store, at=arrived)
     assert after.opened_at == closed(incident).closed_at
-    much_later = closed(after)
     claim = await claimed(store, after)
-    await store.save(claim, much_later, [])
+    await store.save(claim, closed(after), [])
     assert (await opened(store, at=NOW + timedelta(hours=1))).opened_at == NOW + timedelta(hours=1)
