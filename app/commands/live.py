@@ -37,6 +37,7 @@ _FIELD_MANAGER = "heal-demo"
 _STEP_SECONDS = 0.5
 _LEARN_SECONDS = 120.0
 _STORY_SECONDS = 420.0
+_SETTLE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,9 @@ async def play_live(story: LiveStory, teller: Teller) -> IncidentRecord:
             teller.happened(container.clock.now(), f"The pipeline releases {story.image}.")
             record = await _watch(container, story.key, teller)
             release.healed = await _serves(container, story.key, before)
-            return record
+        if not release.healed:
+            await _settled(container, story.key)
+        return record
 
 
 async def _must_be_alone(settings: Settings) -> None:
@@ -177,6 +180,17 @@ async def _serves(container: Container, key: ServiceKey, before: WorkloadView) -
     """Whether what ran before the story runs again."""
     view = await container.world.reader.workload(key) if container.world.reader is not None else None
     return view is not None and view.revisions[0].template_hash == before.revisions[0].template_hash
+
+
+async def _settled(container: Container, key: ServiceKey) -> None:
+    """Until the good image put back has rolled out: the next demo starts from a healthy service."""
+    begun = container.clock.now()
+    while (container.clock.now() - begun).total_seconds() < _SETTLE_SECONDS:
+        view = await container.world.reader.workload(key) if container.world.reader is not None else None
+        if view is not None and view.rollout_complete:
+            return
+        await asyncio.sleep(_STEP_SECONDS)
+    raise CommandFailed(f"the good image was put back, but {key} has not rolled out in {_SETTLE_SECONDS:.0f} s")
 
 
 @dataclass(slots=True, kw_only=True)
