@@ -14,6 +14,7 @@ from datetime import timedelta
 from app.agent.closing import Closer
 from app.agent.executor import Executor
 from app.agent.intake import Intake, IntakeRules
+from app.agent.limits import Limits
 from app.agent.loop import Loop, Stages
 from app.agent.memory import Historian
 from app.agent.models import IncidentId, ServiceKey
@@ -144,6 +145,7 @@ def assemble(
                 max_actions_per_incident=settings.max_actions_per_incident,
                 approval_for=settings.approval_for_risks,
                 approval_timeout=timedelta(seconds=settings.approval_timeout_seconds),
+                shared=_shared_limits(settings),
             ),
             engine=world.policy_engine,
         ),
@@ -331,6 +333,20 @@ def _checks(store: Store, world: World, clock: Clock) -> tuple[Check, ...]:
 def _owner(settings: Settings) -> str:
     """Who holds claims: on SQLite there is one process, whose successor takes over without waiting."""
     return "embedded" if settings.embedded else f"process-{uuid.uuid4().hex}"
+
+
+def _shared_limits(settings: Settings) -> Limits:
+    return Limits(
+        window=timedelta(seconds=settings.budget_window_seconds),
+        per_service=settings.max_actions_per_service,
+        per_namespace=settings.max_actions_per_namespace,
+        per_cluster=settings.max_actions_per_cluster,
+        fleet_share=settings.max_fleet_share,
+        cooldown=timedelta(seconds=settings.cooldown_seconds),
+        backoff_base=timedelta(seconds=settings.backoff_base_seconds),
+        backoff_max=timedelta(seconds=settings.backoff_max_seconds),
+        memory=timedelta(seconds=settings.action_memory_seconds),
+    )
 
 
 async def _nothing_to_close() -> None:

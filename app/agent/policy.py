@@ -8,9 +8,10 @@ restrictive answer wins, and every reason is kept (promises 1, 4, 6, 7).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from app.agent.limits import UNLIMITED, Limits, Standing
 from app.agent.models import (
     Action,
     ActionName,
@@ -41,6 +42,8 @@ class Guardrails:
     """Risks for which a person must say yes."""
     approval_timeout: timedelta = timedelta(hours=4)
     """How long people may take; after that the action is not taken."""
+    shared: Limits = UNLIMITED
+    """What all incidents together must stay within."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,8 @@ class Question:
     at: datetime
     brake: Brake | None = None
     """The kill switch as it stands."""
+    standing: Standing = field(default_factory=Standing)
+    """The recent actions, and how this one stands with the limits that all incidents share."""
 
 
 def forbidden_now(action: Action, limits: Guardrails) -> list[str]:
@@ -81,6 +86,7 @@ def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
             f"the incident's budget is spent: {question.taken} of "
             f"MAX_ACTIONS_PER_INCIDENT={limits.max_actions_per_incident} taken"
         )
+    reasons.extend(each.reason for each in question.standing.exceeded)
     if question.brake is not None and question.brake.engaged:
         reasons.append(f"the kill switch was engaged by {question.brake.by}: {question.brake.reason}")
     if incident.stale and not incident.dry_run:

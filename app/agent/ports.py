@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
+from app.agent.limits import Budget, History, Limits
 from app.agent.models import (
     Action,
     Approval,
@@ -334,6 +335,14 @@ class Begun(StrEnum):
     """Begun or ended already."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """What became of an attempt to begin an intent, and why it was not begun."""
+
+    begun: Begun
+    reasons: tuple[str, ...] = ()
+
+
 class SignalStore(Protocol):
     """Durable intake."""
 
@@ -467,15 +476,21 @@ class IncidentStore(Protocol):
         ...
 
     async def begin(
-        self, claim: Claim, intent_id: IntentId, snapshot: Snapshot | None, budget: int, at: datetime
-    ) -> Begun:
+        self, claim: Claim, intent_id: IntentId, snapshot: Snapshot | None, budget: Budget, at: datetime
+    ) -> Beginning:
         """DECIDED -> EXECUTING by compare-and-set, durable before it returns (promise 2).
 
-        With nothing changed: BUDGET_SPENT when the incident already has `budget`
-        intents that began and are no undo (promise 4), BRAKED while the kill
-        switch is engaged (promise 11), NOT_DECIDED otherwise. An undo neither
-        counts nor is braked. Adds a timeline entry.
+        With nothing changed: BUDGET_SPENT, with the reasons, when the incident has
+        its number of intents that began and are no undo, or when one of the limits
+        that all incidents share would be exceeded, however many workers ask at once
+        (promise 4); BRAKED while the kill switch is engaged (promise 11),
+        NOT_DECIDED otherwise. An undo neither counts nor is braked. Adds a timeline
+        entry.
         """
+        ...
+
+    async def recent_actions(self, key: ServiceKey, limits: Limits, at: datetime) -> History:
+        """What began before and matters to an action on that service now."""
         ...
 
     async def retry(self, claim: Claim, intent_id: IntentId, limit: int, at: datetime) -> Begun:
