@@ -329,9 +329,10 @@ def _backoff(proposed: Proposed, history: History, limits: Limits, at: datetime)
     until = failures[0].began_at + min(doubled, limits.backoff_max)
     if at >= until:
         return None
+    last = "the last action" if len(failures) == 1 else f"the last {len(failures)} actions"
     return Excess(
         limit=LimitName.BACKOFF,
-        reason=f"{len(failures)} actions in a row did not help {proposed.key} against {proposed.cause}: "
+        reason=f"{last} did not help {proposed.key} against {proposed.cause}: "
         f"the next one not before {_clock(until)}",
     )
 
