@@ -43,6 +43,7 @@ from app.config import Role, Settings
 from app.connectors.k8s import connect
 from app.connectors.opa import OpaPolicy
 from app.connectors.prometheus import PrometheusSource
+from app.connectors.rego import EmbeddedPolicy
 from app.connectors.schema_registry import SchemaRegistry
 from app.connectors.streams import OpenStream, open_stream
 from app.connectors.webhook import WebhookNotifier
@@ -95,6 +96,11 @@ class Container:
     checks: tuple[Check, ...]
     """What readiness asks; each raises an `AgentError` when its part is not ready."""
     close_world: Callable[[], Awaitable[None]]
+
+    async def reload_policies(self) -> None:
+        """Read the policies anew; a server that is asked instead keeps its own."""
+        if isinstance(self.world.policy_engine, EmbeddedPolicy):
+            await self.world.policy_engine.reload()
 
     @property
     def stale_after(self) -> timedelta:
@@ -240,13 +246,12 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
     closers: list[Callable[[], Awaitable[None]]] = []
     cluster = connect(settings, clock)
     metrics = PrometheusSource.from_settings(settings) if settings.prometheus_url else None
-    engine = OpaPolicy.from_settings(settings) if settings.opa_url else None
+    engine = connect_policy(settings)
     tells = settings.notify_webhook_url is not None and not settings.dry_run
     notifier = WebhookNotifier.from_settings(settings) if tells else None
     if cluster is not None:
         closers.append(cluster.close)
-    if engine is not None:
-        closers.append(engine.aclose)
+    closers.append(engine.aclose)
     if notifier is not None:
         closers.append(notifier.aclose)
     if metrics is not None:
@@ -268,6 +273,14 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
         ),
         close,
     )
+
+
+def connect_policy(settings: Settings) -> OpaPolicy | EmbeddedPolicy:
+    """The server that OPA_URL names, else the engine in this process.
+
+    Raises `ConfigurationError`, naming file and line, for policies that cannot be used.
+    """
+    return OpaPolicy.from_settings(settings) if settings.opa_url else EmbeddedPolicy.from_settings(settings)
 
 
 def connect_streams(settings: Settings) -> tuple[OpenStream, ...]:

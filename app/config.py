@@ -127,7 +127,11 @@ class Settings(BaseSettings):
     notify_webhook_url: SecretStr | None = None
 
     # Policy
+    policy_dir: Path | None = None
+    policy_timeout_seconds: Annotated[float, Field(gt=0)] = 1.0
     opa_url: str | None = None
+    opa_token: SecretStr | None = None
+    opa_timeout_seconds: Annotated[float, Field(gt=0)] = 5.0
 
     # HTTP
     host: str = "127.0.0.1"

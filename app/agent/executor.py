@@ -562,6 +562,7 @@ def _decision_note(intent: Intent) -> Note:
             "action": intent.action.name,
             "decision": decision.kind,
             "reasons": list(decision.reasons),
+            "rules": list(decision.rules),
             "plan_hash": decision.plan_hash,
             "target_token": decision.target_token,
         },

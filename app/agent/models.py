@@ -510,6 +510,8 @@ class Decision:
     plan_hash: str
     target_token: str | None
     at: datetime
+    rules: tuple[str, ...] = ()
+    """Which rules it rests on: `guardrails`, and the policy's own by name; empty on old records."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

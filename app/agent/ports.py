@@ -173,6 +173,8 @@ class PolicyAnswer:
 
     kind: DecisionKind
     reasons: tuple[str, ...]
+    rules: tuple[str, ...] = ()
+    """The rules that decided, by the names that the policy gives them."""
 
 
 class PolicyEngine(Protocol):
