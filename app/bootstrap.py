@@ -152,6 +152,7 @@ def assemble(
                 approval_for=settings.approval_for_risks,
                 approval_timeout=timedelta(seconds=settings.approval_timeout_seconds),
                 shared=_shared_limits(settings),
+                max_replica_share=settings.max_replica_share,
             ),
             engine=world.policy_engine,
         ),

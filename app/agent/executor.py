@@ -15,6 +15,7 @@ from datetime import timedelta
 
 from app.agent.actions import restore_of
 from app.agent.approvals import as_answered, asked_for, refused_by_people, uses_up
+from app.agent.disruption import Disruption
 from app.agent.intents import begun_intents, intent_by_id
 from app.agent.limits import Budget, proposed_by, standing
 from app.agent.models import (
@@ -115,6 +116,7 @@ class Executor:
                 rehearsal=rehearsal,
                 taken=len(begun_intents(record)),
                 brake=await self.store.brake(),
+                disruption=await self._disruption(action, look),
                 standing=standing(proposed, history, budget.limits, budget.known_services, now),
                 at=now,
             )
@@ -441,6 +443,11 @@ class Executor:
             return _Look(target=await self.reader.target(action))
         except PermanentError as error:
             return _Look(problem=str(error))
+
+    async def _disruption(self, action: Action, look: _Look) -> Disruption | None:
+        if self.reader is None or look.target is None:
+            return None
+        return await self.reader.disruption(action)
 
     async def _rehearse(self, key: ServiceKey, action: Action, look: _Look) -> Rehearsal | None:
         if self.rehearsal is None or look.target is None:

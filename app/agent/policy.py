@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from app.agent.disruption import Disruption, too_many
 from app.agent.limits import UNLIMITED, Limits, Standing
 from app.agent.models import (
     Action,
@@ -42,6 +43,8 @@ class Guardrails:
     """How long people may take; after that the action is not taken."""
     shared: Limits = UNLIMITED
     """What all incidents together must stay within."""
+    max_replica_share: float = 1.0
+    """Of a workload's replicas, how many one action may take away at once; one always."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +66,8 @@ class Question:
     """The kill switch as it stands."""
     standing: Standing = field(default_factory=Standing)
     """The recent actions, and how this one stands with the limits that all incidents share."""
+    disruption: Disruption | None = None
+    """How many pods of the target may be missing at once; None where nothing is known of pods."""
 
 
 def forbidden_now(action: Action, limits: Guardrails) -> list[str]:
@@ -85,6 +90,8 @@ def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
             f"MAX_ACTIONS_PER_INCIDENT={limits.max_actions_per_incident} taken"
         )
     reasons.extend(each.reason for each in question.standing.exceeded)
+    if question.disruption is not None:
+        reasons.extend(too_many(action, question.disruption, limits.max_replica_share))
     if question.brake is not None and question.brake.engaged:
         reasons.append(f"the kill switch was engaged by {question.brake.by}: {question.brake.reason}")
     if incident.stale and not incident.dry_run:

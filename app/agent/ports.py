@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
+from app.agent.disruption import Disruption
 from app.agent.limits import Budget, History, Limits
 from app.agent.models import (
     Action,
@@ -78,6 +79,10 @@ class ClusterReader(Protocol):
 
     async def snapshot(self, action: Action) -> Snapshot:
         """What `action.target` asks for now, enough for a `restore` to put it back."""
+        ...
+
+    async def disruption(self, action: Action) -> Disruption | None:
+        """How many pods a change of `action.target` may take away at once; None where it has no pods."""
         ...
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
