@@ -340,17 +340,22 @@ def _backoff(proposed: Proposed, history: History, limits: Limits, at: datetime)
 def _same_evidence(proposed: Proposed, history: History, limits: Limits, at: datetime) -> Excess | None:
     if not proposed.evidence:
         return None
-    form = (proposed.evidence, proposed.action, proposed.target, proposed.parameters)
+    form = (proposed.evidence, *_form(proposed))
     for past in _remembered(history, limits, at):
         if past.undoes is not None or past.helped is not False or past.outcome is OutcomeKind.FAILED:
             continue
-        if (past.evidence, past.action, past.target, past.parameters) == form:
+        if (past.evidence, *_form(past)) == form:
             return Excess(
                 limit=LimitName.SAME_EVIDENCE,
                 reason=f"{past.action} was tried {_clock(past.began_at)} on the same evidence "
                 f"({past.incident_id}) and did not help",
             )
     return None
+
+
+def _form(one: Proposed | PastAction) -> tuple[object, ...]:
+    """What is done to what; by content where it has a name, for the number of a revision changes."""
+    return one.action, one.target, one.reaches if one.reaches is not None else one.parameters
 
 
 def _oscillation(proposed: Proposed, history: History, limits: Limits, at: datetime) -> Excess | None:

@@ -297,6 +297,16 @@ def test_other_evidence_or_another_action_is_not_the_same(other: str) -> None:
     assert _exceeds(replace(proposed(1), **{other: values[other]}), history, limits) == []
 
 
+def test_the_same_content_under_another_number_is_the_same() -> None:
+    """Rolling back and undoing it renumbers the revisions; what the action reaches stays what it is."""
+    limits = Limits(memory=timedelta(days=7))
+    before = replace(past(0, NOW, helped=False), reaches="template a")
+    again = replace(proposed(1), parameters=(("revision", "8"),), reaches="template a")
+    other = replace(again, reaches="template b")
+    assert _exceeds(again, History(service=(before,)), limits) == [LimitName.SAME_EVIDENCE]
+    assert _exceeds(other, History(service=(before,)), limits) == []
+
+
 def test_what_is_older_than_the_memory_is_forgotten() -> None:
     """After that people have long had it in hand."""
     history = History(service=(past(0, NOW - timedelta(days=8), helped=False),))
