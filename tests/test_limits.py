@@ -46,7 +46,8 @@ async def both_crash(stage: Story) -> None:
 )
 async def test_a_spent_budget_leaves_the_rest_to_people(tmp_path: Path, limit: str) -> None:
     """One action for cluster or namespace: one service is healed, the other's people hear why not."""
-    async with story(tmp_path, **{limit: 1}, **ACTING) as stage:
+    settings: dict[str, Any] = {limit: 1, **ACTING}
+    async with story(tmp_path, **settings) as stage:
         await both_crash(stage)
         ends = [await stage.live_until_ended(key=key) for key in (KEY, OTHER)]
         states = sorted(record.incident.state for record in ends)
