@@ -153,7 +153,8 @@ class History:
     """What began before: all of the cluster within the window, and more of the service itself."""
 
     window: tuple[Touch, ...] = ()
-    """Every action but undoing ones, of any service, that began within the window."""
+    """Actions but undoing ones, of any service, that began within the window: all, or the newest
+    as far as they spend the budget of the cluster."""
     service: tuple[PastAction, ...] = ()
     """The service's own, undoing ones included, within `Limits.look_back`, oldest first."""
 

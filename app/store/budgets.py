@@ -62,12 +62,13 @@ def over(
 def recent(connection: Connection, key: ServiceKey, limits: Limits, at: datetime) -> History:
     """What began within the window in the whole cluster, and on one service as far back as it matters."""
     return History(
-        window=_window(connection, at - limits.window),
+        window=_window(connection, at - limits.window, limits.per_cluster),
         service=_of_service(connection, key, at - limits.look_back),
     )
 
 
-def _window(connection: Connection, since: datetime) -> tuple[Touch, ...]:
+def _window(connection: Connection, since: datetime, enough: int | None) -> tuple[Touch, ...]:
+    """The newest, as many as spend the budget of the cluster: with these nothing may begin anyway."""
     columns = intents.c
     rows = connection.execute(
         select(columns.id, columns.environment, columns.service, columns.namespace, columns.started_at)
@@ -77,7 +78,8 @@ def _window(connection: Connection, since: datetime) -> tuple[Touch, ...]:
             columns.undoes.is_(None),
             columns.namespace.is_not(None),
         )
-        .order_by(columns.started_at)
+        .order_by(columns.started_at.desc())
+        .limit(enough)
     )
     return tuple(
         Touch(
