@@ -129,7 +129,7 @@ class Settings(BaseSettings):
 
     # Policy
     policy_dir: Path | None = None
-    policy_timeout_seconds: Annotated[float, Field(gt=0)] = 1.0
+    policy_timeout_seconds: Annotated[float, Field(gt=0)] = 5.0
     opa_url: str | None = None
     opa_token: SecretStr | None = None
     opa_timeout_seconds: Annotated[float, Field(gt=0)] = 5.0

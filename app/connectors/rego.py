@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_TIMEOUT_SECONDS = 1.0
+_TIMEOUT_SECONDS = 5.0
 
 
 class EmbeddedPolicy:
