@@ -48,19 +48,22 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """The limits over all incidents of a seed."""
+    """The limits over all incidents of a seed; most seeds have none, for what is held back goes not wrong."""
 
-    window_seconds: float
-    per_service: int
-    per_cluster: int
-    fleet_share: float
-    cooldown_seconds: float
-    backoff_seconds: float
+    window_seconds: float = 60.0
+    per_service: int = 1000
+    per_cluster: int = 1000
+    fleet_share: float = 1.0
+    cooldown_seconds: float = 0.0
+    backoff_seconds: float = 0.0
+    memory_seconds: float = 0.0
 
     @classmethod
     def of(cls, seed: int) -> Shared:
         """Drawn by dice of its own, so that everything else in a seed is as it would be without."""
         dice = Random(f"limits/{seed}")  # noqa: S311 - a seed, no secret
+        if dice.random() < 0.6:
+            return cls()
         return cls(
             window_seconds=dice.uniform(20, 120),
             per_service=dice.choice((1, 2, 3, 50)),
@@ -68,6 +71,7 @@ class Shared:
             fleet_share=dice.choice((0.5, 1.0)),
             cooldown_seconds=dice.choice((0.0, 0.0, 30.0, 120.0)),
             backoff_seconds=dice.choice((0.0, 0.0, 20.0)),
+            memory_seconds=dice.choice((0.0, 3600.0)),
         )
 
 
@@ -116,6 +120,7 @@ class Scenario:
                 "max_fleet_share": self.shared.fleet_share,
                 "cooldown_seconds": self.shared.cooldown_seconds,
                 "backoff_base_seconds": self.shared.backoff_seconds,
+                "action_memory_seconds": self.shared.memory_seconds,
                 "approval_for_risks": frozenset({Risk.HIGH}) if self.approvals else frozenset(),
             }
         )
