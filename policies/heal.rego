@@ -61,6 +61,7 @@ complete if {
 	is_array(input.guardrails.approval_for_risks)
 	known_or_null("target", input)
 	known_or_null("rehearsal", input)
+	known_or_null("disruption", input)
 	known_or_null("kill_switch", input.brakes)
 }
 
@@ -105,6 +106,15 @@ named(excess) if {
 	is_string(excess.reason)
 }
 
+deny contains {"rule": "disruption", "reason": reason} if {
+	some reason in input.disruption.too_many
+}
+
+deny contains {"rule": "disruption", "reason": "how many pods it takes away cannot be told"} if {
+	input.disruption != null
+	not is_array(object.get(input.disruption, "too_many", null))
+}
+
 # ---------------------------------------------------------------- brakes
 
 # Only a clear no is one. A field that may be missing is read with object.get: within `not f(x.y)` OPA
@@ -135,9 +145,14 @@ deny contains {"rule": "target_unknown", "reason": reason} if {
 	reason := sprintf("the object to act on is not known: %s", [told(problem)])
 }
 
-told(problem) := "no cluster" if not is_string(problem)
+told(problem) := problem if worded(problem)
 
-told(problem) := problem if is_string(problem)
+told(problem) := "no cluster" if not worded(problem)
+
+worded(problem) if {
+	is_string(problem)
+	problem != ""
+}
 
 deny contains {"rule": "rehearsal", "reason": reason} if {
 	input.rehearsal != null

@@ -16,6 +16,7 @@ document := {
 	"target": {"uid": "u", "token": "u/3"},
 	"target_problem": null,
 	"rehearsal": {"accepted": true, "message": "ok"},
+	"disruption": null,
 	"budgets": {"incident": {"taken": 0, "allowed": 2}, "exceeded": []},
 	"brakes": {"kill_switch": null},
 	"guardrails": {
@@ -57,7 +58,7 @@ test_another_version_is_denied if {
 test_what_is_missing_is_denied if {
 	every path in [
 		"/time", "/environment", "/dry_run", "/incident", "/plan", "/action/name", "/action/risk", "/target",
-		"/rehearsal", "/budgets", "/brakes", "/guardrails/allow_high_risk",
+		"/rehearsal", "/disruption", "/budgets", "/brakes", "/guardrails/allow_high_risk",
 	] {
 		heal.decision.decision == "deny" with input as with_changes([{"op": "remove", "path": path}])
 	}
@@ -95,6 +96,16 @@ test_an_exceeded_limit_denies_by_its_name if {
 
 test_a_limit_without_a_name_denies_too if {
 	heal.decision.rules == ["budget_unclear"] with input as put("/budgets/exceeded", [{}])
+}
+
+test_too_many_pods_deny if {
+	changed := put("/disruption", {"too_many": ["3 of 3 replicas"]})
+	heal.decision.reasons == ["3 of 3 replicas"] with input as changed
+	heal.decision.rules == ["disruption"] with input as changed
+}
+
+test_pods_that_cannot_be_counted_deny if {
+	heal.decision.rules == ["disruption"] with input as put("/disruption", {})
 }
 
 test_the_kill_switch_denies if {

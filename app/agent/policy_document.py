@@ -12,6 +12,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from app.agent.disruption import Disruption, disturbed_by, too_many
 from app.agent.limits import PastAction, Standing
 from app.agent.models import (
     Action,
@@ -55,6 +56,9 @@ def document(question: Question, limits: Guardrails) -> JsonObject:
         "rehearsal": None
         if question.rehearsal is None
         else {"accepted": question.rehearsal.accepted, "message": question.rehearsal.message},
+        "disruption": None
+        if question.disruption is None
+        else _disruption(question.action, question.disruption, limits.max_replica_share),
         "budgets": _budgets(question, limits),
         "recent_actions": _recent(question.standing),
         "brakes": {"kill_switch": None if question.brake is None else _brake(question.brake)},
@@ -63,6 +67,7 @@ def document(question: Question, limits: Guardrails) -> JsonObject:
             "allow_high_risk": limits.allow_high_risk,
             "max_actions_per_incident": limits.max_actions_per_incident,
             "approval_for_risks": [str(risk) for risk in sorted(limits.approval_for)],
+            "max_replica_share": limits.max_replica_share,
         },
     }
 
@@ -128,6 +133,23 @@ def _target(target: TargetState) -> JsonObject:
 
 def _object(ref: ObjectRef) -> JsonObject:
     return {"kind": ref.kind, "namespace": ref.namespace, "name": ref.name}
+
+
+def _disruption(action: Action, disruption: Disruption, max_share: float) -> JsonObject:
+    return {
+        "replicas": disruption.replicas,
+        "takes_away": disturbed_by(action, disruption),
+        "pod_disruption_budgets": [
+            {
+                "name": budget.name,
+                "expected_pods": budget.expected_pods,
+                "desired_healthy": budget.desired_healthy,
+            }
+            for budget in disruption.budgets
+        ],
+        "unread": disruption.unread,
+        "too_many": list(too_many(action, disruption, max_share)),
+    }
 
 
 def _budgets(question: Question, limits: Guardrails) -> JsonObject:

@@ -214,20 +214,19 @@ async def test_a_question_too_deep_for_the_engine_is_a_deny(tmp_path: Path) -> N
 
 
 async def test_a_late_decision_is_a_deny(tmp_path: Path) -> None:
-    """Even when it arrives after all; the next one is on time again."""
-    slow = (
-        'package heal\n\ndecision := {"decision": "allow", "reasons": []} if {\n\tinput.number == 1\n'
-        "\tcount([1 | some i in numbers.range(1, 700); some j in numbers.range(1, 700); i * j == 7]) > 0\n"
-        "}\n\n"
-        'decision := {"decision": "allow", "reasons": []} if input.number == 2\n'
-    )
-    policy = EmbeddedPolicy(bundle(tmp_path / "policies", slow), timeout_seconds=0.2)
-    late = await policy.decide({"number": 1})
-    await policy.reload()  # the engine's thread is free again when this returns
-    on_time = await policy.decide({"number": 2})
+    """The engine's thread is held up; when it is free, the next question is answered."""
+    policy = EmbeddedPolicy(bundle(tmp_path / "policies"), timeout_seconds=0.2)
+    held = threading.Event()
+    policy._submit(lambda: held.wait(60))
+    late = await policy.decide(QUESTION)
+    held.set()
+    await policy.reload()  # returns when the thread is free again
+    policy._timeout = 30
+    on_time = await policy.decide(QUESTION)
     await policy.aclose()
-    assert (late.kind, on_time.kind) == (DecisionKind.DENY, DecisionKind.ALLOW)
+    assert late.kind is DecisionKind.DENY
     assert late.reasons == ("the policy engine gave no decision within 0.2 s",)
+    assert on_time.kind is DecisionKind.ALLOW
 
 
 async def test_a_panic_of_the_engine_is_a_deny_and_a_new_engine(tmp_path: Path) -> None:
