@@ -42,6 +42,8 @@ from testbed.supervisor import Process, Supervisor
 PEER = "dbos==3.4.*"
 PATIENCE_SECONDS = 900.0
 TAKE_OVERS = 5
+ROUNDS = 3
+"""Throughput is measured in turn, so many times each."""
 AT_ONCE = 100
 """Incidents opened in one transaction."""
 
@@ -75,16 +77,16 @@ class Engine:
         while len(self.workers) > count:
             _, process = self.workers.popitem()
             process.stop(grace_seconds=5)
+        started: dict[str, Process] = {}
         while len(self.workers) < count:
             owner = f"{self.name}-{uuid4().hex[:8]}"
             command = [str(self.python), "-m", "bench.engine_worker", self.name, self.url, owner]
             process = self.supervisor.start(
                 owner, command, log=self.folder / f"{owner}.log", env={"PYTHONPATH": str(ROOT)}
             )
-            self.workers[owner] = process
-            table = (
-                "SELECT owner FROM workers" if self.name == "driver" else "SELECT name FROM bench_executors"
-            )
+            self.workers[owner] = started[owner] = process
+        table = "SELECT owner FROM workers" if self.name == "driver" else "SELECT name FROM bench_executors"
+        for owner, process in started.items():
             await self.until(f"{owner} to work", lambda t=table, o=owner: self._named(t, o), process)  # type: ignore[misc]  # bound at once
 
     async def open(self, services: Sequence[str]) -> list[float]:
@@ -144,10 +146,11 @@ class Engine:
 
 
 async def throughput(engine: Engine, workers: int, count: int) -> float:
-    """Incidents per second, from the first one's first step to the last one's end."""
-    await engine.scale(workers)
-    mark = f"rate{workers}-"
+    """Incidents per second, from the first one's first step to the last one's end; all wait at the start."""
+    await engine.scale(0)
+    mark = f"rate-{uuid4().hex[:8]}-"
     await engine.open([f"{mark}{n}" for n in range(count)])
+    await engine.scale(workers)
     closed = f"SELECT count(*) FROM incidents WHERE service LIKE '{mark}%' AND closed_at IS NOT NULL"  # noqa: S608 - names of ours
     await engine.until("the incidents to end", lambda: _is(engine, closed, count))
     [(began, ended)] = await engine.rows(
@@ -254,7 +257,7 @@ def _signal(service: str) -> Signal:
 
 @dataclass(kw_only=True)
 class Figures:
-    rates: dict[int, float] = field(default_factory=dict)
+    rates: dict[int, list[float]] = field(default_factory=dict)
     waits: list[float] = field(default_factory=list)
     rests: list[Rest] = field(default_factory=list)
     overs: list[float] = field(default_factory=list)
@@ -264,10 +267,12 @@ async def compare(engines: Sequence[Engine], given: argparse.Namespace) -> list[
     """Each measurement of one engine, then of the other; only one of them has workers at a time."""
     figures = [Figures() for _ in engines]
     for workers in (1, 4):
-        for engine, found in zip(engines, figures, strict=True):
-            found.rates[workers] = await throughput(engine, workers, given.incidents)
-            _say(engine, f"{found.rates[workers]:.0f} incidents/s with {workers} workers")
-            await engine.scale(0)
+        for _ in range(ROUNDS):
+            for engine, found in zip(engines, figures, strict=True):
+                rate = await throughput(engine, workers, given.incidents)
+                found.rates.setdefault(workers, []).append(rate)
+                _say(engine, f"{rate:.0f} incidents/s with {workers} workers")
+                await engine.scale(0)
     for engine, found in zip(engines, figures, strict=True):
         found.waits = await wakes(engine, given.wakes)
         _say(engine, f"wake to start {percentile(found.waits, 0.5) * 1000:.0f} ms")
@@ -296,7 +301,11 @@ def table(names: Sequence[str], figures: Sequence[Figures]) -> Table:
         shown.add_row(what, *(form.format(value * scale) for value in values), ratio)
 
     for workers in figures[0].rates:
-        row(f"incidents/s, {workers} workers", [f.rates[workers] for f in figures], "{:.0f}")
+        row(
+            f"incidents/s, {workers} workers, median",
+            [percentile(f.rates[workers], 0.5) for f in figures],
+            "{:.0f}",
+        )
     for share in (0.5, 0.99):
         row(
             f"wake to start, p{share * 100:.0f}",

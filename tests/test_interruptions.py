@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -28,6 +28,7 @@ from app.agent.models import (
 )
 from app.agent.ports import ClusterWriter
 from app.bootstrap import World
+from app.errors import Conflict
 from tests.stories import (
     ACTING,
     NAMESPACE,
@@ -293,3 +294,55 @@ async def test_run_once_takes_over_from_a_worker_whose_lease_ran_out(tmp_path: P
         asked = asyncio.create_task(stage.agent.loop.run_once(SERVICE, NAMESPACE))
         (passed,) = (await stage.clock.run_until(asked, limit=30)).passes
         assert passed.record.incident.diagnosis is not None
+
+
+@dataclass
+class Overtaken:
+    """A writer whose first write meets a conflict, while another worker takes the incident."""
+
+    inner: ClusterWriter
+    overtake: Callable[[IntentId], Awaitable[None]] | None = None
+    tries: int = 0
+
+    async def apply(
+        self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
+    ) -> TargetState:
+        self.tries += 1
+        if self.tries == 1:
+            assert self.overtake is not None
+            await self.overtake(intent_id)
+            raise Conflict("somebody wrote its status at the same moment")
+        return await self.inner.apply(action, intent_id, target, snapshot)
+
+
+async def test_a_write_is_repeated_only_under_the_claim_it_was_begun_under(tmp_path: Path) -> None:
+    """A conflict would be tried again at once, but for the worker that took over meanwhile."""
+    writers: list[Overtaken] = []
+
+    def connected(world: World) -> World:
+        assert world.writer is not None
+        writers.append(Overtaken(world.writer))
+        return replace(world, writer=writers[0])
+
+    async with story(tmp_path, connected=connected, **ACTING) as stage:
+        store, held = stage.agent.store, []
+
+        async def overtake(_: IntentId) -> None:
+            record = await stage.newest()
+            assert record is not None
+            later = stage.clock.now() + timedelta(hours=1)
+            held.append(await store.claim(record.incident.id, "another worker", timedelta(hours=1), later))
+
+        writers[0].overtake = overtake
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        await stage.live_until(lambda _: bool(held))
+        await stage.live(30)
+        assert writers[0].tries == 1
+        (claim,) = held
+        assert claim is not None
+        await store.release(claim, stage.clock.now())
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
+        assert writers[0].tries == 2

@@ -31,6 +31,7 @@ from app.agent.models import (
     VerdictKind,
     WorkloadView,
 )
+from app.agent.narration import why_escalated
 from app.agent.ports import ClusterWriter, PolicyAnswer
 from app.agent.timeline import verify_chain
 from app.bootstrap import World
@@ -188,6 +189,9 @@ async def test_a_rollback_that_does_not_help_is_undone_and_escalated(acting: Sto
     assert "Undo verified" in messages(record.timeline)
     assert record.incident.lesson is not None
     assert record.incident.lesson.worked is False
+    # Looking anew forgets the verdict; what took place stays told as such.
+    looked_anew = replace(record, incident=replace(record.incident, verdict=None))
+    assert "did not help" in why_escalated(looked_anew)
 
 
 async def test_an_undo_is_refused_when_someone_else_changed_the_object(acting: Story) -> None:

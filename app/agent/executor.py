@@ -389,7 +389,7 @@ class Executor:
                     after = target
                 elif target.token == intent.decision.target_token:
                     # A peer may have taken over, acted, undone and closed while this process stood still.
-                    await self._prove(claim)
+                    await self.store.renew(claim, self.lease, self.clock.now())
                     continue
                 else:
                     by = target.changed_by or "someone else"
@@ -412,12 +412,6 @@ class Executor:
             )
             return
         raise TransientError(f"{intent.action.target} keeps changing; trying again")
-
-    async def _prove(self, claim: Claim) -> None:
-        """Go on only under the very claim that the intent was begun under; renews it."""
-        held = await self.store.claim(claim.incident_id, claim.owner, self.lease, self.clock.now())
-        if held is None or held.token != claim.token:
-            raise ClaimLost(f"{claim.incident_id} is held by another worker")
 
     async def _notify(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         if self.notifier is None:

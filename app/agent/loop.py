@@ -262,9 +262,7 @@ class Loop:
             wake_at = self._due(record, stage, now, looked, now_please)
             if wake_at is not None:
                 return Rest(closed=False, wake_at=wake_at)
-            renewed = await self.store.claim(claim.incident_id, self.owner, self.lease, now)
-            if renewed is None or renewed.token != claim.token:
-                raise ClaimLost(f"{claim.incident_id} is held by another worker")
+            await self.store.renew(claim, self.lease, now)
             looked = looked or stage is NextStage.VERIFY
             if incident.failing_since is not None:
                 # What this step stores says that it went through.

@@ -129,6 +129,8 @@ def why_escalated(record: IncidentRecord) -> str:
         return f"{last.action.name} was not done ({last.decision.kind}): {'; '.join(last.decision.reasons)}"
     if incident.verdict is not None:
         return f"{last.action.name} did not help: {'; '.join(incident.verdict.reasons)}"
+    if last.outcome is not None and last.outcome.kind is OutcomeKind.DONE:
+        return f"{last.action.name} did not help, and nothing else is left to try"
     return f"{last.action.name} did not take place: {outcome}"
 
 

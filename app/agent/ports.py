@@ -439,6 +439,14 @@ class IncidentStore(Protocol):
         """
         ...
 
+    async def renew(self, claim: Claim, lease: timedelta, now: datetime) -> None:
+        """Hold on for another lease from now.
+
+        Raises `ClaimLost` when the claim was voided or taken over meanwhile, or the
+        incident is closed; nothing is taken anew.
+        """
+        ...
+
     async def take_due(self, owner: str, lease: timedelta, now: datetime, limit: int) -> tuple[Claim, ...]:
         """Claim up to `limit` open incidents that are due and that nobody holds, longest due first.
 

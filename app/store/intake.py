@@ -101,7 +101,8 @@ def open_from_pending(
         return incident.id
     first, *others = pending
     stale = all(signal.stale for signal in pending)
-    incident = _open(connection, key, triggers, stale=stale, dry_run=dry_run, at=at)
+    before = incidents.last_closed(connection, key)
+    incident = _open(connection, key, triggers, stale=stale, dry_run=dry_run, at=_not_before(before, at))
     journal.append(connection, incident.id, [signal_note(first, triggers, opened=True)])
     reason = "acted on before the breach had lasted"
     signals.settle_pending(connection, key, DispositionKind.OPENED, reason, incident.id, only=first.id)
@@ -182,7 +183,7 @@ class _Desk:
                 verdict.triggers,
                 stale=signal.stale,
                 dry_run=self.delivery.dry_run,
-                at=signal.received_at,
+                at=_not_before(self._closed[signal.key], signal.received_at),
             )
         else:
             fresh = bool(verdict.triggers) and not signal.stale
@@ -219,6 +220,11 @@ def _open(
     )
     incidents.create(connection, incident)
     return incident
+
+
+def _not_before(closed: Incident | None, at: datetime) -> datetime:
+    """A service's incidents never overlap, though a signal may have waited while the last one closed."""
+    return at if closed is None or closed.closed_at is None else max(at, closed.closed_at)
 
 
 def _join_pending(connection: Connection, incident: Incident, pending: Sequence[Signal]) -> None:

@@ -145,6 +145,9 @@ class SqlStore:
             lambda connection: claims.take(connection, incident_id, owner, lease, now)
         )
 
+    async def renew(self, claim: Claim, lease: timedelta, now: datetime) -> None:
+        await self._database.write(lambda connection: claims.renew(connection, claim, lease, now))
+
     async def take_due(self, owner: str, lease: timedelta, now: datetime, limit: int) -> tuple[Claim, ...]:
         return await self._database.write(
             lambda connection: claims.take_due(connection, owner, lease, now, limit)

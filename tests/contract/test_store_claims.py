@@ -60,6 +60,36 @@ async def test_renewal_keeps_the_token_and_moves_the_expiry(store: Store) -> Non
     await store.save(first, incident, [])
 
 
+async def test_holding_on_moves_the_expiry_of_the_very_claim(store: Store) -> None:
+    """Nobody else gets it before the new lease ends, and the token stays."""
+    incident = await opened(store)
+    first = await claimed(store, incident)
+    await store.renew(first, LEASE, NOW + 5 * MINUTE)
+    end = NOW + 5 * MINUTE + LEASE
+    assert await store.claim(incident.id, "b", LEASE, end - timedelta(seconds=1)) is None
+    await store.save(first, incident, [])
+    assert await store.claim(incident.id, "b", LEASE, end) is not None
+
+
+@pytest.mark.parametrize("how", ["released", "taken over", "closed"])
+async def test_a_lost_claim_is_not_taken_anew_by_holding_on(store: Store, how: str) -> None:
+    """`ClaimLost`, and whoever is there may have it at once."""
+    incident = await opened(store)
+    lost = await claimed(store, incident, "a")
+    match how:
+        case "released":
+            await store.release(lost, NOW)
+        case "taken over":
+            other = await claimed(store, incident, "b", NOW + MINUTE)
+            await store.release(other, NOW)
+        case _:
+            await store.save(lost, closed(incident), [])
+    with pytest.raises(ClaimLost):
+        await store.renew(lost, LEASE, NOW + MINUTE)
+    taken = await store.take_due("c", LEASE, NOW + MINUTE, 5)
+    assert [claim.incident_id for claim in taken] == ([] if how == "closed" else [incident.id])
+
+
 async def test_the_old_holder_is_refused_after_a_take_over(store: Store) -> None:
     """Fencing: every write with the old token is `ClaimLost`, and changes nothing."""
     incident = await opened(store)

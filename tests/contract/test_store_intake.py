@@ -34,6 +34,7 @@ from tests.contract.store_values import (
     PAYMENTS,
     Deciding,
     claimed,
+    closed,
     disposition,
     loaded,
     opened,
@@ -588,3 +589,25 @@ async def test_at_most_five_hundred_changes_are_given(store: Store) -> None:
     decide = Deciding(kind=DispositionKind.IGNORED, change=change)
     await store.accept([signal() for _ in range(501)], decide, dry_run=True)
     assert len(await store.changes(NOW)) == 500
+
+
+@pytest.mark.parametrize("waiting", [False, True], ids=["at once", "after waiting"])
+async def test_what_arrived_while_the_last_incident_closed_opens_one_after_it(
+    store: Store, waiting: bool
+) -> None:
+    """A signal that waited for its turn does not date its incident into the one before."""
+    incident = await opened(store)
+    claim = await claimed(store, incident)
+    await store.save(claim, closed(incident), [])
+    arrived = NOW + SECOND
+    if waiting:
+        await store.accept([signal(at=arrived)], pending(), dry_run=False)
+        found = await store.open_from_pending(PAYMENTS, [Trigger.HIGH_ERROR_RATE], dry_run=False, at=arrived)
+        assert found is not None
+        after = await loaded(store, found)
+    else:
+        after = await opened(store, at=arrived)
+    assert after.opened_at == closed(incident).closed_at
+    claim = await claimed(store, after)
+    await store.save(claim, closed(after), [])
+    assert (await opened(store, at=NOW + timedelta(hours=1))).opened_at == NOW + timedelta(hours=1)

@@ -17,6 +17,7 @@ from testbed import TestbedError
 from testbed.binaries import ensure_binaries
 from testbed.controlplane import ControlPlane
 from testbed.debian import ensure_packages
+from testbed.kafka import ensure_kafka
 from testbed.world import TestBed
 from tests.e2e.agent_process import AgentProcess
 
@@ -27,10 +28,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Have everything at hand before the first real test starts."""
     if os.environ.get("HEAL_REAL") == "skip":
         return
-    if any(item.get_closest_marker("real") is not None for item in session.items):
+    real = [item for item in session.items if item.get_closest_marker("real") is not None]
+    if real:
         try:
             ensure_binaries()
             ensure_packages()
+            if any("kafka" in item.nodeid for item in real):
+                ensure_kafka()
         except TestbedError as error:
             session.config.stash[_unprepared] = str(error)
 

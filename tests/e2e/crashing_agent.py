@@ -35,6 +35,7 @@ WATCHED = {
         "accept",
         "take_due",
         "claim",
+        "renew",
         "save",
         "decide",
         "begin",

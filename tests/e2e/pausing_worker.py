@@ -84,7 +84,7 @@ class PausingStore:
         found = getattr(self._inner, name)
         if name in {"load", "claim"}:
             return self._looked(name, found)
-        if name not in {"save", "decide", "begin", "retry", "finish", "ask"}:
+        if name not in {"renew", "save", "decide", "begin", "retry", "finish", "ask"}:
             return found
         assert inspect.iscoroutinefunction(found)
         return self._watched(name, found)

@@ -36,6 +36,8 @@ from tests.soak.wire import ENVIRONMENT, Break, Mend
 DRAIN_SECONDS = 120.0
 QUIET_SECONDS = 3.0
 """Nothing may be open or pending for this long before the end is believed."""
+TOLD_AGAIN_SECONDS = 5.0
+"""A service with something pending is told of another failed deploy this often."""
 
 START_SECONDS = 60.0
 
@@ -176,6 +178,7 @@ class _Play:
         self._diary = _Diary()
         self._engine = accounts.engine_of(stage.ground.database_url)
         self._began = 0.0
+        self._told = 0
 
     async def run(self) -> Report:
         stage, size = self._stage, self._score.size
@@ -299,22 +302,24 @@ class _Play:
         """Until nothing is open and nothing is pending, and stays so for a while.
 
         A breach too short to count waits for its service's next incident; so that
-        none has to wait for minutes, those services are told of a failed deploy.
+        none has to wait for minutes, those services are told of failed deploys
+        for as long as something of theirs waits.
         """
         async with httpx.AsyncClient(base_url=self._stage.ground.target_url, trust_env=False) as client:
             for number in range(self._score.size.services):
                 await _happen(client, _mending(f"svc-{number:03d}"))
         deadline = time.monotonic() + DRAIN_SECONDS
         quiet_since: float | None = None
-        told: set[str] = set()
+        told: dict[str, float] = {}
         while time.monotonic() < deadline:
             left = await asyncio.to_thread(accounts.unfinished, self._engine, self._stage.intake.source)
             pending = left.pending_services
             if left.open_incidents or pending or left.arrived < self._diary.sent.accepted:
                 quiet_since = None
-                for service in set(pending) - told:
-                    told.add(service)
-                    await self._tell_failed(service)
+                for service in set(pending):
+                    if time.monotonic() - told.get(service, -TOLD_AGAIN_SECONDS) >= TOLD_AGAIN_SECONDS:
+                        told[service] = time.monotonic()
+                        await self._tell_failed(service)
             elif quiet_since is None:
                 quiet_since = time.monotonic()
             elif time.monotonic() - quiet_since >= QUIET_SECONDS:
@@ -323,14 +328,20 @@ class _Play:
         self._say(f"not at rest after {DRAIN_SECONDS:.0f} s")
 
     async def _tell_failed(self, service: str) -> None:
-        entry = {"service": service, "environment": ENVIRONMENT, "version": "0", "status": "failed"}
+        self._told += 1
+        entry = {
+            "service": service,
+            "environment": ENVIRONMENT,
+            "version": f"0.{self._told}",
+            "status": "failed",
+        }
         message = Message(
             at=0,
             path=DEPLOYS,
             entries=(entry,),
             moments=(0.0,),
             manner=Manner.PLAIN,
-            key=f"soak-end-{service}",
+            key=f"soak-end-{self._told}",
         )
         await self._stage.intake.send(message, datetime.now(UTC), self._diary.sent)
 
