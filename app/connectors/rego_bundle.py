@@ -66,7 +66,7 @@ class Bundle:
 def shipped_policies() -> Path:
     """The bundle that comes with the agent: in a source tree, else where a wheel puts it."""
     tree = Path(__file__).resolve().parents[2] / "policies"
-    return tree if tree.is_dir() else Path(sysconfig.get_path("data")) / _INSTALLED
+    return tree if (tree / "heal.rego").is_file() else Path(sysconfig.get_path("data")) / _INSTALLED
 
 
 def read_bundle(folder: Path) -> Bundle:
