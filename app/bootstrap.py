@@ -14,6 +14,7 @@ from datetime import timedelta
 from app.agent.closing import Closer
 from app.agent.executor import Executor
 from app.agent.intake import Intake, IntakeRules
+from app.agent.limits import Limits
 from app.agent.loop import Loop, Stages
 from app.agent.memory import Historian
 from app.agent.models import IncidentId, ServiceKey
@@ -42,6 +43,7 @@ from app.config import Role, Settings
 from app.connectors.k8s import connect
 from app.connectors.opa import OpaPolicy
 from app.connectors.prometheus import PrometheusSource
+from app.connectors.rego import EmbeddedPolicy
 from app.connectors.schema_registry import SchemaRegistry
 from app.connectors.streams import OpenStream, open_stream
 from app.connectors.webhook import WebhookNotifier
@@ -95,6 +97,11 @@ class Container:
     """What readiness asks; each raises an `AgentError` when its part is not ready."""
     close_world: Callable[[], Awaitable[None]]
 
+    async def reload_policies(self) -> None:
+        """Read the policies anew; a server that is asked instead keeps its own."""
+        if isinstance(self.world.policy_engine, EmbeddedPolicy):
+            await self.world.policy_engine.reload()
+
     @property
     def stale_after(self) -> timedelta:
         return timedelta(seconds=self.settings.signal_stale_after_seconds)
@@ -144,6 +151,8 @@ def assemble(
                 max_actions_per_incident=settings.max_actions_per_incident,
                 approval_for=settings.approval_for_risks,
                 approval_timeout=timedelta(seconds=settings.approval_timeout_seconds),
+                shared=_shared_limits(settings),
+                max_replica_share=settings.max_replica_share,
             ),
             engine=world.policy_engine,
         ),
@@ -238,13 +247,12 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
     closers: list[Callable[[], Awaitable[None]]] = []
     cluster = connect(settings, clock)
     metrics = PrometheusSource.from_settings(settings) if settings.prometheus_url else None
-    engine = OpaPolicy.from_settings(settings) if settings.opa_url else None
+    engine = connect_policy(settings)
     tells = settings.notify_webhook_url is not None and not settings.dry_run
     notifier = WebhookNotifier.from_settings(settings) if tells else None
     if cluster is not None:
         closers.append(cluster.close)
-    if engine is not None:
-        closers.append(engine.aclose)
+    closers.append(engine.aclose)
     if notifier is not None:
         closers.append(notifier.aclose)
     if metrics is not None:
@@ -266,6 +274,14 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
         ),
         close,
     )
+
+
+def connect_policy(settings: Settings) -> OpaPolicy | EmbeddedPolicy:
+    """The server that OPA_URL names, else the engine in this process.
+
+    Raises `ConfigurationError`, naming file and line, for policies that cannot be used.
+    """
+    return OpaPolicy.from_settings(settings) if settings.opa_url else EmbeddedPolicy.from_settings(settings)
 
 
 def connect_streams(settings: Settings) -> tuple[OpenStream, ...]:
@@ -331,6 +347,20 @@ def _checks(store: Store, world: World, clock: Clock) -> tuple[Check, ...]:
 def _owner(settings: Settings) -> str:
     """Who holds claims: on SQLite there is one process, whose successor takes over without waiting."""
     return "embedded" if settings.embedded else f"process-{uuid.uuid4().hex}"
+
+
+def _shared_limits(settings: Settings) -> Limits:
+    return Limits(
+        window=timedelta(seconds=settings.budget_window_seconds),
+        per_service=settings.max_actions_per_service,
+        per_namespace=settings.max_actions_per_namespace,
+        per_cluster=settings.max_actions_per_cluster,
+        fleet_share=settings.max_fleet_share,
+        cooldown=timedelta(seconds=settings.cooldown_seconds),
+        backoff_base=timedelta(seconds=settings.backoff_base_seconds),
+        backoff_max=timedelta(seconds=settings.backoff_max_seconds),
+        memory=timedelta(seconds=settings.action_memory_seconds),
+    )
 
 
 async def _nothing_to_close() -> None:

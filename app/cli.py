@@ -40,6 +40,10 @@ runbooks_app = typer.Typer(
     help="The catalogue of approved runbooks.", no_args_is_help=True, epilog=EXIT_CODES
 )
 app.add_typer(runbooks_app, name="runbooks")
+policy_app = typer.Typer(
+    help="The policies that are asked before every action.", no_args_is_help=True, epilog=EXIT_CODES
+)
+app.add_typer(policy_app, name="policy")
 brake_app = typer.Typer(
     help="The kill switch: while it is on, no worker begins a new action; undo and verification go on.",
     no_args_is_help=True,
@@ -424,6 +428,45 @@ def check_runbooks(
         steps = ", then ".join(step.action for step in runbook.steps)
         typer.echo(f"ok  {runbook.reference:<36} {runbook.hash[:12]}  {steps}")
     typer.echo(f"{len(catalogue.runbooks)} runbooks in {folder} are valid; catalogue {catalogue.hash[:12]}.")
+
+
+PolicyFolder = Annotated[
+    Path | None,
+    typer.Argument(metavar="DIR", help="Folder of policies. Default: POLICY_DIR, or the shipped ones."),
+]
+
+
+@policy_app.command("check", epilog=EXIT_CODES)
+def check_policies(path: PolicyFolder = None) -> None:
+    """Compile the policies of a folder; every mistake is told with file and line."""
+    from app.commands import policy
+
+    typer.echo(policy.check(path or policy.policy_folder(_settings())))
+
+
+@policy_app.command("test", epilog=EXIT_CODES)
+def run_policy_tests(path: PolicyFolder = None) -> None:
+    """Run the tests of a folder of policies: the rules named test_... (exit code 1 if one fails)."""
+    from app.commands import policy
+
+    lines, failed = policy.test(path or policy.policy_folder(_settings()))
+    for line in lines:
+        typer.echo(line)
+    if failed:
+        raise typer.Exit(1)
+
+
+@policy_app.command("explain", epilog=EXIT_CODES)
+def explain_policy(
+    incident_id: Annotated[str, typer.Argument(metavar="INCIDENT", help="The incident's id: inc_...")],
+    url: Url = None,
+) -> None:
+    """Tell for each action of an incident what was decided, why, and by which rule."""
+    from app.commands import policy, reading, terminal
+
+    incident = _run(reading.load_incident(_settings(), url, incident_id))
+    for line in policy.explain(incident):
+        typer.echo(terminal.printable(line))
 
 
 def _settings() -> Settings:

@@ -40,6 +40,16 @@ class Settings(BaseSettings):
     dry_run: bool = True
     allow_high_risk_actions: bool = False
     max_actions_per_incident: Annotated[int, Field(ge=0, le=20)] = 2
+    max_actions_per_service: Annotated[int, Field(ge=0, le=1000)] = 10
+    max_actions_per_namespace: Annotated[int, Field(ge=0, le=1000)] = 30
+    max_actions_per_cluster: Annotated[int, Field(ge=0, le=1000)] = 100
+    budget_window_seconds: Annotated[float, Field(gt=0, le=604_800)] = 3600.0
+    max_fleet_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    max_replica_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    cooldown_seconds: Annotated[float, Field(ge=0, le=604_800)] = 0.0
+    backoff_base_seconds: Annotated[float, Field(ge=0, le=604_800)] = 0.0
+    backoff_max_seconds: Annotated[float, Field(ge=0, le=2_592_000)] = 86_400.0
+    action_memory_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = 604_800.0
     enabled_actions: Annotated[frozenset[ActionName], NoDecode] = RUNBOOK_ACTIONS
     approval_for_risks: Annotated[frozenset[Risk], NoDecode] = frozenset()
     approval_timeout_seconds: Annotated[float, Field(gt=0)] = 14_400.0
@@ -118,7 +128,11 @@ class Settings(BaseSettings):
     notify_webhook_url: SecretStr | None = None
 
     # Policy
+    policy_dir: Path | None = None
+    policy_timeout_seconds: Annotated[float, Field(gt=0)] = 5.0
     opa_url: str | None = None
+    opa_token: SecretStr | None = None
+    opa_timeout_seconds: Annotated[float, Field(gt=0)] = 5.0
 
     # HTTP
     host: str = "127.0.0.1"
@@ -135,6 +149,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"ROLE={self.role} needs a PostgreSQL in DATABASE_URL: SQLite serves one process, ROLE=all"
             )
+        if self.backoff_base_seconds > self.backoff_max_seconds:
+            raise ValueError("BACKOFF_BASE_SECONDS is above BACKOFF_MAX_SECONDS")
         if self.verify_timeout_seconds < self.verify_soak_seconds:
             raise ValueError("VERIFY_TIMEOUT_SECONDS is below VERIFY_SOAK_SECONDS: nothing could recover")
         return self

@@ -397,6 +397,9 @@ class ActionView(BaseModel):
     parameters: dict[str, str | int | float | bool | None]
     decision: DecisionKind
     reasons: list[str]
+    rules: list[str] = Field(
+        default_factory=list, description="Which rules decided; empty on records of an older version."
+    )
     dry_run: bool
     rehearsal: RehearsalView | None
     state: IntentState
@@ -416,6 +419,7 @@ class ActionView(BaseModel):
             parameters=dict(intent.action.parameters),
             decision=intent.decision.kind,
             reasons=list(intent.decision.reasons),
+            rules=list(intent.decision.rules),
             dry_run=intent.dry_run,
             rehearsal=rehearsal and RehearsalView(accepted=rehearsal.accepted, message=rehearsal.message),
             state=intent.state,

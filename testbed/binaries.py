@@ -83,7 +83,7 @@ def ensure_binaries(tell: Callable[[str], None] = print) -> Binaries:
     folder = cache_folder()
     if _missing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / ".lock"):
+        with locked(folder / ".lock"):
             for name in _missing(folder):  # again: another process may have built them meanwhile
                 _build(name, folder, tell)
     return Binaries(folder=folder)
@@ -94,13 +94,15 @@ def _missing(folder: Path) -> tuple[str, ...]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Only one process at a time within; the others wait."""
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _go() -> str:
+def go_program() -> str:
+    """Where Go is; raises `TestbedError` with the mend when it is nowhere."""
     go = shutil.which("go") or shutil.which("go", path=GO_FOLDER)
     if go is None:
         raise TestbedError(
@@ -111,7 +113,7 @@ def _go() -> str:
 
 
 def _build(name: str, folder: Path, tell: Callable[[str], None]) -> None:
-    go = _go()
+    go = go_program()
     version = pinned_versions().kubernetes
     major, minor = version.removeprefix("v").split(".")[:2]
     stamp = "k8s.io/component-base/version"

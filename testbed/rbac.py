@@ -20,6 +20,7 @@ _READ_RULES = [
         apiGroups=[""], resources=["pods", "configmaps", "events", "namespaces", "nodes"], verbs=_READ
     ),
     PolicyRule(apiGroups=["apps"], resources=["deployments", "replicasets"], verbs=_READ),
+    PolicyRule(apiGroups=["policy"], resources=["poddisruptionbudgets"], verbs=_READ),
 ]
 _WRITE_RULES = [
     PolicyRule(apiGroups=["apps"], resources=["deployments", "deployments/scale"], verbs=["patch"]),

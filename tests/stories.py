@@ -31,6 +31,8 @@ from app.agent.observer import new_signal
 from app.agent.ports import Accepted, IncidentFilter, Store
 from app.bootstrap import Container, World, assemble
 from app.config import Settings
+from app.connectors.rego import EmbeddedPolicy
+from app.connectors.rego_bundle import shipped_policies
 from app.errors import TransientError
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
@@ -226,6 +228,7 @@ async def story(
     cluster = SandboxCluster.over(world)
     metrics = SandboxMetrics(world)
     store = shaken_store(await open_store(settings.database_url.get_secret_value()))
+    policy = EmbeddedPolicy(shipped_policies(), timeout_seconds=60)
     adapters = connected(
         World(
             reader=cluster.reader,
@@ -233,6 +236,7 @@ async def story(
             writer=None if settings.dry_run else cluster.writer(),
             watch=cluster.watch,
             metrics=metrics,
+            policy_engine=policy,
         )
     )
 
@@ -252,6 +256,7 @@ async def story(
             start=start,
         )
     finally:
+        await policy.aclose()
         await store.close()
 
 

@@ -31,7 +31,8 @@ from app.agent.models import (
     TargetState,
     Trigger,
 )
-from app.agent.policy import Guardrails, Policy, Question, document, guard, undo_decision
+from app.agent.policy import Guardrails, Policy, Question, guard, undo_decision
+from app.agent.policy_document import document
 from app.agent.ports import PolicyAnswer
 from tests.stories import NAMESPACE, SERVICE, story
 
@@ -254,5 +255,5 @@ async def test_policy_is_asked_before_every_action_and_told_what_matters(tmp_pat
         record = await stage.live_until_ended()
         assert len(engine.asked) == len(record.intents)
         asked = engine.asked[0]
-        assert asked["version"] == "1"
+        assert asked["version"] == "2"
         assert asked["dry_run"] is True

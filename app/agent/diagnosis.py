@@ -8,6 +8,7 @@ ends in `UNKNOWN`, never in the likeliest of several bad explanations.
 from __future__ import annotations
 
 from app.agent.models import Cause, Diagnosis, Evidence, Hypothesis
+from app.agent.passage import fingerprint_of
 from app.agent.rules import RULES, unexplained
 
 FLOOR = 0.5
@@ -34,7 +35,8 @@ def diagnose(evidence: Evidence) -> Diagnosis:
     best = max((h.confidence for h in found), default=0.0)
     if best < FLOOR or not evidence.triggers:
         found.append(unexplained(evidence, best if evidence.triggers else 0.0))
-    return Diagnosis(hypotheses=tuple(sorted(found, key=_rank)), at=evidence.at)
+    ranked = tuple(sorted(found, key=_rank))
+    return Diagnosis(hypotheses=ranked, at=evidence.at, fingerprint=fingerprint_of(evidence, ranked[0].cause))
 
 
 def _rank(hypothesis: Hypothesis) -> tuple[float, int, str]:

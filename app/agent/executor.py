@@ -15,7 +15,9 @@ from datetime import timedelta
 
 from app.agent.actions import restore_of
 from app.agent.approvals import as_answered, asked_for, refused_by_people, uses_up
+from app.agent.disruption import Disruption
 from app.agent.intents import begun_intents, intent_by_id
+from app.agent.limits import Budget, proposed_by, standing
 from app.agent.models import (
     Action,
     ActionName,
@@ -100,7 +102,10 @@ class Executor:
             by = look.target.changed_by or "someone"
             return f"{action.target} was changed by {by} since the diagnosis"
         rehearsal = await self._rehearse(incident.key, action, look)
+        budget = await self._budget(action)
         now = self.clock.now()
+        history = await self.store.recent_actions(incident.key, budget.limits, now)
+        proposed = proposed_by(incident, plan.hash, action)
         decision = await self.policy.decide(
             Question(
                 incident=incident,
@@ -111,6 +116,8 @@ class Executor:
                 rehearsal=rehearsal,
                 taken=len(begun_intents(record)),
                 brake=await self.store.brake(),
+                disruption=await self._disruption(action, look),
+                standing=standing(proposed, history, budget.limits, budget.known_services, now),
                 at=now,
             )
         )
@@ -317,18 +324,29 @@ class Executor:
 
     async def _begun(self, claim: Claim, intent: Intent, snapshot: Snapshot | None) -> bool:
         """Make the intent durable as begun; False when it ended here instead, with the reason."""
-        budget = self.policy.limits.max_actions_per_incident
-        match await self.store.begin(claim, intent.id, snapshot, budget, self.clock.now()):
+        budget = await self._budget(intent.action)
+        beginning = await self.store.begin(claim, intent.id, snapshot, budget, self.clock.now())
+        match beginning.begun:
             case Begun.YES:
                 return True
             case Begun.BUDGET_SPENT:
-                why = "the incident's budget of actions is spent"
+                why = "; ".join(beginning.reasons)
             case Begun.BRAKED:
                 why = "the kill switch is engaged"
             case Begun.NOT_DECIDED:
                 raise ClaimLost(f"intent {intent.id} was begun or ended meanwhile")
         await self._finish(claim, intent, OutcomeKind.REFUSED, why)
         return False
+
+    async def _budget(self, action: Action) -> Budget:
+        """What the action must stay within; the fleet is counted only where a share of it is set."""
+        limits = self.policy.limits
+        known = None
+        if limits.shared.fleet_share < 1 and action.target is not None and self.reader is not None:
+            known = len(await self.reader.services())
+        return Budget(
+            per_incident=limits.max_actions_per_incident, limits=limits.shared, known_services=known
+        )
 
     def _lapsed(self, record: IncidentRecord, intent: Intent) -> str | None:
         """Why a recorded decision no longer holds, or None (promise 1). An undo's always does."""
@@ -419,6 +437,11 @@ class Executor:
             return _Look(target=await self.reader.target(action))
         except PermanentError as error:
             return _Look(problem=str(error))
+
+    async def _disruption(self, action: Action, look: _Look) -> Disruption | None:
+        if self.reader is None or look.target is None:
+            return None
+        return await self.reader.disruption(action)
 
     async def _rehearse(self, key: ServiceKey, action: Action, look: _Look) -> Rehearsal | None:
         if self.rehearsal is None or look.target is None:
@@ -540,6 +563,7 @@ def _decision_note(intent: Intent) -> Note:
             "action": intent.action.name,
             "decision": decision.kind,
             "reasons": list(decision.reasons),
+            "rules": list(decision.rules),
             "plan_hash": decision.plan_hash,
             "target_token": decision.target_token,
         },

@@ -417,6 +417,8 @@ class Diagnosis:
 
     hypotheses: tuple[Hypothesis, ...]
     at: datetime
+    fingerprint: str | None = None
+    """Over what it rests on that can be found again in another incident; None on old records."""
 
     @property
     def best(self) -> Hypothesis:
@@ -462,6 +464,10 @@ class Action:
     """The target's state that the diagnosis saw: a plan for another state is void."""
     then_verify: bool = True
     """False when the next action of the plan completes it: only both together can be judged."""
+    leaves: str | None = None
+    """What the target holds before it, named by content; None where that has no name."""
+    reaches: str | None = None
+    """What the target holds after it, named by content."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -504,6 +510,8 @@ class Decision:
     plan_hash: str
     target_token: str | None
     at: datetime
+    rules: tuple[str, ...] = ()
+    """Which rules it rests on: `guardrails`, and the policy's own by name; empty on old records."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from app.agent.models import (
     Plan,
     RejectedRunbook,
 )
+from app.agent.passage import passage_of
 from app.agent.runbooks import Catalogue, Runbook, Step
 
 __all__ = ["PlanLimits", "make_plan", "plan_hash"]
@@ -79,6 +80,8 @@ def _plain(action: Action) -> Action:
         undo=action.undo,
         diagnosed_token=action.diagnosed_token,
         then_verify=action.then_verify,
+        leaves=action.leaves,
+        reaches=action.reaches,
     )
 
 
@@ -141,6 +144,7 @@ def _action(step: Step, evidence: Evidence, limits: PlanLimits) -> Action | Unme
     resolution = spec.resolve(step.parameters, evidence, limits)
     if isinstance(resolution, Unmet | Unneeded):
         return resolution
+    passage = passage_of(spec.name, resolution.target, resolution.parameters, evidence)
     return Action(
         name=spec.name,
         risk=spec.risk,
@@ -149,6 +153,8 @@ def _action(step: Step, evidence: Evidence, limits: PlanLimits) -> Action | Unme
         expected_effect=resolution.expected_effect,
         undo=spec.undo,
         diagnosed_token=_diagnosed_token(resolution.target, evidence),
+        leaves=passage.leaves,
+        reaches=passage.reaches,
     )
 
 

@@ -2,15 +2,17 @@
 
 `guard` is the built-in, pure part: enabled actions, risk gating, the budget per
 incident, staleness, and what the API server said to the rehearsal. `Policy` adds
-an external engine where one is configured. Whatever is asked, the most
+the policy engine: the embedded one, or the server that is set. Whatever is asked, the most
 restrictive answer wins, and every reason is kept (promises 1, 4, 6, 7).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from app.agent.disruption import Disruption, too_many
+from app.agent.limits import UNLIMITED, Limits, Standing
 from app.agent.models import (
     Action,
     ActionName,
@@ -19,15 +21,13 @@ from app.agent.models import (
     DecisionKind,
     Incident,
     Intent,
-    JsonObject,
     Plan,
     Rehearsal,
     Risk,
     TargetState,
 )
-from app.agent.ports import PolicyEngine
-
-DOCUMENT_VERSION = "1"
+from app.agent.policy_document import document
+from app.agent.ports import PolicyAnswer, PolicyEngine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,10 @@ class Guardrails:
     """Risks for which a person must say yes."""
     approval_timeout: timedelta = timedelta(hours=4)
     """How long people may take; after that the action is not taken."""
+    shared: Limits = UNLIMITED
+    """What all incidents together must stay within."""
+    max_replica_share: float = 1.0
+    """Of a workload's replicas, how many one action may take away at once; one always."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,10 @@ class Question:
     at: datetime
     brake: Brake | None = None
     """The kill switch as it stands."""
+    standing: Standing = field(default_factory=Standing)
+    """The recent actions, and how this one stands with the limits that all incidents share."""
+    disruption: Disruption | None = None
+    """How many pods of the target may be missing at once; None where nothing is known of pods."""
 
 
 def forbidden_now(action: Action, limits: Guardrails) -> list[str]:
@@ -81,6 +89,9 @@ def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
             f"the incident's budget is spent: {question.taken} of "
             f"MAX_ACTIONS_PER_INCIDENT={limits.max_actions_per_incident} taken"
         )
+    reasons.extend(each.reason for each in question.standing.exceeded)
+    if question.disruption is not None:
+        reasons.extend(too_many(action, question.disruption, limits.max_replica_share))
     if question.brake is not None and question.brake.engaged:
         reasons.append(f"the kill switch was engaged by {question.brake.by}: {question.brake.reason}")
     if incident.stale and not incident.dry_run:
@@ -92,55 +103,12 @@ def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def document(question: Question, limits: Guardrails) -> JsonObject:
-    """The versioned JSON document that an external engine decides on."""
-    incident, plan, action, target = (
-        question.incident,
-        question.plan,
-        question.action,
-        question.target,
-    )
-    best = incident.diagnosis.best if incident.diagnosis is not None else None
-    return {
-        "version": DOCUMENT_VERSION,
-        "time": question.at.isoformat(),
-        "environment": incident.key.environment,
-        "service": incident.key.service,
-        "dry_run": incident.dry_run,
-        "incident": {
-            "id": incident.id,
-            "state": incident.state,
-            "opened_at": incident.opened_at.isoformat(),
-            "triggers": [str(t) for t in incident.triggers],
-            "stale": incident.stale,
-        },
-        "diagnosis": None if best is None else {"cause": best.cause, "confidence": best.confidence},
-        "plan": {"runbook": plan.runbook, "hash": plan.hash},
-        "action": {
-            "name": action.name,
-            "risk": action.risk,
-            "parameters": dict(action.parameters),
-            "target": None if action.target is None else str(action.target),
-        },
-        "target": None
-        if target is None
-        else {"uid": target.uid, "token": target.token, "changed_by": target.changed_by},
-        "rehearsal": None
-        if question.rehearsal is None
-        else {"accepted": question.rehearsal.accepted, "message": question.rehearsal.message},
-        "budget": {"taken": question.taken, "max_actions": limits.max_actions_per_incident},
-        "guardrails": {
-            "enabled_actions": [str(name) for name in sorted(limits.enabled_actions)],
-            "allow_high_risk": limits.allow_high_risk,
-        },
-    }
-
-
 def undo_decision(undone: Intent, target: TargetState, at: datetime) -> Decision:
     """Undoing the agent's own action is always allowed (promise 11), and recorded like any decision."""
     return Decision(
         kind=DecisionKind.ALLOW,
         reasons=(f"undoes {undone.action.name} of this incident, which did not help",),
+        rules=("undo",),
         plan_hash=undone.decision.plan_hash,
         target_token=target.token,
         at=at,
@@ -149,7 +117,7 @@ def undo_decision(undone: Intent, target: TargetState, at: datetime) -> Decision
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """Guardrails first, then the external engine; both must allow."""
+    """Guardrails first, then the policy engine; both must allow."""
 
     limits: Guardrails
     engine: PolicyEngine | None = None
@@ -157,13 +125,17 @@ class Policy:
     async def decide(self, question: Question) -> Decision:
         """The decision for one action, bound to the plan's hash and the target's state."""
         kind, reasons = self._own_answer(question)
+        rules: tuple[str, ...] = ("guardrails",)
         if self.engine is not None:
             answer = await self.engine.decide(document(question, self.limits))
-            reasons += answer.reasons
+            # Both know the settings, and where they agree the reason is told once.
+            reasons = tuple(dict.fromkeys(reasons + answer.reasons))
+            rules = _deciding(kind, answer)
             kind = _stricter(kind, answer.kind)
         return Decision(
             kind=kind,
             reasons=reasons,
+            rules=rules,
             plan_hash=question.plan.hash,
             target_token=question.target.token if question.target is not None else None,
             at=question.at,
@@ -186,3 +158,11 @@ _STRICTNESS = (DecisionKind.ALLOW, DecisionKind.NEEDS_APPROVAL, DecisionKind.DEN
 
 def _stricter(one: DecisionKind, other: DecisionKind) -> DecisionKind:
     return max(one, other, key=_STRICTNESS.index)
+
+
+def _deciding(own: DecisionKind, answer: PolicyAnswer) -> tuple[str, ...]:
+    """Whose rules the decision rests on: those of the stricter side, of both where they agree."""
+    engine = tuple(f"policy: {rule}" for rule in answer.rules) or ("policy",)
+    if own is answer.kind:
+        return ("guardrails", *engine)
+    return engine if _stricter(own, answer.kind) is answer.kind else ("guardrails",)

@@ -18,6 +18,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
+from app.agent.disruption import Disruption
+from app.agent.limits import Budget, History, Limits
 from app.agent.models import (
     Action,
     Approval,
@@ -77,6 +79,10 @@ class ClusterReader(Protocol):
 
     async def snapshot(self, action: Action) -> Snapshot:
         """What `action.target` asks for now, enough for a `restore` to put it back."""
+        ...
+
+    async def disruption(self, action: Action) -> Disruption | None:
+        """How many pods a change of `action.target` may take away at once; None where it has no pods."""
         ...
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
@@ -172,6 +178,8 @@ class PolicyAnswer:
 
     kind: DecisionKind
     reasons: tuple[str, ...]
+    rules: tuple[str, ...] = ()
+    """The rules that decided, by the names that the policy gives them."""
 
 
 class PolicyEngine(Protocol):
@@ -334,6 +342,14 @@ class Begun(StrEnum):
     """Begun or ended already."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """What became of an attempt to begin an intent, and why it was not begun."""
+
+    begun: Begun
+    reasons: tuple[str, ...] = ()
+
+
 class SignalStore(Protocol):
     """Durable intake."""
 
@@ -475,15 +491,21 @@ class IncidentStore(Protocol):
         ...
 
     async def begin(
-        self, claim: Claim, intent_id: IntentId, snapshot: Snapshot | None, budget: int, at: datetime
-    ) -> Begun:
+        self, claim: Claim, intent_id: IntentId, snapshot: Snapshot | None, budget: Budget, at: datetime
+    ) -> Beginning:
         """DECIDED -> EXECUTING by compare-and-set, durable before it returns (promise 2).
 
-        With nothing changed: BUDGET_SPENT when the incident already has `budget`
-        intents that began and are no undo (promise 4), BRAKED while the kill
-        switch is engaged (promise 11), NOT_DECIDED otherwise. An undo neither
-        counts nor is braked. Adds a timeline entry.
+        With nothing changed: BUDGET_SPENT, with the reasons, when the incident has
+        its number of intents that began and are no undo, or when one of the limits
+        that all incidents share would be exceeded, however many workers ask at once
+        (promise 4); BRAKED while the kill switch is engaged (promise 11),
+        NOT_DECIDED otherwise. An undo neither counts nor is braked. Adds a timeline
+        entry.
         """
+        ...
+
+    async def recent_actions(self, key: ServiceKey, limits: Limits, at: datetime) -> History:
+        """What began before and matters to an action on that service now."""
         ...
 
     async def retry(self, claim: Claim, intent_id: IntentId, limit: int, at: datetime) -> Begun:

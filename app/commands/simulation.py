@@ -26,13 +26,15 @@ from app.agent.models import (
     Stage,
 )
 from app.agent.observer import new_signal
-from app.agent.ports import Claim, IncidentFilter, Store
+from app.agent.ports import Claim, IncidentFilter, PolicyEngine, Store
 from app.bootstrap import Container, assemble
 from app.bootstrap import World as Outside
 from app.clock import Clock
 from app.commands.failing import CommandFailed
 from app.commands.telling import Teller, Told
 from app.config import Settings
+from app.connectors.rego import EmbeddedPolicy
+from app.connectors.rego_bundle import shipped_policies
 from app.sandbox.api import AuditEntry
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
@@ -104,9 +106,14 @@ async def play(
     store = await open_store(settings.database_url.get_secret_value())
     try:
         clock = new_clock(await _story_start(store, scenario, datetime.now(UTC)))
-        stage = await _Stage.build(settings, scenario, clock, store)
-        async with stage.working():
-            return await _tell(stage, clock, teller, pace)
+        # The shipped policies: one's own may ask for people, and nobody answers in a simulation.
+        policy = EmbeddedPolicy(shipped_policies(), timeout_seconds=settings.policy_timeout_seconds)
+        try:
+            stage = await _Stage.build(settings, scenario, clock, store, policy)
+            async with stage.working():
+                return await _tell(stage, clock, teller, pace)
+        finally:
+            await policy.aclose()
     finally:
         await store.close()
 
@@ -135,7 +142,9 @@ class _Stage:
     runner: InlineRunner
 
     @classmethod
-    async def build(cls, settings: Settings, scenario: Scenario, clock: Clock, store: Store) -> _Stage:
+    async def build(
+        cls, settings: Settings, scenario: Scenario, clock: Clock, store: Store, policy: PolicyEngine
+    ) -> _Stage:
         world = World(clock)
         scenario.set_up(world)
         cluster = SandboxCluster.over(world)
@@ -145,6 +154,7 @@ class _Stage:
             writer=None if settings.dry_run else cluster.writer(),
             watch=cluster.watch,
             metrics=SandboxMetrics(world),
+            policy_engine=policy,
         )
         runner = InlineRunner(clock)
         kept = cast("Store", _KeepsClaims(store))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from app.agent.disruption import Disruption
 from app.agent.models import (
     Action,
     ConfigRecord,
@@ -36,6 +37,7 @@ from app.connectors.k8s_changes import (
     writable_ref,
 )
 from app.connectors.k8s_config import load_config
+from app.connectors.k8s_disruption import disruption_of
 from app.connectors.k8s_fields import controller_uid, mapping, name, text, texts, uid
 from app.connectors.k8s_index import selector_query
 from app.connectors.k8s_mapping import (
@@ -109,6 +111,17 @@ class KubernetesReader:
         ref = target_ref(action)
         current = await _get(self._api, ref)
         return Snapshot(ref=ref, token=target_state(ref, current).token, body=snapshot_body(ref, current))
+
+    async def disruption(self, action: Action) -> Disruption | None:
+        ref = target_ref(action)
+        if ref.kind != Kind.DEPLOYMENT:
+            return None
+        deployment = await _get(self._api, ref)
+        try:
+            budgets = await self._api.list(Kind.DISRUPTION_BUDGET, ref.namespace)
+        except Forbidden as error:
+            return disruption_of(deployment, (), str(error))
+        return disruption_of(deployment, budgets.items, None)
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         deployment = await self._deployment(key)

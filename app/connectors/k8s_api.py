@@ -26,6 +26,7 @@ from lightkube.core.generic_client import ALL_NS, BasicRequest, GenericAsyncClie
 from lightkube.core.resource import NamespacedResourceG, api_info
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet
 from lightkube.resources.core_v1 import ConfigMap, Event, Pod
+from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
 
 from app.agent.models import JsonObject, ObjectRef
@@ -64,6 +65,7 @@ class Kind(StrEnum):
     REPLICA_SET = "ReplicaSet"
     POD = "Pod"
     EVENT = "Event"
+    DISRUPTION_BUDGET = "PodDisruptionBudget"
 
 
 _RESOURCES: dict[Kind, type[NamespacedResourceG]] = {
@@ -72,6 +74,7 @@ _RESOURCES: dict[Kind, type[NamespacedResourceG]] = {
     Kind.REPLICA_SET: ReplicaSet,
     Kind.POD: Pod,
     Kind.EVENT: Event,
+    Kind.DISRUPTION_BUDGET: PodDisruptionBudget,
 }
 
 

@@ -9,15 +9,14 @@ failing builtins unless asked not to, so neither status nor shape is taken on tr
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
-import msgspec
+from pydantic import SecretStr
 
-from app.agent.models import DecisionKind, JsonObject
+from app.agent.models import JsonObject
 from app.agent.ports import PolicyAnswer
 from app.config import Settings
 from app.connectors.http import HttpPeer
-from app.connectors.text import shorten
+from app.connectors.policy_answers import deny, read_decision
 from app.errors import AgentError, ConfigurationError
 
 _PATH = "/v1/data/heal/decision"
@@ -25,28 +24,20 @@ _STRICT = {"strict-builtin-errors": "true"}
 _TIMEOUT_SECONDS = 5.0
 _MAX_ANSWER_BYTES = 256 * 1024
 
-_Reasons = Annotated[list[str], msgspec.Meta(max_length=100)]
-
-
-class _Decision(msgspec.Struct):
-    decision: DecisionKind
-    reasons: _Reasons
-
-
-class _Answer(msgspec.Struct):
-    result: _Decision
-
 
 class OpaPolicy:
     """`PolicyEngine` over `POST /v1/data/heal/decision`."""
 
-    def __init__(self, url: str, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
-        """Raises `ConfigurationError` for an address that cannot be used."""
+    def __init__(
+        self, url: str, *, timeout_seconds: float = _TIMEOUT_SECONDS, token: SecretStr | None = None
+    ) -> None:
+        """Raises `ConfigurationError` for an address or a token that cannot be used."""
         self._peer = HttpPeer(
             name="the policy engine",
             setting="OPA_URL",
             url=url,
             timeout_seconds=timeout_seconds,
+            bearer_token=token,
             max_bytes=_MAX_ANSWER_BYTES,
         )
 
@@ -55,35 +46,24 @@ class OpaPolicy:
         """Raises `ConfigurationError` when `OPA_URL` is not set or cannot be used."""
         if settings.opa_url is None:
             raise ConfigurationError("OPA_URL is not set")
-        return OpaPolicy(settings.opa_url)
+        return OpaPolicy(
+            settings.opa_url, timeout_seconds=settings.opa_timeout_seconds, token=settings.opa_token
+        )
 
     async def decide(self, document: JsonObject) -> PolicyAnswer:
         """OPA's decision on the document as its `input`; anything incomplete is a deny. Never raises."""
         try:
             body = json.dumps({"input": document}, allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
-            return _deny(f"the question to the policy engine cannot be written as JSON: {error}")
+            return deny(f"the question to the policy engine cannot be written as JSON: {error}")
         try:
             reply = await self._peer.send("POST", _PATH, params=_STRICT, json_body=body)
         except AgentError as error:
-            return _deny(str(error))
+            return deny(str(error))
         if reply.status != 200:
-            return _deny(str(self._peer.refusal(reply)))
+            return deny(str(self._peer.refusal(reply)))
         return read_decision(reply.body)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
         await self._peer.aclose()
-
-
-def read_decision(body: bytes) -> PolicyAnswer:
-    """The decision that a body holds in full, else a deny."""
-    try:
-        decision = msgspec.json.decode(body, type=_Answer).result
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        return _deny(f"the policy engine gave no complete decision: {shorten(str(error))}")
-    return PolicyAnswer(kind=decision.decision, reasons=tuple(shorten(reason) for reason in decision.reasons))
-
-
-def _deny(reason: str) -> PolicyAnswer:
-    return PolicyAnswer(kind=DecisionKind.DENY, reasons=(reason,))

@@ -6,9 +6,11 @@ that a person may read says that this is a simulation where that matters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from app.agent.disruption import Disruption
 from app.agent.models import (
     Action,
     ConfigMapView,
@@ -103,6 +105,14 @@ class SandboxReader:
             deployment_snapshot(found) if isinstance(found, Deployment) else {"data": {**found.data}}
         )
         return Snapshot(ref=state.ref, token=state.token, body=body)
+
+    async def disruption(self, action: Action) -> Disruption | None:
+        found = self._access.find(action, "get")
+        if not isinstance(found, Deployment):
+            return None
+        missing = math.floor(found.max_unavailable * found.replicas)
+        surge = math.ceil(found.max_surge * found.replicas)
+        return Disruption(replicas=found.replicas, missing_at_once=missing if missing or surge else 1)
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         deployment = self._deployment(key)

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
+from app.agent.limits import INCIDENT_BUDGET_SPENT, Budget
 from app.agent.models import (
     ApprovalId,
     DecisionKind,
@@ -24,9 +25,9 @@ from app.agent.models import (
     Outcome,
     Snapshot,
 )
-from app.agent.ports import Begun
+from app.agent.ports import Beginning, Begun
 from app.errors import ClaimLost, Invalid, NotFound
-from app.store import brakes
+from app.store import brakes, budgets
 from app.store.codec import IntentBody, intent_body, read, read_optional, read_snapshot, writable
 from app.store.tables import intents
 
@@ -67,39 +68,56 @@ def add(connection: Connection, incident: Incident, intent: Intent) -> None:
             body=writable(IntentBody, intent_body(intent)),
             snapshot=intent.snapshot,
             outcome=intent.outcome,
+            **_concerns(incident, intent),
         )
     )
 
 
+def _concerns(incident: Incident, intent: Intent) -> dict[str, str | None]:
+    """What the limits count by, beside the intent itself."""
+    target, diagnosis = intent.action.target, incident.diagnosis
+    return {
+        "environment": incident.key.environment,
+        "service": incident.key.service,
+        "namespace": target.namespace if target is not None else None,
+        "cause": diagnosis.best.cause.value if diagnosis is not None else None,
+        "evidence": diagnosis.fingerprint if diagnosis is not None else None,
+    }
+
+
 def begin(
     connection: Connection,
-    incident_id: IncidentId,
+    incident: Incident,
     intent_id: IntentId,
     snapshot: Snapshot | None,
-    budget: int,
+    budget: Budget,
     at: datetime,
-) -> tuple[Begun, Intent]:
+) -> tuple[Beginning, Intent]:
     """DECIDED -> EXECUTING, or why not, with nothing changed.
 
     An undo needs no budget and heeds no brake. Raises `Invalid` for an intent that
     was never allowed, or only rehearsed (promises 1 and 5): no effect may follow from it.
     """
-    intent = _get(connection, incident_id, intent_id)
+    intent = _get(connection, incident.id, intent_id)
     if intent.dry_run or intent.decision.kind is not DecisionKind.ALLOW:
         raise Invalid(f"intent {intent_id} has no decision that allows a real effect")
     if intent.state is not IntentState.DECIDED:
-        return Begun.NOT_DECIDED, intent
+        return Beginning(begun=Begun.NOT_DECIDED), intent
     if intent.undoes is None:
         if brakes.holds(connection):
-            return Begun.BRAKED, intent
-        if _begun(connection, incident_id) >= budget:
-            return Begun.BUDGET_SPENT, intent
+            return Beginning(begun=Begun.BRAKED), intent
+        if _begun(connection, incident.id) >= budget.per_incident:
+            return Beginning(begun=Begun.BUDGET_SPENT, reasons=(INCIDENT_BUDGET_SPENT,)), intent
+        exceeded = budgets.over(connection, incident, intent, budget, at)
+        if exceeded:
+            reasons = tuple(each.reason for each in exceeded)
+            return Beginning(begun=Begun.BUDGET_SPENT, reasons=reasons), intent
     connection.execute(
         update(intents)
         .where(intents.c.id == intent_id, intents.c.state == IntentState.DECIDED.value)
         .values(state=IntentState.EXECUTING.value, started_at=at, snapshot=snapshot, attempts=1)
     )
-    return Begun.YES, intent
+    return Beginning(begun=Begun.YES), intent
 
 
 def retry(

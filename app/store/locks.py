@@ -25,6 +25,7 @@ class Space(IntEnum):
     SERVICE = 0x48450003
     HISTORY = 0x48450004
     ALIVE = 0x48450005
+    BUDGET = 0x48450006
 
 
 def hold(connection: Connection, space: Space, names: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, select
 
 from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
+from app.agent.limits import Budget, History, Limits
 from app.agent.models import (
     Approval,
     ApprovalId,
@@ -38,6 +39,7 @@ from app.agent.models import (
 from app.agent.ports import (
     Accepted,
     ApprovalPage,
+    Beginning,
     Begun,
     Claim,
     IncidentFilter,
@@ -51,6 +53,7 @@ from app.store import (
     approvals,
     audit,
     brakes,
+    budgets,
     claims,
     history,
     incidents,
@@ -176,16 +179,19 @@ class SqlStore:
         return await self._database.write(work)
 
     async def begin(
-        self, claim: Claim, intent_id: IntentId, snapshot: Snapshot | None, budget: int, at: datetime
-    ) -> Begun:
-        def work(connection: Connection) -> Begun:
+        self, claim: Claim, intent_id: IntentId, snapshot: Snapshot | None, budget: Budget, at: datetime
+    ) -> Beginning:
+        def work(connection: Connection) -> Beginning:
             incident = claims.hold(connection, claim)
-            begun, intent = intents.begin(connection, incident.id, intent_id, snapshot, budget, at)
-            if begun is Begun.YES:
+            beginning, intent = intents.begin(connection, incident, intent_id, snapshot, budget, at)
+            if beginning.begun is Begun.YES:
                 journal.append(connection, incident.id, [narrative.begin_note(intent, snapshot, at)])
-            return begun
+            return beginning
 
         return await self._database.write(work)
+
+    async def recent_actions(self, key: ServiceKey, limits: Limits, at: datetime) -> History:
+        return await self._database.read(lambda connection: budgets.recent(connection, key, limits, at))
 
     async def retry(self, claim: Claim, intent_id: IntentId, limit: int, at: datetime) -> Begun:
         def work(connection: Connection) -> Begun:

@@ -262,6 +262,11 @@ intents = Table(
     Column("outcome", _Json),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("approval", Text),
+    Column("environment", Text),
+    Column("service", Text),
+    Column("namespace", Text),
+    Column("cause", Text),
+    Column("evidence", Text),
     UniqueConstraint("incident_id", "sequence"),
     CheckConstraint("state <> 'executing' OR NOT dry_run", name="dry_run_never_executes"),
 )
@@ -271,6 +276,26 @@ Index(
     intents.c.incident_id,
     sqlite_where=text("state = 'executing'"),
     postgresql_where=text("state = 'executing'"),
+)
+_COUNTED = text("started_at IS NOT NULL AND undoes IS NULL AND namespace IS NOT NULL")
+Index(
+    "ix_intents_counted",
+    intents.c.started_at,
+    intents.c.environment,
+    intents.c.service,
+    intents.c.namespace,
+    intents.c.id,
+    sqlite_where=_COUNTED,
+    postgresql_where=_COUNTED,
+)
+_TOUCHED = text("started_at IS NOT NULL AND namespace IS NOT NULL")
+Index(
+    "ix_intents_of_service",
+    intents.c.environment,
+    intents.c.service,
+    intents.c.started_at,
+    sqlite_where=_TOUCHED,
+    postgresql_where=_TOUCHED,
 )
 
 claims = Table(

@@ -22,6 +22,7 @@ from app.errors import AgentError
 from app.workers.driving import Driver
 from app.workers.duties import Duty, Work, kept_running
 from app.workers.polling import Poller
+from app.workers.reloading import policies_on_hangup
 from app.workers.streams import StreamLimits, StreamReader
 from app.workers.sweeping import Sweeper
 from app.workers.watching import Watcher
@@ -53,8 +54,9 @@ async def running(settings: Settings) -> AsyncIterator[Container]:
     bell = LocalBell()
     container = await build(settings, runner=bell)
     try:
-        async with attended(container, bell):
-            yield container
+        with policies_on_hangup(container):
+            async with attended(container, bell):
+                yield container
     finally:
         await container.close()
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 
+from app.agent.disruption import Disruption
 from app.agent.models import (
     Action,
     ActionName,
@@ -274,6 +275,20 @@ async def test_config_contents_hold_the_data_for_the_agents_history(cluster: Clu
     assert record.content_hash == view.config_maps[0].content_hash
     assert record.health is RevisionHealth.UNKNOWN
     assert await cluster.ports.reader.config_contents(key_of(cluster, "nobody")) == ()
+
+
+async def test_what_a_rollout_may_take_away_follows_from_the_strategy(cluster: ClusterHarness) -> None:
+    """A quarter, rounded down, where nothing else is asked for; a ConfigMap has no pods to lose."""
+    await deploy_shop(cluster, replicas=5, config={"mode": "fast"})
+    restart = action(ActionName.RESTART, deployment(cluster))
+    found = await cluster.ports.reader.disruption(restart)
+    assert found == Disruption(replicas=5, missing_at_once=1)
+    revert = action(ActionName.REVERT_CONFIG, config_map(cluster))
+    assert await cluster.ports.reader.disruption(revert) is None
+    with pytest.raises(NotFound):
+        await cluster.ports.reader.disruption(action(ActionName.RESTART, deployment(cluster, "nobody")))
+    with pytest.raises(Forbidden):
+        await cluster.powerless.reader.disruption(restart)
 
 
 async def test_a_config_map_that_is_missing_is_left_out(cluster: ClusterHarness) -> None:

@@ -24,6 +24,7 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 
+from app.agent.limits import Budget
 from app.agent.models import IncidentState, ServiceKey
 from app.agent.ports import Store
 from app.errors import ClaimLost, ConfigurationError, TransientError
@@ -659,7 +660,7 @@ async def _late_writes_are_refused(store: Store, late: Store, claim: Any) -> Non
     [incident] = await late.open_incidents()
     for write in (
         late.save(claim, incident, []),
-        late.begin(claim, "int_late", None, 5, datetime.now(UTC)),  # type: ignore[arg-type]  # ids are strings
+        late.begin(claim, "int_late", None, Budget(per_incident=5), datetime.now(UTC)),  # type: ignore[arg-type]  # ids are strings
         late.save(claim, incident, []),
     ):
         with pytest.raises(ClaimLost):

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from app.agent.audit import AuditQuestion, SignalAudit, StrayKind
+from app.agent.limits import Budget
 from app.agent.models import (
     DispositionKind,
     IncidentState,
@@ -272,7 +273,7 @@ async def test_an_intent_under_way_in_an_ended_incident_is_astray(store: Store) 
     claim = await claimed(store, incident)
     one = intent(incident)
     incident = await decided(store, claim, [one])
-    assert await store.begin(claim, one.id, None, 1, NOW) is Begun.YES
+    assert (await store.begin(claim, one.id, None, Budget(per_incident=1), NOW)).begun is Begun.YES
     ended = replace(incident, state=IncidentState.ESCALATED, closed_at=NOW)
     await store.save(claim, ended, [note("ended")])
     found = await audited(store)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
+from app.agent.limits import Budget
 from app.agent.models import Brake, IntentState
 from app.agent.ports import Begun, Store
 from app.errors import Invalid
@@ -67,14 +68,14 @@ async def test_while_engaged_nothing_begins_and_nothing_is_tried_again(store: St
     claim = await claimed(store, incident)
     first, second = intent(incident, 0), intent(incident, 1)
     await decided(store, claim, [first, second])
-    assert await store.begin(claim, first.id, SNAPSHOT, 9, NOW) is Begun.YES
+    assert (await store.begin(claim, first.id, SNAPSHOT, Budget(per_incident=9), NOW)).begun is Begun.YES
     await store.set_brake(ON)
     before = await store.load(incident.id)
-    assert await store.begin(claim, second.id, SNAPSHOT, 9, NOW) is Begun.BRAKED
+    assert (await store.begin(claim, second.id, SNAPSHOT, Budget(per_incident=9), NOW)).begun is Begun.BRAKED
     assert await store.retry(claim, first.id, 9, NOW) is Begun.BRAKED
     assert await store.load(incident.id) == before
     await store.set_brake(OFF)
-    assert await store.begin(claim, second.id, SNAPSHOT, 9, NOW) is Begun.YES
+    assert (await store.begin(claim, second.id, SNAPSHOT, Budget(per_incident=9), NOW)).begun is Begun.YES
     assert await store.retry(claim, first.id, 9, NOW) is Begun.YES
 
 
@@ -85,10 +86,10 @@ async def test_an_undo_is_not_braked(store: Store) -> None:
     act = intent(incident, 0)
     undo = intent(incident, 1, undoes=act.id)
     await decided(store, claim, [act, undo])
-    assert await store.begin(claim, act.id, SNAPSHOT, 1, NOW) is Begun.YES
+    assert (await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)).begun is Begun.YES
     await store.set_brake(ON)
     await store.finish(claim, act.id, outcome(), "uid/8", [])
-    assert await store.begin(claim, undo.id, SNAPSHOT, 1, NOW) is Begun.YES
+    assert (await store.begin(claim, undo.id, SNAPSHOT, Budget(per_incident=1), NOW)).begun is Begun.YES
     assert await store.retry(claim, undo.id, 2, NOW) is Begun.YES
     await store.finish(claim, undo.id, outcome(), "uid/9", [])
 
@@ -113,16 +114,18 @@ async def test_nothing_begins_once_the_switch_was_set(store: Store) -> None:
         return found
 
     beginning = [
-        asyncio.create_task(store.begin(claim, act.id, SNAPSHOT, 1, NOW)) for claim, act in claims[:20]
+        asyncio.create_task(store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW))
+        for claim, act in claims[:20]
     ]
     await asyncio.wait(beginning, return_when=asyncio.FIRST_COMPLETED)
     braking = asyncio.create_task(store.set_brake(ON))
     beginning += [
-        asyncio.create_task(store.begin(claim, act.id, SNAPSHOT, 1, NOW)) for claim, act in claims[20:]
+        asyncio.create_task(store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW))
+        for claim, act in claims[20:]
     ]
     await braking
     begun_when_set = await executing()
-    answers = await asyncio.gather(*beginning)
+    answers = [each.begun for each in await asyncio.gather(*beginning)]
     assert set(answers) <= {Begun.YES, Begun.BRAKED}
     assert Begun.YES in answers
     assert await executing() == begun_when_set
@@ -131,7 +134,7 @@ async def test_nothing_begins_once_the_switch_was_set(store: Store) -> None:
     claim = await claimed(store, late)
     act = intent(late)
     await decided(store, claim, [act])
-    assert await store.begin(claim, act.id, SNAPSHOT, 1, NOW) is Begun.BRAKED
+    assert (await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)).begun is Begun.BRAKED
 
 
 async def test_setting_the_switch_waits_for_an_intent_that_is_beginning(postgres_url: str) -> None:
@@ -143,7 +146,7 @@ async def test_setting_the_switch_waits_for_an_intent_that_is_beginning(postgres
     await decided(store, claim, [act])
     async with await psycopg.AsyncConnection.connect(postgres_url) as peer:
         await peer.execute("SELECT 1 FROM intents WHERE id = %s FOR UPDATE", [act.id])
-        beginning = asyncio.create_task(store.begin(claim, act.id, SNAPSHOT, 1, NOW))
+        beginning = asyncio.create_task(store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW))
         await eventually(lambda: _waiting(postgres_url, 1), "the begin has read the switch")
         braking = asyncio.create_task(store.set_brake(ON))
 
@@ -153,7 +156,7 @@ async def test_setting_the_switch_waits_for_an_intent_that_is_beginning(postgres
         await eventually(settled)
         assert not braking.done()
         await peer.rollback()
-    assert await beginning is Begun.YES
+    assert (await beginning).begun is Begun.YES
     await braking
     assert await store.brake() == ON
     await store.close()

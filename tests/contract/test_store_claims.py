@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import psycopg
 import pytest
 
+from app.agent.limits import Budget
 from app.agent.models import (
     ApprovalId,
     FencingToken,
@@ -101,7 +102,7 @@ async def test_the_old_holder_is_refused_after_a_take_over(store: Store) -> None
     with pytest.raises(ClaimLost):
         await store.decide(old, incident, intent(incident, 1), [])
     with pytest.raises(ClaimLost):
-        await store.begin(old, act.id, SNAPSHOT, 5, NOW)
+        await store.begin(old, act.id, SNAPSHOT, Budget(per_incident=5), NOW)
     with pytest.raises(ClaimLost):
         await store.finish(old, act.id, outcome(), None, [])
     record = await store.load(incident.id)

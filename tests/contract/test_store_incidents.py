@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from app.agent.limits import Budget
 from app.agent.models import (
     Cause,
     Diagnosis,
@@ -153,7 +154,7 @@ async def test_a_closed_incident_is_never_changed(store: Store) -> None:
     with pytest.raises(ClaimLost):
         await store.decide(claim, ended, intent(incident, 1), [])
     with pytest.raises(ClaimLost):
-        await store.begin(claim, act.id, SNAPSHOT, 5, NOW)
+        await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=5), NOW)
     with pytest.raises(ClaimLost):
         await store.finish(claim, act.id, outcome(), None, [])
     assert await loaded(store, incident.id) == ended

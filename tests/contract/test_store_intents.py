@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from app.agent.limits import Budget
 from app.agent.models import (
     DecisionKind,
     Incident,
@@ -108,7 +109,9 @@ async def test_beginning_is_durable_and_told_in_the_timeline(store: Store) -> No
     claim = await claimed(store, incident)
     act = intent(incident)
     incident = await decided(store, claim, [act])
-    assert await store.begin(claim, act.id, SNAPSHOT, 1, NOW + MINUTE) is Begun.YES
+    assert (
+        await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW + MINUTE)
+    ).begun is Begun.YES
     record = await store.load(incident.id)
     assert record is not None
     assert record.incident == incident
@@ -126,11 +129,15 @@ async def test_an_intent_begins_once(store: Store) -> None:
     claim = await claimed(store, incident)
     act = intent(incident)
     await decided(store, claim, [act])
-    answers = await asyncio.gather(*(store.begin(claim, act.id, SNAPSHOT, 9, NOW) for _ in range(8)))
-    assert sorted(answers) == [Begun.NOT_DECIDED] * 7 + [Begun.YES]
+    answers = await asyncio.gather(
+        *(store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=9), NOW) for _ in range(8))
+    )
+    assert sorted(a.begun for a in answers) == [Begun.NOT_DECIDED] * 7 + [Begun.YES]
     await store.finish(claim, act.id, outcome(), "uid/8", [])
     length = len(await store.timeline(incident.id))
-    assert await store.begin(claim, act.id, SNAPSHOT, 9, NOW) is Begun.NOT_DECIDED
+    assert (
+        await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=9), NOW)
+    ).begun is Begun.NOT_DECIDED
     assert len(await store.timeline(incident.id)) == length
 
 
@@ -140,8 +147,10 @@ async def test_the_budget_holds_under_concurrency(store: Store) -> None:
     claim = await claimed(store, incident)
     acts = [intent(incident, n) for n in range(10)]
     await decided(store, claim, acts)
-    answers = await asyncio.gather(*(store.begin(claim, act.id, SNAPSHOT, 3, NOW) for act in acts))
-    assert sorted(answers) == [Begun.BUDGET_SPENT] * 7 + [Begun.YES] * 3
+    answers = await asyncio.gather(
+        *(store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=3), NOW) for act in acts)
+    )
+    assert sorted(a.begun for a in answers) == [Begun.BUDGET_SPENT] * 7 + [Begun.YES] * 3
     record = await store.load(incident.id)
     assert record is not None
     assert [each.state for each in record.intents].count(IntentState.EXECUTING) == 3
@@ -158,10 +167,12 @@ async def test_the_budget_counts_what_finished_and_not_what_was_refused(store: S
     )
     acts = [intent(incident, n) for n in (1, 2, 3)]
     await decided(store, claim, [refused, *acts])
-    assert await store.begin(claim, acts[0].id, SNAPSHOT, 2, NOW) is Begun.YES
+    assert (await store.begin(claim, acts[0].id, SNAPSHOT, Budget(per_incident=2), NOW)).begun is Begun.YES
     await store.finish(claim, acts[0].id, outcome(OutcomeKind.FAILED), None, [])
-    assert await store.begin(claim, acts[1].id, SNAPSHOT, 2, NOW) is Begun.YES
-    assert await store.begin(claim, acts[2].id, SNAPSHOT, 2, NOW) is Begun.BUDGET_SPENT
+    assert (await store.begin(claim, acts[1].id, SNAPSHOT, Budget(per_incident=2), NOW)).begun is Begun.YES
+    assert (
+        await store.begin(claim, acts[2].id, SNAPSHOT, Budget(per_incident=2), NOW)
+    ).begun is Begun.BUDGET_SPENT
 
 
 async def test_an_undo_needs_no_budget_and_uses_none(store: Store) -> None:
@@ -171,11 +182,13 @@ async def test_an_undo_needs_no_budget_and_uses_none(store: Store) -> None:
     acts = [intent(incident, 0), intent(incident, 2)]
     undo = intent(incident, 1, undoes=acts[0].id)
     await decided(store, claim, [acts[0], undo, acts[1]])
-    assert await store.begin(claim, acts[0].id, SNAPSHOT, 1, NOW) is Begun.YES
-    assert await store.begin(claim, undo.id, SNAPSHOT, 1, NOW) is Begun.YES
+    assert (await store.begin(claim, acts[0].id, SNAPSHOT, Budget(per_incident=1), NOW)).begun is Begun.YES
+    assert (await store.begin(claim, undo.id, SNAPSHOT, Budget(per_incident=1), NOW)).begun is Begun.YES
     assert (await store.timeline(incident.id))[-1].stage is Stage.UNDO
-    assert await store.begin(claim, acts[1].id, SNAPSHOT, 1, NOW) is Begun.BUDGET_SPENT
-    assert await store.begin(claim, acts[1].id, SNAPSHOT, 2, NOW) is Begun.YES
+    assert (
+        await store.begin(claim, acts[1].id, SNAPSHOT, Budget(per_incident=1), NOW)
+    ).begun is Begun.BUDGET_SPENT
+    assert (await store.begin(claim, acts[1].id, SNAPSHOT, Budget(per_incident=2), NOW)).begun is Begun.YES
 
 
 async def test_without_budget_nothing_begins(store: Store) -> None:
@@ -184,7 +197,9 @@ async def test_without_budget_nothing_begins(store: Store) -> None:
     claim = await claimed(store, incident)
     act = intent(incident)
     await decided(store, claim, [act])
-    assert await store.begin(claim, act.id, SNAPSHOT, 0, NOW) is Begun.BUDGET_SPENT
+    assert (
+        await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=0), NOW)
+    ).begun is Begun.BUDGET_SPENT
 
 
 async def test_an_action_without_object_begins_without_snapshot(store: Store) -> None:
@@ -194,7 +209,7 @@ async def test_an_action_without_object_begins_without_snapshot(store: Store) ->
     act = intent(incident)
     act = replace(act, action=replace(act.action, target=None))
     await decided(store, claim, [act])
-    assert await store.begin(claim, act.id, None, 1, NOW) is Begun.YES
+    assert (await store.begin(claim, act.id, None, Budget(per_incident=1), NOW)).begun is Begun.YES
     assert (await store.timeline(incident.id))[-1].message == "Starting: rollback."
 
 
@@ -206,7 +221,7 @@ async def test_what_was_not_allowed_never_begins(store: Store, kind: DecisionKin
     act = intent(incident, kind=kind)
     await decided(store, claim, [act])
     with pytest.raises(Invalid):
-        await store.begin(claim, act.id, SNAPSHOT, 9, NOW)
+        await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=9), NOW)
 
 
 async def test_a_dry_run_intent_never_begins(store: Store) -> None:
@@ -216,7 +231,7 @@ async def test_a_dry_run_intent_never_begins(store: Store) -> None:
     act = intent(incident, dry_run=True)
     await decided(store, claim, [act])
     with pytest.raises(Invalid):
-        await store.begin(claim, act.id, SNAPSHOT, 9, NOW)
+        await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=9), NOW)
 
 
 async def test_finishing_stores_the_outcome_once(store: Store) -> None:
@@ -225,7 +240,7 @@ async def test_finishing_stores_the_outcome_once(store: Store) -> None:
     claim = await claimed(store, incident)
     act = intent(incident)
     await decided(store, claim, [act])
-    await store.begin(claim, act.id, SNAPSHOT, 1, NOW)
+    await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
     await store.finish(claim, act.id, outcome(), "uid/8", [note("done")])
     with pytest.raises(ClaimLost):
         await store.finish(claim, act.id, outcome(OutcomeKind.FAILED), None, [note("failed")])
@@ -252,7 +267,9 @@ async def test_a_decided_intent_can_be_finished_unattempted(store: Store) -> Non
     act = intent(incident)
     await decided(store, claim, [act])
     await store.finish(claim, act.id, outcome(OutcomeKind.REFUSED), None, [])
-    assert await store.begin(claim, act.id, SNAPSHOT, 1, NOW) is Begun.NOT_DECIDED
+    assert (
+        await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
+    ).begun is Begun.NOT_DECIDED
 
 
 async def test_an_unknown_intent_is_not_found(store: Store) -> None:
@@ -262,7 +279,7 @@ async def test_an_unknown_intent_is_not_found(store: Store) -> None:
     act = intent(other)
     await decided(store, others_claim, [act])
     with pytest.raises(NotFound):
-        await store.begin(claim, act.id, SNAPSHOT, 1, NOW)
+        await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
     with pytest.raises(NotFound):
         await store.finish(claim, IntentId("int_none"), outcome(), None, [])
 
@@ -276,7 +293,7 @@ async def test_an_attempt_counts_and_is_told(store: Store) -> None:
     claim = await claimed(store, incident)
     act = intent(incident)
     await decided(store, claim, [act])
-    assert await store.begin(claim, act.id, SNAPSHOT, 1, NOW) is Begun.YES
+    assert (await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)).begun is Begun.YES
     assert await store.retry(claim, act.id, 3, NOW) is Begun.YES
     assert await store.retry(claim, act.id, 3, NOW) is Begun.YES
     told = await store.timeline(incident.id)
@@ -293,7 +310,7 @@ async def test_concurrent_retries_stay_within_the_limit(store: Store) -> None:
     claim = await claimed(store, incident)
     act = intent(incident)
     await decided(store, claim, [act])
-    await store.begin(claim, act.id, SNAPSHOT, 1, NOW)
+    await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
     answers = await asyncio.gather(*(store.retry(claim, act.id, 4, NOW) for _ in range(10)))
     assert sorted(answers) == [Begun.BUDGET_SPENT] * 7 + [Begun.YES] * 3
 
@@ -305,7 +322,7 @@ async def test_only_what_is_under_way_is_tried_again(store: Store) -> None:
     act = intent(incident)
     await decided(store, claim, [act])
     assert await store.retry(claim, act.id, 3, NOW) is Begun.NOT_DECIDED
-    await store.begin(claim, act.id, SNAPSHOT, 1, NOW)
+    await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
     with pytest.raises(NotFound):
         await store.retry(claim, IntentId("int_none"), 3, NOW)
     await store.finish(claim, act.id, outcome(), None, [])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from app.agent.audit import AuditQuestion
+from app.agent.limits import Limits
 from app.agent.models import DispositionKind, MetricSample, ServiceKey
 from app.agent.ports import Store
 from app.store import open_store
@@ -57,6 +58,12 @@ FROM generate_series(1, {SIGNALS}) n;
 INSERT INTO changes (at, environment, service, body)
 SELECT {_AT} - n * interval '10 seconds', 'prod', 'service-' || n % 1000, '{{}}'
 FROM generate_series(1, 40000) n;
+INSERT INTO intents (id, incident_id, sequence, state, dry_run, started_at, body, environment, service,
+    namespace)
+SELECT 'int_' || n, 'inc_' || 1 + n % {INCIDENTS}, n / {INCIDENTS}, 'finished', false,
+    {_AT} - (n + 20) * interval '10 minutes',
+    json_build_object('figures', repeat('1', 2000)), 'prod', 'service-' || 1 + n % {INCIDENTS}, 'prod'
+FROM generate_series(1, 30000) n;
 ANALYZE
 """  # noqa: S608 - constants of the test
 
@@ -78,9 +85,10 @@ CALLS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "next due": lambda store: store.next_due(),
     "mend": lambda store: store.mend(NOW),
     "strays": lambda store: store.strays(QUESTION),
+    "recent actions": lambda store: store.recent_actions(KEY, Limits(per_cluster=100), NOW),
     "audit of a day": lambda store: store.audit(QUESTION),
 }
-_WHOLE = re.compile("Seq Scan on (signals|incidents|claims|timeline|changes)")
+_WHOLE = re.compile("Seq Scan on (signals|incidents|claims|timeline|changes|intents)")
 
 
 @pytest.mark.parametrize("plans", ["force_custom_plan", "force_generic_plan"])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from app.agent.disruption import Disruption
 from app.agent.models import (
     Action,
     ConfigRecord,
@@ -96,6 +97,10 @@ class Reader(_Port):
             return Snapshot(ref=thing.ref, token=thing.token, body=dict(thing.spec))
 
         return await self._ask("world.read", taken)
+
+    async def disruption(self, action: Action) -> Disruption | None:
+        """Nothing in this world has single pods."""
+        return None
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         return await self._ask("world.read", lambda: (self._world.config_record(key),))

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, select
 
-from app.agent import executor, policy, trial, verifier
+from app.agent import executor, limits, policy, trial, verifier
 from app.agent.intake import Intake
 from app.agent.intents import begun_intents, to_undo
 from app.agent.models import (
@@ -201,6 +201,12 @@ MUTANTS = {
             promise=4,
             told="nobody counts the actions of an incident",
             swaps=[(intents._begun, _always(0)), (begun_intents, _always(()))],
+        ),
+        Mutant(
+            name="no-shared-budget",
+            promise=4,
+            told="the limits that all incidents share are never asked",
+            swaps=[(limits.exceeded, _always(()))],
         ),
         Mutant(
             name="forgotten-dry-run",

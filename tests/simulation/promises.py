@@ -30,6 +30,7 @@ from app.agent.models import (
 )
 from app.agent.planner import plan_hash
 from app.agent.timeline import chain_start, first_broken
+from tests.limit_oracle import Row, Set, beyond
 from tests.simulation.scenario import MAX_SAMPLE_AGE_SECONDS
 from tests.simulation.simulation import Case
 from tests.simulation.tape import (
@@ -172,7 +173,7 @@ def _holds(case: Case, who: str, owner: str | None, what: str) -> Iterator[str]:
 
 
 def within_budget(case: Case) -> Iterator[str]:
-    """4: no incident has more actions than MAX_ACTIONS_PER_INCIDENT, whatever crashed in between."""
+    """4: no incident has more actions than its budget, nor all together than theirs, whatever crashed."""
     incident_of, undoing = _intents(case)
     effects: dict[str, set[str]] = defaultdict(set)
     begun: dict[str, set[str]] = defaultdict(set)
@@ -186,6 +187,33 @@ def within_budget(case: Case) -> Iterator[str]:
         for incident, intents in counted.items():
             if len(intents) > case.scenario.budget:
                 yield f"{incident} has {len(intents)} {what}, its budget is {case.scenario.budget}"
+    yield from _within_shared_limits(case)
+
+
+def _within_shared_limits(case: Case) -> Iterator[str]:
+    """In every window of the times on record, however far apart the clocks were that gave them."""
+    rows = [
+        Row(
+            intent=intent.id,
+            incident=record.incident.id,
+            service=str(record.incident.key),
+            namespace=intent.action.target.namespace,
+            began_at=intent.started_at,
+        )
+        for record in case.records
+        for intent in record.intents
+        if intent.undoes is None and intent.started_at is not None and intent.action.target is not None
+    ]
+    shared = case.scenario.shared
+    limits = Set(
+        window=timedelta(seconds=shared.window_seconds),
+        per_service=shared.per_service,
+        per_namespace=None,
+        per_cluster=shared.per_cluster,
+        services=max(3, case.scenario.services // 2) if shared.fleet_share < 1 else None,
+        cooldown=timedelta(seconds=shared.cooldown_seconds),
+    )
+    yield from beyond(rows, limits)
 
 
 def dry_run_writes_nothing(case: Case) -> Iterator[str]:

@@ -47,6 +47,35 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """The limits over all incidents of a seed; most seeds have none, for what is held back goes not wrong."""
+
+    window_seconds: float = 60.0
+    per_service: int = 1000
+    per_cluster: int = 1000
+    fleet_share: float = 1.0
+    cooldown_seconds: float = 0.0
+    backoff_seconds: float = 0.0
+    memory_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, seed: int) -> Shared:
+        """Drawn by dice of its own, so that everything else in a seed is as it would be without."""
+        dice = Random(f"limits/{seed}")  # noqa: S311 - a seed, no secret
+        if dice.random() < 0.6:
+            return cls()
+        return cls(
+            window_seconds=dice.uniform(20, 120),
+            per_service=dice.choice((1, 2, 3, 50)),
+            per_cluster=dice.choice((2, 3, 5, 100)),
+            fleet_share=dice.choice((0.5, 1.0)),
+            cooldown_seconds=dice.choice((0.0, 0.0, 30.0, 120.0)),
+            backoff_seconds=dice.choice((0.0, 0.0, 20.0)),
+            memory_seconds=dice.choice((0.0, 3600.0)),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """One seed, spelt out."""
 
@@ -71,6 +100,7 @@ class Scenario:
     """Per start of a host, repeated as often as needed."""
     allow_high_risk: bool
     budget: int
+    shared: Shared
     approvals: bool
     strict_engine: bool
     """The policy engine has an opinion of its own on some actions."""
@@ -84,6 +114,13 @@ class Scenario:
                 "dry_run": self.dry_runs[start % len(self.dry_runs)],
                 "allow_high_risk_actions": self.allow_high_risk,
                 "max_actions_per_incident": self.budget,
+                "max_actions_per_service": self.shared.per_service,
+                "max_actions_per_cluster": self.shared.per_cluster,
+                "budget_window_seconds": self.shared.window_seconds,
+                "max_fleet_share": self.shared.fleet_share,
+                "cooldown_seconds": self.shared.cooldown_seconds,
+                "backoff_base_seconds": self.shared.backoff_seconds,
+                "action_memory_seconds": self.shared.memory_seconds,
                 "approval_for_risks": frozenset({Risk.HIGH}) if self.approvals else frozenset(),
             }
         )
@@ -158,6 +195,7 @@ def scenario_of(seed: int) -> Scenario:
         dry_runs=dice.choice(_DRY_RUNS),
         allow_high_risk=dice.random() < 0.8,
         budget=dice.choice((1, 2, 2, 3)),
+        shared=Shared.of(seed),
         approvals=dice.random() < 0.2,
         strict_engine=dice.random() < 0.15,
         poll_seconds=dice.uniform(4.0, 12.0),

@@ -1,6 +1,7 @@
 """The simulation's checks can fail: a broken build for each promise is caught by that promise's own check.
 
-Budget: one minute on two cores; every broken build so far fell within the first forty seeds.
+Budget: two minutes on two cores; most broken builds fall within the first forty seeds, the last one
+(a change by somebody else in the moment between a decision and its effect) at seed 239.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tests.simulation.runs import HASH_SEED, caught
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(0)]
 
-WITHIN = 200
+WITHIN = 400
 
 
 def test_each_promise_has_a_broken_build() -> None:
@@ -27,7 +28,7 @@ def test_each_promise_has_a_broken_build() -> None:
 
 
 def test_every_broken_build_is_caught_by_the_check_of_its_promise() -> None:
-    """Each within 200 seeds; what is caught, and when, is printed."""
+    """Each within 400 seeds; what is caught, and when, is printed."""
     os.environ["PYTHONHASHSEED"] = HASH_SEED
     names = sorted(MUTANTS)
     with multiprocessing.get_context("spawn").Pool(os.cpu_count() or 1) as pool:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
+from app.agent.disruption import Disruption
 from app.agent.models import (
     Action,
     ConfigRecord,
@@ -111,6 +112,10 @@ class StandInReader:
     async def snapshot(self, action: Action) -> Snapshot:
         found: WireSnapshot = await self._line.ask("/snapshot", AboutAction(action=action), WireSnapshot)
         return found.model()
+
+    async def disruption(self, action: Action) -> Disruption | None:
+        """The stand-in's houses have no disruption budgets, and their pods roll one by one."""
+        return None
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         found: tuple[ConfigRecord, ...] = await self._line.ask(

@@ -33,6 +33,10 @@ SHORT: Mapping[str, str] = {
     "TRUST_REVISION_AFTER_SECONDS": "2",
     "PROMETHEUS_POLL_SECONDS": "20",
     "LOG_LEVEL": "warning",
+    # Of what takes days elsewhere, budgets as well come in seconds.
+    "BUDGET_WINDOW_SECONDS": "1",
+    "MAX_FLEET_SHARE": "1",
+    "ACTION_MEMORY_SECONDS": "0",
 }
 """Minutes become seconds; nothing else differs from how the agent runs in earnest."""
 

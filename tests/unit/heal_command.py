@@ -71,6 +71,13 @@ def free_port() -> int:
 @contextmanager
 def running_agent(folder: Path) -> Iterator[str]:
     """`heal run` on a free port, in a process of its own; its address."""
+    with agent_process(folder) as (url, _):
+        yield url
+
+
+@contextmanager
+def agent_process(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The same, with the process itself; its log is `agent.log` in the folder."""
     port = free_port()
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-c", "from app.cli import main; main()", "run", "--port", str(port)]
@@ -79,7 +86,7 @@ def running_agent(folder: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_ready(url, agent, folder / "agent.log")
-        yield url
+        yield url, agent
     finally:
         agent.send_signal(signal.SIGINT)
         try:

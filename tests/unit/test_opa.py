@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from app.agent.models import DecisionKind, Json, JsonObject
 from app.agent.ports import PolicyAnswer, PolicyEngine
 from app.config import Settings
-from app.connectors.opa import OpaPolicy, read_decision
+from app.connectors.opa import OpaPolicy
+from app.connectors.policy_answers import read_decision
 from app.errors import ConfigurationError
 from tests.unit.loopback import Behaviour, Loopback, drip, flood, hang, loopback, raw, reply
 
@@ -123,7 +124,9 @@ async def test_nobody_there_is_a_deny() -> None:
     answer = await policy.decide(QUESTION)
     await policy.aclose()
     assert answer == PolicyAnswer(
-        kind=DecisionKind.DENY, reasons=("the policy engine (OPA_URL) cannot be reached",)
+        kind=DecisionKind.DENY,
+        reasons=("the policy engine (OPA_URL) cannot be reached",),
+        rules=("engine fault",),
     )
 
 

@@ -24,6 +24,8 @@ def restore_of(action: Action) -> Action | None:
         parameters={"undoes": action.name.value},
         expected_effect=f"{action.target} asks again for what it asked for before the {action.name}",
         undo=None,
+        leaves=action.reaches,
+        reaches=action.leaves,
     )
 
 

@@ -1,0 +1,145 @@
+"""What began before, as the limits want it: counted while nobody else begins anything (promise 4).
+
+`turn` serialises the transactions that begin an action, on whichever worker; it
+comes after the incident's row and the brakes in the order of locks, and nobody
+waits for another lock behind it. Everything is read from the intents' own rows,
+so that a restart forgets nothing and a second attempt at an intent counts once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+
+from app.agent.limits import (
+    UNLIMITED,
+    Budget,
+    Excess,
+    History,
+    Limits,
+    PastAction,
+    Touch,
+    exceeded,
+    helped,
+    in_words,
+    proposed_by,
+)
+from app.agent.models import (
+    Cause,
+    Incident,
+    IncidentId,
+    IncidentState,
+    Intent,
+    IntentId,
+    Outcome,
+    ServiceKey,
+)
+from app.store import locks
+from app.store.codec import IntentBody, read, read_optional
+from app.store.tables import incidents, intents
+
+
+def turn(connection: Connection) -> None:
+    """Wait until no other transaction is beginning an action; none does before this one ends."""
+    locks.hold(connection, locks.Space.BUDGET, ["budget"])
+
+
+def over(
+    connection: Connection, incident: Incident, intent: Intent, budget: Budget, at: datetime
+) -> tuple[Excess, ...]:
+    """The shared limits that the intent would exceed by beginning now; takes the turn."""
+    if budget.limits == UNLIMITED:
+        return ()
+    turn(connection)
+    proposed = proposed_by(incident, intent.decision.plan_hash, intent.action)
+    history = recent(connection, incident.key, budget.limits, at)
+    return exceeded(proposed, history, budget.limits, budget.known_services, at)
+
+
+def recent(connection: Connection, key: ServiceKey, limits: Limits, at: datetime) -> History:
+    """What began within the window in the whole cluster, and on one service as far back as it matters."""
+    return History(
+        window=_window(connection, at - limits.window, limits.per_cluster),
+        service=_of_service(connection, key, at - limits.look_back),
+    )
+
+
+def _window(connection: Connection, since: datetime, enough: int | None) -> tuple[Touch, ...]:
+    """The newest, as many as spend the budget of the cluster: with these nothing may begin anyway."""
+    columns = intents.c
+    rows = connection.execute(
+        select(columns.id, columns.environment, columns.service, columns.namespace, columns.started_at)
+        .where(
+            columns.started_at.is_not(None),
+            columns.started_at > since,
+            columns.undoes.is_(None),
+            columns.namespace.is_not(None),
+        )
+        .order_by(columns.started_at.desc())
+        .limit(enough)
+    )
+    return tuple(
+        Touch(
+            intent_id=IntentId(row.id),
+            key=ServiceKey(environment=row.environment, service=row.service),
+            namespace=row.namespace,
+            began_at=row.started_at,
+        )
+        for row in rows
+    )
+
+
+def _of_service(connection: Connection, key: ServiceKey, since: datetime) -> tuple[PastAction, ...]:
+    rows = connection.execute(
+        select(intents, incidents.c.state.label("incident_state"))
+        .join(incidents, incidents.c.id == intents.c.incident_id)
+        .where(
+            intents.c.environment == key.environment,
+            intents.c.service == key.service,
+            intents.c.started_at.is_not(None),
+            intents.c.started_at > since,
+            intents.c.namespace.is_not(None),
+        )
+        .order_by(intents.c.started_at, intents.c.incident_id, intents.c.sequence)
+    ).all()
+    return _past(rows)
+
+
+def _past(rows: Sequence[Row[Any]]) -> tuple[PastAction, ...]:
+    undone = {row.undoes for row in rows}
+    found = []
+    for row in rows:
+        body = read(IntentBody, row.body)
+        action, outcome = body.action, read_optional(Outcome, row.outcome)
+        if action.target is None:
+            continue
+        kind = None if outcome is None else outcome.kind
+        found.append(
+            PastAction(
+                intent_id=IntentId(row.id),
+                incident_id=IncidentId(row.incident_id),
+                key=ServiceKey(environment=row.environment, service=row.service),
+                namespace=row.namespace,
+                action=action.name,
+                target=action.target,
+                parameters=in_words(action),
+                plan_hash=body.decision.plan_hash,
+                cause=None if row.cause is None else _cause(row.cause),
+                evidence=row.evidence,
+                began_at=row.started_at,
+                outcome=kind,
+                helped=helped(kind, end=IncidentState(row.incident_state), undone=row.id in undone),
+                leaves=action.leaves,
+                reaches=action.reaches,
+                undoes=None if row.undoes is None else IntentId(row.undoes),
+            )
+        )
+    return tuple(found)
+
+
+def _cause(value: str) -> Cause | None:
+    """A cause that only a later version knows counts as none on record."""
+    return next((cause for cause in Cause if cause.value == value), None)

@@ -1,0 +1,230 @@
+# The shipped policy, rule by rule: `heal policy test policies`, or `opa test policies`.
+package heal_test
+
+import data.heal
+import rego.v1
+
+document := {
+	"version": "2",
+	"time": "2026-02-20T17:02:00+00:00",
+	"environment": "prod",
+	"service": "payments-api",
+	"dry_run": false,
+	"incident": {"id": "inc_1", "stale": false},
+	"plan": {"hash": "0f1e"},
+	"action": {"name": "rollback", "risk": "high"},
+	"target": {"uid": "u", "token": "u/3"},
+	"target_problem": null,
+	"rehearsal": {"accepted": true, "message": "ok"},
+	"disruption": null,
+	"budgets": {"incident": {"taken": 0, "allowed": 2}, "exceeded": []},
+	"brakes": {"kill_switch": null},
+	"guardrails": {
+		"enabled_actions": ["notify", "restart", "rollback"],
+		"allow_high_risk": true,
+		"approval_for_risks": [],
+	},
+}
+
+with_changes(changes) := json.patch(document, changes)
+
+put(path, value) := with_changes([{"op": "replace", "path": path, "value": value}])
+
+config(environments, windows) := {"environments": environments, "windows": windows}
+
+weekday_afternoon := {
+	"name": "friday afternoon",
+	"decision": "deny",
+	"environments": ["prod"],
+	"days": ["Friday"],
+	"from": "17:00",
+	"until": "24:00",
+	"time_zone": "Europe/Berlin",
+}
+
+test_nothing_against_it_is_allowed if {
+	heal.decision.decision == "allow" with input as document
+}
+
+test_nothing_at_all_is_denied if {
+	heal.decision.decision == "deny" with input as {}
+	heal.decision.rules == ["incomplete"] with input as {}
+}
+
+test_another_version_is_denied if {
+	heal.decision.rules == ["incomplete"] with input as put("/version", "1")
+}
+
+test_what_is_missing_is_denied if {
+	every path in [
+		"/time", "/environment", "/dry_run", "/incident", "/plan", "/action/name", "/action/risk", "/target",
+		"/rehearsal", "/disruption", "/budgets", "/brakes", "/guardrails/allow_high_risk",
+	] {
+		heal.decision.decision == "deny" with input as with_changes([{"op": "remove", "path": path}])
+	}
+}
+
+test_an_action_that_is_not_enabled_is_denied if {
+	heal.decision.rules == ["enabled_actions"] with input as put("/action/name", "scale")
+}
+
+test_high_risk_is_denied_until_it_is_allowed if {
+	heal.decision.rules == ["high_risk"] with input as put("/guardrails/allow_high_risk", false)
+}
+
+test_low_risk_needs_no_permission if {
+	changed := with_changes([
+		{"op": "replace", "path": "/action", "value": {"name": "notify", "risk": "low"}},
+		{"op": "replace", "path": "/guardrails/allow_high_risk", "value": false},
+	])
+	heal.decision.decision == "allow" with input as changed
+}
+
+test_a_spent_budget_denies if {
+	heal.decision.rules == ["incident_budget"] with input as put("/budgets/incident/taken", 2)
+}
+
+test_the_last_of_a_budget_is_allowed if {
+	heal.decision.decision == "allow" with input as put("/budgets/incident/taken", 1)
+}
+
+test_an_exceeded_limit_denies_by_its_name if {
+	changed := put("/budgets/exceeded", [{"limit": "cooldown", "reason": "it cools down"}])
+	heal.decision.rules == ["budget_cooldown"] with input as changed
+	heal.decision.reasons == ["it cools down"] with input as changed
+}
+
+test_a_limit_without_a_name_denies_too if {
+	heal.decision.rules == ["budget_unclear"] with input as put("/budgets/exceeded", [{}])
+}
+
+test_too_many_pods_deny if {
+	changed := put("/disruption", {"too_many": ["3 of 3 replicas"]})
+	heal.decision.reasons == ["3 of 3 replicas"] with input as changed
+	heal.decision.rules == ["disruption"] with input as changed
+}
+
+test_pods_that_cannot_be_counted_deny if {
+	heal.decision.rules == ["disruption"] with input as put("/disruption", {})
+}
+
+test_the_kill_switch_denies if {
+	on := {"engaged": true, "by": "carol", "reason": "migration"}
+	heal.decision.reasons == ["the kill switch was engaged by carol: migration"] with input as put(
+		"/brakes/kill_switch",
+		on,
+	)
+}
+
+test_a_released_kill_switch_does_not if {
+	off := {"engaged": false, "by": "carol", "reason": ""}
+	heal.decision.decision == "allow" with input as put("/brakes/kill_switch", off)
+}
+
+test_old_news_leads_to_no_real_action if {
+	heal.decision.rules == ["stale"] with input as put("/incident/stale", true)
+}
+
+test_old_news_may_be_rehearsed if {
+	changed := with_changes([
+		{"op": "replace", "path": "/incident/stale", "value": true},
+		{"op": "replace", "path": "/dry_run", "value": true},
+	])
+	heal.decision.decision == "allow" with input as changed
+}
+
+test_what_cannot_be_seen_is_not_acted_on if {
+	changed := with_changes([
+		{"op": "replace", "path": "/target", "value": null},
+		{"op": "replace", "path": "/target_problem", "value": "forbidden"},
+	])
+	heal.decision.reasons == ["the object to act on is not known: forbidden"] with input as changed
+}
+
+test_what_the_api_server_refuses_is_denied if {
+	changed := put("/rehearsal", {"accepted": false, "message": "no"})
+	heal.decision.reasons == ["the API server would refuse it: no"] with input as changed
+}
+
+test_an_unclear_rehearsal_is_denied if {
+	heal.decision.rules == ["rehearsal"] with input as put("/rehearsal", {})
+}
+
+test_risks_ask_for_a_person if {
+	changed := put("/guardrails/approval_for_risks", ["high"])
+	heal.decision.decision == "needs_approval" with input as changed
+	heal.decision.rules == ["approval_for_risks"] with input as changed
+}
+
+test_a_denial_is_stricter_than_a_question if {
+	changed := with_changes([
+		{"op": "replace", "path": "/guardrails/approval_for_risks", "value": ["high"]},
+		{"op": "replace", "path": "/budgets/incident/taken", "value": 9},
+	])
+	heal.decision.decision == "deny" with input as changed
+}
+
+test_every_reason_is_given if {
+	changed := with_changes([
+		{"op": "replace", "path": "/guardrails/allow_high_risk", "value": false},
+		{"op": "replace", "path": "/guardrails/enabled_actions", "value": []},
+	])
+	heal.decision.rules == ["enabled_actions", "high_risk"] with input as changed
+}
+
+test_an_environment_may_be_closed if {
+	heal.decision.rules == ["environment"] with input as document with data.heal_config as config({"prod": "deny"}, [])
+}
+
+test_an_environment_may_ask if {
+	found := heal.decision with input as document with data.heal_config as config({"prod": "needs_approval"}, [])
+	found.decision == "needs_approval"
+}
+
+test_another_environment_is_not_meant if {
+	found := heal.decision with input as document with data.heal_config as config({"dev": "deny"}, [])
+	found.decision == "allow"
+}
+
+test_an_unknown_word_for_an_environment_denies_everywhere if {
+	found := heal.decision with input as document with data.heal_config as config({"dev": "maybe"}, [])
+	found.rules == ["config"]
+}
+
+test_a_window_denies_within_in_its_own_time_zone if {
+	found := heal.decision with input as document with data.heal_config as config({}, [weekday_afternoon])
+	found.rules == ["window"]
+}
+
+test_a_window_is_over_when_it_is_over if {
+	before := put("/time", "2026-02-20T15:59:59+00:00")
+	found := heal.decision with input as before with data.heal_config as config({}, [weekday_afternoon])
+	found.decision == "allow"
+}
+
+test_a_window_has_days if {
+	thursday := put("/time", "2026-02-19T17:02:00+00:00")
+	found := heal.decision with input as thursday with data.heal_config as config({}, [weekday_afternoon])
+	found.decision == "allow"
+}
+
+test_a_window_may_ask if {
+	asking := object.union(weekday_afternoon, {"decision": "needs_approval"})
+	found := heal.decision with input as document with data.heal_config as config({}, [asking])
+	found.decision == "needs_approval"
+}
+
+test_a_window_that_is_not_understood_denies if {
+	every change in [
+		{"decision": "maybe"}, {"days": ["Someday"]}, {"from": "25:00"},
+		{"until": "16:00"}, {"environments": [1]}, {"name": 7},
+	] {
+		wrong := object.union(weekday_afternoon, change)
+		heal.decision.decision == "deny" with input as document with data.heal_config as config({}, [wrong])
+		"config" in heal.decision.rules with input as document with data.heal_config as config({}, [wrong])
+	}
+}
+
+test_a_lost_configuration_denies if {
+	heal.decision.rules == ["config"] with input as document with data.heal_config as {}
+}

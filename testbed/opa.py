@@ -1,0 +1,179 @@
+"""A real Open Policy Agent, built from its Go module: what the embedded policy engine is held against.
+
+Used by the policy contract and the bench. The version is that of `opa/go.mod`, which
+go.sum pins by content; the program is built once into the cache folder of the bed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from testbed import TestbedError
+from testbed.binaries import go_program, locked
+from testbed.ports import start_on_free_ports
+from testbed.supervisor import Process, Supervisor
+from testbed.waiting import NotYet, wait_for
+
+MODULE = Path(__file__).parent / "opa"
+PACKAGE = "github.com/open-policy-agent/opa"
+_START_SECONDS = 30.0
+_ANSWER_SECONDS = 2.0
+_TEST_SECONDS = 60.0
+
+
+def opa_version() -> str:
+    """The version that `opa/go.mod` asks for, such as `v1.22.2`."""
+    found = re.search(
+        rf"^require {re.escape(PACKAGE)} (v\S+)$", (MODULE / "go.mod").read_text(), re.MULTILINE
+    )
+    if found is None:
+        raise TestbedError(f"{MODULE / 'go.mod'} does not require {PACKAGE}")
+    return found.group(1)
+
+
+def ensure_opa(tell: Callable[[str], None] = print) -> Path:
+    """The program: from the cache, else built now (some five minutes). Raises `TestbedError`."""
+    root = os.environ.get("HEAL_TESTBED_CACHE")
+    folder = (Path(root) if root else Path.home() / ".cache" / "heal-testbed") / f"opa-{opa_version()}"
+    program = folder / "opa"
+    if not os.access(program, os.X_OK):
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / ".lock"):
+            if not os.access(program, os.X_OK):  # again: another process may have built it meanwhile
+                _build(program, tell)
+    return program
+
+
+def _build(program: Path, tell: Callable[[str], None]) -> None:
+    tell(f"building opa {opa_version()} into {program.parent}; this happens once")
+    unfinished = program.with_name(".opa.building")
+    flags = f"-s -w -X {PACKAGE}/version.Version={opa_version().removeprefix('v')}"
+    try:
+        done = subprocess.run(
+            [go_program(), "build", "-p=1", "-trimpath", "-ldflags", flags, "-o", str(unfinished), PACKAGE],
+            cwd=MODULE,
+            env={**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "auto", "GOFLAGS": "-mod=readonly"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise TestbedError(f"go build {PACKAGE} failed:\n{done.stdout[-4000:]}")
+        unfinished.replace(program)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def run_opa_tests(folder: Path) -> str:
+    """What `opa test` says of a folder; raises `TestbedError` when a test fails."""
+    done = subprocess.run(
+        [str(ensure_opa()), "test", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_TEST_SECONDS,
+    )
+    if done.returncode != 0:
+        raise TestbedError(f"opa test {folder} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+@dataclass(kw_only=True)
+class OpaServer:
+    """One server on a loopback port, with the policies of a folder; `port` stays the same over restarts."""
+
+    supervisor: Supervisor
+    directory: Path
+    """Where its log goes."""
+    policies: Path
+    token: str | None = None
+    """The bearer token that it wants, if any."""
+    port: int = 0
+    _process: Process | None = field(default=None, init=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise TestbedError("OPA does not run")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start, on a free port the first time, and return when it answers."""
+        if self.port:
+            self._start((self.port,))
+        else:
+            start_on_free_ports(1, self._start, self.kill)
+
+    def kill(self) -> None:
+        """SIGKILL. Safe to repeat."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+    def put_data(self, path: str, value: object) -> None:
+        """Replace a part of its data."""
+        self._put(f"/v1/data/{path}", json=value)
+
+    def put_policy(self, name: str, text: str) -> None:
+        """Add or replace a module."""
+        self._put(f"/v1/policies/{name}", content=text)
+
+    def delete_policy(self, name: str) -> None:
+        """Take a module away again."""
+        httpx.delete(f"{self.url}/v1/policies/{name}", timeout=_ANSWER_SECONDS).raise_for_status()
+
+    def _put(self, path: str, *, json: object = None, content: str | None = None) -> None:
+        reply = httpx.put(self.url + path, json=json, content=content, timeout=_ANSWER_SECONDS)
+        if not reply.is_success:
+            raise TestbedError(f"OPA refuses {path}: {reply.text}")
+
+    def _start(self, ports: tuple[int, ...]) -> None:
+        (self.port,) = ports
+        self._process = process = self.supervisor.start(
+            "opa",
+            [
+                *(str(ensure_opa()), "run", "--server", "--addr", f"127.0.0.1:{self.port}"),
+                *("--log-level", "error", "--ignore", "*_test.rego", "--disable-telemetry"),
+                *(("--authentication=token", "--authorization=basic") if self.token else ()),
+                str(self.policies),
+                *self._system_policy(),
+            ],
+            log=self.directory / "opa.log",
+        )
+        wait_for(
+            "OPA to answer",
+            lambda: self._answers(process),
+            timeout_seconds=_START_SECONDS,
+            interval_seconds=0.05,
+        )
+
+    def _system_policy(self) -> tuple[str, ...]:
+        """A rule that lets in whoever brings the token, and probes."""
+        if self.token is None:
+            return ()
+        file = self.directory / "system.rego"
+        file.write_text(
+            "package system.authz\n\ndefault allow := false\n\n"
+            f'allow if input.identity == "{self.token}"\n\nallow if input.path == ["health"]\n'
+        )
+        return (str(file),)
+
+    def _answers(self, process: Process) -> bool | NotYet:
+        process.check()
+        try:
+            reply = httpx.get(f"{self.url}/health", timeout=_ANSWER_SECONDS)
+        except httpx.TransportError as error:
+            return NotYet(str(error))
+        return True if reply.is_success else NotYet(reply.text)
