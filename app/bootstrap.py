@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from app.agent.circuit import Breaker
 from app.agent.closing import Closer
 from app.agent.executor import Executor
 from app.agent.intake import Intake, IntakeRules
@@ -360,7 +361,15 @@ def _shared_limits(settings: Settings) -> Limits:
         backoff_base=timedelta(seconds=settings.backoff_base_seconds),
         backoff_max=timedelta(seconds=settings.backoff_max_seconds),
         memory=timedelta(seconds=settings.action_memory_seconds),
+        service_breaker=_breaker(settings, settings.circuit_failures_per_service),
+        cluster_breaker=_breaker(settings, settings.circuit_failures_per_cluster),
     )
+
+
+def _breaker(settings: Settings, failures: int) -> Breaker | None:
+    if failures == 0:
+        return None
+    return Breaker(failures=failures, open_for=timedelta(seconds=settings.circuit_open_seconds))
 
 
 async def _nothing_to_close() -> None:

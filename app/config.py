@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     cooldown_seconds: Annotated[float, Field(ge=0, le=604_800)] = 0.0
     backoff_base_seconds: Annotated[float, Field(ge=0, le=604_800)] = 0.0
     backoff_max_seconds: Annotated[float, Field(ge=0, le=2_592_000)] = 86_400.0
+    circuit_failures_per_service: Annotated[int, Field(ge=0, le=100)] = 3
+    circuit_failures_per_cluster: Annotated[int, Field(ge=0, le=1000)] = 10
+    circuit_open_seconds: Annotated[float, Field(gt=0, le=604_800)] = 3600.0
     action_memory_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = 604_800.0
     enabled_actions: Annotated[frozenset[ActionName], NoDecode] = RUNBOOK_ACTIONS
     approval_for_risks: Annotated[frozenset[Risk], NoDecode] = frozenset()

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from app.agent.circuit import Breaker, Tried, open_reason
 from app.agent.models import (
     Action,
     ActionName,
@@ -50,6 +51,8 @@ class LimitName(StrEnum):
     BACKOFF = "backoff"
     SAME_EVIDENCE = "same_evidence"
     OSCILLATION = "oscillation"
+    SERVICE_CIRCUIT = "service_circuit"
+    CLUSTER_CIRCUIT = "cluster_circuit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +73,14 @@ class Limits:
     backoff_max: timedelta = timedelta(0)
     memory: timedelta = timedelta(0)
     """How long what did not help, and the states that were left, are remembered."""
+    service_breaker: Breaker | None = None
+    cluster_breaker: Breaker | None = None
 
     @property
     def look_back(self) -> timedelta:
         """How far back a service's own actions matter."""
-        return max(self.window, self.cooldown, self.backoff_max, self.memory)
+        breakers = [b.open_for for b in (self.service_breaker, self.cluster_breaker) if b is not None]
+        return max(self.window, self.cooldown, self.backoff_max, self.memory, *breakers)
 
 
 UNLIMITED = Limits()
@@ -157,6 +163,9 @@ class History:
     as far as they spend the budget of the cluster."""
     service: tuple[PastAction, ...] = ()
     """The service's own, undoing ones included, within `Limits.look_back`, oldest first."""
+    cluster: tuple[Tried, ...] = ()
+    """Of any service: the newest whose end is known, as many as open the cluster's breaker, and those
+    under way; empty where there is no such breaker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +275,8 @@ def exceeded(
             _backoff(proposed, history, limits, at),
             _same_evidence(proposed, history, limits, at),
             _oscillation(proposed, history, limits, at),
+            _service_circuit(proposed, history, limits, at),
+            _cluster_circuit(proposed, history, limits, at),
         )
         if excess is not None
     )
@@ -381,6 +392,36 @@ def _oscillation(proposed: Proposed, history: History, limits: Limits, at: datet
                 f"itself left by {past.action} {_clock(past.began_at)}",
             )
     return None
+
+
+def _service_circuit(proposed: Proposed, history: History, limits: Limits, at: datetime) -> Excess | None:
+    if limits.service_breaker is None:
+        return None
+    tried = [
+        Tried(
+            intent_id=past.intent_id,
+            incident_id=past.incident_id,
+            began_at=past.began_at,
+            helped=past.helped,
+        )
+        for past in history.service
+        if past.key == proposed.key and past.undoes is None
+    ]
+    why = open_reason(tried, limits.service_breaker, proposed.incident_id, at)
+    if why is None:
+        return None
+    return Excess(limit=LimitName.SERVICE_CIRCUIT, reason=f"the circuit breaker of {proposed.key} is {why}")
+
+
+def _cluster_circuit(proposed: Proposed, history: History, limits: Limits, at: datetime) -> Excess | None:
+    if limits.cluster_breaker is None:
+        return None
+    why = open_reason(history.cluster, limits.cluster_breaker, proposed.incident_id, at)
+    return (
+        None
+        if why is None
+        else Excess(limit=LimitName.CLUSTER_CIRCUIT, reason=f"the circuit breaker of the cluster is {why}")
+    )
 
 
 def _within(window: Iterable[Touch], length: timedelta, at: datetime) -> list[Touch]:

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, exists, not_, or_, select
 
+from app.agent.circuit import Tried
 from app.agent.limits import (
     UNLIMITED,
     Budget,
@@ -64,6 +65,7 @@ def recent(connection: Connection, key: ServiceKey, limits: Limits, at: datetime
     return History(
         window=_window(connection, at - limits.window, limits.per_cluster),
         service=_of_service(connection, key, at - limits.look_back),
+        cluster=_tried(connection, at - limits.look_back, limits),
     )
 
 
@@ -90,6 +92,55 @@ def _window(connection: Connection, since: datetime, enough: int | None) -> tupl
         )
         for row in rows
     )
+
+
+def _tried(connection: Connection, since: datetime, limits: Limits) -> tuple[Tried, ...]:
+    """What the cluster's breaker goes by: enough ends to open it, and what is under way."""
+    breaker = limits.cluster_breaker
+    if breaker is None:
+        return ()
+    undoing = intents.alias("undoing")
+    undone = exists().where(undoing.c.undoes == intents.c.id)
+    ended = or_(incidents.c.closed_at.is_not(None), undone)
+    began = (
+        select(
+            intents.c.id,
+            intents.c.incident_id,
+            intents.c.started_at,
+            intents.c.outcome,
+            incidents.c.state.label("incident_state"),
+            undone.label("undone"),
+        )
+        .join(incidents, incidents.c.id == intents.c.incident_id)
+        .where(
+            intents.c.started_at.is_not(None),
+            intents.c.started_at > since,
+            intents.c.undoes.is_(None),
+            intents.c.namespace.is_not(None),
+        )
+        .order_by(intents.c.started_at.desc(), intents.c.id.desc())
+    )
+    rows = [
+        *connection.execute(began.where(ended).limit(breaker.failures)),
+        *connection.execute(began.where(not_(ended)).limit(_UNDER_WAY)),
+    ]
+    found = []
+    for row in rows:
+        outcome = read_optional(Outcome, row.outcome)
+        kind = None if outcome is None else outcome.kind
+        found.append(
+            Tried(
+                intent_id=row.id,
+                incident_id=IncidentId(row.incident_id),
+                began_at=row.started_at,
+                helped=helped(kind, end=IncidentState(row.incident_state), undone=row.undone),
+            )
+        )
+    return tuple(found)
+
+
+_UNDER_WAY = 100
+"""The newest are enough: a trial begins after everything that led to it."""
 
 
 def _of_service(connection: Connection, key: ServiceKey, since: datetime) -> tuple[PastAction, ...]:
