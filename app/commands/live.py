@@ -190,7 +190,9 @@ async def _settled(container: Container, key: ServiceKey) -> None:
         if view is not None and view.rollout_complete:
             return
         await asyncio.sleep(_STEP_SECONDS)
-    raise CommandFailed(f"the good image was put back, but {key} has not rolled out in {_SETTLE_SECONDS:.0f} s")
+    raise CommandFailed(
+        f"the good image was put back, but {key} has not rolled out in {_SETTLE_SECONDS:.0f} s"
+    )
 
 
 @dataclass(slots=True, kw_only=True)
