@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.engine import make_url
 
+from app.agent.identity import Person
 from app.store.postgresql import PostgresDatabase, open_postgresql
 from app.store.sql_store import SqlStore
 from bench.processes import Start, cpu_seconds, family_cpu_seconds, memory_mib, percentile
@@ -33,6 +34,7 @@ from testbed.supervisor import Process, Supervisor
 
 EXPIRES_IN = timedelta(hours=4)
 SETTLE_SECONDS = 10
+_ANSWERER = Person(name="bench")
 PATIENCE_SECONDS = 60.0
 TAKE_OVERS = 5
 WORKERS = 2
@@ -121,7 +123,9 @@ class Ear:
 async def answered(ground: Ground, ear: Ear, one: Waiting) -> float:
     """Seconds from the answer's commit to a worker's first write."""
     acted = ear.expect(one)
-    await ground.store.answer(one.approval, approve=True, by="bench", comment="", at=datetime.now(UTC))
+    await ground.store.answer(
+        one.approval, approve=True, by=Person(name="bench"), comment="", at=datetime.now(UTC)
+    )
     committed = time.monotonic()
     async with asyncio.timeout(PATIENCE_SECONDS):
         return await acted - committed
@@ -134,7 +138,9 @@ async def taken_over(ground: Ground, ear: Ear, one: Waiting) -> float:
     if held is None:
         raise RuntimeError(f"{one.incident} is held by somebody")
     acted = ear.expect(one)
-    await ground.store.answer(one.approval, approve=True, by="bench", comment="", at=datetime.now(UTC))
+    await ground.store.answer(
+        one.approval, approve=True, by=Person(name="bench"), comment="", at=datetime.now(UTC)
+    )
     os.kill(process.pid, signal.SIGKILL)
     killed = time.monotonic()
     async with asyncio.timeout(PATIENCE_SECONDS):

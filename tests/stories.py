@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from app.agent.answering import answer
+from app.agent.identity import Person
 from app.agent.models import (
     Approval,
     ApprovalState,
@@ -128,7 +129,7 @@ class Story:
     async def say(self, approval: Approval, *, yes: bool, by: str = "ann", comment: str = "") -> Approval:
         """A person answers."""
         store, now = self.agent.store, self.clock.now()
-        return await answer(store, approval.id, approve=yes, by=by, comment=comment, at=now)
+        return await answer(store, approval.id, approve=yes, by=Person(name=by), comment=comment, at=now)
 
     async def brake(self, *, engaged: bool, by: str = "ann", reason: str = "database migration") -> None:
         """A person sets the kill switch."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from app.agent.identity import Person
 from app.agent.models import Approval, ApprovalId, ApprovalState
 from app.agent.ports import ApprovalStore
 from app.errors import Conflict
@@ -18,7 +19,7 @@ def said_yes(approval: Approval) -> bool | None:
 
 
 async def answer(
-    store: ApprovalStore, approval_id: ApprovalId, *, approve: bool, by: str, comment: str, at: datetime
+    store: ApprovalStore, approval_id: ApprovalId, *, approve: bool, by: Person, comment: str, at: datetime
 ) -> Approval:
     """Record an answer, or find the same one recorded: a sender that never heard of it may repeat it.
 
@@ -29,6 +30,6 @@ async def answer(
         return await store.answer(approval_id, approve=approve, by=by, comment=comment, at=at)
     except Conflict:
         found = await store.approval(approval_id)
-        if found is None or (found.answered_by, said_yes(found)) != (by, approve):
+        if found is None or (found.answered_by, said_yes(found)) != (by.name, approve):
             raise
         return found

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
 from app.agent.disruption import Disruption
+from app.agent.identity import Person
 from app.agent.limits import Budget, History, Limits
 from app.agent.models import (
     Action,
@@ -548,7 +549,7 @@ class ApprovalStore(Protocol):
         ...
 
     async def answer(
-        self, approval_id: ApprovalId, *, approve: bool, by: str, comment: str, at: datetime
+        self, approval_id: ApprovalId, *, approve: bool, by: Person, comment: str, at: datetime
     ) -> Approval:
         """PENDING -> APPROVED or DENIED by compare-and-set; the incident is due at once.
 

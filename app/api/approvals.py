@@ -14,6 +14,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 
 from app.agent import answering
+from app.agent.identity import Door, Person
 from app.agent.models import ApprovalId, ApprovalState
 from app.agent.ports import ApprovalRecord
 from app.api.bodies import read_model
@@ -94,7 +95,9 @@ async def load(container: Container, approval_id: str) -> ApprovalRecord:
     return ApprovalRecord(approval=approval, incident=record.incident)
 
 
-async def answer(container: Container, approval_id: str, said: AnswerRequest) -> ApprovalView:
+async def answer(
+    container: Container, approval_id: str, said: AnswerRequest, door: Door = Door.API
+) -> ApprovalView:
     """Record what somebody says; raises `Problem` 404, or 409 when something else holds already."""
     asked = await load(container, approval_id)
     try:
@@ -102,7 +105,7 @@ async def answer(container: Container, approval_id: str, said: AnswerRequest) ->
             container.store,
             asked.approval.id,
             approve=said.approve,
-            by=said.by,
+            by=Person(name=said.by, door=door),
             comment=said.comment,
             at=container.clock.now(),
         )

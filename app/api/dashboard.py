@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app.agent.approvals import asked_for
+from app.agent.identity import Door
 from app.agent.models import Approval, ApprovalState, Brake, IncidentRecord, IncidentState
 from app.api.approvals import answer
 from app.api.bodies import read_form
@@ -83,7 +84,7 @@ async def answer_form(approval_id: str, request: Request, container: ContainerDe
     try:
         fields = await read_form(request, container.settings.max_body_bytes)
         said = AnswerRequest.model_validate({name: value.strip() for name, value in fields.items()})
-        view = await answer(container, approval_id, said)
+        view = await answer(container, approval_id, said, Door.PAGE)
     except ValidationError as error:
         found = field_errors([dict(item) for item in error.errors(include_url=False)])
         told = " ".join(f"{item.field} {item.message}: {item.mend}." for item in found)

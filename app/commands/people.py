@@ -16,6 +16,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from app.agent import answering
+from app.agent.identity import Door, Person
 from app.agent.models import Approval, ApprovalId, ApprovalState, Brake
 from app.agent.ports import Store
 from app.commands.failing import CommandFailed
@@ -77,7 +78,7 @@ async def answer(settings: Settings, url: str | None, approval_id: str, said: An
                 store,
                 asked.id,
                 approve=said.approve,
-                by=said.by,
+                by=Person(name=said.by, door=Door.CLI),
                 comment=said.comment,
                 at=datetime.now(UTC),
             )

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, insert, or_, select, update
 
+from app.agent.identity import Person
 from app.agent.models import (
     ActionName,
     Approval,
@@ -92,7 +93,7 @@ def add(connection: Connection, incident: Incident, approval: Approval) -> None:
 
 
 def answer(
-    connection: Connection, approval_id: ApprovalId, *, approve: bool, by: str, comment: str, at: datetime
+    connection: Connection, approval_id: ApprovalId, *, approve: bool, by: Person, comment: str, at: datetime
 ) -> Approval:
     """The one answer; the incident is due at once."""
     incident_id = connection.execute(
@@ -109,18 +110,18 @@ def answer(
     if refusal is not None:
         raise Conflict(refusal)
     state = ApprovalState.APPROVED if approve else ApprovalState.DENIED
-    by, comment = storable_text(by), storable_text(comment)
+    name, comment = storable_text(by.name), storable_text(comment)
     connection.execute(
         update(approvals)
         .where(approvals.c.id == approval_id, approvals.c.state == ApprovalState.PENDING.value)
         .values(
             state=state.value,
             answered_at=at,
-            answered_by=by,
+            answered_by=name,
             body=writable(ApprovalBody, _body(found, comment)),
         )
     )
-    said = f"{found.action} {state} by {by}" + (f": {comment}" if comment else "")
+    said = f"{found.action} {state} by {name}" + (f": {comment}" if comment else "")
     journal.append(
         connection,
         found.incident_id,
@@ -129,7 +130,12 @@ def answer(
                 at=at,
                 stage=Stage.POLICY,
                 message=f"{said}.",
-                data={"approval": approval_id, "state": state.value, "by": by, "plan_hash": found.plan_hash},
+                data={
+                    "approval": approval_id,
+                    "state": state.value,
+                    "by": name,
+                    "plan_hash": found.plan_hash,
+                },
             )
         ],
     )

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, select
 
 from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
+from app.agent.identity import Person
 from app.agent.limits import Budget, History, Limits
 from app.agent.models import (
     Approval,
@@ -244,7 +245,7 @@ class SqlStore:
         )
 
     async def answer(
-        self, approval_id: ApprovalId, *, approve: bool, by: str, comment: str, at: datetime
+        self, approval_id: ApprovalId, *, approve: bool, by: Person, comment: str, at: datetime
     ) -> Approval:
         return await self._database.write(
             lambda connection: approvals.answer(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from app.agent.identity import Person
 from app.agent.loop import Loop, Rest
 from app.agent.models import (
     Approval,
@@ -354,7 +355,7 @@ async def test_an_answer_is_acted_on_without_waiting_for_the_poll(tmp_path: Path
             await eventually(_true(lambda: here.book.looked > 0))
             assert here.book.passes == []
             await there.store.answer(
-                asked.id, approve=False, by="ann", comment="", at=there.container.clock.now()
+                asked.id, approve=False, by=Person(name="ann"), comment="", at=there.container.clock.now()
             )
             await eventually(_true(lambda: bool(here.book.passes)), "the answer is looked at")
         await here.container.fleet.leave()

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from app.agent.identity import Person
 from app.agent.models import (
     Approval,
     ApprovalId,
@@ -49,7 +50,7 @@ async def asked(store: Store, incident: Incident | None = None) -> tuple[Claim, 
 
 
 async def answered(store: Store, request: Approval, *, approve: bool = True, by: str = "ann") -> Approval:
-    return await store.answer(request.id, approve=approve, by=by, comment="go on", at=NOW)
+    return await store.answer(request.id, approve=approve, by=Person(name=by), comment="go on", at=NOW)
 
 
 async def state_of(store: Store, request: Approval) -> ApprovalState:
@@ -114,7 +115,9 @@ async def test_only_the_holder_asks(store: Store) -> None:
 async def test_an_answer_is_stored_and_told(store: Store, approve: bool, state: ApprovalState) -> None:
     """With who, when and why; the timeline says so, and its chain holds."""
     _, waiting, request = await asked(store)
-    given = await store.answer(request.id, approve=approve, by="ann", comment="as agreed", at=NOW)
+    given = await store.answer(
+        request.id, approve=approve, by=Person(name="ann"), comment="as agreed", at=NOW
+    )
     assert given == replace(request, state=state, answered_by="ann", answered_at=NOW, comment="as agreed")
     assert await store.approval(request.id) == given
     entries = await store.timeline(waiting.id)
@@ -138,7 +141,7 @@ async def test_of_fifty_answers_at_once_one_counts(store: Store) -> None:
     _, waiting, request = await asked(store)
     answers = await asyncio.gather(
         *(
-            store.answer(request.id, approve=n % 2 == 0, by=f"person {n}", comment="", at=NOW)
+            store.answer(request.id, approve=n % 2 == 0, by=Person(name=f"person {n}"), comment="", at=NOW)
             for n in range(50)
         ),
         return_exceptions=True,
@@ -166,10 +169,10 @@ async def test_an_expired_request_cannot_be_answered(store: Store) -> None:
     """From the very moment that it named; the instant before still counts."""
     _, _, request = await asked(store)
     with pytest.raises(Conflict, match="expired"):
-        await store.answer(request.id, approve=True, by="ann", comment="", at=request.expires_at)
+        await store.answer(request.id, approve=True, by=Person(name="ann"), comment="", at=request.expires_at)
     assert await state_of(store, request) is ApprovalState.PENDING
     just_before = request.expires_at - timedelta(microseconds=1)
-    given = await store.answer(request.id, approve=True, by="ann", comment="", at=just_before)
+    given = await store.answer(request.id, approve=True, by=Person(name="ann"), comment="", at=just_before)
     assert given.state is ApprovalState.APPROVED
 
 
@@ -178,14 +181,14 @@ async def test_an_unknown_request_is_not_found(store: Store) -> None:
     for name in ("apr_none", "", "é", "' OR 1=1 --"):
         assert await store.approval(ApprovalId(name)) is None
         with pytest.raises(NotFound):
-            await store.answer(ApprovalId(name), approve=True, by="ann", comment="", at=NOW)
+            await store.answer(ApprovalId(name), approve=True, by=Person(name="ann"), comment="", at=NOW)
 
 
 async def test_hostile_words_are_kept_as_words(store: Store) -> None:
     """Names and comments come from outside: what no database can hold is replaced, the rest stays."""
     _, waiting, request = await asked(store)
     said = "'; DROP TABLE approvals; -- \x00 \ud800 é"
-    given = await store.answer(request.id, approve=True, by=said, comment=said, at=NOW)
+    given = await store.answer(request.id, approve=True, by=Person(name=said), comment=said, at=NOW)
     assert given.answered_by is not None
     assert given.answered_by.startswith("'; DROP TABLE approvals; -- ")
     assert given == await store.approval(request.id)
@@ -288,7 +291,7 @@ async def test_leaving_the_wait_after_its_time_expires_what_nobody_answered(stor
     await store.save(claim, closed(waiting, IncidentState.ESCALATED), [note(at=request.expires_at)])
     assert await state_of(store, request) is ApprovalState.EXPIRED
     with pytest.raises(Conflict, match="expired"):
-        await store.answer(request.id, approve=True, by="ann", comment="", at=NOW)
+        await store.answer(request.id, approve=True, by=Person(name="ann"), comment="", at=NOW)
 
 
 async def test_leaving_the_wait_keeps_what_was_denied_or_used(store: Store) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import psycopg
 import pytest
 
+from app.agent.identity import Person
 from app.agent.limits import Budget
 from app.agent.models import (
     ApprovalId,
@@ -263,7 +264,7 @@ async def test_a_new_incident_is_due_by_every_clock(store: Store) -> None:
     other = await opened(store, key(1), at=NOW + 60 * MINUTE)
     early = NOW - 60 * MINUTE
     assert await due(store, "behind", early) == [other.id]
-    await store.answer(asked, approve=True, by="ann", comment="", at=NOW)
+    await store.answer(asked, approve=True, by=Person(name="ann"), comment="", at=NOW)
     assert await due(store, "behind", early) == [incident.id]
 
 
@@ -320,7 +321,7 @@ async def test_an_answer_during_a_pass_keeps_the_incident_due(store: Store) -> N
     """The pass that was under way may have looked too early; the time that it names does not count."""
     incident, asked = await waiting_for_an_answer(store)
     held = await claimed(store, incident)
-    await store.answer(asked, approve=True, by="ann", comment="", at=NOW)
+    await store.answer(asked, approve=True, by=Person(name="ann"), comment="", at=NOW)
     await store.release(held, NOW + 60 * MINUTE)
     assert await due(store, "worker-2", NOW) == [incident.id]
 
@@ -328,7 +329,7 @@ async def test_an_answer_during_a_pass_keeps_the_incident_due(store: Store) -> N
 async def test_an_answer_before_a_pass_does_not(store: Store) -> None:
     """The pass knows of it, and says itself when to look again."""
     incident, asked = await waiting_for_an_answer(store)
-    await store.answer(asked, approve=True, by="ann", comment="", at=NOW)
+    await store.answer(asked, approve=True, by=Person(name="ann"), comment="", at=NOW)
     [held] = await store.take_due("worker-2", LEASE, NOW, 5)
     await store.release(held, NOW + MINUTE)
     assert await due(store, "worker-3", NOW) == []

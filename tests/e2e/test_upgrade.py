@@ -58,11 +58,17 @@ import asyncio, sys
 from datetime import UTC, datetime
 from app.store import open_store
 
+try:
+    from app.agent.identity import Person
+    ann = Person(name="ann")
+except ImportError:
+    ann = "ann"
+
 async def answer():
     store = await open_store(sys.argv[1])
     print("ready", flush=True)
     sys.stdin.readline()
-    await store.answer(sys.argv[2], approve=True, by="ann", comment="", at=datetime.now(UTC))
+    await store.answer(sys.argv[2], approve=True, by=ann, comment="", at=datetime.now(UTC))
     await store.close()
 
 asyncio.run(answer())

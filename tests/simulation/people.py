@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
+from app.agent.identity import Person
 from app.agent.models import ApprovalId, Brake
 from app.errors import AgentError, TransientError
 from tests.simulation.faults import Kind
@@ -42,7 +43,11 @@ class OnCall:
     def _answer(self, approval: str, approve: bool) -> None:
         self._begin(
             lambda host: host.store.answer(
-                ApprovalId(approval), approve=approve, by="on-call", comment="", at=host.clock.now()
+                ApprovalId(approval),
+                approve=approve,
+                by=Person(name="on-call"),
+                comment="",
+                at=host.clock.now(),
             )
         )
 

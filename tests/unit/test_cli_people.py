@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import pytest
 
+from app.agent.identity import Person
 from app.agent.models import ApprovalId
 from app.bootstrap import Container, World, assemble
 from app.clock import SystemClock
@@ -157,7 +158,9 @@ def test_control_characters_never_reach_the_terminal(heal: Heal, asked: Approval
 
     async def hostile(container: Container) -> None:
         at = container.clock.now() + timedelta(seconds=1)
-        await container.store.answer(asked, approve=True, by="\x1b[31mann", comment="\x1b]0;owned\x07", at=at)
+        await container.store.answer(
+            asked, approve=True, by=Person(name="\x1b[31mann"), comment="\x1b]0;owned\x07", at=at
+        )
 
     in_file(tmp_path, hostile)
     for arguments in (("approvals", "--state", "all"), ("show", asked.replace("apr_", "inc_"))):
