@@ -110,7 +110,7 @@ class VirtualClock:
             task = asyncio.ensure_future(goal)
             try:
                 await self._run_until(task.done, limit)
-            except BaseException:
+            except BaseException:  # an interruption too leaves no task behind; it is raised again
                 task.cancel()
                 await asyncio.wait({task})
                 raise

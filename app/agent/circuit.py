@@ -20,6 +20,8 @@ from datetime import datetime, timedelta
 
 from app.agent.models import IncidentId
 
+_AT_LEAST = timedelta(days=1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
@@ -28,6 +30,11 @@ class Breaker:
     failures: int
     """Actions in a row that did not help: at least one."""
     open_for: timedelta
+
+    @property
+    def remembers(self) -> timedelta:
+        """For how long failures count: so long that trials which fail one after another keep it open."""
+        return max((self.failures + 1) * self.open_for, _AT_LEAST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +65,7 @@ def open_reason(tried: Iterable[Tried], breaker: Breaker, asking: IncidentId, at
         return None
     until = failed[0].began_at + breaker.open_for
     if at < until:
-        return f"open until {_clock(until)}: the last {len(failed)} actions did not help"
+        return f"open until {_clock(until)}: {_last(len(failed))} did not help"
     for one in newest_first:
         if one.helped is None and one.began_at >= until and one.incident_id != asking:
             return f"half-open: {one.incident_id} tries an action since {_clock(one.began_at)}"
@@ -67,3 +74,7 @@ def open_reason(tried: Iterable[Tried], breaker: Breaker, asking: IncidentId, at
 
 def _clock(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _last(number: int) -> str:
+    return "the last action" if number == 1 else f"the last {number} actions"

@@ -79,7 +79,7 @@ class Limits:
     @property
     def look_back(self) -> timedelta:
         """How far back a service's own actions matter."""
-        breakers = [b.open_for for b in (self.service_breaker, self.cluster_breaker) if b is not None]
+        breakers = [b.remembers for b in (self.service_breaker, self.cluster_breaker) if b is not None]
         return max(self.window, self.cooldown, self.backoff_max, self.memory, *breakers)
 
 

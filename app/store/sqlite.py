@@ -209,7 +209,7 @@ def _open(path: Path) -> SqliteDatabase:
     except (DBAPIError, OSError) as error:
         writer.dispose()
         raise ConfigurationError(f"DATABASE_URL: {path} cannot be used: {error}") from error
-    except BaseException:
+    except BaseException:  # an interruption too leaves no engine behind; it is raised again
         writer.dispose()
         raise
     return SqliteDatabase(writer, _engine(path, "BEGIN", _prepare_reader, pool_size=READERS))

@@ -35,6 +35,8 @@ from testbed.postgres import SUPERUSER, PostgresServer, postgres_server
 from testbed.supervisor import Supervisor
 from tests.contract.store_values import Deciding, opened, signal
 
+pytestmark = pytest.mark.real
+
 LEASE = timedelta(seconds=30)
 DEADLINE_SECONDS = 60.0
 CALLERS = 6

@@ -1,0 +1,143 @@
+"""The contract of the circuit breakers: asked where an action begins, of what is on record."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from app.agent.circuit import Breaker
+from app.agent.limits import Limits
+from app.agent.models import IncidentState
+from app.agent.ports import Begun, Store
+from app.store import open_store
+from tests.contract.store_values import MINUTE, NOW, intent, key, note, outcome
+from tests.contract.test_store_budgets import begin, ended, ready
+
+pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
+
+HOUR = timedelta(hours=1)
+TWICE = Breaker(failures=2, open_for=HOUR)
+SERVICE = Limits(service_breaker=TWICE)
+CLUSTER = Limits(cluster_breaker=TWICE)
+
+
+async def failed(store: Store, number: int, limits: Limits, minutes: int = 0) -> None:
+    """A service is acted on in vain."""
+    claim, act = await ready(store, key(number))
+    assert (await begin(store, claim, act, limits, NOW + minutes * MINUTE)).begun is Begun.YES
+    await ended(store, claim, act, IncidentState.ESCALATED)
+
+
+async def test_a_service_that_was_acted_on_in_vain_is_left_alone(store: Store) -> None:
+    """Two failures in a row open its breaker; other services are not concerned."""
+    await failed(store, 1, SERVICE)
+    await failed(store, 1, SERVICE, minutes=1)
+    answer = await begin(store, *await ready(store, key(1)), SERVICE, NOW + HOUR)
+    assert answer.begun is Begun.BUDGET_SPENT
+    assert answer.reasons == (
+        "the circuit breaker of service-1 in prod is open until 2026-03-01 13:01:00 UTC: "
+        "the last 2 actions did not help",
+    )
+    assert (await begin(store, *await ready(store, key(2)), SERVICE, NOW + HOUR)).begun is Begun.YES
+
+
+async def test_the_cluster_is_left_alone_after_failures_anywhere(store: Store) -> None:
+    """Each on a service of its own."""
+    await failed(store, 1, CLUSTER)
+    await failed(store, 2, CLUSTER)
+    answer = await begin(store, *await ready(store, key(3)), CLUSTER, NOW + MINUTE)
+    assert answer.begun is Begun.BUDGET_SPENT
+    assert "the circuit breaker of the cluster is open until 2026-03-01 13:00:00 UTC" in answer.reasons[0]
+
+
+async def test_one_success_in_between_keeps_it_closed(store: Store) -> None:
+    """In a row means in a row."""
+    await failed(store, 1, CLUSTER)
+    claim, act = await ready(store, key(2))
+    assert (await begin(store, claim, act, CLUSTER, NOW + MINUTE)).begun is Begun.YES
+    await ended(store, claim, act, IncidentState.RECOVERED)
+    await failed(store, 3, CLUSTER, minutes=2)
+    assert (await begin(store, *await ready(store, key(4)), CLUSTER, NOW + 3 * MINUTE)).begun is Begun.YES
+
+
+async def test_of_many_workers_one_gets_the_trial(database_url: str) -> None:
+    """Half-open: six ask at the same moment, over two stores; the others hear who is trying."""
+    stores = [await open_store(database_url)]
+    if not database_url.startswith("sqlite"):
+        stores.append(await open_store(database_url))
+    await failed(stores[0], 1, CLUSTER)
+    await failed(stores[0], 2, CLUSTER)
+    acts = [await ready(stores[0], key(number)) for number in range(3, 9)]
+    at = NOW + HOUR
+    try:
+        answers = await asyncio.gather(
+            *(begin(stores[n % len(stores)], *act, CLUSTER, at) for n, act in enumerate(acts))
+        )
+        begun = [act for act, answer in zip(acts, answers, strict=True) if answer.begun is Begun.YES]
+        assert len(begun) == 1
+        claim, act = begun[0]
+        told = {answer.reasons for answer in answers if answer.begun is not Begun.YES}
+        assert told == {
+            (
+                f"the circuit breaker of the cluster is half-open: {claim.incident_id} "
+                "tries an action since 2026-03-01 13:00:00 UTC",
+            )
+        }
+        await ended(stores[0], claim, act, IncidentState.RECOVERED)
+        rest = [each for each in acts if each is not begun[0]]
+        again = await asyncio.gather(*(begin(stores[0], *each, CLUSTER, at + MINUTE) for each in rest))
+        assert {answer.begun for answer in again} == {Begun.YES}
+    finally:
+        for store in stores:
+            await store.close()
+
+
+async def test_a_trial_that_fails_opens_it_again_for_as_long(store: Store) -> None:
+    """From the moment the trial began."""
+    await failed(store, 1, CLUSTER)
+    await failed(store, 2, CLUSTER)
+    await failed(store, 3, CLUSTER, minutes=60)
+    waiting = await ready(store, key(4))
+    assert (await begin(store, *waiting, CLUSTER, NOW + 2 * HOUR - MINUTE)).begun is Begun.BUDGET_SPENT
+    assert (await begin(store, *waiting, CLUSTER, NOW + 2 * HOUR)).begun is Begun.YES
+
+
+async def test_it_survives_a_restart(database_url: str) -> None:
+    """Its state is what is on record."""
+    store = await open_store(database_url)
+    await failed(store, 1, CLUSTER)
+    await failed(store, 2, CLUSTER)
+    await store.close()
+    store = await open_store(database_url)
+    answer = await begin(store, *await ready(store, key(3)), CLUSTER, NOW + MINUTE)
+    await store.close()
+    assert answer.begun is Begun.BUDGET_SPENT
+
+
+async def test_what_was_undone_counts_as_failed_before_its_incident_ends(store: Store) -> None:
+    """And the undo itself begins, though the breaker is open."""
+    claim, act = await ready(store, key(1))
+    limits = Limits(service_breaker=Breaker(failures=1, open_for=HOUR))
+    assert (await begin(store, claim, act, limits)).begun is Begun.YES
+    await store.finish(claim, act.id, outcome(), "uid/8", [])
+    record = await store.load(claim.incident_id)
+    assert record is not None
+    undo = intent(record.incident, 1, undoes=act.id)
+    incident = await store.decide(claim, record.incident, undo, [note()])
+    assert (await begin(store, claim, undo, limits)).begun is Begun.YES
+    await store.finish(claim, undo.id, outcome(), "uid/9", [])
+    further = intent(incident, 2)
+    await store.decide(claim, incident, further, [note()])
+    answer = await begin(store, claim, further, limits, NOW + MINUTE)
+    assert answer.begun is Begun.BUDGET_SPENT
+    assert "the last action did not help" in answer.reasons[0]
+
+
+async def test_trials_that_fail_one_after_another_never_close_it(store: Store) -> None:
+    """Hours later the first failures still count, with every other memory switched off."""
+    await failed(store, 1, CLUSTER)
+    for hour in range(5):
+        await failed(store, 2 + hour, CLUSTER, minutes=1 + 60 * hour)
+    waiting = await ready(store, key(9))
+    at = NOW + 4 * HOUR + 30 * MINUTE
+    assert (await begin(store, *waiting, CLUSTER, at)).begun is Begun.BUDGET_SPENT
