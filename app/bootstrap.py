@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from app.agent.asking import Asking
 from app.agent.circuit import Breaker
 from app.agent.closing import Closer
 from app.agent.executor import Executor
@@ -37,6 +38,7 @@ from app.agent.ports import (
 )
 from app.agent.runbooks import load_catalogue
 from app.agent.slo import SloThresholds
+from app.agent.terms import ApprovalTerms, EscalationStep
 from app.agent.trial import Trial
 from app.agent.verifier import Verifier, VerifyRules
 from app.clock import Clock, SystemClock
@@ -151,7 +153,7 @@ def assemble(
                 allow_high_risk=settings.allow_high_risk_actions,
                 max_actions_per_incident=settings.max_actions_per_incident,
                 approval_for=settings.approval_for_risks,
-                approval_timeout=timedelta(seconds=settings.approval_timeout_seconds),
+                approval_terms=_approval_terms(settings),
                 shared=_shared_limits(settings),
                 max_replica_share=settings.max_replica_share,
             ),
@@ -162,6 +164,12 @@ def assemble(
         rehearsal=world.rehearsal,
         writer=world.writer,
         notifier=world.notifier,
+        asking=Asking(
+            store=store,
+            clock=clock,
+            notifier=world.notifier,
+            timeout=timedelta(seconds=settings.approval_timeout_seconds),
+        ),
         lease=timedelta(seconds=settings.claim_lease_seconds),
     )
     verifier = Verifier(
@@ -363,6 +371,17 @@ def _shared_limits(settings: Settings) -> Limits:
         memory=timedelta(seconds=settings.action_memory_seconds),
         service_breaker=_breaker(settings, settings.circuit_failures_per_service),
         cluster_breaker=_breaker(settings, settings.circuit_failures_per_cluster),
+    )
+
+
+def _approval_terms(settings: Settings) -> ApprovalTerms:
+    return ApprovalTerms(
+        roles=tuple(sorted(settings.approval_roles)),
+        people=settings.approval_people,
+        escalation=tuple(
+            EscalationStep(after=timedelta(seconds=step.after_seconds), roles=tuple(sorted(set(step.roles))))
+            for step in sorted(settings.approval_escalation, key=lambda step: step.after_seconds)
+        ),
     )
 
 

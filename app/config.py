@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.agent.models import ActionName, Risk, Trigger
@@ -27,6 +27,18 @@ class Role(StrEnum):
     API = "api"
     WORKER = "worker"
     WATCH = "watch"
+
+
+RoleName = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class EscalationSetting(BaseModel):
+    """One step of APPROVAL_ESCALATION."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    after_seconds: Annotated[float, Field(gt=0)]
+    roles: Annotated[tuple[RoleName, ...], Field(min_length=1)]
 
 
 class Settings(BaseSettings):
@@ -56,6 +68,9 @@ class Settings(BaseSettings):
     enabled_actions: Annotated[frozenset[ActionName], NoDecode] = RUNBOOK_ACTIONS
     approval_for_risks: Annotated[frozenset[Risk], NoDecode] = frozenset()
     approval_timeout_seconds: Annotated[float, Field(gt=0)] = 14_400.0
+    approval_roles: Annotated[frozenset[RoleName], NoDecode] = frozenset()
+    approval_people: Annotated[int, Field(ge=1, le=10)] = 1
+    approval_escalation: tuple[EscalationSetting, ...] = ()
     scale_min_replicas: Annotated[int, Field(ge=1)] = 1
     scale_max_replicas: Annotated[int, Field(ge=1)] = 20
     runbooks_dir: Path = Path("runbooks")
@@ -163,7 +178,7 @@ class Settings(BaseSettings):
         """On SQLite, where one process does all the work."""
         return self.database_url.get_secret_value().startswith("sqlite")
 
-    @field_validator("enabled_actions", "approval_for_risks", mode="before")
+    @field_validator("enabled_actions", "approval_for_risks", "approval_roles", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         """Accept `restart,rollback` as written in an environment variable."""

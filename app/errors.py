@@ -41,6 +41,10 @@ class Forbidden(PermanentError):
     """The agent's identity lacks the right; the message names verb and object."""
 
 
+class NotEntitled(PermanentError):
+    """The person who asks may not do this; the message says who may."""
+
+
 class NotFound(PermanentError):
     """The object named by the call does not exist."""
 

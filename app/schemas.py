@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.agent.answering import said_yes
+from app.agent.identity import Door
 from app.agent.models import (
     Action,
     ActionName,
@@ -53,6 +54,7 @@ from app.agent.models import (
     VerdictKind,
 )
 from app.agent.ports import Accepted, SignalRecord
+from app.agent.terms import Answer
 from app.schema_fields import (
     CommitSha,
     Cursor,
@@ -503,6 +505,28 @@ class IncidentSummary(BaseModel):
         return cls.model_validate(_incident_fields(record))
 
 
+class AnswerView(BaseModel):
+    """What one person said to a request."""
+
+    by: str
+    decision: Literal["approve", "deny"]
+    at: datetime
+    comment: str
+    door: Door = Field(description="By which way it came.")
+    verified: bool = Field(description="Whether the name is proved; otherwise it is taken at its word.")
+
+    @classmethod
+    def of(cls, answer: Answer) -> Self:
+        return cls(
+            by=answer.by,
+            decision="approve" if answer.approve else "deny",
+            at=answer.at,
+            comment=answer.comment,
+            door=answer.door,
+            verified=answer.verified,
+        )
+
+
 class ApprovalView(BaseModel):
     """A request to people, and their answer; it covers one action of one plan on one state of the object."""
 
@@ -524,6 +548,12 @@ class ApprovalView(BaseModel):
     answered_by: str | None
     answered_at: datetime | None
     comment: str
+    roles: list[str] = Field(
+        description="One of these is needed to answer, or one that it was escalated to; empty: anybody may."
+    )
+    people: int = Field(description="So many different people must say yes; one no is enough.")
+    not_by: list[str] = Field(description="Who may not say yes: they asked for the action.")
+    answers: list[AnswerView] = Field(description="Every yes and no so far, oldest first.")
 
     @classmethod
     def of(cls, approval: Approval, incident: Incident) -> Self:
@@ -544,6 +574,10 @@ class ApprovalView(BaseModel):
             answered_by=approval.answered_by,
             answered_at=approval.answered_at,
             comment=approval.comment,
+            roles=sorted(approval.terms.roles),
+            people=approval.terms.people,
+            not_by=list(approval.terms.not_by),
+            answers=[AnswerView.of(answer) for answer in approval.answers],
         )
 
 

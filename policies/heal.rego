@@ -22,11 +22,14 @@ decision := {
 	count(deny) > 0
 }
 
-decision := {
-	"decision": "needs_approval",
-	"reasons": sort({found.reason | some found in ask}),
-	"rules": sort({found.rule | some found in ask}),
-} if {
+decision := object.union(
+	{
+		"decision": "needs_approval",
+		"reasons": sort({found.reason | some found in ask}),
+		"rules": sort({found.rule | some found in ask}),
+	},
+	agreement,
+) if {
 	complete
 	count(deny) == 0
 	count(ask) > 0
@@ -168,6 +171,39 @@ ask contains {"rule": "approval_for_risks", "reason": reason} if {
 		"%s is %s risk, and APPROVAL_FOR_RISKS asks for a person",
 		[input.action.name, input.action.risk],
 	)
+}
+
+# ---------------------------------------------------------------- who must agree, set in data.json
+
+# "approvals": {"prod": {"roles": ["sre"], "people": 2}}; elsewhere APPROVAL_ROLES and APPROVAL_PEOPLE hold.
+default agreement := {}
+
+agreement := {"approval": terms_by_environment[input.environment]}
+
+terms_by_environment := object.get(data.heal_config, "approvals", {})
+
+deny contains {"rule": "config", "reason": "heal_config.approvals is not fully understood"} if {
+	not is_object(terms_by_environment)
+}
+
+deny contains {"rule": "config", "reason": "heal_config.approvals is not fully understood"} if {
+	some terms in terms_by_environment
+	not clear(terms)
+}
+
+clear(terms) if {
+	is_object(terms)
+	every field, _ in terms {
+		field in {"roles", "people", "not_by"}
+	}
+	every field in ["roles", "not_by"] {
+		is_array(object.get(terms, field, []))
+		every name in object.get(terms, field, []) {
+			is_string(name)
+			name != ""
+		}
+	}
+	object.get(terms, "people", 1) in {1, 2, 3, 4, 5, 6, 7, 8, 9, 10}
 }
 
 # ---------------------------------------------------------------- environments, set in data.json

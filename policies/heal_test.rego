@@ -228,3 +228,39 @@ test_a_window_that_is_not_understood_denies if {
 test_a_lost_configuration_denies if {
 	heal.decision.rules == ["config"] with input as document with data.heal_config as {}
 }
+
+# ---------------------------------------------------------------- who must agree
+
+asking(approvals) := object.union(config({"prod": "needs_approval"}, []), {"approvals": approvals})
+
+test_who_must_agree_is_told_with_the_question if {
+	terms := {"roles": ["sre"], "people": 2}
+	decision := heal.decision with input as document with data.heal_config as asking({"prod": terms})
+	decision.decision == "needs_approval"
+	decision.approval == terms
+}
+
+test_without_terms_the_settings_decide if {
+	decision := heal.decision with input as document with data.heal_config as asking({"staging": {"people": 2}})
+	decision.decision == "needs_approval"
+	not decision.approval
+}
+
+test_what_is_allowed_asks_nobody if {
+	only := object.union(config({}, []), {"approvals": {"prod": {"people": 2}}})
+	decision := heal.decision with input as document with data.heal_config as only
+	decision.decision == "allow"
+	not decision.approval
+}
+
+test_terms_that_are_not_understood_deny if {
+	every approvals in [
+		["prod"], {"prod": ["sre"]}, {"prod": {"people": 0}}, {"prod": {"people": "two"}},
+		{"prod": {"role": ["sre"]}}, {"prod": {"roles": "sre"}}, {"prod": {"roles": [""]}},
+		{"prod": {"not_by": [1]}}, {"elsewhere": {"people": 11}},
+	] {
+		decision := heal.decision with input as document with data.heal_config as asking(approvals)
+		decision.decision == "deny"
+		"config" in decision.rules
+	}
+}

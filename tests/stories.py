@@ -6,7 +6,7 @@ SQLite. Only the cluster, the metrics and the time are simulated.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -126,10 +126,13 @@ class Story:
         assert record.incident.state is IncidentState.AWAITING_APPROVAL
         return record.approvals[-1]
 
-    async def say(self, approval: Approval, *, yes: bool, by: str = "ann", comment: str = "") -> Approval:
+    async def say(
+        self, approval: Approval, *, yes: bool, by: str = "ann", roles: Sequence[str] = (), comment: str = ""
+    ) -> Approval:
         """A person answers."""
         store, now = self.agent.store, self.clock.now()
-        return await answer(store, approval.id, approve=yes, by=Person(name=by), comment=comment, at=now)
+        person = Person(name=by, roles=frozenset(roles))
+        return await answer(store, approval.id, approve=yes, by=person, comment=comment, at=now)
 
     async def brake(self, *, engaged: bool, by: str = "ann", reason: str = "database migration") -> None:
         """A person sets the kill switch."""

@@ -28,9 +28,10 @@ from app.agent.models import (
     TargetState,
 )
 from app.agent.ports import ClusterWriter, PolicyAnswer
+from app.agent.terms import ApprovalTerms
 from app.agent.timeline import verify_chain
 from app.bootstrap import World
-from app.errors import Conflict
+from app.errors import Conflict, NotEntitled
 from tests.stories import (
     ACTING,
     NAMESPACE,
@@ -66,9 +67,11 @@ class Moody:
     """A policy engine whose answer changes with the times."""
 
     kind: DecisionKind = DecisionKind.NEEDS_APPROVAL
+    terms: ApprovalTerms | None = None
 
     async def decide(self, document: JsonObject) -> PolicyAnswer:
-        return PolicyAnswer(kind=self.kind, reasons=(f"the engine says {self.kind}",))
+        terms = self.terms if self.kind is DecisionKind.NEEDS_APPROVAL else None
+        return PolicyAnswer(kind=self.kind, reasons=(f"the engine says {self.kind}",), terms=terms)
 
 
 @pytest.fixture
@@ -358,3 +361,125 @@ async def test_a_yes_does_not_release_the_kill_switch(asking: Story) -> None:
     assert "the kill switch was engaged by carol: database migration" in record.incident.summary
     assert states(record) == [ApprovalState.VOID]
     assert asking.marker() is None
+
+
+# ------------------------------------------------------------ who must agree
+
+
+async def test_two_different_people_must_agree(tmp_path: Path) -> None:
+    """One yes is recorded and does nothing; the same person's second one neither; another's does."""
+    async with story(tmp_path, approval_people=2, **ASKING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        await crash(stage)
+        approval = await stage.live_until_asked()
+        first = await stage.say(approval, yes=True, by="ann")
+        assert (first.state, first.answered_by) == (ApprovalState.PENDING, None)
+        again = await stage.say(approval, yes=True, by="ANN")
+        assert again == first
+        await stage.live(120)
+        assert stage.image() == "shop:2-crash"
+        await stage.say(approval, yes=True, by="bob")
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
+        told = messages(record.timeline)
+        assert "by 2 different people" in told
+        assert "rollback approved by ann (1 of 2 people)." in told
+        assert record.intents[0].decision.reasons[-1] == "approved by ann and bob"
+
+
+async def test_one_no_beside_a_yes_is_a_no(tmp_path: Path) -> None:
+    """Of two whose agreement is needed one refuses."""
+    async with story(tmp_path, approval_people=2, **ASKING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        await crash(stage)
+        approval = await stage.live_until_asked()
+        await stage.say(approval, yes=True, by="ann")
+        await stage.say(approval, yes=False, by="bob")
+        record = await stage.live_until_ended()
+        assert states(record) == [ApprovalState.DENIED]
+        assert stage.marker() is None
+
+
+async def test_without_the_role_nobody_answers_until_it_is_escalated(tmp_path: Path) -> None:
+    """After the time that is set the next role is told, once, and may answer; the first one still may."""
+    steps = [{"after_seconds": 600, "roles": ["lead"]}, {"after_seconds": 1200, "roles": ["boss"]}]
+    async with story(tmp_path, approval_roles="sre", approval_escalation=steps, **ASKING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        await crash(stage)
+        approval = await stage.live_until_asked()
+        with pytest.raises(NotEntitled, match="needs one of the roles sre; lea has lead"):
+            await stage.say(approval, yes=True, by="lea", roles=["lead"])
+        with pytest.raises(NotEntitled, match="ann has no role"):
+            await stage.say(approval, yes=False, by="ann")
+        await stage.live(900)
+        record = await stage.load(approval.incident_id)
+        assert record.incident.state is IncidentState.AWAITING_APPROVAL
+        assert record.approvals[-1].escalated == 1
+        told = messages(record.timeline)
+        assert told.count("lead may answer too") == 1
+        assert "boss" not in told
+        await stage.say(approval, yes=True, by="lea", roles=["lead"])
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
+
+
+async def test_escalation_survives_a_restart_and_ends_with_the_request(tmp_path: Path) -> None:
+    """Each step is told once, whoever is at work; after the last nothing but the expiry is left."""
+    steps = [{"after_seconds": 300, "roles": ["lead"]}, {"after_seconds": 400, "roles": ["boss"]}]
+    async with story(tmp_path, approval_escalation=steps, approval_timeout_seconds=900, **ASKING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        await crash(stage)
+        approval = await stage.live_until_asked()
+        await stage.live(320)
+        await stage.restart()
+        await stage.live(200)
+        record = await stage.load(approval.incident_id)
+        assert record.approvals[-1].escalated == 2
+        told = messages(record.timeline)
+        assert (told.count("lead are asked"), told.count("boss are asked")) == (1, 1)
+        ended = await stage.live_until_ended()
+        assert states(ended) == [ApprovalState.EXPIRED]
+
+
+async def test_who_had_the_agent_act_does_not_approve_it(asking: Story) -> None:
+    """Whoever ran it by hand may deny what follows; the yes is somebody else's."""
+    await crash(asking)
+    await asking.live_until(lambda record: record.incident.state is IncidentState.OPEN)
+    await asking.agent.loop.run_once(SERVICE, None, requested_by="ann")
+    approval = await asking.live_until_asked()
+    assert approval.terms.not_by == ("ann",)
+    with pytest.raises(NotEntitled, match="somebody else must approve"):
+        await asking.say(approval, yes=True, by="Ann")
+    await asking.say(approval, yes=True, by="bob")
+    record = await asking.live_until_ended()
+    assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
+    assert "ann had the agent look at it now" in messages(record.timeline)
+
+
+async def test_a_policy_says_who_must_agree_and_may_ask_for_more_meanwhile(tmp_path: Path) -> None:
+    """A yes given on weaker terms than those of now does not do: people are asked again."""
+    engine = Moody(terms=ApprovalTerms(roles=("sre",)))
+    async with story(
+        tmp_path, connected=lambda world: replace(world, policy_engine=engine), **ACTING
+    ) as stage:
+        stage.deploy()
+        await stage.live(180)
+        await crash(stage)
+        first = await stage.live_until_asked()
+        assert first.terms.roles == ("sre",)
+        engine.terms = ApprovalTerms(roles=("sre",), people=2)
+        await stage.say(first, yes=True, by="ann", roles=["sre"])
+        second = await stage.live_until(
+            lambda record: len(record.approvals) == 2 and record.approvals[-1].state is ApprovalState.PENDING
+        )
+        assert states(second) == [ApprovalState.VOID, ApprovalState.PENDING]
+        assert "policy asks for the agreement of other people by now" in messages(second.timeline)
+        assert stage.marker() is None
+        for name in ("ann", "bob"):
+            await stage.say(second.approvals[-1], yes=True, by=name, roles=["sre"])
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)

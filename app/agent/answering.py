@@ -10,6 +10,7 @@ from datetime import datetime
 from app.agent.identity import Person
 from app.agent.models import Approval, ApprovalId, ApprovalState
 from app.agent.ports import ApprovalStore
+from app.agent.terms import same_person
 from app.errors import Conflict
 
 
@@ -23,13 +24,15 @@ async def answer(
 ) -> Approval:
     """Record an answer, or find the same one recorded: a sender that never heard of it may repeat it.
 
-    Raises `NotFound`, and `Conflict` when something else was answered, by whomever,
-    or it is too late.
+    Raises `NotFound`, `NotEntitled` when this person may not answer, and `Conflict`
+    when something else was answered, by whomever, or it is too late.
     """
     try:
         return await store.answer(approval_id, approve=approve, by=by, comment=comment, at=at)
     except Conflict:
         found = await store.approval(approval_id)
-        if found is None or (found.answered_by, said_yes(found)) != (by.name, approve):
+        if found is None or not any(
+            one.approve is approve and same_person(one.by, by.name) for one in found.answers
+        ):
             raise
         return found

@@ -15,14 +15,13 @@ from datetime import timedelta
 
 from app.agent.actions import restore_of
 from app.agent.approvals import as_answered, asked_for, refused_by_people, uses_up
+from app.agent.asking import Asking
 from app.agent.disruption import Disruption
 from app.agent.intents import begun_intents, intent_by_id
 from app.agent.limits import Budget, proposed_by, standing
 from app.agent.models import (
     Action,
     ActionName,
-    Approval,
-    ApprovalId,
     Decision,
     DecisionKind,
     Incident,
@@ -84,6 +83,7 @@ class Executor:
     rehearsal: ClusterRehearsal | None
     writer: ClusterWriter | None
     notifier: Notifier | None
+    asking: Asking
     lease: timedelta = timedelta(seconds=30)
     """How long a claim is renewed for between two tries of a write."""
 
@@ -124,11 +124,13 @@ class Executor:
         answered = asked_for(record)
         needed = decision.kind is DecisionKind.NEEDS_APPROVAL and not incident.dry_run
         if needed and answered is None:
-            await self._ask(incident, claim, action, decision)
+            await self.asking.ask(incident, claim, action, decision)
             return None
         if answered is not None and (needed or refused_by_people(decision, answered)):
             if (answered.plan_hash, answered.target_token) != (decision.plan_hash, decision.target_token):
                 return f"people were asked about another state of {action.target}"
+            if needed and decision.terms is not None and not decision.terms.met_by(answered.terms):
+                return "policy asks for the agreement of other people by now"
             decision = as_answered(decision, answered)
         intent = Intent(
             id=_new_intent_id(),
@@ -144,53 +146,6 @@ class Executor:
         notes = [*_rehearsal_notes(intent, look.problem), _decision_note(intent)]
         await self._record_decision(claim, incident, intent, notes)
         return None
-
-    async def _ask(self, incident: Incident, claim: Claim, action: Action, decision: Decision) -> None:
-        """Ask people, durably, and leave the incident waiting for them."""
-        approval = Approval(
-            id=ApprovalId(f"apr_{uuid.uuid4().hex}"),
-            incident_id=incident.id,
-            action_index=incident.next_action,
-            action=action.name,
-            plan_hash=decision.plan_hash,
-            target_token=decision.target_token,
-            reasons=decision.reasons,
-            requested_at=decision.at,
-            expires_at=decision.at + self.policy.limits.approval_timeout,
-        )
-        on = f" on {action.target}" if action.target is not None else ""
-        asking = (
-            f"{action.name}{on} ({action.risk} risk) needs an approval until "
-            f"{approval.expires_at:%Y-%m-%d %H:%M:%S} UTC: {'; '.join(decision.reasons)}"
-        )
-        note = Note(
-            at=decision.at,
-            stage=Stage.POLICY,
-            message=f"{asking}.",
-            data={
-                "approval": approval.id,
-                "action": action.name,
-                "decision": decision.kind,
-                "plan_hash": decision.plan_hash,
-                "target_token": decision.target_token,
-                "expires_at": approval.expires_at.isoformat(),
-            },
-        )
-        told = await self._tell(f"{asking}. Approve or deny: {approval.id}", incident)
-        waiting = replace(incident, state=IncidentState.AWAITING_APPROVAL, wake_at=None)
-        await self.store.ask(claim, waiting, approval, [note, *told])
-
-    async def _tell(self, message: str, incident: Incident) -> list[Note]:
-        """Tell people what is asked of them; that they could not be told is noted, and blocks nothing."""
-        if self.notifier is None:
-            return []
-        try:
-            await self.notifier.send(message, incident)
-        except (TransientError, PermanentError, UnknownOutcome) as error:
-            return [
-                Note(at=self.clock.now(), stage=Stage.POLICY, message=f"People could not be told: {error}.")
-            ]
-        return []
 
     async def decide_undo(
         self, record: IncidentRecord, undone: Intent, claim: Claim, incident: Incident, notes: Sequence[Note]

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from weakref import WeakValueDictionary
 
-from app.agent.approvals import open_until
+from app.agent.approvals import asked_for, escalations_due, wait_until
 from app.agent.closing import Closer
 from app.agent.diagnosis import diagnose
 from app.agent.executor import Executor
@@ -148,10 +148,13 @@ class Loop:
     """How long a new incident gathers signals before it is judged."""
     _locks: WeakValueDictionary[IncidentId, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
-    async def advance(self, incident_id: IncidentId, *, now_please: bool = False) -> Rest:
+    async def advance(
+        self, incident_id: IncidentId, *, now_please: bool = False, requested_by: str | None = None
+    ) -> Rest:
         """Run stages until the incident rests or ends.
 
-        `now_please` skips the settling time (run-once judges what is known now).
+        `now_please` skips the settling time (run-once judges what is known now);
+        `requested_by` is the person who wants it.
         While another worker holds the incident, rests for one lease.
         """
         lock = self._locks.setdefault(incident_id, asyncio.Lock())
@@ -162,9 +165,24 @@ class Loop:
                 return Rest(closed=True, wake_at=None)
             if claim is None:
                 return Rest(closed=False, wake_at=self.clock.now() + self.lease, held_elsewhere=True)
+            if requested_by is not None:
+                await self._request(claim, requested_by)
             rest = await self._held(claim, now_please)
             await self._release(claim, rest)
             return rest
+
+    async def _request(self, claim: Claim, by: str) -> None:
+        """Remember who had the agent act: what follows from it is for somebody else to approve."""
+        record = await self.store.load(claim.incident_id)
+        if record is None or record.incident.state.closed or record.incident.requested_by is not None:
+            return
+        note = Note(
+            at=self.clock.now(),
+            stage=Stage.OBSERVE,
+            message=f"{by} had the agent look at it now.",
+            data={"requested_by": by},
+        )
+        await self.store.save(claim, replace(record.incident, requested_by=by), [note])
 
     async def _held(self, claim: Claim, now_please: bool) -> Rest:
         try:
@@ -225,8 +243,13 @@ class Loop:
             return Rest(closed=False, wake_at=now + RETRY_AFTER)
         return Rest(closed=False, wake_at=now + delay)
 
-    async def run_once(self, service: str, environment: str | None) -> RunOnceReport:
-        """One pass now for every open incident of the service, on what is known now."""
+    async def run_once(
+        self, service: str, environment: str | None, requested_by: str | None = None
+    ) -> RunOnceReport:
+        """One pass now for every open incident of the service, on what is known now.
+
+        `requested_by` names the person who wants it, where that is certain.
+        """
         for key in await self.store.pending_services(service, environment):
             await self.intake.open_now(key, self.clock.now())
         passes = []
@@ -234,17 +257,17 @@ class Loop:
             if found.key.service != service or environment not in {None, found.key.environment}:
                 continue
             known = len(await self.store.timeline(found.id))
-            await self._advance_in_turn(found.id)
+            await self._advance_in_turn(found.id, requested_by)
             record = await self.store.load(found.id)
             if record is not None:
                 passes.append(Pass(record=record, entries=record.timeline[known:]))
         return RunOnceReport(service=service, environment=environment, passes=tuple(passes))
 
-    async def _advance_in_turn(self, incident_id: IncidentId) -> None:
+    async def _advance_in_turn(self, incident_id: IncidentId, requested_by: str | None) -> None:
         """A pass now; while another worker is at it, wait for its end, for as long as a lease lasts."""
         waited_until = self.clock.now() + self.lease
         while True:
-            rest = await self.advance(incident_id, now_please=True)
+            rest = await self.advance(incident_id, now_please=True, requested_by=requested_by)
             if not rest.held_elsewhere or self.clock.now() >= waited_until:
                 return
             await self.clock.sleep(_TURN_SECONDS)
@@ -278,7 +301,7 @@ class Loop:
         """When the stage may run, if that is later than now."""
         incident = record.incident
         if incident.state is IncidentState.AWAITING_APPROVAL:
-            return open_until(record, now)
+            return wait_until(record, now)
         if incident.wake_at is not None and now < incident.wake_at and not now_please:
             return incident.wake_at
         if stage is NextStage.DIAGNOSE and incident.wake_at is None and not now_please:
@@ -297,7 +320,11 @@ class Loop:
             case NextStage.DIAGNOSE:
                 await self._diagnose(record, claim, now)
             case NextStage.DECIDE:
-                await self._decide(record, claim, now)
+                asked = asked_for(record)
+                if asked is not None and escalations_due(record, now):
+                    await executor.asking.escalate(record, claim, asked)
+                else:
+                    await self._decide(record, claim, now)
             case NextStage.EXECUTE:
                 await executor.execute(record, record.intents[-1], claim)
             case NextStage.RECONCILE:

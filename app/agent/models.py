@@ -13,6 +13,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NewType, TypeAlias
 
+from app.agent.terms import Answer, ApprovalTerms
+
 SignalId = NewType("SignalId", str)
 IncidentId = NewType("IncidentId", str)
 IntentId = NewType("IntentId", str)
@@ -512,6 +514,8 @@ class Decision:
     at: datetime
     rules: tuple[str, ...] = ()
     """Which rules it rests on: `guardrails`, and the policy's own by name; empty on old records."""
+    terms: ApprovalTerms | None = None
+    """On which terms people are asked, where the answer is that they must be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -617,8 +621,14 @@ class Approval:
     expires_at: datetime
     state: ApprovalState = ApprovalState.PENDING
     answered_by: str | None = None
+    """Whoever's answers decided it."""
     answered_at: datetime | None = None
     comment: str = ""
+    terms: ApprovalTerms = field(default_factory=ApprovalTerms)
+    answers: tuple[Answer, ...] = ()
+    """Every yes and no so far, oldest first."""
+    escalated: int = 0
+    """How many steps of the escalation were taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -751,6 +761,8 @@ class Incident:
     """Since when the next step could not be taken, by errors that were hoped to pass."""
     joined: int = 0
     """How many signals with a trigger joined; intake counts, and no recovery is declared over a new one."""
+    requested_by: str | None = None
+    """The person who had the agent act on it now, by name; they may not approve what follows."""
     summary: str = ""
     """One sentence for people: why the incident is where it is."""
 

@@ -8,8 +8,8 @@ restrictive answer wins, and every reason is kept (promises 1, 4, 6, 7).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from app.agent.disruption import Disruption, too_many
 from app.agent.limits import UNLIMITED, Limits, Standing
@@ -28,6 +28,7 @@ from app.agent.models import (
 )
 from app.agent.policy_document import document
 from app.agent.ports import PolicyAnswer, PolicyEngine
+from app.agent.terms import ApprovalTerms, combined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +40,8 @@ class Guardrails:
     max_actions_per_incident: int
     approval_for: frozenset[Risk] = frozenset()
     """Risks for which a person must say yes."""
-    approval_timeout: timedelta = timedelta(hours=4)
-    """How long people may take; after that the action is not taken."""
+    approval_terms: ApprovalTerms = field(default_factory=ApprovalTerms)
+    """Who must say yes; a policy may say so itself, or ask for more people."""
     shared: Limits = UNLIMITED
     """What all incidents together must stay within."""
     max_replica_share: float = 1.0
@@ -126,12 +127,14 @@ class Policy:
         """The decision for one action, bound to the plan's hash and the target's state."""
         kind, reasons = self._own_answer(question)
         rules: tuple[str, ...] = ("guardrails",)
+        terms = self.limits.approval_terms
         if self.engine is not None:
             answer = await self.engine.decide(document(question, self.limits))
             # Both know the settings, and where they agree the reason is told once.
             reasons = tuple(dict.fromkeys(reasons + answer.reasons))
             rules = _deciding(kind, answer)
             kind = _stricter(kind, answer.kind)
+            terms = combined(terms, answer.terms)
         return Decision(
             kind=kind,
             reasons=reasons,
@@ -139,6 +142,7 @@ class Policy:
             plan_hash=question.plan.hash,
             target_token=question.target.token if question.target is not None else None,
             at=question.at,
+            terms=_without_requester(terms, question) if kind is DecisionKind.NEEDS_APPROVAL else None,
         )
 
     def _own_answer(self, question: Question) -> tuple[DecisionKind, tuple[str, ...]]:
@@ -151,6 +155,11 @@ class Policy:
                 f"{action.name} is {action.risk} risk, and APPROVAL_FOR_RISKS asks for a person",
             )
         return DecisionKind.ALLOW, (f"{action.name} is enabled, {action.risk} risk, within the budget",)
+
+
+def _without_requester(terms: ApprovalTerms, question: Question) -> ApprovalTerms:
+    requester = question.incident.requested_by
+    return terms if requester is None else replace(terms, not_by=tuple(sorted({*terms.not_by, requester})))
 
 
 _STRICTNESS = (DecisionKind.ALLOW, DecisionKind.NEEDS_APPROVAL, DecisionKind.DENY)

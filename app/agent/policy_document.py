@@ -80,6 +80,7 @@ def _incident(incident: Incident) -> JsonObject:
         "triggers": [str(trigger) for trigger in incident.triggers],
         "stale": incident.stale,
         "signals_joined": incident.joined,
+        "requested_by": incident.requested_by,
     }
 
 

@@ -55,6 +55,7 @@ from app.agent.models import (
     Trigger,
     WorkloadView,
 )
+from app.agent.terms import ApprovalTerms
 
 # ------------------------------------------------------------------ cluster
 
@@ -181,6 +182,8 @@ class PolicyAnswer:
     reasons: tuple[str, ...]
     rules: tuple[str, ...] = ()
     """The rules that decided, by the names that the policy gives them."""
+    terms: ApprovalTerms | None = None
+    """On which terms people are to be asked, where the policy says so."""
 
 
 class PolicyEngine(Protocol):
@@ -551,11 +554,18 @@ class ApprovalStore(Protocol):
     async def answer(
         self, approval_id: ApprovalId, *, approve: bool, by: Person, comment: str, at: datetime
     ) -> Approval:
-        """PENDING -> APPROVED or DENIED by compare-and-set; the incident is due at once.
+        """One answer, weighed by the request's terms under a lock; the incident is due at once.
 
         Adds a timeline entry. `NotFound` for an unknown id; `Conflict` when it was
-        answered already (it says by whom), has expired, or is void.
+        answered already (it says by whom), has expired, or is void; `NotEntitled`
+        when this person may not answer it.
         """
+        ...
+
+    async def escalated(
+        self, claim: Claim, incident: Incident, approval_id: ApprovalId, steps: int, notes: Sequence[Note]
+    ) -> Incident:
+        """Record that so many steps of a request's escalation were taken; one that ended meanwhile stays."""
         ...
 
 

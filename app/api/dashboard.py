@@ -1,7 +1,7 @@
 """The dashboard: incidents in a browser, each one readable as a story.
 
-It reads, save for one form: a person may approve or deny what an incident waits
-for. The form takes the same door as `POST /approvals/{id}`, behind the same guard
+It reads, save for one form, on the incident and on a page of its own: a person may
+approve or deny what an incident waits for. The form takes the same door as `POST /approvals/{id}`, behind the same guard
 against other sites (`app.api.guards`).
 """
 
@@ -19,11 +19,12 @@ from app.agent.approvals import asked_for
 from app.agent.identity import Door
 from app.agent.models import Approval, ApprovalState, Brake, IncidentRecord, IncidentState
 from app.api.approvals import answer
+from app.api.approvals import load as load_approval
 from app.api.bodies import read_form
 from app.api.dependencies import Container, ContainerDep
 from app.api.incidents import find, load
 from app.api.problems import Problem, field_errors
-from app.errors import TransientError
+from app.errors import NotEntitled, TransientError
 from app.schemas import AnswerRequest, IncidentQuery
 from app.web.pages import render
 from app.web.story import chapters
@@ -78,11 +79,33 @@ async def incident_page(incident_id: str, container: ContainerDep) -> Response:
     )
 
 
+@router.get("/approvals/{approval_id}/page")
+async def approval_page(approval_id: str, container: ContainerDep) -> Response:
+    """One request by itself: where chats link to, and people say yes or no."""
+    try:
+        asked = await load_approval(container, approval_id)
+        record = await load(container, asked.incident.id)
+    except Problem as problem:
+        return await _message(container, problem.status, problem.title, "Perhaps the address was cut short.")
+    except TransientError as error:
+        return await _message(container, 503, "Not possible right now", f"{error}. Reload in a moment.")
+    pending = _pending(record)
+    return await _page(
+        container,
+        "approval.html",
+        incident=record.incident,
+        asked_for=asked.approval,
+        pending=pending if pending is not None and pending.id == asked.approval.id else None,
+        live=False,
+    )
+
+
 @router.post("/dashboard/approvals/{approval_id}")
 async def answer_form(approval_id: str, request: Request, container: ContainerDep) -> Response:
-    """Back to the incident afterwards; a second click of the same person changes nothing."""
+    """Back to where the form stood afterwards; a second click of the same person changes nothing."""
     try:
         fields = await read_form(request, container.settings.max_body_bytes)
+        from_page = fields.pop("back", None) == approval_id
         said = AnswerRequest.model_validate({name: value.strip() for name, value in fields.items()})
         view = await answer(container, approval_id, said, Door.PAGE)
     except ValidationError as error:
@@ -93,7 +116,10 @@ async def answer_form(approval_id: str, request: Request, container: ContainerDe
         return await _message(container, problem.status, problem.title, problem.detail)
     except TransientError as error:
         return await _message(container, 503, "Not possible right now", f"{error}. Go back and try again.")
-    return RedirectResponse(f"/dashboard/incidents/{view.incident_id}", status_code=303)
+    except NotEntitled as error:
+        return await _message(container, 403, "Somebody else must answer this", f"{error}.")
+    there = f"/approvals/{view.id}/page" if from_page else f"/dashboard/incidents/{view.incident_id}"
+    return RedirectResponse(there, status_code=303)
 
 
 def _pending(record: IncidentRecord) -> Approval | None:

@@ -27,6 +27,7 @@ from app.errors import (
     ClaimLost,
     Forbidden,
     Invalid,
+    NotEntitled,
     NotFound,
     PermanentError,
     TransientError,
@@ -108,6 +109,8 @@ def _from_agent_error(error: AgentError) -> Problem:
             detail=f"{error}. Look at the incident, or send the request again in a moment.",
             headers={"Retry-After": str(_DEFAULT_RETRY_SECONDS)},
         )
+    if isinstance(error, NotEntitled):
+        return Problem(status=403, kind="not-entitled", title="Somebody else must do this", detail=str(error))
     if isinstance(error, NotFound):
         return Problem(status=404, kind="not-found", title="Not found", detail=str(error))
     if isinstance(error, Invalid):

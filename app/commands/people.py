@@ -22,7 +22,7 @@ from app.agent.ports import Store
 from app.commands.failing import CommandFailed
 from app.commands.reading import ask, default_url, local_store, parsed, sqlite_path
 from app.config import Settings
-from app.errors import Conflict
+from app.errors import Conflict, NotEntitled
 from app.field_errors import field_errors, in_words
 from app.schemas import AnswerRequest, ApprovalList, ApprovalView, BrakeRequest, BrakeView
 from app.store import open_store
@@ -82,7 +82,7 @@ async def answer(settings: Settings, url: str | None, approval_id: str, said: An
                 comment=said.comment,
                 at=datetime.now(UTC),
             )
-        except Conflict as error:
+        except (Conflict, NotEntitled) as error:
             raise CommandFailed(str(error)) from error
         return await _view(store, answered)
 

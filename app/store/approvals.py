@@ -6,12 +6,13 @@ of fifty clicks at the same moment one counts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, insert, or_, select, update
 
+from app.agent.approvals import answer_note, weighed
 from app.agent.identity import Person
 from app.agent.models import (
     ActionName,
@@ -20,10 +21,9 @@ from app.agent.models import (
     ApprovalState,
     Incident,
     IncidentId,
-    Note,
-    Stage,
 )
-from app.errors import ClaimLost, Conflict, Invalid, NotFound
+from app.agent.terms import Answer, ApprovalTerms
+from app.errors import ClaimLost, Invalid, NotFound
 from app.store import journal
 from app.store.bell import ring
 from app.store.codec import read, storable_text, writable
@@ -40,6 +40,9 @@ class ApprovalBody:
     target_token: str | None
     reasons: tuple[str, ...]
     comment: str = ""
+    terms: ApprovalTerms = field(default_factory=ApprovalTerms)
+    answers: tuple[Answer, ...] = ()
+    escalated: int = 0
 
 
 def get(connection: Connection, approval_id: ApprovalId) -> Approval | None:
@@ -87,7 +90,7 @@ def add(connection: Connection, incident: Incident, approval: Approval) -> None:
             expires_at=approval.expires_at,
             answered_at=None,
             answered_by=None,
-            body=writable(ApprovalBody, _body(approval, "")),
+            body=writable(ApprovalBody, _body(approval)),
         )
     )
 
@@ -95,7 +98,7 @@ def add(connection: Connection, incident: Incident, approval: Approval) -> None:
 def answer(
     connection: Connection, approval_id: ApprovalId, *, approve: bool, by: Person, comment: str, at: datetime
 ) -> Approval:
-    """The one answer; the incident is due at once."""
+    """One answer, weighed; the incident is due at once."""
     incident_id = connection.execute(
         select(approvals.c.incident_id).where(approvals.c.id == approval_id)
     ).scalar_one_or_none()
@@ -106,49 +109,44 @@ def answer(
     found = get(connection, approval_id)
     if found is None:
         raise NotFound(f"approval {approval_id} is not on record")
-    refusal = _unanswerable(found, at)
-    if refusal is not None:
-        raise Conflict(refusal)
-    state = ApprovalState.APPROVED if approve else ApprovalState.DENIED
-    name, comment = storable_text(by.name), storable_text(comment)
+    said = Answer(
+        by=storable_text(by.name),
+        approve=approve,
+        at=at,
+        comment=storable_text(comment),
+        roles=tuple(sorted(map(storable_text, by.roles))),
+        door=by.door,
+        verified=by.verified,
+    )
+    answered = weighed(found, said)
     connection.execute(
         update(approvals)
         .where(approvals.c.id == approval_id, approvals.c.state == ApprovalState.PENDING.value)
         .values(
-            state=state.value,
-            answered_at=at,
-            answered_by=name,
-            body=writable(ApprovalBody, _body(found, comment)),
+            state=answered.state.value,
+            answered_at=answered.answered_at,
+            answered_by=answered.answered_by,
+            body=writable(ApprovalBody, _body(answered)),
         )
     )
-    said = f"{found.action} {state} by {name}" + (f": {comment}" if comment else "")
-    journal.append(
-        connection,
-        found.incident_id,
-        [
-            Note(
-                at=at,
-                stage=Stage.POLICY,
-                message=f"{said}.",
-                data={
-                    "approval": approval_id,
-                    "state": state.value,
-                    "by": name,
-                    "plan_hash": found.plan_hash,
-                },
-            )
-        ],
-    )
+    journal.append(connection, found.incident_id, [answer_note(answered, said)])
     connection.execute(
         update(incidents)
         .where(incidents.c.id == incident_id)
         .values(due_at=AT_ONCE, nudges=incidents.c.nudges + 1)
     )
     ring(connection)
-    answered = get(connection, approval_id)
-    if answered is None:
-        raise NotFound(f"approval {approval_id} is not on record")
     return answered
+
+
+def escalated(connection: Connection, incident_id: IncidentId, approval_id: ApprovalId, steps: int) -> bool:
+    """Record that so many steps were taken; False when it does not wait for an answer any more."""
+    found = get(connection, approval_id)
+    if found is None or found.incident_id != incident_id or found.state is not ApprovalState.PENDING:
+        return False
+    body = writable(ApprovalBody, _body(replace(found, escalated=steps)))
+    connection.execute(update(approvals).where(approvals.c.id == approval_id).values(body=body))
+    return True
 
 
 def use(connection: Connection, incident_id: IncidentId, approval_id: ApprovalId) -> None:
@@ -182,27 +180,17 @@ def end_open(connection: Connection, incident_id: IncidentId, at: datetime) -> N
     )
 
 
-def _unanswerable(found: Approval, at: datetime) -> str | None:
-    match found.state:
-        case ApprovalState.PENDING:
-            return None if at < found.expires_at else f"approval {found.id} expired at {found.expires_at}"
-        case ApprovalState.EXPIRED:
-            return f"approval {found.id} expired at {found.expires_at}"
-        case ApprovalState.VOID:
-            return f"approval {found.id} is void: what it was asked for is gone"
-        case _:
-            verdict = "denied" if found.state is ApprovalState.DENIED else "approved"
-            return f"approval {found.id} was {verdict} by {found.answered_by} already"
-
-
-def _body(approval: Approval, comment: str) -> ApprovalBody:
+def _body(approval: Approval) -> ApprovalBody:
     return ApprovalBody(
         action_index=approval.action_index,
         action=approval.action,
         plan_hash=approval.plan_hash,
         target_token=approval.target_token,
         reasons=approval.reasons,
-        comment=comment,
+        comment=approval.comment,
+        terms=approval.terms,
+        answers=approval.answers,
+        escalated=approval.escalated,
     )
 
 
@@ -222,4 +210,7 @@ def _approval(row: Row[Any]) -> Approval:
         answered_by=row.answered_by,
         answered_at=row.answered_at,
         comment=body.comment,
+        terms=body.terms,
+        answers=body.answers,
+        escalated=body.escalated,
     )

@@ -126,6 +126,7 @@ class IncidentBody:
     lesson: Lesson | None = None
     failing_since: datetime | None = None
     summary: str = ""
+    requested_by: str | None = None
 
 
 def incident_body(incident: Incident) -> IncidentBody:
@@ -138,6 +139,7 @@ def incident_body(incident: Incident) -> IncidentBody:
         lesson=incident.lesson,
         failing_since=incident.failing_since,
         summary=incident.summary,
+        requested_by=incident.requested_by,
     )
 
 

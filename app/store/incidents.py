@@ -59,6 +59,7 @@ def incident_of(row: Row[Any]) -> Incident:
         joined=row.joined,
         wake_at=row.wake_at,
         summary=body.summary,
+        requested_by=body.requested_by,
     )
 
 

@@ -234,6 +234,16 @@ class SqlStore:
 
         return await self._database.write(work)
 
+    async def escalated(
+        self, claim: Claim, incident: Incident, approval_id: ApprovalId, steps: int, notes: Sequence[Note]
+    ) -> Incident:
+        def work(connection: Connection) -> Incident:
+            saved = _save(connection, claim, incident, notes)
+            approvals.escalated(connection, incident.id, approval_id, steps)
+            return saved
+
+        return await self._database.write(work)
+
     async def approval(self, approval_id: ApprovalId) -> Approval | None:
         return await self._database.read(lambda connection: approvals.get(connection, approval_id))
 

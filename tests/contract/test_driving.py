@@ -108,11 +108,13 @@ class WatchedLoop(Loop):
     book: Book
     before: Callable[[IncidentId], Awaitable[None]] | None = None
 
-    async def advance(self, incident_id: IncidentId, *, now_please: bool = False) -> Rest:
+    async def advance(
+        self, incident_id: IncidentId, *, now_please: bool = False, requested_by: str | None = None
+    ) -> Rest:
         self.book.passes.append((incident_id, self.clock.now()))
         if self.before is not None:
             await self.before(incident_id)
-        return await super().advance(incident_id, now_please=now_please)
+        return await super().advance(incident_id, now_please=now_please, requested_by=requested_by)
 
 
 @dataclass(kw_only=True)

@@ -19,8 +19,9 @@ from app.agent.models import (
     Stage,
 )
 from app.agent.ports import Claim, Store
+from app.agent.terms import Answer, ApprovalTerms
 from app.agent.timeline import verify_chain
-from app.errors import ClaimLost, Conflict, Invalid, NotFound
+from app.errors import ClaimLost, Conflict, Invalid, NotEntitled, NotFound
 from tests.contract.store_values import (
     LEASE,
     MINUTE,
@@ -118,7 +119,9 @@ async def test_an_answer_is_stored_and_told(store: Store, approve: bool, state: 
     given = await store.answer(
         request.id, approve=approve, by=Person(name="ann"), comment="as agreed", at=NOW
     )
-    assert given == replace(request, state=state, answered_by="ann", answered_at=NOW, comment="as agreed")
+    said = Answer(by="ann", approve=approve, comment="as agreed", at=NOW)
+    ended = replace(request, state=state, answered_by="ann", answered_at=NOW, comment="as agreed")
+    assert given == replace(ended, answers=(said,))
     assert await store.approval(request.id) == given
     entries = await store.timeline(waiting.id)
     assert verify_chain(waiting.id, entries)
@@ -333,3 +336,48 @@ async def test_requests_of_an_incident_come_oldest_first(store: Store) -> None:
     record = await store.load(waiting.id)
     assert record is not None
     assert record.approvals == (replace(first, state=ApprovalState.VOID), second)
+
+
+async def test_of_fifty_answers_at_once_two_people_approve_where_two_must(store: Store) -> None:
+    """Ten people click five times each: two of them count, everybody else hears that it is over."""
+    incident = await opened(store)
+    claim = await claimed(store, incident)
+    request = replace(approval(incident), terms=ApprovalTerms(people=2))
+    await store.ask(claim, replace(incident, state=IncidentState.AWAITING_APPROVAL), request, [note("asked")])
+    said = await asyncio.gather(
+        *(answered(store, request, by=f"person {n % 10}") for n in range(50)), return_exceptions=True
+    )
+    given = [each for each in said if not isinstance(each, BaseException)]
+    assert [each.state for each in given] == [ApprovalState.PENDING, ApprovalState.APPROVED]
+    assert all(isinstance(each, Conflict) for each in said if isinstance(each, BaseException))
+    found = await store.approval(request.id)
+    assert found is not None
+    assert found == given[-1]
+    assert len({answer.by for answer in found.answers}) == 2
+
+
+async def test_nobody_without_a_role_changes_anything(store: Store) -> None:
+    """Turned away, with nothing stored and no line in the timeline."""
+    incident = await opened(store)
+    claim = await claimed(store, incident)
+    request = replace(approval(incident), terms=ApprovalTerms(roles=("sre",), not_by=("bob",)))
+    await store.ask(claim, replace(incident, state=IncidentState.AWAITING_APPROVAL), request, [note("asked")])
+    before = await store.timeline(incident.id)
+    for person in (Person(name="ann"), Person(name="bob", roles=frozenset({"sre"}))):
+        with pytest.raises(NotEntitled):
+            await store.answer(request.id, approve=True, by=person, comment="", at=NOW)
+    assert await store.approval(request.id) == request
+    assert await store.timeline(incident.id) == before
+
+
+async def test_an_escalation_is_recorded_by_its_holder_alone(store: Store) -> None:
+    """With its note; what was answered meanwhile stays as it is."""
+    claim, waiting, request = await asked(store)
+    told = await store.escalated(claim, waiting, request.id, 1, [note("the lead is asked")])
+    assert await store.approval(request.id) == replace(request, escalated=1)
+    given = await answered(store, request)
+    await store.escalated(claim, told, request.id, 2, [])
+    assert await store.approval(request.id) == given
+    await claimed(store, told, "another", NOW + LEASE)
+    with pytest.raises(ClaimLost):
+        await store.escalated(claim, told, request.id, 3, [])
