@@ -15,6 +15,7 @@ from app.agent.asking import Asking
 from app.agent.circuit import Breaker
 from app.agent.closing import Closer
 from app.agent.executor import Executor
+from app.agent.freeze import FreezeWindow
 from app.agent.intake import Intake, IntakeRules
 from app.agent.limits import Limits
 from app.agent.loop import Loop, Stages
@@ -42,7 +43,7 @@ from app.agent.terms import ApprovalTerms, EscalationStep
 from app.agent.trial import Trial
 from app.agent.verifier import Verifier, VerifyRules
 from app.clock import Clock, SystemClock
-from app.config import Role, Settings
+from app.config import FreezeSetting, Role, Settings
 from app.connectors.k8s import connect
 from app.connectors.opa import OpaPolicy
 from app.connectors.prometheus import PrometheusSource
@@ -156,6 +157,7 @@ def assemble(
                 approval_terms=_approval_terms(settings),
                 shared=_shared_limits(settings),
                 max_replica_share=settings.max_replica_share,
+                require_opt_in=settings.require_opt_in,
             ),
             engine=world.policy_engine,
         ),
@@ -371,6 +373,7 @@ def _shared_limits(settings: Settings) -> Limits:
         memory=timedelta(seconds=settings.action_memory_seconds),
         service_breaker=_breaker(settings, settings.circuit_failures_per_service),
         cluster_breaker=_breaker(settings, settings.circuit_failures_per_cluster),
+        freezes=tuple(map(_freeze_window, settings.freeze_windows)),
     )
 
 
@@ -382,6 +385,18 @@ def _approval_terms(settings: Settings) -> ApprovalTerms:
             EscalationStep(after=timedelta(seconds=step.after_seconds), roles=tuple(sorted(set(step.roles))))
             for step in sorted(settings.approval_escalation, key=lambda step: step.after_seconds)
         ),
+    )
+
+
+def _freeze_window(window: FreezeSetting) -> FreezeWindow:
+    return FreezeWindow(
+        name=window.name,
+        length=timedelta(hours=window.hours),
+        cron=window.cron,
+        starts_at=window.starts_at,
+        time_zone=window.time_zone,
+        environments=window.environments,
+        services=window.services,
     )
 
 

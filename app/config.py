@@ -9,10 +9,12 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.agent.freeze import check_cron
 from app.agent.models import ActionName, Risk, Trigger
 
 RUNBOOK_ACTIONS = frozenset(ActionName) - {ActionName.RESTORE}
@@ -41,6 +43,42 @@ class EscalationSetting(BaseModel):
     roles: Annotated[tuple[RoleName, ...], Field(min_length=1)]
 
 
+class FreezeSetting(BaseModel):
+    """One window of FREEZE_WINDOWS."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    hours: Annotated[float, Field(gt=0, le=8784)]
+    cron: str | None = None
+    starts_at: AwareDatetime | None = None
+    time_zone: str = "UTC"
+    environments: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+
+    @field_validator("cron")
+    @classmethod
+    def _is_cron(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_cron(value)
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"{value!r} is no time zone; name one like Europe/Berlin") from None
+        return value
+
+    @model_validator(mode="after")
+    def _starts_somehow(self) -> FreezeSetting:
+        if (self.cron is None) == (self.starts_at is None):
+            raise ValueError("give either cron or starts_at")
+        return self
+
+
 class Settings(BaseSettings):
     """Read once at start from the environment and `.env`; the environment wins."""
 
@@ -64,7 +102,9 @@ class Settings(BaseSettings):
     circuit_failures_per_service: Annotated[int, Field(ge=0, le=100)] = 3
     circuit_failures_per_cluster: Annotated[int, Field(ge=0, le=1000)] = 10
     circuit_open_seconds: Annotated[float, Field(gt=0, le=604_800)] = 3600.0
+    freeze_windows: tuple[FreezeSetting, ...] = ()
     action_memory_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = 604_800.0
+    require_opt_in: bool = False
     enabled_actions: Annotated[frozenset[ActionName], NoDecode] = RUNBOOK_ACTIONS
     approval_for_risks: Annotated[frozenset[Risk], NoDecode] = frozenset()
     approval_timeout_seconds: Annotated[float, Field(gt=0)] = 14_400.0

@@ -62,6 +62,8 @@ complete if {
 	is_array(input.guardrails.enabled_actions)
 	is_boolean(input.guardrails.allow_high_risk)
 	is_array(input.guardrails.approval_for_risks)
+	is_array(input.consent.refused_by)
+	is_array(input.consent.given_by)
 	known_or_null("target", input)
 	known_or_null("rehearsal", input)
 	known_or_null("disruption", input)
@@ -116,6 +118,25 @@ deny contains {"rule": "disruption", "reason": reason} if {
 deny contains {"rule": "disruption", "reason": "how many pods it takes away cannot be told"} if {
 	input.disruption != null
 	not is_array(object.get(input.disruption, "too_many", null))
+}
+
+# ---------------------------------------------------------------- owners
+
+deny contains {"rule": "opted_out", "reason": reason} if {
+	input.target != null
+	some refusing in input.consent.refused_by
+	reason := sprintf("its owners keep the agent off: %v", [refusing])
+}
+
+deny contains {"rule": "consent_unclear", "reason": "whether owners keep the agent off is not known"} if {
+	input.target != null
+	object.get(input.consent, "unread", null) != null
+}
+
+deny contains {"rule": "opt_in", "reason": "REQUIRE_OPT_IN is set, and no owner has let the agent in"} if {
+	input.target != null
+	object.get(input.guardrails, "require_opt_in", false) != false
+	count(input.consent.given_by) == 0
 }
 
 # ---------------------------------------------------------------- brakes

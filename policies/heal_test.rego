@@ -16,6 +16,7 @@ document := {
 	"target": {"uid": "u", "token": "u/3"},
 	"target_problem": null,
 	"rehearsal": {"accepted": true, "message": "ok"},
+	"consent": {"refused_by": [], "given_by": [], "unread": null},
 	"disruption": null,
 	"budgets": {"incident": {"taken": 0, "allowed": 2}, "exceeded": []},
 	"brakes": {"kill_switch": null},
@@ -263,4 +264,25 @@ test_terms_that_are_not_understood_deny if {
 		decision.decision == "deny"
 		"config" in decision.rules
 	}
+}
+
+# ---------------------------------------------------------------- owners
+
+test_whoever_keeps_the_agent_off_is_heard if {
+	heal.decision.rules == ["opted_out"] with input as put("/consent/refused_by", ["Namespace prod"])
+}
+
+test_a_namespace_that_cannot_be_read_denies if {
+	heal.decision.rules == ["consent_unclear"] with input as put("/consent/unread", "no right")
+}
+
+test_where_owners_must_let_it_in_they_must if {
+	asked := with_changes([{"op": "add", "path": "/guardrails/require_opt_in", "value": true}])
+	heal.decision.rules == ["opt_in"] with input as asked
+	given := json.patch(asked, [{"op": "replace", "path": "/consent/given_by", "value": ["Namespace prod"]}])
+	heal.decision.decision == "allow" with input as given
+}
+
+test_without_a_word_about_owners_nothing_is_allowed if {
+	heal.decision.rules == ["incomplete"] with input as with_changes([{"op": "remove", "path": "/consent"}])
 }

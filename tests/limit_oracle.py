@@ -24,6 +24,22 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Frozen:
+    """Minutes of every hour, by a clock in UTC, in which nothing may begin."""
+
+    minutes: frozenset[int]
+    services: set[str] | None
+    """Of these services; None: of any."""
+    until: datetime | None = None
+    """Not any more from then on."""
+
+    def holds(self, row: Row) -> bool:
+        past = self.until is not None and not self.until - timedelta(hours=1) < row.began_at < self.until
+        concerned = self.services is None or row.service in self.services
+        return concerned and not past and row.began_at.minute in self.minutes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Set:
     """The limits that were set; None limits nothing."""
 
@@ -34,6 +50,7 @@ class Set:
     services: int | None
     """How many services may be acted on in one window."""
     cooldown: timedelta
+    frozen: tuple[Frozen, ...] = ()
 
 
 def beyond(rows: Sequence[Row], limits: Set) -> Iterator[str]:
@@ -58,6 +75,9 @@ def beyond(rows: Sequence[Row], limits: Set) -> Iterator[str]:
                 f"{len(services)} services were acted on within {limits.window} up to {last.began_at}, "
                 f"{limits.services} allowed"
             )
+    for row in rows:
+        if any(freeze.holds(row) for freeze in limits.frozen):
+            yield f"{row.service} was acted on at {row.began_at}, within a freeze window"
     for one in rows:
         for other in rows:
             apart = abs(one.began_at - other.began_at)

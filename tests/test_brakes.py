@@ -1,9 +1,10 @@
-"""The kill switch: it stops every action that has not begun, and nothing that puts things right."""
+"""Brakes: each stops actions that have not begun, and nothing that puts things right (promise 11)."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from app.agent.models import (
     OutcomeKind,
 )
 from app.agent.ports import PolicyAnswer
+from app.config import FreezeSetting
+from app.testing import VirtualClock
 from tests.stories import (
     ACTING,
     NAMESPACE,
@@ -136,3 +139,122 @@ async def test_a_restart_does_not_release_it(acting: Story) -> None:
     assert [i.state for i in record.intents] == [IntentState.FINISHED]
     assert [i.decision.kind for i in record.intents] == [DecisionKind.DENY]
     assert acting.marker() is None
+
+
+# ------------------------------------------------------------ freeze windows
+
+
+async def test_nothing_begins_within_a_freeze_window(tmp_path: Path) -> None:
+    """The incident goes to a person, who reads which window holds and until when."""
+    weekly = {"name": "quarter end", "cron": "* * * * *", "hours": 1, "environments": [NAMESPACE]}
+    async with story(tmp_path, freeze_windows=[weekly], **ACTING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.ESCALATED
+        assert "the freeze window quarter end holds until" in messages(record.timeline)
+        assert stage.marker() is None
+
+
+async def test_a_window_that_starts_after_the_decision_holds_all_the_same(tmp_path: Path) -> None:
+    """While policy is asked the window starts: the very last check before the write holds it back."""
+    stages: list[Story] = []
+
+    async def wait() -> None:
+        await stages[0].clock.advance(600)
+
+    engine = Interrupted(wait)
+    start = (VirtualClock().now() + timedelta(seconds=600)).isoformat()
+    once = {"name": "move", "starts_at": start, "hours": 5}
+    async with story(
+        tmp_path,
+        connected=lambda world: replace(world, policy_engine=engine),
+        freeze_windows=[once],
+        **ACTING,
+    ) as stage:
+        stages.append(stage)
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        record = await stage.live_until_ended()
+        assert record.intents[0].started_at is None
+        assert "the freeze window move holds until" in messages(record.timeline)
+        assert stage.marker() is None
+
+
+async def test_an_undo_goes_on_within_a_freeze_window(tmp_path: Path) -> None:
+    """The window starts when the action has begun: what did not help is taken back within it."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy()
+        await stage.live(180)
+        await innocent_release_beside_a_dying_dependency(stage)
+        await stage.live_until(lambda record: record.incident.state is IncidentState.VERIFYING)
+        always = FreezeSetting(name="always", cron="* * * * *", hours=1)
+        await stage.restart(freeze_windows=(always,))
+        record = await stage.live_until_ended()
+        assert [i.action.name for i in record.intents] == [ActionName.ROLLBACK, ActionName.RESTORE]
+        assert all(i.outcome is not None and i.outcome.kind is OutcomeKind.DONE for i in record.intents)
+        assert stage.image() == "shop:2"
+
+
+# ------------------------------------------------------------ owners
+
+
+@pytest.mark.parametrize("says", ["false", "off", "no"])
+async def test_a_namespace_that_opts_out_is_left_alone(acting: Story, says: str) -> None:
+    """Whatever it says that is not yes."""
+    acting.world.namespaces[NAMESPACE] = {"self-healing-devops-agent/enabled": says}
+    acting.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+    record = await acting.live_until_ended()
+    assert record.incident.state is IncidentState.ESCALATED
+    assert f"its owners keep the agent off: self-healing-devops-agent/enabled on Namespace {NAMESPACE}" in (
+        messages(record.timeline)
+    )
+    assert acting.marker() is None
+
+
+async def test_opting_out_after_the_decision_holds_all_the_same(tmp_path: Path) -> None:
+    """Between decision and write the owners change their mind."""
+    stages: list[Story] = []
+
+    async def opt_out() -> None:
+        stages[0].world.namespaces[NAMESPACE] = {"self-healing-devops-agent/enabled": "false"}
+
+    engine = Interrupted(opt_out)
+    async with story(
+        tmp_path, connected=lambda world: replace(world, policy_engine=engine), **ACTING
+    ) as stage:
+        stages.append(stage)
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        record = await stage.live_until_ended()
+        assert record.intents[0].decision.kind is DecisionKind.ALLOW
+        assert record.intents[0].started_at is None
+        assert stage.marker() is None
+
+
+async def test_an_undo_needs_no_leave(acting: Story) -> None:
+    """The owners keep the agent off after it acted: it takes back what did not help, and that is all."""
+    await innocent_release_beside_a_dying_dependency(acting)
+    await acting.live_until(lambda record: record.incident.state is IncidentState.VERIFYING)
+    acting.world.namespaces[NAMESPACE] = {"self-healing-devops-agent/enabled": "false"}
+    record = await acting.live_until_ended()
+    assert [i.action.name for i in record.intents] == [ActionName.ROLLBACK, ActionName.RESTORE]
+    assert acting.image() == "shop:2"
+
+
+@pytest.mark.parametrize("opted_in", [True, False])
+async def test_where_owners_must_let_it_in_only_they_do(tmp_path: Path, opted_in: bool) -> None:
+    """REQUIRE_OPT_IN: without a word from anybody nothing is done."""
+    async with story(tmp_path, require_opt_in=True, **ACTING) as stage:
+        stage.deploy()
+        if opted_in:
+            stage.world.namespaces[NAMESPACE] = {"self-healing-devops-agent/enabled": "true"}
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        record = await stage.live_until_ended()
+        wanted = IncidentState.RECOVERED if opted_in else IncidentState.ESCALATED
+        assert record.incident.state is wanted, messages(record.timeline)
+        assert ("REQUIRE_OPT_IN is set" in messages(record.timeline)) is not opted_in

@@ -16,7 +16,9 @@ from datetime import timedelta
 from app.agent.actions import restore_of
 from app.agent.approvals import as_answered, asked_for, refused_by_people, uses_up
 from app.agent.asking import Asking
+from app.agent.consent import Consent, withheld
 from app.agent.disruption import Disruption
+from app.agent.freeze import frozen
 from app.agent.intents import begun_intents, intent_by_id
 from app.agent.limits import Budget, proposed_by, standing
 from app.agent.models import (
@@ -117,6 +119,7 @@ class Executor:
                 taken=len(begun_intents(record)),
                 brake=await self.store.brake(),
                 disruption=await self._disruption(action, look),
+                consent=await self._consent(action, look),
                 standing=standing(proposed, history, budget.limits, budget.known_services, now),
                 at=now,
             )
@@ -207,6 +210,10 @@ class Executor:
         moved = _moved_on(intent, target, snapshot_of_now) or self._lapsed(record, intent)
         if moved is not None:
             await self._finish(claim, intent, OutcomeKind.REFUSED, moved, look_anew=True)
+            return
+        unwilling = await self._unwilling(intent)
+        if unwilling is not None:
+            await self._finish(claim, intent, OutcomeKind.REFUSED, unwilling)
             return
         if not await self._begun(claim, intent, snapshot_of_now):
             return
@@ -315,6 +322,9 @@ class Executor:
         if age > MAX_DECISION_AGE:
             return f"the decision is {age.total_seconds():.0f} s old"
         lifted = forbidden_now(intent.action, self.policy.limits)
+        if intent.action.target is not None:
+            why = frozen(self.policy.limits.shared.freezes, record.incident.key, self.clock.now())
+            lifted += [] if why is None else [why]
         return f"it is no longer allowed: {'; '.join(lifted)}" if lifted else None
 
     async def _write(
@@ -392,6 +402,18 @@ class Executor:
             return _Look(target=await self.reader.target(action))
         except PermanentError as error:
             return _Look(problem=str(error))
+
+    async def _consent(self, action: Action, look: _Look) -> Consent:
+        if self.reader is None or look.target is None:
+            return Consent()
+        return await self.reader.consent(action)
+
+    async def _unwilling(self, intent: Intent) -> str | None:
+        """Why the owners do not let the agent act, asked right before the write; an undo needs no leave."""
+        if self.reader is None or intent.undoes is not None:
+            return None
+        consent = await self.reader.consent(intent.action)
+        return withheld(consent, opt_in=self.policy.limits.require_opt_in)
 
     async def _disruption(self, action: Action, look: _Look) -> Disruption | None:
         if self.reader is None or look.target is None:

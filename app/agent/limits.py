@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from app.agent.circuit import Breaker, Tried, open_reason
+from app.agent.freeze import FreezeWindow, frozen
 from app.agent.models import (
     Action,
     ActionName,
@@ -51,6 +52,7 @@ class LimitName(StrEnum):
     BACKOFF = "backoff"
     SAME_EVIDENCE = "same_evidence"
     OSCILLATION = "oscillation"
+    FREEZE = "freeze"
     SERVICE_CIRCUIT = "service_circuit"
     CLUSTER_CIRCUIT = "cluster_circuit"
 
@@ -75,6 +77,7 @@ class Limits:
     """How long what did not help, and the states that were left, are remembered."""
     service_breaker: Breaker | None = None
     cluster_breaker: Breaker | None = None
+    freezes: tuple[FreezeWindow, ...] = ()
 
     @property
     def look_back(self) -> timedelta:
@@ -270,6 +273,7 @@ def exceeded(
     return tuple(
         excess
         for excess in (
+            _freeze(proposed, limits, at),
             *_counts(proposed, history, limits, known_services, at),
             _cooldown(proposed, history, limits, at),
             _backoff(proposed, history, limits, at),
@@ -280,6 +284,11 @@ def exceeded(
         )
         if excess is not None
     )
+
+
+def _freeze(proposed: Proposed, limits: Limits, at: datetime) -> Excess | None:
+    why = frozen(limits.freezes, proposed.key, at)
+    return None if why is None else Excess(limit=LimitName.FREEZE, reason=why)
 
 
 def _counts(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from app.agent.consent import Consent, withheld
 from app.agent.disruption import Disruption, too_many
 from app.agent.limits import UNLIMITED, Limits, Standing
 from app.agent.models import (
@@ -44,6 +45,8 @@ class Guardrails:
     """Who must say yes; a policy may say so itself, or ask for more people."""
     shared: Limits = UNLIMITED
     """What all incidents together must stay within."""
+    require_opt_in: bool = False
+    """Whether owners must have let the agent in; otherwise it is enough that they do not keep it off."""
     max_replica_share: float = 1.0
     """Of a workload's replicas, how many one action may take away at once; one always."""
 
@@ -67,6 +70,8 @@ class Question:
     """The kill switch as it stands."""
     standing: Standing = field(default_factory=Standing)
     """The recent actions, and how this one stands with the limits that all incidents share."""
+    consent: Consent = field(default_factory=Consent)
+    """What the owners of the target say about the agent."""
     disruption: Disruption | None = None
     """How many pods of the target may be missing at once; None where nothing is known of pods."""
 
@@ -93,6 +98,9 @@ def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
     reasons.extend(each.reason for each in question.standing.exceeded)
     if question.disruption is not None:
         reasons.extend(too_many(action, question.disruption, limits.max_replica_share))
+    unwilling = withheld(question.consent, opt_in=limits.require_opt_in) if question.target else None
+    if unwilling is not None:
+        reasons.append(unwilling)
     if question.brake is not None and question.brake.engaged:
         reasons.append(f"the kill switch was engaged by {question.brake.by}: {question.brake.reason}")
     if incident.stale and not incident.dry_run:

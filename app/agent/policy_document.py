@@ -56,6 +56,11 @@ def document(question: Question, limits: Guardrails) -> JsonObject:
         "rehearsal": None
         if question.rehearsal is None
         else {"accepted": question.rehearsal.accepted, "message": question.rehearsal.message},
+        "consent": {
+            "refused_by": list(question.consent.refused_by),
+            "given_by": list(question.consent.given_by),
+            "unread": question.consent.unread,
+        },
         "disruption": None
         if question.disruption is None
         else _disruption(question.action, question.disruption, limits.max_replica_share),
@@ -68,6 +73,7 @@ def document(question: Question, limits: Guardrails) -> JsonObject:
             "max_actions_per_incident": limits.max_actions_per_incident,
             "approval_for_risks": [str(risk) for risk in sorted(limits.approval_for)],
             "max_replica_share": limits.max_replica_share,
+            "require_opt_in": limits.require_opt_in,
         },
     }
 

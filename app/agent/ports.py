@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
+from app.agent.consent import Consent
 from app.agent.disruption import Disruption
 from app.agent.identity import Person
 from app.agent.limits import Budget, History, Limits
@@ -85,6 +86,10 @@ class ClusterReader(Protocol):
 
     async def disruption(self, action: Action) -> Disruption | None:
         """How many pods a change of `action.target` may take away at once; None where it has no pods."""
+        ...
+
+    async def consent(self, action: Action) -> Consent:
+        """What owners say about the agent on `action.target` and on its namespace."""
         ...
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:

@@ -1,8 +1,8 @@
 """The dashboard: incidents in a browser, each one readable as a story.
 
 It reads, save for one form, on the incident and on a page of its own: a person may
-approve or deny what an incident waits for. The form takes the same door as `POST /approvals/{id}`, behind the same guard
-against other sites (`app.api.guards`).
+approve or deny what an incident waits for. The form takes the same door as
+`POST /approvals/{id}`, behind the same guard against other sites (`app.api.guards`).
 """
 
 from __future__ import annotations

@@ -235,6 +235,7 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
     writing = settings.enabled_actions - {ActionName.NOTIFY}
     if writing:
         needed.append(("list", "policy", "poddisruptionbudgets"))
+        needed.append(("get", "", "namespaces"))
         needed.append(("patch", "apps", "deployments"))
     if ActionName.REVERT_CONFIG in writing:
         needed.append(("patch", "", "configmaps"))

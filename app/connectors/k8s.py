@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from app.agent.consent import Consent, consent_of, said
 from app.agent.disruption import Disruption
 from app.agent.models import (
     Action,
@@ -123,6 +124,15 @@ class KubernetesReader:
             return disruption_of(deployment, (), str(error))
         return disruption_of(deployment, budgets.items, None)
 
+    async def consent(self, action: Action) -> Consent:
+        ref = target_ref(action)
+        marks = {str(ref): _said(await _get(self._api, ref))}
+        try:
+            namespace = await self._api.get(Kind.NAMESPACE, ref.namespace, ref.namespace)
+        except Forbidden as error:
+            return consent_of(marks, str(error))
+        return consent_of({**marks, f"Namespace {ref.namespace}": _said(namespace)})
+
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         deployment = await self._deployment(key)
         if deployment is None:
@@ -185,6 +195,10 @@ class KubernetesReader:
         except Forbidden as error:
             return (), (str(error),)
         return listing.items, ()
+
+
+def _said(item: JsonObject) -> bool | None:
+    return said(texts(item, "metadata", "labels"), texts(item, "metadata", "annotations"))
 
 
 class KubernetesRehearsal:

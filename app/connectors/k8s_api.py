@@ -23,9 +23,9 @@ from lightkube.config.client_adapter import ConnectionParams
 from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.exceptions import ConfigError
 from lightkube.core.generic_client import ALL_NS, BasicRequest, GenericAsyncClient
-from lightkube.core.resource import NamespacedResourceG, api_info
+from lightkube.core.resource import GlobalResource, NamespacedResourceG, api_info
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet
-from lightkube.resources.core_v1 import ConfigMap, Event, Pod
+from lightkube.resources.core_v1 import ConfigMap, Event, Namespace, Pod
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
 
@@ -66,15 +66,17 @@ class Kind(StrEnum):
     POD = "Pod"
     EVENT = "Event"
     DISRUPTION_BUDGET = "PodDisruptionBudget"
+    NAMESPACE = "Namespace"
 
 
-_RESOURCES: dict[Kind, type[NamespacedResourceG]] = {
+_RESOURCES: dict[Kind, type[NamespacedResourceG] | type[GlobalResource]] = {
     Kind.DEPLOYMENT: Deployment,
     Kind.CONFIG_MAP: ConfigMap,
     Kind.REPLICA_SET: ReplicaSet,
     Kind.POD: Pod,
     Kind.EVENT: Event,
     Kind.DISRUPTION_BUDGET: PodDisruptionBudget,
+    Kind.NAMESPACE: Namespace,
 }
 
 
@@ -112,7 +114,7 @@ class _Sender(Protocol):
         self,
         method: str,
         *,
-        res: type[NamespacedResourceG],
+        res: type[NamespacedResourceG] | type[GlobalResource],
         obj: Sequence[JsonObject] | None = None,
         name: str | None = None,
         namespace: str | None = None,
@@ -153,7 +155,7 @@ class Connection:
             method,
             res=_RESOURCES[kind],
             name=name if isinstance(name, str) else None,
-            namespace=namespace,
+            namespace=None if kind is Kind.NAMESPACE else namespace,
             watch=watch is True,
             params={key: str(value) for key, value in more.items() if value is not None},
         )

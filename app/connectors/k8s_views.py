@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.agent.consent import said
 from app.agent.models import (
     ConfigMapView,
     IntentId,
@@ -37,7 +38,6 @@ from app.connectors.k8s_fields import (
 
 PREFIX = "self-healing-devops-agent/"
 MARKER = PREFIX + "intent"
-ENABLED = PREFIX + "enabled"
 IRREVERSIBLE = PREFIX + "irreversible"
 REVISION = "deployment.kubernetes.io/revision"
 TEMPLATE_HASH_LABEL = "pod-template-hash"
@@ -240,7 +240,8 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
         config_maps=tuple(_config_map_view(item, read_at_start) for item in found.config_maps),
         warnings=(*found.unread, *_warnings(found))[:_WARNINGS_LIMIT],
         managed_by=managed_by(deployment),
-        opted_out=text(deployment, "metadata", "annotations", ENABLED) == "false",
+        opted_out=said(texts(deployment, "metadata", "labels"), texts(deployment, "metadata", "annotations"))
+        is False,
     )
 
 

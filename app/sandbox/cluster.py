@@ -10,6 +10,7 @@ import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from app.agent.consent import Consent, consent_of, said
 from app.agent.disruption import Disruption
 from app.agent.models import (
     Action,
@@ -28,7 +29,7 @@ from app.agent.models import (
     WorkloadView,
 )
 from app.agent.ports import ClusterEvent
-from app.errors import Conflict, Invalid, PermanentError
+from app.errors import Conflict, Forbidden, Invalid, PermanentError
 from app.sandbox.api import Identity, Precondition, Thing
 from app.sandbox.objects import ConfigMap, Deployment, Pod, ReplicaSet
 from app.sandbox.operations import (
@@ -41,7 +42,6 @@ from app.sandbox.operations import (
 from app.sandbox.world import SAME_NAMES, Naming, World
 
 FIELD_MANAGER = "self-healing-devops-agent"
-OPT_OUT = "self-healing-devops-agent/enabled"
 IRREVERSIBLE = "self-healing-devops-agent/irreversible"
 GITOPS = {
     "argocd.argoproj.io/tracking-id": "argocd",
@@ -114,6 +114,17 @@ class SandboxReader:
         surge = math.ceil(found.max_surge * found.replicas)
         return Disruption(replicas=found.replicas, missing_at_once=missing if missing or surge else 1)
 
+    async def consent(self, action: Action) -> Consent:
+        found = self._access.find(action, "get")
+        ref = target_of(found).ref
+        marks = {str(ref): said(found.meta.labels, found.meta.annotations)}
+        try:
+            self._access.ask("get", "Namespace")
+        except Forbidden as error:
+            return consent_of(marks, str(error))
+        namespace = self._access.world.namespaces.get(ref.namespace, {})
+        return consent_of({**marks, f"Namespace {ref.namespace}": said(namespace)})
+
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         deployment = self._deployment(key)
         if deployment is None:
@@ -174,7 +185,7 @@ class SandboxReader:
             config_maps=tuple(_config_map(c) for c in self._config_maps(deployment)),
             warnings=tuple(warnings[:_MAX_WARNINGS]),
             managed_by=next((owner for name, owner in GITOPS.items() if name in labelled), None),
-            opted_out=annotations.get(OPT_OUT) == "false",
+            opted_out=said(deployment.meta.labels, annotations) is False,
         )
 
 

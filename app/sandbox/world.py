@@ -50,6 +50,8 @@ class World:
         self.kubelet = Kubelet(self.engine, self.api, nodes)
         self.controller = DeploymentController(self.engine, self.api, self.kubelet)
         self.traffic = Traffic(self.engine, self.api, seed)
+        self.namespaces: dict[str, dict[str, str]] = {}
+        """Labels and annotations of namespaces, by name; those without any are not listed."""
 
     def catch_up(self) -> datetime:
         """Let everything happen that is due by now."""

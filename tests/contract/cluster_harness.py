@@ -84,6 +84,10 @@ class ClusterHarness(Protocol):
         """Add annotations to a ConfigMap and leave its data alone."""
         ...
 
+    async def mark_namespace(self, marks: Mapping[str, str]) -> None:
+        """Add annotations to the namespace."""
+        ...
+
     async def touch_status(self, name: str) -> None:
         """Change something in the Deployment's status and nothing in its spec."""
         ...

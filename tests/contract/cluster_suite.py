@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 
+from app.agent.consent import Consent
 from app.agent.disruption import Disruption
 from app.agent.models import (
     Action,
@@ -64,6 +65,10 @@ def action(name: ActionName, target: ObjectRef | None, **parameters: JsonScalar)
         expected_effect="as the test expects",
         undo=None,
     )
+
+
+def restarted(ref: ObjectRef) -> Action:
+    return action(ActionName.RESTART, ref)
 
 
 def rolled_out(view: WorkloadView) -> bool:
@@ -311,6 +316,26 @@ async def test_annotations_say_opted_out_and_irreversible(cluster: ClusterHarnes
     view = await cluster.until(key_of(cluster), rolled_out)
     assert view.opted_out
     assert view.revisions[0].irreversible
+
+
+async def test_owners_of_object_and_namespace_are_heard(cluster: ClusterHarness) -> None:
+    """By label or annotation; what is on the namespace counts for everything in it."""
+    enabled = "self-healing-devops-agent/enabled"
+    await cluster.deploy("shop", service="shop")
+    await cluster.deploy("cart", service="cart", annotations={enabled: "true"})
+    shop, cart = (deployment(cluster, name) for name in ("shop", "cart"))
+    reader = cluster.ports.reader
+    assert await reader.consent(restarted(shop)) == Consent()
+    assert await reader.consent(restarted(cart)) == Consent(given_by=(str(cart),))
+    await cluster.mark_namespace({enabled: "false"})
+    space = f"Namespace {cluster.namespace}"
+    assert await reader.consent(restarted(shop)) == Consent(refused_by=(space,))
+    assert await reader.consent(restarted(cart)) == Consent(refused_by=(space,), given_by=(str(cart),))
+    gone = ObjectRef(kind="Deployment", namespace=cluster.namespace, name="gone")
+    with pytest.raises(NotFound):
+        await reader.consent(restarted(gone))
+    with pytest.raises(Forbidden):
+        await cluster.powerless.reader.consent(restarted(shop))
 
 
 async def test_a_gitops_owner_is_named(cluster: ClusterHarness) -> None:

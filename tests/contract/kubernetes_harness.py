@@ -19,7 +19,7 @@ from lightkube.models.core_v1 import (
 )
 from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
 from lightkube.resources.apps_v1 import Deployment
-from lightkube.resources.core_v1 import ConfigMap
+from lightkube.resources.core_v1 import ConfigMap, Namespace
 from lightkube.types import PatchType
 
 from app.agent.models import JsonObject, ServiceKey, WorkloadView
@@ -135,6 +135,10 @@ class KubernetesHarness:
         await asyncio.to_thread(
             self.client.set, ConfigMap, name, namespace=self.namespace, annotations=dict(annotations)
         )
+
+    async def mark_namespace(self, marks: Mapping[str, str]) -> None:
+        body = {"metadata": {"annotations": dict(marks)}}
+        await asyncio.to_thread(self.client.patch, Namespace, self.namespace, body)
 
     async def touch_status(self, name: str) -> None:
         condition = {"type": "Probed", "status": "True", "reason": "Contract", "message": str(time.time())}

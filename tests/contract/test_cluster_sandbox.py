@@ -79,6 +79,9 @@ class SandboxHarness:
     async def annotate_config_map(self, name: str, annotations: Mapping[str, str]) -> None:
         self.world.annotate_config_map(self.namespace, name, annotations)
 
+    async def mark_namespace(self, marks: Mapping[str, str]) -> None:
+        self.world.namespaces.setdefault(self.namespace, {}).update(marks)
+
     async def touch_status(self, name: str) -> None:
         self.world.touch_status(self.namespace, name)
 

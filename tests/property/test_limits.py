@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import json
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy import text
 
+from app.agent.freeze import FreezeWindow
 from app.agent.limits import Budget, History, LimitName, Limits, PastAction, Proposed, Touch, exceeded
 from app.agent.models import (
     ActionName,
@@ -35,17 +36,40 @@ from app.store import open_store
 from tests.contract.store_values import NOW, SNAPSHOT, claimed, closed, intent, key, note, opened, outcome
 from tests.contract.test_store_budgets import diagnosis
 from tests.contract.test_store_database import engine_of
-from tests.limit_oracle import Row, Set, beyond
+from tests.limit_oracle import Frozen, Row, Set, beyond
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
 
 SERVICES = 6
 WINDOW = timedelta(minutes=10)
 COOLDOWN = timedelta(minutes=3)
-LIMITS = Limits(
-    window=WINDOW, per_service=2, per_namespace=4, per_cluster=5, fleet_share=0.6, cooldown=COOLDOWN
+FREEZES = (
+    FreezeWindow(name="quarter", length=timedelta(minutes=2), cron="15 * * * *", time_zone="Asia/Kolkata"),
+    FreezeWindow(name="odd", length=timedelta(minutes=4), cron="*/20 * * * *", services=("service-1",)),
+    FreezeWindow(name="once", length=timedelta(minutes=1), starts_at=NOW + timedelta(minutes=8)),
 )
-WANTED = Set(window=WINDOW, per_service=2, per_namespace=4, per_cluster=5, services=3, cooldown=COOLDOWN)
+LIMITS = Limits(
+    window=WINDOW,
+    per_service=2,
+    per_namespace=4,
+    per_cluster=5,
+    fleet_share=0.6,
+    cooldown=COOLDOWN,
+    freezes=FREEZES,
+)
+WANTED = Set(
+    window=WINDOW,
+    per_service=2,
+    per_namespace=4,
+    per_cluster=5,
+    services=3,
+    cooldown=COOLDOWN,
+    frozen=(
+        Frozen(minutes=frozenset({45, 46}), services=None),
+        Frozen(minutes=frozenset({0, 1, 2, 3, 20, 21, 22, 23, 40, 41, 42, 43}), services={"service-1"}),
+        Frozen(minutes=frozenset({8}), services=None, until=NOW + timedelta(minutes=9)),
+    ),
+)
 _SERVICE = st.integers(0, SERVICES - 1)
 _WORKER = st.integers(0, 2)
 _MINUTES = st.integers(0, 5)
@@ -188,6 +212,7 @@ def _row(found: Any) -> Row:
     began_at = found.started_at
     if isinstance(began_at, str):
         began_at = datetime.fromisoformat(began_at).replace(tzinfo=NOW.tzinfo)
+    began_at = began_at.astimezone(UTC)
     return Row(
         intent=found.id,
         incident=found.incident_id,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from app.agent.consent import Consent
 from app.agent.disruption import Disruption
 from app.agent.models import (
     Action,
@@ -101,6 +102,10 @@ class Reader(_Port):
     async def disruption(self, action: Action) -> Disruption | None:
         """Nothing in this world has single pods."""
         return None
+
+    async def consent(self, action: Action) -> Consent:
+        """Nobody in this world keeps the agent off."""
+        return Consent()
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         return await self._ask("world.read", lambda: (self._world.config_record(key),))

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
+from app.agent.consent import Consent
 from app.agent.disruption import Disruption
 from app.agent.models import (
     Action,
@@ -112,6 +113,9 @@ class StandInReader:
     async def snapshot(self, action: Action) -> Snapshot:
         found: WireSnapshot = await self._line.ask("/snapshot", AboutAction(action=action), WireSnapshot)
         return found.model()
+
+    async def consent(self, action: Action) -> Consent:
+        return Consent()
 
     async def disruption(self, action: Action) -> Disruption | None:
         """The stand-in's houses have no disruption budgets, and their pods roll one by one."""
