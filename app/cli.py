@@ -333,11 +333,35 @@ def brake_off(
 
 @brake_app.command("show", epilog=EXIT_CODES)
 def brake_show(url: Teller = None, as_json: AsJson = False) -> None:
-    """Say whether the kill switch is on, by whom, and why."""
+    """Say what holds actions back: the kill switch, freeze windows, circuit breakers that are not closed."""
     from app.commands import people, terminal
 
-    view = _run(people.brake(_settings(), url))
-    typer.echo(view.model_dump_json(indent=2) if as_json else terminal.brake_line(view))
+    view = _run(people.brakes(_settings(), url))
+    if as_json:
+        typer.echo(view.model_dump_json(indent=2))
+    else:
+        for line in terminal.brake_lines(view):
+            typer.echo(line)
+
+
+@brake_app.command("close-circuit", epilog=EXIT_CODES)
+def brake_close_circuit(
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")],
+    service: Annotated[
+        str | None,
+        typer.Option("--service", help="Whose breaker, with --environment. Default: the cluster's."),
+    ] = None,
+    environment: Annotated[str | None, typer.Option("--environment", help="With --service.")] = None,
+    by: By = None,
+    url: Teller = None,
+) -> None:
+    """Close a circuit breaker before its time: what failed until now counts no more."""
+    from app.commands import people
+
+    wanted = people.circuit_of(service=service, environment=environment, by=by or _user(), reason=reason)
+    _run(people.close_circuit(_settings(), url, wanted))
+    whose = f"{service} in {environment}" if service else "the cluster"
+    typer.echo(f"The circuit breaker of {whose} is closed.")
 
 
 def _set_brake(*, engaged: bool, by: str | None, reason: str, url: str | None, as_json: bool) -> None:

@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.agent.answering import said_yes
+from app.agent.braking import Braking, CircuitStanding, FreezeStanding
 from app.agent.identity import Door
 from app.agent.models import (
     Action,
@@ -201,6 +202,23 @@ class BrakeRequest(_Request):
         if info.data.get("engaged") and not reason:
             raise PydanticCustomError("no_reason", "is missing: nobody would know why nothing is done")
         return reason
+
+
+class CircuitRequest(_Request):
+    """Close a circuit breaker: what failed until now counts no more. `by` is taken at its word."""
+
+    environment: DnsLabel | None = Field(default=None, description="With `service`; neither: the cluster's.")
+    service: DnsLabel | None = None
+    by: Person = Field(description="Who closes it.", examples=["ann"])
+    reason: Remark = Field(min_length=1, examples=["the registry is back"])
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.environment is None) is not (self.service is None):
+            raise PydanticCustomError(
+                "half_a_service", "names a service by half: give environment and service"
+            )
+        return self
 
 
 # ------------------------------------------------------------------ answers: signals
@@ -616,6 +634,60 @@ class BrakeView(BaseModel):
         if brake is None:
             return cls(engaged=False, by=None, reason="", at=None)
         return cls(engaged=brake.engaged, by=brake.by, reason=brake.reason, at=brake.at)
+
+
+class FreezeView(BaseModel):
+    """A freeze window of FREEZE_WINDOWS: within it no action begins."""
+
+    name: str
+    environments: list[str] = Field(description="Where it holds; empty: everywhere.")
+    services: list[str] = Field(description="For whom it holds; empty: for all.")
+    holds_until: datetime | None = Field(description="Set while it holds.")
+    next_start: datetime | None
+
+    @classmethod
+    def of(cls, standing: FreezeStanding) -> Self:
+        window = standing.window
+        return cls(
+            name=window.name,
+            environments=list(window.environments),
+            services=list(window.services),
+            holds_until=standing.holds_until,
+            next_start=standing.next_start,
+        )
+
+
+class CircuitView(BaseModel):
+    """A circuit breaker that is open, or half-open with somebody trying."""
+
+    environment: str | None = Field(description="Null for the breaker of the cluster.")
+    service: str | None
+    reason: str
+
+    @classmethod
+    def of(cls, standing: CircuitStanding) -> Self:
+        key = standing.key
+        return cls(
+            environment=None if key is None else key.environment,
+            service=None if key is None else key.service,
+            reason=standing.reason,
+        )
+
+
+class BrakesView(BaseModel):
+    """Everything that holds new actions back at this moment; undo and verification go on."""
+
+    kill_switch: BrakeView
+    freezes: list[FreezeView]
+    circuits: list[CircuitView] = Field(description="Only those that are not closed, the cluster's first.")
+
+    @classmethod
+    def of(cls, standing: Braking) -> Self:
+        return cls(
+            kill_switch=BrakeView.of(standing.kill_switch),
+            freezes=[FreezeView.of(freeze) for freeze in standing.freezes],
+            circuits=[CircuitView.of(circuit) for circuit in standing.circuits],
+        )
 
 
 class IncidentView(IncidentSummary):

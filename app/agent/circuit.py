@@ -48,6 +48,11 @@ class Tried:
     """None while that is open."""
 
 
+def since_closed(tried: Iterable[Tried], closed_at: datetime | None) -> list[Tried]:
+    """What counts after somebody closed the breaker by hand: what began later."""
+    return [one for one in tried if closed_at is None or one.began_at > closed_at]
+
+
 def open_reason(tried: Iterable[Tried], breaker: Breaker, asking: IncidentId, at: datetime) -> str | None:
     """Why no action of the incident `asking` may begin at `at`; None when the breaker lets it through.
 

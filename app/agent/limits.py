@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from app.agent.circuit import Breaker, Tried, open_reason
+from app.agent.circuit import Breaker, Tried, open_reason, since_closed
 from app.agent.freeze import FreezeWindow, frozen
 from app.agent.models import (
     Action,
@@ -169,6 +169,9 @@ class History:
     cluster: tuple[Tried, ...] = ()
     """Of any service: the newest whose end is known, as many as open the cluster's breaker, and those
     under way; empty where there is no such breaker."""
+    service_closed_at: datetime | None = None
+    """When somebody last closed the service's breaker by hand."""
+    cluster_closed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -416,7 +419,9 @@ def _service_circuit(proposed: Proposed, history: History, limits: Limits, at: d
         for past in history.service
         if past.key == proposed.key and past.undoes is None
     ]
-    why = open_reason(tried, limits.service_breaker, proposed.incident_id, at)
+    why = open_reason(
+        since_closed(tried, history.service_closed_at), limits.service_breaker, proposed.incident_id, at
+    )
     if why is None:
         return None
     return Excess(limit=LimitName.SERVICE_CIRCUIT, reason=f"the circuit breaker of {proposed.key} is {why}")
@@ -425,7 +430,12 @@ def _service_circuit(proposed: Proposed, history: History, limits: Limits, at: d
 def _cluster_circuit(proposed: Proposed, history: History, limits: Limits, at: datetime) -> Excess | None:
     if limits.cluster_breaker is None:
         return None
-    why = open_reason(history.cluster, limits.cluster_breaker, proposed.incident_id, at)
+    why = open_reason(
+        since_closed(history.cluster, history.cluster_closed_at),
+        limits.cluster_breaker,
+        proposed.incident_id,
+        at,
+    )
     return (
         None
         if why is None

@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
+from app.agent.braking import Attempts
 from app.agent.consent import Consent
 from app.agent.disruption import Disruption
 from app.agent.identity import Person
@@ -575,7 +576,7 @@ class ApprovalStore(Protocol):
 
 
 class BrakeStore(Protocol):
-    """The kill switch, shared by all workers."""
+    """The kill switch and the circuit breakers, shared by all workers."""
 
     async def brake(self) -> Brake | None:
         """Its last setting; None while it was never touched."""
@@ -583,6 +584,14 @@ class BrakeStore(Protocol):
 
     async def set_brake(self, brake: Brake) -> None:
         """Engage or release; holds for every `begin` that has not committed yet."""
+        ...
+
+    async def attempts(self, since: datetime) -> Attempts:
+        """What began since then on any service, as circuit breakers see it; the newest 2,000."""
+        ...
+
+    async def close_circuit(self, key: ServiceKey | None, said: Brake) -> None:
+        """Forget failures before `said.at` for one service's breaker; None: for the cluster's."""
         ...
 
 

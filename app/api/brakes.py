@@ -1,4 +1,4 @@
-"""`/brakes/kill-switch`: stop every new action of every worker at once (promise 11).
+"""`/brakes`: what holds new actions back, and the kill switch that stops all of them at once (promise 11).
 
 It holds for each action that has not begun when this answers; undo and
 verification go on. Who sets it is taken at its word until there is identity: a
@@ -12,15 +12,51 @@ import logging
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from app.agent.models import Brake
+from app.agent.braking import braking
+from app.agent.models import Brake, ServiceKey
 from app.api.bodies import read_model
-from app.api.dependencies import ContainerDep
+from app.api.dependencies import Container, ContainerDep
 from app.api.openapi import json_body, problems
-from app.schemas import BrakeRequest, BrakeView
+from app.schemas import BrakeRequest, BrakesView, BrakeView, CircuitRequest
 
 log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["brakes"])
+
+
+@router.get(
+    "/brakes",
+    response_model=BrakesView,
+    responses=problems(503),
+    summary="The kill switch, freeze windows, and circuit breakers that are not closed",
+)
+async def get_brakes(container: ContainerDep) -> BrakesView:
+    return await standing(container)
+
+
+@router.post(
+    "/brakes/circuits/close",
+    response_model=BrakesView,
+    responses=problems(400, 403, 413, 415, 422, 503),
+    openapi_extra=json_body(CircuitRequest),
+    summary="Close a circuit breaker before its time: failures until now count no more",
+)
+async def close_circuit(request: Request, container: ContainerDep) -> BrakesView:
+    wanted = await read_model(request, container.settings.max_body_bytes, CircuitRequest)
+    key = None
+    if wanted.service is not None and wanted.environment is not None:
+        key = ServiceKey(environment=wanted.environment, service=wanted.service)
+    said = Brake(engaged=False, by=wanted.by, reason=wanted.reason, at=container.clock.now())
+    await container.store.close_circuit(key, said)
+    log.warning("circuit breaker of %s closed by %s: %s", key or "the cluster", said.by, said.reason)
+    return await standing(container)
+
+
+async def standing(container: Container) -> BrakesView:
+    """How everything stands that holds actions back."""
+    limits, now = container.loop.stages.executor.policy.limits.shared, container.clock.now()
+    attempts = await container.store.attempts(now - limits.look_back)
+    return BrakesView.of(braking(await container.store.brake(), attempts, limits, now))
 
 
 @router.get(

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.schemas import AnswerRequest, BrakeRequest, DeployEvent, MetricEvent, ProblemDocument
+from app.schemas import AnswerRequest, BrakeRequest, CircuitRequest, DeployEvent, MetricEvent, ProblemDocument
 
 Fragment: TypeAlias = dict[str, Any]  # Any: the shape is OpenAPI's, and the framework's own type says Any
 
@@ -27,7 +27,7 @@ _WHY = {
     502: "A system that the agent depends on refused",
     503: "Not possible right now; `Retry-After` says when to try again",
 }
-_MODELS = (DeployEvent, MetricEvent, AnswerRequest, BrakeRequest, ProblemDocument)
+_MODELS = (DeployEvent, MetricEvent, AnswerRequest, BrakeRequest, CircuitRequest, ProblemDocument)
 _EXAMPLES: dict[str, Fragment] = {
     "deploy": {
         "service": "payments-api",

@@ -17,14 +17,22 @@ from pydantic import BaseModel, ValidationError
 
 from app.agent import answering
 from app.agent.identity import Door, Person
-from app.agent.models import Approval, ApprovalId, ApprovalState, Brake
+from app.agent.models import Approval, ApprovalId, ApprovalState, Brake, ServiceKey
 from app.agent.ports import Store
 from app.commands.failing import CommandFailed
 from app.commands.reading import ask, default_url, local_store, parsed, sqlite_path
 from app.config import Settings
 from app.errors import Conflict, NotEntitled
 from app.field_errors import field_errors, in_words
-from app.schemas import AnswerRequest, ApprovalList, ApprovalView, BrakeRequest, BrakeView
+from app.schemas import (
+    AnswerRequest,
+    ApprovalList,
+    ApprovalView,
+    BrakeRequest,
+    BrakesView,
+    BrakeView,
+    CircuitRequest,
+)
 from app.store import open_store
 
 _BRAKE = "/brakes/kill-switch"
@@ -95,6 +103,36 @@ async def brake(settings: Settings, url: str | None) -> BrakeView:
         return parsed(BrakeView, reply, base)
     async with _database(settings) as store:
         return BrakeView.of(await store.brake())
+
+
+async def brakes(settings: Settings, url: str | None) -> BrakesView | BrakeView:
+    """All that holds actions back, of a running agent; without one the kill switch, from the database."""
+    base = url or default_url(settings)
+    reply = await ask(base, "/brakes", {}, required=url is not None)
+    return parsed(BrakesView, reply, base) if reply is not None else await brake(settings, url)
+
+
+async def close_circuit(settings: Settings, url: str | None, wanted: CircuitRequest) -> None:
+    """Close a circuit breaker of a running agent, or in the database that the next one opens."""
+    base = url or default_url(settings)
+    reply = await _send(settings, url, "POST", "/brakes/circuits/close", wanted)
+    if reply is not None:
+        parsed(BrakesView, reply, base)
+        return
+    key = None
+    if wanted.service is not None and wanted.environment is not None:
+        key = ServiceKey(environment=wanted.environment, service=wanted.service)
+    async with _database(settings) as store:
+        said = Brake(engaged=False, by=wanted.by, reason=wanted.reason, at=datetime.now(UTC))
+        await store.close_circuit(key, said)
+
+
+def circuit_of(*, service: str | None, environment: str | None, by: str, reason: str) -> CircuitRequest:
+    """The breaker to close; `CommandFailed` names what does not fit."""
+    try:
+        return CircuitRequest(service=service, environment=environment, by=by, reason=reason)
+    except ValidationError as error:
+        raise _unfit(error) from error
 
 
 async def set_brake(settings: Settings, url: str | None, wanted: BrakeRequest) -> BrakeView:

@@ -6,7 +6,7 @@ printed as text: rich's markup is never interpreted in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.agent.models import ApprovalState, IncidentState, Stage
-from app.schemas import ApprovalView, BrakeView, IncidentSummary, IncidentView
+from app.schemas import ApprovalView, BrakesView, BrakeView, IncidentSummary, IncidentView
 
 _STAGE_STYLES = {
     Stage.OBSERVE: "cyan",
@@ -215,6 +215,22 @@ def brake_line(view: BrakeView) -> str:
         return f"The kill switch is {stands}; nobody has touched it."
     why = f": {view.reason}" if view.reason else ""
     return printable(f"The kill switch is {stands} (by {view.by}, {view.at:%Y-%m-%d %H:%M:%S} UTC{why}).")
+
+
+def brake_lines(view: BrakesView | BrakeView) -> Iterator[str]:
+    """Everything that holds actions back, a line each."""
+    if isinstance(view, BrakeView):
+        yield brake_line(view)
+        return
+    yield brake_line(view.kill_switch)
+    for freeze in view.freezes:
+        if freeze.holds_until is not None:
+            yield printable(f"Frozen by {freeze.name} until {freeze.holds_until:%Y-%m-%d %H:%M:%S} UTC.")
+        elif freeze.next_start is not None:
+            yield printable(f"Freeze {freeze.name} starts at {freeze.next_start:%Y-%m-%d %H:%M:%S} UTC.")
+    for circuit in view.circuits:
+        whose = f"{circuit.service} in {circuit.environment}" if circuit.service else "the cluster"
+        yield printable(f"The circuit breaker of {whose} is {circuit.reason}.")
 
 
 def _print_actions(console: Console, incident: IncidentView) -> None:

@@ -1,4 +1,4 @@
-"""The kill switch as a row: engaged once for all workers (promise 11).
+"""The kill switch as a row, engaged once for all workers; circuit breakers that people closed (promise 11).
 
 `begin` reads it under a shared lock, so that setting it waits for the intents
 that are beginning at this moment and holds for every later one.
@@ -6,14 +6,19 @@ that are beginning at this moment and holds for every later one.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select, update
+from datetime import datetime
 
-from app.agent.models import Brake
+from sqlalchemy import Connection, insert, select, update
+
+from app.agent.models import Brake, ServiceKey
 from app.errors import Invalid
+from app.store import locks
 from app.store.codec import storable_text
 from app.store.tables import brakes
 
 _KILL_SWITCH = "kill_switch"
+_CIRCUIT = "circuit "
+_CLUSTER = "circuit cluster"
 
 
 def get(connection: Connection) -> Brake | None:
@@ -44,3 +49,44 @@ def set_to(connection: Connection, brake: Brake) -> None:
             at=brake.at,
         )
     )
+
+
+def close_circuit(connection: Connection, key: ServiceKey | None, said: Brake) -> None:
+    """Somebody closes a breaker, the cluster's where no service is named; `Invalid` without a name."""
+    if not said.by.strip():
+        raise Invalid("who closes the circuit breaker is not said")
+    values = {
+        "engaged": False,
+        "set_by": storable_text(said.by),
+        "reason": storable_text(said.reason),
+        "at": said.at,
+    }
+    locks.hold(connection, locks.Space.BUDGET, ["budget"])
+    changed = connection.execute(update(brakes).where(brakes.c.name == _name(key)).values(**values)).rowcount
+    if not changed:
+        connection.execute(insert(brakes).values(name=_name(key), **values))
+
+
+def circuit_closed_at(connection: Connection, key: ServiceKey | None) -> datetime | None:
+    """When somebody last closed that breaker; None when nobody ever did."""
+    found: datetime | None = connection.execute(
+        select(brakes.c.at).where(brakes.c.name == _name(key))
+    ).scalar_one_or_none()
+    return found
+
+
+def circuits_closed(connection: Connection) -> dict[ServiceKey | None, datetime]:
+    """Every breaker that somebody closed, with when; None stands for the cluster's."""
+    rows = connection.execute(select(brakes.c.name, brakes.c.at).where(brakes.c.name.startswith(_CIRCUIT)))
+    return {_key(row.name): row.at for row in rows}
+
+
+def _name(key: ServiceKey | None) -> str:
+    return _CLUSTER if key is None else f"{_CIRCUIT}{key.environment}/{key.service}"
+
+
+def _key(name: str) -> ServiceKey | None:
+    if name == _CLUSTER:
+        return None
+    environment, _, service = name.removeprefix(_CIRCUIT).partition("/")
+    return ServiceKey(environment=environment, service=service)

@@ -8,12 +8,14 @@ so that a restart forgets nothing and a second attempt at an intent counts once.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, not_, or_, select
+from sqlalchemy import Connection, Row, Select, exists, not_, or_, select
 
+from app.agent.braking import Attempts
 from app.agent.circuit import Tried
 from app.agent.limits import (
     UNLIMITED,
@@ -38,9 +40,18 @@ from app.agent.models import (
     Outcome,
     ServiceKey,
 )
-from app.store import locks
+from app.store import brakes, locks
 from app.store.codec import IntentBody, read, read_optional
 from app.store.tables import incidents, intents
+
+_UNDER_WAY = 100
+"""The newest are enough: a trial begins after everything that led to it."""
+
+_SHOWN = 2_000
+"""Of so many of the newest actions people are told which breakers are not closed."""
+
+_UNDOING = intents.alias("undoing")
+_UNDONE = exists().where(_UNDOING.c.undoes == intents.c.id)
 
 
 def turn(connection: Connection) -> None:
@@ -66,7 +77,17 @@ def recent(connection: Connection, key: ServiceKey, limits: Limits, at: datetime
         window=_window(connection, at - limits.window, limits.per_cluster),
         service=_of_service(connection, key, at - limits.look_back),
         cluster=_tried(connection, at - limits.look_back, limits),
+        service_closed_at=brakes.circuit_closed_at(connection, key) if limits.service_breaker else None,
+        cluster_closed_at=brakes.circuit_closed_at(connection, None) if limits.cluster_breaker else None,
     )
+
+
+def attempts(connection: Connection, since: datetime) -> Attempts:
+    """What began lately on any service, the newest first, and which breakers were closed by hand."""
+    tried: dict[ServiceKey, list[Tried]] = defaultdict(list)
+    for row in connection.execute(_began(since).limit(_SHOWN)):
+        tried[ServiceKey(environment=row.environment, service=row.service)].append(_one_tried(row))
+    return Attempts(tried=tried, closed=brakes.circuits_closed(connection))
 
 
 def _window(connection: Connection, since: datetime, enough: int | None) -> tuple[Touch, ...]:
@@ -99,17 +120,25 @@ def _tried(connection: Connection, since: datetime, limits: Limits) -> tuple[Tri
     breaker = limits.cluster_breaker
     if breaker is None:
         return ()
-    undoing = intents.alias("undoing")
-    undone = exists().where(undoing.c.undoes == intents.c.id)
-    ended = or_(incidents.c.closed_at.is_not(None), undone)
-    began = (
+    began, ended = _began(since), or_(incidents.c.closed_at.is_not(None), _UNDONE)
+    rows = [
+        *connection.execute(began.where(ended).limit(breaker.failures)),
+        *connection.execute(began.where(not_(ended)).limit(_UNDER_WAY)),
+    ]
+    return tuple(_one_tried(row) for row in rows)
+
+
+def _began(since: datetime) -> Select[Any]:
+    return (
         select(
             intents.c.id,
             intents.c.incident_id,
+            intents.c.environment,
+            intents.c.service,
             intents.c.started_at,
             intents.c.outcome,
             incidents.c.state.label("incident_state"),
-            undone.label("undone"),
+            _UNDONE.label("undone"),
         )
         .join(incidents, incidents.c.id == intents.c.incident_id)
         .where(
@@ -120,27 +149,17 @@ def _tried(connection: Connection, since: datetime, limits: Limits) -> tuple[Tri
         )
         .order_by(intents.c.started_at.desc(), intents.c.id.desc())
     )
-    rows = [
-        *connection.execute(began.where(ended).limit(breaker.failures)),
-        *connection.execute(began.where(not_(ended)).limit(_UNDER_WAY)),
-    ]
-    found = []
-    for row in rows:
-        outcome = read_optional(Outcome, row.outcome)
-        kind = None if outcome is None else outcome.kind
-        found.append(
-            Tried(
-                intent_id=row.id,
-                incident_id=IncidentId(row.incident_id),
-                began_at=row.started_at,
-                helped=helped(kind, end=IncidentState(row.incident_state), undone=row.undone),
-            )
-        )
-    return tuple(found)
 
 
-_UNDER_WAY = 100
-"""The newest are enough: a trial begins after everything that led to it."""
+def _one_tried(row: Row[Any]) -> Tried:
+    outcome = read_optional(Outcome, row.outcome)
+    kind = None if outcome is None else outcome.kind
+    return Tried(
+        intent_id=row.id,
+        incident_id=IncidentId(row.incident_id),
+        began_at=row.started_at,
+        helped=helped(kind, end=IncidentState(row.incident_state), undone=row.undone),
+    )
 
 
 def _of_service(connection: Connection, key: ServiceKey, since: datetime) -> tuple[PastAction, ...]:

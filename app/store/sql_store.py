@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, select
 
 from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
+from app.agent.braking import Attempts
 from app.agent.identity import Person
 from app.agent.limits import Budget, History, Limits
 from app.agent.models import (
@@ -268,6 +269,12 @@ class SqlStore:
 
     async def set_brake(self, brake: Brake) -> None:
         await self._database.write(lambda connection: brakes.set_to(connection, brake))
+
+    async def attempts(self, since: datetime) -> Attempts:
+        return await self._database.read(lambda connection: budgets.attempts(connection, since))
+
+    async def close_circuit(self, key: ServiceKey | None, said: Brake) -> None:
+        await self._database.write(lambda connection: brakes.close_circuit(connection, key, said))
 
     # ------------------------------------------------------------ history
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from app.agent.identity import Person
+from app.agent.limits import Budget
 from app.agent.models import (
     Action,
     ActionName,
@@ -34,12 +36,13 @@ from app.agent.models import (
     RejectedRunbook,
     Risk,
     ServiceKey,
+    Snapshot,
     Stage,
     Verdict,
     VerdictKind,
 )
 from app.agent.observer import new_signal
-from app.agent.ports import Claim
+from app.agent.ports import Begun, Claim
 from app.bootstrap import Container
 
 DEPLOYMENT = ObjectRef(kind="Deployment", namespace="payments", name="payments-api")
@@ -160,6 +163,28 @@ async def awaiting(
     await store.ask(claim, waiting, approval, [asking])
     await store.release(claim, approval.expires_at)
     return approval.id
+
+
+async def failed_often(container: Container, service: str = "payments-api", times: int = 3) -> None:
+    """Incidents one after another whose action did not help, each handed to a person."""
+    store = container.store
+    for number in range(times):
+        approval_id = await awaiting(container, service=service, text=f"1.{number}.0")
+        ann = Person(name="ann")
+        await store.answer(approval_id, approve=True, by=ann, comment="", at=container.clock.now())
+        await used(container, approval_id)
+        claim, record, now = await _held(container, approval_id)
+        [intent] = record.intents
+        assert intent.action.target is not None
+        snapshot = Snapshot(ref=intent.action.target, token="uid-7/3", body={})
+        budget = Budget(per_incident=5)
+        assert (await store.begin(claim, intent.id, snapshot, budget, now)).begun is Begun.YES
+        ended = Outcome(kind=OutcomeKind.DONE, message="changed as planned", at=now)
+        await store.finish(claim, intent.id, ended, "uid-7/4", [])
+        given = await store.load(claim.incident_id)
+        assert given is not None
+        closed = replace(given.incident, state=IncidentState.ESCALATED, closed_at=now)
+        await store.save(claim, closed, [_note(now, 0, Stage.LEARN, "It did not help.")])
 
 
 async def given_up(container: Container, approval_id: ApprovalId) -> None:

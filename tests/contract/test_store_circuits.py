@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import pytest
+
 from app.agent.circuit import Breaker
 from app.agent.limits import Limits
-from app.agent.models import IncidentState
+from app.agent.models import Brake, IncidentState
 from app.agent.ports import Begun, Store
+from app.errors import Invalid
 from app.store import open_store
 from tests.contract.store_values import MINUTE, NOW, intent, key, note, outcome
 from tests.contract.test_store_budgets import begin, ended, ready
@@ -141,3 +144,62 @@ async def test_trials_that_fail_one_after_another_never_close_it(store: Store) -
     waiting = await ready(store, key(9))
     at = NOW + 4 * HOUR + 30 * MINUTE
     assert (await begin(store, *waiting, CLUSTER, at)).begun is Begun.BUDGET_SPENT
+
+
+# ------------------------------------------------------------ closed by hand
+
+
+async def test_a_breaker_that_somebody_closed_lets_actions_through(store: Store) -> None:
+    """From that moment on, until as many failures in a row come after it."""
+    await failed(store, 1, SERVICE)
+    await failed(store, 1, SERVICE, minutes=1)
+    waiting = await ready(store, key(1))
+    assert (await begin(store, *waiting, SERVICE, NOW + 3 * MINUTE)).begun is Begun.BUDGET_SPENT
+    await store.close_circuit(None, said(2))
+    await store.close_circuit(key(2), said(2))
+    assert (await begin(store, *waiting, SERVICE, NOW + 3 * MINUTE)).begun is Begun.BUDGET_SPENT
+    await store.close_circuit(key(1), said(2))
+    assert (await begin(store, *waiting, SERVICE, NOW + 3 * MINUTE)).begun is Begun.YES
+    await ended(store, *waiting, IncidentState.ESCALATED)
+    await failed(store, 1, SERVICE, minutes=4)
+    assert (
+        await begin(store, *await ready(store, key(1)), SERVICE, NOW + 5 * MINUTE)
+    ).begun is Begun.BUDGET_SPENT
+
+
+async def test_the_clusters_breaker_is_closed_by_hand_as_well(store: Store) -> None:
+    """Again and again, if need be; the last time counts."""
+    await store.close_circuit(None, said(0))
+    await failed(store, 1, CLUSTER, minutes=1)
+    await failed(store, 2, CLUSTER, minutes=2)
+    waiting = await ready(store, key(3))
+    assert (await begin(store, *waiting, CLUSTER, NOW + 4 * MINUTE)).begun is Begun.BUDGET_SPENT
+    await store.close_circuit(None, said(3))
+    assert (await begin(store, *waiting, CLUSTER, NOW + 4 * MINUTE)).begun is Begun.YES
+
+
+async def test_whoever_closes_it_is_named(store: Store) -> None:
+    """Without a name nothing changes."""
+    await failed(store, 1, SERVICE)
+    with pytest.raises(Invalid):
+        await store.close_circuit(key(1), Brake(engaged=False, by=" ", reason="x", at=NOW))
+    assert (await store.attempts(NOW - HOUR)).closed == {}
+
+
+async def test_what_was_tried_is_told_by_service(store: Store) -> None:
+    """With what came of it, and what people closed; older attempts are left out."""
+    await failed(store, 1, SERVICE)
+    claim, act = await ready(store, key(2))
+    await begin(store, claim, act, SERVICE, NOW + MINUTE)
+    await store.close_circuit(key(1), said(2))
+    found = await store.attempts(NOW - MINUTE)
+    assert {name: [one.helped for one in tried] for name, tried in found.tried.items()} == {
+        key(1): [False],
+        key(2): [None],
+    }
+    assert found.closed == {key(1): NOW + 2 * MINUTE}
+    assert set((await store.attempts(NOW)).tried) == {key(2)}
+
+
+def said(minutes: int) -> Brake:
+    return Brake(engaged=False, by="ann", reason="the registry is back", at=NOW + minutes * MINUTE)
