@@ -15,13 +15,15 @@ from enum import StrEnum
 from pathlib import Path
 
 from app.agent.actions import ACTIONS
-from app.agent.models import ActionName, Risk, ServiceKey, SliSample
+from app.agent.models import ActionName, DecisionKind, Risk, ServiceKey, SliSample
 from app.agent.runbooks import Catalogue, load_catalogue
+from app.bootstrap import connect_policy
 from app.clock import Clock, SystemClock
 from app.commands.access import Access, clock_and_rights
 from app.commands.reading import sqlite_path
 from app.config import Settings
 from app.connectors.k8s import KubernetesCluster, connect
+from app.connectors.policy_answers import FAULT
 from app.connectors.prometheus import PrometheusSource
 from app.errors import AgentError, ConfigurationError
 from app.store import open_store
@@ -70,6 +72,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     yield await _store(settings)
     for finding in _runbooks(settings):
         yield finding
+    yield await _policy(settings)
     services: tuple[ServiceKey, ...] = ()
     try:
         cluster = connect(settings, clock)
@@ -317,6 +320,29 @@ def _alertmanager(settings: Settings) -> Finding:
         "no token: only deliveries from this machine are heard",
         "set ALERTMANAGER_TOKEN, and the same value in Alertmanager",
     )
+
+
+async def _policy(settings: Settings) -> Finding:
+    """Whether the policy engine decides at all: asked with a document that it must turn down."""
+    where = "OPA_URL" if settings.opa_url else "POLICY_DIR"
+    try:
+        engine = connect_policy(settings)
+    except ConfigurationError as error:
+        return _fail("policy", str(error), f"correct {where}; `heal policy check` tells every mistake")
+    try:
+        answer = await engine.decide({})
+    finally:
+        await engine.aclose()
+    told = "; ".join(answer.reasons)
+    if answer.rules == FAULT:
+        return _fail("policy", f"every action is denied: {told}", f"correct {where}")
+    if answer.kind is not DecisionKind.DENY:
+        return _fail(
+            "policy",
+            f"{answer.kind} is the answer to an empty document",
+            "deny what the policy does not know",
+        )
+    return _ok("policy", f"{'the server of OPA_URL' if settings.opa_url else 'the embedded engine'} decides")
 
 
 def _people(settings: Settings) -> Finding:

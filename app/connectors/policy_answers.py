@@ -21,6 +21,10 @@ _Names = Annotated[
 ]
 
 
+FAULT = ("engine fault",)
+"""The rule of an answer that no policy gave."""
+
+
 class _Approval(msgspec.Struct, forbid_unknown_fields=True):
     """A misspelt field would ask for less than was meant: it makes the decision incomplete."""
 
@@ -68,4 +72,4 @@ def _terms(approval: _Approval) -> ApprovalTerms:
 
 def deny(reason: str) -> PolicyAnswer:
     """What every fault of an engine means."""
-    return PolicyAnswer(kind=DecisionKind.DENY, reasons=(reason,), rules=("engine fault",))
+    return PolicyAnswer(kind=DecisionKind.DENY, reasons=(reason,), rules=FAULT)

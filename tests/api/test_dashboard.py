@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from tests.api.harness import DEPLOY, Harness, harness, make_settings
-from tests.api.stories import awaiting, opened, proposed
+from tests.api.stories import awaiting, given_up, opened, proposed
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}}"
 
@@ -284,3 +285,50 @@ def test_an_engaged_kill_switch_is_said_on_every_page(api: Harness) -> None:
         assert "database migration" in text
     api.request("PUT", "/brakes/kill-switch", json={"engaged": False, "by": "ann"})
     assert all("KILL SWITCH" not in api.get(path).text for path in pages)
+
+
+# ------------------------------------------------------------ the page of one request
+
+
+def test_a_request_has_a_page_of_its_own(api: Harness) -> None:
+    """What, why, who must agree and until when, with the form; answered there, it leads back there."""
+    approval_id = api.run(awaiting(api.container))
+    address = f"/approvals/{approval_id}/page"
+    page = api.get(address)
+    assert page.status_code == 200
+    assert approval_id in page.text
+    assert "APPROVAL_FOR_RISKS" in page.text
+    form = {"decision": "approve", "by": "ann", "comment": "seen", "back": approval_id}
+    answered = api.post(f"/dashboard/approvals/{approval_id}", data=form)
+    assert (answered.status_code, answered.headers["location"]) == (303, address)
+    told = api.get(address).text
+    assert "approved by ann (seen)" in told
+    assert "<form" not in told
+
+
+@pytest.mark.parametrize("name", ["apr_0", "apr_" + "0" * 32, "..", "<script>"])
+def test_a_request_that_is_not_there_is_a_page_too(api: Harness, name: str) -> None:
+    """With what to try instead, and nothing of the address as markup."""
+    page = api.get(f"/approvals/{quote(name, safe='')}/page")
+    assert page.status_code == 404
+    assert "<script>" not in page.text
+
+
+def test_nobody_is_led_elsewhere_by_the_form(api: Harness) -> None:
+    """Whatever stands in the hidden field: only the request's own page, or the incident."""
+    approval_id = api.run(awaiting(api.container))
+    form = {"decision": "deny", "by": "ann", "comment": "", "back": "https://evil.example"}
+    answered = api.post(f"/dashboard/approvals/{approval_id}", data=form)
+    assert answered.headers["location"].startswith("/dashboard/incidents/inc_")
+
+
+def test_a_page_says_when_it_is_too_late(api: Harness) -> None:
+    """After the expiry, and after the incident moved on, there is no form any more."""
+    approval_id = api.run(awaiting(api.container))
+    api.run(api.clock.advance(4 * 3600))
+    late = api.get(f"/approvals/{approval_id}/page").text
+    assert "<form" not in late
+    api.run(given_up(api.container, approval_id))
+    gone = api.get(f"/approvals/{approval_id}/page").text
+    assert "Nobody needs to answer any more" in gone
+    assert "<form" not in gone

@@ -111,6 +111,7 @@ async def test_a_fresh_folder_is_ready_to_start_with_warnings() -> None:
     found = await findings(settings_with())
     assert not [f for several in found.values() for f in several if f.status is Status.FAIL]
     assert "does not exist yet" in found["store"][0].message
+    assert found["policy"][0].status is Status.OK
     assert created() == []
     for check, setting in (
         ("cluster", "KUBECONFIG"),
@@ -148,6 +149,8 @@ async def test_tokens_are_never_shown() -> None:
         ({"database_url": "mysql://nobody@localhost/heal"}, "store"),
         ({"runbooks_dir": "nowhere"}, "runbooks"),
         ({"kubeconfig": "nowhere"}, "cluster"),
+        ({"policy_dir": "nowhere"}, "policy"),
+        ({"opa_url": "http://127.0.0.1:9"}, "policy"),
         ({"prometheus_url": "nonsense"}, "prometheus"),
         ({"prometheus_url": "http://127.0.0.1:9"}, "prometheus"),
         ({"prometheus_url": "http://127.0.0.1:9", "prometheus_p95_query": "sum({{nonsense}})"}, "prometheus"),
