@@ -201,7 +201,7 @@ class Stage:
             for service, state in self.rows("SELECT service, state FROM incidents ORDER BY opened_at")
         }
         for (service,) in self.rows(
-            "SELECT service FROM incidents JOIN intents ON intents.incident_id = incidents.id"
+            "SELECT incidents.service FROM incidents JOIN intents ON intents.incident_id = incidents.id"
             " WHERE intents.state = 'executing'"
         ):
             found[service] = "executing"

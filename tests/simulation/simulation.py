@@ -287,7 +287,7 @@ class _Run:
     def _interfere(self, moved: IntentMoved) -> None:
         """The worst moments for others to act are those between a decision and its effect."""
         service = self.services[moved.incident]
-        soon = self.dice.uniform(0.0, 0.3)
+        soon = self.dice.uniform(0.0, self.dice.choice((0.02, 0.3)))
         if self.ground.chance(self.ground.odds.meddled):
             key = next(k for k in self.world.services if k.service == service)
             number = list(self.world.services).index(key)

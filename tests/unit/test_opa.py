@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from app.agent.models import DecisionKind, Json, JsonObject
 from app.agent.ports import PolicyAnswer, PolicyEngine
+from app.agent.terms import ApprovalTerms
 from app.config import Settings
 from app.connectors.opa import OpaPolicy
 from app.connectors.policy_answers import read_decision
@@ -56,6 +57,50 @@ async def test_the_question_is_put_the_way_opa_wants_it() -> None:
 
 
 ALLOW = {"decision": "allow", "reasons": []}
+
+
+async def test_who_must_agree_comes_with_the_decision() -> None:
+    """Roles, how many people, and who may not; what is left out asks for no more than one yes."""
+    for said, terms in (
+        ({}, ApprovalTerms()),
+        (
+            {"roles": ["sre", "lead", "sre"], "people": 2, "not_by": ["ann"]},
+            ApprovalTerms(roles=("lead", "sre"), people=2, not_by=("ann",)),
+        ),
+    ):
+        result = {"decision": "needs_approval", "reasons": [], "approval": said}
+        async with opa(reply(200, {"result": result})) as (policy, _):
+            answer = await policy.decide(QUESTION)
+        assert (answer.kind, answer.terms) == (DecisionKind.NEEDS_APPROVAL, terms)
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"role": ["sre"]},
+        {"people": 0},
+        {"people": 11},
+        {"people": "2"},
+        {"people": 1.5},
+        {"people": None},
+        {"roles": "sre"},
+        {"roles": [""]},
+        {"roles": [1]},
+        {"not_by": ["x" * 201]},
+        {"roles": ["x"] * 101},
+        ["sre"],
+        "sre",
+        2,
+    ],
+    ids=str,
+)
+async def test_terms_that_are_not_understood_are_a_deny(terms: Json) -> None:
+    """Read as anything less they would let an action through that more people were to agree to."""
+    result = {"decision": "needs_approval", "reasons": [], "approval": terms}
+    async with opa(reply(200, {"result": result})) as (policy, _):
+        answer = await policy.decide(QUESTION)
+    assert answer.kind is DecisionKind.DENY
+    assert "no complete decision" in answer.reasons[0]
 
 
 @pytest.mark.parametrize(
