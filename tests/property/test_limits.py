@@ -228,7 +228,7 @@ def test_no_limit_is_exceeded_on_either_database(database_url: str) -> None:
     # Without shrinking: over a real database it would take longer than reading the steps.
     run_state_machine_as_test(
         machine,
-        settings=settings(max_examples=20, stateful_step_count=30, deadline=None, phases=(Phase.generate,)),
+        settings=settings(max_examples=12, stateful_step_count=30, deadline=None, phases=(Phase.generate,)),
     )
 
 
