@@ -12,5 +12,8 @@ if ! [ -x "$venv/bin/pip" ]; then
     fi
     "$python" -m venv "$venv"
 fi
-"$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes --requirement "$lock"
+# The lock names everything, so pip resolves nothing: left to resolve, it takes the newest release for a package
+# that another asks for with an extra, and then misses its hash.
+"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement "$lock"
 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+broken=$("$venv/bin/pip" check --disable-pip-version-check) || { echo "$broken" >&2; exit 1; }
