@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, fie
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.agent.freeze import check_cron
+from app.agent.identity import Scope
 from app.agent.models import ActionName, Risk, Trigger
 
 RUNBOOK_ACTIONS = frozenset(ActionName) - {ActionName.RESTORE}
@@ -77,6 +78,15 @@ class FreezeSetting(BaseModel):
         if (self.cron is None) == (self.starts_at is None):
             raise ValueError("give either cron or starts_at")
         return self
+
+
+class SlackUser(BaseModel):
+    """One entry of SLACK_USERS: who a Slack user is to the agent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    roles: tuple[RoleName, ...] = ()
 
 
 class Settings(BaseSettings):
@@ -183,7 +193,35 @@ class Settings(BaseSettings):
     }
 
     # People
+    public_url: str | None = None
     notify_webhook_url: SecretStr | None = None
+    notify_webhook_secret: SecretStr | None = None
+    slack_bot_token: SecretStr | None = None
+    slack_channel: str | None = None
+    slack_signing_secret: SecretStr | None = None
+    slack_app_token: SecretStr | None = None
+    slack_users: dict[str, SlackUser] = {}
+    slack_api_url: str = "https://slack.com/api/"
+    teams_webhook_url: SecretStr | None = None
+
+    # Identity
+    require_identity: bool = False
+    role_scopes: dict[str, tuple[Scope, ...]] = {
+        "*": (Scope.READ,),
+        "responder": (Scope.APPROVE, Scope.OPERATE),
+        "admin": (Scope.ADMIN,),
+    }
+    oidc_issuer: str | None = None
+    oidc_client_id: str | None = None
+    oidc_client_secret: SecretStr | None = None
+    oidc_scopes: str = "openid profile email"
+    oidc_name_claim: str = "email"
+    oidc_roles_claim: str = "groups"
+    session_secret: SecretStr | None = None
+    session_hours: Annotated[float, Field(gt=0, le=720)] = 12.0
+    lockout_attempts: Annotated[int, Field(ge=1, le=1000)] = 10
+    lockout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300.0
+    heal_token: SecretStr | None = None
 
     # Policy
     policy_dir: Path | None = None

@@ -20,15 +20,23 @@ def said_yes(approval: Approval) -> bool | None:
 
 
 async def answer(
-    store: ApprovalStore, approval_id: ApprovalId, *, approve: bool, by: Person, comment: str, at: datetime
+    store: ApprovalStore,
+    approval_id: ApprovalId,
+    *,
+    approve: bool,
+    by: Person,
+    comment: str,
+    at: datetime,
+    nonce: str | None = None,
 ) -> Approval:
     """Record an answer, or find the same one recorded: a sender that never heard of it may repeat it.
 
     Raises `NotFound`, `NotEntitled` when this person may not answer, and `Conflict`
-    when something else was answered, by whomever, or it is too late.
+    when something else was answered, by whomever, it is too late, or the button's
+    nonce was used.
     """
     try:
-        return await store.answer(approval_id, approve=approve, by=by, comment=comment, at=at)
+        return await store.answer(approval_id, approve=approve, by=by, comment=comment, at=at, nonce=nonce)
     except Conflict:
         found = await store.approval(approval_id)
         if found is None or not any(

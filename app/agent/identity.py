@@ -1,13 +1,28 @@
 """Who says something to the agent: a name, the roles it was given, and by which door it came. Pure.
 
 Every door (API, command line, pages, chat) makes a `Person` of what it knows for
-certain; whatever weighs an answer reads that, and nothing else.
+certain; whatever weighs an answer reads that, and nothing else. A credential is
+what a token or a session proves itself with; only the hash of its secret is kept.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import NewType
+
+CredentialId = NewType("CredentialId", str)
+
+_ID_HEX = 16
+_SECRET_HEX = 64
+_EVERYBODY = "*"
+_WRITTEN = re.compile(rf"heal_((?:tok|ses)_[0-9a-f]{{{_ID_HEX}}})_([0-9a-f]{{{_SECRET_HEX}}})")
 
 
 class Door(StrEnum):
@@ -17,6 +32,34 @@ class Door(StrEnum):
     CLI = "cli"
     PAGE = "page"
     SLACK = "slack"
+
+
+class Scope(StrEnum):
+    """What a credential is good for."""
+
+    INGEST = "ingest"
+    """Post events."""
+    READ = "read"
+    """See incidents, signals, approvals and brakes."""
+    APPROVE = "approve"
+    """Answer approvals; READ goes with it."""
+    OPERATE = "operate"
+    """Run a pass of the loop, set the kill switch, close a circuit breaker; READ goes with it."""
+    ADMIN = "admin"
+    """Everything, tokens and the audit trail of people included."""
+
+
+def effective(scopes: Iterable[Scope]) -> frozenset[Scope]:
+    """The scopes with those that go with them."""
+    given = frozenset(scopes)
+    if Scope.ADMIN in given:
+        return frozenset(Scope)
+    return given | ({Scope.READ} if given & {Scope.APPROVE, Scope.OPERATE} else frozenset())
+
+
+def scopes_of(roles: Iterable[str], granted: Mapping[str, Iterable[Scope]]) -> frozenset[Scope]:
+    """What somebody with these roles may do; what is granted to `*` is granted to all."""
+    return effective(scope for role in (*roles, _EVERYBODY) for scope in granted.get(role, ()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,3 +72,98 @@ class Person:
     door: Door = Door.API
     verified: bool = False
     """Proved by a token, a sign-on or a signature; otherwise taken at their word, on a loopback address."""
+    scopes: frozenset[Scope] = frozenset(Scope)
+    """What they may do; everything where no identity is configured."""
+
+    def may(self, scope: Scope) -> bool:
+        return scope in self.scopes
+
+
+class CredentialKind(StrEnum):
+    TOKEN = "token"  # noqa: S105 - a kind, not a secret
+    """Made by an administrator, for a program or a person; holds until it expires or is revoked."""
+    SESSION = "session"
+    """Of a person who signed on, in a browser."""
+
+
+_PREFIX = {CredentialKind.TOKEN: "tok_", CredentialKind.SESSION: "ses_"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """A token or a session as it is kept: without its secret."""
+
+    id: CredentialId
+    kind: CredentialKind
+    name: str
+    """Whose it is; stands in every record of what is done with it."""
+    digest: str = field(repr=False)
+    """SHA-256 of the secret in hex: 256 random bits need no slower hash."""
+    roles: frozenset[str]
+    scopes: frozenset[Scope]
+    """Of a token. What a session may do follows from its roles, as they are configured when it is used."""
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    revoked_at: datetime | None = None
+    revoked_by: str | None = None
+    last_used_at: datetime | None = None
+    """To an hour or so."""
+
+    def refusal(self, at: datetime) -> str | None:
+        """Why it is good for nothing at that time; None while it holds."""
+        if self.revoked_at is not None:
+            return f"it was revoked at {self.revoked_at:%Y-%m-%d %H:%M:%S} UTC"
+        if self.expires_at is not None and at >= self.expires_at:
+            return f"it expired at {self.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """A new credential, and the only copy of the text that proves it."""
+
+    credential: Credential
+    text: str = field(repr=False)
+
+
+def issue(
+    kind: CredentialKind,
+    name: str,
+    *,
+    roles: Iterable[str],
+    scopes: Iterable[Scope],
+    by: str,
+    at: datetime,
+    lifetime: timedelta | None,
+) -> Issued:
+    """A credential with a fresh secret."""
+    identifier, secret = _PREFIX[kind] + secrets.token_hex(_ID_HEX // 2), secrets.token_hex(_SECRET_HEX // 2)
+    credential = Credential(
+        id=CredentialId(identifier),
+        kind=kind,
+        name=name,
+        digest=digest(secret),
+        roles=frozenset(roles),
+        scopes=frozenset(scopes),
+        created_at=at,
+        created_by=by,
+        expires_at=None if lifetime is None else at + lifetime,
+    )
+    return Issued(credential=credential, text=f"heal_{identifier}_{secret}")
+
+
+def presented(text: str) -> tuple[CredentialId, str] | None:
+    """The id and the secret of what somebody presents; None when it is no credential of this agent."""
+    found = _WRITTEN.fullmatch(text)
+    return None if found is None else (CredentialId(found[1]), found[2])
+
+
+def proves(secret: str, credential: Credential) -> bool:
+    """Whether the secret is the credential's, in a time that does not tell how much of it is right."""
+    return hmac.compare_digest(digest(secret), credential.digest)
+
+
+def digest(secret: str) -> str:
+    """What is kept of a secret: SHA-256 in hex."""
+    return hashlib.sha256(secret.encode("utf-8", "backslashreplace")).hexdigest()

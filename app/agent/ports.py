@@ -19,9 +19,10 @@ from typing import Protocol
 
 from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
 from app.agent.braking import Attempts
+from app.agent.channels import Announcement, Posting
 from app.agent.consent import Consent
 from app.agent.disruption import Disruption
-from app.agent.identity import Person
+from app.agent.identity import Credential, CredentialId, Person
 from app.agent.limits import Budget, History, Limits
 from app.agent.models import (
     Action,
@@ -58,6 +59,7 @@ from app.agent.models import (
     WorkloadView,
 )
 from app.agent.terms import ApprovalTerms
+from app.agent.trail import Deed, TrailEntry
 
 # ------------------------------------------------------------------ cluster
 
@@ -207,10 +209,14 @@ class PolicyEngine(Protocol):
 
 
 class Notifier(Protocol):
-    """Tells people. Constructed only when `DRY_RUN=false`."""
+    """Tells people. Constructed only when `DRY_RUN=false`.
+
+    The product's own puts an announcement on record, which the announcer then
+    brings to every channel (`app.agent.channels`): telling people waits for nobody.
+    """
 
     async def send(self, text: str, incident: Incident) -> None:
-        """Deliver one message; raises like every port."""
+        """Have one message delivered; raises like every port."""
         ...
 
 
@@ -558,14 +564,27 @@ class ApprovalStore(Protocol):
         ...
 
     async def answer(
-        self, approval_id: ApprovalId, *, approve: bool, by: Person, comment: str, at: datetime
+        self,
+        approval_id: ApprovalId,
+        *,
+        approve: bool,
+        by: Person,
+        comment: str,
+        at: datetime,
+        nonce: str | None = None,
     ) -> Approval:
         """One answer, weighed by the request's terms under a lock; the incident is due at once.
 
-        Adds a timeline entry. `NotFound` for an unknown id; `Conflict` when it was
-        answered already (it says by whom), has expired, or is void; `NotEntitled`
-        when this person may not answer it.
+        Adds a timeline entry and one to the audit trail. `NotFound` for an unknown
+        id; `Conflict` when it was answered already (it says by whom), has expired, or
+        is void; `NotEntitled` when this person may not answer it. With a `nonce`, it
+        must be one that was issued for this very request and never used: else
+        `Conflict`, and nothing is changed.
         """
+        ...
+
+    async def issue_nonce(self, approval_id: ApprovalId, nonce: str, at: datetime) -> None:
+        """Make a nonce good for one answer to that request; only its hash is kept."""
         ...
 
     async def escalated(
@@ -582,16 +601,27 @@ class BrakeStore(Protocol):
         """Its last setting; None while it was never touched."""
         ...
 
-    async def set_brake(self, brake: Brake) -> None:
-        """Engage or release; holds for every `begin` that has not committed yet."""
+    async def set_brake(
+        self, brake: Brake, *, person: Person | None = None, nonce: str | None = None
+    ) -> None:
+        """Engage or release; holds for every `begin` that has not committed yet.
+
+        Adds an entry to the audit trail, in the name of `person`, else of `brake.by`
+        at their word. `Conflict`, and nothing is changed, for a `nonce` seen before.
+        """
         ...
 
     async def attempts(self, since: datetime) -> Attempts:
         """What began since then on any service, as circuit breakers see it; the newest 2,000."""
         ...
 
-    async def close_circuit(self, key: ServiceKey | None, said: Brake) -> None:
-        """Forget failures before `said.at` for one service's breaker; None: for the cluster's."""
+    async def close_circuit(
+        self, key: ServiceKey | None, said: Brake, *, person: Person | None = None
+    ) -> None:
+        """Forget failures before `said.at` for one service's breaker; None: for the cluster's.
+
+        Adds an entry to the audit trail, as `set_brake` does.
+        """
         ...
 
 
@@ -631,7 +661,77 @@ class AuditStore(Protocol):
         ...
 
 
-class Store(SignalStore, IncidentStore, ApprovalStore, BrakeStore, HistoryStore, AuditStore, Protocol):
+class IdentityStore(Protocol):
+    """Credentials, and the audit trail of what people decided."""
+
+    async def add_credential(self, credential: Credential, deed: Deed) -> None:
+        """Keep a new one, with the entry of the audit trail that says whose it is and who made it."""
+        ...
+
+    async def credential(self, credential_id: CredentialId) -> Credential | None: ...
+
+    async def tokens(self) -> tuple[Credential, ...]:
+        """Every token, newest first, those that hold no more included; sessions are not listed."""
+        ...
+
+    async def revoke(self, credential_id: CredentialId, deed: Deed) -> Credential:
+        """End it from `deed.at` on; `NotFound`, or `Conflict` when it was revoked before."""
+        ...
+
+    async def touch(self, credential_id: CredentialId, at: datetime) -> None:
+        """Remember that it was used; written at most once an hour for each."""
+        ...
+
+    async def forget_credentials(self, older_than: datetime) -> int:
+        """Remove sessions that ended before that, and tokens that did; how many."""
+        ...
+
+    async def record_deed(self, deed: Deed) -> None:
+        """Append to the audit trail what has no row of its own to be written with."""
+        ...
+
+    async def trail(self, *, after: int, limit: int) -> tuple[TrailEntry, ...]:
+        """Entries with a sequence above `after` (-1: from the start), oldest first."""
+        ...
+
+
+class PostingStore(Protocol):
+    """How far each channel has been told, and what people are to be told."""
+
+    async def announce(self, incident_id: IncidentId, text: str, at: datetime) -> None:
+        """Put an announcement on record; every channel gets it in its turn."""
+        ...
+
+    async def unshown(self, channel: str, at: datetime, limit: int) -> tuple[IncidentId, ...]:
+        """Incidents of which the channel has something still to be told, and that may be tried at `at`.
+
+        Oldest first. What had ended before the channel was first asked about here is
+        left out; dry runs are.
+        """
+        ...
+
+    async def posting(self, channel: str, incident_id: IncidentId) -> Posting | None: ...
+
+    async def save_posting(self, posting: Posting) -> Posting:
+        """Store the next version; `Conflict` when another announcer was faster."""
+        ...
+
+    async def announcements(self, incident_id: IncidentId, after: int) -> tuple[Announcement, ...]:
+        """An incident's announcements with a number above that, oldest first."""
+        ...
+
+
+class Store(
+    SignalStore,
+    IncidentStore,
+    ApprovalStore,
+    BrakeStore,
+    HistoryStore,
+    AuditStore,
+    IdentityStore,
+    PostingStore,
+    Protocol,
+):
     """All of them over one database, so that intake and incident share a transaction."""
 
     async def ping(self) -> None:

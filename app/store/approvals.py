@@ -23,8 +23,9 @@ from app.agent.models import (
     IncidentId,
 )
 from app.agent.terms import Answer, ApprovalTerms
+from app.agent.trail import Deed, DeedKind
 from app.errors import ClaimLost, Invalid, NotFound
-from app.store import journal
+from app.store import journal, nonces, trail
 from app.store.bell import ring
 from app.store.codec import read, storable_text, writable
 from app.store.tables import AT_ONCE, approvals, incidents
@@ -95,9 +96,18 @@ def add(connection: Connection, incident: Incident, approval: Approval) -> None:
     )
 
 
-def answer(
-    connection: Connection, approval_id: ApprovalId, *, approve: bool, by: Person, comment: str, at: datetime
-) -> Approval:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spoken:
+    """What somebody says to a request."""
+
+    approve: bool
+    by: Person
+    comment: str
+    at: datetime
+    nonce: str | None = None
+
+
+def answer(connection: Connection, approval_id: ApprovalId, spoken: Spoken) -> Approval:
     """One answer, weighed; the incident is due at once."""
     incident_id = connection.execute(
         select(approvals.c.incident_id).where(approvals.c.id == approval_id)
@@ -109,16 +119,19 @@ def answer(
     found = get(connection, approval_id)
     if found is None:
         raise NotFound(f"approval {approval_id} is not on record")
+    by = spoken.by
     said = Answer(
         by=storable_text(by.name),
-        approve=approve,
-        at=at,
-        comment=storable_text(comment),
+        approve=spoken.approve,
+        at=spoken.at,
+        comment=storable_text(spoken.comment),
         roles=tuple(sorted(map(storable_text, by.roles))),
         door=by.door,
         verified=by.verified,
     )
     answered = weighed(found, said)
+    if spoken.nonce is not None:
+        nonces.use(connection, approval_id, spoken.nonce, spoken.at)
     connection.execute(
         update(approvals)
         .where(approvals.c.id == approval_id, approvals.c.state == ApprovalState.PENDING.value)
@@ -136,7 +149,25 @@ def answer(
         .values(due_at=AT_ONCE, nudges=incidents.c.nudges + 1)
     )
     ring(connection)
+    trail.append(connection, _deed(answered, spoken))
     return answered
+
+
+def _deed(answered: Approval, spoken: Spoken) -> Deed:
+    return Deed(
+        at=spoken.at,
+        by=spoken.by,
+        kind=DeedKind.APPROVED if spoken.approve else DeedKind.DENIED,
+        subject=answered.id,
+        data={
+            "incident": answered.incident_id,
+            "action": answered.action.value,
+            "plan_hash": answered.plan_hash,
+            "target_token": answered.target_token,
+            "roles": [*sorted(spoken.by.roles)],
+            "comment": spoken.comment,
+        },
+    )
 
 
 def escalated(connection: Connection, incident_id: IncidentId, approval_id: ApprovalId, steps: int) -> bool:

@@ -10,15 +10,18 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select, update
 
+from app.agent.identity import Person
 from app.agent.models import Brake, ServiceKey
+from app.agent.trail import Deed, DeedKind
 from app.errors import Invalid
-from app.store import locks
+from app.store import locks, nonces, trail
 from app.store.codec import storable_text
 from app.store.tables import brakes
 
 _KILL_SWITCH = "kill_switch"
 _CIRCUIT = "circuit "
 _CLUSTER = "circuit cluster"
+_COMMAND = "kill switch command"
 
 
 def get(connection: Connection) -> Brake | None:
@@ -35,10 +38,14 @@ def holds(connection: Connection) -> bool:
     return bool(engaged)
 
 
-def set_to(connection: Connection, brake: Brake) -> None:
-    """Engage or release; `Invalid` without the name of who does it."""
+def set_to(connection: Connection, brake: Brake, person: Person | None, nonce: str | None) -> None:
+    """Engage or release; `Invalid` without the name of who does it, `Conflict` for a nonce seen before."""
     if not brake.by.strip():
         raise Invalid("who sets the kill switch is not said")
+    # The switch first, so that whoever sends one command twice waits here, and then finds the nonce.
+    connection.execute(select(brakes.c.name).where(brakes.c.name == _KILL_SWITCH).with_for_update())
+    if nonce is not None:
+        nonces.once(connection, _COMMAND, nonce, brake.at)
     connection.execute(
         update(brakes)
         .where(brakes.c.name == _KILL_SWITCH)
@@ -49,9 +56,11 @@ def set_to(connection: Connection, brake: Brake) -> None:
             at=brake.at,
         )
     )
+    kind = DeedKind.BRAKE_ENGAGED if brake.engaged else DeedKind.BRAKE_RELEASED
+    trail.append(connection, _deed(brake, person, kind, ""))
 
 
-def close_circuit(connection: Connection, key: ServiceKey | None, said: Brake) -> None:
+def close_circuit(connection: Connection, key: ServiceKey | None, said: Brake, person: Person | None) -> None:
     """Somebody closes a breaker, the cluster's where no service is named; `Invalid` without a name."""
     if not said.by.strip():
         raise Invalid("who closes the circuit breaker is not said")
@@ -65,6 +74,12 @@ def close_circuit(connection: Connection, key: ServiceKey | None, said: Brake) -
     changed = connection.execute(update(brakes).where(brakes.c.name == _name(key)).values(**values)).rowcount
     if not changed:
         connection.execute(insert(brakes).values(name=_name(key), **values))
+    trail.append(connection, _deed(said, person, DeedKind.CIRCUIT_CLOSED, str(key or "cluster")))
+
+
+def _deed(said: Brake, person: Person | None, kind: DeedKind, subject: str) -> Deed:
+    by = person or Person(name=said.by)
+    return Deed(at=said.at, by=by, kind=kind, subject=subject, data={"reason": said.reason})
 
 
 def circuit_closed_at(connection: Connection, key: ServiceKey | None) -> datetime | None:

@@ -26,6 +26,7 @@ class Space(IntEnum):
     HISTORY = 0x48450004
     ALIVE = 0x48450005
     BUDGET = 0x48450006
+    TRAIL = 0x48450007
 
 
 def hold(connection: Connection, space: Space, names: Iterable[str]) -> None:

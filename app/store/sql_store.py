@@ -12,7 +12,8 @@ from sqlalchemy import Connection, select
 
 from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
 from app.agent.braking import Attempts
-from app.agent.identity import Person
+from app.agent.channels import Announcement, Posting
+from app.agent.identity import Credential, CredentialId, Person
 from app.agent.limits import Budget, History, Limits
 from app.agent.models import (
     Approval,
@@ -50,6 +51,7 @@ from app.agent.ports import (
     ServiceLevels,
     SignalRecord,
 )
+from app.agent.trail import Deed, TrailEntry
 from app.errors import ClaimLost
 from app.store import (
     approvals,
@@ -57,13 +59,17 @@ from app.store import (
     brakes,
     budgets,
     claims,
+    credentials,
     history,
     incidents,
     intake,
     intents,
     journal,
     narrative,
+    nonces,
+    postings,
     signals,
+    trail,
 )
 from app.store.database import Database
 
@@ -256,25 +262,85 @@ class SqlStore:
         )
 
     async def answer(
-        self, approval_id: ApprovalId, *, approve: bool, by: Person, comment: str, at: datetime
+        self,
+        approval_id: ApprovalId,
+        *,
+        approve: bool,
+        by: Person,
+        comment: str,
+        at: datetime,
+        nonce: str | None = None,
     ) -> Approval:
+        spoken = approvals.Spoken(approve=approve, by=by, comment=comment, at=at, nonce=nonce)
         return await self._database.write(
-            lambda connection: approvals.answer(
-                connection, approval_id, approve=approve, by=by, comment=comment, at=at
-            )
+            lambda connection: approvals.answer(connection, approval_id, spoken)
         )
+
+    async def issue_nonce(self, approval_id: ApprovalId, nonce: str, at: datetime) -> None:
+        await self._database.write(lambda connection: nonces.issue(connection, approval_id, nonce, at))
 
     async def brake(self) -> Brake | None:
         return await self._database.read(brakes.get)
 
-    async def set_brake(self, brake: Brake) -> None:
-        await self._database.write(lambda connection: brakes.set_to(connection, brake))
+    async def set_brake(
+        self, brake: Brake, *, person: Person | None = None, nonce: str | None = None
+    ) -> None:
+        await self._database.write(lambda connection: brakes.set_to(connection, brake, person, nonce))
 
     async def attempts(self, since: datetime) -> Attempts:
         return await self._database.read(lambda connection: budgets.attempts(connection, since))
 
-    async def close_circuit(self, key: ServiceKey | None, said: Brake) -> None:
-        await self._database.write(lambda connection: brakes.close_circuit(connection, key, said))
+    async def close_circuit(
+        self, key: ServiceKey | None, said: Brake, *, person: Person | None = None
+    ) -> None:
+        await self._database.write(lambda connection: brakes.close_circuit(connection, key, said, person))
+
+    # ------------------------------------------------------------ identity
+
+    async def add_credential(self, credential: Credential, deed: Deed) -> None:
+        await self._database.write(lambda connection: credentials.add(connection, credential, deed))
+
+    async def credential(self, credential_id: CredentialId) -> Credential | None:
+        return await self._database.read(lambda connection: credentials.get(connection, credential_id))
+
+    async def tokens(self) -> tuple[Credential, ...]:
+        return await self._database.read(credentials.tokens)
+
+    async def revoke(self, credential_id: CredentialId, deed: Deed) -> Credential:
+        return await self._database.write(
+            lambda connection: credentials.revoke(connection, credential_id, deed)
+        )
+
+    async def touch(self, credential_id: CredentialId, at: datetime) -> None:
+        await self._database.write(lambda connection: credentials.touch(connection, credential_id, at))
+
+    async def forget_credentials(self, older_than: datetime) -> int:
+        return await self._database.write(lambda connection: credentials.forget(connection, older_than))
+
+    async def record_deed(self, deed: Deed) -> None:
+        await self._database.write(lambda connection: trail.append(connection, deed))
+
+    async def trail(self, *, after: int, limit: int) -> tuple[TrailEntry, ...]:
+        return await self._database.read(lambda connection: trail.entries(connection, after, limit))
+
+    # ------------------------------------------------------------ channels
+
+    async def announce(self, incident_id: IncidentId, text: str, at: datetime) -> None:
+        await self._database.write(lambda connection: postings.announce(connection, incident_id, text, at))
+
+    async def unshown(self, channel: str, at: datetime, limit: int) -> tuple[IncidentId, ...]:
+        return await self._database.write(lambda connection: postings.unshown(connection, channel, at, limit))
+
+    async def posting(self, channel: str, incident_id: IncidentId) -> Posting | None:
+        return await self._database.read(lambda connection: postings.get(connection, channel, incident_id))
+
+    async def save_posting(self, posting: Posting) -> Posting:
+        return await self._database.write(lambda connection: postings.save(connection, posting))
+
+    async def announcements(self, incident_id: IncidentId, after: int) -> tuple[Announcement, ...]:
+        return await self._database.read(
+            lambda connection: postings.to_be_told(connection, incident_id, after)
+        )
 
     # ------------------------------------------------------------ history
 

@@ -335,6 +335,81 @@ brakes = Table(
     Column("at", UtcDateTime, nullable=False),
 )
 
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("roles", _Json, nullable=False),
+    Column("scopes", _Json, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    Column("revoked_by", Text),
+    Column("last_used_at", UtcDateTime),
+)
+Index("ix_credentials_kind", credentials.c.kind, credentials.c.created_at)
+
+audit_trail = Table(
+    "audit_trail",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("door", Text, nullable=False),
+    Column("verified", Boolean, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("data", _Json, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
+nonces = Table(
+    "nonces",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("subject", Text, nullable=False),
+    Column("issued_at", UtcDateTime, nullable=False),
+    Column("used_at", UtcDateTime),
+)
+Index("ix_nonces_subject", nonces.c.subject)
+
+announcements = Table(
+    "announcements",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("incident_id", Text, ForeignKey("incidents.id"), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)
+Index("ix_announcements_incident", announcements.c.incident_id, announcements.c.number)
+
+postings = Table(
+    "postings",
+    metadata,
+    Column("channel", Text, primary_key=True),
+    Column("incident_id", Text, ForeignKey("incidents.id"), primary_key=True),
+    Column("reference", Text),
+    Column("shown", Integer, nullable=False),
+    Column("announced", BigInteger, nullable=False),
+    Column("refreshed", Integer, nullable=False),
+    Column("sending", Text),
+    Column("sending_since", UtcDateTime),
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+)
+
+channels = Table(
+    "channels",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("told_until", UtcDateTime, nullable=False),
+)
+
 workers = Table(
     "workers",
     metadata,

@@ -1,0 +1,97 @@
+"""Credentials as rows: tokens and sessions, without their secrets."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, or_, select, update
+
+from app.agent.identity import Credential, CredentialId, CredentialKind, Scope
+from app.agent.trail import Deed
+from app.errors import Conflict, NotFound
+from app.store import nonces, trail
+from app.store.codec import storable_text
+from app.store.tables import credentials
+
+_TOUCHED_EVERY = timedelta(hours=1)
+
+
+def add(connection: Connection, credential: Credential, deed: Deed) -> None:
+    """Keep a new one."""
+    connection.execute(
+        insert(credentials).values(
+            id=credential.id,
+            kind=credential.kind.value,
+            name=storable_text(credential.name),
+            digest=credential.digest,
+            roles=sorted(map(storable_text, credential.roles)),
+            scopes=sorted(credential.scopes),
+            created_at=credential.created_at,
+            created_by=storable_text(credential.created_by),
+            expires_at=credential.expires_at,
+        )
+    )
+    trail.append(connection, deed)
+
+
+def get(connection: Connection, credential_id: CredentialId) -> Credential | None:
+    row = connection.execute(select(credentials).where(credentials.c.id == credential_id)).one_or_none()
+    return None if row is None else _credential(row)
+
+
+def tokens(connection: Connection) -> tuple[Credential, ...]:
+    """Newest first."""
+    rows = connection.execute(
+        select(credentials)
+        .where(credentials.c.kind == CredentialKind.TOKEN.value)
+        .order_by(credentials.c.created_at.desc(), credentials.c.id)
+    )
+    return tuple(_credential(row) for row in rows)
+
+
+def revoke(connection: Connection, credential_id: CredentialId, deed: Deed) -> Credential:
+    """End it; whoever is faster of two does."""
+    ended = connection.execute(
+        update(credentials)
+        .where(credentials.c.id == credential_id, credentials.c.revoked_at.is_(None))
+        .values(revoked_at=deed.at, revoked_by=storable_text(deed.by.name))
+    ).rowcount
+    found = get(connection, credential_id)
+    if found is None:
+        raise NotFound(f"credential {credential_id} is not on record")
+    if not ended:
+        raise Conflict(f"credential {credential_id} was revoked by {found.revoked_by} already")
+    trail.append(connection, deed)
+    return found
+
+
+def touch(connection: Connection, credential_id: CredentialId, at: datetime) -> None:
+    stale = or_(credentials.c.last_used_at.is_(None), credentials.c.last_used_at < at - _TOUCHED_EVERY)
+    connection.execute(
+        update(credentials).where(credentials.c.id == credential_id, stale).values(last_used_at=at)
+    )
+
+
+def forget(connection: Connection, older_than: datetime) -> int:
+    """Remove what ended before that, used nonces included; the trail keeps what was done with them."""
+    nonces.forget(connection, older_than)
+    ended = or_(credentials.c.expires_at < older_than, credentials.c.revoked_at < older_than)
+    return connection.execute(delete(credentials).where(ended)).rowcount
+
+
+def _credential(row: Row[Any]) -> Credential:
+    return Credential(
+        id=CredentialId(row.id),
+        kind=CredentialKind(row.kind),
+        name=row.name,
+        digest=row.digest,
+        roles=frozenset(row.roles),
+        scopes=frozenset(map(Scope, row.scopes)),
+        created_at=row.created_at,
+        created_by=row.created_by,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        revoked_by=row.revoked_by,
+        last_used_at=row.last_used_at,
+    )

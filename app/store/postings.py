@@ -1,0 +1,171 @@
+"""What channels were told, and what people are to be told, as rows.
+
+Of an incident that ended longer ago than `channels.told_until` everything was told;
+the mark moves on by itself, so that looking costs what is recent or open, and not
+what is on record.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    and_,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    union,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+
+from app.agent.channels import Announcement, Posting
+from app.agent.models import IncidentId
+from app.errors import Conflict
+from app.store.codec import storable_text
+from app.store.tables import announcements, channels, incidents, postings
+
+_MARK_EVERY = timedelta(hours=1)
+_MARGIN = timedelta(minutes=30)
+"""Clocks of those who open incidents may differ by so much."""
+
+
+def announce(connection: Connection, incident_id: IncidentId, text: str, at: datetime) -> None:
+    """Put an announcement on record."""
+    connection.execute(insert(announcements).values(incident_id=incident_id, text=storable_text(text), at=at))
+
+
+def unshown(connection: Connection, channel: str, at: datetime, limit: int) -> tuple[IncidentId, ...]:
+    """Incidents with something to be told, that may be tried now; oldest first."""
+    known, told_until = _candidates(connection, channel, at)
+    if told_until < at - _MARK_EVERY:
+        _move_mark(connection, channel, known, at)
+    tried = or_(postings.c.due_at.is_(None), postings.c.due_at <= at)
+    rows = connection.execute(
+        select(incidents.c.id)
+        .select_from(known)
+        .where(_untold(), tried)
+        .order_by(incidents.c.opened_at, incidents.c.id)
+        .limit(limit)
+    )
+    return tuple(IncidentId(row.id) for row in rows)
+
+
+def get(connection: Connection, channel: str, incident_id: IncidentId) -> Posting | None:
+    row = connection.execute(select(postings).where(_is(channel, incident_id))).one_or_none()
+    return None if row is None else _posting(row)
+
+
+def save(connection: Connection, posting: Posting) -> Posting:
+    """The next version; `Conflict` when somebody else stored it."""
+    values = {
+        "reference": posting.reference,
+        "shown": posting.shown,
+        "announced": posting.announced,
+        "refreshed": posting.refreshed,
+        "sending": posting.sending,
+        "sending_since": posting.sending_since,
+        "due_at": posting.due_at,
+        "failures": posting.failures,
+        "version": posting.version + 1,
+    }
+    mine = _is(posting.channel, posting.incident_id)
+    try:
+        if posting.version == 0:
+            with connection.begin_nested():
+                connection.execute(
+                    insert(postings).values(
+                        channel=posting.channel, incident_id=posting.incident_id, **values
+                    )
+                )
+            changed = 1
+        else:
+            changed = connection.execute(
+                update(postings).where(mine, postings.c.version == posting.version).values(**values)
+            ).rowcount
+    except IntegrityError:
+        changed = 0
+    found = get(connection, posting.channel, posting.incident_id)
+    if not changed or found is None:
+        raise Conflict(f"another announcer tells {posting.channel} about {posting.incident_id}")
+    return found
+
+
+def to_be_told(connection: Connection, incident_id: IncidentId, after: int) -> tuple[Announcement, ...]:
+    """An incident's announcements with a higher number, oldest first."""
+    rows = connection.execute(
+        select(announcements)
+        .where(announcements.c.incident_id == incident_id, announcements.c.number > after)
+        .order_by(announcements.c.number)
+    )
+    return tuple(
+        Announcement(number=row.number, incident_id=IncidentId(row.incident_id), text=row.text, at=row.at)
+        for row in rows
+    )
+
+
+def _candidates(connection: Connection, channel: str, at: datetime) -> tuple[FromClause, datetime]:
+    """Open incidents and those since the mark, each with its posting; a new channel's mark is now."""
+    mark = connection.execute(
+        select(channels.c.told_until).where(channels.c.name == channel)
+    ).scalar_one_or_none()
+    if mark is None:
+        mark = at
+        connection.execute(insert(channels).values(name=channel, told_until=at))
+    ids = union(
+        select(incidents.c.id).where(incidents.c.closed_at.is_(None)),
+        select(incidents.c.id).where(incidents.c.opened_at >= mark),
+    ).subquery()
+    joined = incidents.join(ids, and_(ids.c.id == incidents.c.id, incidents.c.dry_run.is_(False))).outerjoin(
+        postings, and_(postings.c.channel == channel, postings.c.incident_id == incidents.c.id)
+    )
+    return joined, mark
+
+
+def _move_mark(connection: Connection, channel: str, known: FromClause, at: datetime) -> None:
+    """Up to the oldest incident that is open, or of which something is still to be told."""
+    unfinished = or_(incidents.c.closed_at.is_(None), _untold())
+    oldest = connection.execute(
+        select(func.min(incidents.c.opened_at)).select_from(known).where(unfinished)
+    ).scalar_one()
+    mark = at - _MARGIN if oldest is None else min(oldest, at - _MARGIN)
+    connection.execute(update(channels).where(channels.c.name == channel).values(told_until=mark))
+
+
+def _untold() -> ColumnElement[bool]:
+    announced = exists().where(
+        announcements.c.incident_id == incidents.c.id,
+        announcements.c.number > func.coalesce(postings.c.announced, 0),
+    )
+    return or_(
+        incidents.c.timeline_length > func.coalesce(postings.c.shown, 0),
+        incidents.c.timeline_length > func.coalesce(postings.c.refreshed, 0),
+        announced,
+    )
+
+
+def _is(channel: str, incident_id: IncidentId) -> ColumnElement[bool]:
+    return and_(postings.c.channel == channel, postings.c.incident_id == incident_id)
+
+
+def _posting(row: Row[Any]) -> Posting:
+    return Posting(
+        channel=row.channel,
+        incident_id=IncidentId(row.incident_id),
+        reference=row.reference,
+        shown=row.shown,
+        announced=row.announced,
+        refreshed=row.refreshed,
+        sending=row.sending,
+        sending_since=row.sending_since,
+        due_at=row.due_at,
+        failures=row.failures,
+        version=row.version,
+    )
