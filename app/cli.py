@@ -50,8 +50,16 @@ brake_app = typer.Typer(
     epilog=EXIT_CODES,
 )
 app.add_typer(brake_app, name="brake")
-audit_app = typer.Typer(help="Proof that nothing was lost.", no_args_is_help=True, epilog=EXIT_CODES)
+audit_app = typer.Typer(
+    help="Proof that nothing was lost, and of what people decided.", no_args_is_help=True, epilog=EXIT_CODES
+)
 app.add_typer(audit_app, name="audit")
+token_app = typer.Typer(
+    help="API tokens: what programs and people prove with who they are.",
+    no_args_is_help=True,
+    epilog=EXIT_CODES,
+)
+app.add_typer(token_app, name="token")
 
 Url = Annotated[
     str | None,
@@ -69,7 +77,10 @@ Teller = Annotated[
 ]
 By = Annotated[
     str | None,
-    typer.Option("--by", help="Who says so; stands in the record. Default: the user of this shell."),
+    typer.Option(
+        "--by",
+        help="Who says so; stands in the record. Default: whose HEAL_TOKEN it is, or the user of this shell.",
+    ),
 ]
 Comment = Annotated[str, typer.Option("--comment", help="A line for the record.")]
 ApprovalIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The approval's id: apr_...")]
@@ -114,7 +125,7 @@ def run(
     uvicorn.run(
         "app.main:create_app",
         factory=True,
-        host=settings.host,
+        host=settings.listens_on,
         port=settings.port,
         log_level=settings.log_level,
     )
@@ -304,8 +315,9 @@ def _answer(
 ) -> None:
     from app.commands import people, terminal
 
-    said = people.answer_of(approve=approve, by=by or _user(), comment=comment)
-    view = _run(people.answer(_settings(), url, approval_id, said))
+    settings = _settings()
+    said = people.answer_of(approve=approve, by=by or _user(settings), comment=comment)
+    view = _run(people.answer(settings, url, approval_id, said))
     typer.echo(view.model_dump_json(indent=2) if as_json else terminal.answer_line(view))
 
 
@@ -358,8 +370,10 @@ def brake_close_circuit(
     """Close a circuit breaker before its time: what failed until now counts no more."""
     from app.commands import people
 
-    wanted = people.circuit_of(service=service, environment=environment, by=by or _user(), reason=reason)
-    _run(people.close_circuit(_settings(), url, wanted))
+    settings = _settings()
+    by = by or _user(settings)
+    wanted = people.circuit_of(service=service, environment=environment, by=by, reason=reason)
+    _run(people.close_circuit(settings, url, wanted))
     whose = f"{service} in {environment}" if service else "the cluster"
     typer.echo(f"The circuit breaker of {whose} is closed.")
 
@@ -367,21 +381,23 @@ def brake_close_circuit(
 def _set_brake(*, engaged: bool, by: str | None, reason: str, url: str | None, as_json: bool) -> None:
     from app.commands import people, terminal
 
-    wanted = people.brake_of(engaged=engaged, by=by or _user(), reason=reason)
-    view = _run(people.set_brake(_settings(), url, wanted))
+    settings = _settings()
+    wanted = people.brake_of(engaged=engaged, by=by or _user(settings), reason=reason)
+    view = _run(people.set_brake(settings, url, wanted))
     typer.echo(view.model_dump_json(indent=2) if as_json else terminal.brake_line(view))
 
 
-def _user() -> str:
-    """Who runs this, as the operating system names them."""
-    import getpass
+def _user(settings: Settings) -> str | None:
+    """Who runs this, where their token does not say it."""
+    from app.commands.failing import CommandFailed
+    from app.commands.speaking import shell_user
 
+    if settings.heal_token is not None:
+        return None
     try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        raise typer.BadParameter(
-            "the user of this shell has no name; say who it is", param_hint="--by"
-        ) from None
+        return shell_user()
+    except CommandFailed as error:
+        raise typer.BadParameter(str(error), param_hint="--by") from None
 
 
 @app.command(epilog=EXIT_CODES)
@@ -437,6 +453,82 @@ def audit_signals(
     if not found.adds_up:
         _complain("the signals do not add up")
         raise typer.Exit(1)
+
+
+@audit_app.command("people", epilog=EXIT_CODES)
+def audit_people(
+    limit: Annotated[int, typer.Option(min=0, help="Print the newest so many; 0 for all.")] = 20,
+    url: Teller = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what people decided, and check the whole chain; 1 if an entry was altered or taken out."""
+    from app.commands import auditing, terminal
+
+    entries, broken_at = _run(auditing.people(_settings(), url))
+    newest = entries[-limit:] if limit else entries
+    if as_json:
+        typer.echo(json.dumps([one.model_dump(mode="json") for one in newest], indent=2))
+    else:
+        for one in newest:
+            typer.echo(terminal.printable(auditing.decision_line(one)))
+        typer.echo(f"{len(entries)} decisions on record.")
+    if broken_at is not None:
+        _complain(f"the audit trail of people was altered at entry {broken_at}")
+        raise typer.Exit(1)
+
+
+@token_app.command("create", epilog=EXIT_CODES)
+def token_create(
+    name: Annotated[str, typer.Argument(help="Whose it is: a person, or a program such as a pipeline.")],
+    scope: Annotated[
+        list[str], typer.Option("--scope", help="ingest, read, approve, operate or admin; may be repeated.")
+    ],
+    role: Annotated[
+        list[str] | None,
+        typer.Option("--role", help="A role that approvals may ask for, such as sre; may be repeated."),
+    ] = None,
+    days: Annotated[
+        float | None, typer.Option("--days", help="How long it holds. Default: until it is revoked.")
+    ] = None,
+    url: Teller = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token and print it: this once, for only its hash is kept.
+
+    With HEAL_TOKEN a running agent is asked. Without one it is written to the database, which
+    is how the first one is made; on SQLite the agent must not run meanwhile.
+    """
+    from app.commands import tokens
+
+    wanted = tokens.token_of(name=name, scopes=scope, roles=role or [], days=days)
+    made = _run(tokens.create(_settings(), url, wanted))
+    typer.echo(made.model_dump_json(indent=2) if as_json else made.token)
+
+
+@token_app.command("list", epilog=EXIT_CODES)
+def token_list(url: Teller = None, as_json: AsJson = False) -> None:
+    """List the tokens, newest first; never what proves them."""
+    from app.commands import terminal, tokens
+
+    found = _run(tokens.list_tokens(_settings(), url))
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    for one in found.items:
+        typer.echo(terminal.printable(tokens.line(one)))
+    if not found.items:
+        typer.echo("No tokens.")
+
+
+@token_app.command("revoke", epilog=EXIT_CODES)
+def token_revoke(
+    token_id: Annotated[str, typer.Argument(metavar="ID", help="The token's id: tok_...")],
+    url: Teller = None,
+) -> None:
+    """Make a token good for nothing, on every process, from now on."""
+    from app.commands import terminal, tokens
+
+    typer.echo(terminal.printable(tokens.line(_run(tokens.revoke(_settings(), url, token_id)))))
 
 
 @runbooks_app.command("check", epilog=EXIT_CODES)

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from app.agent.freeze import check_cron
 from app.agent.identity import Scope
 from app.agent.models import ActionName, Risk, Trigger
+from app.loopback import is_loopback
 
 RUNBOOK_ACTIONS = frozenset(ActionName) - {ActionName.RESTORE}
 
@@ -250,6 +251,21 @@ class Settings(BaseSettings):
         if self.verify_timeout_seconds < self.verify_soak_seconds:
             raise ValueError("VERIFY_TIMEOUT_SECONDS is below VERIFY_SOAK_SECONDS: nothing could recover")
         return self
+
+    @property
+    def identity_required(self) -> bool:
+        """Nobody is heard without a token or a sign-on."""
+        return self.require_identity or self.oidc_issuer is not None
+
+    @property
+    def reached_by_https(self) -> bool:
+        """People reach the agent by https, so that its cookies need never travel in the clear."""
+        return self.public_url is not None and self.public_url.lower().startswith("https:")
+
+    @property
+    def listens_on(self) -> str:
+        """The address that is really listened on: this machine's own while there is no identity."""
+        return self.host if self.identity_required or is_loopback(self.host) else "127.0.0.1"
 
     @property
     def embedded(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from fastapi import FastAPI
 from pydantic import ValidationError
@@ -25,28 +26,34 @@ from app.api import (
     health,
     incidents,
     openapi,
+    pages,
     problems,
     streams,
+    token_sign_on,
+    tokens,
     webhooks,
 )
+from app.api.lockout import Lockout
 from app.config import Role, Settings
 
 log = logging.getLogger(__name__)
 
-_FOR_PEOPLE = (
+FOR_PEOPLE = (
     events,
     agent,
     incidents,
     approvals,
     brakes,
     audit,
+    tokens,
     webhooks,
     health,
     dashboard,
+    token_sign_on,
     docs,
     streams,
 )
-_FOR_PROBES = (health, streams)
+FOR_PROBES = (health, streams)
 """What workers and watchers serve: whoever runs them asks whether they are well."""
 
 
@@ -55,13 +62,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     from app.workers import running  # here, so that importing this module loads no driver and no engine
 
     settings: Settings = app.state.settings
-    if not guards.is_loopback(settings.host):
-        log.warning(
-            "HOST=%s is reachable from other machines and there is no authentication yet: "
-            "put it behind a proxy that decides who may talk to the agent",
-            settings.host,
-        )
     _show_log(settings)
+    if not settings.identity_required:
+        log.info(
+            "no identity is configured: only this machine is heard, and everybody on it taken at their word"
+        )
+        if settings.listens_on != settings.host:
+            log.warning(
+                "HOST=%s is not listened on: set REQUIRE_IDENTITY=true and create a token with `heal token "
+                "create`, or OIDC_ISSUER, so that the agent can tell who asks",
+                settings.host,
+            )
     async with running(settings) as container:
         app.state.container = container
         try:
@@ -97,12 +108,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
-    app.add_middleware(guards.BrowserGuard, configured_host=settings.host)
+    app.state.lockout = Lockout(
+        attempts=settings.lockout_attempts, length=timedelta(seconds=settings.lockout_seconds)
+    )
+    app.add_middleware(guards.BrowserGuard, loopback_only=not settings.identity_required)
     app.add_middleware(guards.SecurityHeaders)
     problems.install(app)
+    pages.install(app)
     openapi.install(app)
     serves_people = settings.role in (Role.ALL, Role.API)
-    for module in _FOR_PEOPLE if serves_people else _FOR_PROBES:
+    for module in FOR_PEOPLE if serves_people else FOR_PROBES:
         app.include_router(module.router)
     docs.mount_assets(app)
     return app

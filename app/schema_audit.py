@@ -1,14 +1,16 @@
-"""The audit of signals as HTTP answers it and `heal audit signals --json` prints it."""
+"""The audit of signals and of people as HTTP answers it and `heal audit ... --json` prints it."""
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.agent.audit import SignalAudit, StrayKind
+from app.agent.identity import Door
 from app.agent.models import DispositionKind
+from app.agent.trail import DeedKind, TrailEntry
 from app.schema_fields import Moment
 
 
@@ -74,4 +76,62 @@ class SignalAuditView(BaseModel):
             more_strays=list(audit.strays.more),
             mended=dict(audit.mended),
             deep=audit.deep,
+        )
+
+
+class TrailQuery(BaseModel):
+    """Query parameters of `GET /audit/people`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    after: int = Field(default=-1, ge=-1, description="Only entries with a higher sequence.")
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class TrailEntryView(BaseModel):
+    """One decision of one person."""
+
+    sequence: int
+    at: datetime
+    by: str
+    door: Door
+    verified: bool = Field(
+        description="Proved by token, sign-on or signature; otherwise taken at their word."
+    )
+    kind: DeedKind
+    subject: str = Field(description="What it was about: an approval, a token, a service, or empty.")
+    data: dict[str, JsonValue]
+    hash: str
+
+    @classmethod
+    def of(cls, entry: TrailEntry) -> Self:
+        return cls(
+            sequence=entry.sequence,
+            at=entry.at,
+            by=entry.by,
+            door=entry.door,
+            verified=entry.verified,
+            kind=entry.kind,
+            subject=entry.subject,
+            data=dict(entry.data),
+            hash=entry.hash,
+        )
+
+    def entry(self) -> TrailEntry:
+        """The entry itself, to check the chain with."""
+        return TrailEntry(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+class TrailView(BaseModel):
+    """A part of the audit trail, oldest first. `next` is the `after` of the next part, null at the end."""
+
+    items: list[TrailEntryView]
+    next: int | None
+
+    @classmethod
+    def of(cls, entries: tuple[TrailEntry, ...], limit: int) -> Self:
+        more = len(entries) == limit
+        return cls(
+            items=[TrailEntryView.of(one) for one in entries],
+            next=entries[-1].sequence if more else None,
         )

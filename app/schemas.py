@@ -172,11 +172,14 @@ class ApprovalQuery(BaseModel):
     state: ApprovalState | None = None
 
 
+_TAKEN = "Needed, and taken at its word, while no identity is configured; else known by token or sign-on."
+
+
 class AnswerRequest(_Request):
-    """What somebody says to a request for an approval. `by` is taken at its word."""
+    """What somebody says to a request for an approval."""
 
     decision: Literal["approve", "deny"]
-    by: Person = Field(description="Who answers.", examples=["ann"])
+    by: Person | None = Field(default=None, description=f"Who answers. {_TAKEN}", examples=["ann"])
     comment: Remark = Field(default="", examples=["seen with the release team"])
 
     @property
@@ -185,10 +188,10 @@ class AnswerRequest(_Request):
 
 
 class BrakeRequest(_Request):
-    """How the kill switch is to stand. `by` is taken at its word."""
+    """How the kill switch is to stand."""
 
     engaged: bool
-    by: Person = Field(description="Who sets it.", examples=["ann"])
+    by: Person | None = Field(default=None, description=f"Who sets it. {_TAKEN}", examples=["ann"])
     reason: Remark = Field(
         default="",
         validate_default=True,
@@ -205,11 +208,11 @@ class BrakeRequest(_Request):
 
 
 class CircuitRequest(_Request):
-    """Close a circuit breaker: what failed until now counts no more. `by` is taken at its word."""
+    """Close a circuit breaker: what failed until now counts no more."""
 
     environment: DnsLabel | None = Field(default=None, description="With `service`; neither: the cluster's.")
     service: DnsLabel | None = None
-    by: Person = Field(description="Who closes it.", examples=["ann"])
+    by: Person | None = Field(default=None, description=f"Who closes it. {_TAKEN}", examples=["ann"])
     reason: Remark = Field(min_length=1, examples=["the registry is back"])
 
     @model_validator(mode="after")

@@ -678,7 +678,7 @@ class IdentityStore(Protocol):
         """End it from `deed.at` on; `NotFound`, or `Conflict` when it was revoked before."""
         ...
 
-    async def touch(self, credential_id: CredentialId, at: datetime) -> None:
+    async def touch(self, credential: Credential, at: datetime) -> None:
         """Remember that it was used; written at most once an hour for each."""
         ...
 

@@ -7,8 +7,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from app.agent.identity import Person, Scope
 from app.agent.loop import Pass
 from app.agent.ports import IncidentFilter
+from app.agent.trail import Deed, DeedKind
+from app.api.access import needs
 from app.api.dependencies import Container, ContainerDep, EachParameterOnce
 from app.api.openapi import problems
 from app.schemas import IncidentView, RunOnceQuery, RunOnceView, StepView
@@ -19,13 +22,26 @@ router = APIRouter(tags=["agent"])
 @router.post(
     "/agent/run-once",
     response_model=RunOnceView,
-    responses=problems(403, 409, 422, 502, 503),
+    responses=problems(401, 403, 409, 422, 429, 502, 503),
     dependencies=[EachParameterOnce],
     summary="Run one pass of the loop for a service now",
 )
-async def run_once(query: Annotated[RunOnceQuery, Query()], container: ContainerDep) -> RunOnceView:
-    """Judges what is known now, without waiting for a for-duration, under the same claim as every pass."""
-    report = await container.loop.run_once(query.service, query.environment)
+async def run_once(
+    query: Annotated[RunOnceQuery, Query()],
+    container: ContainerDep,
+    person: Annotated[Person, needs(Scope.OPERATE)],
+) -> RunOnceView:
+    """Judges what is known now, without waiting for a for-duration, under the same claim as every pass.
+
+    Who is known to have asked may not approve what follows from it.
+    """
+    asked_by = person.name if person.verified else None
+    if asked_by is not None:
+        subject = "/".join(filter(None, (query.environment, query.service)))
+        await container.store.record_deed(
+            Deed(at=container.clock.now(), by=person, kind=DeedKind.PASS_REQUESTED, subject=subject)
+        )
+    report = await container.loop.run_once(query.service, query.environment, requested_by=asked_by)
     passes = report.passes
     return RunOnceView(
         service=query.service,

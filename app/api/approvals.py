@@ -1,8 +1,7 @@
 """`/approvals`: what the agent asks people, and what they answer.
 
 An approval is answered once (promise 1); the answer is durable before it is
-acknowledged. Who answers is taken at its word until there is identity: a loopback
-address is the protection (ADR 9).
+acknowledged, and on record with who gave it (`app.api.access`).
 """
 
 from __future__ import annotations
@@ -14,9 +13,10 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 
 from app.agent import answering
-from app.agent.identity import Door, Person
+from app.agent.identity import Person, Scope
 from app.agent.models import ApprovalId, ApprovalState
 from app.agent.ports import ApprovalRecord
+from app.api.access import needs, speaker
 from app.api.bodies import read_model
 from app.api.dependencies import Container, ContainerDep, EachParameterOnce
 from app.api.openapi import json_body, problems
@@ -32,8 +32,8 @@ router = APIRouter(tags=["approvals"])
 @router.get(
     "/approvals",
     response_model=ApprovalList,
-    responses=problems(422, 503),
-    dependencies=[EachParameterOnce],
+    responses=problems(401, 403, 422, 429, 503),
+    dependencies=[EachParameterOnce, needs(Scope.READ)],
     summary="What people were asked, newest first; `state=pending` is what waits for an answer",
 )
 async def list_approvals(query: Annotated[ApprovalQuery, Query()], container: ContainerDep) -> ApprovalList:
@@ -57,7 +57,8 @@ async def list_approvals(query: Annotated[ApprovalQuery, Query()], container: Co
 @router.get(
     "/approvals/{approval_id}",
     response_model=ApprovalView,
-    responses=problems(404, 503),
+    responses=problems(401, 403, 404, 429, 503),
+    dependencies=[needs(Scope.READ)],
     summary="One request for an approval: what it is bound to, and who answered what",
 )
 async def get_approval(approval_id: str, container: ContainerDep) -> ApprovalView:
@@ -69,14 +70,29 @@ async def get_approval(approval_id: str, container: ContainerDep) -> ApprovalVie
     "/approvals/{approval_id}",
     response_model=ApprovalView,
     responses=problems(
-        400, 403, 404, 409, 413, 415, 422, 503, conflict="Answered by somebody else already, expired or void"
+        400,
+        401,
+        403,
+        404,
+        409,
+        413,
+        415,
+        422,
+        429,
+        503,
+        conflict="Answered by somebody else already, expired or void",
     ),
     openapi_extra=json_body(AnswerRequest),
     summary="Approve or deny, once; the same answer by the same person again is answered with the record",
 )
-async def post_answer(approval_id: str, request: Request, container: ContainerDep) -> ApprovalView:
+async def post_answer(
+    approval_id: str,
+    request: Request,
+    container: ContainerDep,
+    person: Annotated[Person, needs(Scope.APPROVE)],
+) -> ApprovalView:
     said = await read_model(request, container.settings.max_body_bytes, AnswerRequest)
-    return await answer(container, approval_id, said)
+    return await answer(container, approval_id, said, person)
 
 
 async def load(container: Container, approval_id: str) -> ApprovalRecord:
@@ -95,17 +111,16 @@ async def load(container: Container, approval_id: str) -> ApprovalRecord:
     return ApprovalRecord(approval=approval, incident=record.incident)
 
 
-async def answer(
-    container: Container, approval_id: str, said: AnswerRequest, door: Door = Door.API
-) -> ApprovalView:
-    """Record what somebody says; raises `Problem` 404, or 409 when something else holds already."""
+async def answer(container: Container, approval_id: str, said: AnswerRequest, person: Person) -> ApprovalView:
+    """Record what somebody says; raises `Problem` 404, 422, or 409 when something else holds already."""
+    by = speaker(person, said.by)
     asked = await load(container, approval_id)
     try:
         approval = await answering.answer(
             container.store,
             asked.approval.id,
             approve=said.approve,
-            by=Person(name=said.by, door=door),
+            by=by,
             comment=said.comment,
             at=container.clock.now(),
         )

@@ -8,28 +8,28 @@ approve or deny what an incident waits for. The form takes the same door as
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 from urllib.parse import urlencode
 
 from fastapi import APIRouter
 from pydantic import ValidationError
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from app.agent.approvals import asked_for
-from app.agent.identity import Door
-from app.agent.models import Approval, ApprovalState, Brake, IncidentRecord, IncidentState
+from app.agent.identity import Person, Scope
+from app.agent.models import Approval, ApprovalState, IncidentRecord, IncidentState
+from app.api.access import page_needs
 from app.api.approvals import answer
 from app.api.approvals import load as load_approval
 from app.api.bodies import read_form
-from app.api.dependencies import Container, ContainerDep
+from app.api.dependencies import ContainerDep
 from app.api.incidents import find, load
+from app.api.pages import Pages, Reading
 from app.api.problems import Problem, field_errors
 from app.errors import NotEntitled, TransientError
 from app.schemas import AnswerRequest, IncidentQuery
-from app.web.pages import render
 from app.web.story import chapters
-
-REFRESH_SECONDS = 5
 
 router = APIRouter(include_in_schema=False)
 
@@ -40,36 +40,35 @@ async def root() -> Response:
 
 
 @router.get("/dashboard")
-async def list_page(request: Request, container: ContainerDep) -> Response:
+async def list_page(request: Request, pages: Reading) -> Response:
     """A filter that fits nothing, or is malformed, still shows the page and says what to mend."""
     given = {name: value.strip() for name, value in request.query_params.items() if value.strip()}
     try:
         query = IncidentQuery.model_validate(given)
-        page = await find(container, query)
+        page = await find(pages.container, query)
     except ValidationError as error:
         found = field_errors([dict(item) for item in error.errors(include_url=False)])
         told = [f"{item.field} {item.message}: {item.mend}." for item in found]
-        return await _list(container, given, (), problems=told)
+        return await _list(pages, given, (), problems=told)
     except Problem as problem:
-        return await _list(container, given, (), problems=[problem.detail])
+        return await _list(pages, given, (), problems=[problem.detail])
     except TransientError as error:
-        return await _message(container, 503, "Not possible right now", f"{error}. Reload in a moment.")
+        return await pages.message(503, "Not possible right now", f"{error}. Reload in a moment.")
     older = None
     if page.next_cursor is not None:
         older = "/dashboard?" + urlencode({**given, "cursor": page.next_cursor})
-    return await _list(container, given, page.items, older=older)
+    return await _list(pages, given, page.items, older=older)
 
 
 @router.get("/dashboard/incidents/{incident_id}")
-async def incident_page(incident_id: str, container: ContainerDep) -> Response:
+async def incident_page(incident_id: str, pages: Reading) -> Response:
     try:
-        record = await load(container, incident_id)
+        record = await load(pages.container, incident_id)
     except Problem as problem:
-        return await _message(container, problem.status, problem.title, "Perhaps the address was cut short.")
+        return await pages.message(problem.status, problem.title, "Perhaps the address was cut short.")
     except TransientError as error:
-        return await _message(container, 503, "Not possible right now", f"{error}. Reload in a moment.")
-    return await _page(
-        container,
+        return await pages.message(503, "Not possible right now", f"{error}. Reload in a moment.")
+    return await pages.show(
         "incident.html",
         incident=record.incident,
         record=record,
@@ -80,18 +79,17 @@ async def incident_page(incident_id: str, container: ContainerDep) -> Response:
 
 
 @router.get("/approvals/{approval_id}/page")
-async def approval_page(approval_id: str, container: ContainerDep) -> Response:
+async def approval_page(approval_id: str, pages: Reading) -> Response:
     """One request by itself: where chats link to, and people say yes or no."""
     try:
-        asked = await load_approval(container, approval_id)
-        record = await load(container, asked.incident.id)
+        asked = await load_approval(pages.container, approval_id)
+        record = await load(pages.container, asked.incident.id)
     except Problem as problem:
-        return await _message(container, problem.status, problem.title, "Perhaps the address was cut short.")
+        return await pages.message(problem.status, problem.title, "Perhaps the address was cut short.")
     except TransientError as error:
-        return await _message(container, 503, "Not possible right now", f"{error}. Reload in a moment.")
+        return await pages.message(503, "Not possible right now", f"{error}. Reload in a moment.")
     pending = _pending(record)
-    return await _page(
-        container,
+    return await pages.show(
         "approval.html",
         incident=record.incident,
         asked_for=asked.approval,
@@ -101,23 +99,29 @@ async def approval_page(approval_id: str, container: ContainerDep) -> Response:
 
 
 @router.post("/dashboard/approvals/{approval_id}")
-async def answer_form(approval_id: str, request: Request, container: ContainerDep) -> Response:
+async def answer_form(
+    approval_id: str,
+    request: Request,
+    container: ContainerDep,
+    person: Annotated[Person, page_needs(Scope.APPROVE)],
+) -> Response:
     """Back to where the form stood afterwards; a second click of the same person changes nothing."""
+    pages = Pages(container=container, person=person)
     try:
         fields = await read_form(request, container.settings.max_body_bytes)
         from_page = fields.pop("back", None) == approval_id
         said = AnswerRequest.model_validate({name: value.strip() for name, value in fields.items()})
-        view = await answer(container, approval_id, said, Door.PAGE)
+        view = await answer(container, approval_id, said, person)
     except ValidationError as error:
         found = field_errors([dict(item) for item in error.errors(include_url=False)])
         told = " ".join(f"{item.field} {item.message}: {item.mend}." for item in found)
-        return await _message(container, 422, "Nothing was answered", told)
+        return await pages.message(422, "Nothing was answered", told)
     except Problem as problem:
-        return await _message(container, problem.status, problem.title, problem.detail)
+        return await pages.message(problem.status, problem.title, problem.detail)
     except TransientError as error:
-        return await _message(container, 503, "Not possible right now", f"{error}. Go back and try again.")
+        return await pages.message(503, "Not possible right now", f"{error}. Go back and try again.")
     except NotEntitled as error:
-        return await _message(container, 403, "Somebody else must answer this", f"{error}.")
+        return await pages.message(403, "Somebody else must answer this", f"{error}.")
     there = f"/approvals/{view.id}/page" if from_page else f"/dashboard/incidents/{view.incident_id}"
     return RedirectResponse(there, status_code=303)
 
@@ -128,15 +132,14 @@ def _pending(record: IncidentRecord) -> Approval | None:
 
 
 async def _list(
-    container: Container,
+    pages: Pages,
     given: dict[str, str],
     records: Sequence[IncidentRecord],
     *,
     older: str | None = None,
     problems: Sequence[str] = (),
 ) -> Response:
-    return await _page(
-        container,
+    return await pages.show(
         "incidents.html",
         status=422 if problems else 200,
         records=records,
@@ -147,28 +150,3 @@ async def _list(
         problems=problems,
         live=not problems,
     )
-
-
-async def _message(container: Container, status: int, title: str, text: str) -> Response:
-    return await _page(container, "message.html", status=status, title=title, text=text, live=False)
-
-
-async def _brake(container: Container) -> Brake | None:
-    """The kill switch; a page that says why nothing can be read is shown without it."""
-    try:
-        return await container.store.brake()
-    except TransientError:
-        return None
-
-
-async def _page(container: Container, template: str, *, status: int = 200, **values: object) -> Response:
-    html = render(
-        template,
-        dry_run=container.settings.dry_run,
-        brake=await _brake(container),
-        high_risk=container.settings.allow_high_risk_actions,
-        now=container.clock.now(),
-        refresh_seconds=REFRESH_SECONDS,
-        **values,
-    )
-    return HTMLResponse(html, status_code=status, headers={"Cache-Control": "no-store"})

@@ -13,7 +13,9 @@ from datetime import datetime, timedelta
 from fastapi import APIRouter
 from starlette.requests import Request
 
+from app.agent.identity import Scope
 from app.agent.models import Json, Signal, SignalId
+from app.api.access import needs
 from app.api.bodies import idempotency_key, read_json, request_hash
 from app.api.dependencies import Container, ContainerDep
 from app.api.openapi import event_body, event_headers, problems
@@ -31,7 +33,8 @@ router = APIRouter(tags=["events"])
     "/events/deploy",
     status_code=202,
     response_model=AcceptedView | AcceptedList,
-    responses=problems(400, 403, 413, 415, 422, 503),
+    responses=problems(400, 401, 403, 413, 415, 422, 429, 503),
+    dependencies=[needs(Scope.INGEST)],
     openapi_extra=event_body(DeployEvent, "deploy") | event_headers(),
     summary="Tell of a release: started, succeeded, failed or cancelled",
 )
@@ -43,7 +46,8 @@ async def post_deploy(request: Request, container: ContainerDep) -> AcceptedView
     "/events/metric",
     status_code=202,
     response_model=AcceptedView | AcceptedList,
-    responses=problems(400, 403, 413, 415, 422, 503),
+    responses=problems(400, 401, 403, 413, 415, 422, 429, 503),
+    dependencies=[needs(Scope.INGEST)],
     openapi_extra=event_body(MetricEvent, "metric") | event_headers(),
     summary="Tell the service levels of one instant",
 )
@@ -54,7 +58,8 @@ async def post_metric(request: Request, container: ContainerDep) -> AcceptedView
 @router.get(
     "/signals/{signal_id}",
     response_model=SignalView,
-    responses=problems(404, 503),
+    responses=problems(401, 403, 404, 429, 503),
+    dependencies=[needs(Scope.READ)],
     summary="What became of one signal",
 )
 async def get_signal(signal_id: str, container: ContainerDep) -> SignalView:

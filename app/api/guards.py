@@ -1,25 +1,22 @@
 """Guards in front of every route: the browser may not be turned against a local agent.
 
-The agent has no identities yet, so a loopback address is its only fence. Two
-holes in that fence are closed here: a web page that posts across sites, and a
-name that an attacker points at 127.0.0.1 (DNS rebinding). Both middlewares are
-plain ASGI and are installed by `app.main`.
+While no identity is configured a loopback address is the agent's only fence. Its
+holes are closed here: a web page that posts across sites, a name that an attacker
+points at 127.0.0.1 (DNS rebinding), and a server that was made to listen
+elsewhere. Both middlewares are plain ASGI and are installed by `app.main`.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import logging
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.access import SAFE_METHODS
 from app.api.problems import Problem
+from app.loopback import is_loopback
 
-log = logging.getLogger(__name__)
-
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
@@ -31,21 +28,6 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether an address, or a host name as a browser would send it, means this machine only."""
-    if not host:
-        return False
-    name = host.strip("[]").rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool(address.is_loopback or (mapped is not None and mapped.is_loopback))
 
 
 def _host_name(host_header: str) -> str | None:
@@ -82,18 +64,15 @@ class SecurityHeaders:
 
 
 class BrowserGuard:
-    """Refuses cross-site writes and, on a loopback address, foreign Host names.
+    """Refuses cross-site writes; without identity also foreign Host names, and whoever is further away.
 
-    `configured_host` is the HOST setting. The Host header is checked when that
-    is loopback and the connection really arrived on a loopback address; a
-    connection from further away is warned about once, because nothing else
-    than the network then decides who may talk to the agent.
+    `loopback_only` says that no identity is configured: then the address that a
+    connection arrived on decides, whatever the server was told to listen on.
     """
 
-    def __init__(self, app: ASGIApp, *, configured_host: str) -> None:
+    def __init__(self, app: ASGIApp, *, loopback_only: bool) -> None:
         self._app = app
-        self._expects_loopback = is_loopback(configured_host)
-        self._warned = False
+        self._loopback_only = loopback_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -109,23 +88,23 @@ class BrowserGuard:
         headers = Headers(scope=scope)
         server = scope.get("server")
         arrived_on = server[0] if server else None
-        if self._expects_loopback and is_loopback(arrived_on):
-            if not is_loopback(_host_name(headers.get("host", ""))):
-                return Problem(
-                    status=421,
-                    kind="foreign-host",
-                    title="This agent is not known by that name",
-                    detail="It listens on a loopback address and answers to localhost, 127.0.0.1 and [::1] "
-                    "only. Use one of these names, or set HOST to the address it should serve.",
-                )
-        elif self._expects_loopback and arrived_on and not self._warned and not arrived_on.startswith("/"):
-            self._warned = True
-            log.warning(
-                "serving on %s although HOST is a loopback address: there is no authentication yet, "
-                "so anyone who can reach this address can post events and trigger passes of the loop",
-                arrived_on,
+        local = arrived_on is None or arrived_on.startswith("/") or is_loopback(arrived_on)
+        if self._loopback_only and not local:
+            return Problem(
+                status=403,
+                kind="no-identity",
+                title="Only this machine is heard",
+                detail="No identity is configured, so the agent cannot tell who asks, and answers on a "
+                "loopback address only. Set REQUIRE_IDENTITY=true; `heal token create` makes a token.",
             )
-        if scope["method"] not in _SAFE_METHODS and not _from_same_origin(headers):
+        if self._loopback_only and is_loopback(arrived_on) and not _names_loopback(headers):
+            return Problem(
+                status=421,
+                kind="foreign-host",
+                title="This agent is not known by that name",
+                detail="While no identity is configured it answers to localhost, 127.0.0.1 and [::1] only.",
+            )
+        if scope["method"] not in SAFE_METHODS and not _from_same_origin(headers):
             return Problem(
                 status=403,
                 kind="cross-site",
@@ -134,6 +113,10 @@ class BrowserGuard:
                 "pages, or from a program that sets neither Sec-Fetch-Site nor Origin.",
             )
         return None
+
+
+def _names_loopback(headers: Headers) -> bool:
+    return is_loopback(_host_name(headers.get("host", "")))
 
 
 def _from_same_origin(headers: Headers) -> bool:

@@ -7,8 +7,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from app.agent.identity import Scope
 from app.agent.models import IncidentId, IncidentRecord
 from app.agent.ports import IncidentFilter, Page
+from app.api.access import needs
 from app.api.dependencies import Container, ContainerDep, EachParameterOnce
 from app.api.openapi import problems
 from app.api.problems import FieldError, Problem, invalid
@@ -73,8 +75,8 @@ async def load(container: Container, incident_id: str) -> IncidentRecord:
 @router.get(
     "/incidents",
     response_model=IncidentPage,
-    responses=problems(422, 503),
-    dependencies=[EachParameterOnce],
+    responses=problems(401, 403, 422, 429, 503),
+    dependencies=[EachParameterOnce, needs(Scope.READ)],
     summary="Incidents, newest first, without their timelines",
 )
 async def list_incidents(query: Annotated[IncidentQuery, Query()], container: ContainerDep) -> IncidentPage:
@@ -85,7 +87,8 @@ async def list_incidents(query: Annotated[IncidentQuery, Query()], container: Co
 @router.get(
     "/incidents/{incident_id}",
     response_model=IncidentView,
-    responses=problems(404, 503),
+    responses=problems(401, 403, 404, 429, 503),
+    dependencies=[needs(Scope.READ)],
     summary="One incident with its whole timeline",
 )
 async def get_incident(incident_id: str, container: ContainerDep) -> IncidentView:

@@ -9,7 +9,15 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.schemas import AnswerRequest, BrakeRequest, CircuitRequest, DeployEvent, MetricEvent, ProblemDocument
+from app.schema_identity import TokenRequest
+from app.schemas import (
+    AnswerRequest,
+    BrakeRequest,
+    CircuitRequest,
+    DeployEvent,
+    MetricEvent,
+    ProblemDocument,
+)
 
 Fragment: TypeAlias = dict[str, Any]  # Any: the shape is OpenAPI's, and the framework's own type says Any
 
@@ -18,16 +26,25 @@ _PROBLEM = {"application/problem+json": {"schema": {"$ref": f"{_SCHEMAS}{Problem
 _WHY = {
     400: "The body cannot be read as JSON",
     401: "The bearer token is missing or wrong",
-    403: "A web page of another site, or a sender without a right, asked",
+    403: "A web page of another site, or somebody without the right, asked",
     404: "There is no such thing",
     409: "Another worker holds the incident",
     413: "The body is larger than MAX_BODY_BYTES",
     415: "Not `application/json` in UTF-8, or compressed",
     422: "The content is not acceptable; `errors` names field, value and mend",
+    429: "Too many wrong credentials came from this address; `Retry-After` says when it is heard again",
     502: "A system that the agent depends on refused",
     503: "Not possible right now; `Retry-After` says when to try again",
 }
-_MODELS = (DeployEvent, MetricEvent, AnswerRequest, BrakeRequest, CircuitRequest, ProblemDocument)
+_MODELS = (
+    DeployEvent,
+    MetricEvent,
+    AnswerRequest,
+    BrakeRequest,
+    CircuitRequest,
+    TokenRequest,
+    ProblemDocument,
+)
 _EXAMPLES: dict[str, Fragment] = {
     "deploy": {
         "service": "payments-api",
@@ -155,7 +172,10 @@ def install(app: FastAPI) -> None:
             for name, definition in definitions["$defs"].items():
                 schemas.setdefault(name, definition)
             _without_unsent_errors(schema)
-            components["securitySchemes"] = {"alertmanager": {"type": "http", "scheme": "bearer"}}
+            components.setdefault("securitySchemes", {})["alertmanager"] = {
+                "type": "http",
+                "scheme": "bearer",
+            }
             app.openapi_schema = schema
         return app.openapi_schema
 

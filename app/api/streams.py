@@ -7,6 +7,8 @@ from datetime import datetime
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from app.agent.identity import Scope
+from app.api.access import needs
 from app.api.dependencies import ContainerDep
 from app.api.openapi import problems
 
@@ -38,7 +40,8 @@ class StreamsView(BaseModel):
 @router.get(
     "/streams",
     response_model=StreamsView,
-    responses=problems(503),
+    responses=problems(401, 403, 429, 503),
+    dependencies=[needs(Scope.READ)],
     summary="Lag and counts of the streams read here",
 )
 async def streams(container: ContainerDep) -> StreamsView:

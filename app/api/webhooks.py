@@ -7,18 +7,18 @@ An alert that maps to no service is reported in the answer instead of refused: a
 
 from __future__ import annotations
 
-import hmac
-
 from fastapi import APIRouter
 from starlette.requests import Request
 
+from app.agent.identity import Scope
+from app.api.access import admit, given_token, matches
 from app.api.bodies import read_json
 from app.api.dependencies import Container, ContainerDep
-from app.api.guards import is_loopback
 from app.api.openapi import alertmanager_body, problems
 from app.api.problems import FieldError, Problem, invalid
 from app.connectors.alertmanager import alerts_to_signals
 from app.errors import Invalid
+from app.loopback import is_loopback
 from app.schemas import AcceptedView, UnmappedAlertView, WebhookAccepted
 
 router = APIRouter(tags=["webhooks"])
@@ -28,12 +28,12 @@ router = APIRouter(tags=["webhooks"])
     "/webhooks/alertmanager",
     status_code=202,
     response_model=WebhookAccepted,
-    responses=problems(400, 401, 403, 413, 415, 422, 503),
+    responses=problems(400, 401, 403, 413, 415, 422, 429, 503),
     openapi_extra=alertmanager_body(),
     summary="Take a delivery of Alertmanager (webhook version 4)",
 )
 async def alertmanager(request: Request, container: ContainerDep) -> WebhookAccepted:
-    _authenticate(request, container)
+    await _authenticate(request, container)
     body = await read_json(request, container.settings.max_body_bytes)
     try:
         batch = alerts_to_signals(body.value, settings=container.settings, received_at=container.clock.now())
@@ -58,9 +58,14 @@ async def alertmanager(request: Request, container: ContainerDep) -> WebhookAcce
     )
 
 
-def _authenticate(request: Request, container: Container) -> None:
-    """The bearer token where one is set; otherwise only a sender on this machine."""
+async def _authenticate(request: Request, container: Container) -> None:
+    """Its own token where one is set, or an API token; with neither configured a sender on this machine."""
     token = container.settings.alertmanager_token
+    if matches(given_token(request), token):
+        return
+    if container.settings.identity_required:
+        await admit(request, container, Scope.INGEST)
+        return
     if token is None:
         if request.client is not None and is_loopback(request.client.host):
             return
@@ -71,15 +76,10 @@ def _authenticate(request: Request, container: Container) -> None:
             detail="Set ALERTMANAGER_TOKEN, and the same value as http_config.authorization.credentials in "
             "Alertmanager; without it only senders on this machine are heard.",
         )
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    matches = hmac.compare_digest(
-        given.strip().encode("latin-1", "replace"), token.get_secret_value().encode()
+    raise Problem(
+        status=401,
+        kind="wrong-token",
+        title="The bearer token is missing or wrong",
+        detail="Send 'Authorization: Bearer ...' with the value of ALERTMANAGER_TOKEN.",
+        headers={"WWW-Authenticate": 'Bearer realm="alertmanager"'},
     )
-    if scheme.lower() != "bearer" or not matches:
-        raise Problem(
-            status=401,
-            kind="wrong-token",
-            title="The bearer token is missing or wrong",
-            detail="Send 'Authorization: Bearer ...' with the value of ALERTMANAGER_TOKEN.",
-            headers={"WWW-Authenticate": 'Bearer realm="alertmanager"'},
-        )

@@ -1,6 +1,7 @@
-"""`heal audit signals`: the sum over every accepted signal, from a running agent or its database.
+"""`heal audit`: the sum over every accepted signal, and the trail of people, from an agent or its database.
 
 A deep audit reads every timeline: it is done here, and never asked of an agent at work.
+The chain of the trail is always checked here, whoever answered.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from datetime import UTC, datetime, timedelta
 
 from app.agent.audit import AuditQuestion, allowed_wait
 from app.agent.slo import SloThresholds
+from app.agent.trail import first_broken
 from app.commands.failing import CommandFailed
-from app.commands.reading import ask, default_url, local_store, parsed, sqlite_path
+from app.commands.reading import database
+from app.commands.remote import running_agent
 from app.config import Settings
-from app.schema_audit import SignalAuditView
-from app.store import open_store
+from app.schema_audit import SignalAuditView, TrailEntryView, TrailView
+
+_PAGE = 1000
 
 
 async def audit(
@@ -24,14 +28,12 @@ async def audit(
     if deep and url is not None:
         raise CommandFailed("--deep reads the database itself; leave --url out, and set DATABASE_URL")
     if not deep:
-        base = url or default_url(settings)
+        agent = running_agent(settings, url)
         parameters = {} if since is None else {"since": since.isoformat()}
-        reply = await ask(base, "/audit/signals", parameters, required=url is not None)
+        reply = await agent.ask("/audit/signals", parameters)
         if reply is not None:
-            return parsed(SignalAuditView, reply, base)
-    on_file = sqlite_path(settings) is not None
-    store = await (local_store(settings) if on_file else open_store(settings.database_url.get_secret_value()))
-    try:
+            return agent.parsed(SignalAuditView, reply)
+    async with database(settings) as store:
         question = AuditQuestion(
             now=datetime.now(UTC),
             pending_for=allowed_wait(_slo(settings).longest_gap),
@@ -39,8 +41,41 @@ async def audit(
             deep=deep,
         )
         return SignalAuditView.of(await store.audit(question))
-    finally:
-        await store.close()
+
+
+async def people(settings: Settings, url: str | None) -> tuple[list[TrailEntryView], int | None]:
+    """Every decision on record, and the first that does not follow from those before it, if any."""
+    agent = running_agent(settings, url)
+    entries: list[TrailEntryView] = []
+    after: int | None = -1
+    while after is not None:
+        reply = await agent.ask("/audit/people", {"after": str(after), "limit": str(_PAGE)})
+        if reply is None:
+            break
+        part = agent.parsed(TrailView, reply)
+        entries += part.items
+        after = part.next
+    if after == -1:
+        entries = await _people_on_file(settings)
+    return entries, first_broken([one.entry() for one in entries])
+
+
+async def _people_on_file(settings: Settings) -> list[TrailEntryView]:
+    found: list[TrailEntryView] = []
+    async with database(settings) as store:
+        while part := await store.trail(after=len(found) - 1, limit=_PAGE):
+            found += [TrailEntryView.of(one) for one in part]
+    return found
+
+
+def decision_line(entry: TrailEntryView) -> str:
+    """One decision as a person reads it."""
+    how = "" if entry.verified else ", at their word"
+    words = entry.kind.replace("_", " ") + (f" {entry.subject}" if entry.subject else "")
+    said = entry.data.get("comment") or entry.data.get("reason")
+    return f"{entry.at:%Y-%m-%d %H:%M:%S} UTC  {entry.by} ({entry.door}{how}): {words}" + (
+        f": {said}" if said else ""
+    )
 
 
 def lines(found: SignalAuditView) -> Iterator[str]:

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from app.agent.models import IncidentRecord, IncidentState, SliSample, TimelineEntry, WorkloadView
 from app.commands.live import LiveStory, play_live
-from app.commands.reading import default_url, sqlite_path
+from app.commands.reading import sqlite_path
+from app.commands.remote import default_url
 from app.commands.simulation import Pace, play, simulation_settings
 from app.commands.terminal import StoryPrinter, printable, state_text
 from app.config import Settings

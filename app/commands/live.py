@@ -27,7 +27,7 @@ from app.agent.models import IncidentRecord, ObjectRef, RevisionHealth, ServiceK
 from app.agent.ports import IncidentFilter
 from app.bootstrap import Container
 from app.commands.failing import CommandFailed
-from app.commands.reading import default_url
+from app.commands.remote import default_url
 from app.commands.telling import Teller, Told
 from app.config import Settings
 from app.workers import running

@@ -7,20 +7,20 @@ switch hold for every worker that shares it, or for the next one that starts.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from app.agent import answering
-from app.agent.identity import Door, Person
+from app.agent.identity import Scope
 from app.agent.models import Approval, ApprovalId, ApprovalState, Brake, ServiceKey
 from app.agent.ports import Store
 from app.commands.failing import CommandFailed
-from app.commands.reading import ask, default_url, local_store, parsed, sqlite_path
+from app.commands.reading import database
+from app.commands.remote import running_agent
+from app.commands.speaking import speaker
 from app.config import Settings
 from app.errors import Conflict, NotEntitled
 from app.field_errors import field_errors, in_words
@@ -33,12 +33,11 @@ from app.schemas import (
     BrakeView,
     CircuitRequest,
 )
-from app.store import open_store
 
 _BRAKE = "/brakes/kill-switch"
 
 
-def answer_of(*, approve: bool, by: str, comment: str) -> AnswerRequest:
+def answer_of(*, approve: bool, by: str | None, comment: str) -> AnswerRequest:
     """The answer as it is sent; `CommandFailed` names what does not fit."""
     try:
         return AnswerRequest(decision="approve" if approve else "deny", by=by, comment=comment)
@@ -46,7 +45,7 @@ def answer_of(*, approve: bool, by: str, comment: str) -> AnswerRequest:
         raise _unfit(error) from error
 
 
-def brake_of(*, engaged: bool, by: str, reason: str) -> BrakeRequest:
+def brake_of(*, engaged: bool, by: str | None, reason: str) -> BrakeRequest:
     """The kill switch as it is to stand; `CommandFailed` names what does not fit."""
     try:
         return BrakeRequest(engaged=engaged, by=by, reason=reason)
@@ -58,12 +57,12 @@ async def list_approvals(
     settings: Settings, url: str | None, state: ApprovalState | None, limit: int
 ) -> ApprovalList:
     """The newest approvals, all or those in one state."""
-    base = url or default_url(settings)
+    agent = running_agent(settings, url)
     parameters = {"limit": str(limit)} | ({} if state is None else {"state": state.value})
-    reply = await ask(base, "/approvals", parameters, required=url is not None)
+    reply = await agent.ask("/approvals", parameters)
     if reply is not None:
-        return parsed(ApprovalList, reply, base)
-    async with _database(settings) as store:
+        return agent.parsed(ApprovalList, reply)
+    async with database(settings) as store:
         page = await store.find_approvals(state, limit=limit, cursor=None)
     items = [ApprovalView.of(one.approval, one.incident) for one in page.items]
     return ApprovalList(items=items, next=page.next_cursor)
@@ -71,13 +70,13 @@ async def list_approvals(
 
 async def answer(settings: Settings, url: str | None, approval_id: str, said: AnswerRequest) -> ApprovalView:
     """Approve or deny; `CommandFailed` says who was faster, or that it is too late."""
-    path = f"/approvals/{quote(approval_id, safe='')}"
-    reply = await _send(settings, url, "POST", path, said)
+    agent = running_agent(settings, url)
+    reply = await agent.ask(f"/approvals/{quote(approval_id, safe='')}", method="POST", body=said)
     if reply is not None:
         if reply.status_code == httpx.codes.NOT_FOUND:
             raise _unknown(approval_id)
-        return parsed(ApprovalView, reply, url or default_url(settings))
-    async with _database(settings) as store:
+        return agent.parsed(ApprovalView, reply)
+    async with database(settings) as store:
         asked = await store.approval(ApprovalId(approval_id))
         if asked is None:
             raise _unknown(approval_id)
@@ -86,7 +85,7 @@ async def answer(settings: Settings, url: str | None, approval_id: str, said: An
                 store,
                 asked.id,
                 approve=said.approve,
-                by=Person(name=said.by, door=Door.CLI),
+                by=await speaker(settings, store, said.by, Scope.APPROVE),
                 comment=said.comment,
                 at=datetime.now(UTC),
             )
@@ -97,37 +96,40 @@ async def answer(settings: Settings, url: str | None, approval_id: str, said: An
 
 async def brake(settings: Settings, url: str | None) -> BrakeView:
     """How the kill switch stands."""
-    base = url or default_url(settings)
-    reply = await ask(base, _BRAKE, {}, required=url is not None)
+    agent = running_agent(settings, url)
+    reply = await agent.ask(_BRAKE)
     if reply is not None:
-        return parsed(BrakeView, reply, base)
-    async with _database(settings) as store:
+        return agent.parsed(BrakeView, reply)
+    async with database(settings) as store:
         return BrakeView.of(await store.brake())
 
 
 async def brakes(settings: Settings, url: str | None) -> BrakesView | BrakeView:
     """All that holds actions back, of a running agent; without one the kill switch, from the database."""
-    base = url or default_url(settings)
-    reply = await ask(base, "/brakes", {}, required=url is not None)
-    return parsed(BrakesView, reply, base) if reply is not None else await brake(settings, url)
+    agent = running_agent(settings, url)
+    reply = await agent.ask("/brakes")
+    return agent.parsed(BrakesView, reply) if reply is not None else await brake(settings, url)
 
 
 async def close_circuit(settings: Settings, url: str | None, wanted: CircuitRequest) -> None:
     """Close a circuit breaker of a running agent, or in the database that the next one opens."""
-    base = url or default_url(settings)
-    reply = await _send(settings, url, "POST", "/brakes/circuits/close", wanted)
+    agent = running_agent(settings, url)
+    reply = await agent.ask("/brakes/circuits/close", method="POST", body=wanted)
     if reply is not None:
-        parsed(BrakesView, reply, base)
+        agent.parsed(BrakesView, reply)
         return
     key = None
     if wanted.service is not None and wanted.environment is not None:
         key = ServiceKey(environment=wanted.environment, service=wanted.service)
-    async with _database(settings) as store:
-        said = Brake(engaged=False, by=wanted.by, reason=wanted.reason, at=datetime.now(UTC))
-        await store.close_circuit(key, said)
+    async with database(settings) as store:
+        by = await speaker(settings, store, wanted.by, Scope.OPERATE)
+        said = Brake(engaged=False, by=by.name, reason=wanted.reason, at=datetime.now(UTC))
+        await store.close_circuit(key, said, person=by)
 
 
-def circuit_of(*, service: str | None, environment: str | None, by: str, reason: str) -> CircuitRequest:
+def circuit_of(
+    *, service: str | None, environment: str | None, by: str | None, reason: str
+) -> CircuitRequest:
     """The breaker to close; `CommandFailed` names what does not fit."""
     try:
         return CircuitRequest(service=service, environment=environment, by=by, reason=reason)
@@ -137,33 +139,15 @@ def circuit_of(*, service: str | None, environment: str | None, by: str, reason:
 
 async def set_brake(settings: Settings, url: str | None, wanted: BrakeRequest) -> BrakeView:
     """Engage or release the kill switch."""
-    reply = await _send(settings, url, "PUT", _BRAKE, wanted)
+    agent = running_agent(settings, url)
+    reply = await agent.ask(_BRAKE, method="PUT", body=wanted)
     if reply is not None:
-        return parsed(BrakeView, reply, url or default_url(settings))
-    set_to = Brake(engaged=wanted.engaged, by=wanted.by, reason=wanted.reason, at=datetime.now(UTC))
-    async with _database(settings) as store:
-        await store.set_brake(set_to)
+        return agent.parsed(BrakeView, reply)
+    async with database(settings) as store:
+        by = await speaker(settings, store, wanted.by, Scope.OPERATE)
+        set_to = Brake(engaged=wanted.engaged, by=by.name, reason=wanted.reason, at=datetime.now(UTC))
+        await store.set_brake(set_to, person=by)
     return BrakeView.of(set_to)
-
-
-async def _send(
-    settings: Settings, url: str | None, method: str, path: str, body: BaseModel
-) -> httpx.Response | None:
-    base = url or default_url(settings)
-    return await ask(base, path, {}, required=url is not None, method=method, body=body)
-
-
-@asynccontextmanager
-async def _database(settings: Settings) -> AsyncIterator[Store]:
-    """The store itself: a SQLite file that is there already, or the server of DATABASE_URL."""
-    if sqlite_path(settings) is not None:
-        store = await local_store(settings)
-    else:
-        store = await open_store(settings.database_url.get_secret_value())
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 async def _view(store: Store, approval: Approval) -> ApprovalView:

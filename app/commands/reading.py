@@ -8,14 +8,13 @@ by either, save that an older file is brought to this version's schema.
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import quote
 
-import httpx
-from pydantic import BaseModel, ValidationError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -23,16 +22,14 @@ from app.agent.models import IncidentId, IncidentState, TimelineEntry
 from app.agent.ports import IncidentFilter, Store
 from app.agent.timeline import first_broken
 from app.commands.failing import CommandFailed
+from app.commands.remote import RunningAgent, default_url, running_agent
 from app.config import Settings
 from app.schemas import IncidentPage, IncidentSummary, IncidentView
 from app.store import open_store
 
-_TIMEOUT_SECONDS = 10.0
 _PAGE = 100
 _SPAN = re.compile(r"(\d{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +64,7 @@ def moment(text: str | None, now: datetime, option: str) -> datetime | None:
 
 async def list_incidents(settings: Settings, url: str | None, wanted: Wanted) -> IncidentPage:
     """The newest incidents that fit, at most `wanted.limit`; `next` tells whether there are more."""
-    answer = await _from_agent(settings, url, wanted)
+    answer = await _from_agent(running_agent(settings, url), wanted)
     if answer is not None:
         return answer
     store = await local_store(settings)
@@ -90,14 +87,14 @@ async def list_incidents(settings: Settings, url: str | None, wanted: Wanted) ->
 
 async def load_incident(settings: Settings, url: str | None, incident_id: str) -> IncidentView:
     """One incident with its whole timeline."""
-    base = url or default_url(settings)
-    reply = await ask(base, f"/incidents/{quote(incident_id, safe='')}", {}, required=url is not None)
+    agent = running_agent(settings, url)
+    reply = await agent.ask(f"/incidents/{quote(incident_id, safe='')}")
     if reply is not None:
         if reply.status_code == 404:
             raise CommandFailed(
-                f"no incident {incident_id!r} is known at {base}; `heal incidents` lists them"
+                f"no incident {incident_id!r} is known at {agent.base}; `heal incidents` lists them"
             )
-        return parsed(IncidentView, reply, base)
+        return agent.parsed(IncidentView, reply)
     store = await local_store(settings)
     try:
         record = await store.load(IncidentId(incident_id))
@@ -124,8 +121,7 @@ def broken_entry(incident: IncidentView) -> int | None:
     return first_broken(IncidentId(incident.id), entries)
 
 
-async def _from_agent(settings: Settings, url: str | None, wanted: Wanted) -> IncidentPage | None:
-    base = url or default_url(settings)
+async def _from_agent(agent: RunningAgent, wanted: Wanted) -> IncidentPage | None:
     items: list[IncidentSummary] = []
     cursor: str | None = None
     while True:
@@ -139,63 +135,14 @@ async def _from_agent(settings: Settings, url: str | None, wanted: Wanted) -> In
             "until": wanted.until.isoformat() if wanted.until else None,
         }
         given = {name: value for name, value in parameters.items() if value is not None}
-        reply = await ask(base, "/incidents", given, required=url is not None)
+        reply = await agent.ask("/incidents", given)
         if reply is None:
             return None
-        page = parsed(IncidentPage, reply, base)
+        page = agent.parsed(IncidentPage, reply)
         items.extend(page.items)
         cursor = page.next
         if cursor is None or len(items) >= wanted.limit:
             return IncidentPage(items=items, next=cursor)
-
-
-async def ask(
-    base: str,
-    path: str,
-    parameters: dict[str, str],
-    *,
-    required: bool,
-    method: str = "GET",
-    body: BaseModel | None = None,
-) -> httpx.Response | None:
-    """The agent's answer; None when nobody listens there and that is no failure."""
-    content = None if body is None else body.model_dump_json()
-    headers = {} if body is None else {"Content-Type": "application/json"}
-    try:
-        async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
-            return await client.request(
-                method, base.rstrip("/") + path, params=parameters, content=content, headers=headers
-            )
-    except httpx.ConnectError as error:
-        if required:
-            raise CommandFailed(f"no agent answers at {base}; start one with `heal run`") from error
-        return None
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise CommandFailed(
-            f"the agent at {base} cannot be asked: {error or type(error).__name__}"
-        ) from error
-
-
-def parsed(model: type[Model], reply: httpx.Response, base: str) -> Model:
-    if reply.status_code != httpx.codes.OK:
-        try:
-            detail = str(reply.json()["detail"])
-        except (ValueError, KeyError, TypeError):
-            detail = reply.text[:200]
-        raise CommandFailed(f"the agent at {base} answered {reply.status_code}: {detail}")
-    try:
-        return model.model_validate_json(reply.content)
-    except ValidationError as error:
-        raise CommandFailed(
-            f"what answers at {base} is not this agent, or another version of it ({error.error_count()} "
-            "fields do not fit); name the agent's address with --url"
-        ) from error
-
-
-def default_url(settings: Settings) -> str:
-    """Where an agent with these settings can be asked from this machine."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 async def local_store(settings: Settings) -> Store:
@@ -213,6 +160,19 @@ async def local_store(settings: Settings) -> Store:
             "`heal run` starts an agent, `heal demo` plays an incident"
         )
     return await open_store(settings.database_url.get_secret_value())
+
+
+@asynccontextmanager
+async def database(settings: Settings, *, create: bool = False) -> AsyncIterator[Store]:
+    """The store itself: a SQLite file that is there already, or may be created, or a server."""
+    if sqlite_path(settings) is not None and not create:
+        store = await local_store(settings)
+    else:
+        store = await open_store(settings.database_url.get_secret_value())
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def sqlite_path(settings: Settings) -> Path | None:

@@ -66,11 +66,14 @@ def revoke(connection: Connection, credential_id: CredentialId, deed: Deed) -> C
     return found
 
 
+def is_stale(credential: Credential, at: datetime) -> bool:
+    """Whether its last use is to be written anew."""
+    used = credential.last_used_at
+    return used is None or used < at - _TOUCHED_EVERY
+
+
 def touch(connection: Connection, credential_id: CredentialId, at: datetime) -> None:
-    stale = or_(credentials.c.last_used_at.is_(None), credentials.c.last_used_at < at - _TOUCHED_EVERY)
-    connection.execute(
-        update(credentials).where(credentials.c.id == credential_id, stale).values(last_used_at=at)
-    )
+    connection.execute(update(credentials).where(credentials.c.id == credential_id).values(last_used_at=at))
 
 
 def forget(connection: Connection, older_than: datetime) -> int:

@@ -311,8 +311,9 @@ class SqlStore:
             lambda connection: credentials.revoke(connection, credential_id, deed)
         )
 
-    async def touch(self, credential_id: CredentialId, at: datetime) -> None:
-        await self._database.write(lambda connection: credentials.touch(connection, credential_id, at))
+    async def touch(self, credential: Credential, at: datetime) -> None:
+        if credentials.is_stale(credential, at):
+            await self._database.write(lambda connection: credentials.touch(connection, credential.id, at))
 
     async def forget_credentials(self, older_than: datetime) -> int:
         return await self._database.write(lambda connection: credentials.forget(connection, older_than))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+from fastapi import FastAPI
 from pydantic import SecretStr
 
 from app.bootstrap import Container, World, assemble
@@ -61,6 +62,7 @@ class Harness:
     clock: VirtualClock
     transport: httpx.ASGITransport
     runner: asyncio.Runner
+    app: FastAPI
 
     def run(self, awaitable: Awaitable[T]) -> T:
         """Run something on the application's event loop."""
@@ -106,6 +108,7 @@ def harness(
                 clock=clock,
                 transport=httpx.ASGITransport(app=app, client=client),
                 runner=runner,
+                app=app,
             )
         finally:
             runner.run(container.close())

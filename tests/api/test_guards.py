@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import httpx
 import pytest
 
-from app.api.guards import is_loopback
+from app.loopback import is_loopback
 from app.main import create_app
 from tests.api.harness import DEPLOY, Harness, assert_problem, harness, make_settings
 
@@ -72,21 +73,39 @@ def test_the_machines_own_names_are_answered(api: Harness, host: str) -> None:
 
 
 def test_an_agent_for_the_network_answers_to_any_name(tmp_path: Path) -> None:
-    """With HOST=0.0.0.0 a proxy decides on names; posts across sites stay refused."""
-    with harness(make_settings(tmp_path, host="0.0.0.0")) as api:  # noqa: S104  (the setting under test)
+    """Where who asks is known, names do not matter; posts across sites stay refused."""
+    with harness(make_settings(tmp_path, require_identity=True)) as api:
         assert api.get("/healthz", headers={"Host": "heal.example.com"}).status_code == 200
         headers = {"Host": "heal.example.com", "Origin": "https://evil.example"}
         assert_problem(api.post("/events/deploy", json=DEPLOY, headers=headers), 403)
 
 
-async def test_serving_the_network_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Without authentication the start says who may talk to the agent."""
-    app = create_app(make_settings(tmp_path, host="0.0.0.0"))  # noqa: S104  (the setting under test)
-    with caplog.at_level(logging.WARNING, logger="app.main"):
+async def test_the_start_says_that_only_this_machine_is_heard(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without identity HOST is not listened on, and the log says how to change that."""
+    settings = make_settings(tmp_path, host="0.0.0.0")  # noqa: S104  (the setting under test)
+    assert settings.listens_on == "127.0.0.1"
+    app = create_app(settings)
+    with caplog.at_level(logging.INFO, logger="app.main"):
         async with app.router.lifespan_context(app):
             assert app.state.container is not None
-    assert "no authentication" in caplog.text
+    assert "only this machine is heard" in caplog.text
+    assert "HOST=0.0.0.0 is not listened on" in caplog.text
     assert app.state.container is None
+
+
+@pytest.mark.parametrize("path", ["/incidents", "/healthz", "/docs"])
+def test_without_identity_nobody_further_away_is_heard(api: Harness, path: str) -> None:
+    """Whatever address the server was told to listen on, the one that a connection came in by decides."""
+    transport = httpx.ASGITransport(app=api.transport.app)
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport, base_url="http://192.0.2.7:8000") as client:
+            return await client.get(path, headers={"Host": "localhost"})
+
+    answer = assert_problem(api.run(ask()), 403)
+    assert "REQUIRE_IDENTITY" in answer["detail"]
 
 
 @pytest.mark.parametrize("path", ["/dashboard", "/docs", "/incidents", "/nowhere", "/static/style.css"])

@@ -1,0 +1,88 @@
+"""Tokens and sessions at work: made, recognised, and revoked, each with its entry in the audit trail.
+
+The API and the `heal` command both end here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+from app.agent.identity import (
+    Credential,
+    CredentialId,
+    CredentialKind,
+    Door,
+    Issued,
+    Person,
+    Scope,
+    effective,
+    issue,
+    presented,
+    proves,
+    scopes_of,
+)
+from app.agent.ports import IdentityStore
+from app.agent.trail import Deed, DeedKind
+
+
+async def create(
+    store: IdentityStore,
+    name: str,
+    *,
+    scopes: Iterable[Scope],
+    roles: Iterable[str],
+    lifetime: timedelta | None,
+    by: Person,
+    at: datetime,
+) -> Issued:
+    """A new token, durable when this returns; the text that proves it is in no other place."""
+    issued = issue(
+        CredentialKind.TOKEN, name, roles=roles, scopes=scopes, by=by.name, at=at, lifetime=lifetime
+    )
+    made = issued.credential
+    deed = Deed(
+        at=at,
+        by=by,
+        kind=DeedKind.TOKEN_CREATED,
+        subject=made.id,
+        data={
+            "name": name,
+            "scopes": [*sorted(made.scopes)],
+            "roles": [*sorted(made.roles)],
+            "expires_at": None if made.expires_at is None else made.expires_at.isoformat(),
+        },
+    )
+    await store.add_credential(made, deed)
+    return issued
+
+
+async def revoke(
+    store: IdentityStore, credential_id: CredentialId, *, by: Person, at: datetime
+) -> Credential:
+    """End it for every process at once; raises `NotFound`, or `Conflict` when it was revoked before."""
+    deed = Deed(at=at, by=by, kind=DeedKind.TOKEN_REVOKED, subject=credential_id)
+    return await store.revoke(credential_id, deed)
+
+
+async def proved(store: IdentityStore, text: str) -> Credential | None:
+    """The credential that the text proves, ended or not; None where it proves none."""
+    parts = presented(text)
+    if parts is None:
+        return None
+    credential = await store.credential(parts[0])
+    return credential if credential is not None and proves(parts[1], credential) else None
+
+
+def holder(
+    credential: Credential, role_scopes: Mapping[str, Iterable[Scope]], door: Door = Door.API
+) -> Person:
+    """Whom a credential speaks for: a token with its own scopes, a session with those of its roles."""
+    by_roles = credential.kind is CredentialKind.SESSION
+    return Person(
+        name=credential.name,
+        roles=credential.roles,
+        door=door,
+        verified=True,
+        scopes=scopes_of(credential.roles, role_scopes) if by_roles else effective(credential.scopes),
+    )

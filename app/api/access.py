@@ -1,0 +1,224 @@
+"""Who may ask for what: a token or a session becomes a `Person`, and a route names the scope it needs.
+
+Every route declares `needs(Scope...)`, save those that `OPEN` lists; a test holds
+the two against each other. While no identity is configured everybody on this
+machine is taken at their word (ADR 16).
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import Depends
+from fastapi.security import HTTPBearer
+from pydantic import SecretStr
+from starlette.requests import Request
+
+from app.agent.identity import Door, Person, Scope
+from app.agent.terms import same_person
+from app.agent.tokens import holder, proved
+from app.api.dependencies import Container, ContainerDep
+from app.api.lockout import Lockout
+from app.api.problems import FieldError, Problem, invalid
+
+SESSION_COOKIE = "heal_session"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+OPEN = frozenset(
+    {
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/healthz",
+        "/readyz",
+        "/sign-on",
+        "/sign-on/callback",
+        "/sign-on/token",
+        "/sign-off",
+        "/webhooks/slack",
+        "/static",
+        "/static/swagger",
+    }
+)
+"""Paths that need no scope: they tell nothing of incidents, or check who asks by themselves."""
+
+_bearer = HTTPBearer(
+    scheme_name="token", description="An API token: heal_tok_...", auto_error=False
+)  # declared for the API reference; the header itself is read below
+
+
+class SignOnNeeded(Exception):
+    """A page was asked for by nobody known; they are sent to sign on, and come back to `to`."""
+
+    def __init__(self, to: str) -> None:
+        super().__init__("sign on first")
+        self.to = to
+
+    def location(self, *, by_token: bool) -> str:
+        page = "/sign-on/token" if by_token else "/sign-on"
+        return f"{page}?to={quote(self.to, safe='')}"
+
+
+class PageRefused(Exception):
+    """A page was asked for by somebody who may not see it."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.title)
+        self.problem = problem
+
+
+def needs(scope: Scope) -> Any:  # Any: what FastAPI's own Depends returns
+    """The dependency of a route that answers programs: the person who asks, entitled to it."""
+
+    async def admitted(
+        request: Request, container: ContainerDep, _: Annotated[object, Depends(_bearer)]
+    ) -> Person:
+        return await admit(request, container, scope)
+
+    return Depends(_named(admitted, scope))
+
+
+def page_needs(scope: Scope) -> Any:  # Any: as above
+    """The same for a page: who is not known signs on first, who may not see it is told so as a page."""
+
+    async def admitted(request: Request, container: ContainerDep) -> Person:
+        try:
+            person = await admit(request, container, scope)
+        except Problem as problem:
+            if problem.status == 401:
+                raise SignOnNeeded(_way_back(request)) from None
+            raise PageRefused(problem) from None
+        return replace(person, door=Door.PAGE)
+
+    return Depends(_named(admitted, scope))
+
+
+def _named(dependency: Callable[..., Any], scope: Scope) -> Callable[..., Any]:
+    """What lets a test, and a reader of the routes, see the scope."""
+    dependency.scope = scope  # type: ignore[attr-defined]  # a function may carry attributes
+    return dependency
+
+
+async def admit(request: Request, container: Container, scope: Scope) -> Person:
+    """The person who asks; raises `Problem` 401, 403 or 429."""
+    if not container.settings.identity_required:
+        return Person(name="")
+    person = await recognised(request, container)
+    if not person.may(scope):
+        raise Problem(
+            status=403,
+            kind="missing-scope",
+            title="This needs another right",
+            detail=f"{person.name} lacks the scope {scope}. A token gets its scopes when it is created; "
+            "people get theirs by their roles, as ROLE_SCOPES says.",
+        )
+    return person
+
+
+async def recognised(request: Request, container: Container) -> Person:
+    """Who asks, by token or session; raises `Problem` 401, 403 or 429."""
+    text = given_token(request)
+    if text is None:
+        text = request.cookies.get(SESSION_COOKIE)
+        if not text:
+            raise _unauthenticated("Send 'Authorization: Bearer heal_tok_...'; people sign on at /sign-on.")
+        _refuse_unsaid_origin(request)
+    return await recognised_token(request, container, text)
+
+
+async def recognised_token(request: Request, container: Container, text: str) -> Person:
+    """Whom a token or a session's cookie speaks for; a wrong one counts as a guess of the sender's."""
+    now = container.clock.now()
+    lockout: Lockout = request.app.state.lockout
+    address = request.client.host if request.client is not None else None
+    _refuse_locked(lockout, address, now)
+    credential = await proved(container.store, text)
+    if credential is None:
+        lockout.failed(address, now)
+        raise _unauthenticated("This token is not known here.")
+    ended = credential.refusal(now)
+    if ended is not None:
+        raise _unauthenticated(f"This token is good for nothing any more: {ended}.")
+    await container.store.touch(credential, now)
+    return holder(credential, container.settings.role_scopes)
+
+
+def given_token(request: Request) -> str | None:
+    """The bearer token of the Authorization header; None where another scheme or none is used."""
+    values = request.headers.getlist("authorization")
+    if len(values) != 1:
+        return None
+    scheme, _, given = values[0].partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else None
+
+
+def matches(given: str | None, secret: SecretStr | None) -> bool:
+    """Whether a token is a configured one, compared in constant time."""
+    if given is None or secret is None:
+        return False
+    return hmac.compare_digest(given.encode("latin-1", "replace"), secret.get_secret_value().encode())
+
+
+def speaker(person: Person, by: str | None) -> Person:
+    """Who says it: whoever proved who they are, else the name that they give; raises `Problem` 422."""
+    if person.verified:
+        if by is not None and not same_person(by, person.name):
+            raise _unfit_name(by, f"is not {person.name}, whose token or session this is")
+        return person
+    if by is None:
+        raise _unfit_name(None, "is missing: it stands in the record")
+    return replace(person, name=by)
+
+
+def _unauthenticated(detail: str) -> Problem:
+    return Problem(
+        status=401,
+        kind="not-authenticated",
+        title="Who asks is not known",
+        detail=detail,
+        headers={"WWW-Authenticate": 'Bearer realm="heal"'},
+    )
+
+
+def _unfit_name(by: str | None, message: str) -> Problem:
+    mend = "send the name of who says this" if by is None else "leave it out; the name is known"
+    return invalid([FieldError(field="by", value=by, message=message, mend=mend)])
+
+
+def _refuse_locked(lockout: Lockout, address: str | None, now: datetime) -> None:
+    left = lockout.locked_for(address, now)
+    if left is None:
+        return
+    raise Problem(
+        status=429,
+        kind="locked-out",
+        title="Too many wrong credentials came from this address",
+        detail="Nothing from there is heard for a while, right credentials included.",
+        headers={"Retry-After": str(max(1, round(left.total_seconds())))},
+    )
+
+
+def _refuse_unsaid_origin(request: Request) -> None:
+    """A cookie comes along by itself, so a write with it must say which site it is from; browsers do."""
+    if request.method in SAFE_METHODS:
+        return
+    if "sec-fetch-site" not in request.headers and "origin" not in request.headers:
+        raise Problem(
+            status=403,
+            kind="cross-site",
+            title="A cookie alone does not do for a write",
+            detail="The request does not say which site sent it. A program sends a token instead.",
+        )
+
+
+def _way_back(request: Request) -> str:
+    """Where somebody who signs on wants to go: the page itself, or for a form the page it stood on."""
+    if request.method not in SAFE_METHODS:
+        return "/dashboard"
+    query = request.url.query
+    return request.url.path + (f"?{query}" if query else "")

@@ -1,0 +1,52 @@
+"""Signing on to the pages with a token, where there is no OpenID Connect, or its issuer is down.
+
+The browser keeps the token itself in a cookie that no script can read: it is good
+for what the token is good for, and for as long.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from app.api.access import SESSION_COOKIE, recognised_token
+from app.api.bodies import read_form
+from app.api.dependencies import ContainerDep
+from app.api.local_path import local_path
+from app.api.problems import Problem
+from app.web.pages import render
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/sign-on/token")
+async def token_form(request: Request) -> Response:
+    return _form(local_path(request.query_params.get("to")))
+
+
+@router.post("/sign-on/token")
+async def sign_on(request: Request, container: ContainerDep) -> Response:
+    """Take the token if it holds; a wrong one counts as a guess."""
+    try:
+        fields = await read_form(request, container.settings.max_body_bytes)
+        to = local_path(fields.get("to"))
+        text = fields.get("token", "").strip()
+        await recognised_token(request, container, text)
+    except Problem as problem:
+        return _form("/dashboard", status=problem.status, told=f"{problem.title}. {problem.detail}")
+    answer = RedirectResponse(to, status_code=303)
+    answer.set_cookie(
+        SESSION_COOKIE,
+        text,
+        httponly=True,
+        samesite="lax",
+        secure=container.settings.reached_by_https,
+        path="/",
+    )
+    return answer
+
+
+def _form(to: str, *, status: int = 200, told: str = "") -> Response:
+    html = render("token_sign_on.html", to=to, told=told)
+    return HTMLResponse(html, status_code=status, headers={"Cache-Control": "no-store"})

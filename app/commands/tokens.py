@@ -1,0 +1,112 @@
+"""`heal token`: tokens are made and revoked by a running agent, or in its database where none is asked.
+
+The first token of an installation is made in the database: whoever can write
+there can do everything anyhow.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
+
+import httpx
+from pydantic import ValidationError
+
+from app.agent import tokens
+from app.agent.identity import CredentialId, CredentialKind, Door, Person, Scope
+from app.agent.ports import Store
+from app.commands.failing import CommandFailed
+from app.commands.reading import database
+from app.commands.remote import RunningAgent, running_agent
+from app.commands.speaking import shell_user, speaker
+from app.config import Settings
+from app.errors import Conflict
+from app.field_errors import field_errors, in_words
+from app.schema_identity import NewTokenView, TokenList, TokenRequest, TokenView
+
+
+def token_of(*, name: str, scopes: list[str], roles: list[str], days: float | None) -> TokenRequest:
+    """The token as it is asked for; `CommandFailed` names what does not fit."""
+    try:
+        return TokenRequest.model_validate({"name": name, "scopes": scopes, "roles": roles, "days": days})
+    except ValidationError as error:
+        found = field_errors([dict(item) for item in error.errors(include_url=False)])
+        raise CommandFailed(in_words(found)) from error
+
+
+async def create(settings: Settings, url: str | None, wanted: TokenRequest) -> NewTokenView:
+    """Make one."""
+    agent = _asked(settings, url)
+    reply = await agent.ask("/tokens", method="POST", body=wanted) if agent is not None else None
+    if agent is not None and reply is not None:
+        return agent.parsed(NewTokenView, reply)
+    async with database(settings, create=True) as store:
+        issued = await tokens.create(
+            store,
+            wanted.name,
+            scopes=wanted.scopes,
+            roles=wanted.roles,
+            lifetime=None if wanted.days is None else timedelta(days=wanted.days),
+            by=await _administrator(settings, store),
+            at=datetime.now(UTC),
+        )
+    return NewTokenView.issued(issued)
+
+
+async def list_tokens(settings: Settings, url: str | None) -> TokenList:
+    """All of them."""
+    agent = _asked(settings, url)
+    reply = await agent.ask("/tokens") if agent is not None else None
+    if agent is not None and reply is not None:
+        return agent.parsed(TokenList, reply)
+    async with database(settings) as store:
+        return TokenList(items=[TokenView.of(one) for one in await store.tokens()])
+
+
+async def revoke(settings: Settings, url: str | None, token_id: str) -> TokenView:
+    """End one; `CommandFailed` when there is none, or it ended before."""
+    agent = _asked(settings, url)
+    if agent is not None:
+        reply = await agent.ask(f"/tokens/{quote(token_id, safe='')}", method="DELETE")
+        if reply is not None and reply.status_code == httpx.codes.NOT_FOUND:
+            raise _unknown(token_id)
+        if reply is not None:
+            return agent.parsed(TokenView, reply)
+    async with database(settings) as store:
+        found = await store.credential(CredentialId(token_id))
+        if found is None or found.kind is not CredentialKind.TOKEN:
+            raise _unknown(token_id)
+        try:
+            by = await _administrator(settings, store)
+            return TokenView.of(await tokens.revoke(store, found.id, by=by, at=datetime.now(UTC)))
+        except Conflict as error:
+            raise CommandFailed(str(error)) from error
+
+
+def line(token: TokenView) -> str:
+    """One token as a person reads it."""
+    if token.revoked_at is not None:
+        holds = f"revoked {token.revoked_at:%Y-%m-%d} by {token.revoked_by}"
+    elif token.expires_at is not None:
+        holds = f"until {token.expires_at:%Y-%m-%d %H:%M} UTC"
+    else:
+        holds = "until revoked"
+    roles = f", roles {', '.join(token.roles)}" if token.roles else ""
+    used = f"last used {token.last_used_at:%Y-%m-%d}" if token.last_used_at is not None else "never used"
+    return f"{token.id}  {token.name}: {', '.join(token.scopes)}{roles}; {holds}; {used}"
+
+
+def _asked(settings: Settings, url: str | None) -> RunningAgent | None:
+    """An agent is asked where it is named, or where there is a token to prove oneself with."""
+    return running_agent(settings, url) if url is not None or settings.heal_token is not None else None
+
+
+async def _administrator(settings: Settings, store: Store) -> Person:
+    """The holder of HEAL_TOKEN; without one whoever has the database, for that is how the first is made."""
+    if settings.heal_token is not None:
+        return await speaker(settings, store, None, Scope.ADMIN)
+    return Person(name=shell_user(), door=Door.CLI)
+
+
+def _unknown(token_id: str) -> CommandFailed:
+    return CommandFailed(f"no token {token_id!r} is known; `heal token list` lists them")

@@ -1,0 +1,197 @@
+"""The contract of credentials and of the audit trail of people, over SQLite and PostgreSQL (promise 12)."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DatabaseError
+
+from app.agent import tokens, trail
+from app.agent.identity import CredentialId, CredentialKind, Door, Person, Scope, issue
+from app.agent.models import Brake
+from app.agent.ports import Store
+from app.agent.trail import Deed, DeedKind
+from app.errors import Conflict, NotFound
+from app.store import open_store
+from tests.contract.store_values import MINUTE, NOW, key
+from tests.contract.test_store_database import engine_of
+
+pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
+
+ROOT = Person(name="root", door=Door.CLI)
+ANN = Person(name="ann", roles=frozenset({"sre"}), door=Door.PAGE, verified=True)
+
+
+async def _token(store: Store, name: str = "ci", *, lifetime: timedelta | None = None) -> CredentialId:
+    issued = await tokens.create(
+        store, name, scopes=[Scope.INGEST], roles=["sre"], lifetime=lifetime, by=ROOT, at=NOW
+    )
+    return issued.credential.id
+
+
+async def test_a_token_is_kept_without_its_secret(store: Store, database_url: str) -> None:
+    """What is read back is what was made; the text that proves it is nowhere in the database."""
+    issued = await tokens.create(
+        store, "ci", scopes=[Scope.INGEST, Scope.READ], roles=["sre"], lifetime=MINUTE, by=ROOT, at=NOW
+    )
+    assert await store.credential(issued.credential.id) == issued.credential
+    assert await tokens.proved(store, issued.text) == issued.credential
+    secret = issued.text.rpartition("_")[2]
+    with engine_of(database_url).connect() as connection:
+        for table in ("credentials", "audit_trail"):
+            rows = connection.execute(text(f"SELECT * FROM {table}")).all()  # noqa: S608 - two constants
+            assert rows
+            assert secret not in repr(rows)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", "heal_", "heal_tok_0123456789abcdef_" + "0" * 64, "\ud800", "x" * 9999]
+)
+async def test_what_was_not_issued_proves_nothing(store: Store, wrong: str) -> None:
+    """Neither nonsense nor another secret."""
+    await _token(store)
+    assert await tokens.proved(store, wrong) is None
+
+
+async def test_another_secret_proves_nothing(store: Store) -> None:
+    """The id alone is no secret."""
+    credential_id = await _token(store)
+    assert await tokens.proved(store, f"heal_{credential_id}_{'0' * 64}") is None
+
+
+async def test_a_token_ends_when_its_time_is_over_or_when_it_is_revoked(store: Store) -> None:
+    """Revoked once, by whoever is first; the reason is told."""
+    short = await store.credential(await _token(store, lifetime=MINUTE))
+    assert short is not None
+    assert short.refusal(NOW) is None
+    assert "expired" in (short.refusal(NOW + MINUTE) or "")
+    gone = await tokens.revoke(store, short.id, by=ANN, at=NOW)
+    assert "revoked" in (gone.refusal(NOW) or "")
+    assert gone.revoked_by == "ann"
+    with pytest.raises(Conflict, match="ann"):
+        await tokens.revoke(store, short.id, by=ROOT, at=NOW)
+    with pytest.raises(NotFound):
+        await tokens.revoke(store, CredentialId("tok_none"), by=ROOT, at=NOW)
+    kinds = [one.kind for one in await store.trail(after=-1, limit=10)]
+    assert kinds == [DeedKind.TOKEN_CREATED, DeedKind.TOKEN_REVOKED]
+
+
+async def test_sessions_are_not_listed_among_tokens(store: Store) -> None:
+    """Newest first, those that ended included."""
+    first = await _token(store, "one")
+    issued = issue(CredentialKind.SESSION, "ann", roles=["sre"], scopes=(), by="ann", at=NOW, lifetime=MINUTE)
+    deed = Deed(at=NOW, by=ANN, kind=DeedKind.SIGNED_ON, subject=issued.credential.id)
+    await store.add_credential(issued.credential, deed)
+    assert [one.id for one in await store.tokens()] == [first]
+
+
+async def test_the_last_use_is_remembered_to_an_hour(store: Store) -> None:
+    """One row is not written for each request."""
+    credential_id = await _token(store)
+
+    async def used_at(after: timedelta) -> object:
+        credential = await store.credential(credential_id)
+        assert credential is not None
+        await store.touch(credential, NOW + after)
+        touched = await store.credential(credential_id)
+        assert touched is not None
+        return touched.last_used_at
+
+    assert await used_at(timedelta()) == NOW
+    assert await used_at(timedelta(minutes=59)) == NOW
+    assert await used_at(timedelta(minutes=61)) == NOW + timedelta(minutes=61)
+
+
+async def test_what_ended_long_ago_is_forgotten(store: Store) -> None:
+    """What holds stays; the trail keeps what was done."""
+    ended, holds = await _token(store, "old", lifetime=MINUTE), await _token(store, "new")
+    assert await store.forget_credentials(NOW) == 0
+    assert await store.forget_credentials(NOW + timedelta(days=1)) == 1
+    assert await store.credential(ended) is None
+    assert await store.credential(holds) is not None
+    assert len(await store.trail(after=-1, limit=10)) == 2
+
+
+async def test_every_decision_of_a_person_is_in_the_trail(store: Store) -> None:
+    """The kill switch, a circuit breaker, a token: who, by which door, proved or not, in one chain."""
+    await store.set_brake(Brake(engaged=True, by="ann", reason="migration", at=NOW), person=ANN)
+    await store.set_brake(Brake(engaged=False, by="ben", reason="", at=NOW))
+    await store.close_circuit(key(1), Brake(engaged=False, by="ann", reason="mended", at=NOW), person=ANN)
+    await store.record_deed(Deed(at=NOW, by=ANN, kind=DeedKind.PASS_REQUESTED, subject="prod/x"))
+    entries = await store.trail(after=-1, limit=10)
+    assert [(one.by, one.door, one.verified, one.kind) for one in entries] == [
+        ("ann", Door.PAGE, True, DeedKind.BRAKE_ENGAGED),
+        ("ben", Door.API, False, DeedKind.BRAKE_RELEASED),
+        ("ann", Door.PAGE, True, DeedKind.CIRCUIT_CLOSED),
+        ("ann", Door.PAGE, True, DeedKind.PASS_REQUESTED),
+    ]
+    assert entries[0].data == {"reason": "migration"}
+    assert entries[2].subject == str(key(1))
+    assert trail.first_broken(entries) is None
+    assert await store.trail(after=1, limit=1) == entries[2:3]
+
+
+async def test_decisions_at_one_moment_form_one_chain(store: Store, database_url: str) -> None:
+    """Two processes, twenty decisions each: no gap, no fork."""
+    other = await open_store(database_url) if database_url.startswith("postgresql") else store
+    deed = Deed(at=NOW, by=ANN, kind=DeedKind.PASS_REQUESTED, subject="x")
+    await asyncio.gather(*(one.record_deed(deed) for one in (store, other) for _ in range(20)))
+    entries = await store.trail(after=-1, limit=100)
+    assert [one.sequence for one in entries] == list(range(40))
+    assert trail.first_broken(entries) is None
+    if other is not store:
+        await other.close()
+
+
+@pytest.mark.parametrize(
+    "statement", ["UPDATE audit_trail SET actor = 'eve'", "DELETE FROM audit_trail", "TRUNCATE audit_trail"]
+)
+async def test_the_database_refuses_to_alter_the_trail(
+    store: Store, database_url: str, statement: str
+) -> None:
+    """Whoever has the table still has to go about it with more than a statement."""
+    await store.set_brake(Brake(engaged=True, by="ann", reason="x", at=NOW))
+    with pytest.raises(DatabaseError), engine_of(database_url).begin() as connection:
+        connection.execute(text(statement))
+    assert [one.by for one in await store.trail(after=-1, limit=10)] == ["ann"]
+
+
+async def test_an_altered_trail_shows(store: Store) -> None:
+    """A changed word, a missing entry, another order: the first that does not follow is named."""
+    for reason in ("one", "two", "three"):
+        await store.set_brake(Brake(engaged=True, by="ann", reason=reason, at=NOW))
+    entries = await store.trail(after=-1, limit=10)
+    assert trail.first_broken([entries[0], replace(entries[1], by="eve"), entries[2]]) == 1
+    assert trail.first_broken([entries[0], entries[2]]) == 2
+    assert trail.first_broken([entries[1], entries[0]]) == 1
+    assert trail.first_broken(entries[1:], previous=entries[0].hash) is None
+
+
+async def test_hostile_words_are_kept_as_words(store: Store) -> None:
+    """What no database can hold is replaced, and the chain holds over what was stored."""
+    eve = Person(name="e\x00v\ud800e")
+    await store.set_brake(Brake(engaged=True, by="x", reason="\x00'; DROP --", at=NOW), person=eve)
+    entries = await store.trail(after=-1, limit=10)
+    assert entries[0].by == "e\ufffdv\ufffde"
+    assert trail.first_broken(entries) is None
+
+
+async def test_a_command_counts_once(store: Store) -> None:
+    """The same nonce again changes nothing, neither the switch nor the trail, also of many at once."""
+    off = Brake(engaged=False, by="ann", reason="", at=NOW)
+    results = await asyncio.gather(
+        *(store.set_brake(off, person=ANN, nonce="command-1") for _ in range(20)), return_exceptions=True
+    )
+    assert sum(one is None for one in results) == 1
+    assert all(one is None or isinstance(one, Conflict) for one in results)
+    await store.set_brake(Brake(engaged=True, by="ben", reason="x", at=NOW))
+    with pytest.raises(Conflict):
+        await store.set_brake(off, person=ANN, nonce="command-1")
+    brake = await store.brake()
+    assert brake is not None
+    assert brake.engaged
+    assert len(await store.trail(after=-1, limit=10)) == 2
