@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from app.agent.actions import ACTIONS
+from app.agent.identity import Scope, scopes_of
 from app.agent.models import ActionName, DecisionKind, Risk, ServiceKey, SliSample
 from app.agent.runbooks import Catalogue, load_catalogue
 from app.bootstrap import connect_policy
@@ -97,6 +98,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
             await cluster.close()
     async for finding in _prometheus(settings, services, clock):
         yield finding
+    yield _identity(settings)
     yield _alertmanager(settings)
     yield _people(settings)
 
@@ -312,7 +314,31 @@ def _skew(check: str, skew: timedelta | None) -> Finding:
     return _ok(check, f"agrees with this machine's to {abs(seconds):.0f} s")
 
 
+def _identity(settings: Settings) -> Finding:
+    if settings.identity_required:
+        approving = [
+            role for role in settings.role_scopes if Scope.APPROVE in scopes_of([role], settings.role_scopes)
+        ]
+        may = (
+            f"who signs on may approve as {', '.join(approving)}" if approving else "only tokens may approve"
+        )
+        return _ok("identity", f"required: nobody is heard without a token or sign-on; {may}")
+    if settings.listens_on != settings.host:
+        return _fail(
+            "identity",
+            f"not configured, so that HOST={settings.host} is not listened on",
+            "set REQUIRE_IDENTITY=true and make a token with `heal token create`, or set OIDC_ISSUER",
+        )
+    return _warn(
+        "identity",
+        "not configured: only this machine is heard, and everybody on it taken at their word",
+        "set REQUIRE_IDENTITY=true and make a token with `heal token create`, or set OIDC_ISSUER",
+    )
+
+
 def _alertmanager(settings: Settings) -> Finding:
+    if settings.alertmanager_token is None and settings.identity_required:
+        return _ok("alertmanager", "heard with an API token of scope ingest; ALERTMANAGER_TOKEN is not set")
     if settings.alertmanager_token is not None:
         return _ok("alertmanager", "a token is set; send it as http_config.authorization.credentials")
     return _warn(

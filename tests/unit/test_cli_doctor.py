@@ -117,10 +117,21 @@ async def test_a_fresh_folder_is_ready_to_start_with_warnings() -> None:
         ("cluster", "KUBECONFIG"),
         ("prometheus", "PROMETHEUS_URL"),
         ("alertmanager", "ALERTMANAGER_TOKEN"),
+        ("identity", "REQUIRE_IDENTITY"),
         ("people", "NOTIFY_WEBHOOK_URL"),
     ):
         assert found[check][0].status is Status.WARN
         assert setting in found[check][0].mend
+
+
+async def test_who_may_approve_is_told() -> None:
+    """With identity by role, and Alertmanager may use a token of the agent's own."""
+    found = await findings(settings_with(require_identity=True, host="0.0.0.0"))  # noqa: S104 - only compared
+    assert found["identity"][0].status is Status.OK
+    assert "may approve as responder, admin" in found["identity"][0].message
+    assert found["alertmanager"][0].status is Status.OK
+    found = await findings(settings_with(require_identity=True, role_scopes={"*": ("read",)}))
+    assert "only tokens may approve" in found["identity"][0].message
 
 
 async def test_real_mode_is_said_aloud() -> None:
@@ -151,6 +162,7 @@ async def test_tokens_are_never_shown() -> None:
         ({"kubeconfig": "nowhere"}, "cluster"),
         ({"policy_dir": "nowhere"}, "policy"),
         ({"opa_url": "http://127.0.0.1:9"}, "policy"),
+        ({"host": "0.0.0.0"}, "identity"),
         ({"prometheus_url": "nonsense"}, "prometheus"),
         ({"prometheus_url": "http://127.0.0.1:9"}, "prometheus"),
         ({"prometheus_url": "http://127.0.0.1:9", "prometheus_p95_query": "sum({{nonsense}})"}, "prometheus"),

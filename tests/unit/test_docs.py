@@ -27,7 +27,7 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE_BLOCK = re.compile(r"```.*?```", re.DOTALL)
 _SETTING = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`")
 _PIN = re.compile(r"^([A-Za-z0-9_.-]+)==(\S+)", re.MULTILINE)
-_NOT_SETTINGS = {"KUBEBUILDER_ASSETS"}
+_NOT_SETTINGS = {"KUBEBUILDER_ASSETS", "FORWARDED_ALLOW_IPS"}
 
 
 def _anchors(page: Path) -> set[str]:

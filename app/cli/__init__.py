@@ -1,0 +1,41 @@
+"""The `heal` command: parses what a person typed, calls `app.commands`, and says what went wrong.
+
+Modules are imported inside the commands, so that `heal --help` answers at once.
+No expected error prints a traceback; each has an exit code, told by `--help`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from app.cli import audit, catalogue, incidents, people, serving, tokens
+from app.cli.terminal import EXIT_CODES, complain
+
+app = typer.Typer(
+    name="heal",
+    help="Self-Healing DevOps Agent: finds, diagnoses and heals incidents on Kubernetes, safely.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _part in (serving, incidents, people, catalogue):
+    app.add_typer(_part.app)
+app.add_typer(audit.app, name="audit")
+app.add_typer(tokens.app, name="token")
+
+
+def main() -> None:
+    """Entry point of the `heal` script."""
+    from app.commands.failing import CommandFailed
+    from app.errors import AgentError
+
+    try:
+        app()
+    except (CommandFailed, AgentError) as error:
+        complain(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,64 @@
+"""`heal audit`: proof that nothing was lost, and of what people decided."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from app.cli.terminal import EXIT_CODES, AsJson, Teller, complain, finished, read_settings
+
+app = typer.Typer(
+    help="Proof that nothing was lost, and of what people decided.", no_args_is_help=True, epilog=EXIT_CODES
+)
+
+
+@app.command("signals", epilog=EXIT_CODES)
+def audit_signals(
+    since: Annotated[
+        str | None, typer.Option(help="Count from that day on: an RFC 3339 time, or 7d. Default: all.")
+    ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Check every timeline and duplicate, in the database itself.")
+    ] = False,
+    url: Teller = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count every accepted signal by what became of it, and name what is astray; 1 if it does not add up."""
+    from datetime import UTC, datetime
+
+    from app.commands import auditing, reading
+
+    day = reading.moment(since, datetime.now(UTC), "--since")
+    found = finished(auditing.audit(read_settings(), url, day, deep=deep))
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        for line in auditing.lines(found):
+            typer.echo(line)
+    if not found.adds_up:
+        complain("the signals do not add up")
+        raise typer.Exit(1)
+
+
+@app.command("people", epilog=EXIT_CODES)
+def audit_people(
+    limit: Annotated[int, typer.Option(min=0, help="Print the newest so many; 0 for all.")] = 20,
+    url: Teller = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what people decided, and check the whole chain; 1 if an entry was altered or taken out."""
+    from app.commands import auditing, terminal
+
+    entries, broken_at = finished(auditing.people(read_settings(), url))
+    newest = entries[-limit:] if limit else entries
+    if as_json:
+        typer.echo(json.dumps([one.model_dump(mode="json") for one in newest], indent=2))
+    else:
+        for one in newest:
+            typer.echo(terminal.printable(auditing.decision_line(one)))
+        typer.echo(f"{len(entries)} decisions on record.")
+    if broken_at is not None:
+        complain(f"the audit trail of people was altered at entry {broken_at}")
+        raise typer.Exit(1)

@@ -1,0 +1,71 @@
+"""`heal incidents` and `heal show`: what happened."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from app.cli.terminal import EXIT_CODES, AsJson, Url, complain, console, finished, read_settings
+
+app = typer.Typer()
+
+
+@app.command("incidents", epilog=EXIT_CODES)
+def list_incidents(
+    service: Annotated[str | None, typer.Option(help="Only of this service.")] = None,
+    environment: Annotated[str | None, typer.Option(help="Only in this environment.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only in this state, for example escalated.")] = None,
+    since: Annotated[str | None, typer.Option(help="Opened since: an RFC 3339 time, or 30m, 2h, 7d.")] = None,
+    until: Annotated[str | None, typer.Option(help="Opened before: likewise.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """List incidents, newest first."""
+    from datetime import UTC, datetime
+
+    from app.agent.models import IncidentState
+    from app.commands import reading, terminal
+
+    if state is not None and state not in set(IncidentState):
+        raise typer.BadParameter(f"one of {', '.join(IncidentState)}", param_hint="--state")
+    now = datetime.now(UTC)
+    wanted = reading.Wanted(
+        service=service,
+        environment=environment,
+        state=None if state is None else IncidentState(state),
+        since=reading.moment(since, now, "--since"),
+        until=reading.moment(until, now, "--until"),
+        limit=limit,
+    )
+    page = finished(reading.list_incidents(read_settings(), url, wanted))
+    if as_json:
+        typer.echo(page.model_dump_json(indent=2))
+        return
+    if not page.items:
+        typer.echo("No incidents.")
+        return
+    terminal.print_table(console(), page.items)
+    if page.next is not None:
+        typer.echo(f"There are more; --limit {limit} shows the newest {len(page.items)}.")
+
+
+@app.command(epilog=EXIT_CODES)
+def show(
+    incident_id: Annotated[str, typer.Argument(metavar="ID", help="The incident's id: inc_...")],
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell one incident as a story, and check that its record was not altered (exit code 1 if it was)."""
+    from app.commands import reading, terminal
+
+    incident = finished(reading.load_incident(read_settings(), url, incident_id))
+    broken_at = reading.broken_entry(incident)
+    if as_json:
+        typer.echo(incident.model_dump_json(indent=2))
+    else:
+        terminal.print_story(console(), incident, broken_at)
+    if broken_at is not None:
+        complain(f"the record of {incident_id} was altered at entry {broken_at}")
+        raise typer.Exit(1)

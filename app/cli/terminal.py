@@ -1,0 +1,73 @@
+"""What the parts of the command line share: options of one meaning, settings, output, exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from app.config import Settings
+
+T = TypeVar("T")
+
+_PIPED_WIDTH = 160
+
+EXIT_CODES = "Exit codes: 0 done, 1 it failed or something is wrong, 2 wrong usage, 130 interrupted."
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="Address of a running agent. Default: HOST and PORT; when none answers there, the SQLite file.",
+    ),
+]
+Teller = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="Address of a running agent. Default: HOST and PORT; when none answers there, the database.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, as the HTTP API answers it.")]
+
+
+def read_settings() -> Settings:
+    """The settings, or a message that names each wrong one."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from app.commands.failing import CommandFailed
+    from app.config import Settings
+
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()
+        ]
+        raise CommandFailed("the configuration is not valid:\n  " + "\n  ".join(lines)) from error
+    except SettingsError as error:
+        raise CommandFailed(f"the configuration is not valid: {error}") from error
+
+
+def console() -> Console:
+    from rich.console import Console
+
+    piped = not sys.stdout.isatty()
+    return Console(highlight=False, width=_PIPED_WIDTH if piped and "COLUMNS" not in os.environ else None)
+
+
+def finished(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine to its end."""
+    return asyncio.run(work)
+
+
+def complain(message: str) -> None:
+    typer.secho(f"heal: {message}", fg=typer.colors.RED, err=True)

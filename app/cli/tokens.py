@@ -1,0 +1,69 @@
+"""`heal token`: what programs and people prove with who they are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from app.cli.terminal import EXIT_CODES, AsJson, Teller, finished, read_settings
+
+app = typer.Typer(
+    help="API tokens: what programs and people prove with who they are.",
+    no_args_is_help=True,
+    epilog=EXIT_CODES,
+)
+
+
+@app.command("create", epilog=EXIT_CODES)
+def token_create(
+    name: Annotated[str, typer.Argument(help="Whose it is: a person, or a program such as a pipeline.")],
+    scope: Annotated[
+        list[str], typer.Option("--scope", help="ingest, read, approve, operate or admin; may be repeated.")
+    ],
+    role: Annotated[
+        list[str] | None,
+        typer.Option("--role", help="A role that approvals may ask for, such as sre; may be repeated."),
+    ] = None,
+    days: Annotated[
+        float | None, typer.Option("--days", help="How long it holds. Default: until it is revoked.")
+    ] = None,
+    url: Teller = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token and print it: this once, for only its hash is kept.
+
+    With HEAL_TOKEN a running agent is asked. Without one it is written to the database, which
+    is how the first one is made; on SQLite the agent must not run meanwhile.
+    """
+    from app.commands import tokens
+
+    wanted = tokens.token_of(name=name, scopes=scope, roles=role or [], days=days)
+    made = finished(tokens.create(read_settings(), url, wanted))
+    typer.echo(made.model_dump_json(indent=2) if as_json else made.token)
+
+
+@app.command("list", epilog=EXIT_CODES)
+def token_list(url: Teller = None, as_json: AsJson = False) -> None:
+    """List the tokens, newest first; never what proves them."""
+    from app.commands import terminal, tokens
+
+    found = finished(tokens.list_tokens(read_settings(), url))
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    for one in found.items:
+        typer.echo(terminal.printable(tokens.line(one)))
+    if not found.items:
+        typer.echo("No tokens.")
+
+
+@app.command("revoke", epilog=EXIT_CODES)
+def token_revoke(
+    token_id: Annotated[str, typer.Argument(metavar="ID", help="The token's id: tok_...")],
+    url: Teller = None,
+) -> None:
+    """Make a token good for nothing, on every process, from now on."""
+    from app.commands import terminal, tokens
+
+    typer.echo(terminal.printable(tokens.line(finished(tokens.revoke(read_settings(), url, token_id)))))
