@@ -162,7 +162,7 @@ async def test_tokens_are_never_shown() -> None:
         ({"kubeconfig": "nowhere"}, "cluster"),
         ({"policy_dir": "nowhere"}, "policy"),
         ({"opa_url": "http://127.0.0.1:9"}, "policy"),
-        ({"host": "0.0.0.0"}, "identity"),
+        ({"host": "0.0.0.0"}, "identity"),  # noqa: S104 - only compared
         ({"prometheus_url": "nonsense"}, "prometheus"),
         ({"prometheus_url": "http://127.0.0.1:9"}, "prometheus"),
         ({"prometheus_url": "http://127.0.0.1:9", "prometheus_p95_query": "sum({{nonsense}})"}, "prometheus"),
