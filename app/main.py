@@ -26,6 +26,7 @@ from app.api import (
     incidents,
     openapi,
     problems,
+    sign_on,
     streams,
     webhooks,
 )
@@ -104,6 +105,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     serves_people = settings.role in (Role.ALL, Role.API)
     for module in _FOR_PEOPLE if serves_people else _FOR_PROBES:
         app.include_router(module.router)
+    if serves_people and settings.oidc_issuer is not None:
+        sign_on.install(app)
     docs.mount_assets(app)
     return app
 
