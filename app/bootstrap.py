@@ -6,6 +6,7 @@ which is how tests, the demo and the sandbox run the same loop over other worlds
 
 from __future__ import annotations
 
+import importlib.util
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from app.agent.ports import (
     ClusterWatch,
     ClusterWriter,
     Fleet,
+    IdentityProvider,
     MetricSource,
     Notifier,
     PolicyEngine,
@@ -51,7 +53,7 @@ from app.connectors.rego import EmbeddedPolicy
 from app.connectors.schema_registry import SchemaRegistry
 from app.connectors.streams import OpenStream, open_stream
 from app.connectors.webhook import WebhookNotifier
-from app.errors import TransientError
+from app.errors import ConfigurationError, TransientError
 from app.store import Alone, open_shared
 
 Check = tuple[str, Callable[[], Awaitable[None]]]
@@ -99,6 +101,8 @@ class Container:
     schemas: SchemaRegistry | None
     checks: tuple[Check, ...]
     """What readiness asks; each raises an `AgentError` when its part is not ready."""
+    sign_on: IdentityProvider | None
+    """The issuer that people sign on with, if one is set."""
     close_world: Callable[[], Awaitable[None]]
 
     async def reload_policies(self) -> None:
@@ -224,6 +228,7 @@ def assemble(
         streams=tuple(streams),
         schemas=_schemas(settings),
         checks=(*_checks(store, world, clock), *_stream_checks(streams)),
+        sign_on=connect_issuer(settings, clock),
         close_world=close_world or _nothing_to_close,
     )
 
@@ -293,6 +298,20 @@ def connect_policy(settings: Settings) -> OpaPolicy | EmbeddedPolicy:
     Raises `ConfigurationError`, naming file and line, for policies that cannot be used.
     """
     return OpaPolicy.from_settings(settings) if settings.opa_url else EmbeddedPolicy.from_settings(settings)
+
+
+def connect_issuer(settings: Settings, clock: Clock) -> IdentityProvider | None:
+    """The issuer that OIDC_ISSUER names, where people are served; asks nothing yet.
+
+    Raises `ConfigurationError` where it cannot be used, or its packages are missing.
+    """
+    if settings.oidc_issuer is None or settings.role not in (Role.ALL, Role.API):
+        return None
+    if any(importlib.util.find_spec(name) is None for name in ("authlib", "itsdangerous")):
+        raise ConfigurationError("signing on (OIDC_ISSUER) needs the extra 'oidc': pip install '.[oidc]'")
+    from app.connectors.oidc import OidcIssuer  # here: only who signs on needs what the extra brings
+
+    return OidcIssuer.from_settings(settings, clock)
 
 
 def connect_streams(settings: Settings) -> tuple[OpenStream, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -20,6 +21,8 @@ from app.agent.models import ActionName, Risk, Trigger
 from app.loopback import is_loopback
 
 RUNBOOK_ACTIONS = frozenset(ActionName) - {ActionName.RESTORE}
+
+_MIN_SESSION_SECRET = 32
 
 _SERVICE_LABEL = '{namespace="{{namespace}}",service="{{service}}"'
 
@@ -250,7 +253,26 @@ class Settings(BaseSettings):
             raise ValueError("BACKOFF_BASE_SECONDS is above BACKOFF_MAX_SECONDS")
         if self.verify_timeout_seconds < self.verify_soak_seconds:
             raise ValueError("VERIFY_TIMEOUT_SECONDS is below VERIFY_SOAK_SECONDS: nothing could recover")
+        if self.public_url is not None and not _is_base_url(self.public_url):
+            raise ValueError(
+                "PUBLIC_URL must be an absolute address without a query: https://heal.example.com"
+            )
+        self._sign_on_complete()
         return self
+
+    def _sign_on_complete(self) -> None:
+        """With OIDC_ISSUER, what a sign-on needs besides."""
+        if self.oidc_issuer is None:
+            return
+        for name in ("oidc_client_id", "public_url", "session_secret"):
+            if getattr(self, name) is None:
+                raise ValueError(f"OIDC_ISSUER needs {name.upper()}")
+        if self.session_secret is None or len(self.session_secret.get_secret_value()) < _MIN_SESSION_SECRET:
+            raise ValueError(
+                f"SESSION_SECRET needs {_MIN_SESSION_SECRET} characters at least: openssl rand -hex 32"
+            )
+        if "openid" not in self.oidc_scopes.split():
+            raise ValueError("OIDC_SCOPES must contain openid")
 
     @property
     def identity_required(self) -> bool:
@@ -285,3 +307,17 @@ class Settings(BaseSettings):
     def _space_separated(cls, value: object) -> object:
         """Accept several addresses with spaces between them: commas stand inside Kafka's."""
         return tuple(value.split()) if isinstance(value, str) else value
+
+
+def _is_base_url(text: str) -> bool:
+    """Whether paths can be appended to it: http or https, a host, and nothing after the path."""
+    if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
+        return False
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # raises ValueError when it is no port
+    except ValueError:
+        return False
+    return (
+        parts.scheme in ("http", "https") and bool(parts.hostname) and not any(mark in text for mark in "?#@")
+    )

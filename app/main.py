@@ -28,6 +28,7 @@ from app.api import (
     openapi,
     pages,
     problems,
+    sign_on,
     streams,
     token_sign_on,
     tokens,
@@ -119,6 +120,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     serves_people = settings.role in (Role.ALL, Role.API)
     for module in FOR_PEOPLE if serves_people else FOR_PROBES:
         app.include_router(module.router)
+    if serves_people and settings.oidc_issuer is not None:
+        sign_on.install(app)
     docs.mount_assets(app)
     return app
 

@@ -127,6 +127,31 @@ class Issued:
     text: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignOnAttempt:
+    """What a browser takes to the issuer, and what must be known again when it comes back."""
+
+    url: str
+    """Where the browser is sent."""
+    state: str
+    """Comes back with the browser, and must be the one that left with it."""
+    nonce: str = field(repr=False)
+    """Stands in what the issuer signs, so that it is good for this attempt only."""
+    verifier: str = field(repr=False)
+    """PKCE: without it nobody can use the code that the browser carries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedOn:
+    """Whom the issuer vouches for."""
+
+    name: str
+    roles: frozenset[str]
+    issuer: str
+    subject: str
+    """The issuer's own, lasting name for them."""
+
+
 def issue(
     kind: CredentialKind,
     name: str,

@@ -22,7 +22,7 @@ from app.agent.braking import Attempts
 from app.agent.channels import Announcement, Posting
 from app.agent.consent import Consent
 from app.agent.disruption import Disruption
-from app.agent.identity import Credential, CredentialId, Person
+from app.agent.identity import Credential, CredentialId, Person, SignedOn, SignOnAttempt
 from app.agent.limits import Budget, History, Limits
 from app.agent.models import (
     Action,
@@ -664,8 +664,11 @@ class AuditStore(Protocol):
 class IdentityStore(Protocol):
     """Credentials, and the audit trail of what people decided."""
 
-    async def add_credential(self, credential: Credential, deed: Deed) -> None:
-        """Keep a new one, with the entry of the audit trail that says whose it is and who made it."""
+    async def add_credential(self, credential: Credential, deed: Deed, *, nonce: str | None = None) -> None:
+        """Keep a new one, with the entry of the audit trail that says whose it is and who made it.
+
+        `Conflict`, and nothing is kept, for a `nonce` seen before.
+        """
         ...
 
     async def credential(self, credential_id: CredentialId) -> Credential | None: ...
@@ -692,6 +695,24 @@ class IdentityStore(Protocol):
 
     async def trail(self, *, after: int, limit: int) -> tuple[TrailEntry, ...]:
         """Entries with a sequence above `after` (-1: from the start), oldest first."""
+        ...
+
+
+class IdentityProvider(Protocol):
+    """The issuer that people sign on with: OpenID Connect's authorization code flow, seen from here."""
+
+    async def begin(self) -> SignOnAttempt:
+        """A fresh attempt; `TransientError` while the issuer is silent, `PermanentError` for nonsense."""
+        ...
+
+    async def finish(self, *, code: str, nonce: str, verifier: str) -> SignedOn:
+        """Who signed on, by what the issuer gives for the code that the browser brought.
+
+        Raises `Invalid` when the issuer does not take the code, `NotEntitled` with
+        words for the person when it vouches for nobody who can be named,
+        `TransientError` when it does not answer, and `PermanentError` when its
+        answer cannot be trusted.
+        """
         ...
 
 

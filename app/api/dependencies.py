@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from app.agent.intake import Intake
 from app.agent.loop import Loop
-from app.agent.ports import Store, StreamProgress
+from app.agent.ports import IdentityProvider, Store, StreamProgress
 from app.api.problems import FieldError, Problem, invalid
 from app.clock import Clock
 from app.config import Settings
@@ -46,6 +46,8 @@ class Container(Protocol):
     def loop(self) -> Loop: ...
     @property
     def streams(self) -> Sequence[ReadStream]: ...
+    @property
+    def sign_on(self) -> IdentityProvider | None: ...
     @property
     def checks(self) -> Sequence[tuple[str, Callable[[], Awaitable[None]]]]: ...
 

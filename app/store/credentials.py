@@ -17,8 +17,8 @@ from app.store.tables import credentials
 _TOUCHED_EVERY = timedelta(hours=1)
 
 
-def add(connection: Connection, credential: Credential, deed: Deed) -> None:
-    """Keep a new one."""
+def add(connection: Connection, credential: Credential, deed: Deed, nonce: str | None) -> None:
+    """Keep a new one; `Conflict` for a nonce seen before."""
     connection.execute(
         insert(credentials).values(
             id=credential.id,
@@ -33,6 +33,8 @@ def add(connection: Connection, credential: Credential, deed: Deed) -> None:
         )
     )
     trail.append(connection, deed)
+    if nonce is not None:  # after the trail, whose lock lets only one at a time come here
+        nonces.once(connection, credential.id, nonce, deed.at)
 
 
 def get(connection: Connection, credential_id: CredentialId) -> Credential | None:

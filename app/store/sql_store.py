@@ -297,8 +297,8 @@ class SqlStore:
 
     # ------------------------------------------------------------ identity
 
-    async def add_credential(self, credential: Credential, deed: Deed) -> None:
-        await self._database.write(lambda connection: credentials.add(connection, credential, deed))
+    async def add_credential(self, credential: Credential, deed: Deed, *, nonce: str | None = None) -> None:
+        await self._database.write(lambda connection: credentials.add(connection, credential, deed, nonce))
 
     async def credential(self, credential_id: CredentialId) -> Credential | None:
         return await self._database.read(lambda connection: credentials.get(connection, credential_id))

@@ -53,8 +53,12 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path, **changes: Any) -> Iterator[Served]:
-    """Serve on a port that the system chooses, in a thread of its own, until the context ends."""
+def serving(folder: Path, *, listening: socket.socket | None = None, **changes: Any) -> Iterator[Served]:
+    """Serve in a thread of its own until the context ends, on a port that the system chooses.
+
+    `listening` is a socket whose address had to be known before.
+    """
+    bound = listening or socket.create_server(("127.0.0.1", 0))
     ready: Future[Served] = Future()
     stop = threading.Event()
 
@@ -66,9 +70,8 @@ def serving(folder: Path, **changes: Any) -> Iterator[Served]:
         app.state.container = container
         config = uvicorn.Config(app, lifespan="off", log_level="warning")
         server = uvicorn.Server(config)
-        listening = socket.create_server(("127.0.0.1", 0))
-        task = asyncio.create_task(server.serve(sockets=[listening]))
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        task = asyncio.create_task(server.serve(sockets=[bound]))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         ready.set_result(Served(url=url, container=container, loop=asyncio.get_running_loop()))
         await asyncio.to_thread(stop.wait)
         server.should_exit = True

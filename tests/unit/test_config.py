@@ -134,3 +134,64 @@ def test_settings_cannot_change_after_the_start() -> None:
     settings = Settings()
     with pytest.raises(ValidationError):
         settings.dry_run = False  # type: ignore[misc]
+
+
+SIGN_ON = {
+    "OIDC_ISSUER": "https://login.example.com",
+    "OIDC_CLIENT_ID": "heal",
+    "PUBLIC_URL": "https://heal.example.com",
+    "SESSION_SECRET": "x" * 32,
+}
+
+
+def test_signing_on_needs_four_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With these it is complete: a client without a secret is a public one."""
+    for name, value in SIGN_ON.items():
+        monkeypatch.setenv(name, value)
+    assert Settings().oidc_issuer == "https://login.example.com"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"OIDC_CLIENT_ID": ""}, "OIDC_CLIENT_ID"),
+        ({"PUBLIC_URL": ""}, "PUBLIC_URL"),
+        ({"SESSION_SECRET": ""}, "SESSION_SECRET"),
+        ({"SESSION_SECRET": "x" * 31}, "SESSION_SECRET"),
+        ({"OIDC_SCOPES": "profile email"}, "OIDC_SCOPES"),
+        ({"OIDC_SCOPES": "openid-not profile"}, "OIDC_SCOPES"),
+    ],
+)
+def test_an_incomplete_sign_on_stops_the_start(
+    changes: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names what is missing, and no secret."""
+    for name, value in {**SIGN_ON, **changes}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError, match=named) as refused:
+        Settings()
+    assert "x" * 31 not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "heal.example.com",
+        "ftp://heal.example.com",
+        "https://",
+        "https://heal.example.com?x=1",
+        "https://heal.example.com/#x",
+        "https://ann@heal.example.com",
+        "https://heal.example.com:99999",
+        "https://heal.example.com:x",
+        "https://heal .example.com",
+        "https://heal.example.com\\x",
+        "//heal.example.com",
+        "javascript:alert(1)",
+    ],
+)
+def test_a_public_url_is_one_that_paths_can_be_added_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands in links and in the redirect URI."""
+    monkeypatch.setenv("PUBLIC_URL", url)
+    with pytest.raises(ValidationError, match="PUBLIC_URL"):
+        Settings()

@@ -1,0 +1,63 @@
+"""A sign-on has one session at most, over SQLite and PostgreSQL, however often it is finished."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from app.agent.identity import CredentialKind, Door, Issued, Person, issue
+from app.agent.ports import Store
+from app.agent.trail import Deed, DeedKind, first_broken
+from app.errors import Conflict
+from tests.contract.store_values import NOW
+
+pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
+
+ANN = Person(name="ann", door=Door.PAGE, verified=True)
+
+
+def session() -> tuple[Issued, Deed]:
+    made = issue(
+        CredentialKind.SESSION,
+        "ann",
+        roles={"sre"},
+        scopes=(),
+        by="ann",
+        at=NOW,
+        lifetime=timedelta(hours=12),
+    )
+    return made, Deed(at=NOW, by=ANN, kind=DeedKind.SIGNED_ON, subject=made.credential.id)
+
+
+async def test_a_nonce_seen_before_keeps_nothing(store: Store) -> None:
+    """Neither the credential nor its entry of the trail; another nonce, and none, are free."""
+    first, deed = session()
+    await store.add_credential(first.credential, deed, nonce="once")
+    second, again = session()
+    with pytest.raises(Conflict):
+        await store.add_credential(second.credential, again, nonce="once")
+    assert await store.credential(first.credential.id) == first.credential
+    assert await store.credential(second.credential.id) is None
+    await store.add_credential(second.credential, again, nonce="another")
+    third, unbound = session()
+    await store.add_credential(third.credential, unbound)
+    assert [entry.subject for entry in await store.trail(after=-1, limit=10)] == [
+        first.credential.id,
+        second.credential.id,
+        third.credential.id,
+    ]
+
+
+async def test_of_many_at_once_one_counts(store: Store) -> None:
+    """The others are told so; the trail stays whole."""
+    made = [session() for _ in range(10)]
+    said = await asyncio.gather(
+        *(store.add_credential(one.credential, deed, nonce="once") for one, deed in made),
+        return_exceptions=True,
+    )
+    assert [type(one) for one in said if one is not None] == [Conflict] * 9
+    trail = await store.trail(after=-1, limit=10)
+    assert len(trail) == 1
+    assert first_broken(trail) is None
