@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from app.agent.asking import Asking
 from app.agent.circuit import Breaker
@@ -49,10 +50,14 @@ from app.connectors.opa import OpaPolicy
 from app.connectors.prometheus import PrometheusSource
 from app.connectors.rego import EmbeddedPolicy
 from app.connectors.schema_registry import SchemaRegistry
+from app.connectors.slack import inbound_from_settings
 from app.connectors.streams import OpenStream, open_stream
 from app.connectors.webhook import WebhookNotifier
 from app.errors import TransientError
 from app.store import Alone, open_shared
+
+if TYPE_CHECKING:
+    from app.connectors.slack_inbound import SlackInbound
 
 Check = tuple[str, Callable[[], Awaitable[None]]]
 
@@ -100,6 +105,8 @@ class Container:
     checks: tuple[Check, ...]
     """What readiness asks; each raises an `AgentError` when its part is not ready."""
     close_world: Callable[[], Awaitable[None]]
+    slack: SlackInbound | None = None
+    """What hears people in Slack, where this process speaks with people."""
 
     async def reload_policies(self) -> None:
         """Read the policies anew; a server that is asked instead keeps its own."""
@@ -116,6 +123,8 @@ class Container:
             await one.stream.close()
         if self.schemas is not None:
             await self.schemas.aclose()
+        if self.slack is not None:
+            await self.slack.aclose()
         await self.close_world()
         await self.store.close()
 
@@ -225,6 +234,7 @@ def assemble(
         schemas=_schemas(settings),
         checks=(*_checks(store, world, clock), *_stream_checks(streams)),
         close_world=close_world or _nothing_to_close,
+        slack=inbound_from_settings(settings, store, clock) if _serves_people(settings) else None,
     )
 
 
@@ -293,6 +303,10 @@ def connect_policy(settings: Settings) -> OpaPolicy | EmbeddedPolicy:
     Raises `ConfigurationError`, naming file and line, for policies that cannot be used.
     """
     return OpaPolicy.from_settings(settings) if settings.opa_url else EmbeddedPolicy.from_settings(settings)
+
+
+def _serves_people(settings: Settings) -> bool:
+    return settings.role in (Role.ALL, Role.API)
 
 
 def connect_streams(settings: Settings) -> tuple[OpenStream, ...]:

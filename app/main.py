@@ -26,6 +26,7 @@ from app.api import (
     incidents,
     openapi,
     problems,
+    slack,
     streams,
     webhooks,
 )
@@ -41,6 +42,7 @@ _FOR_PEOPLE = (
     brakes,
     audit,
     webhooks,
+    slack,
     health,
     dashboard,
     docs,
