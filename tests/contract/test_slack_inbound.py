@@ -385,7 +385,7 @@ async def test_a_body_is_bounded_and_readable(stage: Stage) -> None:
         assert_problem(await stage.send(signed(body)), 404)
     half: tuple[dict[str, Any], ...] = ({"actions": []}, {"actions": "x"}, {"actions": [7]}, {"user": None})
     for changes in half:
-        assert_problem(await stage.send(interaction(stage.slack.click(ANN, "a.b", **changes))), 400)
+        assert_problem(await stage.send(interaction({**stage.slack.click(ANN, "a.b"), **changes})), 400)
 
 
 async def test_buttons_that_only_lead_somewhere_are_acknowledged(stage: Stage) -> None:
