@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -597,6 +600,36 @@ async def test_nothing_is_built_where_slack_is_not_set_up(tmp_path: Path) -> Non
     alone = settings.model_copy(update={"slack_signing_secret": None, "slack_app_token": None})
     assert inbound_from_settings(alone, store, VirtualClock()) is None
     await store.close()
+
+
+@pytest.mark.parametrize(
+    ("module", "library"),
+    [
+        ("slack_client", "aiohttp"),
+        ("slack_client", "slack_sdk.errors"),
+        ("slack_inbound", "slack_bolt.async_app"),
+    ],
+)
+async def test_without_the_extra_the_start_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, library: str
+) -> None:
+    """The libraries are imported only where Slack is configured."""
+    monkeypatch.delitem(sys.modules, f"app.connectors.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, library, None)
+    store = await open_store(f"sqlite:///{tmp_path}/heal.db")
+    settings = slack_settings(tmp_path, Slack(url="http://127.0.0.1:1"))
+    with pytest.raises(ConfigurationError, match=re.escape("pip install '.[slack]'")):
+        inbound_from_settings(settings, store, VirtualClock())
+    await store.close()
+
+
+def test_an_agent_without_slack_imports_none_of_it() -> None:
+    """An extra costs nothing, and may be missing, where it is not used."""
+    program = (
+        "import app.main, app.workers, sys; print({'slack_bolt', 'slack_sdk', 'aiohttp'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 async def test_the_environment_sends_nothing_through_a_proxy(
