@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from app.agent.asking import Asking
 from app.agent.circuit import Breaker
@@ -51,10 +52,14 @@ from app.connectors.opa import OpaPolicy
 from app.connectors.prometheus import PrometheusSource
 from app.connectors.rego import EmbeddedPolicy
 from app.connectors.schema_registry import SchemaRegistry
+from app.connectors.slack import inbound_from_settings
 from app.connectors.streams import OpenStream, open_stream
 from app.connectors.webhook import WebhookNotifier
 from app.errors import ConfigurationError, TransientError
 from app.store import Alone, open_shared
+
+if TYPE_CHECKING:
+    from app.connectors.slack_inbound import SlackInbound
 
 Check = tuple[str, Callable[[], Awaitable[None]]]
 
@@ -104,6 +109,8 @@ class Container:
     sign_on: IdentityProvider | None
     """The issuer that people sign on with, if one is set."""
     close_world: Callable[[], Awaitable[None]]
+    slack: SlackInbound | None = None
+    """What hears people in Slack, where this process speaks with people."""
 
     async def reload_policies(self) -> None:
         """Read the policies anew; a server that is asked instead keeps its own."""
@@ -120,6 +127,8 @@ class Container:
             await one.stream.close()
         if self.schemas is not None:
             await self.schemas.aclose()
+        if self.slack is not None:
+            await self.slack.aclose()
         await self.close_world()
         await self.store.close()
 
@@ -230,6 +239,7 @@ def assemble(
         checks=(*_checks(store, world, clock), *_stream_checks(streams)),
         sign_on=connect_issuer(settings, clock),
         close_world=close_world or _nothing_to_close,
+        slack=inbound_from_settings(settings, store, clock) if _serves_people(settings) else None,
     )
 
 
@@ -305,13 +315,17 @@ def connect_issuer(settings: Settings, clock: Clock) -> IdentityProvider | None:
 
     Raises `ConfigurationError` where it cannot be used, or its packages are missing.
     """
-    if settings.oidc_issuer is None or settings.role not in (Role.ALL, Role.API):
+    if settings.oidc_issuer is None or not _serves_people(settings):
         return None
     if any(importlib.util.find_spec(name) is None for name in ("authlib", "itsdangerous")):
         raise ConfigurationError("signing on (OIDC_ISSUER) needs the extra 'oidc': pip install '.[oidc]'")
     from app.connectors.oidc import OidcIssuer  # here: only who signs on needs what the extra brings
 
     return OidcIssuer.from_settings(settings, clock)
+
+
+def _serves_people(settings: Settings) -> bool:
+    return settings.role in (Role.ALL, Role.API)
 
 
 def connect_streams(settings: Settings) -> tuple[OpenStream, ...]:

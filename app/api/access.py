@@ -22,11 +22,11 @@ from starlette.requests import Request
 from app.agent.identity import Door, Person, Scope
 from app.agent.terms import same_person
 from app.agent.tokens import holder, proved
+from app.api.cookies import SESSION_COOKIE
 from app.api.dependencies import Container, ContainerDep
 from app.api.lockout import Lockout
 from app.api.problems import FieldError, Problem, invalid
 
-SESSION_COOKIE = "heal_session"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 OPEN = frozenset(

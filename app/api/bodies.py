@@ -57,6 +57,11 @@ async def read_json(request: Request, limit: int) -> Body:
         ) from None
 
 
+async def read_raw(request: Request, limit: int) -> bytes:
+    """The body as it is, at most `limit` bytes; raises `Problem` (408 or 413)."""
+    return await _read_bounded(request, limit)
+
+
 async def read_model(request: Request, limit: int, model: type[Model]) -> Model:
     """The body as one object of that model; raises `Problem` as `read_json` does, or 422."""
     body = await read_json(request, limit)

@@ -6,11 +6,12 @@ imports no adapter.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Protocol
 
 from fastapi import Depends
 from starlette.requests import Request
+from starlette.responses import Response
 
 from app.agent.intake import Intake
 from app.agent.loop import Loop
@@ -29,6 +30,15 @@ class ReadStream(Protocol):
     def address(self) -> str: ...
     @property
     def progress(self) -> StreamProgress: ...
+
+
+class SlackDoor(Protocol):
+    """The part of Slack's inbound side that HTTP brings requests to."""
+
+    @property
+    def takes_http(self) -> bool: ...
+    def genuine(self, body: bytes, headers: Mapping[str, str]) -> bool: ...
+    async def handle(self, body: bytes, headers: Mapping[str, str]) -> Response: ...
 
 
 class Container(Protocol):
@@ -50,6 +60,8 @@ class Container(Protocol):
     def sign_on(self) -> IdentityProvider | None: ...
     @property
     def checks(self) -> Sequence[tuple[str, Callable[[], Awaitable[None]]]]: ...
+    @property
+    def slack(self) -> SlackDoor | None: ...
 
 
 def _container(request: Request) -> Container:

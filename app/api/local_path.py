@@ -1,20 +1,16 @@
-"""Where somebody goes after signing on: a path of this agent, whatever the address said."""
+"""Where somebody goes after signing on: a path of this agent, whatever an address said."""
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import re
 
-_HOME = "/dashboard"
+HOME = "/dashboard"
+
+_MAX_CHARS = 1_000
+_LOCAL = re.compile(r"/(?!/)[!-\[\]-~]*")
+"""A path of this host: printable ASCII without a backslash, which some browsers read as a slash."""
 
 
-def local_path(to: str | None) -> str:
-    """`to` where it is a path of this agent; the dashboard for everything else, other sites above all."""
-    if not to or not to.startswith("/") or to.startswith(("//", "/\\")) or not to.isascii():
-        return _HOME
-    if "\\" in to or not to.isprintable():
-        return _HOME
-    try:
-        parts = urlsplit(to)
-    except ValueError:
-        return _HOME
-    return to if not parts.scheme and not parts.netloc else _HOME
+def is_local(to: str) -> bool:
+    """Whether a browser that is sent there stays with this agent."""
+    return len(to) <= _MAX_CHARS and _LOCAL.fullmatch(to) is not None

@@ -141,6 +141,18 @@ def alertmanager_body() -> Fragment:
     }
 
 
+def slack_body() -> Fragment:
+    """Slack's own forms, signed by Slack."""
+    content = {"schema": {"type": "object"}}
+    return {
+        "requestBody": {
+            "required": True,
+            "description": "What Slack sends, unchanged.",
+            "content": {"application/x-www-form-urlencoded": content, "application/json": content},
+        }
+    }
+
+
 def _without_unsent_errors(schema: Fragment) -> None:
     """Take out the framework's own error form: `app.api.problems` answers in its place."""
     for operations in schema["paths"].values():

@@ -1,4 +1,4 @@
-"""`/sign-on` and `/sign-off`: people prove who they are to an OpenID Connect issuer, and get a session.
+"""`/sign-on`: people prove who they are to an OpenID Connect issuer, and get a session.
 
 Installed by `app.main` where OIDC_ISSUER is set. What must be known again when a
 browser comes back from the issuer goes with it in a signed cookie of its own,
@@ -22,45 +22,31 @@ from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from app.agent.identity import (
-    Credential,
-    CredentialKind,
-    Door,
-    Issued,
-    Person,
-    SignedOn,
-    SignOnAttempt,
-    issue,
-    presented,
-    proves,
-    scopes_of,
-)
+from app.agent.identity import CredentialKind, Door, Issued, SignedOn, SignOnAttempt, issue
 from app.agent.ports import IdentityProvider
+from app.agent.tokens import holder
 from app.agent.trail import Deed, DeedKind
-from app.api.dashboard import _message as message
+from app.api.cookies import SESSION_COOKIE, forget_cookie, set_cookie
 from app.api.dependencies import Container, ContainerDep
+from app.api.local_path import HOME, is_local
+from app.api.pages import Pages
 from app.api.problems import Problem
 from app.config import Settings
-from app.errors import Conflict, Invalid, NotEntitled, NotFound, PermanentError, TransientError
+from app.errors import Conflict, Invalid, NotEntitled, PermanentError, TransientError
 
 if TYPE_CHECKING:
     from itsdangerous import URLSafeSerializer
 
 log = logging.getLogger(__name__)
 
-SESSION_COOKIE = "heal_session"
 ATTEMPT_COOKIE = "heal_sign_on"
 ATTEMPT_LASTS = timedelta(minutes=10)
 
 _PATH = "/sign-on"
 _CALLBACK = f"{_PATH}/callback"
-_START_PAGE = "/dashboard"
-_MAX_TO = 1_000
 _MAX_CODE = 4_000
 _AGAIN = "Begin again from the dashboard."
 _NOT_STORED = {"Cache-Control": "no-store"}
-_LOCAL = re.compile(r"/(?!/)[!-\[\]-~]*")
-"""A path of this host: printable ASCII without a backslash, which some browsers read as a slash."""
 _ERROR_WORD = re.compile(r"[a-z_]{1,40}")
 
 router = APIRouter(include_in_schema=False)
@@ -93,22 +79,17 @@ _WITHOUT_CODES = _WithoutCodes()
 
 
 def install(app: FastAPI) -> None:
-    """Serve signing on and off."""
+    """Serve signing on."""
     app.include_router(router)
     logging.getLogger("uvicorn.access").addFilter(_WITHOUT_CODES)
-
-
-def is_local(to: str) -> bool:
-    """Whether a browser that is sent there stays with this agent."""
-    return len(to) <= _MAX_TO and _LOCAL.fullmatch(to) is not None
 
 
 @router.get(_PATH)
 async def sign_on(request: Request, container: ContainerDep) -> Response:
     """Send the browser to the issuer; `to` is the page it came for."""
-    to = request.query_params.getlist("to") or [_START_PAGE]
+    to = request.query_params.getlist("to") or [HOME]
     if len(to) > 1 or not is_local(to[0]):
-        return await message(
+        return await _message(
             container,
             400,
             "That is no page of this agent",
@@ -119,7 +100,14 @@ async def sign_on(request: Request, container: ContainerDep) -> Response:
     except (TransientError, PermanentError) as error:
         return await _failed(container, error)
     answer = RedirectResponse(attempt.url, status_code=303, headers=_NOT_STORED)
-    _set_cookie(answer, container.settings, ATTEMPT_COOKIE, _sealed(container, attempt, to[0]), ATTEMPT_LASTS)
+    set_cookie(
+        answer,
+        container.settings,
+        ATTEMPT_COOKIE,
+        _sealed(container, attempt, to[0]),
+        path=_PATH,
+        lifetime=ATTEMPT_LASTS,
+    )
     return answer
 
 
@@ -127,31 +115,7 @@ async def sign_on(request: Request, container: ContainerDep) -> Response:
 async def callback(request: Request, container: ContainerDep) -> Response:
     """Where the issuer sends the browser back to; the attempt is over, whatever comes of it."""
     answer = await _come_back(request, container)
-    _forget_cookie(answer, container.settings, ATTEMPT_COOKIE)
-    return answer
-
-
-@router.post("/sign-off")
-async def sign_off(request: Request, container: ContainerDep) -> Response:
-    """End this browser's session; the issuer may still know the person."""
-    try:
-        session = await _session(request, container)
-        if session is not None:
-            by = _person(container.settings, session.name, session.roles)
-            deed = Deed(at=container.clock.now(), by=by, kind=DeedKind.SIGNED_OFF, subject=session.id)
-            await container.store.revoke(session.id, deed)
-    except (Conflict, NotFound):
-        pass  # it has ended already, which is what was asked for
-    except TransientError as error:
-        return await message(container, 503, "Not possible right now", f"{error}. Go back and try again.")
-    answer = await message(
-        container,
-        200,
-        "You are signed off",
-        "The session of this browser has ended. The issuer may still know you: sign off there, too, "
-        "on a machine that others use.",
-    )
-    _forget_cookie(answer, container.settings, SESSION_COOKIE)
+    forget_cookie(answer, container.settings, ATTEMPT_COOKIE, path=_PATH)
     return answer
 
 
@@ -172,12 +136,12 @@ async def _come_back(request: Request, container: Container) -> Response:
     try:
         session = await _begin_session(container, known, ticket)
     except Conflict:
-        return await message(container, 400, "This sign-on is over already", f"It counted once. {_AGAIN}")
+        return await _message(container, 400, "This sign-on is over already", f"It counted once. {_AGAIN}")
     except TransientError as failure:
         return await _failed(container, failure)
     answer = RedirectResponse(ticket.to, status_code=303, headers=_NOT_STORED)
     lifetime = timedelta(hours=container.settings.session_hours)
-    _set_cookie(answer, container.settings, SESSION_COOKIE, session.text, lifetime)
+    set_cookie(answer, container.settings, SESSION_COOKIE, session.text, lifetime=lifetime)
     return answer
 
 
@@ -195,7 +159,7 @@ async def _begin_session(container: Container, known: SignedOn, ticket: _Ticket)
     )
     deed = Deed(
         at=now,
-        by=_person(container.settings, known.name, known.roles),
+        by=holder(session.credential, container.settings.role_scopes, door=Door.PAGE),
         kind=DeedKind.SIGNED_ON,
         subject=session.credential.id,
         data={"issuer": known.issuer, "issuer_subject": known.subject, "roles": [*sorted(known.roles)]},
@@ -204,21 +168,12 @@ async def _begin_session(container: Container, known: SignedOn, ticket: _Ticket)
     return session
 
 
-async def _session(request: Request, container: Container) -> Credential | None:
-    """The session that the browser's cookie proves, if it holds."""
-    shown = presented(request.cookies.get(SESSION_COOKIE, ""))
-    if shown is None:
-        return None
-    credential = await container.store.credential(shown[0])
-    if credential is None or credential.kind is not CredentialKind.SESSION:
-        return None
-    if not proves(shown[1], credential) or credential.refusal(container.clock.now()) is not None:
-        return None
-    return credential
+async def _message(container: Container, status: int, title: str, text: str) -> Response:
+    return await Pages(container=container).message(status, title, text)
 
 
 async def _not_from_here(container: Container) -> Response:
-    return await message(
+    return await _message(
         container,
         400,
         "This sign-on did not begin here",
@@ -234,12 +189,12 @@ async def _turned_away(container: Container, error: str) -> Response:
         f"the error {error}" if _ERROR_WORD.fullmatch(error) else "neither a code nor a known error",
     )
     if error == "access_denied":
-        return await message(
+        return await _message(
             container, 403, "You were not signed on", f"You declined, or may not use this agent. {_AGAIN}"
         )
     if error in ("temporarily_unavailable", "server_error"):
         return await _failed(container, TransientError(error))
-    return await message(
+    return await _message(
         container, 400, "You were not signed on", f"The issuer did not complete it. {_AGAIN}"
     )
 
@@ -248,7 +203,7 @@ async def _failed(container: Container, error: TransientError | PermanentError) 
     """What somebody can do about it; why, is in the log."""
     match error:
         case TransientError():
-            answer = await message(
+            answer = await _message(
                 container,
                 503,
                 "Nobody can sign on right now",
@@ -258,29 +213,19 @@ async def _failed(container: Container, error: TransientError | PermanentError) 
             answer.headers["Retry-After"] = "5"
             return answer
         case NotEntitled():
-            return await message(container, 403, "You were not signed on", f"{error}.")
+            return await _message(container, 403, "You were not signed on", f"{error}.")
         case Invalid():
-            return await message(
+            return await _message(
                 container, 400, "This sign-on is over", f"It took too long, or was used already. {_AGAIN}"
             )
         case _:
-            return await message(
+            return await _message(
                 container,
                 503,
                 "Nobody was signed on",
                 "What the issuer said cannot be believed. Try once more; if it stays so, whoever runs the "
                 "agent finds the reason in its log.",
             )
-
-
-def _person(settings: Settings, name: str, roles: frozenset[str]) -> Person:
-    return Person(
-        name=name,
-        roles=roles,
-        door=Door.PAGE,
-        verified=True,
-        scopes=scopes_of(roles, settings.role_scopes),
-    )
 
 
 def _issuer(container: Container) -> IdentityProvider:
@@ -327,29 +272,3 @@ def _seal(settings: Settings) -> URLSafeSerializer:
         salt="self-healing-devops-agent sign-on",
         signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
     )
-
-
-def _set_cookie(answer: Response, settings: Settings, name: str, value: str, lifetime: timedelta) -> None:
-    answer.set_cookie(
-        name,
-        value,
-        max_age=int(lifetime.total_seconds()),
-        path=_cookie_path(name),
-        secure=_over_tls(settings),
-        httponly=True,
-        samesite="lax",
-    )
-
-
-def _forget_cookie(answer: Response, settings: Settings, name: str) -> None:
-    answer.delete_cookie(
-        name, path=_cookie_path(name), secure=_over_tls(settings), httponly=True, samesite="lax"
-    )
-
-
-def _cookie_path(name: str) -> str:
-    return _PATH if name == ATTEMPT_COOKIE else "/"
-
-
-def _over_tls(settings: Settings) -> bool:
-    return settings.public_url is not None and settings.public_url.startswith("https:")

@@ -10,10 +10,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from app.api.access import SESSION_COOKIE, recognised_token
+from app.api.access import recognised_token
 from app.api.bodies import read_form
+from app.api.cookies import SESSION_COOKIE, set_cookie
 from app.api.dependencies import ContainerDep
-from app.api.local_path import local_path
+from app.api.local_path import HOME, is_local
 from app.api.problems import Problem
 from app.web.pages import render
 
@@ -22,7 +23,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/sign-on/token")
 async def token_form(request: Request) -> Response:
-    return _form(local_path(request.query_params.get("to")))
+    return _form(_page(request.query_params.get("to", HOME)))
 
 
 @router.post("/sign-on/token")
@@ -30,21 +31,19 @@ async def sign_on(request: Request, container: ContainerDep) -> Response:
     """Take the token if it holds; a wrong one counts as a guess."""
     try:
         fields = await read_form(request, container.settings.max_body_bytes)
-        to = local_path(fields.get("to"))
+        to = _page(fields.get("to", HOME))
         text = fields.get("token", "").strip()
         await recognised_token(request, container, text)
     except Problem as problem:
-        return _form("/dashboard", status=problem.status, told=f"{problem.title}. {problem.detail}")
+        return _form(HOME, status=problem.status, told=f"{problem.title}. {problem.detail}")
     answer = RedirectResponse(to, status_code=303)
-    answer.set_cookie(
-        SESSION_COOKIE,
-        text,
-        httponly=True,
-        samesite="lax",
-        secure=container.settings.reached_by_https,
-        path="/",
-    )
+    set_cookie(answer, container.settings, SESSION_COOKIE, text, lifetime=None)
     return answer
+
+
+def _page(to: str) -> str:
+    """The page that somebody came for; the dashboard where it is none of ours."""
+    return to if is_local(to) else HOME
 
 
 def _form(to: str, *, status: int = 200, told: str = "") -> Response:

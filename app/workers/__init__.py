@@ -73,6 +73,8 @@ async def attended(container: Container, bell: LocalBell) -> AsyncIterator[None]
         work.append(("driver", driver.run))
     work += [(f"stream {reader.source}", reader.run) for reader in _readers(container)]
     work += [(duty.name, duty.run) for duty in _duties(container)]
+    if container.slack is not None and container.slack.takes_socket:
+        work.append(("Slack's socket", container.slack.keep_connected))
     tasks = [asyncio.create_task(kept_running(*one), name=one[0]) for one in work]
     try:
         yield

@@ -43,6 +43,7 @@ from app.agent.models import (
 )
 from app.agent.observer import new_signal
 from app.agent.ports import Begun, Claim
+from app.agent.terms import ApprovalTerms
 from app.bootstrap import Container
 
 DEPLOYMENT = ObjectRef(kind="Deployment", namespace="payments", name="payments-api")
@@ -134,7 +135,11 @@ async def proposed(
 
 
 async def awaiting(
-    container: Container, *, service: str = "payments-api", text: str = "1.15.0"
+    container: Container,
+    *,
+    service: str = "payments-api",
+    text: str = "1.15.0",
+    terms: ApprovalTerms | None = None,
 ) -> ApprovalId:
     """An incident that waits until a person says whether to roll back; the approval it waits for."""
     incident_id = await opened(container, service, text)
@@ -157,6 +162,7 @@ async def awaiting(
         reasons=(f"rollback of {text} is high risk, and APPROVAL_FOR_RISKS asks for a person",),
         requested_at=now,
         expires_at=now + timedelta(hours=4),
+        terms=terms or ApprovalTerms(),
     )
     asking = _note(now, 2, Stage.POLICY, f"rollback of {text} (high risk) needs an approval.")
     waiting = replace(incident, state=IncidentState.AWAITING_APPROVAL)

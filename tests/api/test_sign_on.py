@@ -17,7 +17,9 @@ from joserfc.jwk import OctKey
 
 from app.agent.identity import CredentialKind, Person, issue
 from app.agent.trail import Deed, DeedKind
-from app.api.sign_on import ATTEMPT_COOKIE, ATTEMPT_LASTS, SESSION_COOKIE, is_local
+from app.api.cookies import SESSION_COOKIE
+from app.api.local_path import is_local
+from app.api.sign_on import ATTEMPT_COOKIE, ATTEMPT_LASTS
 from app.main import create_app
 from app.web.pages import render
 from tests.api.harness import assert_problem, harness, make_settings

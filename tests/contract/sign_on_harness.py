@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from app.agent.identity import Credential, presented, proves
 from app.agent.trail import TrailEntry
-from app.api.sign_on import SESSION_COOKIE
+from app.api.cookies import SESSION_COOKIE
 from app.config import Settings
 from testbed.oidc import OidcUser
 from tests.api.harness import Harness, harness, make_settings

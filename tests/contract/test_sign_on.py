@@ -11,7 +11,8 @@ import pytest
 
 from app.agent.identity import CredentialKind, Door
 from app.agent.trail import DeedKind
-from app.api.sign_on import ATTEMPT_COOKIE, SESSION_COOKIE
+from app.api.cookies import SESSION_COOKIE
+from app.api.sign_on import ATTEMPT_COOKIE
 from testbed.oidc import OidcServer
 from testbed.supervisor import Supervisor
 from tests.contract.oidc_standin import OidcStandIn, oidc_standin

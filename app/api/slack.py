@@ -1,0 +1,67 @@
+"""`POST /webhooks/slack`: buttons that people press in Slack, and commands that they type there.
+
+Slack's signature is the whole authentication, and is checked before anything of the
+body is looked at. An answer is durable before it is acknowledged (promise 1).
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.bodies import read_raw
+from app.api.dependencies import ContainerDep
+from app.api.openapi import problems, slack_body
+from app.api.problems import Problem
+from app.errors import Invalid
+
+router = APIRouter(tags=["webhooks"])
+
+
+@router.post(
+    "/webhooks/slack",
+    response_class=Response,
+    responses=problems(400, 401, 403, 404, 413, 503),
+    openapi_extra=slack_body(),
+    summary="Take a button or a command from Slack",
+)
+async def slack(request: Request, container: ContainerDep) -> Response:
+    inbound = container.slack
+    if inbound is None or not inbound.takes_http:
+        raise Problem(
+            status=404,
+            kind="not-configured",
+            title="Slack is not expected here",
+            detail="Set SLACK_SIGNING_SECRET to take buttons and commands at this address.",
+        )
+    body = await read_raw(request, container.settings.max_body_bytes)
+    if not inbound.genuine(body, request.headers):
+        raise Problem(
+            status=401,
+            kind="wrong-signature",
+            title="This was not signed by Slack just now",
+            detail="The signature does not fit SLACK_SIGNING_SECRET, or is more than five minutes old.",
+        )
+    try:
+        answered = await inbound.handle(body, request.headers)
+    except Invalid as error:
+        raise Problem(
+            status=400, kind="broken-body", title="The body cannot be read", detail=f"{error}."
+        ) from None
+    if answered.status_code == 503:
+        raise Problem(
+            status=503,
+            kind="try-again",
+            title="It is not certain whether this was recorded",
+            detail="The database did not answer in time. Press the button again: it counts once.",
+        )
+    if answered.status_code >= 400:
+        status = 404 if answered.status_code < 500 else 500
+        raise Problem(
+            status=status,
+            kind="not-handled",
+            title="Nothing of this app answers that",
+            detail="Only the app's own buttons and the command /heal are expected here.",
+        )
+    return answered
