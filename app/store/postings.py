@@ -28,22 +28,29 @@ from sqlalchemy.exc import IntegrityError
 
 from app.agent.channels import Announcement, Posting
 from app.agent.models import IncidentId
-from app.errors import Conflict
+from app.errors import Conflict, NotFound
 from app.store.codec import storable_text
 from app.store.tables import announcements, channels, incidents, postings
 
 _MARK_EVERY = timedelta(hours=1)
 _MARGIN = timedelta(minutes=30)
-"""Clocks of those who open incidents may differ by so much."""
+"""Clocks of those who end incidents may differ by so much, and a commit may take so long."""
 
 
 def announce(connection: Connection, incident_id: IncidentId, text: str, at: datetime) -> None:
-    """Put an announcement on record."""
+    """Put an announcement on record.
+
+    Under the lock of the incident's row, so that its numbers are committed in
+    their order: a channel that was told one has been told all before it.
+    """
+    known = select(incidents.c.id).where(incidents.c.id == incident_id).with_for_update()
+    if connection.execute(known).one_or_none() is None:
+        raise NotFound(f"incident {incident_id} is not on record")
     connection.execute(insert(announcements).values(incident_id=incident_id, text=storable_text(text), at=at))
 
 
 def unshown(connection: Connection, channel: str, at: datetime, limit: int) -> tuple[IncidentId, ...]:
-    """Incidents with something to be told, that may be tried now; oldest first."""
+    """Incidents with something to be told, that may be tried now: open ones first, each kind oldest first."""
     known, told_until = _candidates(connection, channel, at)
     if told_until < at - _MARK_EVERY:
         _move_mark(connection, channel, known, at)
@@ -52,7 +59,7 @@ def unshown(connection: Connection, channel: str, at: datetime, limit: int) -> t
         select(incidents.c.id)
         .select_from(known)
         .where(_untold(), tried)
-        .order_by(incidents.c.opened_at, incidents.c.id)
+        .order_by(incidents.c.closed_at.is_not(None), incidents.c.opened_at, incidents.c.id)
         .limit(limit)
     )
     return tuple(IncidentId(row.id) for row in rows)
@@ -112,7 +119,7 @@ def to_be_told(connection: Connection, incident_id: IncidentId, after: int) -> t
 
 
 def _candidates(connection: Connection, channel: str, at: datetime) -> tuple[FromClause, datetime]:
-    """Open incidents and those since the mark, each with its posting; a new channel's mark is now."""
+    """Open incidents and those that ended since the mark, each with its posting; a new channel's is now."""
     mark = connection.execute(
         select(channels.c.told_until).where(channels.c.name == channel)
     ).scalar_one_or_none()
@@ -121,7 +128,7 @@ def _candidates(connection: Connection, channel: str, at: datetime) -> tuple[Fro
         connection.execute(insert(channels).values(name=channel, told_until=at))
     ids = union(
         select(incidents.c.id).where(incidents.c.closed_at.is_(None)),
-        select(incidents.c.id).where(incidents.c.opened_at >= mark),
+        select(incidents.c.id).where(incidents.c.closed_at >= mark),
     ).subquery()
     joined = incidents.join(ids, and_(ids.c.id == incidents.c.id, incidents.c.dry_run.is_(False))).outerjoin(
         postings, and_(postings.c.channel == channel, postings.c.incident_id == incidents.c.id)
@@ -130,10 +137,9 @@ def _candidates(connection: Connection, channel: str, at: datetime) -> tuple[Fro
 
 
 def _move_mark(connection: Connection, channel: str, known: FromClause, at: datetime) -> None:
-    """Up to the oldest incident that is open, or of which something is still to be told."""
-    unfinished = or_(incidents.c.closed_at.is_(None), _untold())
+    """Up to the end of the incident that ended first of those of which something is still to be told."""
     oldest = connection.execute(
-        select(func.min(incidents.c.opened_at)).select_from(known).where(unfinished)
+        select(func.min(incidents.c.closed_at)).select_from(known).where(_untold())
     ).scalar_one()
     mark = at - _MARGIN if oldest is None else min(oldest, at - _MARGIN)
     connection.execute(update(channels).where(channels.c.name == channel).values(told_until=mark))
