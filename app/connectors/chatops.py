@@ -2,7 +2,7 @@
 
 Pure and channel-neutral: plain lines, no markup. Called by every channel, for the
 incident as it stands (`describe`), and by the announcer, for what is told besides
-(`told_line`, `announced_lines`). Every text that came from outside is reduced to
+(`told_line`, `announced_line`). Every text that came from outside is reduced to
 printable lines.
 """
 
@@ -31,8 +31,7 @@ from app.connectors.text import shorten
 _MAX_LINES = 40
 _MAX_EVIDENCE = 5
 _MAX_REASONS = 5
-_MAX_ANNOUNCED_LINES = 20
-_MAX_ANNOUNCED_LINE = 1_500
+_MAX_ANNOUNCED = 3_000
 
 _HEADLINES = {
     IncidentState.OPEN: "incident open",
@@ -119,13 +118,9 @@ def told_line(entry: TimelineEntry) -> str:
     return shorten(f"{entry.at:%H:%M:%S} {entry.stage}: {entry.message}")
 
 
-def announced_lines(announcement: Announcement) -> tuple[str, ...]:
-    """An announcement in its own words; one that has none points to the incident."""
-    lines = [shorten(line, _MAX_ANNOUNCED_LINE) for line in announcement.text.splitlines() if line.strip()]
-    if len(lines) > _MAX_ANNOUNCED_LINES:
-        more = f"... and {len(lines) - _MAX_ANNOUNCED_LINES + 1} more lines"
-        lines = [*lines[: _MAX_ANNOUNCED_LINES - 1], more]
-    return tuple(lines) or ("A person is asked to look at this incident.",)
+def announced_line(announcement: Announcement) -> str:
+    """An announcement in its own words, as one line; one that has none points to the incident."""
+    return shorten(announcement.text, _MAX_ANNOUNCED) or "A person is asked to look at this incident."
 
 
 def _wanted_action(record: IncidentRecord, asked: Approval) -> str:

@@ -64,7 +64,7 @@ class Standing:
 
     @property
     def key(self) -> str:
-        """The same for the same change; another for another state, so that no receiver takes it for a repeat."""
+        """The same for the same change, another for another: none is taken for a repeat of the other."""
         parts = [self.incident_id, str(self.told), self.state, *([self.approval] if self.approval else [])]
         return "-".join(parts)
 

@@ -24,7 +24,7 @@ from app.agent.delivery import Errand, ErrandKind, Pace
 from app.agent.models import IncidentId, IncidentRecord
 from app.agent.ports import ApprovalStore, IncidentStore, PostingStore
 from app.clock import Clock
-from app.connectors.chatops import announced_lines, told_line
+from app.connectors.chatops import announced_line, told_line
 from app.errors import AgentError, Conflict, PermanentError, TransientError, UnknownOutcome
 
 log = logging.getLogger(__name__)
@@ -166,10 +166,9 @@ class Courier:
         loud = errand.kind is ErrandKind.ANNOUNCE
         lines = (
             tuple(
-                line
+                announced_line(announcement)
                 for announcement in turn.announcements
                 if announcement.number == errand.until
-                for line in announced_lines(announcement)
             )
             if loud
             else tuple(told_line(entry) for entry in turn.record.timeline[errand.after : errand.until])
