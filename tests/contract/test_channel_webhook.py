@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +20,7 @@ from app.connectors.standing import Standing
 from app.connectors.webhook import Signer, WebhookChannel
 from app.errors import ConfigurationError, Invalid, UnknownOutcome
 from app.testing import VirtualClock
+from scripts.settings import ROOT
 from tests.contract.channel_suite import PUBLIC_URL, ChannelContract, Trouble, asked, loud, record
 from tests.contract.webhook_worlds import TIMEOUT_SECONDS, TOKEN, WebhookWorld, webhook_world
 
@@ -158,6 +160,22 @@ async def test_what_leaves_carries_the_signature_of_its_very_bytes(world: Webhoo
     expected = Signer.of(SecretStr(SECRET)).headers(request.headers["webhook-id"], clock.now(), request.body)
     assert {name: request.headers[name] for name in expected} == expected
     assert request.headers["webhook-timestamp"] == str(int(clock.now().timestamp()))
+
+
+async def test_the_documented_check_tells_ours_from_others(world: WebhookWorld) -> None:
+    """The receiver's code of docs/channels.md, as it stands there."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/channels.md").read_text(), re.DOTALL)
+    (check,) = [block for block in blocks if "def is_ours" in block]
+    scope: dict[str, Any] = {}
+    exec(check, scope)  # noqa: S102 - it is ours, and run as a reader would
+    is_ours: Callable[[str, dict[str, str], bytes], bool] = scope["is_ours"]
+    await (await world.open()).begin(Bulletin(record=record()))
+    (request,) = world.taken
+    assert is_ours(SECRET, request.headers, request.body)
+    assert not is_ours(SECRET, request.headers, request.body + b" ")
+    assert not is_ours(f"whsec_{'A' * 32}", request.headers, request.body)
+    for header, value in (("webhook-id", "another"), ("webhook-timestamp", "1614265330")):
+        assert not is_ours(SECRET, {**request.headers, header: value}, request.body)
 
 
 async def test_without_a_secret_nothing_is_signed(world: WebhookWorld) -> None:

@@ -73,16 +73,16 @@ async def process(
 def at_work() -> set[str]:
     """The names of what runs in this process, besides the test."""
     named = {task.get_name() for task in asyncio.all_tasks()}
-    return named & {"presence", "driver", "sweep", "watch", "announce", *WATCHING, *TELLING}
+    return named & {"presence", "driver", "sweep", "forget", "watch", "announce", *WATCHING, *TELLING}
 
 
 @pytest.mark.parametrize(
     ("role", "started", "when_elected"),
     [
-        (Role.ALL, {"presence", "driver", "sweep", "watch"}, WATCHING),
+        (Role.ALL, {"presence", "driver", "sweep", "watch"}, {"forget", *WATCHING}),
         (Role.API, {"presence"}, set()),
-        (Role.WORKER, {"presence", "driver", "sweep"}, set()),
-        (Role.WATCH, {"presence", "sweep", "watch"}, WATCHING),
+        (Role.WORKER, {"presence", "driver", "sweep"}, {"forget"}),
+        (Role.WATCH, {"presence", "sweep", "watch"}, {"forget", *WATCHING}),
     ],
 )
 async def test_each_role_starts_its_part(
@@ -120,7 +120,7 @@ async def test_the_one_process_of_an_sqlite_file_does_everything(tmp_path: Path,
     async with process(tmp_path, f"sqlite:///{tmp_path}/heal.db", role):
 
         async def everything() -> bool:
-            return at_work() == {"presence", "driver", "sweep", "watch", *WATCHING}
+            return at_work() == {"presence", "driver", "sweep", "forget", "watch", *WATCHING}
 
         await eventually(everything)
 
