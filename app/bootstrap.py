@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from app.agent.asking import Asking
+from app.agent.channels import Channel
 from app.agent.circuit import Breaker
 from app.agent.closing import Closer
 from app.agent.executor import Executor
@@ -24,6 +25,7 @@ from app.agent.loop import Loop, Stages
 from app.agent.memory import Historian
 from app.agent.models import IncidentId, ServiceKey
 from app.agent.observer import Observer
+from app.agent.outbox import Announcements
 from app.agent.planner import PlanLimits
 from app.agent.policy import Guardrails, Policy
 from app.agent.ports import (
@@ -52,9 +54,10 @@ from app.connectors.opa import OpaPolicy
 from app.connectors.prometheus import PrometheusSource
 from app.connectors.rego import EmbeddedPolicy
 from app.connectors.schema_registry import SchemaRegistry
-from app.connectors.slack import inbound_from_settings
+from app.connectors.slack import SlackChannel, inbound_from_settings
 from app.connectors.streams import OpenStream, open_stream
-from app.connectors.webhook import WebhookNotifier
+from app.connectors.teams import TeamsChannel
+from app.connectors.webhook import WebhookChannel
 from app.errors import ConfigurationError, TransientError
 from app.store import Alone, open_shared
 
@@ -84,6 +87,9 @@ class World:
     watch: ClusterWatch | None = None
     metrics: MetricSource | None = None
     notifier: Notifier | None = None
+    """Tells people instead of the outbox: for tests and simulations."""
+    channels: tuple[Channel, ...] = ()
+    """Where people are shown incidents, out of the outbox."""
     policy_engine: PolicyEngine | None = None
 
 
@@ -152,6 +158,7 @@ def assemble(
         breach_for=timedelta(seconds=settings.breach_for_seconds),
         reopen_after=timedelta(seconds=settings.reopen_after_seconds),
     )
+    notifier = world.notifier or (Announcements(store=store, clock=clock) if world.channels else None)
     observer = Observer(
         store=store,
         reader=world.reader,
@@ -178,11 +185,11 @@ def assemble(
         reader=world.reader,
         rehearsal=world.rehearsal,
         writer=world.writer,
-        notifier=world.notifier,
+        notifier=notifier,
         asking=Asking(
             store=store,
             clock=clock,
-            notifier=world.notifier,
+            notifier=notifier,
             timeout=timedelta(seconds=settings.approval_timeout_seconds),
         ),
         lease=timedelta(seconds=settings.claim_lease_seconds),
@@ -197,7 +204,7 @@ def assemble(
             max_sample_age=timedelta(seconds=settings.verify_max_sample_age_seconds),
         ),
     )
-    closer = Closer(store=store, notifier=world.notifier, clock=clock)
+    closer = Closer(store=store, notifier=notifier, clock=clock)
     stages = Stages(
         observer=observer,
         executor=executor,
@@ -268,19 +275,17 @@ async def build(settings: Settings, *, runner: Runner | None = None) -> Containe
 def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[], Awaitable[None]]]:
     """The adapters of everything outside, asking nothing yet, and what closes them.
 
-    In a dry run no writer and no notifier is constructed (promise 5).
+    In a dry run no writer and no channel is constructed (promise 5).
     """
     closers: list[Callable[[], Awaitable[None]]] = []
     cluster = connect(settings, clock)
     metrics = PrometheusSource.from_settings(settings) if settings.prometheus_url else None
     engine = connect_policy(settings)
-    tells = settings.notify_webhook_url is not None and not settings.dry_run
-    notifier = WebhookNotifier.from_settings(settings) if tells else None
+    channels = connect_channels(settings)
     if cluster is not None:
         closers.append(cluster.close)
     closers.append(engine.aclose)
-    if notifier is not None:
-        closers.append(notifier.aclose)
+    closers += [channel.aclose for channel in channels]
     if metrics is not None:
         closers.append(metrics.aclose)
 
@@ -295,7 +300,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
             writer=cluster.writer if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,
             metrics=metrics,
-            notifier=notifier,
+            channels=channels,
             policy_engine=engine,
         ),
         close,
@@ -326,6 +331,24 @@ def connect_issuer(settings: Settings, clock: Clock) -> IdentityProvider | None:
 
 def _serves_people(settings: Settings) -> bool:
     return settings.role in (Role.ALL, Role.API)
+
+
+def connect_channels(settings: Settings) -> tuple[Channel, ...]:
+    """The chats and webhooks where people are shown incidents; none in a dry run (promise 5).
+
+    They connect on first use, and none of them makes the agent unready: the loop
+    goes on without them. Raises `ConfigurationError` for one that could never work.
+    """
+    if settings.dry_run:
+        return ()
+    channels: list[Channel] = []
+    if settings.slack_bot_token is not None:
+        channels.append(SlackChannel.from_settings(settings))
+    if settings.notify_webhook_url is not None:
+        channels.append(WebhookChannel.from_settings(settings))
+    if settings.teams_webhook_url is not None:
+        channels.append(TeamsChannel.from_settings(settings))
+    return tuple(channels)
 
 
 def connect_streams(settings: Settings) -> tuple[OpenStream, ...]:

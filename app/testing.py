@@ -128,7 +128,7 @@ class VirtualClock:
             for _ in range(3):  # callbacks that belong to no task take their turns too
                 await asyncio.sleep(0)
             others = [task for task in asyncio.all_tasks() if task is not me]
-            if any(_runnable(task) for task in others):
+            if _ready() or any(_runnable(task) for task in others):
                 quiet = False
                 continue
             outside = [task for task in others if self._outside(task) and id(_waiter(task)) not in parked]
@@ -205,6 +205,11 @@ def _waiter(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
     """What a task waits for. asyncio tells only through this private attribute."""
     waiter: asyncio.Future[Any] | None = getattr(task, "_fut_waiter", None)
     return waiter
+
+
+def _ready() -> bool:
+    """Whether callbacks are about to be called: a task that none of them woke yet looks as if it waited."""
+    return bool(getattr(asyncio.get_running_loop(), "_ready", ()))
 
 
 def _runnable(task: asyncio.Task[Any]) -> bool:

@@ -393,7 +393,7 @@ async def test_an_escalation_tells_people_and_ends_even_if_nobody_listens(tmp_pa
         record = await stage.live_until_ended()
         assert record.incident.state is IncidentState.ESCALATED
         assert len(people.told) == (0 if deaf else 1)
-        assert ("People could not be told" if deaf else "People were told") in messages(record.timeline)
+        assert ("People could not be told" if deaf else "People are told") in messages(record.timeline)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Asking people: a durable request bound to plan and live state, and others when nobody answers.
 
 Called by the executor where policy wants a person, and by the loop when an
-escalation is due. That people could not be told blocks nothing: the request
-stands, and the timeline says so.
+escalation is due. That an announcement could not be put on record blocks nothing:
+the request stands, and the timeline says so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from app.agent.models import (
     Incident,
     IncidentRecord,
     IncidentState,
+    JsonObject,
     Note,
+    Rehearsal,
     Stage,
 )
 from app.agent.ports import Claim, Notifier, Store
@@ -31,7 +33,7 @@ from app.errors import PermanentError, TransientError, UnknownOutcome
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """Makes requests durable and tells people of them."""
+    """Makes requests durable and has people told of them."""
 
     store: Store
     clock: Clock
@@ -39,7 +41,14 @@ class Asking:
     timeout: timedelta
     """How long people may take; no answer until then means no."""
 
-    async def ask(self, incident: Incident, claim: Claim, action: Action, decision: Decision) -> None:
+    async def ask(
+        self,
+        incident: Incident,
+        claim: Claim,
+        action: Action,
+        decision: Decision,
+        rehearsal: Rehearsal | None = None,
+    ) -> None:
         """Ask people, durably, and leave the incident waiting for them."""
         approval = Approval(
             id=ApprovalId(f"apr_{uuid.uuid4().hex}"),
@@ -59,19 +68,17 @@ class Asking:
             f"{action.name}{on} ({action.risk} risk) needs an approval until {until}: "
             f"{'; '.join(decision.reasons)}"
         )
-        note = Note(
-            at=decision.at,
-            stage=Stage.POLICY,
-            message=f"{asking}.",
-            data={
-                "approval": approval.id,
-                "action": action.name,
-                "decision": decision.kind,
-                "plan_hash": decision.plan_hash,
-                "target_token": decision.target_token,
-                "expires_at": approval.expires_at.isoformat(),
-            },
-        )
+        data: JsonObject = {
+            "approval": approval.id,
+            "action": action.name,
+            "decision": decision.kind,
+            "plan_hash": decision.plan_hash,
+            "target_token": decision.target_token,
+            "expires_at": approval.expires_at.isoformat(),
+        }
+        if rehearsal is not None:
+            data["rehearsal"] = {"accepted": rehearsal.accepted, "message": rehearsal.message}
+        note = Note(at=decision.at, stage=Stage.POLICY, message=f"{asking}.", data=data)
         told = await self._tell(f"{asking}. Approve or deny: {approval.id}", incident)
         waiting = replace(incident, state=IncidentState.AWAITING_APPROVAL, wake_at=None)
         await self.store.ask(claim, waiting, approval, [note, *told])
@@ -97,13 +104,12 @@ class Asking:
         await self.store.escalated(claim, record.incident, asked.id, taken, [note, *told])
 
     async def _tell(self, message: str, incident: Incident) -> list[Note]:
-        """Tell people what is asked of them; that they could not be told is noted, and blocks nothing."""
+        """Have people told what is asked; that this could not be done is noted, and blocks nothing."""
         if self.notifier is None:
             return []
         try:
             await self.notifier.send(message, incident)
         except (TransientError, PermanentError, UnknownOutcome) as error:
-            return [
-                Note(at=self.clock.now(), stage=Stage.POLICY, message=f"People could not be told: {error}.")
-            ]
+            message = f"People could not be told: {error}."
+            return [Note(at=self.clock.now(), stage=Stage.POLICY, message=message)]
         return []

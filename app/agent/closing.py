@@ -1,4 +1,4 @@
-"""How an incident ends: honestly, with its lesson, and with people told where they are needed.
+"""How an incident ends: honestly, with its lesson, and on record that people are to be told where needed.
 
 Called by the loop and by the trial of an action. What was begun and not finished
 ends as unknown, never as if it had not been.
@@ -68,7 +68,7 @@ class Closer:
         await self.store.save(claim, ended, [*notes, ending_note(end, why, learnt, now)])
 
     async def _tell_people(self, incident: Incident, why: str) -> list[Note]:
-        """Escalate to a person. Before the end is stored, so that a crash repeats it rather than loses it."""
+        """Have a person told. Before the end is stored, so that a crash repeats it rather than loses it."""
         notifier = self.notifier
         if notifier is None:
             return []
@@ -77,5 +77,5 @@ class Closer:
         except AgentError as error:
             told = f"People could not be told: {error}."
         else:
-            told = "People were told."
+            told = "People are told."
         return [Note(at=self.clock.now(), stage=Stage.EXECUTE, message=told)]

@@ -127,7 +127,7 @@ class Executor:
         answered = asked_for(record)
         needed = decision.kind is DecisionKind.NEEDS_APPROVAL and not incident.dry_run
         if needed and answered is None:
-            await self.asking.ask(incident, claim, action, decision)
+            await self.asking.ask(incident, claim, action, decision, rehearsal)
             return None
         if answered is not None and (needed or refused_by_people(decision, answered)):
             if (answered.plan_hash, answered.target_token) != (decision.plan_hash, decision.target_token):
@@ -227,7 +227,7 @@ class Executor:
                 claim,
                 intent,
                 OutcomeKind.UNKNOWN,
-                "interrupted while telling people: the message may or may not have arrived",
+                "interrupted while it was put on record: people may or may not be told",
             )
             return
         if self.reader is None:
@@ -379,8 +379,14 @@ class Executor:
         raise TransientError(f"{intent.action.target} keeps changing; trying again")
 
     async def _notify(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
+        """Done means: on record, to be delivered to every channel."""
         if self.notifier is None:
-            await self._finish(claim, intent, OutcomeKind.REFUSED, "no NOTIFY_WEBHOOK_URL is configured")
+            await self._finish(
+                claim,
+                intent,
+                OutcomeKind.REFUSED,
+                "no channel to people is configured, such as NOTIFY_WEBHOOK_URL",
+            )
             return
         if not await self._begun(claim, intent, None):
             return
@@ -391,7 +397,7 @@ class Executor:
         except UnknownOutcome as error:
             await self._finish(claim, intent, OutcomeKind.UNKNOWN, str(error))
         else:
-            await self._finish(claim, intent, OutcomeKind.DONE, "people were told")
+            await self._finish(claim, intent, OutcomeKind.DONE, "on record; every channel delivers it")
 
     async def _look(self, action: Action) -> _Look:
         if action.name is ActionName.NOTIFY:

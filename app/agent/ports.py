@@ -720,14 +720,17 @@ class PostingStore(Protocol):
     """How far each channel has been told, and what people are to be told."""
 
     async def announce(self, incident_id: IncidentId, text: str, at: datetime) -> None:
-        """Put an announcement on record; every channel gets it in its turn."""
+        """Put an announcement on record, durably; every channel gets it in its turn.
+
+        `NotFound` for an incident that is not on record.
+        """
         ...
 
     async def unshown(self, channel: str, at: datetime, limit: int) -> tuple[IncidentId, ...]:
         """Incidents of which the channel has something still to be told, and that may be tried at `at`.
 
-        Oldest first. What had ended before the channel was first asked about here is
-        left out; dry runs are.
+        Open ones first, each kind oldest first. What had ended before the channel was
+        first asked about here is left out; dry runs are.
         """
         ...
 

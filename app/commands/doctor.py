@@ -15,10 +15,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from app.agent.actions import ACTIONS
+from app.agent.channels import Channel
 from app.agent.identity import Scope, scopes_of
 from app.agent.models import ActionName, DecisionKind, Risk, ServiceKey, SliSample
 from app.agent.runbooks import Catalogue, load_catalogue
-from app.bootstrap import connect_policy
+from app.bootstrap import connect_channels, connect_policy
 from app.clock import Clock, SystemClock
 from app.commands.access import Access, clock_and_rights
 from app.commands.reading import sqlite_path
@@ -100,7 +101,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         yield finding
     yield _identity(settings)
     yield _alertmanager(settings)
-    yield _people(settings)
+    for finding in await _people(settings):
+        yield finding
 
 
 def _mode(settings: Settings) -> Finding:
@@ -371,12 +373,41 @@ async def _policy(settings: Settings) -> Finding:
     return _ok("policy", f"{'the server of OPA_URL' if settings.opa_url else 'the embedded engine'} decides")
 
 
-def _people(settings: Settings) -> Finding:
-    if settings.notify_webhook_url is not None:
-        return _ok("people", "escalations are sent to NOTIFY_WEBHOOK_URL")
-    return _warn(
-        "people", "escalations are recorded and reach nobody by themselves", "set NOTIFY_WEBHOOK_URL"
-    )
+async def _people(settings: Settings) -> list[Finding]:
+    """Whether anybody would hear of an incident; each channel is asked, and nothing is posted."""
+    wanted = {
+        "NOTIFY_WEBHOOK_URL": settings.notify_webhook_url,
+        "SLACK_BOT_TOKEN": settings.slack_bot_token,
+        "TEAMS_WEBHOOK_URL": settings.teams_webhook_url,
+    }
+    named = ", ".join(name for name, value in wanted.items() if value is not None)
+    if not named:
+        return [
+            _warn(
+                "people",
+                "escalations are recorded and reach nobody by themselves",
+                "set NOTIFY_WEBHOOK_URL, SLACK_BOT_TOKEN or TEAMS_WEBHOOK_URL",
+            )
+        ]
+    if settings.dry_run:
+        return [_ok("people", f"{named} set; in a dry run nobody is told")]
+    try:
+        channels = connect_channels(settings)
+    except ConfigurationError as error:
+        return [_fail("people", str(error), "correct the setting it names")]
+    return [await _reachable(channel) for channel in channels]
+
+
+async def _reachable(channel: Channel) -> Finding:
+    try:
+        await channel.check()
+    except AgentError as error:
+        return _fail(
+            "people", f"{channel.name}: {error}", "correct its settings; until then it is told later"
+        )
+    finally:
+        await channel.aclose()
+    return _ok("people", f"{channel.name} answers")
 
 
 def configuration_findings(env_file: Path) -> Finding:

@@ -1,28 +1,37 @@
 """What the agent tells people about an incident, before any channel gives it a form.
 
-Pure and channel-neutral: plain lines, no markup. Called by the notifiers. Every
-text that came from outside is reduced to one printable line.
+Pure and channel-neutral: plain lines, no markup. Called by every channel, for the
+incident as it stands (`describe`), and by the announcer, for what is told besides
+(`told_line`, `announced_line`). Every text that came from outside is reduced to
+printable lines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from app.agent.channels import Announcement, Bulletin
 from app.agent.models import (
+    Approval,
     Decision,
     DecisionKind,
     Incident,
+    IncidentRecord,
     IncidentState,
     Intent,
     OutcomeKind,
+    TimelineEntry,
     VerdictKind,
 )
+from app.agent.terms import wanted
 from app.connectors.text import shorten
 
 _MAX_LINES = 40
 _MAX_EVIDENCE = 5
+_MAX_REASONS = 5
+_MAX_ANNOUNCED = 3_000
 
 _HEADLINES = {
     IncidentState.OPEN: "incident open",
@@ -75,6 +84,63 @@ def render(incident: Incident, intents: Sequence[Intent]) -> Message:
         lines=tuple(shorten(line) for line in lines),
         severity=_severity(incident, intents),
     )
+
+
+def describe(bulletin: Bulletin) -> Message:
+    """The incident as it stands; what waits for an answer comes first, before anything can be cut off."""
+    message = render(bulletin.record.incident, bulletin.record.intents)
+    lines = (*question(bulletin), *message.lines)
+    if len(lines) > _MAX_LINES:
+        lines = (*lines[: _MAX_LINES - 1], f"... and {len(lines) - _MAX_LINES + 1} more lines")
+    return replace(message, lines=lines)
+
+
+def question(bulletin: Bulletin) -> tuple[str, ...]:
+    """What is asked of people, who may answer, until when, and what a rehearsal said; empty when nothing."""
+    asked = bulletin.asked
+    if asked is None:
+        return ()
+    until = f"{asked.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+    lines = [
+        f"Waits for an approval: {_wanted_action(bulletin.record, asked)}",
+        f"Until {until}{wanted(asked.terms)}; no answer means no",
+        *(f"  because {reason}" for reason in asked.reasons[:_MAX_REASONS]),
+        _rehearsal(bulletin.record, asked),
+    ]
+    yes = [answer.by for answer in asked.answers if answer.approve]
+    if yes:
+        lines.append(f"Approved so far by {' and '.join(yes)} ({len(yes)} of {asked.terms.people} people)")
+    return tuple(shorten(line) for line in lines)
+
+
+def told_line(entry: TimelineEntry) -> str:
+    """One entry of the timeline as one line."""
+    return shorten(f"{entry.at:%H:%M:%S} {entry.stage}: {entry.message}")
+
+
+def announced_line(announcement: Announcement) -> str:
+    """An announcement in its own words, as one line; one that has none points to the incident."""
+    return shorten(announcement.text, _MAX_ANNOUNCED) or "A person is asked to look at this incident."
+
+
+def _wanted_action(record: IncidentRecord, asked: Approval) -> str:
+    plan = record.incident.plan
+    if plan is None or plan.hash != asked.plan_hash or not 0 <= asked.action_index < len(plan.actions):
+        return str(asked.action)
+    action = plan.actions[asked.action_index]
+    target = f" {action.target}" if action.target else ""
+    given = ", ".join(f"{name} {value}" for name, value in sorted(action.parameters.items()))
+    return f"{action.name}{target}{f' ({given})' if given else ''}, {action.risk} risk"
+
+
+def _rehearsal(record: IncidentRecord, asked: Approval) -> str:
+    """As the entry says that was made when people were asked."""
+    for entry in reversed(record.timeline):
+        said = entry.data.get("rehearsal")
+        if entry.data.get("approval") == asked.id and isinstance(said, dict):
+            verb = "accepts" if said.get("accepted") is True else "refuses"
+            return f"Rehearsal (dryRun=All): the API server {verb} it: {said.get('message', '')}"
+    return "Not rehearsed"
 
 
 def _severity(incident: Incident, intents: Sequence[Intent]) -> Severity:

@@ -30,6 +30,7 @@ from app.errors import (
     NotFound,
     PermanentError,
     TransientError,
+    UnknownOutcome,
 )
 
 _MAX_BYTES = 8 * 1024 * 1024
@@ -40,6 +41,10 @@ _TRY_AGAIN = (
     HTTPStatus.TOO_MANY_REQUESTS,
     499,  # nginx and Prometheus: the request was cancelled before it was answered
 )
+
+
+_PERHAPS_TAKEN = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
+"""Said by something in between, which cannot know what the server behind it has done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +131,43 @@ class HttpPeer:
             raise TransientError(
                 f"{self.name} ({self._setting}) broke off the conversation: {type(error).__name__}"
             ) from None
+
+    async def deliver(self, body: bytes, *, headers: Mapping[str, str] | None = None) -> None:
+        """Post a message as JSON; only a 2xx answer is a delivery, whatever its body says.
+
+        The other side's words are not repeated: they may hold the address. Raises
+        `UnknownOutcome` where the message may have been taken although no answer
+        says so, and otherwise as `send` and `refusal` do.
+        """
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        try:
+            async with (
+                asyncio.timeout(self._timeout),
+                self._client().stream("POST", self._url, content=body, headers=sent) as response,
+            ):
+                reply = Reply(status=response.status_code, headers=response.headers, body=b"")
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
+            raise TransientError(f"{self.name} ({self._setting}) cannot be reached") from None
+        except (TimeoutError, httpx.TimeoutException):
+            raise UnknownOutcome(
+                f"{self.name} ({self._setting}) gave no answer within {self._timeout:g} s"
+            ) from None
+        except httpx.TransportError as error:
+            raise UnknownOutcome(
+                f"{self.name} ({self._setting}) broke off the conversation: {type(error).__name__}"
+            ) from None
+        if reply.status in _PERHAPS_TAKEN:
+            raise UnknownOutcome(f"{self.name} ({self._setting}) answered {reply.status}")
+        if not reply.ok:
+            raise self.refusal(reply, "")
+
+    async def knock(self) -> None:
+        """See that somebody answers at all, without writing anything; `TransientError` when nobody does."""
+        try:
+            async with asyncio.timeout(self._timeout), self._client().stream("HEAD", self._url):
+                pass  # any answer will do: many webhooks take nothing but POST
+        except (TimeoutError, httpx.TransportError):
+            raise TransientError(f"{self.name} ({self._setting}) cannot be reached") from None
 
     def refusal(self, reply: Reply, said: str | None = None) -> AgentError:
         """The error that an answer other than 2xx stands for.

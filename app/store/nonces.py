@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, and_, delete, insert, or_, select, update
 
 from app.agent.identity import digest
+from app.agent.models import ApprovalState
 from app.errors import Conflict
-from app.store.tables import nonces
+from app.store.tables import approvals, nonces
 
 
 def issue(connection: Connection, subject: str, nonce: str, at: datetime) -> None:
@@ -39,5 +40,7 @@ def once(connection: Connection, subject: str, nonce: str, at: datetime) -> None
 
 
 def forget(connection: Connection, older_than: datetime) -> None:
-    """Remove those used before that."""
-    connection.execute(delete(nonces).where(nonces.c.used_at < older_than))
+    """Remove those used before that, and those as old whose approval waits for no answer any more."""
+    waiting = select(approvals.c.id).where(approvals.c.state == ApprovalState.PENDING.value)
+    useless = and_(nonces.c.issued_at < older_than, nonces.c.subject.not_in(waiting))
+    connection.execute(delete(nonces).where(or_(nonces.c.used_at < older_than, useless)))

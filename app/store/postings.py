@@ -13,46 +13,53 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    FromClause,
     Row,
+    Subquery,
     and_,
     exists,
     func,
     insert,
     or_,
     select,
-    union,
+    union_all,
     update,
 )
 from sqlalchemy.exc import IntegrityError
 
 from app.agent.channels import Announcement, Posting
 from app.agent.models import IncidentId
-from app.errors import Conflict
+from app.errors import Conflict, NotFound
 from app.store.codec import storable_text
 from app.store.tables import announcements, channels, incidents, postings
 
 _MARK_EVERY = timedelta(hours=1)
 _MARGIN = timedelta(minutes=30)
-"""Clocks of those who open incidents may differ by so much."""
+"""Clocks of those who end incidents may differ by so much, and a commit may take so long."""
 
 
 def announce(connection: Connection, incident_id: IncidentId, text: str, at: datetime) -> None:
-    """Put an announcement on record."""
+    """Put an announcement on record.
+
+    Under the lock of the incident's row, so that its numbers are committed in
+    their order: a channel that was told one has been told all before it.
+    """
+    known = select(incidents.c.id).where(incidents.c.id == incident_id).with_for_update()
+    if connection.execute(known).one_or_none() is None:
+        raise NotFound(f"incident {incident_id} is not on record")
     connection.execute(insert(announcements).values(incident_id=incident_id, text=storable_text(text), at=at))
 
 
 def unshown(connection: Connection, channel: str, at: datetime, limit: int) -> tuple[IncidentId, ...]:
-    """Incidents with something to be told, that may be tried now; oldest first."""
-    known, told_until = _candidates(connection, channel, at)
-    if told_until < at - _MARK_EVERY:
-        _move_mark(connection, channel, known, at)
-    tried = or_(postings.c.due_at.is_(None), postings.c.due_at <= at)
+    """Incidents with something to be told, that may be tried now: open ones first, each kind oldest first."""
+    mark = _mark(connection, channel, at)
+    recent = _recent(channel, mark)
+    if mark < at - _MARK_EVERY:
+        _move_mark(connection, channel, recent, at)
+    due = or_(recent.c.due_at.is_(None), recent.c.due_at <= at)
     rows = connection.execute(
-        select(incidents.c.id)
-        .select_from(known)
-        .where(_untold(), tried)
-        .order_by(incidents.c.opened_at, incidents.c.id)
+        select(recent.c.id)
+        .where(_untold(recent), due)
+        .order_by(recent.c.closed_at.is_not(None), recent.c.opened_at, recent.c.id)
         .limit(limit)
     )
     return tuple(IncidentId(row.id) for row in rows)
@@ -111,43 +118,53 @@ def to_be_told(connection: Connection, incident_id: IncidentId, after: int) -> t
     )
 
 
-def _candidates(connection: Connection, channel: str, at: datetime) -> tuple[FromClause, datetime]:
-    """Open incidents and those since the mark, each with its posting; a new channel's mark is now."""
-    mark = connection.execute(
+def _mark(connection: Connection, channel: str, at: datetime) -> datetime:
+    """What ended before it is the past, or told; a new channel's is now, whoever asks first."""
+    mark: datetime | None = connection.execute(
         select(channels.c.told_until).where(channels.c.name == channel)
     ).scalar_one_or_none()
     if mark is None:
         mark = at
         connection.execute(insert(channels).values(name=channel, told_until=at))
-    ids = union(
-        select(incidents.c.id).where(incidents.c.closed_at.is_(None)),
-        select(incidents.c.id).where(incidents.c.opened_at >= mark),
-    ).subquery()
-    joined = incidents.join(ids, and_(ids.c.id == incidents.c.id, incidents.c.dry_run.is_(False))).outerjoin(
-        postings, and_(postings.c.channel == channel, postings.c.incident_id == incidents.c.id)
-    )
-    return joined, mark
+    return mark
 
 
-def _move_mark(connection: Connection, channel: str, known: FromClause, at: datetime) -> None:
-    """Up to the oldest incident that is open, or of which something is still to be told."""
-    unfinished = or_(incidents.c.closed_at.is_(None), _untold())
-    oldest = connection.execute(
-        select(func.min(incidents.c.opened_at)).select_from(known).where(unfinished)
-    ).scalar_one()
+def _recent(channel: str, mark: datetime) -> Subquery:
+    """Open incidents and those that ended since the mark, each with how far the channel was told.
+
+    In two parts, so that each is found by index however many incidents there are.
+    """
+    mine = and_(postings.c.channel == channel, postings.c.incident_id == incidents.c.id)
+    told = select(
+        incidents.c.id,
+        incidents.c.opened_at,
+        incidents.c.closed_at,
+        incidents.c.timeline_length,
+        func.coalesce(postings.c.shown, 0).label("shown"),
+        func.coalesce(postings.c.refreshed, 0).label("refreshed"),
+        func.coalesce(postings.c.announced, 0).label("announced"),
+        postings.c.due_at,
+    ).select_from(incidents.outerjoin(postings, mine))
+    real = incidents.c.dry_run.is_(False)
+    return union_all(
+        told.where(real, incidents.c.closed_at.is_(None)),
+        told.where(real, incidents.c.closed_at >= mark),
+    ).subquery("recent")
+
+
+def _move_mark(connection: Connection, channel: str, recent: Subquery, at: datetime) -> None:
+    """Up to the end of the incident that ended first of those of which something is still to be told."""
+    oldest = connection.execute(select(func.min(recent.c.closed_at)).where(_untold(recent))).scalar_one()
     mark = at - _MARGIN if oldest is None else min(oldest, at - _MARGIN)
     connection.execute(update(channels).where(channels.c.name == channel).values(told_until=mark))
 
 
-def _untold() -> ColumnElement[bool]:
+def _untold(recent: Subquery) -> ColumnElement[bool]:
     announced = exists().where(
-        announcements.c.incident_id == incidents.c.id,
-        announcements.c.number > func.coalesce(postings.c.announced, 0),
+        announcements.c.incident_id == recent.c.id, announcements.c.number > recent.c.announced
     )
     return or_(
-        incidents.c.timeline_length > func.coalesce(postings.c.shown, 0),
-        incidents.c.timeline_length > func.coalesce(postings.c.refreshed, 0),
-        announced,
+        recent.c.timeline_length > recent.c.shown, recent.c.timeline_length > recent.c.refreshed, announced
     )
 
 

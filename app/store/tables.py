@@ -112,6 +112,7 @@ Index(
     postgresql_where=text("closed_at IS NULL"),
 )
 Index("ix_incidents_last_closed", incidents.c.environment, incidents.c.service, incidents.c.closed_at)
+Index("ix_incidents_closed_at", incidents.c.closed_at)
 Index("ix_incidents_newest", incidents.c.opened_at, incidents.c.id)
 Index("ix_incidents_service", incidents.c.service, incidents.c.opened_at, incidents.c.id)
 Index("ix_incidents_state", incidents.c.state, incidents.c.opened_at, incidents.c.id)

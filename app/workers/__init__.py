@@ -1,4 +1,4 @@
-"""What runs beside the API: the driver, the watcher, the poller and the sweep, by role.
+"""What runs beside the API: the driver, the watcher, the poller, the announcer and the sweep, by role.
 
 One process does everything (`all`); grown up, processes of the roles `api`,
 `worker` and `watch` share a PostgreSQL in any number. `running` builds and starts
@@ -19,6 +19,7 @@ from app.bootstrap import Container, build
 from app.clock import Clock
 from app.config import Role, Settings
 from app.errors import AgentError
+from app.workers.announcing import Courier
 from app.workers.driving import Driver
 from app.workers.duties import Duty, Work, kept_running
 from app.workers.polling import Poller
@@ -133,7 +134,10 @@ def _duties(container: Container) -> list[Duty]:
     settings = container.settings
     duties: dict[str, list[Work]] = {}
     if settings.role is not Role.API:
-        duties["sweep"] = [("sweep", _sweeper(container).run)]
+        sweeper = _sweeper(container)
+        duties["sweep"] = [("sweep", sweeper.run), ("forget", sweeper.forget)]
+    if settings.role in (Role.ALL, Role.WORKER) and container.world.channels:
+        duties["announce"] = _announcing(container)
     if settings.role is not Role.API and (settings.role is not Role.WORKER or settings.embedded):
         watching = _watching(container)
         if watching:
@@ -159,6 +163,15 @@ def _sweeper(container: Container) -> Sweeper:
         pending_for=2 * container.slo.longest_gap,
         keep_for=timedelta(days=container.settings.signal_retention_days),
     )
+
+
+def _announcing(container: Container) -> list[Work]:
+    """One courier for each channel, so that none waits for another."""
+    couriers = [
+        Courier(store=container.store, clock=container.clock, channel=channel)
+        for channel in container.world.channels
+    ]
+    return [(f"tell {courier.channel.name}", courier.run) for courier in couriers]
 
 
 def _watching(container: Container) -> list[Work]:

@@ -1,4 +1,4 @@
-"""The sweep: ends signals nobody follows up, forgets old ones, mends what went astray (promise 9).
+"""The sweep: ends signals nobody follows up, forgets what is old, mends what went astray (promise 9).
 
 What needs a person is said once when it is found, and shown by `heal audit signals`
 for as long as it lasts.
@@ -12,14 +12,17 @@ from datetime import timedelta
 from typing import Protocol
 
 from app.agent.audit import AuditQuestion, Stray
-from app.agent.ports import AuditStore, SignalStore
+from app.agent.ports import AuditStore, IdentityStore, SignalStore
 from app.clock import Clock
 from app.errors import AgentError
 
 log = logging.getLogger(__name__)
 
+_FORGET_EVERY = timedelta(hours=1)
+_KEEP_CREDENTIALS = timedelta(days=30)
 
-class SweptStore(SignalStore, AuditStore, Protocol):
+
+class SweptStore(SignalStore, AuditStore, IdentityStore, Protocol):
     """What the sweep needs of the store."""
 
 
@@ -45,6 +48,15 @@ class Sweeper:
             except AgentError as error:
                 log.warning("the sweep could not be done: %s", error)
             await self.clock.sleep(self.every.total_seconds())
+
+    async def forget(self) -> None:
+        """Until cancelled: remove credentials and nonces that have been good for nothing for long."""
+        while True:
+            try:
+                await self.store.forget_credentials(self.clock.now() - _KEEP_CREDENTIALS)
+            except AgentError as error:
+                log.warning("old credentials could not be removed: %s", error)
+            await self.clock.sleep(_FORGET_EVERY.total_seconds())
 
     async def sweep(self) -> None:
         """Expire pending signals, forget old ones that led to nothing, put right what can be."""

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from pydantic import ValidationError
 
+from app.agent.outbox import Announcements
 from app.bootstrap import Container, World, assemble
 from app.clock import SystemClock
 from app.config import Role
@@ -26,17 +27,21 @@ from app.store import open_shared
 from app.workers import LocalBell, attended
 from testbed.ports import free_ports
 from tests.contract.eventually import eventually
+from tests.contract.memory_channel import MemoryChannel
 from tests.stories import settings_for
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
 
 WATCHING = {"watcher", "recheck", "poller"}
+TELLING = {"tell memory"}
 
 # ------------------------------------------------------------ what is started
 
 
 @asynccontextmanager
-async def process(directory: Path, database_url: str, role: Role) -> AsyncIterator[Container]:
+async def process(
+    directory: Path, database_url: str, role: Role, *, channels: bool = False
+) -> AsyncIterator[Container]:
     """A wired agent of that role over a simulated cluster, with its work started."""
     clock = SystemClock()
     simulated = SimulatedWorld(clock)
@@ -52,6 +57,7 @@ async def process(directory: Path, database_url: str, role: Role) -> AsyncIterat
             rehearsal=cluster.rehearsal,
             watch=cluster.watch,
             metrics=SandboxMetrics(simulated),
+            channels=(MemoryChannel(),) if channels else (),
         ),
         fleet=fleet,
         runner=bell,
@@ -67,16 +73,16 @@ async def process(directory: Path, database_url: str, role: Role) -> AsyncIterat
 def at_work() -> set[str]:
     """The names of what runs in this process, besides the test."""
     named = {task.get_name() for task in asyncio.all_tasks()}
-    return named & {"presence", "driver", "sweep", "watch", *WATCHING}
+    return named & {"presence", "driver", "sweep", "forget", "watch", "announce", *WATCHING, *TELLING}
 
 
 @pytest.mark.parametrize(
     ("role", "started", "when_elected"),
     [
-        (Role.ALL, {"presence", "driver", "sweep", "watch"}, WATCHING),
+        (Role.ALL, {"presence", "driver", "sweep", "watch"}, {"forget", *WATCHING}),
         (Role.API, {"presence"}, set()),
-        (Role.WORKER, {"presence", "driver", "sweep"}, set()),
-        (Role.WATCH, {"presence", "sweep", "watch"}, WATCHING),
+        (Role.WORKER, {"presence", "driver", "sweep"}, {"forget"}),
+        (Role.WATCH, {"presence", "sweep", "watch"}, {"forget", *WATCHING}),
     ],
 )
 async def test_each_role_starts_its_part(
@@ -93,13 +99,28 @@ async def test_each_role_starts_its_part(
     assert at_work() == set()
 
 
+@pytest.mark.parametrize("role", list(Role))
+async def test_workers_tell_the_channels(tmp_path: Path, postgres_url: str, role: Role) -> None:
+    """One of those that drive does it for all; whoever runs a pass puts announcements on record."""
+    async with process(tmp_path, postgres_url, role, channels=True) as container:
+        assert isinstance(container.loop.stages.closer.notifier, Announcements)
+        tells = role in (Role.ALL, Role.WORKER)
+        assert ("announce" in at_work()) is tells
+
+        async def elected() -> bool:
+            return not tells or at_work() >= TELLING
+
+        await eventually(elected, f"{role} tells the channel")
+    assert at_work() == set()
+
+
 @pytest.mark.parametrize("role", [Role.ALL, Role.WORKER])
 async def test_the_one_process_of_an_sqlite_file_does_everything(tmp_path: Path, role: Role) -> None:
     """There is nobody to share with, so a worker watches too."""
     async with process(tmp_path, f"sqlite:///{tmp_path}/heal.db", role):
 
         async def everything() -> bool:
-            return at_work() == {"presence", "driver", "sweep", "watch", *WATCHING}
+            return at_work() == {"presence", "driver", "sweep", "forget", "watch", *WATCHING}
 
         await eventually(everything)
 

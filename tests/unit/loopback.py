@@ -42,12 +42,21 @@ class Loopback:
     url: str = ""
     behaviour: Behaviour
     requests: list[Request] = field(default_factory=list)
+    start: Callable[[int], Awaitable[asyncio.Server]]
+    server: asyncio.Server
+
+    async def stop_listening(self) -> None:
+        """From now on connections are refused; those that are open live on."""
+        self.server.close()
+
+    async def listen_again(self) -> None:
+        """At the same address; not while it listens."""
+        self.server = await self.start(int(self.url.rpartition(":")[2]))
 
 
 @asynccontextmanager
 async def loopback(behaviour: Behaviour) -> AsyncIterator[Loopback]:
     """Serve until the block ends; connections that still hang then are dropped."""
-    served = Loopback(behaviour=behaviour)
     handlers: set[asyncio.Task[None]] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,17 +74,20 @@ async def loopback(behaviour: Behaviour) -> AsyncIterator[Loopback]:
             handlers.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async def start(port: int) -> asyncio.Server:
+        return await asyncio.start_server(handle, "127.0.0.1", port)
+
+    served = Loopback(behaviour=behaviour, start=start, server=await start(0))
+    served.url = f"http://127.0.0.1:{served.server.sockets[0].getsockname()[1]}"
     try:
         yield served
     finally:
-        server.close()
+        served.server.close()
         pending = tuple(handlers)
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
-        await server.wait_closed()
+        await served.server.wait_closed()
 
 
 async def _read(reader: asyncio.StreamReader) -> Request | None:

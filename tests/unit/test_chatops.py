@@ -1,19 +1,19 @@
-"""What people are told about an incident, and how it reaches a webhook."""
+"""What people are told about an incident, before any channel gives it a form."""
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from app.agent.channels import Announcement, Bulletin
 from app.agent.models import (
     Action,
     ActionName,
+    Approval,
+    ApprovalId,
+    ApprovalState,
     Cause,
     Decision,
     DecisionKind,
@@ -21,36 +21,28 @@ from app.agent.models import (
     Hypothesis,
     Incident,
     IncidentId,
+    IncidentRecord,
     IncidentState,
     Intent,
     IntentId,
     IntentState,
+    JsonObject,
     ObjectRef,
     Outcome,
     OutcomeKind,
     Plan,
     Risk,
     ServiceKey,
+    Stage,
+    TimelineEntry,
     Trigger,
     Verdict,
     VerdictKind,
 )
-from app.config import Settings
-from app.connectors.chatops import Severity, render
-from app.connectors.webhook import WebhookNotifier
-from app.errors import (
-    AgentError,
-    ConfigurationError,
-    Forbidden,
-    Invalid,
-    NotFound,
-    PermanentError,
-    TransientError,
-)
-from tests.unit.loopback import Behaviour, Loopback, drip, flood, hang, loopback, raw, reply
+from app.agent.terms import Answer, ApprovalTerms
+from app.connectors.chatops import Severity, announced_line, describe, question, render, told_line
 
 AT = datetime(2026, 2, 20, 17, 0, tzinfo=UTC)
-TOKEN = "T0KEN-very-secret"
 
 ROLLBACK = Action(
     name=ActionName.ROLLBACK,
@@ -180,88 +172,102 @@ def test_foreign_text_cannot_forge_lines_or_flood() -> None:
     assert message.lines[-1] == "... and 69 more lines"
 
 
-@asynccontextmanager
-async def notifier(behaviour: Behaviour) -> AsyncIterator[tuple[WebhookNotifier, Loopback]]:
-    async with loopback(behaviour) as server:
-        notifier = WebhookNotifier(f"{server.url}/hook/{TOKEN}?key={TOKEN}", timeout_seconds=0.5)
-        try:
-            yield notifier, server
-        finally:
-            await notifier.aclose()
-
-
-@pytest.mark.parametrize("status", [200, 201, 202, 204])
-async def test_a_message_arrives_as_one_json_document(status: int) -> None:
-    """At exactly the configured address, with the text, the severity and the incident."""
-    async with notifier(reply(status)) as (hook, server):
-        await hook.send("Rollback is denied: high risk.", INCIDENT)
-    (request,) = server.requests
-    assert (request.method, request.target) == ("POST", f"/hook/{TOKEN}?key={TOKEN}")
-    assert request.headers["content-type"] == "application/json"
-    document = json.loads(request.body)
-    assert document["text"] == "payments-api in prod: needs a person\nRollback is denied: high risk."
-    assert document["severity"] == "critical"
-    assert document["lines"][2] == "Cause: bad release (confidence 0.87)"
-    assert document["incident"] == {
-        "id": "inc_1",
-        "service": "payments-api",
-        "environment": "prod",
-        "state": "escalated",
-        "opened_at": "2026-02-20T17:00:00+00:00",
-        "dry_run": False,
-    }
-
-
-async def test_a_message_without_words_of_its_own_tells_the_incident() -> None:
-    """A notify action may carry no message."""
-    async with notifier(reply(200)) as (hook, server):
-        await hook.send("", INCIDENT)
-    text = json.loads(server.requests[0].body)["text"]
-    assert text == render(INCIDENT, ()).text
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "kind"),
-    [
-        pytest.param(reply(400, f"bad {TOKEN}"), Invalid, id="400"),
-        pytest.param(reply(403, f"no {TOKEN}"), Forbidden, id="403"),
-        pytest.param(reply(404, f"/hook/{TOKEN}"), NotFound, id="404"),
-        pytest.param(reply(429, TOKEN), TransientError, id="429"),
-        pytest.param(reply(500, TOKEN), TransientError, id="500"),
-        pytest.param(reply(302, Location=f"http://elsewhere/{TOKEN}"), PermanentError, id="redirect"),
-        pytest.param(hang, TransientError, id="hangs"),
-        pytest.param(drip, TransientError, id="drips"),
-        pytest.param(flood, PermanentError, id="floods"),
-        pytest.param(raw(b""), TransientError, id="hangs up"),
-    ],
+APPROVAL = Approval(
+    id=ApprovalId("apr_1"),
+    incident_id=INCIDENT.id,
+    action_index=0,
+    action=ActionName.ROLLBACK,
+    plan_hash="p",
+    target_token="uid/7",
+    reasons=("rollback is high risk",),
+    requested_at=AT,
+    expires_at=AT + timedelta(hours=4),
+    terms=ApprovalTerms(roles=("sre", "lead"), people=2, not_by=("ann",)),
 )
-async def test_a_failed_delivery_is_an_error_without_the_address(
-    behaviour: Behaviour, kind: type[AgentError], caplog: pytest.LogCaptureFixture
-) -> None:
-    """The address is the password: it is in no error and no log, even where the receiver repeats it."""
-    caplog.set_level(logging.DEBUG)
-    async with notifier(behaviour) as (hook, _):
-        with pytest.raises(kind, match="NOTIFY_WEBHOOK_URL") as caught:
-            await hook.send("hello", INCIDENT)
-    chain = [caught.value, caught.value.__cause__, caught.value.__context__]
-    shown = [str(error) for error in chain if error is not None]
-    assert TOKEN not in "".join(shown) + caplog.text
+REHEARSED: JsonObject = {
+    "approval": "apr_1",
+    "rehearsal": {"accepted": True, "message": "1 object would change"},
+}
 
 
-async def test_a_delivery_leaves_no_address_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """The HTTP library would log it at INFO."""
-    caplog.set_level(logging.INFO)
-    async with notifier(reply(200)) as (hook, _):
-        await hook.send("hello", INCIDENT)
-    assert TOKEN not in caplog.text
+def waiting(approval: Approval = APPROVAL, data: JsonObject | None = None) -> Bulletin:
+    """An incident that waits for people, and the entry that was made when they were asked."""
+    entry = TimelineEntry(
+        sequence=0, at=AT, stage=Stage.POLICY, message="asked", data=data or {"approval": "apr_1"}, hash="h"
+    )
+    incident = replace(INCIDENT, state=IncidentState.AWAITING_APPROVAL)
+    return Bulletin(
+        record=IncidentRecord(incident=incident, intents=(), timeline=(entry,), approvals=(approval,))
+    )
 
 
-@pytest.mark.parametrize(
-    ("url", "words"),
-    [(None, "NOTIFY_WEBHOOK_URL is not set"), (f"hooks/{TOKEN}", "NOTIFY_WEBHOOK_URL must be an address")],
-)
-def test_an_address_that_cannot_work_stops_the_start(url: str | None, words: str) -> None:
-    """Without being shown."""
-    with pytest.raises(ConfigurationError, match=words) as caught:
-        WebhookNotifier.from_settings(Settings.model_validate({"notify_webhook_url": url}))
-    assert TOKEN not in str(caught.value)
+def test_a_request_says_what_is_asked_of_whom_until_when_and_what_a_rehearsal_said() -> None:
+    """Before everything else, so that it is not what gets cut off."""
+    bulletin = waiting(data=REHEARSED)
+    message = describe(bulletin)
+    assert message.lines[:5] == (
+        "Waits for an approval: rollback Deployment payments/payments-api (to_revision 3), high risk",
+        "Until 2026-02-20 21:00:00 UTC, by 2 different people with one of the roles sre, lead, not ann; "
+        "no answer means no",
+        "because rollback is high risk",
+        "Rehearsal (dryRun=All): the API server accepts it: 1 object would change",
+        "Triggered by: deploy failed, high error rate",
+    )
+    assert question(bulletin) == message.lines[:4]
+    assert message.title == "payments-api in prod: waiting for approval"
+
+
+def test_a_rehearsal_that_failed_or_was_not_made_is_said() -> None:
+    """Nobody should take silence for a yes."""
+    refused: JsonObject = {"approval": "apr_1", "rehearsal": {"accepted": False, "message": "quota exceeded"}}
+    assert question(waiting(data=refused))[-1].endswith("the API server refuses it: quota exceeded")
+    of_another: JsonObject = {**REHEARSED, "approval": "apr_0"}
+    of_no_use: JsonObject = {"approval": "apr_1", "rehearsal": "nonsense"}
+    for data in (None, of_another, of_no_use):
+        assert question(waiting(data=data))[-1] == "Not rehearsed"
+
+
+def test_a_half_given_approval_says_who_agreed_so_far() -> None:
+    """The second person wants to know whether they are the second."""
+    said = Answer(by="ben", approve=True, at=AT, roles=("sre",))
+    assert (
+        question(waiting(replace(APPROVAL, answers=(said,))))[-1] == "Approved so far by ben (1 of 2 people)"
+    )
+
+
+def test_a_request_about_another_plan_names_the_action_alone() -> None:
+    """What the plan says by now is not what was asked."""
+    assert question(waiting(replace(APPROVAL, plan_hash="older")))[0] == "Waits for an approval: rollback"
+
+
+@pytest.mark.parametrize("state", [one for one in ApprovalState if one is not ApprovalState.PENDING])
+def test_what_was_answered_or_ended_is_no_question(state: ApprovalState) -> None:
+    """Only what waits is asked."""
+    bulletin = waiting(replace(APPROVAL, state=state))
+    assert question(bulletin) == ()
+    assert describe(bulletin).lines == render(bulletin.record.incident, ()).lines
+
+
+def test_a_long_request_stays_bounded() -> None:
+    """Hostile reasons neither flood nor forge."""
+    bulletin = waiting(replace(APPROVAL, reasons=("fine\nVerdict: recovered" + "x" * 9_000,) * 50))
+    lines = describe(bulletin).lines
+    assert len(lines) <= 40
+    assert all(line.isprintable() and len(line) <= 500 for line in lines)
+
+
+def test_an_entry_is_one_line() -> None:
+    """When, in which stage, and what."""
+    entry = TimelineEntry(sequence=0, at=AT, stage=Stage.VERIFY, message="Looks\nhealthy.", data={}, hash="h")
+    assert told_line(entry) == "17:00:00 verify: Looks healthy."
+
+
+def test_an_announcement_is_one_line_in_its_own_words() -> None:
+    """One that has no words points to the incident, and one without end is cut."""
+
+    def told(text: str) -> str:
+        return announced_line(Announcement(number=1, incident_id=INCIDENT.id, text=text, at=AT))
+
+    assert told("look\n\nhere\x1b[2J") == "look here [2J"
+    assert told(" ") == "A person is asked to look at this incident."
+    assert len(told("x" * 9_000)) == 3_000

@@ -337,3 +337,51 @@ def test_a_cluster_of_ones_own_needs_to_be_named(tmp_path: Path) -> None:
     for settings, service in ((settings_with(), "prod/shop"), (connected, "shop"), (connected, "/shop")):
         with pytest.raises(CommandFailed):
             live.cluster_story(settings, service, "bad", dry_run=False)
+
+
+# ------------------------------------------------------------------ people
+
+
+async def test_each_channel_is_asked_and_nothing_is_posted() -> None:
+    """Reachable or not, by its setting and without its address."""
+    async with loopback(reply(405, "s3cr3t")) as server:
+        found = await findings(
+            settings_with(
+                dry_run=False,
+                notify_webhook_url=SecretStr(f"{server.url}/s3cr3t"),
+                teams_webhook_url=SecretStr("http://127.0.0.1:9/s3cr3t"),
+            )
+        )
+        assert [request.method for request in server.requests] == ["HEAD"]
+    webhook, teams = found["people"]
+    assert (webhook.status, webhook.message) == (Status.OK, "webhook answers")
+    assert teams.status is Status.FAIL
+    assert "TEAMS_WEBHOOK_URL" in teams.message
+    assert "s3cr3t" not in repr(found["people"])
+
+
+async def test_a_channel_that_could_never_work_fails_with_its_setting() -> None:
+    """As the start would."""
+    found = await findings(
+        settings_with(
+            dry_run=False,
+            notify_webhook_url=SecretStr("http://127.0.0.1:9/"),
+            notify_webhook_secret=SecretStr("hunter2"),
+        )
+    )
+    (people,) = found["people"]
+    assert people.status is Status.FAIL
+    assert "NOTIFY_WEBHOOK_SECRET" in people.message
+    assert "hunter2" not in repr(people)
+
+
+async def test_in_a_dry_run_no_channel_is_asked() -> None:
+    """There is none (promise 5); what is set is named."""
+    async with loopback(reply(200)) as server:
+        found = await findings(settings_with(teams_webhook_url=SecretStr(server.url)))
+        assert server.requests == []
+    (people,) = found["people"]
+    assert (people.status, people.message) == (
+        Status.OK,
+        "TEAMS_WEBHOOK_URL set; in a dry run nobody is told",
+    )

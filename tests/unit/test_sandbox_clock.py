@@ -190,3 +190,26 @@ async def test_a_cancelled_sleep_is_forgotten() -> None:
     assert clock.next_due is None
     with pytest.raises(ValueError, match="backwards"):
         await clock.advance(-1)
+
+
+@pytest.mark.parametrize("children", range(1, 6))
+async def test_tasks_that_are_about_to_be_woken_are_not_taken_for_waiting(children: int) -> None:
+    """What they waited for is done, and only the callback that says so is still to come."""
+    clock = VirtualClock()
+    rounds: list[int] = []
+
+    async def work() -> None:
+        for number in range(50):
+            tasks = [asyncio.ensure_future(clock.sleep(5)) for _ in range(children)]
+            await asyncio.wait(
+                {asyncio.ensure_future(asyncio.sleep(0)), *tasks}, return_when="FIRST_COMPLETED"
+            )
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            rounds.append(number)
+
+    both = [asyncio.ensure_future(work()) for _ in range(2)]
+    await clock.settle()
+    assert len(rounds) == 100
+    await asyncio.gather(*both)

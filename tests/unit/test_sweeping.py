@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from app.agent.audit import AuditQuestion
+from app.agent.identity import CredentialKind, Person, issue
 from app.agent.models import DispositionKind
 from app.agent.ports import Store
+from app.agent.trail import Deed, DeedKind
 from app.store import open_store
 from app.testing import VirtualClock
 from app.workers.sweeping import Sweeper
@@ -102,3 +105,23 @@ async def test_nothing_is_said_of_a_store_where_all_is_well(
     await opened(store, at=clock.now())
     await sweeper.sweep()
     assert caplog.text == ""
+
+
+async def test_old_credentials_are_forgotten_now_and_then(
+    store: Store, clock: VirtualClock, sweeper: Sweeper
+) -> None:
+    """A session that ended long ago goes, one that ended lately stays for those who ask."""
+    lifetime = timedelta(hours=12)
+    issued = issue(
+        CredentialKind.SESSION, "ann", roles=(), scopes=(), by="ann", at=clock.now(), lifetime=lifetime
+    )
+    ann = Person(name="ann")
+    deed = Deed(at=clock.now(), by=ann, kind=DeedKind.SIGNED_ON, subject=issued.credential.id)
+    await store.add_credential(issued.credential, deed)
+    forgetting = asyncio.create_task(sweeper.forget())
+    await clock.advance(timedelta(days=30).total_seconds())
+    assert await store.credential(issued.credential.id) is not None
+    await clock.advance(timedelta(hours=14).total_seconds())
+    assert await store.credential(issued.credential.id) is None
+    forgetting.cancel()
+    await asyncio.wait({forgetting})

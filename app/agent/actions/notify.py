@@ -1,4 +1,4 @@
-"""Notify: tell people; nothing in any cluster is touched."""
+"""Notify: have people told by every channel; nothing in any cluster is touched."""
 
 from __future__ import annotations
 

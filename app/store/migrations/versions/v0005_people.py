@@ -32,6 +32,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("channels", "postings", "announcements", "nonces", "audit_trail", "credentials"):
         op.drop_table(table)
+    op.drop_index("ix_incidents_closed_at", "incidents")
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP FUNCTION audit_trail_is_append_only()")
 
@@ -79,6 +80,7 @@ def _identity() -> None:
 
 
 def _channels() -> None:
+    op.create_index("ix_incidents_closed_at", "incidents", ["closed_at"])
     op.create_table(
         "announcements",
         sa.Column("number", _Number, autoincrement=True, nullable=False),
