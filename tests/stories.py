@@ -44,6 +44,7 @@ from app.store import open_store
 from app.testing import VirtualClock
 from app.workers.polling import Poller
 from app.workers.watching import Watcher
+from tests.sqlite_template import migrated
 
 NAMESPACE = "prod"
 SERVICE = "shop"
@@ -57,7 +58,7 @@ Worlds = Callable[[World], World]
 def settings_for(directory: Path, **changes: Any) -> Settings:
     """Settings of a test: nothing is read from a file, times are short."""
     values: dict[str, Any] = {
-        "database_url": f"sqlite:///{directory / 'heal.db'}",
+        "database_url": migrated(directory / "heal.db"),
         "runbooks_dir": Path(__file__).parent.parent / "runbooks",
         "breach_for_seconds": 30,
         "verify_soak_seconds": 60,

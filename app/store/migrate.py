@@ -14,6 +14,7 @@ own, and refuses one that it would damage.
 from __future__ import annotations
 
 import logging
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -37,29 +38,44 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 def migration_config(connection: Connection) -> Config:
     """alembic's configuration, bound to a connection that is inside a transaction."""
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
+    _locate(config)
     config.attributes["connection"] = connection
     return config
+
+
+def _locate(config: Config) -> None:
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
 
 
 def upgrade(connection: Connection) -> None:
     """Apply every migration that is missing; `ConfigurationError` for a schema this program must not use."""
     locks.hold(connection, locks.Space.SCHEMA, ["migrations"])
-    config = migration_config(connection)
-    script = ScriptDirectory.from_config(config)
-    ours = {one.revision: one.module for one in script.walk_revisions()}
+    head, ours = _ours()
     present = MigrationContext.configure(connection).get_current_revision()
-    head = script.get_current_head()
-    if present == head or head is None:
+    if present == head:
         return
     if present is not None and present not in ours:
         _require_compatible(connection, present, known=set(ours))
         log.info("the database has schema %s, newer than this program's %s, which may use it", present, head)
         return
-    _migrate(connection, config)
+    _migrate(connection, migration_config(connection))
     connection.execute(delete(schema_compatibility))
-    connection.execute(insert(schema_compatibility).values(revision=head, since=ours[head].compatible_since))
+    connection.execute(insert(schema_compatibility).values(revision=head, since=ours[head]))
+
+
+@cache
+def _ours() -> tuple[str, dict[str, str]]:
+    """The newest migration of this program, and for each of them since which schema programs may use it."""
+    config = Config()
+    _locate(config)
+    script = ScriptDirectory.from_config(config)
+    head = script.get_current_head()
+    if head is None:
+        raise ConfigurationError("this installation has no migrations; install it anew")
+    return head, {
+        one.revision: getattr(one.module, "compatible_since", one.revision) for one in script.walk_revisions()
+    }
 
 
 def _migrate(connection: Connection, config: Config) -> None:

@@ -19,6 +19,7 @@ from app.config import Settings
 from app.main import create_app
 from app.store import open_store
 from app.testing import VirtualClock
+from tests.sqlite_template import migrated
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ METRIC = {
 def make_settings(folder: Path, **changes: Any) -> Settings:
     """Defaults, with a database of this test's own and nothing read from the machine's environment."""
     values: dict[str, Any] = {
-        "database_url": SecretStr(f"sqlite:///{folder / 'heal.db'}"),
+        "database_url": SecretStr(migrated(folder / "heal.db")),
         "runbooks_dir": RUNBOOKS,
         "max_body_bytes": 65_536,
     }

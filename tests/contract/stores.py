@@ -12,13 +12,14 @@ import pytest
 
 from app.agent.ports import Store
 from app.store import open_store
+from tests.sqlite_template import migrated
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database of each kind."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/heal.db"
+        return migrated(tmp_path / "heal.db")
     url: str = request.getfixturevalue("postgres_url")
     return url
 
