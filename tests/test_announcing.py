@@ -349,10 +349,12 @@ async def test_an_incident_that_cannot_be_read_holds_up_no_other(
     """It is set aside, said once, and looked at again later."""
     broken, well = await play.open(), await play.open()
     until = play.clock.now() + timedelta(hours=1)
+    tries: list[datetime] = []
 
     class Damaged(SqlStore):
         async def load(self, incident_id: IncidentId) -> IncidentRecord | None:
             if incident_id == broken and play.clock.now() < until:
+                tries.append(play.clock.now())
                 raise ValueError("nonsense on record")
             return await super().load(incident_id)
 
@@ -361,6 +363,7 @@ async def test_an_incident_that_cannot_be_read_holds_up_no_other(
     await play.live(courier, 600)
     assert play.chat.of(broken) == []
     assert len(play.chat.of(well)) == 1
+    assert len(tries) == 1
     assert sum(broken in one.getMessage() for one in caplog.records) == 1
     await play.live(courier, 4_600)
     assert await play.complaints() == []

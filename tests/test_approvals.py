@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from app.agent.channels import Bulletin
 from app.agent.models import (
     Action,
     ActionName,
@@ -31,6 +32,7 @@ from app.agent.ports import ClusterWriter, PolicyAnswer
 from app.agent.terms import ApprovalTerms
 from app.agent.timeline import verify_chain
 from app.bootstrap import World
+from app.connectors.chatops import question
 from app.errors import Conflict, NotEntitled
 from tests.stories import (
     ACTING,
@@ -162,6 +164,12 @@ async def test_people_are_told_what_is_asked_of_them(tmp_path: Path) -> None:
         assert len(people.told) == 1
         assert approval.id in people.told[0]
         assert "APPROVAL_FOR_RISKS" in people.told[0]
+        record = await stage.load(approval.incident_id)
+        action, until, because, rehearsal = question(Bulletin(record=record))
+        assert action.startswith("Waits for an approval: rollback Deployment prod/shop")
+        assert f"{approval.expires_at:%Y-%m-%d %H:%M:%S} UTC" in until
+        assert "APPROVAL_FOR_RISKS" in because
+        assert rehearsal.startswith("Rehearsal (dryRun=All): the API server accepts it")
 
 
 async def test_a_dry_run_asks_nobody(tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+import psycopg
 import pytest
 
 from app.agent.channels import Posting
 from app.agent.models import Incident, IncidentId
 from app.agent.ports import Store
 from app.errors import Conflict, NotFound
+from app.store import open_store
+from tests.contract.eventually import eventually
 from tests.contract.store_values import MINUTE, NOW, claimed, closed, key, note, opened
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
@@ -97,6 +100,39 @@ async def test_announcements_at_the_same_time_become_visible_in_their_order(stor
     final = [one.number for one in await store.announcements(incident.id, 0)]
     assert len(final) == 30
     assert all(numbers == final[: len(numbers)] for numbers in seen)
+
+
+async def test_an_announcement_waits_for_one_that_is_being_put_on_record(postgres_url: str) -> None:
+    """On PostgreSQL: numbers of one incident are committed in their order, or a channel could skip one."""
+    store = await open_store(postgres_url)
+    try:
+        incident = await opened(store)
+        with psycopg.connect(postgres_url) as other:
+            other.execute("SELECT 1 FROM incidents WHERE id = %s FOR UPDATE", (incident.id,))
+            announcing = asyncio.ensure_future(store.announce(incident.id, "second", NOW))
+
+            async def waits() -> bool:
+                assert not announcing.done()
+                found = await asyncio.to_thread(_waiting, postgres_url)
+                return found > 0
+
+            await eventually(waits, "the announcement waits")
+            other.execute(
+                "INSERT INTO announcements (incident_id, text, at) VALUES (%s, 'first', now())",
+                (incident.id,),
+            )
+        await announcing
+        assert [one.text for one in await store.announcements(incident.id, 0)] == ["first", "second"]
+    finally:
+        await store.close()
+
+
+def _waiting(url: str) -> int:
+    with psycopg.connect(url, autocommit=True) as connection:
+        statement = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        row = connection.execute(statement.encode()).fetchone()
+        assert row is not None
+        return int(row[0])
 
 
 # ------------------------------------------------------------ what is to be told
