@@ -36,7 +36,7 @@ WAITS = st.tuples(st.just("wait"), st.sampled_from([0.1, 1.0, 5.0, 30.0, 120.0, 
 STEPS = st.lists(st.one_of(CHANGES, ROUNDS, ROUNDS, WAITS), max_size=25)
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(steps=STEPS, searchable=st.booleans())
 def test_nothing_is_lost_and_a_thread_keeps_its_order(
     steps: Sequence[tuple[object, ...]], searchable: bool

@@ -24,7 +24,7 @@ QUESTION: JsonObject = {"action": {"name": "rollback", "risk": "high"}, "plan_ha
 
 @asynccontextmanager
 async def opa(
-    behaviour: Behaviour, timeout_seconds: float = 0.5
+    behaviour: Behaviour, timeout_seconds: float = 5.0
 ) -> AsyncIterator[tuple[PolicyEngine, Loopback]]:
     async with loopback(behaviour) as server:
         policy = OpaPolicy(server.url, timeout_seconds=timeout_seconds)
@@ -153,7 +153,7 @@ async def test_terms_that_are_not_understood_are_a_deny(terms: Json) -> None:
 )
 async def test_anything_but_a_complete_decision_is_a_deny_with_its_reason(behaviour: Behaviour) -> None:
     """Even where the body says allow beside a status that does not (promise 7)."""
-    async with opa(behaviour) as (policy, _):
+    async with opa(behaviour, timeout_seconds=0.5) as (policy, _):
         answer = await policy.decide(QUESTION)
     assert answer.kind is DecisionKind.DENY
     assert len(answer.reasons) == 1
