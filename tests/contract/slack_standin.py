@@ -81,6 +81,8 @@ class Slack:
     messages: list[Message] = field(default_factory=list)
     calls: list[tuple[str, Json]] = field(default_factory=list)
     faults: dict[str, list[Fault]] = field(default_factory=dict)
+    always: Fault | None = None
+    """Happens to every call that has no fault of its own."""
     scopes: str = SCOPES
     told: list[Json] = field(default_factory=list)
     """What was posted to response addresses."""
@@ -107,6 +109,17 @@ class Slack:
         """Somebody deletes a message."""
         self.messages = [one for one in self.messages if one.ts != ts]
 
+    async def stop_listening(self) -> None:
+        """From now on connections are refused."""
+        assert self.site is not None
+        await self.site.stop()
+
+    async def listen_again(self) -> None:
+        """At the same address; not while it listens."""
+        assert self.runner is not None
+        self.site = web.TCPSite(self.runner, "127.0.0.1", int(self.url.rpartition(":")[2]))
+        await self.site.start()
+
     # -------------------------------------------------------- the Web API
 
     async def api(self, request: web.Request) -> web.StreamResponse:
@@ -119,8 +132,9 @@ class Slack:
         if request.headers.get("Authorization") != f"Bearer {wanted}":
             return refused("invalid_auth")
         pending = self.faults.get(method)
-        if pending:
-            answer = await pending.pop(0)(self, request, arguments)
+        fault = pending.pop(0) if pending else self.always
+        if fault is not None:
+            answer = await fault(self, request, arguments)
             if answer is not None:
                 return answer
         return self.do(method, arguments)
