@@ -23,7 +23,7 @@ from app.clock import Clock
 from app.config import Settings
 from app.connectors.links import Links
 from app.connectors.slack_blocks import Look, incident_blocks, incident_text, reply_blocks, reply_text
-from app.connectors.slack_errors import Call, MessageGone, unanswered
+from app.connectors.slack_errors import Call, MessageGone, MissingScope, unanswered
 from app.errors import ConfigurationError, Forbidden, Invalid, NotFound
 
 if TYPE_CHECKING:
@@ -134,6 +134,15 @@ class SlackChannel:
             raise Forbidden(
                 f"the Slack app lacks the scope {_NEEDED_SCOPE}: add it, and install the app anew"
             )
+
+        await self._may_be_read()
+
+    async def _may_be_read(self) -> None:
+        """Whether there is such a channel, and the app in it; that it cannot be searched is no obstacle."""
+        try:
+            await self._client.call(_HISTORY, {"channel": self._channel, "limit": 1})
+        except MissingScope as error:
+            log.warning("After a lost answer Slack may be told twice: %s", error)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""

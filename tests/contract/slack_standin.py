@@ -22,6 +22,7 @@ from uuid import uuid4
 import aiohttp
 from aiohttp import WSMsgType, web
 
+from app.clock import Clock, SystemClock
 from tests.contract.eventually import eventually
 
 BOT_TOKEN = "xoxb-1-made-up"
@@ -78,6 +79,8 @@ class Slack:
     """One workspace with one channel; change `faults` at any time."""
 
     url: str = ""
+    clock: Clock = field(default_factory=SystemClock)
+    """Says when a message was posted."""
     messages: list[Message] = field(default_factory=list)
     calls: list[tuple[str, Json]] = field(default_factory=list)
     faults: dict[str, list[Fault]] = field(default_factory=dict)
@@ -168,7 +171,7 @@ class Slack:
         if wrong:
             return web.json_response({"ok": False, "error": "invalid_blocks", "errors": wrong})
         self._number += 1
-        ts = f"{int(time.time())}.{self._number:06d}"
+        ts = f"{int(self.clock.now().timestamp())}.{self._number:06d}"
         self.messages.append(Message(channel=CHANNEL, ts=ts, body=arguments))
         return web.json_response({"ok": True, "channel": CHANNEL, "ts": ts})
 
@@ -185,6 +188,8 @@ class Slack:
 
     def _search(self, method: str, arguments: Json) -> web.Response:
         """Newest first, in pages; metadata only where it is asked for."""
+        if arguments.get("channel") != CHANNEL:
+            return refused("channel_not_found")
         found = [one for one in self.messages if float(one.ts) >= float(arguments.get("oldest", 0))]
         if method == "conversations.replies":
             parent = arguments["ts"]

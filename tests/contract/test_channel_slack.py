@@ -20,6 +20,7 @@ from app.agent.terms import ApprovalTerms
 from app.bootstrap import Container, World, assemble
 from app.connectors.slack import SlackChannel
 from app.connectors.slack_blocks import read_value
+from app.connectors.slack_errors import MissingScope
 from app.errors import (
     ConfigurationError,
     Forbidden,
@@ -327,7 +328,7 @@ async def test_a_reference_that_is_none_is_refused(told: Told, reference: str) -
         (saying("service_unavailable"), TransientError, "service_unavailable"),
         (saying("invalid_auth"), Forbidden, "SLACK_BOT_TOKEN"),
         (saying("token_revoked"), Forbidden, "SLACK_BOT_TOKEN"),
-        (saying("missing_scope", needed="chat:write"), Forbidden, "chat:write"),
+        (saying("missing_scope", needed="chat:write"), MissingScope, "chat:write"),
         (saying("not_in_channel"), Forbidden, "SLACK_CHANNEL"),
         (saying("channel_not_found"), NotFound, "SLACK_CHANNEL"),
         (saying("is_archived"), PermanentError, "SLACK_CHANNEL"),
@@ -406,6 +407,20 @@ async def test_check_names_what_is_missing(told: Told, tmp_path: Path) -> None:
         await channel.check()
     assert "xoxb" not in str(caught.value)
     await channel.aclose()
+
+
+async def test_check_finds_a_channel_that_is_not_there(
+    told: Told, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing could be posted there; one that merely cannot be searched will do, with a warning."""
+    elsewhere = SlackChannel.from_settings(slack_settings(tmp_path, told.slack, slack_channel="C0NOWHERE"))
+    with pytest.raises(NotFound, match="SLACK_CHANNEL"):
+        await elsewhere.check()
+    await elsewhere.aclose()
+    told.slack.fail("conversations.history", saying("missing_scope", needed="groups:history"))
+    with caplog.at_level(logging.WARNING):
+        await told.channel.check()
+    assert "groups:history" in caplog.text
 
 
 @pytest.mark.parametrize(
