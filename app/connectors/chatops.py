@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from app.agent.channels import Announcement, Bulletin
 from app.agent.models import (
+    Action,
     Approval,
     Decision,
     DecisionKind,
@@ -102,15 +103,43 @@ def question(bulletin: Bulletin) -> tuple[str, ...]:
         return ()
     until = f"{asked.expires_at:%Y-%m-%d %H:%M:%S} UTC"
     lines = [
-        f"Waits for an approval: {_wanted_action(bulletin.record, asked)}",
+        f"Waits for an approval: {wanted_action(bulletin.record, asked)}",
         f"Until {until}{wanted(asked.terms)}; no answer means no",
         *(f"  because {reason}" for reason in asked.reasons[:_MAX_REASONS]),
-        _rehearsal(bulletin.record, asked),
+        rehearsed(bulletin.record, asked),
     ]
     yes = [answer.by for answer in asked.answers if answer.approve]
     if yes:
         lines.append(f"Approved so far by {' and '.join(yes)} ({len(yes)} of {asked.terms.people} people)")
     return tuple(shorten(line) for line in lines)
+
+
+def wanted_action(record: IncidentRecord, asked: Approval) -> str:
+    """What is asked for: the action, its target and parameters, and its risk."""
+    action = planned(record, asked)
+    if action is None:
+        return str(asked.action)
+    target = f" {action.target}" if action.target else ""
+    given = ", ".join(f"{name} {value}" for name, value in sorted(action.parameters.items()))
+    return f"{action.name}{target}{f' ({given})' if given else ''}, {action.risk} risk"
+
+
+def planned(record: IncidentRecord, asked: Approval) -> Action | None:
+    """The action as it was planned; None where the plan is not the one that was asked about."""
+    plan = record.incident.plan
+    if plan is None or plan.hash != asked.plan_hash or not 0 <= asked.action_index < len(plan.actions):
+        return None
+    return plan.actions[asked.action_index]
+
+
+def rehearsed(record: IncidentRecord, asked: Approval) -> str:
+    """What the API server said beforehand, as the entry has it that was made when people were asked."""
+    for entry in reversed(record.timeline):
+        said = entry.data.get("rehearsal")
+        if entry.data.get("approval") == asked.id and isinstance(said, dict):
+            verb = "accepts" if said.get("accepted") is True else "refuses"
+            return f"Rehearsal (dryRun=All): the API server {verb} it: {said.get('message', '')}"
+    return "Not rehearsed"
 
 
 def told_line(entry: TimelineEntry) -> str:
@@ -121,26 +150,6 @@ def told_line(entry: TimelineEntry) -> str:
 def announced_line(announcement: Announcement) -> str:
     """An announcement in its own words, as one line; one that has none points to the incident."""
     return shorten(announcement.text, _MAX_ANNOUNCED) or "A person is asked to look at this incident."
-
-
-def _wanted_action(record: IncidentRecord, asked: Approval) -> str:
-    plan = record.incident.plan
-    if plan is None or plan.hash != asked.plan_hash or not 0 <= asked.action_index < len(plan.actions):
-        return str(asked.action)
-    action = plan.actions[asked.action_index]
-    target = f" {action.target}" if action.target else ""
-    given = ", ".join(f"{name} {value}" for name, value in sorted(action.parameters.items()))
-    return f"{action.name}{target}{f' ({given})' if given else ''}, {action.risk} risk"
-
-
-def _rehearsal(record: IncidentRecord, asked: Approval) -> str:
-    """As the entry says that was made when people were asked."""
-    for entry in reversed(record.timeline):
-        said = entry.data.get("rehearsal")
-        if entry.data.get("approval") == asked.id and isinstance(said, dict):
-            verb = "accepts" if said.get("accepted") is True else "refuses"
-            return f"Rehearsal (dryRun=All): the API server {verb} it: {said.get('message', '')}"
-    return "Not rehearsed"
 
 
 def _severity(incident: Incident, intents: Sequence[Intent]) -> Severity:

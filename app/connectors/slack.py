@@ -21,8 +21,9 @@ from app.agent.models import JsonObject
 from app.agent.ports import Store
 from app.clock import Clock
 from app.config import Settings
+from app.connectors.links import Links
 from app.connectors.slack_blocks import Look, incident_blocks, incident_text, reply_blocks, reply_text
-from app.connectors.slack_errors import Call, MessageGone, unanswered
+from app.connectors.slack_errors import Call, MessageGone, MissingScope, unanswered
 from app.errors import ConfigurationError, Forbidden, Invalid, NotFound
 
 if TYPE_CHECKING:
@@ -70,12 +71,9 @@ class SlackChannel:
             raise ConfigurationError(
                 "SLACK_CHANNEL is not set: name the id of the channel that incidents are shown in"
             )
-        public_url = settings.public_url
-        if public_url is not None:
-            public_url = _checked_url(public_url, "PUBLIC_URL")
         heard = settings.slack_signing_secret is not None or settings.slack_app_token is not None
         client = client_from_settings(settings, _checked_token(settings.slack_bot_token, "SLACK_BOT_TOKEN"))
-        return SlackChannel(client, channel, Look(public_url=public_url, buttons=heard))
+        return SlackChannel(client, channel, Look(links=Links.from_settings(settings), buttons=heard))
 
     @property
     def name(self) -> str:
@@ -136,6 +134,15 @@ class SlackChannel:
             raise Forbidden(
                 f"the Slack app lacks the scope {_NEEDED_SCOPE}: add it, and install the app anew"
             )
+
+        await self._may_be_read()
+
+    async def _may_be_read(self) -> None:
+        """Whether there is such a channel, and the app in it; that it cannot be searched is no obstacle."""
+        try:
+            await self._client.call(_HISTORY, {"channel": self._channel, "limit": 1})
+        except MissingScope as error:
+            log.warning("After a lost answer Slack may be told twice: %s", error)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""

@@ -8,13 +8,14 @@ list is within Slack's limits, for a message that is over them is not shown at a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from app.agent.channels import Bulletin, Reply
-from app.agent.models import Approval, ApprovalId, Incident, Intent, JsonObject
+from app.agent.models import Approval, ApprovalId, Incident, IncidentRecord, Intent, JsonObject
 from app.agent.terms import wanted
-from app.connectors.chatops import render
+from app.connectors.chatops import planned, rehearsed, render, wanted_action
+from app.connectors.links import Links
 from app.connectors.text import shorten
 
 APPROVE = "heal_approve"
@@ -42,7 +43,7 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 class Look:
     """What a message may lead to."""
 
-    public_url: str | None = None
+    links: Links = field(default_factory=Links)
     """Where people reach the agent with a browser."""
     buttons: bool = False
     """Whether somebody hears when a button is pressed."""
@@ -74,12 +75,12 @@ def incident_blocks(bulletin: Bulletin, look: Look) -> list[JsonObject]:
     record = bulletin.record
     message = render(record.incident, record.intents)
     blocks = [_header(message.title), *_sections(message.lines, _BODY_CHARS)]
-    rehearsed = [line for intent in record.intents for line in _rehearsal(intent)]
-    if rehearsed:
-        blocks += [_heading("What the API server said beforehand"), *_sections(rehearsed, _PART_CHARS)]
+    trials = [line for intent in record.intents for line in _rehearsal(intent)]
+    if trials:
+        blocks += [_heading("What the API server said beforehand"), *_sections(trials, _PART_CHARS)]
     asked = bulletin.asked
     if asked is not None:
-        lines = _asking(record.incident, asked)
+        lines = _asking(record, asked)
         blocks += [_heading(":red_circle: Waits for an answer"), *_sections(lines, _BODY_CHARS)]
     buttons = [*_answers(bulletin, look), *_links(record.incident, asked, look)]
     if buttons:
@@ -96,7 +97,8 @@ def incident_text(bulletin: Bulletin) -> str:
 
 
 def reply_blocks(reply: Reply) -> list[JsonObject]:
-    return _sections(reply.lines, _REPLY_CHARS)
+    """An announcement may be long, and is told whole."""
+    return _sections(reply.lines, _REPLY_CHARS, MAX_TEXT)
 
 
 def reply_text(reply: Reply) -> str:
@@ -138,12 +140,12 @@ def _plain(text: str) -> JsonObject:
     return {"type": "plain_text", "text": text, "emoji": False}
 
 
-def _sections(lines: Iterable[str], budget: int) -> list[JsonObject]:
+def _sections(lines: Iterable[str], budget: int, longest: int = _MAX_LINE) -> list[JsonObject]:
     """The lines, as many as the budget of characters holds, in as few blocks as they fit in."""
     texts: list[str] = []
     written, left_out = 0, 0
     for line in lines:
-        text = escaped(shorten(line, _MAX_LINE), MAX_TEXT)
+        text = escaped(shorten(line, longest), MAX_TEXT)
         if not text:
             continue
         if left_out or written + len(text) > budget:
@@ -169,17 +171,15 @@ def _rehearsal(intent: Intent) -> list[str]:
     return [f"{intent.action.name}{on}: it {verdict} this ({intent.rehearsal.message})"]
 
 
-def _asking(incident: Incident, asked: Approval) -> list[str]:
-    plan = incident.plan
-    lines = [f"May I {asked.action}?"]
-    if plan is not None and asked.action_index < len(plan.actions):
-        action = plan.actions[asked.action_index]
-        on = f" {action.target}" if action.target is not None else ""
-        lines = [
-            f"May I {action.name}{on}? ({action.risk} risk)",
+def _asking(record: IncidentRecord, asked: Approval) -> list[str]:
+    lines = [f"May I {wanted_action(record, asked)}?"]
+    action = planned(record, asked)
+    if action is not None:
+        lines += [
             f"It should do this: {action.expected_effect}",
             f"To undo it: {action.undo}" if action.undo is not None else "It cannot be undone.",
         ]
+    lines.append(rehearsed(record, asked))
     lines += _listed("Asked because", asked.reasons)
     lines.append(f"To be answered until {_when(asked.expires_at)}{wanted(asked.terms)}")
     lines += _listed("Yes so far", [f"{one.by}, {_when(one.at)}" for one in asked.answers if one.approve])
@@ -224,13 +224,10 @@ def _answers(bulletin: Bulletin, look: Look) -> list[JsonObject]:
 
 
 def _links(incident: Incident, asked: Approval | None, look: Look) -> list[JsonObject]:
-    if look.public_url is None:
-        return []
-    base = look.public_url.rstrip("/")
-    pages = [("Open the incident", f"{base}/dashboard/incidents/{incident.id}")]
+    pages = [("Open the incident", look.links.incident(incident.id))]
     if asked is not None:
-        pages.append(("Answer on a page", f"{base}/approvals/{asked.id}/page"))
-    return _link_buttons(pages)
+        pages.append(("Answer on a page", look.links.approval(asked.id)))
+    return _link_buttons([(words, url) for words, url in pages if url is not None])
 
 
 def _link_buttons(pages: Sequence[tuple[str, str]]) -> list[JsonObject]:

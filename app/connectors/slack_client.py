@@ -20,7 +20,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from app.agent.models import JsonObject
 from app.connectors.slack_errors import Call, refusal, unanswered, unreachable
-from app.errors import PermanentError, TransientError
+from app.errors import AgentError, PermanentError, TransientError
 
 QUIET = logging.getLogger("app.connectors.slack_client.library")
 """Given to the libraries, which log requests, addresses and bodies; what matters is logged by us."""
@@ -78,6 +78,8 @@ class SlackClient:
     ) -> tuple[JsonObject, Mapping[str, str]]:
         """As `call`, with the answer's headers, and another token where one is given."""
         web = self.web(token)
+        # Raised after the handlers: the library's errors quote whole answers, and none of ours carries one
+        # along as its context.
         try:
             async with asyncio.timeout(self._timeout):
                 response = await (
@@ -86,18 +88,20 @@ class SlackClient:
                     else web.api_call(call.method, http_verb="GET", params=dict(arguments))
                 )
         except SlackApiError as error:
-            raise _refused(call, error.response) from None
+            failed = _refused(call, error.response)
         except _NOT_SENT:
-            raise unreachable(call) from None
+            failed = unreachable(call)
         except TimeoutError:
-            raise unanswered(call, f"gave no answer within {self._timeout:g} s") from None
+            failed = unanswered(call, f"gave no answer within {self._timeout:g} s")
         except (aiohttp.ClientError, OSError) as error:
-            raise unanswered(call, f"broke off the conversation ({type(error).__name__})") from None
+            failed = unanswered(call, f"broke off the conversation ({type(error).__name__})")
         except _UNREADABLE:
-            raise unanswered(call, "answered something that cannot be read") from None
-        if not isinstance(response.data, dict):
-            raise unanswered(call, "answered something that cannot be read")
-        return response.data, response.headers
+            failed = unanswered(call, "answered something that cannot be read")
+        else:
+            if isinstance(response.data, dict):
+                return response.data, response.headers
+            failed = unanswered(call, "answered something that cannot be read")
+        raise failed
 
     async def tell(self, response_url: str, message: JsonObject) -> None:
         """Say something to one person alone, in answer to what they did.
@@ -111,11 +115,12 @@ class SlackClient:
                 asyncio.timeout(self._timeout),
                 self.session().post(response_url, json=message, allow_redirects=False) as response,
             ):
-                status = response.status
+                if response.status == 200:
+                    return
+                said = f"Slack said {response.status}"
         except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
-            raise TransientError(f"a person could not be answered ({type(error).__name__})") from None
-        if status != 200:
-            raise TransientError(f"a person could not be answered (Slack said {status})")
+            said = type(error).__name__
+        raise TransientError(f"a person could not be answered ({said})")
 
     def is_slacks(self, address: str) -> bool:
         """Whether an address is Slack's own, or that of SLACK_API_URL."""
@@ -170,7 +175,7 @@ class SlackClient:
             await session.close()
 
 
-def _refused(call: Call, response: object) -> Exception:
+def _refused(call: Call, response: object) -> AgentError:
     """The library gives its own response, or aiohttp's where the body was no JSON."""
     status: int = getattr(response, "status_code", None) or getattr(response, "status", None) or 0
     body = getattr(response, "data", None)

@@ -19,6 +19,7 @@ from app.agent.models import Approval, ApprovalState, Brake
 from app.agent.ports import ApprovalRecord, Store
 from app.clock import Clock
 from app.config import Settings
+from app.connectors.links import Links
 from app.connectors.slack_blocks import read_value
 from app.connectors.text import shorten
 from app.errors import AgentError, Conflict, PermanentError
@@ -76,6 +77,7 @@ class Desk:
 
     def __init__(self, settings: Settings, store: Store, clock: Clock) -> None:
         self._settings = settings
+        self._links = Links.from_settings(settings)
         self._store = store
         self._clock = clock
 
@@ -166,11 +168,9 @@ class Desk:
         lines = [_request(one) for one in page.items]
         if page.next_cursor is not None:
             lines.append("There are more; GET /approvals lists all.")
-        base, links = self._settings.public_url, []
-        if base is not None:
-            there = f"{base.rstrip('/')}/approvals"
-            links = [(f"{one.incident.key}", f"{there}/{one.approval.id}/page") for one in page.items]
-        return Told(text="\n".join(lines), links=tuple(links))
+        pages = [(str(one.incident.key), self._links.approval(one.approval.id)) for one in page.items]
+        links = tuple((words, url) for words, url in pages if url is not None)
+        return Told(text="\n".join(lines), links=links)
 
     def _person(self, user: str) -> Person | None:
         """Who a Slack user is, by what the configuration says and nothing else."""

@@ -49,6 +49,10 @@ class MessageGone(NotFound):
     """The message, or the thread, is not there any more, or is not the app's own to change."""
 
 
+class MissingScope(Forbidden):
+    """The app may do other things, but not this."""
+
+
 _GONE = frozenset({"cant_update_message", "message_not_found", "thread_not_found"})
 
 
@@ -96,7 +100,7 @@ def _refused(call: Call, code: str, body: JsonObject) -> AgentError:
     if code == "missing_scope":
         needed = body.get("needed")
         scope = needed if isinstance(needed, str) and _SCOPES.fullmatch(needed) else "a scope"
-        return Forbidden(f"{call} needs {scope}: add it to the app's scopes, and install the app anew")
+        return MissingScope(f"{call} needs {scope}: add it to the app's scopes, and install the app anew")
     if code in ("not_in_channel", "access_denied", "no_permission", "restricted_action"):
         return Forbidden(f"{call} answered {code}: invite the app into the channel of SLACK_CHANNEL")
     if code == "channel_not_found":

@@ -227,6 +227,15 @@ class ChannelContract:
         assert text.count("the first thing") == text.count("the second thing") == 1
         assert text.index("the first thing") < text.index("the second thing")
 
+    async def test_a_long_announcement_is_told_whole(self, world: ChannelWorld) -> None:
+        """It is the agent's own account of what a person is needed for."""
+        channel = await world.open()
+        reference = await channel.begin(Bulletin(record=record()))
+        text = "why " * 600 + "and so a person is needed"
+        announcement = Announcement(number=1, incident_id=IncidentId("inc_1"), text=text, at=AT)
+        await channel.reply(reference, loud(announced_line(announcement)))
+        assert "and so a person is needed" in text_of(world)
+
     # ------------------------------------------------------------ asking
 
     async def test_a_request_says_all_that_is_needed_to_answer(self, world: ChannelWorld) -> None:
@@ -237,7 +246,7 @@ class ChannelContract:
         text = text_of(world).replace("\\", "")
         for words in (
             "waiting for approval",
-            "rollback Deployment payments/payments-api",
+            "rollback Deployment payments/payments-api (to_revision 3), high risk",
             "rollback is high risk",
             "2026-02-20 21:00:00 UTC",
             "2 different people",

@@ -11,7 +11,7 @@ T = TypeVar("T")
 DEADLINE_SECONDS = 30.0
 
 
-async def eventually(ask: Callable[[], Awaitable[T]], what: str = "the condition") -> T:
+async def eventually(ask: Callable[[], Awaitable[T | None]], what: str = "the condition") -> T:
     """The first answer that is true, or anything but empty; `AssertionError` without one in time."""
     try:
         async with asyncio.timeout(DEADLINE_SECONDS):

@@ -22,6 +22,7 @@ from uuid import uuid4
 import aiohttp
 from aiohttp import WSMsgType, web
 
+from app.clock import Clock, SystemClock
 from tests.contract.eventually import eventually
 
 BOT_TOKEN = "xoxb-1-made-up"
@@ -78,9 +79,13 @@ class Slack:
     """One workspace with one channel; change `faults` at any time."""
 
     url: str = ""
+    clock: Clock = field(default_factory=SystemClock)
+    """Says when a message was posted."""
     messages: list[Message] = field(default_factory=list)
     calls: list[tuple[str, Json]] = field(default_factory=list)
     faults: dict[str, list[Fault]] = field(default_factory=dict)
+    always: Fault | None = None
+    """Happens to every call that has no fault of its own."""
     scopes: str = SCOPES
     told: list[Json] = field(default_factory=list)
     """What was posted to response addresses."""
@@ -107,6 +112,17 @@ class Slack:
         """Somebody deletes a message."""
         self.messages = [one for one in self.messages if one.ts != ts]
 
+    async def stop_listening(self) -> None:
+        """From now on connections are refused."""
+        assert self.site is not None
+        await self.site.stop()
+
+    async def listen_again(self) -> None:
+        """At the same address; not while it listens."""
+        assert self.runner is not None
+        self.site = web.TCPSite(self.runner, "127.0.0.1", int(self.url.rpartition(":")[2]))
+        await self.site.start()
+
     # -------------------------------------------------------- the Web API
 
     async def api(self, request: web.Request) -> web.StreamResponse:
@@ -119,8 +135,9 @@ class Slack:
         if request.headers.get("Authorization") != f"Bearer {wanted}":
             return refused("invalid_auth")
         pending = self.faults.get(method)
-        if pending:
-            answer = await pending.pop(0)(self, request, arguments)
+        fault = pending.pop(0) if pending else self.always
+        if fault is not None:
+            answer = await fault(self, request, arguments)
             if answer is not None:
                 return answer
         return self.do(method, arguments)
@@ -154,7 +171,7 @@ class Slack:
         if wrong:
             return web.json_response({"ok": False, "error": "invalid_blocks", "errors": wrong})
         self._number += 1
-        ts = f"{int(time.time())}.{self._number:06d}"
+        ts = f"{int(self.clock.now().timestamp())}.{self._number:06d}"
         self.messages.append(Message(channel=CHANNEL, ts=ts, body=arguments))
         return web.json_response({"ok": True, "channel": CHANNEL, "ts": ts})
 
@@ -171,6 +188,8 @@ class Slack:
 
     def _search(self, method: str, arguments: Json) -> web.Response:
         """Newest first, in pages; metadata only where it is asked for."""
+        if arguments.get("channel") != CHANNEL:
+            return refused("channel_not_found")
         found = [one for one in self.messages if float(one.ts) >= float(arguments.get("oldest", 0))]
         if method == "conversations.replies":
             parent = arguments["ts"]

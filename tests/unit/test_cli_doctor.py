@@ -8,6 +8,7 @@ import re
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -22,6 +23,7 @@ from app.commands.doctor import Finding, Status, examine, needed_rights
 from app.commands.failing import CommandFailed
 from app.config import Settings
 from app.errors import PermanentError, TransientError
+from tests.contract.slack_standin import BOT_TOKEN, CHANNEL, slack_standin
 from tests.unit.loopback import Behaviour, Request, loopback, raw, reply
 
 RUNBOOKS = Path("runbooks").resolve()
@@ -358,6 +360,34 @@ async def test_each_channel_is_asked_and_nothing_is_posted() -> None:
     assert teams.status is Status.FAIL
     assert "TEAMS_WEBHOOK_URL" in teams.message
     assert "s3cr3t" not in repr(found["people"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "mend"),
+    [
+        ({}, None),
+        ({"slack_bot_token": SecretStr("xoxb-revoked")}, "SLACK_BOT_TOKEN is not, or no longer, valid"),
+        ({"slack_channel": "C0NOWHERE"}, "SLACK_CHANNEL must be the id of a channel that the app is in"),
+        ({"slack_channel": None}, "SLACK_CHANNEL is not set"),
+    ],
+    ids=["well", "token", "channel", "no channel"],
+)
+async def test_slack_is_asked_and_what_is_wrong_is_told_with_its_mend(
+    changes: dict[str, Any], mend: str | None
+) -> None:
+    """Nothing is posted, and no token is shown."""
+    async with slack_standin() as slack:
+        values = {
+            "dry_run": False,
+            "slack_bot_token": SecretStr(BOT_TOKEN),
+            "slack_channel": CHANNEL,
+            "slack_api_url": slack.api_url,
+        }
+        (people,) = (await findings(settings_with(**{**values, **changes})))["people"]
+        assert slack.count("chat.postMessage") == 0
+    assert people.status is (Status.OK if mend is None else Status.FAIL)
+    assert (mend or "slack answers") in people.message
+    assert "xoxb" not in repr(people)
 
 
 async def test_a_channel_that_could_never_work_fails_with_its_setting() -> None:

@@ -76,12 +76,20 @@ def test_the_channels_are_those_that_are_set() -> None:
     assert names() == []
     assert names(notify_webhook_url=hook) == ["webhook"]
     assert names(notify_webhook_url=hook, teams_webhook_url=hook) == ["webhook", "teams"]
+    slack = {"slack_bot_token": SecretStr("xoxb-1-made-up"), "slack_channel": "C0123456789"}
+    assert names(**slack, teams_webhook_url=hook) == ["slack", "teams"]
 
 
 def test_in_a_dry_run_there_is_no_channel() -> None:
     """Promise 5: what could write outside is not even made."""
     hook = SecretStr(HOOK)
     settings = Settings.model_validate(
-        {"dry_run": True, "notify_webhook_url": hook, "teams_webhook_url": hook}
+        {
+            "dry_run": True,
+            "notify_webhook_url": hook,
+            "teams_webhook_url": hook,
+            "slack_bot_token": SecretStr("xoxb-1-made-up"),
+            "slack_channel": "C0123456789",
+        }
     )
     assert connect_channels(settings) == ()

@@ -38,6 +38,7 @@ from app.agent.models import (
     VerdictKind,
 )
 from app.agent.terms import Answer, ApprovalTerms
+from app.connectors.links import Links
 from app.connectors.slack_blocks import (
     Look,
     button_value,
@@ -152,7 +153,7 @@ def test_every_message_is_one_that_slack_takes(
     bulletin: Bulletin, public_url: str | None, buttons: bool
 ) -> None:
     """Text, blocks and values within the limits, nothing unescaped, no button without an ear for it."""
-    blocks = incident_blocks(bulletin, Look(public_url=public_url, buttons=buttons))
+    blocks = incident_blocks(bulletin, Look(links=Links(base=public_url), buttons=buttons))
     assert faults_of({"text": incident_text(bulletin), "blocks": blocks}) == []
     said = "".join(text for text in _texts(blocks))
     assert "<" not in said
