@@ -58,7 +58,7 @@ from app.connectors.slack import SlackChannel, inbound_from_settings
 from app.connectors.streams import OpenStream, open_stream
 from app.connectors.teams import TeamsChannel
 from app.connectors.webhook import WebhookChannel
-from app.errors import ConfigurationError, TransientError
+from app.errors import AgentError, ConfigurationError, TransientError
 from app.store import Alone, open_shared
 
 if TYPE_CHECKING:
@@ -259,17 +259,21 @@ async def build(settings: Settings, *, runner: Runner | None = None) -> Containe
     clock = SystemClock()
     streams = connect_streams(settings)
     world, close_world = connect_world(settings, clock)
-    store, fleet = await open_shared(settings.database_url.get_secret_value())
-    return assemble(
-        settings,
-        clock=clock,
-        store=store,
-        world=world,
-        fleet=fleet,
-        runner=runner,
-        streams=streams,
-        close_world=close_world,
-    )
+    try:
+        store, fleet = await open_shared(settings.database_url.get_secret_value())
+        return assemble(
+            settings,
+            clock=clock,
+            store=store,
+            world=world,
+            fleet=fleet,
+            runner=runner,
+            streams=streams,
+            close_world=close_world,
+        )
+    except AgentError:
+        await close_world()
+        raise
 
 
 def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[], Awaitable[None]]]:
@@ -280,8 +284,8 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
     closers: list[Callable[[], Awaitable[None]]] = []
     cluster = connect(settings, clock)
     metrics = PrometheusSource.from_settings(settings) if settings.prometheus_url else None
-    engine = connect_policy(settings)
     channels = connect_channels(settings)
+    engine = connect_policy(settings)  # last: it has a thread of its own, which only its closing ends
     if cluster is not None:
         closers.append(cluster.close)
     closers.append(engine.aclose)

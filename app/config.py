@@ -258,11 +258,30 @@ class Settings(BaseSettings):
                 "PUBLIC_URL must be an absolute address without a query: https://heal.example.com"
             )
         self._sign_on_complete()
+        self._channels_complete()
         return self
+
+    def _channels_complete(self) -> None:
+        """A channel set by half is told also in a dry run, which constructs none."""
+        for name in ("slack_channel", "slack_signing_secret", "slack_app_token"):
+            if getattr(self, name) is not None and self.slack_bot_token is None:
+                raise ValueError(f"{name.upper()} needs SLACK_BOT_TOKEN")
+        if self.slack_bot_token is not None and not (self.slack_channel or "").strip():
+            raise ValueError(
+                "SLACK_BOT_TOKEN needs SLACK_CHANNEL: the id of the channel to show incidents in"
+            )
+        if self.notify_webhook_secret is not None and self.notify_webhook_url is None:
+            raise ValueError("NOTIFY_WEBHOOK_SECRET needs NOTIFY_WEBHOOK_URL")
+        for name in ("notify_webhook_url", "teams_webhook_url"):
+            url = getattr(self, name)
+            if url is not None and not _is_address(url.get_secret_value()):
+                raise ValueError(f"{name.upper()} must be an address such as https://host/path")
 
     def _sign_on_complete(self) -> None:
         """With OIDC_ISSUER, what a sign-on needs besides."""
         if self.oidc_issuer is None:
+            if self.oidc_client_id is not None or self.oidc_client_secret is not None:
+                raise ValueError("OIDC_CLIENT_ID needs OIDC_ISSUER")
             return
         for name in ("oidc_client_id", "public_url", "session_secret"):
             if getattr(self, name) is None:
@@ -309,6 +328,16 @@ class Settings(BaseSettings):
         return tuple(value.split()) if isinstance(value, str) else value
 
 
+def _is_address(text: str) -> bool:
+    """Whether something can be posted there."""
+    try:
+        parts = urlsplit(text.strip())
+        _ = parts.port  # raises ValueError when it is no port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
 def _is_base_url(text: str) -> bool:
     """Whether paths can be appended to it: http or https, a host, and nothing after the path."""
     if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
@@ -321,3 +350,10 @@ def _is_base_url(text: str) -> bool:
     return (
         parts.scheme in ("http", "https") and bool(parts.hostname) and not any(mark in text for mark in "?#@")
     )
+
+
+def told(where: tuple[int | str, ...], message: str) -> str:
+    """What is wrong with the settings: the setting as it is written, then what stands below it."""
+    name = ".".join([str(part).upper() if index == 0 else str(part) for index, part in enumerate(where)])
+    words = message.removeprefix("Value error, ")
+    return f"{name}: {words}" if name else words

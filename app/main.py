@@ -36,8 +36,9 @@ from app.api import (
     tokens,
     webhooks,
 )
+from app.api.dependencies import Container
 from app.api.lockout import Lockout
-from app.config import Role, Settings
+from app.config import Role, Settings, told
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +80,25 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 settings.host,
             )
     async with running(settings) as container:
+        await _say_who_gets_in(container)
         app.state.container = container
         try:
             yield
         finally:
             app.state.container = None
+
+
+async def _say_who_gets_in(container: Container) -> None:
+    settings = container.settings
+    if settings.identity_required and settings.oidc_issuer is None:
+        now = container.clock.now()
+        if all(token.refusal(now) is not None for token in await container.store.tokens()):
+            log.warning("nobody can be heard: no token holds; make one with `heal token create`")
+    if settings.approval_roles and not settings.identity_required and not settings.slack_users:
+        log.warning(
+            "APPROVAL_ROLES=%s cannot be met: without identity nobody has a role",
+            ",".join(sorted(settings.approval_roles)),
+        )
 
 
 def _show_log(settings: Settings) -> None:
@@ -96,7 +111,7 @@ def _settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        wrong = "; ".join(told(e["loc"], e["msg"]) for e in error.errors(include_url=False))
         raise SystemExit(f"the configuration is not valid: {wrong}") from None
 
 
@@ -126,6 +141,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(module.router)
     if serves_people and settings.oidc_issuer is not None:
         sign_on.install(app)
+    elif serves_people:
+        app.include_router(token_sign_on.without_issuer)
     docs.mount_assets(app)
     return app
 

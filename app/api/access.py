@@ -8,6 +8,7 @@ machine is taken at their word (ADR 16).
 from __future__ import annotations
 
 import hmac
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -194,12 +195,13 @@ def _refuse_locked(lockout: Lockout, address: str | None, now: datetime) -> None
     left = lockout.locked_for(address, now)
     if left is None:
         return
+    seconds = max(1, math.ceil(left.total_seconds()))
     raise Problem(
         status=429,
         kind="locked-out",
         title="Too many wrong credentials came from this address",
-        detail="Nothing from there is heard for a while, right credentials included.",
-        headers={"Retry-After": str(max(1, round(left.total_seconds())))},
+        detail=f"Nothing from there is heard for another {seconds} s, right credentials included.",
+        headers={"Retry-After": str(seconds)},
     )
 
 

@@ -141,5 +141,5 @@ def _refusal(state: ApprovalState, error: Exception) -> Problem:
         status=409,
         kind=kind,
         title=title,
-        detail=f"{error}. The first answer stands; GET the approval for the whole record.",
+        detail=f"{error}." + (" The first answer stands." if kind == "already-answered" else ""),
     )

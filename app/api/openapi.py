@@ -137,7 +137,7 @@ def alertmanager_body() -> Fragment:
                 }
             },
         },
-        "security": [{"alertmanager": []}],
+        "security": [{"alertmanager": []}, {"token": []}],
     }
 
 
@@ -187,6 +187,7 @@ def install(app: FastAPI) -> None:
             components.setdefault("securitySchemes", {})["alertmanager"] = {
                 "type": "http",
                 "scheme": "bearer",
+                "description": "ALERTMANAGER_TOKEN, for deliveries of Alertmanager alone.",
             }
             app.openapi_schema = schema
         return app.openapi_schema

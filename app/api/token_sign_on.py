@@ -19,6 +19,14 @@ from app.api.problems import Problem
 from app.web.pages import render
 
 router = APIRouter(include_in_schema=False)
+without_issuer = APIRouter(include_in_schema=False)
+"""Where nobody signs on with OpenID Connect, the common way in leads here."""
+
+
+@without_issuer.get("/sign-on")
+async def to_the_form(request: Request) -> Response:
+    query = request.url.query
+    return RedirectResponse("/sign-on/token" + (f"?{query}" if query else ""), status_code=303)
 
 
 @router.get("/sign-on/token")
@@ -29,13 +37,14 @@ async def token_form(request: Request) -> Response:
 @router.post("/sign-on/token")
 async def sign_on(request: Request, container: ContainerDep) -> Response:
     """Take the token if it holds; a wrong one counts as a guess."""
+    to = HOME
     try:
         fields = await read_form(request, container.settings.max_body_bytes)
         to = _page(fields.get("to", HOME))
         text = fields.get("token", "").strip()
         await recognised_token(request, container, text)
     except Problem as problem:
-        return _form(HOME, status=problem.status, told=f"{problem.title}. {problem.detail}")
+        return _form(to, status=problem.status, told=problem.detail)
     answer = RedirectResponse(to, status_code=303)
     set_cookie(answer, container.settings, SESSION_COOKIE, text, lifetime=None)
     return answer

@@ -99,5 +99,5 @@ def _refuse_the_unknown(container: Container) -> None:
         kind="no-identity",
         title="No identity is configured",
         detail="Nobody can be told from anybody else here. Make the first token with `heal token create`, "
-        "while the agent is stopped if it runs on SQLite, and start it with REQUIRE_IDENTITY=true.",
+        "which writes to the database, and start the agent with REQUIRE_IDENTITY=true.",
     )

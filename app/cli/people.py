@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 brake_app = typer.Typer(
-    help="The kill switch: while it is on, no worker begins a new action; undo and verification go on.",
+    help="What holds new actions back: the kill switch, circuit breakers; undo and verification go on.",
     no_args_is_help=True,
     epilog=EXIT_CODES,
 )
@@ -76,7 +76,7 @@ def deny(
     url: Teller = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say no to an action that waits for an approval; the incident goes to a person."""
+    """Say no to an action that waits for it; the plan goes on without it, or a person takes over."""
     _answer(approval_id, approve=False, by=by, comment=comment, url=url, as_json=as_json)
 
 
@@ -145,7 +145,7 @@ def brake_close_circuit(
     wanted = people.circuit_of(service=service, environment=environment, by=by, reason=reason)
     finished(people.close_circuit(settings, url, wanted))
     whose = f"{service} in {environment}" if service else "the cluster"
-    typer.echo(f"The circuit breaker of {whose} is closed.")
+    typer.echo(f"Failures of {whose} until now count no more: its circuit breaker is closed.")
 
 
 def _set_brake(*, engaged: bool, by: str | None, reason: str, url: str | None, as_json: bool) -> None:

@@ -44,14 +44,12 @@ def read_settings() -> Settings:
     from pydantic_settings import SettingsError
 
     from app.commands.failing import CommandFailed
-    from app.config import Settings
+    from app.config import Settings, told
 
     try:
         return Settings()
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()
-        ]
+        lines = [told(item["loc"], item["msg"]) for item in error.errors(include_url=False)]
         raise CommandFailed("the configuration is not valid:\n  " + "\n  ".join(lines)) from error
     except SettingsError as error:
         raise CommandFailed(f"the configuration is not valid: {error}") from error

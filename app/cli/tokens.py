@@ -33,8 +33,8 @@ def token_create(
 ) -> None:
     """Make a token and print it: this once, for only its hash is kept.
 
-    With HEAL_TOKEN a running agent is asked. Without one it is written to the database, which
-    is how the first one is made; on SQLite the agent must not run meanwhile.
+    With HEAL_TOKEN a running agent is asked. Without one it is written to the database of
+    DATABASE_URL, which is how the first one is made.
     """
     from app.commands import tokens
 

@@ -19,7 +19,7 @@ from app.agent.channels import Channel
 from app.agent.identity import Scope, scopes_of
 from app.agent.models import ActionName, DecisionKind, Risk, ServiceKey, SliSample
 from app.agent.runbooks import Catalogue, load_catalogue
-from app.bootstrap import connect_channels, connect_policy
+from app.bootstrap import connect_channels, connect_issuer, connect_policy
 from app.clock import Clock, SystemClock
 from app.commands.access import Access, clock_and_rights
 from app.commands.reading import sqlite_path
@@ -100,6 +100,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     async for finding in _prometheus(settings, services, clock):
         yield finding
     yield _identity(settings)
+    for finding in await _sign_on(settings, clock):
+        yield finding
     yield _alertmanager(settings)
     for finding in await _people(settings):
         yield finding
@@ -336,6 +338,28 @@ def _identity(settings: Settings) -> Finding:
         "not configured: only this machine is heard, and everybody on it taken at their word",
         "set REQUIRE_IDENTITY=true and make a token with `heal token create`, or set OIDC_ISSUER",
     )
+
+
+async def _sign_on(settings: Settings, clock: Clock) -> list[Finding]:
+    """Whether people can sign on, and whoever is asked to approve can have the role."""
+    found = []
+    if settings.approval_roles and not settings.identity_required and not settings.slack_users:
+        roles = ", ".join(sorted(settings.approval_roles))
+        found.append(
+            _fail(
+                "approvals",
+                f"nobody can have the role {roles}, for no identity is configured",
+                "set REQUIRE_IDENTITY=true, or leave APPROVAL_ROLES out",
+            )
+        )
+    try:
+        issuer = connect_issuer(settings, clock)
+        if issuer is not None:
+            await issuer.begin()
+            found.append(_ok("sign-on", "the issuer of OIDC_ISSUER answers"))
+    except AgentError as error:
+        found.append(_fail("sign-on", str(error), "correct OIDC_ISSUER; tokens work meanwhile"))
+    return found
 
 
 def _alertmanager(settings: Settings) -> Finding:

@@ -117,7 +117,5 @@ def _library() -> ModuleType:
         import fastavro
         import fastavro.schema
     except ImportError:
-        raise ConfigurationError(
-            "reading Avro needs the extra 'avro': pip install 'self-healing-devops-agent[avro]'"
-        ) from None
+        raise ConfigurationError("reading Avro needs the extra 'avro': pip install '.[avro]'") from None
     return fastavro

@@ -105,7 +105,7 @@ def _client(address: RedisAddress, connect_seconds: float, answer_seconds: float
         from redis.backoff import NoBackoff
     except ImportError:
         raise ConfigurationError(
-            "reading from Redis needs the extra 'redis': pip install 'self-healing-devops-agent[redis]'"
+            "reading from Redis needs the extra 'redis': pip install '.[redis]'"
         ) from None
     client = redis.Redis(
         host=address.host,

@@ -587,7 +587,8 @@ def test_another_site_cannot_sign_anybody_off(visit: Visit) -> None:
 def test_without_an_issuer_nobody_signs_on(tmp_path: Path) -> None:
     """The paths are not there, and what an extra brings is not loaded."""
     with harness(make_settings(tmp_path)) as api:
-        assert_problem(api.get("/sign-on"), 404)
+        sent = api.get("/sign-on?to=%2Fincidents")
+        assert (sent.status_code, sent.headers["location"]) == (303, "/sign-on/token?to=%2Fincidents")
         assert_problem(api.get("/sign-on/callback?code=x&state=y"), 404)
     done = subprocess.run(
         [sys.executable, "-c", "import sys, app.main, app.bootstrap; print(*sys.modules)"],
