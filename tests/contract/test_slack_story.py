@@ -202,7 +202,7 @@ async def test_a_bad_release_is_told_asked_about_and_healed_whatever_slack_does(
         assert (first.key, approval.state) == (approval.incident_id, ApprovalState.PENDING)
         assert told.writer.applied == []
         assert slack.faults == {"chat.postMessage": []}
-        assert slack.count("conversations.history") == 1
+        assert slack.count("conversations.history") >= 1
 
         await press(told.people, button["value"])
         assert (await slack.until_told())[0].startswith("Your yes to rollback is on record.")
