@@ -426,10 +426,7 @@ async def test_check_finds_a_channel_that_is_not_there(
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"slack_bot_token": None}, "SLACK_BOT_TOKEN"),
         ({"slack_bot_token": SecretStr("two words")}, "SLACK_BOT_TOKEN"),
-        ({"slack_channel": None}, "SLACK_CHANNEL"),
-        ({"slack_channel": "  "}, "SLACK_CHANNEL"),
         ({"slack_api_url": "ftp://slack.com"}, "SLACK_API_URL"),
         ({"slack_api_url": "https://"}, "SLACK_API_URL"),
         ({"slack_api_url": "https://[::1"}, "SLACK_API_URL"),

@@ -218,14 +218,12 @@ def test_the_shortest_and_the_longest_secret_will_do(bytes_in_base64: str) -> No
     assert len(Signer.of(SecretStr(f"whsec_{bytes_in_base64}")).key) in (24, 64)
 
 
-@pytest.mark.parametrize(
-    ("url", "words"),
-    [(None, "NOTIFY_WEBHOOK_URL is not set"), (f"hooks/{TOKEN}", "NOTIFY_WEBHOOK_URL must be an address")],
-)
-def test_an_address_that_cannot_work_stops_the_start(url: str | None, words: str) -> None:
+def test_an_address_that_cannot_work_stops_the_start() -> None:
     """Without being shown."""
-    with pytest.raises(ConfigurationError, match=words) as caught:
-        WebhookChannel.from_settings(Settings.model_validate({"notify_webhook_url": url}))
+    with pytest.raises(ConfigurationError, match="NOTIFY_WEBHOOK_URL is not set"):
+        WebhookChannel.from_settings(Settings.model_validate({}))
+    with pytest.raises(ConfigurationError, match="NOTIFY_WEBHOOK_URL must be an address") as caught:
+        WebhookChannel(SecretStr(f"hooks/{TOKEN}"))
     assert TOKEN not in str(caught.value)
 
 

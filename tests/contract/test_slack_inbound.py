@@ -411,7 +411,7 @@ async def test_without_a_secret_nothing_is_served(tmp_path: Path, changes: dict[
 async def test_in_a_dry_run_answers_still_count(tmp_path: Path) -> None:
     """They write to our own database alone; nothing that posts is constructed (promise 5)."""
     store = await open_store(f"sqlite:///{tmp_path}/heal.db")
-    async with slack_stage(tmp_path, store, dry_run=True, slack_bot_token=None) as stage:
+    async with slack_stage(tmp_path, store, dry_run=True) as stage:
         approval_id = await stories.awaiting(stage.container)
         await stage.press(ANN, await stage.button(approval_id))
         assert (await stage.approval(approval_id)).state is ApprovalState.APPROVED

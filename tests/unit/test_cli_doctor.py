@@ -368,9 +368,8 @@ async def test_each_channel_is_asked_and_nothing_is_posted() -> None:
         ({}, None),
         ({"slack_bot_token": SecretStr("xoxb-revoked")}, "SLACK_BOT_TOKEN is not, or no longer, valid"),
         ({"slack_channel": "C0NOWHERE"}, "SLACK_CHANNEL must be the id of a channel that the app is in"),
-        ({"slack_channel": None}, "SLACK_CHANNEL is not set"),
     ],
-    ids=["well", "token", "channel", "no channel"],
+    ids=["well", "token", "channel"],
 )
 async def test_slack_is_asked_and_what_is_wrong_is_told_with_its_mend(
     changes: dict[str, Any], mend: str | None

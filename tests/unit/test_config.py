@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from app.agent.models import ActionName
-from app.config import Settings
+from app.config import Settings, told
 from scripts.settings import EXAMPLE, PAGE, Setting, documented, page
 
 DOCUMENTED = tuple(documented(EXAMPLE.read_text()))
@@ -195,3 +196,32 @@ def test_a_public_url_is_one_that_paths_can_be_added_to(url: str, monkeypatch: p
     monkeypatch.setenv("PUBLIC_URL", url)
     with pytest.raises(ValidationError, match="PUBLIC_URL"):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"slack_bot_token": "xoxb-1"}, "SLACK_BOT_TOKEN needs SLACK_CHANNEL"),
+        ({"slack_bot_token": "xoxb-1", "slack_channel": "  "}, "SLACK_BOT_TOKEN needs SLACK_CHANNEL"),
+        ({"slack_channel": "C0123456789"}, "SLACK_CHANNEL needs SLACK_BOT_TOKEN"),
+        ({"slack_signing_secret": "s3cr3t"}, "SLACK_SIGNING_SECRET needs SLACK_BOT_TOKEN"),
+        ({"slack_app_token": "xapp-1"}, "SLACK_APP_TOKEN needs SLACK_BOT_TOKEN"),
+        ({"notify_webhook_secret": "whsec_x"}, "NOTIFY_WEBHOOK_SECRET needs NOTIFY_WEBHOOK_URL"),
+        ({"notify_webhook_url": "hooks/s3cr3t"}, "NOTIFY_WEBHOOK_URL must be an address"),
+        ({"teams_webhook_url": "https://:x"}, "TEAMS_WEBHOOK_URL must be an address"),
+        ({"oidc_client_id": "heal"}, "OIDC_CLIENT_ID needs OIDC_ISSUER"),
+    ],
+)
+def test_what_is_set_by_half_is_told_in_a_dry_run_too(changes: dict[str, Any], words: str) -> None:
+    """And not on the day when somebody lets the agent act; no secret is shown."""
+    with pytest.raises(ValidationError) as caught:
+        Settings(_env_file=None, **changes)
+    [error] = caught.value.errors(include_url=False)
+    assert words in error["msg"]
+    assert "s3cr3t" not in told(error["loc"], error["msg"])
+
+
+def test_a_wrong_setting_is_told_as_it_is_written() -> None:
+    """The setting in capitals, what stands below it as it is, and no more words than needed."""
+    assert told(("role_scopes", "sre", 0), "Input should be ...") == "ROLE_SCOPES.sre.0: Input should be ..."
+    assert told((), "Value error, OIDC_ISSUER needs PUBLIC_URL") == "OIDC_ISSUER needs PUBLIC_URL"

@@ -198,5 +198,5 @@ def test_without_the_extra_the_start_says_what_to_install(monkeypatch: pytest.Mo
     """The library is asked for only by those who read from Redis, and its absence is told with the mend."""
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
 
-    with pytest.raises(ConfigurationError, match=r"pip install 'self-healing-devops-agent\[redis\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install '\.\[redis\]'"):
         RedisStream(parse_redis_url("redis://127.0.0.1:6379"))
