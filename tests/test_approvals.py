@@ -468,6 +468,21 @@ async def test_who_had_the_agent_act_does_not_approve_it(asking: Story) -> None:
     assert "ann had the agent look at it now" in messages(record.timeline)
 
 
+async def test_whoever_else_had_it_act_does_not_approve_it_either(asking: Story) -> None:
+    """An earlier pass by somebody else does not open the way: the request is asked anew, without both."""
+    await crash(asking)
+    await asking.live_until(lambda record: record.incident.state is IncidentState.OPEN)
+    await asking.agent.loop.run_once(SERVICE, None, requested_by="pipeline")
+    first = await asking.live_until_asked()
+    await asking.agent.loop.run_once(SERVICE, None, requested_by="ann")
+    await asking.say(first, yes=True, by="ann")
+    await asking.live_until(lambda record: len(record.approvals) > 1)
+    record = await asking.load(first.incident_id)
+    assert states(record) == [ApprovalState.VOID, ApprovalState.PENDING]
+    assert set(record.approvals[-1].terms.not_by) == {"ann", "pipeline"}
+    assert "ann had the agent look at it now" in messages(record.timeline)
+
+
 async def test_a_policy_says_who_must_agree_and_may_ask_for_more_meanwhile(tmp_path: Path) -> None:
     """A yes given on weaker terms than those of now does not do: people are asked again."""
     engine = Moody(terms=ApprovalTerms(roles=("sre",)))

@@ -43,6 +43,7 @@ from app.agent.observer import Observer
 from app.agent.planner import PlanLimits, make_plan
 from app.agent.ports import Claim, Store
 from app.agent.runbooks import Catalogue
+from app.agent.terms import same_person
 from app.agent.trial import Trial, moved_on
 from app.agent.verifier import Assessment, Health, Verifier
 from app.clock import Clock
@@ -174,15 +175,23 @@ class Loop:
     async def _request(self, claim: Claim, by: str) -> None:
         """Remember who had the agent act: what follows from it is for somebody else to approve."""
         record = await self.store.load(claim.incident_id)
-        if record is None or record.incident.state.closed or record.incident.requested_by is not None:
+        if record is None or record.incident.state.closed:
             return
+        incident = record.incident
+        before = [name for name in (incident.requested_by, *incident.also_requested_by) if name is not None]
+        if any(same_person(name, by) for name in before):
+            return
+        if incident.requested_by is None:
+            asked_for = replace(incident, requested_by=by)
+        else:
+            asked_for = replace(incident, also_requested_by=(*incident.also_requested_by, by))
         note = Note(
             at=self.clock.now(),
             stage=Stage.OBSERVE,
             message=f"{by} had the agent look at it now.",
             data={"requested_by": by},
         )
-        await self.store.save(claim, replace(record.incident, requested_by=by), [note])
+        await self.store.save(claim, asked_for, [note])
 
     async def _held(self, claim: Claim, now_please: bool) -> Rest:
         try:

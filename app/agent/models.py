@@ -762,7 +762,9 @@ class Incident:
     joined: int = 0
     """How many signals with a trigger joined; intake counts, and no recovery is declared over a new one."""
     requested_by: str | None = None
-    """The person who had the agent act on it now, by name; they may not approve what follows."""
+    """The person who first had the agent act on it now, by name; they may not approve what follows."""
+    also_requested_by: tuple[str, ...] = ()
+    """Whoever did so later; neither may they."""
     summary: str = ""
     """One sentence for people: why the incident is where it is."""
 

@@ -166,8 +166,9 @@ class Policy:
 
 
 def _without_requester(terms: ApprovalTerms, question: Question) -> ApprovalTerms:
-    requester = question.incident.requested_by
-    return terms if requester is None else replace(terms, not_by=tuple(sorted({*terms.not_by, requester})))
+    incident = question.incident
+    requesters = {*incident.also_requested_by} | ({incident.requested_by} if incident.requested_by else set())
+    return replace(terms, not_by=tuple(sorted({*terms.not_by, *requesters})))
 
 
 _STRICTNESS = (DecisionKind.ALLOW, DecisionKind.NEEDS_APPROVAL, DecisionKind.DENY)

@@ -686,7 +686,7 @@ class IdentityStore(Protocol):
         ...
 
     async def forget_credentials(self, older_than: datetime) -> int:
-        """Remove sessions that ended before that, and tokens that did; how many."""
+        """Remove sessions that ended before that; how many. Tokens stay, for an old one is no guess."""
         ...
 
     async def record_deed(self, deed: Deed) -> None:

@@ -6,10 +6,17 @@ them where it is stored (`app.agent.approvals`), and once more before it is used
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.agent.identity import Door
+
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]"
+)
+"""What Unicode lets a display leave out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +46,14 @@ class ApprovalTerms:
         reached = (step.roles for step in self.escalation if step.after <= waited)
         return frozenset(self.roles).union(*reached)
 
+    @property
+    def every_role(self) -> frozenset[str]:
+        """Those that may answer at first, and those that it may be escalated to."""
+        return frozenset(self.roles).union(*(step.roles for step in self.escalation))
+
     def met_by(self, other: ApprovalTerms) -> bool:
         """Whether what was agreed to on `other` terms would do on these."""
-        roles = not self.roles or (bool(other.roles) and set(other.roles) <= set(self.roles))
+        roles = not self.roles or (bool(other.roles) and other.every_role <= self.every_role)
         return roles and other.people >= self.people and set(other.not_by) >= set(self.not_by)
 
 
@@ -59,8 +71,13 @@ class Answer:
 
 
 def same_person(one: str, other: str) -> bool:
-    """Names as people write them: neither case nor space around tells two people apart."""
-    return one.strip().casefold() == other.strip().casefold()
+    """Names as people see them: neither case, width, spaces nor what is not shown tells two people apart."""
+    return _folded(one) == _folded(other)
+
+
+def _folded(name: str) -> str:
+    seen = _INVISIBLE.sub("", unicodedata.normalize("NFKC", name))
+    return " ".join(seen.casefold().split())
 
 
 def combined(own: ApprovalTerms, policy: ApprovalTerms | None) -> ApprovalTerms:

@@ -11,7 +11,6 @@ import hmac
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -135,12 +134,10 @@ async def recognised(request: Request, container: Container) -> Person:
 async def recognised_token(request: Request, container: Container, text: str) -> Person:
     """Whom a token or a session's cookie speaks for; a wrong one counts as a guess of the sender's."""
     now = container.clock.now()
-    lockout: Lockout = request.app.state.lockout
-    address = request.client.host if request.client is not None else None
-    _refuse_locked(lockout, address, now)
+    refuse_locked(request, container)
     credential = await proved(container.store, text)
     if credential is None:
-        lockout.failed(address, now)
+        count_guess(request, container)
         raise _unauthenticated("This token is not known here.")
     ended = credential.refusal(now)
     if ended is not None:
@@ -191,8 +188,20 @@ def _unfit_name(by: str | None, message: str) -> Problem:
     return invalid([FieldError(field="by", value=by, message=message, mend=mend)])
 
 
-def _refuse_locked(lockout: Lockout, address: str | None, now: datetime) -> None:
-    left = lockout.locked_for(address, now)
+def count_guess(request: Request, container: Container) -> None:
+    """A wrong credential came with the request."""
+    lockout: Lockout = request.app.state.lockout
+    lockout.failed(_address(request), container.clock.now())
+
+
+def _address(request: Request) -> str | None:
+    return request.client.host if request.client is not None else None
+
+
+def refuse_locked(request: Request, container: Container) -> None:
+    """Raise `Problem` 429 while nothing from the sender's address is heard."""
+    lockout: Lockout = request.app.state.lockout
+    left = lockout.locked_for(_address(request), container.clock.now())
     if left is None:
         return
     seconds = max(1, math.ceil(left.total_seconds()))

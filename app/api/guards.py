@@ -17,6 +17,8 @@ from app.api.access import SAFE_METHODS
 from app.api.problems import Problem
 from app.loopback import is_loopback
 
+_PROVED_BY_THEMSELVES = "/webhooks/"
+"""What arrives there carries a signature or a token of its own."""
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
@@ -89,7 +91,8 @@ class BrowserGuard:
         server = scope.get("server")
         arrived_on = server[0] if server else None
         local = arrived_on is None or arrived_on.startswith("/") or is_loopback(arrived_on)
-        if self._loopback_only and not local:
+        forwarded = _forwarded(scope) and not scope["path"].startswith(_PROVED_BY_THEMSELVES)
+        if self._loopback_only and (not local or forwarded):
             return Problem(
                 status=403,
                 kind="no-identity",
@@ -113,6 +116,12 @@ class BrowserGuard:
                 "pages, or from a program that sets neither Sec-Fetch-Site nor Origin.",
             )
         return None
+
+
+def _forwarded(scope: Scope) -> bool:
+    """Whether a proxy on this machine brings it for somebody further away."""
+    client = scope.get("client")
+    return client is not None and bool(client[0]) and not is_loopback(client[0])
 
 
 def _names_loopback(headers: Headers) -> bool:

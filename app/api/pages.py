@@ -30,15 +30,18 @@ class Pages:
 
     container: Container
     person: Person | None = None
-    """Who asks; None, or nameless, where nobody is known."""
+    """Who asks; None, or nameless, where nobody is known. The mode and the brake are for readers alone."""
 
     async def show(self, template: str, *, status: int = 200, **values: object) -> Response:
         """One page, of a template and what it needs of its own."""
         settings = self.container.settings
+        may_read = self.person is not None and self.person.may(Scope.READ)
+        if not settings.identity_required:
+            may_read = True
         html = render(
             template,
-            dry_run=settings.dry_run,
-            brake=await self._brake(),
+            mode=("dry" if settings.dry_run else "real") if may_read else None,
+            brake=await self._brake() if may_read else None,
             high_risk=settings.allow_high_risk_actions,
             person=self.person if self.person is not None and self.person.verified else None,
             now=self.container.clock.now(),

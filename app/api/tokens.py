@@ -14,7 +14,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from app.agent import tokens
-from app.agent.identity import CredentialId, CredentialKind, Person, Scope
+from app.agent.identity import CredentialId, Person, Scope
 from app.api.access import needs
 from app.api.bodies import read_model
 from app.api.dependencies import Container, ContainerDep
@@ -68,14 +68,14 @@ async def create_token(
     "/tokens/{token_id}",
     response_model=TokenView,
     responses=problems(401, 403, 404, 409, 429, 503, conflict="It was revoked before"),
-    summary="Revoke a token: it is good for nothing from now on, on every process",
+    summary="Revoke a token, or the session of somebody who signed on: good for nothing from now on",
 )
 async def revoke_token(
     token_id: str, container: ContainerDep, person: Annotated[Person, needs(Scope.ADMIN)]
 ) -> TokenView:
     _refuse_the_unknown(container)
     found = await container.store.credential(CredentialId(token_id))
-    if found is None or found.kind is not CredentialKind.TOKEN:
+    if found is None:
         raise Problem(
             status=404,
             kind="not-found",

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from app.agent.identity import Scope
-from app.api.access import admit, given_token, matches
+from app.api.access import admit, count_guess, given_token, matches, refuse_locked
 from app.api.bodies import read_json
 from app.api.dependencies import Container, ContainerDep
 from app.api.openapi import alertmanager_body, problems
@@ -61,6 +61,7 @@ async def alertmanager(request: Request, container: ContainerDep) -> WebhookAcce
 async def _authenticate(request: Request, container: Container) -> None:
     """Its own token where one is set, or an API token; with neither configured a sender on this machine."""
     token = container.settings.alertmanager_token
+    refuse_locked(request, container)
     if matches(given_token(request), token):
         return
     if container.settings.identity_required:
@@ -76,6 +77,7 @@ async def _authenticate(request: Request, container: Container) -> None:
             detail="Set ALERTMANAGER_TOKEN, and the same value as http_config.authorization.credentials in "
             "Alertmanager; without it only senders on this machine are heard.",
         )
+    count_guess(request, container)
     raise Problem(
         status=401,
         kind="wrong-token",

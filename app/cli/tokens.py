@@ -60,10 +60,12 @@ def token_list(url: Teller = None, as_json: AsJson = False) -> None:
 
 @app.command("revoke", epilog=EXIT_CODES)
 def token_revoke(
-    token_id: Annotated[str, typer.Argument(metavar="ID", help="The token's id: tok_...")],
+    token_id: Annotated[
+        str, typer.Argument(metavar="ID", help="The id of a token, tok_..., or of a session, ses_...")
+    ],
     url: Teller = None,
 ) -> None:
-    """Make a token good for nothing, on every process, from now on."""
+    """Make a token, or a session of `heal audit people`, good for nothing from now on, on every process."""
     from app.commands import terminal, tokens
 
     typer.echo(terminal.printable(tokens.line(finished(tokens.revoke(read_settings(), url, token_id)))))

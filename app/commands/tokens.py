@@ -13,7 +13,7 @@ import httpx
 from pydantic import ValidationError
 
 from app.agent import tokens
-from app.agent.identity import CredentialId, CredentialKind, Door, Person, Scope
+from app.agent.identity import CredentialId, Door, Person, Scope
 from app.agent.ports import Store
 from app.commands.failing import CommandFailed
 from app.commands.reading import database
@@ -74,7 +74,7 @@ async def revoke(settings: Settings, url: str | None, token_id: str) -> TokenVie
             return agent.parsed(TokenView, reply)
     async with database(settings) as store:
         found = await store.credential(CredentialId(token_id))
-        if found is None or found.kind is not CredentialKind.TOKEN:
+        if found is None:
             raise _unknown(token_id)
         try:
             by = await _administrator(settings, store)

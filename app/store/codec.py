@@ -127,6 +127,7 @@ class IncidentBody:
     failing_since: datetime | None = None
     summary: str = ""
     requested_by: str | None = None
+    also_requested_by: tuple[str, ...] = ()
 
 
 def incident_body(incident: Incident) -> IncidentBody:
@@ -140,6 +141,7 @@ def incident_body(incident: Incident) -> IncidentBody:
         failing_since=incident.failing_since,
         summary=incident.summary,
         requested_by=incident.requested_by,
+        also_requested_by=incident.also_requested_by,
     )
 
 

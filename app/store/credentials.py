@@ -79,10 +79,14 @@ def touch(connection: Connection, credential_id: CredentialId, at: datetime) -> 
 
 
 def forget(connection: Connection, older_than: datetime) -> int:
-    """Remove what ended before that, used nonces included; the trail keeps what was done with them."""
+    """Remove sessions that ended before that, and used nonces; the trail keeps what was done with them.
+
+    Tokens stay: an old one that is still sent somewhere is no guess.
+    """
     nonces.forget(connection, older_than)
     ended = or_(credentials.c.expires_at < older_than, credentials.c.revoked_at < older_than)
-    return connection.execute(delete(credentials).where(ended)).rowcount
+    session = credentials.c.kind == CredentialKind.SESSION.value
+    return connection.execute(delete(credentials).where(session, ended)).rowcount
 
 
 def _credential(row: Row[Any]) -> Credential:

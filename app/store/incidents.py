@@ -60,6 +60,7 @@ def incident_of(row: Row[Any]) -> Incident:
         wake_at=row.wake_at,
         summary=body.summary,
         requested_by=body.requested_by,
+        also_requested_by=body.also_requested_by,
     )
 
 

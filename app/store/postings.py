@@ -33,6 +33,8 @@ from app.store.codec import storable_text
 from app.store.tables import announcements, channels, incidents, postings
 
 _MARK_EVERY = timedelta(hours=1)
+_GIVEN_UP_AFTER = timedelta(days=30)
+"""What could not be told for so long is not looked for any more, so that looking stays cheap."""
 _MARGIN = timedelta(minutes=30)
 """Clocks of those who end incidents may differ by so much, and a commit may take so long."""
 
@@ -156,6 +158,7 @@ def _move_mark(connection: Connection, channel: str, recent: Subquery, at: datet
     """Up to the end of the incident that ended first of those of which something is still to be told."""
     oldest = connection.execute(select(func.min(recent.c.closed_at)).where(_untold(recent))).scalar_one()
     mark = at - _MARGIN if oldest is None else min(oldest, at - _MARGIN)
+    mark = max(mark, at - _GIVEN_UP_AFTER)
     connection.execute(update(channels).where(channels.c.name == channel).values(told_until=mark))
 
 

@@ -11,8 +11,9 @@ from fastapi.routing import APIRoute
 from pydantic import SecretStr
 from starlette.routing import Mount, Route
 
-from app.agent.identity import Scope
+from app.agent.identity import CredentialKind, Door, Person, Scope, issue
 from app.agent.models import IncidentId
+from app.agent.trail import Deed, DeedKind
 from app.api.access import OPEN
 from app.main import FOR_PEOPLE
 from tests.api import stories
@@ -415,3 +416,69 @@ def test_a_rebound_name_brings_no_cookie_and_is_not_needed(tmp_path: Path) -> No
     with harness(make_settings(tmp_path, require_identity=True)) as api:
         headers = {**token(api, "ann", Scope.READ), "Host": "heal.example.com"}
         assert api.get("/incidents", headers=headers).status_code == 200
+
+
+def test_a_page_for_nobody_tells_nothing(tmp_path: Path) -> None:
+    """Neither who engaged the kill switch and why, nor whether the agent acts."""
+    with guarded(tmp_path) as api:
+        ann = token(api, "ann", Scope.OPERATE)
+        body = {"engaged": True, "reason": "a breach of the payments database"}
+        assert api.request("PUT", "/brakes/kill-switch", json=body, headers=ann).status_code == 200
+        page = api.post("/sign-off", headers=OURS)
+        assert page.status_code == 200
+        for words in ("KILL SWITCH", "breach", "DRY RUN", "LIVE"):
+            assert words not in page.text
+        text = ann["Authorization"].removeprefix("Bearer ")
+        assert "breach" in api.get("/dashboard", headers=_cookie(text)).text
+
+
+def test_guessing_alertmanagers_token_is_locked_out(tmp_path: Path) -> None:
+    """With or without identity: a right one from there is not heard either."""
+    for number, required in enumerate((True, False)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        settings = make_settings(
+            folder, require_identity=required, alertmanager_token=SecretStr("s3cret"), lockout_attempts=3
+        )
+        with harness(settings) as api:
+            tried = [
+                api.post(
+                    "/webhooks/alertmanager",
+                    json={"version": "4", "alerts": []},
+                    headers={"Authorization": f"Bearer {guess}"},
+                ).status_code
+                for guess in ("a", "b", "c", "s3cret")
+            ]
+            assert tried == [401, 401, 401, 429]
+
+
+def test_a_session_of_somebody_else_can_be_ended(tmp_path: Path) -> None:
+    """By an administrator, with the id that stands in the audit trail."""
+    with guarded(tmp_path) as api:
+        root = token(api, "root", Scope.ADMIN)
+        issued = issue(
+            CredentialKind.SESSION,
+            "eve",
+            roles=["admin"],
+            scopes=(),
+            by="eve",
+            at=api.clock.now(),
+            lifetime=timedelta(hours=9),
+        )
+        eve = Person(name="eve", door=Door.PAGE, verified=True)
+        deed = Deed(at=api.clock.now(), by=eve, kind=DeedKind.SIGNED_ON, subject=issued.credential.id)
+        api.run(api.container.store.add_credential(issued.credential, deed))
+        hers = {"Authorization": f"Bearer {issued.text}"}
+        assert api.get("/tokens", headers=hers).status_code == 200
+        assert api.request("DELETE", f"/tokens/{issued.credential.id}", headers=root).status_code == 200
+        assert api.get("/tokens", headers=hers).status_code == 401
+
+
+def test_without_identity_a_proxy_brings_nobody_in(tmp_path: Path) -> None:
+    """Whoever comes from further away is refused, save where a signature or a token is asked for."""
+    with harness(make_settings(tmp_path), client=("203.0.113.9", 1)) as api:
+        body = {"engaged": False, "by": "x"}
+        assert_problem(api.request("PUT", "/brakes/kill-switch", json=body), 403)
+        assert_problem(api.get("/incidents"), 403)
+        told = assert_problem(api.post("/webhooks/alertmanager", json={}), 403)
+        assert "ALERTMANAGER_TOKEN" in told["detail"]

@@ -17,7 +17,7 @@ from app.agent.ports import Store
 from app.agent.trail import Deed, DeedKind
 from app.errors import Conflict, NotFound
 from app.store import open_store
-from tests.contract.store_values import MINUTE, NOW, key
+from tests.contract.store_values import MINUTE, NOW, key, opened
 from tests.contract.test_store_database import engine_of
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
@@ -107,12 +107,15 @@ async def test_the_last_use_is_remembered_to_an_hour(store: Store) -> None:
 
 
 async def test_what_ended_long_ago_is_forgotten(store: Store) -> None:
-    """What holds stays; the trail keeps what was done."""
-    ended, holds = await _token(store, "old", lifetime=MINUTE), await _token(store, "new")
+    """Sessions only: an old token that is still sent is no guess. The trail keeps what was done."""
+    token = await _token(store, "old", lifetime=MINUTE)
+    issued = issue(CredentialKind.SESSION, "ann", roles=(), scopes=(), by="ann", at=NOW, lifetime=MINUTE)
+    session = issued.credential
+    await store.add_credential(session, Deed(at=NOW, by=ANN, kind=DeedKind.SIGNED_ON, subject=session.id))
     assert await store.forget_credentials(NOW) == 0
     assert await store.forget_credentials(NOW + timedelta(days=1)) == 1
-    assert await store.credential(ended) is None
-    assert await store.credential(holds) is not None
+    assert await store.credential(session.id) is None
+    assert await store.credential(token) is not None
     assert len(await store.trail(after=-1, limit=10)) == 2
 
 
@@ -158,6 +161,18 @@ async def test_the_database_refuses_to_alter_the_trail(
     with pytest.raises(DatabaseError), engine_of(database_url).begin() as connection:
         connection.execute(text(statement))
     assert [one.by for one in await store.trail(after=-1, limit=10)] == ["ann"]
+
+
+async def test_nothing_is_put_in_the_place_of_an_entry(store: Store, database_url: str) -> None:
+    """SQLite can replace a row without deleting it; not here, and not in a timeline."""
+    if not database_url.startswith("sqlite"):
+        return
+    await store.set_brake(Brake(engaged=True, by="ann", reason="x", at=NOW))
+    incident = await opened(store, key(1))
+    for table, where in (("audit_trail", "1 = 1"), ("timeline", f"incident_id = '{incident.id}'")):
+        statement = f"INSERT OR REPLACE INTO {table} SELECT * FROM {table} WHERE {where}"  # noqa: S608 - constants
+        with pytest.raises(DatabaseError), engine_of(database_url).begin() as connection:
+            connection.execute(text(statement))
 
 
 async def test_an_altered_trail_shows(store: Store) -> None:

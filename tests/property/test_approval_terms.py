@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.agent.approvals import weighed
 from app.agent.models import ActionName, Approval, ApprovalId, ApprovalState, IncidentId
-from app.agent.terms import Answer, ApprovalTerms, EscalationStep, combined
+from app.agent.terms import Answer, ApprovalTerms, EscalationStep, combined, same_person
 from app.errors import Conflict, NotEntitled
 from tests.contract.store_values import NOW
 
@@ -138,3 +138,27 @@ def test_settings_and_policy_together_ask_for_no_less_than_either(
     assert {*own.not_by, *policy.not_by} <= set(both.not_by)
     assert both.roles == (policy.roles or own.roles)
     assert policy.met_by(both)
+
+
+@pytest.mark.parametrize(
+    "other", ["ANN", " ann ", "\uff41\uff4e\uff4e", "ann\u3164", "a\u200bnn", "an\ufe0fn"], ids=ascii
+)
+def test_one_person_under_two_spellings_is_one(other: str) -> None:
+    """Case, width, spaces and what no display shows make nobody somebody else."""
+    assert same_person("ann", other)
+    assert not same_person("anna", other)
+
+
+def test_composed_or_not_and_however_many_spaces() -> None:
+    """The same letters are the same name."""
+    assert same_person("jos\u00e9", "jose\u0301")
+    assert same_person("ann lee", "Ann  Lee")
+
+
+def test_a_yes_of_whom_it_was_escalated_to_does_not_do_once_policy_stops_escalating() -> None:
+    """Terms are weaker also where more roles might have answered later."""
+    later = EscalationStep(after=timedelta(minutes=20), roles=("intern",))
+    asked_on = ApprovalTerms(roles=("sre",), escalation=(later,))
+    assert not ApprovalTerms(roles=("sre",)).met_by(asked_on)
+    assert asked_on.met_by(ApprovalTerms(roles=("sre",)))
+    assert ApprovalTerms(roles=("intern", "sre")).met_by(asked_on)

@@ -35,6 +35,8 @@ def downgrade() -> None:
     op.drop_index("ix_incidents_closed_at", "incidents")
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP FUNCTION audit_trail_is_append_only()")
+    else:
+        op.execute("DROP TRIGGER timeline_no_replace")
 
 
 def _identity() -> None:
@@ -136,3 +138,15 @@ def _protect_trail() -> None:
             f"CREATE TRIGGER audit_trail_no_{event.lower()} BEFORE {event} ON audit_trail "
             "BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END"
         )
+    # SQLite's INSERT OR REPLACE deletes without asking the triggers of a deletion.
+    op.execute(
+        "CREATE TRIGGER audit_trail_no_replace BEFORE INSERT ON audit_trail "
+        "WHEN EXISTS (SELECT 1 FROM audit_trail WHERE sequence = NEW.sequence) "
+        "BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END"
+    )
+    op.execute(
+        "CREATE TRIGGER timeline_no_replace BEFORE INSERT ON timeline "
+        "WHEN EXISTS (SELECT 1 FROM timeline "
+        "WHERE incident_id = NEW.incident_id AND sequence = NEW.sequence) "
+        "BEGIN SELECT RAISE(ABORT, 'the timeline is append-only'); END"
+    )
