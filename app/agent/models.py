@@ -341,6 +341,8 @@ class SliSample:
     p95_latency_ms: float | None = None
     request_rate: float | None = None
     """Requests per second."""
+    measured: bool = False
+    """Measured by the agent's own metric source; False: posted by a sender."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -672,6 +674,8 @@ class Observation:
     """The cluster answered, and no workload maps to the service."""
     missing: tuple[str, ...] = ()
     """What could not be read, in words."""
+    unmeasured: str | None = None
+    """Why the agent's own metric source gave no usable answer; None: it answered, or none is configured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Awaitable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -155,9 +155,13 @@ class Observer:
         levels = await self.store.levels(key)
         workload = await self.workload(key, missing)
         gone = workload is None and not missing
+        unmeasured: list[str] = []
+        sli = await self.sli(key, now, unmeasured)
+        missing.extend(unmeasured)
         return Observation(
             at=now,
-            sli=await self.sli(key, now, missing),
+            sli=sli,
+            unmeasured="; ".join(unmeasured) or None,
             workload=workload,
             gone=gone,
             telemetry=await self.telemetry(key, now, missing),
@@ -179,7 +183,7 @@ class Observer:
         if self.metrics is not None:
             sample = await _or_missing(self.metrics.sli(key, now), "service levels", missing)
             if sample is not None and _has_data(sample):
-                return sample
+                return replace(sample, measured=True)
         levels = await self.store.levels(key)
         return levels.last_sample if levels is not None else None
 
