@@ -25,7 +25,7 @@ import pytest
 
 from app.store import open_store
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 _SUPERUSER = "heal"
 _TEMPLATE = "heal_template"
 
