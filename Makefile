@@ -10,7 +10,9 @@ RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 REPORTS := build/reports
 JOBS := 2
-FAST = $(BIN)/pytest -m "not real" -n $(JOBS) --dist loadfile
+# Databases of these tests live in memory where there is room: nothing in them outlives its test.
+IN_MEMORY := $(shell [ "$$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)" -gt 2000000 ] 2>/dev/null && [ -w /dev/shm ] && echo TMPDIR=/dev/shm)
+FAST = $(IN_MEMORY) $(BIN)/pytest -m "not real" -n $(JOBS) --dist loadfile
 REAL = $(BIN)/pytest -m real -n $(JOBS) --dist loadgroup
 # What has a size for every change and a whole one before a release (tests/sizes.py).
 SIZED := tests/soak tests/simulation tests/e2e/test_crashes.py

@@ -21,13 +21,13 @@ LONGEST_SUBJECT = 72
 _SUBJECT = re.compile(r"(?P<area>[a-z0-9][a-z0-9 ,._/-]*): (?P<what>\S.*)")
 _FROM_GIT = re.compile(r"Merge |Revert \"")
 _INFLECTED = re.compile(r"(?:[a-z]{2,}ed|[a-z]{2,}ing|[a-z]+[^s]s)")
-_IMPERATIVES = frozenset(
-    "bring embed exceed feed focus need ping proceed seed shed speed spring string unseed".split()
+_LOOKS_INFLECTED = re.compile(
+    r"bring|embed|exceed|feed|focus|need|ping|proceed|seed|shed|speed|spring|string"
 )
-"""Verbs that only look inflected."""
-_NO_VERBS = frozenset(
-    "a all an and are as at by each every for from how if in is it its no not of on one only our some that the"
-    " their there these they this to was we what when where which who why with without".split()
+"""Imperatives all the same."""
+_NO_VERB = re.compile(
+    r"an?|all|and|are|as|at|by|each|every|for|from|how|if|in|is|its?|no|not|of|on|one|only|our|some|that|the"
+    r"|their|there|these|they|this|to|was|we|what|when|where|which|who|why|with|without"
 )
 
 
@@ -49,7 +49,7 @@ def problems(message: str) -> Iterator[str]:
     verb = what.split()[0]
     if not verb.isascii() or not verb[0].islower():
         yield f"`{verb}` does not start with a lower-case letter: begin with a verb, such as `add`"
-    elif verb in _NO_VERBS or (_INFLECTED.fullmatch(verb) and verb not in _IMPERATIVES):
+    elif _NO_VERB.fullmatch(verb) or (_INFLECTED.fullmatch(verb) and not _LOOKS_INFLECTED.fullmatch(verb)):
         yield f"`{verb}` is not an imperative: begin with a verb in its plain form, such as `add`"
     if what.endswith("."):
         yield "the subject ends with a full stop"

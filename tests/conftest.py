@@ -11,7 +11,7 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 REAL_TIMEOUT_SECONDS = 1800
-"""A test of the real tier that takes longer hangs; the slowest takes about two minutes. The whole size gets more."""
+"""A test of the real tier that takes longer hangs; the slowest takes about two minutes."""
 WHOLE_TIMEOUT_SECONDS = 4 * REAL_TIMEOUT_SECONDS
 
 TEST_BED = "testbed_world"

@@ -28,6 +28,10 @@ KNOWN = {
     "forgotten-dry-run": 6,
     "no-brake": 7,
     "no-shared-budget": 26,
+    "outage-unseen": 8,
+    "secrets-told": 18,
+    "silence-is-health": 10,
+    "unbound-decisions": 28,
 }
 """Seeds that caught a build when they were last tried; one that no longer does costs a moment, no more.
 

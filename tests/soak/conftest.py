@@ -1,4 +1,7 @@
-"""Which soaks run: at the size of a change a share of the intakes, unless a test is named on the command line."""
+"""Which soaks run: at the size of a change a share of the intakes.
+
+A test that is named on the command line always runs.
+"""
 
 from __future__ import annotations
 
