@@ -28,7 +28,6 @@ ROOT = Path(__file__).resolve().parent.parent
 
 WHOLE_SEEDS = 2000
 CHANGE_SEEDS = 400
-"""A kind of fault that did not come up in so many seeds is a mistake of the simulation's."""
 CHANGE_CRASH_POINTS = 12
 CHANGE_INTAKES = 2
 CHANGE_SOAK: Mapping[str, int] = {
