@@ -2,7 +2,34 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import sizes
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+REAL_TIMEOUT_SECONDS = 1800
+"""A test of the real tier that takes longer hangs; the slowest takes about two minutes."""
+WHOLE_TIMEOUT_SECONDS = 4 * REAL_TIMEOUT_SECONDS
+
+TEST_BED = "testbed_world"
+"""The fixture that starts the test bed: one process of a parallel run gets all tests that need it."""
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """The size and the turn of the real tier, so that a run can be repeated."""
+    return sizes.described() if config.option.markexpr == "real" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give real tests their time-out, and group tests for `pytest --dist loadgroup`."""
+    timeout = WHOLE_TIMEOUT_SECONDS if sizes.whole() else REAL_TIMEOUT_SECONDS
+    for item in items:
+        if item.get_closest_marker("real") is None:
+            continue
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(timeout))
+        shared = TEST_BED in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("test-bed" if shared else item.path.stem))

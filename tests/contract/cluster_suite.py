@@ -34,7 +34,7 @@ from tests.contract.cluster_harness import BETTER_IMAGE, CRASHING_IMAGE, GOOD_IM
 
 INTENT = IntentId("int_" + "a" * 32)
 OTHER_INTENT = IntentId("int_" + "b" * 32)
-EVENT_SECONDS = 20.0
+EVENT_SECONDS = 120.0
 """How long an event of the watch may take before its test fails."""
 RETRY_SECONDS = 0.05
 SILENCE_SECONDS = 0.7

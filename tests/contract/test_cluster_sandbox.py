@@ -16,7 +16,7 @@ from tests.contract.cluster_suite import *  # noqa: F403 - the shared contract
 
 SPEED = 40.0
 """Seconds of the world in one of the test's."""
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 120.0
 STILL_SECONDS = 4.0
 """In the world: longer than any step of a rollout, shorter than the first back-off."""
 

@@ -480,15 +480,15 @@ async def test_a_stopped_driver_lets_its_passes_end(tmp_path: Path, database_url
         first = await agent.report(1)
         driver = agent.driver(before=slow)
         running = asyncio.create_task(driver.run())
-        await asyncio.wait_for(entered.wait(), 30)
+        await asyncio.wait_for(entered.wait(), 120)
         stopping = asyncio.create_task(driver.stop())
         second = await agent.report(2)
         await driver.wake(second)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.shield(stopping), 0.05)
         going.set()
-        await asyncio.wait_for(stopping, 30)
-        await asyncio.wait_for(running, 30)
+        await asyncio.wait_for(stopping, 120)
+        await asyncio.wait_for(running, 120)
         assert {incident_id for incident_id, _ in agent.book.passes} == {first}
         assert agent.book.deeds[first][-1][0] == "released"
         assert ("wrote", agent.container.loop.owner) in agent.book.deeds[first]
@@ -508,12 +508,12 @@ async def test_what_is_handed_out_while_it_stops_is_brought_to_rest(tmp_path: Pa
         agent.store.handing_out = on_its_way
         driver = agent.driver()
         running = asyncio.create_task(driver.run())
-        await asyncio.wait_for(asked.wait(), 30)
+        await asyncio.wait_for(asked.wait(), 120)
         stopping = asyncio.create_task(driver.stop())
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.shield(stopping), 0.05)
         going.set()
-        await asyncio.wait_for(stopping, 30)
+        await asyncio.wait_for(stopping, 120)
         running.cancel()  # as a process does that ends
         await asyncio.wait({running})
         _taken_in_turn(agent.book.deeds[incident_id])

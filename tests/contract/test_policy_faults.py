@@ -19,7 +19,7 @@ from testbed.opa import OpaServer
 from testbed.supervisor import Supervisor
 from tests.test_policy import LIMITS, QUESTION
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]  # the first run builds OPA
+pytestmark = pytest.mark.real
 
 TOKEN = "t0p-secret"
 

@@ -37,10 +37,10 @@ from tests.e2e.pausing_worker import Point
 from tests.soak.processes import ROOT, SHORT
 from tests.soak.wire import Break, Breakage
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.real
 
 TARGET_PORT = 8080
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 300.0
 LONG_LEASE_SECONDS = 10 * PATIENCE_SECONDS
 """Nobody waits for it: what is taken over in time was taken over because the server noticed."""
 SHORT_LEASE_SECONDS = 3

@@ -116,7 +116,7 @@ class Agent:
         if self.port is None:
             return True
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+            return httpx.get(f"{self.url}/readyz", timeout=20).status_code == 200
         except httpx.TransportError:
             return False
 

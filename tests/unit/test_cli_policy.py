@@ -102,7 +102,7 @@ def test_a_mistake_at_start_stops_it_with_file_and_line(folder: Path, tmp_path: 
     command = [sys.executable, "-c", "from app.cli import main; main()", "run", "--port", "0"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "POLICY_DIR": str(folder)}
     started = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
     assert started.returncode == 1
     assert f"{folder / 'heal.rego'}:4:1: expecting expression" in started.stderr

@@ -23,7 +23,7 @@ QUICK = KafkaTimes(wait=timedelta(seconds=0.1), answer=timedelta(seconds=2))
 def cluster() -> Iterator[tuple[str, Producer]]:
     """The address of a mock cluster that lives in this process, and a producer to it."""
     producer = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 0})
-    [broker] = producer.list_topics(timeout=10).brokers.values()
+    [broker] = producer.list_topics(timeout=120).brokers.values()
     yield f"{broker.host}:{broker.port}", producer
     producer.flush(1)
 

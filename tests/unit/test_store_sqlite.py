@@ -45,7 +45,7 @@ class Gate:
 
     def __call__(self, connection: Connection) -> None:
         self.entered.set()
-        assert self.opened.wait(10)
+        assert self.opened.wait(120)
 
 
 async def in_one_commit(database: SqliteDatabase, *work: Callable[[Connection], object]) -> list[object]:
