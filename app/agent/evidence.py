@@ -83,6 +83,14 @@ def same_version(one: Revision, other: Revision) -> bool:
     return alike or one.template_hash == other.template_hash
 
 
+def changed_fields(one: Revision, other: Revision) -> tuple[str, ...]:
+    """The names of the template's fields in which two revisions differ; empty where none were read."""
+    if not one.fields or not other.fields:
+        return ()
+    differing = {name for name, _ in set(one.fields) ^ set(other.fields)}
+    return tuple(sorted(differing))
+
+
 def older_versions(workload: WorkloadView) -> tuple[Revision, ...]:
     """Revisions below the current one that run something else, newest first, one for each template."""
     current = current_revision(workload)

@@ -52,6 +52,7 @@ from app.agent.ports import (
     Notifier,
     Store,
 )
+from app.agent.target_token import as_left, parts_held, same_ground
 from app.clock import Clock
 from app.errors import ClaimLost, Conflict, NotFound, PermanentError, TransientError, UnknownOutcome
 
@@ -130,7 +131,9 @@ class Executor:
             await self.asking.ask(incident, claim, action, decision, rehearsal)
             return None
         if answered is not None and (needed or refused_by_people(decision, answered)):
-            if (answered.plan_hash, answered.target_token) != (decision.plan_hash, decision.target_token):
+            if answered.plan_hash != decision.plan_hash or not same_ground(
+                action, answered.target_token, decision.target_token
+            ):
                 return f"people were asked about another state of {action.target}"
             if needed and decision.terms is not None and not decision.terms.met_by(answered.terms):
                 return "policy asks for the agreement of other people by now"
@@ -160,12 +163,8 @@ class Executor:
             await self.store.save(claim, incident, notes)
             return False
         look = await self._look(action)
-        if look.target is None or look.target.token != undone.applied_token:
-            why = look.problem or (
-                f"{action.target} was changed since by {look.target.changed_by or 'someone else'}"
-                if look.target is not None
-                else "the target cannot be read"
-            )
+        why = _not_to_undo(undone, look)
+        if why is not None or look.target is None:
             refused = Note(
                 at=now,
                 stage=Stage.UNDO,
@@ -244,7 +243,7 @@ class Executor:
                 "found done after an interruption: the object carries this intent's mark",
                 target,
             )
-        elif target.token != intent.decision.target_token:
+        elif not same_ground(intent.action, intent.decision.target_token, target.token):
             await self._finish(
                 claim,
                 intent,
@@ -352,7 +351,7 @@ class Executor:
                 target = await self.reader.target(intent.action)
                 if target.marker == intent.id:
                     after = target
-                elif target.token == intent.decision.target_token:
+                elif same_ground(intent.action, intent.decision.target_token, target.token):
                     # A peer may have taken over, acted, undone and closed while this process stood still.
                     await self.store.renew(claim, self.lease, self.clock.now())
                     continue
@@ -496,9 +495,20 @@ def _as_diagnosed(record: IncidentRecord, action: Action, target: TargetState) -
         if i.action.target == action.target and i.applied_token is not None
     ]
     if left:
-        return target.token == left[-1]
+        return same_ground(action, left[-1], target.token)
     seen = action.diagnosed_token
-    return seen is None or target.token == seen or target.token.endswith(f"/{seen}")
+    return seen is None or same_ground(action, seen, target.token) or target.token.endswith(f"/{seen}")
+
+
+def _not_to_undo(undone: Intent, look: _Look) -> str | None:
+    """Why what an intent changed must not be put back: it is no longer as the intent left it."""
+    target = look.target
+    if target is None:
+        return look.problem or "the target cannot be read"
+    if as_left(undone.action, undone.applied_token, target.token):
+        return None
+    changed = " or ".join(parts_held(undone.action))
+    return f"the {changed} of {target.ref} was changed since by {target.changed_by or 'someone else'}"
 
 
 def _new_intent_id() -> IntentId:
@@ -512,7 +522,10 @@ def _undone_snapshot(record: IncidentRecord, intent: Intent) -> Snapshot | None:
 
 def _moved_on(intent: Intent, target: TargetState, snapshot: Snapshot) -> str | None:
     """Why the decision no longer holds for the target, or None (promise 1)."""
-    if target.token == intent.decision.target_token and snapshot.token == target.token:
+    decided = intent.decision.target_token
+    if same_ground(intent.action, decided, target.token) and same_ground(
+        intent.action, target.token, snapshot.token
+    ):
         return None
     return (
         f"{target.ref} was changed by {target.changed_by or 'someone else'} after the decision; "

@@ -28,6 +28,7 @@ from app.agent.models import (
 from app.agent.observer import workload_conditions
 from app.agent.ports import ClusterReader, HistoryStore
 from app.agent.slo import SloThresholds
+from app.agent.target_token import as_left
 
 
 def lesson(record: IncidentRecord, end: IncidentState, at: datetime) -> Lesson:
@@ -52,7 +53,7 @@ def failed_revision(record: IncidentRecord, workload: WorkloadView, at: datetime
     rolled_back = any(
         i.action.name is ActionName.ROLLBACK
         and not is_undone(record, i)
-        and i.applied_token == workload.target.token
+        and as_left(i.action, i.applied_token, workload.target.token)
         for i in record.intents
     )
     older = workload.revisions[1:]

@@ -48,13 +48,12 @@ from app.connectors.k8s_mapping import (
     is_label_value,
     is_object_name,
 )
+from app.connectors.k8s_templates import config_map_names, template_of
 from app.connectors.k8s_views import (
     WorkloadObjects,
     config_data_hash,
-    config_map_names,
     revision_number,
     target_state,
-    template_of,
     workload_view,
 )
 from app.connectors.k8s_watch import KubernetesWatch
@@ -106,7 +105,7 @@ class KubernetesReader:
 
     async def target(self, action: Action) -> TargetState:
         ref = target_ref(action)
-        return target_state(ref, await _get(self._api, ref))
+        return target_state(ref, await _get(self._api, ref), action)
 
     async def snapshot(self, action: Action) -> Snapshot:
         ref = target_ref(action)
@@ -231,7 +230,7 @@ class KubernetesWriter:
         self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
     ) -> TargetState:
         ref, patch = await _decided_patch(self._api, action, intent_id, target, snapshot)
-        return target_state(ref, await self._patches.patch(ref, patch))
+        return target_state(ref, await self._patches.patch(ref, patch), action)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -153,6 +153,8 @@ class ApiServer:
         if after_spec != before_spec:
             thing.meta.generation += 1
             thing.meta.changed_by, thing.meta.changed_at = manager, self.engine.now
+            moved = {part for part, value in after_spec.items() if before_spec.get(part) != value}
+            thing.meta.changers.update(dict.fromkeys(moved, manager))
         self.audit.append(
             AuditEntry(
                 at=self.engine.now,

@@ -29,9 +29,10 @@ from app.agent.models import (
     WorkloadView,
 )
 from app.agent.ports import ClusterEvent
+from app.agent.target_token import deployment_token, parts_held
 from app.errors import Conflict, Forbidden, Invalid, PermanentError
 from app.sandbox.api import Identity, Precondition, Thing
-from app.sandbox.objects import ConfigMap, Deployment, Pod, ReplicaSet
+from app.sandbox.objects import ConfigMap, Deployment, Pod, ReplicaSet, digest, template_body
 from app.sandbox.operations import (
     MARKER,
     change_config_map,
@@ -96,7 +97,7 @@ class SandboxReader:
         return None if deployment is None else self._view(deployment)
 
     async def target(self, action: Action) -> TargetState:
-        return target_of(self._access.find(action, "get"))
+        return target_of(self._access.find(action, "get"), action)
 
     async def snapshot(self, action: Action) -> Snapshot:
         found = self._access.find(action, "get")
@@ -221,7 +222,7 @@ class _Changes:
 
             dry = intent_id is None
             return target_of(
-                world.api.change(found, mutate, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry)
+                world.api.change(found, mutate, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry), action
             )
         put = change_config_map(action, snapshot)
 
@@ -233,7 +234,8 @@ class _Changes:
         return target_of(
             world.api.change(
                 found, rewrite, manager=FIELD_MANAGER, only_if=only_if, dry_run=intent_id is None
-            )
+            ),
+            action,
         )
 
 
@@ -316,18 +318,30 @@ class SandboxCluster:
         return SandboxWriter(self._access)
 
 
-def target_of(thing: Deployment | ConfigMap) -> TargetState:
-    """The state that a decision or a write is bound to."""
+def target_of(thing: Deployment | ConfigMap, action: Action | None = None) -> TargetState:
+    """The state that a decision or a write is bound to; with an action, who changed what it is about."""
     meta = thing.meta
     marker = meta.annotations.get(MARKER)
-    asked_for = thing.meta.generation if isinstance(thing, Deployment) else thing.content_hash
+    held = () if action is None else parts_held(action)
+    changers = [meta.changers[part] for part in held if part in meta.changers]
     return TargetState(
         ref=ObjectRef(kind=thing.kind, namespace=meta.namespace, name=meta.name),
         uid=meta.uid,
         resource_version=str(meta.resource_version),
-        token=f"{meta.uid}/{asked_for}",
+        token=f"{meta.uid}/{thing.content_hash}" if isinstance(thing, ConfigMap) else _token(thing),
         marker=None if marker is None else IntentId(marker),
-        changed_by=meta.changed_by,
+        changed_by=changers[0] if changers else meta.changed_by,
+    )
+
+
+def _token(deployment: Deployment) -> str:
+    return deployment_token(
+        deployment.meta.uid,
+        generation=deployment.meta.generation,
+        template=digest(template_body(deployment.template)),
+        paused=deployment.paused,
+        replicas=deployment.replicas,
+        rest=digest(deployment.progress_deadline_seconds),
     )
 
 
@@ -339,6 +353,7 @@ def _revision(replica_set: ReplicaSet, pods: list[Pod]) -> Revision:
         template_hash=template.hash_of("code", "config"),
         code_hash=template.hash_of("code"),
         config_hash=template.hash_of("config"),
+        fields=template.fields,
         images=(template.image,),
         created_at=replica_set.meta.created_at,
         replicas=replica_set.replicas,

@@ -23,6 +23,7 @@ from app.sandbox.traffic import Outage, Traffic, service_of
 NODES = ("sandbox-node-1", "sandbox-node-2")
 PIPELINE = "pipeline"
 """The field manager that releases and operators write as."""
+AUTOSCALER = "autoscaler"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +106,32 @@ class World:
 
         self._change(namespace, name, scale)
 
+    def autoscale(self, namespace: str, name: str, replicas: int) -> None:
+        """An autoscaler, which writes the subresource scale, asks for another number of replicas."""
+
+        def scale(deployment: Deployment) -> None:
+            deployment.replicas = replicas
+
+        self._change(namespace, name, scale, manager=AUTOSCALER)
+
+    def set_pod_field(self, namespace: str, name: str, field: str, value: str) -> None:
+        """Change a field of the pod's spec, such as `nodeSelector`."""
+
+        def change(deployment: Deployment) -> None:
+            kept = tuple(pair for pair in deployment.template.pod_fields if pair[0] != field)
+            _with_template(deployment, replace(deployment.template, pod_fields=(*kept, (field, value))))
+
+        self._change(namespace, name, change)
+
+    def label_pods(self, namespace: str, name: str, labels: Mapping[str, str]) -> None:
+        """Change labels in the pod template."""
+
+        def change(deployment: Deployment) -> None:
+            wanted = {**dict(deployment.template.labels), **labels}
+            _with_template(deployment, replace(deployment.template, labels=tuple(sorted(wanted.items()))))
+
+        self._change(namespace, name, change)
+
     def put_config_map(self, namespace: str, name: str, data: Mapping[str, str]) -> None:
         """Create a ConfigMap, or replace its data."""
         self.catch_up()
@@ -182,9 +209,11 @@ class World:
             users = [d for d in self.api.list(Deployment, namespace) if d.meta.uid == owner]
         return {(namespace, service_of(d)) for d in users}
 
-    def _change(self, namespace: str, name: str, mutate: Callable[[Deployment], None]) -> None:
+    def _change(
+        self, namespace: str, name: str, mutate: Callable[[Deployment], None], *, manager: str = PIPELINE
+    ) -> None:
         self.catch_up()
-        self.api.change(self.api.get(Deployment, namespace, name), mutate, manager=PIPELINE)
+        self.api.change(self.api.get(Deployment, namespace, name), mutate, manager=manager)
 
 
 def _with_template(deployment: Deployment, template: Template) -> None:

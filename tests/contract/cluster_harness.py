@@ -68,6 +68,22 @@ class ClusterHarness(Protocol):
         """Replace the container's environment."""
         ...
 
+    async def set_pod_field(self, name: str, field: str, value: str) -> None:
+        """Set `nodeSelector`, `serviceAccountName` or another field of the pod's spec to a value of ours."""
+        ...
+
+    async def label_pods(self, name: str, labels: Mapping[str, str]) -> None:
+        """Set labels in the pod template."""
+        ...
+
+    async def autoscale(self, name: str, replicas: int) -> None:
+        """Ask for another number of replicas as an autoscaler does: through the subresource `scale`."""
+        ...
+
+    async def refuse_pods(self, why: str) -> None:
+        """From now on an admission policy refuses every new pod of the namespace; in force on return."""
+        ...
+
     async def set_paused(self, name: str, *, paused: bool) -> None:
         """Pause or resume the rollout."""
         ...

@@ -13,6 +13,7 @@ import pytest
 
 from app.agent.consent import Consent
 from app.agent.disruption import Disruption
+from app.agent.evidence import changed_fields
 from app.agent.models import (
     Action,
     ActionName,
@@ -29,6 +30,7 @@ from app.agent.models import (
     WorkloadView,
 )
 from app.agent.ports import ClusterEvent
+from app.agent.target_token import as_left, same_ground
 from app.errors import Conflict, Forbidden, Invalid, NotFound, PermanentError
 from tests.contract.cluster_harness import BETTER_IMAGE, CRASHING_IMAGE, GOOD_IMAGE, ClusterHarness
 
@@ -243,6 +245,35 @@ async def test_a_changed_environment_variable_is_a_change_of_configuration(clust
     assert newest.template_hash != older.template_hash
 
 
+async def test_a_field_of_the_pods_spec_is_a_change_of_configuration_and_is_named(
+    cluster: ClusterHarness,
+) -> None:
+    """Nothing in a template is outside both hashes; a config revert puts it back."""
+    before = await deploy_shop(cluster)
+    await cluster.set_pod_field("shop", "nodeSelector", "linux")
+    view = await cluster.until(key_of(cluster), lambda seen: seen.current_revision == 2)
+    newest, older = view.revisions
+    assert newest.code_hash == older.code_hash
+    assert newest.config_hash != older.config_hash
+    assert changed_fields(newest, older) == ("nodeSelector",)
+    await apply(cluster, action(ActionName.REVERT_CONFIG, deployment(cluster), revision=1))
+    view = await cluster.until(
+        key_of(cluster), lambda seen: seen.rollout_complete and seen.current_revision == 3
+    )
+    assert view.revisions[0].template_hash == before.revisions[0].template_hash
+
+
+async def test_a_label_of_the_pods_comes_with_a_release(cluster: ClusterHarness) -> None:
+    """Under a moving tag a build label may be all that differs."""
+    await deploy_shop(cluster)
+    await cluster.label_pods("shop", {"build": "43"})
+    view = await cluster.until(key_of(cluster), lambda seen: seen.current_revision == 2)
+    newest, older = view.revisions
+    assert newest.code_hash != older.code_hash
+    assert newest.config_hash == older.config_hash
+    assert changed_fields(newest, older) == ("label build",)
+
+
 async def test_config_maps_show_keys_and_hash_but_no_value(cluster: ClusterHarness) -> None:
     """Values never leave the connector through a view."""
     view = await deploy_shop(cluster, config={"token": "s3cr3t-value", "mode": "fast"})
@@ -362,6 +393,48 @@ async def test_a_status_change_leaves_the_token_alone(cluster: ClusterHarness) -
     assert after.uid == before.uid
     await cluster.set_replicas("shop", 3)
     assert (await cluster.ports.reader.target(restart)).token != before.token
+
+
+@pytest.mark.parametrize("name", [ActionName.RESTART, ActionName.ROLLBACK, ActionName.SCALE])
+async def test_what_an_action_changed_stays_as_it_left_it_while_others_change_the_rest(
+    cluster: ClusterHarness, name: ActionName
+) -> None:
+    """An autoscaler moves the replicas: that is its change, and touches only an action on replicas."""
+    await deploy_shop(cluster)
+    await release(cluster, BETTER_IMAGE)
+    await cluster.quiet()
+    act = action(name, deployment(cluster), revision=1, replicas=4)
+    snapshot = await cluster.ports.reader.snapshot(act)
+    applied = await apply(cluster, act)
+    await cluster.autoscale("shop", 3)
+    seen = await cluster.ports.reader.target(act)
+    of_replicas = name is ActionName.SCALE
+    assert as_left(act, applied.token, seen.token) is not of_replicas
+    assert same_ground(act, applied.token, seen.token) is not of_replicas
+    assert seen.changed_by == ("autoscaler" if of_replicas else "self-healing-devops-agent")
+    assert snapshot.token != seen.token
+    undo = action(ActionName.RESTORE, deployment(cluster), undoes=name.value)
+    await apply(cluster, undo, intent_id=OTHER_INTENT, snapshot=snapshot)
+    view = await cluster.until(key_of(cluster), rolled_out)
+    assert view.desired_replicas == (2 if of_replicas else 3)
+    assert view.revisions[0].images == (BETTER_IMAGE,)
+
+
+async def test_a_template_that_somebody_changed_is_not_as_the_action_left_it(cluster: ClusterHarness) -> None:
+    """Whoever changed it is named, and a pause holds the undo of a template off as well."""
+    await deploy_shop(cluster)
+    await release(cluster, BETTER_IMAGE)
+    act = action(ActionName.ROLLBACK, deployment(cluster), revision=1)
+    applied = await apply(cluster, act)
+    await cluster.set_paused("shop", paused=True)
+    assert not as_left(act, applied.token, (await cluster.ports.reader.target(act)).token)
+    await cluster.set_paused("shop", paused=False)
+    assert as_left(act, applied.token, (await cluster.ports.reader.target(act)).token)
+    await cluster.set_env("shop", {"POOL_SIZE": "1"})
+    seen = await cluster.ports.reader.target(act)
+    assert not as_left(act, applied.token, seen.token)
+    assert not same_ground(act, applied.token, seen.token)
+    assert seen.changed_by not in (None, "self-healing-devops-agent")
 
 
 async def test_a_config_maps_token_follows_its_data(cluster: ClusterHarness) -> None:

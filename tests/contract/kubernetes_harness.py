@@ -33,6 +33,7 @@ from tests.contract.cluster_harness import GOOD_IMAGE, ClusterPorts
 DEADLINE_SECONDS = 60.0
 POLL_SECONDS = 0.05
 QUIET_SECONDS = 0.6
+AUTOSCALER = "autoscaler"
 
 
 def settings_for(bed: TestBed, namespace: str, user: str, **more: object) -> Settings:
@@ -112,6 +113,27 @@ class KubernetesHarness:
     async def set_env(self, name: str, env: Mapping[str, str]) -> None:
         variables = [{"name": variable, "value": value} for variable, value in env.items()]
         await self._replace(name, "/spec/template/spec/containers/0/env", variables)
+
+    async def set_pod_field(self, name: str, field: str, value: str) -> None:
+        whole: object = {"kubernetes.io/os": value} if field == "nodeSelector" else value
+        await self._replace(name, f"/spec/template/spec/{field}", whole)
+
+    async def label_pods(self, name: str, labels: Mapping[str, str]) -> None:
+        for label, value in labels.items():
+            await self._replace(name, f"/spec/template/metadata/labels/{label}", value)
+
+    async def autoscale(self, name: str, replicas: int) -> None:
+        await asyncio.to_thread(
+            self.client.patch,
+            Deployment.Scale,
+            name,
+            {"spec": {"replicas": replicas}},
+            namespace=self.namespace,
+            field_manager=AUTOSCALER,
+        )
+
+    async def refuse_pods(self, why: str) -> None:
+        await asyncio.to_thread(self.bed.refuse_pods, self.namespace, why)
 
     async def set_paused(self, name: str, *, paused: bool) -> None:
         await self._replace(name, "/spec/paused", paused)

@@ -67,6 +67,18 @@ class SandboxHarness:
     async def set_env(self, name: str, env: Mapping[str, str]) -> None:
         self.world.set_env(self.namespace, name, env)
 
+    async def set_pod_field(self, name: str, field: str, value: str) -> None:
+        self.world.set_pod_field(self.namespace, name, field, value)
+
+    async def label_pods(self, name: str, labels: Mapping[str, str]) -> None:
+        self.world.label_pods(self.namespace, name, labels)
+
+    async def autoscale(self, name: str, replicas: int) -> None:
+        self.world.autoscale(self.namespace, name, replicas)
+
+    async def refuse_pods(self, why: str) -> None:
+        self.world.refuse_pods(self.namespace, why)
+
     async def set_paused(self, name: str, *, paused: bool) -> None:
         self.world.set_paused(self.namespace, name, paused=paused)
 
