@@ -293,6 +293,8 @@ class WorkloadView:
     """A GitOps controller that owns this workload, where labels or annotations say so."""
     opted_out: bool = False
     """Annotated by its owners so that the agent leaves it alone."""
+    replica_failure: str | None = None
+    """Why the cluster refuses to make wanted pods (`FailedCreate: ...`); None where it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -564,6 +566,8 @@ class Snapshot:
     ref: ObjectRef
     token: str
     body: JsonObject
+    available: int | None = None
+    """How many replicas of the service were available then, where that was known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

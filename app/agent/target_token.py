@@ -68,12 +68,32 @@ def as_left(action: Action, applied: str | None, now: str | None) -> bool:
     return _alike(applied, now, parts_held(action))
 
 
+def moved_parts(action: Action, applied: str | None, now: str | None) -> tuple[str, ...]:
+    """Which of the parts that `as_left` compares differ; empty where a token does not name its parts."""
+    these, those = _parts(applied or ""), _parts(now or "")
+    return tuple(part for part in parts_held(action) if these.get(part) != those.get(part))
+
+
+def restored_parts(action: Action, before: str | None, now: str | None) -> bool:
+    """Whether what `action` changed is again as it was before it."""
+    return _alike(before, now, parts_changed(action) or (*_ROLLOUT, REPLICAS))
+
+
 def parts_held(action: Action) -> tuple[str, ...]:
     """Which parts must be as the action left them for its undo to mean the same as when it was done."""
     changed = parts_changed(action)
     if not changed:
         return (*_ROLLOUT, REPLICAS)
     return changed if REPLICAS in changed or DATA in changed else _ROLLOUT
+
+
+def makes_pods(before: str, after: str) -> bool:
+    """Whether a change of a Deployment has new pods made: a rollout, or more replicas."""
+    these, those = _parts(before), _parts(after)
+    if those[PAUSED] == "true" or those[REPLICAS] == "0":
+        return False
+    rolls_out = (these[TEMPLATE], these[PAUSED]) != (those[TEMPLATE], those[PAUSED])
+    return rolls_out or int(those[REPLICAS]) > int(these[REPLICAS])
 
 
 def _alike(one: str | None, other: str | None, parts: tuple[str, ...]) -> bool:

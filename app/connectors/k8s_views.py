@@ -179,6 +179,7 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
         paused=flag(deployment, "spec", "paused"),
         rollout_complete=_rollout_complete(deployment),
         progress_deadline_exceeded=_deadline_exceeded(deployment),
+        replica_failure=_replica_failure(deployment),
         current_revision=revision_number(deployment) or (revisions[0].number if revisions else 0),
         revisions=revisions,
         pods=tuple(
@@ -189,7 +190,7 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
             )
         ),
         config_maps=tuple(_config_map_view(item, read_at_start) for item in found.config_maps),
-        warnings=(*found.unread, *_warnings(found))[:_WARNINGS_LIMIT],
+        warnings=_told(found)[:_WARNINGS_LIMIT],
         managed_by=managed_by(deployment),
         opted_out=said(texts(deployment, "metadata", "labels"), texts(deployment, "metadata", "annotations"))
         is False,
@@ -244,6 +245,15 @@ def _condition(item: JsonObject, wanted: str) -> JsonObject:
 
 def _deadline_exceeded(deployment: JsonObject) -> bool:
     return text(_condition(deployment, "Progressing"), "reason") == "ProgressDeadlineExceeded"
+
+
+def _replica_failure(deployment: JsonObject) -> str | None:
+    """Why pods cannot be made: what a ReplicaSet's controller was answered, by quota or admission."""
+    condition = _condition(deployment, "ReplicaFailure")
+    if text(condition, "status") != "True":
+        return None
+    said = f"{text(condition, 'reason') or 'ReplicaFailure'}: {text(condition, 'message') or ''}"
+    return " ".join(said.split())[:_WARNING_CHARACTERS]
 
 
 def _rollout_complete(deployment: JsonObject) -> bool:
@@ -322,6 +332,13 @@ def _config_map_view(config_map: JsonObject, read_at_start: frozenset[str]) -> C
         changed_at=moment(changed, "time") or moment(config_map, "metadata", "creationTimestamp"),
         read_at_start=name(config_map) in read_at_start,
     )
+
+
+def _told(found: WorkloadObjects) -> tuple[str, ...]:
+    """What could not be read, that pods cannot be made, and what events warn of; each once."""
+    failure = _replica_failure(found.deployment)
+    failures = () if failure is None else (failure,)
+    return tuple(dict.fromkeys((*found.unread, *failures, *_warnings(found))))
 
 
 def _warnings(found: WorkloadObjects) -> tuple[str, ...]:

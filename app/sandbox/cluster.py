@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.agent.consent import Consent, consent_of, said
 from app.agent.disruption import Disruption
@@ -29,7 +29,7 @@ from app.agent.models import (
     WorkloadView,
 )
 from app.agent.ports import ClusterEvent
-from app.agent.target_token import deployment_token, parts_held
+from app.agent.target_token import deployment_token, makes_pods, parts_held, same_ground
 from app.errors import Conflict, Forbidden, Invalid, PermanentError
 from app.sandbox.api import Identity, Precondition, Thing
 from app.sandbox.objects import ConfigMap, Deployment, Pod, ReplicaSet, digest, template_body
@@ -180,6 +180,7 @@ class SandboxReader:
             paused=deployment.paused,
             rollout_complete=complete,
             progress_deadline_exceeded=status.reason == "ProgressDeadlineExceeded",
+            replica_failure=status.replica_failure,
             current_revision=owned[0].revision if owned else 0,
             revisions=tuple(_revision(r, world.controller.pods(r)) for r in owned),
             pods=tuple(_pod(p, r) for r in owned for p in world.controller.pods(r)),
@@ -243,14 +244,37 @@ class SandboxRehearsal:
     """A `ClusterRehearsal` over a `World`; holds no way to persist a change."""
 
     def __init__(self, access: _Access) -> None:
+        self._access = access
         self._changes = _Changes(access)
 
     async def rehearse(self, action: Action, target: TargetState, snapshot: Snapshot | None) -> Rehearsal:
         try:
-            self._changes.change(action, target, snapshot, intent_id=None)
+            now = target_of(self._access.find(action, "patch"))
+            if same_ground(action, target.token, now.token):
+                # Only the status moved since it was decided on.
+                target = replace(target, resource_version=now.resource_version)
+            after = self._changes.change(action, target, snapshot, intent_id=None)
+            pods = self._with_a_pod(now, after)
         except (PermanentError, Conflict) as error:
             return Rehearsal(accepted=False, message=str(error))
-        return Rehearsal(accepted=True, message=f"{action.target} would be changed (simulated API server)")
+        return Rehearsal(
+            accepted=True, message=f"{action.target} would be changed (simulated API server){pods}"
+        )
+
+    def _with_a_pod(self, before: TargetState, after: TargetState) -> str:
+        """Have one of the pods judged that would be made; how that ended, as the end of a sentence."""
+        world, ref = self._access.world, after.ref
+        if ref.kind != "Deployment" or not makes_pods(before.token, after.token):
+            return ""
+        try:
+            self._access.ask("create", "Pod")
+        except Forbidden:
+            return "; whether new pods would be admitted is not known: the agent has no right to create pods"
+        try:
+            world.api.admit_pod(ref.namespace, f"{ref.name}-rehearsal")
+        except Forbidden as error:
+            raise Invalid(f"new pods would be refused: {error}") from error
+        return ", and a pod of its template"
 
 
 class SandboxWriter:

@@ -106,6 +106,8 @@ class DeploymentStatus:
     available: int = 0
     progressing: bool = True
     reason: str = ""
+    replica_failure: str | None = None
+    """Why wanted pods could not be made, as the controller was answered last."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -38,6 +38,8 @@ class Workload:
     replicas: int = 3
     annotations: Mapping[str, str] | None = None
     progress_deadline_seconds: float = 600.0
+    max_surge: float = 0.25
+    max_unavailable: float = 0.25
     requests_per_second: float = 50.0
 
 
@@ -73,6 +75,8 @@ class World:
                 template=workload.template,
                 replicas=workload.replicas,
                 progress_deadline_seconds=workload.progress_deadline_seconds,
+                max_surge=workload.max_surge,
+                max_unavailable=workload.max_unavailable,
             )
         )
         self.traffic.serve(workload.namespace, service_of(created), workload.requests_per_second)
@@ -113,6 +117,14 @@ class World:
             deployment.replicas = replicas
 
         self._change(namespace, name, scale, manager=AUTOSCALER)
+
+    def refuse_pods(self, namespace: str, why: str | None) -> None:
+        """From now on an admission policy refuses every new pod of a namespace; None lifts it."""
+        self.catch_up()
+        if why is None:
+            self.api.refused_pods.pop(namespace, None)
+        else:
+            self.api.refused_pods[namespace] = why
 
     def set_pod_field(self, namespace: str, name: str, field: str, value: str) -> None:
         """Change a field of the pod's spec, such as `nodeSelector`."""

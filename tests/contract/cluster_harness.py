@@ -41,6 +41,8 @@ class ClusterHarness(Protocol):
     """Ports of an agent that has the rights it needs."""
     powerless: ClusterPorts
     """Ports of an agent whose identity has no right at all."""
+    without_pods: ClusterPorts
+    """Ports of an agent that may do what it needs but create a pod, in a dry run either."""
 
     async def deploy(
         self,

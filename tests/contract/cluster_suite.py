@@ -542,6 +542,72 @@ async def test_a_rehearsal_on_a_state_that_is_past_is_rejected(cluster: ClusterH
     assert not answer.accepted
 
 
+async def test_a_status_that_moves_is_no_reason_to_reject_a_rehearsal(cluster: ClusterHarness) -> None:
+    """In the middle of a rollout the status moves all the time; what is asked for does not."""
+    await deploy_shop(cluster)
+    act = action(ActionName.RESTART, deployment(cluster))
+    target = await cluster.ports.reader.target(act)
+    await cluster.touch_status("shop")
+    answer = await cluster.ports.rehearsal.rehearse(act, target, None)
+    assert answer.accepted, answer.message
+
+
+async def test_an_action_whose_new_pods_would_be_refused_is_rejected(cluster: ClusterHarness) -> None:
+    """The Deployment is accepted; its pods are what a policy judges. What makes no pods is no matter."""
+    await deploy_shop(cluster, config={"mode": "fast"})
+    await release(cluster, BETTER_IMAGE)
+    await cluster.set_env("shop", {"POOL_SIZE": "0"})
+    await cluster.until(key_of(cluster), lambda view: view.rollout_complete and view.current_revision == 3)
+    await cluster.quiet()
+    target, reader = deployment(cluster), cluster.ports.reader
+    rolled_back = action(ActionName.ROLLBACK, target, revision=1)
+    snapshot = await reader.snapshot(rolled_back)
+    await apply(cluster, rolled_back)
+    await cluster.quiet()
+    await cluster.refuse_pods("no more pods today")
+    for act, given in (
+        (action(ActionName.RESTART, target), None),
+        (action(ActionName.ROLLBACK, target, revision=2), None),
+        (action(ActionName.REVERT_CONFIG, target, revision=3), None),
+        (action(ActionName.SCALE, target, replicas=4), None),
+        (action(ActionName.RESTORE, target, undoes="rollback"), snapshot),
+    ):
+        answer = await cluster.ports.rehearsal.rehearse(act, await reader.target(act), given)
+        assert not answer.accepted, act.name
+        assert "new pods would be refused" in answer.message
+        assert "no more pods today" in answer.message
+    for act in (action(ActionName.SCALE, target, replicas=1), action(ActionName.PAUSE, target)):
+        answer = await cluster.ports.rehearsal.rehearse(act, await reader.target(act), None)
+        assert answer.accepted, (act.name, answer.message)
+
+
+async def test_without_the_right_to_try_a_pod_a_rehearsal_says_so(cluster: ClusterHarness) -> None:
+    """The rest is answered as ever, and the sentence names what is not known."""
+    await deploy_shop(cluster)
+    await cluster.quiet()
+    act = action(ActionName.RESTART, deployment(cluster))
+    target = await cluster.without_pods.reader.target(act)
+    answer = await cluster.without_pods.rehearsal.rehearse(act, target, None)
+    assert answer.accepted, answer.message
+    assert "whether new pods would be admitted is not known" in answer.message
+    told = await cluster.ports.rehearsal.rehearse(act, target, None)
+    assert "and a pod of its template" in told.message
+
+
+async def test_pods_that_cannot_be_made_show_in_the_workload(cluster: ClusterHarness) -> None:
+    """The view says why, from the Deployment's own condition, and it is the first warning."""
+    await deploy_shop(cluster)
+    assert (await view_of(cluster)).replica_failure is None
+    await cluster.refuse_pods("no more pods today")
+    await cluster.set_image("shop", BETTER_IMAGE)
+    view = await cluster.until(key_of(cluster), lambda seen: seen.replica_failure is not None)
+    assert view.replica_failure is not None
+    assert view.replica_failure.startswith("FailedCreate: ")
+    assert "no more pods today" in view.replica_failure
+    assert any("no more pods today" in warning for warning in view.warnings)
+    assert not view.rollout_complete
+
+
 async def test_a_rehearsal_without_rights_says_forbidden(cluster: ClusterHarness) -> None:
     """Missing rights show in the dry run already."""
     await deploy_shop(cluster)

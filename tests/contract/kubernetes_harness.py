@@ -26,7 +26,7 @@ from app.agent.models import JsonObject, ServiceKey, WorkloadView
 from app.clock import SystemClock
 from app.config import Settings
 from app.connectors.k8s import KubernetesCluster, connect
-from testbed.rbac import AGENT, NOBODY
+from testbed.rbac import AGENT, NO_PODS, NOBODY
 from testbed.world import TestBed
 from tests.contract.cluster_harness import GOOD_IMAGE, ClusterPorts
 
@@ -70,8 +70,8 @@ class KubernetesHarness:
         self.bed = bed
         self.namespace = namespace
         self.client = bed.client
-        self._clusters = (cluster_for(bed, namespace, AGENT), cluster_for(bed, namespace, NOBODY))
-        self.ports, self.powerless = (ports_of(cluster) for cluster in self._clusters)
+        self._clusters = tuple(cluster_for(bed, namespace, user) for user in (AGENT, NOBODY, NO_PODS))
+        self.ports, self.powerless, self.without_pods = (ports_of(cluster) for cluster in self._clusters)
 
     async def close(self) -> None:
         for cluster in self._clusters:

@@ -14,6 +14,7 @@ from app.testing import Naming, PacedClock, SandboxCluster, Template, Workload, 
 from tests.contract.cluster_harness import GOOD_IMAGE, ClusterPorts
 from tests.contract.cluster_suite import *  # noqa: F403 - the shared contract
 
+KINDS = ("deployment", "replicaset", "pod", "configmap", "namespace")
 SPEED = 40.0
 """Seconds of the world in one of the test's."""
 DEADLINE_SECONDS = 20.0
@@ -38,6 +39,8 @@ class SandboxHarness:
         self.world = World(PacedClock(SPEED), seed=7)
         naming = Naming(namespaces={self.environment: self.namespace})
         self.ports = _ports(self.world, naming, Identity(name="self-healing-devops-agent"))
+        may = frozenset(f"{verb} {kind}s" for verb in ("get", "list", "patch", "watch") for kind in KINDS)
+        self.without_pods = _ports(self.world, naming, Identity(name="no-pods", rights=may))
         self.powerless = _ports(self.world, naming, Identity(name="nobody", rights=frozenset()))
 
     async def deploy(
