@@ -46,6 +46,7 @@ from app.agent.runbooks import load_catalogue
 from app.agent.slo import SloThresholds
 from app.agent.terms import ApprovalTerms, EscalationStep
 from app.agent.trial import Trial
+from app.agent.trust import TrustRules
 from app.agent.verifier import Verifier, VerifyRules
 from app.clock import Clock, SystemClock
 from app.config import FreezeSetting, Role, Settings
@@ -391,8 +392,12 @@ def _historian(settings: Settings, store: Store, world: World, slo: SloThreshold
     return Historian(
         store=store,
         reader=world.reader,
+        metrics=world.metrics,
         slo=slo,
-        trust_after=timedelta(seconds=settings.trust_revision_after_seconds),
+        rules=TrustRules(
+            after=timedelta(seconds=settings.trust_revision_after_seconds),
+            min_requests=settings.trust_min_requests,
+        ),
     )
 
 

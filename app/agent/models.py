@@ -293,6 +293,8 @@ class WorkloadView:
     """A GitOps controller that owns this workload, where labels or annotations say so."""
     opted_out: bool = False
     """Annotated by its owners so that the agent leaves it alone."""
+    trusted_without_traffic: bool = False
+    """Annotated by its owners: it is called by nobody, and trusted by its pods alone."""
     replica_failure: str | None = None
     """Why the cluster refuses to make wanted pods (`FailedCreate: ...`); None where it does not."""
 

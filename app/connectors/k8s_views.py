@@ -49,6 +49,7 @@ from app.connectors.k8s_templates import (
 
 MARKER = PREFIX + "intent"
 IRREVERSIBLE = PREFIX + "irreversible"
+WITHOUT_TRAFFIC = PREFIX + "trust-without-traffic"
 REVISION = "deployment.kubernetes.io/revision"
 
 _NORMAL_WAITING = frozenset({"ContainerCreating", "PodInitializing"})
@@ -180,6 +181,7 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
         rollout_complete=_rollout_complete(deployment),
         progress_deadline_exceeded=_deadline_exceeded(deployment),
         replica_failure=_replica_failure(deployment),
+        trusted_without_traffic=text(deployment, "metadata", "annotations", WITHOUT_TRAFFIC) == "true",
         current_revision=revision_number(deployment) or (revisions[0].number if revisions else 0),
         revisions=revisions,
         pods=tuple(

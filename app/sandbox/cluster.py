@@ -44,6 +44,7 @@ from app.sandbox.world import SAME_NAMES, Naming, World
 
 FIELD_MANAGER = "self-healing-devops-agent"
 IRREVERSIBLE = "self-healing-devops-agent/irreversible"
+WITHOUT_TRAFFIC = "self-healing-devops-agent/trust-without-traffic"
 GITOPS = {
     "argocd.argoproj.io/tracking-id": "argocd",
     "argocd.argoproj.io/instance": "argocd",
@@ -181,6 +182,7 @@ class SandboxReader:
             rollout_complete=complete,
             progress_deadline_exceeded=status.reason == "ProgressDeadlineExceeded",
             replica_failure=status.replica_failure,
+            trusted_without_traffic=annotations.get(WITHOUT_TRAFFIC) == "true",
             current_revision=owned[0].revision if owned else 0,
             revisions=tuple(_revision(r, world.controller.pods(r)) for r in owned),
             pods=tuple(_pod(p, r) for r in owned for p in world.controller.pods(r)),
