@@ -53,6 +53,7 @@ from app.config import FreezeSetting, Role, Settings
 from app.connectors.k8s import connect
 from app.connectors.opa import OpaPolicy
 from app.connectors.prometheus import PrometheusSource
+from app.connectors.promql import duration
 from app.connectors.rego import EmbeddedPolicy
 from app.connectors.schema_registry import SchemaRegistry
 from app.connectors.slack import SlackChannel, inbound_from_settings
@@ -397,6 +398,7 @@ def _historian(settings: Settings, store: Store, world: World, slo: SloThreshold
         rules=TrustRules(
             after=timedelta(seconds=settings.trust_revision_after_seconds),
             min_requests=settings.trust_min_requests,
+            window=duration(settings.prometheus_window),
         ),
     )
 

@@ -145,6 +145,8 @@ class Historian:
             return None
         if self.metrics is None:
             return "no metric source counts its requests"
+        if end <= start:
+            return "it has not run for as long as a measurement looks back"
         step = max(_STEP, (end - start) / _SAMPLES)
         try:
             samples = await self.metrics.sli_range(key, start, end, step)

@@ -28,6 +28,8 @@ class TrustRules:
     """How long it must have run complete, with nothing wrong."""
     min_requests: int
     """How many requests it must have answered; 0 asks for none."""
+    window: timedelta = timedelta(0)
+    """How far back a measurement looks: until then it holds requests of whatever ran before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +43,11 @@ class Traffic:
 
 
 def period_of(rules: TrustRules, since: datetime, now: datetime) -> tuple[datetime, datetime]:
-    """The period to be judged: all of the time since the revision runs alone, an hour at most."""
-    return max(since, now - max(rules.after, LONGEST_PERIOD)), now
+    """The period to be judged: all of the time since the revision runs alone, an hour at most.
+
+    It begins one window later, and is empty before that.
+    """
+    return max(since + rules.window, now - max(rules.after, LONGEST_PERIOD)), now
 
 
 def traffic_in(samples: Sequence[SliSample], slo: SloThresholds, step: timedelta) -> Traffic:

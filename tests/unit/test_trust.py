@@ -8,6 +8,7 @@ import pytest
 
 from app.agent.slo import SloThresholds
 from app.agent.trust import TrustRules, objection, period_of, traffic_in
+from app.connectors.promql import duration
 from tests.unit.scenes import OPENED, Curve, at, curves, flat, step
 
 SLO = SloThresholds(
@@ -61,3 +62,17 @@ def test_the_period_begins_with_the_revision_and_is_an_hour_at_most() -> None:
     """A service of few requests is given longer to show them."""
     assert period_of(RULES, at(-20), OPENED) == (at(-20), OPENED)
     assert period_of(RULES, at(-600), OPENED) == (at(-60), OPENED)
+
+
+def test_requests_of_whatever_ran_before_do_not_count() -> None:
+    """A rate looks back over a window: until that is over, it holds the requests of the revision before."""
+    rules = TrustRules(after=RULES.after, min_requests=100, window=timedelta(minutes=1))
+    assert period_of(rules, at(-20), OPENED) == (at(-19), OPENED)
+    start, end = period_of(rules, at(-0.5), OPENED)
+    assert end < start
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("1m", 60), ("5s", 5), ("1h30m", 5400), ("soon", 0), ("", 0)])
+def test_a_window_of_promql_is_read(text: str, seconds: float) -> None:
+    """What is no duration looks back not at all; the settings refuse it elsewhere."""
+    assert duration(text) == timedelta(seconds=seconds)
