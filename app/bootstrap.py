@@ -46,12 +46,14 @@ from app.agent.runbooks import load_catalogue
 from app.agent.slo import SloThresholds
 from app.agent.terms import ApprovalTerms, EscalationStep
 from app.agent.trial import Trial
+from app.agent.trust import TrustRules
 from app.agent.verifier import Verifier, VerifyRules
 from app.clock import Clock, SystemClock
 from app.config import FreezeSetting, Role, Settings
 from app.connectors.k8s import connect
 from app.connectors.opa import OpaPolicy
 from app.connectors.prometheus import PrometheusSource
+from app.connectors.promql import duration
 from app.connectors.rego import EmbeddedPolicy
 from app.connectors.schema_registry import SchemaRegistry
 from app.connectors.slack import SlackChannel, inbound_from_settings
@@ -391,8 +393,13 @@ def _historian(settings: Settings, store: Store, world: World, slo: SloThreshold
     return Historian(
         store=store,
         reader=world.reader,
+        metrics=world.metrics,
         slo=slo,
-        trust_after=timedelta(seconds=settings.trust_revision_after_seconds),
+        rules=TrustRules(
+            after=timedelta(seconds=settings.trust_revision_after_seconds),
+            min_requests=settings.trust_min_requests,
+            window=duration(settings.prometheus_window),
+        ),
     )
 
 

@@ -148,6 +148,7 @@ class Settings(BaseSettings):
     verify_max_sample_age_seconds: Annotated[float, Field(gt=0)] = 60.0
 
     trust_revision_after_seconds: Annotated[float, Field(ge=0)] = 300.0
+    trust_min_requests: Annotated[int, Field(ge=0)] = 100
 
     # Store and engine
     database_url: SecretStr = SecretStr("sqlite:///heal.db")

@@ -35,6 +35,7 @@ from lightkube.resources.apps_v1 import DaemonSet, Deployment, ReplicaSet, State
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount
 from lightkube.types import PatchType
 
+from testbed import rbac
 from testbed.behaviour import SERVICE_LABEL
 from testbed.waiting import NotYet, wait_for
 
@@ -214,6 +215,27 @@ class Workloads:
 
     def _patch(self, namespace: str, name: str, body: dict[str, object]) -> None:
         self.client.patch(Deployment, name, body, namespace=namespace)
+
+    def refuse_pods(self, namespace: str, why: str) -> None:
+        """An admission policy refuses every new pod from now on; in force on return."""
+        rbac.refuse_pods(self.client, namespace, why)
+        container = Container(name=CONTAINER, image="probe:1")
+        probe = Pod(
+            metadata=ObjectMeta(name="probe", namespace=namespace), spec=PodSpec(containers=[container])
+        )
+
+        def check() -> bool | NotYet:
+            try:
+                self.client.create(probe, dry_run=True)
+            except ApiError as error:
+                return True if why in (error.status.message or "") else NotYet(str(error))
+            return NotYet("a pod is admitted still")
+
+        wait_for("the policy to refuse pods", check, timeout_seconds=30)
+
+    def admit_pods(self, namespace: str) -> None:
+        """Take `refuse_pods` back."""
+        rbac.admit_pods(self.client, namespace)
 
     # -------------------------------------------------------------- observations
 

@@ -41,6 +41,7 @@ from app.agent.models import (
     Snapshot,
     Stage,
     TargetState,
+    WorkloadView,
 )
 from app.agent.policy import Policy, Question, forbidden_now, undo_decision
 from app.agent.ports import (
@@ -52,6 +53,8 @@ from app.agent.ports import (
     Notifier,
     Store,
 )
+from app.agent.restoration import serving_now
+from app.agent.target_token import as_left, moved_parts, same_ground
 from app.clock import Clock
 from app.errors import ClaimLost, Conflict, NotFound, PermanentError, TransientError, UnknownOutcome
 
@@ -103,7 +106,7 @@ class Executor:
         if look.target is not None and not _as_diagnosed(record, action, look.target):
             by = look.target.changed_by or "someone"
             return f"{action.target} was changed by {by} since the diagnosis"
-        rehearsal = await self._rehearse(incident.key, action, look)
+        rehearsal = await self._rehearse_whole(record, look)
         budget = await self._budget(action)
         now = self.clock.now()
         history = await self.store.recent_actions(incident.key, budget.limits, now)
@@ -130,7 +133,9 @@ class Executor:
             await self.asking.ask(incident, claim, action, decision, rehearsal)
             return None
         if answered is not None and (needed or refused_by_people(decision, answered)):
-            if (answered.plan_hash, answered.target_token) != (decision.plan_hash, decision.target_token):
+            if answered.plan_hash != decision.plan_hash or not same_ground(
+                action, answered.target_token, decision.target_token
+            ):
                 return f"people were asked about another state of {action.target}"
             if needed and decision.terms is not None and not decision.terms.met_by(answered.terms):
                 return "policy asks for the agreement of other people by now"
@@ -160,16 +165,16 @@ class Executor:
             await self.store.save(claim, incident, notes)
             return False
         look = await self._look(action)
-        if look.target is None or look.target.token != undone.applied_token:
-            why = look.problem or (
-                f"{action.target} was changed since by {look.target.changed_by or 'someone else'}"
-                if look.target is not None
-                else "the target cannot be read"
-            )
+        why, rehearsal = _not_to_undo(undone, look), None
+        if why is None and look.target is not None and self.rehearsal is not None:
+            rehearsal = await self.rehearsal.rehearse(action, look.target, undone.snapshot)
+            if not rehearsal.accepted:
+                why = f"the API server would refuse it: {rehearsal.message}"
+        if why is not None or look.target is None:
             refused = Note(
                 at=now,
                 stage=Stage.UNDO,
-                message=f"Not undone: {why}. Left to a person.",
+                message=f"Not undone: {why}. {await self._serving(incident.key)}Left to a person.",
                 data={"undoes": undone.id},
             )
             await self.store.save(claim, incident, [*notes, refused])
@@ -181,14 +186,14 @@ class Executor:
             action=action,
             dry_run=False,
             decision=undo_decision(undone, look.target, now),
-            rehearsal=None,
+            rehearsal=rehearsal,
             state=IntentState.DECIDED,
             undoes=undone.id,
         )
         note = Note(
             at=now,
             stage=Stage.UNDO,
-            message=f"Undoing {undone.action.name} on {action.target}: it did not help.",
+            message=_undoing(undone),
             data={"intent": intent.id, "undoes": undone.id},
         )
         executing = replace(incident, state=IncidentState.EXECUTING)
@@ -205,7 +210,8 @@ class Executor:
                 claim, intent, OutcomeKind.REFUSED, "the agent runs without a writer now", look_anew=True
             )
             return
-        snapshot_of_now = await self.reader.snapshot(intent.action)
+        available = await self._available(record.incident.key)
+        snapshot_of_now = replace(await self.reader.snapshot(intent.action), available=available)
         target = await self.reader.target(intent.action)
         moved = _moved_on(intent, target, snapshot_of_now) or self._lapsed(record, intent)
         if moved is not None:
@@ -244,7 +250,7 @@ class Executor:
                 "found done after an interruption: the object carries this intent's mark",
                 target,
             )
-        elif target.token != intent.decision.target_token:
+        elif not same_ground(intent.action, intent.decision.target_token, target.token):
             await self._finish(
                 claim,
                 intent,
@@ -352,7 +358,7 @@ class Executor:
                 target = await self.reader.target(intent.action)
                 if target.marker == intent.id:
                     after = target
-                elif target.token == intent.decision.target_token:
+                elif same_ground(intent.action, intent.decision.target_token, target.token):
                     # A peer may have taken over, acted, undone and closed while this process stood still.
                     await self.store.renew(claim, self.lease, self.clock.now())
                     continue
@@ -426,6 +432,41 @@ class Executor:
             return None
         return await self.reader.disruption(action)
 
+    async def _available(self, key: ServiceKey) -> int | None:
+        """How many replicas are available right before an effect: what an undo must come back to."""
+        workload = await self._workload(key)
+        return None if workload is None else workload.available_replicas
+
+    async def _serving(self, key: ServiceKey) -> str:
+        """How much of the service is there, as a sentence; empty where that is not known."""
+        workload = await self._workload(key)
+        return "" if workload is None else f"{serving_now(workload)}. "
+
+    async def _workload(self, key: ServiceKey) -> WorkloadView | None:
+        try:
+            return None if self.reader is None else await self.reader.workload(key)
+        except PermanentError:
+            return None
+
+    async def _rehearse_whole(self, record: IncidentRecord, look: _Look) -> Rehearsal | None:
+        """Rehearse the next action, and with it those that complete it: alone they could not be judged."""
+        incident, plan = record.incident, record.incident.plan
+        assert plan is not None  # noqa: S101 - the caller decides an action of it
+        index = incident.next_action
+        rehearsal = await self._rehearse(incident.key, plan.actions[index], look)
+        while rehearsal is not None and rehearsal.accepted and not plan.actions[index].then_verify:
+            index += 1
+            if index >= len(plan.actions):
+                break
+            completing = plan.actions[index]
+            found = await self._rehearse(incident.key, completing, await self._look(completing))
+            if found is not None and not found.accepted:
+                return Rehearsal(
+                    accepted=False,
+                    message=f"{completing.name}, which completes it, would be refused: {found.message}",
+                )
+        return rehearsal
+
     async def _rehearse(self, key: ServiceKey, action: Action, look: _Look) -> Rehearsal | None:
         if self.rehearsal is None or look.target is None:
             return None
@@ -496,9 +537,30 @@ def _as_diagnosed(record: IncidentRecord, action: Action, target: TargetState) -
         if i.action.target == action.target and i.applied_token is not None
     ]
     if left:
-        return target.token == left[-1]
+        return same_ground(action, left[-1], target.token)
     seen = action.diagnosed_token
-    return seen is None or target.token == seen or target.token.endswith(f"/{seen}")
+    return seen is None or same_ground(action, seen, target.token) or target.token.endswith(f"/{seen}")
+
+
+def _undoing(undone: Intent) -> str:
+    """A restart cannot be undone: pods are replaced once more, to run on what was put back."""
+    target = undone.action.target
+    if undone.action.name is ActionName.RESTART:
+        return f"Replacing the pods of {target} again, so that they run on what was put back."
+    return f"Undoing {undone.action.name} on {target}: it did not help."
+
+
+def _not_to_undo(undone: Intent, look: _Look) -> str | None:
+    """Why what an intent changed must not be put back: it is no longer as the intent left it."""
+    target = look.target
+    if target is None:
+        return look.problem or "the target cannot be read"
+    if as_left(undone.action, undone.applied_token, target.token):
+        return None
+    parts = ", ".join(moved_parts(undone.action, undone.applied_token, target.token))
+    return f"{target.ref} was changed since by {target.changed_by or 'someone else'}" + (
+        f" ({parts})" if parts else ""
+    )
 
 
 def _new_intent_id() -> IntentId:
@@ -512,7 +574,10 @@ def _undone_snapshot(record: IncidentRecord, intent: Intent) -> Snapshot | None:
 
 def _moved_on(intent: Intent, target: TargetState, snapshot: Snapshot) -> str | None:
     """Why the decision no longer holds for the target, or None (promise 1)."""
-    if target.token == intent.decision.target_token and snapshot.token == target.token:
+    decided = intent.decision.target_token
+    if same_ground(intent.action, decided, target.token) and same_ground(
+        intent.action, target.token, snapshot.token
+    ):
         return None
     return (
         f"{target.ref} was changed by {target.changed_by or 'someone else'} after the decision; "

@@ -282,7 +282,7 @@ class Loop:
             await self.clock.sleep(_TURN_SECONDS)
 
     async def _run(self, claim: Claim, now_please: bool) -> Rest:
-        looked = False
+        looked = settled = False
         while True:
             record = await self.store.load(claim.incident_id)
             if record is None:
@@ -292,10 +292,13 @@ class Loop:
                 return Rest(closed=True, wake_at=None)
             stage = next_stage(record)
             wake_at = self._due(record, stage, now, looked, now_please)
+            if wake_at is None and stage is NextStage.SETTLE and settled:
+                wake_at = incident.wake_at  # an undo whose pods are still to come: not looked at in a loop
             if wake_at is not None:
                 return Rest(closed=False, wake_at=wake_at)
             await self.store.renew(claim, self.lease, now)
             looked = looked or stage is NextStage.VERIFY
+            settled = settled or stage is NextStage.SETTLE
             if incident.failing_since is not None:
                 # What this step stores says that it went through.
                 record = replace(record, incident=replace(incident, failing_since=None, wake_at=None))

@@ -195,8 +195,8 @@ class ObjectRef:
 class TargetState:
     """The state of an object that a decision or a write is bound to.
 
-    `token` changes exactly when someone changes what the object asks for;
-    `resource_version` also changes with its status.
+    `token` changes exactly when someone changes what the object asks for, part by
+    part (`app.agent.target_token`); `resource_version` also changes with its status.
     """
 
     ref: ObjectRef
@@ -206,7 +206,7 @@ class TargetState:
     marker: IntentId | None = None
     """The intent whose effect this object last carried, as the agent wrote it there."""
     changed_by: str | None = None
-    """Field manager of the last change to the object's spec, where known."""
+    """Field manager of the last change to what the action is about (for a view: to the whole spec)."""
 
 
 class RevisionHealth(StrEnum):
@@ -225,15 +225,17 @@ class Revision:
     template_hash: str
     """Hash over everything in the template that changes what runs."""
     code_hash: str
-    """Hash over images, commands and probes: what a release changes."""
+    """Hash over images, commands, probes and labels: what a release ships."""
     config_hash: str
-    """Hash over environment, resources and configuration references."""
+    """Hash over all the rest of the template, less restarts and marks of controllers."""
     images: tuple[str, ...]
     created_at: datetime
     replicas: int
     ready_replicas: int
     irreversible: bool = False
     """Annotated as not to be rolled back (for example by a schema migration)."""
+    fields: tuple[tuple[str, str], ...] = ()
+    """Each field of the template that counts, by name, with a digest of its value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,6 +293,10 @@ class WorkloadView:
     """A GitOps controller that owns this workload, where labels or annotations say so."""
     opted_out: bool = False
     """Annotated by its owners so that the agent leaves it alone."""
+    trusted_without_traffic: bool = False
+    """Annotated by its owners: it is called by nobody, and trusted by its pods alone."""
+    replica_failure: str | None = None
+    """Why the cluster refuses to make wanted pods (`FailedCreate: ...`); None where it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -562,6 +568,8 @@ class Snapshot:
     ref: ObjectRef
     token: str
     body: JsonObject
+    available: int | None = None
+    """How many replicas of the service were available then, where that was known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -581,7 +589,7 @@ class Intent:
     """Taken right before the effect."""
     outcome: Outcome | None = None
     applied_token: str | None = None
-    """Token of the target after the effect: an undo is refused when it has moved on since."""
+    """Token of the target after the effect: an undo is refused when what the action changed moved on."""
     undoes: IntentId | None = None
     """The intent that this one undoes."""
     started_at: datetime | None = None

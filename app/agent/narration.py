@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from app.agent.intents import done_intents
 from app.agent.models import (
+    ActionName,
     Cause,
     DecisionKind,
     Diagnosis,
@@ -23,11 +25,11 @@ from app.agent.models import (
     Outcome,
     OutcomeKind,
     Plan,
-    Snapshot,
     Stage,
     Verdict,
     Verification,
 )
+from app.agent.restoration import Restoration
 from app.agent.verifier import Assessment
 
 
@@ -134,15 +136,55 @@ def why_escalated(record: IncidentRecord) -> str:
     return f"{last.action.name} did not take place: {outcome}"
 
 
-def undo_note(undo: Intent, undone: Intent, outcome: Outcome, after: Snapshot | None, at: datetime) -> Note:
-    """Whether the undo is proved: the object must ask for exactly what it asked for before."""
-    if outcome.kind is not OutcomeKind.DONE:
-        message = f"The undo did not take place: {outcome.message}."
-    elif after is not None and undone.snapshot is not None and after.body == undone.snapshot.body:
-        message = f"Undo verified: {undo.action.target} asks for what it did before {undone.action.name}."
+def undo_not_done_note(undo: Intent, outcome: Outcome, at: datetime) -> Note:
+    """The undo itself failed or was refused."""
+    return _about_undo(undo, f"The undo did not take place: {outcome.message}.", at)
+
+
+def undo_begun_note(undo: Intent, undone: Intent, at: datetime) -> Note:
+    """One part of several is put back; what runs is judged after the last."""
+    return _about_undo(
+        undo, f"Undo of {undone.action.name}: {undo.action.target} asks for what it did before.", at
+    )
+
+
+def undo_note(undo: Intent, undone: Intent, found: Restoration, *, asks: bool, at: datetime) -> Note:
+    """Whether the undo is proved: the object asks for what it did before, and as much of it runs."""
+    done = undone.action.name
+    if not asks:
+        message = f"Undo not verified: {undo.action.target} differs from before {done}. {found.serving}."
+    elif found.restored:
+        message = (
+            f"Undo verified: {undo.action.target} asks for what it did before {done}, and {found.serving}."
+        )
     else:
-        message = f"Undo not verified: {undo.action.target} differs from before {undone.action.name}."
-    return Note(at=at, stage=Stage.UNDO, message=message, data={"intent": undo.id, "undoes": undone.id})
+        message = (
+            f"Undo not verified: {undo.action.target} asks for what it did before {done}, "
+            f"but {found.serving}."
+        )
+    return _about_undo(undo, message, at)
+
+
+def why_not_restored(undo: Intent, undone: Intent, found: Restoration, *, asks: bool) -> str:
+    """One sentence on why a person is asked after an undo."""
+    differs = "" if asks else f"{undo.action.target} differs from before, and "
+    return (
+        f"{undone.action.name} did not help, and undoing it did not restore the service: "
+        f"{differs}{found.serving}"
+    )
+
+
+def no_undo_notes(record: IncidentRecord, at: datetime) -> list[Note]:
+    """What was done and cannot be undone is said to stand."""
+    done = done_intents(record)
+    if not done or done[-1].action.name is not ActionName.RESTART:
+        return []
+    message = f"The restart of {done[-1].action.target} has no undo: the pods it replaced stay replaced."
+    return [Note(at=at, stage=Stage.UNDO, message=message, data={"intent": done[-1].id})]
+
+
+def _about_undo(undo: Intent, message: str, at: datetime) -> Note:
+    return Note(at=at, stage=Stage.UNDO, message=message, data={"intent": undo.id, "undoes": undo.undoes})
 
 
 def ending_note(end: IncidentState, why: str, learnt: Lesson, at: datetime) -> Note:

@@ -96,6 +96,7 @@ def story_settings(settings: Settings, values: Mapping[str, str], *, dry_run: bo
             "reopen_after_seconds": 0.0,
             "incident_settle_seconds": 5.0,
             "trust_revision_after_seconds": 15.0,
+            "trust_min_requests": 0,  # the bed may have no load of its own
             "verify_soak_seconds": 15.0,
             "verify_timeout_seconds": 60.0 if dry_run else 180.0,
         }

@@ -40,7 +40,7 @@ from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.runner import InlineRunner
 from app.sandbox.scenarios import Beat, Release, Scenario
-from app.sandbox.world import World
+from app.sandbox.world import DEFAULT_WINDOW, World
 from app.store import open_store
 from app.workers.polling import Poller
 from app.workers.watching import Watcher
@@ -87,6 +87,7 @@ def simulation_settings(settings: Settings, *, dry_run: bool) -> Settings:
             "reopen_after_seconds": 0.0,
             "incident_settle_seconds": 10.0,
             "trust_revision_after_seconds": 30.0,
+            "prometheus_window": f"{DEFAULT_WINDOW.total_seconds():.0f}s",
             "verify_soak_seconds": 30.0,
             "verify_timeout_seconds": 120.0,
             "prometheus_poll_seconds": 5.0,

@@ -40,6 +40,7 @@ __all__ = [
     "FIELD_MANAGER",
     "PAGE_SIZE",
     "Connection",
+    "DryRunApi",
     "Kind",
     "Listing",
     "PatchApi",
@@ -170,6 +171,13 @@ class Connection:
             headers={"Content-Type": PatchType.JSON.value},
         )
 
+    def prepare_dry_create(self, kind: Kind, namespace: str, body: JsonObject) -> BasicRequest:
+        """A request that creates nothing, over any connection; lightkube's own takes typed objects only."""
+        request = self.prepare("list", kind, namespace)
+        request.method, request.data = "POST", body
+        request.params = {"dryRun": "All", "fieldManager": FIELD_MANAGER}
+        return request
+
     async def exchange(self, call: Call, request: BasicRequest) -> JsonObject:
         """Send one request and read its whole answer."""
         try:
@@ -295,11 +303,29 @@ class ReadApi:
                     yield _watched(call, line)
 
 
+class DryRunApi:
+    """Has the API server judge an object that is never made."""
+
+    def __init__(self, connection: Connection) -> None:
+        if not connection.dry_run:
+            raise ValueError("a dry run over a connection that persists")
+        self._connection = connection
+
+    async def create(self, kind: Kind, namespace: str, body: JsonObject) -> None:
+        """Ask with `dryRun=All` for `body` to be created; raises what the server answers instead."""
+        call = Call(verb="create", what=f"{plural(kind)} in namespace {namespace}", effect=False)
+        await self._connection.exchange(call, self._connection.prepare_dry_create(kind, namespace, body))
+
+
 class PatchApi:
     """Patches objects; over a dry-run connection no patch persists."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    @property
+    def connection(self) -> Connection:
+        return self._connection
 
     @property
     def dry_run(self) -> bool:

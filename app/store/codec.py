@@ -162,6 +162,7 @@ def intent_body(intent: Intent) -> IntentBody:
 class _SnapshotHead:
     ref: ObjectRef
     token: str
+    available: int | None = None
 
 
 def read_snapshot(value: object) -> Snapshot | None:
@@ -172,7 +173,7 @@ def read_snapshot(value: object) -> Snapshot | None:
     body = cast("Mapping[str, Any]", value).get("body")
     if not isinstance(body, dict):
         raise PermanentError("a stored Snapshot cannot be read: its body is no object")
-    return Snapshot(ref=head.ref, token=head.token, body=body)
+    return Snapshot(ref=head.ref, token=head.token, body=body, available=head.available)
 
 
 def _clean(value: object) -> Json:

@@ -13,6 +13,7 @@ import pytest
 
 from app.agent.consent import Consent
 from app.agent.disruption import Disruption
+from app.agent.evidence import changed_fields
 from app.agent.models import (
     Action,
     ActionName,
@@ -29,6 +30,7 @@ from app.agent.models import (
     WorkloadView,
 )
 from app.agent.ports import ClusterEvent
+from app.agent.target_token import as_left, same_ground
 from app.errors import Conflict, Forbidden, Invalid, NotFound, PermanentError
 from tests.contract.cluster_harness import BETTER_IMAGE, CRASHING_IMAGE, GOOD_IMAGE, ClusterHarness
 
@@ -243,6 +245,35 @@ async def test_a_changed_environment_variable_is_a_change_of_configuration(clust
     assert newest.template_hash != older.template_hash
 
 
+async def test_a_field_of_the_pods_spec_is_a_change_of_configuration_and_is_named(
+    cluster: ClusterHarness,
+) -> None:
+    """Nothing in a template is outside both hashes; a config revert puts it back."""
+    before = await deploy_shop(cluster)
+    await cluster.set_pod_field("shop", "nodeSelector", "linux")
+    view = await cluster.until(key_of(cluster), lambda seen: seen.current_revision == 2)
+    newest, older = view.revisions
+    assert newest.code_hash == older.code_hash
+    assert newest.config_hash != older.config_hash
+    assert changed_fields(newest, older) == ("nodeSelector",)
+    await apply(cluster, action(ActionName.REVERT_CONFIG, deployment(cluster), revision=1))
+    view = await cluster.until(
+        key_of(cluster), lambda seen: seen.rollout_complete and seen.current_revision == 3
+    )
+    assert view.revisions[0].template_hash == before.revisions[0].template_hash
+
+
+async def test_a_label_of_the_pods_comes_with_a_release(cluster: ClusterHarness) -> None:
+    """Under a moving tag a build label may be all that differs."""
+    await deploy_shop(cluster)
+    await cluster.label_pods("shop", {"build": "43"})
+    view = await cluster.until(key_of(cluster), lambda seen: seen.current_revision == 2)
+    newest, older = view.revisions
+    assert newest.code_hash != older.code_hash
+    assert newest.config_hash == older.config_hash
+    assert changed_fields(newest, older) == ("label build",)
+
+
 async def test_config_maps_show_keys_and_hash_but_no_value(cluster: ClusterHarness) -> None:
     """Values never leave the connector through a view."""
     view = await deploy_shop(cluster, config={"token": "s3cr3t-value", "mode": "fast"})
@@ -364,6 +395,48 @@ async def test_a_status_change_leaves_the_token_alone(cluster: ClusterHarness) -
     assert (await cluster.ports.reader.target(restart)).token != before.token
 
 
+@pytest.mark.parametrize("name", [ActionName.RESTART, ActionName.ROLLBACK, ActionName.SCALE])
+async def test_what_an_action_changed_stays_as_it_left_it_while_others_change_the_rest(
+    cluster: ClusterHarness, name: ActionName
+) -> None:
+    """An autoscaler moves the replicas: that is its change, and touches only an action on replicas."""
+    await deploy_shop(cluster)
+    await release(cluster, BETTER_IMAGE)
+    await cluster.quiet()
+    act = action(name, deployment(cluster), revision=1, replicas=4)
+    snapshot = await cluster.ports.reader.snapshot(act)
+    applied = await apply(cluster, act)
+    await cluster.autoscale("shop", 3)
+    seen = await cluster.ports.reader.target(act)
+    of_replicas = name is ActionName.SCALE
+    assert as_left(act, applied.token, seen.token) is not of_replicas
+    assert same_ground(act, applied.token, seen.token) is not of_replicas
+    assert seen.changed_by == ("autoscaler" if of_replicas else "self-healing-devops-agent")
+    assert snapshot.token != seen.token
+    undo = action(ActionName.RESTORE, deployment(cluster), undoes=name.value)
+    await apply(cluster, undo, intent_id=OTHER_INTENT, snapshot=snapshot)
+    view = await cluster.until(key_of(cluster), rolled_out)
+    assert view.desired_replicas == (2 if of_replicas else 3)
+    assert view.revisions[0].images == (BETTER_IMAGE,)
+
+
+async def test_a_template_that_somebody_changed_is_not_as_the_action_left_it(cluster: ClusterHarness) -> None:
+    """Whoever changed it is named, and a pause holds the undo of a template off as well."""
+    await deploy_shop(cluster)
+    await release(cluster, BETTER_IMAGE)
+    act = action(ActionName.ROLLBACK, deployment(cluster), revision=1)
+    applied = await apply(cluster, act)
+    await cluster.set_paused("shop", paused=True)
+    assert not as_left(act, applied.token, (await cluster.ports.reader.target(act)).token)
+    await cluster.set_paused("shop", paused=False)
+    assert as_left(act, applied.token, (await cluster.ports.reader.target(act)).token)
+    await cluster.set_env("shop", {"POOL_SIZE": "1"})
+    seen = await cluster.ports.reader.target(act)
+    assert not as_left(act, applied.token, seen.token)
+    assert not same_ground(act, applied.token, seen.token)
+    assert seen.changed_by not in (None, "self-healing-devops-agent")
+
+
 async def test_a_config_maps_token_follows_its_data(cluster: ClusterHarness) -> None:
     """An annotation does not move the token of a ConfigMap; data does."""
     await cluster.put_config_map("shop-config", {"mode": "fast"})
@@ -467,6 +540,72 @@ async def test_a_rehearsal_on_a_state_that_is_past_is_rejected(cluster: ClusterH
     await cluster.set_env("shop", {"POOL_SIZE": "1"})
     answer = await cluster.ports.rehearsal.rehearse(act, stale, None)
     assert not answer.accepted
+
+
+async def test_a_status_that_moves_is_no_reason_to_reject_a_rehearsal(cluster: ClusterHarness) -> None:
+    """In the middle of a rollout the status moves all the time; what is asked for does not."""
+    await deploy_shop(cluster)
+    act = action(ActionName.RESTART, deployment(cluster))
+    target = await cluster.ports.reader.target(act)
+    await cluster.touch_status("shop")
+    answer = await cluster.ports.rehearsal.rehearse(act, target, None)
+    assert answer.accepted, answer.message
+
+
+async def test_an_action_whose_new_pods_would_be_refused_is_rejected(cluster: ClusterHarness) -> None:
+    """The Deployment is accepted; its pods are what a policy judges. What makes no pods is no matter."""
+    await deploy_shop(cluster, config={"mode": "fast"})
+    await release(cluster, BETTER_IMAGE)
+    await cluster.set_env("shop", {"POOL_SIZE": "0"})
+    await cluster.until(key_of(cluster), lambda view: view.rollout_complete and view.current_revision == 3)
+    await cluster.quiet()
+    target, reader = deployment(cluster), cluster.ports.reader
+    rolled_back = action(ActionName.ROLLBACK, target, revision=1)
+    snapshot = await reader.snapshot(rolled_back)
+    await apply(cluster, rolled_back)
+    await cluster.quiet()
+    await cluster.refuse_pods("no more pods today")
+    for act, given in (
+        (action(ActionName.RESTART, target), None),
+        (action(ActionName.ROLLBACK, target, revision=2), None),
+        (action(ActionName.REVERT_CONFIG, target, revision=3), None),
+        (action(ActionName.SCALE, target, replicas=4), None),
+        (action(ActionName.RESTORE, target, undoes="rollback"), snapshot),
+    ):
+        answer = await cluster.ports.rehearsal.rehearse(act, await reader.target(act), given)
+        assert not answer.accepted, act.name
+        assert "new pods would be refused" in answer.message
+        assert "no more pods today" in answer.message
+    for act in (action(ActionName.SCALE, target, replicas=1), action(ActionName.PAUSE, target)):
+        answer = await cluster.ports.rehearsal.rehearse(act, await reader.target(act), None)
+        assert answer.accepted, (act.name, answer.message)
+
+
+async def test_without_the_right_to_try_a_pod_a_rehearsal_says_so(cluster: ClusterHarness) -> None:
+    """The rest is answered as ever, and the sentence names what is not known."""
+    await deploy_shop(cluster)
+    await cluster.quiet()
+    act = action(ActionName.RESTART, deployment(cluster))
+    target = await cluster.without_pods.reader.target(act)
+    answer = await cluster.without_pods.rehearsal.rehearse(act, target, None)
+    assert answer.accepted, answer.message
+    assert "whether new pods would be admitted is not known" in answer.message
+    told = await cluster.ports.rehearsal.rehearse(act, target, None)
+    assert "and a pod of its template" in told.message
+
+
+async def test_pods_that_cannot_be_made_show_in_the_workload(cluster: ClusterHarness) -> None:
+    """The view says why, from the Deployment's own condition, and it is the first warning."""
+    await deploy_shop(cluster)
+    assert (await view_of(cluster)).replica_failure is None
+    await cluster.refuse_pods("no more pods today")
+    await cluster.set_image("shop", BETTER_IMAGE)
+    view = await cluster.until(key_of(cluster), lambda seen: seen.replica_failure is not None)
+    assert view.replica_failure is not None
+    assert view.replica_failure.startswith("FailedCreate: ")
+    assert "no more pods today" in view.replica_failure
+    assert any("no more pods today" in warning for warning in view.warnings)
+    assert not view.rollout_complete
 
 
 async def test_a_rehearsal_without_rights_says_forbidden(cluster: ClusterHarness) -> None:

@@ -9,7 +9,14 @@ from collections.abc import Mapping
 
 from app.agent.actions.preconditions import first_reason, owner_refuses, rollout_paused, would_be_reverted
 from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet
-from app.agent.evidence import current_revision, health_of, older_versions, runs_version, served
+from app.agent.evidence import (
+    called_by_nobody,
+    current_revision,
+    health_of,
+    older_versions,
+    runs_version,
+    served,
+)
 from app.agent.models import (
     ActionName,
     Change,
@@ -68,6 +75,8 @@ def _objection(revision: Revision, workload: WorkloadView, evidence: Evidence) -
     if health_of(evidence, revision) is RevisionHealth.FAILED:
         return "failed before"
     if not served(evidence, revision):
+        if revision.ready_replicas and called_by_nobody(evidence, revision):
+            return "has no record of serving well, and was called by nobody while it ran"
         return "has no record of serving well, and no ready pod now"
     for other in workload.revisions:
         later = other.number > revision.number or other.created_at > revision.created_at

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from app.agent.evidence import (
     LOOKBACK,
+    changed_fields,
     config_map_changes,
     current_revision,
     health_of,
@@ -27,6 +28,9 @@ from app.agent.models import (
     WorkloadView,
 )
 from app.agent.rules.symptoms import CLOCK_SLACK, trouble_began
+
+_NAMED = 6
+"""How many changed fields a sentence names."""
 
 REPORT_DELAY = timedelta(minutes=10)
 """A pipeline reports the end of a deploy up to this long after the first new pod ran."""
@@ -62,9 +66,8 @@ def release_of(evidence: Evidence) -> Suspect | None:
     reference = reference_revision(evidence)
     if reference is not None and reference.code_hash == current.code_hash:
         return None
-    return _template_suspect(
-        evidence, evidence.workload, current, f"the release of revision {current.number}"
-    )
+    what = f"the release of revision {current.number}{_naming(current, reference)}"
+    return _template_suspect(evidence, evidence.workload, current, what)
 
 
 def template_config_of(evidence: Evidence) -> Suspect | None:
@@ -78,8 +81,18 @@ def template_config_of(evidence: Evidence) -> Suspect | None:
         return None
     what = (
         f"the change of configuration in revision {current.number} (the code of revision {reference.number})"
+        f"{_naming(current, reference)}"
     )
     return _template_suspect(evidence, evidence.workload, current, what)
+
+
+def _naming(current: Revision, reference: Revision | None) -> str:
+    """Which fields of the template changed, for a sentence; no value is named."""
+    changed = () if reference is None else changed_fields(current, reference)
+    if not changed:
+        return ""
+    more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+    return f", which changed {', '.join(changed[:_NAMED])}{more},"
 
 
 def config_map_of(evidence: Evidence) -> Suspect | None:
