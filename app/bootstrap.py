@@ -51,6 +51,12 @@ from app.clock import Clock, SystemClock
 from app.config import FreezeSetting, Role, Settings
 from app.connectors.k8s import connect
 from app.connectors.opa import OpaPolicy
+from app.connectors.peer_breaker import (
+    PeerBreaker,
+    guarded_metrics,
+    guarded_reader,
+    guarded_rehearsal,
+)
 from app.connectors.prometheus import PrometheusSource
 from app.connectors.rego import EmbeddedPolicy
 from app.connectors.schema_registry import SchemaRegistry
@@ -297,13 +303,14 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
         for closer in closers:
             await closer()
 
+    api_server = PeerBreaker(name="the cluster")
     return (
         World(
-            reader=cluster.reader if cluster is not None else None,
-            rehearsal=cluster.rehearsal if cluster is not None else None,
+            reader=guarded_reader(cluster.reader, api_server) if cluster is not None else None,
+            rehearsal=guarded_rehearsal(cluster.rehearsal, api_server) if cluster is not None else None,
             writer=cluster.writer if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,
-            metrics=metrics,
+            metrics=guarded_metrics(metrics, PeerBreaker(name="Prometheus")) if metrics is not None else None,
             channels=channels,
             policy_engine=engine,
         ),
