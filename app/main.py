@@ -65,7 +65,9 @@ FOR_PROBES = (health, streams)
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    from app.workers import running  # here, so that importing this module loads no driver and no engine
+    # Here, so that importing this module loads no driver and no engine.
+    from app.workers import running
+    from app.workers.stopping import Stop
 
     settings: Settings = app.state.settings
     _show_log(settings)
@@ -79,13 +81,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 "create`, or OIDC_ISSUER, so that the agent can tell who asks",
                 settings.host,
             )
-    async with running(settings) as container:
-        await _say_who_gets_in(container)
-        app.state.container = container
-        try:
-            yield
-        finally:
-            app.state.container = None
+    stop = Stop()
+    with stop.on_signals(and_before=True):
+        async with running(settings, stop) as container:
+            await _say_who_gets_in(container)
+            app.state.container, app.state.stop = container, stop
+            try:
+                yield
+            finally:
+                app.state.container = None
 
 
 async def _say_who_gets_in(container: Container) -> None:

@@ -48,6 +48,7 @@ from app.agent.ports import (
     Claim,
     IncidentFilter,
     IntakeDecider,
+    OpenBeside,
     Page,
     ServiceLevels,
     SignalRecord,
@@ -160,6 +161,16 @@ class SqlStore:
 
     async def open_incidents(self) -> tuple[Incident, ...]:
         return await self._database.read(incidents.open_incidents)
+
+    async def open_of_service(self, service: str, environment: str | None) -> tuple[Incident, ...]:
+        return await self._database.read(
+            lambda connection: incidents.open_of_service(connection, service, environment)
+        )
+
+    async def open_beside(self, key: ServiceKey, named: Sequence[ServiceKey], limit: int) -> OpenBeside:
+        return await self._database.read(
+            lambda connection: incidents.open_beside(connection, key, named, limit)
+        )
 
     async def claim(
         self, incident_id: IncidentId, owner: str, lease: timedelta, now: datetime

@@ -24,6 +24,7 @@ from app.workers.driving import Driver
 from app.workers.duties import Duty, Work, kept_running
 from app.workers.polling import Poller
 from app.workers.reloading import policies_on_hangup
+from app.workers.stopping import CLOSE_SECONDS, DRIVER_SECONDS, LEAVE_SECONDS, WORK_SECONDS, Stop, within
 from app.workers.streams import StreamLimits, StreamReader
 from app.workers.sweeping import Sweeper
 from app.workers.watching import Watcher
@@ -50,20 +51,23 @@ class LocalBell:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Container]:
-    """One process of the agent, built from settings and at work until the context ends."""
+async def running(settings: Settings, stop: Stop | None = None) -> AsyncIterator[Container]:
+    """One process of the agent, built from settings and at work until the context ends.
+
+    Once `stop` is requested it claims nothing more.
+    """
     bell = LocalBell()
     container = await build(settings, runner=bell)
     try:
         with policies_on_hangup(container):
-            async with attended(container, bell):
+            async with attended(container, bell, stop):
                 yield container
     finally:
-        await container.close()
+        await within(CLOSE_SECONDS, "closing the connections", container.close())
 
 
 @asynccontextmanager
-async def attended(container: Container, bell: LocalBell) -> AsyncIterator[None]:
+async def attended(container: Container, bell: LocalBell, stop: Stop | None = None) -> AsyncIterator[None]:
     """A wired agent with the work of its role started, and stopped in order."""
     fleet, role = container.fleet, container.settings.role
     await fleet.enter(container.loop.owner)
@@ -72,6 +76,8 @@ async def attended(container: Container, bell: LocalBell) -> AsyncIterator[None]
     if driver is not None:
         bell.driver = driver
         work.append(("driver", driver.run))
+        if stop is not None:
+            work.append(("halt", lambda: _halted(driver, stop)))
     work += [(f"stream {reader.source}", reader.run) for reader in _readers(container)]
     work += [(duty.name, duty.run) for duty in _duties(container)]
     if container.slack is not None and container.slack.takes_socket:
@@ -81,11 +87,17 @@ async def attended(container: Container, bell: LocalBell) -> AsyncIterator[None]
         yield
     finally:
         if driver is not None:
-            await driver.stop()
+            await driver.stop(DRIVER_SECONDS)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await fleet.leave()
+        await asyncio.wait(tasks, timeout=WORK_SECONDS)
+        await within(LEAVE_SECONDS, "leaving the fleet", fleet.leave())
+
+
+async def _halted(driver: Driver, stop: Stop) -> None:
+    await stop.wait()
+    driver.halt()
+    await asyncio.Event().wait()
 
 
 async def _present(fleet: Fleet, clock: Clock) -> None:
