@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from app.config import Settings
+from app.stopping import Stop
 from app.workers import running
-from app.workers.stopping import Stop
 
 log = logging.getLogger(__name__)
 

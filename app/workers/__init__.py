@@ -19,12 +19,13 @@ from app.bootstrap import Container, build
 from app.clock import Clock
 from app.config import Role, Settings
 from app.errors import AgentError
+from app.stopping import Stop
 from app.workers.announcing import Courier
 from app.workers.driving import Driver
 from app.workers.duties import Duty, Work, kept_running
 from app.workers.polling import Poller
 from app.workers.reloading import policies_on_hangup
-from app.workers.stopping import CLOSE_SECONDS, DRIVER_SECONDS, LEAVE_SECONDS, WORK_SECONDS, Stop, within
+from app.workers.stopping import CLOSE_SECONDS, DRIVER_SECONDS, LEAVE_SECONDS, WORK_SECONDS, within
 from app.workers.streams import StreamLimits, StreamReader
 from app.workers.sweeping import Sweeper
 from app.workers.watching import Watcher

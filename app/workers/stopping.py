@@ -1,83 +1,20 @@
-"""How a process is asked to stop, and the bounds within which it ends.
-
-SIGTERM and SIGINT reach everybody who has to know at the same moment: the driver
-claims nothing more, request bodies are read no further, and what still runs has
-`DRIVER_SECONDS` left. Whatever hangs, the process ends within `HARD_SECONDS`.
-"""
+"""The bounds within which the parts of a process end, once it was asked to stop."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
-import threading
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Awaitable
 
 from app.errors import AgentError
 
 log = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 3
-"""For how long a server waits for answers that are being written."""
 DRIVER_SECONDS = 4.0
 """For how long passes under way may go on once the server has stopped."""
 WORK_SECONDS = 1.0
 LEAVE_SECONDS = 1.5
 CLOSE_SECONDS = 2.0
-HARD_SECONDS = 14.0
-"""When the process ends whatever still hangs; orchestrators allow thirty seconds or more."""
-
-
-class Stop:
-    """Whether this process was asked to stop."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    @property
-    def requested(self) -> bool:
-        """Whether it was asked already."""
-        return self._event.is_set()
-
-    def request(self) -> None:
-        """Ask it to stop; may be called more than once."""
-        self._event.set()
-
-    async def wait(self) -> None:
-        """Return once it was asked."""
-        await self._event.wait()
-
-    @contextmanager
-    def on_signals(self, *, and_before: bool = False) -> Iterator[None]:
-        """Until the block ends SIGTERM and SIGINT request the stop.
-
-        With `and_before` they then do what they did before, which is how a server
-        around this program hears of them too. Outside the main thread, where no
-        signal arrives, nothing changes.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        loop = asyncio.get_running_loop()
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-        def asked(number: int, frame: FrameType | None) -> None:
-            loop.call_soon_threadsafe(self.request)
-            _end_in_time()
-            previous = before[signal.Signals(number)]
-            if and_before and callable(previous):
-                previous(number, frame)
-
-        for number in before:
-            signal.signal(number, asked)
-        try:
-            yield
-        finally:
-            for number, previous in before.items():
-                signal.signal(number, previous)
 
 
 async def within(seconds: float, what: str, work: Awaitable[object]) -> None:
@@ -89,15 +26,3 @@ async def within(seconds: float, what: str, work: Awaitable[object]) -> None:
         log.warning("%s did not end within %g s and is left behind", what, seconds)
     except AgentError as error:
         log.warning("%s failed: %s", what, error)
-
-
-def _end_in_time() -> None:
-    """A thread of its own, because whatever hangs may hold the event loop."""
-    timer = threading.Timer(HARD_SECONDS, _end)
-    timer.daemon = True
-    timer.start()
-
-
-def _end() -> None:
-    log.error("the process did not stop within %g s and is ended", HARD_SECONDS)
-    os._exit(1)

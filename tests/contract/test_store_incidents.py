@@ -348,8 +348,8 @@ async def test_the_open_incidents_of_one_service_are_read_by_name(store: Store) 
 async def test_what_is_open_beside_a_service_is_bounded(store: Store) -> None:
     """Services named are found for certain; of the others there are at most as many as asked for."""
     keys = [ServiceKey(environment="prod", service=f"s-{number}") for number in range(8)]
-    for key in keys:
-        await opened(store, key)
+    for each in keys:
+        await opened(store, each)
     silent = ServiceKey(environment="prod", service="healthy")
     beside = await store.open_beside(keys[0], [keys[1], silent, keys[0]], 4)
     assert beside.named == (keys[1],)
