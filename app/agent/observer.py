@@ -181,6 +181,11 @@ class Observer:
             return None
         return await _or_missing(self.reader.workload(key), "workload", missing, tolerated)
 
+    async def told_conditions(self, key: ServiceKey) -> tuple[Condition, ...]:
+        """What intake was last told about the service."""
+        levels = await self.store.levels(key)
+        return levels.conditions if levels is not None else ()
+
     async def sli(self, key: ServiceKey, now: datetime, missing: list[str]) -> SliSample | None:
         """The newest service levels: from the metric source, else the newest pushed sample."""
         if self.metrics is not None:

@@ -199,6 +199,7 @@ def _watching(container: Container) -> list[Work]:
             intake=container.intake,
             clock=container.clock,
             stale_after=container.stale_after,
+            at_once=settings.watch_concurrency,
         )
         work += [("watcher", watcher.run), ("recheck", lambda: watcher.recheck(every))]
     if world.metrics is not None and world.reader is not None:
@@ -211,6 +212,7 @@ def _watching(container: Container) -> list[Work]:
             clock=container.clock,
             every=every,
             stale_after=container.stale_after,
+            at_once=settings.prometheus_concurrency,
         )
         work.append(("poller", poller.run))
     return work
