@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -66,6 +66,7 @@ from app.connectors.teams import TeamsChannel
 from app.connectors.webhook import WebhookChannel
 from app.errors import AgentError, ConfigurationError, TransientError
 from app.store import Alone, open_shared
+from app.vitals import Vitals
 
 if TYPE_CHECKING:
     from app.connectors.slack_inbound import SlackInbound
@@ -121,6 +122,8 @@ class Container:
     sign_on: IdentityProvider | None
     """The issuer that people sign on with, if one is set."""
     close_world: Callable[[], Awaitable[None]]
+    vitals: Vitals = field(default_factory=Vitals)
+    """Whether the driver moves, where this process has one."""
     slack: SlackInbound | None = None
     """What hears people in Slack, where this process speaks with people."""
 
@@ -226,6 +229,7 @@ def assemble(
         runner=runner or Unattended(),
         dry_run=settings.dry_run,
     )
+    vitals = Vitals()
     loop = Loop(
         store=store,
         intake=intake,
@@ -249,7 +253,8 @@ def assemble(
         slo=slo,
         streams=tuple(streams),
         schemas=_schemas(settings),
-        checks=(*_checks(store, world, clock), *_stream_checks(streams)),
+        checks=(*_checks(store, world, clock), ("driver", vitals.check), *_stream_checks(streams)),
+        vitals=vitals,
         sign_on=connect_issuer(settings, clock),
         close_world=close_world or _nothing_to_close,
         slack=inbound_from_settings(settings, store, clock) if _serves_people(settings) else None,

@@ -133,6 +133,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.stop = Stop()
+    app.state.readiness = health.Readiness()
     app.state.lockout = Lockout(
         attempts=settings.lockout_attempts, length=timedelta(seconds=settings.lockout_seconds)
     )

@@ -73,6 +73,9 @@ class _Inside:
     async def read(self, work: Work[T], *, urgent: bool = False) -> T:  # noqa: ARG002 - as above
         return work(self._connection)
 
+    async def same(self) -> None:
+        """It always is."""
+
     async def close(self) -> None:
         """The transaction is its owner's."""
 

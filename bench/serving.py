@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,8 +85,8 @@ def failed_deploy(service: str) -> dict[str, str]:
     }
 
 
-def delivery(size: int, name: str) -> bytes:
-    """A delivery of Alertmanager of about so many bytes: alerts of many services, none told before."""
+def delivery(size: int, name: str, services: int) -> bytes:
+    """A delivery of Alertmanager of about so many bytes: alerts of so many services, all of them new."""
     alerts: list[object] = []
     now = datetime.now(UTC).isoformat()
     one = 0
@@ -95,14 +96,14 @@ def delivery(size: int, name: str) -> bytes:
                 "status": "firing",
                 "labels": {
                     "alertname": "HighErrorRate",
-                    "service": f"{name}-{len(alerts)}",
+                    "service": f"{name}-{len(alerts) % services}",
                     "environment": "prod",
                 },
                 "annotations": {"summary": "the error rate is high"},
                 "startsAt": now,
                 "endsAt": "0001-01-01T00:00:00Z",
                 "generatorURL": "http://prometheus/graph",
-                "fingerprint": f"{name}-{len(alerts)}",
+                "fingerprint": uuid.uuid4().hex[:16],
             }
         )
         one = one or len(json.dumps(alerts[0]))

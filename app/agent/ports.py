@@ -780,7 +780,7 @@ class Store(
     """All of them over one database, so that intake and incident share a transaction."""
 
     async def ping(self) -> None:
-        """Raises `TransientError` when the database does not answer."""
+        """Write something; raises when that fails, or the database is not the one that was opened."""
         ...
 
     async def close(self) -> None: ...

@@ -48,6 +48,10 @@ class Database(Protocol):
         """The work's result over one consistent snapshot that contains every finished write."""
         ...
 
+    async def same(self) -> None:
+        """`TransientError` when the database is not the one any more that was opened."""
+        ...
+
     async def close(self) -> None:
         """Finish what was begun and let go of the database; may be called twice."""
         ...

@@ -121,6 +121,9 @@ class PostgresDatabase:
             self._away_since = now
         return now < min(began, self._away_since) + PATIENCE_SECONDS
 
+    async def same(self) -> None:
+        """A server is the one that it says it is."""
+
     async def close(self) -> None:
         self._closed = True
         await self._idle.wait()

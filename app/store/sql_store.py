@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
 from app.agent.braking import Attempts
@@ -69,6 +69,7 @@ from app.store import (
     journal,
     narrative,
     nonces,
+    ping,
     postings,
     signals,
     trail,
@@ -409,7 +410,8 @@ class SqlStore:
     # ------------------------------------------------------------ the database
 
     async def ping(self) -> None:
-        await self._database.read(lambda connection: connection.execute(select(1)).scalar_one(), urgent=True)
+        await self._database.same()
+        await self._database.write(ping.write, urgent=True)
 
     async def close(self) -> None:
         await self._database.close()

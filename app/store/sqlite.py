@@ -58,7 +58,9 @@ class _Item:
 class SqliteDatabase:
     """One SQLite file; opened by `open_sqlite`."""
 
-    def __init__(self, writer: Engine, reader: Engine) -> None:
+    def __init__(self, path: Path, writer: Engine, reader: Engine) -> None:
+        self._path = path
+        self._file = _identity(path)
         self._writer_engine = writer
         self._reader_engine = reader
         self._operators: deque[_Item] = deque()
@@ -83,6 +85,14 @@ class SqliteDatabase:
         self._require_open()
         readers = self._operators_reader if urgent else self._readers
         return await asyncio.get_running_loop().run_in_executor(readers, self._read, work)
+
+    async def same(self) -> None:
+        """A file that was replaced or removed takes what is written with it."""
+        if await asyncio.to_thread(_identity, self._path) != self._file:
+            raise TransientError(
+                f"{self._path.name} is not the file any more that was opened: it was replaced or removed; "
+                "restart the agent"
+            )
 
     async def close(self) -> None:
         with self._arrived:
@@ -212,6 +222,15 @@ def _path(url: URL) -> Path:
     return path
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file stands at the path; None without one."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _open(path: Path) -> SqliteDatabase:
     writer = _engine(path, "BEGIN IMMEDIATE", _prepare_writer, pool_size=1)
     try:
@@ -223,7 +242,7 @@ def _open(path: Path) -> SqliteDatabase:
     except BaseException:  # an interruption too leaves no engine behind; it is raised again
         writer.dispose()
         raise
-    return SqliteDatabase(writer, _engine(path, "BEGIN", _prepare_reader, pool_size=READERS + 1))
+    return SqliteDatabase(path, writer, _engine(path, "BEGIN", _prepare_reader, pool_size=READERS + 1))
 
 
 @contextmanager

@@ -119,6 +119,7 @@ def _driver(container: Container) -> Driver:
         clock=container.clock,
         fleet=container.fleet,
         at_once=container.settings.worker_concurrency,
+        vitals=container.vitals,
     )
 
 

@@ -19,8 +19,12 @@ from app.agent.models import IncidentId
 from app.agent.ports import Claim, Fleet, IncidentStore
 from app.clock import Clock
 from app.errors import AgentError
+from app.vitals import Vitals
 
 log = logging.getLogger(__name__)
+
+PART = "driver"
+"""Its name among the vitals."""
 
 _SHORTEST_REST_SECONDS = 0.02
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
@@ -36,6 +40,8 @@ class Driver:
     fleet: Fleet
     at_once: int = 16
     """Passes that run side by side; most of their time is spent waiting for others."""
+    vitals: Vitals = field(default_factory=Vitals)
+    """Told whenever due work could be taken, or a pass came to its end."""
     poll: timedelta = timedelta(seconds=1)
     """How often to look for due work when nobody rings."""
     _running: dict[IncidentId, asyncio.Task[None]] = field(default_factory=dict)
@@ -52,6 +58,7 @@ class Driver:
 
     async def run(self) -> None:
         """Drive until stopped; a store out of reach is tried again."""
+        self.vitals.moved(PART)
         bell = asyncio.create_task(self._listen())
         try:
             while not self._stopping:
@@ -107,6 +114,7 @@ class Driver:
         now = self.clock.now()
         try:
             claims = await self.store.take_due(self.loop.owner, self.loop.lease, now, room)
+            self.vitals.moved(PART)
             for claim in claims:
                 self._start(claim)
             if len(claims) == room:
@@ -137,6 +145,7 @@ class Driver:
                 self._again.discard(identifier)
                 await self._advance(identifier)
         finally:
+            self.vitals.moved(PART)
             self._again.discard(identifier)
             del self._running[identifier], self._claims[identifier]
             self._wake.set()

@@ -33,12 +33,13 @@ from app.agent.observer import new_signal
 from app.agent.ports import Claim
 from app.bootstrap import Container, World, assemble
 from app.clock import Clock, SystemClock
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, TransientError
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.world import World as SimulatedWorld
 from app.store import open_shared
 from app.store.sql_store import SqlStore
 from app.testing import VirtualClock
+from app.vitals import STILL_SECONDS, Vitals
 from app.workers import LocalBell, attended
 from app.workers.driving import Driver
 from tests.contract.eventually import eventually
@@ -521,6 +522,28 @@ async def test_a_pass_that_hangs_is_interrupted_and_its_incident_given_back(
         [claim] = await agent.store.take_due("successor", timedelta(seconds=30), now, 1)
         assert claim.incident_id == incident_id
         assert claim.interruptions == 0
+
+
+async def test_a_driver_whose_every_pass_hangs_does_not_move(tmp_path: Path, file_url: str) -> None:
+    """Readiness says so: it is up, its store answers, and nothing is worked on."""
+    entered, now = asyncio.Event(), [0.0]
+
+    async def hangs(_: IncidentId) -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    async with worker(tmp_path, file_url) as agent:
+        await agent.report()
+        driver = agent.driver(before=hangs, at_once=1, vitals=Vitals(monotonic=lambda: now[0]))
+        running = asyncio.create_task(driver.run())
+        await asyncio.wait_for(entered.wait(), 30)
+        await driver.vitals.check()
+        now[0] = STILL_SECONDS + 1
+        await driver.wake(IncidentId("any"))
+        with pytest.raises(TransientError, match="driver has not moved"):
+            await driver.vitals.check()
+        await asyncio.wait_for(driver.stop(grace_seconds=0.05), 30)
+        await asyncio.wait_for(running, 30)
 
 
 async def test_a_halted_driver_claims_nothing_while_its_passes_go_on(tmp_path: Path, file_url: str) -> None:

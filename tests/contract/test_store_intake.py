@@ -650,6 +650,9 @@ class Counted:
     async def read(self, work: Work[T], *, urgent: bool = False) -> T:
         return await self._database.read(work, urgent=urgent)
 
+    async def same(self) -> None:
+        """It always is."""
+
     async def close(self) -> None:
         await self._database.close()
 

@@ -157,6 +157,9 @@ class HostDatabase:
     async def read(self, work: Work[T], *, urgent: bool = False) -> T:
         return await self._ask(work, "read")
 
+    async def same(self) -> None:
+        """It always is."""
+
     async def close(self) -> None:
         """The database outlives its users."""
 
@@ -181,6 +184,9 @@ class Nearby:
 
     async def read(self, work: Work[T], *, urgent: bool = False) -> T:
         return self._shared.run(work, "people")
+
+    async def same(self) -> None:
+        """It always is."""
 
     async def close(self) -> None:
         """The database outlives its users."""
