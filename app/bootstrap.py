@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,12 @@ from app.clock import Clock, SystemClock
 from app.config import FreezeSetting, Role, Settings
 from app.connectors.k8s import connect
 from app.connectors.opa import OpaPolicy
+from app.connectors.peer_breaker import (
+    PeerBreaker,
+    guarded_metrics,
+    guarded_reader,
+    guarded_rehearsal,
+)
 from app.connectors.prometheus import PrometheusSource
 from app.connectors.promql import duration
 from app.connectors.rego import EmbeddedPolicy
@@ -62,6 +68,7 @@ from app.connectors.teams import TeamsChannel
 from app.connectors.webhook import WebhookChannel
 from app.errors import AgentError, ConfigurationError, TransientError
 from app.store import Alone, open_shared
+from app.vitals import Vitals
 
 if TYPE_CHECKING:
     from app.connectors.slack_inbound import SlackInbound
@@ -117,6 +124,8 @@ class Container:
     sign_on: IdentityProvider | None
     """The issuer that people sign on with, if one is set."""
     close_world: Callable[[], Awaitable[None]]
+    vitals: Vitals = field(default_factory=Vitals)
+    """Whether the driver moves, where this process has one."""
     slack: SlackInbound | None = None
     """What hears people in Slack, where this process speaks with people."""
 
@@ -222,6 +231,7 @@ def assemble(
         runner=runner or Unattended(),
         dry_run=settings.dry_run,
     )
+    vitals = Vitals()
     loop = Loop(
         store=store,
         intake=intake,
@@ -245,7 +255,8 @@ def assemble(
         slo=slo,
         streams=tuple(streams),
         schemas=_schemas(settings),
-        checks=(*_checks(store, world, clock), *_stream_checks(streams)),
+        checks=(*_checks(store, world, clock), ("driver", vitals.check), *_stream_checks(streams)),
+        vitals=vitals,
         sign_on=connect_issuer(settings, clock),
         close_world=close_world or _nothing_to_close,
         slack=inbound_from_settings(settings, store, clock) if _serves_people(settings) else None,
@@ -299,13 +310,14 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
         for closer in closers:
             await closer()
 
+    api_server = PeerBreaker(name="the cluster")
     return (
         World(
-            reader=cluster.reader if cluster is not None else None,
-            rehearsal=cluster.rehearsal if cluster is not None else None,
+            reader=guarded_reader(cluster.reader, api_server) if cluster is not None else None,
+            rehearsal=guarded_rehearsal(cluster.rehearsal, api_server) if cluster is not None else None,
             writer=cluster.writer if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,
-            metrics=metrics,
+            metrics=guarded_metrics(metrics, PeerBreaker(name="Prometheus")) if metrics is not None else None,
             channels=channels,
             policy_engine=engine,
         ),

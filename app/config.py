@@ -155,6 +155,7 @@ class Settings(BaseSettings):
     role: Role = Role.ALL
     claim_lease_seconds: Annotated[float, Field(gt=0)] = 30.0
     worker_concurrency: Annotated[int, Field(ge=1, le=200)] = 16
+    max_open_incidents_per_sender: Annotated[int, Field(ge=0, le=100_000)] = 500
 
     # Streams
     intake_from: Annotated[tuple[SecretStr, ...], NoDecode] = ()
@@ -168,6 +169,7 @@ class Settings(BaseSettings):
     kube_context: str | None = None
     kube_in_cluster: bool = False
     kube_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    watch_concurrency: Annotated[int, Field(ge=1, le=200)] = 8
     environment_namespaces: dict[str, str] = {}
     service_workloads: dict[str, str] = {}
     service_dependencies: dict[str, list[str]] = {}
@@ -177,6 +179,7 @@ class Settings(BaseSettings):
     prometheus_bearer_token: SecretStr | None = None
     prometheus_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     prometheus_poll_seconds: Annotated[float, Field(gt=0)] = 15.0
+    prometheus_concurrency: Annotated[int, Field(ge=1, le=200)] = 8
     prometheus_error_rate_query: str = (
         # A service that never failed has no 5xx series, and nothing divided by something is no data.
         "(sum(rate(http_requests_total" + _SERVICE_LABEL + ',code=~"5.."}[{{window}}]))'
@@ -239,6 +242,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_048_576
+    max_connections: Annotated[int, Field(ge=32, le=65_536)] = 512
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from app.api import (
+    admission,
     agent,
     approvals,
     audit,
@@ -39,6 +40,7 @@ from app.api import (
 from app.api.dependencies import Container
 from app.api.lockout import Lockout
 from app.config import Role, Settings, told
+from app.stopping import Stop
 
 log = logging.getLogger(__name__)
 
@@ -79,13 +81,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 "create`, or OIDC_ISSUER, so that the agent can tell who asks",
                 settings.host,
             )
-    async with running(settings) as container:
-        await _say_who_gets_in(container)
-        app.state.container = container
-        try:
-            yield
-        finally:
-            app.state.container = None
+    stop: Stop = app.state.stop
+    with stop.on_signals(and_before=True):
+        async with running(settings, stop) as container:
+            await _say_who_gets_in(container)
+            app.state.container = container
+            try:
+                yield
+            finally:
+                app.state.container = None
 
 
 async def _say_who_gets_in(container: Container) -> None:
@@ -128,10 +132,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
+    app.state.stop = Stop()
+    app.state.readiness = health.Readiness()
     app.state.lockout = Lockout(
         attempts=settings.lockout_attempts, length=timedelta(seconds=settings.lockout_seconds)
     )
     app.add_middleware(guards.BrowserGuard, loopback_only=not settings.identity_required)
+    app.add_middleware(
+        admission.Admission,
+        stop=app.state.stop,
+        requests=settings.max_connections,
+        delivery_bytes=settings.max_body_bytes,
+    )
     app.add_middleware(guards.SecurityHeaders)
     problems.install(app)
     pages.install(app)

@@ -5,7 +5,8 @@ act as fast as they can through the real executor and store, on a stand-in for t
 cluster that takes five milliseconds for a write and notes when it began. Somebody
 engages the switch, again and again. Printed are the times from the call until its
 answer, and until the last write of any worker began; what begins after the answer
-is counted, for then the switch does not hold. Bounded in counts and time.
+is counted, for then the switch does not hold. Bounded in counts and time. With
+`--deliveries` the switch is set over HTTP under storms of deliveries (`bench.storm`).
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ from app.clock import SystemClock
 from app.errors import ClaimLost
 from app.store import open_store
 from bench.processes import ROOT, percentile
+from bench.storm import measure_deliveries
 from testbed.postgres import postgres_server
 from testbed.supervisor import Process, Supervisor
 
@@ -255,10 +257,16 @@ def main() -> None:
     """Start database and workers, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument(
+        "--deliveries", action="store_true", help="measure over HTTP, under storms of deliveries, instead"
+    )
     parser.add_argument("--worker", nargs=2, metavar=("URL", "NOTES"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
         asyncio.run(act_for_ever(given.worker[0], Path(given.worker[1])))
+        return
+    if given.deliveries:
+        measure_deliveries()
         return
     supervisor = Supervisor()
     try:

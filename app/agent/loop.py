@@ -18,6 +18,7 @@ from app.agent.approvals import asked_for, escalations_due, wait_until
 from app.agent.closing import Closer
 from app.agent.diagnosis import diagnose
 from app.agent.executor import Executor
+from app.agent.heartbeat import renewed
 from app.agent.intake import Intake
 from app.agent.intents import to_undo
 from app.agent.models import (
@@ -262,9 +263,7 @@ class Loop:
         for key in await self.store.pending_services(service, environment):
             await self.intake.open_now(key, self.clock.now())
         passes = []
-        for found in await self.store.open_incidents():
-            if found.key.service != service or environment not in {None, found.key.environment}:
-                continue
+        for found in await self.store.open_of_service(service, environment):
             known = len(await self.store.timeline(found.id))
             await self._advance_in_turn(found.id, requested_by)
             record = await self.store.load(found.id)
@@ -303,7 +302,8 @@ class Loop:
                 # What this step stores says that it went through.
                 record = replace(record, incident=replace(incident, failing_since=None, wake_at=None))
             try:
-                await self._step(stage, record, claim, now)
+                async with renewed(self.store, claim, self.lease, self.clock):
+                    await self._step(stage, record, claim, now)
             except PermanentError as error:
                 await self.stages.closer.stop_at(record, claim, stage, error)
 

@@ -50,6 +50,8 @@ _KINDS: dict[type[Payload], SignalKind] = {
 
 _SLI_STEP = timedelta(seconds=15)
 _MAX_SIGNALS = 200
+_OTHERS_SHOWN = 50
+"""Other services with an open incident: more of them say nothing more."""
 
 T = TypeVar("T")
 
@@ -119,7 +121,8 @@ class Observer:
         signals = await self.store.incident_signals(incident.id, _MAX_SIGNALS)
         earliest = min((s.observed_at for s in signals), default=incident.opened_at)
         sli = await self._sli_history(key, now, missing)
-        open_incidents = await self.store.open_incidents()
+        dependencies = self.dependencies.get(key, ())
+        beside = await self.store.open_beside(key, dependencies, _OTHERS_SHOWN)
         evidence = Evidence(
             key=key,
             at=now,
@@ -133,8 +136,8 @@ class Observer:
             config_history=await self.store.configs(key),
             sli=sli,
             telemetry=await self.telemetry(key, now, missing),
-            other_open_incidents=tuple(i.key for i in open_incidents if i.key != key),
-            dependencies=self.dependencies.get(key, ()),
+            other_open_incidents=(*beside.named, *beside.others),
+            dependencies=dependencies,
             failed_actions=tuple(
                 dict.fromkeys(
                     i.action.name
@@ -177,6 +180,11 @@ class Observer:
             missing.append("no cluster is connected")
             return None
         return await _or_missing(self.reader.workload(key), "workload", missing, tolerated)
+
+    async def told_conditions(self, key: ServiceKey) -> tuple[Condition, ...]:
+        """What intake was last told about the service."""
+        levels = await self.store.levels(key)
+        return levels.conditions if levels is not None else ()
 
     async def sli(self, key: ServiceKey, now: datetime, missing: list[str]) -> SliSample | None:
         """The newest service levels: from the metric source, else the newest pushed sample."""

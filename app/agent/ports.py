@@ -378,7 +378,10 @@ class SignalStore(Protocol):
         idempotency_key: str | None = None,
         request_hash: str | None = None,
     ) -> tuple[Accepted, ...]:
-        """Record signals, decide each, open or join incidents: one transaction, in order.
+        """Record signals, decide each, open or join incidents: in order, all durable when it returns.
+
+        Up to fifty signals are one transaction; more are recorded in parts of that
+        size. If it fails in between, the same call again completes it.
 
         A `dedup_key` seen before gets the disposition deduplicated without
         `decide` being asked. With an `idempotency_key` seen before (kept 24 h) and an equal
@@ -433,6 +436,16 @@ class SignalStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenBeside:
+    """Services other than the one asked about that have an open incident."""
+
+    named: tuple[ServiceKey, ...]
+    """Those of the services asked for by name."""
+    others: tuple[ServiceKey, ...]
+    """The newest of the rest, up to the limit."""
+
+
 class IncidentStore(Protocol):
     """Incidents, intents and the timeline. Every write of the loop needs a live claim."""
 
@@ -443,7 +456,15 @@ class IncidentStore(Protocol):
         ...
 
     async def open_incidents(self) -> tuple[Incident, ...]:
-        """All that have not ended, oldest first."""
+        """All that have not ended, oldest first. Grows with the fleet: no pass of the loop asks for it."""
+        ...
+
+    async def open_of_service(self, service: str, environment: str | None) -> tuple[Incident, ...]:
+        """The open incidents of the services of that name, oldest first; one environment, or all."""
+        ...
+
+    async def open_beside(self, key: ServiceKey, named: Sequence[ServiceKey], limit: int) -> OpenBeside:
+        """What else is open, read by index: which of `named`, and the newest others up to `limit`."""
         ...
 
     async def claim(
@@ -759,7 +780,7 @@ class Store(
     """All of them over one database, so that intake and incident share a transaction."""
 
     async def ping(self) -> None:
-        """Raises `TransientError` when the database does not answer."""
+        """Write something; raises when that fails, or the database is not the one that was opened."""
         ...
 
     async def close(self) -> None: ...

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from app.agent.identity import Scope
 from app.agent.models import Json, Signal, SignalId
 from app.api.access import needs
-from app.api.bodies import idempotency_key, read_json, request_hash
+from app.api.bodies import beside, idempotency_key, read_json, request_hash
 from app.api.dependencies import Container, ContainerDep
 from app.api.openapi import event_body, event_headers, problems
 from app.api.problems import FieldError, Problem, invalid
@@ -81,11 +81,15 @@ async def _take(request: Request, container: Container, model: EventModel) -> Ac
     key = idempotency_key(request)
     body = await read_json(request, settings.max_body_bytes)
     latest = received_at + timedelta(seconds=settings.signal_max_future_seconds)
-    events = _parse(body.value, model, latest)
     stale_after = timedelta(seconds=settings.signal_stale_after_seconds)
-    signals = [
-        to_signal(event, source="http", received_at=received_at, stale_after=stale_after) for event in events
-    ]
+
+    def read() -> list[Signal]:
+        return [
+            to_signal(event, source="http", received_at=received_at, stale_after=stale_after)
+            for event in _parse(body.value, model, latest)
+        ]
+
+    signals = await beside(len(body.raw), read)
     items = await _accept(container, signals, key, request_hash(request, body.raw))
     return AcceptedList(items=items) if isinstance(body.value, list) else items[0]
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from app.agent.identity import Scope
 from app.api.access import admit, count_guess, given_token, matches, refuse_locked
-from app.api.bodies import read_json
+from app.api.bodies import beside, read_json
 from app.api.dependencies import Container, ContainerDep
 from app.api.openapi import alertmanager_body, problems
 from app.api.problems import FieldError, Problem, invalid
@@ -36,7 +36,13 @@ async def alertmanager(request: Request, container: ContainerDep) -> WebhookAcce
     await _authenticate(request, container)
     body = await read_json(request, container.settings.max_body_bytes)
     try:
-        batch = alerts_to_signals(body.value, settings=container.settings, received_at=container.clock.now())
+        batch = await beside(
+            len(body.raw),
+            alerts_to_signals,
+            body.value,
+            settings=container.settings,
+            received_at=container.clock.now(),
+        )
     except Invalid as error:
         raise invalid(
             [

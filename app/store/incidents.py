@@ -25,7 +25,7 @@ from app.agent.models import (
     ServiceKey,
     Trigger,
 )
-from app.agent.ports import ApprovalPage, ApprovalRecord, IncidentFilter, Page
+from app.agent.ports import ApprovalPage, ApprovalRecord, IncidentFilter, OpenBeside, Page
 from app.agent.timeline import chain_start
 from app.errors import ClaimLost, Invalid
 from app.store import approvals, intents, journal
@@ -34,6 +34,7 @@ from app.store.codec import IncidentBody, incident_body, read, writable
 from app.store.narrative import opening_summary
 from app.store.tables import AT_ONCE, incidents
 
+_NEWEST_LOOKED_AT = 500
 _RECOVERIES = (IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION)
 
 
@@ -86,6 +87,52 @@ def open_incidents(connection: Connection) -> tuple[Incident, ...]:
         .order_by(incidents.c.opened_at, incidents.c.id)
     )
     return tuple(incident_of(row) for row in rows)
+
+
+def open_of_service(connection: Connection, service: str, environment: str | None) -> tuple[Incident, ...]:
+    """Oldest first; the index over service names finds them."""
+    wanted = select(incidents).where(incidents.c.service == service, incidents.c.closed_at.is_(None))
+    if environment is not None:
+        wanted = wanted.where(incidents.c.environment == environment)
+    rows = connection.execute(wanted.order_by(incidents.c.opened_at, incidents.c.id))
+    return tuple(incident_of(row) for row in rows)
+
+
+def open_beside(
+    connection: Connection, key: ServiceKey, named: Sequence[ServiceKey], limit: int
+) -> OpenBeside:
+    """Which of `named` have an open incident, and the newest others; the cost grows with neither's number."""
+    found = {each for each in named if each != key and _is_open(connection, each)}
+    # The newest incidents by the index over opening times; those that ended are passed over.
+    newest = (
+        select(incidents.c.environment, incidents.c.service, incidents.c.closed_at)
+        .order_by(incidents.c.opened_at.desc(), incidents.c.id.desc())
+        .limit(_NEWEST_LOOKED_AT)
+        .subquery()
+    )
+    rows = connection.execute(
+        select(newest.c.environment, newest.c.service)
+        .where(newest.c.closed_at.is_(None))
+        .limit(limit + len(named) + 1)
+    )
+    others = [ServiceKey(environment=row.environment, service=row.service) for row in rows]
+    return OpenBeside(
+        named=tuple(sorted(found)),
+        others=tuple(other for other in others if other != key and other not in named)[:limit],
+    )
+
+
+def _is_open(connection: Connection, key: ServiceKey) -> bool:
+    return (
+        connection.execute(
+            select(incidents.c.id).where(
+                incidents.c.environment == key.environment,
+                incidents.c.service == key.service,
+                incidents.c.closed_at.is_(None),
+            )
+        ).first()
+        is not None
+    )
 
 
 def find(connection: Connection, where: IncidentFilter, limit: int, cursor: str | None) -> Page:

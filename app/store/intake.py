@@ -3,12 +3,19 @@
 Everything about one service runs under that service's lock, so judging its
 levels, finding its open incident and opening one are a single step, whatever
 other workers do. The judgement itself is the caller's pure `IntakeDecider`.
+
+A delivery of more than `PART` signals is recorded in parts, each a transaction of
+its own, so that it never holds up the writer for longer than one part. The sender
+is answered after the last one. If the process dies in between, the sender repeats
+the delivery: what was recorded is recognised by its deduplication key, and where
+the delivery has an idempotency key each part gives its first answer again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -35,6 +42,8 @@ from app.store.tables import changes, idempotency_keys, service_levels
 from app.store.tables import signals as signal_rows
 
 IDEMPOTENCY_KEPT = timedelta(hours=24)
+PART = 50
+"""Signals that one transaction records at most."""
 KEY_LIMIT_BYTES = 1024
 """Longest deduplication or idempotency key: both stand in indexes, whose entries are bounded."""
 
@@ -60,29 +69,59 @@ class Delivery:
 def accept(connection: Connection, delivery: Delivery) -> tuple[Accepted, ...]:
     if not delivery.signals:
         return ()
-    _check_keys(delivery)
-    if delivery.idempotency_key is not None:
-        locks.hold(connection, locks.Space.IDEMPOTENCY, [delivery.idempotency_key])
-        recorded = _recorded_answer(connection, delivery, delivery.idempotency_key)
-        if recorded is not None:
-            return recorded
+    check_keys(delivery)
+    before = recorded(connection, delivery)
+    if before is not None:
+        return before
     locks.hold(connection, locks.Space.SERVICE, {str(signal.key) for signal in delivery.signals})
     desk = _Desk(connection, delivery)
     answers = tuple(
         Accepted(signal_id=signal.id, disposition=desk.accept(signal)) for signal in delivery.signals
     )
-    if delivery.idempotency_key is not None:
-        connection.execute(
-            insert(idempotency_keys).values(
-                key=delivery.idempotency_key,
-                request_hash=delivery.request_hash,
-                recorded_at=delivery.at,
-                answer=answers,
-            )
-        )
+    _keep(connection, delivery, answers)
     if desk.entered:
         ledger.enter(connection, delivery.signals[0].key, desk.entered)
     return answers
+
+
+def parts(delivery: Delivery) -> Iterator[Delivery]:
+    """The delivery in parts of at most `PART` signals; each has an idempotency key of its own.
+
+    The key is a hash of the delivery's key and the part's place: no sender can
+    give it, and a repetition of the delivery arrives at the same ones.
+    """
+    for start in range(0, len(delivery.signals), PART):
+        key = delivery.idempotency_key
+        if key is not None:
+            key = "part " + hashlib.sha256(f"{start} {key}".encode("utf-8", "replace")).hexdigest()
+        yield replace(delivery, signals=delivery.signals[start : start + PART], idempotency_key=key)
+
+
+def recorded(connection: Connection, delivery: Delivery) -> tuple[Accepted, ...] | None:
+    """The answer that this delivery got before, by its idempotency key; held until the transaction ends."""
+    if delivery.idempotency_key is None:
+        return None
+    locks.hold(connection, locks.Space.IDEMPOTENCY, [delivery.idempotency_key])
+    return _recorded_answer(connection, delivery, delivery.idempotency_key)
+
+
+def record(connection: Connection, delivery: Delivery, answers: tuple[Accepted, ...]) -> None:
+    """Keep the answer to a delivery whose parts are all recorded; the first one to get here stays."""
+    if recorded(connection, delivery) is None:
+        _keep(connection, delivery, answers)
+
+
+def _keep(connection: Connection, delivery: Delivery, answers: tuple[Accepted, ...]) -> None:
+    if delivery.idempotency_key is None:
+        return
+    connection.execute(
+        insert(idempotency_keys).values(
+            key=delivery.idempotency_key,
+            request_hash=delivery.request_hash,
+            recorded_at=delivery.at,
+            answer=answers,
+        )
+    )
 
 
 def open_from_pending(
@@ -238,7 +277,8 @@ def _join_pending(connection: Connection, incident: Incident, pending: Sequence[
 # ------------------------------------------------------------ keys
 
 
-def _check_keys(delivery: Delivery) -> None:
+def check_keys(delivery: Delivery) -> None:
+    """Raise `Invalid` for a deduplication or idempotency key that no index can hold."""
     keys = [("dedup_key", signal.dedup_key) for signal in delivery.signals]
     if delivery.idempotency_key is not None:
         keys.append(("idempotency key", delivery.idempotency_key))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
 from app.agent.braking import Attempts
@@ -47,6 +48,7 @@ from app.agent.ports import (
     Claim,
     IncidentFilter,
     IntakeDecider,
+    OpenBeside,
     Page,
     ServiceLevels,
     SignalRecord,
@@ -67,6 +69,7 @@ from app.store import (
     journal,
     narrative,
     nonces,
+    ping,
     postings,
     signals,
     trail,
@@ -98,7 +101,21 @@ class SqlStore:
             idempotency_key=idempotency_key,
             request_hash=request_hash,
         )
-        return await self._database.write(lambda connection: intake.accept(connection, delivery))
+        if len(delivery.signals) <= intake.PART:
+            return await self._database.write(lambda connection: intake.accept(connection, delivery))
+        return await self._accept_in_parts(delivery)
+
+    async def _accept_in_parts(self, delivery: intake.Delivery) -> tuple[Accepted, ...]:
+        """One transaction for each part, in order, so that others get their turn between two parts."""
+        intake.check_keys(delivery)
+        recorded = await self._database.write(lambda connection: intake.recorded(connection, delivery))
+        if recorded is not None:
+            return recorded
+        answers: tuple[Accepted, ...] = ()
+        for part in intake.parts(delivery):
+            answers += await self._database.write(partial(intake.accept, delivery=part))
+        await self._database.write(lambda connection: intake.record(connection, delivery, answers))
+        return answers
 
     async def signal(self, signal_id: SignalId) -> SignalRecord | None:
         return await self._database.read(lambda connection: signals.get(connection, signal_id))
@@ -145,6 +162,16 @@ class SqlStore:
 
     async def open_incidents(self) -> tuple[Incident, ...]:
         return await self._database.read(incidents.open_incidents)
+
+    async def open_of_service(self, service: str, environment: str | None) -> tuple[Incident, ...]:
+        return await self._database.read(
+            lambda connection: incidents.open_of_service(connection, service, environment)
+        )
+
+    async def open_beside(self, key: ServiceKey, named: Sequence[ServiceKey], limit: int) -> OpenBeside:
+        return await self._database.read(
+            lambda connection: incidents.open_beside(connection, key, named, limit)
+        )
 
     async def claim(
         self, incident_id: IncidentId, owner: str, lease: timedelta, now: datetime
@@ -252,7 +279,9 @@ class SqlStore:
         return await self._database.write(work)
 
     async def approval(self, approval_id: ApprovalId) -> Approval | None:
-        return await self._database.read(lambda connection: approvals.get(connection, approval_id))
+        return await self._database.read(
+            lambda connection: approvals.get(connection, approval_id), urgent=True
+        )
 
     async def find_approvals(
         self, state: ApprovalState | None, *, limit: int, cursor: str | None
@@ -273,53 +302,63 @@ class SqlStore:
     ) -> Approval:
         spoken = approvals.Spoken(approve=approve, by=by, comment=comment, at=at, nonce=nonce)
         return await self._database.write(
-            lambda connection: approvals.answer(connection, approval_id, spoken)
+            lambda connection: approvals.answer(connection, approval_id, spoken), urgent=True
         )
 
     async def issue_nonce(self, approval_id: ApprovalId, nonce: str, at: datetime) -> None:
         await self._database.write(lambda connection: nonces.issue(connection, approval_id, nonce, at))
 
     async def brake(self) -> Brake | None:
-        return await self._database.read(brakes.get)
+        return await self._database.read(brakes.get, urgent=True)
 
     async def set_brake(
         self, brake: Brake, *, person: Person | None = None, nonce: str | None = None
     ) -> None:
-        await self._database.write(lambda connection: brakes.set_to(connection, brake, person, nonce))
+        await self._database.write(
+            lambda connection: brakes.set_to(connection, brake, person, nonce), urgent=True
+        )
 
     async def attempts(self, since: datetime) -> Attempts:
-        return await self._database.read(lambda connection: budgets.attempts(connection, since))
+        return await self._database.read(lambda connection: budgets.attempts(connection, since), urgent=True)
 
     async def close_circuit(
         self, key: ServiceKey | None, said: Brake, *, person: Person | None = None
     ) -> None:
-        await self._database.write(lambda connection: brakes.close_circuit(connection, key, said, person))
+        await self._database.write(
+            lambda connection: brakes.close_circuit(connection, key, said, person), urgent=True
+        )
 
     # ------------------------------------------------------------ identity
 
     async def add_credential(self, credential: Credential, deed: Deed, *, nonce: str | None = None) -> None:
-        await self._database.write(lambda connection: credentials.add(connection, credential, deed, nonce))
+        await self._database.write(
+            lambda connection: credentials.add(connection, credential, deed, nonce), urgent=True
+        )
 
     async def credential(self, credential_id: CredentialId) -> Credential | None:
-        return await self._database.read(lambda connection: credentials.get(connection, credential_id))
+        return await self._database.read(
+            lambda connection: credentials.get(connection, credential_id), urgent=True
+        )
 
     async def tokens(self) -> tuple[Credential, ...]:
         return await self._database.read(credentials.tokens)
 
     async def revoke(self, credential_id: CredentialId, deed: Deed) -> Credential:
         return await self._database.write(
-            lambda connection: credentials.revoke(connection, credential_id, deed)
+            lambda connection: credentials.revoke(connection, credential_id, deed), urgent=True
         )
 
     async def touch(self, credential: Credential, at: datetime) -> None:
         if credentials.is_stale(credential, at):
-            await self._database.write(lambda connection: credentials.touch(connection, credential.id, at))
+            await self._database.write(
+                lambda connection: credentials.touch(connection, credential.id, at), urgent=True
+            )
 
     async def forget_credentials(self, older_than: datetime) -> int:
         return await self._database.write(lambda connection: credentials.forget(connection, older_than))
 
     async def record_deed(self, deed: Deed) -> None:
-        await self._database.write(lambda connection: trail.append(connection, deed))
+        await self._database.write(lambda connection: trail.append(connection, deed), urgent=True)
 
     async def trail(self, *, after: int, limit: int) -> tuple[TrailEntry, ...]:
         return await self._database.read(lambda connection: trail.entries(connection, after, limit))
@@ -371,7 +410,8 @@ class SqlStore:
     # ------------------------------------------------------------ the database
 
     async def ping(self) -> None:
-        await self._database.read(lambda connection: connection.execute(select(1)).scalar_one())
+        await self._database.same()
+        await self._database.write(ping.write, urgent=True)
 
     async def close(self) -> None:
         await self._database.close()

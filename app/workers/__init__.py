@@ -19,11 +19,13 @@ from app.bootstrap import Container, build
 from app.clock import Clock
 from app.config import Role, Settings
 from app.errors import AgentError
+from app.stopping import Stop
 from app.workers.announcing import Courier
 from app.workers.driving import Driver
 from app.workers.duties import Duty, Work, kept_running
 from app.workers.polling import Poller
 from app.workers.reloading import policies_on_hangup
+from app.workers.stopping import CLOSE_SECONDS, DRIVER_SECONDS, LEAVE_SECONDS, WORK_SECONDS, within
 from app.workers.streams import StreamLimits, StreamReader
 from app.workers.sweeping import Sweeper
 from app.workers.watching import Watcher
@@ -50,20 +52,23 @@ class LocalBell:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Container]:
-    """One process of the agent, built from settings and at work until the context ends."""
+async def running(settings: Settings, stop: Stop | None = None) -> AsyncIterator[Container]:
+    """One process of the agent, built from settings and at work until the context ends.
+
+    Once `stop` is requested it claims nothing more.
+    """
     bell = LocalBell()
     container = await build(settings, runner=bell)
     try:
         with policies_on_hangup(container):
-            async with attended(container, bell):
+            async with attended(container, bell, stop):
                 yield container
     finally:
-        await container.close()
+        await within(CLOSE_SECONDS, "closing the connections", container.close())
 
 
 @asynccontextmanager
-async def attended(container: Container, bell: LocalBell) -> AsyncIterator[None]:
+async def attended(container: Container, bell: LocalBell, stop: Stop | None = None) -> AsyncIterator[None]:
     """A wired agent with the work of its role started, and stopped in order."""
     fleet, role = container.fleet, container.settings.role
     await fleet.enter(container.loop.owner)
@@ -72,6 +77,8 @@ async def attended(container: Container, bell: LocalBell) -> AsyncIterator[None]
     if driver is not None:
         bell.driver = driver
         work.append(("driver", driver.run))
+        if stop is not None:
+            work.append(("halt", lambda: _halted(driver, stop)))
     work += [(f"stream {reader.source}", reader.run) for reader in _readers(container)]
     work += [(duty.name, duty.run) for duty in _duties(container)]
     if container.slack is not None and container.slack.takes_socket:
@@ -81,11 +88,17 @@ async def attended(container: Container, bell: LocalBell) -> AsyncIterator[None]
         yield
     finally:
         if driver is not None:
-            await driver.stop()
+            await driver.stop(DRIVER_SECONDS)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await fleet.leave()
+        await asyncio.wait(tasks, timeout=WORK_SECONDS)
+        await within(LEAVE_SECONDS, "leaving the fleet", fleet.leave())
+
+
+async def _halted(driver: Driver, stop: Stop) -> None:
+    await stop.wait()
+    driver.halt()
+    await asyncio.Event().wait()
 
 
 async def _present(fleet: Fleet, clock: Clock) -> None:
@@ -106,6 +119,7 @@ def _driver(container: Container) -> Driver:
         clock=container.clock,
         fleet=container.fleet,
         at_once=container.settings.worker_concurrency,
+        vitals=container.vitals,
     )
 
 
@@ -186,6 +200,7 @@ def _watching(container: Container) -> list[Work]:
             intake=container.intake,
             clock=container.clock,
             stale_after=container.stale_after,
+            at_once=settings.watch_concurrency,
         )
         work += [("watcher", watcher.run), ("recheck", lambda: watcher.recheck(every))]
     if world.metrics is not None and world.reader is not None:
@@ -198,6 +213,7 @@ def _watching(container: Container) -> list[Work]:
             clock=container.clock,
             every=every,
             stale_after=container.stale_after,
+            at_once=settings.prometheus_concurrency,
         )
         work.append(("poller", poller.run))
     return work

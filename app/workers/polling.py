@@ -16,7 +16,7 @@ from app.agent.observer import new_signal
 from app.agent.ports import ClusterReader, MetricSource, ServiceLevels, SignalStore
 from app.agent.slo import SloThresholds
 from app.clock import Clock
-from app.connectors.observability import poll_once
+from app.connectors.observability import polled
 from app.errors import AgentError
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ class Poller:
     clock: Clock
     every: timedelta
     stale_after: timedelta
+    at_once: int = 8
+    """Services that are asked about side by side."""
 
     async def run(self) -> None:
         """Poll until cancelled; a source or cluster out of reach is tried again next time."""
@@ -48,7 +50,7 @@ class Poller:
         """One round over every service that the cluster knows."""
         at = self.clock.now()
         keys = await self.reader.services()
-        for key, answer in await poll_once(self.source, keys, at):
+        async for key, answer in polled(self.source, keys, at, concurrency=self.at_once):
             if isinstance(answer, AgentError):
                 log.warning("no service levels of %s: %s", key, answer)
             elif _worth_telling(answer, await self.store.levels(key), self.slo):

@@ -151,11 +151,14 @@ class HostDatabase:
         self._shared = shared
         self._host = host
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, urgent: bool = False) -> T:
         return await self._ask(work, "write")
 
-    async def read(self, work: Work[T]) -> T:
+    async def read(self, work: Work[T], *, urgent: bool = False) -> T:
         return await self._ask(work, "read")
+
+    async def same(self) -> None:
+        """It always is."""
 
     async def close(self) -> None:
         """The database outlives its users."""
@@ -176,11 +179,14 @@ class Nearby:
     def __init__(self, shared: SharedDatabase) -> None:
         self._shared = shared
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, urgent: bool = False) -> T:
         return self._shared.run(work, "people")
 
-    async def read(self, work: Work[T]) -> T:
+    async def read(self, work: Work[T], *, urgent: bool = False) -> T:
         return self._shared.run(work, "people")
+
+    async def same(self) -> None:
+        """It always is."""
 
     async def close(self) -> None:
         """The database outlives its users."""
