@@ -6,23 +6,46 @@ each other. Wrong values stop the start with a message that names the setting.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from app.agent.freeze import check_cron
 from app.agent.identity import Scope
 from app.agent.models import ActionName, Risk, Trigger
+from app.errors import ConfigurationError
 from app.loopback import is_loopback
+from app.setting_names import listed
+from app.setting_sources import NoMistypedNames, StrictEnvFile, StrictEnvironment, WrongName, unknown_names
+from app.setting_values import Callee, DeploymentName, Named, Namespace, ServiceName
 
 RUNBOOK_ACTIONS = frozenset(ActionName) - {ActionName.RESTORE}
 
 _MIN_SESSION_SECRET = 32
+
+_EXTRA = "Extra inputs are not permitted"
+_FIELD = re.compile(r'for field "(?P<name>\w+)"')
 
 _SERVICE_LABEL = '{namespace="{{namespace}}",service="{{service}}"'
 
@@ -58,8 +81,8 @@ class FreezeSetting(BaseModel):
     cron: str | None = None
     starts_at: AwareDatetime | None = None
     time_zone: str = "UTC"
-    environments: tuple[str, ...] = ()
-    services: tuple[str, ...] = ()
+    environments: tuple[Named, ...] = ()
+    services: tuple[Named, ...] = ()
 
     @field_validator("cron")
     @classmethod
@@ -167,9 +190,9 @@ class Settings(BaseSettings):
     kube_context: str | None = None
     kube_in_cluster: bool = False
     kube_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
-    environment_namespaces: dict[str, str] = {}
-    service_workloads: dict[str, str] = {}
-    service_dependencies: dict[str, list[str]] = {}
+    environment_namespaces: dict[Named, Namespace] = {}
+    service_workloads: dict[ServiceName, DeploymentName] = {}
+    service_dependencies: dict[ServiceName, list[Callee]] = {}
 
     # Prometheus and Alertmanager
     prometheus_url: str | None = None
@@ -189,7 +212,7 @@ class Settings(BaseSettings):
     prometheus_request_rate_query: str = "sum(rate(http_requests_total" + _SERVICE_LABEL + "}[{{window}}]))"
     prometheus_window: str = "1m"
     alertmanager_token: SecretStr | None = None
-    alert_triggers: dict[str, Trigger] = {
+    alert_triggers: dict[Named, Trigger] = {
         "HighErrorRate": Trigger.HIGH_ERROR_RATE,
         "HighLatency": Trigger.HIGH_LATENCY,
         "KubePodCrashLooping": Trigger.CRASH_LOOP,
@@ -204,13 +227,13 @@ class Settings(BaseSettings):
     slack_channel: str | None = None
     slack_signing_secret: SecretStr | None = None
     slack_app_token: SecretStr | None = None
-    slack_users: dict[str, SlackUser] = {}
+    slack_users: dict[Named, SlackUser] = {}
     slack_api_url: str = "https://slack.com/api/"
     teams_webhook_url: SecretStr | None = None
 
     # Identity
     require_identity: bool = False
-    role_scopes: dict[str, tuple[Scope, ...]] = {
+    role_scopes: dict[RoleName, tuple[Scope, ...]] = {
         "*": (Scope.READ,),
         "responder": (Scope.APPROVE, Scope.OPERATE),
         "admin": (Scope.ADMIN,),
@@ -239,6 +262,30 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_048_576
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    # Names that are not the agent's
+    unrelated_names: Annotated[frozenset[str], NoDecode] = frozenset()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - a stricter one reads the environment
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment before `.env`, both read strictly, and no name that is nearly a setting."""
+        environment = StrictEnvironment(settings_cls)
+        given = getattr(dotenv_settings, "env_file", None)
+        file = StrictEnvFile(settings_cls, env_file=given)
+        return (
+            NoMistypedNames(settings_cls, environment, file),
+            init_settings,
+            environment,
+            file,
+            file_secret_settings,
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -313,6 +360,11 @@ class Settings(BaseSettings):
         """On SQLite, where one process does all the work."""
         return self.database_url.get_secret_value().startswith("sqlite")
 
+    @field_validator("unrelated_names", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        return listed(value) if isinstance(value, str) else value
+
     @field_validator("enabled_actions", "approval_for_risks", "approval_roles", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
@@ -352,8 +404,35 @@ def _is_base_url(text: str) -> bool:
     )
 
 
+def load_settings() -> Settings:
+    """The settings of this process; raises `ConfigurationError` with a line for each wrong one."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = [told(item["loc"], item["msg"]) for item in error.errors(include_url=False)]
+    except WrongName as error:
+        wrong = str(error).splitlines()
+    except SettingsError as error:
+        wrong = [_undecodable(error)]
+    raise ConfigurationError("the configuration is not valid:\n  " + "\n  ".join(wrong))
+
+
+def unknown_in_env_file() -> tuple[str, ...]:
+    """Names in `.env` that are no setting of the agent and near none: they have no effect."""
+    return unknown_names(Settings)
+
+
+def _undecodable(error: SettingsError) -> str:
+    """Which setting is no JSON, and where; the value itself may be a secret."""
+    field = _FIELD.search(str(error))
+    name = field["name"].upper() if field else "a setting"
+    return f"{name}: {error.__cause__ or error}"
+
+
 def told(where: tuple[int | str, ...], message: str) -> str:
     """What is wrong with the settings: the setting as it is written, then what stands below it."""
     name = ".".join([str(part).upper() if index == 0 else str(part) for index, part in enumerate(where)])
     words = message.removeprefix("Value error, ")
+    if words == _EXTRA:
+        words = "no field has this name"
     return f"{name}: {words}" if name else words

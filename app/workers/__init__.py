@@ -17,7 +17,7 @@ from app.agent.models import IncidentId
 from app.agent.ports import Fleet
 from app.bootstrap import Container, build
 from app.clock import Clock
-from app.config import Role, Settings
+from app.config import Role, Settings, unknown_in_env_file
 from app.errors import AgentError
 from app.workers.announcing import Courier
 from app.workers.driving import Driver
@@ -52,6 +52,9 @@ class LocalBell:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Container]:
     """One process of the agent, built from settings and at work until the context ends."""
+    unknown = unknown_in_env_file()
+    if unknown:
+        log.warning(".env has names that are no settings and have no effect: %s", ", ".join(unknown))
     bell = LocalBell()
     container = await build(settings, runner=bell)
     try:
