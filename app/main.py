@@ -22,6 +22,7 @@ from app.api import (
     docs,
     events,
     guards,
+    head,
     health,
     incidents,
     openapi,
@@ -132,6 +133,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.add_middleware(guards.BrowserGuard, loopback_only=not settings.identity_required)
     app.add_middleware(guards.SecurityHeaders)
+    app.add_middleware(head.HeadAsGet)
     problems.install(app)
     pages.install(app)
     openapi.install(app)
