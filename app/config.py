@@ -42,7 +42,7 @@ from app.setting_values import Callee, DeploymentName, Named, Namespace, Service
 
 RUNBOOK_ACTIONS = frozenset(ActionName) - {ActionName.RESTORE}
 
-_MIN_SESSION_SECRET = 32
+_MIN_SECRET = 32
 
 _EXTRA = "Extra inputs are not permitted"
 _FIELD = re.compile(r'for field "(?P<name>\w+)"')
@@ -257,6 +257,11 @@ class Settings(BaseSettings):
     opa_token: SecretStr | None = None
     opa_timeout_seconds: Annotated[float, Field(gt=0)] = 5.0
 
+    # Audit
+    audit_anchor_dir: Path | None = None
+    audit_anchor_key: SecretStr | None = None
+    audit_anchor_hours: Annotated[float, Field(gt=0, le=744)] = 24.0
+
     # HTTP
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
@@ -304,6 +309,13 @@ class Settings(BaseSettings):
             raise ValueError(
                 "PUBLIC_URL must be an absolute address without a query: https://heal.example.com"
             )
+        if self.audit_anchor_key is not None:
+            if self.audit_anchor_dir is None:
+                raise ValueError("AUDIT_ANCHOR_KEY needs AUDIT_ANCHOR_DIR")
+            if len(self.audit_anchor_key.get_secret_value()) < _MIN_SECRET:
+                raise ValueError(
+                    f"AUDIT_ANCHOR_KEY needs {_MIN_SECRET} characters at least: openssl rand -hex 32"
+                )
         self._sign_on_complete()
         self._channels_complete()
         return self
@@ -333,10 +345,8 @@ class Settings(BaseSettings):
         for name in ("oidc_client_id", "public_url", "session_secret"):
             if getattr(self, name) is None:
                 raise ValueError(f"OIDC_ISSUER needs {name.upper()}")
-        if self.session_secret is None or len(self.session_secret.get_secret_value()) < _MIN_SESSION_SECRET:
-            raise ValueError(
-                f"SESSION_SECRET needs {_MIN_SESSION_SECRET} characters at least: openssl rand -hex 32"
-            )
+        if self.session_secret is None or len(self.session_secret.get_secret_value()) < _MIN_SECRET:
+            raise ValueError(f"SESSION_SECRET needs {_MIN_SECRET} characters at least: openssl rand -hex 32")
         if "openid" not in self.oidc_scopes.split():
             raise ValueError("OIDC_SCOPES must contain openid")
 

@@ -20,6 +20,7 @@ from app.agent.runbooks import Catalogue, load_catalogue
 from app.bootstrap import connect_channels, connect_issuer, connect_policy
 from app.clock import Clock, SystemClock
 from app.commands.access import Access, clock_and_rights
+from app.commands.anchoring import anchor_findings
 from app.commands.findings import Finding, Status
 from app.commands.findings import fail as _fail
 from app.commands.findings import ok as _ok
@@ -49,6 +50,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         yield finding
     yield _mode(settings)
     yield await _store(settings)
+    for finding in anchor_findings(settings):
+        yield finding
     for finding in _runbooks(settings):
         yield finding
     yield await _policy(settings)
