@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from fastapi import FastAPI
-from pydantic import ValidationError
 
 from app.api import (
     admission,
@@ -24,6 +23,7 @@ from app.api import (
     docs,
     events,
     guards,
+    head,
     health,
     incidents,
     openapi,
@@ -39,7 +39,8 @@ from app.api import (
 )
 from app.api.dependencies import Container
 from app.api.lockout import Lockout
-from app.config import Role, Settings, told
+from app.config import Role, Settings, load_settings
+from app.errors import ConfigurationError
 from app.stopping import Stop
 
 log = logging.getLogger(__name__)
@@ -113,10 +114,9 @@ def _show_log(settings: Settings) -> None:
 
 def _settings() -> Settings:
     try:
-        return Settings()
-    except ValidationError as error:
-        wrong = "; ".join(told(e["loc"], e["msg"]) for e in error.errors(include_url=False))
-        raise SystemExit(f"the configuration is not valid: {wrong}") from None
+        return load_settings()
+    except ConfigurationError as error:
+        raise SystemExit(str(error)) from None
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -145,6 +145,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         delivery_bytes=settings.max_body_bytes,
     )
     app.add_middleware(guards.SecurityHeaders)
+    app.add_middleware(head.HeadAsGet)
     problems.install(app)
     pages.install(app)
     openapi.install(app)

@@ -699,6 +699,12 @@ class IncidentView(IncidentSummary):
     pending_approval: ApprovalView | None = Field(description="What the incident waits for, if it waits.")
     approvals: list[ApprovalView] = Field(description="Every approval asked for, oldest first.")
     timeline: list[TimelineEntryView]
+    timeline_length: int | None = Field(
+        default=None, description="How many entries were written; fewer in `timeline` means its end was cut."
+    )
+    timeline_head: str | None = Field(
+        default=None, description="The hash of the entry that was written last, as kept beside the timeline."
+    )
 
     @classmethod
     def of(cls, record: IncidentRecord) -> Self:
@@ -710,6 +716,8 @@ class IncidentView(IncidentSummary):
                 "pending_approval": pending[-1] if pending else None,
                 "approvals": asked,
                 "timeline": [TimelineEntryView.of(entry) for entry in record.timeline],
+                "timeline_length": record.timeline_length,
+                "timeline_head": record.timeline_head,
             }
         )
 

@@ -152,7 +152,9 @@ def as_answered(decision: Decision, answered: Approval) -> Decision:
             )
         case ApprovalState.USED | ApprovalState.VOID:
             kind, why = DecisionKind.DENY, f"approval {answered.id} is {answered.state}"
-    return replace(decision, kind=kind, reasons=(*decision.reasons, why))
+    # Why policy would allow is no reason for a denial.
+    before = () if decision.kind is DecisionKind.ALLOW is not kind else decision.reasons
+    return replace(decision, kind=kind, reasons=(*before, why))
 
 
 def refused_by_people(decision: Decision, answered: Approval) -> bool:

@@ -138,8 +138,7 @@ class Policy:
         terms = self.limits.approval_terms
         if self.engine is not None:
             answer = await self.engine.decide(document(question, self.limits))
-            # Both know the settings, and where they agree the reason is told once.
-            reasons = tuple(dict.fromkeys(reasons + answer.reasons))
+            reasons = _reasons(kind, reasons, answer)
             rules = _deciding(kind, answer)
             kind = _stricter(kind, answer.kind)
             terms = combined(terms, answer.terms)
@@ -171,11 +170,35 @@ def _without_requester(terms: ApprovalTerms, question: Question) -> ApprovalTerm
     return replace(terms, not_by=tuple(sorted({*terms.not_by, *requesters})))
 
 
+_ANSWERS = {
+    DecisionKind.ALLOW: "allowed",
+    DecisionKind.NEEDS_APPROVAL: "approval required",
+    DecisionKind.DENY: "denied",
+}
+
 _STRICTNESS = (DecisionKind.ALLOW, DecisionKind.NEEDS_APPROVAL, DecisionKind.DENY)
 
 
 def _stricter(one: DecisionKind, other: DecisionKind) -> DecisionKind:
     return max(one, other, key=_STRICTNESS.index)
+
+
+def _reasons(own: DecisionKind, reasons: tuple[str, ...], answer: PolicyAnswer) -> tuple[str, ...]:
+    """Why the stricter side decided so, and what the other side asks for besides.
+
+    Why one side would allow is no reason for a decision that does not. Both know the
+    settings, and where they agree a reason stands once.
+    """
+    decided = _stricter(own, answer.kind)
+    said = answer.reasons or (f"{_ANSWERS[answer.kind]} by policy, which gives no reason",)
+    sides = ((own, reasons), (answer.kind, said))
+    kept = (
+        reason
+        for kind, given in sides
+        if kind is decided or kind is not DecisionKind.ALLOW
+        for reason in given
+    )
+    return tuple(dict.fromkeys(kept))
 
 
 def _deciding(own: DecisionKind, answer: PolicyAnswer) -> tuple[str, ...]:

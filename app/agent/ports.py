@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from app.agent.anchoring import Head
 from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
 from app.agent.braking import Attempts
 from app.agent.channels import Announcement, Posting
@@ -679,6 +680,12 @@ class AuditStore(Protocol):
 
     async def mend(self, now: datetime) -> Mended:
         """Put right what needs no judgement, and count it; at most 500 signals and 100 incidents."""
+        ...
+
+    async def timeline_heads(
+        self, *, after: IncidentId | None, limit: int
+    ) -> tuple[tuple[IncidentId, Head], ...]:
+        """The length and last hash of each timeline as kept beside it, by id, those behind `after`."""
         ...
 
 

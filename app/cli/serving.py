@@ -13,7 +13,7 @@ import typer
 from app.cli.terminal import EXIT_CODES, AsJson, console, finished, read_settings
 
 if TYPE_CHECKING:
-    from app.commands.doctor import Finding
+    from app.commands.findings import Finding
     from app.config import Settings
 
 app = typer.Typer()
@@ -127,7 +127,8 @@ def demo(
 @app.command(epilog=EXIT_CODES)
 def doctor(as_json: AsJson = False) -> None:
     """Check configuration, store, runbooks, cluster, rights, Prometheus and clocks; 1 if anything fails."""
-    from app.commands.doctor import Status, configuration_findings, examine
+    from app.commands.doctor import configuration_findings, examine
+    from app.commands.findings import Status
 
     settings = read_settings()
     first = configuration_findings(Path(".env"))

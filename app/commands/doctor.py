@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
 
 from app.agent.actions import ACTIONS
@@ -22,6 +20,12 @@ from app.agent.runbooks import Catalogue, load_catalogue
 from app.bootstrap import connect_channels, connect_issuer, connect_policy
 from app.clock import Clock, SystemClock
 from app.commands.access import Access, clock_and_rights
+from app.commands.anchoring import anchor_findings
+from app.commands.findings import Finding, Status
+from app.commands.findings import fail as _fail
+from app.commands.findings import ok as _ok
+from app.commands.findings import warn as _warn
+from app.commands.mappings import mapping_findings, unknown_setting_findings
 from app.commands.reading import sqlite_path
 from app.config import Settings
 from app.connectors.k8s import KubernetesCluster, connect
@@ -39,39 +43,15 @@ _INDICATORS = {
 }
 
 
-class Status(StrEnum):
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What one check found."""
-
-    check: str
-    status: Status
-    message: str
-    mend: str = ""
-
-
-def _ok(check: str, message: str) -> Finding:
-    return Finding(check=check, status=Status.OK, message=message)
-
-
-def _warn(check: str, message: str, mend: str) -> Finding:
-    return Finding(check=check, status=Status.WARN, message=message, mend=mend)
-
-
-def _fail(check: str, message: str, mend: str) -> Finding:
-    return Finding(check=check, status=Status.FAIL, message=message, mend=mend)
-
-
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Every finding, as soon as it is known."""
     clock = SystemClock()
+    for finding in unknown_setting_findings():
+        yield finding
     yield _mode(settings)
     yield await _store(settings)
+    for finding in anchor_findings(settings):
+        yield finding
     for finding in _runbooks(settings):
         yield finding
     yield await _policy(settings)
@@ -93,6 +73,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
             finding, services = await _services(cluster)
             yield finding
             if finding.status is not Status.FAIL:
+                for found in mapping_findings(settings, services):
+                    yield found
                 for found in await _rights(settings, clock):
                     yield found
         finally:

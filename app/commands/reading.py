@@ -105,9 +105,9 @@ async def load_incident(settings: Settings, url: str | None, incident_id: str) -
     return IncidentView.of(record)
 
 
-def broken_entry(incident: IncidentView) -> int | None:
-    """The first entry of the timeline that does not follow from those before it (promise 12)."""
-    entries = [
+def timeline_of(incident: IncidentView) -> tuple[TimelineEntry, ...]:
+    """The timeline as its hashes are computed (promise 12)."""
+    return tuple(
         TimelineEntry(
             sequence=line.sequence,
             at=line.at,
@@ -117,8 +117,12 @@ def broken_entry(incident: IncidentView) -> int | None:
             hash=line.hash,
         )
         for line in incident.timeline
-    ]
-    return first_broken(IncidentId(incident.id), entries)
+    )
+
+
+def broken_entry(incident: IncidentView) -> int | None:
+    """The first entry of the timeline that does not follow from those before it (promise 12)."""
+    return first_broken(IncidentId(incident.id), timeline_of(incident))
 
 
 async def _from_agent(agent: RunningAgent, wanted: Wanted) -> IncidentPage | None:

@@ -77,6 +77,8 @@ def load(connection: Connection, incident_id: IncidentId) -> IncidentRecord | No
         intents=intents.of_incidents(connection, [incident_id]).get(incident_id, ()),
         timeline=journal.entries(connection, incident_id),
         approvals=approvals.of_incident(connection, incident_id),
+        timeline_length=row.timeline_length,
+        timeline_head=row.timeline_head,
     )
 
 

@@ -11,6 +11,7 @@ from functools import partial
 
 from sqlalchemy import Connection
 
+from app.agent.anchoring import Head
 from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
 from app.agent.braking import Attempts
 from app.agent.channels import Announcement, Posting
@@ -362,6 +363,11 @@ class SqlStore:
 
     async def trail(self, *, after: int, limit: int) -> tuple[TrailEntry, ...]:
         return await self._database.read(lambda connection: trail.entries(connection, after, limit))
+
+    async def timeline_heads(
+        self, *, after: IncidentId | None, limit: int
+    ) -> tuple[tuple[IncidentId, Head], ...]:
+        return await self._database.read(lambda connection: journal.heads(connection, after, limit))
 
     # ------------------------------------------------------------ channels
 

@@ -17,9 +17,11 @@ from app.agent.models import IncidentId
 from app.agent.ports import Fleet
 from app.bootstrap import Container, build
 from app.clock import Clock
-from app.config import Role, Settings
+from app.config import Role, Settings, unknown_in_env_file
+from app.connectors.anchors import AnchorFolder
 from app.errors import AgentError
 from app.stopping import Stop
+from app.workers.anchoring import Anchorer
 from app.workers.announcing import Courier
 from app.workers.driving import Driver
 from app.workers.duties import Duty, Work, kept_running
@@ -57,6 +59,9 @@ async def running(settings: Settings, stop: Stop | None = None) -> AsyncIterator
 
     Once `stop` is requested it claims nothing more.
     """
+    unknown = unknown_in_env_file()
+    if unknown:
+        log.warning(".env has names that are no settings and have no effect: %s", ", ".join(unknown))
     bell = LocalBell()
     container = await build(settings, runner=bell)
     try:
@@ -150,6 +155,15 @@ def _duties(container: Container) -> list[Duty]:
     if settings.role is not Role.API:
         sweeper = _sweeper(container)
         duties["sweep"] = [("sweep", sweeper.run), ("forget", sweeper.forget)]
+        anchors = AnchorFolder.from_settings(settings)
+        if anchors is not None:
+            anchorer = Anchorer(
+                store=container.store,
+                clock=container.clock,
+                folder=anchors,
+                every=timedelta(hours=settings.audit_anchor_hours),
+            )
+            duties["anchor"] = [("audit anchor", anchorer.run)]
     if settings.role in (Role.ALL, Role.WORKER) and container.world.channels:
         duties["announce"] = _announcing(container)
     if settings.role is not Role.API and (settings.role is not Role.WORKER or settings.embedded):
