@@ -157,6 +157,7 @@ def assemble(
         clear_ratio=settings.slo_clear_ratio,
         breach_for=timedelta(seconds=settings.breach_for_seconds),
         reopen_after=timedelta(seconds=settings.reopen_after_seconds),
+        min_request_rate=settings.slo_min_request_rate,
     )
     notifier = world.notifier or (Announcements(store=store, clock=clock) if world.channels else None)
     observer = Observer(
@@ -165,6 +166,7 @@ def assemble(
         metrics=world.metrics,
         lookback=timedelta(seconds=settings.change_lookback_seconds),
         dependencies=_dependencies(settings.service_dependencies),
+        objectives=slo.objectives,
     )
     executor = Executor(
         store=store,

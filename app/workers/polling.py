@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.agent.intake import Intake
-from app.agent.models import MetricSample, ServiceKey, SliSample
+from app.agent.models import POLLED, MetricSample, ServiceKey, SliSample
 from app.agent.observer import new_signal
 from app.agent.ports import ClusterReader, MetricSource, ServiceLevels, SignalStore
 from app.agent.slo import SloThresholds
@@ -57,10 +57,14 @@ class Poller:
     async def _tell(self, key: ServiceKey, sample: SliSample) -> None:
         signal = new_signal(
             key=key,
-            source="prometheus",
+            source=POLLED,
             observed_at=sample.at,
             received_at=self.clock.now(),
-            payload=MetricSample(error_rate=sample.error_rate, p95_latency_ms=sample.p95_latency_ms),
+            payload=MetricSample(
+                error_rate=sample.error_rate,
+                p95_latency_ms=sample.p95_latency_ms,
+                request_rate=sample.request_rate,
+            ),
             stale_after=self.stale_after,
         )
         await self.intake.accept([signal])
@@ -69,8 +73,7 @@ class Poller:
 def _worth_telling(sample: SliSample, levels: ServiceLevels | None, slo: SloThresholds) -> bool:
     if slo.breaches(sample):
         return True
-    if levels is None:
+    if levels is None or slo.too_few(sample.request_rate):
         return False
     measured = sample.error_rate is not None or sample.p95_latency_ms is not None
-    open_breach = levels.error_rate_breach_since or levels.latency_breach_since
-    return measured and open_breach is not None
+    return measured and any(levels.breached)
