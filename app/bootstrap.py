@@ -51,6 +51,7 @@ from app.clock import Clock, SystemClock
 from app.config import FreezeSetting, Role, Settings
 from app.connectors.k8s import connect
 from app.connectors.opa import OpaPolicy
+from app.connectors.policy_answers import FAULT
 from app.connectors.prometheus import PrometheusSource
 from app.connectors.rego import EmbeddedPolicy
 from app.connectors.schema_registry import SchemaRegistry
@@ -414,6 +415,15 @@ def _checks(store: Store, world: World, clock: Clock) -> tuple[Check, ...]:
             await metrics.sli(nobody, clock.now())
 
         checks.append(("metrics", metrics_answer))
+    engine = world.policy_engine
+    if engine is not None:
+
+        async def policy_decides() -> None:
+            answer = await engine.decide({})
+            if answer.rules == FAULT:
+                raise TransientError("; ".join(answer.reasons))
+
+        checks.append(("policy", policy_decides))
     return tuple(checks)
 
 

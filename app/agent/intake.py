@@ -196,7 +196,7 @@ class IntakeRules:
     def _measured(
         self, levels: ServiceLevels, sample: MetricSample, at: datetime, errors: Breach, latency: Breach
     ) -> ServiceLevels:
-        """After a sample of the agent's own: what it measures to be well also ends a breach that was posted."""
+        """After a sample of the agent's own: one inside its objective also ends a breach that was posted."""
         gap = self._gap(levels)
         posted_errors, posted_latency = _error_rate(levels), _latency(levels)
         if errors.since is None:

@@ -72,7 +72,7 @@ def failed_revision(record: IncidentRecord, workload: WorkloadView, at: datetime
 def serves_well(seen: Observation, slo: SloThresholds, for_at_least: timedelta) -> bool:
     """Whether what runs now has run whole, alone and within the SLO for long enough to be trusted."""
     workload = seen.workload
-    if workload is None or not workload.pods or seen.told_conditions:
+    if workload is None or not workload.pods or seen.told_conditions or seen.unmeasured is not None:
         return False
     if seen.telemetry is not None and seen.telemetry.outage:
         return False

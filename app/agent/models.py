@@ -375,6 +375,13 @@ class TelemetryHealth:
             self.silent_services >= 3 and self.silent_services * 2 > self.known_services
         )
 
+    @property
+    def said(self) -> str:
+        """What is wrong, in words."""
+        if not self.source_reachable:
+            return f"the source of metrics cannot be used: {self.fault or 'it does not answer'}"
+        return f"{self.silent_services} of {self.known_services} services fell silent together"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objectives:

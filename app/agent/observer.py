@@ -254,7 +254,7 @@ class Observer:
     async def _sli_history(
         self, key: ServiceKey, now: datetime, unmeasured: list[str]
     ) -> tuple[SliSample, ...]:
-        """Posted and measured samples, each marked; a rule reads one of the two, never both as one history."""
+        """Posted and measured samples, each marked: a rule reads one kind, never both as one history."""
         posted = await self.store.samples(key, now - self.lookback)
         if self.metrics is None:
             return posted

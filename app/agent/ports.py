@@ -175,7 +175,8 @@ class MetricSource(Protocol):
     async def telemetry(self, keys: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
         """How many of `keys` had data in the look-back before `at` and have none now.
 
-        An unreachable source is an answer (`source_reachable=False`), not an error.
+        A source that gives no usable answer, whatever it answers, is an answer here
+        (`source_reachable=False` with its `fault`), not an error.
         """
         ...
 

@@ -65,13 +65,7 @@ def assess(
 ) -> Assessment:
     """Healthy only if every indicator that was sick, or was measured before, is freshly measured and well."""
     if seen.telemetry is not None and seen.telemetry.outage:
-        return Assessment(
-            health=Health.UNKNOWN,
-            reasons=(
-                f"telemetry fault: {seen.telemetry.silent_services} of "
-                f"{seen.telemetry.known_services} services fell silent",
-            ),
-        )
+        return Assessment(health=Health.UNKNOWN, reasons=(f"telemetry fault: {seen.telemetry.said}",))
     before = verification.baseline if verification is not None else None
     baseline = rules.slo.judged(before) if before is not None else None
     sli = _fresh(seen, verification, rules)
@@ -206,6 +200,8 @@ def _unmeasured(
 ) -> tuple[str, ...]:
     """Which of the indicators that recovery must show have no fresh measurement."""
     gaps = []
+    if Trigger.TELEMETRY_OUTAGE in triggers:
+        gaps.append("a telemetry fault says nothing about a service")
     if seen.unmeasured is not None:
         gaps.append(f"cannot measure: {seen.unmeasured}")
     elif seen.sli is not None and slo.too_few(seen.sli.request_rate):

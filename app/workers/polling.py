@@ -1,13 +1,14 @@
 """The metric poller: asks the metric source about every known service, tells intake of breaches.
 
 Healthy samples end here and cost no write; a sample is told when it breaks the
-SLO, or when a breach on record may have ended.
+SLO, or when a breach on record may have ended. A source that gives no usable
+answers is one incident of its own, however many services it concerns.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from app.agent.intake import Intake
@@ -18,6 +19,7 @@ from app.agent.slo import SloThresholds
 from app.clock import Clock
 from app.connectors.observability import poll_once
 from app.errors import AgentError
+from app.workers.telemetry import CLUSTER, METRICS, TelemetryFaults, telemetry_key
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,8 @@ class Poller:
     clock: Clock
     every: timedelta
     stale_after: timedelta
+    faults: TelemetryFaults = field(default_factory=TelemetryFaults)
+    """What cannot be measured by, reported once for each source."""
 
     async def run(self) -> None:
         """Poll until cancelled; a source or cluster out of reach is tried again next time."""
@@ -47,12 +51,38 @@ class Poller:
     async def poll(self) -> None:
         """One round over every service that the cluster knows."""
         at = self.clock.now()
-        keys = await self.reader.services()
-        for key, answer in await poll_once(self.source, keys, at):
+        try:
+            keys = await self.reader.services()
+        except AgentError as error:
+            await self._report(CLUSTER, str(error))
+            raise
+        await self._report(CLUSTER, None)
+        answers = await poll_once(self.source, keys, at)
+        await self._report(METRICS, self.faults.in_round(answers, at))
+        for key, answer in answers:
             if isinstance(answer, AgentError):
                 log.warning("no service levels of %s: %s", key, answer)
             elif _worth_telling(answer, await self.store.levels(key), self.slo):
                 await self._tell(key, answer)
+
+    async def _report(self, source: str, fault: str | None) -> None:
+        """Have intake open one incident for a source that gives no usable answers, and see it end."""
+        alert = self.faults.changed(source, fault, self.clock.now(), self.slo.breach_for)
+        if alert is not None:
+            now = self.clock.now()
+            await self.intake.accept(
+                [
+                    new_signal(
+                        key=telemetry_key(source),
+                        source="telemetry",
+                        observed_at=now,
+                        received_at=now,
+                        payload=alert,
+                        stale_after=self.stale_after,
+                    )
+                ]
+            )
+            self.faults.delivered(source, alert)
 
     async def _tell(self, key: ServiceKey, sample: SliSample) -> None:
         signal = new_signal(
