@@ -300,8 +300,7 @@ async def _queries(
     if faults:
         yield _fail(
             "queries",
-            f"{len(services) - len(samples)} of {len(services)} services cannot be measured: "
-            + faults[0],
+            f"{len(services) - len(samples)} of {len(services)} services cannot be measured: " + faults[0],
             "try the query in Prometheus: it must answer one fresh number for a service",
         )
     if not samples:

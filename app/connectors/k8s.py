@@ -39,6 +39,7 @@ from app.connectors.k8s_changes import (
 )
 from app.connectors.k8s_config import load_config
 from app.connectors.k8s_disruption import disruption_of
+from app.connectors.k8s_errors import Absent
 from app.connectors.k8s_fields import controller_uid, mapping, name, text, texts, uid
 from app.connectors.k8s_index import selector_query
 from app.connectors.k8s_mapping import (
@@ -58,7 +59,7 @@ from app.connectors.k8s_views import (
     workload_view,
 )
 from app.connectors.k8s_watch import KubernetesWatch
-from app.errors import Conflict, Forbidden, Invalid, NotFound, PermanentError
+from app.errors import Conflict, Forbidden, Invalid, PermanentError
 
 REHEARSAL_INTENT = IntentId("rehearsal")
 """Marker of a dry run, which nothing keeps."""
@@ -175,7 +176,7 @@ class KubernetesReader:
     async def _get_if_there(self, kind: Kind, place: Place) -> JsonObject | None:
         try:
             return await self._api.get(kind, place.namespace, place.name)
-        except NotFound:
+        except Absent:
             return None
 
     async def _config_maps(self, deployment: JsonObject) -> tuple[JsonObject, ...]:

@@ -185,7 +185,7 @@ class Connection:
             raise rejection(call, response.status_code, response.headers, status_of(content))
         try:
             answer = msgspec.json.decode(content)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise failure(call, error) from error
         if not isinstance(answer, dict):
             raise failure(call, ValueError("the answer is no object"))
@@ -358,5 +358,5 @@ def _watched(call: Call, line: str) -> Watched:
         if event.get("type") == "ERROR":
             raise rejection(call, number(item, "code") or 500, {}, item)
         return Watched(type=WatchType(str(event.get("type"))), item=item)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise failure(call, error) from error

@@ -21,6 +21,7 @@ from app.connectors.k8s_fields import number, objects, text
 from app.errors import (
     AgentError,
     Conflict,
+    NotFound,
     TransientError,
     UnknownOutcome,
 )
@@ -40,6 +41,10 @@ _NEVER_SENT = (
 
 class Expired(TransientError):
     """The resourceVersion or continue token is too old (410): list anew."""
+
+
+class Absent(NotFound):
+    """The API server itself says that the object does not exist; a gateway's 404 says no such thing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,8 @@ def rejection(call: Call, code: int, headers: Mapping[str, str], status: JsonObj
         message = f"forbidden: the API server does not know the agent's identity, cannot {message}"
     if code == 403:
         message = f"forbidden: cannot {message}"
+    if code == 404 and text(status, "kind") == "Status":
+        return Absent(message)
     if code == 409 or _names_another_object(code, status):
         return Conflict(message)
     if code == 410:
@@ -91,7 +98,7 @@ def status_of(body: bytes) -> JsonObject:
     """The Status object of an answer; empty when a proxy or gateway answered something else."""
     try:
         parsed = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return parsed if isinstance(parsed, dict) else {}
 
