@@ -14,6 +14,8 @@ from app.agent.models import (
     Alert,
     ChangeKind,
     ClusterCondition,
+    Deploy,
+    DeployStatus,
     Evidence,
     MetricSample,
     Objectives,
@@ -87,7 +89,11 @@ def onset(evidence: Evidence) -> datetime:
     is then the earliest sign, and comes no time after the change that it reports.
     """
     noticed = [s.observed_at for s in evidence.signals if _is_symptom(s, evidence.objectives)]
-    failed = [s.observed_at for s in failed_deploys(evidence)]
+    failed = [
+        s.observed_at
+        for s in evidence.signals
+        if isinstance(s.payload, Deploy) and s.payload.status is DeployStatus.FAILED
+    ]
     return min([*(noticed or failed), evidence.opened_at])
 
 
