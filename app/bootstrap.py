@@ -58,6 +58,7 @@ from app.connectors.peer_breaker import (
     guarded_reader,
     guarded_rehearsal,
 )
+from app.connectors.policy_answers import FAULT
 from app.connectors.prometheus import PrometheusSource
 from app.connectors.promql import duration
 from app.connectors.rego import EmbeddedPolicy
@@ -168,6 +169,7 @@ def assemble(
         clear_ratio=settings.slo_clear_ratio,
         breach_for=timedelta(seconds=settings.breach_for_seconds),
         reopen_after=timedelta(seconds=settings.reopen_after_seconds),
+        min_request_rate=settings.slo_min_request_rate,
     )
     notifier = world.notifier or (Announcements(store=store, clock=clock) if world.channels else None)
     observer = Observer(
@@ -176,6 +178,7 @@ def assemble(
         metrics=world.metrics,
         lookback=timedelta(seconds=settings.change_lookback_seconds),
         dependencies=_dependencies(settings.service_dependencies),
+        objectives=slo.objectives,
     )
     executor = Executor(
         store=store,
@@ -431,6 +434,15 @@ def _checks(store: Store, world: World, clock: Clock) -> tuple[Check, ...]:
             await metrics.sli(nobody, clock.now())
 
         checks.append(("metrics", metrics_answer))
+    engine = world.policy_engine
+    if engine is not None:
+
+        async def policy_decides() -> None:
+            answer = await engine.decide({})
+            if answer.rules == FAULT:
+                raise TransientError("; ".join(answer.reasons))
+
+        checks.append(("policy", policy_decides))
     return tuple(checks)
 
 

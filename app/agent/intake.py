@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 
 from app.agent.breach import Breach, Limits
 from app.agent.models import (
+    POLLED,
     Alert,
     Change,
-    ChangeKind,
     ClusterCondition,
     Condition,
     ConfigChange,
@@ -32,10 +32,8 @@ from app.agent.models import (
     Trigger,
 )
 from app.agent.ports import Accepted, IntakeVerdict, Runner, ServiceLevels, SignalStore
+from app.agent.releases import change_of
 from app.agent.slo import SloThresholds
-
-POLLED = "prometheus"
-"""The source of samples that the agent's own poller tells."""
 
 LONGEST_RHYTHM = timedelta(minutes=15)
 """Samples pushed further apart than this never make one breach, unless the breach is asked to last longer."""
@@ -102,9 +100,10 @@ class IntakeRules:
     def breaching(self, levels: ServiceLevels) -> tuple[Trigger, ...]:
         """The triggers a service's levels amount to now, however short the breach (run-once)."""
         found = []
-        if levels.error_rate_breach_since is not None:
+        errors, latency = levels.breached
+        if errors:
             found.append(Trigger.HIGH_ERROR_RATE)
-        if levels.latency_breach_since is not None:
+        if latency:
             found.append(Trigger.HIGH_LATENCY)
         found.extend(_CONDITION_TRIGGERS[c] for c in levels.conditions)
         return tuple(dict.fromkeys(found))
@@ -114,7 +113,7 @@ class IntakeRules:
             case MetricSample() as sample:
                 return self._judge_sample(signal, sample, levels)
             case Deploy() as deploy:
-                return _judge_deploy(signal, deploy)
+                return _judge_deploy(signal, deploy, levels)
             case ConfigChange() as change:
                 return _Judged(
                     healthy_reason="a configuration change: kept for diagnosis",
@@ -130,13 +129,16 @@ class IntakeRules:
     def _judge_sample(self, signal: Signal, sample: MetricSample, levels: ServiceLevels) -> _Judged:
         # A clock that runs ahead must not make every later sample look late.
         at = min(signal.observed_at, signal.received_at)
+        own = signal.source == POLLED
         last = levels.last_sample_at
-        late = last is not None and at < last
-        gap = self._gap(levels)
-        error = _error_rate(levels).told(sample.error_rate, at, self._limits(self.slo.max_error_rate, gap))
-        latency = _latency(levels).told(
-            sample.p95_latency_ms, at, self._limits(self.slo.max_p95_latency_ms, gap)
-        )
+        late = last is not None and at < last and not own
+        if self.slo.too_few(sample.request_rate):
+            return _Judged(
+                healthy_reason=f"{sample.request_rate:.2f} requests/s are too few to judge by "
+                f"(SLO_MIN_REQUEST_RATE is {self.slo.min_request_rate:g})",
+                joins=False,
+            )
+        error, latency = self._breaches(sample, at, levels, own=own)
         crash_is_news = sample.crash_looping is not None and (
             levels.crash_told_at is None or at >= levels.crash_told_at
         )
@@ -161,21 +163,13 @@ class IntakeRules:
         if crashing:
             triggers = [*breaching, Trigger.CRASH_LOOP]
         after = replace(
-            levels,
-            error_rate_breach_since=error.since,
-            error_rate_breach_until=error.until,
-            error_rate_clear_at=error.clear_at,
-            latency_breach_since=latency.since,
-            latency_breach_until=latency.until,
-            latency_clear_at=latency.clear_at,
+            self._measured(levels, sample, at, error, latency) if own else _posted(levels, error, latency),
             conditions=_with_condition(levels.conditions, Condition.CRASH_LOOP_BACK_OFF, crashing),
             crash_told_at=at if crash_is_news else levels.crash_told_at,
         )
-        if not late:
+        if not late and not own:
             newest = SliSample(at=at, error_rate=sample.error_rate, p95_latency_ms=sample.p95_latency_ms)
-            after = replace(
-                after, last_sample_at=at, last_sample=newest, rhythm_seconds=_rhythm(signal, last, at)
-            )
+            after = replace(after, last_sample_at=at, last_sample=newest, rhythm_seconds=_rhythm(last, at))
         return _Judged(
             triggers=tuple(triggers),
             breaching=tuple(breaching),
@@ -185,6 +179,36 @@ class IntakeRules:
             else "within the SLO",
             joins=bool(triggers or unsustained),
             levels=after,
+        )
+
+    def _breaches(
+        self, sample: MetricSample, at: datetime, levels: ServiceLevels, *, own: bool
+    ) -> tuple[Breach, Breach]:
+        """Error rate and latency after the sample; the agent's own and posted ones are two histories."""
+        gap = self.slo.longest_gap if own else self._gap(levels)
+        errors = levels.measured_error_rate if own else _error_rate(levels)
+        latency = levels.measured_latency if own else _latency(levels)
+        return (
+            errors.told(sample.error_rate, at, self._limits(self.slo.max_error_rate, gap)),
+            latency.told(sample.p95_latency_ms, at, self._limits(self.slo.max_p95_latency_ms, gap)),
+        )
+
+    def _measured(
+        self, levels: ServiceLevels, sample: MetricSample, at: datetime, errors: Breach, latency: Breach
+    ) -> ServiceLevels:
+        """After a sample of the agent's own: one inside its objective also ends a breach that was posted."""
+        gap = self._gap(levels)
+        posted_errors, posted_latency = _error_rate(levels), _latency(levels)
+        if errors.since is None:
+            limits = self._limits(self.slo.max_error_rate, gap)
+            posted_errors = posted_errors.told(sample.error_rate, at, limits)
+        if latency.since is None:
+            limits = self._limits(self.slo.max_p95_latency_ms, gap)
+            posted_latency = posted_latency.told(sample.p95_latency_ms, at, limits)
+        return replace(
+            _posted(levels, posted_errors, posted_latency),
+            measured_error_rate=errors,
+            measured_latency=latency,
         )
 
     def _gap(self, levels: ServiceLevels) -> timedelta:
@@ -210,20 +234,35 @@ class IntakeRules:
         )
 
 
-def _judge_deploy(signal: Signal, deploy: Deploy) -> _Judged:
-    failed = deploy.status is DeployStatus.FAILED
+def _judge_deploy(signal: Signal, deploy: Deploy, levels: ServiceLevels) -> _Judged:
+    succeeded_at = levels.deploy_succeeded_at
+    over = succeeded_at is not None and signal.observed_at < succeeded_at
+    failed = deploy.status is DeployStatus.FAILED and not over
+    reason = f"deploy of {deploy.version} {deploy.status}: kept for diagnosis"
+    if over and deploy.status is DeployStatus.FAILED:
+        reason = f"deploy of {deploy.version} failed, and a later one succeeded: kept for diagnosis"
+    news = deploy.status is DeployStatus.SUCCEEDED and not over
     return _Judged(
         triggers=(Trigger.DEPLOY_FAILED,) if failed else (),
-        healthy_reason=f"deploy of {deploy.version} {deploy.status}: kept for diagnosis",
+        healthy_reason=reason,
         may_be_quieted=False,
-        change=Change(
-            kind=ChangeKind.DEPLOY,
-            key=signal.key,
-            at=signal.observed_at,
-            summary=f"deploy of {deploy.version} {deploy.status}",
-            version=deploy.version,
-            irreversible=deploy.irreversible,
-        ),
+        change=change_of(signal.key, deploy, signal.observed_at),
+        levels=replace(levels, deploy_succeeded_at=min(signal.observed_at, signal.received_at))
+        if news
+        else None,
+    )
+
+
+def _posted(levels: ServiceLevels, errors: Breach, latency: Breach) -> ServiceLevels:
+    """The levels with the breaches that posted samples amount to."""
+    return replace(
+        levels,
+        error_rate_breach_since=errors.since,
+        error_rate_breach_until=errors.until,
+        error_rate_clear_at=errors.clear_at,
+        latency_breach_since=latency.since,
+        latency_breach_until=latency.until,
+        latency_clear_at=latency.clear_at,
     )
 
 
@@ -246,9 +285,9 @@ def _known(
     return Breach(since=since, until=until or levels.last_sample_at or since, clear_at=clear_at)
 
 
-def _rhythm(signal: Signal, last: datetime | None, at: datetime) -> float | None:
-    """How far apart samples are pushed; the poller withholds healthy ones, which is no rhythm."""
-    if signal.source == POLLED or last is None or at - last > LONGEST_RHYTHM:
+def _rhythm(last: datetime | None, at: datetime) -> float | None:
+    """How far apart samples are pushed."""
+    if last is None or at - last > LONGEST_RHYTHM:
         return None
     return (at - last).total_seconds() or None
 

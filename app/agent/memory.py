@@ -78,7 +78,7 @@ def failed_revision(record: IncidentRecord, workload: WorkloadView, at: datetime
 def serves_well_since(seen: Observation, slo: SloThresholds) -> datetime | None:
     """Since when what runs now has run whole and alone; None where something is wrong with it now."""
     workload = seen.workload
-    if workload is None or not workload.pods or seen.told_conditions:
+    if workload is None or not workload.pods or seen.told_conditions or seen.unmeasured is not None:
         return None
     if seen.telemetry is not None and seen.telemetry.outage:
         return None

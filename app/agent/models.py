@@ -40,6 +40,10 @@ class ServiceKey:
 # ---------------------------------------------------------------- observe
 
 
+POLLED = "prometheus"
+"""The source of samples that the agent's own poller reports."""
+
+
 class SignalKind(StrEnum):
     DEPLOY = "deploy"
     METRIC = "metric"
@@ -62,6 +66,8 @@ class Trigger(StrEnum):
     HIGH_ERROR_RATE = "high_error_rate"
     HIGH_LATENCY = "high_latency"
     CRASH_LOOP = "crash_loop"
+    TELEMETRY_OUTAGE = "telemetry_outage"
+    """A source that the agent measures by gives no usable answer; never a reason for a remediation."""
 
 
 class Condition(StrEnum):
@@ -92,6 +98,8 @@ class MetricSample:
     """Share of failed requests, 0..1."""
     p95_latency_ms: float | None = None
     crash_looping: bool | None = None
+    request_rate: float | None = None
+    """Requests per second behind the other two, where the sender measures them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,6 +344,9 @@ class Change:
     summary: str
     version: str | None = None
     irreversible: bool = False
+    status: DeployStatus | None = None
+    """How the deploy stands; None for other changes, and on records of older versions."""
+    commit_sha: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,6 +370,9 @@ class TelemetryHealth:
     silent_services: int
     """Services that had data before and have none now."""
     source_reachable: bool
+    """It answers, and what it answers can be used."""
+    fault: str | None = None
+    """Why it cannot be used, as the connector words it."""
 
     @property
     def outage(self) -> bool:
@@ -366,6 +380,23 @@ class TelemetryHealth:
         return not self.source_reachable or (
             self.silent_services >= 3 and self.silent_services * 2 > self.known_services
         )
+
+    @property
+    def said(self) -> str:
+        """What is wrong, in words."""
+        if not self.source_reachable:
+            return f"the source of metrics cannot be used: {self.fault or 'it does not answer'}"
+        return f"{self.silent_services} of {self.known_services} services fell silent together"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objectives:
+    """Above which level an indicator is a symptom, and how much traffic it takes to say so."""
+
+    max_error_rate: float
+    max_p95_latency_ms: float
+    min_request_rate: float = 0.0
+    """Requests per second below which neither of the two says anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,13 +416,17 @@ class Evidence:
     revision_history: tuple[RevisionRecord, ...]
     config_history: tuple[ConfigRecord, ...]
     sli: tuple[SliSample, ...]
-    """Recent samples of this service, oldest first."""
+    """Recent samples of this service, oldest first; posted and measured ones are marked and never mixed."""
     telemetry: TelemetryHealth | None
     other_open_incidents: tuple[ServiceKey, ...]
     dependencies: tuple[ServiceKey, ...]
     """Services this one calls, where known."""
     failed_actions: tuple[ActionName, ...] = ()
     """Actions already tried on this incident without recovery."""
+    unmeasured: str | None = None
+    """Why the agent's own metric source gave no usable answer; None: it answered, or none is configured."""
+    objectives: Objectives | None = None
+    """None: not known, so that every reported symptom is taken for one."""
 
 
 class Cause(StrEnum):

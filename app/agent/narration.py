@@ -123,6 +123,9 @@ def why_escalated(record: IncidentRecord) -> str:
     if not record.intents:
         rejected = incident.plan.rejected if incident.plan is not None else ()
         cause = incident.diagnosis.best.cause if incident.diagnosis is not None else "unknown"
+        if incident.diagnosis is not None and cause is Cause.TELEMETRY_OUTAGE:
+            said = "; ".join(incident.diagnosis.best.evidence_for)
+            return f"Nothing was done, for the agent cannot measure: {said}."
         why = "; ".join(dict.fromkeys(r.reason for r in rejected))
         return f"Nothing was done: the cause is {cause} and no approved runbook fits. {why}".strip()
     last = [i for i in record.intents if i.undoes is None][-1]

@@ -26,6 +26,7 @@ from app.agent.models import (
     IncidentRecord,
     IntentState,
     MetricSample,
+    Objectives,
     Observation,
     OutcomeKind,
     Payload,
@@ -38,6 +39,7 @@ from app.agent.models import (
     WorkloadView,
 )
 from app.agent.ports import ClusterReader, MetricSource, Store
+from app.agent.releases import once
 from app.errors import AgentError, PermanentError
 
 _KINDS: dict[type[Payload], SignalKind] = {
@@ -52,6 +54,9 @@ _SLI_STEP = timedelta(seconds=15)
 _MAX_SIGNALS = 200
 _OTHERS_SHOWN = 50
 """Other services with an open incident: more of them say nothing more."""
+
+RELEASES_KNOWN = timedelta(days=7)
+"""How far back reports of a release are looked for that is reported again now."""
 
 T = TypeVar("T")
 
@@ -74,7 +79,7 @@ def new_signal(
     """
     kind = _KINDS[type(payload)]
     content = json.dumps(
-        [source, kind, key.environment, key.service, observed_at.isoformat(), asdict(payload)],
+        [source, kind, key.environment, key.service, observed_at.isoformat(), _content(payload)],
         sort_keys=True,
         default=str,
     )
@@ -89,6 +94,14 @@ def new_signal(
         stale=received_at - observed_at > stale_after,
         payload=payload,
     )
+
+
+def _content(payload: Payload) -> dict[str, object]:
+    """The payload as it is hashed: the same as before a field was added that it does not use."""
+    content: dict[str, object] = asdict(payload)
+    if content.get("request_rate", 0.0) is None:
+        del content["request_rate"]
+    return content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +121,8 @@ class Observer:
     metrics: MetricSource | None
     lookback: timedelta
     dependencies: Mapping[ServiceKey, tuple[ServiceKey, ...]]
+    objectives: Objectives | None = None
+    """What counts as a symptom in the evidence; None takes every reported one for one."""
 
     async def gather(self, record: IncidentRecord, now: datetime) -> Gathered:
         """Everything diagnosis may look at, as of `now`."""
@@ -118,11 +133,14 @@ class Observer:
         workload = await self.workload(key, missing, tolerated=PermanentError)
         if workload is None and not missing:
             missing.append(_unmapped(key))
+        unmeasured: list[str] = []
         signals = await self.store.incident_signals(incident.id, _MAX_SIGNALS)
         earliest = min((s.observed_at for s in signals), default=incident.opened_at)
-        sli = await self._sli_history(key, now, missing)
         dependencies = self.dependencies.get(key, ())
         beside = await self.store.open_beside(key, dependencies, _OTHERS_SHOWN)
+        sli = await self._sli_history(key, now, unmeasured)
+        telemetry = await self.telemetry(key, now, missing)
+        missing.extend(unmeasured)
         evidence = Evidence(
             key=key,
             at=now,
@@ -130,12 +148,16 @@ class Observer:
             triggers=incident.triggers,
             conditions=_conditions(signals, workload),
             signals=signals,
-            changes=await self._changes(key, min(earliest, incident.opened_at) - self.lookback),
+            changes=await self._changes(
+                key,
+                min(earliest, incident.opened_at) - self.lookback,
+                self.dependencies.get(key, ()),
+            ),
             workload=workload,
             revision_history=await self.store.revisions(key),
             config_history=await self.store.configs(key),
             sli=sli,
-            telemetry=await self.telemetry(key, now, missing),
+            telemetry=telemetry,
             other_open_incidents=(*beside.named, *beside.others),
             dependencies=dependencies,
             failed_actions=tuple(
@@ -149,6 +171,8 @@ class Observer:
                     and not i.outcome.look_anew  # its ground was gone before it took place
                 )
             ),
+            unmeasured="; ".join(unmeasured) or None,
+            objectives=self.objectives,
         )
         return Gathered(evidence=evidence, missing=tuple(missing))
 
@@ -187,10 +211,16 @@ class Observer:
         return levels.conditions if levels is not None else ()
 
     async def sli(self, key: ServiceKey, now: datetime, missing: list[str]) -> SliSample | None:
-        """The newest service levels: from the metric source, else the newest pushed sample."""
+        """The newest service levels: measured ones, or posted ones where the source has none of the service.
+
+        None, with an addition to `missing`, when the metric source gives no usable
+        answer: what was posted does not stand in for a measurement that failed.
+        """
         if self.metrics is not None:
             sample = await _or_missing(self.metrics.sli(key, now), "service levels", missing)
-            if sample is not None and _has_data(sample):
+            if sample is None:
+                return None
+            if _has_data(sample):
                 return replace(sample, measured=True)
         levels = await self.store.levels(key)
         return levels.last_sample if levels is not None else None
@@ -203,25 +233,46 @@ class Observer:
         if self.reader is not None:
             services = await _or_missing(self.reader.services(), "list of services", missing)
             known.update(services or ())
-        return await _or_missing(
-            self.metrics.telemetry(sorted(known), now), "state of the telemetry", missing
+        faults: list[str] = []
+        found = await _or_missing(
+            self.metrics.telemetry(sorted(known), now), "state of the telemetry", faults
+        )
+        if found is not None:
+            return found
+        missing.extend(faults)
+        return TelemetryHealth(
+            known_services=len(known), silent_services=0, source_reachable=False, fault="; ".join(faults)
         )
 
-    async def _changes(self, key: ServiceKey, since: datetime) -> tuple[Change, ...]:
-        """Changes in the service's environment; its own are never crowded out by those of others."""
-        own = await self.store.changes(since, of=key)
+    async def _changes(
+        self, key: ServiceKey, since: datetime, dependencies: tuple[ServiceKey, ...]
+    ) -> tuple[Change, ...]:
+        """Changes in the service's environment, each release once and at its first report.
+
+        Those of the service itself and of what it calls are never crowded out by others.
+        """
+        known: set[Change] = set()
+        for one in (key, *dependencies):
+            known.update(await self.store.changes(since - RELEASES_KNOWN, of=one))
+        near = {key, *dependencies}
         others = await self.store.changes(since)
-        found = {*own, *(c for c in others if c.key.environment == key.environment)}
-        return tuple(sorted(found, key=lambda c: (c.at, c.summary), reverse=True))
+        known.update(c for c in others if c.key.environment == key.environment and c.key not in near)
+        return once(known, since)
 
-    async def _sli_history(self, key: ServiceKey, now: datetime, missing: list[str]) -> tuple[SliSample, ...]:
-        pushed = await self.store.samples(key, now - self.lookback)
+    async def _sli_history(
+        self, key: ServiceKey, now: datetime, unmeasured: list[str]
+    ) -> tuple[SliSample, ...]:
+        """Posted and measured samples, each marked: a rule reads one kind, never both as one history."""
+        posted = await self.store.samples(key, now - self.lookback)
         if self.metrics is None:
-            return pushed
-        measured = await _or_missing(
-            self.metrics.sli_range(key, now - self.lookback, now, _SLI_STEP), "service level history", missing
+            return posted
+        found = await _or_missing(
+            self.metrics.sli_range(key, now - self.lookback, now, _SLI_STEP),
+            "service level history",
+            unmeasured,
         )
-        return measured or pushed
+        measured = tuple(replace(sample, measured=True) for sample in found or ())
+        return tuple(sorted((*posted, *measured), key=lambda sample: sample.at))
 
 
 def _unmapped(key: ServiceKey) -> str:
@@ -229,7 +280,8 @@ def _unmapped(key: ServiceKey) -> str:
 
 
 def _has_data(sample: SliSample) -> bool:
-    return sample.error_rate is not None or sample.p95_latency_ms is not None
+    values = (sample.error_rate, sample.p95_latency_ms, sample.request_rate)
+    return any(value is not None for value in values)
 
 
 def _conditions(signals: tuple[Signal, ...], workload: WorkloadView | None) -> tuple[Condition, ...]:

@@ -12,7 +12,7 @@ when asking again will not help. No other exception leaves an adapter.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
@@ -20,6 +20,7 @@ from typing import Protocol
 from app.agent.anchoring import Head
 from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
 from app.agent.braking import Attempts
+from app.agent.breach import Breach
 from app.agent.channels import Announcement, Posting
 from app.agent.consent import Consent
 from app.agent.disruption import Disruption
@@ -175,7 +176,8 @@ class MetricSource(Protocol):
     async def telemetry(self, keys: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
         """How many of `keys` had data in the look-back before `at` and have none now.
 
-        An unreachable source is an answer (`source_reachable=False`), not an error.
+        A source that gives no usable answer, whatever it answers, is an answer here
+        (`source_reachable=False` with its `fault`), not an error.
         """
         ...
 
@@ -259,6 +261,19 @@ class ServiceLevels:
     """How far apart the last two pushed samples were; None where that says nothing."""
     resolved_alerts: tuple[str, ...] = ()
     """The last alerts that were told resolved: one that is told firing after that is over."""
+    measured_error_rate: Breach = field(default_factory=Breach)
+    """What the agent's own poller saw, apart from what was posted."""
+    measured_latency: Breach = field(default_factory=Breach)
+    deploy_succeeded_at: datetime | None = None
+    """The newest deploy that was reported as succeeded: a failure from before it is over."""
+
+    @property
+    def breached(self) -> tuple[bool, bool]:
+        """Whether a breach of the error rate, and one of the latency, is on record, whoever reported it."""
+        return (
+            self.error_rate_breach_since is not None or self.measured_error_rate.since is not None,
+            self.latency_breach_since is not None or self.measured_latency.since is not None,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -429,7 +444,10 @@ class SignalStore(Protocol):
         ...
 
     async def samples(self, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
-        """Pushed metric samples observed since then, oldest first, at most 1,000."""
+        """Metric samples among the signals since then, oldest first, at most 1,000.
+
+        Those that the agent's own poller reported are marked as measured.
+        """
         ...
 
     async def changes(self, since: datetime, *, of: ServiceKey | None = None) -> tuple[Change, ...]:

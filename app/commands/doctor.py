@@ -31,7 +31,7 @@ from app.config import Settings
 from app.connectors.k8s import KubernetesCluster, connect
 from app.connectors.policy_answers import FAULT
 from app.connectors.prometheus import PrometheusSource
-from app.errors import AgentError, ConfigurationError
+from app.errors import AgentError, ConfigurationError, PermanentError
 from app.store import open_store
 
 _MOST_SERVICES_TRIED = 20
@@ -273,8 +273,20 @@ async def _queries(
         )
         return
     samples: list[SliSample] = []
+    faults: list[str] = []
     for key in services:
-        samples.append(await source.sli(key, clock.now()))  # noqa: PERF401 - one at a time spares Prometheus
+        try:
+            samples.append(await source.sli(key, clock.now()))  # one at a time spares Prometheus
+        except PermanentError as error:
+            faults.append(str(error))
+    if faults:
+        yield _fail(
+            "queries",
+            f"{len(services) - len(samples)} of {len(services)} services cannot be measured: " + faults[0],
+            "try the query in Prometheus: it must answer one fresh number for a service",
+        )
+    if not samples:
+        return
     for name, (attribute, setting) in _INDICATORS.items():
         having = sum(getattr(sample, attribute) is not None for sample in samples)
         if having:

@@ -33,6 +33,7 @@ from app.connectors.k8s_changes import (
 )
 from app.connectors.k8s_config import load_config
 from app.connectors.k8s_disruption import disruption_of
+from app.connectors.k8s_errors import Absent
 from app.connectors.k8s_fields import mapping, name, text, texts, uid
 from app.connectors.k8s_index import selector_query
 from app.connectors.k8s_mapping import (
@@ -57,7 +58,7 @@ from app.connectors.k8s_writing import (
     owned,
     replica_sets_of,
 )
-from app.errors import Forbidden, Invalid, NotFound
+from app.errors import Forbidden, Invalid
 
 
 class KubernetesReader:
@@ -171,7 +172,7 @@ class KubernetesReader:
     async def _get_if_there(self, kind: Kind, place: Place) -> JsonObject | None:
         try:
             return await self._api.get(kind, place.namespace, place.name)
-        except NotFound:
+        except Absent:
             return None
 
     async def _config_maps(self, deployment: JsonObject) -> tuple[JsonObject, ...]:

@@ -55,6 +55,8 @@ EVERYWHERE = ALL_NS
 """Stands for all namespaces."""
 FIELD_MANAGER = "self-healing-devops-agent"
 PAGE_SIZE = 500
+_MAX_ANSWER_BYTES = 128 * 1024 * 1024
+"""More than any page of objects is long."""
 _LIST_ATTEMPTS = 3
 
 
@@ -182,15 +184,16 @@ class Connection:
         """Send one request and read its whole answer."""
         try:
             async with asyncio.timeout(3 * self.timeout_seconds):  # connect, send, receive
-                response = await self._sender.send(self._sender.build_adapter_request(request))
+                response = await self._sender.send(self._sender.build_adapter_request(request), stream=True)
+                content = await _bounded(response)
         except (httpx2.HTTPError, httpx2.InvalidURL, ConfigError, OSError, ValueError, KeyError) as error:
             # The last three come from credential plugins and token files; TimeoutError is an OSError.
             raise failure(call, error) from error
         if not response.is_success:
-            raise rejection(call, response.status_code, response.headers, status_of(response.content))
+            raise rejection(call, response.status_code, response.headers, status_of(content))
         try:
-            answer = msgspec.json.decode(response.content)
-        except msgspec.DecodeError as error:
+            answer = msgspec.json.decode(content)
+        except (msgspec.DecodeError, RecursionError) as error:
             raise failure(call, error) from error
         if not isinstance(answer, dict):
             raise failure(call, ValueError("the answer is no object"))
@@ -218,6 +221,19 @@ class Connection:
         await self._sender.close()
 
 
+async def _bounded(response: httpx2.Response) -> bytes:
+    """The whole body; `ValueError` for one that is longer than any page of objects."""
+    try:
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > _MAX_ANSWER_BYTES:
+                raise ValueError(f"the answer is longer than {_MAX_ANSWER_BYTES:,} bytes")
+        return bytes(body)
+    finally:
+        await response.aclose()
+
+
 class ReadApi:
     """Reads objects; has no way to change one."""
 
@@ -227,9 +243,12 @@ class ReadApi:
     async def get(self, kind: Kind, namespace: str, name: str) -> JsonObject:
         """One object; `NotFound` when it is not there."""
         call = Call(verb="get", what=f"{plural(kind)} {namespace}/{name}", effect=False)
-        return await self._connection.exchange(
+        answer = await self._connection.exchange(
             call, self._connection.prepare("get", kind, namespace, name=name)
         )
+        if text(answer, "metadata", "name") != name:
+            raise failure(call, ValueError("the answer is not the object that was asked for"))
+        return answer
 
     async def list(
         self, kind: Kind, namespace: str, *, labels: str | None = None, fields: str | None = None
@@ -247,6 +266,10 @@ class ReadApi:
         page: str | None = None
         while True:
             answer = await self._page(kind, namespace, labels, fields, page=page, limit=PAGE_SIZE)
+            if not isinstance(answer.get("items", ()), list | None):
+                # An empty object is not an empty list: a gateway answered, or an answer was cut off.
+                call = _collection_call("list", kind, namespace)
+                raise failure(call, ValueError("the answer is no list of objects"))
             items.extend(objects(answer, "items"))
             page = text(answer, "metadata", "continue")
             if page is None:
@@ -361,5 +384,5 @@ def _watched(call: Call, line: str) -> Watched:
         if event.get("type") == "ERROR":
             raise rejection(call, number(item, "code") or 500, {}, item)
         return Watched(type=WatchType(str(event.get("type"))), item=item)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise failure(call, error) from error

@@ -34,6 +34,7 @@ _TRIGGER_WORDS = {
     Trigger.HIGH_ERROR_RATE: "high error rate",
     Trigger.HIGH_LATENCY: "high latency",
     Trigger.CRASH_LOOP: "crash loop",
+    Trigger.TELEMETRY_OUTAGE: "telemetry fault",
 }
 
 
@@ -167,6 +168,9 @@ def _sample(sample: MetricSample) -> tuple[str, JsonObject]:
     if sample.p95_latency_ms is not None:
         parts.append(f"p95 latency {sample.p95_latency_ms:.0f} ms")
         figures["p95_latency_ms"] = sample.p95_latency_ms
+    if sample.request_rate is not None:
+        parts.append(f"{sample.request_rate:.1f} requests/s")
+        figures["request_rate"] = sample.request_rate
     if sample.crash_looping is not None:
         parts.append("crash looping" if sample.crash_looping else "not crash looping")
         figures["crash_looping"] = sample.crash_looping

@@ -11,6 +11,7 @@ from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.expression import TextClause
 
 from app.agent.models import (
+    POLLED,
     Change,
     Disposition,
     DispositionKind,
@@ -201,9 +202,9 @@ def of_incident(connection: Connection, incident_id: IncidentId, limit: int) -> 
 
 
 def samples(connection: Connection, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
-    """Pushed metric samples observed since then, oldest first; of very many the newest."""
+    """Metric samples among the signals since then, oldest first; of very many the newest."""
     rows = connection.execute(
-        select(signals.c.observed_at, signals.c.payload)
+        select(signals.c.observed_at, signals.c.payload, signals.c.source)
         .where(
             signals.c.environment == key.environment,
             signals.c.service == key.service,
@@ -218,7 +219,13 @@ def samples(connection: Connection, key: ServiceKey, since: datetime) -> tuple[S
     for row in reversed(rows):
         sample = read(MetricSample, row.payload)
         found.append(
-            SliSample(at=row.observed_at, error_rate=sample.error_rate, p95_latency_ms=sample.p95_latency_ms)
+            SliSample(
+                at=row.observed_at,
+                error_rate=sample.error_rate,
+                p95_latency_ms=sample.p95_latency_ms,
+                request_rate=sample.request_rate,
+                measured=row.source == POLLED,
+            )
         )
     return tuple(found)
 
