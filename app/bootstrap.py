@@ -37,6 +37,7 @@ from app.agent.ports import (
     IdentityProvider,
     MetricSource,
     Notifier,
+    PodOwners,
     PolicyEngine,
     Runner,
     Store,
@@ -82,6 +83,7 @@ class World:
     """
 
     reader: ClusterReader | None = None
+    owners: PodOwners | None = None
     rehearsal: ClusterRehearsal | None = None
     writer: ClusterWriter | None = None
     watch: ClusterWatch | None = None
@@ -122,6 +124,11 @@ class Container:
         """Read the policies anew; a server that is asked instead keeps its own."""
         if isinstance(self.world.policy_engine, EmbeddedPolicy):
             await self.world.policy_engine.reload()
+
+    @property
+    def pod_owners(self) -> PodOwners | None:
+        """Says what workload a pod belongs to; None where no cluster is connected."""
+        return self.world.owners
 
     @property
     def stale_after(self) -> timedelta:
@@ -300,6 +307,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
     return (
         World(
             reader=cluster.reader if cluster is not None else None,
+            owners=cluster.reader if cluster is not None else None,
             rehearsal=cluster.rehearsal if cluster is not None else None,
             writer=cluster.writer if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,

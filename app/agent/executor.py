@@ -132,7 +132,8 @@ class Executor:
         if answered is not None and (needed or refused_by_people(decision, answered)):
             if (answered.plan_hash, answered.target_token) != (decision.plan_hash, decision.target_token):
                 return f"people were asked about another state of {action.target}"
-            if needed and decision.terms is not None and not decision.terms.met_by(answered.terms):
+            said_yes = [one.by for one in answered.answers if one.approve]
+            if needed and decision.terms and not decision.terms.met_by(answered.terms, said_yes):
                 return "policy asks for the agreement of other people by now"
             decision = as_answered(decision, answered)
         intent = Intent(
