@@ -37,6 +37,7 @@ from app.agent.ports import (
     IdentityProvider,
     MetricSource,
     Notifier,
+    PodOwners,
     PolicyEngine,
     Runner,
     Store,
@@ -55,6 +56,7 @@ from app.connectors.opa import OpaPolicy
 from app.connectors.peer_breaker import (
     PeerBreaker,
     guarded_metrics,
+    guarded_owners,
     guarded_reader,
     guarded_rehearsal,
 )
@@ -92,6 +94,7 @@ class World:
     """
 
     reader: ClusterReader | None = None
+    owners: PodOwners | None = None
     rehearsal: ClusterRehearsal | None = None
     writer: ClusterWriter | None = None
     watch: ClusterWatch | None = None
@@ -134,6 +137,11 @@ class Container:
         """Read the policies anew; a server that is asked instead keeps its own."""
         if isinstance(self.world.policy_engine, EmbeddedPolicy):
             await self.world.policy_engine.reload()
+
+    @property
+    def pod_owners(self) -> PodOwners | None:
+        """Says what workload a pod belongs to; None where no cluster is connected."""
+        return self.world.owners
 
     @property
     def stale_after(self) -> timedelta:
@@ -317,6 +325,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
     return (
         World(
             reader=guarded_reader(cluster.reader, api_server) if cluster is not None else None,
+            owners=guarded_owners(cluster.reader, api_server) if cluster is not None else None,
             rehearsal=guarded_rehearsal(cluster.rehearsal, api_server) if cluster is not None else None,
             writer=cluster.writer if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,

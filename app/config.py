@@ -217,6 +217,7 @@ class Settings(BaseSettings):
     prometheus_request_rate_query: str = "sum(rate(http_requests_total" + _SERVICE_LABEL + "}[{{window}}]))"
     prometheus_window: str = "1m"
     alertmanager_token: SecretStr | None = None
+    alert_home_labels: dict[Named, str] = {}
     alert_triggers: dict[Named, Trigger] = {
         "HighErrorRate": Trigger.HIGH_ERROR_RATE,
         "HighLatency": Trigger.HIGH_LATENCY,

@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from app.agent.answering import said_yes
 from app.agent.braking import Braking, CircuitStanding, FreezeStanding
-from app.agent.identity import Door
+from app.agent.identity import Door, Sender, SenderKind
 from app.agent.models import (
     Action,
     ActionName,
@@ -268,6 +268,21 @@ class WebhookAccepted(AcceptedList):
     unmapped: list[UnmappedAlertView]
 
 
+class SenderView(BaseModel):
+    """Who sent a signal, as far as it is known."""
+
+    kind: SenderKind
+    name: str = Field(description="The holder of the token, the webhook, the stream, or the address.")
+    token_id: str | None = Field(description="The token or session that proved it.")
+    address: str | None = Field(description="The peer of the connection.")
+
+    @classmethod
+    def of(cls, sender: Sender | None) -> Self | None:
+        if sender is None:
+            return None
+        return cls(kind=sender.kind, name=sender.name, token_id=sender.token_id, address=sender.address)
+
+
 class SignalView(BaseModel):
     """A signal and what became of it."""
 
@@ -279,6 +294,7 @@ class SignalView(BaseModel):
     observed_at: datetime
     received_at: datetime
     stale: bool
+    sender: SenderView | None = Field(description="Null for what the agent saw itself.")
     disposition: DispositionKind
     reason: str
     incident_id: str | None
@@ -296,6 +312,7 @@ class SignalView(BaseModel):
             observed_at=signal.observed_at,
             received_at=signal.received_at,
             stale=signal.stale,
+            sender=SenderView.of(signal.sender),
             disposition=disposition.kind,
             reason=disposition.reason,
             incident_id=disposition.incident_id,
@@ -573,7 +590,9 @@ class ApprovalView(BaseModel):
         description="One of these is needed to answer, or one that it was escalated to; empty: anybody may."
     )
     people: int = Field(description="So many different people must say yes; one no is enough.")
-    not_by: list[str] = Field(description="Who may not say yes: they asked for the action.")
+    not_by: list[str] = Field(
+        description="Who may not say yes: they asked for the action, or sent a signal that it rests on."
+    )
     answers: list[AnswerView] = Field(description="Every yes and no so far, oldest first.")
 
     @classmethod

@@ -99,9 +99,12 @@ def _refuse_late(asked: Approval, said: Answer) -> None:
 
 
 def _refuse_unentitled(asked: Approval, said: Answer) -> None:
-    """Who asked for the action may still say no to it."""
+    """Whoever asked for the action, or reported what it rests on, may still say no to it."""
     if said.approve and any(same_person(name, said.by) for name in asked.terms.not_by):
-        raise NotEntitled(f"{said.by} asked for this action: somebody else must approve it")
+        raise NotEntitled(
+            f"{said.by} asked for this action, or sent a signal that it rests on: "
+            "somebody else must approve it"
+        )
     wanted = asked.terms.roles_at(_waited(asked, said.at))
     if wanted is not None and not wanted.intersection(said.roles):
         has = f"has {', '.join(said.roles)}" if said.roles else "has no role"

@@ -137,7 +137,8 @@ class Executor:
                 action, answered.target_token, decision.target_token
             ):
                 return f"people were asked about another state of {action.target}"
-            if needed and decision.terms is not None and not decision.terms.met_by(answered.terms):
+            said_yes = [one.by for one in answered.answers if one.approve]
+            if needed and decision.terms and not decision.terms.met_by(answered.terms, said_yes):
                 return "policy asks for the agreement of other people by now"
             decision = as_answered(decision, answered)
         intent = Intent(

@@ -78,6 +78,11 @@ class IntakeRules:
         open_incident: Incident | None,
         last_closed: Incident | None,
     ) -> IntakeVerdict:
+        elsewhere = _of_another_cluster(signal, open_incident)
+        if elsewhere is not None:
+            return IntakeVerdict(
+                disposition=Disposition(kind=DispositionKind.IGNORED, reason=elsewhere), levels=None
+            )
         judged = self._judge(signal, levels or ServiceLevels(key=signal.key))
         if open_incident is not None:
             return _with_open_incident(signal, judged, open_incident)
@@ -293,6 +298,11 @@ def _rhythm(last: datetime | None, at: datetime) -> float | None:
 
 
 def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
+    if alert.telemetry:
+        return _Judged(
+            healthy_reason=f"alert {alert.name} says that a rule could not be evaluated: "
+            "a fault of telemetry, and no symptom of the service"
+        )
     identity = f"{alert.fingerprint}@{alert.starts_at.isoformat()}"
     if not alert.firing:
         others = tuple(one for one in levels.resolved_alerts if one != identity)
@@ -305,6 +315,17 @@ def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
     if alert.trigger is None:
         return _Judged(healthy_reason=f"alert {alert.name} stands for no trigger (ALERT_TRIGGERS names none)")
     return _Judged(triggers=(alert.trigger,))
+
+
+def _of_another_cluster(signal: Signal, incident: Incident | None) -> str | None:
+    """Why an alert does not belong to the open incident: one name in two clusters is two services."""
+    named = signal.payload.cluster if isinstance(signal.payload, Alert) else ""
+    if incident is None or not named or named == (incident.cluster or named):
+        return None
+    return (
+        f"it is about the cluster {named}, and the open incident is about {incident.cluster}: "
+        "ALERT_HOME_LABELS says which cluster is connected"
+    )
 
 
 def _judge_condition(told: ClusterCondition, levels: ServiceLevels) -> _Judged:

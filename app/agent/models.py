@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NewType, TypeAlias
 
+from app.agent.identity import Sender
 from app.agent.terms import Answer, ApprovalTerms
 
 SignalId = NewType("SignalId", str)
@@ -113,6 +114,10 @@ class Alert:
     trigger: Trigger | None
     """What the alert means to the agent; None when no mapping names it."""
     summary: str = ""
+    telemetry: bool = False
+    """It says that a rule could not be evaluated: no symptom of the service, and no end of one."""
+    cluster: str = ""
+    """The cluster that its labels name, where settings do not say that this is the connected one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +166,8 @@ class Signal:
     stale: bool
     """Too old on arrival to act on: it may open an incident, never lead to a real action."""
     payload: Payload
+    sender: Sender | None = None
+    """Who sent it; None for what the agent saw itself, and for signals of an older version."""
 
 
 class DispositionKind(StrEnum):
@@ -812,6 +819,10 @@ class Incident:
     """The person who first had the agent act on it now, by name; they may not approve what follows."""
     also_requested_by: tuple[str, ...] = ()
     """Whoever did so later; neither may they."""
+    reported_by: tuple[str, ...] = ()
+    """Who is proved to have sent a signal of it, by name; they may not approve what rests on it either."""
+    cluster: str = ""
+    """The cluster that its first alert with such a label named; alerts about another one do not join."""
     summary: str = ""
     """One sentence for people: why the incident is where it is."""
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from app.agent.identity import Sender
 from app.agent.models import (
     Alert,
     Change,
@@ -71,6 +72,7 @@ def new_signal(
     stale_after: timedelta,
     dedup_key: str | None = None,
     signal_id: SignalId | None = None,
+    sender: Sender | None = None,
 ) -> Signal:
     """A signal, its staleness judged on arrival, with a fresh id unless its source has one that lasts.
 
@@ -93,6 +95,7 @@ def new_signal(
         dedup_key=dedup_key or f"content:{hashlib.sha256(content.encode()).hexdigest()}",
         stale=received_at - observed_at > stale_after,
         payload=payload,
+        sender=sender,
     )
 
 

@@ -149,7 +149,7 @@ class Policy:
             plan_hash=question.plan.hash,
             target_token=question.target.token if question.target is not None else None,
             at=question.at,
-            terms=_without_requester(terms, question) if kind is DecisionKind.NEEDS_APPROVAL else None,
+            terms=_without_interested(terms, question) if kind is DecisionKind.NEEDS_APPROVAL else None,
         )
 
     def _own_answer(self, question: Question) -> tuple[DecisionKind, tuple[str, ...]]:
@@ -164,10 +164,11 @@ class Policy:
         return DecisionKind.ALLOW, (f"{action.name} is enabled, {action.risk} risk, within the budget",)
 
 
-def _without_requester(terms: ApprovalTerms, question: Question) -> ApprovalTerms:
+def _without_interested(terms: ApprovalTerms, question: Question) -> ApprovalTerms:
+    """Neither whoever had the agent act nor whoever sent what the action rests on may say yes to it."""
     incident = question.incident
     requesters = {*incident.also_requested_by} | ({incident.requested_by} if incident.requested_by else set())
-    return replace(terms, not_by=tuple(sorted({*terms.not_by, *requesters})))
+    return replace(terms, not_by=tuple(sorted({*terms.not_by, *requesters, *incident.reported_by})))
 
 
 _ANSWERS = {

@@ -66,6 +66,25 @@ from app.agent.trail import Deed, TrailEntry
 # ------------------------------------------------------------------ cluster
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodOwner:
+    """The workload behind a pod, as the cluster says."""
+
+    kind: str
+    """`Deployment`, or the kind of the highest controller that can be read; `Pod` for a pod without one."""
+    name: str
+    key: ServiceKey | None = None
+    """The service that a Deployment is; None where the agent does not look after it."""
+
+
+class PodOwners(Protocol):
+    """Says which workload a pod belongs to: a name alone does not."""
+
+    async def owner(self, namespace: str, pod: str) -> PodOwner | None:
+        """The owner of a pod; None when there is no such pod."""
+        ...
+
+
 class ClusterReader(Protocol):
     """Looks at one cluster; never changes anything."""
 

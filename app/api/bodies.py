@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -20,7 +21,7 @@ from starlette.requests import Request
 
 from app.agent.models import Json
 from app.api.problems import FieldError, Problem, field_errors, invalid
-from app.strict_json import UnreadableJson, decode
+from app.strict_json import UnreadableJson, decode, decode_leniently
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -54,13 +55,22 @@ def _unsupported(detail: str, headers: dict[str, str]) -> Problem:
     )
 
 
-async def read_json(request: Request, limit: int) -> Body:
-    """The body as JSON, at most `limit` bytes; raises `Problem` (400, 408, 413 or 415)."""
+async def read_json(request: Request, limit: int, *, spared: Callable[[Json], bool] | None = None) -> Body:
+    """The body as JSON, at most `limit` bytes; raises `Problem` (400, 408, 413 or 415).
+
+    `spared` says of what values one odd character or number must not cost the
+    whole body: those are decoded leniently.
+    """
     _check_media_type(request)
     raw = await _read_bounded(request, limit)
     try:
         return Body(raw=raw, value=await beside(len(raw), decode, raw))
     except UnreadableJson as error:
+        if spared is not None:
+            with suppress(UnreadableJson):
+                value = decode_leniently(raw)
+                if spared(value):
+                    return Body(raw=raw, value=value)
         raise Problem(
             status=400, kind="broken-json", title=error.title, detail=str(error), errors=error.errors
         ) from None

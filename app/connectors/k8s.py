@@ -24,6 +24,7 @@ from app.agent.models import (
     TargetState,
     WorkloadView,
 )
+from app.agent.ports import PodOwner
 from app.clock import Clock
 from app.config import Settings
 from app.connectors.k8s_api import Connection, Kind, PatchApi, ReadApi
@@ -34,13 +35,14 @@ from app.connectors.k8s_changes import (
 from app.connectors.k8s_config import load_config
 from app.connectors.k8s_disruption import disruption_of
 from app.connectors.k8s_errors import Absent
-from app.connectors.k8s_fields import mapping, name, text, texts, uid
+from app.connectors.k8s_fields import controller, mapping, name, text, texts, uid
 from app.connectors.k8s_index import selector_query
 from app.connectors.k8s_mapping import (
     SERVICE_LABEL,
     Place,
     ServiceMap,
     is_label_value,
+    is_namespace_name,
     is_object_name,
 )
 from app.connectors.k8s_templates import config_map_names, template_of
@@ -145,6 +147,28 @@ class KubernetesReader:
             )
             for item in await self._config_maps(deployment)
         )
+
+    async def owner(self, namespace: str, pod: str) -> PodOwner | None:
+        """By the controllers of the pod and of its ReplicaSet; reading a workload needs the same rights."""
+        if not is_namespace_name(namespace) or not is_object_name(pod):
+            return None
+        found = await self._listed(Kind.POD, namespace, pod)
+        if found is None:
+            return None
+        owner = controller(found) or ("Pod", pod)
+        if owner[0] == Kind.REPLICA_SET:
+            replica_set = await self._listed(Kind.REPLICA_SET, namespace, owner[1])
+            owner = (controller(replica_set) if replica_set is not None else None) or owner
+        if owner[0] != Kind.DEPLOYMENT:
+            return PodOwner(kind=owner[0], name=owner[1])
+        deployment = await self._get_if_there(Kind.DEPLOYMENT, Place(namespace=namespace, name=owner[1]))
+        key = None if deployment is None else self._services.key(deployment)
+        return PodOwner(kind=owner[0], name=owner[1], key=key)
+
+    async def _listed(self, kind: Kind, namespace: str, named: str) -> JsonObject | None:
+        """One object by its name, read as a list: no other right is asked for."""
+        listing = await self._api.list(kind, namespace, fields=f"metadata.name={named}")
+        return next((item for item in listing.items if name(item) == named), None)
 
     async def _deployment(self, key: ServiceKey) -> JsonObject | None:
         """The one Deployment of a service: by settings, by label, or by name."""

@@ -29,7 +29,7 @@ from app.agent.models import (
     TelemetryHealth,
     WorkloadView,
 )
-from app.agent.ports import ClusterReader, ClusterRehearsal, MetricSource
+from app.agent.ports import ClusterReader, ClusterRehearsal, MetricSource, PodOwner, PodOwners
 from app.errors import AgentError, Conflict, PermanentError, TransientError
 
 FIRST_PAUSE_SECONDS = 1.0
@@ -139,6 +139,11 @@ def guarded_reader(reader: ClusterReader, breaker: PeerBreaker) -> ClusterReader
     return _GuardedReader(reader, breaker)
 
 
+def guarded_owners(owners: PodOwners, breaker: PeerBreaker) -> PodOwners:
+    """The owners of pods behind the breaker of the same API server."""
+    return _GuardedOwners(owners, breaker)
+
+
 def guarded_rehearsal(rehearsal: ClusterRehearsal, breaker: PeerBreaker) -> ClusterRehearsal:
     """The rehearsal behind the breaker of the same API server."""
     return _GuardedRehearsal(rehearsal, breaker)
@@ -147,6 +152,15 @@ def guarded_rehearsal(rehearsal: ClusterRehearsal, breaker: PeerBreaker) -> Clus
 def guarded_metrics(source: MetricSource, breaker: PeerBreaker) -> MetricSource:
     """The metric source behind a breaker."""
     return _GuardedMetrics(source, breaker)
+
+
+@dataclass(frozen=True, slots=True)
+class _GuardedOwners:
+    owners: PodOwners
+    breaker: PeerBreaker
+
+    async def owner(self, namespace: str, pod: str) -> PodOwner | None:
+        return await self.breaker.ask(lambda: self.owners.owner(namespace, pod))
 
 
 @dataclass(frozen=True, slots=True)

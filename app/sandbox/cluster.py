@@ -28,7 +28,7 @@ from app.agent.models import (
     TargetState,
     WorkloadView,
 )
-from app.agent.ports import ClusterEvent
+from app.agent.ports import ClusterEvent, PodOwner
 from app.agent.target_token import deployment_token, makes_pods, parts_held, same_ground
 from app.errors import Conflict, Forbidden, Invalid, PermanentError
 from app.sandbox.api import Identity, Precondition, Thing
@@ -40,6 +40,7 @@ from app.sandbox.operations import (
     deployment_snapshot,
     mark,
 )
+from app.sandbox.traffic import service_of
 from app.sandbox.world import SAME_NAMES, Naming, World
 
 FIELD_MANAGER = "self-healing-devops-agent"
@@ -142,6 +143,23 @@ class SandboxReader:
             )
             for config in self._config_maps(deployment)
         )
+
+    async def owner(self, namespace: str, pod: str) -> PodOwner | None:
+        self._access.ask("list", "Pod")
+        api = self._access.world.api
+        found = next((p for p in api.list(Pod, namespace) if p.meta.name == pod), None)
+        if found is None:
+            return None
+        self._access.ask("list", "ReplicaSet")
+        above = next((r for r in api.list(ReplicaSet, namespace) if r.meta.uid == found.owner_uid), None)
+        if above is None:
+            return PodOwner(kind="Pod", name=pod)
+        deployments = api.list(Deployment, namespace)
+        deployment = next((d for d in deployments if d.meta.uid == above.owner_uid), None)
+        if deployment is None:
+            return PodOwner(kind="ReplicaSet", name=above.meta.name)
+        key = self._access.naming.key(namespace, service_of(deployment))
+        return PodOwner(kind="Deployment", name=deployment.meta.name, key=key)
 
     def _deployment(self, key: ServiceKey) -> Deployment | None:
         self._access.ask("list", "Deployment")

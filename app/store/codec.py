@@ -128,6 +128,8 @@ class IncidentBody:
     summary: str = ""
     requested_by: str | None = None
     also_requested_by: tuple[str, ...] = ()
+    reported_by: tuple[str, ...] = ()
+    cluster: str = ""
 
 
 def incident_body(incident: Incident) -> IncidentBody:
@@ -142,6 +144,8 @@ def incident_body(incident: Incident) -> IncidentBody:
         summary=incident.summary,
         requested_by=incident.requested_by,
         also_requested_by=incident.also_requested_by,
+        reported_by=incident.reported_by,
+        cluster=incident.cluster,
     )
 
 

@@ -4,7 +4,8 @@ Two writers share an incident: intake, which adds triggers and freshness when a
 signal joins, and the loop, which owns everything else under its claim. Joining
 does not raise the version, so it never costs a running pass its work; saving
 merges instead: triggers are the union in stored order, `stale` holds only while
-both say so, and `dry_run` never goes back from true to false.
+both say so, `dry_run` never goes back from true to false, and whoever reported stays
+on record.
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ from sqlalchemy import Connection, Row, and_, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from app.agent.models import (
+    Alert,
     ApprovalState,
     Incident,
     IncidentId,
     IncidentRecord,
     IncidentState,
     ServiceKey,
+    Signal,
     Trigger,
 )
 from app.agent.ports import ApprovalPage, ApprovalRecord, IncidentFilter, OpenBeside, Page
+from app.agent.terms import same_person
 from app.agent.timeline import chain_start
 from app.errors import ClaimLost, Invalid
 from app.store import approvals, intents, journal
@@ -62,6 +66,8 @@ def incident_of(row: Row[Any]) -> Incident:
         summary=body.summary,
         requested_by=body.requested_by,
         also_requested_by=body.also_requested_by,
+        reported_by=body.reported_by,
+        cluster=body.cluster,
     )
 
 
@@ -286,6 +292,22 @@ def add_triggers(
     return joined
 
 
+def note_origin(connection: Connection, incident: Incident, signals: Sequence[Signal]) -> Incident:
+    """Remember who sent signals of an incident, and which cluster its alerts named first."""
+    reported_by, cluster = incident.reported_by, incident.cluster
+    for signal in signals:
+        person = signal.sender.person if signal.sender is not None else None
+        if person is not None and not any(same_person(person, known) for known in reported_by):
+            reported_by = (*reported_by, person)
+        if isinstance(signal.payload, Alert):
+            cluster = cluster or signal.payload.cluster
+    if (reported_by, cluster) == (incident.reported_by, incident.cluster):
+        return incident
+    noted = replace(incident, reported_by=reported_by, cluster=cluster)
+    connection.execute(update(incidents).where(incidents.c.id == incident.id).values(**_mutable(noted)))
+    return noted
+
+
 # ---------------------------------------------------------------- the loop's side
 
 
@@ -303,6 +325,8 @@ def store_next_version(connection: Connection, stored: Incident, given: Incident
         version=stored.version + 1,
         stale=stored.stale and given.stale,
         dry_run=stored.dry_run or given.dry_run,
+        reported_by=tuple(dict.fromkeys((*stored.reported_by, *given.reported_by))),
+        cluster=stored.cluster or given.cluster,
     )
     merged = _with_triggers(merged, _union(stored.triggers, given.triggers))
     connection.execute(

@@ -136,12 +136,14 @@ def open_from_pending(
     if incident is not None:
         fresh = bool(triggers) and not all(signal.stale for signal in pending)
         incident = incidents.add_triggers(connection, incident, triggers, fresh=fresh)
+        incident = incidents.note_origin(connection, incident, pending)
         _join_pending(connection, incident, pending)
         return incident.id
     first, *others = pending
     stale = all(signal.stale for signal in pending)
     before = incidents.last_closed(connection, key)
     incident = _open(connection, key, triggers, stale=stale, dry_run=dry_run, at=_not_before(before, at))
+    incident = incidents.note_origin(connection, incident, pending)
     journal.append(connection, incident.id, [signal_note(first, triggers, opened=True)])
     reason = "acted on before the breach had lasted"
     signals.settle_pending(connection, key, DispositionKind.OPENED, reason, incident.id, only=first.id)
@@ -227,6 +229,7 @@ class _Desk:
         else:
             fresh = bool(verdict.triggers) and not signal.stale
             incident = incidents.add_triggers(self.connection, incident, verdict.triggers, fresh=fresh)
+        incident = incidents.note_origin(self.connection, incident, [signal, *pending])
         self._open[signal.key] = incident
         journal.append(self.connection, incident.id, [signal_note(signal, verdict.triggers, opened=opened)])
         _join_pending(self.connection, incident, pending)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, delete, exists, insert, literal_column, 
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.expression import TextClause
 
+from app.agent.identity import Sender
 from app.agent.models import (
     POLLED,
     Change,
@@ -25,7 +26,7 @@ from app.agent.models import (
 )
 from app.agent.ports import SignalRecord
 from app.store import ledger
-from app.store.codec import read, read_payload, storable_text
+from app.store.codec import read, read_optional, read_payload, storable_text
 from app.store.tables import changes as change_rows
 from app.store.tables import signals
 
@@ -82,6 +83,7 @@ def add(connection: Connection, signal: Signal, disposition: Disposition) -> Non
             incident_id=disposition.incident_id,
             duplicate_of=disposition.duplicate_of,
             ledgered=True,
+            sender=signal.sender,
         )
     )
 
@@ -272,4 +274,5 @@ def _signal(row: Row[Any]) -> Signal:
         dedup_key=row.dedup_key,
         stale=row.stale,
         payload=read_payload(kind, row.payload),
+        sender=read_optional(Sender, row.sender),
     )

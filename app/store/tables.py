@@ -136,6 +136,7 @@ signals = Table(
     Column("incident_id", Text, ForeignKey("incidents.id")),
     Column("duplicate_of", Text),
     Column("ledgered", Boolean, nullable=False, server_default=text("false")),
+    Column("sender", _Json),
     UniqueConstraint("id"),
 )
 Index(
@@ -351,6 +352,7 @@ credentials = Table(
     Column("revoked_at", UtcDateTime),
     Column("revoked_by", Text),
     Column("last_used_at", UtcDateTime),
+    Column("reach", _Json),
 )
 Index("ix_credentials_kind", credentials.c.kind, credentials.c.created_at)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.agent.models import JsonObject, ServiceKey, WorkloadView
-from app.agent.ports import ClusterReader, ClusterRehearsal, ClusterWatch, ClusterWriter
+from app.agent.ports import ClusterReader, ClusterRehearsal, ClusterWatch, ClusterWriter, PodOwners
 
 GOOD_IMAGE = "registry.example/shop:1.14.0"
 BETTER_IMAGE = "registry.example/shop:1.14.1"
@@ -22,12 +22,13 @@ CRASHING_IMAGE = "registry.example/shop:1.15.0-crash"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterPorts:
-    """The four ports as one identity sees them."""
+    """The ports as one identity sees them."""
 
     reader: ClusterReader
     rehearsal: ClusterRehearsal
     writer: ClusterWriter
     watch: ClusterWatch
+    owners: PodOwners
 
 
 class ClusterHarness(Protocol):

@@ -29,7 +29,7 @@ from app.agent.models import (
     TargetState,
     WorkloadView,
 )
-from app.agent.ports import ClusterEvent
+from app.agent.ports import ClusterEvent, PodOwner
 from app.agent.target_token import as_left, same_ground
 from app.errors import Conflict, Forbidden, Invalid, NotFound, PermanentError
 from tests.contract.cluster_harness import BETTER_IMAGE, CRASHING_IMAGE, GOOD_IMAGE, ClusterHarness
@@ -994,6 +994,27 @@ async def listening(cluster: ClusterHarness) -> AsyncIterator[Callable[[], Liste
     for stream in streams:
         stream.task.cancel()
     await asyncio.gather(*(stream.task for stream in streams), return_exceptions=True)
+
+
+async def test_a_pod_belongs_to_the_deployment_behind_it(cluster: ClusterHarness) -> None:
+    """Through its ReplicaSet, whatever the pod is called; with the service that the Deployment is."""
+    view = await deploy_shop(cluster)
+    for pod in view.pods:
+        owner = await cluster.ports.owners.owner(cluster.namespace, pod.name)
+        assert owner == PodOwner(kind="Deployment", name="shop", key=key_of(cluster))
+
+
+@pytest.mark.parametrize("pod", ["gone-7d9c5b8f6d-x2x4z", "No Name", "", "../../deployments"])
+async def test_a_pod_that_is_not_there_has_no_owner(cluster: ClusterHarness, pod: str) -> None:
+    """Nor has what cannot be the name of one."""
+    assert await cluster.ports.owners.owner(cluster.namespace, pod) is None
+
+
+async def test_owners_are_not_told_without_the_right(cluster: ClusterHarness) -> None:
+    """A missing right reaches the caller, who must not take it for a pod that is gone."""
+    view = await deploy_shop(cluster)
+    with pytest.raises(Forbidden):
+        await cluster.powerless.owners.owner(cluster.namespace, view.pods[0].name)
 
 
 async def test_the_watch_begins_with_every_known_service(

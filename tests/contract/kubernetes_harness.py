@@ -57,7 +57,11 @@ def cluster_for(bed: TestBed, namespace: str, user: str, **more: object) -> Kube
 def ports_of(cluster: KubernetesCluster) -> ClusterPorts:
     assert cluster.writer is not None
     return ClusterPorts(
-        reader=cluster.reader, rehearsal=cluster.rehearsal, writer=cluster.writer, watch=cluster.watch
+        reader=cluster.reader,
+        rehearsal=cluster.rehearsal,
+        writer=cluster.writer,
+        watch=cluster.watch,
+        owners=cluster.reader,
     )
 
 

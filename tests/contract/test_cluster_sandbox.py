@@ -25,7 +25,11 @@ STILL_SECONDS = 4.0
 def _ports(world: World, naming: Naming, identity: Identity) -> ClusterPorts:
     cluster = SandboxCluster.over(world, naming=naming, identity=identity)
     return ClusterPorts(
-        reader=cluster.reader, rehearsal=cluster.rehearsal, writer=cluster.writer(), watch=cluster.watch
+        reader=cluster.reader,
+        rehearsal=cluster.rehearsal,
+        writer=cluster.writer(),
+        watch=cluster.watch,
+        owners=cluster.reader,
     )
 
 
