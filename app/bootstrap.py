@@ -42,6 +42,7 @@ from app.agent.ports import (
     Store,
     StreamProgress,
 )
+from app.agent.reason_check import ReasonCheck
 from app.agent.runbooks import load_catalogue
 from app.agent.slo import SloThresholds
 from app.agent.terms import ApprovalTerms, EscalationStep
@@ -166,6 +167,12 @@ def assemble(
         lookback=timedelta(seconds=settings.change_lookback_seconds),
         dependencies=_dependencies(settings.service_dependencies),
     )
+    check = ReasonCheck(
+        observer=observer,
+        slo=slo,
+        max_age=timedelta(seconds=settings.evidence_max_age_seconds),
+        clock=clock,
+    )
     executor = Executor(
         store=store,
         policy=Policy(
@@ -192,6 +199,7 @@ def assemble(
             notifier=notifier,
             timeout=timedelta(seconds=settings.approval_timeout_seconds),
         ),
+        check=check,
         lease=timedelta(seconds=settings.claim_lease_seconds),
     )
     verifier = Verifier(
@@ -213,6 +221,7 @@ def assemble(
         closer=closer,
         catalogue=load_catalogue(settings.runbooks_dir),
         plan_limits=PlanLimits(scale_min=settings.scale_min_replicas, scale_max=settings.scale_max_replicas),
+        check=check,
     )
     intake = Intake(
         store=store,
