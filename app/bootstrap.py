@@ -43,6 +43,7 @@ from app.agent.ports import (
     Store,
     StreamProgress,
 )
+from app.agent.reason_check import ReasonCheck
 from app.agent.runbooks import load_catalogue
 from app.agent.slo import SloThresholds
 from app.agent.terms import ApprovalTerms, EscalationStep
@@ -188,6 +189,12 @@ def assemble(
         dependencies=_dependencies(settings.service_dependencies),
         objectives=slo.objectives,
     )
+    check = ReasonCheck(
+        observer=observer,
+        slo=slo,
+        max_age=timedelta(seconds=settings.evidence_max_age_seconds),
+        clock=clock,
+    )
     executor = Executor(
         store=store,
         policy=Policy(
@@ -214,6 +221,7 @@ def assemble(
             notifier=notifier,
             timeout=timedelta(seconds=settings.approval_timeout_seconds),
         ),
+        check=check,
         lease=timedelta(seconds=settings.claim_lease_seconds),
     )
     verifier = Verifier(
@@ -235,6 +243,7 @@ def assemble(
         closer=closer,
         catalogue=load_catalogue(settings.runbooks_dir),
         plan_limits=PlanLimits(scale_min=settings.scale_min_replicas, scale_max=settings.scale_max_replicas),
+        check=check,
     )
     intake = Intake(
         store=store,

@@ -159,6 +159,7 @@ class Settings(BaseSettings):
     slo_clear_ratio: Annotated[float, Field(gt=0, le=1)] = 0.8
     breach_for_seconds: Annotated[float, Field(ge=0)] = 60.0
     signal_stale_after_seconds: Annotated[float, Field(gt=0)] = 900.0
+    evidence_max_age_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300.0
     signal_retention_days: Annotated[float, Field(gt=0)] = 7.0
     signal_max_future_seconds: Annotated[float, Field(ge=0)] = 300.0
     reopen_after_seconds: Annotated[float, Field(ge=0)] = 3600.0

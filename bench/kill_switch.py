@@ -55,9 +55,11 @@ from app.agent.models import (
     TargetState,
     WorkloadView,
 )
+from app.agent.observer import Observer
 from app.agent.planner import plan_hash
 from app.agent.policy import Guardrails, Policy
 from app.agent.ports import Claim, IntakeDecider, Store
+from app.agent.reason_check import ReasonCheck
 from app.agent.slo import SloThresholds
 from app.clock import SystemClock
 from app.errors import ClaimLost
@@ -117,6 +119,15 @@ class StandIn:
         return replace(target, token=_AFTER, marker=intent_id)
 
 
+_SLO = SloThresholds(
+    max_error_rate=0.05,
+    max_p95_latency_ms=1000,
+    clear_ratio=0.8,
+    breach_for=timedelta(minutes=1),
+    reopen_after=timedelta(hours=1),
+)
+
+
 def _executor(store: Store, cluster: StandIn) -> Executor:
     clock = SystemClock()
     limits = Guardrails(
@@ -131,6 +142,14 @@ def _executor(store: Store, cluster: StandIn) -> Executor:
         writer=cluster,
         notifier=None,
         asking=Asking(store=store, clock=clock, notifier=None, timeout=LEASE),
+        check=ReasonCheck(
+            observer=Observer(
+                store=store, reader=None, metrics=None, lookback=timedelta(hours=1), dependencies={}
+            ),
+            slo=_SLO,
+            max_age=timedelta(minutes=5),
+            clock=clock,
+        ),
     )
 
 
@@ -138,14 +157,7 @@ async def act_for_ever(url: str, notes: Path) -> None:
     """One worker: incident after incident, each brought to its action and carried out."""
     store = await open_store(url)
     executor = _executor(store, StandIn(notes))
-    slo = SloThresholds(
-        max_error_rate=0.05,
-        max_p95_latency_ms=1000,
-        clear_ratio=0.8,
-        breach_for=timedelta(minutes=1),
-        reopen_after=timedelta(hours=1),
-    )
-    decide = IntakeRules(slo=slo)
+    decide = IntakeRules(slo=_SLO)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     while True:

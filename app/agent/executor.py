@@ -32,6 +32,7 @@ from app.agent.models import (
     Intent,
     IntentId,
     IntentState,
+    Json,
     JsonObject,
     Note,
     Outcome,
@@ -53,6 +54,8 @@ from app.agent.ports import (
     Notifier,
     Store,
 )
+from app.agent.reason_check import ReasonCheck
+from app.agent.reasons import Reason, Reasons
 from app.agent.restoration import serving_now
 from app.agent.target_token import as_left, moved_parts, same_ground
 from app.clock import Clock
@@ -89,15 +92,19 @@ class Executor:
     writer: ClusterWriter | None
     notifier: Notifier | None
     asking: Asking
+    check: ReasonCheck
     lease: timedelta = timedelta(seconds=30)
     """How long a claim is renewed for between two tries of a write."""
 
-    async def decide(self, record: IncidentRecord, claim: Claim) -> str | None:
+    async def decide(
+        self, record: IncidentRecord, claim: Claim, stands_on: Sequence[Reason] = ()
+    ) -> str | None:
         """Rehearse and decide the next action of the plan; durable when this returns None.
 
         Where policy asks for an approval, people are asked, or their answer is
         used. Otherwise nothing was decided, and the answer says why: the target is
         not in the state that the plan was made for, or that people approved.
+        `stands_on` are the reasons that stand now, for the record.
         """
         incident, plan = record.incident, record.incident.plan
         assert plan is not None  # noqa: S101 - the loop decides only where a plan stands
@@ -152,7 +159,7 @@ class Executor:
             state=IntentState.DECIDED,
             approval=answered.id if answered is not None and uses_up(decision, answered) else None,
         )
-        notes = [*_rehearsal_notes(intent, look.problem), _decision_note(intent)]
+        notes = [*_rehearsal_notes(intent, look.problem), _decision_note(intent, stands_on)]
         await self._record_decision(claim, incident, intent, notes)
         return None
 
@@ -222,10 +229,22 @@ class Executor:
         if unwilling is not None:
             await self._finish(claim, intent, OutcomeKind.REFUSED, unwilling)
             return
-        if not await self._begun(claim, intent, snapshot_of_now):
+        reasons = await self._reasons(record, intent)
+        if reasons is not None and (refusal := reasons.refusal()) is not None:
+            await self._finish(
+                claim, intent, OutcomeKind.REFUSED, f"no reason stands: {refusal}", look_anew=True
+            )
+            return
+        if not await self._begun(claim, intent, snapshot_of_now, reasons):
             return
         begun = replace(intent, state=IntentState.EXECUTING, snapshot=snapshot_of_now)
-        await self._write(record, begun, target, claim)
+        await self._write(record, begun, target, claim, reasons)
+
+    async def _reasons(self, record: IncidentRecord, intent: Intent) -> Reasons | None:
+        """What the intent stands on, looked at now; None for an undo, which needs no reason (promise 13)."""
+        if intent.undoes is not None:
+            return None
+        return (await self.check.examine(record.incident)).reasons
 
     async def reconcile(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """An intent was begun and its end is not on record: ask the target, adopt or go on."""
@@ -268,10 +287,16 @@ class Executor:
         self, record: IncidentRecord, intent: Intent, target: TargetState, claim: Claim
     ) -> None:
         """The target shows no effect: once more, if the intent has an attempt left."""
-        match await self.store.retry(claim, intent.id, MAX_ATTEMPTS, self.clock.now()):
+        reasons = await self._reasons(record, intent)
+        if reasons is not None and (refusal := reasons.refusal()) is not None:
+            await self._leave_open(claim, intent, f"no reason stands: {refusal}")
+            return
+        match await self.store.retry(claim, intent.id, MAX_ATTEMPTS, self.clock.now(), reasons):
             case Begun.YES:
                 # The first attempt may have arrived unheard.
-                await self._write(record, intent, target, claim, unheard=True)
+                await self._write(record, intent, target, claim, reasons, unheard=True)
+            case Begun.NO_REASON:
+                await self._leave_open(claim, intent, "no reason for it stands any more")
             case Begun.BRAKED:
                 await self._leave_open(claim, intent, "the kill switch is engaged now")
             case Begun.BUDGET_SPENT:
@@ -291,10 +316,12 @@ class Executor:
             f"interrupted; no effect on {intent.action.target} shows so far, and {why}: a person must look",
         )
 
-    async def _begun(self, claim: Claim, intent: Intent, snapshot: Snapshot | None) -> bool:
+    async def _begun(
+        self, claim: Claim, intent: Intent, snapshot: Snapshot | None, reasons: Reasons | None = None
+    ) -> bool:
         """Make the intent durable as begun; False when it ended here instead, with the reason."""
         budget = await self._budget(intent.action)
-        beginning = await self.store.begin(claim, intent.id, snapshot, budget, self.clock.now())
+        beginning = await self.store.begin(claim, intent.id, snapshot, budget, self.clock.now(), reasons)
         match beginning.begun:
             case Begun.YES:
                 return True
@@ -302,9 +329,12 @@ class Executor:
                 why = "; ".join(beginning.reasons)
             case Begun.BRAKED:
                 why = "the kill switch is engaged"
+            case Begun.NO_REASON:
+                why = f"no reason stands: {'; '.join(beginning.reasons)}"
             case Begun.NOT_DECIDED:
                 raise ClaimLost(f"intent {intent.id} was begun or ended meanwhile")
-        await self._finish(claim, intent, OutcomeKind.REFUSED, why)
+        gone = beginning.begun is Begun.NO_REASON
+        await self._finish(claim, intent, OutcomeKind.REFUSED, why, look_anew=gone)
         return False
 
     async def _budget(self, action: Action) -> Budget:
@@ -340,18 +370,23 @@ class Executor:
         intent: Intent,
         target: TargetState,
         claim: Claim,
+        reasons: Reasons | None,
         *,
         unheard: bool = False,
     ) -> None:
         """Send the change until it is known to be in, refused, or out of reach.
 
         Every attempt names the version it was decided on, so that of two copies
-        of one intent the API server accepts one.
+        of one intent the API server accepts one; and each stands on a reason.
         """
         assert self.writer is not None  # noqa: S101 - both callers have checked
         assert self.reader is not None  # noqa: S101 - both callers have checked
         content = await self._content(record.incident.key, intent.action, _undone_snapshot(record, intent))
         for _ in range(MAX_WRITE_ATTEMPTS):
+            if reasons is not None and (refusal := reasons.refusal()) is not None:
+                # This process stood still since it began, or the world moved on between two tries.
+                await self._not_sent(claim, intent, refusal, unheard=unheard)
+                return
             try:
                 after = await self.writer.apply(intent.action, intent.id, target, content)
             except (Conflict, UnknownOutcome) as error:
@@ -362,6 +397,7 @@ class Executor:
                 elif same_ground(intent.action, intent.decision.target_token, target.token):
                     # A peer may have taken over, acted, undone and closed while this process stood still.
                     await self.store.renew(claim, self.lease, self.clock.now())
+                    reasons = await self._reasons(record, intent)
                     continue
                 else:
                     by = target.changed_by or "someone else"
@@ -384,6 +420,18 @@ class Executor:
             )
             return
         raise TransientError(f"{intent.action.target} keeps changing; trying again")
+
+    async def _not_sent(self, claim: Claim, intent: Intent, refusal: str, *, unheard: bool) -> None:
+        if unheard:
+            await self._finish(
+                claim,
+                intent,
+                OutcomeKind.UNKNOWN,
+                f"whether this action took place cannot be told, and it is not sent again: {refusal}",
+            )
+            return
+        message = f"nothing was sent, because no reason stands: {refusal}"
+        await self._finish(claim, intent, OutcomeKind.REFUSED, message, look_anew=True)
 
     async def _notify(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """Done means: on record, to be delivered to every channel."""
@@ -600,8 +648,12 @@ def _rehearsal_notes(intent: Intent, problem: str | None) -> list[Note]:
     return [Note(at=intent.decision.at, stage=Stage.POLICY, message=message, data=data)]
 
 
-def _decision_note(intent: Intent) -> Note:
+def _decision_note(intent: Intent, stands_on: Sequence[Reason]) -> Note:
     decision: Decision = intent.decision
+    reasons: list[Json] = [
+        {"reason": one.said, "source": one.source, "last_true_at": one.last_true_at.isoformat()}
+        for one in stands_on
+    ]
     return Note(
         at=decision.at,
         stage=Stage.POLICY,
@@ -615,6 +667,7 @@ def _decision_note(intent: Intent) -> Note:
             "rules": list(decision.rules),
             "plan_hash": decision.plan_hash,
             "target_token": decision.target_token,
+            **({"stands_on": reasons} if reasons else {}),
         },
     )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from app.agent.breach import Breach, Limits
+from app.agent.conditions import CONDITION_TRIGGERS
 from app.agent.models import (
     POLLED,
     Alert,
@@ -31,7 +32,15 @@ from app.agent.models import (
     SliSample,
     Trigger,
 )
-from app.agent.ports import Accepted, IntakeVerdict, Runner, ServiceLevels, SignalStore
+from app.agent.ports import Accepted, IntakeVerdict, Repeat, Runner, ServiceLevels, SignalStore
+from app.agent.reasons import (
+    Reason,
+    remember_condition,
+    remember_level,
+    remember_signal,
+    remembers,
+    repeated,
+)
 from app.agent.releases import change_of
 from app.agent.slo import SloThresholds
 
@@ -39,13 +48,6 @@ LONGEST_RHYTHM = timedelta(minutes=15)
 """Samples pushed further apart than this never make one breach, unless the breach is asked to last longer."""
 
 RESOLVED_KEPT = 16
-
-_CONDITION_TRIGGERS = {
-    Condition.CRASH_LOOP_BACK_OFF: Trigger.CRASH_LOOP,
-    Condition.OOM_KILLED: Trigger.CRASH_LOOP,
-    Condition.IMAGE_PULL_BACK_OFF: Trigger.DEPLOY_FAILED,
-    Condition.PROGRESS_DEADLINE_EXCEEDED: Trigger.DEPLOY_FAILED,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,8 @@ class IntakeRules:
             return IntakeVerdict(
                 disposition=Disposition(kind=DispositionKind.IGNORED, reason=elsewhere), levels=None
             )
-        judged = self._judge(signal, levels or ServiceLevels(key=signal.key))
+        known = self._known(signal, levels)
+        judged = _remembering(self._judge(signal, known), signal, known, levels)
         if open_incident is not None:
             return _with_open_incident(signal, judged, open_incident)
         if judged.triggers:
@@ -102,6 +105,27 @@ class IntakeRules:
             return _verdict(judged, DispositionKind.PENDING, reason)
         return _verdict(judged, DispositionKind.IGNORED, judged.healthy_reason)
 
+    def _known(self, signal: Signal, levels: ServiceLevels | None) -> ServiceLevels:
+        """What is remembered of the service; an alert that fires again after its resolution is not over."""
+        known = levels or ServiceLevels(key=signal.key)
+        alert = signal.payload
+        if isinstance(alert, Alert) and alert.firing and _identity(alert) in known.resolved_alerts:
+            repeat = self.again(signal, known)
+            return repeat.levels if repeat is not None and repeat.anew else known
+        return known
+
+    def again(self, signal: Signal, levels: ServiceLevels | None) -> Repeat | None:
+        """What a repeated delivery says besides: an alert goes on firing, has ended, or fires again."""
+        known = levels or ServiceLevels(key=signal.key)
+        reasons, fires_again = repeated(known.reasons, signal)
+        if reasons == known.reasons:
+            return None
+        after = replace(known, reasons=reasons)
+        if fires_again and isinstance(signal.payload, Alert):
+            identity = _identity(signal.payload)
+            after = replace(after, resolved_alerts=tuple(a for a in after.resolved_alerts if a != identity))
+        return Repeat(levels=after, anew=fires_again)
+
     def breaching(self, levels: ServiceLevels) -> tuple[Trigger, ...]:
         """The triggers a service's levels amount to now, however short the breach (run-once)."""
         found = []
@@ -110,7 +134,7 @@ class IntakeRules:
             found.append(Trigger.HIGH_ERROR_RATE)
         if latency:
             found.append(Trigger.HIGH_LATENCY)
-        found.extend(_CONDITION_TRIGGERS[c] for c in levels.conditions)
+        found.extend(CONDITION_TRIGGERS[c] for c in levels.conditions)
         return tuple(dict.fromkeys(found))
 
     def _judge(self, signal: Signal, levels: ServiceLevels) -> _Judged:
@@ -171,6 +195,7 @@ class IntakeRules:
             self._measured(levels, sample, at, error, latency) if own else _posted(levels, error, latency),
             conditions=_with_condition(levels.conditions, Condition.CRASH_LOOP_BACK_OFF, crashing),
             crash_told_at=at if crash_is_news else levels.crash_told_at,
+            reasons=self._reasons(signal, sample, levels.reasons, (error, latency)),
         )
         if not late and not own:
             newest = SliSample(at=at, error_rate=sample.error_rate, p95_latency_ms=sample.p95_latency_ms)
@@ -215,6 +240,29 @@ class IntakeRules:
             measured_error_rate=errors,
             measured_latency=latency,
         )
+
+    def _reasons(
+        self,
+        signal: Signal,
+        sample: MetricSample,
+        known: tuple[Reason, ...],
+        breaches: tuple[Breach, Breach],
+    ) -> tuple[Reason, ...]:
+        """What the sample claims or takes back, indicator by indicator."""
+        at = min(signal.observed_at, signal.received_at)
+        for trigger, value, objective, breach in (
+            (Trigger.HIGH_ERROR_RATE, sample.error_rate, self.slo.max_error_rate, breaches[0]),
+            (Trigger.HIGH_LATENCY, sample.p95_latency_ms, self.slo.max_p95_latency_ms, breaches[1]),
+        ):
+            if value is None:
+                continue
+            above = True if value > objective and breach.includes(at) else None
+            well = value <= objective * self.slo.clear_ratio
+            known = remember_level(known, signal, trigger, value, breach=False if well else above)
+        if sample.crash_looping is None:
+            return known
+        condition = Condition.CRASH_LOOP_BACK_OFF
+        return remember_condition(known, signal, condition, present=sample.crash_looping)
 
     def _gap(self, levels: ServiceLevels) -> timedelta:
         """How far apart two samples of one breach may be: further where they come further apart."""
@@ -297,13 +345,32 @@ def _rhythm(last: datetime | None, at: datetime) -> float | None:
     return (at - last).total_seconds() or None
 
 
+def _remembering(
+    judged: _Judged, signal: Signal, known: ServiceLevels, stored: ServiceLevels | None
+) -> _Judged:
+    """With what an alert, a condition or a deploy claims or takes back added to the service's reasons."""
+    payload = signal.payload
+    if isinstance(payload, MetricSample | ConfigChange):
+        return judged
+    levels = judged.levels or known
+    over = isinstance(payload, Alert) and not judged.joins and not remembers(levels.reasons, payload)
+    if not over:
+        levels = replace(levels, reasons=remember_signal(levels.reasons, signal))
+    unchanged = judged.levels is None and levels == (stored or ServiceLevels(key=signal.key))
+    return judged if unchanged else replace(judged, levels=levels)
+
+
+def _identity(alert: Alert) -> str:
+    return f"{alert.fingerprint}@{alert.starts_at.isoformat()}"
+
+
 def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
     if alert.telemetry:
         return _Judged(
             healthy_reason=f"alert {alert.name} says that a rule could not be evaluated: "
             "a fault of telemetry, and no symptom of the service"
         )
-    identity = f"{alert.fingerprint}@{alert.starts_at.isoformat()}"
+    identity = _identity(alert)
     if not alert.firing:
         others = tuple(one for one in levels.resolved_alerts if one != identity)
         return _Judged(
@@ -333,7 +400,7 @@ def _judge_condition(told: ClusterCondition, levels: ServiceLevels) -> _Judged:
     after = replace(levels, conditions=conditions)
     if not told.present:
         return _Judged(healthy_reason=f"{told.condition} cleared, and no incident is open", levels=after)
-    return _Judged(triggers=(_CONDITION_TRIGGERS[told.condition],), levels=after)
+    return _Judged(triggers=(CONDITION_TRIGGERS[told.condition],), levels=after)
 
 
 def _with_condition(
@@ -408,6 +475,7 @@ class Intake:
         accepted = await self.store.accept(
             signals,
             self.rules,
+            again=self.rules.again,
             dry_run=self.dry_run,
             idempotency_key=idempotency_key,
             request_hash=request_hash,

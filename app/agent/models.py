@@ -813,6 +813,8 @@ class Incident:
     """Nothing to be done before: a change is given time to show, or an error time to pass."""
     failing_since: datetime | None = None
     """Since when the next step could not be taken, by errors that were hoped to pass."""
+    without_reason_since: datetime | None = None
+    """Since when no reason for an action stands (promise 13); None while one does, or none was asked for."""
     joined: int = 0
     """How many signals with a trigger joined; intake counts, and no recovery is declared over a new one."""
     requested_by: str | None = None

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from app.agent.conditions import workload_conditions as workload_conditions
 from app.agent.identity import Sender
 from app.agent.models import (
     Alert,
@@ -58,6 +59,8 @@ _OTHERS_SHOWN = 50
 
 RELEASES_KNOWN = timedelta(days=7)
 """How far back reports of a release are looked for that is reported again now."""
+
+NO_CLUSTER = "no cluster is connected"
 
 T = TypeVar("T")
 
@@ -204,7 +207,7 @@ class Observer:
     ) -> WorkloadView | None:
         """The workload now; None without an addition to `missing` means that no workload maps to it."""
         if self.reader is None:
-            missing.append("no cluster is connected")
+            missing.append(NO_CLUSTER)
             return None
         return await _or_missing(self.reader.workload(key), "workload", missing, tolerated)
 
@@ -297,21 +300,6 @@ def _conditions(signals: tuple[Signal, ...], workload: WorkloadView | None) -> t
             found.append(Condition.CRASH_LOOP_BACK_OFF)
     if workload is not None:
         found.extend(workload_conditions(workload))
-    return tuple(dict.fromkeys(found))
-
-
-def workload_conditions(workload: WorkloadView) -> tuple[Condition, ...]:
-    """The conditions a workload shows at this instant, worst first, without repeats."""
-    found: list[Condition] = []
-    for pod in workload.pods:
-        if pod.waiting_reason == "CrashLoopBackOff":
-            found.append(Condition.CRASH_LOOP_BACK_OFF)
-            if pod.last_termination_reason == "OOMKilled":
-                found.append(Condition.OOM_KILLED)
-        elif pod.waiting_reason in ("ImagePullBackOff", "ErrImagePull", "InvalidImageName"):
-            found.append(Condition.IMAGE_PULL_BACK_OFF)
-    if workload.progress_deadline_exceeded:
-        found.append(Condition.PROGRESS_DEADLINE_EXCEEDED)
     return tuple(dict.fromkeys(found))
 
 

@@ -60,6 +60,7 @@ from app.agent.models import (
     Trigger,
     WorkloadView,
 )
+from app.agent.reasons import Reason
 from app.agent.terms import ApprovalTerms
 from app.agent.trail import Deed, TrailEntry
 
@@ -294,6 +295,9 @@ class ServiceLevels:
             self.latency_breach_since is not None or self.measured_latency.since is not None,
         )
 
+    reasons: tuple[Reason, ...] = ()
+    """What was reported that speaks for acting on the service, withdrawn or not (promise 13); at most 32."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntakeVerdict:
@@ -322,6 +326,23 @@ class IntakeDecider(Protocol):
         last_closed: Incident | None,
     ) -> IntakeVerdict:
         """`last_closed` is the service's incident with the newest `closed_at`, if any."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat:
+    """What a signal says that was delivered before: the service's state after it."""
+
+    levels: ServiceLevels
+    anew: bool = False
+    """It is true once more: to be decided as a new signal, not as a duplicate."""
+
+
+class RepeatDecider(Protocol):
+    """The pure judgement on a signal that repeats an earlier one."""
+
+    def __call__(self, signal: Signal, levels: ServiceLevels | None) -> Repeat | None:
+        """None where it says nothing that is not known."""
         ...
 
 
@@ -391,6 +412,16 @@ class Begun(StrEnum):
     """The kill switch is engaged."""
     NOT_DECIDED = "not_decided"
     """Begun or ended already."""
+    NO_REASON = "no_reason"
+    """What the action stands on was withdrawn, or is too old by now (promise 13)."""
+
+
+class ReasonGuard(Protocol):
+    """What an action stands on, asked once more inside the transaction that begins it."""
+
+    def refusal(self, reported: tuple[Reason, ...] = ()) -> str | None:
+        """Why nothing may begin, given what is on record of the service; None while a reason stands."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -409,6 +440,7 @@ class SignalStore(Protocol):
         signals: Sequence[Signal],
         decide: IntakeDecider,
         *,
+        again: RepeatDecider | None = None,
         dry_run: bool,
         idempotency_key: str | None = None,
         request_hash: str | None = None,
@@ -419,9 +451,11 @@ class SignalStore(Protocol):
         size. If it fails in between, the same call again completes it.
 
         A `dedup_key` seen before gets the disposition deduplicated without
-        `decide` being asked. With an `idempotency_key` seen before (kept 24 h) and an equal
-        `request_hash` the first answer is returned and nothing is recorded; with
-        another hash it raises `Invalid`. At most one incident per service is
+        `decide` being asked; `again` says what the repeat means for the service's
+        levels, and whether it is to be decided as a new signal. With an
+        `idempotency_key` seen before (kept 24 h) and an equal `request_hash` the first
+        answer is returned and nothing is recorded; with another hash it raises
+        `Invalid`. At most one incident per service is
         open, whatever runs beside this. New incidents get the state OPEN, the
         `dry_run` given, and a first timeline entry.
         """
@@ -566,16 +600,23 @@ class IncidentStore(Protocol):
         ...
 
     async def begin(
-        self, claim: Claim, intent_id: IntentId, snapshot: Snapshot | None, budget: Budget, at: datetime
+        self,
+        claim: Claim,
+        intent_id: IntentId,
+        snapshot: Snapshot | None,
+        budget: Budget,
+        at: datetime,
+        reasons: ReasonGuard | None = None,
     ) -> Beginning:
         """DECIDED -> EXECUTING by compare-and-set, durable before it returns (promise 2).
 
         With nothing changed: BUDGET_SPENT, with the reasons, when the incident has
         its number of intents that began and are no undo, or when one of the limits
         that all incidents share would be exceeded, however many workers ask at once
-        (promise 4); BRAKED while the kill switch is engaged (promise 11),
-        NOT_DECIDED otherwise. An undo neither counts nor is braked. Adds a timeline
-        entry.
+        (promise 4); BRAKED while the kill switch is engaged (promise 11); NO_REASON
+        when `reasons` refuse it with what is on record of the service in this
+        transaction (promise 13); NOT_DECIDED otherwise. An undo neither counts nor is
+        braked, and needs no reason, as a notification does not. Adds a timeline entry.
         """
         ...
 
@@ -583,11 +624,18 @@ class IncidentStore(Protocol):
         """What began before and matters to an action on that service now."""
         ...
 
-    async def retry(self, claim: Claim, intent_id: IntentId, limit: int, at: datetime) -> Begun:
+    async def retry(
+        self,
+        claim: Claim,
+        intent_id: IntentId,
+        limit: int,
+        at: datetime,
+        reasons: ReasonGuard | None = None,
+    ) -> Begun:
         """Count one more attempt at an intent that is EXECUTING, durable before it returns.
 
-        BUDGET_SPENT when it had `limit` attempts, BRAKED as for `begin`. Adds a
-        timeline entry.
+        BUDGET_SPENT when it had `limit` attempts, BRAKED and NO_REASON as for
+        `begin`. Adds a timeline entry.
         """
         ...
 

@@ -20,7 +20,8 @@ from app.agent.models import (
     Verification,
     WorkloadView,
 )
-from app.agent.observer import Observer, workload_conditions
+from app.agent.observer import NO_CLUSTER, Observer, workload_conditions
+from app.agent.reasons import Reason, all_withdrawn, clock_words, firing_alerts
 from app.agent.slo import SloThresholds
 
 _WORSE_ERROR_RATE = 0.2
@@ -83,6 +84,42 @@ def assess(
     return Assessment(health=Health.HEALTHY, reasons=(_well(sli, seen.workload),))
 
 
+def with_reports(
+    health: Assessment,
+    incident: Incident,
+    seen: Observation,
+    reported: tuple[Reason, ...],
+    *,
+    measures: bool,
+) -> Assessment:
+    """No all-clear while an alert of the incident fires; a report that was taken back needs no measurement.
+
+    The latter only where nothing was done and the agent has no metric source of its own
+    (`measures`): then the end of the alert is all that anybody can know.
+    """
+    firing = firing_alerts(reported, incident.triggers, seen.at)
+    if firing and health.health is Health.HEALTHY:
+        still = tuple(
+            f"{one.said} still fires, last reported at {clock_words(one.last_true_at, seen.at)}"
+            for one in firing
+        )
+        return Assessment(health=Health.UNKNOWN, reasons=(*still, *health.reasons))
+    acted = incident.verification is not None and incident.verification.intent_id is not None
+    if health.health is not Health.UNKNOWN or measures or acted or not _runs(seen):
+        return health
+    if not all_withdrawn(reported, incident.triggers):
+        return health
+    over = [r.withdrawn.said for r in reported if r.withdrawn is not None and r.trigger in incident.triggers]
+    return Assessment(health=Health.HEALTHY, reasons=tuple(over))
+
+
+def _runs(seen: Observation) -> bool:
+    """The workload was seen to run, or no cluster is connected that could show it."""
+    if seen.workload is not None:
+        return seen.workload.desired_replicas > 0
+    return not seen.gone and seen.missing == (NO_CLUSTER,)
+
+
 def judge(
     verification: Verification, now: Assessment, seen: Observation, rules: VerifyRules
 ) -> Verdict | None:
@@ -143,7 +180,17 @@ class Verifier:
     async def look(self, incident: Incident, now: datetime) -> tuple[Observation, Assessment]:
         """What is to be seen of the incident's service at `now`, and what it amounts to."""
         seen = await self.observer.look(incident.key, now)
-        return seen, assess(seen, incident.triggers, self.rules, incident.verification)
+        return seen, await self.assess(incident, seen)
+
+    async def assess(self, incident: Incident, seen: Observation) -> Assessment:
+        """What a look amounts to, given what was reported of the incident and not taken back."""
+        health = assess(seen, incident.triggers, self.rules, incident.verification)
+        levels = await self.observer.store.levels(incident.key)
+        if levels is None:
+            return health
+        return with_reports(
+            health, incident, seen, levels.reasons, measures=self.observer.metrics is not None
+        )
 
 
 def _fresh(seen: Observation, verification: Verification | None, rules: VerifyRules) -> SliSample | None:

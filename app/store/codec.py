@@ -125,6 +125,7 @@ class IncidentBody:
     verdict: Verdict | None = None
     lesson: Lesson | None = None
     failing_since: datetime | None = None
+    without_reason_since: datetime | None = None
     summary: str = ""
     requested_by: str | None = None
     also_requested_by: tuple[str, ...] = ()
@@ -141,6 +142,7 @@ def incident_body(incident: Incident) -> IncidentBody:
         verdict=incident.verdict,
         lesson=incident.lesson,
         failing_since=incident.failing_since,
+        without_reason_since=incident.without_reason_since,
         summary=incident.summary,
         requested_by=incident.requested_by,
         also_requested_by=incident.also_requested_by,

@@ -61,6 +61,7 @@ def incident_of(row: Row[Any]) -> Incident:
         verdict=body.verdict,
         lesson=body.lesson,
         failing_since=body.failing_since,
+        without_reason_since=body.without_reason_since,
         joined=row.joined,
         wake_at=row.wake_at,
         summary=body.summary,

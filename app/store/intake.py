@@ -31,9 +31,10 @@ from app.agent.models import (
     ServiceKey,
     Signal,
     SignalId,
+    SignalKind,
     Trigger,
 )
-from app.agent.ports import Accepted, IntakeDecider, IntakeVerdict, ServiceLevels
+from app.agent.ports import Accepted, IntakeDecider, IntakeVerdict, RepeatDecider, ServiceLevels
 from app.errors import Invalid
 from app.store import incidents, journal, ledger, locks, signals
 from app.store.codec import read
@@ -59,6 +60,7 @@ class Delivery:
     dry_run: bool
     idempotency_key: str | None
     request_hash: str | None
+    again: RepeatDecider | None = None
 
     @property
     def at(self) -> datetime:
@@ -171,13 +173,12 @@ class _Desk:
 
     def accept(self, signal: Signal) -> Disposition:
         before = signals.same_observation(self.connection, signal)
-        if before is not None:
+        if before is not None and (before.id == signal.id or not self._true_once_more(signal)):
             return self._repeat(signal, before)
+        if before is not None:  # its old key stays with the first one
+            signal = replace(signal, dedup_key=f"{signal.id} again")
         key = signal.key
-        if key not in self._open:
-            self._levels[key] = levels(self.connection, key)
-            self._open[key] = incidents.open_incident(self.connection, key)
-            self._closed[key] = incidents.last_closed(self.connection, key)
+        self._look_up(key)
         verdict = self.delivery.decide(signal, self._levels[key], self._open[key], self._closed[key])
         if verdict.levels is not None:
             _store_levels(self.connection, key, verdict.levels, known=self._levels[key] is not None)
@@ -194,6 +195,25 @@ class _Desk:
             disposition = self._attach(signal, verdict)
         self._record(signal, disposition)
         return disposition
+
+    def _look_up(self, key: ServiceKey) -> None:
+        if key not in self._open:
+            self._levels[key] = levels(self.connection, key)
+            self._open[key] = incidents.open_incident(self.connection, key)
+            self._closed[key] = incidents.last_closed(self.connection, key)
+
+    def _true_once_more(self, signal: Signal) -> bool:
+        """What a repeat says of its service is remembered; True where it is to be decided as if new."""
+        if self.delivery.again is None or signal.kind is not SignalKind.ALERT:
+            return False
+        key = signal.key
+        self._look_up(key)
+        repeat = self.delivery.again(signal, self._levels[key])
+        if repeat is None:
+            return False
+        _store_levels(self.connection, key, repeat.levels, known=self._levels[key] is not None)
+        self._levels[key] = repeat.levels
+        return repeat.anew
 
     def _record(self, signal: Signal, disposition: Disposition) -> None:
         signals.add(self.connection, signal, disposition)

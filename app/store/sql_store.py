@@ -5,6 +5,7 @@ Built by `app.store.open_store`; the loop, intake and the API see it as `Store`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -51,6 +52,8 @@ from app.agent.ports import (
     IntakeDecider,
     OpenBeside,
     Page,
+    ReasonGuard,
+    RepeatDecider,
     ServiceLevels,
     SignalRecord,
 )
@@ -91,6 +94,7 @@ class SqlStore:
         signals: Sequence[Signal],
         decide: IntakeDecider,
         *,
+        again: RepeatDecider | None = None,
         dry_run: bool,
         idempotency_key: str | None = None,
         request_hash: str | None = None,
@@ -98,6 +102,7 @@ class SqlStore:
         delivery = intake.Delivery(
             signals=tuple(signals),
             decide=decide,
+            again=again,
             dry_run=dry_run,
             idempotency_key=idempotency_key,
             request_hash=request_hash,
@@ -215,11 +220,18 @@ class SqlStore:
         return await self._database.write(work)
 
     async def begin(
-        self, claim: Claim, intent_id: IntentId, snapshot: Snapshot | None, budget: Budget, at: datetime
+        self,
+        claim: Claim,
+        intent_id: IntentId,
+        snapshot: Snapshot | None,
+        budget: Budget,
+        at: datetime,
+        reasons: ReasonGuard | None = None,
     ) -> Beginning:
         def work(connection: Connection) -> Beginning:
             incident = claims.hold(connection, claim)
-            beginning, intent = intents.begin(connection, incident, intent_id, snapshot, budget, at)
+            ask = functools.partial(_refusal, connection, incident, reasons)
+            beginning, intent = intents.begin(connection, incident, intent_id, snapshot, budget, at, ask)
             if beginning.begun is Begun.YES:
                 journal.append(connection, incident.id, [narrative.begin_note(intent, snapshot, at)])
             return beginning
@@ -229,10 +241,18 @@ class SqlStore:
     async def recent_actions(self, key: ServiceKey, limits: Limits, at: datetime) -> History:
         return await self._database.read(lambda connection: budgets.recent(connection, key, limits, at))
 
-    async def retry(self, claim: Claim, intent_id: IntentId, limit: int, at: datetime) -> Begun:
+    async def retry(
+        self,
+        claim: Claim,
+        intent_id: IntentId,
+        limit: int,
+        at: datetime,
+        reasons: ReasonGuard | None = None,
+    ) -> Begun:
         def work(connection: Connection) -> Begun:
             incident = claims.hold(connection, claim)
-            begun, intent = intents.retry(connection, incident.id, intent_id, limit)
+            ask = functools.partial(_refusal, connection, incident, reasons)
+            begun, intent = intents.retry(connection, incident.id, intent_id, limit, ask)
             if begun is Begun.YES:
                 journal.append(connection, incident.id, [narrative.retry_note(intent, at)])
             return begun
@@ -421,6 +441,18 @@ class SqlStore:
 
     async def close(self) -> None:
         await self._database.close()
+
+
+def _refusal(connection: Connection, incident: Incident, reasons: ReasonGuard | None) -> str | None:
+    """Why no reason for acting stands, by what is on record of the service in this transaction.
+
+    Whoever records a signal of the service locks the row of its open incident, which
+    the caller holds: what was committed before is seen, what comes later comes later.
+    """
+    if reasons is None:
+        return None
+    found = intake.levels(connection, incident.key)
+    return reasons.refusal(() if found is None else found.reasons)
 
 
 def _save(connection: Connection, claim: Claim, incident: Incident, notes: Sequence[Note]) -> Incident:
