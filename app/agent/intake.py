@@ -31,11 +31,16 @@ from app.agent.models import (
     SliSample,
     Trigger,
 )
-from app.agent.ports import Accepted, IntakeVerdict, Runner, ServiceLevels, SignalStore
+from app.agent.ports import Accepted, Dequeued, IntakeVerdict, Runner, ServiceLevels, SignalStore
 from app.agent.slo import SloThresholds
 
 POLLED = "prometheus"
 """The source of samples that the agent's own poller tells."""
+
+WATCHED = "kubernetes"
+"""The source of conditions that the agent's own watcher tells."""
+
+OWN_SOURCES = frozenset({POLLED, WATCHED})
 
 LONGEST_RHYTHM = timedelta(minutes=15)
 """Samples pushed further apart than this never make one breach, unless the breach is asked to last longer."""
@@ -72,6 +77,8 @@ class IntakeRules:
     """The pure `IntakeDecider` for one set of thresholds."""
 
     slo: SloThresholds
+    max_open_per_sender: int = 0
+    """Above it a sender's openings for services unknown to the agent are queued; 0: no limit."""
 
     def __call__(
         self,
@@ -92,12 +99,17 @@ class IntakeRules:
                     ", ".join(judged.triggers),
                     triggers=judged.triggers,
                     release_pending=True,
+                    open_limit=self._open_limit(signal),
                 )
             return _verdict(judged, DispositionKind.IGNORED, quiet)
         if judged.unsustained:
             reason = "; ".join(judged.unsustained)
             return _verdict(judged, DispositionKind.PENDING, reason)
         return _verdict(judged, DispositionKind.IGNORED, judged.healthy_reason)
+
+    def _open_limit(self, signal: Signal) -> int | None:
+        """What the agent sees by itself is bounded by its own cluster."""
+        return None if signal.source in OWN_SOURCES else self.max_open_per_sender or None
 
     def breaching(self, levels: ServiceLevels) -> tuple[Trigger, ...]:
         """The triggers a service's levels amount to now, however short the breach (run-once)."""
@@ -314,6 +326,7 @@ def _verdict(
     *,
     triggers: tuple[Trigger, ...] = (),
     release_pending: bool = False,
+    open_limit: int | None = None,
 ) -> IntakeVerdict:
     return IntakeVerdict(
         disposition=Disposition(kind=kind, reason=reason),
@@ -321,6 +334,7 @@ def _verdict(
         triggers=triggers,
         change=judged.change,
         release_pending=release_pending,
+        open_limit=open_limit,
     )
 
 
@@ -361,6 +375,10 @@ class Intake:
             if incident_id is not None:
                 await self.runner.wake(incident_id)
         return accepted
+
+    async def open_queued(self, limit: int) -> Dequeued:
+        """Decide queued openings again, as far as their senders' limits allow."""
+        return await self.store.open_queued(self.rules, dry_run=self.dry_run, limit=limit)
 
     async def open_now(self, key: ServiceKey, at: datetime) -> None:
         """Open an incident from breaches on record, however short (run-once)."""

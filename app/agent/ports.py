@@ -274,6 +274,8 @@ class IntakeVerdict:
     """A change to remember for diagnosis."""
     release_pending: bool = False
     """The service's pending signals join the same incident."""
+    open_limit: int | None = None
+    """An opening is queued while its sender has so many incidents of unknown services open; None: never."""
 
 
 class IntakeDecider(Protocol):
@@ -366,6 +368,25 @@ class Beginning:
     reasons: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """Openings of one sender that wait until others of its incidents have ended."""
+
+    sender: str
+    waiting: int
+    newest: IncidentId | None
+    """The newest open incident of that sender."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dequeued:
+    """What one look at the queued openings did, and what is left."""
+
+    ended: int
+    """Signals that have another disposition now."""
+    queued: tuple[Queued, ...]
+
+
 class SignalStore(Protocol):
     """Durable intake."""
 
@@ -413,8 +434,15 @@ class SignalStore(Protocol):
         """
         ...
 
+    async def open_queued(self, decide: IntakeDecider, *, dry_run: bool, limit: int) -> Dequeued:
+        """Decide queued openings again, oldest first and every sender in turn, up to `limit` in all."""
+        ...
+
     async def expire_pending(self, older_than: datetime) -> int:
-        """End pending signals received before that with the disposition expired; how many."""
+        """End pending signals received before that with the disposition expired; how many.
+
+        Queued openings do not expire.
+        """
         ...
 
     async def prune(self, older_than: datetime) -> int:

@@ -46,6 +46,7 @@ from app.agent.ports import (
     Beginning,
     Begun,
     Claim,
+    Dequeued,
     IncidentFilter,
     IntakeDecider,
     OpenBeside,
@@ -138,6 +139,11 @@ class SqlStore:
     ) -> IncidentId | None:
         return await self._database.write(
             lambda connection: intake.open_from_pending(connection, key, triggers, dry_run, at)
+        )
+
+    async def open_queued(self, decide: IntakeDecider, *, dry_run: bool, limit: int) -> Dequeued:
+        return await self._database.write(
+            lambda connection: intake.open_queued(connection, decide, dry_run, limit)
         )
 
     async def expire_pending(self, older_than: datetime) -> int:

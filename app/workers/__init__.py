@@ -21,6 +21,7 @@ from app.config import Role, Settings
 from app.errors import AgentError
 from app.stopping import Stop
 from app.workers.announcing import Courier
+from app.workers.backlog import Backlog
 from app.workers.driving import Driver
 from app.workers.duties import Duty, Work, kept_running
 from app.workers.polling import Poller
@@ -149,7 +150,13 @@ def _duties(container: Container) -> list[Duty]:
     duties: dict[str, list[Work]] = {}
     if settings.role is not Role.API:
         sweeper = _sweeper(container)
-        duties["sweep"] = [("sweep", sweeper.run), ("forget", sweeper.forget)]
+        backlog = Backlog(
+            intake=container.intake,
+            store=container.store,
+            notifier=container.loop.stages.closer.notifier,
+            clock=container.clock,
+        )
+        duties["sweep"] = [("sweep", sweeper.run), ("forget", sweeper.forget), ("backlog", backlog.run)]
     if settings.role in (Role.ALL, Role.WORKER) and container.world.channels:
         duties["announce"] = _announcing(container)
     if settings.role is not Role.API and (settings.role is not Role.WORKER or settings.embedded):
