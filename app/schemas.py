@@ -151,6 +151,23 @@ class IncidentQuery(BaseModel):
     until: Moment | None = None
 
 
+MOST_ENTRIES = 500
+"""Timeline entries in one part."""
+
+
+class TimelineQuery(BaseModel):
+    """Query parameters of `GET /incidents/{id}`; without any the whole timeline is given."""
+
+    model_config = ConfigDict(frozen=True)
+
+    timeline_limit: Annotated[int, Field(ge=1, le=MOST_ENTRIES)] | None = Field(
+        default=None, description="At most so many timeline entries, oldest first."
+    )
+    timeline_cursor: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
+        default=None, description="The timeline_next of the part before."
+    )
+
+
 class RunOnceQuery(BaseModel):
     """Query parameters of `POST /agent/run-once`."""
 
@@ -699,9 +716,13 @@ class IncidentView(IncidentSummary):
     pending_approval: ApprovalView | None = Field(description="What the incident waits for, if it waits.")
     approvals: list[ApprovalView] = Field(description="Every approval asked for, oldest first.")
     timeline: list[TimelineEntryView]
+    timeline_next: str | None = Field(
+        default=None,
+        description="With timeline_limit: the timeline_cursor of the next part, if there is one.",
+    )
 
     @classmethod
-    def of(cls, record: IncidentRecord) -> Self:
+    def of(cls, record: IncidentRecord, timeline_next: int | None = None) -> Self:
         asked = [ApprovalView.of(approval, record.incident) for approval in record.approvals]
         pending = [view for view in asked if view.state is ApprovalState.PENDING]
         return cls.model_validate(
@@ -710,6 +731,7 @@ class IncidentView(IncidentSummary):
                 "pending_approval": pending[-1] if pending else None,
                 "approvals": asked,
                 "timeline": [TimelineEntryView.of(entry) for entry in record.timeline],
+                "timeline_next": None if timeline_next is None else str(timeline_next),
             }
         )
 

@@ -474,10 +474,32 @@ class OpenBeside:
     """The newest of the rest, up to the limit."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordPart:
+    """An incident with a part of its timeline."""
+
+    record: IncidentRecord
+    """Its timeline holds the part alone."""
+    length: int
+    """Entries of the whole timeline."""
+
+    @property
+    def next_after(self) -> int | None:
+        """The sequence after which the next part begins; None when this one is the last."""
+        entries = self.record.timeline
+        return entries[-1].sequence if entries and entries[-1].sequence + 1 < self.length else None
+
+
 class IncidentStore(Protocol):
     """Incidents, intents and the timeline. Every write of the loop needs a live claim."""
 
     async def load(self, incident_id: IncidentId) -> IncidentRecord | None: ...
+
+    async def load_part(
+        self, incident_id: IncidentId, *, limit: int, after: int | None = None
+    ) -> RecordPart | None:
+        """With at most `limit` entries: those after sequence `after` (-1: from the start), else the newest."""
+        ...
 
     async def find(self, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:
         """Newest first; a cursor that this store did not issue raises `Invalid`."""

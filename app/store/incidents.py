@@ -25,7 +25,7 @@ from app.agent.models import (
     ServiceKey,
     Trigger,
 )
-from app.agent.ports import ApprovalPage, ApprovalRecord, IncidentFilter, OpenBeside, Page
+from app.agent.ports import ApprovalPage, ApprovalRecord, IncidentFilter, OpenBeside, Page, RecordPart
 from app.agent.timeline import chain_start
 from app.errors import ClaimLost, Invalid
 from app.store import approvals, intents, journal
@@ -77,6 +77,24 @@ def load(connection: Connection, incident_id: IncidentId) -> IncidentRecord | No
         intents=intents.of_incidents(connection, [incident_id]).get(incident_id, ()),
         timeline=journal.entries(connection, incident_id),
         approvals=approvals.of_incident(connection, incident_id),
+    )
+
+
+def load_part(
+    connection: Connection, incident_id: IncidentId, limit: int, after: int | None
+) -> RecordPart | None:
+    row = connection.execute(select(incidents).where(incidents.c.id == incident_id)).one_or_none()
+    if row is None:
+        return None
+    begin = row.timeline_length - 1 - limit if after is None else after
+    return RecordPart(
+        record=IncidentRecord(
+            incident=incident_of(row),
+            intents=intents.of_incidents(connection, [incident_id]).get(incident_id, ()),
+            timeline=journal.part(connection, incident_id, limit, begin),
+            approvals=approvals.of_incident(connection, incident_id),
+        ),
+        length=row.timeline_length,
     )
 
 

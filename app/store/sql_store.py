@@ -51,6 +51,7 @@ from app.agent.ports import (
     IntakeDecider,
     OpenBeside,
     Page,
+    RecordPart,
     ServiceLevels,
     SignalRecord,
 )
@@ -162,6 +163,13 @@ class SqlStore:
 
     async def load(self, incident_id: IncidentId) -> IncidentRecord | None:
         return await self._database.read(lambda connection: incidents.load(connection, incident_id))
+
+    async def load_part(
+        self, incident_id: IncidentId, *, limit: int, after: int | None = None
+    ) -> RecordPart | None:
+        return await self._database.read(
+            lambda connection: incidents.load_part(connection, incident_id, limit, after)
+        )
 
     async def find(self, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:
         return await self._database.read(lambda connection: incidents.find(connection, where, limit, cursor))
