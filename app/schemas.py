@@ -160,11 +160,11 @@ class TimelineQuery(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    timeline_limit: Annotated[int, Field(ge=1, le=MOST_ENTRIES)] | None = Field(
-        default=None, description="At most so many timeline entries, oldest first."
+    timeline_limit: int | None = Field(
+        default=None, ge=1, le=MOST_ENTRIES, description="At most so many timeline entries, oldest first."
     )
-    timeline_cursor: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
-        default=None, description="The timeline_next of the part before."
+    timeline_cursor: int | None = Field(
+        default=None, ge=0, le=2**31 - 1, description="The timeline_next of the part before."
     )
 
 
@@ -718,7 +718,7 @@ class IncidentView(IncidentSummary):
     timeline: list[TimelineEntryView]
     timeline_next: str | None = Field(
         default=None,
-        description="With timeline_limit: the timeline_cursor of the next part, if there is one.",
+        description="With timeline_limit: the timeline_cursor of the next part, if any.",
     )
 
     @classmethod

@@ -401,7 +401,7 @@ class SignalStore(Protocol):
     ) -> tuple[Accepted, ...]:
         """Record signals, decide each, open or join incidents: in order, all durable when it returns.
 
-        Up to fifty signals are one transaction; more are recorded in parts of that
+        Up to twenty signals are one transaction; more are recorded in parts of that
         size. If it fails in between, the same call again completes it.
 
         A `dedup_key` seen before gets the disposition deduplicated without
@@ -498,7 +498,7 @@ class IncidentStore(Protocol):
     async def load_part(
         self, incident_id: IncidentId, *, limit: int, after: int | None = None
     ) -> RecordPart | None:
-        """With at most `limit` entries: those after sequence `after` (-1: from the start), else the newest."""
+        """With at most `limit` entries: those after sequence `after` (-1: all), else the newest."""
         ...
 
     async def find(self, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:
