@@ -247,7 +247,7 @@ def assemble(
     )
     intake = Intake(
         store=store,
-        rules=IntakeRules(slo=slo),
+        rules=IntakeRules(slo=slo, max_open_per_sender=settings.max_open_incidents_per_sender),
         runner=runner or Unattended(),
         dry_run=settings.dry_run,
     )

@@ -151,6 +151,23 @@ class IncidentQuery(BaseModel):
     until: Moment | None = None
 
 
+MOST_ENTRIES = 500
+"""Timeline entries in one part."""
+
+
+class TimelineQuery(BaseModel):
+    """Query parameters of `GET /incidents/{id}`; without any the whole timeline is given."""
+
+    model_config = ConfigDict(frozen=True)
+
+    timeline_limit: int | None = Field(
+        default=None, ge=1, le=MOST_ENTRIES, description="At most so many timeline entries, oldest first."
+    )
+    timeline_cursor: int | None = Field(
+        default=None, ge=0, le=2**31 - 1, description="The timeline_next of the part before."
+    )
+
+
 class RunOnceQuery(BaseModel):
     """Query parameters of `POST /agent/run-once`."""
 
@@ -724,9 +741,13 @@ class IncidentView(IncidentSummary):
     timeline_head: str | None = Field(
         default=None, description="The hash of the entry that was written last, as kept beside the timeline."
     )
+    timeline_next: str | None = Field(
+        default=None,
+        description="With timeline_limit: the timeline_cursor of the next part, if any.",
+    )
 
     @classmethod
-    def of(cls, record: IncidentRecord) -> Self:
+    def of(cls, record: IncidentRecord, timeline_next: int | None = None) -> Self:
         asked = [ApprovalView.of(approval, record.incident) for approval in record.approvals]
         pending = [view for view in asked if view.state is ApprovalState.PENDING]
         return cls.model_validate(
@@ -737,6 +758,7 @@ class IncidentView(IncidentSummary):
                 "timeline": [TimelineEntryView.of(entry) for entry in record.timeline],
                 "timeline_length": record.timeline_length,
                 "timeline_head": record.timeline_head,
+                "timeline_next": None if timeline_next is None else str(timeline_next),
             }
         )
 

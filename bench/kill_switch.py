@@ -270,15 +270,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument(
-        "--deliveries", action="store_true", help="measure over HTTP, under storms of deliveries, instead"
+        "--deliveries",
+        nargs="*",
+        choices=["sqlite", "postgresql"],
+        help="measure over HTTP, under storms of deliveries, instead; on both databases, or on one",
     )
     parser.add_argument("--worker", nargs=2, metavar=("URL", "NOTES"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
         asyncio.run(act_for_ever(given.worker[0], Path(given.worker[1])))
         return
-    if given.deliveries:
-        measure_deliveries()
+    if given.deliveries is not None:
+        measure_deliveries(given.deliveries or ["sqlite", "postgresql"])
         return
     supervisor = Supervisor()
     try:

@@ -12,15 +12,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from rich.console import Console
-from rich.table import Table
 
 from bench.processes import percentile
 from bench.serving import Server, delivery, start_server
@@ -114,17 +112,16 @@ def storm(server: Server, count: int, size: int, name: str) -> Figures:
     )
 
 
-def measure_deliveries() -> None:
-    """Both databases, both storms; printed."""
-    table = Table("kill switch, ms", "p50", "p99", "most", "signals accepted", "refusals", "seconds")
+def measure_deliveries(databases: Sequence[str]) -> None:
+    """Both storms on each database; each is printed when it is over."""
     supervisor = Supervisor()
     try:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder, postgres_server(supervisor) as database:
             urls = {
-                "SQLite": f"sqlite:///{folder}/heal.db",
-                "PostgreSQL": database.url(database.create()),
+                "sqlite": f"sqlite:///{folder}/heal.db",
+                "postgresql": database.url(database.create()),
             }
-            for kind, url in urls.items():
+            for kind, url in ((each, urls[each]) for each in databases):
                 settings = {
                     "DATABASE_URL": url,
                     "MAX_BODY_BYTES": str(MAX_BODY_BYTES),
@@ -132,21 +129,17 @@ def measure_deliveries() -> None:
                 }
                 server = start_server(supervisor, Path(folder), _PROGRAM, settings, kind)
                 for name, (count, size) in STORMS.items():
-                    found = storm(server, count, size, f"{count}-{size}")
-                    table.add_row(f"{kind}, {name}", *_row(found))
+                    _print(f"{kind}, {name}", storm(server, count, size, f"{count}-{size}"))
                 server.process.stop(grace_seconds=20)
     finally:
         supervisor.close()
-    Console(width=110).print(table)
 
 
-def _row(found: Figures) -> tuple[str, ...]:
+def _print(name: str, found: Figures) -> None:
     ordered = [1000 * each for each in found.latencies]
-    return (
-        f"{percentile(ordered, 0.5):.0f}",
-        f"{percentile(ordered, 0.99):.0f}",
-        f"{max(ordered):.0f}",
-        f"{found.accepted:,} of {found.sent:,}",
-        str(found.refused),
-        f"{found.seconds:.1f}",
+    print(
+        f"{name}: kill switch p50 {percentile(ordered, 0.5):.0f} ms, p99 {percentile(ordered, 0.99):.0f} ms, "
+        f"most {max(ordered):.0f} ms over {len(ordered)} calls; {found.accepted:,} of {found.sent:,} signals "
+        f"accepted in {found.seconds:.0f} s after {found.refused} refusals",
+        flush=True,
     )

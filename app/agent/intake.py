@@ -15,6 +15,7 @@ from app.agent.breach import Breach, Limits
 from app.agent.conditions import CONDITION_TRIGGERS
 from app.agent.models import (
     POLLED,
+    WATCHED,
     Alert,
     Change,
     ClusterCondition,
@@ -32,7 +33,7 @@ from app.agent.models import (
     SliSample,
     Trigger,
 )
-from app.agent.ports import Accepted, IntakeVerdict, Repeat, Runner, ServiceLevels, SignalStore
+from app.agent.ports import Accepted, Dequeued, IntakeVerdict, Repeat, Runner, ServiceLevels, SignalStore
 from app.agent.reasons import (
     Reason,
     remember_condition,
@@ -43,6 +44,8 @@ from app.agent.reasons import (
 )
 from app.agent.releases import change_of
 from app.agent.slo import SloThresholds
+
+OWN_SOURCES = frozenset({POLLED, WATCHED})
 
 LONGEST_RHYTHM = timedelta(minutes=15)
 """Samples pushed further apart than this never make one breach, unless the breach is asked to last longer."""
@@ -72,6 +75,8 @@ class IntakeRules:
     """The pure `IntakeDecider` for one set of thresholds."""
 
     slo: SloThresholds
+    max_open_per_sender: int = 0
+    """Above it a sender's openings for services unknown to the agent are queued; 0: no limit."""
 
     def __call__(
         self,
@@ -98,6 +103,7 @@ class IntakeRules:
                     ", ".join(judged.triggers),
                     triggers=judged.triggers,
                     release_pending=True,
+                    open_limit=self._open_limit(signal),
                 )
             return _verdict(judged, DispositionKind.IGNORED, quiet)
         if judged.unsustained:
@@ -125,6 +131,10 @@ class IntakeRules:
             identity = _identity(signal.payload)
             after = replace(after, resolved_alerts=tuple(a for a in after.resolved_alerts if a != identity))
         return Repeat(levels=after, anew=fires_again)
+
+    def _open_limit(self, signal: Signal) -> int | None:
+        """What the agent sees by itself is bounded by its own cluster."""
+        return None if signal.source in OWN_SOURCES else self.max_open_per_sender or None
 
     def breaching(self, levels: ServiceLevels) -> tuple[Trigger, ...]:
         """The triggers a service's levels amount to now, however short the breach (run-once)."""
@@ -441,6 +451,7 @@ def _verdict(
     *,
     triggers: tuple[Trigger, ...] = (),
     release_pending: bool = False,
+    open_limit: int | None = None,
 ) -> IntakeVerdict:
     return IntakeVerdict(
         disposition=Disposition(kind=kind, reason=reason),
@@ -448,6 +459,7 @@ def _verdict(
         triggers=triggers,
         change=judged.change,
         release_pending=release_pending,
+        open_limit=open_limit,
     )
 
 
@@ -489,6 +501,10 @@ class Intake:
             if incident_id is not None:
                 await self.runner.wake(incident_id)
         return accepted
+
+    async def open_queued(self, limit: int) -> Dequeued:
+        """Decide queued openings again, as far as their senders' limits allow."""
+        return await self.store.open_queued(self.rules, dry_run=self.dry_run, limit=limit)
 
     async def open_now(self, key: ServiceKey, at: datetime) -> None:
         """Open an incident from breaches on record, however short (run-once)."""

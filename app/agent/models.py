@@ -44,6 +44,9 @@ class ServiceKey:
 POLLED = "prometheus"
 """The source of samples that the agent's own poller reports."""
 
+WATCHED = "kubernetes"
+"""The source of the conditions that the agent's own watcher sees."""
+
 
 class SignalKind(StrEnum):
     DEPLOY = "deploy"

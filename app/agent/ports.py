@@ -313,6 +313,8 @@ class IntakeVerdict:
     """A change to remember for diagnosis."""
     release_pending: bool = False
     """The service's pending signals join the same incident."""
+    open_limit: int | None = None
+    """An opening is queued while its sender has so many incidents of unknown services open; None: never."""
 
 
 class IntakeDecider(Protocol):
@@ -432,6 +434,25 @@ class Beginning:
     reasons: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """Openings of one sender that wait until others of its incidents have ended."""
+
+    sender: str
+    waiting: int
+    newest: IncidentId | None
+    """The newest open incident of that sender."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dequeued:
+    """What one look at the queued openings did, and what is left."""
+
+    ended: int
+    """Signals that have another disposition now."""
+    queued: tuple[Queued, ...]
+
+
 class SignalStore(Protocol):
     """Durable intake."""
 
@@ -447,7 +468,7 @@ class SignalStore(Protocol):
     ) -> tuple[Accepted, ...]:
         """Record signals, decide each, open or join incidents: in order, all durable when it returns.
 
-        Up to fifty signals are one transaction; more are recorded in parts of that
+        Up to twenty signals are one transaction; more are recorded in parts of that
         size. If it fails in between, the same call again completes it.
 
         A `dedup_key` seen before gets the disposition deduplicated without
@@ -482,8 +503,15 @@ class SignalStore(Protocol):
         """
         ...
 
+    async def open_queued(self, decide: IntakeDecider, *, dry_run: bool, limit: int) -> Dequeued:
+        """Decide queued openings again, oldest first and every sender in turn, up to `limit` in all."""
+        ...
+
     async def expire_pending(self, older_than: datetime) -> int:
-        """End pending signals received before that with the disposition expired; how many."""
+        """End pending signals received before that with the disposition expired; how many.
+
+        Queued openings do not expire.
+        """
         ...
 
     async def prune(self, older_than: datetime) -> int:
@@ -518,10 +546,32 @@ class OpenBeside:
     """The newest of the rest, up to the limit."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordPart:
+    """An incident with a part of its timeline."""
+
+    record: IncidentRecord
+    """Its timeline holds the part alone."""
+    length: int
+    """Entries of the whole timeline."""
+
+    @property
+    def next_after(self) -> int | None:
+        """The sequence after which the next part begins; None when this one is the last."""
+        entries = self.record.timeline
+        return entries[-1].sequence if entries and entries[-1].sequence + 1 < self.length else None
+
+
 class IncidentStore(Protocol):
     """Incidents, intents and the timeline. Every write of the loop needs a live claim."""
 
     async def load(self, incident_id: IncidentId) -> IncidentRecord | None: ...
+
+    async def load_part(
+        self, incident_id: IncidentId, *, limit: int, after: int | None = None
+    ) -> RecordPart | None:
+        """With at most `limit` entries: those after sequence `after` (-1: all), else the newest."""
+        ...
 
     async def find(self, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:
         """Newest first; a cursor that this store did not issue raises `Invalid`."""

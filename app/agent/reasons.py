@@ -17,6 +17,7 @@ from enum import StrEnum
 from app.agent.conditions import CONDITION_TRIGGERS, restarting, workload_conditions
 from app.agent.models import (
     POLLED,
+    WATCHED,
     Alert,
     ClusterCondition,
     Condition,
@@ -29,9 +30,6 @@ from app.agent.models import (
     WorkloadView,
 )
 from app.agent.slo import SloThresholds
-
-WATCHED = "kubernetes"
-"""The source of the conditions that the agent's own watcher sees."""
 
 REASONS_KEPT = 32
 """How many reasons are remembered for one service: those withdrawn longest ago go first."""

@@ -44,7 +44,7 @@ from app.agent.models import ApprovalState, DispositionKind, IncidentId, Inciden
 from app.agent.timeline import chain_start, first_broken
 from app.store import journal, ledger
 from app.store.bell import ring
-from app.store.signals import FORGETTABLE, WAITING
+from app.store.signals import FORGETTABLE, NOT_QUEUED, WAITING
 from app.store.tables import (
     approvals,
     claims,
@@ -182,7 +182,7 @@ def _strays(connection: Connection, question: AuditQuestion) -> Iterator[Stray]:
 def _waiting_too_long(connection: Connection, question: AuditQuestion) -> Iterator[Stray]:
     rows = connection.execute(
         select(signals.c.id, signals.c.received_at)
-        .where(WAITING, signals.c.received_at < question.now - question.pending_for)
+        .where(WAITING, NOT_QUEUED, signals.c.received_at < question.now - question.pending_for)
         .order_by(signals.c.received_at)
         .limit(STRAYS_NAMED + 1)
     )

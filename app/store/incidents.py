@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from app.agent.models import (
@@ -28,7 +28,7 @@ from app.agent.models import (
     Signal,
     Trigger,
 )
-from app.agent.ports import ApprovalPage, ApprovalRecord, IncidentFilter, OpenBeside, Page
+from app.agent.ports import ApprovalPage, ApprovalRecord, IncidentFilter, OpenBeside, Page, RecordPart
 from app.agent.terms import same_person
 from app.agent.timeline import chain_start
 from app.errors import ClaimLost, Invalid
@@ -36,7 +36,7 @@ from app.store import approvals, intents, journal
 from app.store.bell import ring
 from app.store.codec import IncidentBody, incident_body, read, writable
 from app.store.narrative import opening_summary
-from app.store.tables import AT_ONCE, incidents
+from app.store.tables import AFTER_KNOWN, AT_ONCE, incidents, revision_history
 
 _NEWEST_LOOKED_AT = 500
 _RECOVERIES = (IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION)
@@ -86,6 +86,24 @@ def load(connection: Connection, incident_id: IncidentId) -> IncidentRecord | No
         approvals=approvals.of_incident(connection, incident_id),
         timeline_length=row.timeline_length,
         timeline_head=row.timeline_head,
+    )
+
+
+def load_part(
+    connection: Connection, incident_id: IncidentId, limit: int, after: int | None
+) -> RecordPart | None:
+    row = connection.execute(select(incidents).where(incidents.c.id == incident_id)).one_or_none()
+    if row is None:
+        return None
+    begin = row.timeline_length - 1 - limit if after is None else after
+    return RecordPart(
+        record=IncidentRecord(
+            incident=incident_of(row),
+            intents=intents.of_incidents(connection, [incident_id]).get(incident_id, ()),
+            timeline=journal.part(connection, incident_id, limit, begin),
+            approvals=approvals.of_incident(connection, incident_id),
+        ),
+        length=row.timeline_length,
     )
 
 
@@ -251,8 +269,42 @@ def last_closed(connection: Connection, key: ServiceKey) -> Incident | None:
     return None if row is None else incident_of(row)
 
 
-def create(connection: Connection, incident: Incident) -> None:
-    """Store a new incident with an empty timeline."""
+def open_of_sender(connection: Connection, sender: str, limit: int) -> int:
+    """How many incidents of unknown services a sender has open; counted up to `limit`."""
+    some = (
+        select(incidents.c.id)
+        .where(incidents.c.sender == sender, incidents.c.closed_at.is_(None))
+        .limit(limit)
+        .subquery()
+    )
+    return int(connection.execute(select(func.count()).select_from(some)).scalar_one())
+
+
+def newest_of_sender(connection: Connection, sender: str) -> IncidentId | None:
+    """The open incident of a sender that was opened last."""
+    found = connection.execute(
+        select(incidents.c.id)
+        .where(incidents.c.sender == sender, incidents.c.closed_at.is_(None))
+        .order_by(incidents.c.opened_at.desc(), incidents.c.id)
+        .limit(1)
+    ).scalar_one_or_none()
+    return None if found is None else IncidentId(found)
+
+
+def is_known(connection: Connection, key: ServiceKey) -> bool:
+    """Whether the agent has seen the service serve in its own cluster."""
+    seen = select(revision_history.c.number).where(
+        revision_history.c.environment == key.environment, revision_history.c.service == key.service
+    )
+    return connection.execute(seen.limit(1)).first() is not None
+
+
+def create(connection: Connection, incident: Incident, *, unknown_to: str | None = None) -> None:
+    """Store a new incident with an empty timeline.
+
+    `unknown_to` is its sender where the agent does not know the service itself: its
+    first pass then comes after those of known services.
+    """
     connection.execute(
         insert(incidents).values(
             id=incident.id,
@@ -262,7 +314,8 @@ def create(connection: Connection, incident: Incident) -> None:
             version=incident.version,
             timeline_length=0,
             timeline_head=chain_start(incident.id),
-            due_at=AT_ONCE,
+            due_at=AT_ONCE if unknown_to is None else AFTER_KNOWN,
+            sender=unknown_to,
             joined=incident.joined,
             **_mutable(incident),
         )

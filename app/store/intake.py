@@ -34,17 +34,25 @@ from app.agent.models import (
     SignalKind,
     Trigger,
 )
-from app.agent.ports import Accepted, IntakeDecider, IntakeVerdict, RepeatDecider, ServiceLevels
+from app.agent.ports import (
+    Accepted,
+    Dequeued,
+    IntakeDecider,
+    IntakeVerdict,
+    Queued,
+    RepeatDecider,
+    ServiceLevels,
+)
 from app.errors import Invalid
 from app.store import incidents, journal, ledger, locks, signals
-from app.store.codec import read
+from app.store.codec import read, storable_text
 from app.store.narrative import opening_summary, pending_note, signal_note
 from app.store.tables import changes, idempotency_keys, service_levels
 from app.store.tables import signals as signal_rows
 
 IDEMPOTENCY_KEPT = timedelta(hours=24)
-PART = 50
-"""Signals that one transaction records at most."""
+PART = 20
+"""Signals that one transaction records at most: that takes some twenty milliseconds."""
 KEY_LIMIT_BYTES = 1024
 """Longest deduplication or idempotency key: both stand in indexes, whose entries are bounded."""
 
@@ -95,7 +103,7 @@ def parts(delivery: Delivery) -> Iterator[Delivery]:
     for start in range(0, len(delivery.signals), PART):
         key = delivery.idempotency_key
         if key is not None:
-            key = "part " + hashlib.sha256(f"{start} {key}".encode("utf-8", "replace")).hexdigest()
+            key = "part " + hashlib.sha256(f"{start} {PART} {key}".encode("utf-8", "replace")).hexdigest()
         yield replace(delivery, signals=delivery.signals[start : start + PART], idempotency_key=key)
 
 
@@ -153,6 +161,30 @@ def open_from_pending(
     return incident.id
 
 
+def open_queued(connection: Connection, decide: IntakeDecider, dry_run: bool, limit: int) -> Dequeued:
+    """Every sender in turn gets its share of `limit`; a sender at its limit keeps its place."""
+    queues, ended = signals.queues(connection), 0
+    share = max(1, limit // max(1, len(queues)))
+    for sender, _ in queues:
+        waiting = signals.queued(connection, sender, share)
+        locks.hold(connection, locks.Space.SERVICE, {str(signal.key) for signal in waiting})
+        delivery = Delivery(
+            signals=waiting, decide=decide, dry_run=dry_run, idempotency_key=None, request_hash=None
+        )
+        desk = _Desk(connection, delivery)
+        for signal in waiting:
+            if desk.again(signal).reason.startswith(signals.QUEUED):
+                break
+            ended += 1
+    return Dequeued(
+        ended=ended,
+        queued=tuple(
+            Queued(sender=sender, waiting=waiting, newest=incidents.newest_of_sender(connection, sender))
+            for sender, waiting in signals.queues(connection)
+        ),
+    )
+
+
 # ------------------------------------------------------------ one delivery
 
 
@@ -177,6 +209,20 @@ class _Desk:
             return self._repeat(signal, before)
         if before is not None:  # its old key stays with the first one
             signal = replace(signal, dedup_key=f"{signal.id} again")
+        disposition = self._decide(signal)
+        self._record(signal, disposition)
+        return disposition
+
+    def again(self, signal: Signal) -> Disposition:
+        """Decide a queued opening once more, as everything stands now."""
+        # Out of the pending ones, which may join the incident that it opens.
+        being = Disposition(kind=DispositionKind.IGNORED, reason="its incident is being opened")
+        signals.settle(self.connection, signal.id, being)
+        disposition = self._decide(signal)
+        signals.settle(self.connection, signal.id, disposition)
+        return disposition
+
+    def _decide(self, signal: Signal) -> Disposition:
         key = signal.key
         self._look_up(key)
         verdict = self.delivery.decide(signal, self._levels[key], self._open[key], self._closed[key])
@@ -193,7 +239,6 @@ class _Desk:
         disposition = verdict.disposition
         if disposition.kind in _ATTACHED:
             disposition = self._attach(signal, verdict)
-        self._record(signal, disposition)
         return disposition
 
     def _look_up(self, key: ServiceKey) -> None:
@@ -233,7 +278,14 @@ class _Desk:
         return disposition
 
     def _attach(self, signal: Signal, verdict: IntakeVerdict) -> Disposition:
-        """Open or join, as the service stands now: at most one incident of it is ever open."""
+        """Open, queue or join, as the service stands now: at most one incident of it is ever open."""
+        unknown_to = None
+        if self._open[signal.key] is None and not incidents.is_known(self.connection, signal.key):
+            unknown_to = storable_text(signal.source)
+            most = verdict.open_limit
+            if most is not None and incidents.open_of_sender(self.connection, unknown_to, most) >= most:
+                reason = f"{signals.QUEUED}{signal.source} has {most} incidents open; opened as they end"
+                return Disposition(kind=DispositionKind.PENDING, reason=reason)
         pending = signals.pending(self.connection, signal.key) if verdict.release_pending else ()
         incident = self._open[signal.key]
         opened = incident is None
@@ -245,6 +297,7 @@ class _Desk:
                 stale=signal.stale,
                 dry_run=self.delivery.dry_run,
                 at=_not_before(self._closed[signal.key], signal.received_at),
+                unknown_to=unknown_to,
             )
         else:
             fresh = bool(verdict.triggers) and not signal.stale
@@ -268,6 +321,7 @@ def _open(
     stale: bool,
     dry_run: bool,
     at: datetime,
+    unknown_to: str | None = None,
 ) -> Incident:
     distinct = tuple(dict.fromkeys(triggers))
     incident = Incident(
@@ -280,7 +334,7 @@ def _open(
         dry_run=dry_run,
         summary=opening_summary(key, distinct),
     )
-    incidents.create(connection, incident)
+    incidents.create(connection, incident, unknown_to=unknown_to)
     return incident
 
 

@@ -74,6 +74,19 @@ def heads(
     )
 
 
+def part(
+    connection: Connection, incident_id: IncidentId, limit: int, after: int
+) -> tuple[TimelineEntry, ...]:
+    """Entries with a sequence above `after`, in order, at most `limit`."""
+    rows = connection.execute(
+        select(timeline)
+        .where(timeline.c.incident_id == incident_id, timeline.c.sequence > after)
+        .order_by(timeline.c.sequence)
+        .limit(limit)
+    )
+    return tuple(_entry(row) for row in rows)
+
+
 def _entry(row: Row[Any]) -> TimelineEntry:
     return TimelineEntry(
         sequence=row.sequence,

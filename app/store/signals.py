@@ -6,7 +6,19 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, exists, insert, literal_column, or_, select, text, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.expression import TextClause
 
@@ -40,6 +52,9 @@ _CHUNK = 500
 # Written out, as the partial indexes have them: with values bound later, no planner may use those.
 FORGETTABLE = text("signals.disposition IN ('ignored', 'deduplicated', 'expired')")
 WAITING = text("signals.disposition = 'pending'")
+QUEUED = "queued: "
+"""How the reason of a pending signal begins whose incident waits for others of its sender to end."""
+NOT_QUEUED = text(f"signals.reason NOT LIKE '{QUEUED}%'")
 
 _ATTACHED = [DispositionKind.OPENED.value, DispositionKind.JOINED.value]
 
@@ -108,7 +123,7 @@ def expire_pending(connection: Connection, older_than: datetime) -> int:
     """End pending signals received before that; how many."""
     return connection.execute(
         update(signals)
-        .where(WAITING, signals.c.received_at < older_than)
+        .where(WAITING, NOT_QUEUED, signals.c.received_at < older_than)
         .values(
             disposition=DispositionKind.EXPIRED.value,
             reason="no sample that came soon enough confirmed that the breach lasts",
@@ -171,6 +186,45 @@ def _chunks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
     """Statements of one size, which the database finds rows for by index, however many there are."""
     for start in range(0, len(numbers), _CHUNK):
         yield numbers[start : start + _CHUNK]
+
+
+# ---------------------------------------------------------------- queued openings
+
+
+def queues(connection: Connection) -> tuple[tuple[str, int], ...]:
+    """Every sender with queued openings, and how many."""
+    rows = connection.execute(
+        select(signals.c.source, func.count().label("waiting"))
+        .where(WAITING, signals.c.reason.startswith(QUEUED))
+        .group_by(signals.c.source)
+        .order_by(signals.c.source)
+    )
+    return tuple((row.source, int(row.waiting)) for row in rows)
+
+
+def queued(connection: Connection, sender: str, limit: int) -> tuple[Signal, ...]:
+    """The oldest queued openings of a sender, locked; those that a peer has in hand are left out."""
+    rows = connection.execute(
+        select(signals)
+        .where(WAITING, signals.c.reason.startswith(QUEUED), signals.c.source == sender)
+        .order_by(signals.c.received_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return tuple(_signal(row) for row in rows)
+
+
+def settle(connection: Connection, signal_id: SignalId, disposition: Disposition) -> None:
+    """Give one signal another disposition."""
+    connection.execute(
+        update(signals)
+        .where(signals.c.id == signal_id)
+        .values(
+            disposition=disposition.kind.value,
+            reason=storable_text(disposition.reason),
+            incident_id=disposition.incident_id,
+        )
+    )
 
 
 # ---------------------------------------------------------------- reading

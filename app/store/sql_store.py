@@ -48,11 +48,13 @@ from app.agent.ports import (
     Beginning,
     Begun,
     Claim,
+    Dequeued,
     IncidentFilter,
     IntakeDecider,
     OpenBeside,
     Page,
     ReasonGuard,
+    RecordPart,
     RepeatDecider,
     ServiceLevels,
     SignalRecord,
@@ -146,6 +148,11 @@ class SqlStore:
             lambda connection: intake.open_from_pending(connection, key, triggers, dry_run, at)
         )
 
+    async def open_queued(self, decide: IntakeDecider, *, dry_run: bool, limit: int) -> Dequeued:
+        return await self._database.write(
+            lambda connection: intake.open_queued(connection, decide, dry_run, limit)
+        )
+
     async def expire_pending(self, older_than: datetime) -> int:
         return await self._database.write(lambda connection: signals.expire_pending(connection, older_than))
 
@@ -162,6 +169,13 @@ class SqlStore:
 
     async def load(self, incident_id: IncidentId) -> IncidentRecord | None:
         return await self._database.read(lambda connection: incidents.load(connection, incident_id))
+
+    async def load_part(
+        self, incident_id: IncidentId, *, limit: int, after: int | None = None
+    ) -> RecordPart | None:
+        return await self._database.read(
+            lambda connection: incidents.load_part(connection, incident_id, limit, after)
+        )
 
     async def find(self, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:
         return await self._database.read(lambda connection: incidents.find(connection, where, limit, cursor))

@@ -23,6 +23,7 @@ from app.errors import AgentError
 from app.stopping import Stop
 from app.workers.anchoring import Anchorer
 from app.workers.announcing import Courier
+from app.workers.backlog import Backlog
 from app.workers.driving import Driver
 from app.workers.duties import Duty, Work, kept_running
 from app.workers.polling import Poller
@@ -154,7 +155,13 @@ def _duties(container: Container) -> list[Duty]:
     duties: dict[str, list[Work]] = {}
     if settings.role is not Role.API:
         sweeper = _sweeper(container)
-        duties["sweep"] = [("sweep", sweeper.run), ("forget", sweeper.forget)]
+        backlog = Backlog(
+            intake=container.intake,
+            store=container.store,
+            notifier=container.loop.stages.closer.notifier,
+            clock=container.clock,
+        )
+        duties["sweep"] = [("sweep", sweeper.run), ("forget", sweeper.forget), ("backlog", backlog.run)]
         anchors = AnchorFolder.from_settings(settings)
         if anchors is not None:
             anchorer = Anchorer(

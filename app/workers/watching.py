@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from app.agent.intake import Intake
 from app.agent.memory import Historian
-from app.agent.models import ClusterCondition, Condition, ServiceKey, Signal, WorkloadView
+from app.agent.models import WATCHED, ClusterCondition, Condition, ServiceKey, Signal, WorkloadView
 from app.agent.observer import Observer, new_signal, workload_conditions
 from app.agent.ports import ClusterWatch
 from app.clock import Clock
@@ -131,7 +131,7 @@ class Watcher:
         for condition, is_present in changed:
             yield new_signal(
                 key=key,
-                source="kubernetes",
+                source=WATCHED,
                 observed_at=at,
                 received_at=at,
                 payload=ClusterCondition(

@@ -269,6 +269,31 @@ def test_health_and_readiness(api: Harness) -> None:
     assert {check["name"] for check in ready["checks"]} >= {"store"}
 
 
+def test_a_timeline_is_given_in_parts(api: Harness) -> None:
+    """The parts together are the whole, and nothing else of the incident changes."""
+    api.post("/events/deploy", json=DEPLOY)
+    api.post("/agent/run-once?service=payments-api")
+    whole = _incident(api)
+    assert whole["timeline_next"] is None
+    entries, cursor = [], ""
+    while cursor is not None:
+        part = api.get(f"/incidents/{whole['id']}?timeline_limit=2{cursor}").json()
+        assert len(part["timeline"]) <= 2
+        assert {**part, "timeline": None, "timeline_next": None} == {**whole, "timeline": None}
+        entries += part["timeline"]
+        cursor = None if part["timeline_next"] is None else f"&timeline_cursor={part['timeline_next']}"
+    assert entries == whole["timeline"]
+    assert len(entries) > 4
+
+
+@pytest.mark.parametrize(
+    "query", ["timeline_limit=0", "timeline_limit=501", "timeline_cursor=-1", f"timeline_cursor={2**63}"]
+)
+def test_a_part_that_is_none_is_refused(api: Harness, query: str) -> None:
+    """Numbers that no timeline has are a mistake of the caller's."""
+    assert_problem(api.get(f"/incidents/inc_{'0' * 32}?{query}"), 422)
+
+
 def test_readiness_is_remembered_for_seconds(tmp_path: Path) -> None:
     """A hundred probes cost one look; a change shows as soon as the answer has aged."""
     looks: list[float] = []
