@@ -59,6 +59,7 @@ from app.connectors.streams import OpenStream, open_stream
 from app.connectors.teams import TeamsChannel
 from app.connectors.webhook import WebhookChannel
 from app.errors import AgentError, ConfigurationError, TransientError
+from app.redaction import remember
 from app.store import Alone, open_shared
 
 if TYPE_CHECKING:
@@ -256,6 +257,7 @@ async def build(settings: Settings, *, runner: Runner | None = None) -> Containe
     Raises `ConfigurationError` for settings that cannot work, `TransientError`
     when the database does not answer.
     """
+    remember(settings.secret_values())
     clock = SystemClock()
     streams = connect_streams(settings)
     world, close_world = connect_world(settings, clock)

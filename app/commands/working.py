@@ -7,6 +7,7 @@ import logging
 import signal
 
 from app.config import Settings
+from app.logs import show_log
 from app.workers import running
 
 log = logging.getLogger(__name__)
@@ -14,8 +15,7 @@ log = logging.getLogger(__name__)
 
 async def work(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT; the passes under way come to their end first."""
-    logging.basicConfig(format="%(levelname)s:     %(message)s", level=logging.WARNING)
-    logging.getLogger("app").setLevel(settings.log_level.upper())
+    show_log(settings.log_level)
     told_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):

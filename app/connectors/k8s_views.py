@@ -35,6 +35,7 @@ from app.connectors.k8s_fields import (
     texts,
     uid,
 )
+from app.redaction import redacted
 
 PREFIX = "self-healing-devops-agent/"
 MARKER = PREFIX + "intent"
@@ -359,7 +360,7 @@ def _warnings(found: WorkloadObjects) -> tuple[str, ...]:
     for event in found.events:
         if text(event, "involvedObject", "uid") in ours:
             message = f"{text(event, 'reason') or 'Warning'}: {text(event, 'message') or ''}"
-            line = " ".join(message.split())[:_WARNING_CHARACTERS]
+            line = " ".join(redacted(message).split())[:_WARNING_CHARACTERS]
             told[line] = max(told.get(line, _told_at(event)), _told_at(event))
     return tuple(sorted(told, key=lambda line: told[line], reverse=True))
 
