@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from app.agent.breach import Breach, Limits
+from app.agent.clock_jumps import ahead
+from app.agent.levels import without_future
 from app.agent.models import (
     Alert,
     Change,
@@ -80,7 +82,21 @@ class IntakeRules:
         open_incident: Incident | None,
         last_closed: Incident | None,
     ) -> IntakeVerdict:
-        judged = self._judge(signal, levels or ServiceLevels(key=signal.key))
+        known, set_aside = without_future(levels or ServiceLevels(key=signal.key), signal.received_at)
+        verdict = self._decided(signal, known, open_incident, last_closed)
+        if set_aside is None:
+            return verdict
+        disposition = replace(verdict.disposition, reason=f"{verdict.disposition.reason} ({set_aside})")
+        return replace(verdict, disposition=disposition, levels=verdict.levels or known)
+
+    def _decided(
+        self,
+        signal: Signal,
+        levels: ServiceLevels,
+        open_incident: Incident | None,
+        last_closed: Incident | None,
+    ) -> IntakeVerdict:
+        judged = self._judge(signal, levels)
         if open_incident is not None:
             return _with_open_incident(signal, judged, open_incident)
         if judged.triggers:
@@ -200,6 +216,8 @@ class IntakeRules:
         """Why symptoms that an unhealed incident has already reported open no other, or None."""
         if last is None or last.closed_at is None or not judged.may_be_quieted:
             return None
+        if ahead(last.closed_at, signal.received_at):
+            return None  # how long ago it ended cannot be known: the clock went back
         unhealed = last.state in (IncidentState.ESCALATED, IncidentState.PROPOSED)
         news = set(judged.triggers) - set(last.triggers) or (last.stale and not signal.stale)
         if not unhealed or news or signal.received_at - last.closed_at >= self.slo.reopen_after:
