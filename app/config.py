@@ -354,8 +354,7 @@ class Settings(BaseSettings):
 
     def secret_values(self) -> frozenset[str]:
         """Everything here that must not be repeated: secrets, and passwords within addresses."""
-        found = set(_secrets(getattr(self, name) for name in type(self).model_fields))
-        return frozenset(found | {part for text in found for part in _passwords(text)})
+        return frozenset(_secrets(getattr(self, name) for name in type(self).model_fields))
 
     @property
     def identity_required(self) -> bool:
@@ -401,7 +400,11 @@ def _secrets(values: Iterable[object]) -> Iterator[str]:
     """The value of every secret, and every address, which may hold one."""
     for value in values:
         if isinstance(value, SecretStr):
-            yield value.get_secret_value()
+            text = value.get_secret_value()
+            yield from _passwords(text)
+            # Of an address only the password is secret, except of a webhook, whose path is one.
+            if "://" not in text or _is_address(text):
+                yield text
         elif isinstance(value, dict):
             yield from _secrets(value.values())
         elif isinstance(value, tuple | list | frozenset):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 HIDDEN = "[redacted]"
@@ -23,69 +24,92 @@ _KEY = (
     r"[\w.-]{0,40}(?:password|passwd|passphrase|secret|api[_-]?key|access[_-]?key|private[_-]?key"
     r"|client[_-]?secret|credentials?)"
 )
+_KEY_SIGNS = ("passw", "passphrase", "secret", "key", "credential")
 _BARE = r"[^\s\"'&,;()\[\]{}]"
 """A character of a value without quotes; the marker of what was taken out begins with another."""
-_PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What one kind of credential looks like."""
+
+    signs: tuple[str, ...]
+    """One of these, in lower case, stands in every text that has it: most texts have none."""
+    pattern: re.Pattern[str]
+    left: str = HIDDEN
+    """What is left of it."""
+
+
+_SHAPES = (
+    _Shape(
+        ("private key",),
         re.compile(
             r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,40}-----|\Z)", re.S
         ),
-        HIDDEN,
     ),
-    (  # a header with a credential: the whole value
+    _Shape(  # a header with a credential: the whole value
+        ("authorization", "cookie", "x-api-key"),
         re.compile(r"(?i)\b((?:proxy-)?authorization|set-cookie|cookie|x-api-key)(\"?'?\s*[:=]\s*)[^\r\n]+"),
         rf"\1\2{HIDDEN}",
     ),
-    (  # user information of any address
+    _Shape(  # user information of any address
+        ("://",),
         re.compile(r"(?i)\b([a-z][a-z0-9+.-]{1,30}://)[^\s/?#\"'<>@]{1,400}(?:@[^\s/?#\"'<>@]{1,400})*@"),
         r"\1",
     ),
-    (  # the query and the fragment of a web address
+    _Shape(  # the query and the fragment of a web address
+        ("://",),
         re.compile(r"(?i)\b((?:https?|wss?)://[^\s?#\"'<>]{1,2000})[?#][^\s\"'<>)\]]*"),
         r"\1",
     ),
-    (  # chat webhooks, whose path is their password
+    _Shape(  # chat webhooks, whose path is their password
+        ("hooks.slack", "webhook.office"),
         re.compile(
             r"(?i)\b(https?://(?:hooks\.slack(?:-gov)?\.com|[\w.-]{1,100}\.webhook\.office\.com)/)[^\s\"'<>]*"
         ),
         rf"\1{HIDDEN}",
     ),
-    (
+    _Shape(
+        ("bearer", "basic", "digest", "apikey"),
         re.compile(r"(?i)\b(bearer|basic|digest|apikey)\s+(?=[^\s\"',;]{0,200}[\d+/=_.])[a-z0-9._~+/=-]{8,}"),
         rf"\1 {HIDDEN}",
     ),
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,3}"), HIDDEN),
-    (re.compile(r"\b(?:AKIA|ASIA|AGPA|AIDA|AROA|AIPA|ANPA|ANVA)[A-Z0-9]{16}\b"), HIDDEN),
-    (re.compile(r"\b(heal_(?:tok|ses)_[0-9a-f]{1,64}_)[0-9a-f]{16,}"), rf"\1{HIDDEN}"),
-    (re.compile(r"\b(?:xox[a-z]|xapp)-[A-Za-z0-9-]{8,}"), HIDDEN),
-    (
-        re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|AIza[\w-]{35})"),
-        HIDDEN,
+    _Shape(("eyj",), re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,3}")),
+    _Shape(
+        ("akia", "asia", "agpa", "aida", "aroa", "aipa", "anpa", "anva"),
+        re.compile(r"\b(?:AKIA|ASIA|AGPA|AIDA|AROA|AIPA|ANPA|ANVA)[A-Z0-9]{16}\b"),
     ),
-    (re.compile(r"\b(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{16,}|\bwhsec_[A-Za-z0-9+/=]{16,}"), HIDDEN),
-    (  # password=..., "client_secret": "..."; within quotes whatever stands there
+    _Shape(("heal_",), re.compile(r"\b(heal_(?:tok|ses)_[0-9a-f]{1,64}_)[0-9a-f]{16,}"), rf"\1{HIDDEN}"),
+    _Shape(("xox", "xapp-"), re.compile(r"\b(?:xox[a-z]|xapp)-[A-Za-z0-9-]{8,}")),
+    _Shape(
+        ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "aiza"),
+        re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|AIza[\w-]{35})"),
+    ),
+    _Shape(
+        ("sk_", "rk_", "whsec_"),
+        re.compile(r"\b(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{16,}|\bwhsec_[A-Za-z0-9+/=]{16,}"),
+    ),
+    _Shape(  # password=..., "client_secret": "..."; within quotes whatever stands there
+        _KEY_SIGNS,
         re.compile(rf"(?i)\b({_KEY}s?[\"']?\s*=\s*[\"']?)(?:(?<=\")[^\"]+|(?<=')[^']+|{_BARE}+)"),
         rf"\1{HIDDEN}",
     ),
-    (
+    _Shape(
+        _KEY_SIGNS,
         re.compile(
             rf"(?i)\b({_KEY}[\"']?\s*:\s*[\"']?)(?:(?<=\")[^\"]+|(?<=')[^']+|(?=[^\s,;]{{0,200}}\d){_BARE}{{6,}})"
         ),
         rf"\1{HIDDEN}",
     ),
-    (re.compile(rf"(?i)\b(passw(?:or)?d\s*:\s*)(?![\"'\[]){_BARE}+"), rf"\1{HIDDEN}"),
-    (  # a token is a word of this product too: only what is long and has a digit
+    _Shape(("passw",), re.compile(rf"(?i)\b(passw(?:or)?d\s*:\s*)(?![\"'\[]){_BARE}+"), rf"\1{HIDDEN}"),
+    _Shape(  # a token is a word of this product too: only what is long and has a digit
+        ("token",),
         re.compile(
             r"(?i)\b([\w.-]{0,40}token[\"']?\s*[=:]\s*[\"']?)(?=[^\s\"',;]{0,200}\d)[A-Za-z0-9._~+/=-]{16,}"
         ),
         rf"\1{HIDDEN}",
     ),
 )
-_SIGNS = re.compile(
-    r"(?i)://|-----BEGIN|authorization|cookie|bearer|basic|digest|api[_-]?key|eyJ|A[KSGIRN][A-Z]A[A-Z0-9]{16}"
-    r"|heal_|xox|xapp-|gh[pousr]_|github_pat|glpat|AIza|[sr]k_|whsec|passw|passphrase|secret|[_-]key|credential|token"
-)
-"""What every text with something of a pattern contains: most have none, and cost one search."""
 
 _known: set[str] = set()
 _known_pattern: re.Pattern[str] | None = None
@@ -106,10 +130,10 @@ def redacted(text: str) -> str:
     """The text without known secrets, without what is shaped like one, and with bare web addresses."""
     if _known_pattern is not None:
         text = _known_pattern.sub(HIDDEN, text)
-    if _SIGNS.search(text) is None:
-        return text
-    for pattern, replacement in _PATTERNS:
-        text = pattern.sub(replacement, text)
+    lower = text.lower()
+    for shape in _SHAPES:
+        if any(sign in lower for sign in shape.signs):
+            text = shape.pattern.sub(shape.left, text)
     return text
 
 

@@ -488,7 +488,8 @@ def _remembered(history: History, limits: Limits, at: datetime) -> list[PastActi
 
 def set_aside(history: History, limits: Limits, at: datetime) -> str | None:
     """The note that says which actions no limit counts, because they are dated far in the future."""
-    began = {t.intent_id: t.began_at for t in (*history.window, *history.service)}
+    began = {touch.intent_id: touch.began_at for touch in history.window}
+    began |= {past.intent_id: past.began_at for past in history.service}
     far = [moment for moment in began.values() if not _of_this_time(moment, limits.look_back, at)]
     if not far:
         return None

@@ -134,8 +134,15 @@ def test_an_end_in_the_future_quiets_nothing() -> None:
 # ------------------------------------------------------------------ verification
 
 
-@pytest.mark.parametrize("name", ["started_at", "healthy_since", "last_observed_at"])
-def test_a_verification_begun_in_the_future_begins_again(name: str) -> None:
+@pytest.mark.parametrize(
+    "moved",
+    [
+        Verification(started_at=LATER, intent_id=None, baseline=None),
+        Verification(started_at=NOW, intent_id=None, baseline=None, healthy_since=LATER),
+        Verification(started_at=NOW, intent_id=None, baseline=None, last_observed_at=LATER),
+    ],
+)
+def test_a_verification_begun_in_the_future_begins_again(moved: Verification) -> None:
     """It would wait for the clock to arrive there: no soak and no time-out would end."""
     rules = VerifyRules(
         slo=SLO,
@@ -144,8 +151,6 @@ def test_a_verification_begun_in_the_future_begins_again(name: str) -> None:
         interval=timedelta(seconds=5),
         max_sample_age=timedelta(minutes=1),
     )
-    before = Verification(started_at=NOW, intent_id=None, baseline=None)
-    moved = replace(before, **{name: LATER})
     after = advance(moved, Assessment(health=Health.HEALTHY, reasons=()), NOW, rules)
     assert (after.started_at, after.healthy_since, after.last_observed_at) == (NOW, NOW, NOW)
 

@@ -142,6 +142,13 @@ def test_every_secret_of_the_settings_is_known(tmp_path: Path) -> None:
         )
 
 
+def test_an_address_without_a_password_is_no_secret() -> None:
+    """DATABASE_URL is named in messages; the address of a webhook is a secret as a whole."""
+    assert Settings(_env_file=None).secret_values() == frozenset()
+    webhook = SecretStr("https://chat.example/hooks/abc")
+    assert webhook.get_secret_value() in Settings(_env_file=None, teams_webhook_url=webhook).secret_values()
+
+
 def test_short_secrets_are_taken_out_where_they_stand_alone() -> None:
     """Within words they are ordinary letters, and very short ones are not looked for."""
     remember(["payments", "heal"])
