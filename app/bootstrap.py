@@ -71,6 +71,7 @@ from app.connectors.streams import OpenStream, open_stream
 from app.connectors.teams import TeamsChannel
 from app.connectors.webhook import WebhookChannel
 from app.errors import AgentError, ConfigurationError, TransientError
+from app.redaction import remember
 from app.store import Alone, open_shared
 from app.vitals import Vitals
 
@@ -289,6 +290,7 @@ async def build(settings: Settings, *, runner: Runner | None = None) -> Containe
     Raises `ConfigurationError` for settings that cannot work, `TransientError`
     when the database does not answer.
     """
+    remember(settings.secret_values())
     clock = SystemClock()
     streams = connect_streams(settings)
     world, close_world = connect_world(settings, clock)

@@ -7,10 +7,11 @@ each other. Wrong values stop the start with a message that names the setting.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -36,6 +37,7 @@ from app.agent.identity import Scope
 from app.agent.models import ActionName, Risk, Trigger
 from app.errors import ConfigurationError
 from app.loopback import is_loopback
+from app.redaction import remember
 from app.setting_names import listed
 from app.setting_sources import NoMistypedNames, StrictEnvFile, StrictEnvironment, WrongName, unknown_names
 from app.setting_values import Callee, DeploymentName, Named, Namespace, ServiceName
@@ -358,6 +360,10 @@ class Settings(BaseSettings):
         if "openid" not in self.oidc_scopes.split():
             raise ValueError("OIDC_SCOPES must contain openid")
 
+    def secret_values(self) -> frozenset[str]:
+        """Everything here that must not be repeated: secrets, and passwords within addresses."""
+        return frozenset(_secrets(getattr(self, name) for name in type(self).model_fields))
+
     @property
     def identity_required(self) -> bool:
         """Nobody is heard without a token or a sign-on."""
@@ -398,6 +404,34 @@ class Settings(BaseSettings):
         return tuple(value.split()) if isinstance(value, str) else value
 
 
+def _secrets(values: Iterable[object]) -> Iterator[str]:
+    """The value of every secret, and every address, which may hold one."""
+    for value in values:
+        if isinstance(value, SecretStr):
+            text = value.get_secret_value()
+            yield from _passwords(text)
+            # Of an address only the password is secret, except of a webhook, whose path is one.
+            if "://" not in text or _is_address(text):
+                yield text
+        elif isinstance(value, dict):
+            yield from _secrets(value.values())
+        elif isinstance(value, tuple | list | frozenset):
+            yield from _secrets(value)
+        elif isinstance(value, str):
+            yield from _passwords(value)
+
+
+def _passwords(address: str) -> Iterator[str]:
+    """The password of an address as it is written there and as it is meant; nothing where there is none."""
+    try:
+        password = urlsplit(address.strip()).password
+    except ValueError:
+        return
+    if password:
+        yield password
+        yield unquote(password)
+
+
 def _is_address(text: str) -> bool:
     """Whether something can be posted there."""
     try:
@@ -425,13 +459,16 @@ def _is_base_url(text: str) -> bool:
 def load_settings() -> Settings:
     """The settings of this process; raises `ConfigurationError` with a line for each wrong one."""
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         wrong = [told(item["loc"], item["msg"]) for item in error.errors(include_url=False)]
     except WrongName as error:
         wrong = str(error).splitlines()
     except SettingsError as error:
         wrong = [_undecodable(error)]
+    else:
+        remember(settings.secret_values())
+        return settings
     raise ConfigurationError("the configuration is not valid:\n  " + "\n  ".join(wrong))
 
 

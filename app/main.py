@@ -41,6 +41,7 @@ from app.api.dependencies import Container
 from app.api.lockout import Lockout
 from app.config import Role, Settings, load_settings
 from app.errors import ConfigurationError
+from app.logs import show_log
 from app.stopping import Stop
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     from app.workers import running  # here, so that importing this module loads no driver and no engine
 
     settings: Settings = app.state.settings
-    _show_log(settings)
+    show_log(settings.log_level)
     if not settings.identity_required:
         log.info(
             "no identity is configured: only this machine is heard, and everybody on it taken at their word"
@@ -104,12 +105,6 @@ async def _say_who_gets_in(container: Container) -> None:
             "APPROVAL_ROLES=%s cannot be met: without identity nobody has a role",
             ",".join(sorted(settings.approval_roles)),
         )
-
-
-def _show_log(settings: Settings) -> None:
-    """Let the agent's own log reach the terminal beside the server's; libraries only warn."""
-    logging.basicConfig(format="%(levelname)s:     %(message)s", level=logging.WARNING)
-    logging.getLogger("app").setLevel(settings.log_level.upper())
 
 
 def _settings() -> Settings:

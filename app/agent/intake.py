@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from app.agent.breach import Breach, Limits
+from app.agent.clock_jumps import ahead
 from app.agent.conditions import CONDITION_TRIGGERS
+from app.agent.levels import without_future
 from app.agent.models import (
     POLLED,
     WATCHED,
@@ -90,8 +92,23 @@ class IntakeRules:
             return IntakeVerdict(
                 disposition=Disposition(kind=DispositionKind.IGNORED, reason=elsewhere), levels=None
             )
-        known = self._known(signal, levels)
-        judged = _remembering(self._judge(signal, known), signal, known, levels)
+        present, set_aside = without_future(levels or ServiceLevels(key=signal.key), signal.received_at)
+        verdict = self._decided(signal, present, levels, open_incident, last_closed)
+        if set_aside is None:
+            return verdict
+        disposition = replace(verdict.disposition, reason=f"{verdict.disposition.reason} ({set_aside})")
+        return replace(verdict, disposition=disposition, levels=verdict.levels or present)
+
+    def _decided(
+        self,
+        signal: Signal,
+        present: ServiceLevels,
+        stored: ServiceLevels | None,
+        open_incident: Incident | None,
+        last_closed: Incident | None,
+    ) -> IntakeVerdict:
+        known = self._known(signal, present)
+        judged = _remembering(self._judge(signal, known), signal, known, stored)
         if open_incident is not None:
             return _with_open_incident(signal, judged, open_incident)
         if judged.triggers:
@@ -287,6 +304,8 @@ class IntakeRules:
         """Why symptoms that an unhealed incident has already reported open no other, or None."""
         if last is None or last.closed_at is None or not judged.may_be_quieted:
             return None
+        if ahead(last.closed_at, signal.received_at):
+            return None  # how long ago it ended cannot be known: the clock went back
         unhealed = last.state in (IncidentState.ESCALATED, IncidentState.PROPOSED)
         news = set(judged.triggers) - set(last.triggers) or (last.stale and not signal.stale)
         if not unhealed or news or signal.received_at - last.closed_at >= self.slo.reopen_after:

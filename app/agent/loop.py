@@ -15,6 +15,7 @@ from enum import StrEnum
 from weakref import WeakValueDictionary
 
 from app.agent.approvals import asked_for, escalations_due, wait_until
+from app.agent.clock_jumps import LONGEST_REST, ahead
 from app.agent.closing import Closer
 from app.agent.diagnosis import diagnose
 from app.agent.executor import Executor
@@ -323,14 +324,15 @@ class Loop:
         incident = record.incident
         if incident.state is IncidentState.AWAITING_APPROVAL:
             return wait_until(record, now)
-        if incident.wake_at is not None and now < incident.wake_at and not now_please:
+        waits = incident.wake_at is not None and not ahead(incident.wake_at, now, LONGEST_REST)
+        if incident.wake_at is not None and waits and now < incident.wake_at and not now_please:
             return incident.wake_at
         if stage is NextStage.DIAGNOSE and incident.wake_at is None and not now_please:
             settled = incident.opened_at + self.settle
-            return settled if now < settled else None
+            return settled if now < settled and not ahead(incident.opened_at, now) else None
         if stage is NextStage.VERIFY and incident.verification is not None:
             last = incident.verification.last_observed_at
-            due = now if last is None else last + self.stages.verifier.rules.interval
+            due = now if last is None or ahead(last, now) else last + self.stages.verifier.rules.interval
             if looked or (now < due and not now_please):
                 return due
         return None

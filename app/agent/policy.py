@@ -13,7 +13,7 @@ from datetime import datetime
 
 from app.agent.consent import Consent, withheld
 from app.agent.disruption import Disruption, too_many
-from app.agent.limits import UNLIMITED, Limits, Standing
+from app.agent.limits import UNLIMITED, Limits, Standing, set_aside
 from app.agent.models import (
     Action,
     ActionName,
@@ -161,7 +161,9 @@ class Policy:
             return DecisionKind.NEEDS_APPROVAL, (
                 f"{action.name} is {action.risk} risk, and APPROVAL_FOR_RISKS asks for a person",
             )
-        return DecisionKind.ALLOW, (f"{action.name} is enabled, {action.risk} risk, within the budget",)
+        note = set_aside(question.standing.history, self.limits.shared, question.at)
+        allowed = f"{action.name} is enabled, {action.risk} risk, within the budget"
+        return DecisionKind.ALLOW, (allowed,) if note is None else (allowed, note)
 
 
 def _without_interested(terms: ApprovalTerms, question: Question) -> ApprovalTerms:

@@ -85,6 +85,12 @@ class Reason:
     repeated_at: datetime | None = None
     """When the alert was first reported as firing once more after it had been resolved."""
 
+    @property
+    def newest(self) -> datetime:
+        """The newest time that it mentions."""
+        moments = (self.last_true_at, self.repeated_at, self.withdrawn.at if self.withdrawn else None)
+        return max(at for at in moments if at is not None)
+
     def stands(self, now: datetime, max_age: timedelta) -> bool:
         """Not withdrawn, and known to be true within `max_age` of now, whichever of two clocks is ahead."""
         return self.withdrawn is None and abs(now - self.last_true_at) <= max_age

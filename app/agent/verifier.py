@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from app.agent.clock_jumps import ahead
 from app.agent.models import (
     Incident,
     Observation,
@@ -212,8 +213,10 @@ def acted(verification: Verification | None) -> bool:
 
 
 def _unwatched(verification: Verification, at: datetime, rules: VerifyRules) -> bool:
-    """Nobody looked for so long that what lies between is not known."""
+    """Nobody looked for so long, or the clock went back so far, that what lies between is not known."""
     last = verification.last_observed_at
+    if ahead(last, at) or ahead(verification.started_at, at) or ahead(verification.healthy_since, at):
+        return True
     return last is not None and at - last > max(3 * rules.interval, rules.max_sample_age)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from app.config import Settings
+from app.logs import show_log
 from app.stopping import Stop
 from app.workers import running
 
@@ -13,8 +14,7 @@ log = logging.getLogger(__name__)
 
 async def work(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT; the passes under way get a few seconds to come to their end."""
-    logging.basicConfig(format="%(levelname)s:     %(message)s", level=logging.WARNING)
-    logging.getLogger("app").setLevel(settings.log_level.upper())
+    show_log(settings.log_level)
     stop = Stop()
     with stop.on_signals():
         async with running(settings, stop) as container:

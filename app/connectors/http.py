@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from app.connectors.answers import error_for, retry_after
 from app.connectors.text import shorten
 from app.errors import AgentError, ConfigurationError, PermanentError, TransientError, UnknownOutcome
+from app.redaction import remember
 
 _MAX_BYTES = 8 * 1024 * 1024
 _MAX_CONNECTIONS = 16
@@ -44,7 +45,7 @@ class Reply:
 
     def excerpt(self) -> str:
         """The start of the body as one printable line, for a message."""
-        text = self.body[:2_000].decode("utf-8", errors="replace")
+        text = self.body[:8_000].decode("utf-8", errors="replace")
         return shorten(text)
 
 
@@ -65,11 +66,14 @@ class HttpPeer:
         self.name = name
         self._setting = setting
         self._url = _checked_url(url, setting)
+        remember([self._url.password] if self._url.password else ())
         self._timeout = timeout_seconds
         self._max_bytes = max_bytes
         self._headers = {"User-Agent": "self-healing-devops-agent", "Accept-Encoding": "identity"}
         if bearer_token is not None:
-            self._headers["Authorization"] = f"Bearer {_checked_token(bearer_token, setting)}"
+            token = _checked_token(bearer_token, setting)
+            self._headers["Authorization"] = f"Bearer {token}"
+            remember([token])
         self._tls = ssl.create_default_context() if self._url.scheme == "https" else False
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
         # They log URLs and headers, and a webhook's URL is its password.

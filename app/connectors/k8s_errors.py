@@ -25,6 +25,7 @@ from app.errors import (
     TransientError,
     UnknownOutcome,
 )
+from app.redaction import redacted
 
 _MESSAGE_LIMIT = 400
 """Characters of a server's message that are passed on."""
@@ -64,7 +65,7 @@ class Call:
 
 def rejection(call: Call, code: int, headers: Mapping[str, str], status: JsonObject) -> AgentError:
     """The error for an answer that is no success; `status` is the server's Status object, or empty."""
-    message = f"{call}: {(text(status, 'message') or f'HTTP {code}')[:_MESSAGE_LIMIT]}"
+    message = f"{call}: {redacted(text(status, 'message') or f'HTTP {code}')[:_MESSAGE_LIMIT]}"
     if code == 401:
         message = f"forbidden: the API server does not know the agent's identity, cannot {message}"
     if code == 403:
@@ -85,7 +86,7 @@ def rejection(call: Call, code: int, headers: Mapping[str, str], status: JsonObj
 
 def failure(call: Call, error: Exception) -> AgentError:
     """The error for a request that got no usable answer."""
-    message = f"{call}: {type(error).__name__}: {str(error)[:_MESSAGE_LIMIT]}".rstrip(": ")
+    message = f"{call}: {type(error).__name__}: {redacted(str(error))[:_MESSAGE_LIMIT]}".rstrip(": ")
     if isinstance(error, ConfigError):
         # Its text may quote what a credential plugin printed.
         message = f"{call}: the credentials of the kubeconfig cannot be obtained"

@@ -46,6 +46,7 @@ from app.connectors.k8s_templates import (
     template_hash,
     template_of,
 )
+from app.redaction import redacted
 
 MARKER = PREFIX + "intent"
 IRREVERSIBLE = PREFIX + "irreversible"
@@ -350,7 +351,7 @@ def _warnings(found: WorkloadObjects) -> tuple[str, ...]:
     for event in found.events:
         if text(event, "involvedObject", "uid") in ours:
             message = f"{text(event, 'reason') or 'Warning'}: {text(event, 'message') or ''}"
-            line = " ".join(message.split())[:_WARNING_CHARACTERS]
+            line = " ".join(redacted(message).split())[:_WARNING_CHARACTERS]
             told[line] = max(told.get(line, _told_at(event)), _told_at(event))
     return tuple(sorted(told, key=lambda line: told[line], reverse=True))
 

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, exists, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
+from app.agent.clock_jumps import FAR_AHEAD
 from app.agent.models import FencingToken, Incident, IncidentId
 from app.agent.ports import Claim
 from app.errors import ClaimLost, NotFound
@@ -43,7 +44,8 @@ def take(
             insert(claims).values(incident_id=incident_id, owner=owner, token=token, expires_at=expires_at)
         )
         return Claim(incident_id=incident_id, owner=owner, token=token, expires_at=expires_at, nudges=nudges)
-    if held.owner not in {None, owner} and held.expires_at > now:
+    # A lease dated further ahead than any lasts was given by a clock that has gone back since.
+    if held.owner not in {None, owner} and now < held.expires_at <= now + FAR_AHEAD:
         return None
     renewed = held.owner == owner
     token = FencingToken(held.token if renewed else held.token + 1)
@@ -95,7 +97,12 @@ def _due(connection: Connection, when: ColumnElement[bool], now: datetime, limit
         .where(
             incidents.c.closed_at.is_(None),
             when,
-            or_(claims.c.incident_id.is_(None), claims.c.owner.is_(None), claims.c.expires_at <= now),
+            or_(
+                claims.c.incident_id.is_(None),
+                claims.c.owner.is_(None),
+                claims.c.expires_at <= now,
+                claims.c.expires_at > now + FAR_AHEAD,
+            ),
         )
         .order_by(incidents.c.due_at)
         .limit(limit)

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from app.agent.anchoring import Head
 from app.agent.models import IncidentId, Note, Stage, TimelineEntry
 from app.agent.timeline import extend_chain
+from app.redaction import redacted, redacted_values
 from app.store.codec import storable_object, storable_text
 from app.store.tables import incidents, timeline
 
@@ -28,7 +29,12 @@ def append(connection: Connection, incident_id: IncidentId, notes: Sequence[Note
         select(incidents.c.timeline_length, incidents.c.timeline_head).where(incidents.c.id == incident_id)
     ).one()
     stored = [
-        replace(note, message=storable_text(note.message), data=storable_object(note.data)) for note in notes
+        replace(
+            note,
+            message=storable_text(redacted(note.message)),
+            data=storable_object(redacted_values(note.data)),
+        )
+        for note in notes
     ]
     entries = extend_chain(head.timeline_head, head.timeline_length, stored)
     connection.execute(

@@ -29,6 +29,7 @@ from sqlalchemy.exc import IntegrityError
 from app.agent.channels import Announcement, Posting
 from app.agent.models import IncidentId
 from app.errors import Conflict, NotFound
+from app.redaction import redacted
 from app.store.codec import storable_text
 from app.store.tables import announcements, channels, incidents, postings
 
@@ -48,7 +49,9 @@ def announce(connection: Connection, incident_id: IncidentId, text: str, at: dat
     known = select(incidents.c.id).where(incidents.c.id == incident_id).with_for_update()
     if connection.execute(known).one_or_none() is None:
         raise NotFound(f"incident {incident_id} is not on record")
-    connection.execute(insert(announcements).values(incident_id=incident_id, text=storable_text(text), at=at))
+    connection.execute(
+        insert(announcements).values(incident_id=incident_id, text=storable_text(redacted(text)), at=at)
+    )
 
 
 def unshown(connection: Connection, channel: str, at: datetime, limit: int) -> tuple[IncidentId, ...]:

@@ -37,6 +37,7 @@ from app.agent.models import (
     SliSample,
 )
 from app.agent.ports import SignalRecord
+from app.redaction import redacted
 from app.store import ledger
 from app.store.codec import read, read_optional, read_payload, storable_text
 from app.store.tables import changes as change_rows
@@ -94,7 +95,7 @@ def add(connection: Connection, signal: Signal, disposition: Disposition) -> Non
             stale=signal.stale,
             payload=signal.payload,
             disposition=disposition.kind.value,
-            reason=storable_text(disposition.reason),
+            reason=storable_text(redacted(disposition.reason)),
             incident_id=disposition.incident_id,
             duplicate_of=disposition.duplicate_of,
             ledgered=True,

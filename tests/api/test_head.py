@@ -19,7 +19,7 @@ def get_paths(api: Harness) -> list[str]:
     ids = {"incident_id": incident, "signal_id": signal}
     paths = []
     for route in (route for module in FOR_PEOPLE for route in module.router.routes):
-        if isinstance(route, APIRoute) and "GET" in route.methods:
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
             path = route.path
             for name in route.param_convertors:
                 path = path.replace(f"{{{name}}}", ids.get(name, "unknown"))
