@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import lightkube
 from lightkube import Client, KubeConfig
 from lightkube.core.exceptions import ApiError
-from lightkube.models.apps_v1 import DeploymentSpec
+from lightkube.models.apps_v1 import DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment
 from lightkube.models.core_v1 import (
     ConfigMapEnvSource,
     ConfigMapVolumeSource,
@@ -127,12 +127,14 @@ class Workloads:
         annotations: Mapping[str, str] | None = None,
         pod_annotations: Mapping[str, str] | None = None,
         mount_config_map: bool = False,
+        rolling: tuple[str, int] | None = None,
     ) -> None:
         """Create a Deployment; what its pods do follows from these values (`testbed.behaviour`).
 
         `config_map` becomes the ConfigMap `<name>-config`. Pods read it through envFrom:
         as on any cluster, running pods do not see later changes to it. With
         `mount_config_map` they have it as a volume instead, and do see them.
+        `rolling` is maxUnavailable and maxSurge.
         """
         if config_map is not None:
             content = ConfigMap(
@@ -167,6 +169,10 @@ class Workloads:
             template=template,
             progressDeadlineSeconds=progress_deadline_seconds,
         )
+        if rolling is not None:
+            unavailable, surge = rolling
+            update = RollingUpdateDeployment(maxUnavailable=unavailable, maxSurge=surge)
+            spec.strategy = DeploymentStrategy(type="RollingUpdate", rollingUpdate=update)
         metadata = ObjectMeta(
             name=name, namespace=namespace, labels=labels, annotations=dict(annotations or {})
         )
@@ -197,6 +203,11 @@ class Workloads:
     def annotate(self, namespace: str, name: str, annotations: Mapping[str, str | None]) -> None:
         """Set annotations on the Deployment itself; None removes one."""
         self._patch(namespace, name, {"metadata": {"annotations": dict(annotations)}})
+
+    def annotate_pods(self, namespace: str, name: str, annotations: Mapping[str, str | None]) -> None:
+        """Set annotations in the pod template: new pods follow."""
+        metadata = {"annotations": dict(annotations)}
+        self._patch(namespace, name, {"spec": {"template": {"metadata": metadata}}})
 
     def restart(self, namespace: str, name: str) -> None:
         """As `kubectl rollout restart` does it: new pods read their configuration anew."""

@@ -96,6 +96,17 @@ def changed_fields(one: Revision, other: Revision) -> tuple[str, ...]:
     return tuple(sorted(differing))
 
 
+def runs_the_same(one: Revision, other: Revision) -> bool:
+    """Whether two revisions differ in nothing that runs: the same images, and only marks changed.
+
+    Under a tag that moves what an image reference pulls is not what it pulled then:
+    going back to an equal reference brings back nothing.
+    """
+    marks = ("label ", "annotation ")
+    changed = changed_fields(one, other)
+    return bool(changed) and one.images == other.images and all(name.startswith(marks) for name in changed)
+
+
 def older_versions(workload: WorkloadView) -> tuple[Revision, ...]:
     """Revisions below the current one that run something else, newest first, one for each template."""
     current = current_revision(workload)

@@ -7,13 +7,17 @@ A test module of an adapter imports these tests with `*` and defines a fixture
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from app.agent.consent import Consent
 from app.agent.disruption import Disruption
 from app.agent.evidence import changed_fields
+from app.agent.memory import Historian
 from app.agent.models import (
     Action,
     ActionName,
@@ -22,16 +26,22 @@ from app.agent.models import (
     JsonObject,
     JsonScalar,
     ObjectRef,
+    Observation,
     RevisionHealth,
     Risk,
     ServiceKey,
+    SliSample,
     Snapshot,
     TargetState,
+    TelemetryHealth,
     WorkloadView,
 )
-from app.agent.ports import ClusterEvent, PodOwner
+from app.agent.ports import ClusterEvent, PodOwner, Store
+from app.agent.slo import SloThresholds
 from app.agent.target_token import as_left, same_ground
+from app.agent.trust import TrustRules
 from app.errors import Conflict, Forbidden, Invalid, NotFound, PermanentError
+from app.store import open_store
 from tests.contract.cluster_harness import BETTER_IMAGE, CRASHING_IMAGE, GOOD_IMAGE, ClusterHarness
 
 INTENT = IntentId("int_" + "a" * 32)
@@ -482,6 +492,75 @@ async def test_without_rights_reading_is_forbidden(cluster: ClusterHarness) -> N
         await cluster.powerless.reader.workload(key_of(cluster))
     with pytest.raises(Forbidden, match="deployments"):
         await cluster.powerless.reader.target(action(ActionName.RESTART, deployment(cluster)))
+
+
+# ------------------------------------------------------------------ what served well
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """A metric source that counts so many requests a second, of which so many fail."""
+
+    rate: float
+    errors: float = 0.001
+
+    async def sli(self, key: ServiceKey, at: datetime) -> SliSample:
+        return SliSample(at=at, error_rate=self.errors, p95_latency_ms=90.0, request_rate=self.rate)
+
+    async def sli_range(
+        self, key: ServiceKey, start: datetime, end: datetime, step: timedelta
+    ) -> tuple[SliSample, ...]:
+        count = int((end - start) / step) + 1
+        return tuple([await self.sli(key, start + step * index) for index in range(count)])
+
+    async def telemetry(self, keys: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
+        return TelemetryHealth(known_services=len(keys), silent_services=0, source_reachable=True)
+
+
+async def trusted(cluster: ClusterHarness, store: Store, source: Counted, least: int) -> bool:
+    """Whether the historian takes what runs for one that served well, for a minute from now on."""
+    slo = SloThresholds(
+        max_error_rate=0.05,
+        max_p95_latency_ms=1000,
+        clear_ratio=0.8,
+        breach_for=timedelta(minutes=1),
+        reopen_after=timedelta(hours=1),
+    )
+    historian = Historian(
+        store=store,
+        reader=cluster.ports.reader,
+        metrics=source,
+        slo=slo,
+        rules=TrustRules(after=timedelta(minutes=1), min_requests=least),
+    )
+    view = await view_of(cluster)
+    # The level of this moment is well in every case: it is the period that is judged.
+    well = await Counted(rate=1.0).sli(key_of(cluster), view.observed_at)
+    later = view.observed_at + timedelta(minutes=2)
+    return await historian.note(key_of(cluster), Observation(at=later, sli=well, workload=view))
+
+
+async def test_what_nobody_called_and_what_failed_its_calls_has_not_served_well(
+    cluster: ClusterHarness, tmp_path: Path
+) -> None:
+    """Trust needs requests over the period; owners of a workload without any say so on it."""
+    await deploy_shop(cluster)
+    await cluster.deploy(
+        "worker", service="worker", annotations={"self-healing-devops-agent/trust-without-traffic": "true"}
+    )
+    await cluster.until(key_of(cluster, "worker"), rolled_out)
+    store = await open_store(f"sqlite:///{tmp_path / 'heal.db'}")
+    try:
+        assert not await trusted(cluster, store, Counted(rate=0.0), 100)
+        assert not await trusted(cluster, store, Counted(rate=50.0, errors=0.5), 100)
+        assert await store.revisions(key_of(cluster)) == ()
+        assert await trusted(cluster, store, Counted(rate=50.0), 100)
+        [known] = await store.revisions(key_of(cluster))
+        assert known.health is RevisionHealth.SERVED_WELL
+        assert not (await view_of(cluster)).trusted_without_traffic
+        assert (await view_of(cluster, "worker")).trusted_without_traffic
+    finally:
+        await store.close()
 
 
 # ------------------------------------------------------------------ rehearsing

@@ -155,6 +155,14 @@ class AgentProcess:
 
         wait_for(f"{revisions} trusted revisions of {service}", check, timeout_seconds=timeout_seconds)
 
+    def trusted(self, service: str) -> set[int]:
+        """The numbers of the revisions that the agent takes for ones that served well."""
+        with sqlite3.connect(f"file:{self.folder / 'heal.db'}?mode=ro", uri=True) as database:
+            rows = database.execute(
+                "SELECT number FROM revision_history WHERE service = ? AND health = 'served_well'", (service,)
+            ).fetchall()
+        return {number for (number,) in rows}
+
     def log_tail(self) -> str:
         return self.log.read_text(errors="replace")[-3000:]
 

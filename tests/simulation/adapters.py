@@ -25,6 +25,7 @@ from app.agent.models import (
     WorkloadView,
 )
 from app.agent.ports import PolicyAnswer
+from app.agent.target_token import same_ground
 from app.bootstrap import World as Adapters
 from app.errors import AgentError, Conflict, TransientError, UnknownOutcome
 from tests.simulation.faults import Kind
@@ -117,7 +118,10 @@ class Rehearsing(_Port):
     async def rehearse(self, action: Action, target: TargetState, snapshot: Snapshot | None) -> Rehearsal:
         def rehearsed() -> Rehearsal:
             try:
-                self._world.checked(action, target, snapshot)
+                service, thing = self._world.find(action.target)
+                if not same_ground(action, target.token, thing.token):
+                    raise Conflict(f"{thing.ref} was modified")
+                self._world.wanted(action, service, thing, snapshot)
             except AgentError as error:
                 return Rehearsal(accepted=False, message=str(error))
             return Rehearsal(accepted=True, message="it would be changed")

@@ -35,6 +35,7 @@ class Kind(StrEnum):
     WRITE_LOST = "write never arrives, and nobody says so"
     CLUSTER_DOWN = "cluster does not answer"
     CHANGED_BY_OTHER = "someone else changes the object"
+    SCALED_BY_OTHER = "an autoscaler changes the replicas"
     OUTAGE = "telemetry outage"
     SILENT = "metrics of a service missing"
     POLICY_DOWN = "policy engine fails"

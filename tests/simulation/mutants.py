@@ -33,6 +33,7 @@ from app.agent.models import (
     TimelineEntry,
 )
 from app.agent.ports import Accepted, Claim
+from app.agent.target_token import as_left
 from app.agent.timeline import chain_start, extend_chain
 from app.errors import ClaimLost, TransientError
 from app.store import brakes, claims, incidents, intents, narrative
@@ -255,6 +256,12 @@ MUTANTS = {
             promise=10,
             told="what did not help is left standing",
             swaps=[(to_undo, _always(None))],
+        ),
+        Mutant(
+            name="undo-by-generation",
+            promise=10,
+            told="any change of the object by others holds an undo off",
+            swaps=[(as_left, lambda _action, applied, now: applied == now)],
         ),
         Mutant(
             name="same-again",

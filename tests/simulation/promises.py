@@ -22,6 +22,7 @@ from app.agent.models import (
     IncidentRecord,
     IncidentState,
     Intent,
+    IntentId,
     IntentState,
     OutcomeKind,
     Risk,
@@ -35,6 +36,7 @@ from tests.simulation.scenario import MAX_SAMPLE_AGE_SECONDS
 from tests.simulation.simulation import Case
 from tests.simulation.tape import (
     BrakeSet,
+    ChangedByOther,
     Effect,
     IncidentMoved,
     IntentMoved,
@@ -77,7 +79,7 @@ def allowed_first(case: Case) -> Iterator[str]:
         record, intent = records[effect.intent]
         if intent.decision.kind is not DecisionKind.ALLOW:
             yield f"{effect.action} on {effect.service} took place although decided {intent.decision.kind}"
-        if intent.decision.target_token != effect.token_before:
+        if _ground(intent.decision.target_token, intent) != _ground(effect.token_before, intent):
             yield (
                 f"{effect.action} on {effect.service} was decided on {intent.decision.target_token} "
                 f"and changed {effect.token_before}"
@@ -86,6 +88,14 @@ def allowed_first(case: Case) -> Iterator[str]:
             yield f"{effect.action} on {effect.service} was decided for a plan that nobody recorded"
         if intent.approval is not None:
             yield from _bound_to_approval(record, intent)
+
+
+def _ground(token: str | None, intent: Intent) -> str:
+    """What a decision rests on, in the check's own words: all but replicas that the action leaves alone."""
+    scales = ActionName.SCALE in (intent.action.name, intent.action.parameters.get("undoes"))
+    moving = ("generation=",) if scales else ("generation=", "replicas=")
+    head, _, asked = (token or "").rpartition("/")
+    return f"{head}/{','.join(part for part in asked.split(',') if not part.startswith(moving))}"
 
 
 def _hashes(record: IncidentRecord, intent: Intent) -> set[str]:
@@ -103,9 +113,9 @@ def _bound_to_approval(record: IncidentRecord, intent: Intent) -> Iterator[str]:
     approval = given.get(intent.approval)
     if approval is None or approval.answered_by is None:
         yield f"intent {intent.id} used an approval that nobody gave"
-    elif (approval.plan_hash, approval.target_token) != (
+    elif (approval.plan_hash, _ground(approval.target_token, intent)) != (
         intent.decision.plan_hash,
-        intent.decision.target_token,
+        _ground(intent.decision.target_token, intent),
     ):
         yield f"intent {intent.id} used an approval that was given for something else"
 
@@ -344,7 +354,26 @@ def unhelpful_is_undone(case: Case) -> Iterator[str]:
         for intent in record.intents:
             if intent.undoes is not None and intent.outcome is not None:
                 yield from _proved(record, intent, restored.get(intent.id))
+        yield from _innocent(case, record)
         yield from _repeated(record)
+
+
+def _innocent(case: Case, record: IncidentRecord) -> Iterator[str]:
+    """An undo is held off only by a change of what the action changed; replicas are an autoscaler's."""
+    service = record.incident.key.service
+    effects = {e.intent: e for e in case.tape.of(Effect)}
+    touched = [m.at for m in case.tape.of(ChangedByOther) if m.service == service]
+    for entry in record.timeline:
+        intent = str(entry.data.get("undoes"))
+        if not entry.message.startswith("Not undone") or "changed since" not in entry.message:
+            continue
+        effect = effects.get(IntentId(intent))
+        undone = next(i for i in record.intents if i.id == intent)
+        if effect is None or undone.action.name is ActionName.SCALE:
+            continue
+        later = [e for e in effects.values() if e.service == service and e.at > effect.at]
+        if not later and not any(at >= effect.at for at in touched):
+            yield f"{undone.action.name} of {record.incident.id} was not undone although nobody changed it"
 
 
 def _judged(record: IncidentRecord) -> Iterator[tuple[Intent, bool]]:

@@ -91,6 +91,8 @@ class Scenario:
     """`end` is by how many seconds the clock of host `number` jumps."""
     meddlings: tuple[Span, ...]
     """When somebody else changes service `number`; a negative `end` deletes and recreates it."""
+    scalings: tuple[Span, ...]
+    """When an autoscaler gives service `number` one replica more."""
     silences: tuple[Span, ...]
     """Of service `number`, or of all."""
     outages: tuple[Span, ...]
@@ -182,6 +184,7 @@ def scenario_of(seed: int) -> Scenario:
             Span(start=at, end=dice.choice((1.0, 1.0, 1.0, -1.0)), number=dice.randrange(services))
             for at in _moments(dice, until, 0.4, 4)
         ),
+        scalings=_scalings(seed, services, until),
         silences=tuple(
             Span(
                 start=at,
@@ -200,6 +203,14 @@ def scenario_of(seed: int) -> Scenario:
         strict_engine=dice.random() < 0.15,
         poll_seconds=dice.uniform(4.0, 12.0),
         concurrent_clients=dice.choice((1, 2)),
+    )
+
+
+def _scalings(seed: int, services: int, until: float) -> tuple[Span, ...]:
+    """By dice of its own, so that everything else in a seed is as it would be without."""
+    dice = Random(f"scalings/{seed}")  # noqa: S311 - a seed, no secret
+    return tuple(
+        Span(start=at, end=at, number=dice.randrange(services)) for at in _moments(dice, until, 0.5, 4)
     )
 
 

@@ -243,6 +243,8 @@ class _Run:
             at(pause.start, self._pause, pause)
         for jump in plan.jumps:
             at(jump.start, self._jump, jump)
+        for scaling in plan.scalings:
+            at(scaling.start, self._scale, scaling)
         for meddling in plan.meddlings:
             at(meddling.start, self._meddle, meddling)
         for silence in plan.silences:
@@ -283,6 +285,12 @@ class _Run:
         key = list(self.world.services)[meddling.number]
         self.tape.fault(Kind.CHANGED_BY_OTHER, "world", str(key))
         self.world.changed_by_other(key, recreated=meddling.end < 0)
+
+    def _scale(self, scaling: Span) -> None:
+        assert scaling.number is not None
+        key = list(self.world.services)[scaling.number]
+        self.tape.fault(Kind.SCALED_BY_OTHER, "world", str(key))
+        self.world.scaled_by_other(key)
 
     def _interfere(self, moved: IntentMoved) -> None:
         """The worst moments for others to act are those between a decision and its effect."""

@@ -132,6 +132,14 @@ class ChangedByOther(Mark):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScaledByOther(Mark):
+    """An autoscaler changed the number of replicas, and nothing else."""
+
+    service: str
+    token_after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SliAnswered(Mark):
     """The metric source told a service's levels, or failed to (`sample` is None)."""
 

@@ -33,9 +33,10 @@ from app.agent.models import (
     TelemetryHealth,
     WorkloadView,
 )
+from app.agent.target_token import deployment_token
 from app.errors import Conflict, Invalid, NotFound
 from tests.simulation.scheduler import moment
-from tests.simulation.tape import ChangedByOther, Effect, Tape
+from tests.simulation.tape import ChangedByOther, Effect, ScaledByOther, Tape
 
 AGENT = "self-healing-devops-agent"
 OLDEST, GOOD, BAD = "shop:1", "shop:2", "shop:3"
@@ -82,8 +83,18 @@ class Thing:
 
     @property
     def token(self) -> str:
-        asked = self.generation if self.ref.kind == "Deployment" else content_hash(self.spec)
-        return f"{self.uid}/{asked}"
+        if self.ref.kind != "Deployment":
+            return f"{self.uid}/{content_hash(self.spec)}"
+        replicas = self.spec["replicas"]
+        assert isinstance(replicas, int)
+        return deployment_token(
+            self.uid,
+            generation=self.generation,
+            template=content_hash({name: item for name, item in self.spec.items() if name != "replicas"}),
+            paused=False,
+            replicas=replicas,
+            rest="same",
+        )
 
     @property
     def state(self) -> TargetState:
@@ -189,6 +200,15 @@ class SimulatedWorld:
             ChangedByOther(at=self.now, who="world", service=service.key.service, token_after=thing.token)
         )
 
+    def scaled_by_other(self, key: ServiceKey) -> None:
+        """An autoscaler asks for one replica more, and for nothing else."""
+        service = self.services[key]
+        thing = service.deployment
+        self._change(service, thing, {**thing.spec, "replicas": service.replicas + 1}, "autoscaler")
+        self._tape.write(
+            ScaledByOther(at=self.now, who="world", service=service.key.service, token_after=thing.token)
+        )
+
     def touch_status(self, thing: Thing) -> None:
         """A controller writes a status: the version moves, what is asked for does not."""
         self._version += 1
@@ -233,6 +253,10 @@ class SimulatedWorld:
         service, thing = self.find(action.target)
         if (thing.uid, str(thing.version)) != (target.uid, target.resource_version):
             raise Conflict(f"{thing.ref} was modified: it is at version {thing.version}")
+        return self.wanted(action, service, thing, snapshot)
+
+    def wanted(self, action: Action, service: Service, thing: Thing, snapshot: Snapshot | None) -> JsonObject:
+        """What the object would ask for after the action."""
         spec = dict(thing.spec)
         match action.name:
             case ActionName.RESTART:
@@ -245,6 +269,13 @@ class SimulatedWorld:
                 spec["image"] = images[0]
             case ActionName.SCALE:
                 spec["replicas"] = action.parameters["replicas"]
+            case ActionName.RESTORE if snapshot is not None and thing.ref.kind == "Deployment":
+                # Only what the undone action changed: the rest may have become others' since.
+                by_scale = action.parameters.get("undoes") == ActionName.SCALE
+                names = {*spec, *snapshot.body}
+                put_back = {name for name in names if (name == "replicas") is by_scale}
+                kept = {name: item for name, item in spec.items() if name not in put_back}
+                spec = {**kept, **{n: snapshot.body[n] for n in put_back if n in snapshot.body}}
             case ActionName.REVERT_CONFIG | ActionName.RESTORE if snapshot is not None:
                 spec = dict(snapshot.body)
             case _:
