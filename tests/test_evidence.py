@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from app.agent.models import (
+    CLUSTER_SOURCE,
+    METRICS_SOURCE,
     Alert,
     Cause,
     Deploy,
@@ -30,7 +32,6 @@ from app.agent.models import (
 from app.agent.ports import IncidentFilter, MetricSource
 from app.bootstrap import World
 from app.errors import AgentError, Forbidden, Invalid, TransientError
-from app.workers.telemetry import CLUSTER, METRICS, telemetry_key
 from tests.stories import ACTING, KEY, NAMESPACE, SERVICE, Story, messages, story
 
 ELSEWHERE = ServiceKey(environment="prod", service="somewhere-else")
@@ -202,7 +203,7 @@ async def test_a_source_that_fails_is_one_incident_for_all_services(tmp_path: Pa
         await stage.live(300)
         page = await stage.agent.store.find(_EVERY, limit=50, cursor=None)
         (record,) = page.items
-        assert record.incident.key == telemetry_key(METRICS)
+        assert record.incident.key == METRICS_SOURCE
         assert record.incident.triggers == (Trigger.TELEMETRY_OUTAGE,)
         assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
         assert record.intents == ()
@@ -223,7 +224,7 @@ async def test_services_that_fall_silent_together_are_one_incident_of_telemetry(
             stage.deploy(service)
         await stage.live(120)
         found[0].silent = True
-        record = await stage.live_until_ended(key=telemetry_key(METRICS))
+        record = await stage.live_until_ended(key=METRICS_SOURCE)
         assert "4 of 4 services fell silent together" in messages(record.timeline)
 
 
@@ -251,7 +252,7 @@ async def test_a_cluster_that_cannot_be_listed_is_one_incident_too(tmp_path: Pat
             await stage.clock.advance(5)
             with pytest.raises(Forbidden):
                 await stage.poller.poll()
-        record = await stage.newest(telemetry_key(CLUSTER))
+        record = await stage.newest(CLUSTER_SOURCE)
         assert record is not None
         assert "cannot list deployments" in messages(record.timeline)
 

@@ -79,6 +79,8 @@ class IntakeRules:
     slo: SloThresholds
     max_open_per_sender: int = 0
     """Above it a sender's openings for services unknown to the agent are queued; 0: no limit."""
+    queued: bool = False
+    """The signals waited in a queue: what is on record may rightly be newer than they are."""
 
     def __call__(
         self,
@@ -92,7 +94,9 @@ class IntakeRules:
             return IntakeVerdict(
                 disposition=Disposition(kind=DispositionKind.IGNORED, reason=elsewhere), levels=None
             )
-        present, set_aside = without_future(levels or ServiceLevels(key=signal.key), signal.received_at)
+        present, set_aside = levels or ServiceLevels(key=signal.key), None
+        if not self.queued:
+            present, set_aside = without_future(present, signal.received_at)
         verdict = self._decided(signal, present, levels, open_incident, last_closed)
         if set_aside is None:
             return verdict
@@ -523,7 +527,9 @@ class Intake:
 
     async def open_queued(self, limit: int) -> Dequeued:
         """Decide queued openings again, as far as their senders' limits allow."""
-        return await self.store.open_queued(self.rules, dry_run=self.dry_run, limit=limit)
+        return await self.store.open_queued(
+            replace(self.rules, queued=True), dry_run=self.dry_run, limit=limit
+        )
 
     async def open_now(self, key: ServiceKey, at: datetime) -> None:
         """Open an incident from breaches on record, however short (run-once)."""

@@ -38,6 +38,12 @@ class ServiceKey:
         return f"{self.service} in {self.environment}"
 
 
+METRICS_SOURCE = ServiceKey(environment="telemetry", service="metrics")
+CLUSTER_SOURCE = ServiceKey(environment="telemetry", service="cluster")
+TELEMETRY_SOURCES = frozenset({METRICS_SOURCE, CLUSTER_SOURCE})
+"""What incidents about a source are filed under; no workload and no series belongs to them."""
+
+
 # ---------------------------------------------------------------- observe
 
 

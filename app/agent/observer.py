@@ -18,6 +18,7 @@ from typing import TypeVar
 from app.agent.conditions import workload_conditions as workload_conditions
 from app.agent.identity import Sender
 from app.agent.models import (
+    TELEMETRY_SOURCES,
     Alert,
     Change,
     ClusterCondition,
@@ -164,7 +165,9 @@ class Observer:
             config_history=await self.store.configs(key),
             sli=sli,
             telemetry=telemetry,
-            other_open_incidents=(*beside.named, *beside.others),
+            other_open_incidents=tuple(
+                each for each in (*beside.named, *beside.others) if each not in TELEMETRY_SOURCES
+            ),
             dependencies=dependencies,
             failed_actions=tuple(
                 dict.fromkeys(
@@ -206,6 +209,9 @@ class Observer:
         self, key: ServiceKey, missing: list[str], *, tolerated: type[AgentError] = AgentError
     ) -> WorkloadView | None:
         """The workload now; None without an addition to `missing` means that no workload maps to it."""
+        if key in TELEMETRY_SOURCES:
+            missing.append("a source of telemetry runs as no workload")
+            return None
         if self.reader is None:
             missing.append(NO_CLUSTER)
             return None
@@ -222,7 +228,7 @@ class Observer:
         None, with an addition to `missing`, when the metric source gives no usable
         answer: what was posted does not stand in for a measurement that failed.
         """
-        if self.metrics is not None:
+        if self.metrics is not None and key not in TELEMETRY_SOURCES:
             sample = await _or_missing(self.metrics.sli(key, now), "service levels", missing)
             if sample is None:
                 return None
@@ -233,7 +239,7 @@ class Observer:
 
     async def telemetry(self, key: ServiceKey, now: datetime, missing: list[str]) -> TelemetryHealth | None:
         """Whether measuring works at all, judged over every service known to the cluster."""
-        if self.metrics is None:
+        if self.metrics is None or key in TELEMETRY_SOURCES:
             return None
         known = {key}
         if self.reader is not None:
@@ -270,7 +276,7 @@ class Observer:
     ) -> tuple[SliSample, ...]:
         """Posted and measured samples, each marked: a rule reads one kind, never both as one history."""
         posted = await self.store.samples(key, now - self.lookback)
-        if self.metrics is None:
+        if self.metrics is None or key in TELEMETRY_SOURCES:
             return posted
         found = await _or_missing(
             self.metrics.sli_range(key, now - self.lookback, now, _SLI_STEP),

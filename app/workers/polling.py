@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from app.agent.intake import Intake
-from app.agent.models import POLLED, MetricSample, ServiceKey, SliSample
+from app.agent.models import CLUSTER_SOURCE, METRICS_SOURCE, POLLED, MetricSample, ServiceKey, SliSample
 from app.agent.observer import new_signal
 from app.agent.ports import ClusterReader, MetricSource, ServiceLevels, SignalStore
 from app.agent.slo import SloThresholds
 from app.clock import Clock
 from app.connectors.observability import polled
 from app.errors import AgentError
-from app.workers.telemetry import CLUSTER, METRICS, TelemetryFaults, telemetry_key
+from app.workers.telemetry import TelemetryFaults
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +56,9 @@ class Poller:
         try:
             keys = await self.reader.services()
         except AgentError as error:
-            await self._report(CLUSTER, str(error))
+            await self._report(CLUSTER_SOURCE, str(error))
             raise
-        await self._report(CLUSTER, None)
+        await self._report(CLUSTER_SOURCE, None)
         answers = []
         async for key, answer in polled(self.source, keys, at, concurrency=self.at_once):
             answers.append((key, answer))
@@ -66,9 +66,9 @@ class Poller:
                 log.warning("no service levels of %s: %s", key, answer)
             elif _worth_telling(answer, await self.store.levels(key), self.slo):
                 await self._tell(key, answer)
-        await self._report(METRICS, self.faults.in_round(answers, at))
+        await self._report(METRICS_SOURCE, self.faults.in_round(answers, at))
 
-    async def _report(self, source: str, fault: str | None) -> None:
+    async def _report(self, source: ServiceKey, fault: str | None) -> None:
         """Have intake open one incident for a source that gives no usable answers, and see it end."""
         alert = self.faults.changed(source, fault, self.clock.now(), self.slo.breach_for)
         if alert is not None:
@@ -76,7 +76,7 @@ class Poller:
             await self.intake.accept(
                 [
                     new_signal(
-                        key=telemetry_key(source),
+                        key=source,
                         source="telemetry",
                         observed_at=now,
                         received_at=now,

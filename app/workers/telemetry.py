@@ -9,24 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final
 
-from app.agent.models import Alert, ServiceKey, SliSample, Trigger
+from app.agent.models import METRICS_SOURCE, Alert, ServiceKey, SliSample, Trigger
 from app.connectors.observability import Polled, judge_telemetry
 from app.errors import AgentError, PermanentError
 
-ENVIRONMENT: Final = "telemetry"
-"""The environment of incidents about a source; no workload is looked for there."""
-
-METRICS, CLUSTER = "metrics", "cluster"
-
 _LOOK_BACK = timedelta(minutes=10)
 _MAX_TOLD = 300
-
-
-def telemetry_key(source: str) -> ServiceKey:
-    """What an incident about a source is filed under."""
-    return ServiceKey(environment=ENVIRONMENT, service=source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +29,7 @@ class _Fault:
 class TelemetryFaults:
     """Remembers since when each source gives no usable answers."""
 
-    _faults: dict[str, _Fault] = field(default_factory=dict)
+    _faults: dict[ServiceKey, _Fault] = field(default_factory=dict)
     _seen: dict[ServiceKey, datetime] = field(default_factory=dict)
     """When each service last had data."""
 
@@ -58,14 +47,14 @@ class TelemetryFaults:
         now = {key for key, answer in answers if isinstance(answer, SliSample) and _has_data(answer)}
         known = {key for key, _ in answers}
         before = {key for key, last in self._seen.items() if key in known and at - last <= _LOOK_BACK}
-        if METRICS in self._faults:
+        if METRICS_SOURCE in self._faults:
             before |= self._seen.keys() & known  # silence does not become normal by lasting
         self._seen = {key: last for key, last in self._seen.items() if key in known}
         self._seen.update(dict.fromkeys(now, at))
         health = judge_telemetry(before, now)
         return health.said if health.outage else None
 
-    def changed(self, source: str, fault: str | None, at: datetime, lasts: timedelta) -> Alert | None:
+    def changed(self, source: ServiceKey, fault: str | None, at: datetime, lasts: timedelta) -> Alert | None:
         """The alert to deliver now: that a fault has lasted for so long, or that a reported one is over."""
         known = self._faults.get(source)
         if fault is None:
@@ -80,13 +69,13 @@ class TelemetryFaults:
         return Alert(
             name="TelemetryFault",
             firing=True,
-            fingerprint=f"telemetry-{source}",
+            fingerprint=f"telemetry-{source.service}",
             starts_at=known.since,
             trigger=Trigger.TELEMETRY_OUTAGE,
             summary=fault,
         )
 
-    def delivered(self, source: str, alert: Alert) -> None:
+    def delivered(self, source: ServiceKey, alert: Alert) -> None:
         """The alert is durable: it is not delivered again."""
         if alert.firing:
             self._faults[source] = replace(self._faults[source], told=alert)

@@ -27,11 +27,11 @@ from app.agent.models import (
 from app.agent.ports import PolicyAnswer
 from app.agent.target_token import same_ground
 from app.bootstrap import World as Adapters
-from app.errors import AgentError, Conflict, TransientError, UnknownOutcome
+from app.errors import AgentError, Conflict, Invalid, TransientError, UnknownOutcome
 from tests.simulation.faults import Kind
 from tests.simulation.host import Host
 from tests.simulation.scheduler import START
-from tests.simulation.tape import PolicyAnswered, Sent, SliAnswered, TelemetryAnswered, Told
+from tests.simulation.tape import HistoryAnswered, PolicyAnswered, Sent, SliAnswered, TelemetryAnswered, Told
 from tests.simulation.world import SimulatedWorld
 
 T = TypeVar("T")
@@ -191,22 +191,32 @@ class Metrics(_Port):
     """A `MetricSource`; what it told is kept on the tape."""
 
     async def sli(self, key: ServiceKey, at: datetime) -> SliSample:
-        def read() -> SliSample | None:
-            down = self._world.unreachable(self._world.now)
-            sample = None if down else self._world.sli(key, _seconds(at))
+        def read() -> SliSample | AgentError:
+            fault = self._fault(key)
+            sample = None if fault is not None else self._world.sli(key, _seconds(at))
             self._ground.tape.write(
                 SliAnswered(at=self._world.now, who=self._host.name, key=key, asked_at=at, sample=sample)
             )
-            return sample
+            return sample or fault or SliSample(at=at)
 
-        return self._there(await self._ask("metrics", read))
+        return _there(await self._ask("metrics", read))
 
     async def sli_range(
         self, key: ServiceKey, start: datetime, end: datetime, step: timedelta
     ) -> tuple[SliSample, ...]:
-        def read() -> tuple[SliSample, ...] | None:
-            if self._world.unreachable(self._world.now):
-                return None
+        def read() -> tuple[SliSample, ...] | AgentError:
+            fault = self._fault(key)
+            self._ground.tape.write(
+                HistoryAnswered(
+                    at=self._world.now,
+                    who=self._host.name,
+                    key=key,
+                    asked_at=end,
+                    refused=fault is not None,
+                )
+            )
+            if fault is not None:
+                return fault
             found = []
             at = start
             while at <= end:
@@ -216,7 +226,15 @@ class Metrics(_Port):
                 at += step
             return tuple(found)
 
-        return self._there(await self._ask("metrics", read))
+        return _there(await self._ask("metrics", read))
+
+    def _fault(self, key: ServiceKey) -> AgentError | None:
+        if self._world.unreachable(self._world.now):
+            return TransientError("the monitoring does not answer")
+        if self._world.refuses(key):
+            self._ground.tape.fault(Kind.NOT_MEASURABLE, self._host.name)
+            return Invalid("the query answers 2 series where one is meant")
+        return None
 
     async def telemetry(self, keys: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
         def read() -> TelemetryHealth:
@@ -235,11 +253,11 @@ class Metrics(_Port):
 
         return await self._ask("metrics", read)
 
-    @staticmethod
-    def _there(answer: T | None) -> T:
-        if answer is None:
-            raise TransientError("the monitoring does not answer")
-        return answer
+
+def _there(answer: T | AgentError) -> T:
+    if isinstance(answer, AgentError):
+        raise answer
+    return answer
 
 
 class People:

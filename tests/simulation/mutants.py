@@ -27,15 +27,20 @@ from app.agent.models import (
     IncidentRecord,
     Intent,
     Note,
+    ServiceKey,
     Signal,
+    SliSample,
     Snapshot,
     TelemetryHealth,
     TimelineEntry,
 )
+from app.agent.observer import Observer
 from app.agent.ports import Accepted, Claim
+from app.agent.rules import symptoms
+from app.agent.slo import SloThresholds
 from app.agent.target_token import as_left
 from app.agent.timeline import chain_start, extend_chain
-from app.errors import ClaimLost, TransientError
+from app.errors import ClaimLost, PermanentError, TransientError
 from app.store import brakes, claims, incidents, intents, narrative
 from app.store.tables import claims as claim_rows
 from app.store.tables import incidents as incident_rows
@@ -164,6 +169,48 @@ def _always(value: object) -> Callable[..., Any]:
     return lambda *_args, **_options: value
 
 
+# ---------------------------------------------------------------- what an incident may rest on
+
+
+async def _posted_instead(
+    self: Observer, key: ServiceKey, now: datetime, unmeasured: list[str]
+) -> tuple[SliSample, ...]:
+    assert self.metrics is not None
+    posted = await self.store.samples(key, now - self.lookback)
+    try:
+        return await self.metrics.sli_range(key, now - self.lookback, now, timedelta(seconds=15)) or posted
+    except PermanentError:
+        return posted
+
+
+EVIDENCE_MUTANTS = (
+    Mutant(
+        name="posted-outranks-measured",
+        promise=8,
+        told="what the agent measures itself says nothing against what was posted",
+        swaps=[(symptoms.doubt, _always(None)), (symptoms._inside_now, _always(False))],
+    ),
+    Mutant(
+        name="onset-is-now",
+        promise=8,
+        told="whatever changed before the agent looks is taken to come before the symptom",
+        swaps=[(symptoms.trouble_began, lambda evidence: evidence.at)],
+    ),
+    Mutant(
+        name="any-traffic-tells",
+        promise=8,
+        told="one request in twenty seconds is enough to judge a service by",
+        patches=[(SloThresholds, "too_few", _always(False))],
+    ),
+    Mutant(
+        name="posted-stands-in",
+        promise=8,
+        told="where the metric source refuses, what was posted stands in for a measurement",
+        patches=[(Observer, "_sli_history", _posted_instead)],
+    ),
+)
+
+
 MUTANTS = {
     mutant.name: mutant
     for mutant in (
@@ -239,6 +286,7 @@ MUTANTS = {
             told="the measuring is always taken to work",
             patches=[(TelemetryHealth, "outage", property(_always(False)))],
         ),
+        *EVIDENCE_MUTANTS,
         Mutant(
             name="early-acknowledgement",
             promise=9,

@@ -32,6 +32,12 @@ from app.agent.models import (
 from app.agent.planner import plan_hash
 from app.agent.timeline import chain_start, first_broken
 from tests.limit_oracle import Row, Set, beyond
+from tests.simulation.hostile import (
+    failing_to_measure_is_no_reason,
+    later_changes_are_no_cause,
+    no_verdict_on_a_handful,
+    own_measurement_outranks,
+)
 from tests.simulation.scenario import MAX_SAMPLE_AGE_SECONDS
 from tests.simulation.simulation import Case
 from tests.simulation.tape import (
@@ -305,6 +311,15 @@ def missing_data_is_no_health(case: Case) -> Iterator[str]:
                 yield f"{incident.id} was judged recovered at {verdict.at} without a fresh error rate"
 
 
+def evidence_is_evidence(case: Case) -> Iterator[str]:
+    """8: missing data, too little of it and a failure to measure are no health, and no reason either."""
+    yield from missing_data_is_no_health(case)
+    yield from own_measurement_outranks(case)
+    yield from no_verdict_on_a_handful(case)
+    yield from failing_to_measure_is_no_reason(case)
+    yield from later_changes_are_no_cause(case)
+
+
 def _pushed(case: Case) -> dict[str, list]:  # type: ignore[type-arg]  # datetimes by service
     found: dict[str, list] = defaultdict(list)  # type: ignore[type-arg]  # as above
     for record in case.signals.values():
@@ -511,7 +526,7 @@ PROMISES: dict[int, Check] = {
     5: dry_run_writes_nothing,
     6: high_risk_only_when_allowed,
     7: broken_policy_denies,
-    8: missing_data_is_no_health,
+    8: evidence_is_evidence,
     9: acknowledged_is_kept,
     10: unhelpful_is_undone,
     11: brakes_hold,

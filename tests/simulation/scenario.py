@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from app.agent.models import DecisionKind, Risk
 from app.config import Settings
 from tests.simulation.faults import Odds
+from tests.simulation.hostile import Hostile
 from tests.simulation.world import Ailment, Remedy
 
 RUNBOOKS = Path(__file__).parent / "runbooks"
@@ -108,6 +109,7 @@ class Scenario:
     """The policy engine has an opinion of its own on some actions."""
     poll_seconds: float
     concurrent_clients: int
+    hostile: Hostile
 
     def settings(self, start: int) -> Settings:
         """What the start number `start` of a host reads from its environment."""
@@ -162,13 +164,14 @@ def scenario_of(seed: int) -> Scenario:
     services = dice.choice((1, 2, 2, 3, 4))
     hosts = dice.choice((1, 2, 2, 3))
     until = dice.uniform(50, 95)
+    odds, illnesses = Odds.of(dice), _illnesses(dice, services)
     return Scenario(
         seed=seed,
         services=services,
         hosts=hosts,
         faults_until=until,
-        odds=Odds.of(dice),
-        illnesses=_illnesses(dice, services),
+        odds=odds,
+        illnesses=illnesses,
         crashes=_moments(dice, until, 0.5, 3),
         pauses=tuple(
             Span(start=at, end=at + dice.uniform(8, 45), number=dice.randrange(hosts))
@@ -203,6 +206,7 @@ def scenario_of(seed: int) -> Scenario:
         strict_engine=dice.random() < 0.15,
         poll_seconds=dice.uniform(4.0, 12.0),
         concurrent_clients=dice.choice((1, 2)),
+        hostile=Hostile.of(seed, illnesses),
     )
 
 

@@ -18,6 +18,7 @@ from app.agent.models import (
     IncidentRecord,
     RevisionHealth,
     RevisionRecord,
+    ServiceKey,
     SignalId,
     TimelineEntry,
 )
@@ -258,11 +259,27 @@ class _Run:
             at(illness.at, self.world.fall_ill, key, illness.ailment, illness.remedy)
             if illness.well_at is not None:
                 at(illness.well_at, self.world.get_well, key)
+        self._tempt(keys)
         for share in (0.4, 0.7):
             at(plan.faults_until * share, lambda: self.loop.create_task(self._look()))
         if plan.braked is not None:
             at(plan.braked.start, self.on_call.brake, True)
             at(plan.braked.end, self.on_call.brake, False)
+
+    def _tempt(self, keys: list[ServiceKey]) -> None:
+        """What makes acting look right when it is not."""
+        hostile, at = self.scenario.hostile, self.loop.call_at
+        for refusal in hostile.refusals:
+            self.world.services[keys[refusal.service]].refusals.append((refusal.start, refusal.end))
+        for quiet in hostile.quiets:
+            self.world.services[keys[quiet.service]].quiets.append((quiet.start, quiet.end))
+            at(quiet.start, self.tape.fault, Kind.QUIET, "world", str(keys[quiet.service]))
+        for release in hostile.hand_releases:
+            at(release.start, self._release_by_hand, keys[release.service])
+
+    def _release_by_hand(self, key: ServiceKey) -> None:
+        self.tape.fault(Kind.BY_HAND, "world", str(key))
+        self.world.release_by_hand(key)
 
     def _crash_one(self) -> None:
         living = self.ground.living
@@ -328,6 +345,8 @@ class _Run:
             host.clock.skew_seconds = self.dice.uniform(-0.2, 0.2)
         for service in self.world.services.values():
             service.silences = [s for s in service.silences if s[1] <= self.loop.time()]
+            service.refusals = [s for s in service.refusals if s[1] <= self.loop.time()]
+            service.quiets = [s for s in service.quiets if s[1] <= self.loop.time()]
         self.world.source_down = [s for s in self.world.source_down if s[1] <= self.loop.time()]
 
     def _clients(self) -> list[Coroutine[Any, Any, None]]:

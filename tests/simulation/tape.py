@@ -149,6 +149,15 @@ class SliAnswered(Mark):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryAnswered(Mark):
+    """The metric source told the history of a service up to `asked_at`, or refused to."""
+
+    key: ServiceKey
+    asked_at: datetime
+    refused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetryAnswered(Mark):
     """The metric source told how it does itself."""
 

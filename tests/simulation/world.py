@@ -40,12 +40,15 @@ from tests.simulation.tape import ChangedByOther, Effect, ScaledByOther, Tape
 
 AGENT = "self-healing-devops-agent"
 OLDEST, GOOD, BAD = "shop:1", "shop:2", "shop:3"
+BY_HAND = "shop:4"
 SECRET = "hunter2-do-not-tell"
 """Stands in every ConfigMap of the world; the record of an incident must never show it."""
 ROLLOUT_SECONDS = 4.0
 BASE_REPLICAS = 2
 BASE_RATE = 50.0
 SICK_ERROR_RATE = 0.3
+FEW_REQUESTS = 0.05
+"""Requests per second in a quiet time; the product judges none below 0.2."""
 OLD = timedelta(hours=6)
 
 
@@ -132,6 +135,10 @@ class Service:
     levels: list[Level] = field(default_factory=list)
     silences: list[tuple[float, float]] = field(default_factory=list)
     """When its metrics are missing."""
+    refusals: list[tuple[float, float]] = field(default_factory=list)
+    """When the metric source cannot answer about it."""
+    quiets: list[tuple[float, float]] = field(default_factory=list)
+    """When hardly anybody calls it."""
 
     @property
     def image(self) -> str:
@@ -344,6 +351,10 @@ class SimulatedWorld:
         level = next((one for one in reversed(service.levels) if one.since <= measured), None)
         if level is None:
             return SliSample(at=moment(measured))
+        if any(start <= measured < end for start, end in service.quiets):
+            return SliSample(
+                at=moment(measured), error_rate=0.0, p95_latency_ms=90.0, request_rate=FEW_REQUESTS
+            )
         return SliSample(
             at=moment(measured),
             error_rate=level.error_rate,
@@ -361,6 +372,16 @@ class SimulatedWorld:
         return TelemetryHealth(
             known_services=len(self.services), silent_services=silent, source_reachable=True
         )
+
+    def refuses(self, key: ServiceKey) -> bool:
+        """Whether the metric source cannot answer about the service now."""
+        return any(start <= self.now < end for start, end in self.services[key].refusals)
+
+    def release_by_hand(self, key: ServiceKey) -> None:
+        """Somebody releases a version that neither helps nor harms."""
+        service = self.services[key]
+        self._change(service, service.deployment, {**service.deployment.spec, "image": BY_HAND}, "operator")
+        self._settle(service, ROLLOUT_SECONDS)
 
     def unreachable(self, at: float) -> bool:
         return any(start <= at < end for start, end in self.source_down)

@@ -335,6 +335,20 @@ async def test_no_data_for_any_service_is_a_failure_of_its_query(tmp_path: Path)
     assert "shop in prod" in found["queries"][0].message
 
 
+async def test_a_service_that_cannot_be_measured_is_named_with_the_reason(tmp_path: Path) -> None:
+    """Prometheus answers two series where one number is meant: no service's fault hides the others'."""
+    series = [{"metric": {"heal_index": str(n)}, "value": [1, "1"]} for n in range(2)]
+    several = reply(200, {"status": "success", "data": {"resultType": "vector", "result": series}})
+    async with loopback(ApiServer()) as cluster, loopback(several) as prometheus:
+        found = await findings(
+            settings_with(kubeconfig=kubeconfig(tmp_path, cluster.url), prometheus_url=prometheus.url)
+        )
+    assert found["prometheus"][0].status is Status.OK
+    assert [f.status for f in found["queries"]] == [Status.FAIL]
+    assert "services cannot be measured" in found["queries"][0].message
+    assert "2 series where one is meant" in found["queries"][0].message
+
+
 # ------------------------------------------------------------------ the command
 
 

@@ -6,7 +6,7 @@ from app.agent.evidence import LOOKBACK
 from app.agent.models import Cause, ChangeKind, Evidence, Hypothesis
 from app.agent.rules.suspects import own_changes, release_of, template_config_of
 from app.agent.rules.symptoms import CLOCK_SLACK, doubt, now_at, reported, trouble_began
-from app.agent.rules.wording import relative, span
+from app.agent.rules.wording import relative
 
 _MOST = 5
 """So many changes are told; a person can look up the rest."""
@@ -41,7 +41,9 @@ def _facts(evidence: Evidence) -> list[str]:
     window = [c for c in evidence.changes if began - LOOKBACK <= c.at <= began + CLOCK_SLACK]
     own = [c for c in window if c.key == evidence.key]
     facts += [
-        f"{c.kind} change {span(began - c.at)} from the start of the trouble: {c.summary}"
+        f"{c.kind} change {relative(c.at, began, 'the trouble')}: {c.summary}"
+        if c.at != began
+        else f"{c.kind} change: {c.summary}"
         for c in own[:_MOST]
     ]
     late = release_of(evidence) or template_config_of(evidence)
