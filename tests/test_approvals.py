@@ -517,18 +517,27 @@ async def test_who_sent_a_signal_does_not_approve_what_rests_on_it(asking: Story
 
 
 async def test_a_signal_after_the_question_bars_its_sender_and_voids_no_other_yes(asking: Story) -> None:
-    """The yes of somebody else stands; that of whoever has reported meanwhile does not do."""
+    """Whoever has reported meanwhile may say no and not yes; the yes of somebody else stands."""
+    await crash(asking)
+    approval = await asking.live_until_asked()
+    await report(asking, "ann", "shop:2-crash")
+    with pytest.raises(NotEntitled, match="sent a signal that it rests on"):
+        await asking.say(approval, yes=True, by="ann")
+    await asking.say(approval, yes=True, by="bob")
+    record = await asking.live_until_ended()
+    assert states(record) == [ApprovalState.USED]
+
+
+async def test_a_yes_does_not_outlive_a_later_signal_of_whoever_gave_it(asking: Story) -> None:
+    """Approve first and report then is the same two roles in one hand: people are asked again."""
     await crash(asking)
     first = await asking.live_until_asked()
-    await report(asking, "ann", "shop:2-crash")
     await asking.say(first, yes=True, by="ann")
+    await report(asking, "ann", "shop:2-crash")
     await asking.live_until(lambda record: len(record.approvals) > 1)
-    second = (await asking.load(first.incident_id)).approvals[-1]
-    assert second.terms.not_by == ("ann",)
-    await report(asking, "pipeline", "shop:2-crash-again")
-    await asking.say(second, yes=True, by="bob")
-    record = await asking.live_until_ended()
-    assert states(record) == [ApprovalState.VOID, ApprovalState.USED]
+    record = await asking.load(first.incident_id)
+    assert states(record) == [ApprovalState.VOID, ApprovalState.PENDING]
+    assert record.approvals[-1].terms.not_by == ("ann",)
 
 
 async def test_a_policy_says_who_must_agree_and_may_ask_for_more_meanwhile(tmp_path: Path) -> None:
