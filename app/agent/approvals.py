@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -58,15 +59,15 @@ def escalations_due(record: IncidentRecord, now: datetime) -> tuple[EscalationSt
     return tuple(step for step in left if asked.requested_at + step.after <= now)
 
 
-def weighed(asked: Approval, said: Answer) -> Approval:
-    """The approval after somebody spoke.
+def weighed(asked: Approval, said: Answer, reported_by: Sequence[str] = ()) -> Approval:
+    """The approval after somebody spoke; `reported_by` sent signals of the incident, up to now.
 
     One no denies; as many different people as its terms want approve. Raises
     `Conflict` when it is too late, or something else was answered, and
     `NotEntitled` when this person may not answer.
     """
     _refuse_late(asked, said)
-    _refuse_unentitled(asked, said)
+    _refuse_unentitled(asked, said, reported_by)
     earlier = [one for one in asked.answers if same_person(one.by, said.by)]
     if earlier and said.approve:
         raise Conflict(f"approval {asked.id} has the yes of {said.by} already; it needs another person's too")
@@ -98,9 +99,9 @@ def _refuse_late(asked: Approval, said: Answer) -> None:
     raise Conflict(refusal)
 
 
-def _refuse_unentitled(asked: Approval, said: Answer) -> None:
+def _refuse_unentitled(asked: Approval, said: Answer, reported_by: Sequence[str]) -> None:
     """Whoever asked for the action, or reported what it rests on, may still say no to it."""
-    if said.approve and any(same_person(name, said.by) for name in asked.terms.not_by):
+    if said.approve and any(same_person(name, said.by) for name in (*asked.terms.not_by, *reported_by)):
         raise NotEntitled(
             f"{said.by} asked for this action, or sent a signal that it rests on: "
             "somebody else must approve it"
