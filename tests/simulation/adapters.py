@@ -26,11 +26,19 @@ from app.agent.models import (
 )
 from app.agent.ports import PolicyAnswer
 from app.bootstrap import World as Adapters
-from app.errors import AgentError, Conflict, TransientError, UnknownOutcome
+from app.errors import AgentError, Conflict, Forbidden, TransientError, UnknownOutcome
 from tests.simulation.faults import Kind
 from tests.simulation.host import Host
 from tests.simulation.scheduler import START
-from tests.simulation.tape import PolicyAnswered, Sent, SliAnswered, TelemetryAnswered, Told
+from tests.simulation.tape import (
+    PolicyAnswered,
+    Sent,
+    SliAnswered,
+    TelemetryAnswered,
+    Told,
+    WorkloadAnswered,
+    WriteCalled,
+)
 from tests.simulation.world import SimulatedWorld
 
 T = TypeVar("T")
@@ -84,7 +92,23 @@ class Reader(_Port):
 
     async def workload(self, key: ServiceKey) -> WorkloadView | None:
         self._maybe_down()
-        return await self._ask("world.read", lambda: self._world.workload(key))
+
+        def seen() -> WorkloadView | None:
+            view = self._world.workload(key)
+            if view is not None:
+                self._ground.tape.write(
+                    WorkloadAnswered(
+                        at=self._world.now,
+                        who=self._host.name,
+                        service=key.service,
+                        unhealthy=any(pod.waiting_reason is not None for pod in view.pods)
+                        or view.progress_deadline_exceeded,
+                        whole=view.rollout_complete and view.available_replicas >= view.desired_replicas,
+                    )
+                )
+            return view
+
+        return await self._ask("world.read", seen)
 
     async def target(self, action: Action) -> TargetState:
         self._maybe_down()
@@ -132,6 +156,7 @@ class Writer(_Port):
         self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
     ) -> TargetState:
         host, wire = self._host, self._host.wire
+        self._ground.tape.write(WriteCalled(at=self._world.now, who=host.name, intent=intent_id))
         await wire.leave("world.write")
         trouble = self._trouble()
         if trouble is Kind.WRITE_REFUSED:
@@ -188,14 +213,18 @@ class Metrics(_Port):
 
     async def sli(self, key: ServiceKey, at: datetime) -> SliSample:
         def read() -> SliSample | None:
-            down = self._world.unreachable(self._world.now)
+            down = self._world.unreachable(self._world.now) or self._world.refuses(self._world.now)
             sample = None if down else self._world.sli(key, _seconds(at))
             self._ground.tape.write(
                 SliAnswered(at=self._world.now, who=self._host.name, key=key, asked_at=at, sample=sample)
             )
             return sample
 
-        return self._there(await self._ask("metrics", read))
+        answer = await self._ask("metrics", read)
+        if answer is None and self._world.refuses(self._world.now):
+            self._ground.tape.fault(Kind.METRICS_REFUSED, self._host.name)
+            raise Forbidden("the monitoring answered 403")
+        return self._there(answer)
 
     async def sli_range(
         self, key: ServiceKey, start: datetime, end: datetime, step: timedelta

@@ -1,4 +1,4 @@
-"""The twelve promises of the product, each a named check over what a simulated seed left behind.
+"""The thirteen promises of the product, each a named check over what a simulated seed left behind.
 
 A check reads the tape (written by triggers and by the world), the records as the
 store tells them, and the clients' ledger. It yields what is wrong, in words; a
@@ -31,6 +31,7 @@ from app.agent.models import (
 from app.agent.planner import plan_hash
 from app.agent.timeline import chain_start, first_broken
 from tests.limit_oracle import Row, Set, beyond
+from tests.simulation.reasons import stands_on_a_reason
 from tests.simulation.scenario import MAX_SAMPLE_AGE_SECONDS
 from tests.simulation.simulation import Case
 from tests.simulation.tape import (
@@ -487,6 +488,7 @@ PROMISES: dict[int, Check] = {
     10: unhelpful_is_undone,
     11: brakes_hold,
     12: record_is_true,
+    13: stands_on_a_reason,
 }
 """By the product's own numbers; 0 is what all of them need: that things come to an end."""
 
