@@ -33,7 +33,16 @@ from tests.simulation.people import OnCall
 from tests.simulation.scenario import Scenario, Span, scenario_of
 from tests.simulation.scheduler import SimulatedLoop, moment, seeded_entropy
 from tests.simulation.store import Nearby, SharedDatabase, heads
-from tests.simulation.tape import ApprovalMoved, Entry, IncidentMoved, IntentMoved, Nudged, SignalMoved, Tape
+from tests.simulation.tape import (
+    ApprovalMoved,
+    Entry,
+    IncidentMoved,
+    IntentMoved,
+    Nudged,
+    SignalMoved,
+    SliAnswered,
+    Tape,
+)
 from tests.simulation.world import GOOD, OLD, SimulatedWorld, template_hash
 
 PATIENCE_SECONDS = 900.0
@@ -160,6 +169,9 @@ class _Run:
         self.pending: dict[str, None] = {}
         self.open: dict[str, None] = {}
         self.services: dict[str, str] = {}
+        self.resolutions = Random(f"resolutions/{scenario.seed}")  # noqa: S311 - a seed, no secret
+        self.decided: dict[str, str] = {}
+        """The intent of a service that was decided and has not begun."""
         self.resolving: dict[str, asyncio.Event] = {}
         """Set when the alerts of a service are to resolve at once."""
         self.tape.listen(self._react)
@@ -234,6 +246,8 @@ class _Run:
                     self.pending.pop(signal, None)
             case IntentMoved(after="decided" | "executing"):
                 self._interfere(entry)
+            case SliAnswered(key=key) if key.service in self.decided:
+                self._resolve_at_once(key.service)
             case ApprovalMoved(before=None, approval=approval):
                 self.on_call.asked(approval)
             case _:
@@ -308,15 +322,22 @@ class _Run:
         if self.ground.chance(self.ground.odds.braked):
             self.loop.call_later(soon / 2, self.on_call.brake, True)
             self.loop.call_later(soon + self.dice.uniform(3, 15), self.on_call.brake, False)
-        if self.ground.chance(self.ground.odds.resolved):
-            resolving = self.resolving.setdefault(service, asyncio.Event())
-            self.loop.call_later(soon / 2, resolving.set)
+        if moved.after == "decided" and moved.undoes is None:
+            self.decided[service] = moved.intent
+        elif self.decided.get(service) == moved.intent:
+            del self.decided[service]
         if self.ground.chance(self.ground.odds.slept):
             sleeper = next((host for host in self.ground.living if host.name == moved.who), None)
             if sleeper is not None:
                 self.tape.fault(Kind.SLEPT, sleeper.name)
                 length = self.dice.uniform(20, 60)
                 self.loop.call_later(soon / 4, sleeper.pause, length)
+
+    def _resolve_at_once(self, service: str) -> None:
+        """The worst moment for an alert to resolve: between the last look and the beginning of an action."""
+        if self.resolutions.random() < self.ground.odds.resolved:
+            resolving = self.resolving.setdefault(service, asyncio.Event())
+            self.loop.call_later(self.resolutions.uniform(0.01, 0.12), resolving.set)
 
     def _fall_silent(self, name: str) -> None:
         """The worst moment for metrics to go missing is when a verdict depends on them."""
