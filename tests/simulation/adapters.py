@@ -27,11 +27,20 @@ from app.agent.models import (
 from app.agent.ports import PolicyAnswer
 from app.agent.target_token import same_ground
 from app.bootstrap import World as Adapters
-from app.errors import AgentError, Conflict, Invalid, TransientError, UnknownOutcome
+from app.errors import AgentError, Conflict, Forbidden, Invalid, TransientError, UnknownOutcome
 from tests.simulation.faults import Kind
 from tests.simulation.host import Host
 from tests.simulation.scheduler import START
-from tests.simulation.tape import HistoryAnswered, PolicyAnswered, Sent, SliAnswered, TelemetryAnswered, Told
+from tests.simulation.tape import (
+    HistoryAnswered,
+    PolicyAnswered,
+    Sent,
+    SliAnswered,
+    TelemetryAnswered,
+    Told,
+    WorkloadAnswered,
+    WriteCalled,
+)
 from tests.simulation.world import SimulatedWorld
 
 T = TypeVar("T")
@@ -85,7 +94,23 @@ class Reader(_Port):
 
     async def workload(self, key: ServiceKey) -> WorkloadView | None:
         self._maybe_down()
-        return await self._ask("world.read", lambda: self._world.workload(key))
+
+        def seen() -> WorkloadView | None:
+            view = self._world.workload(key)
+            if view is not None:
+                self._ground.tape.write(
+                    WorkloadAnswered(
+                        at=self._world.now,
+                        who=self._host.name,
+                        service=key.service,
+                        unhealthy=any(pod.waiting_reason is not None for pod in view.pods)
+                        or view.progress_deadline_exceeded,
+                        whole=view.rollout_complete and view.available_replicas >= view.desired_replicas,
+                    )
+                )
+            return view
+
+        return await self._ask("world.read", seen)
 
     async def target(self, action: Action) -> TargetState:
         self._maybe_down()
@@ -136,6 +161,7 @@ class Writer(_Port):
         self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
     ) -> TargetState:
         host, wire = self._host, self._host.wire
+        self._ground.tape.write(WriteCalled(at=self._world.now, who=host.name, intent=intent_id))
         await wire.leave("world.write")
         trouble = self._trouble()
         if trouble is Kind.WRITE_REFUSED:
@@ -231,6 +257,9 @@ class Metrics(_Port):
     def _fault(self, key: ServiceKey) -> AgentError | None:
         if self._world.unreachable(self._world.now):
             return TransientError("the monitoring does not answer")
+        if self._world.denies(self._world.now):
+            self._ground.tape.fault(Kind.METRICS_REFUSED, self._host.name)
+            return Forbidden("the monitoring answered 403")
         if self._world.refuses(key):
             self._ground.tape.fault(Kind.NOT_MEASURABLE, self._host.name)
             return Invalid("the query answers 2 series where one is meant")

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, select
 
-from app.agent import executor, limits, policy, trial, verifier
+from app.agent import executor, limits, policy, reasons, trial, verifier
 from app.agent.intake import Intake
 from app.agent.intents import begun_intents, to_undo
 from app.agent.models import (
@@ -27,6 +27,7 @@ from app.agent.models import (
     IncidentRecord,
     Intent,
     Note,
+    Observation,
     ServiceKey,
     Signal,
     SliSample,
@@ -41,7 +42,7 @@ from app.agent.slo import SloThresholds
 from app.agent.target_token import as_left
 from app.agent.timeline import chain_start, extend_chain
 from app.errors import ClaimLost, PermanentError, TransientError
-from app.store import brakes, claims, incidents, intents, narrative
+from app.store import brakes, claims, incidents, intents, narrative, sql_store
 from app.store.tables import claims as claim_rows
 from app.store.tables import incidents as incident_rows
 from app.workers.sweeping import Sweeper
@@ -88,7 +89,7 @@ async def _written_again(
     self: executor.Executor, record: IncidentRecord, intent: Intent, claim: Claim
 ) -> None:
     assert self.reader is not None
-    await self._write(record, intent, await self.reader.target(intent.action), claim)
+    await self._write(record, intent, await self.reader.target(intent.action), claim, None)
 
 
 def _held_by_anyone(connection: Connection, claim: Claim) -> Incident:
@@ -139,7 +140,7 @@ async def _nothing_swept(*_: object) -> None:
     """Pending signals stay pending."""
 
 
-# ---------------------------------------------------------------- promises 10 to 12
+# ---------------------------------------------------------------- promises 10 to 13
 
 _moved_on = trial.moved_on
 
@@ -159,6 +160,28 @@ _begin_note = narrative.begin_note
 def _told_with_contents(intent: Intent, snapshot: Snapshot | None, at: datetime) -> Note:
     note = _begin_note(intent, snapshot, at)
     return replace(note, data={**note.data, "before": None if snapshot is None else snapshot.body})
+
+
+def _never_old(self: reasons.Reason, now: datetime, max_age: timedelta) -> bool:
+    del now, max_age
+    return self.withdrawn is None
+
+
+def _never_withdrawn(self: reasons.Reason, now: datetime, max_age: timedelta) -> bool:
+    by_sender = self.withdrawn is None or self.withdrawn.by != "the agent"
+    return by_sender and abs(now - self.last_true_at) <= max_age
+
+
+_objection = reasons._metric_objection
+
+
+def _measured_in_vain(reason: reasons.Reason, seen: Observation, slo: SloThresholds) -> str | None:
+    sample = None if seen.sli is None else replace(seen.sli, error_rate=None, p95_latency_ms=None)
+    return _objection(reason, replace(seen, sli=sample), slo)
+
+
+def _refusal_is_fine(reason: reasons.Reason, seen: Observation, slo: SloThresholds) -> str | None:
+    return _objection(reason, replace(seen, unmeasured=None, telemetry=None), slo)
 
 
 def _nothing(*_: object) -> list[str]:
@@ -334,6 +357,42 @@ MUTANTS = {
             promise=12,
             told="the timeline shows what a ConfigMap held",
             swaps=[(narrative.begin_note, _told_with_contents)],
+        ),
+        Mutant(
+            name="reasons-never-age",
+            promise=13,
+            told="what was true once is a reason for ever",
+            patches=[(reasons.Reason, "stands", _never_old)],
+        ),
+        Mutant(
+            name="withdrawals-ignored",
+            promise=13,
+            told="an alert that resolved, and a sample within the objective, take nothing back",
+            patches=[(reasons.Reason, "stands", _never_withdrawn)],
+        ),
+        Mutant(
+            name="own-measurement-ignored",
+            promise=13,
+            told="what the agent measures itself contradicts no report",
+            swaps=[(reasons._metric_objection, _measured_in_vain)],
+        ),
+        Mutant(
+            name="refusal-is-a-reason",
+            promise=13,
+            told="a metric source that refuses to answer leaves every report standing",
+            swaps=[(reasons._metric_objection, _refusal_is_fine)],
+        ),
+        Mutant(
+            name="unasked-at-the-beginning",
+            promise=13,
+            told="the transaction that begins an action does not ask what was withdrawn meanwhile",
+            swaps=[(sql_store._refusal, _always(None))],
+        ),
+        Mutant(
+            name="all-clear-while-it-fires",
+            promise=13,
+            told="an incident recovers while the alert that opened it fires",
+            swaps=[(reasons.firing_alerts, _always(()))],
         ),
     )
 }

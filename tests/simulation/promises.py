@@ -1,4 +1,4 @@
-"""The twelve promises of the product, each a named check over what a simulated seed left behind.
+"""The thirteen promises of the product, each a named check over what a simulated seed left behind.
 
 A check reads the tape (written by triggers and by the world), the records as the
 store tells them, and the clients' ledger. It yields what is wrong, in words; a
@@ -38,6 +38,7 @@ from tests.simulation.hostile import (
     no_verdict_on_a_handful,
     own_measurement_outranks,
 )
+from tests.simulation.reasons import stands_on_a_reason
 from tests.simulation.scenario import MAX_SAMPLE_AGE_SECONDS
 from tests.simulation.simulation import Case
 from tests.simulation.tape import (
@@ -531,6 +532,7 @@ PROMISES: dict[int, Check] = {
     10: unhelpful_is_undone,
     11: brakes_hold,
     12: record_is_true,
+    13: stands_on_a_reason,
 }
 """By the product's own numbers; 0 is what all of them need: that things come to an end."""
 

@@ -7,7 +7,7 @@ read as data; what happens at single crossings of a wire is drawn as it comes.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from app.agent.models import DecisionKind, Risk
 from app.config import Settings
+from tests.reason_oracle import MAX_ERROR_RATE
 from tests.simulation.faults import Odds
 from tests.simulation.hostile import Hostile
 from tests.simulation.world import Ailment, Remedy
@@ -25,6 +26,8 @@ _WITH_A_RUNBOOK = 2 * (Ailment.BAD_CONFIG, Ailment.LEAK, Ailment.LEAK, Ailment.B
 _DRY_RUNS = (*6 * ((False,),), (True,), (True, False), (False, True))
 """Real, dry, and fleets whose setting is being changed."""
 MAX_SAMPLE_AGE_SECONDS = 20.0
+EVIDENCE_MAX_AGE_SECONDS = 15.0
+"""A twentieth of the default, like the other times: a minute here is what hours are elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +101,10 @@ class Scenario:
     """Of service `number`, or of all."""
     outages: tuple[Span, ...]
     """Of the monitoring itself."""
+    unmeasured: frozenset[int]
+    """Services that the monitoring has no series of."""
+    refusals: tuple[Span, ...]
+    """When the metric source refuses to answer, and says that it measures all the same."""
     braked: Span | None
     dry_runs: tuple[bool, ...]
     """Per start of a host, repeated as often as needed."""
@@ -145,6 +152,8 @@ def _settings() -> Settings:
         approval_timeout_seconds=30.0,
         runbooks_dir=RUNBOOKS,
         breach_for_seconds=BREACH_FOR_SECONDS,
+        slo_max_error_rate=MAX_ERROR_RATE,
+        evidence_max_age_seconds=EVIDENCE_MAX_AGE_SECONDS,
         reopen_after_seconds=60.0,
         incident_settle_seconds=3.0,
         change_lookback_seconds=240.0,
@@ -165,12 +174,18 @@ def scenario_of(seed: int) -> Scenario:
     hosts = dice.choice((1, 2, 2, 3))
     until = dice.uniform(50, 95)
     odds, illnesses = Odds.of(dice), _illnesses(dice, services)
+    # By dice of their own, so that everything else in a seed is as it would be without.
+    evidence = Random(f"evidence/{seed}")  # noqa: S311 - a seed, no secret
     return Scenario(
         seed=seed,
         services=services,
         hosts=hosts,
         faults_until=until,
-        odds=odds,
+        odds=replace(
+            odds,
+            resolved=evidence.choice((0.0, 0.5)),
+            slept=evidence.choice((0.0, 0.0, 0.3)),
+        ),
         illnesses=illnesses,
         crashes=_moments(dice, until, 0.5, 3),
         pauses=tuple(
@@ -197,6 +212,10 @@ def scenario_of(seed: int) -> Scenario:
             for at in _moments(dice, until, 0.3, 2)
         ),
         outages=tuple(Span(start=at, end=at + dice.uniform(5, 50)) for at in _moments(dice, until, 0.15, 1)),
+        unmeasured=frozenset(n for n in range(services) if evidence.random() < 0.3),
+        refusals=tuple(
+            Span(start=at, end=at + evidence.uniform(10, 60)) for at in _moments(evidence, until, 0.2, 1)
+        ),
         braked=_brake(dice, until),
         dry_runs=dice.choice(_DRY_RUNS),
         allow_high_risk=dice.random() < 0.8,

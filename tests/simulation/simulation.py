@@ -7,13 +7,14 @@ import contextlib
 import functools
 import logging
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
 from typing import Any, cast
 
 import app.bootstrap
 from app.agent.models import (
+    Alert,
     IncidentId,
     IncidentRecord,
     RevisionHealth,
@@ -33,7 +34,16 @@ from tests.simulation.people import OnCall
 from tests.simulation.scenario import Scenario, Span, scenario_of
 from tests.simulation.scheduler import SimulatedLoop, moment, seeded_entropy
 from tests.simulation.store import Nearby, SharedDatabase, heads
-from tests.simulation.tape import ApprovalMoved, Entry, IncidentMoved, IntentMoved, Nudged, SignalMoved, Tape
+from tests.simulation.tape import (
+    ApprovalMoved,
+    Entry,
+    IncidentMoved,
+    IntentMoved,
+    Nudged,
+    SignalMoved,
+    SliAnswered,
+    Tape,
+)
 from tests.simulation.world import GOOD, OLD, SimulatedWorld, template_hash
 
 PATIENCE_SECONDS = 900.0
@@ -160,6 +170,11 @@ class _Run:
         self.pending: dict[str, None] = {}
         self.open: dict[str, None] = {}
         self.services: dict[str, str] = {}
+        self.resolutions = Random(f"resolutions/{scenario.seed}")  # noqa: S311 - a seed, no secret
+        self.decided: dict[str, str] = {}
+        """The intent of a service that was decided and has not begun."""
+        self.resolving: dict[str, asyncio.Event] = {}
+        """Set when the alerts of a service are to resolve at once."""
         self.tape.listen(self._react)
 
     async def live(self) -> Case:
@@ -168,6 +183,7 @@ class _Run:
             self._start(slot)
         self._schedule()
         clients = [self.loop.create_task(work) for work in self._clients()]
+        alerting = [self.loop.create_task(work) for work in self._alerting()]
         await self._until(self.scenario.faults_until)
         self._calm()
         ended = self.loop.time() + PATIENCE_SECONDS
@@ -177,6 +193,8 @@ class _Run:
                 raise client.exception() or AssertionError
         while (self.open or self.pending) and self.loop.time() < ended:  # noqa: ASYNC110 - virtual seconds
             await asyncio.sleep(2.0)
+        for alert in alerting:
+            alert.cancel()
         await self._gather()
         return self.case
 
@@ -229,6 +247,8 @@ class _Run:
                     self.pending.pop(signal, None)
             case IntentMoved(after="decided" | "executing"):
                 self._interfere(entry)
+            case SliAnswered(key=key) if key.service in self.decided:
+                self._resolve_at_once(key.service)
             case ApprovalMoved(before=None, approval=approval):
                 self.on_call.asked(approval)
             case _:
@@ -253,6 +273,12 @@ class _Run:
         for outage in plan.outages:
             self.world.source_down.append((outage.start, outage.end))
             at(outage.start, self.tape.fault, Kind.OUTAGE, "world", "source down")
+        for refusal in plan.refusals:
+            self.world.source_refuses.append((refusal.start, refusal.end))
+        for number, service in enumerate(self.world.services.values()):
+            if number in plan.unmeasured:
+                service.silences.append((-1e9, 1e9))
+                self.tape.fault(Kind.UNMEASURED, "world", str(service.key))
         keys = list(self.world.services)
         for illness in plan.illnesses:
             key = keys[illness.service]
@@ -321,6 +347,22 @@ class _Run:
         if self.ground.chance(self.ground.odds.braked):
             self.loop.call_later(soon / 2, self.on_call.brake, True)
             self.loop.call_later(soon + self.dice.uniform(3, 15), self.on_call.brake, False)
+        if moved.after == "decided" and moved.undoes is None:
+            self.decided[service] = moved.intent
+        elif self.decided.get(service) == moved.intent:
+            del self.decided[service]
+        if self.ground.chance(self.ground.odds.slept):
+            sleeper = next((host for host in self.ground.living if host.name == moved.who), None)
+            if sleeper is not None:
+                self.tape.fault(Kind.SLEPT, sleeper.name)
+                length = self.dice.uniform(20, 60)
+                self.loop.call_later(soon / 4, sleeper.pause, length)
+
+    def _resolve_at_once(self, service: str) -> None:
+        """The worst moment for an alert to resolve: between the last look and the beginning of an action."""
+        if self.resolutions.random() < self.ground.odds.resolved:
+            resolving = self.resolving.setdefault(service, asyncio.Event())
+            self.loop.call_later(self.resolutions.uniform(0.01, 0.12), resolving.set)
 
     def _fall_silent(self, name: str) -> None:
         """The worst moment for metrics to go missing is when a verdict depends on them."""
@@ -344,14 +386,59 @@ class _Run:
         for host in self.ground.living:
             host.clock.skew_seconds = self.dice.uniform(-0.2, 0.2)
         for service in self.world.services.values():
-            service.silences = [s for s in service.silences if s[1] <= self.loop.time()]
+            service.silences = [s for s in service.silences if s[1] <= self.loop.time() or s[0] < 0]
             service.refusals = [s for s in service.refusals if s[1] <= self.loop.time()]
             service.quiets = [s for s in service.quiets if s[1] <= self.loop.time()]
+        now = self.loop.time()
+        self.world.source_refuses = [s for s in self.world.source_refuses if s[1] <= now]
         self.world.source_down = [s for s in self.world.source_down if s[1] <= self.loop.time()]
 
     def _clients(self) -> list[Coroutine[Any, Any, None]]:
         dice = Random(f"clients/{self.scenario.seed}")  # noqa: S311 - a seed, no secret
         return [self._tell(request, dice) for request in requests_of(dice, self.scenario)]
+
+    def _alerting(self) -> list[Coroutine[Any, Any, None]]:
+        """One for each alert that fires: it resolves, sooner or later, or never."""
+        dice = Random(f"clients/{self.scenario.seed}")  # noqa: S311 - a seed, no secret
+        told = [one for request in requests_of(dice, self.scenario) for one in request]
+        dice = Random(f"alerts/{self.scenario.seed}")  # noqa: S311 - as above
+        return [
+            self._resolve(one, one.payload, Random(dice.random()))  # noqa: S311 - as above
+            for one in told
+            if isinstance(one.payload, Alert)
+        ]
+
+    async def _resolve(self, telling: Telling, alert: Alert, dice: Random) -> None:
+        await self._until(telling.at + dice.uniform(1, 12))
+        asked = self.resolving.setdefault(telling.key.service, asyncio.Event())
+        fate = dice.random()
+        if fate < 0.15:
+            self.tape.fault(Kind.NEVER_RESOLVED, "people")
+            return
+        early = fate < 0.35
+        while not early and not asked.is_set():
+            if not self.world.unwell(telling.key):
+                await asyncio.sleep(dice.uniform(0, 3))
+                break
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asked.wait(), 2.0)
+        unwell = self.world.unwell(telling.key)
+        self.tape.fault(Kind.RESOLVED_EARLY if unwell else Kind.RESOLVED, "people")
+        client = Client(self.ground, dice, self.case.ledger)
+        await client.deliver([self._now(telling, replace(alert, firing=False))])
+        if not unwell or dice.random() < 0.5:
+            return
+        for _ in range(3):
+            await asyncio.sleep(dice.uniform(5, 25))
+            self.tape.fault(Kind.FIRES_AGAIN, "people")
+            await client.deliver([self._now(telling, alert)])
+        while self.world.unwell(telling.key):  # noqa: ASYNC110 - virtual seconds cost nothing
+            await asyncio.sleep(2.0)
+        await client.deliver([self._now(telling, replace(alert, firing=False))])
+
+    def _now(self, telling: Telling, alert: Alert) -> Telling:
+        at = self.loop.time()
+        return replace(telling, at=at, observed=at, payload=alert, kinds=())
 
     async def _tell(self, request: list[Telling], dice: Random) -> None:
         await self._until(request[-1].at)

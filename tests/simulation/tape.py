@@ -140,6 +140,24 @@ class ScaledByOther(Mark):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WriteCalled(Mark):
+    """A host is about to send a write: the last moment at which it can still refrain from it."""
+
+    intent: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadAnswered(Mark):
+    """The cluster showed a service's workload."""
+
+    service: str
+    unhealthy: bool
+    """With a condition, or with pods that restart."""
+    whole: bool
+    """Rolled out, and all replicas available."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SliAnswered(Mark):
     """The metric source told a service's levels, or failed to (`sample` is None)."""
 
@@ -202,6 +220,8 @@ Entry: TypeAlias = (
     | Sent
     | Effect
     | ChangedByOther
+    | WriteCalled
+    | WorkloadAnswered
     | SliAnswered
     | TelemetryAnswered
     | PolicyAnswered

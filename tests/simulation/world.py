@@ -50,6 +50,7 @@ SICK_ERROR_RATE = 0.3
 FEW_REQUESTS = 0.05
 """Requests per second in a quiet time; the product judges none below 0.2."""
 OLD = timedelta(hours=6)
+_ALERT_ABOVE = 0.05
 
 
 class Ailment(StrEnum):
@@ -159,6 +160,7 @@ class SimulatedWorld:
         self._version = 1000
         self.services: dict[ServiceKey, Service] = {}
         self.source_down: list[tuple[float, float]] = []
+        self.source_refuses: list[tuple[float, float]] = []
         for number in range(count):
             self._add(service_key(number), number)
 
@@ -366,7 +368,8 @@ class SimulatedWorld:
         if self.unreachable(self.now):
             return TelemetryHealth(known_services=0, silent_services=0, source_reachable=False)
         silent = sum(
-            any(start <= self.now < end for start, end in service.silences)
+            # What never had a series does not fall silent.
+            any(0 <= start <= self.now < end for start, end in service.silences)
             for service in self.services.values()
         )
         return TelemetryHealth(
@@ -382,6 +385,14 @@ class SimulatedWorld:
         service = self.services[key]
         self._change(service, service.deployment, {**service.deployment.spec, "image": BY_HAND}, "operator")
         self._settle(service, ROLLOUT_SECONDS)
+
+    def denies(self, at: float) -> bool:
+        """Whether the monitoring answers 403 to questions about levels."""
+        return any(start <= at < end for start, end in self.source_refuses)
+
+    def unwell(self, key: ServiceKey) -> bool:
+        """Whether an alert on its error rate would fire now."""
+        return self.services[key].levels[-1].error_rate > _ALERT_ABOVE
 
     def unreachable(self, at: float) -> bool:
         return any(start <= at < end for start, end in self.source_down)
