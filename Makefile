@@ -3,6 +3,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
+# Every process that tests start would compile the product's modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,8 +14,8 @@ REPORTS := build/reports
 JOBS := 2
 # Databases of these tests live in memory where there is room: nothing in them outlives its test.
 IN_MEMORY := $(shell [ "$$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)" -gt 2000000 ] 2>/dev/null && [ -w /dev/shm ] && echo TMPDIR=/dev/shm)
-FAST = $(IN_MEMORY) $(BIN)/pytest -m "not real" -n $(JOBS) --dist loadfile
-REAL = $(BIN)/pytest -m real -n $(JOBS) --dist loadgroup
+FAST = $(IN_MEMORY) $(BIN)/pytest -m "not real" -n $(JOBS) --dist worksteal
+REAL = $(BIN)/pytest -m real -n $(JOBS) --dist loadfile --durations=25
 # What has a size for every change and a whole one before a release (tests/sizes.py).
 SIZED := tests/soak tests/simulation tests/e2e/test_crashes.py
 # What tries the decisions of app/agent most; only here coverage is measured, for that takes half as long again.

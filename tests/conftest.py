@@ -14,9 +14,6 @@ REAL_TIMEOUT_SECONDS = 1800
 """A test of the real tier that takes longer hangs; the slowest takes about two minutes."""
 WHOLE_TIMEOUT_SECONDS = 4 * REAL_TIMEOUT_SECONDS
 
-TEST_BED = "testbed_world"
-"""The fixture that starts the test bed: one process of a parallel run gets all tests that need it."""
-
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     """The size and the turn of the real tier, so that a run can be repeated."""
@@ -24,12 +21,8 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give real tests their time-out, and group tests for `pytest --dist loadgroup`."""
+    """Give real tests their time-out."""
     timeout = WHOLE_TIMEOUT_SECONDS if sizes.whole() else REAL_TIMEOUT_SECONDS
     for item in items:
-        if item.get_closest_marker("real") is None:
-            continue
-        if item.get_closest_marker("timeout") is None:
+        if item.get_closest_marker("real") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(timeout))
-        shared = TEST_BED in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("test-bed" if shared else item.path.stem))

@@ -43,10 +43,10 @@ async def connection(server: Loopback, tmp_path: Path) -> AsyncIterator[Made]:
     """Connections to it."""
     opened: list[Connection] = []
 
-    def make(*, dry_run: bool = False) -> Connection:
+    def make(*, dry_run: bool = False, timeout_seconds: float = 30) -> Connection:
         config = load_config(settings(kubeconfig=kubeconfig_for(server.url, tmp_path)))
         assert config is not None
-        opened.append(Connection(config, timeout_seconds=1.0, dry_run=dry_run))
+        opened.append(Connection(config, timeout_seconds=timeout_seconds, dry_run=dry_run))
         return opened[-1]
 
     yield make
@@ -111,12 +111,13 @@ async def test_a_broken_answer_is_transient_for_a_read_and_unknown_for_a_write(
 ) -> None:
     """No answer of a broken proxy leaves the connector as another error."""
     server.rule = lambda _: answer
+    seconds = 0.5 if answer is Fate.HANG else 30
     with pytest.raises(TransientError):
-        await ReadApi(connection()).get(Kind.DEPLOYMENT, "payments", "shop")
+        await ReadApi(connection(timeout_seconds=seconds)).get(Kind.DEPLOYMENT, "payments", "shop")
     with pytest.raises(TransientError):
-        await PatchApi(connection(dry_run=True)).patch(REF, [])
+        await PatchApi(connection(dry_run=True, timeout_seconds=seconds)).patch(REF, [])
     with pytest.raises(UnknownOutcome):
-        await PatchApi(connection()).patch(REF, [])
+        await PatchApi(connection(timeout_seconds=seconds)).patch(REF, [])
 
 
 async def test_a_trickling_answer_is_not_waited_for_for_ever(server: Loopback, connection: Made) -> None:
@@ -134,7 +135,7 @@ async def test_a_trickling_answer_is_not_waited_for_for_ever(server: Loopback, c
     try:
         async with asyncio.timeout(120):
             with pytest.raises(TransientError, match="Timeout"):
-                await ReadApi(connection()).get(Kind.POD, "payments", "x")
+                await ReadApi(connection(timeout_seconds=0.5)).get(Kind.POD, "payments", "x")
     finally:
         slow.close()
 
