@@ -178,7 +178,18 @@ class Trial:
                 [*notes, verdict_note(verdict)],
                 why_proposed(record),
             )
-        elif not (incident.dry_run and record.intents) and health.health is not Health.HEALTHY:
+        elif verdict is not None and verdict.kind is VerdictKind.CANNOT_TELL:
+            judged = replace(incident, verification=verification, verdict=verdict)
+            await self.closer.close_with(
+                record,
+                judged,
+                claim,
+                IncidentState.ESCALATED,
+                [*notes, verdict_note(verdict)],
+                "Nothing was done: the symptoms went away, and whether the service recovered cannot be told. "
+                f"{'; '.join(verdict.reasons)}.",
+            )
+        elif not (incident.dry_run and record.intents) and health.health is Health.UNHEALTHY:
             anew = replace(incident, state=IncidentState.OPEN, diagnosis=None, plan=None, verification=None)
             note = Note(at=now, stage=Stage.OBSERVE, message="The symptoms are back: looking anew.")
             await self.store.save(claim, anew, [*notes, note])
