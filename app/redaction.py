@@ -2,7 +2,7 @@
 
 Errors, timelines, log lines and whatever connectors repeat of an upstream's words
 pass through `redacted`. It takes out the secrets of the settings, which the
-composition root registers, and anything shaped like a credential, whoever's it is;
+composition root registers, and anything shaped like a credential;
 of web addresses it leaves neither user information nor query.
 """
 

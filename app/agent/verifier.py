@@ -165,7 +165,7 @@ def dated_in_future(verification: Verification, at: datetime) -> bool:
 
 
 def _unwatched(verification: Verification, at: datetime, rules: VerifyRules) -> bool:
-    """Nobody looked for so long, or the clock went back so far, that what lies between is not known."""
+    """The last look is so old, or the clock went back so far, that what lies between is not known."""
     if dated_in_future(verification, at):
         return True
     last = verification.last_observed_at

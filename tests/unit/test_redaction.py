@@ -1,4 +1,4 @@
-"""Credentials never stand in what is kept or shown, whoever wrote them; other sentences stay as they are."""
+"""Credentials never stand in what is kept or shown; other sentences stay as they are."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_is_shaped_like_a_credential_is_taken_out(text: str, secret: str) -> None:
-    """Whoever's it is."""
+    """In errors, in what connectors repeat, and by itself."""
     assert secret in text
     assert secret not in redacted(text)
     assert secret not in shorten(text)
