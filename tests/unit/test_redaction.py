@@ -89,6 +89,8 @@ def test_what_is_shaped_like_a_credential_is_taken_out(text: str, secret: str) -
         "rollback to sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "see https://heal.example.com/dashboard/incidents/inc_1",
         "mail to ann@example.com at 10:00",
+        "audit anchor 12: digest 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08, sealed",
+        "the image has the digest sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     ],
 )
 def test_ordinary_sentences_stay_as_they_are(text: str) -> None:
