@@ -15,7 +15,7 @@ from app.redaction import redacted
 class AgentError(Exception):
     """Root of every error raised on purpose by this product.
 
-    Its message may repeat an upstream's words: it holds no credential, whoever wrote it.
+    Its message may repeat an upstream's words: credentials are taken out of it.
     """
 
     def __init__(self, *said: object) -> None:

@@ -2,7 +2,7 @@
 
 Errors, timelines, log lines and whatever connectors repeat of an upstream's words
 pass through `redacted`. It takes out the secrets of the settings, which the
-composition root registers, and anything shaped like a credential, whoever's it is;
+composition root registers, and anything shaped like a credential;
 of web addresses it leaves neither user information nor query.
 """
 
@@ -70,8 +70,8 @@ _SHAPES = (
         rf"\1{HIDDEN}",
     ),
     _Shape(
-        ("bearer", "basic", "digest", "apikey"),
-        re.compile(r"(?i)\b(bearer|basic|digest|apikey)\s+(?=[^\s\"',;]{0,200}[\d+/=_.])[a-z0-9._~+/=-]{8,}"),
+        ("bearer", "basic", "apikey"),
+        re.compile(r"(?i)\b(bearer|basic|apikey)\s+(?=[^\s\"',;]{0,200}[\d+/=_.])[a-z0-9._~+/=-]{8,}"),
         rf"\1 {HIDDEN}",
     ),
     _Shape(("eyj",), re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,3}")),

@@ -95,6 +95,6 @@ def _likely(name: str, known: frozenset[str]) -> str | None:
 
 def _sentence(name: str, where: str, likely: str) -> str:
     return (
-        f"{name}: no setting has this name, which stands {where}; did you mean {likely}? "
+        f"{name}: unknown setting {where}; did you mean {likely}? "
         f"If it belongs to another program, list it in {ESCAPE}"
     )

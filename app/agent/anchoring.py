@@ -1,7 +1,7 @@
 """Anchors: statements, kept apart from the database, of how far its records went (promise 12).
 
-The chain of a timeline shows a changed entry. It does not show that whoever can
-write to the database computed all hashes again, cut off the end, or deleted an
+The chain of a timeline shows a changed entry. It does not show that somebody who
+can write to the database computed all hashes again, cut off the end, or deleted an
 incident: an anchor does. It names the length and the last hash of every record
 that grew since the anchor before, and follows that anchor by its digest; with a
 key, which the database does not hold, it is sealed besides. Pure: files, keys and

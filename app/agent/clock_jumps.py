@@ -3,7 +3,7 @@
 Pure. Every time on record was the present of some clock when it was written. One
 that is later than now, by more than clocks of a fleet differ, was written before
 the clock went back: measured against it nothing new would count until the clock
-arrives there again. Whoever sets something aside says so, for a reader to find out why.
+arrives there again. Each caller that sets something aside records a note.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from app.agent.models import (
     Verification,
 )
 from app.agent.restoration import Restoration
-from app.agent.verifier import Assessment
+from app.agent.verifier import Assessment, dated_in_future
 
 
 def evidence_note(evidence: Evidence, missing: Sequence[str], at: datetime) -> Note:
@@ -102,19 +102,32 @@ def verdict_note(verdict: Verdict) -> Note:
 
 def turning_points(before: Verification, after: Verification, health: Assessment, at: datetime) -> list[Note]:
     """A note when health begins or ends, and for the first look; not one for every look."""
+    notes = [_restarted(before, at)] if dated_in_future(before, at) else []
     began = before.healthy_since is None and after.healthy_since is not None
     ended = before.healthy_since is not None and after.healthy_since is None
     if not (began or ended or before.last_observed_at is None):
-        return []
+        return notes
     reasons = "; ".join(health.reasons)
     return [
+        *notes,
         Note(
             at=at,
             stage=Stage.VERIFY,
             message=f"Looks {health.health}: {reasons}.",
             data={"health": health.health},
-        )
+        ),
     ]
+
+
+def _restarted(before: Verification, at: datetime) -> Note:
+    """Why a verification starts over."""
+    return Note(
+        at=at,
+        stage=Stage.VERIFY,
+        message=f"Verification restarted: it began at {before.started_at:%Y-%m-%d %H:%M:%S} UTC or was last "
+        "observed in the future; the clock went back.",
+        data={"started_at": before.started_at.isoformat()},
+    )
 
 
 def why_escalated(record: IncidentRecord) -> str:

@@ -212,11 +212,17 @@ def acted(verification: Verification | None) -> bool:
     return verification is not None and verification.intent_id is not None
 
 
+def dated_in_future(verification: Verification, at: datetime) -> bool:
+    """Whether it was begun or looked at before the clock went back: no soak and no time-out would end."""
+    moments = (verification.started_at, verification.healthy_since, verification.last_observed_at)
+    return any(ahead(moment, at) for moment in moments)
+
+
 def _unwatched(verification: Verification, at: datetime, rules: VerifyRules) -> bool:
-    """Nobody looked for so long, or the clock went back so far, that what lies between is not known."""
-    last = verification.last_observed_at
-    if ahead(last, at) or ahead(verification.started_at, at) or ahead(verification.healthy_since, at):
+    """The last look is so old, or the clock went back so far, that what lies between is not known."""
+    if dated_in_future(verification, at):
         return True
+    last = verification.last_observed_at
     return last is not None and at - last > max(3 * rules.interval, rules.max_sample_age)
 
 

@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from app.agent.channels import Announcement, Posting
+from app.agent.clock_jumps import FAR_AHEAD
 from app.agent.models import IncidentId
 from app.errors import Conflict, NotFound
 from app.redaction import redacted
@@ -60,7 +61,8 @@ def unshown(connection: Connection, channel: str, at: datetime, limit: int) -> t
     recent = _recent(channel, mark)
     if mark < at - _MARK_EVERY:
         _move_mark(connection, channel, recent, at)
-    due = or_(recent.c.due_at.is_(None), recent.c.due_at <= at)
+    # A next try dated further ahead than any waits was set by a clock that has gone back since.
+    due = or_(recent.c.due_at.is_(None), recent.c.due_at <= at, recent.c.due_at > at + FAR_AHEAD)
     rows = connection.execute(
         select(recent.c.id)
         .where(_untold(recent), due)

@@ -43,7 +43,7 @@ from tests.unit.test_cli import healed, played, tampering  # noqa: F401 - fixtur
 AT = datetime(2026, 2, 20, 17, tzinfo=UTC)
 KEY = b"k" * 32
 ONE, TWO = IncidentId("inc_1"), IncidentId("inc_2")
-NOBODY = Head(length=0, hash=TRAIL_START)
+EMPTY_TRAIL = Head(length=0, hash=TRAIL_START)
 
 
 def entries(name: IncidentId, count: int, word: str = "said") -> tuple[TimelineEntry, ...]:
@@ -60,7 +60,7 @@ def series(*lengths: int, key: bytes | None = None) -> list[Anchor]:
     made: list[Anchor] = []
     for length in lengths:
         known = Known.of(made)
-        made.append(next_anchor(known, {ONE: head(entries(ONE, length))}, NOBODY, AT, key))
+        made.append(next_anchor(known, {ONE: head(entries(ONE, length))}, EMPTY_TRAIL, AT, key))
     return made
 
 
@@ -68,7 +68,7 @@ def test_a_record_that_only_grew_agrees_with_every_anchor() -> None:
     """Each anchor names a beginning of it."""
     known = Known.of(series(2, 5))
     assert list(of_incident(ONE, known, entries(ONE, 7))) == []
-    assert list(receded(known, {ONE: head(entries(ONE, 7))}, NOBODY)) == []
+    assert list(receded(known, {ONE: head(entries(ONE, 7))}, EMPTY_TRAIL)) == []
 
 
 def test_what_did_not_change_is_named_once() -> None:
@@ -96,9 +96,9 @@ def test_a_record_that_was_cut_recomputed_or_deleted_differs(
 
 def test_a_record_changed_between_two_anchors_differs_from_the_first() -> None:
     """The second was made of what was changed, and the first was not."""
-    first = next_anchor(Known.of([]), {ONE: head(entries(ONE, 3))}, NOBODY, AT, None)
+    first = next_anchor(Known.of([]), {ONE: head(entries(ONE, 3))}, EMPTY_TRAIL, AT, None)
     forged = entries(ONE, 6, "claimed")
-    second = next_anchor(Known.of([first]), {ONE: head(forged)}, NOBODY, AT, None)
+    second = next_anchor(Known.of([first]), {ONE: head(forged)}, EMPTY_TRAIL, AT, None)
     (sentence,) = of_incident(ONE, Known.of([first, second]), forged)
     assert "anchor 1" in sentence
 
@@ -111,7 +111,7 @@ def test_heads_that_went_back_are_seen_without_reading_entries() -> None:
         ({ONE: head(entries(ONE, 4))}, "cut off"),
         ({ONE: head(entries(ONE, 5, "claimed"))}, "are not those"),
     ):
-        (sentence,) = receded(known, left, NOBODY)
+        (sentence,) = receded(known, left, EMPTY_TRAIL)
         assert words in sentence
 
 

@@ -27,6 +27,7 @@ from app.agent.models import (
     Trigger,
     Verification,
 )
+from app.agent.narration import turning_points
 from app.agent.observer import new_signal
 from app.agent.ports import ServiceLevels
 from app.agent.slo import SloThresholds
@@ -151,8 +152,12 @@ def test_a_verification_begun_in_the_future_begins_again(moved: Verification) ->
         interval=timedelta(seconds=5),
         max_sample_age=timedelta(minutes=1),
     )
-    after = advance(moved, Assessment(health=Health.HEALTHY, reasons=()), NOW, rules)
+    health = Assessment(health=Health.HEALTHY, reasons=())
+    after = advance(moved, health, NOW, rules)
     assert (after.started_at, after.healthy_since, after.last_observed_at) == (NOW, NOW, NOW)
+    assert "the clock went back" in turning_points(moved, after, health, NOW)[0].message
+    later = NOW + timedelta(seconds=5)
+    assert turning_points(after, advance(after, health, later, rules), health, later) == []
 
 
 # ------------------------------------------------------------------ limits

@@ -1,4 +1,4 @@
-"""Credentials never stand in what is kept or shown, whoever wrote them; other sentences stay as they are."""
+"""Credentials never stand in what is kept or shown; other sentences stay as they are."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_is_shaped_like_a_credential_is_taken_out(text: str, secret: str) -> None:
-    """Whoever's it is."""
+    """In errors, in what connectors repeat, and by itself."""
     assert secret in text
     assert secret not in redacted(text)
     assert secret not in shorten(text)
@@ -89,6 +89,8 @@ def test_what_is_shaped_like_a_credential_is_taken_out(text: str, secret: str) -
         "rollback to sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "see https://heal.example.com/dashboard/incidents/inc_1",
         "mail to ann@example.com at 10:00",
+        "audit anchor 12: digest 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08, sealed",
+        "the image has the digest sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     ],
 )
 def test_ordinary_sentences_stay_as_they_are(text: str) -> None:
