@@ -196,6 +196,7 @@ Entry: TypeAlias = (
     | ChangedByOther
     | SliAnswered
     | TelemetryAnswered
+    | HistoryAnswered
     | PolicyAnswered
     | Told
     | Fault
