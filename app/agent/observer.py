@@ -284,6 +284,9 @@ class Observer:
             unmeasured,
         )
         measured = tuple(replace(sample, measured=True) for sample in found or ())
+        if measured:
+            # The series itself says more than the samples of it that the poller reported for being bad.
+            posted = tuple(sample for sample in posted if not sample.measured)
         return tuple(sorted((*posted, *measured), key=lambda sample: sample.at))
 
 

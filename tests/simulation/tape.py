@@ -224,6 +224,7 @@ Entry: TypeAlias = (
     | WorkloadAnswered
     | SliAnswered
     | TelemetryAnswered
+    | HistoryAnswered
     | PolicyAnswered
     | Told
     | Fault

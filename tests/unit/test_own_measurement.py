@@ -34,6 +34,7 @@ from app.agent.models import (
 )
 from app.agent.planner import make_plan
 from app.agent.ports import IntakeVerdict, ServiceLevels
+from app.agent.rules.symptoms import ERROR_RATE, rise
 from app.agent.slo import SloThresholds
 from app.agent.verifier import Health, VerifyRules, assess, judge
 from tests.unit.scenes import (
@@ -143,6 +144,22 @@ def test_posted_and_measured_samples_are_two_histories() -> None:
     praise = tuple(replace(s, error_rate=0.0) for s in curves(since=-5))
     risen = accused(sli=(*own(curves(errors=step(-2.5, 0.001, 0.4))), *praise))
     assert "error rate went from 0.1 % to 40 %" in sentences(risen)
+
+
+def test_posted_samples_make_no_rise_in_a_measured_series() -> None:
+    """Posted twice as often as the agent measures, they would be the later level of a mixed series."""
+    posted_often = tuple(SliSample(at=at(-3 + n / 12), error_rate=0.9) for n in range(36))
+    measured = own(curves(errors=flat(0.001), since=-6))
+    assert rise(accused(signals=(), sli=posted_often + curves(since=-6)), ERROR_RATE) is not None
+    assert rise(accused(signals=(), sli=(*measured, *posted_often)), ERROR_RATE) is None
+
+
+def test_crashing_pods_are_no_remedy_for_errors_that_are_not_there() -> None:
+    """Their condition opens an incident of its own; this one rests on errors that are measured to be gone."""
+    sick = pods(released().revisions[0], ready=False, restarts=4, waiting_reason="CrashLoopBackOff")
+    seen = accused(sli=own(curves(errors=flat(0.001))), workload=released(sick))
+    assert diagnose(seen).best.cause is Cause.UNKNOWN
+    assert not plans(seen)
 
 
 def test_a_value_from_before_the_symptom_is_not_told_as_its_value() -> None:
