@@ -225,7 +225,7 @@ def _of_reporter(found: Mapping[str, str]) -> list[str]:
     names = possible_owners(pod) if foreign and pod is not None else ()
     return [
         name
-        for name in _OF_TARGET
+        for name in (*_OF_TARGET, "service_name", "deployment")
         if name in found
         and name != _NAMESPACE
         and (is_exporter(found[name]) or found[name] in names or (foreign and name in ("pod", "container")))
