@@ -178,7 +178,7 @@ def scenario_of(seed: int) -> Scenario:
         faults_until=until,
         odds=replace(
             Odds.of(dice),
-            resolved=evidence.choice((0.0, 0.5)),
+            resolved=evidence.choice((0.0, 0.8)),
             slept=evidence.choice((0.0, 0.0, 0.3)),
         ),
         illnesses=_illnesses(dice, services),
