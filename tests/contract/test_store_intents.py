@@ -361,10 +361,15 @@ async def _reported_over(store: Store, incident: Incident) -> None:
         withdrawn=over,
     )
 
-    def decide(one: Signal, *_: object) -> IntakeVerdict:
+    def decide(
+        signal: Signal,
+        levels: ServiceLevels | None,
+        open_incident: Incident | None,
+        last_closed: Incident | None,
+    ) -> IntakeVerdict:
         return IntakeVerdict(
             disposition=Disposition(kind=DispositionKind.IGNORED, reason="resolved"),
-            levels=ServiceLevels(key=one.key, reasons=(reason,)),
+            levels=ServiceLevels(key=signal.key, reasons=(reason,)),
         )
 
     await store.accept([replace(signal(), key=incident.key)], decide, dry_run=False)

@@ -183,7 +183,7 @@ def scenario_of(seed: int) -> Scenario:
         faults_until=until,
         odds=replace(
             odds,
-            resolved=evidence.choice((0.0, 0.5)),
+            resolved=evidence.choice((0.0, 0.8)),
             slept=evidence.choice((0.0, 0.0, 0.3)),
         ),
         illnesses=illnesses,

@@ -17,6 +17,7 @@ from app.agent.models import (
     Alert,
     IncidentId,
     IncidentRecord,
+    MetricSample,
     RevisionHealth,
     RevisionRecord,
     ServiceKey,
@@ -41,7 +42,6 @@ from tests.simulation.tape import (
     IntentMoved,
     Nudged,
     SignalMoved,
-    SliAnswered,
     Tape,
 )
 from tests.simulation.world import GOOD, OLD, SimulatedWorld, template_hash
@@ -171,10 +171,11 @@ class _Run:
         self.open: dict[str, None] = {}
         self.services: dict[str, str] = {}
         self.resolutions = Random(f"resolutions/{scenario.seed}")  # noqa: S311 - a seed, no secret
+        self.ground.beginning = self._beginning
         self.decided: dict[str, str] = {}
         """The intent of a service that was decided and has not begun."""
-        self.resolving: dict[str, asyncio.Event] = {}
-        """Set when the alerts of a service are to resolve at once."""
+        self.alerts: list[Telling] = []
+        self.at_work: set[asyncio.Task[None]] = set()
         self.tape.listen(self._react)
 
     async def live(self) -> Case:
@@ -193,8 +194,8 @@ class _Run:
                 raise client.exception() or AssertionError
         while (self.open or self.pending) and self.loop.time() < ended:  # noqa: ASYNC110 - virtual seconds
             await asyncio.sleep(2.0)
-        for alert in alerting:
-            alert.cancel()
+        for task in (*alerting, *self.at_work):
+            task.cancel()
         await self._gather()
         return self.case
 
@@ -247,8 +248,6 @@ class _Run:
                     self.pending.pop(signal, None)
             case IntentMoved(after="decided" | "executing"):
                 self._interfere(entry)
-            case SliAnswered(key=key) if key.service in self.decided:
-                self._resolve_at_once(key.service)
             case ApprovalMoved(before=None, approval=approval):
                 self.on_call.asked(approval)
             case _:
@@ -358,11 +357,29 @@ class _Run:
                 length = self.dice.uniform(20, 60)
                 self.loop.call_later(soon / 4, sleeper.pause, length)
 
-    def _resolve_at_once(self, service: str) -> None:
-        """The worst moment for an alert to resolve: between the last look and the beginning of an action."""
-        if self.resolutions.random() < self.ground.odds.resolved:
-            resolving = self.resolving.setdefault(service, asyncio.Event())
-            self.loop.call_later(self.resolutions.uniform(0.01, 0.12), resolving.set)
+    def _beginning(self) -> float | None:
+        """The worst moment for an alert to resolve: while the beginning of an action is on its way."""
+        if self.resolutions.random() >= self.ground.odds.resolved:
+            return None
+        for service in self.decided:
+            self.at_work.add(self.loop.create_task(self._all_over(service)))
+        return self.resolutions.uniform(0.3, 1.5)
+
+    async def _all_over(self, service: str) -> None:
+        """Whoever reported something of a service takes it back, all at once."""
+        now = self.loop.time()
+        mine = [one for one in self.alerts if one.key.service == service and one.at <= now]
+        over = [
+            self._now(one, replace(one.payload, firing=False))
+            for one in mine
+            if isinstance(one.payload, Alert)
+        ]
+        key = next(key for key in self.world.services if key.service == service)
+        well = MetricSample(error_rate=0.001, p95_latency_ms=90.0)
+        self.tape.fault(Kind.RESOLVED_EARLY, "people")
+        dice = Random(self.resolutions.random())  # noqa: S311 - a seed, no secret
+        tellings = [*over, Telling(at=now, observed=now, key=key, payload=well)]
+        await Client(self.ground, dice, self.case.ledger).deliver(tellings)
 
     def _fall_silent(self, name: str) -> None:
         """The worst moment for metrics to go missing is when a verdict depends on them."""
@@ -401,27 +418,23 @@ class _Run:
         """One for each alert that fires: it resolves, sooner or later, or never."""
         dice = Random(f"clients/{self.scenario.seed}")  # noqa: S311 - a seed, no secret
         told = [one for request in requests_of(dice, self.scenario) for one in request]
+        self.alerts = [one for one in told if isinstance(one.payload, Alert)]
         dice = Random(f"alerts/{self.scenario.seed}")  # noqa: S311 - as above
         return [
             self._resolve(one, one.payload, Random(dice.random()))  # noqa: S311 - as above
-            for one in told
+            for one in self.alerts
             if isinstance(one.payload, Alert)
         ]
 
     async def _resolve(self, telling: Telling, alert: Alert, dice: Random) -> None:
         await self._until(telling.at + dice.uniform(1, 12))
-        asked = self.resolving.setdefault(telling.key.service, asyncio.Event())
         fate = dice.random()
         if fate < 0.15:
             self.tape.fault(Kind.NEVER_RESOLVED, "people")
             return
         early = fate < 0.35
-        while not early and not asked.is_set():
-            if not self.world.unwell(telling.key):
-                await asyncio.sleep(dice.uniform(0, 3))
-                break
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asked.wait(), 2.0)
+        while not early and self.world.unwell(telling.key):  # noqa: ASYNC110 - virtual seconds cost nothing
+            await asyncio.sleep(2.0)
         unwell = self.world.unwell(telling.key)
         self.tape.fault(Kind.RESOLVED_EARLY if unwell else Kind.RESOLVED, "people")
         client = Client(self.ground, dice, self.case.ledger)

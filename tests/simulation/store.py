@@ -167,7 +167,9 @@ class HostDatabase:
         wire = self._host.wire
         await wire.leave(f"store.{how}")
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        wire.send(f"store.{how}", lambda: _serve(self._shared, work, self._host.name, answer))
+        begins = getattr(work, "__qualname__", "").startswith("SqlStore.begin.")
+        delay = self._host.ground.beginning() if begins else None
+        wire.send(f"store.{how}", lambda: _serve(self._shared, work, self._host.name, answer), delay)
         result = await wire.answered(answer)
         await wire.arrive(f"store.{how}")
         return result
