@@ -220,6 +220,7 @@ Entry: TypeAlias = (
     | Sent
     | Effect
     | ChangedByOther
+    | ScaledByOther
     | WriteCalled
     | WorkloadAnswered
     | SliAnswered

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.agent.models import (
+    POLLED,
+    WATCHED,
     Alert,
     ClusterCondition,
     Condition,
@@ -26,9 +28,7 @@ from app.agent.models import (
 )
 from app.agent.observer import new_signal
 from app.agent.reasons import (
-    POLLED,
     REASONS_KEPT,
-    WATCHED,
     Reason,
     Reasons,
     ago_words,
