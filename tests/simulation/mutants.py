@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, select
 
-from app.agent import executor, limits, policy, reasons, trial, verifier
+from app.agent import executor, limits, loop, policy, reasons, trial, verifier
 from app.agent.intake import Intake
 from app.agent.intents import begun_intents, to_undo
 from app.agent.models import (
@@ -339,6 +339,8 @@ MUTANTS = {
             promise=10,
             told="a plan is carried out once more from its beginning after it failed",
             swaps=[(trial.moved_on, _from_the_beginning)],
+            # A diagnosis of some age is made again, which would hide it.
+            patches=[(loop.Loop, "_aged", _always(False))],
         ),
         Mutant(
             name="no-brake",
