@@ -183,7 +183,9 @@ def _forwarded(scope: Scope, headers: Headers) -> bool:
 
 
 def _is_probe(scope: Scope) -> bool:
-    return scope["path"] in _PROBES and scope["method"] in SAFE_METHODS
+    """Whether it is a whole request of a probe: one without a host is malformed."""
+    whole = "host" in Headers(scope=scope)
+    return whole and scope["path"] in _PROBES and scope["method"] in SAFE_METHODS
 
 
 async def _status_only(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
