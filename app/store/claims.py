@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, insert, or_, select, update
+from sqlalchemy import Connection, and_, exists, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from app.agent.models import FencingToken, Incident, IncidentId
@@ -85,7 +85,7 @@ def take_due(
     return tuple(claim for claim in taken if claim is not None)
 
 
-def _due(connection: Connection, when: ColumnElement[bool], now: datetime, limit: int) -> Sequence[Row[Any]]:
+def _due(connection: Connection, when: ColumnElement[bool], now: datetime, limit: int) -> Sequence[Any]:
     """Open incidents that nobody holds, by the index over due times, which keeps equal ones in order."""
     if limit < 1:
         return ()
