@@ -69,16 +69,23 @@ def take_due(
 ) -> tuple[Claim, ...]:
     """Claim due incidents that nobody holds; a peer that asks at the same time is given others.
 
-    First what people answered and what is new of known services; then the others,
+    First what people answered and what is due of known services; then the others,
     longest due first. A new incident counts from its opening, so that neither a
     storm of new ones nor incidents under way keep the rest waiting for ever.
     """
     if limit < 1:
         return ()
     first = _due(connection, incidents.c.due_at <= AT_ONCE, now, limit)
+    known = and_(incidents.c.due_at > AT_ONCE, incidents.c.due_at <= now, incidents.c.sender.is_(None))
+    first = [*first, *_due(connection, known, now, limit - len(first))]
     left = limit - len(first)
     unknown = _due(connection, incidents.c.due_at == AFTER_KNOWN, now, left)
-    resting = _due(connection, and_(incidents.c.due_at > AFTER_KNOWN, incidents.c.due_at <= now), now, left)
+    resting = _due(
+        connection,
+        and_(incidents.c.due_at > AFTER_KNOWN, incidents.c.due_at <= now, incidents.c.sender.is_not(None)),
+        now,
+        left,
+    )
     since = [(row.opened_at, row.id) for row in unknown] + [(row.due_at, row.id) for row in resting]
     found = [row.id for row in first] + [each for _, each in sorted(since)[:left]]
     taken = [take(connection, IncidentId(each), owner, lease, now) for each in found]

@@ -27,8 +27,8 @@ from app.agent.models import Incident, Outcome
 from app.bootstrap import Container, assemble, connect_world
 from app.clock import SystemClock
 from app.config import Settings
-from app.stopping import Stop
 from app.main import create_app
+from app.stopping import Stop
 from app.store import open_shared
 
 WATCHED = {
