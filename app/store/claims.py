@@ -80,12 +80,10 @@ def take_due(
     first = [*first, *_due(connection, known, now, limit - len(first))]
     left = limit - len(first)
     unknown = _due(connection, incidents.c.due_at == AFTER_KNOWN, now, left)
-    resting = _due(
-        connection,
-        and_(incidents.c.due_at > AFTER_KNOWN, incidents.c.due_at <= now, incidents.c.sender.is_not(None)),
-        now,
-        left,
+    strangers = and_(
+        incidents.c.due_at > AFTER_KNOWN, incidents.c.due_at <= now, incidents.c.sender.is_not(None)
     )
+    resting = _due(connection, strangers, now, left)
     since = [(row.opened_at, row.id) for row in unknown] + [(row.due_at, row.id) for row in resting]
     found = [row.id for row in first] + [each for _, each in sorted(since)[:left]]
     taken = [take(connection, IncidentId(each), owner, lease, now) for each in found]
