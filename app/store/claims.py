@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, insert, or_, select, update
+from sqlalchemy import Connection, and_, exists, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from app.agent.clock_jumps import FAR_AHEAD
@@ -71,23 +71,28 @@ def take_due(
 ) -> tuple[Claim, ...]:
     """Claim due incidents that nobody holds; a peer that asks at the same time is given others.
 
-    First what people answered and what is new of known services; then the others,
+    First what people answered and what is due of known services; then the others,
     longest due first. A new incident counts from its opening, so that neither a
     storm of new ones nor incidents under way keep the rest waiting for ever.
     """
     if limit < 1:
         return ()
     first = _due(connection, incidents.c.due_at <= AT_ONCE, now, limit)
+    known = and_(incidents.c.due_at > AT_ONCE, incidents.c.due_at <= now, incidents.c.sender.is_(None))
+    first = [*first, *_due(connection, known, now, limit - len(first))]
     left = limit - len(first)
     unknown = _due(connection, incidents.c.due_at == AFTER_KNOWN, now, left)
-    resting = _due(connection, and_(incidents.c.due_at > AFTER_KNOWN, incidents.c.due_at <= now), now, left)
+    strangers = and_(
+        incidents.c.due_at > AFTER_KNOWN, incidents.c.due_at <= now, incidents.c.sender.is_not(None)
+    )
+    resting = _due(connection, strangers, now, left)
     since = [(row.opened_at, row.id) for row in unknown] + [(row.due_at, row.id) for row in resting]
     found = [row.id for row in first] + [each for _, each in sorted(since)[:left]]
     taken = [take(connection, IncidentId(each), owner, lease, now) for each in found]
     return tuple(claim for claim in taken if claim is not None)
 
 
-def _due(connection: Connection, when: ColumnElement[bool], now: datetime, limit: int) -> Sequence[Row[Any]]:
+def _due(connection: Connection, when: ColumnElement[bool], now: datetime, limit: int) -> Sequence[Any]:
     """Open incidents that nobody holds, by the index over due times, which keeps equal ones in order."""
     if limit < 1:
         return ()

@@ -275,7 +275,8 @@ def test_a_timeline_is_given_in_parts(api: Harness) -> None:
     api.post("/agent/run-once?service=payments-api")
     whole = _incident(api)
     assert whole["timeline_next"] is None
-    entries, cursor = [], ""
+    entries: list[dict[str, Any]] = []
+    cursor: str | None = ""
     while cursor is not None:
         part = api.get(f"/incidents/{whole['id']}?timeline_limit=2{cursor}").json()
         assert len(part["timeline"]) <= 2

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -33,17 +33,17 @@ class Silent:
     asked: int = 0
 
     async def sli(self, key: ServiceKey, at: datetime) -> SliSample:
-        return await self._never(f"{key} at {at}")
+        await self._never(f"{key} at {at}")
 
     async def sli_range(
         self, key: ServiceKey, start: datetime, end: datetime, step: timedelta
     ) -> tuple[SliSample, ...]:
-        return await self._never(f"{key} from {start} to {end} by {step}")
+        await self._never(f"{key} from {start} to {end} by {step}")
 
     async def telemetry(self, keys: object, at: datetime) -> TelemetryHealth:
-        return await self._never(f"{keys} at {at}")
+        await self._never(f"{keys} at {at}")
 
-    async def _never(self, question: str) -> Any:
+    async def _never(self, question: str) -> NoReturn:
         self.asked += 1
         assert self.clock is not None
         await self.clock.sleep(FOREVER_SECONDS)
