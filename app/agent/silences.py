@@ -38,7 +38,7 @@ class Matcher:
         return self.is_regex and self.is_equal and self.value in EVERYTHING
 
     def matches(self, text: str) -> bool:
-        """Whether a label with this value is meant; a pattern that cannot be evaluated safely means every one."""
+        """Whether a label with this value is meant; a pattern that cannot be evaluated safely matches."""
         if not self.is_regex:
             return (text == self.value) is self.is_equal
         found = _full_match(self.value, text)

@@ -137,7 +137,7 @@ def _labels_of(key: ServiceKey, settings: Settings) -> Iterator[dict[str, str]]:
     namespace = elsewhere or settings.environment_namespaces.get(key.environment, key.environment)
     place = {"namespace": namespace, **({"environment": told} if elsewhere else {})}
     yield {**place, "service": key.service}
-    workload = settings.service_workloads.get(str(key))
+    workload = settings.service_workloads.get(f"{key.environment}/{key.service}")
     if workload is not None:
         home, _, deployment = workload.partition("/")
         yield {"namespace": home, "deployment": deployment}
