@@ -193,6 +193,7 @@ Entry: TypeAlias = (
     | Sent
     | Effect
     | ChangedByOther
+    | ScaledByOther
     | SliAnswered
     | TelemetryAnswered
     | PolicyAnswered
