@@ -30,6 +30,7 @@ FAST = {
     "VERIFY_INTERVAL_SECONDS": "0.5",
     "VERIFY_MAX_SAMPLE_AGE_SECONDS": "5",
     "TRUST_REVISION_AFTER_SECONDS": "3",
+    "TRUST_MIN_REQUESTS": "0",
     "PROMETHEUS_POLL_SECONDS": "1",
     "PROMETHEUS_WINDOW": "5s",
 }
@@ -153,6 +154,14 @@ class AgentProcess:
             return True if count >= revisions else NotYet(f"{count} revisions; {self.log_tail()}")
 
         wait_for(f"{revisions} trusted revisions of {service}", check, timeout_seconds=timeout_seconds)
+
+    def trusted(self, service: str) -> set[int]:
+        """The numbers of the revisions that the agent takes for ones that served well."""
+        with sqlite3.connect(f"file:{self.folder / 'heal.db'}?mode=ro", uri=True) as database:
+            rows = database.execute(
+                "SELECT number FROM revision_history WHERE service = ? AND health = 'served_well'", (service,)
+            ).fetchall()
+        return {number for (number,) in rows}
 
     def log_tail(self) -> str:
         return self.log.read_text(errors="replace")[-3000:]

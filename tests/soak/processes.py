@@ -31,6 +31,7 @@ SHORT: Mapping[str, str] = {
     "CLAIM_LEASE_SECONDS": "5",
     "BREACH_FOR_SECONDS": "1",
     "TRUST_REVISION_AFTER_SECONDS": "2",
+    "TRUST_MIN_REQUESTS": "0",
     "PROMETHEUS_POLL_SECONDS": "20",
     "LOG_LEVEL": "warning",
     # Of what takes days elsewhere, budgets as well come in seconds.

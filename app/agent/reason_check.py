@@ -1,0 +1,55 @@
+"""A fresh look at what an incident's actions stand on (promise 13).
+
+Asked before every decision and again before every write. It only reads: the
+judgement is `app.agent.reasons`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from app.agent.models import Incident, Observation
+from app.agent.observer import Observer
+from app.agent.reasons import Reason, Reasons, examined, from_signals
+from app.agent.slo import SloThresholds
+from app.clock import Clock
+
+_MAX_SIGNALS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """The reasons of an incident, with the look that they were examined by."""
+
+    reasons: Reasons
+    seen: Observation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasonCheck:
+    """Examines what was reported against what the agent sees itself now."""
+
+    observer: Observer
+    slo: SloThresholds
+    max_age: timedelta
+    clock: Clock
+
+    async def examine(self, incident: Incident) -> Examination:
+        """Look at the service now. Raises `TransientError` while the store does not answer."""
+        seen = await self.observer.look(incident.key, self.clock.now())
+        known = await self._reported(incident)
+        found = examined(known, incident.triggers, seen, self.slo)
+        return Examination(
+            reasons=Reasons(found=found, max_age=self.max_age, clock=self.clock.now), seen=seen
+        )
+
+    async def _reported(self, incident: Incident) -> tuple[Reason, ...]:
+        """What was reported of the service; read from the signals where an older version took them in."""
+        store = self.observer.store
+        levels = await store.levels(incident.key)
+        known = levels.reasons if levels is not None else ()
+        if any(reason.trigger in incident.triggers for reason in known):
+            return known
+        signals = await store.incident_signals(incident.id, _MAX_SIGNALS)
+        return (*known, *from_signals(signals, self.slo))
