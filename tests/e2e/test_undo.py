@@ -142,7 +142,7 @@ def test_an_autoscaler_does_not_hold_the_undo_of_a_rollback_off(
 def test_there_is_no_all_clear_while_the_alert_fires(
     agents: Agents, monitored_world: TestBed, namespace: str, resolved: bool, end: str
 ) -> None:
-    """The measured levels are well after the rollback; the incident recovers only if its alert resolved, too."""
+    """After the rollback the measured levels are well; the incident recovers if its alert resolved, too."""
     bed, agent = monitored_world, agents(VERIFY_TIMEOUT_SECONDS="15", **ACTING)
     bed.deploy(namespace, SERVICE, GOOD)
     bed.wait_rolled_out(namespace, SERVICE)
