@@ -397,6 +397,10 @@ class Executor:
                 elif same_ground(intent.action, intent.decision.target_token, target.token):
                     # A peer may have taken over, acted, undone and closed while this process stood still.
                     await self.store.renew(claim, self.lease, self.clock.now())
+                    stopped = await self._stopped(record, intent)
+                    if stopped is not None:
+                        await self._stop(claim, intent, stopped, unheard=unheard)
+                        return
                     reasons = await self._reasons(record, intent)
                     continue
                 else:
@@ -432,6 +436,21 @@ class Executor:
             return
         message = f"nothing was sent, because no reason stands: {refusal}"
         await self._finish(claim, intent, OutcomeKind.REFUSED, message, look_anew=True)
+
+    async def _stop(self, claim: Claim, intent: Intent, why: str, *, unheard: bool) -> None:
+        if unheard:
+            await self._leave_open(claim, intent, why)
+        else:
+            await self._finish(claim, intent, OutcomeKind.REFUSED, f"nothing was sent: {why}")
+
+    async def _stopped(self, record: IncidentRecord, intent: Intent) -> str | None:
+        """What forbids another try of a write since it began; an undo goes on (promise 11)."""
+        if intent.undoes is not None:
+            return None
+        switch = await self.store.brake()
+        if switch is not None and switch.engaged:
+            return "the kill switch is engaged now"
+        return self._lapsed(record, intent) or await self._unwilling(intent)
 
     async def _notify(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """Done means: on record, to be delivered to every channel."""

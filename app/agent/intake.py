@@ -137,12 +137,16 @@ class IntakeRules:
         known = levels or ServiceLevels(key=signal.key)
         alert = signal.payload
         if isinstance(alert, Alert) and alert.firing and _identity(alert) in known.resolved_alerts:
-            repeat = self.again(signal, known)
+            repeat = self.again(signal, known, None)
             return repeat.levels if repeat is not None and repeat.anew else known
         return known
 
-    def again(self, signal: Signal, levels: ServiceLevels | None) -> Repeat | None:
+    def again(
+        self, signal: Signal, levels: ServiceLevels | None, open_incident: Incident | None
+    ) -> Repeat | None:
         """What a repeated delivery says besides: an alert goes on firing, has ended, or fires again."""
+        if _of_another_cluster(signal, open_incident) is not None:
+            return None
         known = levels or ServiceLevels(key=signal.key)
         reasons, fires_again = repeated(known.reasons, signal)
         if reasons == known.reasons:

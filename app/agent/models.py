@@ -737,6 +737,8 @@ class Observation:
     """What could not be read, in words."""
     unmeasured: str | None = None
     """Why the agent's own metric source gave no usable answer; None: it answered, or none is configured."""
+    unseen: str | None = None
+    """Why the cluster gave no usable answer about the workload; None: it answered, or none is connected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -191,6 +191,7 @@ class Observer:
         levels = await self.store.levels(key)
         workload = await self.workload(key, missing)
         gone = workload is None and not missing
+        unseen = "; ".join(missing) or None if self._looks_at(key) else None
         unmeasured: list[str] = []
         sli = await self.sli(key, now, unmeasured)
         missing.extend(unmeasured)
@@ -198,12 +199,16 @@ class Observer:
             at=now,
             sli=sli,
             unmeasured="; ".join(unmeasured) or None,
+            unseen=unseen,
             workload=workload,
             gone=gone,
             telemetry=await self.telemetry(key, now, missing),
             told_conditions=levels.conditions if levels is not None else (),
             missing=(*missing, _unmapped(key)) if gone else tuple(missing),
         )
+
+    def _looks_at(self, key: ServiceKey) -> bool:
+        return self.reader is not None and key not in TELEMETRY_SOURCES
 
     async def workload(
         self, key: ServiceKey, missing: list[str], *, tolerated: type[AgentError] = AgentError

@@ -352,7 +352,9 @@ class Repeat:
 class RepeatDecider(Protocol):
     """The pure judgement on a signal that repeats an earlier one."""
 
-    def __call__(self, signal: Signal, levels: ServiceLevels | None) -> Repeat | None:
+    def __call__(
+        self, signal: Signal, levels: ServiceLevels | None, open_incident: Incident | None
+    ) -> Repeat | None:
         """None where it says nothing that is not known."""
         ...
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 from app.agent.models import Incident, Observation
 from app.agent.observer import Observer
 from app.agent.ports import SilenceSource
-from app.agent.reasons import Reason, Reasons, examined, from_signals
+from app.agent.reasons import Reason, Reasons, examined, from_signals, of_cluster
 from app.agent.silences import Silencing, silenced, unreadable
 from app.agent.slo import SloThresholds
 from app.clock import Clock
@@ -45,7 +45,7 @@ class ReasonCheck:
     async def examine(self, incident: Incident) -> Examination:
         """Look at the service now. Raises `TransientError` while the store does not answer."""
         seen = await self.observer.look(incident.key, self.clock.now())
-        known = await self._reported(incident)
+        known = of_cluster(await self._reported(incident), incident.cluster)
         found = examined(known, incident.triggers, seen, self.slo)
         found, muting = await self._heeding_silences(incident, found)
         return Examination(

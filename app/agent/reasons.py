@@ -86,6 +86,8 @@ class Reason:
     """A noun phrase for the timeline: `the alert HighErrorRate`."""
     last_true_at: datetime
     withdrawn: Withdrawal | None = None
+    cluster: str = ""
+    """The cluster that an alert names; empty where it names none."""
     repeated_at: datetime | None = None
     """When the alert was first reported as firing once more after it had been resolved."""
 
@@ -209,6 +211,11 @@ def repeated(known: tuple[Reason, ...], signal: Signal) -> tuple[tuple[Reason, .
     return after, again
 
 
+def of_cluster(known: tuple[Reason, ...], cluster: str) -> tuple[Reason, ...]:
+    """The reasons without those about another cluster; one that names none is about any."""
+    return tuple(one for one in known if not one.cluster or not cluster or one.cluster == cluster)
+
+
 def remembers(known: tuple[Reason, ...], alert: Alert) -> bool:
     """Whether anything was reported of this alert with this start."""
     return _find(known, _alert_subject(alert)) is not None
@@ -222,6 +229,7 @@ def _remember_alert(known: tuple[Reason, ...], signal: Signal, alert: Alert) -> 
     claim = Reason(
         trigger=alert.trigger,
         kind=ReasonKind.ALERT,
+        cluster=alert.cluster,
         subject=subject,
         source=signal.source,
         said=said,
@@ -351,10 +359,10 @@ def _measured(seen: Observation, slo: SloThresholds) -> Iterable[Reason]:
 
 
 def _own_levels(seen: Observation, slo: SloThresholds) -> Iterable[tuple[Trigger, float, float]]:
-    """What the agent's own source measured: trigger, value, objective."""
-    sample = seen.sli
-    if sample is None or not sample.measured:
+    """What the agent's own source measured on enough requests: trigger, value, objective."""
+    if seen.sli is None or not seen.sli.measured:
         return
+    sample = slo.judged(seen.sli)
     if sample.error_rate is not None:
         yield Trigger.HIGH_ERROR_RATE, sample.error_rate, slo.max_error_rate
     if sample.p95_latency_ms is not None:
@@ -402,7 +410,7 @@ def _against(reason: Reason, seen: Observation, slo: SloThresholds) -> Reason:
         return reason
     against = _metric_objection(reason, seen, slo)
     if against is None:
-        against = _cluster_objection(reason, seen.workload)
+        against = _cluster_objection(reason, seen)
     if against is None:
         return reason
     return replace(reason, withdrawn=Withdrawal(at=seen.at, by="the agent", said=against))
@@ -421,8 +429,13 @@ def _metric_objection(reason: Reason, seen: Observation, slo: SloThresholds) -> 
     return None
 
 
-def _cluster_objection(reason: Reason, workload: WorkloadView | None) -> str | None:
-    if reason.trigger in _METRIC_TRIGGERS or workload is None:
+def _cluster_objection(reason: Reason, seen: Observation) -> str | None:
+    workload = seen.workload
+    if reason.trigger in _METRIC_TRIGGERS:
+        return None
+    if seen.unseen is not None:
+        return f"the agent cannot look at the workload ({seen.unseen}), so nothing confirms {reason.said}"
+    if workload is None:
         return None
     shown = {CONDITION_TRIGGERS[condition] for condition in workload_conditions(workload)}
     whole = workload.rollout_complete and 0 < workload.desired_replicas <= workload.available_replicas

@@ -22,7 +22,7 @@ from app.agent.models import (
     WorkloadView,
 )
 from app.agent.observer import NO_CLUSTER, Observer, workload_conditions
-from app.agent.reasons import Reason, all_withdrawn, clock_words, firing_alerts
+from app.agent.reasons import Reason, all_withdrawn, clock_words, firing_alerts, of_cluster
 from app.agent.slo import SloThresholds
 
 _WORSE_ERROR_RATE = 0.2
@@ -190,7 +190,11 @@ class Verifier:
         if levels is None:
             return health
         return with_reports(
-            health, incident, seen, levels.reasons, measures=self.observer.metrics is not None
+            health,
+            incident,
+            seen,
+            of_cluster(levels.reasons, incident.cluster),
+            measures=self.observer.metrics is not None,
         )
 
 

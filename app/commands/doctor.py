@@ -191,6 +191,16 @@ async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
         ]
     found = []
     missing = [access for access, allowed in answer.rights if not allowed]
+    untried = [access for access in missing if (access.verb, access.resource) == _TRIES_PODS]
+    missing = [access for access in missing if access not in untried]
+    if untried:
+        found.append(
+            _warn(
+                "new pods",
+                f"not tried in a rehearsal: {', '.join(str(access) for access in untried)} is forbidden",
+                "allow pods to be created in a dry run, with the policy of docs/kubernetes.md",
+            )
+        )
     if missing:
         reading = any(access.verb != "patch" for access in missing)
         found.append(
@@ -203,10 +213,14 @@ async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
                 "them out of ENABLED_ACTIONS",
             )
         )
-    else:
+    elif not untried:
         found.append(_ok("rights", f"all {len(answer.rights)} that the enabled actions need"))
     found.append(_skew("clock of the API server", answer.skew))
     return found
+
+
+_TRIES_PODS = ("create", "pods")
+"""The one right that is not needed: without it a rehearsal asks about the Deployment alone."""
 
 
 def needed_rights(settings: Settings) -> tuple[Access, ...]:
@@ -231,6 +245,7 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
         needed.append(("list", "policy", "poddisruptionbudgets"))
         needed.append(("get", "", "namespaces"))
         needed.append(("patch", "apps", "deployments"))
+        needed.append((_TRIES_PODS[0], "", _TRIES_PODS[1]))
     if ActionName.REVERT_CONFIG in writing:
         needed.append(("patch", "", "configmaps"))
     return tuple(

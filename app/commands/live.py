@@ -37,7 +37,7 @@ _FIELD_MANAGER = "heal-demo"
 _STEP_SECONDS = 0.5
 _LEARN_SECONDS = 120.0
 _STORY_SECONDS = 420.0
-_SETTLE_SECONDS = 60.0
+_SETTLE_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,11 +184,17 @@ async def _serves(container: Container, key: ServiceKey, before: WorkloadView) -
 
 
 async def _settled(container: Container, key: ServiceKey) -> None:
-    """Until the good image put back has rolled out: the next demo starts from a healthy service."""
+    """Until the good image runs again and no incident is open: the next demo starts from a healthy service.
+
+    The bad release still ran when its incident ended, and may have opened another one.
+    """
     begun = container.clock.now()
+    where = IncidentFilter(service=key.service, environment=key.environment)
     while (container.clock.now() - begun).total_seconds() < _SETTLE_SECONDS:
         view = await container.world.reader.workload(key) if container.world.reader is not None else None
-        if view is not None and view.rollout_complete:
+        newest = (await container.store.find(where, limit=1, cursor=None)).items
+        still_open = any(not item.incident.state.closed for item in newest)
+        if view is not None and view.rollout_complete and not still_open:
             return
         await asyncio.sleep(_STEP_SECONDS)
     raise CommandFailed(

@@ -187,7 +187,11 @@ class WarningEvent:
 
 def template_body(template: Template) -> JsonObject:
     """A template as plain JSON."""
-    body = {**template.code, **template.config, "annotations": dict(template.annotations)}
+    body: JsonObject = {
+        **template.code,
+        **template.config,
+        "annotations": {**dict(template.annotations)},
+    }
     # Kept out where empty, so that a template reads as it did before there were such fields.
     return {name: item for name, item in body.items() if item or name not in ("labels", "pod_fields")}
 

@@ -102,6 +102,8 @@ def load_part(
             intents=intents.of_incidents(connection, [incident_id]).get(incident_id, ()),
             timeline=journal.part(connection, incident_id, limit, begin),
             approvals=approvals.of_incident(connection, incident_id),
+            timeline_length=row.timeline_length,
+            timeline_head=row.timeline_head,
         ),
         length=row.timeline_length,
     )

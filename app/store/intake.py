@@ -205,7 +205,7 @@ class _Desk:
 
     def accept(self, signal: Signal) -> Disposition:
         before = signals.same_observation(self.connection, signal)
-        if before is not None and (before.id == signal.id or not self._true_once_more(signal)):
+        if before is not None and (before.id == signal.id or not self._true_once_more(signal, before)):
             return self._repeat(signal, before)
         if before is not None:  # its old key stays with the first one
             signal = replace(signal, dedup_key=f"{signal.id} again")
@@ -247,18 +247,23 @@ class _Desk:
             self._open[key] = incidents.open_incident(self.connection, key)
             self._closed[key] = incidents.last_closed(self.connection, key)
 
-    def _true_once_more(self, signal: Signal) -> bool:
+    def _true_once_more(self, signal: Signal, before: Row[Any]) -> bool:
         """What a repeat says of its service is remembered; True where it is to be decided as if new."""
         if self.delivery.again is None or signal.kind is not SignalKind.ALERT:
             return False
         key = signal.key
         self._look_up(key)
-        repeat = self.delivery.again(signal, self._levels[key])
+        incident = self._open[key]
+        # It was ignored for the sake of an incident that has ended since: what holds now decides.
+        ignored = before.disposition == DispositionKind.IGNORED and incident is None
+        repeat = self.delivery.again(signal, self._levels[key], incident)
         if repeat is None:
-            return False
+            return ignored and self._closed[key] is not None
         _store_levels(self.connection, key, repeat.levels, known=self._levels[key] is not None)
         self._levels[key] = repeat.levels
-        return repeat.anew
+        if incident is not None:  # what keeps a reason fresh was sent by somebody, too
+            self._open[key] = incidents.note_origin(self.connection, incident, [signal])
+        return repeat.anew or (ignored and self._closed[key] is not None)
 
     def _record(self, signal: Signal, disposition: Disposition) -> None:
         signals.add(self.connection, signal, disposition)

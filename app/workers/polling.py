@@ -59,14 +59,19 @@ class Poller:
             await self._report(CLUSTER_SOURCE, str(error))
             raise
         await self._report(CLUSTER_SOURCE, None)
-        answers = []
+        answers, refused = [], None
         async for key, answer in polled(self.source, keys, at, concurrency=self.at_once):
             answers.append((key, answer))
             if isinstance(answer, AgentError):
                 log.warning("no service levels of %s: %s", key, answer)
             elif _worth_telling(answer, await self.store.levels(key), self.slo):
-                await self._tell(key, answer)
+                try:
+                    await self._tell(key, answer)
+                except AgentError as error:
+                    refused = error  # the others are reported all the same
         await self._report(METRICS_SOURCE, self.faults.in_round(answers, at))
+        if refused is not None:
+            raise refused
 
     async def _report(self, source: ServiceKey, fault: str | None) -> None:
         """Have intake open one incident for a source that gives no usable answers, and see it end."""

@@ -86,7 +86,7 @@ class AgentProcess:
                 start_new_session=True,
             )
         if wait:
-            wait_for("the agent to be ready", self._ready, timeout_seconds=30)
+            wait_for("the agent to be ready", self._ready, timeout_seconds=300)
 
     def kill(self) -> None:
         """As a power cut would: no warning, no clean-up. Safe to repeat."""
@@ -120,7 +120,8 @@ class AgentProcess:
         return answer.json()
 
     def post(self, path: str, body: object = None, **parameters: str) -> Any:
-        answer = httpx.post(f"{self.url}{path}", json=body, params=parameters, timeout=300)
+        headers = {"Authorization": f"Bearer {TOKEN}"} if path.startswith("/webhooks/") else {}
+        answer = httpx.post(f"{self.url}{path}", json=body, params=parameters, headers=headers, timeout=300)
         assert answer.status_code in (200, 202), answer.text
         return answer.json()
 

@@ -132,7 +132,7 @@ class Scene:
         owners.mkdir(exist_ok=True)
         environment = {
             **SHORT,
-            "VERIFY_TIMEOUT_SECONDS": "60",
+            "VERIFY_TIMEOUT_SECONDS": "600",
             "PROMETHEUS_POLL_SECONDS": "1",
             "CLAIM_LEASE_SECONDS": str(self.lease_seconds),
             "DATABASE_URL": self.postgres.socket_url(self.database),

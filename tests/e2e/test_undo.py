@@ -1,6 +1,8 @@
-"""Undo, attribution, trust and whole templates, played on the real control plane."""
+"""Undo, attribution, trust, whole templates and alerts that go on, played on the real control plane."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 import pytest
 from lightkube.resources.apps_v1 import Deployment
@@ -13,7 +15,7 @@ from testbed.world import TestBed
 from tests.e2e.agent_process import ACTING, story
 from tests.e2e.conftest import Agents, agent_writes
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.real
 
 SERVICE = "shop"
 GOOD = "shop:1"
@@ -134,6 +136,57 @@ def test_an_autoscaler_does_not_hold_the_undo_of_a_rollback_off(
     spec = bed.deployment(namespace, SERVICE).spec
     assert spec is not None
     assert spec.replicas == 5
+
+
+@pytest.mark.parametrize(("resolved", "end"), [(False, "escalated"), (True, "recovered")])
+def test_there_is_no_all_clear_while_the_alert_fires(
+    agents: Agents, monitored_world: TestBed, namespace: str, resolved: bool, end: str
+) -> None:
+    """After the rollback the measured levels are well; the incident recovers if its alert resolved, too."""
+    bed, agent = monitored_world, agents(VERIFY_TIMEOUT_SECONDS="15", **ACTING)
+    bed.deploy(namespace, SERVICE, GOOD)
+    bed.wait_rolled_out(namespace, SERVICE)
+    load = bed.start_load(namespace, rps=20)
+    agent.start()
+    agent.wait_trusted(SERVICE)
+    bed.set_image(namespace, SERVICE, "shop:2-errors")
+    agent.wait_incident(SERVICE, "open", "executing", "verifying")
+    started = datetime.now(UTC)
+    agent.post("/webhooks/alertmanager", _burning(namespace, started))
+    _rolled_back(bed, namespace)
+    if resolved:
+        agent.post("/webhooks/alertmanager", _burning(namespace, started, ended=datetime.now(UTC)))
+    incident = agent.wait_incident(SERVICE, "recovered", "escalated", timeout_seconds=120)
+    load.stop()
+    assert incident["state"] == end, story(incident)
+    assert bed.image(namespace, SERVICE) == GOOD
+    assert ("still fires" in story(incident)) is not resolved, story(incident)
+
+
+def _burning(namespace: str, started: datetime, ended: datetime | None = None) -> dict[str, object]:
+    """A delivery of Alertmanager about a burn rate of the service."""
+    status = "firing" if ended is None else "resolved"
+    alert = {
+        "status": status,
+        "labels": {"alertname": "HighErrorRate", "namespace": namespace, "service": SERVICE},
+        "annotations": {},
+        "startsAt": started.isoformat(),
+        "endsAt": "0001-01-01T00:00:00Z" if ended is None else ended.isoformat(),
+        "generatorURL": "",
+        "fingerprint": "b4d1e5c0ffee0001",
+    }
+    return {
+        "version": "4",
+        "groupKey": "{}",
+        "truncatedAlerts": 0,
+        "status": status,
+        "receiver": "heal",
+        "groupLabels": {},
+        "commonLabels": {},
+        "commonAnnotations": {},
+        "externalURL": "",
+        "alerts": [alert],
+    }
 
 
 def test_a_release_that_nobody_called_is_not_gone_back_to(

@@ -14,12 +14,13 @@ import pytest
 from app.agent.models import JsonObject, ObjectRef, ServiceKey
 from app.clock import SystemClock
 from app.config import Settings
-from app.connectors.k8s import KubernetesRehearsal, connect
+from app.connectors.k8s import connect
 from app.connectors.k8s_api import Connection, Kind, PatchApi, ReadApi
 from app.connectors.k8s_config import load_config
 from app.connectors.k8s_errors import Expired
 from app.connectors.k8s_mapping import ServiceMap
 from app.connectors.k8s_watch import KubernetesWatch, WatchTiming
+from app.connectors.k8s_writing import KubernetesRehearsal
 from app.errors import ConfigurationError, Forbidden, TransientError, UnknownOutcome
 from tests.contract.loopback import Answer, Fate, Loopback, Request, kubeconfig_for, loopback, status
 from tests.unit.k8s_samples import REF, deployment

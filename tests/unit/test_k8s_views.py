@@ -144,7 +144,7 @@ def test_labels_and_how_images_are_pulled_come_with_a_release(changed: JsonObjec
 
 def test_known_noise_is_in_neither_hash() -> None:
     """Restarts, the agent's own marks and the hashes that controllers write change nothing that runs."""
-    noisy = {
+    noisy: JsonObject = {
         **template(),
         "metadata": {
             "labels": {"app": "shop", "rollouts-pod-template-hash": "x", "controller-revision-hash": "y"},

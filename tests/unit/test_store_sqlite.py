@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -178,7 +179,7 @@ async def test_what_an_operator_writes_waits_for_no_other_caller(database: Sqlit
     gate = Gate()
     holding = asyncio.create_task(database.write(gate))
     assert await asyncio.to_thread(gate.entered.wait, 10)
-    line = [asyncio.create_task(database.write(lambda c, n=n: add(n, c))) for n in range(100)]
+    line = [asyncio.create_task(database.write(partial(add, n))) for n in range(100)]
     await asyncio.sleep(0)
 
     def count(connection: Connection) -> int:

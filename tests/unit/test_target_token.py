@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from app.agent.models import Action, ActionName, JsonScalar, ObjectRef, Risk
@@ -11,8 +13,8 @@ DEPLOYMENT = ObjectRef(kind="Deployment", namespace="prod", name="shop")
 CONFIG_MAP = ObjectRef(kind="ConfigMap", namespace="prod", name="shop-config")
 
 
-def token(uid: str = "u", **changes: object) -> str:
-    parts: dict[str, object] = {
+def token(uid: str = "u", **changes: Any) -> str:
+    parts: dict[str, Any] = {
         "generation": 7,
         "template": "t1",
         "paused": False,
@@ -20,7 +22,7 @@ def token(uid: str = "u", **changes: object) -> str:
         "rest": "r1",
         **changes,
     }
-    return deployment_token(uid, **parts)  # type: ignore[arg-type]  # a test names real parts
+    return deployment_token(uid, **parts)
 
 
 def action(name: ActionName, target: ObjectRef = DEPLOYMENT, **parameters: JsonScalar) -> Action:
@@ -46,7 +48,7 @@ ROLLBACK, SCALE, PAUSE = (action(n) for n in (ActionName.ROLLBACK, ActionName.SC
     ],
 )
 def test_a_part_matters_to_those_actions_that_rest_on_it(
-    act: Action, changed: dict[str, object], ground: bool, left: bool
+    act: Action, changed: dict[str, Any], ground: bool, left: bool
 ) -> None:
     """Replicas are an autoscaler's: they neither void a decision on a template nor forbid its undo."""
     after = token(generation=8, **changed)
