@@ -204,6 +204,8 @@ def repeated(known: tuple[Reason, ...], signal: Signal) -> tuple[tuple[Reason, .
     alert = signal.payload
     if not isinstance(alert, Alert) or alert.trigger is None:
         return known, False
+    if alert.suppressed:
+        return remember_signal(known, signal), False
     before = _find(known, _alert_subject(alert))
     after = _remember_alert(known, signal, alert)
     now = _find(after, _alert_subject(alert))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from app.agent.models import ServiceKey, Trigger
-from app.agent.reasons import Reason, ReasonKind, all_withdrawn
+from app.agent.models import Alert, ServiceKey, Trigger
+from app.agent.observer import new_signal
+from app.agent.reasons import Reason, ReasonKind, all_withdrawn, remember_signal, repeated
 from app.agent.silences import MOST_STEPS, Matcher, Silence, Silencing, _steps, silenced, unreadable
 from app.config import Settings
 from app.connectors.alertmanager import alerts_to_signals
@@ -272,3 +274,26 @@ def test_an_alert_that_its_sender_suppressed_is_no_reason() -> None:
     }
     (signal,) = alerts_to_signals(payload, settings=settings(), received_at=NOW).signals
     assert (signal.payload.suppressed, signal.payload.firing) == (True, False)  # type: ignore[union-attr]  # an alert
+
+
+def test_a_repeated_suppressed_delivery_is_no_resolution() -> None:
+    """However often it is delivered; it mutes again an alert that fired in between."""
+    firing = Alert(
+        name="HighErrorRate", firing=True, fingerprint="f1", starts_at=NOW, trigger=Trigger.HIGH_ERROR_RATE
+    )
+    muted = replace(firing, firing=False, suppressed=True)
+    known: tuple[Reason, ...] = ()
+    for number, alert in enumerate((firing, muted, muted, firing, muted)):
+        at = NOW + timedelta(minutes=number)
+        signal = new_signal(
+            key=KEY,
+            source="alertmanager",
+            observed_at=NOW,
+            received_at=at,
+            payload=alert,
+            stale_after=timedelta.max,
+        )
+        known = remember_signal(known, signal) if number < 2 else repeated(known, signal)[0]
+        over = known[0].withdrawn
+        assert (over is None) is alert.firing
+        assert over is None or over.muted
