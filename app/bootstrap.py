@@ -40,6 +40,7 @@ from app.agent.ports import (
     PodOwners,
     PolicyEngine,
     Runner,
+    SilenceSource,
     Store,
     StreamProgress,
 )
@@ -60,12 +61,14 @@ from app.connectors.peer_breaker import (
     guarded_owners,
     guarded_reader,
     guarded_rehearsal,
+    guarded_silences,
 )
 from app.connectors.policy_answers import FAULT
 from app.connectors.prometheus import PrometheusSource
 from app.connectors.promql import duration
 from app.connectors.rego import EmbeddedPolicy
 from app.connectors.schema_registry import SchemaRegistry
+from app.connectors.silences import AlertmanagerSilences
 from app.connectors.slack import SlackChannel, inbound_from_settings
 from app.connectors.streams import OpenStream, open_stream
 from app.connectors.teams import TeamsChannel
@@ -101,6 +104,7 @@ class World:
     writer: ClusterWriter | None = None
     watch: ClusterWatch | None = None
     metrics: MetricSource | None = None
+    silences: SilenceSource | None = None
     notifier: Notifier | None = None
     """Tells people instead of the outbox: for tests and simulations."""
     channels: tuple[Channel, ...] = ()
@@ -195,6 +199,7 @@ def assemble(
         slo=slo,
         max_age=timedelta(seconds=settings.evidence_max_age_seconds),
         clock=clock,
+        silences=world.silences,
     )
     executor = Executor(
         store=store,
@@ -319,6 +324,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
     closers: list[Callable[[], Awaitable[None]]] = []
     cluster = connect(settings, clock)
     metrics = PrometheusSource.from_settings(settings) if settings.prometheus_url else None
+    silences = AlertmanagerSilences.from_settings(settings) if settings.alertmanager_url else None
     channels = connect_channels(settings)
     engine = connect_policy(settings)  # last: it has a thread of its own, which only its closing ends
     if cluster is not None:
@@ -327,6 +333,8 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
     closers += [channel.aclose for channel in channels]
     if metrics is not None:
         closers.append(metrics.aclose)
+    if silences is not None:
+        closers.append(silences.aclose)
 
     async def close() -> None:
         for closer in closers:
@@ -341,6 +349,9 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
             writer=cluster.writer if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,
             metrics=guarded_metrics(metrics, PeerBreaker(name="Prometheus")) if metrics is not None else None,
+            silences=guarded_silences(silences, PeerBreaker(name="Alertmanager"))
+            if silences is not None
+            else None,
             channels=channels,
             policy_engine=engine,
         ),
@@ -454,6 +465,8 @@ def _checks(store: Store, world: World, clock: Clock) -> tuple[Check, ...]:
             await metrics.sli(nobody, clock.now())
 
         checks.append(("metrics", metrics_answer))
+    if world.silences is not None:
+        checks.append(("silences", _silences_answer(world.silences, clock)))
     engine = world.policy_engine
     if engine is not None:
 
@@ -464,6 +477,13 @@ def _checks(store: Store, world: World, clock: Clock) -> tuple[Check, ...]:
 
         checks.append(("policy", policy_decides))
     return tuple(checks)
+
+
+def _silences_answer(source: SilenceSource, clock: Clock) -> Callable[[], Awaitable[None]]:
+    async def silences_answer() -> None:
+        await source.concerning(ServiceKey(environment="none", service="none"), clock.now())
+
+    return silences_answer
 
 
 def _owner(settings: Settings) -> str:

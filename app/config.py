@@ -220,6 +220,9 @@ class Settings(BaseSettings):
     prometheus_request_rate_query: str = "sum(rate(http_requests_total" + _SERVICE_LABEL + "}[{{window}}]))"
     prometheus_window: str = "1m"
     alertmanager_token: SecretStr | None = None
+    alertmanager_url: str | None = None
+    alertmanager_api_token: SecretStr | None = None
+    alertmanager_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     alert_home_labels: dict[Named, str] = {}
     alert_triggers: dict[Named, Trigger] = {
         "HighErrorRate": Trigger.HIGH_ERROR_RATE,

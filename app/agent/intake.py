@@ -407,6 +407,8 @@ def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
             healthy_reason=f"alert {alert.name} says that a rule could not be evaluated: "
             "a fault of telemetry, and no symptom of the service"
         )
+    if alert.suppressed:
+        return _Judged(healthy_reason=f"alert {alert.name} is suppressed: no reason for an action")
     identity = _identity(alert)
     if not alert.firing:
         others = tuple(one for one in levels.resolved_alerts if one != identity)

@@ -48,6 +48,7 @@ from app.agent.ports import Claim, Store
 from app.agent.reason_check import Examination, ReasonCheck
 from app.agent.reasons import Reason, ago_words
 from app.agent.runbooks import Catalogue
+from app.agent.silences import Silencing
 from app.agent.terms import same_person
 from app.agent.trial import Trial, moved_on
 from app.agent.verifier import Assessment, Health, Verifier
@@ -447,6 +448,8 @@ class Loop:
             known = replace(incident, without_reason_since=since or now)
             words = f"Re-evaluating: {why}. No reason for an action stands; watching. "
             await self._watch_instead(known, claim, health, now, words)
+        elif examination.silenced:
+            await self._wait_out(record, claim, now, examination.silenced)
         elif since is None:
             missing = replace(record, incident=replace(incident, without_reason_since=now))
             await self._look_anew(missing, claim, now, why)
@@ -465,6 +468,30 @@ class Loop:
             )
             first = incident.wake_at is None
             await self.store.save(claim, waiting, [note] if first else [])
+
+    async def _wait_out(
+        self, record: IncidentRecord, claim: Claim, now: datetime, silences: tuple[Silencing, ...]
+    ) -> None:
+        """People silenced it: nothing is written and no person is asked until the silence ends."""
+        until = min(one.silence.ends_at for one in silences)
+        delay = min(max(until - now, RETRY_AFTER), LONGEST_RETRY)
+        waiting = replace(
+            record.incident, state=IncidentState.OPEN, without_reason_since=now, wake_at=now + delay
+        )
+        known = {f"{one.silence.id} until {one.silence.ends_at.isoformat()}": one for one in silences}
+        said = {entry.data.get("silence") for entry in record.timeline}
+        notes = [
+            Note(
+                at=now,
+                stage=Stage.OBSERVE,
+                message=f"{'The service is' if one.whole else 'Alerts of the service are'} {one.words}. "
+                "Nothing is written while no other reason stands.",
+                data={"silence": name},
+            )
+            for name, one in known.items()
+            if name not in said
+        ]
+        await self.store.save(claim, waiting, notes)
 
     async def _watch_instead(
         self,

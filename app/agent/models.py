@@ -127,6 +127,8 @@ class Alert:
     """It says that a rule could not be evaluated: no symptom of the service, and no end of one."""
     cluster: str = ""
     """The cluster that its labels name, where settings do not say that this is the connected one."""
+    suppressed: bool = False
+    """Its sender muted it (a silence, an inhibition): no reason for an action, and no end of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

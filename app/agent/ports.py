@@ -61,6 +61,7 @@ from app.agent.models import (
     WorkloadView,
 )
 from app.agent.reasons import Reason
+from app.agent.silences import Silencing
 from app.agent.terms import ApprovalTerms
 from app.agent.trail import Deed, TrailEntry
 
@@ -199,6 +200,14 @@ class MetricSource(Protocol):
         A source that gives no usable answer, whatever it answers, is an answer here
         (`source_reachable=False` with its `fault`), not an error.
         """
+        ...
+
+
+class SilenceSource(Protocol):
+    """What people muted in the monitoring; never changes anything."""
+
+    async def concerning(self, key: ServiceKey, at: datetime) -> tuple[Silencing, ...]:
+        """The silences in force at that moment that concern the service or some of its alerts."""
         ...
 
 

@@ -43,6 +43,8 @@ CLOCKS_APART = timedelta(seconds=60)
 FORGOTTEN_AFTER = timedelta(days=1)
 """An alert neither repeated nor resolved for so long keeps no incident from recovering: its end was lost."""
 
+_ALERT_WORDS = "the alert "
+
 _METRIC_TRIGGERS = frozenset({Trigger.HIGH_ERROR_RATE, Trigger.HIGH_LATENCY})
 
 
@@ -67,6 +69,8 @@ class Withdrawal:
     """The source that said so: a sender, or the agent itself."""
     said: str
     """A clause with a verb, for the timeline: `the alert HighErrorRate was resolved`."""
+    muted: bool = False
+    """People muted it, or it is not known whether they did: it may still be true, and nothing recovered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +108,10 @@ class Reason:
 def remember_signal(known: tuple[Reason, ...], signal: Signal) -> tuple[Reason, ...]:
     """The reasons of a service after an alert, a condition or a deploy; samples go by `remember_level`."""
     match signal.payload:
+        case Alert(suppressed=True) as alert:
+            said = f"the alert {alert.name} was reported as suppressed"
+            over = Withdrawal(at=reported_at(signal), by=signal.source, said=said, muted=True)
+            return _withdraw(known, _alert_subject(alert), over)
         case Alert(trigger=None):
             return known
         case Alert() as alert:
@@ -196,6 +204,8 @@ def repeated(known: tuple[Reason, ...], signal: Signal) -> tuple[tuple[Reason, .
     alert = signal.payload
     if not isinstance(alert, Alert) or alert.trigger is None:
         return known, False
+    if alert.suppressed:
+        return remember_signal(known, signal), False
     before = _find(known, _alert_subject(alert))
     after = _remember_alert(known, signal, alert)
     now = _find(after, _alert_subject(alert))
@@ -216,7 +226,7 @@ def remembers(known: tuple[Reason, ...], alert: Alert) -> bool:
 def _remember_alert(known: tuple[Reason, ...], signal: Signal, alert: Alert) -> tuple[Reason, ...]:
     assert alert.trigger is not None  # noqa: S101 - both callers have checked
     subject, at = _alert_subject(alert), reported_at(signal)
-    said = f"the alert {alert.name}"
+    said = _ALERT_WORDS + alert.name
     before = _find(known, subject)
     claim = Reason(
         trigger=alert.trigger,
@@ -234,7 +244,7 @@ def _remember_alert(known: tuple[Reason, ...], signal: Signal, alert: Alert) -> 
         if before is None:  # so that a copy of its firing that comes late is known to be late
             return _stored(known, replace(claim, withdrawn=ended))
         return _stored(known, replace(before, withdrawn=ended, repeated_at=None))
-    if before is None or before.withdrawn is None:
+    if before is None or before.withdrawn is None or before.withdrawn.muted:
         newest = claim if before is None else replace(claim, last_true_at=max(at, before.last_true_at))
         return _stored(known, newest)
     if signal.received_at < before.withdrawn.at:
@@ -298,6 +308,11 @@ def _stored(known: tuple[Reason, ...], reason: Reason) -> tuple[Reason, ...]:
         least = min(others, key=lambda one: (one.withdrawn is None, one.last_true_at))
         others.remove(least)
     return (*others, reason)
+
+
+def alert_name(reason: Reason) -> str:
+    """The name of the alert that a reason of this kind rests on."""
+    return reason.said.removeprefix(_ALERT_WORDS)
 
 
 def _alert_subject(alert: Alert) -> str:
@@ -514,7 +529,7 @@ def firing_alerts(
         for one in known
         if one.kind is ReasonKind.ALERT
         and one.trigger in triggers
-        and one.withdrawn is None
+        and (one.withdrawn is None or one.withdrawn.muted)
         and now - one.last_true_at <= FORGOTTEN_AFTER
     )
 
@@ -523,4 +538,6 @@ def all_withdrawn(known: tuple[Reason, ...], triggers: tuple[Trigger, ...]) -> b
     """Whether whoever reported the triggers of an incident took every one of them back."""
     mine = [one for one in known if one.trigger in triggers]
     told = {one.trigger for one in mine}
-    return told.issuperset(triggers) and all(one.withdrawn is not None for one in mine)
+    return told.issuperset(triggers) and all(
+        one.withdrawn is not None and not one.withdrawn.muted for one in mine
+    )

@@ -31,6 +31,7 @@ from app.config import Settings
 from app.connectors.k8s import KubernetesCluster, connect
 from app.connectors.policy_answers import FAULT
 from app.connectors.prometheus import PrometheusSource
+from app.connectors.silences import AlertmanagerSilences
 from app.errors import AgentError, ConfigurationError, PermanentError
 from app.store import open_store
 
@@ -80,6 +81,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         finally:
             await cluster.close()
     async for finding in _prometheus(settings, services, clock):
+        yield finding
+    for finding in await _silences(settings, clock):
         yield finding
     yield _identity(settings)
     for finding in await _sign_on(settings, clock):
@@ -274,6 +277,23 @@ async def _prometheus(
             yield finding
     except AgentError as error:
         yield _fail("prometheus", str(error), "check PROMETHEUS_URL and PROMETHEUS_BEARER_TOKEN")
+    finally:
+        await source.aclose()
+
+
+async def _silences(settings: Settings, clock: Clock) -> tuple[Finding, ...]:
+    """Whether silences can be read, where the agent is to heed them; without them it does not act."""
+    if settings.alertmanager_url is None:
+        return ()
+    try:
+        source = AlertmanagerSilences.from_settings(settings)
+    except ConfigurationError as error:
+        return (_fail("silences", str(error), "correct the setting it names"),)
+    try:
+        active = await source.active(clock.now())
+        return (_ok("silences", f"Alertmanager answers; {len(active)} silences are in force"),)
+    except AgentError as error:
+        return (_fail("silences", str(error), "check ALERTMANAGER_URL and ALERTMANAGER_API_TOKEN"),)
     finally:
         await source.aclose()
 

@@ -186,6 +186,15 @@ def _subject(labels: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]
     return found, tuple(dict.fromkeys(reporters))
 
 
+def canonical_name(name: str) -> str:
+    """The one spelling and, of several dialects, the one name of a label; `exported_` is kept."""
+    plain = _SEPARATORS.sub("_", name)
+    plain = plain.lower() if plain.lower() in _KINDS else plain
+    prefix = "exported_" if plain.startswith("exported_") else ""
+    bare = plain.removeprefix("exported_")
+    return prefix + next((one for one, others in _DIALECTS.items() if bare in others), bare)
+
+
 def _canonical(labels: Mapping[str, str]) -> dict[str, str]:
     """Non-empty labels under one spelling and, of several dialects, one name."""
     spelled: dict[str, str] = {}

@@ -61,6 +61,7 @@ class _Alert:
 
     name: str
     firing: bool
+    suppressed: bool
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
     fingerprint: str
@@ -191,12 +192,13 @@ class _Raw(msgspec.Struct, rename="camel"):
 def _read(value: object) -> _Alert:
     raw = msgspec.convert(value, _Raw)
     status = raw.status.lower()
-    if status not in ("firing", "resolved"):
+    if status not in ("firing", "resolved", "suppressed"):
         raise msgspec.ValidationError("Invalid status, neither firing nor resolved - at `$.status`")
     labels = _texts(raw.labels)
     return _Alert(
         name=shorten(labels.get("alertname", ""), 200) or "unnamed alert",
         firing=status == "firing",
+        suppressed=status == "suppressed",
         labels=labels,
         annotations=_texts(raw.annotations),
         fingerprint=_fingerprint(raw.fingerprint, labels),
@@ -259,11 +261,15 @@ def _signal(alert: _Alert, settings: Settings, received_at: datetime, owners: Ow
     starts_at = _starts_at(alert, received_at, timedelta(seconds=settings.signal_max_future_seconds))
     telemetry = _is_about_telemetry(alert)
     status = "telemetry" if telemetry and alert.firing else "firing" if alert.firing else "resolved"
+    if alert.suppressed:
+        status = "suppressed"
     summary = alert.annotations.get("summary") or alert.annotations.get("description", "")
     return new_signal(
         key=service_of(alert.labels, settings, owners),
         source="alertmanager",
-        observed_at=min(starts_at, received_at) if alert.firing else _ended_at(alert, starts_at, received_at),
+        observed_at=min(starts_at, received_at)
+        if alert.firing or alert.suppressed
+        else _ended_at(alert, starts_at, received_at),
         received_at=received_at,
         payload=Alert(
             name=alert.name,
@@ -273,6 +279,7 @@ def _signal(alert: _Alert, settings: Settings, received_at: datetime, owners: Ow
             trigger=None if telemetry else _trigger(alert, settings),
             summary=shorten(summary, _MAX_SUMMARY),
             telemetry=telemetry,
+            suppressed=alert.suppressed,
             cluster=cluster_of(alert.labels, settings),
         ),
         stale_after=_NEVER_STALE,

@@ -29,7 +29,15 @@ from app.agent.models import (
     TelemetryHealth,
     WorkloadView,
 )
-from app.agent.ports import ClusterReader, ClusterRehearsal, MetricSource, PodOwner, PodOwners
+from app.agent.ports import (
+    ClusterReader,
+    ClusterRehearsal,
+    MetricSource,
+    PodOwner,
+    PodOwners,
+    SilenceSource,
+)
+from app.agent.silences import Silencing
 from app.errors import AgentError, Conflict, PermanentError, TransientError
 
 FIRST_PAUSE_SECONDS = 1.0
@@ -152,6 +160,20 @@ def guarded_rehearsal(rehearsal: ClusterRehearsal, breaker: PeerBreaker) -> Clus
 def guarded_metrics(source: MetricSource, breaker: PeerBreaker) -> MetricSource:
     """The metric source behind a breaker."""
     return _GuardedMetrics(source, breaker)
+
+
+def guarded_silences(source: SilenceSource, breaker: PeerBreaker) -> SilenceSource:
+    """The source of silences behind a breaker."""
+    return _GuardedSilences(source, breaker)
+
+
+@dataclass(frozen=True, slots=True)
+class _GuardedSilences:
+    source: SilenceSource
+    breaker: PeerBreaker
+
+    async def concerning(self, key: ServiceKey, at: datetime) -> tuple[Silencing, ...]:
+        return await self.breaker.ask(lambda: self.source.concerning(key, at))
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,6 +221,8 @@ async def test_tokens_are_never_shown() -> None:
         ({"host": "0.0.0.0"}, "identity"),  # noqa: S104 - only compared
         ({"prometheus_url": "nonsense"}, "prometheus"),
         ({"prometheus_url": "http://127.0.0.1:9"}, "prometheus"),
+        ({"alertmanager_url": "nonsense"}, "silences"),
+        ({"alertmanager_url": "http://127.0.0.1:9"}, "silences"),
         ({"prometheus_url": "http://127.0.0.1:9", "prometheus_p95_query": "sum({{nonsense}})"}, "prometheus"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 from app.bootstrap import World, assemble
 from app.connectors.opa import OpaPolicy
 from app.connectors.prometheus import PrometheusSource
+from app.connectors.silences import AlertmanagerSilences
 from app.errors import AgentError
 from app.store import open_store
 from app.testing import VirtualClock
@@ -24,20 +25,22 @@ Checks = dict[str, Callable[[], Awaitable[None]]]
 async def checks(folder: Path, behaviour: Behaviour) -> AsyncIterator[Checks]:
     """The checks of an agent whose Prometheus and OPA both answer like that."""
     async with loopback(behaviour) as server:
-        settings = settings_for(folder, prometheus_url=server.url)
+        settings = settings_for(folder, prometheus_url=server.url, alertmanager_url=server.url)
         store = await open_store(settings.database_url.get_secret_value())
         metrics = PrometheusSource.from_settings(settings)
+        silences = AlertmanagerSilences.from_settings(settings)
         engine = OpaPolicy(server.url, timeout_seconds=10)
         try:
             container = assemble(
                 settings,
                 clock=VirtualClock(),
                 store=store,
-                world=World(metrics=metrics, policy_engine=engine),
+                world=World(metrics=metrics, silences=silences, policy_engine=engine),
             )
             yield dict(container.checks)
         finally:
             await metrics.aclose()
+            await silences.aclose()
             await engine.aclose()
             await store.close()
 
@@ -55,9 +58,10 @@ async def checks(folder: Path, behaviour: Behaviour) -> AsyncIterator[Checks]:
 async def test_readiness_names_the_source_and_the_reason(
     tmp_path: Path, behaviour: Behaviour, why: str
 ) -> None:
-    """The metric source and the policy engine alike; the store has nothing to do with it."""
+    """The metric source, the silences and the policy engine alike; the store has nothing to do with it."""
     async with checks(tmp_path, behaviour) as found:
-        for name, words in (("metrics", "Prometheus"), ("policy", "policy engine")):
+        named = (("metrics", "Prometheus"), ("silences", "Alertmanager"), ("policy", "policy engine"))
+        for name, words in named:
             with pytest.raises(AgentError) as caught:
                 await found[name]()
             assert words in str(caught.value)
