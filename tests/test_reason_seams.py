@@ -117,6 +117,7 @@ async def test_the_kill_switch_stops_a_write_that_is_tried_again(tmp_path: Path)
     writers: list[Conflicting] = []
 
     def connected(world: World) -> World:
+        assert world.writer is not None
         writers.append(Conflicting(world.writer))
         return replace(world, metrics=Metrics(), writer=writers[0])
 
