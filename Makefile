@@ -3,6 +3,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
+# Every process that tests start would compile the product's modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,12 +12,18 @@ RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 REPORTS := build/reports
 JOBS := 2
-FAST = $(BIN)/pytest -m "not real" -n $(JOBS) --dist loadfile
+# Databases of these tests live in memory where there is room: nothing in them outlives its test.
+IN_MEMORY := $(shell [ "$$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)" -gt 2000000 ] 2>/dev/null && [ -w /dev/shm ] && echo TMPDIR=/dev/shm)
+FAST = $(IN_MEMORY) $(BIN)/pytest -m "not real" -n $(JOBS) --dist worksteal
+REAL = $(BIN)/pytest -m real -n $(JOBS) --dist loadfile --durations=25
+# What has a size for every change and a whole one before a release (tests/sizes.py).
+SIZED := tests/soak tests/simulation tests/e2e/test_crashes.py
 # What tries the decisions of app/agent most; only here coverage is measured, for that takes half as long again.
 DECISIONS := $(wildcard tests/test_*.py) tests/unit tests/property tests/timeline
+REAL_NEEDS := scripts/debian.sh initdb=postgresql redis-server=redis-server ip=iproute2 mvn=maven
 UPGRADE :=
 
-.PHONY: help run demo test test-real testbed lint format bench lock clean
+.PHONY: help run demo test test-real soak testbed lint format bench lock clean
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,18 +46,24 @@ else
 endif
 
 test-real: $(DEV) ## against the real thing: Kubernetes, Prometheus, Kafka, Redis; crashes, soaks, partitions, simulation
-	@scripts/debian.sh initdb=postgresql redis-server=redis-server ip=iproute2 mvn=maven
+	@$(REAL_NEEDS)
 	@mkdir -p $(REPORTS)
-	$(BIN)/pytest -m real --junitxml=$(REPORTS)/test-real.xml $(ARGS)
+	$(REAL) --junitxml=$(REPORTS)/test-real.xml $(ARGS)
+
+soak: $(DEV) ## the whole of what test-real takes a share of: four soaks, 2,000 seeds, every crash point; before a release
+	@$(REAL_NEEDS)
+	@mkdir -p $(REPORTS)
+	TEST_SIZE=whole $(BIN)/pytest -m real -rP --durations=0 --junitxml=$(REPORTS)/soak.xml $(SIZED) $(ARGS)
 
 testbed: $(DEV) ## bring up that control plane, monitoring and a sample service, and keep them up
 	@$(BIN)/python -m testbed up
 
-lint: $(DEV) ## formatting, lint, types and layers
+lint: $(DEV) ## formatting, lint, types, layers and commit messages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.check_commits
 
 format: $(DEV) ## format the code and mend what the linter can
 	$(BIN)/ruff format .

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -37,29 +37,46 @@ from app.agent.ports import (
     IdentityProvider,
     MetricSource,
     Notifier,
+    PodOwners,
     PolicyEngine,
     Runner,
+    SilenceSource,
     Store,
     StreamProgress,
 )
+from app.agent.reason_check import ReasonCheck
 from app.agent.runbooks import load_catalogue
 from app.agent.slo import SloThresholds
 from app.agent.terms import ApprovalTerms, EscalationStep
 from app.agent.trial import Trial
+from app.agent.trust import TrustRules
 from app.agent.verifier import Verifier, VerifyRules
 from app.clock import Clock, SystemClock
 from app.config import FreezeSetting, Role, Settings
 from app.connectors.k8s import connect
 from app.connectors.opa import OpaPolicy
+from app.connectors.peer_breaker import (
+    PeerBreaker,
+    guarded_metrics,
+    guarded_owners,
+    guarded_reader,
+    guarded_rehearsal,
+    guarded_silences,
+)
+from app.connectors.policy_answers import FAULT
 from app.connectors.prometheus import PrometheusSource
+from app.connectors.promql import duration
 from app.connectors.rego import EmbeddedPolicy
 from app.connectors.schema_registry import SchemaRegistry
+from app.connectors.silences import AlertmanagerSilences
 from app.connectors.slack import SlackChannel, inbound_from_settings
 from app.connectors.streams import OpenStream, open_stream
 from app.connectors.teams import TeamsChannel
 from app.connectors.webhook import WebhookChannel
 from app.errors import AgentError, ConfigurationError, TransientError
+from app.redaction import remember
 from app.store import Alone, open_shared
+from app.vitals import Vitals
 
 if TYPE_CHECKING:
     from app.connectors.slack_inbound import SlackInbound
@@ -82,10 +99,12 @@ class World:
     """
 
     reader: ClusterReader | None = None
+    owners: PodOwners | None = None
     rehearsal: ClusterRehearsal | None = None
     writer: ClusterWriter | None = None
     watch: ClusterWatch | None = None
     metrics: MetricSource | None = None
+    silences: SilenceSource | None = None
     notifier: Notifier | None = None
     """Tells people instead of the outbox: for tests and simulations."""
     channels: tuple[Channel, ...] = ()
@@ -115,6 +134,8 @@ class Container:
     sign_on: IdentityProvider | None
     """The issuer that people sign on with, if one is set."""
     close_world: Callable[[], Awaitable[None]]
+    vitals: Vitals = field(default_factory=Vitals)
+    """Whether the driver moves, where this process has one."""
     slack: SlackInbound | None = None
     """What hears people in Slack, where this process speaks with people."""
 
@@ -122,6 +143,11 @@ class Container:
         """Read the policies anew; a server that is asked instead keeps its own."""
         if isinstance(self.world.policy_engine, EmbeddedPolicy):
             await self.world.policy_engine.reload()
+
+    @property
+    def pod_owners(self) -> PodOwners | None:
+        """Says what workload a pod belongs to; None where no cluster is connected."""
+        return self.world.owners
 
     @property
     def stale_after(self) -> timedelta:
@@ -157,6 +183,7 @@ def assemble(
         clear_ratio=settings.slo_clear_ratio,
         breach_for=timedelta(seconds=settings.breach_for_seconds),
         reopen_after=timedelta(seconds=settings.reopen_after_seconds),
+        min_request_rate=settings.slo_min_request_rate,
     )
     notifier = world.notifier or (Announcements(store=store, clock=clock) if world.channels else None)
     observer = Observer(
@@ -165,6 +192,14 @@ def assemble(
         metrics=world.metrics,
         lookback=timedelta(seconds=settings.change_lookback_seconds),
         dependencies=_dependencies(settings.service_dependencies),
+        objectives=slo.objectives,
+    )
+    check = ReasonCheck(
+        observer=observer,
+        slo=slo,
+        max_age=timedelta(seconds=settings.evidence_max_age_seconds),
+        clock=clock,
+        silences=world.silences,
     )
     executor = Executor(
         store=store,
@@ -192,6 +227,7 @@ def assemble(
             notifier=notifier,
             timeout=timedelta(seconds=settings.approval_timeout_seconds),
         ),
+        check=check,
         lease=timedelta(seconds=settings.claim_lease_seconds),
     )
     verifier = Verifier(
@@ -213,13 +249,15 @@ def assemble(
         closer=closer,
         catalogue=load_catalogue(settings.runbooks_dir),
         plan_limits=PlanLimits(scale_min=settings.scale_min_replicas, scale_max=settings.scale_max_replicas),
+        check=check,
     )
     intake = Intake(
         store=store,
-        rules=IntakeRules(slo=slo),
+        rules=IntakeRules(slo=slo, max_open_per_sender=settings.max_open_incidents_per_sender),
         runner=runner or Unattended(),
         dry_run=settings.dry_run,
     )
+    vitals = Vitals()
     loop = Loop(
         store=store,
         intake=intake,
@@ -243,7 +281,8 @@ def assemble(
         slo=slo,
         streams=tuple(streams),
         schemas=_schemas(settings),
-        checks=(*_checks(store, world, clock), *_stream_checks(streams)),
+        checks=(*_checks(store, world, clock), ("driver", vitals.check), *_stream_checks(streams)),
+        vitals=vitals,
         sign_on=connect_issuer(settings, clock),
         close_world=close_world or _nothing_to_close,
         slack=inbound_from_settings(settings, store, clock) if _serves_people(settings) else None,
@@ -256,6 +295,7 @@ async def build(settings: Settings, *, runner: Runner | None = None) -> Containe
     Raises `ConfigurationError` for settings that cannot work, `TransientError`
     when the database does not answer.
     """
+    remember(settings.secret_values())
     clock = SystemClock()
     streams = connect_streams(settings)
     world, close_world = connect_world(settings, clock)
@@ -284,6 +324,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
     closers: list[Callable[[], Awaitable[None]]] = []
     cluster = connect(settings, clock)
     metrics = PrometheusSource.from_settings(settings) if settings.prometheus_url else None
+    silences = AlertmanagerSilences.from_settings(settings) if settings.alertmanager_url else None
     channels = connect_channels(settings)
     engine = connect_policy(settings)  # last: it has a thread of its own, which only its closing ends
     if cluster is not None:
@@ -292,18 +333,25 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
     closers += [channel.aclose for channel in channels]
     if metrics is not None:
         closers.append(metrics.aclose)
+    if silences is not None:
+        closers.append(silences.aclose)
 
     async def close() -> None:
         for closer in closers:
             await closer()
 
+    api_server = PeerBreaker(name="the cluster")
     return (
         World(
-            reader=cluster.reader if cluster is not None else None,
-            rehearsal=cluster.rehearsal if cluster is not None else None,
+            reader=guarded_reader(cluster.reader, api_server) if cluster is not None else None,
+            owners=guarded_owners(cluster.reader, api_server) if cluster is not None else None,
+            rehearsal=guarded_rehearsal(cluster.rehearsal, api_server) if cluster is not None else None,
             writer=cluster.writer if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,
-            metrics=metrics,
+            metrics=guarded_metrics(metrics, PeerBreaker(name="Prometheus")) if metrics is not None else None,
+            silences=guarded_silences(silences, PeerBreaker(name="Alertmanager"))
+            if silences is not None
+            else None,
             channels=channels,
             policy_engine=engine,
         ),
@@ -391,8 +439,13 @@ def _historian(settings: Settings, store: Store, world: World, slo: SloThreshold
     return Historian(
         store=store,
         reader=world.reader,
+        metrics=world.metrics,
         slo=slo,
-        trust_after=timedelta(seconds=settings.trust_revision_after_seconds),
+        rules=TrustRules(
+            after=timedelta(seconds=settings.trust_revision_after_seconds),
+            min_requests=settings.trust_min_requests,
+            window=duration(settings.prometheus_window),
+        ),
     )
 
 
@@ -412,7 +465,25 @@ def _checks(store: Store, world: World, clock: Clock) -> tuple[Check, ...]:
             await metrics.sli(nobody, clock.now())
 
         checks.append(("metrics", metrics_answer))
+    if world.silences is not None:
+        checks.append(("silences", _silences_answer(world.silences, clock)))
+    engine = world.policy_engine
+    if engine is not None:
+
+        async def policy_decides() -> None:
+            answer = await engine.decide({})
+            if answer.rules == FAULT:
+                raise TransientError("; ".join(answer.reasons))
+
+        checks.append(("policy", policy_decides))
     return tuple(checks)
+
+
+def _silences_answer(source: SilenceSource, clock: Clock) -> Callable[[], Awaitable[None]]:
+    async def silences_answer() -> None:
+        await source.concerning(ServiceKey(environment="none", service="none"), clock.now())
+
+    return silences_answer
 
 
 def _owner(settings: Settings) -> str:

@@ -6,23 +6,48 @@ each other. Wrong values stop the start with a message that names the setting.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from app.agent.freeze import check_cron
 from app.agent.identity import Scope
 from app.agent.models import ActionName, Risk, Trigger
+from app.errors import ConfigurationError
 from app.loopback import is_loopback
+from app.redaction import remember
+from app.setting_names import listed
+from app.setting_sources import NoMistypedNames, StrictEnvFile, StrictEnvironment, WrongName, unknown_names
+from app.setting_values import Callee, DeploymentName, Named, Namespace, ServiceName
 
 RUNBOOK_ACTIONS = frozenset(ActionName) - {ActionName.RESTORE}
 
-_MIN_SESSION_SECRET = 32
+_MIN_SECRET = 32
+
+_EXTRA = "Extra inputs are not permitted"
+_FIELD = re.compile(r'for field "(?P<name>\w+)"')
 
 _SERVICE_LABEL = '{namespace="{{namespace}}",service="{{service}}"'
 
@@ -58,8 +83,8 @@ class FreezeSetting(BaseModel):
     cron: str | None = None
     starts_at: AwareDatetime | None = None
     time_zone: str = "UTC"
-    environments: tuple[str, ...] = ()
-    services: tuple[str, ...] = ()
+    environments: tuple[Named, ...] = ()
+    services: tuple[Named, ...] = ()
 
     @field_validator("cron")
     @classmethod
@@ -132,9 +157,11 @@ class Settings(BaseSettings):
     # When a service is unwell
     slo_max_error_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
     slo_max_p95_latency_ms: Annotated[float, Field(gt=0)] = 1000.0
+    slo_min_request_rate: Annotated[float, Field(ge=0)] = 0.2
     slo_clear_ratio: Annotated[float, Field(gt=0, le=1)] = 0.8
     breach_for_seconds: Annotated[float, Field(ge=0)] = 60.0
     signal_stale_after_seconds: Annotated[float, Field(gt=0)] = 900.0
+    evidence_max_age_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300.0
     signal_retention_days: Annotated[float, Field(gt=0)] = 7.0
     signal_max_future_seconds: Annotated[float, Field(ge=0)] = 300.0
     reopen_after_seconds: Annotated[float, Field(ge=0)] = 3600.0
@@ -148,12 +175,14 @@ class Settings(BaseSettings):
     verify_max_sample_age_seconds: Annotated[float, Field(gt=0)] = 60.0
 
     trust_revision_after_seconds: Annotated[float, Field(ge=0)] = 300.0
+    trust_min_requests: Annotated[int, Field(ge=0)] = 100
 
     # Store and engine
     database_url: SecretStr = SecretStr("sqlite:///heal.db")
     role: Role = Role.ALL
     claim_lease_seconds: Annotated[float, Field(gt=0)] = 30.0
     worker_concurrency: Annotated[int, Field(ge=1, le=200)] = 16
+    max_open_incidents_per_sender: Annotated[int, Field(ge=0, le=100_000)] = 500
 
     # Streams
     intake_from: Annotated[tuple[SecretStr, ...], NoDecode] = ()
@@ -167,15 +196,17 @@ class Settings(BaseSettings):
     kube_context: str | None = None
     kube_in_cluster: bool = False
     kube_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
-    environment_namespaces: dict[str, str] = {}
-    service_workloads: dict[str, str] = {}
-    service_dependencies: dict[str, list[str]] = {}
+    watch_concurrency: Annotated[int, Field(ge=1, le=200)] = 8
+    environment_namespaces: dict[Named, Namespace] = {}
+    service_workloads: dict[ServiceName, DeploymentName] = {}
+    service_dependencies: dict[ServiceName, list[Callee]] = {}
 
     # Prometheus and Alertmanager
     prometheus_url: str | None = None
     prometheus_bearer_token: SecretStr | None = None
     prometheus_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     prometheus_poll_seconds: Annotated[float, Field(gt=0)] = 15.0
+    prometheus_concurrency: Annotated[int, Field(ge=1, le=200)] = 8
     prometheus_error_rate_query: str = (
         # A service that never failed has no 5xx series, and nothing divided by something is no data.
         "(sum(rate(http_requests_total" + _SERVICE_LABEL + ',code=~"5.."}[{{window}}]))'
@@ -189,7 +220,11 @@ class Settings(BaseSettings):
     prometheus_request_rate_query: str = "sum(rate(http_requests_total" + _SERVICE_LABEL + "}[{{window}}]))"
     prometheus_window: str = "1m"
     alertmanager_token: SecretStr | None = None
-    alert_triggers: dict[str, Trigger] = {
+    alertmanager_url: str | None = None
+    alertmanager_api_token: SecretStr | None = None
+    alertmanager_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    alert_home_labels: dict[Named, str] = {}
+    alert_triggers: dict[Named, Trigger] = {
         "HighErrorRate": Trigger.HIGH_ERROR_RATE,
         "HighLatency": Trigger.HIGH_LATENCY,
         "KubePodCrashLooping": Trigger.CRASH_LOOP,
@@ -204,13 +239,13 @@ class Settings(BaseSettings):
     slack_channel: str | None = None
     slack_signing_secret: SecretStr | None = None
     slack_app_token: SecretStr | None = None
-    slack_users: dict[str, SlackUser] = {}
+    slack_users: dict[Named, SlackUser] = {}
     slack_api_url: str = "https://slack.com/api/"
     teams_webhook_url: SecretStr | None = None
 
     # Identity
     require_identity: bool = False
-    role_scopes: dict[str, tuple[Scope, ...]] = {
+    role_scopes: dict[RoleName, tuple[Scope, ...]] = {
         "*": (Scope.READ,),
         "responder": (Scope.APPROVE, Scope.OPERATE),
         "admin": (Scope.ADMIN,),
@@ -234,11 +269,41 @@ class Settings(BaseSettings):
     opa_token: SecretStr | None = None
     opa_timeout_seconds: Annotated[float, Field(gt=0)] = 5.0
 
+    # Audit
+    audit_anchor_dir: Path | None = None
+    audit_anchor_key: SecretStr | None = None
+    audit_anchor_hours: Annotated[float, Field(gt=0, le=744)] = 24.0
+
     # HTTP
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_048_576
+    max_connections: Annotated[int, Field(ge=32, le=65_536)] = 512
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    # Names that are not the agent's
+    unrelated_names: Annotated[frozenset[str], NoDecode] = frozenset()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - a stricter one reads the environment
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment before `.env`, both read strictly, and no name that is nearly a setting."""
+        environment = StrictEnvironment(settings_cls)
+        given = getattr(dotenv_settings, "env_file", None)
+        file = StrictEnvFile(settings_cls, env_file=given)
+        return (
+            NoMistypedNames(settings_cls, environment, file),
+            init_settings,
+            environment,
+            file,
+            file_secret_settings,
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -257,6 +322,13 @@ class Settings(BaseSettings):
             raise ValueError(
                 "PUBLIC_URL must be an absolute address without a query: https://heal.example.com"
             )
+        if self.audit_anchor_key is not None:
+            if self.audit_anchor_dir is None:
+                raise ValueError("AUDIT_ANCHOR_KEY needs AUDIT_ANCHOR_DIR")
+            if len(self.audit_anchor_key.get_secret_value()) < _MIN_SECRET:
+                raise ValueError(
+                    f"AUDIT_ANCHOR_KEY needs {_MIN_SECRET} characters at least: openssl rand -hex 32"
+                )
         self._sign_on_complete()
         self._channels_complete()
         return self
@@ -286,12 +358,14 @@ class Settings(BaseSettings):
         for name in ("oidc_client_id", "public_url", "session_secret"):
             if getattr(self, name) is None:
                 raise ValueError(f"OIDC_ISSUER needs {name.upper()}")
-        if self.session_secret is None or len(self.session_secret.get_secret_value()) < _MIN_SESSION_SECRET:
-            raise ValueError(
-                f"SESSION_SECRET needs {_MIN_SESSION_SECRET} characters at least: openssl rand -hex 32"
-            )
+        if self.session_secret is None or len(self.session_secret.get_secret_value()) < _MIN_SECRET:
+            raise ValueError(f"SESSION_SECRET needs {_MIN_SECRET} characters at least: openssl rand -hex 32")
         if "openid" not in self.oidc_scopes.split():
             raise ValueError("OIDC_SCOPES must contain openid")
+
+    def secret_values(self) -> frozenset[str]:
+        """Everything here that must not be repeated: secrets, and passwords within addresses."""
+        return frozenset(_secrets(getattr(self, name) for name in type(self).model_fields))
 
     @property
     def identity_required(self) -> bool:
@@ -313,6 +387,11 @@ class Settings(BaseSettings):
         """On SQLite, where one process does all the work."""
         return self.database_url.get_secret_value().startswith("sqlite")
 
+    @field_validator("unrelated_names", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        return listed(value) if isinstance(value, str) else value
+
     @field_validator("enabled_actions", "approval_for_risks", "approval_roles", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
@@ -326,6 +405,34 @@ class Settings(BaseSettings):
     def _space_separated(cls, value: object) -> object:
         """Accept several addresses with spaces between them: commas stand inside Kafka's."""
         return tuple(value.split()) if isinstance(value, str) else value
+
+
+def _secrets(values: Iterable[object]) -> Iterator[str]:
+    """The value of every secret, and every address, which may hold one."""
+    for value in values:
+        if isinstance(value, SecretStr):
+            text = value.get_secret_value()
+            yield from _passwords(text)
+            # Of an address only the password is secret, except of a webhook, whose path is one.
+            if "://" not in text or _is_address(text):
+                yield text
+        elif isinstance(value, dict):
+            yield from _secrets(value.values())
+        elif isinstance(value, tuple | list | frozenset):
+            yield from _secrets(value)
+        elif isinstance(value, str):
+            yield from _passwords(value)
+
+
+def _passwords(address: str) -> Iterator[str]:
+    """The password of an address as it is written there and as it is meant; nothing where there is none."""
+    try:
+        password = urlsplit(address.strip()).password
+    except ValueError:
+        return
+    if password:
+        yield password
+        yield unquote(password)
 
 
 def _is_address(text: str) -> bool:
@@ -352,8 +459,38 @@ def _is_base_url(text: str) -> bool:
     )
 
 
+def load_settings() -> Settings:
+    """The settings of this process; raises `ConfigurationError` with a line for each wrong one."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        wrong = [told(item["loc"], item["msg"]) for item in error.errors(include_url=False)]
+    except WrongName as error:
+        wrong = str(error).splitlines()
+    except SettingsError as error:
+        wrong = [_undecodable(error)]
+    else:
+        remember(settings.secret_values())
+        return settings
+    raise ConfigurationError("the configuration is not valid:\n  " + "\n  ".join(wrong))
+
+
+def unknown_in_env_file() -> tuple[str, ...]:
+    """Names in `.env` that are no setting of the agent and near none: they have no effect."""
+    return unknown_names(Settings)
+
+
+def _undecodable(error: SettingsError) -> str:
+    """Which setting is no JSON, and where; the value itself may be a secret."""
+    field = _FIELD.search(str(error))
+    name = field["name"].upper() if field else "a setting"
+    return f"{name}: {error.__cause__ or error}"
+
+
 def told(where: tuple[int | str, ...], message: str) -> str:
     """What is wrong with the settings: the setting as it is written, then what stands below it."""
     name = ".".join([str(part).upper() if index == 0 else str(part) for index, part in enumerate(where)])
     words = message.removeprefix("Value error, ")
+    if words == _EXTRA:
+        words = "no field has this name"
     return f"{name}: {words}" if name else words

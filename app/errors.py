@@ -9,9 +9,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from app.redaction import redacted
+
 
 class AgentError(Exception):
-    """Root of every error raised on purpose by this product."""
+    """Root of every error raised on purpose by this product.
+
+    Its message may repeat an upstream's words: credentials are taken out of it.
+    """
+
+    def __init__(self, *said: object) -> None:
+        super().__init__(*(redacted(each) if isinstance(each, str) else each for each in said))
 
 
 class TransientError(AgentError):

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from pydantic import ValidationError
 
+from app.agent.identity import Sender
 from app.agent.models import Json, Signal, SignalId
 from app.agent.observer import new_signal
 from app.errors import Invalid
@@ -81,6 +82,7 @@ def to_signal(
     received_at: datetime,
     stale_after: timedelta,
     signal_id: SignalId | None = None,
+    sender: Sender | None = None,
 ) -> Signal:
     """The signal an event stands for; `signal_id` where a repetition has to be recognised."""
     return new_signal(
@@ -91,4 +93,5 @@ def to_signal(
         payload=event.payload(),
         stale_after=stale_after,
         signal_id=signal_id,
+        sender=sender,
     )

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from fastapi import FastAPI
-from pydantic import ValidationError
 
 from app.api import (
+    admission,
     agent,
     approvals,
     audit,
@@ -23,6 +23,7 @@ from app.api import (
     docs,
     events,
     guards,
+    head,
     health,
     incidents,
     openapi,
@@ -38,7 +39,10 @@ from app.api import (
 )
 from app.api.dependencies import Container
 from app.api.lockout import Lockout
-from app.config import Role, Settings, told
+from app.config import Role, Settings, load_settings
+from app.errors import ConfigurationError
+from app.logs import show_log
+from app.stopping import Stop
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +72,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     from app.workers import running  # here, so that importing this module loads no driver and no engine
 
     settings: Settings = app.state.settings
-    _show_log(settings)
+    show_log(settings.log_level)
     if not settings.identity_required:
         log.info(
             "no identity is configured: only this machine is heard, and everybody on it taken at their word"
@@ -79,13 +83,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 "create`, or OIDC_ISSUER, so that the agent can tell who asks",
                 settings.host,
             )
-    async with running(settings) as container:
-        await _say_who_gets_in(container)
-        app.state.container = container
-        try:
-            yield
-        finally:
-            app.state.container = None
+    stop: Stop = app.state.stop
+    with stop.on_signals(and_before=True):
+        async with running(settings, stop) as container:
+            await _say_who_gets_in(container)
+            app.state.container = container
+            try:
+                yield
+            finally:
+                app.state.container = None
 
 
 async def _say_who_gets_in(container: Container) -> None:
@@ -101,18 +107,11 @@ async def _say_who_gets_in(container: Container) -> None:
         )
 
 
-def _show_log(settings: Settings) -> None:
-    """Let the agent's own log reach the terminal beside the server's; libraries only warn."""
-    logging.basicConfig(format="%(levelname)s:     %(message)s", level=logging.WARNING)
-    logging.getLogger("app").setLevel(settings.log_level.upper())
-
-
 def _settings() -> Settings:
     try:
-        return Settings()
-    except ValidationError as error:
-        wrong = "; ".join(told(e["loc"], e["msg"]) for e in error.errors(include_url=False))
-        raise SystemExit(f"the configuration is not valid: {wrong}") from None
+        return load_settings()
+    except ConfigurationError as error:
+        raise SystemExit(str(error)) from None
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -128,11 +127,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
+    app.state.stop = Stop()
+    app.state.readiness = health.Readiness()
     app.state.lockout = Lockout(
         attempts=settings.lockout_attempts, length=timedelta(seconds=settings.lockout_seconds)
     )
     app.add_middleware(guards.BrowserGuard, loopback_only=not settings.identity_required)
+    app.add_middleware(
+        admission.Admission,
+        stop=app.state.stop,
+        requests=settings.max_connections,
+        delivery_bytes=settings.max_body_bytes,
+    )
     app.add_middleware(guards.SecurityHeaders)
+    app.add_middleware(head.HeadAsGet)
     problems.install(app)
     pages.install(app)
     openapi.install(app)

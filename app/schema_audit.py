@@ -13,6 +13,9 @@ from app.agent.models import DispositionKind
 from app.agent.trail import DeedKind, TrailEntry
 from app.schema_fields import Moment
 
+MAX_SEQUENCE = 2**31 - 1
+"""The highest sequence that every database can keep."""
+
 
 class AuditQuery(BaseModel):
     """Query parameters of `GET /audit/signals`."""
@@ -84,7 +87,7 @@ class TrailQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    after: int = Field(default=-1, ge=-1, description="Only entries with a higher sequence.")
+    after: int = Field(default=-1, ge=-1, le=MAX_SEQUENCE, description="Only entries with a higher sequence.")
     limit: int = Field(default=100, ge=1, le=1000)
 
 

@@ -127,6 +127,8 @@ def explain(error: Mapping[str, object]) -> tuple[str, str]:
             return str(error["msg"]), "check the sender's clock and time zone, and send the time it happened"
         case "past":
             return str(error["msg"]), "send the time it happened"
+        case "limits_too_little":
+            return str(error["msg"]), "give it the scope ingest, with or without read, or take the limits out"
         case "no_indicator":
             return str(error["msg"]), "send at least one of error_rate, p95_latency_ms, crash_looping"
         case "model_type" | "model_attributes_type" | "dict_type":

@@ -5,13 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from app.agent.identity import Credential, Issued, Scope
-from app.schema_fields import Person
+from app.agent.identity import Credential, Issued, Reach, Scope
+from app.schema_fields import DnsLabel, Person
 
 MAX_DAYS = 3650
 MAX_ROLES = 50
+MAX_LIMITS = 100
+
+_LIMITED_SCOPES = frozenset({Scope.INGEST, Scope.READ})
 
 RoleName = Annotated[Person, Field(examples=["sre"])]
 
@@ -27,9 +31,34 @@ class TokenRequest(BaseModel):
     )
     scopes: list[Annotated[Scope, Field(strict=False)]] = Field(min_length=1, max_length=len(Scope))
     roles: list[RoleName] = Field(default=[], max_length=MAX_ROLES)
+    environments: list[DnsLabel] = Field(
+        default=[],
+        max_length=MAX_LIMITS,
+        description="What it may report about; none: every environment.",
+        examples=[["prod"]],
+    )
+    services: list[DnsLabel] = Field(
+        default=[],
+        max_length=MAX_LIMITS,
+        description="What it may report about; none: every service.",
+        examples=[["payments-api"]],
+    )
     days: Annotated[float, Field(gt=0, le=MAX_DAYS, allow_inf_nan=False)] | None = Field(
         default=None, description="How long it holds; left out: until it is revoked."
     )
+
+    @model_validator(mode="after")
+    def _limits_what_it_reports(self) -> Self:
+        if self.reach.limited and not set(self.scopes) <= _LIMITED_SCOPES:
+            raise PydanticCustomError(
+                "limits_too_little",
+                "has limits, and scopes that they do not hold for",
+            )
+        return self
+
+    @property
+    def reach(self) -> Reach:
+        return Reach(environments=frozenset(self.environments), services=frozenset(self.services))
 
 
 class TokenView(BaseModel):
@@ -39,6 +68,10 @@ class TokenView(BaseModel):
     name: str
     scopes: list[Scope]
     roles: list[str]
+    environments: list[str] = Field(
+        default=[], description="The environments that it may report about; empty: all."
+    )
+    services: list[str] = Field(default=[], description="The services that it may report about; empty: all.")
     created_at: datetime
     created_by: str
     expires_at: datetime | None
@@ -53,6 +86,8 @@ class TokenView(BaseModel):
             name=credential.name,
             scopes=sorted(credential.scopes),
             roles=sorted(credential.roles),
+            environments=sorted(credential.reach.environments),
+            services=sorted(credential.reach.services),
             created_at=credential.created_at,
             created_by=credential.created_by,
             expires_at=credential.expires_at,

@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from app.agent.answering import said_yes
 from app.agent.braking import Braking, CircuitStanding, FreezeStanding
-from app.agent.identity import Door
+from app.agent.identity import Door, Sender, SenderKind
 from app.agent.models import (
     Action,
     ActionName,
@@ -151,6 +151,23 @@ class IncidentQuery(BaseModel):
     until: Moment | None = None
 
 
+MOST_ENTRIES = 500
+"""Timeline entries in one part."""
+
+
+class TimelineQuery(BaseModel):
+    """Query parameters of `GET /incidents/{id}`; without any the whole timeline is given."""
+
+    model_config = ConfigDict(frozen=True)
+
+    timeline_limit: int | None = Field(
+        default=None, ge=1, le=MOST_ENTRIES, description="At most so many timeline entries, oldest first."
+    )
+    timeline_cursor: int | None = Field(
+        default=None, ge=0, le=2**31 - 1, description="The timeline_next of the part before."
+    )
+
+
 class RunOnceQuery(BaseModel):
     """Query parameters of `POST /agent/run-once`."""
 
@@ -268,6 +285,21 @@ class WebhookAccepted(AcceptedList):
     unmapped: list[UnmappedAlertView]
 
 
+class SenderView(BaseModel):
+    """Who sent a signal, as far as it is known."""
+
+    kind: SenderKind
+    name: str = Field(description="The holder of the token, the webhook, the stream, or the address.")
+    token_id: str | None = Field(description="The token or session that proved it.")
+    address: str | None = Field(description="The peer of the connection.")
+
+    @classmethod
+    def of(cls, sender: Sender | None) -> Self | None:
+        if sender is None:
+            return None
+        return cls(kind=sender.kind, name=sender.name, token_id=sender.token_id, address=sender.address)
+
+
 class SignalView(BaseModel):
     """A signal and what became of it."""
 
@@ -279,6 +311,7 @@ class SignalView(BaseModel):
     observed_at: datetime
     received_at: datetime
     stale: bool
+    sender: SenderView | None = Field(description="Null for what the agent saw itself.")
     disposition: DispositionKind
     reason: str
     incident_id: str | None
@@ -296,6 +329,7 @@ class SignalView(BaseModel):
             observed_at=signal.observed_at,
             received_at=signal.received_at,
             stale=signal.stale,
+            sender=SenderView.of(signal.sender),
             disposition=disposition.kind,
             reason=disposition.reason,
             incident_id=disposition.incident_id,
@@ -573,7 +607,9 @@ class ApprovalView(BaseModel):
         description="One of these is needed to answer, or one that it was escalated to; empty: anybody may."
     )
     people: int = Field(description="So many different people must say yes; one no is enough.")
-    not_by: list[str] = Field(description="Who may not say yes: they asked for the action.")
+    not_by: list[str] = Field(
+        description="Who may not say yes: they asked for the action, or sent a signal that it rests on."
+    )
     answers: list[AnswerView] = Field(description="Every yes and no so far, oldest first.")
 
     @classmethod
@@ -699,9 +735,19 @@ class IncidentView(IncidentSummary):
     pending_approval: ApprovalView | None = Field(description="What the incident waits for, if it waits.")
     approvals: list[ApprovalView] = Field(description="Every approval asked for, oldest first.")
     timeline: list[TimelineEntryView]
+    timeline_length: int | None = Field(
+        default=None, description="How many entries were written; fewer in `timeline` means its end was cut."
+    )
+    timeline_head: str | None = Field(
+        default=None, description="The hash of the entry that was written last, as kept beside the timeline."
+    )
+    timeline_next: str | None = Field(
+        default=None,
+        description="With timeline_limit: the timeline_cursor of the next part, if any.",
+    )
 
     @classmethod
-    def of(cls, record: IncidentRecord) -> Self:
+    def of(cls, record: IncidentRecord, timeline_next: int | None = None) -> Self:
         asked = [ApprovalView.of(approval, record.incident) for approval in record.approvals]
         pending = [view for view in asked if view.state is ApprovalState.PENDING]
         return cls.model_validate(
@@ -710,6 +756,9 @@ class IncidentView(IncidentSummary):
                 "pending_approval": pending[-1] if pending else None,
                 "approvals": asked,
                 "timeline": [TimelineEntryView.of(entry) for entry in record.timeline],
+                "timeline_length": record.timeline_length,
+                "timeline_head": record.timeline_head,
+                "timeline_next": None if timeline_next is None else str(timeline_next),
             }
         )
 

@@ -2,14 +2,16 @@
 
 What `decode` returns is finite, free of duplicate keys, bounded in depth and free
 of characters that no store or client can carry, so that nothing behind it can
-fail on the form of its input.
+fail on the form of its input. `decode_leniently` is for webhooks, whose senders
+neither wrote what they repeat nor send it again when it is refused.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TypeVar, cast
 
 from app.agent.models import Json, JsonObject
 from app.errors import Invalid
@@ -17,6 +19,10 @@ from app.field_errors import FieldError
 
 MAX_DEPTH = 32
 MAX_INTEGER_CHARS = 19
+
+T = TypeVar("T")
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class UnreadableJson(Invalid):
@@ -62,6 +68,59 @@ def decode(raw: bytes) -> Json:
         raise UnreadableJson(f"The body is nested deeper than {MAX_DEPTH} levels.") from None
     check_contents(value)
     return value
+
+
+def decode_leniently(raw: bytes) -> Json:
+    """The value of a body whose sender repeats others: one odd entry must not cost the rest.
+
+    A NUL character or a lone surrogate becomes U+FFFD, a number that cannot be
+    represented becomes its text, and of a field that appears twice the last
+    counts. Raises `UnreadableJson` for bytes that are no JSON at all.
+    """
+    if not raw.strip():
+        raise UnreadableJson("The body is empty. Send one JSON object.")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UnreadableJson(f"The body is not UTF-8: byte {error.start} cannot be decoded.") from None
+    try:
+        value: Json = json.loads(text, parse_constant=str, parse_float=_float_or_text, parse_int=_int_or_text)
+    except json.JSONDecodeError as error:
+        raise UnreadableJson(f"{error.msg} at line {error.lineno}, column {error.colno}.") from None
+    except RecursionError:
+        raise UnreadableJson(f"The body is nested deeper than {MAX_DEPTH} levels.") from None
+    return _cleaned(value)
+
+
+def _float_or_text(text: str) -> float | str:
+    value = float(text)
+    return text if value in {float("inf"), float("-inf")} else value
+
+
+def _int_or_text(text: str) -> int | str:
+    return text if len(text) > MAX_INTEGER_CHARS else int(text)
+
+
+def _cleaned(root: Json) -> Json:
+    """The value without the characters that no store can keep; in place, and iterative on purpose."""
+    if isinstance(root, str):
+        return _clean_text(root)
+    pending: list[Json] = [root]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            entries = {_clean_text(key): _clean_text(item) for key, item in value.items()}
+            value.clear()
+            value.update(entries)
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            value[:] = [_clean_text(item) for item in value]
+            pending.extend(value)
+    return root
+
+
+def _clean_text(value: T) -> T:
+    return cast("T", _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)) if isinstance(value, str) else value
 
 
 def check_contents(root: Json) -> None:

@@ -5,7 +5,8 @@ act as fast as they can through the real executor and store, on a stand-in for t
 cluster that takes five milliseconds for a write and notes when it began. Somebody
 engages the switch, again and again. Printed are the times from the call until its
 answer, and until the last write of any worker began; what begins after the answer
-is counted, for then the switch does not hold. Bounded in counts and time.
+is counted, for then the switch does not hold. Bounded in counts and time. With
+`--deliveries` the switch is set over HTTP under storms of deliveries (`bench.storm`).
 """
 
 from __future__ import annotations
@@ -54,14 +55,17 @@ from app.agent.models import (
     TargetState,
     WorkloadView,
 )
+from app.agent.observer import Observer
 from app.agent.planner import plan_hash
 from app.agent.policy import Guardrails, Policy
 from app.agent.ports import Claim, IntakeDecider, Store
+from app.agent.reason_check import ReasonCheck
 from app.agent.slo import SloThresholds
 from app.clock import SystemClock
 from app.errors import ClaimLost
 from app.store import open_store
 from bench.processes import ROOT, percentile
+from bench.storm import measure_deliveries
 from testbed.postgres import postgres_server
 from testbed.supervisor import Process, Supervisor
 
@@ -115,6 +119,15 @@ class StandIn:
         return replace(target, token=_AFTER, marker=intent_id)
 
 
+_SLO = SloThresholds(
+    max_error_rate=0.05,
+    max_p95_latency_ms=1000,
+    clear_ratio=0.8,
+    breach_for=timedelta(minutes=1),
+    reopen_after=timedelta(hours=1),
+)
+
+
 def _executor(store: Store, cluster: StandIn) -> Executor:
     clock = SystemClock()
     limits = Guardrails(
@@ -129,6 +142,14 @@ def _executor(store: Store, cluster: StandIn) -> Executor:
         writer=cluster,
         notifier=None,
         asking=Asking(store=store, clock=clock, notifier=None, timeout=LEASE),
+        check=ReasonCheck(
+            observer=Observer(
+                store=store, reader=None, metrics=None, lookback=timedelta(hours=1), dependencies={}
+            ),
+            slo=_SLO,
+            max_age=timedelta(minutes=5),
+            clock=clock,
+        ),
     )
 
 
@@ -136,14 +157,7 @@ async def act_for_ever(url: str, notes: Path) -> None:
     """One worker: incident after incident, each brought to its action and carried out."""
     store = await open_store(url)
     executor = _executor(store, StandIn(notes))
-    slo = SloThresholds(
-        max_error_rate=0.05,
-        max_p95_latency_ms=1000,
-        clear_ratio=0.8,
-        breach_for=timedelta(minutes=1),
-        reopen_after=timedelta(hours=1),
-    )
-    decide = IntakeRules(slo=slo)
+    decide = IntakeRules(slo=_SLO)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     while True:
@@ -255,10 +269,19 @@ def main() -> None:
     """Start database and workers, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument(
+        "--deliveries",
+        nargs="*",
+        choices=["sqlite", "postgresql"],
+        help="measure over HTTP, under storms of deliveries, instead; on both databases, or on one",
+    )
     parser.add_argument("--worker", nargs=2, metavar=("URL", "NOTES"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
         asyncio.run(act_for_ever(given.worker[0], Path(given.worker[1])))
+        return
+    if given.deliveries is not None:
+        measure_deliveries(given.deliveries or ["sqlite", "postgresql"])
         return
     supervisor = Supervisor()
     try:

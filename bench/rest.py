@@ -67,11 +67,14 @@ class _Inside:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, urgent: bool = False) -> T:  # noqa: ARG002 - the port's signature
         return work(self._connection)
 
-    async def read(self, work: Work[T]) -> T:
+    async def read(self, work: Work[T], *, urgent: bool = False) -> T:  # noqa: ARG002 - as above
         return work(self._connection)
+
+    async def same(self) -> None:
+        """It always is."""
 
     async def close(self) -> None:
         """The transaction is its owner's."""

@@ -27,6 +27,11 @@ document := {
 	},
 }
 
+# The decision on a document, whatever data.json says of environments and windows.
+decided(question) := decision if {
+	decision := heal.decision with input as question with data.heal_config as config({}, [])
+}
+
 with_changes(changes) := json.patch(document, changes)
 
 put(path, value) := with_changes([{"op": "replace", "path": path, "value": value}])
@@ -44,16 +49,16 @@ weekday_afternoon := {
 }
 
 test_nothing_against_it_is_allowed if {
-	heal.decision.decision == "allow" with input as document
+	decided(document).decision == "allow"
 }
 
 test_nothing_at_all_is_denied if {
-	heal.decision.decision == "deny" with input as {}
-	heal.decision.rules == ["incomplete"] with input as {}
+	decided({}).decision == "deny"
+	decided({}).rules == ["incomplete"]
 }
 
 test_another_version_is_denied if {
-	heal.decision.rules == ["incomplete"] with input as put("/version", "1")
+	decided(put("/version", "1")).rules == ["incomplete"]
 }
 
 test_what_is_missing_is_denied if {
@@ -61,16 +66,16 @@ test_what_is_missing_is_denied if {
 		"/time", "/environment", "/dry_run", "/incident", "/plan", "/action/name", "/action/risk", "/target",
 		"/rehearsal", "/disruption", "/budgets", "/brakes", "/guardrails/allow_high_risk",
 	] {
-		heal.decision.decision == "deny" with input as with_changes([{"op": "remove", "path": path}])
+		decided(with_changes([{"op": "remove", "path": path}])).decision == "deny"
 	}
 }
 
 test_an_action_that_is_not_enabled_is_denied if {
-	heal.decision.rules == ["enabled_actions"] with input as put("/action/name", "scale")
+	decided(put("/action/name", "scale")).rules == ["enabled_actions"]
 }
 
 test_high_risk_is_denied_until_it_is_allowed if {
-	heal.decision.rules == ["high_risk"] with input as put("/guardrails/allow_high_risk", false)
+	decided(put("/guardrails/allow_high_risk", false)).rules == ["high_risk"]
 }
 
 test_low_risk_needs_no_permission if {
@@ -78,52 +83,49 @@ test_low_risk_needs_no_permission if {
 		{"op": "replace", "path": "/action", "value": {"name": "notify", "risk": "low"}},
 		{"op": "replace", "path": "/guardrails/allow_high_risk", "value": false},
 	])
-	heal.decision.decision == "allow" with input as changed
+	decided(changed).decision == "allow"
 }
 
 test_a_spent_budget_denies if {
-	heal.decision.rules == ["incident_budget"] with input as put("/budgets/incident/taken", 2)
+	decided(put("/budgets/incident/taken", 2)).rules == ["incident_budget"]
 }
 
 test_the_last_of_a_budget_is_allowed if {
-	heal.decision.decision == "allow" with input as put("/budgets/incident/taken", 1)
+	decided(put("/budgets/incident/taken", 1)).decision == "allow"
 }
 
 test_an_exceeded_limit_denies_by_its_name if {
 	changed := put("/budgets/exceeded", [{"limit": "cooldown", "reason": "it cools down"}])
-	heal.decision.rules == ["budget_cooldown"] with input as changed
-	heal.decision.reasons == ["it cools down"] with input as changed
+	decided(changed).rules == ["budget_cooldown"]
+	decided(changed).reasons == ["it cools down"]
 }
 
 test_a_limit_without_a_name_denies_too if {
-	heal.decision.rules == ["budget_unclear"] with input as put("/budgets/exceeded", [{}])
+	decided(put("/budgets/exceeded", [{}])).rules == ["budget_unclear"]
 }
 
 test_too_many_pods_deny if {
 	changed := put("/disruption", {"too_many": ["3 of 3 replicas"]})
-	heal.decision.reasons == ["3 of 3 replicas"] with input as changed
-	heal.decision.rules == ["disruption"] with input as changed
+	decided(changed).reasons == ["3 of 3 replicas"]
+	decided(changed).rules == ["disruption"]
 }
 
 test_pods_that_cannot_be_counted_deny if {
-	heal.decision.rules == ["disruption"] with input as put("/disruption", {})
+	decided(put("/disruption", {})).rules == ["disruption"]
 }
 
 test_the_kill_switch_denies if {
 	on := {"engaged": true, "by": "carol", "reason": "migration"}
-	heal.decision.reasons == ["the kill switch was engaged by carol: migration"] with input as put(
-		"/brakes/kill_switch",
-		on,
-	)
+	decided(put("/brakes/kill_switch", on)).reasons == ["the kill switch was engaged by carol: migration"]
 }
 
 test_a_released_kill_switch_does_not if {
 	off := {"engaged": false, "by": "carol", "reason": ""}
-	heal.decision.decision == "allow" with input as put("/brakes/kill_switch", off)
+	decided(put("/brakes/kill_switch", off)).decision == "allow"
 }
 
 test_old_news_leads_to_no_real_action if {
-	heal.decision.rules == ["stale"] with input as put("/incident/stale", true)
+	decided(put("/incident/stale", true)).rules == ["stale"]
 }
 
 test_old_news_may_be_rehearsed if {
@@ -131,7 +133,7 @@ test_old_news_may_be_rehearsed if {
 		{"op": "replace", "path": "/incident/stale", "value": true},
 		{"op": "replace", "path": "/dry_run", "value": true},
 	])
-	heal.decision.decision == "allow" with input as changed
+	decided(changed).decision == "allow"
 }
 
 test_what_cannot_be_seen_is_not_acted_on if {
@@ -139,22 +141,22 @@ test_what_cannot_be_seen_is_not_acted_on if {
 		{"op": "replace", "path": "/target", "value": null},
 		{"op": "replace", "path": "/target_problem", "value": "forbidden"},
 	])
-	heal.decision.reasons == ["the object to act on is not known: forbidden"] with input as changed
+	decided(changed).reasons == ["the object to act on is not known: forbidden"]
 }
 
 test_what_the_api_server_refuses_is_denied if {
 	changed := put("/rehearsal", {"accepted": false, "message": "no"})
-	heal.decision.reasons == ["the API server would refuse it: no"] with input as changed
+	decided(changed).reasons == ["the API server would refuse it: no"]
 }
 
 test_an_unclear_rehearsal_is_denied if {
-	heal.decision.rules == ["rehearsal"] with input as put("/rehearsal", {})
+	decided(put("/rehearsal", {})).rules == ["rehearsal"]
 }
 
 test_risks_ask_for_a_person if {
 	changed := put("/guardrails/approval_for_risks", ["high"])
-	heal.decision.decision == "needs_approval" with input as changed
-	heal.decision.rules == ["approval_for_risks"] with input as changed
+	decided(changed).decision == "needs_approval"
+	decided(changed).rules == ["approval_for_risks"]
 }
 
 test_a_denial_is_stricter_than_a_question if {
@@ -162,7 +164,7 @@ test_a_denial_is_stricter_than_a_question if {
 		{"op": "replace", "path": "/guardrails/approval_for_risks", "value": ["high"]},
 		{"op": "replace", "path": "/budgets/incident/taken", "value": 9},
 	])
-	heal.decision.decision == "deny" with input as changed
+	decided(changed).decision == "deny"
 }
 
 test_every_reason_is_given if {
@@ -170,7 +172,7 @@ test_every_reason_is_given if {
 		{"op": "replace", "path": "/guardrails/allow_high_risk", "value": false},
 		{"op": "replace", "path": "/guardrails/enabled_actions", "value": []},
 	])
-	heal.decision.rules == ["enabled_actions", "high_risk"] with input as changed
+	decided(changed).rules == ["enabled_actions", "high_risk"]
 }
 
 test_an_environment_may_be_closed if {
@@ -269,20 +271,20 @@ test_terms_that_are_not_understood_deny if {
 # ---------------------------------------------------------------- owners
 
 test_whoever_keeps_the_agent_off_is_heard if {
-	heal.decision.rules == ["opted_out"] with input as put("/consent/refused_by", ["Namespace prod"])
+	decided(put("/consent/refused_by", ["Namespace prod"])).rules == ["opted_out"]
 }
 
 test_a_namespace_that_cannot_be_read_denies if {
-	heal.decision.rules == ["consent_unclear"] with input as put("/consent/unread", "no right")
+	decided(put("/consent/unread", "no right")).rules == ["consent_unclear"]
 }
 
 test_where_owners_must_let_it_in_they_must if {
 	asked := with_changes([{"op": "add", "path": "/guardrails/require_opt_in", "value": true}])
-	heal.decision.rules == ["opt_in"] with input as asked
+	decided(asked).rules == ["opt_in"]
 	given := json.patch(asked, [{"op": "replace", "path": "/consent/given_by", "value": ["Namespace prod"]}])
-	heal.decision.decision == "allow" with input as given
+	decided(given).decision == "allow"
 }
 
 test_without_a_word_about_owners_nothing_is_allowed if {
-	heal.decision.rules == ["incomplete"] with input as with_changes([{"op": "remove", "path": "/consent"}])
+	decided(with_changes([{"op": "remove", "path": "/consent"}])).rules == ["incomplete"]
 }

@@ -21,8 +21,11 @@ _INTRODUCTION = """\
 
 Settings come from the environment or from a file `.env` in the working directory; the environment wins,
 and an empty value means "not set". Copy `.env.example` to start: a plain copy changes nothing. A wrong
-value stops the start with a message that names the setting. This page is written from `.env.example` by
-`python -m scripts.settings`.
+value stops the start with a message that names the setting, and where it is JSON the path within it. So does
+a name within two edits of a setting, in `.env`, or in the environment where it has ten characters or more and
+an underscore: it is probably a setting that was mistyped. List names of other programs in `UNRELATED_NAMES`;
+those that Kubernetes sets for Services are known. Any other unknown name in `.env` is a warning at start
+and in `heal doctor`. This page is written from `.env.example` by `python -m scripts.settings`.
 """
 
 

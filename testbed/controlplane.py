@@ -69,6 +69,7 @@ class ControlPlane:
                 User.new(rbac.AGENT),
                 User.new(rbac.READONLY),
                 User.new(rbac.NOBODY),
+                User.new(rbac.NO_PODS),
                 User.new(rbac.KUBELET, _MASTERS),
                 User.new(rbac.FLEET),
                 User.new(_CONTROLLER_MANAGER, _MASTERS),

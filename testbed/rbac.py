@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from lightkube import Client
-from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.models.admissionregistration_v1 import (
+    MatchCondition,
+    MatchResources,
+    NamedRuleWithOperations,
+    ValidatingAdmissionPolicyBindingSpec,
+    ValidatingAdmissionPolicySpec,
+    Validation,
+)
+from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
 from lightkube.models.rbac_v1 import PolicyRule, RoleRef, Subject
+from lightkube.resources.admissionregistration_v1 import (
+    ValidatingAdmissionPolicy,
+    ValidatingAdmissionPolicyBinding,
+)
 from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
 
 ADMIN = "admin"
 AGENT = "agent"
 READONLY = "readonly"
+NO_PODS = "agent-no-pods"
+"""May do all that `agent` may, but create a pod, in a dry run either."""
 NOBODY = "nobody"
 KUBELET = "testbed-kubelet"
 FLEET = "testbed-fleet"
@@ -28,10 +42,73 @@ _WRITE_RULES = [
 ]
 
 
+_TRY_RULES = [PolicyRule(apiGroups=[""], resources=["pods"], verbs=["create"])]
+"""RBAC cannot tell a dry run from a real request: `_only_in_dry_runs` does."""
+
+
 def create_roles(client: Client) -> None:
     """Give `agent` exactly what the agent needs, `readonly` the same without writing, `nobody` nothing."""
-    _role(client, "testbed-agent", [*_READ_RULES, *_WRITE_RULES], [AGENT])
+    _only_in_dry_runs(client, AGENT)
+    _role(client, "testbed-agent", [*_READ_RULES, *_WRITE_RULES], [AGENT, NO_PODS])
+    _role(client, "testbed-agent-tries-pods", _TRY_RULES, [AGENT])
     _role(client, "testbed-readonly", _READ_RULES, [READONLY, FLEET])
+
+
+def _only_in_dry_runs(client: Client, user: str) -> None:
+    """The policy of docs/kubernetes.md: the right to create pods holds for dry runs alone."""
+    name = "testbed-agent-tries-pods"
+    rule = NamedRuleWithOperations(
+        apiGroups=[""], apiVersions=["v1"], operations=["CREATE"], resources=["pods"]
+    )
+    spec = ValidatingAdmissionPolicySpec(
+        failurePolicy="Fail",
+        matchConstraints=MatchResources(resourceRules=[rule]),
+        matchConditions=[
+            MatchCondition(name="the-agent", expression=f"request.userInfo.username == '{user}'")
+        ],
+        validations=[
+            Validation(
+                expression="has(request.dryRun) && request.dryRun",
+                message="the agent creates pods only in a dry run",
+            )
+        ],
+    )
+    client.create(ValidatingAdmissionPolicy(metadata=ObjectMeta(name=name), spec=spec))
+    client.create(
+        ValidatingAdmissionPolicyBinding(
+            metadata=ObjectMeta(name=name),
+            spec=ValidatingAdmissionPolicyBindingSpec(policyName=name, validationActions=["Deny"]),
+        )
+    )
+
+
+def refuse_pods(client: Client, namespace: str, why: str) -> None:
+    """An admission policy that refuses every new pod of a namespace, as a security team would set one."""
+    name = f"refuse-pods-{namespace}"
+    rule = NamedRuleWithOperations(
+        apiGroups=[""], apiVersions=["v1"], operations=["CREATE"], resources=["pods"]
+    )
+    spec = ValidatingAdmissionPolicySpec(
+        failurePolicy="Fail",
+        matchConstraints=MatchResources(
+            resourceRules=[rule],
+            namespaceSelector=LabelSelector(matchLabels={"kubernetes.io/metadata.name": namespace}),
+        ),
+        validations=[Validation(expression="false", message=why)],
+    )
+    client.create(ValidatingAdmissionPolicy(metadata=ObjectMeta(name=name), spec=spec))
+    client.create(
+        ValidatingAdmissionPolicyBinding(
+            metadata=ObjectMeta(name=name),
+            spec=ValidatingAdmissionPolicyBindingSpec(policyName=name, validationActions=["Deny"]),
+        )
+    )
+
+
+def admit_pods(client: Client, namespace: str) -> None:
+    """Take `refuse_pods` back."""
+    client.delete(ValidatingAdmissionPolicyBinding, f"refuse-pods-{namespace}")
+    client.delete(ValidatingAdmissionPolicy, f"refuse-pods-{namespace}")
 
 
 def _role(client: Client, name: str, rules: list[PolicyRule], users: list[str]) -> None:

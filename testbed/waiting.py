@@ -5,6 +5,7 @@ Used by everything in the test bed that has to wait for another process.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from typing import TypeVar
 from testbed import TestbedError
 
 T = TypeVar("T")
+
+PATIENCE = float(os.environ.get("TESTBED_PATIENCE", "5"))
+"""How many times as long as a quiet machine a busy one may take for anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +35,11 @@ def wait_for(
 ) -> T:
     """Call `check` until it answers something else than `NotYet`, and return that.
 
-    Raises `DeadlineExceeded`, which names `what` and what was seen last. The
-    check runs at least once, however short the time.
+    `timeout_seconds` is what a quiet machine may take at most; the deadline is
+    `PATIENCE` times as long. Raises `DeadlineExceeded`, which names `what` and
+    what was seen last. The check runs at least once, however short the time.
     """
+    timeout_seconds *= PATIENCE
     deadline = time.monotonic() + timeout_seconds
     while True:
         answer = check()

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import lightkube
 from lightkube import Client, KubeConfig
 from lightkube.core.exceptions import ApiError
-from lightkube.models.apps_v1 import DeploymentSpec
+from lightkube.models.apps_v1 import DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment
 from lightkube.models.core_v1 import (
     ConfigMapEnvSource,
     ConfigMapVolumeSource,
@@ -35,6 +35,7 @@ from lightkube.resources.apps_v1 import DaemonSet, Deployment, ReplicaSet, State
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount
 from lightkube.types import PatchType
 
+from testbed import rbac
 from testbed.behaviour import SERVICE_LABEL
 from testbed.waiting import NotYet, wait_for
 
@@ -126,12 +127,14 @@ class Workloads:
         annotations: Mapping[str, str] | None = None,
         pod_annotations: Mapping[str, str] | None = None,
         mount_config_map: bool = False,
+        rolling: tuple[str, int] | None = None,
     ) -> None:
         """Create a Deployment; what its pods do follows from these values (`testbed.behaviour`).
 
         `config_map` becomes the ConfigMap `<name>-config`. Pods read it through envFrom:
         as on any cluster, running pods do not see later changes to it. With
         `mount_config_map` they have it as a volume instead, and do see them.
+        `rolling` is maxUnavailable and maxSurge.
         """
         if config_map is not None:
             content = ConfigMap(
@@ -166,6 +169,10 @@ class Workloads:
             template=template,
             progressDeadlineSeconds=progress_deadline_seconds,
         )
+        if rolling is not None:
+            unavailable, surge = rolling
+            update = RollingUpdateDeployment(maxUnavailable=unavailable, maxSurge=surge)
+            spec.strategy = DeploymentStrategy(type="RollingUpdate", rollingUpdate=update)
         metadata = ObjectMeta(
             name=name, namespace=namespace, labels=labels, annotations=dict(annotations or {})
         )
@@ -197,6 +204,11 @@ class Workloads:
         """Set annotations on the Deployment itself; None removes one."""
         self._patch(namespace, name, {"metadata": {"annotations": dict(annotations)}})
 
+    def annotate_pods(self, namespace: str, name: str, annotations: Mapping[str, str | None]) -> None:
+        """Set annotations in the pod template: new pods follow."""
+        metadata = {"annotations": dict(annotations)}
+        self._patch(namespace, name, {"spec": {"template": {"metadata": metadata}}})
+
     def restart(self, namespace: str, name: str) -> None:
         """As `kubectl rollout restart` does it: new pods read their configuration anew."""
         stamp = {"kubectl.kubernetes.io/restartedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
@@ -214,6 +226,27 @@ class Workloads:
 
     def _patch(self, namespace: str, name: str, body: dict[str, object]) -> None:
         self.client.patch(Deployment, name, body, namespace=namespace)
+
+    def refuse_pods(self, namespace: str, why: str) -> None:
+        """An admission policy refuses every new pod from now on; in force on return."""
+        rbac.refuse_pods(self.client, namespace, why)
+        container = Container(name=CONTAINER, image="probe:1")
+        probe = Pod(
+            metadata=ObjectMeta(name="probe", namespace=namespace), spec=PodSpec(containers=[container])
+        )
+
+        def check() -> bool | NotYet:
+            try:
+                self.client.create(probe, dry_run=True)
+            except ApiError as error:
+                return True if why in (error.status.message or "") else NotYet(str(error))
+            return NotYet("a pod is admitted still")
+
+        wait_for("the policy to refuse pods", check, timeout_seconds=30)
+
+    def admit_pods(self, namespace: str) -> None:
+        """Take `refuse_pods` back."""
+        rbac.admit_pods(self.client, namespace)
 
     # -------------------------------------------------------------- observations
 

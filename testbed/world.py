@@ -117,7 +117,7 @@ class TestBed(Workloads):
             raise TestbedError("monitoring is not started: call start_monitoring() first")
         return self._monitoring
 
-    def start_load(self, namespace: str, *, rps: float = 10, seconds: float = 300) -> Process:
+    def start_load(self, namespace: str, *, rps: float = 10, seconds: float = 3600) -> Process:
         """Requests to every service of a namespace, present and future, until stopped or out of time."""
         self.start_services()
         bounds = ["--rps", f"{rps:g}", "--seconds", f"{seconds:g}"]

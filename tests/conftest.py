@@ -2,7 +2,35 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from app import redaction
+from tests import sizes
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+REAL_TIMEOUT_SECONDS = 1800
+"""A test of the real tier that takes longer hangs; the slowest takes about two minutes."""
+WHOLE_TIMEOUT_SECONDS = 4 * REAL_TIMEOUT_SECONDS
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """The size and the turn of the real tier, so that a run can be repeated."""
+    return sizes.described() if config.option.markexpr == "real" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give real tests their time-out."""
+    timeout = WHOLE_TIMEOUT_SECONDS if sizes.whole() else REAL_TIMEOUT_SECONDS
+    for item in items:
+        if item.get_closest_marker("real") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(timeout))
+
+
+@pytest.fixture(autouse=True)
+def _secrets_of_one_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process never forgets a secret; the made-up ones of a test must not be looked for in the next one."""
+    monkeypatch.setattr(redaction, "_known", set(redaction._known))
+    monkeypatch.setattr(redaction, "_known_pattern", redaction._known_pattern)

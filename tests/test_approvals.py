@@ -15,11 +15,14 @@ from pathlib import Path
 import pytest
 
 from app.agent.channels import Bulletin
+from app.agent.identity import CredentialId, Sender, SenderKind
 from app.agent.models import (
     Action,
     ActionName,
     ApprovalState,
     DecisionKind,
+    Deploy,
+    DeployStatus,
     IncidentRecord,
     IncidentState,
     IntentId,
@@ -28,6 +31,7 @@ from app.agent.models import (
     Snapshot,
     TargetState,
 )
+from app.agent.observer import new_signal
 from app.agent.ports import ClusterWriter, PolicyAnswer
 from app.agent.terms import ApprovalTerms
 from app.agent.timeline import verify_chain
@@ -36,6 +40,7 @@ from app.connectors.chatops import question
 from app.errors import Conflict, NotEntitled
 from tests.stories import (
     ACTING,
+    KEY,
     NAMESPACE,
     SERVICE,
     Listener,
@@ -481,6 +486,58 @@ async def test_whoever_else_had_it_act_does_not_approve_it_either(asking: Story)
     assert states(record) == [ApprovalState.VOID, ApprovalState.PENDING]
     assert set(record.approvals[-1].terms.not_by) == {"ann", "pipeline"}
     assert "ann had the agent look at it now" in messages(record.timeline)
+
+
+async def report(stage: Story, by: str, version: str) -> None:
+    """Somebody with a token reports a failed deploy."""
+    now = stage.clock.now()
+    signal = new_signal(
+        key=KEY,
+        source="http",
+        observed_at=now,
+        received_at=now,
+        payload=Deploy(version=version, status=DeployStatus.FAILED),
+        stale_after=timedelta(minutes=15),
+        sender=Sender(kind=SenderKind.TOKEN, name=by, token_id=CredentialId("tok_" + "a" * 16)),
+    )
+    await stage.agent.intake.accept([signal])
+
+
+async def test_who_sent_a_signal_does_not_approve_what_rests_on_it(asking: Story) -> None:
+    """A stolen pipeline token is not enough to have something done: another person must say yes."""
+    await report(asking, "pipeline", "shop:2-crash")
+    await crash(asking)
+    approval = await asking.live_until_asked()
+    assert approval.terms.not_by == ("pipeline",)
+    with pytest.raises(NotEntitled, match="sent a signal that it rests on"):
+        await asking.say(approval, yes=True, by="Pipeline")
+    await asking.say(approval, yes=True, by="bob")
+    record = await asking.live_until_ended()
+    assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
+
+
+async def test_a_signal_after_the_question_bars_its_sender_and_voids_no_other_yes(asking: Story) -> None:
+    """Whoever has reported meanwhile may say no and not yes; the yes of somebody else stands."""
+    await crash(asking)
+    approval = await asking.live_until_asked()
+    await report(asking, "ann", "shop:2-crash")
+    with pytest.raises(NotEntitled, match="sent a signal that it rests on"):
+        await asking.say(approval, yes=True, by="ann")
+    await asking.say(approval, yes=True, by="bob")
+    record = await asking.live_until_ended()
+    assert states(record) == [ApprovalState.USED]
+
+
+async def test_a_yes_does_not_outlive_a_later_signal_of_whoever_gave_it(asking: Story) -> None:
+    """Approve first and report then is the same two roles in one hand: people are asked again."""
+    await crash(asking)
+    first = await asking.live_until_asked()
+    await asking.say(first, yes=True, by="ann")
+    await report(asking, "ann", "shop:2-crash")
+    await asking.live_until(lambda record: len(record.approvals) > 1)
+    record = await asking.load(first.incident_id)
+    assert states(record) == [ApprovalState.VOID, ApprovalState.PENDING]
+    assert record.approvals[-1].terms.not_by == ("ann",)
 
 
 async def test_a_policy_says_who_must_agree_and_may_ask_for_more_meanwhile(tmp_path: Path) -> None:

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from app.agent.approvals import as_answered
 from app.agent.models import (
     Action,
     ActionName,
+    Approval,
+    ApprovalId,
+    ApprovalState,
     Brake,
     Decision,
     DecisionKind,
@@ -163,8 +167,60 @@ async def test_the_stricter_of_guardrails_and_engine_wins(
     policy = Policy(limits=replace(LIMITS, allow_high_risk=allow_high_risk), engine=Engine(engine, asked))
     decision = await policy.decide(QUESTION)
     assert decision.kind is expected
-    assert f"engine: {engine}" in decision.reasons
+    assert (f"engine: {engine}" in decision.reasons) is (
+        engine is not DecisionKind.ALLOW or engine is expected
+    )
     assert asked == [document(QUESTION, policy.limits)]
+
+
+@pytest.mark.parametrize("own", list(DecisionKind))
+@pytest.mark.parametrize("engine", list(DecisionKind))
+async def test_why_one_side_would_allow_is_no_reason_for_a_stricter_decision(
+    own: DecisionKind, engine: DecisionKind
+) -> None:
+    """A denial, and a question to people, stand on record with their own reasons only."""
+    limits = replace(
+        LIMITS,
+        allow_high_risk=own is not DecisionKind.DENY,
+        approval_for=frozenset({Risk.HIGH}) if own is DecisionKind.NEEDS_APPROVAL else frozenset(),
+    )
+    decision = await Policy(limits=limits, engine=Engine(engine, [])).decide(QUESTION)
+    allows = [reason for reason in decision.reasons if "is enabled" in reason or reason == "engine: allow"]
+    assert decision.reasons
+    assert bool(allows) is (decision.kind is DecisionKind.ALLOW)
+
+
+async def test_a_denial_without_a_reason_says_who_gave_none() -> None:
+    """An engine may deny with an empty list of reasons."""
+
+    class Silent:
+        async def decide(self, document: JsonObject) -> PolicyAnswer:
+            return PolicyAnswer(kind=DecisionKind.DENY, reasons=())
+
+    decision = await Policy(limits=LIMITS, engine=Silent()).decide(QUESTION)
+    assert decision.reasons == ("denied by policy, which gives no reason",)
+
+
+def test_a_denial_by_people_does_not_keep_why_policy_would_allow() -> None:
+    """A no that was said before policy came to allow the action stands, with its own reason only."""
+    allowed = Decision(
+        kind=DecisionKind.ALLOW, reasons=("restart is enabled",), plan_hash="p", target_token="t", at=AT
+    )
+    asked = Approval(
+        id=ApprovalId("apr_1"),
+        incident_id=IncidentId("inc_1"),
+        action_index=0,
+        action=ActionName.RESTART,
+        plan_hash="p",
+        target_token="t",
+        reasons=(),
+        requested_at=AT,
+        expires_at=AT,
+        state=ApprovalState.DENIED,
+        answered_by="carol",
+    )
+    decision = as_answered(allowed, asked)
+    assert (decision.kind, decision.reasons) == (DecisionKind.DENY, ("denied by carol",))
 
 
 async def test_a_decision_is_bound_to_plan_and_live_state() -> None:

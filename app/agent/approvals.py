@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -58,15 +59,15 @@ def escalations_due(record: IncidentRecord, now: datetime) -> tuple[EscalationSt
     return tuple(step for step in left if asked.requested_at + step.after <= now)
 
 
-def weighed(asked: Approval, said: Answer) -> Approval:
-    """The approval after somebody spoke.
+def weighed(asked: Approval, said: Answer, reported_by: Sequence[str] = ()) -> Approval:
+    """The approval after somebody spoke; `reported_by` sent signals of the incident, up to now.
 
     One no denies; as many different people as its terms want approve. Raises
     `Conflict` when it is too late, or something else was answered, and
     `NotEntitled` when this person may not answer.
     """
     _refuse_late(asked, said)
-    _refuse_unentitled(asked, said)
+    _refuse_unentitled(asked, said, reported_by)
     earlier = [one for one in asked.answers if same_person(one.by, said.by)]
     if earlier and said.approve:
         raise Conflict(f"approval {asked.id} has the yes of {said.by} already; it needs another person's too")
@@ -98,10 +99,13 @@ def _refuse_late(asked: Approval, said: Answer) -> None:
     raise Conflict(refusal)
 
 
-def _refuse_unentitled(asked: Approval, said: Answer) -> None:
-    """Who asked for the action may still say no to it."""
-    if said.approve and any(same_person(name, said.by) for name in asked.terms.not_by):
-        raise NotEntitled(f"{said.by} asked for this action: somebody else must approve it")
+def _refuse_unentitled(asked: Approval, said: Answer, reported_by: Sequence[str]) -> None:
+    """Whoever asked for the action, or reported what it rests on, may still say no to it."""
+    if said.approve and any(same_person(name, said.by) for name in (*asked.terms.not_by, *reported_by)):
+        raise NotEntitled(
+            f"{said.by} asked for this action, or sent a signal that it rests on: "
+            "somebody else must approve it"
+        )
     wanted = asked.terms.roles_at(_waited(asked, said.at))
     if wanted is not None and not wanted.intersection(said.roles):
         has = f"has {', '.join(said.roles)}" if said.roles else "has no role"
@@ -152,7 +156,9 @@ def as_answered(decision: Decision, answered: Approval) -> Decision:
             )
         case ApprovalState.USED | ApprovalState.VOID:
             kind, why = DecisionKind.DENY, f"approval {answered.id} is {answered.state}"
-    return replace(decision, kind=kind, reasons=(*decision.reasons, why))
+    # Why policy would allow is no reason for a denial.
+    before = () if decision.kind is DecisionKind.ALLOW is not kind else decision.reasons
+    return replace(decision, kind=kind, reasons=(*before, why))
 
 
 def refused_by_people(decision: Decision, answered: Approval) -> bool:

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from app.agent.clock_jumps import FAR_AHEAD
 from app.agent.models import IncidentId
 
 _AT_LEAST = timedelta(days=1)
@@ -59,7 +60,8 @@ def open_reason(tried: Iterable[Tried], breaker: Breaker, asking: IncidentId, at
     Further steps of the incident that has the trial are let through: its own
     budget bounds them, and each is verified before the next.
     """
-    newest_first = sorted(tried, key=lambda one: (one.began_at, one.intent_id), reverse=True)
+    counted = (one for one in tried if one.began_at - at <= max(breaker.remembers, FAR_AHEAD))
+    newest_first = sorted(counted, key=lambda one: (one.began_at, one.intent_id), reverse=True)
     failed: list[Tried] = []
     for one in newest_first:
         if one.helped:

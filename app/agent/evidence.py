@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import pairwise
 
 from app.agent.models import (
     Condition,
@@ -27,6 +28,10 @@ LOOKBACK = timedelta(hours=1)
 
 STARTING = timedelta(seconds=30)
 """A pod that is not ready yet is only starting while younger than this."""
+
+_RATE_LOOKS_BACK = timedelta(minutes=1)
+_FEW_REQUESTS = 10
+"""So few requests say nothing about a revision."""
 
 _PULL = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})
 _CRASH = frozenset({"CrashLoopBackOff", "RunContainerError", "CreateContainerError", "StartError"})
@@ -83,6 +88,25 @@ def same_version(one: Revision, other: Revision) -> bool:
     return alike or one.template_hash == other.template_hash
 
 
+def changed_fields(one: Revision, other: Revision) -> tuple[str, ...]:
+    """The names of the template's fields in which two revisions differ; empty where none were read."""
+    if not one.fields or not other.fields:
+        return ()
+    differing = {name for name, _ in set(one.fields) ^ set(other.fields)}
+    return tuple(sorted(differing))
+
+
+def runs_the_same(one: Revision, other: Revision) -> bool:
+    """Whether two revisions differ in nothing that runs: the same images, and only marks changed.
+
+    Under a tag that moves what an image reference pulls is not what it pulled then:
+    going back to an equal reference brings back nothing.
+    """
+    marks = ("label ", "annotation ")
+    changed = changed_fields(one, other)
+    return bool(changed) and one.images == other.images and all(name.startswith(marks) for name in changed)
+
+
 def older_versions(workload: WorkloadView) -> tuple[Revision, ...]:
     """Revisions below the current one that run something else, newest first, one for each template."""
     current = current_revision(workload)
@@ -124,11 +148,30 @@ def health_of(evidence: Evidence, revision: Revision) -> RevisionHealth:
 
 
 def served(evidence: Evidence, revision: Revision) -> bool:
-    """Positive evidence that a revision works: it served well before, or has ready pods right now."""
+    """Positive evidence that a revision works: it served well before, or has ready pods that were called."""
     health = health_of(evidence, revision)
     return health is RevisionHealth.SERVED_WELL or (
-        health is RevisionHealth.UNKNOWN and revision.ready_replicas > 0
+        health is RevisionHealth.UNKNOWN
+        and revision.ready_replicas > 0
+        and not called_by_nobody(evidence, revision)
     )
+
+
+def called_by_nobody(evidence: Evidence, revision: Revision) -> bool:
+    """Whether requests are counted, and hardly any came until the current revision followed this one."""
+    current = current_revision(evidence.workload) if evidence.workload is not None else None
+    counted = [s for s in evidence.sli if s.request_rate is not None]
+    if current is None or not counted:
+        return False
+    # A rate holds the requests of some time before it.
+    start, end = revision.created_at + _RATE_LOOKS_BACK, current.created_at
+    if end <= min(s.at for s in counted) or end <= start:
+        return False
+    requests = 0.0
+    for before, sample in pairwise(counted):
+        if start <= before.at and sample.at <= end:
+            requests += (sample.request_rate or 0.0) * (sample.at - before.at).total_seconds()
+    return requests < _FEW_REQUESTS
 
 
 def reference_revision(evidence: Evidence) -> Revision | None:

@@ -32,6 +32,7 @@ from app.agent.models import (
     Intent,
     IntentId,
     IntentState,
+    Json,
     JsonObject,
     Note,
     Outcome,
@@ -41,6 +42,7 @@ from app.agent.models import (
     Snapshot,
     Stage,
     TargetState,
+    WorkloadView,
 )
 from app.agent.policy import Policy, Question, forbidden_now, undo_decision
 from app.agent.ports import (
@@ -52,6 +54,10 @@ from app.agent.ports import (
     Notifier,
     Store,
 )
+from app.agent.reason_check import ReasonCheck
+from app.agent.reasons import Reason, Reasons
+from app.agent.restoration import serving_now
+from app.agent.target_token import as_left, moved_parts, same_ground
 from app.clock import Clock
 from app.errors import ClaimLost, Conflict, NotFound, PermanentError, TransientError, UnknownOutcome
 
@@ -86,15 +92,19 @@ class Executor:
     writer: ClusterWriter | None
     notifier: Notifier | None
     asking: Asking
+    check: ReasonCheck
     lease: timedelta = timedelta(seconds=30)
     """How long a claim is renewed for between two tries of a write."""
 
-    async def decide(self, record: IncidentRecord, claim: Claim) -> str | None:
+    async def decide(
+        self, record: IncidentRecord, claim: Claim, stands_on: Sequence[Reason] = ()
+    ) -> str | None:
         """Rehearse and decide the next action of the plan; durable when this returns None.
 
         Where policy asks for an approval, people are asked, or their answer is
         used. Otherwise nothing was decided, and the answer says why: the target is
         not in the state that the plan was made for, or that people approved.
+        `stands_on` are the reasons that stand now, for the record.
         """
         incident, plan = record.incident, record.incident.plan
         assert plan is not None  # noqa: S101 - the loop decides only where a plan stands
@@ -103,7 +113,7 @@ class Executor:
         if look.target is not None and not _as_diagnosed(record, action, look.target):
             by = look.target.changed_by or "someone"
             return f"{action.target} was changed by {by} since the diagnosis"
-        rehearsal = await self._rehearse(incident.key, action, look)
+        rehearsal = await self._rehearse_whole(record, look)
         budget = await self._budget(action)
         now = self.clock.now()
         history = await self.store.recent_actions(incident.key, budget.limits, now)
@@ -130,9 +140,12 @@ class Executor:
             await self.asking.ask(incident, claim, action, decision, rehearsal)
             return None
         if answered is not None and (needed or refused_by_people(decision, answered)):
-            if (answered.plan_hash, answered.target_token) != (decision.plan_hash, decision.target_token):
+            if answered.plan_hash != decision.plan_hash or not same_ground(
+                action, answered.target_token, decision.target_token
+            ):
                 return f"people were asked about another state of {action.target}"
-            if needed and decision.terms is not None and not decision.terms.met_by(answered.terms):
+            said_yes = [one.by for one in answered.answers if one.approve]
+            if needed and decision.terms and not decision.terms.met_by(answered.terms, said_yes):
                 return "policy asks for the agreement of other people by now"
             decision = as_answered(decision, answered)
         intent = Intent(
@@ -146,7 +159,7 @@ class Executor:
             state=IntentState.DECIDED,
             approval=answered.id if answered is not None and uses_up(decision, answered) else None,
         )
-        notes = [*_rehearsal_notes(intent, look.problem), _decision_note(intent)]
+        notes = [*_rehearsal_notes(intent, look.problem), _decision_note(intent, stands_on)]
         await self._record_decision(claim, incident, intent, notes)
         return None
 
@@ -160,16 +173,16 @@ class Executor:
             await self.store.save(claim, incident, notes)
             return False
         look = await self._look(action)
-        if look.target is None or look.target.token != undone.applied_token:
-            why = look.problem or (
-                f"{action.target} was changed since by {look.target.changed_by or 'someone else'}"
-                if look.target is not None
-                else "the target cannot be read"
-            )
+        why, rehearsal = _not_to_undo(undone, look), None
+        if why is None and look.target is not None and self.rehearsal is not None:
+            rehearsal = await self.rehearsal.rehearse(action, look.target, undone.snapshot)
+            if not rehearsal.accepted:
+                why = f"the API server would refuse it: {rehearsal.message}"
+        if why is not None or look.target is None:
             refused = Note(
                 at=now,
                 stage=Stage.UNDO,
-                message=f"Not undone: {why}. Left to a person.",
+                message=f"Not undone: {why}. {await self._serving(incident.key)}Left to a person.",
                 data={"undoes": undone.id},
             )
             await self.store.save(claim, incident, [*notes, refused])
@@ -181,14 +194,14 @@ class Executor:
             action=action,
             dry_run=False,
             decision=undo_decision(undone, look.target, now),
-            rehearsal=None,
+            rehearsal=rehearsal,
             state=IntentState.DECIDED,
             undoes=undone.id,
         )
         note = Note(
             at=now,
             stage=Stage.UNDO,
-            message=f"Undoing {undone.action.name} on {action.target}: it did not help.",
+            message=_undoing(undone),
             data={"intent": intent.id, "undoes": undone.id},
         )
         executing = replace(incident, state=IncidentState.EXECUTING)
@@ -205,7 +218,8 @@ class Executor:
                 claim, intent, OutcomeKind.REFUSED, "the agent runs without a writer now", look_anew=True
             )
             return
-        snapshot_of_now = await self.reader.snapshot(intent.action)
+        available = await self._available(record.incident.key)
+        snapshot_of_now = replace(await self.reader.snapshot(intent.action), available=available)
         target = await self.reader.target(intent.action)
         moved = _moved_on(intent, target, snapshot_of_now) or self._lapsed(record, intent)
         if moved is not None:
@@ -215,10 +229,22 @@ class Executor:
         if unwilling is not None:
             await self._finish(claim, intent, OutcomeKind.REFUSED, unwilling)
             return
-        if not await self._begun(claim, intent, snapshot_of_now):
+        reasons = await self._reasons(record, intent)
+        if reasons is not None and (refusal := reasons.refusal()) is not None:
+            await self._finish(
+                claim, intent, OutcomeKind.REFUSED, f"no reason stands: {refusal}", look_anew=True
+            )
+            return
+        if not await self._begun(claim, intent, snapshot_of_now, reasons):
             return
         begun = replace(intent, state=IntentState.EXECUTING, snapshot=snapshot_of_now)
-        await self._write(record, begun, target, claim)
+        await self._write(record, begun, target, claim, reasons)
+
+    async def _reasons(self, record: IncidentRecord, intent: Intent) -> Reasons | None:
+        """What the intent stands on, looked at now; None for an undo, which needs no reason (promise 13)."""
+        if intent.undoes is not None:
+            return None
+        return (await self.check.examine(record.incident)).reasons
 
     async def reconcile(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """An intent was begun and its end is not on record: ask the target, adopt or go on."""
@@ -244,7 +270,7 @@ class Executor:
                 "found done after an interruption: the object carries this intent's mark",
                 target,
             )
-        elif target.token != intent.decision.target_token:
+        elif not same_ground(intent.action, intent.decision.target_token, target.token):
             await self._finish(
                 claim,
                 intent,
@@ -261,10 +287,16 @@ class Executor:
         self, record: IncidentRecord, intent: Intent, target: TargetState, claim: Claim
     ) -> None:
         """The target shows no effect: once more, if the intent has an attempt left."""
-        match await self.store.retry(claim, intent.id, MAX_ATTEMPTS, self.clock.now()):
+        reasons = await self._reasons(record, intent)
+        if reasons is not None and (refusal := reasons.refusal()) is not None:
+            await self._leave_open(claim, intent, f"no reason stands: {refusal}")
+            return
+        match await self.store.retry(claim, intent.id, MAX_ATTEMPTS, self.clock.now(), reasons):
             case Begun.YES:
                 # The first attempt may have arrived unheard.
-                await self._write(record, intent, target, claim, unheard=True)
+                await self._write(record, intent, target, claim, reasons, unheard=True)
+            case Begun.NO_REASON:
+                await self._leave_open(claim, intent, "no reason for it stands any more")
             case Begun.BRAKED:
                 await self._leave_open(claim, intent, "the kill switch is engaged now")
             case Begun.BUDGET_SPENT:
@@ -284,10 +316,12 @@ class Executor:
             f"interrupted; no effect on {intent.action.target} shows so far, and {why}: a person must look",
         )
 
-    async def _begun(self, claim: Claim, intent: Intent, snapshot: Snapshot | None) -> bool:
+    async def _begun(
+        self, claim: Claim, intent: Intent, snapshot: Snapshot | None, reasons: Reasons | None = None
+    ) -> bool:
         """Make the intent durable as begun; False when it ended here instead, with the reason."""
         budget = await self._budget(intent.action)
-        beginning = await self.store.begin(claim, intent.id, snapshot, budget, self.clock.now())
+        beginning = await self.store.begin(claim, intent.id, snapshot, budget, self.clock.now(), reasons)
         match beginning.begun:
             case Begun.YES:
                 return True
@@ -295,9 +329,12 @@ class Executor:
                 why = "; ".join(beginning.reasons)
             case Begun.BRAKED:
                 why = "the kill switch is engaged"
+            case Begun.NO_REASON:
+                why = f"no reason stands: {'; '.join(beginning.reasons)}"
             case Begun.NOT_DECIDED:
                 raise ClaimLost(f"intent {intent.id} was begun or ended meanwhile")
-        await self._finish(claim, intent, OutcomeKind.REFUSED, why)
+        gone = beginning.begun is Begun.NO_REASON
+        await self._finish(claim, intent, OutcomeKind.REFUSED, why, look_anew=gone)
         return False
 
     async def _budget(self, action: Action) -> Budget:
@@ -333,18 +370,23 @@ class Executor:
         intent: Intent,
         target: TargetState,
         claim: Claim,
+        reasons: Reasons | None,
         *,
         unheard: bool = False,
     ) -> None:
         """Send the change until it is known to be in, refused, or out of reach.
 
         Every attempt names the version it was decided on, so that of two copies
-        of one intent the API server accepts one.
+        of one intent the API server accepts one; and each stands on a reason.
         """
         assert self.writer is not None  # noqa: S101 - both callers have checked
         assert self.reader is not None  # noqa: S101 - both callers have checked
         content = await self._content(record.incident.key, intent.action, _undone_snapshot(record, intent))
         for _ in range(MAX_WRITE_ATTEMPTS):
+            if reasons is not None and (refusal := reasons.refusal()) is not None:
+                # This process stood still since it began, or the world moved on between two tries.
+                await self._not_sent(claim, intent, refusal, unheard=unheard)
+                return
             try:
                 after = await self.writer.apply(intent.action, intent.id, target, content)
             except (Conflict, UnknownOutcome) as error:
@@ -352,9 +394,14 @@ class Executor:
                 target = await self.reader.target(intent.action)
                 if target.marker == intent.id:
                     after = target
-                elif target.token == intent.decision.target_token:
+                elif same_ground(intent.action, intent.decision.target_token, target.token):
                     # A peer may have taken over, acted, undone and closed while this process stood still.
                     await self.store.renew(claim, self.lease, self.clock.now())
+                    stopped = await self._stopped(record, intent)
+                    if stopped is not None:
+                        await self._stop(claim, intent, stopped, unheard=unheard)
+                        return
+                    reasons = await self._reasons(record, intent)
                     continue
                 else:
                     by = target.changed_by or "someone else"
@@ -377,6 +424,33 @@ class Executor:
             )
             return
         raise TransientError(f"{intent.action.target} keeps changing; trying again")
+
+    async def _not_sent(self, claim: Claim, intent: Intent, refusal: str, *, unheard: bool) -> None:
+        if unheard:
+            await self._finish(
+                claim,
+                intent,
+                OutcomeKind.UNKNOWN,
+                f"whether this action took place cannot be told, and it is not sent again: {refusal}",
+            )
+            return
+        message = f"nothing was sent, because no reason stands: {refusal}"
+        await self._finish(claim, intent, OutcomeKind.REFUSED, message, look_anew=True)
+
+    async def _stop(self, claim: Claim, intent: Intent, why: str, *, unheard: bool) -> None:
+        if unheard:
+            await self._leave_open(claim, intent, why)
+        else:
+            await self._finish(claim, intent, OutcomeKind.REFUSED, f"nothing was sent: {why}")
+
+    async def _stopped(self, record: IncidentRecord, intent: Intent) -> str | None:
+        """What forbids another try of a write since it began; an undo goes on (promise 11)."""
+        if intent.undoes is not None:
+            return None
+        switch = await self.store.brake()
+        if switch is not None and switch.engaged:
+            return "the kill switch is engaged now"
+        return self._lapsed(record, intent) or await self._unwilling(intent)
 
     async def _notify(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """Done means: on record, to be delivered to every channel."""
@@ -425,6 +499,41 @@ class Executor:
         if self.reader is None or look.target is None:
             return None
         return await self.reader.disruption(action)
+
+    async def _available(self, key: ServiceKey) -> int | None:
+        """How many replicas are available right before an effect: what an undo must come back to."""
+        workload = await self._workload(key)
+        return None if workload is None else workload.available_replicas
+
+    async def _serving(self, key: ServiceKey) -> str:
+        """How much of the service is there, as a sentence; empty where that is not known."""
+        workload = await self._workload(key)
+        return "" if workload is None else f"{serving_now(workload)}. "
+
+    async def _workload(self, key: ServiceKey) -> WorkloadView | None:
+        try:
+            return None if self.reader is None else await self.reader.workload(key)
+        except PermanentError:
+            return None
+
+    async def _rehearse_whole(self, record: IncidentRecord, look: _Look) -> Rehearsal | None:
+        """Rehearse the next action, and with it those that complete it: alone they could not be judged."""
+        incident, plan = record.incident, record.incident.plan
+        assert plan is not None  # noqa: S101 - the caller decides an action of it
+        index = incident.next_action
+        rehearsal = await self._rehearse(incident.key, plan.actions[index], look)
+        while rehearsal is not None and rehearsal.accepted and not plan.actions[index].then_verify:
+            index += 1
+            if index >= len(plan.actions):
+                break
+            completing = plan.actions[index]
+            found = await self._rehearse(incident.key, completing, await self._look(completing))
+            if found is not None and not found.accepted:
+                return Rehearsal(
+                    accepted=False,
+                    message=f"{completing.name}, which completes it, would be refused: {found.message}",
+                )
+        return rehearsal
 
     async def _rehearse(self, key: ServiceKey, action: Action, look: _Look) -> Rehearsal | None:
         if self.rehearsal is None or look.target is None:
@@ -496,9 +605,30 @@ def _as_diagnosed(record: IncidentRecord, action: Action, target: TargetState) -
         if i.action.target == action.target and i.applied_token is not None
     ]
     if left:
-        return target.token == left[-1]
+        return same_ground(action, left[-1], target.token)
     seen = action.diagnosed_token
-    return seen is None or target.token == seen or target.token.endswith(f"/{seen}")
+    return seen is None or same_ground(action, seen, target.token) or target.token.endswith(f"/{seen}")
+
+
+def _undoing(undone: Intent) -> str:
+    """A restart cannot be undone: pods are replaced once more, to run on what was put back."""
+    target = undone.action.target
+    if undone.action.name is ActionName.RESTART:
+        return f"Replacing the pods of {target} again, so that they run on what was put back."
+    return f"Undoing {undone.action.name} on {target}: it did not help."
+
+
+def _not_to_undo(undone: Intent, look: _Look) -> str | None:
+    """Why what an intent changed must not be put back: it is no longer as the intent left it."""
+    target = look.target
+    if target is None:
+        return look.problem or "the target cannot be read"
+    if as_left(undone.action, undone.applied_token, target.token):
+        return None
+    parts = ", ".join(moved_parts(undone.action, undone.applied_token, target.token))
+    return f"{target.ref} was changed since by {target.changed_by or 'someone else'}" + (
+        f" ({parts})" if parts else ""
+    )
 
 
 def _new_intent_id() -> IntentId:
@@ -512,7 +642,10 @@ def _undone_snapshot(record: IncidentRecord, intent: Intent) -> Snapshot | None:
 
 def _moved_on(intent: Intent, target: TargetState, snapshot: Snapshot) -> str | None:
     """Why the decision no longer holds for the target, or None (promise 1)."""
-    if target.token == intent.decision.target_token and snapshot.token == target.token:
+    decided = intent.decision.target_token
+    if same_ground(intent.action, decided, target.token) and same_ground(
+        intent.action, target.token, snapshot.token
+    ):
         return None
     return (
         f"{target.ref} was changed by {target.changed_by or 'someone else'} after the decision; "
@@ -534,8 +667,12 @@ def _rehearsal_notes(intent: Intent, problem: str | None) -> list[Note]:
     return [Note(at=intent.decision.at, stage=Stage.POLICY, message=message, data=data)]
 
 
-def _decision_note(intent: Intent) -> Note:
+def _decision_note(intent: Intent, stands_on: Sequence[Reason]) -> Note:
     decision: Decision = intent.decision
+    reasons: list[Json] = [
+        {"reason": one.said, "source": one.source, "last_true_at": one.last_true_at.isoformat()}
+        for one in stands_on
+    ]
     return Note(
         at=decision.at,
         stage=Stage.POLICY,
@@ -549,6 +686,7 @@ def _decision_note(intent: Intent) -> Note:
             "rules": list(decision.rules),
             "plan_hash": decision.plan_hash,
             "target_token": decision.target_token,
+            **({"stands_on": reasons} if reasons else {}),
         },
     )
 

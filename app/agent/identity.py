@@ -62,6 +62,65 @@ def scopes_of(roles: Iterable[str], granted: Mapping[str, Iterable[Scope]]) -> f
     return effective(scope for role in (*roles, _EVERYBODY) for scope in granted.get(role, ()))
 
 
+class SenderKind(StrEnum):
+    """What is known of whoever sent a signal."""
+
+    TOKEN = "token"  # noqa: S105 - a kind, not a secret
+    """The holder of a token or session of this agent."""
+    WEBHOOK = "webhook"
+    """Whoever knows the secret of a webhook."""
+    ADDRESS = "address"
+    """An address, and nothing that proves who it is."""
+    STREAM = "stream"
+    """Whoever may write to a stream."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """Who sent a signal, as far as it is known."""
+
+    kind: SenderKind
+    name: str
+    """Of the token's holder, of the webhook, of the stream; of an address the address itself."""
+    token_id: CredentialId | None = None
+    address: str | None = None
+    """The peer that the request came from; None behind a socket file, and for streams."""
+
+    @property
+    def person(self) -> str | None:
+        """Whose name is proved, and barred from approving what rests on the signal."""
+        return self.name if self.kind is SenderKind.TOKEN else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """What a token may report about; an empty set is no limit."""
+
+    environments: frozenset[str] = frozenset()
+    services: frozenset[str] = frozenset()
+
+    def covers(self, environment: str, service: str) -> bool:
+        """Whether a signal about this service is within it."""
+        return (not self.environments or environment in self.environments) and (
+            not self.services or service in self.services
+        )
+
+    @property
+    def limited(self) -> bool:
+        return bool(self.environments or self.services)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{what} {', '.join(sorted(names))}"
+            for what, names in (("environments", self.environments), ("services", self.services))
+            if names
+        ]
+        return " and ".join(parts) or "everything"
+
+
+NO_LIMIT = Reach()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
     """Somebody who answers, brakes or releases."""
@@ -74,6 +133,10 @@ class Person:
     """Proved by a token, a sign-on or a signature; otherwise taken at their word, on a loopback address."""
     scopes: frozenset[Scope] = frozenset(Scope)
     """What they may do; everything where no identity is configured."""
+    token_id: CredentialId | None = None
+    """The token or session that proves it."""
+    reach: Reach = NO_LIMIT
+    """What they may report about."""
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes
@@ -109,6 +172,8 @@ class Credential:
     revoked_by: str | None = None
     last_used_at: datetime | None = None
     """To an hour or so."""
+    reach: Reach = NO_LIMIT
+    """What its holder may report about."""
 
     def refusal(self, at: datetime) -> str | None:
         """Why it is good for nothing at that time; None while it holds."""
@@ -161,6 +226,7 @@ def issue(
     by: str,
     at: datetime,
     lifetime: timedelta | None,
+    reach: Reach = NO_LIMIT,
 ) -> Issued:
     """A credential with a fresh secret."""
     identifier, secret = _PREFIX[kind] + secrets.token_hex(_ID_HEX // 2), secrets.token_hex(_SECRET_HEX // 2)
@@ -174,6 +240,7 @@ def issue(
         created_at=at,
         created_by=by,
         expires_at=None if lifetime is None else at + lifetime,
+        reach=reach,
     )
     return Issued(credential=credential, text=f"heal_{identifier}_{secret}")
 

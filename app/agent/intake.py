@@ -12,10 +12,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from app.agent.breach import Breach, Limits
+from app.agent.clock_jumps import ahead
+from app.agent.conditions import CONDITION_TRIGGERS
+from app.agent.levels import without_future
 from app.agent.models import (
+    POLLED,
+    WATCHED,
     Alert,
     Change,
-    ChangeKind,
     ClusterCondition,
     Condition,
     ConfigChange,
@@ -31,23 +35,24 @@ from app.agent.models import (
     SliSample,
     Trigger,
 )
-from app.agent.ports import Accepted, IntakeVerdict, Runner, ServiceLevels, SignalStore
+from app.agent.ports import Accepted, Dequeued, IntakeVerdict, Repeat, Runner, ServiceLevels, SignalStore
+from app.agent.reasons import (
+    Reason,
+    remember_condition,
+    remember_level,
+    remember_signal,
+    remembers,
+    repeated,
+)
+from app.agent.releases import change_of
 from app.agent.slo import SloThresholds
 
-POLLED = "prometheus"
-"""The source of samples that the agent's own poller tells."""
+OWN_SOURCES = frozenset({POLLED, WATCHED})
 
 LONGEST_RHYTHM = timedelta(minutes=15)
 """Samples pushed further apart than this never make one breach, unless the breach is asked to last longer."""
 
 RESOLVED_KEPT = 16
-
-_CONDITION_TRIGGERS = {
-    Condition.CRASH_LOOP_BACK_OFF: Trigger.CRASH_LOOP,
-    Condition.OOM_KILLED: Trigger.CRASH_LOOP,
-    Condition.IMAGE_PULL_BACK_OFF: Trigger.DEPLOY_FAILED,
-    Condition.PROGRESS_DEADLINE_EXCEEDED: Trigger.DEPLOY_FAILED,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +77,10 @@ class IntakeRules:
     """The pure `IntakeDecider` for one set of thresholds."""
 
     slo: SloThresholds
+    max_open_per_sender: int = 0
+    """Above it a sender's openings for services unknown to the agent are queued; 0: no limit."""
+    queued: bool = False
+    """The signals waited in a queue: what is on record may rightly be newer than they are."""
 
     def __call__(
         self,
@@ -80,7 +89,30 @@ class IntakeRules:
         open_incident: Incident | None,
         last_closed: Incident | None,
     ) -> IntakeVerdict:
-        judged = self._judge(signal, levels or ServiceLevels(key=signal.key))
+        elsewhere = _of_another_cluster(signal, open_incident)
+        if elsewhere is not None:
+            return IntakeVerdict(
+                disposition=Disposition(kind=DispositionKind.IGNORED, reason=elsewhere), levels=None
+            )
+        present, set_aside = levels or ServiceLevels(key=signal.key), None
+        if not self.queued:
+            present, set_aside = without_future(present, signal.received_at)
+        verdict = self._decided(signal, present, levels, open_incident, last_closed)
+        if set_aside is None:
+            return verdict
+        disposition = replace(verdict.disposition, reason=f"{verdict.disposition.reason} ({set_aside})")
+        return replace(verdict, disposition=disposition, levels=verdict.levels or present)
+
+    def _decided(
+        self,
+        signal: Signal,
+        present: ServiceLevels,
+        stored: ServiceLevels | None,
+        open_incident: Incident | None,
+        last_closed: Incident | None,
+    ) -> IntakeVerdict:
+        known = self._known(signal, present)
+        judged = _remembering(self._judge(signal, known), signal, known, stored)
         if open_incident is not None:
             return _with_open_incident(signal, judged, open_incident)
         if judged.triggers:
@@ -92,6 +124,7 @@ class IntakeRules:
                     ", ".join(judged.triggers),
                     triggers=judged.triggers,
                     release_pending=True,
+                    open_limit=self._open_limit(signal),
                 )
             return _verdict(judged, DispositionKind.IGNORED, quiet)
         if judged.unsustained:
@@ -99,14 +132,44 @@ class IntakeRules:
             return _verdict(judged, DispositionKind.PENDING, reason)
         return _verdict(judged, DispositionKind.IGNORED, judged.healthy_reason)
 
+    def _known(self, signal: Signal, levels: ServiceLevels | None) -> ServiceLevels:
+        """What is remembered of the service; an alert that fires again after its resolution is not over."""
+        known = levels or ServiceLevels(key=signal.key)
+        alert = signal.payload
+        if isinstance(alert, Alert) and alert.firing and _identity(alert) in known.resolved_alerts:
+            repeat = self.again(signal, known, None)
+            return repeat.levels if repeat is not None and repeat.anew else known
+        return known
+
+    def again(
+        self, signal: Signal, levels: ServiceLevels | None, open_incident: Incident | None
+    ) -> Repeat | None:
+        """What a repeated delivery says besides: an alert goes on firing, has ended, or fires again."""
+        if _of_another_cluster(signal, open_incident) is not None:
+            return None
+        known = levels or ServiceLevels(key=signal.key)
+        reasons, fires_again = repeated(known.reasons, signal)
+        if reasons == known.reasons:
+            return None
+        after = replace(known, reasons=reasons)
+        if fires_again and isinstance(signal.payload, Alert):
+            identity = _identity(signal.payload)
+            after = replace(after, resolved_alerts=tuple(a for a in after.resolved_alerts if a != identity))
+        return Repeat(levels=after, anew=fires_again)
+
+    def _open_limit(self, signal: Signal) -> int | None:
+        """What the agent sees by itself is bounded by its own cluster."""
+        return None if signal.source in OWN_SOURCES else self.max_open_per_sender or None
+
     def breaching(self, levels: ServiceLevels) -> tuple[Trigger, ...]:
         """The triggers a service's levels amount to now, however short the breach (run-once)."""
         found = []
-        if levels.error_rate_breach_since is not None:
+        errors, latency = levels.breached
+        if errors:
             found.append(Trigger.HIGH_ERROR_RATE)
-        if levels.latency_breach_since is not None:
+        if latency:
             found.append(Trigger.HIGH_LATENCY)
-        found.extend(_CONDITION_TRIGGERS[c] for c in levels.conditions)
+        found.extend(CONDITION_TRIGGERS[c] for c in levels.conditions)
         return tuple(dict.fromkeys(found))
 
     def _judge(self, signal: Signal, levels: ServiceLevels) -> _Judged:
@@ -114,7 +177,7 @@ class IntakeRules:
             case MetricSample() as sample:
                 return self._judge_sample(signal, sample, levels)
             case Deploy() as deploy:
-                return _judge_deploy(signal, deploy)
+                return _judge_deploy(signal, deploy, levels)
             case ConfigChange() as change:
                 return _Judged(
                     healthy_reason="a configuration change: kept for diagnosis",
@@ -130,13 +193,16 @@ class IntakeRules:
     def _judge_sample(self, signal: Signal, sample: MetricSample, levels: ServiceLevels) -> _Judged:
         # A clock that runs ahead must not make every later sample look late.
         at = min(signal.observed_at, signal.received_at)
+        own = signal.source == POLLED
         last = levels.last_sample_at
-        late = last is not None and at < last
-        gap = self._gap(levels)
-        error = _error_rate(levels).told(sample.error_rate, at, self._limits(self.slo.max_error_rate, gap))
-        latency = _latency(levels).told(
-            sample.p95_latency_ms, at, self._limits(self.slo.max_p95_latency_ms, gap)
-        )
+        late = last is not None and at < last and not own
+        if self.slo.too_few(sample.request_rate):
+            return _Judged(
+                healthy_reason=f"{sample.request_rate:.2f} requests/s are too few to judge by "
+                f"(SLO_MIN_REQUEST_RATE is {self.slo.min_request_rate:g})",
+                joins=False,
+            )
+        error, latency = self._breaches(sample, at, levels, own=own)
         crash_is_news = sample.crash_looping is not None and (
             levels.crash_told_at is None or at >= levels.crash_told_at
         )
@@ -161,21 +227,14 @@ class IntakeRules:
         if crashing:
             triggers = [*breaching, Trigger.CRASH_LOOP]
         after = replace(
-            levels,
-            error_rate_breach_since=error.since,
-            error_rate_breach_until=error.until,
-            error_rate_clear_at=error.clear_at,
-            latency_breach_since=latency.since,
-            latency_breach_until=latency.until,
-            latency_clear_at=latency.clear_at,
+            self._measured(levels, sample, at, error, latency) if own else _posted(levels, error, latency),
             conditions=_with_condition(levels.conditions, Condition.CRASH_LOOP_BACK_OFF, crashing),
             crash_told_at=at if crash_is_news else levels.crash_told_at,
+            reasons=self._reasons(signal, sample, levels.reasons, (error, latency)),
         )
-        if not late:
+        if not late and not own:
             newest = SliSample(at=at, error_rate=sample.error_rate, p95_latency_ms=sample.p95_latency_ms)
-            after = replace(
-                after, last_sample_at=at, last_sample=newest, rhythm_seconds=_rhythm(signal, last, at)
-            )
+            after = replace(after, last_sample_at=at, last_sample=newest, rhythm_seconds=_rhythm(last, at))
         return _Judged(
             triggers=tuple(triggers),
             breaching=tuple(breaching),
@@ -186,6 +245,59 @@ class IntakeRules:
             joins=bool(triggers or unsustained),
             levels=after,
         )
+
+    def _breaches(
+        self, sample: MetricSample, at: datetime, levels: ServiceLevels, *, own: bool
+    ) -> tuple[Breach, Breach]:
+        """Error rate and latency after the sample; the agent's own and posted ones are two histories."""
+        gap = self.slo.longest_gap if own else self._gap(levels)
+        errors = levels.measured_error_rate if own else _error_rate(levels)
+        latency = levels.measured_latency if own else _latency(levels)
+        return (
+            errors.told(sample.error_rate, at, self._limits(self.slo.max_error_rate, gap)),
+            latency.told(sample.p95_latency_ms, at, self._limits(self.slo.max_p95_latency_ms, gap)),
+        )
+
+    def _measured(
+        self, levels: ServiceLevels, sample: MetricSample, at: datetime, errors: Breach, latency: Breach
+    ) -> ServiceLevels:
+        """After a sample of the agent's own: one inside its objective also ends a breach that was posted."""
+        gap = self._gap(levels)
+        posted_errors, posted_latency = _error_rate(levels), _latency(levels)
+        if errors.since is None:
+            limits = self._limits(self.slo.max_error_rate, gap)
+            posted_errors = posted_errors.told(sample.error_rate, at, limits)
+        if latency.since is None:
+            limits = self._limits(self.slo.max_p95_latency_ms, gap)
+            posted_latency = posted_latency.told(sample.p95_latency_ms, at, limits)
+        return replace(
+            _posted(levels, posted_errors, posted_latency),
+            measured_error_rate=errors,
+            measured_latency=latency,
+        )
+
+    def _reasons(
+        self,
+        signal: Signal,
+        sample: MetricSample,
+        known: tuple[Reason, ...],
+        breaches: tuple[Breach, Breach],
+    ) -> tuple[Reason, ...]:
+        """What the sample claims or takes back, indicator by indicator."""
+        at = min(signal.observed_at, signal.received_at)
+        for trigger, value, objective, breach in (
+            (Trigger.HIGH_ERROR_RATE, sample.error_rate, self.slo.max_error_rate, breaches[0]),
+            (Trigger.HIGH_LATENCY, sample.p95_latency_ms, self.slo.max_p95_latency_ms, breaches[1]),
+        ):
+            if value is None:
+                continue
+            above = True if value > objective and breach.includes(at) else None
+            well = value <= objective * self.slo.clear_ratio
+            known = remember_level(known, signal, trigger, value, breach=False if well else above)
+        if sample.crash_looping is None:
+            return known
+        condition = Condition.CRASH_LOOP_BACK_OFF
+        return remember_condition(known, signal, condition, present=sample.crash_looping)
 
     def _gap(self, levels: ServiceLevels) -> timedelta:
         """How far apart two samples of one breach may be: further where they come further apart."""
@@ -200,6 +312,8 @@ class IntakeRules:
         """Why symptoms that an unhealed incident has already reported open no other, or None."""
         if last is None or last.closed_at is None or not judged.may_be_quieted:
             return None
+        if ahead(last.closed_at, signal.received_at):
+            return None  # how long ago it ended cannot be known: the clock went back
         unhealed = last.state in (IncidentState.ESCALATED, IncidentState.PROPOSED)
         news = set(judged.triggers) - set(last.triggers) or (last.stale and not signal.stale)
         if not unhealed or news or signal.received_at - last.closed_at >= self.slo.reopen_after:
@@ -210,20 +324,35 @@ class IntakeRules:
         )
 
 
-def _judge_deploy(signal: Signal, deploy: Deploy) -> _Judged:
-    failed = deploy.status is DeployStatus.FAILED
+def _judge_deploy(signal: Signal, deploy: Deploy, levels: ServiceLevels) -> _Judged:
+    succeeded_at = levels.deploy_succeeded_at
+    over = succeeded_at is not None and signal.observed_at < succeeded_at
+    failed = deploy.status is DeployStatus.FAILED and not over
+    reason = f"deploy of {deploy.version} {deploy.status}: kept for diagnosis"
+    if over and deploy.status is DeployStatus.FAILED:
+        reason = f"deploy of {deploy.version} failed, and a later one succeeded: kept for diagnosis"
+    news = deploy.status is DeployStatus.SUCCEEDED and not over
     return _Judged(
         triggers=(Trigger.DEPLOY_FAILED,) if failed else (),
-        healthy_reason=f"deploy of {deploy.version} {deploy.status}: kept for diagnosis",
+        healthy_reason=reason,
         may_be_quieted=False,
-        change=Change(
-            kind=ChangeKind.DEPLOY,
-            key=signal.key,
-            at=signal.observed_at,
-            summary=f"deploy of {deploy.version} {deploy.status}",
-            version=deploy.version,
-            irreversible=deploy.irreversible,
-        ),
+        change=change_of(signal.key, deploy, signal.observed_at),
+        levels=replace(levels, deploy_succeeded_at=min(signal.observed_at, signal.received_at))
+        if news
+        else None,
+    )
+
+
+def _posted(levels: ServiceLevels, errors: Breach, latency: Breach) -> ServiceLevels:
+    """The levels with the breaches that posted samples amount to."""
+    return replace(
+        levels,
+        error_rate_breach_since=errors.since,
+        error_rate_breach_until=errors.until,
+        error_rate_clear_at=errors.clear_at,
+        latency_breach_since=latency.since,
+        latency_breach_until=latency.until,
+        latency_clear_at=latency.clear_at,
     )
 
 
@@ -246,15 +375,41 @@ def _known(
     return Breach(since=since, until=until or levels.last_sample_at or since, clear_at=clear_at)
 
 
-def _rhythm(signal: Signal, last: datetime | None, at: datetime) -> float | None:
-    """How far apart samples are pushed; the poller withholds healthy ones, which is no rhythm."""
-    if signal.source == POLLED or last is None or at - last > LONGEST_RHYTHM:
+def _rhythm(last: datetime | None, at: datetime) -> float | None:
+    """How far apart samples are pushed."""
+    if last is None or at - last > LONGEST_RHYTHM:
         return None
     return (at - last).total_seconds() or None
 
 
+def _remembering(
+    judged: _Judged, signal: Signal, known: ServiceLevels, stored: ServiceLevels | None
+) -> _Judged:
+    """With what an alert, a condition or a deploy claims or takes back added to the service's reasons."""
+    payload = signal.payload
+    if isinstance(payload, MetricSample | ConfigChange):
+        return judged
+    levels = judged.levels or known
+    over = isinstance(payload, Alert) and not judged.joins and not remembers(levels.reasons, payload)
+    if not over:
+        levels = replace(levels, reasons=remember_signal(levels.reasons, signal))
+    unchanged = judged.levels is None and levels == (stored or ServiceLevels(key=signal.key))
+    return judged if unchanged else replace(judged, levels=levels)
+
+
+def _identity(alert: Alert) -> str:
+    return f"{alert.fingerprint}@{alert.starts_at.isoformat()}"
+
+
 def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
-    identity = f"{alert.fingerprint}@{alert.starts_at.isoformat()}"
+    if alert.telemetry:
+        return _Judged(
+            healthy_reason=f"alert {alert.name} says that a rule could not be evaluated: "
+            "a fault of telemetry, and no symptom of the service"
+        )
+    if alert.suppressed:
+        return _Judged(healthy_reason=f"alert {alert.name} is suppressed: no reason for an action")
+    identity = _identity(alert)
     if not alert.firing:
         others = tuple(one for one in levels.resolved_alerts if one != identity)
         return _Judged(
@@ -268,12 +423,23 @@ def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
     return _Judged(triggers=(alert.trigger,))
 
 
+def _of_another_cluster(signal: Signal, incident: Incident | None) -> str | None:
+    """Why an alert does not belong to the open incident: one name in two clusters is two services."""
+    named = signal.payload.cluster if isinstance(signal.payload, Alert) else ""
+    if incident is None or not named or named == (incident.cluster or named):
+        return None
+    return (
+        f"it is about the cluster {named}, and the open incident is about {incident.cluster}: "
+        "ALERT_HOME_LABELS says which cluster is connected"
+    )
+
+
 def _judge_condition(told: ClusterCondition, levels: ServiceLevels) -> _Judged:
     conditions = _with_condition(levels.conditions, told.condition, told.present)
     after = replace(levels, conditions=conditions)
     if not told.present:
         return _Judged(healthy_reason=f"{told.condition} cleared, and no incident is open", levels=after)
-    return _Judged(triggers=(_CONDITION_TRIGGERS[told.condition],), levels=after)
+    return _Judged(triggers=(CONDITION_TRIGGERS[told.condition],), levels=after)
 
 
 def _with_condition(
@@ -314,6 +480,7 @@ def _verdict(
     *,
     triggers: tuple[Trigger, ...] = (),
     release_pending: bool = False,
+    open_limit: int | None = None,
 ) -> IntakeVerdict:
     return IntakeVerdict(
         disposition=Disposition(kind=kind, reason=reason),
@@ -321,6 +488,7 @@ def _verdict(
         triggers=triggers,
         change=judged.change,
         release_pending=release_pending,
+        open_limit=open_limit,
     )
 
 
@@ -348,6 +516,7 @@ class Intake:
         accepted = await self.store.accept(
             signals,
             self.rules,
+            again=self.rules.again,
             dry_run=self.dry_run,
             idempotency_key=idempotency_key,
             request_hash=request_hash,
@@ -361,6 +530,12 @@ class Intake:
             if incident_id is not None:
                 await self.runner.wake(incident_id)
         return accepted
+
+    async def open_queued(self, limit: int) -> Dequeued:
+        """Decide queued openings again, as far as their senders' limits allow."""
+        return await self.store.open_queued(
+            replace(self.rules, queued=True), dry_run=self.dry_run, limit=limit
+        )
 
     async def open_now(self, key: ServiceKey, at: datetime) -> None:
         """Open an incident from breaches on record, however short (run-once)."""

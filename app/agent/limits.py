@@ -8,7 +8,9 @@ the same evidence. Undoing the agent's own action never asks.
 
 Times are those that the workers recorded. An action with a time in the future
 counts, so that a clock that jumps back never makes room: in every window of
-recorded time each limit holds, in whatever order the actions were recorded.
+recorded time each limit holds, in whatever order the actions were recorded. Only
+what is dated further ahead than a day, and than the limit's own length, is set
+aside: a clock that was years ahead for a moment would stop the agent for years.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from app.agent.circuit import Breaker, Tried, open_reason, since_closed
+from app.agent.clock_jumps import FAR_AHEAD, ahead
 from app.agent.freeze import FreezeWindow, frozen
 from app.agent.models import (
     Action,
@@ -326,7 +329,11 @@ def _services_allowed(limits: Limits, known_services: int | None) -> int | None:
 
 
 def _cooldown(proposed: Proposed, history: History, limits: Limits, at: datetime) -> Excess | None:
-    recent = [p for p in _of_others(proposed, history) if p.began_at > at - limits.cooldown]
+    recent = [
+        p
+        for p in _of_others(proposed, history)
+        if p.began_at > at - limits.cooldown and _of_this_time(p.began_at, limits.cooldown, at)
+    ]
     if not recent:
         return None
     last = max(recent, key=_order)
@@ -343,6 +350,8 @@ def _backoff(proposed: Proposed, history: History, limits: Limits, at: datetime)
     failures: list[PastAction] = []
     for past in sorted(_of_others(proposed, history), key=_order, reverse=True):
         if past.cause is not proposed.cause or past.helped is None:
+            continue
+        if not _of_this_time(past.began_at, limits.backoff_max, at):
             continue
         if past.helped:
             break
@@ -420,7 +429,10 @@ def _service_circuit(proposed: Proposed, history: History, limits: Limits, at: d
         if past.key == proposed.key and past.undoes is None
     ]
     why = open_reason(
-        since_closed(tried, history.service_closed_at), limits.service_breaker, proposed.incident_id, at
+        since_closed(tried, _past_closing(history.service_closed_at, at)),
+        limits.service_breaker,
+        proposed.incident_id,
+        at,
     )
     if why is None:
         return None
@@ -431,7 +443,7 @@ def _cluster_circuit(proposed: Proposed, history: History, limits: Limits, at: d
     if limits.cluster_breaker is None:
         return None
     why = open_reason(
-        since_closed(history.cluster, history.cluster_closed_at),
+        since_closed(history.cluster, _past_closing(history.cluster_closed_at, at)),
         limits.cluster_breaker,
         proposed.incident_id,
         at,
@@ -443,8 +455,18 @@ def _cluster_circuit(proposed: Proposed, history: History, limits: Limits, at: d
     )
 
 
+def _past_closing(closed_at: datetime | None, at: datetime) -> datetime | None:
+    """When a breaker was closed by hand; a time in the future closes nothing that is yet to come."""
+    return None if ahead(closed_at, at) else closed_at
+
+
 def _within(window: Iterable[Touch], length: timedelta, at: datetime) -> list[Touch]:
-    return [t for t in window if t.began_at > at - length]
+    return [t for t in window if t.began_at > at - length and _of_this_time(t.began_at, length, at)]
+
+
+def _of_this_time(began_at: datetime, length: timedelta, at: datetime) -> bool:
+    """Whether a limit of that length counts it: not so far ahead that the clock must have been wrong."""
+    return not ahead(began_at, at, max(length, FAR_AHEAD))
 
 
 def _of_others(proposed: Proposed, history: History) -> list[PastAction]:
@@ -457,7 +479,22 @@ def _of_others(proposed: Proposed, history: History) -> list[PastAction]:
 
 
 def _remembered(history: History, limits: Limits, at: datetime) -> list[PastAction]:
-    return [p for p in history.service if p.began_at > at - limits.memory]
+    return [
+        p
+        for p in history.service
+        if p.began_at > at - limits.memory and _of_this_time(p.began_at, limits.memory, at)
+    ]
+
+
+def set_aside(history: History, limits: Limits, at: datetime) -> str | None:
+    """The note that says which actions no limit counts, because they are dated far in the future."""
+    began = {touch.intent_id: touch.began_at for touch in history.window}
+    began |= {past.intent_id: past.began_at for past in history.service}
+    far = [moment for moment in began.values() if not _of_this_time(moment, limits.look_back, at)]
+    if not far:
+        return None
+    actions = "1 action" if len(far) == 1 else f"{len(far)} actions"
+    return f"{actions} dated up to {_clock(max(far))}, in the future, set aside: the clock went back"
 
 
 def _order(past: PastAction) -> tuple[datetime, str]:

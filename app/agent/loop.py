@@ -15,12 +15,15 @@ from enum import StrEnum
 from weakref import WeakValueDictionary
 
 from app.agent.approvals import asked_for, escalations_due, wait_until
+from app.agent.clock_jumps import LONGEST_REST, ahead
 from app.agent.closing import Closer
 from app.agent.diagnosis import diagnose
 from app.agent.executor import Executor
+from app.agent.heartbeat import renewed
 from app.agent.intake import Intake
-from app.agent.intents import to_undo
+from app.agent.intents import done_intents, to_undo
 from app.agent.models import (
+    ActionName,
     Incident,
     IncidentId,
     IncidentRecord,
@@ -42,7 +45,10 @@ from app.agent.narration import (
 from app.agent.observer import Observer
 from app.agent.planner import PlanLimits, make_plan
 from app.agent.ports import Claim, Store
+from app.agent.reason_check import Examination, ReasonCheck
+from app.agent.reasons import Reason, ago_words
 from app.agent.runbooks import Catalogue
+from app.agent.silences import Silencing
 from app.agent.terms import same_person
 from app.agent.trial import Trial, moved_on
 from app.agent.verifier import Assessment, Health, Verifier
@@ -131,6 +137,7 @@ class Stages:
     closer: Closer
     catalogue: Catalogue
     plan_limits: PlanLimits
+    check: ReasonCheck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,9 +269,7 @@ class Loop:
         for key in await self.store.pending_services(service, environment):
             await self.intake.open_now(key, self.clock.now())
         passes = []
-        for found in await self.store.open_incidents():
-            if found.key.service != service or environment not in {None, found.key.environment}:
-                continue
+        for found in await self.store.open_of_service(service, environment):
             known = len(await self.store.timeline(found.id))
             await self._advance_in_turn(found.id, requested_by)
             record = await self.store.load(found.id)
@@ -282,7 +287,7 @@ class Loop:
             await self.clock.sleep(_TURN_SECONDS)
 
     async def _run(self, claim: Claim, now_please: bool) -> Rest:
-        looked = False
+        looked = settled = waited = False
         while True:
             record = await self.store.load(claim.incident_id)
             if record is None:
@@ -291,16 +296,25 @@ class Loop:
             if incident.state.closed:
                 return Rest(closed=True, wake_at=None)
             stage = next_stage(record)
-            wake_at = self._due(record, stage, now, looked, now_please)
+            wake_at = self._due(record, stage, now, looked, now_please and not waited)
+            if wake_at is None and stage is NextStage.SETTLE and settled:
+                wake_at = incident.wake_at  # an undo whose pods are still to come: not looked at in a loop
             if wake_at is not None:
                 return Rest(closed=False, wake_at=wake_at)
             await self.store.renew(claim, self.lease, now)
             looked = looked or stage is NextStage.VERIFY
+            settled = settled or stage is NextStage.SETTLE
+            waited = waited or (stage is NextStage.DECIDE and incident.without_reason_since is not None)
             if incident.failing_since is not None:
-                # What this step stores says that it went through.
-                record = replace(record, incident=replace(incident, failing_since=None, wake_at=None))
+                # What this step stores says that it went through; a new diagnosis is no progress by itself.
+                only_anew = stage is NextStage.DIAGNOSE or (
+                    stage is NextStage.DECIDE and self._aged(record, now)
+                )
+                since = incident.failing_since if only_anew else None
+                record = replace(record, incident=replace(incident, failing_since=since, wake_at=None))
             try:
-                await self._step(stage, record, claim, now)
+                async with renewed(self.store, claim, self.lease, self.clock):
+                    await self._step(stage, record, claim, now)
             except PermanentError as error:
                 await self.stages.closer.stop_at(record, claim, stage, error)
 
@@ -311,14 +325,15 @@ class Loop:
         incident = record.incident
         if incident.state is IncidentState.AWAITING_APPROVAL:
             return wait_until(record, now)
-        if incident.wake_at is not None and now < incident.wake_at and not now_please:
+        waits = incident.wake_at is not None and not ahead(incident.wake_at, now, LONGEST_REST)
+        if incident.wake_at is not None and waits and now < incident.wake_at and not now_please:
             return incident.wake_at
         if stage is NextStage.DIAGNOSE and incident.wake_at is None and not now_please:
             settled = incident.opened_at + self.settle
-            return settled if now < settled else None
+            return settled if now < settled and not ahead(incident.opened_at, now) else None
         if stage is NextStage.VERIFY and incident.verification is not None:
             last = incident.verification.last_observed_at
-            due = now if last is None else last + self.stages.verifier.rules.interval
+            due = now if last is None or ahead(last, now) else last + self.stages.verifier.rules.interval
             if looked or (now < due and not now_please):
                 return due
         return None
@@ -394,20 +409,100 @@ class Loop:
             if health.health is Health.HEALTHY:
                 await self._watch_instead(incident, claim, health, now)
                 return
-        moved = await self.stages.executor.decide(record, claim)
+        standing: tuple[Reason, ...] = ()
+        if needs_reason(incident):
+            examination = await self.stages.check.examine(incident)
+            standing = examination.reasons.standing()
+            if not standing:
+                await self._without_reason(record, claim, now, examination)
+                return
+            if self._aged(record, now):
+                await self._look_anew(record, claim, now, _old_diagnosis(incident, now))
+                return
+            record = replace(record, incident=replace(incident, without_reason_since=None, wake_at=None))
+        moved = await self.stages.executor.decide(record, claim, standing)
         if moved is not None:
             await self._look_anew(record, claim, now, moved)
 
-    async def _watch_instead(
-        self, incident: Incident, claim: Claim, health: Assessment, now: datetime
+    def _aged(self, record: IncidentRecord, now: datetime) -> bool:
+        """Whether the diagnosis is older than evidence may be; what people were asked is bound to theirs."""
+        incident = record.incident
+        if not needs_reason(incident) or incident.next_action or incident.diagnosis is None:
+            return False
+        if incident.state is not IncidentState.OPEN:
+            return False
+        return abs(now - incident.diagnosis.at) > self.stages.check.max_age
+
+    async def _without_reason(
+        self, record: IncidentRecord, claim: Claim, now: datetime, examination: Examination
     ) -> None:
-        """It got well while people were asked: what they said is not needed any more."""
-        note = Note(
-            at=now,
-            stage=Stage.VERIFY,
-            message="The symptoms went away while an approval was waited for; watching. "
-            + "; ".join(health.reasons),
+        """No reason stands (promise 13): diagnose once more, then watch, wait for one, or ask a person."""
+        incident, why = record.incident, examination.reasons.why_none()
+        health = await self.stages.verifier.assess(incident, examination.seen)
+        since = incident.without_reason_since
+        unjudged = to_undo(record)
+        if unjudged is not None and incident.verdict is None:
+            # The action that completes what was done has no reason any more: judge what was done.
+            await self.stages.trial.begin(record, unjudged, claim, now)
+        elif health.health is Health.HEALTHY:
+            known = replace(incident, without_reason_since=since or now)
+            words = f"Re-evaluating: {why}. No reason for an action stands; watching. "
+            await self._watch_instead(known, claim, health, now, words)
+        elif examination.silenced:
+            await self._wait_out(record, claim, now, examination.silenced)
+        elif since is None:
+            missing = replace(record, incident=replace(incident, without_reason_since=now))
+            await self._look_anew(missing, claim, now, why)
+        elif now - since >= self.stages.verifier.rules.timeout:
+            nothing = "Nothing more was done" if done_intents(record) else "Nothing was done"
+            told = f"{nothing}: no reason for an action stands. {why}. Now: {'; '.join(health.reasons)}."
+            await self.stages.closer.close(record, claim, IncidentState.ESCALATED, told)
+        else:
+            delay = min(max(RETRY_AFTER, (now - since) / 2), LONGEST_RETRY)
+            waiting = replace(incident, state=IncidentState.OPEN, wake_at=now + delay)
+            note = Note(
+                at=now,
+                stage=Stage.OBSERVE,
+                message=f"No reason for an action stands, so nothing is written: {why}. "
+                "Waiting for fresh evidence.",
+            )
+            first = incident.wake_at is None
+            await self.store.save(claim, waiting, [note] if first else [])
+
+    async def _wait_out(
+        self, record: IncidentRecord, claim: Claim, now: datetime, silences: tuple[Silencing, ...]
+    ) -> None:
+        """People silenced it: nothing is written and no person is asked until the silence ends."""
+        until = min(one.silence.ends_at for one in silences)
+        delay = min(max(until - now, RETRY_AFTER), LONGEST_RETRY)
+        waiting = replace(
+            record.incident, state=IncidentState.OPEN, without_reason_since=now, wake_at=now + delay
         )
+        known = {f"{one.silence.id} until {one.silence.ends_at.isoformat()}": one for one in silences}
+        said = {entry.data.get("silence") for entry in record.timeline}
+        notes = [
+            Note(
+                at=now,
+                stage=Stage.OBSERVE,
+                message=f"{'The service is' if one.whole else 'Alerts of the service are'} {one.words}. "
+                "Nothing is written while no other reason stands.",
+                data={"silence": name},
+            )
+            for name, one in known.items()
+            if name not in said
+        ]
+        await self.store.save(claim, waiting, notes)
+
+    async def _watch_instead(
+        self,
+        incident: Incident,
+        claim: Claim,
+        health: Assessment,
+        now: datetime,
+        words: str = "The symptoms went away while an approval was waited for; watching. ",
+    ) -> None:
+        """It recovered before anything was done: only see whether that lasts."""
+        note = Note(at=now, stage=Stage.VERIFY, message=words + "; ".join(health.reasons))
         watching = replace(
             incident,
             state=IncidentState.VERIFYING,
@@ -452,7 +547,7 @@ class Loop:
             verification=None,
             wake_at=now + self.settle,
         )
-        note = Note(at=now, stage=Stage.PLAN, message=f"Looking anew: {why}.")
+        note = Note(at=now, stage=Stage.PLAN, message=f"Re-evaluating: {why}.")
         await self.store.save(claim, anew, [note])
 
     async def _next_action(self, record: IncidentRecord, claim: Claim) -> None:
@@ -491,3 +586,17 @@ class Loop:
                 f"{rules.timeout.total_seconds():.0f} s.",
             )
             await self.store.save(claim, watching, [note])
+
+
+def needs_reason(incident: Incident) -> bool:
+    """Whether the next action may write: not in a dry run or on stale signals, nor does a notification."""
+    if incident.dry_run or incident.stale or incident.plan is None:
+        return False
+    if incident.next_action >= len(incident.plan.actions):
+        return False
+    return incident.plan.actions[incident.next_action].name is not ActionName.NOTIFY
+
+
+def _old_diagnosis(incident: Incident, now: datetime) -> str:
+    at = incident.diagnosis.at if incident.diagnosis is not None else now
+    return f"the diagnosis is {ago_words(abs(now - at))} old"

@@ -26,8 +26,14 @@ from app.agent.models import (
     WorkloadView,
 )
 from app.agent.observer import workload_conditions
-from app.agent.ports import ClusterReader, HistoryStore
+from app.agent.ports import ClusterReader, IncidentFilter, MetricSource, Store
 from app.agent.slo import SloThresholds
+from app.agent.target_token import as_left
+from app.agent.trust import TrustRules, objection, period_of, traffic_in
+from app.errors import AgentError
+
+_STEP, _SAMPLES = timedelta(seconds=1), 120
+"""The period is sampled so finely, and at most so often."""
 
 
 def lesson(record: IncidentRecord, end: IncidentState, at: datetime) -> Lesson:
@@ -52,7 +58,7 @@ def failed_revision(record: IncidentRecord, workload: WorkloadView, at: datetime
     rolled_back = any(
         i.action.name is ActionName.ROLLBACK
         and not is_undone(record, i)
-        and i.applied_token == workload.target.token
+        and as_left(i.action, i.applied_token, workload.target.token)
         for i in record.intents
     )
     older = workload.revisions[1:]
@@ -69,44 +75,48 @@ def failed_revision(record: IncidentRecord, workload: WorkloadView, at: datetime
     )
 
 
-def serves_well(seen: Observation, slo: SloThresholds, for_at_least: timedelta) -> bool:
-    """Whether what runs now has run whole, alone and within the SLO for long enough to be trusted."""
+def serves_well_since(seen: Observation, slo: SloThresholds) -> datetime | None:
+    """Since when what runs now has run whole and alone; None where something is wrong with it now."""
     workload = seen.workload
-    if workload is None or not workload.pods or seen.told_conditions:
-        return False
+    if workload is None or not workload.pods or seen.told_conditions or seen.unmeasured is not None:
+        return None
     if seen.telemetry is not None and seen.telemetry.outage:
-        return False
+        return None
     if not workload.rollout_complete or workload.available_replicas < workload.desired_replicas:
-        return False
+        return None
     if workload_conditions(workload) or (seen.sli is not None and slo.breaches(seen.sli)):
-        return False
+        return None
     moments = [pod.created_at for pod in workload.pods]
     moments.extend(c.changed_at for c in workload.config_maps if c.changed_at is not None)
-    return seen.at - max(moments) >= for_at_least
+    return max(moments)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Historian:
     """Keeps the history that rollbacks and reverts choose from."""
 
-    store: HistoryStore
+    store: Store
     reader: ClusterReader
+    metrics: MetricSource | None
     slo: SloThresholds
-    trust_after: timedelta
-    """How long a revision must serve within the SLO before it counts as one that served well."""
+    rules: TrustRules
 
     async def note(self, key: ServiceKey, seen: Observation) -> bool:
-        """Record what runs now as having served well, if it has; True when it was recorded."""
-        if not serves_well(seen, self.slo, self.trust_after):
+        """Record what runs now as having served well, if it has; True when that is on record."""
+        since, workload = serves_well_since(seen, self.slo), seen.workload
+        if since is None or workload is None or not workload.revisions:
             return False
-        workload = seen.workload
-        if workload is None or not workload.revisions:
+        if seen.at - since < self.rules.after:
             return False
         current = workload.revisions[0]
-        known = {r.template_hash: r.health for r in await self.store.revisions(key)}.get(
-            current.template_hash
-        )
-        if known is not RevisionHealth.SERVED_WELL:
+        known = {r.template_hash: r.health for r in await self.store.revisions(key)}
+        proved = known.get(current.template_hash) is RevisionHealth.SERVED_WELL
+        configs = await self._unproved_configs(key, workload, seen.at)
+        if proved and not configs:
+            return True
+        if await self._objection(key, workload, since, seen.at) is not None:
+            return False
+        if not proved:
             await self.store.record_revision(
                 RevisionRecord(
                     key=key,
@@ -117,10 +127,37 @@ class Historian:
                     reason="complete and within the SLO",
                 )
             )
-        await self._note_configs(key, workload, seen.at)
+        if configs:
+            await self._note_configs(key, configs, seen.at)
         return True
 
-    async def _note_configs(self, key: ServiceKey, workload: WorkloadView, at: datetime) -> None:
+    async def _objection(
+        self, key: ServiceKey, workload: WorkloadView, since: datetime, now: datetime
+    ) -> str | None:
+        """Why the whole period since then is no proof that it serves well."""
+        start, end = period_of(self.rules, since, now)
+        where = IncidentFilter(service=key.service, environment=key.environment)
+        for record in (await self.store.find(where, limit=1, cursor=None)).items:
+            closed = record.incident.closed_at
+            if closed is None or closed > max(since, now - self.rules.after):
+                return f"incident {record.incident.id} was open in that time"
+        if self.rules.min_requests == 0 or workload.trusted_without_traffic:
+            return None
+        if self.metrics is None:
+            return "no metric source counts its requests"
+        if end <= start:
+            return "it has not run for as long as a measurement looks back"
+        step = max(_STEP, (end - start) / _SAMPLES)
+        try:
+            samples = await self.metrics.sli_range(key, start, end, step)
+        except AgentError as error:
+            return f"its requests could not be counted: {error}"
+        return objection(traffic_in(samples, self.slo, step), self.rules, self.slo)
+
+    async def _unproved_configs(
+        self, key: ServiceKey, workload: WorkloadView, at: datetime
+    ) -> set[tuple[str, str]]:
+        """Name and hash of each ConfigMap's content that is in force and not known to serve well."""
         trusted = {
             (c.name, c.content_hash)
             for c in await self.store.configs(key)
@@ -132,11 +169,12 @@ class Historian:
             for c in workload.config_maps
             if not (c.read_at_start and c.changed_at is not None and c.changed_at > started)
         }
-        if in_force <= trusted:
-            return
+        return in_force - trusted
+
+    async def _note_configs(self, key: ServiceKey, proved: set[tuple[str, str]], at: datetime) -> None:
         for config in await self.reader.config_contents(key):
             # A version that arrived between the two reads has not been judged.
-            if (config.name, config.content_hash) in in_force - trusted:
+            if (config.name, config.content_hash) in proved:
                 await self.store.record_config(_served_well(config, at))
 
 

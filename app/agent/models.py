@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NewType, TypeAlias
 
+from app.agent.identity import Sender
 from app.agent.terms import Answer, ApprovalTerms
 
 SignalId = NewType("SignalId", str)
@@ -37,7 +38,20 @@ class ServiceKey:
         return f"{self.service} in {self.environment}"
 
 
+METRICS_SOURCE = ServiceKey(environment="telemetry", service="metrics")
+CLUSTER_SOURCE = ServiceKey(environment="telemetry", service="cluster")
+TELEMETRY_SOURCES = frozenset({METRICS_SOURCE, CLUSTER_SOURCE})
+"""What incidents about a source are filed under; no workload and no series belongs to them."""
+
+
 # ---------------------------------------------------------------- observe
+
+
+POLLED = "prometheus"
+"""The source of samples that the agent's own poller reports."""
+
+WATCHED = "kubernetes"
+"""The source of the conditions that the agent's own watcher sees."""
 
 
 class SignalKind(StrEnum):
@@ -62,6 +76,8 @@ class Trigger(StrEnum):
     HIGH_ERROR_RATE = "high_error_rate"
     HIGH_LATENCY = "high_latency"
     CRASH_LOOP = "crash_loop"
+    TELEMETRY_OUTAGE = "telemetry_outage"
+    """A source that the agent measures by gives no usable answer; never a reason for a remediation."""
 
 
 class Condition(StrEnum):
@@ -92,6 +108,8 @@ class MetricSample:
     """Share of failed requests, 0..1."""
     p95_latency_ms: float | None = None
     crash_looping: bool | None = None
+    request_rate: float | None = None
+    """Requests per second behind the other two, where the sender measures them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +123,12 @@ class Alert:
     trigger: Trigger | None
     """What the alert means to the agent; None when no mapping names it."""
     summary: str = ""
+    telemetry: bool = False
+    """It says that a rule could not be evaluated: no symptom of the service, and no end of one."""
+    cluster: str = ""
+    """The cluster that its labels name, where settings do not say that this is the connected one."""
+    suppressed: bool = False
+    """Its sender muted it (a silence, an inhibition): no reason for an action, and no end of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +177,8 @@ class Signal:
     stale: bool
     """Too old on arrival to act on: it may open an incident, never lead to a real action."""
     payload: Payload
+    sender: Sender | None = None
+    """Who sent it; None for what the agent saw itself, and for signals of an older version."""
 
 
 class DispositionKind(StrEnum):
@@ -195,8 +221,8 @@ class ObjectRef:
 class TargetState:
     """The state of an object that a decision or a write is bound to.
 
-    `token` changes exactly when someone changes what the object asks for;
-    `resource_version` also changes with its status.
+    `token` changes exactly when someone changes what the object asks for, part by
+    part (`app.agent.target_token`); `resource_version` also changes with its status.
     """
 
     ref: ObjectRef
@@ -206,7 +232,7 @@ class TargetState:
     marker: IntentId | None = None
     """The intent whose effect this object last carried, as the agent wrote it there."""
     changed_by: str | None = None
-    """Field manager of the last change to the object's spec, where known."""
+    """Field manager of the last change to what the action is about (for a view: to the whole spec)."""
 
 
 class RevisionHealth(StrEnum):
@@ -225,15 +251,17 @@ class Revision:
     template_hash: str
     """Hash over everything in the template that changes what runs."""
     code_hash: str
-    """Hash over images, commands and probes: what a release changes."""
+    """Hash over images, commands, probes and labels: what a release ships."""
     config_hash: str
-    """Hash over environment, resources and configuration references."""
+    """Hash over all the rest of the template, less restarts and marks of controllers."""
     images: tuple[str, ...]
     created_at: datetime
     replicas: int
     ready_replicas: int
     irreversible: bool = False
     """Annotated as not to be rolled back (for example by a schema migration)."""
+    fields: tuple[tuple[str, str], ...] = ()
+    """Each field of the template that counts, by name, with a digest of its value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,6 +319,10 @@ class WorkloadView:
     """A GitOps controller that owns this workload, where labels or annotations say so."""
     opted_out: bool = False
     """Annotated by its owners so that the agent leaves it alone."""
+    trusted_without_traffic: bool = False
+    """Annotated by its owners: it is called by nobody, and trusted by its pods alone."""
+    replica_failure: str | None = None
+    """Why the cluster refuses to make wanted pods (`FailedCreate: ...`); None where it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,6 +362,9 @@ class Change:
     summary: str
     version: str | None = None
     irreversible: bool = False
+    status: DeployStatus | None = None
+    """How the deploy stands; None for other changes, and on records of older versions."""
+    commit_sha: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,6 +388,9 @@ class TelemetryHealth:
     silent_services: int
     """Services that had data before and have none now."""
     source_reachable: bool
+    """It answers, and what it answers can be used."""
+    fault: str | None = None
+    """Why it cannot be used, as the connector words it."""
 
     @property
     def outage(self) -> bool:
@@ -360,6 +398,23 @@ class TelemetryHealth:
         return not self.source_reachable or (
             self.silent_services >= 3 and self.silent_services * 2 > self.known_services
         )
+
+    @property
+    def said(self) -> str:
+        """What is wrong, in words."""
+        if not self.source_reachable:
+            return f"the source of metrics cannot be used: {self.fault or 'it does not answer'}"
+        return f"{self.silent_services} of {self.known_services} services fell silent together"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objectives:
+    """Above which level an indicator is a symptom, and how much traffic it takes to say so."""
+
+    max_error_rate: float
+    max_p95_latency_ms: float
+    min_request_rate: float = 0.0
+    """Requests per second below which neither of the two says anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -379,13 +434,17 @@ class Evidence:
     revision_history: tuple[RevisionRecord, ...]
     config_history: tuple[ConfigRecord, ...]
     sli: tuple[SliSample, ...]
-    """Recent samples of this service, oldest first."""
+    """Recent samples of this service, oldest first; posted and measured ones are marked and never mixed."""
     telemetry: TelemetryHealth | None
     other_open_incidents: tuple[ServiceKey, ...]
     dependencies: tuple[ServiceKey, ...]
     """Services this one calls, where known."""
     failed_actions: tuple[ActionName, ...] = ()
     """Actions already tried on this incident without recovery."""
+    unmeasured: str | None = None
+    """Why the agent's own metric source gave no usable answer; None: it answered, or none is configured."""
+    objectives: Objectives | None = None
+    """None: not known, so that every reported symptom is taken for one."""
 
 
 class Cause(StrEnum):
@@ -562,6 +621,8 @@ class Snapshot:
     ref: ObjectRef
     token: str
     body: JsonObject
+    available: int | None = None
+    """How many replicas of the service were available then, where that was known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -581,7 +642,7 @@ class Intent:
     """Taken right before the effect."""
     outcome: Outcome | None = None
     applied_token: str | None = None
-    """Token of the target after the effect: an undo is refused when it has moved on since."""
+    """Token of the target after the effect: an undo is refused when what the action changed moved on."""
     undoes: IntentId | None = None
     """The intent that this one undoes."""
     started_at: datetime | None = None
@@ -676,6 +737,8 @@ class Observation:
     """What could not be read, in words."""
     unmeasured: str | None = None
     """Why the agent's own metric source gave no usable answer; None: it answered, or none is configured."""
+    unseen: str | None = None
+    """Why the cluster gave no usable answer about the workload; None: it answered, or none is connected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -763,12 +826,18 @@ class Incident:
     """Nothing to be done before: a change is given time to show, or an error time to pass."""
     failing_since: datetime | None = None
     """Since when the next step could not be taken, by errors that were hoped to pass."""
+    without_reason_since: datetime | None = None
+    """Since when no reason for an action stands (promise 13); None while one does, or none was asked for."""
     joined: int = 0
     """How many signals with a trigger joined; intake counts, and no recovery is declared over a new one."""
     requested_by: str | None = None
     """The person who first had the agent act on it now, by name; they may not approve what follows."""
     also_requested_by: tuple[str, ...] = ()
     """Whoever did so later; neither may they."""
+    reported_by: tuple[str, ...] = ()
+    """Who is proved to have sent a signal of it, by name; they may not approve what rests on it either."""
+    cluster: str = ""
+    """The cluster that its first alert with such a label named; alerts about another one do not join."""
     summary: str = ""
     """One sentence for people: why the incident is where it is."""
 
@@ -816,3 +885,7 @@ class IncidentRecord:
     timeline: tuple[TimelineEntry, ...]
     approvals: tuple[Approval, ...] = ()
     """Every approval asked for, oldest first."""
+    timeline_length: int | None = None
+    """How many entries were written, as kept beside the timeline; None where it was not read."""
+    timeline_head: str | None = None
+    """The hash of the last entry that was written, likewise."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from app.agent.intents import done_intents
 from app.agent.models import (
+    ActionName,
     Cause,
     DecisionKind,
     Diagnosis,
@@ -23,12 +25,12 @@ from app.agent.models import (
     Outcome,
     OutcomeKind,
     Plan,
-    Snapshot,
     Stage,
     Verdict,
     Verification,
 )
-from app.agent.verifier import Assessment
+from app.agent.restoration import Restoration
+from app.agent.verifier import Assessment, dated_in_future
 
 
 def evidence_note(evidence: Evidence, missing: Sequence[str], at: datetime) -> Note:
@@ -100,19 +102,32 @@ def verdict_note(verdict: Verdict) -> Note:
 
 def turning_points(before: Verification, after: Verification, health: Assessment, at: datetime) -> list[Note]:
     """A note when health begins or ends, and for the first look; not one for every look."""
+    notes = [_restarted(before, at)] if dated_in_future(before, at) else []
     began = before.healthy_since is None and after.healthy_since is not None
     ended = before.healthy_since is not None and after.healthy_since is None
     if not (began or ended or before.last_observed_at is None):
-        return []
+        return notes
     reasons = "; ".join(health.reasons)
     return [
+        *notes,
         Note(
             at=at,
             stage=Stage.VERIFY,
             message=f"Looks {health.health}: {reasons}.",
             data={"health": health.health},
-        )
+        ),
     ]
+
+
+def _restarted(before: Verification, at: datetime) -> Note:
+    """Why a verification starts over."""
+    return Note(
+        at=at,
+        stage=Stage.VERIFY,
+        message=f"Verification restarted: it began at {before.started_at:%Y-%m-%d %H:%M:%S} UTC or was last "
+        "observed in the future; the clock went back.",
+        data={"started_at": before.started_at.isoformat()},
+    )
 
 
 def why_escalated(record: IncidentRecord) -> str:
@@ -121,6 +136,9 @@ def why_escalated(record: IncidentRecord) -> str:
     if not record.intents:
         rejected = incident.plan.rejected if incident.plan is not None else ()
         cause = incident.diagnosis.best.cause if incident.diagnosis is not None else "unknown"
+        if incident.diagnosis is not None and cause is Cause.TELEMETRY_OUTAGE:
+            said = "; ".join(incident.diagnosis.best.evidence_for)
+            return f"Nothing was done, for the agent cannot measure: {said}."
         why = "; ".join(dict.fromkeys(r.reason for r in rejected))
         return f"Nothing was done: the cause is {cause} and no approved runbook fits. {why}".strip()
     last = [i for i in record.intents if i.undoes is None][-1]
@@ -134,15 +152,55 @@ def why_escalated(record: IncidentRecord) -> str:
     return f"{last.action.name} did not take place: {outcome}"
 
 
-def undo_note(undo: Intent, undone: Intent, outcome: Outcome, after: Snapshot | None, at: datetime) -> Note:
-    """Whether the undo is proved: the object must ask for exactly what it asked for before."""
-    if outcome.kind is not OutcomeKind.DONE:
-        message = f"The undo did not take place: {outcome.message}."
-    elif after is not None and undone.snapshot is not None and after.body == undone.snapshot.body:
-        message = f"Undo verified: {undo.action.target} asks for what it did before {undone.action.name}."
+def undo_not_done_note(undo: Intent, outcome: Outcome, at: datetime) -> Note:
+    """The undo itself failed or was refused."""
+    return _about_undo(undo, f"The undo did not take place: {outcome.message}.", at)
+
+
+def undo_begun_note(undo: Intent, undone: Intent, at: datetime) -> Note:
+    """One part of several is put back; what runs is judged after the last."""
+    return _about_undo(
+        undo, f"Undo of {undone.action.name}: {undo.action.target} asks for what it did before.", at
+    )
+
+
+def undo_note(undo: Intent, undone: Intent, found: Restoration, *, asks: bool, at: datetime) -> Note:
+    """Whether the undo is proved: the object asks for what it did before, and as much of it runs."""
+    done = undone.action.name
+    if not asks:
+        message = f"Undo not verified: {undo.action.target} differs from before {done}. {found.serving}."
+    elif found.restored:
+        message = (
+            f"Undo verified: {undo.action.target} asks for what it did before {done}, and {found.serving}."
+        )
     else:
-        message = f"Undo not verified: {undo.action.target} differs from before {undone.action.name}."
-    return Note(at=at, stage=Stage.UNDO, message=message, data={"intent": undo.id, "undoes": undone.id})
+        message = (
+            f"Undo not verified: {undo.action.target} asks for what it did before {done}, "
+            f"but {found.serving}."
+        )
+    return _about_undo(undo, message, at)
+
+
+def why_not_restored(undo: Intent, undone: Intent, found: Restoration, *, asks: bool) -> str:
+    """One sentence on why a person is asked after an undo."""
+    differs = "" if asks else f"{undo.action.target} differs from before, and "
+    return (
+        f"{undone.action.name} did not help, and undoing it did not restore the service: "
+        f"{differs}{found.serving}"
+    )
+
+
+def no_undo_notes(record: IncidentRecord, at: datetime) -> list[Note]:
+    """What was done and cannot be undone is said to stand."""
+    done = done_intents(record)
+    if not done or done[-1].action.name is not ActionName.RESTART:
+        return []
+    message = f"The restart of {done[-1].action.target} has no undo: the pods it replaced stay replaced."
+    return [Note(at=at, stage=Stage.UNDO, message=message, data={"intent": done[-1].id})]
+
+
+def _about_undo(undo: Intent, message: str, at: datetime) -> Note:
+    return Note(at=at, stage=Stage.UNDO, message=message, data={"intent": undo.id, "undoes": undo.undoes})
 
 
 def ending_note(end: IncidentState, why: str, learnt: Lesson, at: datetime) -> Note:

@@ -15,7 +15,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from app.agent.conditions import workload_conditions as workload_conditions
+from app.agent.identity import Sender
 from app.agent.models import (
+    TELEMETRY_SOURCES,
     Alert,
     Change,
     ClusterCondition,
@@ -26,6 +29,7 @@ from app.agent.models import (
     IncidentRecord,
     IntentState,
     MetricSample,
+    Objectives,
     Observation,
     OutcomeKind,
     Payload,
@@ -38,6 +42,7 @@ from app.agent.models import (
     WorkloadView,
 )
 from app.agent.ports import ClusterReader, MetricSource, Store
+from app.agent.releases import once
 from app.errors import AgentError, PermanentError
 
 _KINDS: dict[type[Payload], SignalKind] = {
@@ -50,6 +55,13 @@ _KINDS: dict[type[Payload], SignalKind] = {
 
 _SLI_STEP = timedelta(seconds=15)
 _MAX_SIGNALS = 200
+_OTHERS_SHOWN = 50
+"""Other services with an open incident: more of them say nothing more."""
+
+RELEASES_KNOWN = timedelta(days=7)
+"""How far back reports of a release are looked for that is reported again now."""
+
+NO_CLUSTER = "no cluster is connected"
 
 T = TypeVar("T")
 
@@ -64,6 +76,7 @@ def new_signal(
     stale_after: timedelta,
     dedup_key: str | None = None,
     signal_id: SignalId | None = None,
+    sender: Sender | None = None,
 ) -> Signal:
     """A signal, its staleness judged on arrival, with a fresh id unless its source has one that lasts.
 
@@ -72,7 +85,7 @@ def new_signal(
     """
     kind = _KINDS[type(payload)]
     content = json.dumps(
-        [source, kind, key.environment, key.service, observed_at.isoformat(), asdict(payload)],
+        [source, kind, key.environment, key.service, observed_at.isoformat(), _content(payload)],
         sort_keys=True,
         default=str,
     )
@@ -86,7 +99,16 @@ def new_signal(
         dedup_key=dedup_key or f"content:{hashlib.sha256(content.encode()).hexdigest()}",
         stale=received_at - observed_at > stale_after,
         payload=payload,
+        sender=sender,
     )
+
+
+def _content(payload: Payload) -> dict[str, object]:
+    """The payload as it is hashed: the same as before a field was added that it does not use."""
+    content: dict[str, object] = asdict(payload)
+    if content.get("request_rate", 0.0) is None:
+        del content["request_rate"]
+    return content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +128,8 @@ class Observer:
     metrics: MetricSource | None
     lookback: timedelta
     dependencies: Mapping[ServiceKey, tuple[ServiceKey, ...]]
+    objectives: Objectives | None = None
+    """What counts as a symptom in the evidence; None takes every reported one for one."""
 
     async def gather(self, record: IncidentRecord, now: datetime) -> Gathered:
         """Everything diagnosis may look at, as of `now`."""
@@ -116,10 +140,14 @@ class Observer:
         workload = await self.workload(key, missing, tolerated=PermanentError)
         if workload is None and not missing:
             missing.append(_unmapped(key))
+        unmeasured: list[str] = []
         signals = await self.store.incident_signals(incident.id, _MAX_SIGNALS)
         earliest = min((s.observed_at for s in signals), default=incident.opened_at)
-        sli = await self._sli_history(key, now, missing)
-        open_incidents = await self.store.open_incidents()
+        dependencies = self.dependencies.get(key, ())
+        beside = await self.store.open_beside(key, dependencies, _OTHERS_SHOWN)
+        sli = await self._sli_history(key, now, unmeasured)
+        telemetry = await self.telemetry(key, now, missing)
+        missing.extend(unmeasured)
         evidence = Evidence(
             key=key,
             at=now,
@@ -127,14 +155,20 @@ class Observer:
             triggers=incident.triggers,
             conditions=_conditions(signals, workload),
             signals=signals,
-            changes=await self._changes(key, min(earliest, incident.opened_at) - self.lookback),
+            changes=await self._changes(
+                key,
+                min(earliest, incident.opened_at) - self.lookback,
+                self.dependencies.get(key, ()),
+            ),
             workload=workload,
             revision_history=await self.store.revisions(key),
             config_history=await self.store.configs(key),
             sli=sli,
-            telemetry=await self.telemetry(key, now, missing),
-            other_open_incidents=tuple(i.key for i in open_incidents if i.key != key),
-            dependencies=self.dependencies.get(key, ()),
+            telemetry=telemetry,
+            other_open_incidents=tuple(
+                each for each in (*beside.named, *beside.others) if each not in TELEMETRY_SOURCES
+            ),
+            dependencies=dependencies,
             failed_actions=tuple(
                 dict.fromkeys(
                     i.action.name
@@ -146,6 +180,8 @@ class Observer:
                     and not i.outcome.look_anew  # its ground was gone before it took place
                 )
             ),
+            unmeasured="; ".join(unmeasured) or None,
+            objectives=self.objectives,
         )
         return Gathered(evidence=evidence, missing=tuple(missing))
 
@@ -155,6 +191,7 @@ class Observer:
         levels = await self.store.levels(key)
         workload = await self.workload(key, missing)
         gone = workload is None and not missing
+        unseen = "; ".join(missing) or None if self._looks_at(key) else None
         unmeasured: list[str] = []
         sli = await self.sli(key, now, unmeasured)
         missing.extend(unmeasured)
@@ -162,6 +199,7 @@ class Observer:
             at=now,
             sli=sli,
             unmeasured="; ".join(unmeasured) or None,
+            unseen=unseen,
             workload=workload,
             gone=gone,
             telemetry=await self.telemetry(key, now, missing),
@@ -169,51 +207,92 @@ class Observer:
             missing=(*missing, _unmapped(key)) if gone else tuple(missing),
         )
 
+    def _looks_at(self, key: ServiceKey) -> bool:
+        return self.reader is not None and key not in TELEMETRY_SOURCES
+
     async def workload(
         self, key: ServiceKey, missing: list[str], *, tolerated: type[AgentError] = AgentError
     ) -> WorkloadView | None:
         """The workload now; None without an addition to `missing` means that no workload maps to it."""
+        if key in TELEMETRY_SOURCES:
+            missing.append("a source of telemetry runs as no workload")
+            return None
         if self.reader is None:
-            missing.append("no cluster is connected")
+            missing.append(NO_CLUSTER)
             return None
         return await _or_missing(self.reader.workload(key), "workload", missing, tolerated)
 
+    async def told_conditions(self, key: ServiceKey) -> tuple[Condition, ...]:
+        """What intake was last told about the service."""
+        levels = await self.store.levels(key)
+        return levels.conditions if levels is not None else ()
+
     async def sli(self, key: ServiceKey, now: datetime, missing: list[str]) -> SliSample | None:
-        """The newest service levels: from the metric source, else the newest pushed sample."""
-        if self.metrics is not None:
+        """The newest service levels: measured ones, or posted ones where the source has none of the service.
+
+        None, with an addition to `missing`, when the metric source gives no usable
+        answer: what was posted does not stand in for a measurement that failed.
+        """
+        if self.metrics is not None and key not in TELEMETRY_SOURCES:
             sample = await _or_missing(self.metrics.sli(key, now), "service levels", missing)
-            if sample is not None and _has_data(sample):
+            if sample is None:
+                return None
+            if _has_data(sample):
                 return replace(sample, measured=True)
         levels = await self.store.levels(key)
         return levels.last_sample if levels is not None else None
 
     async def telemetry(self, key: ServiceKey, now: datetime, missing: list[str]) -> TelemetryHealth | None:
         """Whether measuring works at all, judged over every service known to the cluster."""
-        if self.metrics is None:
+        if self.metrics is None or key in TELEMETRY_SOURCES:
             return None
         known = {key}
         if self.reader is not None:
             services = await _or_missing(self.reader.services(), "list of services", missing)
             known.update(services or ())
-        return await _or_missing(
-            self.metrics.telemetry(sorted(known), now), "state of the telemetry", missing
+        faults: list[str] = []
+        found = await _or_missing(
+            self.metrics.telemetry(sorted(known), now), "state of the telemetry", faults
+        )
+        if found is not None:
+            return found
+        missing.extend(faults)
+        return TelemetryHealth(
+            known_services=len(known), silent_services=0, source_reachable=False, fault="; ".join(faults)
         )
 
-    async def _changes(self, key: ServiceKey, since: datetime) -> tuple[Change, ...]:
-        """Changes in the service's environment; its own are never crowded out by those of others."""
-        own = await self.store.changes(since, of=key)
+    async def _changes(
+        self, key: ServiceKey, since: datetime, dependencies: tuple[ServiceKey, ...]
+    ) -> tuple[Change, ...]:
+        """Changes in the service's environment, each release once and at its first report.
+
+        Those of the service itself and of what it calls are never crowded out by others.
+        """
+        known: set[Change] = set()
+        for one in (key, *dependencies):
+            known.update(await self.store.changes(since - RELEASES_KNOWN, of=one))
+        near = {key, *dependencies}
         others = await self.store.changes(since)
-        found = {*own, *(c for c in others if c.key.environment == key.environment)}
-        return tuple(sorted(found, key=lambda c: (c.at, c.summary), reverse=True))
+        known.update(c for c in others if c.key.environment == key.environment and c.key not in near)
+        return once(known, since)
 
-    async def _sli_history(self, key: ServiceKey, now: datetime, missing: list[str]) -> tuple[SliSample, ...]:
-        pushed = await self.store.samples(key, now - self.lookback)
-        if self.metrics is None:
-            return pushed
-        measured = await _or_missing(
-            self.metrics.sli_range(key, now - self.lookback, now, _SLI_STEP), "service level history", missing
+    async def _sli_history(
+        self, key: ServiceKey, now: datetime, unmeasured: list[str]
+    ) -> tuple[SliSample, ...]:
+        """Posted and measured samples, each marked: a rule reads one kind, never both as one history."""
+        posted = await self.store.samples(key, now - self.lookback)
+        if self.metrics is None or key in TELEMETRY_SOURCES:
+            return posted
+        found = await _or_missing(
+            self.metrics.sli_range(key, now - self.lookback, now, _SLI_STEP),
+            "service level history",
+            unmeasured,
         )
-        return measured or pushed
+        measured = tuple(replace(sample, measured=True) for sample in found or ())
+        if measured:
+            # The series itself says more than the samples of it that the poller reported for being bad.
+            posted = tuple(sample for sample in posted if not sample.measured)
+        return tuple(sorted((*posted, *measured), key=lambda sample: sample.at))
 
 
 def _unmapped(key: ServiceKey) -> str:
@@ -221,7 +300,8 @@ def _unmapped(key: ServiceKey) -> str:
 
 
 def _has_data(sample: SliSample) -> bool:
-    return sample.error_rate is not None or sample.p95_latency_ms is not None
+    values = (sample.error_rate, sample.p95_latency_ms, sample.request_rate)
+    return any(value is not None for value in values)
 
 
 def _conditions(signals: tuple[Signal, ...], workload: WorkloadView | None) -> tuple[Condition, ...]:
@@ -234,21 +314,6 @@ def _conditions(signals: tuple[Signal, ...], workload: WorkloadView | None) -> t
             found.append(Condition.CRASH_LOOP_BACK_OFF)
     if workload is not None:
         found.extend(workload_conditions(workload))
-    return tuple(dict.fromkeys(found))
-
-
-def workload_conditions(workload: WorkloadView) -> tuple[Condition, ...]:
-    """The conditions a workload shows at this instant, worst first, without repeats."""
-    found: list[Condition] = []
-    for pod in workload.pods:
-        if pod.waiting_reason == "CrashLoopBackOff":
-            found.append(Condition.CRASH_LOOP_BACK_OFF)
-            if pod.last_termination_reason == "OOMKilled":
-                found.append(Condition.OOM_KILLED)
-        elif pod.waiting_reason in ("ImagePullBackOff", "ErrImagePull", "InvalidImageName"):
-            found.append(Condition.IMAGE_PULL_BACK_OFF)
-    if workload.progress_deadline_exceeded:
-        found.append(Condition.PROGRESS_DEADLINE_EXCEEDED)
     return tuple(dict.fromkeys(found))
 
 

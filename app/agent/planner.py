@@ -22,6 +22,7 @@ from app.agent.models import (
     ObjectRef,
     Plan,
     RejectedRunbook,
+    Trigger,
 )
 from app.agent.passage import passage_of
 from app.agent.runbooks import Catalogue, Runbook, Step
@@ -109,7 +110,9 @@ def _objection(runbook: Runbook, diagnosis: Diagnosis, evidence: Evidence) -> st
 
 
 def _measuring_is_broken(evidence: Evidence) -> bool:
-    return evidence.telemetry is not None and evidence.telemetry.outage
+    """Whether the agent can measure now, or fails to: a failed measurement supports no action."""
+    outage = evidence.telemetry is not None and evidence.telemetry.outage
+    return outage or evidence.unmeasured is not None or Trigger.TELEMETRY_OUTAGE in evidence.triggers
 
 
 def _rival(runbook: Runbook, diagnosis: Diagnosis) -> Hypothesis | None:

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from app.agent.consent import Consent, withheld
 from app.agent.disruption import Disruption, too_many
-from app.agent.limits import UNLIMITED, Limits, Standing
+from app.agent.limits import UNLIMITED, Limits, Standing, set_aside
 from app.agent.models import (
     Action,
     ActionName,
@@ -138,8 +138,7 @@ class Policy:
         terms = self.limits.approval_terms
         if self.engine is not None:
             answer = await self.engine.decide(document(question, self.limits))
-            # Both know the settings, and where they agree the reason is told once.
-            reasons = tuple(dict.fromkeys(reasons + answer.reasons))
+            reasons = _reasons(kind, reasons, answer)
             rules = _deciding(kind, answer)
             kind = _stricter(kind, answer.kind)
             terms = combined(terms, answer.terms)
@@ -150,7 +149,7 @@ class Policy:
             plan_hash=question.plan.hash,
             target_token=question.target.token if question.target is not None else None,
             at=question.at,
-            terms=_without_requester(terms, question) if kind is DecisionKind.NEEDS_APPROVAL else None,
+            terms=_without_interested(terms, question) if kind is DecisionKind.NEEDS_APPROVAL else None,
         )
 
     def _own_answer(self, question: Question) -> tuple[DecisionKind, tuple[str, ...]]:
@@ -162,20 +161,47 @@ class Policy:
             return DecisionKind.NEEDS_APPROVAL, (
                 f"{action.name} is {action.risk} risk, and APPROVAL_FOR_RISKS asks for a person",
             )
-        return DecisionKind.ALLOW, (f"{action.name} is enabled, {action.risk} risk, within the budget",)
+        note = set_aside(question.standing.history, self.limits.shared, question.at)
+        allowed = f"{action.name} is enabled, {action.risk} risk, within the budget"
+        return DecisionKind.ALLOW, (allowed,) if note is None else (allowed, note)
 
 
-def _without_requester(terms: ApprovalTerms, question: Question) -> ApprovalTerms:
+def _without_interested(terms: ApprovalTerms, question: Question) -> ApprovalTerms:
+    """Neither whoever had the agent act nor whoever sent what the action rests on may say yes to it."""
     incident = question.incident
     requesters = {*incident.also_requested_by} | ({incident.requested_by} if incident.requested_by else set())
-    return replace(terms, not_by=tuple(sorted({*terms.not_by, *requesters})))
+    return replace(terms, not_by=tuple(sorted({*terms.not_by, *requesters, *incident.reported_by})))
 
+
+_ANSWERS = {
+    DecisionKind.ALLOW: "allowed",
+    DecisionKind.NEEDS_APPROVAL: "approval required",
+    DecisionKind.DENY: "denied",
+}
 
 _STRICTNESS = (DecisionKind.ALLOW, DecisionKind.NEEDS_APPROVAL, DecisionKind.DENY)
 
 
 def _stricter(one: DecisionKind, other: DecisionKind) -> DecisionKind:
     return max(one, other, key=_STRICTNESS.index)
+
+
+def _reasons(own: DecisionKind, reasons: tuple[str, ...], answer: PolicyAnswer) -> tuple[str, ...]:
+    """Why the stricter side decided so, and what the other side asks for besides.
+
+    Why one side would allow is no reason for a decision that does not. Both know the
+    settings, and where they agree a reason stands once.
+    """
+    decided = _stricter(own, answer.kind)
+    said = answer.reasons or (f"{_ANSWERS[answer.kind]} by policy, which gives no reason",)
+    sides = ((own, reasons), (answer.kind, said))
+    kept = (
+        reason
+        for kind, given in sides
+        if kind is decided or kind is not DecisionKind.ALLOW
+        for reason in given
+    )
+    return tuple(dict.fromkeys(kept))
 
 
 def _deciding(own: DecisionKind, answer: PolicyAnswer) -> tuple[str, ...]:

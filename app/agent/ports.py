@@ -12,13 +12,15 @@ when asking again will not help. No other exception leaves an adapter.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from app.agent.anchoring import Head
 from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
 from app.agent.braking import Attempts
+from app.agent.breach import Breach
 from app.agent.channels import Announcement, Posting
 from app.agent.consent import Consent
 from app.agent.disruption import Disruption
@@ -58,10 +60,31 @@ from app.agent.models import (
     Trigger,
     WorkloadView,
 )
+from app.agent.reasons import Reason
+from app.agent.silences import Silencing
 from app.agent.terms import ApprovalTerms
 from app.agent.trail import Deed, TrailEntry
 
 # ------------------------------------------------------------------ cluster
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodOwner:
+    """The workload behind a pod, as the cluster says."""
+
+    kind: str
+    """`Deployment`, or the kind of the highest controller that can be read; `Pod` for a pod without one."""
+    name: str
+    key: ServiceKey | None = None
+    """The service that a Deployment is; None where the agent does not look after it."""
+
+
+class PodOwners(Protocol):
+    """Says which workload a pod belongs to: a name alone does not."""
+
+    async def owner(self, namespace: str, pod: str) -> PodOwner | None:
+        """The owner of a pod; None when there is no such pod."""
+        ...
 
 
 class ClusterReader(Protocol):
@@ -174,8 +197,17 @@ class MetricSource(Protocol):
     async def telemetry(self, keys: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
         """How many of `keys` had data in the look-back before `at` and have none now.
 
-        An unreachable source is an answer (`source_reachable=False`), not an error.
+        A source that gives no usable answer, whatever it answers, is an answer here
+        (`source_reachable=False` with its `fault`), not an error.
         """
+        ...
+
+
+class SilenceSource(Protocol):
+    """What people muted in the monitoring; never changes anything."""
+
+    async def concerning(self, key: ServiceKey, at: datetime) -> tuple[Silencing, ...]:
+        """The silences in force at that moment that concern the service or some of its alerts."""
         ...
 
 
@@ -258,6 +290,22 @@ class ServiceLevels:
     """How far apart the last two pushed samples were; None where that says nothing."""
     resolved_alerts: tuple[str, ...] = ()
     """The last alerts that were told resolved: one that is told firing after that is over."""
+    measured_error_rate: Breach = field(default_factory=Breach)
+    """What the agent's own poller saw, apart from what was posted."""
+    measured_latency: Breach = field(default_factory=Breach)
+    deploy_succeeded_at: datetime | None = None
+    """The newest deploy that was reported as succeeded: a failure from before it is over."""
+
+    @property
+    def breached(self) -> tuple[bool, bool]:
+        """Whether a breach of the error rate, and one of the latency, is on record, whoever reported it."""
+        return (
+            self.error_rate_breach_since is not None or self.measured_error_rate.since is not None,
+            self.latency_breach_since is not None or self.measured_latency.since is not None,
+        )
+
+    reasons: tuple[Reason, ...] = ()
+    """What was reported that speaks for acting on the service, withdrawn or not (promise 13); at most 32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +322,8 @@ class IntakeVerdict:
     """A change to remember for diagnosis."""
     release_pending: bool = False
     """The service's pending signals join the same incident."""
+    open_limit: int | None = None
+    """An opening is queued while its sender has so many incidents of unknown services open; None: never."""
 
 
 class IntakeDecider(Protocol):
@@ -287,6 +337,25 @@ class IntakeDecider(Protocol):
         last_closed: Incident | None,
     ) -> IntakeVerdict:
         """`last_closed` is the service's incident with the newest `closed_at`, if any."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat:
+    """What a signal says that was delivered before: the service's state after it."""
+
+    levels: ServiceLevels
+    anew: bool = False
+    """It is true once more: to be decided as a new signal, not as a duplicate."""
+
+
+class RepeatDecider(Protocol):
+    """The pure judgement on a signal that repeats an earlier one."""
+
+    def __call__(
+        self, signal: Signal, levels: ServiceLevels | None, open_incident: Incident | None
+    ) -> Repeat | None:
+        """None where it says nothing that is not known."""
         ...
 
 
@@ -356,6 +425,16 @@ class Begun(StrEnum):
     """The kill switch is engaged."""
     NOT_DECIDED = "not_decided"
     """Begun or ended already."""
+    NO_REASON = "no_reason"
+    """What the action stands on was withdrawn, or is too old by now (promise 13)."""
+
+
+class ReasonGuard(Protocol):
+    """What an action stands on, asked once more inside the transaction that begins it."""
+
+    def refusal(self, reported: tuple[Reason, ...] = ()) -> str | None:
+        """Why nothing may begin, given what is on record of the service; None while a reason stands."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -366,6 +445,25 @@ class Beginning:
     reasons: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """Openings of one sender that wait until others of its incidents have ended."""
+
+    sender: str
+    waiting: int
+    newest: IncidentId | None
+    """The newest open incident of that sender."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dequeued:
+    """What one look at the queued openings did, and what is left."""
+
+    ended: int
+    """Signals that have another disposition now."""
+    queued: tuple[Queued, ...]
+
+
 class SignalStore(Protocol):
     """Durable intake."""
 
@@ -374,16 +472,22 @@ class SignalStore(Protocol):
         signals: Sequence[Signal],
         decide: IntakeDecider,
         *,
+        again: RepeatDecider | None = None,
         dry_run: bool,
         idempotency_key: str | None = None,
         request_hash: str | None = None,
     ) -> tuple[Accepted, ...]:
-        """Record signals, decide each, open or join incidents: one transaction, in order.
+        """Record signals, decide each, open or join incidents: in order, all durable when it returns.
+
+        Up to twenty signals are one transaction; more are recorded in parts of that
+        size. If it fails in between, the same call again completes it.
 
         A `dedup_key` seen before gets the disposition deduplicated without
-        `decide` being asked. With an `idempotency_key` seen before (kept 24 h) and an equal
-        `request_hash` the first answer is returned and nothing is recorded; with
-        another hash it raises `Invalid`. At most one incident per service is
+        `decide` being asked; `again` says what the repeat means for the service's
+        levels, and whether it is to be decided as a new signal. With an
+        `idempotency_key` seen before (kept 24 h) and an equal `request_hash` the first
+        answer is returned and nothing is recorded; with another hash it raises
+        `Invalid`. At most one incident per service is
         open, whatever runs beside this. New incidents get the state OPEN, the
         `dry_run` given, and a first timeline entry.
         """
@@ -410,8 +514,15 @@ class SignalStore(Protocol):
         """
         ...
 
+    async def open_queued(self, decide: IntakeDecider, *, dry_run: bool, limit: int) -> Dequeued:
+        """Decide queued openings again, oldest first and every sender in turn, up to `limit` in all."""
+        ...
+
     async def expire_pending(self, older_than: datetime) -> int:
-        """End pending signals received before that with the disposition expired; how many."""
+        """End pending signals received before that with the disposition expired; how many.
+
+        Queued openings do not expire.
+        """
         ...
 
     async def prune(self, older_than: datetime) -> int:
@@ -425,7 +536,10 @@ class SignalStore(Protocol):
         ...
 
     async def samples(self, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
-        """Pushed metric samples observed since then, oldest first, at most 1,000."""
+        """Metric samples among the signals since then, oldest first, at most 1,000.
+
+        Those that the agent's own poller reported are marked as measured.
+        """
         ...
 
     async def changes(self, since: datetime, *, of: ServiceKey | None = None) -> tuple[Change, ...]:
@@ -433,17 +547,57 @@ class SignalStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenBeside:
+    """Services other than the one asked about that have an open incident."""
+
+    named: tuple[ServiceKey, ...]
+    """Those of the services asked for by name."""
+    others: tuple[ServiceKey, ...]
+    """The newest of the rest, up to the limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordPart:
+    """An incident with a part of its timeline."""
+
+    record: IncidentRecord
+    """Its timeline holds the part alone."""
+    length: int
+    """Entries of the whole timeline."""
+
+    @property
+    def next_after(self) -> int | None:
+        """The sequence after which the next part begins; None when this one is the last."""
+        entries = self.record.timeline
+        return entries[-1].sequence if entries and entries[-1].sequence + 1 < self.length else None
+
+
 class IncidentStore(Protocol):
     """Incidents, intents and the timeline. Every write of the loop needs a live claim."""
 
     async def load(self, incident_id: IncidentId) -> IncidentRecord | None: ...
+
+    async def load_part(
+        self, incident_id: IncidentId, *, limit: int, after: int | None = None
+    ) -> RecordPart | None:
+        """With at most `limit` entries: those after sequence `after` (-1: all), else the newest."""
+        ...
 
     async def find(self, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:
         """Newest first; a cursor that this store did not issue raises `Invalid`."""
         ...
 
     async def open_incidents(self) -> tuple[Incident, ...]:
-        """All that have not ended, oldest first."""
+        """All that have not ended, oldest first. Grows with the fleet: no pass of the loop asks for it."""
+        ...
+
+    async def open_of_service(self, service: str, environment: str | None) -> tuple[Incident, ...]:
+        """The open incidents of the services of that name, oldest first; one environment, or all."""
+        ...
+
+    async def open_beside(self, key: ServiceKey, named: Sequence[ServiceKey], limit: int) -> OpenBeside:
+        """What else is open, read by index: which of `named`, and the newest others up to `limit`."""
         ...
 
     async def claim(
@@ -507,16 +661,23 @@ class IncidentStore(Protocol):
         ...
 
     async def begin(
-        self, claim: Claim, intent_id: IntentId, snapshot: Snapshot | None, budget: Budget, at: datetime
+        self,
+        claim: Claim,
+        intent_id: IntentId,
+        snapshot: Snapshot | None,
+        budget: Budget,
+        at: datetime,
+        reasons: ReasonGuard | None = None,
     ) -> Beginning:
         """DECIDED -> EXECUTING by compare-and-set, durable before it returns (promise 2).
 
         With nothing changed: BUDGET_SPENT, with the reasons, when the incident has
         its number of intents that began and are no undo, or when one of the limits
         that all incidents share would be exceeded, however many workers ask at once
-        (promise 4); BRAKED while the kill switch is engaged (promise 11),
-        NOT_DECIDED otherwise. An undo neither counts nor is braked. Adds a timeline
-        entry.
+        (promise 4); BRAKED while the kill switch is engaged (promise 11); NO_REASON
+        when `reasons` refuse it with what is on record of the service in this
+        transaction (promise 13); NOT_DECIDED otherwise. An undo neither counts nor is
+        braked, and needs no reason, as a notification does not. Adds a timeline entry.
         """
         ...
 
@@ -524,11 +685,18 @@ class IncidentStore(Protocol):
         """What began before and matters to an action on that service now."""
         ...
 
-    async def retry(self, claim: Claim, intent_id: IntentId, limit: int, at: datetime) -> Begun:
+    async def retry(
+        self,
+        claim: Claim,
+        intent_id: IntentId,
+        limit: int,
+        at: datetime,
+        reasons: ReasonGuard | None = None,
+    ) -> Begun:
         """Count one more attempt at an intent that is EXECUTING, durable before it returns.
 
-        BUDGET_SPENT when it had `limit` attempts, BRAKED as for `begin`. Adds a
-        timeline entry.
+        BUDGET_SPENT when it had `limit` attempts, BRAKED and NO_REASON as for
+        `begin`. Adds a timeline entry.
         """
         ...
 
@@ -660,6 +828,12 @@ class AuditStore(Protocol):
         """Put right what needs no judgement, and count it; at most 500 signals and 100 incidents."""
         ...
 
+    async def timeline_heads(
+        self, *, after: IncidentId | None, limit: int
+    ) -> tuple[tuple[IncidentId, Head], ...]:
+        """The length and last hash of each timeline as kept beside it, by id, those behind `after`."""
+        ...
+
 
 class IdentityStore(Protocol):
     """Credentials, and the audit trail of what people decided."""
@@ -759,7 +933,7 @@ class Store(
     """All of them over one database, so that intake and incident share a transaction."""
 
     async def ping(self) -> None:
-        """Raises `TransientError` when the database does not answer."""
+        """Write something; raises when that fails, or the database is not the one that was opened."""
         ...
 
     async def close(self) -> None: ...

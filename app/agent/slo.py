@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from app.agent.models import SliSample
+from app.agent.models import Objectives, SliSample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,26 @@ class SloThresholds:
     """How long a breach must last, in event time, before it opens an incident."""
     reopen_after: timedelta
     """How long an unhealed incident keeps the same symptoms from opening another."""
+    min_request_rate: float = 0.0
+    """Requests per second below which a measured error rate or latency says nothing."""
+
+    @property
+    def objectives(self) -> Objectives:
+        return Objectives(
+            max_error_rate=self.max_error_rate,
+            max_p95_latency_ms=self.max_p95_latency_ms,
+            min_request_rate=self.min_request_rate,
+        )
+
+    def too_few(self, request_rate: float | None) -> bool:
+        """Whether the traffic is known and too little to judge by."""
+        return request_rate is not None and request_rate < self.min_request_rate
+
+    def judged(self, sample: SliSample) -> SliSample:
+        """The sample without the indicators that rest on too few requests."""
+        if not self.too_few(sample.request_rate):
+            return sample
+        return replace(sample, error_rate=None, p95_latency_ms=None)
 
     @property
     def longest_gap(self) -> timedelta:
@@ -28,7 +48,8 @@ class SloThresholds:
         return max(2 * self.breach_for, timedelta(minutes=2))
 
     def breaches(self, sample: SliSample) -> tuple[str, ...]:
-        """Which objectives a sample breaks, in words with figures; no data breaks none."""
+        """Which objectives a sample breaks, in words with figures; no data, or too little, breaks none."""
+        sample = self.judged(sample)
         found = []
         if sample.error_rate is not None and sample.error_rate > self.max_error_rate:
             found.append(f"error rate {sample.error_rate:.1%} is above {self.max_error_rate:.1%}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -36,7 +37,7 @@ class ApprovalTerms:
     people: int = 1
     """So many different people must say yes. One no is enough."""
     not_by: tuple[str, ...] = ()
-    """Who may not say yes: those who asked for the action."""
+    """Who may not say yes: those who asked for the action, or sent a signal that it rests on."""
     escalation: tuple[EscalationStep, ...] = ()
 
     def roles_at(self, waited: timedelta) -> frozenset[str] | None:
@@ -51,10 +52,17 @@ class ApprovalTerms:
         """Those that may answer at first, and those that it may be escalated to."""
         return frozenset(self.roles).union(*(step.roles for step in self.escalation))
 
-    def met_by(self, other: ApprovalTerms) -> bool:
-        """Whether what was agreed to on `other` terms would do on these."""
+    def met_by(self, other: ApprovalTerms, said_yes: Iterable[str] = ()) -> bool:
+        """Whether what was agreed to on `other` terms, by those who said yes, would do on these.
+
+        Nobody who said yes may be barred by now; a request that nobody answered
+        would do while it bars the same people.
+        """
         roles = not self.roles or (bool(other.roles) and other.every_role <= self.every_role)
-        return roles and other.people >= self.people and set(other.not_by) >= set(self.not_by)
+        agreed = tuple(said_yes)
+        barred = any(same_person(name, yes) for name in self.not_by for yes in agreed)
+        kept = not barred if agreed else set(other.not_by) >= set(self.not_by)
+        return roles and other.people >= self.people and kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

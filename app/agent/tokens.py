@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from app.agent.identity import (
+    NO_LIMIT,
     Credential,
     CredentialId,
     CredentialKind,
     Door,
     Issued,
     Person,
+    Reach,
     Scope,
     effective,
     issue,
@@ -22,6 +24,7 @@ from app.agent.identity import (
     proves,
     scopes_of,
 )
+from app.agent.models import JsonObject
 from app.agent.ports import IdentityStore
 from app.agent.trail import Deed, DeedKind
 
@@ -35,10 +38,18 @@ async def create(
     lifetime: timedelta | None,
     by: Person,
     at: datetime,
+    reach: Reach = NO_LIMIT,
 ) -> Issued:
     """A new token, durable when this returns; the text that proves it is in no other place."""
     issued = issue(
-        CredentialKind.TOKEN, name, roles=roles, scopes=scopes, by=by.name, at=at, lifetime=lifetime
+        CredentialKind.TOKEN,
+        name,
+        roles=roles,
+        scopes=scopes,
+        by=by.name,
+        at=at,
+        lifetime=lifetime,
+        reach=reach,
     )
     made = issued.credential
     deed = Deed(
@@ -51,10 +62,18 @@ async def create(
             "scopes": [*sorted(made.scopes)],
             "roles": [*sorted(made.roles)],
             "expires_at": None if made.expires_at is None else made.expires_at.isoformat(),
+            **_limits(made.reach),
         },
     )
     await store.add_credential(made, deed)
     return issued
+
+
+def _limits(reach: Reach) -> JsonObject:
+    """What the entry of a limited token says besides; that of any other says what it always said."""
+    if not reach.limited:
+        return {}
+    return {"environments": [*sorted(reach.environments)], "services": [*sorted(reach.services)]}
 
 
 async def revoke(
@@ -85,4 +104,6 @@ def holder(
         door=door,
         verified=True,
         scopes=scopes_of(credential.roles, role_scopes) if by_roles else effective(credential.scopes),
+        token_id=credential.id,
+        reach=credential.reach,
     )

@@ -22,15 +22,24 @@ from app.agent.models import (
     Note,
     Outcome,
     OutcomeKind,
-    Snapshot,
     Stage,
     Verdict,
     VerdictKind,
     Verification,
 )
-from app.agent.narration import turning_points, undo_note, verdict_note, why_proposed
+from app.agent.narration import (
+    no_undo_notes,
+    turning_points,
+    undo_begun_note,
+    undo_not_done_note,
+    undo_note,
+    verdict_note,
+    why_not_restored,
+    why_proposed,
+)
 from app.agent.observer import Observer
 from app.agent.ports import Claim, Store
+from app.agent.restoration import asks_as_before, judge_restoration
 from app.agent.verifier import Assessment, Health, Verifier, advance, judge
 from app.errors import PermanentError
 
@@ -67,19 +76,41 @@ class Trial:
     async def settle_undo(
         self, record: IncidentRecord, undo: Intent, outcome: Outcome, claim: Claim, now: datetime
     ) -> None:
-        """The undo itself is verified: the object must ask for exactly what it asked for before."""
+        """The undo itself is verified: the object asks for what it did before, and as much of it runs.
+
+        Pods take their time; until they are there, or will not come, the incident rests here.
+        """
         undone = intent_by_id(record, undo.undoes) if undo.undoes is not None else undo
-        after: Snapshot | None = None
+        moving_on = replace(record.incident, state=IncidentState.OPEN, verification=None, wake_at=None)
         reader = self.executor.reader
-        if outcome.kind is OutcomeKind.DONE and reader is not None:
-            after = await reader.snapshot(undo.action)
-        note = undo_note(undo, undone, outcome, after, now)
-        moving_on = replace(record.incident, state=IncidentState.OPEN, verification=None)
-        rest = rest_to_undo(record, undone) if outcome.kind is OutcomeKind.DONE else []
-        if rest:
+        if outcome.kind is not OutcomeKind.DONE or reader is None:
+            await self.store.save(claim, moving_on, [undo_not_done_note(undo, outcome, now)])
+            return
+        asks = asks_as_before(undone, await reader.snapshot(undo.action))
+        rest = rest_to_undo(record, undone)
+        if asks and rest:
+            note = undo_begun_note(undo, undone, now)
             await self.executor.decide_undo(record, rest[0], claim, moving_on, [note])
-        else:
+            return
+        rules = self.verifier.rules
+        found = judge_restoration(
+            undone,
+            await self.observer.workload(record.incident.key, []),
+            _seen_so_far(record.incident, undo, outcome),
+            now=now,
+            steady_for=rules.soak,
+            timeout=rules.timeout,
+        )
+        if asks and found.restored is None:
+            waiting = replace(record.incident, verification=found.seen, wake_at=now + rules.interval)
+            await self.store.save(claim, waiting, [])
+            return
+        note = undo_note(undo, undone, found, asks=asks, at=now)
+        if asks and found.restored:
             await self.store.save(claim, moving_on, [note])
+            return
+        why = why_not_restored(undo, undone, found, asks=asks)
+        await self.closer.close_with(record, moving_on, claim, IncidentState.ESCALATED, [note], why)
 
     async def look(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
         """One observation; with a verdict the incident ends, is undone, or goes on to the next action."""
@@ -111,7 +142,7 @@ class Trial:
                 record, judged, claim, IncidentState.ESCALATED, notes, "Recovery cannot be told."
             )
         elif tested is None:
-            await self.store.save(claim, moved_on(judged), notes)
+            await self.store.save(claim, moved_on(judged), [*notes, *no_undo_notes(record, now)])
         else:
             await self.executor.decide_undo(record, tested, claim, moved_on(judged), notes)
 
@@ -147,7 +178,18 @@ class Trial:
                 [*notes, verdict_note(verdict)],
                 why_proposed(record),
             )
-        elif not (incident.dry_run and record.intents) and health.health is not Health.HEALTHY:
+        elif verdict is not None and verdict.kind is VerdictKind.CANNOT_TELL:
+            judged = replace(incident, verification=verification, verdict=verdict)
+            await self.closer.close_with(
+                record,
+                judged,
+                claim,
+                IncidentState.ESCALATED,
+                [*notes, verdict_note(verdict)],
+                "Nothing was done: the symptoms went away, and whether the service recovered cannot be told. "
+                f"{'; '.join(verdict.reasons)}.",
+            )
+        elif not (incident.dry_run and record.intents) and health.health is Health.UNHEALTHY:
             anew = replace(incident, state=IncidentState.OPEN, diagnosis=None, plan=None, verification=None)
             note = Note(at=now, stage=Stage.OBSERVE, message="The symptoms are back: looking anew.")
             await self.store.save(claim, anew, [*notes, note])
@@ -160,6 +202,14 @@ class Trial:
         failed = failed_revision(record, workload, now) if workload is not None else None
         if failed is not None:
             await self.store.record_revision(failed)
+
+
+def _seen_so_far(incident: Incident, undo: Intent, outcome: Outcome) -> Verification:
+    """What earlier looks at this undo saw."""
+    seen = incident.verification
+    if seen is not None and seen.intent_id == undo.id:
+        return seen
+    return Verification(intent_id=undo.id, started_at=outcome.at)
 
 
 def _why_recovered(incident: Incident) -> str:

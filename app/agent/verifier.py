@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from app.agent.clock_jumps import ahead
 from app.agent.models import (
     Incident,
     Observation,
@@ -20,11 +21,15 @@ from app.agent.models import (
     Verification,
     WorkloadView,
 )
-from app.agent.observer import Observer, workload_conditions
+from app.agent.observer import NO_CLUSTER, Observer, workload_conditions
+from app.agent.reasons import Reason, all_withdrawn, clock_words, firing_alerts, of_cluster
 from app.agent.slo import SloThresholds
 
 _WORSE_ERROR_RATE = 0.2
 """An error rate this much above the one before the action is materially worse."""
+
+METRIC_ONLY = frozenset({Trigger.HIGH_ERROR_RATE, Trigger.HIGH_LATENCY})
+"""Triggers that say nothing about the pods or a rollout."""
 
 
 class Health(StrEnum):
@@ -62,26 +67,58 @@ def assess(
 ) -> Assessment:
     """Healthy only if every indicator that was sick, or was measured before, is freshly measured and well."""
     if seen.telemetry is not None and seen.telemetry.outage:
-        return Assessment(
-            health=Health.UNKNOWN,
-            reasons=(
-                f"telemetry fault: {seen.telemetry.silent_services} of "
-                f"{seen.telemetry.known_services} services fell silent",
-            ),
-        )
-    baseline = verification.baseline if verification is not None else None
+        return Assessment(health=Health.UNKNOWN, reasons=(f"telemetry fault: {seen.telemetry.said}",))
+    before = verification.baseline if verification is not None else None
+    baseline = rules.slo.judged(before) if before is not None else None
     sli = _fresh(seen, verification, rules)
     sick = list(rules.slo.breaches(sli)) if sli is not None else []
     if seen.workload is not None:
-        sick.extend(_workload_problems(seen.workload))
+        asked_for_rollout = acted(verification) or not METRIC_ONLY.issuperset(triggers)
+        sick.extend(_workload_problems(seen.workload, unfinished=asked_for_rollout))
     elif seen.told_conditions:
         sick.extend(f"{c} was reported and has not been reported over" for c in seen.told_conditions)
     if sick:
         return Assessment(health=Health.UNHEALTHY, reasons=tuple(sick))
-    unknown = _unmeasured(seen, sli, triggers, baseline)
+    unknown = _unmeasured(seen, sli, triggers, baseline, rules.slo)
     if unknown:
         return Assessment(health=Health.UNKNOWN, reasons=(*unknown, *seen.missing))
     return Assessment(health=Health.HEALTHY, reasons=(_well(sli, seen.workload),))
+
+
+def with_reports(
+    health: Assessment,
+    incident: Incident,
+    seen: Observation,
+    reported: tuple[Reason, ...],
+    *,
+    measures: bool,
+) -> Assessment:
+    """No all-clear while an alert of the incident fires; a report that was taken back needs no measurement.
+
+    The latter only where nothing was done and the agent has no metric source of its own
+    (`measures`): then the end of the alert is all that anybody can know.
+    """
+    firing = firing_alerts(reported, incident.triggers, seen.at)
+    if firing and health.health is Health.HEALTHY:
+        still = tuple(
+            f"{one.said} still fires, last reported at {clock_words(one.last_true_at, seen.at)}"
+            for one in firing
+        )
+        return Assessment(health=Health.UNKNOWN, reasons=(*still, *health.reasons))
+    acted = incident.verification is not None and incident.verification.intent_id is not None
+    if health.health is not Health.UNKNOWN or measures or acted or not _runs(seen):
+        return health
+    if not all_withdrawn(reported, incident.triggers):
+        return health
+    over = [r.withdrawn.said for r in reported if r.withdrawn is not None and r.trigger in incident.triggers]
+    return Assessment(health=Health.HEALTHY, reasons=tuple(over))
+
+
+def _runs(seen: Observation) -> bool:
+    """The workload was seen to run, or no cluster is connected that could show it."""
+    if seen.workload is not None:
+        return seen.workload.desired_replicas > 0
+    return not seen.gone and seen.missing == (NO_CLUSTER,)
 
 
 def judge(
@@ -97,7 +134,8 @@ def judge(
             soak = f"within the SLO for {(at - since).total_seconds():.0f} s"
             return Verdict(kind=VerdictKind.RECOVERED, reasons=(soak, *now.reasons), at=at)
     elapsed = at - verification.started_at
-    if now.health is Health.UNHEALTHY and elapsed >= rules.soak and _worse(verification.baseline, seen.sli):
+    worse = _worse(verification.baseline, _fresh(seen, verification, rules), rules.slo)
+    if now.health is Health.UNHEALTHY and elapsed >= rules.soak and worse:
         return Verdict(kind=VerdictKind.WORSE, reasons=now.reasons, at=at)
     if elapsed < rules.timeout:
         return None
@@ -143,29 +181,67 @@ class Verifier:
     async def look(self, incident: Incident, now: datetime) -> tuple[Observation, Assessment]:
         """What is to be seen of the incident's service at `now`, and what it amounts to."""
         seen = await self.observer.look(incident.key, now)
-        return seen, assess(seen, incident.triggers, self.rules, incident.verification)
+        return seen, await self.assess(incident, seen)
+
+    async def assess(self, incident: Incident, seen: Observation) -> Assessment:
+        """What a look amounts to, given what was reported of the incident and not taken back."""
+        health = assess(seen, incident.triggers, self.rules, incident.verification)
+        levels = await self.observer.store.levels(incident.key)
+        if levels is None:
+            return health
+        return with_reports(
+            health,
+            incident,
+            seen,
+            of_cluster(levels.reasons, incident.cluster),
+            measures=self.observer.metrics is not None,
+        )
 
 
 def _fresh(seen: Observation, verification: Verification | None, rules: VerifyRules) -> SliSample | None:
-    """The sample, if it is about now: not old, not from the future, and not from before the action."""
+    """The sample, if it is about now: not old, not from the future, and not from before the action.
+
+    Without the indicators that rest on too few requests.
+    """
     sli = seen.sli
     if sli is None or not timedelta(0) <= seen.at - sli.at <= rules.max_sample_age:
         return None
-    acted = verification is not None and verification.intent_id is not None
-    if acted and verification is not None and sli.at < verification.started_at:
+    if verification is not None and acted(verification) and sli.at < verification.started_at:
         return None
-    return sli
+    return rules.slo.judged(sli)
+
+
+def acted(verification: Verification | None) -> bool:
+    """Whether an action of the agent is being verified, and not only a service watched."""
+    return verification is not None and verification.intent_id is not None
+
+
+def dated_in_future(verification: Verification, at: datetime) -> bool:
+    """Whether it was begun or looked at before the clock went back: no soak and no time-out would end."""
+    moments = (verification.started_at, verification.healthy_since, verification.last_observed_at)
+    return any(ahead(moment, at) for moment in moments)
 
 
 def _unwatched(verification: Verification, at: datetime, rules: VerifyRules) -> bool:
-    """Nobody looked for so long that what lies between is not known."""
+    """The last look is so old, or the clock went back so far, that what lies between is not known."""
+    if dated_in_future(verification, at):
+        return True
     last = verification.last_observed_at
     return last is not None and at - last > max(3 * rules.interval, rules.max_sample_age)
 
 
-def _workload_problems(workload: WorkloadView) -> list[str]:
+def _workload_problems(workload: WorkloadView, *, unfinished: bool) -> list[str]:
+    """What is wrong with the workload; `unfinished` says whether a rollout that is under way counts.
+
+    It counts after an action, which must be complete to be judged, and where the
+    rollout or the pods are what the incident is about. By itself it is the normal
+    course of a release.
+    """
     problems = [f"the cluster reports {condition}" for condition in workload_conditions(workload)]
-    if not workload.rollout_complete and not workload.paused:
+    rolling = not workload.rollout_complete and not workload.paused
+    if rolling and not unfinished and workload.available_replicas > 0:
+        return problems
+    if rolling:
         problems.append(
             f"the rollout is not complete: {workload.updated_replicas} of "
             f"{workload.desired_replicas} updated, {workload.available_replicas} available"
@@ -180,9 +256,16 @@ def _unmeasured(
     sli: SliSample | None,
     triggers: tuple[Trigger, ...],
     baseline: SliSample | None,
+    slo: SloThresholds,
 ) -> tuple[str, ...]:
     """Which of the indicators that recovery must show have no fresh measurement."""
     gaps = []
+    if Trigger.TELEMETRY_OUTAGE in triggers:
+        gaps.append("a telemetry fault says nothing about a service")
+    if seen.unmeasured is not None:
+        gaps.append(f"cannot measure: {seen.unmeasured}")
+    elif seen.sli is not None and slo.too_few(seen.sli.request_rate):
+        gaps.append(f"only {seen.sli.request_rate:.2f} requests/s: too few to judge by")
     had_errors = baseline is not None and baseline.error_rate is not None
     had_latency = baseline is not None and baseline.p95_latency_ms is not None
     if (Trigger.HIGH_ERROR_RATE in triggers or had_errors) and (sli is None or sli.error_rate is None):
@@ -199,7 +282,8 @@ def _unmeasured(
     return tuple(gaps)
 
 
-def _worse(before: SliSample | None, now: SliSample | None) -> bool:
+def _worse(before: SliSample | None, now: SliSample | None, slo: SloThresholds) -> bool:
+    before = slo.judged(before) if before is not None else None
     if before is None or now is None or before.error_rate is None or now.error_rate is None:
         return False
     return now.error_rate - before.error_rate >= _WORSE_ERROR_RATE

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -19,7 +19,8 @@ from fastapi.security import HTTPBearer
 from pydantic import SecretStr
 from starlette.requests import Request
 
-from app.agent.identity import Door, Person, Scope
+from app.agent.identity import Door, Person, Scope, Sender, SenderKind
+from app.agent.models import ServiceKey
 from app.agent.terms import same_person
 from app.agent.tokens import holder, proved
 from app.api.cookies import SESSION_COOKIE
@@ -134,7 +135,6 @@ async def recognised(request: Request, container: Container) -> Person:
 async def recognised_token(request: Request, container: Container, text: str) -> Person:
     """Whom a token or a session's cookie speaks for; a wrong one counts as a guess of the sender's."""
     now = container.clock.now()
-    refuse_locked(request, container)
     credential = await proved(container.store, text)
     if credential is None:
         count_guess(request, container)
@@ -160,6 +160,28 @@ def matches(given: str | None, secret: SecretStr | None) -> bool:
     if given is None or secret is None:
         return False
     return hmac.compare_digest(given.encode("latin-1", "replace"), secret.get_secret_value().encode())
+
+
+def sender_of(request: Request, person: Person, *, webhook: str | None = None) -> Sender:
+    """Who sent what the request brings: a token's holder, who knows a webhook's secret, or an address."""
+    address = _address(request)
+    if person.verified:
+        return Sender(kind=SenderKind.TOKEN, name=person.name, token_id=person.token_id, address=address)
+    if webhook is not None:
+        return Sender(kind=SenderKind.WEBHOOK, name=webhook, address=address)
+    return Sender(kind=SenderKind.ADDRESS, name=address or "a socket file", address=address)
+
+
+def out_of_reach(person: Person, keys: Iterable[ServiceKey]) -> Problem:
+    """The refusal of a token that may not report about these services."""
+    about = ", ".join(dict.fromkeys(str(key) for key in keys))
+    return Problem(
+        status=403,
+        kind="beyond-the-token",
+        title="This token may not report about that service",
+        detail=f"The token of {person.name} is limited to {person.reach}, and this is about {about}. "
+        "Send it with another token, or make one with `heal token create --environment ... --service ...`.",
+    )
 
 
 def speaker(person: Person, by: str | None) -> Person:
@@ -189,7 +211,11 @@ def _unfit_name(by: str | None, message: str) -> Problem:
 
 
 def count_guess(request: Request, container: Container) -> None:
-    """A wrong credential came with the request."""
+    """A wrong credential came with the request; raises `Problem` 429 once there were too many from there.
+
+    A right one is never locked out by those of others: it is looked at first.
+    """
+    _refuse_locked(request, container)
     lockout: Lockout = request.app.state.lockout
     lockout.failed(_address(request), container.clock.now())
 
@@ -198,8 +224,8 @@ def _address(request: Request) -> str | None:
     return request.client.host if request.client is not None else None
 
 
-def refuse_locked(request: Request, container: Container) -> None:
-    """Raise `Problem` 429 while nothing from the sender's address is heard."""
+def _refuse_locked(request: Request, container: Container) -> None:
+    """Raise `Problem` 429 while guesses from the sender's address are not answered."""
     lockout: Lockout = request.app.state.lockout
     left = lockout.locked_for(_address(request), container.clock.now())
     if left is None:
@@ -209,7 +235,8 @@ def refuse_locked(request: Request, container: Container) -> None:
         status=429,
         kind="locked-out",
         title="Too many wrong credentials came from this address",
-        detail=f"Nothing from there is heard for another {seconds} s, right credentials included.",
+        detail=f"Credentials from there that are not known are refused unseen for another {seconds} s. "
+        "One that is known is heard.",
         headers={"Retry-After": str(seconds)},
     )
 

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import ParamSpec, TypeVar
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ValidationError
@@ -17,11 +21,17 @@ from starlette.requests import Request
 
 from app.agent.models import Json
 from app.api.problems import FieldError, Problem, field_errors, invalid
-from app.strict_json import UnreadableJson, decode
+from app.strict_json import UnreadableJson, decode, decode_leniently
 
 Model = TypeVar("Model", bound=BaseModel)
 
+T = TypeVar("T")
+P = ParamSpec("P")
+
 BODY_TIMEOUT_SECONDS = 30.0
+LARGE_BYTES = 16_384
+"""Bodies up to this size are decoded at once: that takes less than a few milliseconds."""
+_LARGE_BODIES = ThreadPoolExecutor(1, thread_name_prefix="large-bodies")
 MAX_KEY_CHARS = 255
 MAX_FORM_FIELDS = 20
 _FORM = "application/x-www-form-urlencoded"
@@ -45,16 +55,36 @@ def _unsupported(detail: str, headers: dict[str, str]) -> Problem:
     )
 
 
-async def read_json(request: Request, limit: int) -> Body:
-    """The body as JSON, at most `limit` bytes; raises `Problem` (400, 408, 413 or 415)."""
+async def read_json(request: Request, limit: int, *, spared: Callable[[Json], bool] | None = None) -> Body:
+    """The body as JSON, at most `limit` bytes; raises `Problem` (400, 408, 413 or 415).
+
+    `spared` says of what values one odd character or number must not cost the
+    whole body: those are decoded leniently.
+    """
     _check_media_type(request)
     raw = await _read_bounded(request, limit)
     try:
-        return Body(raw=raw, value=decode(raw))
+        return Body(raw=raw, value=await beside(len(raw), decode, raw))
     except UnreadableJson as error:
+        if spared is not None:
+            with suppress(UnreadableJson):
+                value = decode_leniently(raw)
+                if spared(value):
+                    return Body(raw=raw, value=value)
         raise Problem(
             status=400, kind="broken-json", title=error.title, detail=str(error), errors=error.errors
         ) from None
+
+
+async def beside(size: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The call's result; for a body of that size it runs in a thread where it would hold up other requests.
+
+    There is one such thread: several large bodies take turns, and leave the event
+    loop its share of the interpreter.
+    """
+    if size <= LARGE_BYTES:
+        return call(*args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_LARGE_BODIES, partial(call, *args, **kwargs))
 
 
 async def read_raw(request: Request, limit: int) -> bytes:

@@ -24,11 +24,11 @@ from app.api.approvals import answer
 from app.api.approvals import load as load_approval
 from app.api.bodies import read_form
 from app.api.dependencies import ContainerDep
-from app.api.incidents import find, load
+from app.api.incidents import find, load, load_part
 from app.api.pages import Pages, Reading
 from app.api.problems import Problem, field_errors
 from app.errors import NotEntitled, TransientError
-from app.schemas import AnswerRequest, IncidentQuery
+from app.schemas import MOST_ENTRIES, AnswerRequest, IncidentQuery
 from app.web.story import chapters
 
 router = APIRouter(include_in_schema=False)
@@ -63,13 +63,15 @@ async def list_page(request: Request, pages: Reading) -> Response:
 @router.get("/dashboard/incidents/{incident_id}")
 async def incident_page(incident_id: str, pages: Reading) -> Response:
     try:
-        record = await load(pages.container, incident_id)
+        part = await load_part(pages.container, incident_id, limit=MOST_ENTRIES)
     except Problem as problem:
         return await pages.message(problem.status, problem.title, "Perhaps the address was cut short.")
     except TransientError as error:
         return await pages.message(503, "Not possible right now", f"{error}. Reload in a moment.")
+    record = part.record
     return await pages.show(
         "incident.html",
+        earlier=part.length - len(record.timeline),
         incident=record.incident,
         record=record,
         pending=_pending(record),

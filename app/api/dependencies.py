@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from app.agent.intake import Intake
 from app.agent.loop import Loop
-from app.agent.ports import IdentityProvider, Store, StreamProgress
+from app.agent.ports import IdentityProvider, PodOwners, Store, StreamProgress
 from app.api.problems import FieldError, Problem, invalid
 from app.clock import Clock
 from app.config import Settings
@@ -62,6 +62,8 @@ class Container(Protocol):
     def checks(self) -> Sequence[tuple[str, Callable[[], Awaitable[None]]]]: ...
     @property
     def slack(self) -> SlackDoor | None: ...
+    @property
+    def pod_owners(self) -> PodOwners | None: ...
 
 
 def _container(request: Request) -> Container:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Annotated
 
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from app.agent.identity import Scope
+from app.agent.identity import Person, Scope
 from app.agent.models import Json, Signal, SignalId
-from app.api.access import needs
-from app.api.bodies import idempotency_key, read_json, request_hash
+from app.api.access import needs, out_of_reach, sender_of
+from app.api.bodies import beside, idempotency_key, read_json, request_hash
 from app.api.dependencies import Container, ContainerDep
 from app.api.openapi import event_body, event_headers, problems
 from app.api.problems import FieldError, Problem, invalid
@@ -26,6 +27,9 @@ from app.schemas import AcceptedList, AcceptedView, DeployEvent, MetricEvent, Si
 
 _SIGNAL_ID = re.compile(r"sig_[0-9a-f]{32}")
 
+MOST_NAMED = 5
+"""Services that a refusal names."""
+
 router = APIRouter(tags=["events"])
 
 
@@ -34,12 +38,13 @@ router = APIRouter(tags=["events"])
     status_code=202,
     response_model=AcceptedView | AcceptedList,
     responses=problems(400, 401, 403, 413, 415, 422, 429, 503),
-    dependencies=[needs(Scope.INGEST)],
     openapi_extra=event_body(DeployEvent, "deploy") | event_headers(),
     summary="Tell of a release: started, succeeded, failed or cancelled",
 )
-async def post_deploy(request: Request, container: ContainerDep) -> AcceptedView | AcceptedList:
-    return await _take(request, container, DeployEvent)
+async def post_deploy(
+    request: Request, container: ContainerDep, person: Annotated[Person, needs(Scope.INGEST)]
+) -> AcceptedView | AcceptedList:
+    return await _take(request, container, person, DeployEvent)
 
 
 @router.post(
@@ -47,12 +52,13 @@ async def post_deploy(request: Request, container: ContainerDep) -> AcceptedView
     status_code=202,
     response_model=AcceptedView | AcceptedList,
     responses=problems(400, 401, 403, 413, 415, 422, 429, 503),
-    dependencies=[needs(Scope.INGEST)],
     openapi_extra=event_body(MetricEvent, "metric") | event_headers(),
     summary="Tell the service levels of one instant",
 )
-async def post_metric(request: Request, container: ContainerDep) -> AcceptedView | AcceptedList:
-    return await _take(request, container, MetricEvent)
+async def post_metric(
+    request: Request, container: ContainerDep, person: Annotated[Person, needs(Scope.INGEST)]
+) -> AcceptedView | AcceptedList:
+    return await _take(request, container, person, MetricEvent)
 
 
 @router.get(
@@ -76,16 +82,27 @@ async def get_signal(signal_id: str, container: ContainerDep) -> SignalView:
     return SignalView.of(record)
 
 
-async def _take(request: Request, container: Container, model: EventModel) -> AcceptedView | AcceptedList:
+async def _take(
+    request: Request, container: Container, person: Person, model: EventModel
+) -> AcceptedView | AcceptedList:
     settings, received_at = container.settings, container.clock.now()
     key = idempotency_key(request)
     body = await read_json(request, settings.max_body_bytes)
     latest = received_at + timedelta(seconds=settings.signal_max_future_seconds)
-    events = _parse(body.value, model, latest)
+    events = await beside(len(body.raw), _parse, body.value, model, latest)
+    beyond = [event.key for event in events if not person.reach.covers(event.environment, event.service)]
+    if beyond:
+        raise out_of_reach(person, beyond[:MOST_NAMED])
+    sender = sender_of(request, person)
     stale_after = timedelta(seconds=settings.signal_stale_after_seconds)
-    signals = [
-        to_signal(event, source="http", received_at=received_at, stale_after=stale_after) for event in events
-    ]
+
+    def read() -> list[Signal]:
+        return [
+            to_signal(event, source="http", received_at=received_at, stale_after=stale_after, sender=sender)
+            for event in events
+        ]
+
+    signals = await beside(len(body.raw), read)
     items = await _accept(container, signals, key, request_hash(request, body.raw))
     return AcceptedList(items=items) if isinstance(body.value, list) else items[0]
 

@@ -2,8 +2,8 @@
 
 While no identity is configured a loopback address is the agent's only fence. Its
 holes are closed here: a web page that posts across sites, a name that an attacker
-points at 127.0.0.1 (DNS rebinding), and a server that was made to listen
-elsewhere. Both middlewares are plain ASGI and are installed by `app.main`.
+points at 127.0.0.1 (DNS rebinding), a server that was made to listen elsewhere,
+and a proxy or tunnel on this machine. Both middlewares are plain ASGI and are installed by `app.main`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.access import SAFE_METHODS
@@ -19,6 +20,30 @@ from app.loopback import is_loopback
 
 _PROVED_BY_THEMSELVES = "/webhooks/"
 """What arrives there carries a signature or a token of its own."""
+_PROBES = frozenset({"/healthz", "/readyz"})
+_WHERE_FROM = frozenset({"forwarded", "foreign-host"})
+"""Refusals that a probe is spared."""
+_FORWARDING_PREFIXES = ("x-forwarded", "x-original-", "x-envoy-external", "cf-connecting-")
+_FORWARDING = frozenset(
+    {
+        "forwarded",
+        "forwarded-for",
+        "via",
+        "x-real-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-remote-addr",
+        "x-remote-ip",
+        "x-host",
+        "true-client-ip",
+        "fastly-client-ip",
+        "fly-client-ip",
+        "x-proxyuser-ip",
+        "x-azure-clientip",
+        "x-appengine-user-ip",
+    }
+)
+"""Headers that proxies add."""
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
@@ -66,10 +91,12 @@ class SecurityHeaders:
 
 
 class BrowserGuard:
-    """Refuses cross-site writes; without identity also foreign Host names, and whoever is further away.
+    """Refuses cross-site writes; without identity also whoever may be further away than this machine.
 
-    `loopback_only` says that no identity is configured: then the address that a
-    connection arrived on decides, whatever the server was told to listen on.
+    `loopback_only` says that no identity is configured: then a request must arrive
+    on a loopback address or a socket file, name this machine, and carry no header
+    that a proxy adds. Webhooks prove themselves, and probes get a status and
+    nothing else.
     """
 
     def __init__(self, app: ASGIApp, *, loopback_only: bool) -> None:
@@ -83,30 +110,17 @@ class BrowserGuard:
         problem = self._refusal(scope)
         if problem is None:
             await self._app(scope, receive, send)
-            return
-        await problem.response(scope["path"])(scope, receive, send)
+        elif problem.kind in _WHERE_FROM and _is_probe(scope):
+            await _status_only(self._app, scope, receive, send)
+        else:
+            await problem.response(scope["path"])(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
-        server = scope.get("server")
-        arrived_on = server[0] if server else None
-        local = arrived_on is None or arrived_on.startswith("/") or is_loopback(arrived_on)
-        forwarded = _forwarded(scope) and not scope["path"].startswith(_PROVED_BY_THEMSELVES)
-        if self._loopback_only and (not local or forwarded):
-            return Problem(
-                status=403,
-                kind="no-identity",
-                title="Only this machine is heard",
-                detail="No identity is configured, so the agent cannot tell who asks, and answers on a "
-                "loopback address only. Set REQUIRE_IDENTITY=true; `heal token create` makes a token.",
-            )
-        if self._loopback_only and is_loopback(arrived_on) and not _names_loopback(headers):
-            return Problem(
-                status=421,
-                kind="foreign-host",
-                title="This agent is not known by that name",
-                detail="While no identity is configured it answers to localhost, 127.0.0.1 and [::1] only.",
-            )
+        if self._loopback_only:
+            refusal = _not_of_this_machine(scope, headers)
+            if refusal is not None:
+                return refusal
         if scope["method"] not in SAFE_METHODS and not _from_same_origin(headers):
             return Problem(
                 status=403,
@@ -118,10 +132,75 @@ class BrowserGuard:
         return None
 
 
-def _forwarded(scope: Scope) -> bool:
-    """Whether a proxy on this machine brings it for somebody further away."""
+def is_local(scope: Scope) -> bool:
+    """Whether a request comes from this machine, as far as its connection and its headers tell."""
+    headers = Headers(scope=scope)
+    return _arrived_here(scope) and not _forwarded(scope, headers) and _names_loopback(headers)
+
+
+def _not_of_this_machine(scope: Scope, headers: Headers) -> Problem | None:
+    """The refusal of what may come from further away, while nobody can say who they are."""
+    if not _arrived_here(scope):
+        return _no_identity("no-identity", "It arrived on an address that other machines reach.")
+    if scope["path"].startswith(_PROVED_BY_THEMSELVES):
+        return None
+    if _forwarded(scope, headers):
+        return _no_identity("forwarded", "A proxy brings this request from somewhere else.")
+    if not _names_loopback(headers):
+        return Problem(
+            status=421,
+            kind="foreign-host",
+            title="This agent is not known by that name",
+            detail="While no identity is configured it answers to localhost, 127.0.0.1 and [::1] only.",
+        )
+    return None
+
+
+def _no_identity(kind: str, why: str) -> Problem:
+    return Problem(
+        status=403,
+        kind=kind,
+        title="Only this machine is heard",
+        detail=f"{why} No identity is configured, so the agent cannot tell who asks, and answers on a "
+        "loopback address only. Set REQUIRE_IDENTITY=true; `heal token create` makes a token.",
+    )
+
+
+def _arrived_here(scope: Scope) -> bool:
+    """Whether the connection came in by a loopback address or a socket file."""
+    server = scope.get("server")
+    arrived_on = server[0] if server else None
+    return arrived_on is None or arrived_on.startswith("/") or is_loopback(arrived_on)
+
+
+def _forwarded(scope: Scope, headers: Headers) -> bool:
+    """Whether a proxy brings it, by its headers or by the address that the server took from them."""
     client = scope.get("client")
-    return client is not None and bool(client[0]) and not is_loopback(client[0])
+    further_away = client is not None and bool(client[0]) and not is_loopback(client[0])
+    return further_away or any(
+        name in _FORWARDING or name.startswith(_FORWARDING_PREFIXES) for name in headers
+    )
+
+
+def _is_probe(scope: Scope) -> bool:
+    """Whether it is a whole request of a probe: one without a host is malformed."""
+    whole = "host" in Headers(scope=scope)
+    return whole and scope["path"] in _PROBES and scope["method"] in SAFE_METHODS
+
+
+async def _status_only(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """The answer of a probe without what it says of the agent and of what it depends on."""
+    status = 503
+
+    async def take_status(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+
+    await app(scope, receive, take_status)
+    word = "ok" if status < 400 else "unavailable"
+    headers = {"Retry-After": "5"} if status == 503 else {}
+    await JSONResponse({"status": word}, status_code=status, headers=headers)(scope, receive, send)
 
 
 def _names_loopback(headers: Headers) -> bool:

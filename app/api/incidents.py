@@ -9,13 +9,20 @@ from fastapi import APIRouter, Query
 
 from app.agent.identity import Scope
 from app.agent.models import IncidentId, IncidentRecord
-from app.agent.ports import IncidentFilter, Page
+from app.agent.ports import IncidentFilter, Page, RecordPart
 from app.api.access import needs
 from app.api.dependencies import Container, ContainerDep, EachParameterOnce
 from app.api.openapi import problems
 from app.api.problems import FieldError, Problem, invalid
 from app.errors import Invalid
-from app.schemas import IncidentPage, IncidentQuery, IncidentSummary, IncidentView
+from app.schemas import (
+    MOST_ENTRIES,
+    IncidentPage,
+    IncidentQuery,
+    IncidentSummary,
+    IncidentView,
+    TimelineQuery,
+)
 
 _INCIDENT_ID = re.compile(r"inc_[0-9a-f]{32}")
 
@@ -63,13 +70,29 @@ async def load(container: Container, incident_id: str) -> IncidentRecord:
     if _INCIDENT_ID.fullmatch(incident_id):
         record = await container.store.load(IncidentId(incident_id))
     if record is None:
-        raise Problem(
-            status=404,
-            kind="not-found",
-            title="No such incident",
-            detail="No incident has this id. GET /incidents lists those that exist.",
-        )
+        raise _no_such_incident()
     return record
+
+
+async def load_part(
+    container: Container, incident_id: str, *, limit: int, after: int | None = None
+) -> RecordPart:
+    """One incident with a part of its timeline, the newest one by default; raises `Problem` 404."""
+    part = None
+    if _INCIDENT_ID.fullmatch(incident_id):
+        part = await container.store.load_part(IncidentId(incident_id), limit=limit, after=after)
+    if part is None:
+        raise _no_such_incident()
+    return part
+
+
+def _no_such_incident() -> Problem:
+    return Problem(
+        status=404,
+        kind="not-found",
+        title="No such incident",
+        detail="No incident has this id. GET /incidents lists those that exist.",
+    )
 
 
 @router.get(
@@ -87,9 +110,19 @@ async def list_incidents(query: Annotated[IncidentQuery, Query()], container: Co
 @router.get(
     "/incidents/{incident_id}",
     response_model=IncidentView,
-    responses=problems(401, 403, 404, 429, 503),
-    dependencies=[needs(Scope.READ)],
-    summary="One incident with its whole timeline",
+    responses=problems(401, 403, 404, 422, 429, 503),
+    dependencies=[EachParameterOnce, needs(Scope.READ)],
+    summary="One incident with its whole timeline, or a part of it",
 )
-async def get_incident(incident_id: str, container: ContainerDep) -> IncidentView:
-    return IncidentView.of(await load(container, incident_id))
+async def get_incident(
+    incident_id: str, query: Annotated[TimelineQuery, Query()], container: ContainerDep
+) -> IncidentView:
+    if query.timeline_limit is None and query.timeline_cursor is None:
+        return IncidentView.of(await load(container, incident_id))
+    part = await load_part(
+        container,
+        incident_id,
+        limit=query.timeline_limit or MOST_ENTRIES,
+        after=-1 if query.timeline_cursor is None else query.timeline_cursor,
+    )
+    return IncidentView.of(part.record, part.next_after)

@@ -1,8 +1,9 @@
-"""Lock-out: an address that presents wrong credentials again and again is not heard for a while.
+"""Lock-out: an address that presents wrong credentials again and again gets no answer to them for a while.
 
-The secrets are far too long to be guessed; this keeps guessing from costing much,
-and makes it show in the log. Counts live in one process and are bounded; senders
-behind one address share their fate.
+The secrets are far too long to be guessed; this makes guessing show in the log and
+tells a sender with an outdated token to slow down. A right credential is heard all
+the while, so that senders behind one address do not lock each other out. Counts
+live in one process and are bounded.
 """
 
 from __future__ import annotations
@@ -52,7 +53,10 @@ class Lockout:
         if count.failures == self.attempts:
             count.until = now + self.length
             log.warning(
-                "%d wrong credentials from %s: not heard until %s", self.attempts, network, count.until
+                "%d wrong credentials from %s: no others are looked at until %s",
+                self.attempts,
+                network,
+                count.until,
             )
         self._counts[network] = count
         while len(self._counts) > _MOST_ADDRESSES:

@@ -119,18 +119,18 @@ def event_headers() -> Fragment:
 
 
 def alertmanager_body() -> Fragment:
-    """Alertmanager's own format, as far as it is read."""
+    """Alertmanager's own format, as far as it is read; Grafana's has more fields."""
     return {
         "requestBody": {
             "required": True,
-            "description": "What Alertmanager sends, unchanged.",
+            "description": "What Alertmanager or a webhook contact point of Grafana sends, unchanged.",
             "content": {
                 "application/json": {
                     "schema": {
                         "type": "object",
-                        "required": ["version", "alerts"],
+                        "required": ["alerts"],
                         "properties": {
-                            "version": {"const": "4"},
+                            "version": {"enum": ["4", "1"]},
                             "alerts": {"type": "array", "items": {"type": "object"}},
                         },
                     }

@@ -154,15 +154,23 @@ def _from_http(error: HTTPException) -> Problem:
     if error.status_code == 404 and detail == phrase:
         detail = "Nothing is served at this path. GET /docs lists what is."
     elif error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = _allowed(error)
         detail = f"This path does not answer that method; it answers {allowed or 'another one'}."
     return Problem(
         status=error.status_code,
         kind=phrase.lower().replace(" ", "-").replace("'", ""),
         title=phrase,
         detail=detail,
-        headers=error.headers or {},
+        headers={**(error.headers or {}), **({"Allow": _allowed(error)} if error.status_code == 405 else {})},
     )
+
+
+def _allowed(error: HTTPException) -> str:
+    """The methods that a path answers: `HEAD` wherever it answers `GET`."""
+    methods = [name.strip() for name in (error.headers or {}).get("Allow", "").split(",") if name.strip()]
+    if "GET" in methods and "HEAD" not in methods:
+        methods.insert(methods.index("GET") + 1, "HEAD")
+    return ", ".join(methods)
 
 
 def install(app: FastAPI) -> None:

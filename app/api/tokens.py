@@ -58,6 +58,7 @@ async def create_token(
         scopes=wanted.scopes,
         roles=wanted.roles,
         lifetime=None if wanted.days is None else timedelta(days=wanted.days),
+        reach=wanted.reach,
         by=person,
         at=container.clock.now(),
     )

@@ -62,3 +62,36 @@ def audit_people(
     if broken_at is not None:
         complain(f"the audit trail of people was altered at entry {broken_at}")
         raise typer.Exit(1)
+
+
+@app.command("anchor", epilog=EXIT_CODES)
+def write_anchor() -> None:
+    """Write an anchor of all records to AUDIT_ANCHOR_DIR now; an agent does so every AUDIT_ANCHOR_HOURS."""
+    from app.commands import anchoring
+
+    typer.echo(finished(anchoring.anchor(read_settings())))
+
+
+@app.command("verify", epilog=EXIT_CODES)
+def verify_anchors(
+    digest: Annotated[
+        str | None,
+        typer.Option(help="The digest of an anchor, as the log holds it: that anchor must still be there."),
+    ] = None,
+) -> None:
+    """Compare the database with every anchor; 1 if entries or incidents were changed, cut off or deleted."""
+    from app.commands import anchoring, terminal
+
+    settings = read_settings()
+
+    async def compared() -> tuple[list[str], str]:
+        found = [sentence async for sentence in anchoring.verify(settings, digest)]
+        return found, await anchoring.summary(settings)
+
+    discrepancies, summary = finished(compared())
+    for sentence in discrepancies:
+        typer.echo(f"altered: {terminal.printable(sentence)}")
+    typer.echo(summary)
+    if discrepancies:
+        complain("the records and the anchors do not match")
+        raise typer.Exit(1)

@@ -57,15 +57,24 @@ def show(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell one incident as a story, and check that its record was not altered (exit code 1 if it was)."""
-    from app.commands import reading, terminal
+    """Show one incident and check its record: chain, length, head and anchors (exit code 1 if altered)."""
+    from app.commands import anchoring, reading, terminal
+    from app.commands.failing import CommandFailed
 
-    incident = finished(reading.load_incident(read_settings(), url, incident_id))
+    settings = read_settings()
+    try:
+        incident = finished(reading.load_incident(settings, url, incident_id))
+    except CommandFailed:
+        for sentence in anchoring.of_missing(settings, incident_id):
+            complain(f"the record was altered: {terminal.printable(sentence)}")
+        raise
     broken_at = reading.broken_entry(incident)
+    discrepancies = list(anchoring.of_view(settings, incident))
     if as_json:
         typer.echo(incident.model_dump_json(indent=2))
     else:
-        terminal.print_story(console(), incident, broken_at)
-    if broken_at is not None:
-        complain(f"the record of {incident_id} was altered at entry {broken_at}")
+        terminal.print_story(console(), incident, broken_at, discrepancies)
+    for sentence in discrepancies:
+        complain(f"the record was altered: {terminal.printable(sentence)}")
+    if discrepancies:
         raise typer.Exit(1)

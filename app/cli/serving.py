@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ import typer
 from app.cli.terminal import EXIT_CODES, AsJson, console, finished, read_settings
 
 if TYPE_CHECKING:
-    from app.commands.doctor import Finding
+    from app.commands.findings import Finding
     from app.config import Settings
 
 app = typer.Typer()
@@ -33,6 +34,9 @@ def run(
     """Start the agent: API, dashboard, watcher, poller and driver in one process, or the part of one role."""
     import uvicorn
 
+    from app.api.admission import DRAIN_SECONDS
+    from app.cli.connections import bounded
+
     # The application reads its settings itself, and guards by the address it believes to listen on.
     for name, value in (("HOST", host), ("PORT", port), ("ROLE", role)):
         if value is not None:
@@ -45,6 +49,8 @@ def run(
         host=settings.listens_on,
         port=settings.port,
         log_level=settings.log_level,
+        http=bounded(settings.max_connections),
+        timeout_graceful_shutdown=math.ceil(DRAIN_SECONDS),
     )
 
 
@@ -121,7 +127,8 @@ def demo(
 @app.command(epilog=EXIT_CODES)
 def doctor(as_json: AsJson = False) -> None:
     """Check configuration, store, runbooks, cluster, rights, Prometheus and clocks; 1 if anything fails."""
-    from app.commands.doctor import Status, configuration_findings, examine
+    from app.commands.doctor import configuration_findings, examine
+    from app.commands.findings import Status
 
     settings = read_settings()
     first = configuration_findings(Path(".env"))

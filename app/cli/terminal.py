@@ -40,19 +40,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON, as the HTTP API answ
 
 def read_settings() -> Settings:
     """The settings, or a message that names each wrong one."""
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError
-
     from app.commands.failing import CommandFailed
-    from app.config import Settings, told
+    from app.config import load_settings
+    from app.errors import ConfigurationError
 
     try:
-        return Settings()
-    except ValidationError as error:
-        lines = [told(item["loc"], item["msg"]) for item in error.errors(include_url=False)]
-        raise CommandFailed("the configuration is not valid:\n  " + "\n  ".join(lines)) from error
-    except SettingsError as error:
-        raise CommandFailed(f"the configuration is not valid: {error}") from error
+        return load_settings()
+    except ConfigurationError as error:
+        raise CommandFailed(str(error)) from error
 
 
 def console() -> Console:

@@ -25,6 +25,13 @@ def token_create(
         list[str] | None,
         typer.Option("--role", help="A role that approvals may ask for, such as sre; may be repeated."),
     ] = None,
+    environment: Annotated[
+        list[str] | None,
+        typer.Option("--environment", help="An environment that it may report about; none: all."),
+    ] = None,
+    service: Annotated[
+        list[str] | None, typer.Option("--service", help="A service that it may report about; none: all.")
+    ] = None,
     days: Annotated[
         float | None, typer.Option("--days", help="How long it holds. Default: until it is revoked.")
     ] = None,
@@ -38,7 +45,9 @@ def token_create(
     """
     from app.commands import tokens
 
-    wanted = tokens.token_of(name=name, scopes=scope, roles=role or [], days=days)
+    wanted = tokens.token_of(
+        name=name, scopes=scope, roles=role or [], days=days, environments=environment, services=service
+    )
     made = finished(tokens.create(read_settings(), url, wanted))
     typer.echo(made.model_dump_json(indent=2) if as_json else made.token)
 

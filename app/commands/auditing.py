@@ -107,4 +107,5 @@ def _slo(settings: Settings) -> SloThresholds:
         clear_ratio=settings.slo_clear_ratio,
         breach_for=timedelta(seconds=settings.breach_for_seconds),
         reopen_after=timedelta(seconds=settings.reopen_after_seconds),
+        min_request_rate=settings.slo_min_request_rate,
     )

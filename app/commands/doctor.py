@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
 
 from app.agent.actions import ACTIONS
@@ -22,12 +20,19 @@ from app.agent.runbooks import Catalogue, load_catalogue
 from app.bootstrap import connect_channels, connect_issuer, connect_policy
 from app.clock import Clock, SystemClock
 from app.commands.access import Access, clock_and_rights
+from app.commands.anchoring import anchor_findings
+from app.commands.findings import Finding, Status
+from app.commands.findings import fail as _fail
+from app.commands.findings import ok as _ok
+from app.commands.findings import warn as _warn
+from app.commands.mappings import mapping_findings, unknown_setting_findings
 from app.commands.reading import sqlite_path
 from app.config import Settings
 from app.connectors.k8s import KubernetesCluster, connect
 from app.connectors.policy_answers import FAULT
 from app.connectors.prometheus import PrometheusSource
-from app.errors import AgentError, ConfigurationError
+from app.connectors.silences import AlertmanagerSilences
+from app.errors import AgentError, ConfigurationError, PermanentError
 from app.store import open_store
 
 _MOST_SERVICES_TRIED = 20
@@ -39,39 +44,15 @@ _INDICATORS = {
 }
 
 
-class Status(StrEnum):
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What one check found."""
-
-    check: str
-    status: Status
-    message: str
-    mend: str = ""
-
-
-def _ok(check: str, message: str) -> Finding:
-    return Finding(check=check, status=Status.OK, message=message)
-
-
-def _warn(check: str, message: str, mend: str) -> Finding:
-    return Finding(check=check, status=Status.WARN, message=message, mend=mend)
-
-
-def _fail(check: str, message: str, mend: str) -> Finding:
-    return Finding(check=check, status=Status.FAIL, message=message, mend=mend)
-
-
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Every finding, as soon as it is known."""
     clock = SystemClock()
+    for finding in unknown_setting_findings():
+        yield finding
     yield _mode(settings)
     yield await _store(settings)
+    for finding in anchor_findings(settings):
+        yield finding
     for finding in _runbooks(settings):
         yield finding
     yield await _policy(settings)
@@ -93,11 +74,15 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
             finding, services = await _services(cluster)
             yield finding
             if finding.status is not Status.FAIL:
+                for found in mapping_findings(settings, services):
+                    yield found
                 for found in await _rights(settings, clock):
                     yield found
         finally:
             await cluster.close()
     async for finding in _prometheus(settings, services, clock):
+        yield finding
+    for finding in await _silences(settings, clock):
         yield finding
     yield _identity(settings)
     for finding in await _sign_on(settings, clock):
@@ -206,6 +191,16 @@ async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
         ]
     found = []
     missing = [access for access, allowed in answer.rights if not allowed]
+    untried = [access for access in missing if (access.verb, access.resource) == _TRIES_PODS]
+    missing = [access for access in missing if access not in untried]
+    if untried:
+        found.append(
+            _warn(
+                "new pods",
+                f"not tried in a rehearsal: {', '.join(str(access) for access in untried)} is forbidden",
+                "allow pods to be created in a dry run, with the policy of docs/kubernetes.md",
+            )
+        )
     if missing:
         reading = any(access.verb != "patch" for access in missing)
         found.append(
@@ -218,10 +213,14 @@ async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
                 "them out of ENABLED_ACTIONS",
             )
         )
-    else:
+    elif not untried:
         found.append(_ok("rights", f"all {len(answer.rights)} that the enabled actions need"))
     found.append(_skew("clock of the API server", answer.skew))
     return found
+
+
+_TRIES_PODS = ("create", "pods")
+"""The one right that is not needed: without it a rehearsal asks about the Deployment alone."""
 
 
 def needed_rights(settings: Settings) -> tuple[Access, ...]:
@@ -246,6 +245,7 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
         needed.append(("list", "policy", "poddisruptionbudgets"))
         needed.append(("get", "", "namespaces"))
         needed.append(("patch", "apps", "deployments"))
+        needed.append((_TRIES_PODS[0], "", _TRIES_PODS[1]))
     if ActionName.REVERT_CONFIG in writing:
         needed.append(("patch", "", "configmaps"))
     return tuple(
@@ -281,6 +281,23 @@ async def _prometheus(
         await source.aclose()
 
 
+async def _silences(settings: Settings, clock: Clock) -> tuple[Finding, ...]:
+    """Whether silences can be read, where the agent is to heed them; without them it does not act."""
+    if settings.alertmanager_url is None:
+        return ()
+    try:
+        source = AlertmanagerSilences.from_settings(settings)
+    except ConfigurationError as error:
+        return (_fail("silences", str(error), "correct the setting it names"),)
+    try:
+        active = await source.active(clock.now())
+        return (_ok("silences", f"Alertmanager answers; {len(active)} silences are in force"),)
+    except AgentError as error:
+        return (_fail("silences", str(error), "check ALERTMANAGER_URL and ALERTMANAGER_API_TOKEN"),)
+    finally:
+        await source.aclose()
+
+
 async def _queries(
     source: PrometheusSource, services: Sequence[ServiceKey], clock: Clock
 ) -> AsyncIterator[Finding]:
@@ -291,8 +308,20 @@ async def _queries(
         )
         return
     samples: list[SliSample] = []
+    faults: list[str] = []
     for key in services:
-        samples.append(await source.sli(key, clock.now()))  # noqa: PERF401 - one at a time spares Prometheus
+        try:
+            samples.append(await source.sli(key, clock.now()))  # one at a time spares Prometheus
+        except PermanentError as error:
+            faults.append(str(error))
+    if faults:
+        yield _fail(
+            "queries",
+            f"{len(services) - len(samples)} of {len(services)} services cannot be measured: " + faults[0],
+            "try the query in Prometheus: it must answer one fresh number for a service",
+        )
+    if not samples:
+        return
     for name, (attribute, setting) in _INDICATORS.items():
         having = sum(getattr(sample, attribute) is not None for sample in samples)
         if having:

@@ -37,7 +37,7 @@ _FIELD_MANAGER = "heal-demo"
 _STEP_SECONDS = 0.5
 _LEARN_SECONDS = 120.0
 _STORY_SECONDS = 420.0
-_SETTLE_SECONDS = 60.0
+_SETTLE_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +96,7 @@ def story_settings(settings: Settings, values: Mapping[str, str], *, dry_run: bo
             "reopen_after_seconds": 0.0,
             "incident_settle_seconds": 5.0,
             "trust_revision_after_seconds": 15.0,
+            "trust_min_requests": 0,  # the bed may have no load of its own
             "verify_soak_seconds": 15.0,
             "verify_timeout_seconds": 60.0 if dry_run else 180.0,
         }
@@ -183,11 +184,17 @@ async def _serves(container: Container, key: ServiceKey, before: WorkloadView) -
 
 
 async def _settled(container: Container, key: ServiceKey) -> None:
-    """Until the good image put back has rolled out: the next demo starts from a healthy service."""
+    """Until the good image runs again and no incident is open: the next demo starts from a healthy service.
+
+    The bad release still ran when its incident ended, and may have opened another one.
+    """
     begun = container.clock.now()
+    where = IncidentFilter(service=key.service, environment=key.environment)
     while (container.clock.now() - begun).total_seconds() < _SETTLE_SECONDS:
         view = await container.world.reader.workload(key) if container.world.reader is not None else None
-        if view is not None and view.rollout_complete:
+        newest = (await container.store.find(where, limit=1, cursor=None)).items
+        still_open = any(not item.incident.state.closed for item in newest)
+        if view is not None and view.rollout_complete and not still_open:
             return
         await asyncio.sleep(_STEP_SECONDS)
     raise CommandFailed(

@@ -13,7 +13,8 @@ from app.agent.models import ApprovalState
 from app.commands.failing import CommandFailed
 from app.config import Settings
 from app.connectors.rego_bundle import read_bundle, shipped_policies
-from app.connectors.rego_engine import EngineFault, check_folder, run_tests
+from app.connectors.rego_engine import EngineFault, check_folder
+from app.connectors.rego_tests import Failure, run_tests
 from app.schemas import ActionView, ApprovalView, IncidentView
 
 
@@ -41,12 +42,20 @@ def test(folder: Path) -> tuple[list[str], int]:
         raise CommandFailed(f"the tests cannot be run: {fault}") from fault
     if not results:
         raise CommandFailed(f"no test in {folder}: tests are rules named test_..., in files *_test.rego")
-    lines = [
-        f"ok    {name}" if failure is None else f"FAIL  {name}: {failure}"
-        for name, failure in results.items()
-    ]
+    lines = [line for name, failure in results.items() for line in _outcome(name, failure)]
     failed = sum(failure is not None for failure in results.values())
     return [*lines, f"{len(results) - failed} passed, {failed} failed"], failed
+
+
+def _outcome(name: str, failure: Failure | None) -> Iterator[str]:
+    """One line for a pass; where and why for a failure."""
+    if failure is None:
+        yield f"ok    {name}"
+        return
+    yield f"FAIL  {name}: {failure.place}: {failure.statement}"
+    if failure.expected is not None:
+        yield f"      expected  {failure.expected}"
+        yield f"      got       {failure.got}"
 
 
 def explain(incident: IncidentView) -> Iterator[str]:

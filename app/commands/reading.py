@@ -24,7 +24,7 @@ from app.agent.timeline import first_broken
 from app.commands.failing import CommandFailed
 from app.commands.remote import RunningAgent, default_url, running_agent
 from app.config import Settings
-from app.schemas import IncidentPage, IncidentSummary, IncidentView
+from app.schemas import MOST_ENTRIES, IncidentPage, IncidentSummary, IncidentView
 from app.store import open_store
 
 _PAGE = 100
@@ -87,14 +87,9 @@ async def list_incidents(settings: Settings, url: str | None, wanted: Wanted) ->
 
 async def load_incident(settings: Settings, url: str | None, incident_id: str) -> IncidentView:
     """One incident with its whole timeline."""
-    agent = running_agent(settings, url)
-    reply = await agent.ask(f"/incidents/{quote(incident_id, safe='')}")
-    if reply is not None:
-        if reply.status_code == 404:
-            raise CommandFailed(
-                f"no incident {incident_id!r} is known at {agent.base}; `heal incidents` lists them"
-            )
-        return agent.parsed(IncidentView, reply)
+    view = await _whole_from_agent(running_agent(settings, url), incident_id)
+    if view is not None:
+        return view
     store = await local_store(settings)
     try:
         record = await store.load(IncidentId(incident_id))
@@ -105,9 +100,29 @@ async def load_incident(settings: Settings, url: str | None, incident_id: str) -
     return IncidentView.of(record)
 
 
-def broken_entry(incident: IncidentView) -> int | None:
-    """The first entry of the timeline that does not follow from those before it (promise 12)."""
-    entries = [
+async def _whole_from_agent(agent: RunningAgent, incident_id: str) -> IncidentView | None:
+    """The incident with its timeline gathered part by part; None where no agent runs."""
+    path, parameters = f"/incidents/{quote(incident_id, safe='')}", {"timeline_limit": str(MOST_ENTRIES)}
+    whole: IncidentView | None = None
+    while True:
+        reply = await agent.ask(path, parameters)
+        if reply is None:
+            return whole
+        if reply.status_code == 404:
+            raise CommandFailed(
+                f"no incident {incident_id!r} is known at {agent.base}; `heal incidents` lists them"
+            )
+        part = agent.parsed(IncidentView, reply)
+        before = whole.timeline if whole is not None else []
+        whole = part.model_copy(update={"timeline": [*before, *part.timeline]})
+        if part.timeline_next is None:
+            return whole
+        parameters = {**parameters, "timeline_cursor": part.timeline_next}
+
+
+def timeline_of(incident: IncidentView) -> tuple[TimelineEntry, ...]:
+    """The timeline as its hashes are computed (promise 12)."""
+    return tuple(
         TimelineEntry(
             sequence=line.sequence,
             at=line.at,
@@ -117,8 +132,12 @@ def broken_entry(incident: IncidentView) -> int | None:
             hash=line.hash,
         )
         for line in incident.timeline
-    ]
-    return first_broken(IncidentId(incident.id), entries)
+    )
+
+
+def broken_entry(incident: IncidentView) -> int | None:
+    """The first entry of the timeline that does not follow from those before it (promise 12)."""
+    return first_broken(IncidentId(incident.id), timeline_of(incident))
 
 
 async def _from_agent(agent: RunningAgent, wanted: Wanted) -> IncidentPage | None:

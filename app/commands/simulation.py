@@ -20,6 +20,7 @@ from app.agent.models import (
     Deploy,
     DeployStatus,
     Incident,
+    IncidentId,
     IncidentRecord,
     IncidentState,
     Note,
@@ -40,7 +41,7 @@ from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.runner import InlineRunner
 from app.sandbox.scenarios import Beat, Release, Scenario
-from app.sandbox.world import World
+from app.sandbox.world import DEFAULT_WINDOW, World
 from app.store import open_store
 from app.workers.polling import Poller
 from app.workers.watching import Watcher
@@ -48,9 +49,10 @@ from app.workers.watching import Watcher
 OWNER = "simulation"
 _LEASE_SECONDS = 3600.0
 _STEP_SECONDS = 1.0
-_HEAD_START = timedelta(minutes=5)
-"""The story is set in the recent past, so that it ends about now."""
+_MARGIN = timedelta(seconds=10)
+"""What the last step of a story may take beyond its limit."""
 _BETWEEN_STORIES = timedelta(minutes=2)
+_MOST_STORIES = 1000
 
 
 class SteppedClock(Clock, Protocol):
@@ -87,10 +89,13 @@ def simulation_settings(settings: Settings, *, dry_run: bool) -> Settings:
             "reopen_after_seconds": 0.0,
             "incident_settle_seconds": 10.0,
             "trust_revision_after_seconds": 30.0,
+            "prometheus_window": f"{DEFAULT_WINDOW.total_seconds():.0f}s",
             "verify_soak_seconds": 30.0,
             "verify_timeout_seconds": 120.0,
             "prometheus_poll_seconds": 5.0,
             "claim_lease_seconds": _LEASE_SECONDS,
+            # Stories in namespaces of their own are so many services of a cluster that none of them has.
+            "max_fleet_share": 1.0,
         }
     )
 
@@ -102,10 +107,16 @@ async def play(
     teller: Teller,
     pace: Pace,
 ) -> Played:
-    """Play to the end of every incident of the story; `CommandFailed` when it does not end."""
+    """Play to the end of every incident of the story; `CommandFailed` when it does not end.
+
+    The story is set in the recent past, far enough that it ends before now: the records
+    that it leaves are read by agents on the machine's clock.
+    """
     store = await open_store(settings.database_url.get_secret_value())
     try:
-        clock = new_clock(await _story_start(store, scenario, datetime.now(UTC)))
+        start = datetime.now(UTC) - timedelta(seconds=scenario.limit_seconds) - _MARGIN
+        scenario = await _undisturbed(store, scenario, start)
+        clock = new_clock(start)
         # The shipped policies: one's own may ask for people, and nobody answers in a simulation.
         policy = EmbeddedPolicy(shipped_policies(), timeout_seconds=settings.policy_timeout_seconds)
         try:
@@ -118,16 +129,24 @@ async def play(
         await store.close()
 
 
-async def _story_start(store: Store, scenario: Scenario, now: datetime) -> datetime:
-    """A few minutes ago, and after every earlier story: two at one time would make one another's evidence."""
-    ends = [now - _HEAD_START]
+async def _undisturbed(store: Store, scenario: Scenario, start: datetime) -> Scenario:
+    """The scenario in a namespace without a story at that time: two would make one another's evidence."""
+    for number in range(1, _MOST_STORIES):
+        one = scenario if number == 1 else scenario.within(f"{scenario.namespace}-{number}")
+        if await _last_story(store, one) + _BETWEEN_STORIES <= start:
+            return one
+    raise CommandFailed(f"{_MOST_STORIES} stories were played within minutes; wait, or use another database")
+
+
+async def _last_story(store: Store, scenario: Scenario) -> datetime:
+    """When the last story of that service ended, as its records say."""
+    ends = [datetime.min.replace(tzinfo=UTC)]
     levels = await store.levels(scenario.key)
     if levels is not None and levels.last_sample_at is not None:
-        ends.append(levels.last_sample_at + _BETWEEN_STORIES)
+        ends.append(levels.last_sample_at)
     where = IncidentFilter(service=scenario.key.service, environment=scenario.key.environment)
-    for record in (await store.find(where, limit=1, cursor=None)).items:
-        ended = record.incident.closed_at or record.incident.opened_at
-        ends.append(ended + _BETWEEN_STORIES)
+    newest = (await store.find(where, limit=1, cursor=None)).items
+    ends += [record.incident.closed_at or record.incident.opened_at for record in newest]
     return max(ends)
 
 
@@ -140,6 +159,7 @@ class _Stage:
     container: Container
     loop: Loop
     runner: InlineRunner
+    kept: _KeepsClaims
 
     @classmethod
     async def build(
@@ -157,11 +177,11 @@ class _Stage:
             policy_engine=policy,
         )
         runner = InlineRunner(clock)
-        kept = cast("Store", _KeepsClaims(store))
-        container = assemble(settings, clock=clock, store=kept, world=outside, runner=runner)
+        kept = _KeepsClaims(store)
+        container = assemble(settings, clock=clock, store=cast("Store", kept), world=outside, runner=runner)
         loop = replace(container.loop, owner=OWNER)
         runner.attach(loop)
-        stage = cls(scenario=scenario, world=world, container=container, loop=loop, runner=runner)
+        stage = cls(scenario=scenario, world=world, container=container, loop=loop, runner=runner, kept=kept)
         await stage.end_leftovers()
         return stage
 
@@ -201,6 +221,7 @@ class _Stage:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.runner.close()
             await self.end_leftovers()
+            await self.kept.release_all()
 
     async def happen(self, beat: Beat) -> None:
         """Play a beat; a pipeline tells the agent what it released."""
@@ -226,12 +247,20 @@ class _Stage:
         """A story that was broken off leaves its incident open, and no agent can heal it: end it honestly."""
         store, clock = self.container.store, self.container.clock
         for incident in await store.open_incidents():
-            if incident.key.environment != self.scenario.namespace:
+            if _family(incident.key.environment) != _family(self.scenario.namespace):
                 continue
             lease = timedelta(seconds=_LEASE_SECONDS)
-            claim = await store.claim(incident.id, OWNER, lease, clock.now())
+            now = max(clock.now(), incident.opened_at)
+            claim = await store.claim(incident.id, OWNER, lease, now)
             if claim is not None:
-                await _break_off(store, claim, incident, clock.now())
+                await _break_off(store, claim, incident, now)
+                await store.release(claim)
+
+
+def _family(namespace: str) -> str:
+    """A namespace without the number that `_undisturbed` gives it."""
+    name, _, number = namespace.rpartition("-")
+    return name if name and number.isdigit() else namespace
 
 
 async def _break_off(store: Store, claim: Claim, incident: Incident, now: datetime) -> None:
@@ -274,9 +303,17 @@ class _KeepsClaims:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._kept: dict[IncidentId, Claim] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def release(self, claim: Claim, due_at: datetime | None = None) -> None:
-        """Nothing: a closed incident needs no claim, and an open one is still ours."""
+    async def release(self, claim: Claim, due_at: datetime | None = None) -> None:  # noqa: ARG002 - kept
+        """Later, with all others: a closed incident needs no claim, and an open one is still ours."""
+        self._kept[claim.incident_id] = claim
+
+    async def release_all(self) -> None:
+        """At the end of the story: their leases are in its time, and may be far from the machine's."""
+        for claim in self._kept.values():
+            await self._store.release(claim)
+        self._kept.clear()

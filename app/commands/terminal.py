@@ -6,7 +6,7 @@ printed as text: rich's markup is never interpreted in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -150,7 +150,9 @@ def print_table(console: Console, incidents: Iterable[IncidentSummary]) -> None:
     console.print(table)
 
 
-def print_story(console: Console, incident: IncidentView, broken_at: int | None) -> None:
+def print_story(
+    console: Console, incident: IncidentView, broken_at: int | None, discrepancies: Sequence[str] = ()
+) -> None:
     """The whole incident: what it was, what was done, stage by stage, and whether the record holds."""
     console.print(
         Text.assemble(
@@ -173,7 +175,7 @@ def print_story(console: Console, incident: IncidentView, broken_at: int | None)
     story.flush()
     console.print()
     _print_actions(console, incident)
-    _print_chain(console, len(incident.timeline), broken_at)
+    _print_chain(console, len(incident.timeline), broken_at, discrepancies)
 
 
 def print_approvals(console: Console, approvals: Iterable[ApprovalView]) -> None:
@@ -246,10 +248,8 @@ def _print_actions(console: Console, incident: IncidentView) -> None:
         )
 
 
-def _print_chain(console: Console, entries: int, broken_at: int | None) -> None:
-    if broken_at is None:
-        console.print(Text(f"Record intact: the hash chain of all {entries} entries holds.", style="green"))
-    else:
+def _print_chain(console: Console, entries: int, broken_at: int | None, discrepancies: Sequence[str]) -> None:
+    if broken_at is not None:
         console.print(
             Text(
                 f"RECORD ALTERED: entry {broken_at} does not follow from those before it. "
@@ -257,3 +257,7 @@ def _print_chain(console: Console, entries: int, broken_at: int | None) -> None:
                 style="bold red",
             )
         )
+    elif discrepancies:
+        console.print(Text(f"RECORD ALTERED: {printable(discrepancies[0])}.", style="bold red"))
+    else:
+        console.print(Text(f"Record intact: the hash chain of all {entries} entries holds.", style="green"))

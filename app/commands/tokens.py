@@ -13,7 +13,7 @@ import httpx
 from pydantic import ValidationError
 
 from app.agent import tokens
-from app.agent.identity import CredentialId, Door, Person, Scope
+from app.agent.identity import CredentialId, Door, Person, Reach, Scope
 from app.agent.ports import Store
 from app.commands.failing import CommandFailed
 from app.commands.reading import database
@@ -25,10 +25,27 @@ from app.field_errors import field_errors, in_words
 from app.schema_identity import NewTokenView, TokenList, TokenRequest, TokenView
 
 
-def token_of(*, name: str, scopes: list[str], roles: list[str], days: float | None) -> TokenRequest:
+def token_of(
+    *,
+    name: str,
+    scopes: list[str],
+    roles: list[str],
+    days: float | None,
+    environments: list[str] | None = None,
+    services: list[str] | None = None,
+) -> TokenRequest:
     """The token as it is asked for; `CommandFailed` names what does not fit."""
     try:
-        return TokenRequest.model_validate({"name": name, "scopes": scopes, "roles": roles, "days": days})
+        return TokenRequest.model_validate(
+            {
+                "name": name,
+                "scopes": scopes,
+                "roles": roles,
+                "days": days,
+                "environments": environments or [],
+                "services": services or [],
+            }
+        )
     except ValidationError as error:
         found = field_errors([dict(item) for item in error.errors(include_url=False)])
         raise CommandFailed(in_words(found)) from error
@@ -47,6 +64,7 @@ async def create(settings: Settings, url: str | None, wanted: TokenRequest) -> N
             scopes=wanted.scopes,
             roles=wanted.roles,
             lifetime=None if wanted.days is None else timedelta(days=wanted.days),
+            reach=wanted.reach,
             by=await _administrator(settings, store),
             at=datetime.now(UTC),
         )
@@ -92,8 +110,10 @@ def line(token: TokenView) -> str:
     else:
         holds = "until revoked"
     roles = f", roles {', '.join(token.roles)}" if token.roles else ""
+    reach = Reach(environments=frozenset(token.environments), services=frozenset(token.services))
+    about = f", about {reach} only" if reach.limited else ""
     used = f"last used {token.last_used_at:%Y-%m-%d}" if token.last_used_at is not None else "never used"
-    return f"{token.id}  {token.name}: {', '.join(token.scopes)}{roles}; {holds}; {used}"
+    return f"{token.id}  {token.name}: {', '.join(token.scopes)}{roles}{about}; {holds}; {used}"
 
 
 def _asked(settings: Settings, url: str | None) -> RunningAgent | None:

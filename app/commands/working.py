@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import signal
 
 from app.config import Settings
+from app.logs import show_log
+from app.stopping import Stop
 from app.workers import running
 
 log = logging.getLogger(__name__)
 
 
 async def work(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT; the passes under way come to their end first."""
-    logging.basicConfig(format="%(levelname)s:     %(message)s", level=logging.WARNING)
-    logging.getLogger("app").setLevel(settings.log_level.upper())
-    told_to_stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, told_to_stop.set)
-    async with running(settings) as container:
-        log.info("%s works", container.loop.owner)
-        await told_to_stop.wait()
+    """Work until SIGTERM or SIGINT; the passes under way get a few seconds to come to their end."""
+    show_log(settings.log_level)
+    stop = Stop()
+    with stop.on_signals():
+        async with running(settings, stop) as container:
+            log.info("%s works", container.loop.owner)
+            await stop.wait()

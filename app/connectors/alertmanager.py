@@ -1,16 +1,18 @@
-"""Deliveries of Alertmanager (webhook version 4) as signals. Pure.
+"""Deliveries of Alertmanager, and of senders that write its format, as signals. Pure.
 
 Called by the webhook router. One alert is fingerprint + startsAt + status: a
-repeated delivery is the same signal told twice, a re-fire is a new one.
+repeated delivery is the same signal twice, a re-fire is a new one. An alert
+without a usable fingerprint is identified by its labels.
+
+Every alert is read by itself: what cannot be read or mapped is reported beside
+the others. Grafana sends the same form as version "1", with more fields.
 
 An alert is about the service that its labels name, the first of these that is
-there: `service`, `app_kubernetes_io_name`, `app`, `deployment`, `pod` (the
-Deployment that a pod's name tells of), `job`. A label `exported_x` stands before
-`x`, because Prometheus renames what the metric itself said; a value that names
-an exporter (kube-state-metrics and the like) is about the messenger, and is
-passed over. Where `SERVICE_WORKLOADS` names the Deployment, that service wins.
-The environment is the label `environment` or `env`, else the one that
-`ENVIRONMENT_NAMESPACES` gives for the label `namespace`, else the namespace.
+there: `service`, `service_name`, `app_kubernetes_io_name`, `app`, `deployment`,
+`pod` (the Deployment behind the pod), `job`. `app.connectors.alert_labels` says
+which spellings count, whose labels are set aside, and how the environment follows
+from namespace, environment and cluster. Where `SERVICE_WORKLOADS` names the
+Deployment, that service wins.
 
 Staleness is judged by delivery: Alertmanager repeats what is true now, so an
 alert that has been firing for hours is as current as one that began this second.
@@ -19,51 +21,58 @@ An alert that resolved long ago opens nothing anyway.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
-from app.agent.models import Alert, ServiceKey, Signal, Trigger
+from app.agent.models import Alert, Signal, Trigger
 from app.agent.observer import new_signal
 from app.config import Settings
+from app.connectors.alert_labels import Owners, PodRef, Unmapped, cluster_of, pod_to_ask, service_of
 from app.connectors.text import shorten
 from app.errors import Invalid
 
-SERVICE_LABELS = ("service", "app_kubernetes_io_name", "app", "deployment", "pod", "job")
-ENVIRONMENT_LABELS = ("environment", "env")
 TRIGGER_LABEL = "heal_trigger"
+MOST_UNMAPPED = 1_000
+"""Entries that an answer names; more than any sender's group holds."""
 
-_EXPORTERS = re.compile(
-    r"(?:.*[-/])?(?:kube-state-metrics|node-exporter|cadvisor|kubelet|prometheus-operator)"
-)
-_DNS_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
-# A pod's name is Deployment, template hash and suffix, both in an alphabet without vowels.
-_POD = re.compile(r"(?P<deployment>.+)-[bcdf0-9ghjklmnpqrstvwxz]{6,10}-[bcdf0-9ghjklmnpqrstvwxz]{5}")
+_VERSIONS = (None, "4", "1", 4, 1)
+"""Of Alertmanager since 0.6, and of Grafana; look-alikes leave it out."""
+_NO_DATA = frozenset({"DatasourceNoData", "DatasourceError"})
+"""What Grafana calls an alert for a rule that it could not evaluate, whatever the rule's own labels say."""
+_STATE_REASON = "grafana_state_reason"
+_FINGERPRINT = re.compile("[0-9a-fA-F]{1,64}")
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _NEVER_STALE = timedelta.max
 _MAX_SUMMARY = 500
 
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
-_Fingerprint = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{1,64}$")]
 
 
-class _Alert(msgspec.Struct, rename="camel"):
-    status: Literal["firing", "resolved"]
-    labels: dict[str, str]
-    starts_at: _Time
-    fingerprint: _Fingerprint
-    ends_at: _Time | None = None
-    annotations: dict[str, str] = {}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Alert:
+    """One alert with every field in a form that can be used."""
+
+    name: str
+    firing: bool
+    suppressed: bool
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    fingerprint: str
+    starts_at: datetime
+    ends_at: datetime | None
 
 
 class _Delivery(msgspec.Struct, rename="camel"):
-    version: Literal["4"]
-    alerts: list[_Alert]
-    truncated_alerts: Annotated[int, msgspec.Meta(ge=0)] = 0
+    alerts: list[object]
+    version: object = None
+    truncated_alerts: Annotated[int, msgspec.Meta(ge=0)] | None = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,91 +96,216 @@ class AlertBatch:
     """Also holds one entry without a fingerprint when Alertmanager itself left alerts out."""
 
 
-class _Unmappable(Exception):
-    """Why one alert cannot become a signal."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertDelivery:
+    """One delivery, read: its alerts in order, and what could not be read."""
 
+    entries: tuple[_Alert | UnmappedAlert, ...]
+    truncated: int = 0
 
-def alerts_to_signals(payload: object, *, settings: Settings, received_at: datetime) -> AlertBatch:
-    """The signals of one decoded delivery, in its order.
+    def pods_to_ask(self, settings: Settings) -> tuple[PodRef, ...]:
+        """The pods whose owners name services, in order and without repeats."""
+        found = (pod_to_ask(one.labels, settings) for one in self.entries if isinstance(one, _Alert))
+        return tuple(dict.fromkeys(pod for pod in found if pod is not None))
 
-    Raises `Invalid`, naming the field and the mend, for what is no such
-    delivery. An alert that cannot be mapped is reported beside the others,
-    because refusing the delivery would make Alertmanager drop them all.
-    """
-    delivery = _decoded(payload)
-    signals: list[Signal] = []
-    unmapped: list[UnmappedAlert] = []
-    for alert in delivery.alerts:
-        name = shorten(alert.labels.get("alertname", ""), 200) or "unnamed alert"
-        try:
-            signals.append(_signal(alert, name, settings, received_at))
-        except _Unmappable as reason:
-            unmapped.append(UnmappedAlert(fingerprint=alert.fingerprint, name=name, reason=str(reason)))
-    if delivery.truncated_alerts:
-        unmapped.append(
-            UnmappedAlert(
-                fingerprint="",
-                name="",
-                reason=f"Alertmanager left {delivery.truncated_alerts} alerts out of this delivery; "
-                "raise max_alerts of its webhook_config or set it to 0",
+    def batch(self, *, settings: Settings, received_at: datetime, owners: Owners | None = None) -> AlertBatch:
+        """The signals of the alerts that name a service; the others with a reason."""
+        signals: list[Signal] = []
+        unmapped: list[UnmappedAlert] = []
+        for one in self.entries:
+            if isinstance(one, UnmappedAlert):
+                unmapped.append(one)
+                continue
+            try:
+                signals.append(_signal(one, settings, received_at, owners))
+            except Unmapped as reason:
+                unmapped.append(UnmappedAlert(fingerprint=one.fingerprint, name=one.name, reason=str(reason)))
+        if self.truncated:
+            unmapped.append(
+                UnmappedAlert(
+                    fingerprint="",
+                    name="",
+                    reason=f"Alertmanager left {self.truncated} alerts out of this delivery; "
+                    "raise max_alerts of its webhook_config or set it to 0",
+                )
             )
-        )
-    return AlertBatch(signals=tuple(signals), unmapped=tuple(unmapped))
+        return AlertBatch(signals=tuple(signals), unmapped=tuple(unmapped))
 
 
-def _decoded(payload: object) -> _Delivery:
+def alerts_to_signals(
+    payload: object, *, settings: Settings, received_at: datetime, owners: Owners | None = None
+) -> AlertBatch:
+    """The signals of one decoded delivery, in its order; raises `Invalid` as `read_delivery` does."""
+    return read_delivery(payload).batch(settings=settings, received_at=received_at, owners=owners)
+
+
+def read_delivery(payload: object) -> AlertDelivery:
+    """The alerts of one decoded delivery.
+
+    Raises `Invalid`, naming the field and the fix, for what is no delivery, or
+    holds nothing that can be read. One odd alert among others is kept as an
+    `UnmappedAlert`, because Alertmanager drops a refused delivery as a whole.
+    """
     try:
-        return msgspec.convert(payload, _Delivery)
+        delivery = msgspec.convert(payload, _Delivery)
     except (msgspec.ValidationError, RecursionError) as error:
-        problem, _, path = str(error).partition(" - at `")
-        field = path.rstrip("`").removeprefix("$").removeprefix(".") or "body"
-        raise Invalid(f"{shorten(field, 100)}: {shorten(problem)}; {_mend(field)}") from None
+        raise _as_invalid(error, "") from None
+    if delivery.version not in _VERSIONS or isinstance(delivery.version, bool):
+        raise Invalid(
+            f"version: is {shorten(str(delivery.version), 40)!r}; send the webhook of Alertmanager "
+            '(version "4") or of a Grafana contact point (version "1")'
+        )
+    entries: list[_Alert | UnmappedAlert] = []
+    refusals: list[Invalid] = []
+    for index, value in enumerate(delivery.alerts):
+        try:
+            entries.append(_read(value))
+        except (msgspec.ValidationError, RecursionError) as error:
+            refusals.append(_as_invalid(error, f"alerts[{index}]"))
+            entries.append(
+                UnmappedAlert(fingerprint="", name=_name_of(value, index), reason=str(refusals[-1]))
+            )
+    if refusals and len(refusals) == len(entries):
+        raise refusals[0]
+    return AlertDelivery(entries=tuple(entries), truncated=delivery.truncated_alerts or 0)
+
+
+def is_delivery(payload: object) -> bool:
+    """Whether a decoded body is a delivery with entries, however odd one of them is."""
+    return isinstance(payload, dict) and isinstance(payload.get("alerts"), list) and bool(payload["alerts"])
+
+
+# ------------------------------------------------------------------ reading one alert
+
+
+class _Raw(msgspec.Struct, rename="camel"):
+    """What an alert must say; everything else is read as far as it can be."""
+
+    status: str
+    labels: dict[str, object]
+    starts_at: _Time
+    fingerprint: object = None
+    ends_at: object = None
+    annotations: object = None
+
+
+def _read(value: object) -> _Alert:
+    raw = msgspec.convert(value, _Raw)
+    status = raw.status.lower()
+    if status not in ("firing", "resolved", "suppressed"):
+        raise msgspec.ValidationError("Invalid status, neither firing nor resolved - at `$.status`")
+    labels = _texts(raw.labels)
+    return _Alert(
+        name=shorten(labels.get("alertname", ""), 200) or "unnamed alert",
+        firing=status == "firing",
+        suppressed=status == "suppressed",
+        labels=labels,
+        annotations=_texts(raw.annotations),
+        fingerprint=_fingerprint(raw.fingerprint, labels),
+        starts_at=raw.starts_at,
+        ends_at=_end(raw.ends_at),
+    )
+
+
+def _texts(value: object) -> dict[str, str]:
+    """Names to texts: a number or a truth value is written out, anything else that is no text left out."""
+    found: dict[str, str] = {}
+    for name, item in value.items() if isinstance(value, dict) else ():
+        if isinstance(item, str):
+            found[str(name)] = item
+        elif isinstance(item, bool | int | float):
+            found[str(name)] = json.dumps(item)
+    return found
+
+
+def _fingerprint(given: object, labels: Mapping[str, str]) -> str:
+    """The sender's own, or one made of the labels, which are what identifies an alert."""
+    if isinstance(given, str) and _FINGERPRINT.fullmatch(given):
+        return given
+    written = json.dumps([sorted(labels.items()), given if isinstance(given, str) else ""])
+    return hashlib.sha256(written.encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
+def _end(given: object) -> datetime | None:
+    """When it ended; None for what is no time, which says no more than a missing one."""
+    try:
+        return msgspec.convert(given, _Time) if isinstance(given, str) else None
+    except msgspec.ValidationError:
+        return None
+
+
+def _as_invalid(error: Exception, prefix: str) -> Invalid:
+    problem, _, path = str(error).partition(" - at `")
+    inside = path.rstrip("`").removeprefix("$")
+    field = (prefix + inside).removeprefix(".") or "body"
+    return Invalid(f"{shorten(field, 100)}: {shorten(problem)}; {_mend(field)}")
 
 
 def _mend(field: str) -> str:
     if field.endswith(("startsAt", "endsAt")):
         return "send a time with an offset, such as 2026-02-20T17:00:00Z"
-    if field == "version":
-        return 'send webhook version "4", as every Alertmanager since 0.6 does'
     return "send the body of an Alertmanager webhook as Alertmanager writes it"
 
 
-def _signal(alert: _Alert, name: str, settings: Settings, received_at: datetime) -> Signal:
-    firing = alert.status == "firing"
+def _name_of(value: object, index: int) -> str:
+    """What an entry that cannot be read calls itself, or its place in the list."""
+    labels = value.get("labels") if isinstance(value, dict) else None
+    name = labels.get("alertname") if isinstance(labels, dict) else None
+    return (shorten(name, 200) if isinstance(name, str) else "") or f"alerts[{index}]"
+
+
+# ------------------------------------------------------------------ one alert as a signal
+
+
+def _signal(alert: _Alert, settings: Settings, received_at: datetime, owners: Owners | None) -> Signal:
     starts_at = _starts_at(alert, received_at, timedelta(seconds=settings.signal_max_future_seconds))
+    telemetry = _is_about_telemetry(alert)
+    status = "telemetry" if telemetry and alert.firing else "firing" if alert.firing else "resolved"
+    if alert.suppressed:
+        status = "suppressed"
+    summary = alert.annotations.get("summary") or alert.annotations.get("description", "")
     return new_signal(
-        key=_key(alert.labels, settings),
+        key=service_of(alert.labels, settings, owners),
         source="alertmanager",
-        observed_at=min(starts_at, received_at) if firing else _ended_at(alert, starts_at, received_at),
+        observed_at=min(starts_at, received_at)
+        if alert.firing or alert.suppressed
+        else _ended_at(alert, starts_at, received_at),
         received_at=received_at,
         payload=Alert(
-            name=name,
-            firing=firing,
+            name=alert.name,
+            firing=alert.firing,
             fingerprint=alert.fingerprint,
             starts_at=starts_at,
-            trigger=_trigger(alert.labels, name, settings),
-            summary=shorten(
-                alert.annotations.get("summary") or alert.annotations.get("description", ""), _MAX_SUMMARY
-            ),
+            trigger=None if telemetry else _trigger(alert, settings),
+            summary=shorten(summary, _MAX_SUMMARY),
+            telemetry=telemetry,
+            suppressed=alert.suppressed,
+            cluster=cluster_of(alert.labels, settings),
         ),
         stale_after=_NEVER_STALE,
-        dedup_key=f"alertmanager:{alert.fingerprint.lower()}:{starts_at.isoformat()}:{alert.status}",
+        dedup_key=f"alertmanager:{alert.fingerprint.lower()}:{starts_at.isoformat()}:{status}",
     )
+
+
+def _is_about_telemetry(alert: _Alert) -> bool:
+    """Whether it fires because a rule had no data or failed, and not because its condition is met."""
+    why = alert.annotations.get(_STATE_REASON) or alert.labels.get(_STATE_REASON, "")
+    return alert.name in _NO_DATA or (alert.firing and any(word in why for word in ("NoData", "Error")))
 
 
 def _starts_at(alert: _Alert, received_at: datetime, tolerance: timedelta) -> datetime:
     starts_at = _utc(alert.starts_at)
     if starts_at is None or starts_at < _EARLIEST:
-        raise _Unmappable(f"startsAt is {alert.starts_at.isoformat()}, which is not when an alert began")
+        raise Unmapped(f"startsAt is {alert.starts_at.isoformat()}, which is not when an alert began")
     if starts_at - received_at > tolerance:
-        raise _Unmappable(
+        raise Unmapped(
             f"startsAt {starts_at.isoformat()} is in the future; check the clocks of Prometheus and the agent"
         )
     return starts_at
 
 
 def _ended_at(alert: _Alert, starts_at: datetime, received_at: datetime) -> datetime:
-    """When a resolved alert ended: never before it began, never after it was told."""
+    """When a resolved alert ended: never before it began, never after it was reported."""
     ends_at = _utc(alert.ends_at) if alert.ends_at is not None else None
     if ends_at is None or ends_at < starts_at:
         return received_at
@@ -186,65 +320,12 @@ def _utc(at: datetime) -> datetime | None:
         return None
 
 
-def _trigger(labels: Mapping[str, str], name: str, settings: Settings) -> Trigger | None:
-    asked = labels.get(TRIGGER_LABEL)
+def _trigger(alert: _Alert, settings: Settings) -> Trigger | None:
+    asked = alert.labels.get(TRIGGER_LABEL)
     if asked is None:
-        return settings.alert_triggers.get(name)
+        return settings.alert_triggers.get(alert.name)
     try:
         return Trigger(asked)
     except ValueError:
         known = ", ".join(Trigger)
-        raise _Unmappable(f"label {TRIGGER_LABEL} is {shorten(asked, 80)!r}; use one of {known}") from None
-
-
-def _key(labels: Mapping[str, str], settings: Settings) -> ServiceKey:
-    namespace = _label(labels, "namespace")
-    for deployment in (_label(labels, "deployment"), _deployment_of(_label(labels, "pod"))):
-        for written, place in settings.service_workloads.items():
-            if deployment is not None and place == f"{namespace}/{deployment}":
-                environment, _, service = written.partition("/")
-                return ServiceKey(environment=environment, service=service)
-    return ServiceKey(environment=_environment(labels, namespace, settings), service=_service(labels))
-
-
-def _service(labels: Mapping[str, str]) -> str:
-    for name in SERVICE_LABELS:
-        value = _label(labels, name)
-        if value is None or _EXPORTERS.fullmatch(value):
-            continue
-        if name == "pod":
-            value = _deployment_of(value)
-        elif name == "job":
-            value = value.rpartition("/")[2]
-        if value is not None:
-            return _dns_label(value, name)
-    raise _Unmappable(f"no label names the service; add one of {', '.join(SERVICE_LABELS)} to the alert")
-
-
-def _environment(labels: Mapping[str, str], namespace: str | None, settings: Settings) -> str:
-    for name in ENVIRONMENT_LABELS:
-        value = _label(labels, name)
-        if value is not None:
-            return _dns_label(value, name)
-    if namespace is None:
-        raise _Unmappable("no label names the environment; add environment or namespace to the alert")
-    environments = [e for e, mapped in settings.environment_namespaces.items() if mapped == namespace]
-    return _dns_label(environments[0] if environments else namespace, "namespace")
-
-
-def _label(labels: Mapping[str, str], name: str) -> str | None:
-    return labels.get(f"exported_{name}") or labels.get(name) or None
-
-
-def _deployment_of(pod: str | None) -> str | None:
-    match = _POD.fullmatch(pod) if pod is not None else None
-    return match["deployment"] if match is not None else None
-
-
-def _dns_label(value: str, label: str) -> str:
-    if _DNS_LABEL.fullmatch(value) is None:
-        raise _Unmappable(
-            f"label {label} is {shorten(value, 80)!r}; it must be a DNS label "
-            "(a-z, 0-9 and -, at most 63 characters)"
-        )
-    return value
+        raise Unmapped(f"label {TRIGGER_LABEL} is {shorten(asked, 80)!r}; use one of {known}") from None

@@ -14,35 +14,19 @@ import logging
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from http import HTTPStatus
 from weakref import WeakKeyDictionary
 
 import httpx
 from pydantic import SecretStr
 
+from app.connectors.answers import error_for, retry_after
 from app.connectors.text import shorten
-from app.errors import (
-    AgentError,
-    ConfigurationError,
-    Forbidden,
-    Invalid,
-    NotFound,
-    PermanentError,
-    TransientError,
-    UnknownOutcome,
-)
+from app.errors import AgentError, ConfigurationError, PermanentError, TransientError, UnknownOutcome
+from app.redaction import remember
 
 _MAX_BYTES = 8 * 1024 * 1024
 _MAX_CONNECTIONS = 16
-_TRY_AGAIN = (
-    HTTPStatus.REQUEST_TIMEOUT,
-    HTTPStatus.TOO_EARLY,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    499,  # nginx and Prometheus: the request was cancelled before it was answered
-)
-
-
 _PERHAPS_TAKEN = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
 """Said by something in between, which cannot know what the server behind it has done."""
 
@@ -61,7 +45,7 @@ class Reply:
 
     def excerpt(self) -> str:
         """The start of the body as one printable line, for a message."""
-        text = self.body[:2_000].decode("utf-8", errors="replace")
+        text = self.body[:8_000].decode("utf-8", errors="replace")
         return shorten(text)
 
 
@@ -82,11 +66,14 @@ class HttpPeer:
         self.name = name
         self._setting = setting
         self._url = _checked_url(url, setting)
+        remember([self._url.password] if self._url.password else ())
         self._timeout = timeout_seconds
         self._max_bytes = max_bytes
         self._headers = {"User-Agent": "self-healing-devops-agent", "Accept-Encoding": "identity"}
         if bearer_token is not None:
-            self._headers["Authorization"] = f"Bearer {_checked_token(bearer_token, setting)}"
+            token = _checked_token(bearer_token, setting)
+            self._headers["Authorization"] = f"Bearer {token}"
+            remember([token])
         self._tls = ssl.create_default_context() if self._url.scheme == "https" else False
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
         # They log URLs and headers, and a webhook's URL is its password.
@@ -177,21 +164,12 @@ class HttpPeer:
         """
         words = reply.excerpt() if said is None else said
         message = f"{self.name} ({self._setting}) answered {reply.status}" + (f": {words}" if words else "")
-        status = reply.status
-        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            return Forbidden(message)
-        if status == HTTPStatus.NOT_FOUND:
-            return NotFound(message)
-        if status in _TRY_AGAIN:
-            return TransientError(message, retry_after=_retry_after(reply.headers))
-        if 300 <= status < 400:
-            return PermanentError(
-                f"{self.name} ({self._setting}) answered {status}: redirects are not followed; "
+        if 300 <= reply.status < 400:
+            message = (
+                f"{self.name} ({self._setting}) answered {reply.status}: redirects are not followed; "
                 f"set {self._setting} to the final address"
             )
-        if 400 <= status < 500:
-            return Invalid(message)
-        return TransientError(message, retry_after=_retry_after(reply.headers))
+        return error_for(reply.status, message, retry_after(reply.headers))
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
@@ -249,9 +227,3 @@ def _checked_token(token: SecretStr, setting: str) -> str:
             f"the bearer token for {setting} is empty or has characters no header may carry"
         )
     return text
-
-
-def _retry_after(headers: httpx.Headers) -> timedelta | None:
-    """The wait in whole seconds; the date form and nonsense count as not said."""
-    text = headers.get("Retry-After", "")
-    return timedelta(seconds=min(int(text), 3_600)) if text.isascii() and text.isdigit() else None

@@ -16,52 +16,51 @@ from app.agent.disruption import Disruption
 from app.agent.models import (
     Action,
     ConfigRecord,
-    IntentId,
     JsonObject,
     ObjectRef,
-    Rehearsal,
     RevisionHealth,
     ServiceKey,
     Snapshot,
     TargetState,
     WorkloadView,
 )
+from app.agent.ports import PodOwner
 from app.clock import Clock
 from app.config import Settings
 from app.connectors.k8s_api import Connection, Kind, PatchApi, ReadApi
 from app.connectors.k8s_changes import (
-    check_unmoved,
-    patch_for,
-    revision_wanted,
     snapshot_body,
     target_ref,
-    writable_ref,
 )
 from app.connectors.k8s_config import load_config
 from app.connectors.k8s_disruption import disruption_of
-from app.connectors.k8s_fields import controller_uid, mapping, name, text, texts, uid
+from app.connectors.k8s_errors import Absent
+from app.connectors.k8s_fields import controller, mapping, name, text, texts, uid
 from app.connectors.k8s_index import selector_query
 from app.connectors.k8s_mapping import (
     SERVICE_LABEL,
     Place,
     ServiceMap,
     is_label_value,
+    is_namespace_name,
     is_object_name,
 )
+from app.connectors.k8s_templates import config_map_names, template_of
 from app.connectors.k8s_views import (
     WorkloadObjects,
     config_data_hash,
-    config_map_names,
-    revision_number,
     target_state,
-    template_of,
     workload_view,
 )
 from app.connectors.k8s_watch import KubernetesWatch
-from app.errors import Conflict, Forbidden, Invalid, NotFound, PermanentError
-
-REHEARSAL_INTENT = IntentId("rehearsal")
-"""Marker of a dry run, which nothing keeps."""
+from app.connectors.k8s_writing import (
+    KubernetesRehearsal,
+    KubernetesWriter,
+    get_object,
+    owned,
+    replica_sets_of,
+)
+from app.errors import Forbidden, Invalid
 
 
 class KubernetesReader:
@@ -89,8 +88,8 @@ class KubernetesReader:
             return None
         namespace = text(deployment, "metadata", "namespace") or ""
         selector = selector_query(mapping(deployment, "spec", "selector"))
-        replica_sets = await _owned(self._api, Kind.REPLICA_SET, namespace, selector, {uid(deployment)})
-        pods = await _owned(self._api, Kind.POD, namespace, selector, {uid(item) for item in replica_sets})
+        replica_sets = await replica_sets_of(self._api, deployment)
+        pods = await owned(self._api, Kind.POD, namespace, selector, {uid(item) for item in replica_sets})
         config_maps = await self._config_maps(deployment)
         events, unread = await self._warnings(namespace)
         found = WorkloadObjects(
@@ -106,18 +105,18 @@ class KubernetesReader:
 
     async def target(self, action: Action) -> TargetState:
         ref = target_ref(action)
-        return target_state(ref, await _get(self._api, ref))
+        return target_state(ref, await get_object(self._api, ref), action)
 
     async def snapshot(self, action: Action) -> Snapshot:
         ref = target_ref(action)
-        current = await _get(self._api, ref)
+        current = await get_object(self._api, ref)
         return Snapshot(ref=ref, token=target_state(ref, current).token, body=snapshot_body(ref, current))
 
     async def disruption(self, action: Action) -> Disruption | None:
         ref = target_ref(action)
         if ref.kind != Kind.DEPLOYMENT:
             return None
-        deployment = await _get(self._api, ref)
+        deployment = await get_object(self._api, ref)
         try:
             budgets = await self._api.list(Kind.DISRUPTION_BUDGET, ref.namespace)
         except Forbidden as error:
@@ -126,7 +125,7 @@ class KubernetesReader:
 
     async def consent(self, action: Action) -> Consent:
         ref = target_ref(action)
-        marks = {str(ref): _said(await _get(self._api, ref))}
+        marks = {str(ref): _said(await get_object(self._api, ref))}
         try:
             namespace = await self._api.get(Kind.NAMESPACE, ref.namespace, ref.namespace)
         except Forbidden as error:
@@ -148,6 +147,28 @@ class KubernetesReader:
             )
             for item in await self._config_maps(deployment)
         )
+
+    async def owner(self, namespace: str, pod: str) -> PodOwner | None:
+        """By the controllers of the pod and of its ReplicaSet; reading a workload needs the same rights."""
+        if not is_namespace_name(namespace) or not is_object_name(pod):
+            return None
+        found = await self._listed(Kind.POD, namespace, pod)
+        if found is None:
+            return None
+        owner = controller(found) or ("Pod", pod)
+        if owner[0] == Kind.REPLICA_SET:
+            replica_set = await self._listed(Kind.REPLICA_SET, namespace, owner[1])
+            owner = (controller(replica_set) if replica_set is not None else None) or owner
+        if owner[0] != Kind.DEPLOYMENT:
+            return PodOwner(kind=owner[0], name=owner[1])
+        deployment = await self._get_if_there(Kind.DEPLOYMENT, Place(namespace=namespace, name=owner[1]))
+        key = None if deployment is None else self._services.key(deployment)
+        return PodOwner(kind=owner[0], name=owner[1], key=key)
+
+    async def _listed(self, kind: Kind, namespace: str, named: str) -> JsonObject | None:
+        """One object by its name, read as a list: no other right is asked for."""
+        listing = await self._api.list(kind, namespace, fields=f"metadata.name={named}")
+        return next((item for item in listing.items if name(item) == named), None)
 
     async def _deployment(self, key: ServiceKey) -> JsonObject | None:
         """The one Deployment of a service: by settings, by label, or by name."""
@@ -175,7 +196,7 @@ class KubernetesReader:
     async def _get_if_there(self, kind: Kind, place: Place) -> JsonObject | None:
         try:
             return await self._api.get(kind, place.namespace, place.name)
-        except NotFound:
+        except Absent:
             return None
 
     async def _config_maps(self, deployment: JsonObject) -> tuple[JsonObject, ...]:
@@ -199,39 +220,6 @@ class KubernetesReader:
 
 def _said(item: JsonObject) -> bool | None:
     return said(texts(item, "metadata", "labels"), texts(item, "metadata", "annotations"))
-
-
-class KubernetesRehearsal:
-    """`ClusterRehearsal`: sends the patch of the writer with `dryRun=All`."""
-
-    def __init__(self, api: ReadApi, patches: PatchApi) -> None:
-        """`patches` must come from a dry-run connection."""
-        if not patches.dry_run:
-            raise ValueError("a rehearsal over a connection that persists")
-        self._api = api
-        self._patches = patches
-
-    async def rehearse(self, action: Action, target: TargetState, snapshot: Snapshot | None) -> Rehearsal:
-        try:
-            ref, patch = await _decided_patch(self._api, action, REHEARSAL_INTENT, target, snapshot)
-            await self._patches.patch(ref, patch)
-        except (Conflict, PermanentError) as error:
-            return Rehearsal(accepted=False, message=str(error))
-        return Rehearsal(accepted=True, message=f"the API server accepts {action.name} of {ref} (dryRun=All)")
-
-
-class KubernetesWriter:
-    """`ClusterWriter`: constructed only when `DRY_RUN=false`."""
-
-    def __init__(self, api: ReadApi, patches: PatchApi) -> None:
-        self._api = api
-        self._patches = patches
-
-    async def apply(
-        self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
-    ) -> TargetState:
-        ref, patch = await _decided_patch(self._api, action, intent_id, target, snapshot)
-        return target_state(ref, await self._patches.patch(ref, patch))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,40 +291,3 @@ def connect(settings: Settings, clock: Clock) -> KubernetesCluster | None:
         writer=None if settings.dry_run else KubernetesWriter(api, connections.patching(dry_run=False)),
         connections=connections,
     )
-
-
-async def _get(api: ReadApi, ref: ObjectRef) -> JsonObject:
-    return await api.get(Kind(ref.kind), ref.namespace, ref.name)
-
-
-async def _owned(
-    api: ReadApi, kind: Kind, namespace: str, selector: str, owners: set[str]
-) -> tuple[JsonObject, ...]:
-    """The objects that match a selector and are controlled by one of `owners`."""
-    if not owners or not selector:
-        return ()
-    listing = await api.list(kind, namespace, labels=selector)
-    return tuple(item for item in listing.items if controller_uid(item) in owners)
-
-
-async def _decided_patch(
-    api: ReadApi, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
-) -> tuple[ObjectRef, list[JsonObject]]:
-    """The patch for an action on the object state it was decided on; `Conflict` when that is past."""
-    ref = writable_ref(action)
-    if target.ref != ref:
-        raise Invalid(f"{action.name} of {ref} was decided on {target.ref}")
-    current = await _get(api, ref)
-    check_unmoved(current, target, intent_id)
-    wanted = revision_wanted(action)
-    revision = None if wanted is None else await _revision(api, current, wanted)
-    patch = patch_for(action, intent_id, current, target=target, revision=revision, snapshot=snapshot)
-    return ref, patch
-
-
-async def _revision(api: ReadApi, deployment: JsonObject, number: int) -> JsonObject | None:
-    """The ReplicaSet that holds a revision of a Deployment."""
-    selector = selector_query(mapping(deployment, "spec", "selector"))
-    namespace = text(deployment, "metadata", "namespace") or ""
-    kept = await _owned(api, Kind.REPLICA_SET, namespace, selector, {uid(deployment)})
-    return next((item for item in kept if revision_number(item) == number), None)

@@ -40,6 +40,7 @@ __all__ = [
     "FIELD_MANAGER",
     "PAGE_SIZE",
     "Connection",
+    "DryRunApi",
     "Kind",
     "Listing",
     "PatchApi",
@@ -54,6 +55,8 @@ EVERYWHERE = ALL_NS
 """Stands for all namespaces."""
 FIELD_MANAGER = "self-healing-devops-agent"
 PAGE_SIZE = 500
+_MAX_ANSWER_BYTES = 128 * 1024 * 1024
+"""More than any page of objects is long."""
 _LIST_ATTEMPTS = 3
 
 
@@ -170,19 +173,27 @@ class Connection:
             headers={"Content-Type": PatchType.JSON.value},
         )
 
+    def prepare_dry_create(self, kind: Kind, namespace: str, body: JsonObject) -> BasicRequest:
+        """A request that creates nothing, over any connection; lightkube's own takes typed objects only."""
+        request = self.prepare("list", kind, namespace)
+        request.method, request.data = "POST", body
+        request.params = {"dryRun": "All", "fieldManager": FIELD_MANAGER}
+        return request
+
     async def exchange(self, call: Call, request: BasicRequest) -> JsonObject:
         """Send one request and read its whole answer."""
         try:
             async with asyncio.timeout(3 * self.timeout_seconds):  # connect, send, receive
-                response = await self._sender.send(self._sender.build_adapter_request(request))
+                response = await self._sender.send(self._sender.build_adapter_request(request), stream=True)
+                content = await _bounded(response)
         except (httpx2.HTTPError, httpx2.InvalidURL, ConfigError, OSError, ValueError, KeyError) as error:
             # The last three come from credential plugins and token files; TimeoutError is an OSError.
             raise failure(call, error) from error
         if not response.is_success:
-            raise rejection(call, response.status_code, response.headers, status_of(response.content))
+            raise rejection(call, response.status_code, response.headers, status_of(content))
         try:
-            answer = msgspec.json.decode(response.content)
-        except msgspec.DecodeError as error:
+            answer = msgspec.json.decode(content)
+        except (msgspec.DecodeError, RecursionError) as error:
             raise failure(call, error) from error
         if not isinstance(answer, dict):
             raise failure(call, ValueError("the answer is no object"))
@@ -210,6 +221,19 @@ class Connection:
         await self._sender.close()
 
 
+async def _bounded(response: httpx2.Response) -> bytes:
+    """The whole body; `ValueError` for one that is longer than any page of objects."""
+    try:
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > _MAX_ANSWER_BYTES:
+                raise ValueError(f"the answer is longer than {_MAX_ANSWER_BYTES:,} bytes")
+        return bytes(body)
+    finally:
+        await response.aclose()
+
+
 class ReadApi:
     """Reads objects; has no way to change one."""
 
@@ -219,9 +243,12 @@ class ReadApi:
     async def get(self, kind: Kind, namespace: str, name: str) -> JsonObject:
         """One object; `NotFound` when it is not there."""
         call = Call(verb="get", what=f"{plural(kind)} {namespace}/{name}", effect=False)
-        return await self._connection.exchange(
+        answer = await self._connection.exchange(
             call, self._connection.prepare("get", kind, namespace, name=name)
         )
+        if text(answer, "metadata", "name") != name:
+            raise failure(call, ValueError("the answer is not the object that was asked for"))
+        return answer
 
     async def list(
         self, kind: Kind, namespace: str, *, labels: str | None = None, fields: str | None = None
@@ -239,6 +266,10 @@ class ReadApi:
         page: str | None = None
         while True:
             answer = await self._page(kind, namespace, labels, fields, page=page, limit=PAGE_SIZE)
+            if not isinstance(answer.get("items", ()), list | None):
+                # An empty object is not an empty list: a gateway answered, or an answer was cut off.
+                call = _collection_call("list", kind, namespace)
+                raise failure(call, ValueError("the answer is no list of objects"))
             items.extend(objects(answer, "items"))
             page = text(answer, "metadata", "continue")
             if page is None:
@@ -295,11 +326,29 @@ class ReadApi:
                     yield _watched(call, line)
 
 
+class DryRunApi:
+    """Has the API server judge an object that is never made."""
+
+    def __init__(self, connection: Connection) -> None:
+        if not connection.dry_run:
+            raise ValueError("a dry run over a connection that persists")
+        self._connection = connection
+
+    async def create(self, kind: Kind, namespace: str, body: JsonObject) -> None:
+        """Ask with `dryRun=All` for `body` to be created; raises what the server answers instead."""
+        call = Call(verb="create", what=f"{plural(kind)} in namespace {namespace}", effect=False)
+        await self._connection.exchange(call, self._connection.prepare_dry_create(kind, namespace, body))
+
+
 class PatchApi:
     """Patches objects; over a dry-run connection no patch persists."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    @property
+    def connection(self) -> Connection:
+        return self._connection
 
     @property
     def dry_run(self) -> bool:
@@ -335,5 +384,5 @@ def _watched(call: Call, line: str) -> Watched:
         if event.get("type") == "ERROR":
             raise rejection(call, number(item, "code") or 500, {}, item)
         return Watched(type=WatchType(str(event.get("type"))), item=item)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise failure(call, error) from error

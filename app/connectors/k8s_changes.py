@@ -18,12 +18,12 @@ from app.agent.models import (
     Snapshot,
     TargetState,
 )
-from app.connectors.k8s_fields import flag, mapping, number, objects, text, texts
+from app.agent.target_token import PAUSED, REPLICAS, TEMPLATE, parts_changed
+from app.connectors.k8s_fields import flag, mapping, number, text, texts
 from app.connectors.k8s_mapping import is_namespace_name, is_object_name
-from app.connectors.k8s_views import CONFIG_FIELDS, MARKER, config_data_hash, template_hash, template_of
+from app.connectors.k8s_templates import RESTARTED_AT, template_hash, template_of, with_config_of
+from app.connectors.k8s_views import MARKER, config_data_hash
 from app.errors import Conflict, Invalid
-
-RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 
 _ON_DEPLOYMENT = frozenset(
     {
@@ -145,7 +145,7 @@ def _change(
         case ActionName.RESUME:
             return [_set("/spec/paused", False)]
         case _:
-            return _deployment_restore(ref, _body_of(action, ref, snapshot))
+            return _deployment_restore(action, ref, current, _body_of(action, ref, snapshot))
 
 
 # ---------------------------------------------------------------- Deployments
@@ -164,38 +164,9 @@ def _template_to_return_to(action: Action, current: JsonObject, revision: JsonOb
 
 
 def _template_with_config(action: Action, current: JsonObject, revision: JsonObject | None) -> JsonObject:
-    """The present template with environment, resources and volumes of the revision."""
+    """The present code with the configuration of the revision."""
     old = _kept_template(action, revision)
-    template = dict(template_of(current))
-    spec = dict(mapping(template, "spec"))
-    volumes: dict[str, Json] = {text(item, "name") or "": item for item in objects(old, "spec", "volumes")}
-    present = {text(item, "name") or "": item for item in objects(spec, "volumes")}
-    for kind in ("initContainers", "containers"):
-        if kind not in spec:
-            continue
-        old_containers = {text(item, "name"): item for item in objects(old, "spec", kind)}
-        containers: list[Json] = []
-        for container in objects(spec, kind):
-            before = old_containers.get(text(container, "name"))
-            if before is None:
-                # A container that came since keeps its own configuration, and what that mounts.
-                for mount in objects(container, "volumeMounts"):
-                    mounted = text(mount, "name") or ""
-                    if mounted in present:
-                        volumes.setdefault(mounted, present[mounted])
-                containers.append(container)
-                continue
-            kept: JsonObject = {
-                field: item for field, item in container.items() if field not in CONFIG_FIELDS
-            }
-            kept.update({field: before[field] for field in CONFIG_FIELDS if field in before})
-            containers.append(kept)
-        spec[kind] = containers
-    spec.pop("volumes", None)
-    if volumes:
-        spec["volumes"] = list(volumes.values())
-    template["spec"] = spec
-    return _must_differ(action, current, template)
+    return _must_differ(action, current, with_config_of(template_of(current), old))
 
 
 def _must_differ(action: Action, current: JsonObject, wanted: JsonObject) -> JsonObject:
@@ -204,12 +175,19 @@ def _must_differ(action: Action, current: JsonObject, wanted: JsonObject) -> Jso
     return wanted
 
 
-def _deployment_restore(ref: ObjectRef, body: JsonObject) -> list[JsonObject]:
+def _deployment_restore(
+    action: Action, ref: ObjectRef, current: JsonObject, body: JsonObject
+) -> list[JsonObject]:
+    """Only what the undone action changed: what others set meanwhile, such as replicas, stays theirs."""
+    parts = parts_changed(action)
+    if TEMPLATE in parts and flag(current, "spec", "paused"):
+        raise Invalid(f"{action.name}: {ref} is paused; resume it first")
     spec = mapping(body, "spec")
     template, replicas, paused = spec.get("template"), number(spec, "replicas"), spec.get("paused")
     if not isinstance(template, dict) or not template or replicas is None or not isinstance(paused, bool):
         raise Invalid(f"restore: the snapshot of {ref} is incomplete")
-    return [_set("/spec/template", template), _set("/spec/replicas", replicas), _set("/spec/paused", paused)]
+    wanted: dict[str, Json] = {TEMPLATE: template, REPLICAS: replicas, PAUSED: paused}
+    return [_set(f"/spec/{part}", value) for part, value in wanted.items() if not parts or part in parts]
 
 
 # ---------------------------------------------------------------- ConfigMaps

@@ -15,6 +15,7 @@ from lightkube.core.exceptions import ConfigError
 
 from app.config import Settings
 from app.errors import ConfigurationError
+from app.redaction import remember
 
 # All that reading an arbitrary file as a kubeconfig was seen to raise.
 _MALFORMED = (
@@ -45,6 +46,7 @@ def load_config(settings: Settings) -> SingleConfig | None:
         ) from error
     if config is None or config.user is None:
         raise ConfigurationError(f"{source}: the context names no user; add one to it")
+    remember(secret for secret in (config.user.token, config.user.password) if secret)
     return config
 
 

@@ -13,7 +13,7 @@ from app.agent.disruption import Disruption, DisruptionBudget
 from app.agent.models import Json, JsonObject
 from app.connectors.k8s_fields import mapping, name, number, text, texts
 from app.connectors.k8s_index import selects
-from app.connectors.k8s_views import template_of
+from app.connectors.k8s_templates import template_of
 
 _DEFAULT = "25%"
 

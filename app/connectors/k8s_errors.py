@@ -16,16 +16,16 @@ import httpx2
 from lightkube.core.exceptions import ConfigError
 
 from app.agent.models import JsonObject
+from app.connectors.answers import error_for, meaning_of
 from app.connectors.k8s_fields import number, objects, text
 from app.errors import (
     AgentError,
     Conflict,
-    Forbidden,
-    Invalid,
     NotFound,
     TransientError,
     UnknownOutcome,
 )
+from app.redaction import redacted
 
 _MESSAGE_LIMIT = 400
 """Characters of a server's message that are passed on."""
@@ -42,6 +42,10 @@ _NEVER_SENT = (
 
 class Expired(TransientError):
     """The resourceVersion or continue token is too old (410): list anew."""
+
+
+class Absent(NotFound):
+    """The API server itself says that the object does not exist; a gateway's 404 says no such thing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,30 +65,28 @@ class Call:
 
 def rejection(call: Call, code: int, headers: Mapping[str, str], status: JsonObject) -> AgentError:
     """The error for an answer that is no success; `status` is the server's Status object, or empty."""
-    message = f"{call}: {(text(status, 'message') or f'HTTP {code}')[:_MESSAGE_LIMIT]}"
+    message = f"{call}: {redacted(text(status, 'message') or f'HTTP {code}')[:_MESSAGE_LIMIT]}"
     if code == 401:
-        return Forbidden(f"forbidden: the API server does not know the agent's identity, cannot {message}")
+        message = f"forbidden: the API server does not know the agent's identity, cannot {message}"
     if code == 403:
-        return Forbidden(f"forbidden: cannot {message}")
-    if code == 404:
-        return NotFound(message)
+        message = f"forbidden: cannot {message}"
+    if code == 404 and text(status, "kind") == "Status":
+        return Absent(message)
     if code == 409 or _names_another_object(code, status):
         return Conflict(message)
     if code == 410:
         return Expired(message)
-    retry_after = _retry_after(headers, status)
-    if code == 429:
-        return TransientError(message, retry_after=retry_after)
-    if 300 <= code < 500 and code != 408:
-        return Invalid(message)
-    if call.effect and not (code == 503 and retry_after is not None):
+    wait = _retry_after(headers, status)
+    kind = meaning_of(code)
+    unanswered = issubclass(kind, TransientError) and code != 429 and not (code == 503 and wait is not None)
+    if call.effect and unanswered:
         return UnknownOutcome(f"{message} (the write may have happened)")
-    return TransientError(message, retry_after=retry_after)
+    return error_for(code, message, wait)
 
 
 def failure(call: Call, error: Exception) -> AgentError:
     """The error for a request that got no usable answer."""
-    message = f"{call}: {type(error).__name__}: {str(error)[:_MESSAGE_LIMIT]}".rstrip(": ")
+    message = f"{call}: {type(error).__name__}: {redacted(str(error))[:_MESSAGE_LIMIT]}".rstrip(": ")
     if isinstance(error, ConfigError):
         # Its text may quote what a credential plugin printed.
         message = f"{call}: the credentials of the kubeconfig cannot be obtained"
@@ -97,7 +99,7 @@ def status_of(body: bytes) -> JsonObject:
     """The Status object of an answer; empty when a proxy or gateway answered something else."""
     try:
         parsed = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return parsed if isinstance(parsed, dict) else {}
 

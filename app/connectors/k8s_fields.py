@@ -86,6 +86,14 @@ def controller_uid(item: JsonObject) -> str | None:
     return None
 
 
+def controller(item: JsonObject) -> tuple[str, str] | None:
+    """Kind and name of the object that controls this one."""
+    for owner in objects(item, "metadata", "ownerReferences"):
+        if flag(owner, "controller"):
+            return text(owner, "kind") or "", text(owner, "name") or ""
+    return None
+
+
 def digest(value: Json) -> str:
     """SHA-256 over the canonical JSON form: sorted keys, no spaces, no nulls."""
     canonical = json.dumps(_without_nulls(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)

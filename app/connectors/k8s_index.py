@@ -13,7 +13,7 @@ from app.agent.models import JsonObject, ServiceKey
 from app.connectors.k8s_api import EVERYWHERE
 from app.connectors.k8s_fields import mapping, name, objects, text, texts
 from app.connectors.k8s_mapping import ServiceMap
-from app.connectors.k8s_views import config_map_names, template_of
+from app.connectors.k8s_templates import config_map_names, template_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.agent import target_token
 from app.agent.consent import said
 from app.agent.models import (
+    Action,
     ConfigMapView,
     IntentId,
     JsonObject,
@@ -35,32 +37,37 @@ from app.connectors.k8s_fields import (
     texts,
     uid,
 )
+from app.connectors.k8s_templates import (
+    PREFIX,
+    code_hash,
+    config_hash,
+    config_maps_read_at_start,
+    template_fields,
+    template_hash,
+    template_of,
+)
+from app.redaction import redacted
 
-PREFIX = "self-healing-devops-agent/"
 MARKER = PREFIX + "intent"
 IRREVERSIBLE = PREFIX + "irreversible"
+WITHOUT_TRAFFIC = PREFIX + "trust-without-traffic"
 REVISION = "deployment.kubernetes.io/revision"
-TEMPLATE_HASH_LABEL = "pod-template-hash"
 
-_CODE_FIELDS = (
-    "name",
-    "image",
-    "command",
-    "args",
-    "workingDir",
-    "ports",
-    "livenessProbe",
-    "readinessProbe",
-    "startupProbe",
-    "lifecycle",
-)
-CONFIG_FIELDS = ("env", "envFrom", "resources", "volumeMounts")
-"""What of a container is configuration; with the template's volumes that is what a config revert restores."""
-_CONTAINER_LISTS = ("initContainers", "containers")
 _NORMAL_WAITING = frozenset({"ContainerCreating", "PodInitializing"})
-_SPEC_FIELDS = {"Deployment": ("f:spec",), "ConfigMap": ("f:data", "f:binaryData")}
+_WHOLE = {"Deployment": (("f:spec",),), "ConfigMap": (("f:data",), ("f:binaryData",))}
+_PARTS = {
+    target_token.TEMPLATE: (("f:spec", "f:template"),),
+    target_token.PAUSED: (("f:spec", "f:paused"),),
+    target_token.REPLICAS: (("f:spec", "f:replicas"),),
+    target_token.DATA: _WHOLE["ConfigMap"],
+}
+"""Where `managedFields` says who owns each part of a token."""
+_OWN_PARTS = frozenset({"template", "replicas", "paused"})
+"""The fields of a Deployment's spec that the token names one by one."""
 _WARNINGS_LIMIT = 20
 _WARNING_CHARACTERS = 300
+_TOKEN_DIGITS = 16
+_OUT_OF_MEMORY, _KILLED = "OOMKilled", 137
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,76 +86,6 @@ class WorkloadObjects:
     """What could not be read, in words; told among the warnings."""
 
 
-# ---------------------------------------------------------------- templates
-
-
-def template_of(workload: JsonObject) -> JsonObject:
-    """The pod template of a Deployment or ReplicaSet as a person wrote it: without the controller's label."""
-    template = dict(mapping(workload, "spec", "template"))
-    metadata = dict(mapping(template, "metadata"))
-    labels = dict(mapping(metadata, "labels"))
-    labels.pop(TEMPLATE_HASH_LABEL, None)
-    if "labels" in metadata:
-        metadata["labels"] = labels
-    if "metadata" in template:
-        template["metadata"] = metadata
-    return template
-
-
-def template_hash(template: JsonObject) -> str:
-    return digest(template)
-
-
-def code_hash(template: JsonObject) -> str:
-    """Over what a release changes: images, commands, ports and probes."""
-    return digest(
-        {
-            kind: [
-                {field: container[field] for field in _CODE_FIELDS if field in container}
-                for container in objects(template, "spec", kind)
-            ]
-            for kind in _CONTAINER_LISTS
-        }
-    )
-
-
-def config_hash(template: JsonObject) -> str:
-    """Over environment, resources, volumes and what they refer to."""
-    return digest(
-        {
-            "volumes": mapping(template, "spec").get("volumes"),
-            **{
-                kind: [
-                    {field: container[field] for field in ("name", *CONFIG_FIELDS) if field in container}
-                    for container in objects(template, "spec", kind)
-                ]
-                for kind in _CONTAINER_LISTS
-            },
-        }
-    )
-
-
-def config_map_names(template: JsonObject) -> tuple[str, ...]:
-    """The ConfigMaps that a template refers to, sorted."""
-    found: set[str | None] = set(config_maps_read_at_start(template))
-    for volume in objects(template, "spec", "volumes"):
-        found.add(text(volume, "configMap", "name"))
-        found.update(text(item, "configMap", "name") for item in objects(volume, "projected", "sources"))
-    return tuple(sorted(item for item in found if item is not None))
-
-
-def config_maps_read_at_start(template: JsonObject) -> frozenset[str]:
-    """Those that containers take into their environment: a running one does not see them change."""
-    found: set[str | None] = set()
-    for kind in _CONTAINER_LISTS:
-        for container in objects(template, "spec", kind):
-            found.update(text(item, "configMapRef", "name") for item in objects(container, "envFrom"))
-            found.update(
-                text(item, "valueFrom", "configMapKeyRef", "name") for item in objects(container, "env")
-            )
-    return frozenset(item for item in found if item is not None)
-
-
 # ---------------------------------------------------------------- targets
 
 
@@ -159,38 +96,54 @@ def config_data_hash(config_map: JsonObject) -> str:
     return digest({"data": data, "binaryData": binary} if binary else data)
 
 
-def target_state(ref: ObjectRef, item: JsonObject) -> TargetState:
-    """What a decision on this object is bound to."""
-    asked = (
-        config_data_hash(item)
-        if ref.kind == "ConfigMap"
-        else str(number(item, "metadata", "generation") or 0)
-    )
+def target_state(ref: ObjectRef, item: JsonObject, action: Action | None = None) -> TargetState:
+    """What a decision on this object is bound to; with an action, `changed_by` is about what it changes."""
+    held = () if action is None else target_token.parts_held(action)
+    paths = [path for part in held for path in _PARTS[part]] or _WHOLE.get(ref.kind, ())
     marker = text(item, "metadata", "annotations", MARKER)
-    changer = _last_change(item, _SPEC_FIELDS.get(ref.kind, ()))
     return TargetState(
         ref=ref,
         uid=uid(item),
         resource_version=text(item, "metadata", "resourceVersion") or "",
-        token=f"{uid(item)}/{asked}",
+        token=_token(ref, item),
         marker=IntentId(marker) if marker is not None else None,
-        changed_by=text(changer, "manager"),
+        changed_by=text(_last_change(item, paths), "manager"),
     )
 
 
-def _last_change(item: JsonObject, fields: Sequence[str]) -> JsonObject:
-    """The entry of `managedFields` that touched one of `fields` last; empty where none says so."""
+def _token(ref: ObjectRef, item: JsonObject) -> str:
+    if ref.kind == "ConfigMap":
+        return f"{uid(item)}/{config_data_hash(item)}"
+    rest = {field: value for field, value in mapping(item, "spec").items() if field not in _OWN_PARTS}
+    return target_token.deployment_token(
+        uid(item),
+        generation=number(item, "metadata", "generation") or 0,
+        template=template_hash(template_of(item))[:_TOKEN_DIGITS],
+        paused=flag(item, "spec", "paused"),
+        replicas=_desired(item),
+        rest=digest(rest)[:_TOKEN_DIGITS],
+    )
+
+
+def _last_change(item: JsonObject, paths: Sequence[tuple[str, ...]]) -> JsonObject:
+    """The entry of `managedFields` that touched one of `paths` last; empty where none says so.
+
+    Entries of the subresource `scale` carry no time. Whoever writes a field takes it
+    from the others, so an entry without a time that still holds one wrote it last.
+    """
     last: JsonObject = {}
     at: datetime | None = None
+    whole = ("f:spec",) in paths
     for entry in objects(item, "metadata", "managedFields"):
+        if text(entry, "subresource") == "status":
+            continue
+        fields = mapping(entry, "fieldsV1")
+        if not any(path[-1] in mapping(fields, *path[:-1]) for path in paths):
+            continue
         time = moment(entry, "time")
-        touched = any(field in mapping(entry, "fieldsV1") for field in fields)
-        if (
-            touched
-            and text(entry, "subresource") != "status"
-            and time is not None
-            and (at is None or time >= at)
-        ):
+        if time is None and not whole:
+            return entry
+        if not last or (time is not None and (at is None or time >= at)):
             last, at = entry, time
     return last
 
@@ -228,6 +181,8 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
         paused=flag(deployment, "spec", "paused"),
         rollout_complete=_rollout_complete(deployment),
         progress_deadline_exceeded=_deadline_exceeded(deployment),
+        replica_failure=_replica_failure(deployment),
+        trusted_without_traffic=text(deployment, "metadata", "annotations", WITHOUT_TRAFFIC) == "true",
         current_revision=revision_number(deployment) or (revisions[0].number if revisions else 0),
         revisions=revisions,
         pods=tuple(
@@ -238,7 +193,7 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
             )
         ),
         config_maps=tuple(_config_map_view(item, read_at_start) for item in found.config_maps),
-        warnings=(*found.unread, *_warnings(found))[:_WARNINGS_LIMIT],
+        warnings=_told(found)[:_WARNINGS_LIMIT],
         managed_by=managed_by(deployment),
         opted_out=said(texts(deployment, "metadata", "labels"), texts(deployment, "metadata", "annotations"))
         is False,
@@ -273,6 +228,7 @@ def _revision(revision: int, replica_set: JsonObject, *, irreversible: bool) -> 
         template_hash=template_hash(template),
         code_hash=code_hash(template),
         config_hash=config_hash(template),
+        fields=template_fields(template),
         images=tuple(text(item, "image") or "" for item in objects(template, "spec", "containers")),
         created_at=created_at(replica_set),
         replicas=number(replica_set, "status", "replicas") or 0,
@@ -292,6 +248,15 @@ def _condition(item: JsonObject, wanted: str) -> JsonObject:
 
 def _deadline_exceeded(deployment: JsonObject) -> bool:
     return text(_condition(deployment, "Progressing"), "reason") == "ProgressDeadlineExceeded"
+
+
+def _replica_failure(deployment: JsonObject) -> str | None:
+    """Why pods cannot be made: what a ReplicaSet's controller was answered, by quota or admission."""
+    condition = _condition(deployment, "ReplicaFailure")
+    if text(condition, "status") != "True":
+        return None
+    said = f"{text(condition, 'reason') or 'ReplicaFailure'}: {text(condition, 'message') or ''}"
+    return " ".join(said.split())[:_WARNING_CHARACTERS]
 
 
 def _rollout_complete(deployment: JsonObject) -> bool:
@@ -328,20 +293,40 @@ def _pod_view(pod: JsonObject, hashes: Mapping[str, str]) -> PodView:
     )
 
 
-def _last_termination(statuses: Iterable[JsonObject]) -> str | None:
-    """Why a container of the pod ended last; a clean end of an init container is none."""
+def _last_termination(statuses: Sequence[JsonObject]) -> str | None:
+    """Why a container of the pod ended last: of those that fail now, where some do. A clean end is none."""
+    worst = max((_failing(item) for item in statuses), default=0)
     ends: list[tuple[str, str]] = []
     for item in statuses:
         for state in ("state", "lastState"):
             ended = mapping(item, state, "terminated")
-            reason = text(ended, "reason")
-            if reason is not None and reason != "Completed":
+            reason = _reason_of_end(ended)
+            if reason is not None and _failing(item) == worst:
                 ends.append((text(ended, "finishedAt") or "", reason))
     return max(ends)[1] if ends else None
 
 
+def _failing(status: JsonObject) -> int:
+    """2: the container is kept from running; 1: it is not ready; 0: it is."""
+    waiting = text(status, "state", "waiting", "reason")
+    if waiting is not None and waiting not in _NORMAL_WAITING:
+        return 2
+    return 0 if flag(status, "ready") else 1
+
+
+def _reason_of_end(ended: JsonObject) -> str | None:
+    """Why a container ended; runtimes also say `OOMKilled` of one that ended with another code.
+
+    Only the kernel's kill (137) is want of memory. An end with 0 is clean.
+    """
+    reason, code = text(ended, "reason"), number(ended, "exitCode")
+    if reason is None or reason == "Completed" or code == 0:
+        return None
+    return "Error" if reason == _OUT_OF_MEMORY and code not in (None, _KILLED) else reason
+
+
 def _config_map_view(config_map: JsonObject, read_at_start: frozenset[str]) -> ConfigMapView:
-    changed = _last_change(config_map, _SPEC_FIELDS["ConfigMap"])
+    changed = _last_change(config_map, _WHOLE["ConfigMap"])
     return ConfigMapView(
         name=name(config_map),
         content_hash=config_data_hash(config_map),
@@ -352,6 +337,13 @@ def _config_map_view(config_map: JsonObject, read_at_start: frozenset[str]) -> C
     )
 
 
+def _told(found: WorkloadObjects) -> tuple[str, ...]:
+    """What could not be read, that pods cannot be made, and what events warn of; each once."""
+    failure = _replica_failure(found.deployment)
+    failures = () if failure is None else (failure,)
+    return tuple(dict.fromkeys((*found.unread, *failures, *_warnings(found))))
+
+
 def _warnings(found: WorkloadObjects) -> tuple[str, ...]:
     """Each distinct warning about the Deployment, its ReplicaSets or pods once, newest first."""
     ours = {uid(item) for item in (found.deployment, *found.replica_sets, *found.pods)}
@@ -359,7 +351,7 @@ def _warnings(found: WorkloadObjects) -> tuple[str, ...]:
     for event in found.events:
         if text(event, "involvedObject", "uid") in ours:
             message = f"{text(event, 'reason') or 'Warning'}: {text(event, 'message') or ''}"
-            line = " ".join(message.split())[:_WARNING_CHARACTERS]
+            line = " ".join(redacted(message).split())[:_WARNING_CHARACTERS]
             told[line] = max(told.get(line, _told_at(event)), _told_at(event))
     return tuple(sorted(told, key=lambda line: told[line], reverse=True))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -100,14 +100,14 @@ def judge_telemetry(before: Collection[ServiceKey], now: Collection[ServiceKey])
     )
 
 
-async def poll_once(
+async def polled(
     source: MetricSource,
     keys: Sequence[ServiceKey],
     at: datetime,
     *,
     concurrency: int = _POLL_CONCURRENCY,
-) -> tuple[Polled, ...]:
-    """The sample, or the error, of every service in the order given; one's error stops no other's."""
+) -> AsyncGenerator[Polled, None]:
+    """The sample, or the error, of every service as soon as it is there; one's error stops no other's."""
     gate = asyncio.Semaphore(concurrency)
 
     async def one(key: ServiceKey) -> Polled:
@@ -117,4 +117,22 @@ async def poll_once(
             except AgentError as error:
                 return key, error
 
-    return tuple(await asyncio.gather(*(one(key) for key in keys)))
+    asking = [asyncio.ensure_future(one(key)) for key in keys]
+    try:
+        for answered in asyncio.as_completed(asking):
+            yield await answered
+    finally:
+        for task in asking:
+            task.cancel()
+
+
+async def poll_once(
+    source: MetricSource,
+    keys: Sequence[ServiceKey],
+    at: datetime,
+    *,
+    concurrency: int = _POLL_CONCURRENCY,
+) -> tuple[Polled, ...]:
+    """As `polled`, all of it, in the order of the services."""
+    found = {key: answer async for key, answer in polled(source, keys, at, concurrency=concurrency)}
+    return tuple((key, found[key]) for key in keys)

@@ -16,6 +16,7 @@ from app.agent.models import JsonObject
 from app.agent.ports import PolicyAnswer
 from app.config import Settings
 from app.connectors.http import HttpPeer
+from app.connectors.peer_breaker import PeerBreaker
 from app.connectors.policy_answers import deny, read_decision
 from app.errors import AgentError, ConfigurationError
 
@@ -40,6 +41,7 @@ class OpaPolicy:
             bearer_token=token,
             max_bytes=_MAX_ANSWER_BYTES,
         )
+        self._breaker = PeerBreaker(name=self._peer.name)
 
     @staticmethod
     def from_settings(settings: Settings) -> OpaPolicy:
@@ -57,7 +59,9 @@ class OpaPolicy:
         except (TypeError, ValueError, RecursionError) as error:
             return deny(f"the question to the policy engine cannot be written as JSON: {error}")
         try:
-            reply = await self._peer.send("POST", _PATH, params=_STRICT, json_body=body)
+            reply = await self._breaker.ask(
+                lambda: self._peer.send("POST", _PATH, params=_STRICT, json_body=body)
+            )
         except AgentError as error:
             return deny(str(error))
         if reply.status != 200:

@@ -24,7 +24,7 @@ from app.connectors.http import HttpPeer
 from app.connectors.observability import Indicator, Reading, assemble, judge_telemetry
 from app.connectors.promql import Query, QueryTemplate, Selector, parse_duration
 from app.connectors.text import shorten
-from app.errors import ConfigurationError, Invalid, PermanentError, TransientError
+from app.errors import AgentError, ConfigurationError, Invalid, PermanentError, TransientError
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_SECOND: Final = 4_102_444_800
@@ -58,6 +58,8 @@ class _Answer(msgspec.Struct, rename="camel"):
     error_type: str = ""
     error: str = ""
     warnings: list[str] = []
+    is_partial: bool = False
+    """VictoriaMetrics: not every storage node answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,8 +182,10 @@ class PrometheusSource:
             before = await _all(
                 *(self._measured(chunk, f"[{_LOOKBACK}] offset {window}", at) for chunk in chunks)
             )
-        except TransientError:
-            return TelemetryHealth(known_services=len(services), silent_services=0, source_reachable=False)
+        except AgentError as error:
+            return TelemetryHealth(
+                known_services=len(services), silent_services=0, source_reachable=False, fault=str(error)
+            )
         return judge_telemetry(set().union(*before), set().union(*now))
 
     async def ping(self) -> None:
@@ -297,6 +301,8 @@ def parse_answer(body: bytes, what: str) -> list[_Points]:
         ) from None
     # Hints about style come as warnings too before Prometheus 3; all else means the answer is partial.
     doubts = [warning for warning in answer.warnings if not warning.startswith("PromQL info:")]
+    if answer.is_partial:
+        doubts.append("it says so itself")
     if doubts:
         raise TransientError(f"{what}: the answer may be partial: {shorten('; '.join(doubts))}")
     return points

@@ -203,3 +203,15 @@ def _printable(value: str, placeholder: str) -> str:
     if not value.isprintable():
         raise Invalid(f"{placeholder} {value!r} has characters that no query may carry")
     return value
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31536000.0}
+_DURATION_PART = re.compile(r"(\d+)(ms|[smhdwy])")
+
+
+def duration(text: str) -> timedelta:
+    """How long a duration of PromQL is, such as `1m30s`; zero for what is none."""
+    if _DURATION_PART.sub("", text):
+        return timedelta(0)
+    seconds = sum(int(count) * _UNITS[unit] for count, unit in _DURATION_PART.findall(text))
+    return timedelta(seconds=seconds)

@@ -11,9 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from app.connectors.rego_bundle import Problem
+from app.connectors.rego_tree import (
+    Node,
+    Path,
+    constant_path,
+    imported_names,
+    nodes,
+    package_of,
+    references,
+    specs,
+)
 
 DECISION_RULE = "data.heal.decision"
 
@@ -24,9 +33,6 @@ _IMPURE = {
     "time.now_ns": "the document's `time` is when it is decided",
     "uuid.rfc4122": "a decision is no game of chance",
 }
-
-Node = Any  # what the engine's syntax tree consists of: JSON without a schema of its own
-Path = tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -39,7 +45,7 @@ class _Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Scope:
+class Scope:
     """How names are read within one rule."""
 
     package: Path
@@ -60,31 +66,45 @@ class _Scope:
 
 def check_modules(trees: Sequence[Node], builtins: frozenset[str]) -> list[Problem]:
     """Every problem of all modules together, in the order of their places."""
-    rules: dict[Path, _Rule] = {}
+    rules = _rules(trees)
     calls: list[tuple[str, int, int, Path, Path | None]] = []
     for tree in trees:
-        file, ast = tree["source"]["file"], tree["ast"]
-        package = ("data", *_path(ast["package"]["refr"]))
-        imports = dict(_imports(tree))
-        for node in ast["rules"]:
-            spec = node.get("Spec") or node["Default"]
-            head = next(iter(spec["head"].values())) if "head" in spec else spec
-            scope = _Scope(package=package, imports=imports, local=frozenset(_local_names(spec, head)))
-            name = package + _path(head["refr"])
-            rule = rules.setdefault(name, _Rule(file, spec["span"]["line"]))
-            for reference in _references(spec):
+        for spec, head, _ in specs(tree):
+            scope = scope_of(tree, spec, head)
+            for call in nodes(spec, "Call"):
+                called = constant_path(call["fcn"])
+                full = scope.resolve(called) if called else None
+                span = call["fcn"][next(iter(call["fcn"]))]["span"]
+                calls.append((tree["source"]["file"], span["line"], span["col"], called, full))
+    found = [*_calls(calls, rules, builtins), *_recursive(rules)]
+    return sorted(found, key=lambda problem: (problem.file, problem.line or 0, problem.column or 0))
+
+
+def reachable_rules(trees: Sequence[Node], start: str) -> set[Path]:
+    """A rule and every rule that it asks, directly or through others."""
+    rules = _rules(trees)
+    wanted = tuple(start.split("."))
+    begin = {name for name in rules if name[: len(wanted)] == wanted or wanted[: len(name)] == name}
+    edges = {name: _targets(rule, rules) for name, rule in rules.items()}
+    return begin.union(*(_reachable(name, edges) for name in begin))
+
+
+def _rules(trees: Sequence[Node]) -> dict[Path, _Rule]:
+    rules: dict[Path, _Rule] = {}
+    for tree in trees:
+        for spec, head, name in specs(tree):
+            scope = scope_of(tree, spec, head)
+            rule = rules.setdefault(name, _Rule(tree["source"]["file"], spec["span"]["line"]))
+            for reference in references(spec):
                 full = scope.resolve(reference)
                 if full is not None and full != name[: len(full)]:
                     rule.refers.add(full)
-            for call in _nodes(spec, "Call"):
-                called = _path(call["fcn"])
+            for call in nodes(spec, "Call"):
+                called = constant_path(call["fcn"])
                 full = scope.resolve(called) if called else None
                 if full == name:
                     rule.refers.add(full)
-                span = call["fcn"][next(iter(call["fcn"]))]["span"]
-                calls.append((file, span["line"], span["col"], called, full))
-    found = [*_calls(calls, rules, builtins), *_recursive(rules)]
-    return sorted(found, key=lambda problem: (problem.file, problem.line or 0, problem.column or 0))
+    return rules
 
 
 def defines_decision(trees: Sequence[Node]) -> bool:
@@ -99,13 +119,19 @@ def test_names(trees: Sequence[Node]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def scope_of(tree: Node, spec: Node, head: Node) -> Scope:
+    """How names are read within one rule of a module."""
+    return Scope(
+        package=package_of(tree),
+        imports=dict(_imports(tree)),
+        local=frozenset(_local_names(spec, head)),
+    )
+
+
 def _rule_names(trees: Sequence[Node]) -> Iterator[Path]:
     for tree in trees:
-        package = ("data", *_path(tree["ast"]["package"]["refr"]))
-        for node in tree["ast"]["rules"]:
-            spec = node.get("Spec") or node["Default"]
-            head = next(iter(spec["head"].values())) if "head" in spec else spec
-            yield package + _path(head["refr"])
+        for _, _, name in specs(tree):
+            yield name
 
 
 def _calls(
@@ -157,94 +183,18 @@ def _reachable(start: Path, edges: Mapping[Path, set[Path]]) -> set[Path]:
 
 
 def _imports(tree: Node) -> Iterator[tuple[str, Path]]:
-    for node in tree["ast"]["imports"]:
-        path = _path(node["refr"])
-        if path[:1] != ("data",):
-            continue
-        alias = node.get("as")
-        if alias is None:
-            yield path[-1], path
-        else:
-            text = tree["source"]["contents"].encode()
-            yield text[alias["start"] : alias["end"]].decode(), path
+    for name, imported in imported_names(tree):
+        if imported[:1] == ("data",):
+            yield name, imported
 
 
 def _local_names(spec: Node, head: Node) -> Iterator[str]:
     """The variables of a rule: arguments, what `some`, `every` and `:=` introduce."""
     for argument in head.get("args") or ():
-        yield from (var["value"] for var in _nodes(argument, "Var"))
-    for some in _nodes(spec, "SomeIn"):
+        yield from (var["value"] for var in nodes(argument, "Var"))
+    for some in nodes(spec, "SomeIn"):
         for part in (some["key"], some["value"]):
-            yield from (var["value"] for var in _nodes(part, "Var"))
-    for assigned in _nodes(spec, "AssignExpr"):
+            yield from (var["value"] for var in nodes(part, "Var"))
+    for assigned in nodes(spec, "AssignExpr"):
         if assigned["op"] == "ColEq":
-            yield from (var["value"] for var in _nodes(assigned["lhs"], "Var"))
-
-
-def _references(node: Node) -> Iterator[Path]:
-    """The longest constant path of every reference within."""
-    pending = [node]
-    while pending:
-        one = pending.pop()
-        if isinstance(one, list):
-            pending.extend(one)
-        elif isinstance(one, dict):
-            kind = next(iter(one), None)
-            if kind in ("Var", "RefDot", "RefBrack"):
-                path = _path(one)
-                if path:
-                    yield path
-                pending.extend(_indices(one))
-            else:
-                pending.extend(one.values())
-
-
-def _indices(node: Node) -> Iterator[Node]:
-    """What stands in the brackets of a reference, which may refer to rules itself."""
-    while node:
-        if "RefBrack" in node:
-            yield node["RefBrack"]["index"]
-            node = node["RefBrack"]["refr"]
-        elif "RefDot" in node:
-            node = node["RefDot"]["refr"]
-        else:
-            if "Var" not in node:
-                yield node
-            return
-
-
-def _path(node: Node) -> Path:
-    """`a.b["c"]` as a path, up to the first part that is not constant; empty when it begins with no name."""
-    parts: list[str] = []
-    chain = []
-    while True:
-        if "Var" in node:
-            parts.append(str(node["Var"]["value"]))
-            break
-        if "RefDot" in node:
-            chain.append(str(node["RefDot"]["field"][1]))
-            node = node["RefDot"]["refr"]
-        elif "RefBrack" in node:
-            index = node["RefBrack"]["index"]
-            chain.append(str(index["String"]["value"]) if "String" in index else "")
-            node = node["RefBrack"]["refr"]
-        else:
-            return ()
-    for part in reversed(chain):
-        if not part:
-            break
-        parts.append(part)
-    return tuple(parts)
-
-
-def _nodes(node: Node, kind: str) -> Iterator[Node]:
-    """Every node of a kind within, the outer one first."""
-    pending = [node]
-    while pending:
-        one = pending.pop()
-        if isinstance(one, list):
-            pending.extend(one)
-        elif isinstance(one, dict):
-            if kind in one and isinstance(one[kind], dict):
-                yield one[kind]
-            pending.extend(one.values())
+            yield from (var["value"] for var in nodes(assigned["lhs"], "Var"))

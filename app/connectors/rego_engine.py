@@ -1,9 +1,9 @@
 """Drives the embedded Rego engine, regorus, on the thread that it was created on.
 
-Used by `app.connectors.rego` for decisions and by `heal policy` for checks and
-tests. The engine is a compiled library that answers a fault of its own with an
-exception that no `except Exception` catches; everything it raises leaves this
-module as `EngineFault`, with the file and line it names where it names one.
+Used by `app.connectors.rego` for decisions and by `heal policy` for checks. The
+engine is a compiled library that answers a fault of its own with an exception that
+no `except Exception` catches; everything it raises leaves this module as
+`EngineFault`, with the file and line it names where it names one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from types import ModuleType
 from typing import TypeVar
 
 from app.agent.models import JsonObject
-from app.connectors.rego_bundle import Bundle, Problem, read_bundle
-from app.connectors.rego_checks import DECISION_RULE, Node, check_modules, defines_decision, test_names
+from app.connectors.policy_answers import FAULT, read_decision
+from app.connectors.rego_bundle import DATA_FILE, Bundle, Problem, read_bundle
+from app.connectors.rego_checks import DECISION_RULE, check_modules, defines_decision
+from app.connectors.rego_entries import check_entries
+from app.connectors.rego_fields import check_fields, example_input, input_schema
+from app.connectors.rego_tree import Node
 from app.connectors.text import shorten
 
 T = TypeVar("T")
@@ -26,6 +30,9 @@ T = TypeVar("T")
 _UNDEFINED = '"<undefined>"'
 _PLACE = re.compile(r"--> (?P<file>[^\n]+):(?P<line>\d+):(?P<column>\d+)\n")
 _ERROR = re.compile(r"^error: (?P<message>.+)$", re.MULTILINE)
+_CONFIGURATION = "heal_config"
+_CONFIG_RULE = "config"
+"""The rule under which the shipped policy denies because it does not understand its configuration."""
 _NO_RULE = "not a valid rule path"
 
 
@@ -98,6 +105,8 @@ def compile_bundle(bundle: Bundle) -> tuple[Compiled | None, tuple[Problem, ...]
         trees = compiled.trees()
         builtins = compiled.builtins()
         found = _guarded(lambda: check_modules(trees, builtins))
+        found += _guarded(lambda: check_fields(trees, input_schema()))
+        found += _guarded(lambda: check_entries(trees))
         if not defines_decision(trees):
             found.append(Problem(file=str(bundle.folder), message=f"no rule {DECISION_RULE} is defined"))
         if found:
@@ -109,22 +118,27 @@ def compile_bundle(bundle: Bundle) -> tuple[Compiled | None, tuple[Problem, ...]
 
 
 def check_folder(folder: Path) -> tuple[Problem, ...]:
-    """Everything wrong with the policies of a folder, tests included."""
-    return compile_bundle(read_bundle(folder))[1]
+    """Everything wrong with the policies of a folder, tests included; what compiles is asked one question.
 
-
-def run_tests(bundle: Bundle) -> dict[str, str | None]:
-    """What came of each `test_` rule: None for a pass, else why it failed. Raises `EngineFault`."""
-    compiled = Compiled(bundle)
-    results: dict[str, str | None] = {}
-    for name in test_names(compiled.trees()):
-        try:
-            value = compiled.value(name, "{}")
-        except EngineFault as fault:
-            results[name] = str(fault)
-        else:
-            results[name] = None if value == b"true" else "it does not hold"
-    return results
+    The question is an ordinary one made from the published schema: a decision that is not
+    complete, and a configuration that the shipped policy does not understand, show there.
+    """
+    compiled, problems = compile_bundle(read_bundle(folder))
+    if compiled is None:
+        return problems
+    try:
+        value = compiled.value(DECISION_RULE, input_text(example_input()))
+    except EngineFault as fault:
+        return (fault.problem,)
+    if value is None:
+        return ()
+    answer = read_decision(b'{"result":' + value + b"}")
+    if answer.rules == FAULT:
+        return tuple(Problem(file=str(folder), message=reason) for reason in answer.reasons)
+    if _CONFIG_RULE not in answer.rules:
+        return ()
+    wrong = [reason for reason in answer.reasons if _CONFIGURATION in reason]
+    return tuple(Problem(file=str(folder / DATA_FILE), message=reason) for reason in wrong)
 
 
 def _syntax_problems(bundle: Bundle) -> list[Problem]:

@@ -65,6 +65,8 @@ class ApiServer:
         self.unreachable = False
         self.lose_answers = 0
         """How many of the next writes take effect without an answer."""
+        self.refused_pods: dict[str, str] = {}
+        """Why an admission policy refuses new pods, by namespace."""
         self.changed: list[Callable[[Thing], None]] = []
         """Called with each object whose version moved: controllers and watches."""
         self._objects: dict[tuple[str, str, str], Thing] = {}
@@ -110,6 +112,12 @@ class ApiServer:
             labels=dict(labels or {}),
         )
 
+    def admit_pod(self, namespace: str, name: str) -> None:
+        """Whether a new pod may be made; `Forbidden` where an admission policy refuses it."""
+        why = self.refused_pods.get(namespace)
+        if why is not None:
+            raise Forbidden(f'pods "{name}" is forbidden: {why}')
+
     def create(self, thing: T) -> T:
         key = (thing.kind, thing.meta.namespace, thing.meta.name)
         if key in self._objects:
@@ -153,6 +161,8 @@ class ApiServer:
         if after_spec != before_spec:
             thing.meta.generation += 1
             thing.meta.changed_by, thing.meta.changed_at = manager, self.engine.now
+            moved = {part for part, value in after_spec.items() if before_spec.get(part) != value}
+            thing.meta.changers.update(dict.fromkeys(moved, manager))
         self.audit.append(
             AuditEntry(
                 at=self.engine.now,

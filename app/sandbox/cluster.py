@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.agent.consent import Consent, consent_of, said
 from app.agent.disruption import Disruption
@@ -28,10 +28,11 @@ from app.agent.models import (
     TargetState,
     WorkloadView,
 )
-from app.agent.ports import ClusterEvent
+from app.agent.ports import ClusterEvent, PodOwner
+from app.agent.target_token import deployment_token, makes_pods, parts_held, same_ground
 from app.errors import Conflict, Forbidden, Invalid, PermanentError
 from app.sandbox.api import Identity, Precondition, Thing
-from app.sandbox.objects import ConfigMap, Deployment, Pod, ReplicaSet
+from app.sandbox.objects import ConfigMap, Deployment, Pod, ReplicaSet, digest, template_body
 from app.sandbox.operations import (
     MARKER,
     change_config_map,
@@ -39,10 +40,12 @@ from app.sandbox.operations import (
     deployment_snapshot,
     mark,
 )
+from app.sandbox.traffic import service_of
 from app.sandbox.world import SAME_NAMES, Naming, World
 
 FIELD_MANAGER = "self-healing-devops-agent"
 IRREVERSIBLE = "self-healing-devops-agent/irreversible"
+WITHOUT_TRAFFIC = "self-healing-devops-agent/trust-without-traffic"
 GITOPS = {
     "argocd.argoproj.io/tracking-id": "argocd",
     "argocd.argoproj.io/instance": "argocd",
@@ -96,7 +99,7 @@ class SandboxReader:
         return None if deployment is None else self._view(deployment)
 
     async def target(self, action: Action) -> TargetState:
-        return target_of(self._access.find(action, "get"))
+        return target_of(self._access.find(action, "get"), action)
 
     async def snapshot(self, action: Action) -> Snapshot:
         found = self._access.find(action, "get")
@@ -141,6 +144,23 @@ class SandboxReader:
             for config in self._config_maps(deployment)
         )
 
+    async def owner(self, namespace: str, pod: str) -> PodOwner | None:
+        self._access.ask("list", "Pod")
+        api = self._access.world.api
+        found = next((p for p in api.list(Pod, namespace) if p.meta.name == pod), None)
+        if found is None:
+            return None
+        self._access.ask("list", "ReplicaSet")
+        above = next((r for r in api.list(ReplicaSet, namespace) if r.meta.uid == found.owner_uid), None)
+        if above is None:
+            return PodOwner(kind="Pod", name=pod)
+        deployments = api.list(Deployment, namespace)
+        deployment = next((d for d in deployments if d.meta.uid == above.owner_uid), None)
+        if deployment is None:
+            return PodOwner(kind="ReplicaSet", name=above.meta.name)
+        key = self._access.naming.key(namespace, service_of(deployment))
+        return PodOwner(kind="Deployment", name=deployment.meta.name, key=key)
+
     def _deployment(self, key: ServiceKey) -> Deployment | None:
         self._access.ask("list", "Deployment")
         found = self._access.world.deployments(*self._access.naming.name(key))
@@ -179,6 +199,8 @@ class SandboxReader:
             paused=deployment.paused,
             rollout_complete=complete,
             progress_deadline_exceeded=status.reason == "ProgressDeadlineExceeded",
+            replica_failure=status.replica_failure,
+            trusted_without_traffic=annotations.get(WITHOUT_TRAFFIC) == "true",
             current_revision=owned[0].revision if owned else 0,
             revisions=tuple(_revision(r, world.controller.pods(r)) for r in owned),
             pods=tuple(_pod(p, r) for r in owned for p in world.controller.pods(r)),
@@ -221,7 +243,7 @@ class _Changes:
 
             dry = intent_id is None
             return target_of(
-                world.api.change(found, mutate, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry)
+                world.api.change(found, mutate, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry), action
             )
         put = change_config_map(action, snapshot)
 
@@ -233,7 +255,8 @@ class _Changes:
         return target_of(
             world.api.change(
                 found, rewrite, manager=FIELD_MANAGER, only_if=only_if, dry_run=intent_id is None
-            )
+            ),
+            action,
         )
 
 
@@ -241,14 +264,37 @@ class SandboxRehearsal:
     """A `ClusterRehearsal` over a `World`; holds no way to persist a change."""
 
     def __init__(self, access: _Access) -> None:
+        self._access = access
         self._changes = _Changes(access)
 
     async def rehearse(self, action: Action, target: TargetState, snapshot: Snapshot | None) -> Rehearsal:
         try:
-            self._changes.change(action, target, snapshot, intent_id=None)
+            now = target_of(self._access.find(action, "patch"))
+            if same_ground(action, target.token, now.token):
+                # Only the status moved since it was decided on.
+                target = replace(target, resource_version=now.resource_version)
+            after = self._changes.change(action, target, snapshot, intent_id=None)
+            pods = self._with_a_pod(now, after)
         except (PermanentError, Conflict) as error:
             return Rehearsal(accepted=False, message=str(error))
-        return Rehearsal(accepted=True, message=f"{action.target} would be changed (simulated API server)")
+        return Rehearsal(
+            accepted=True, message=f"{action.target} would be changed (simulated API server){pods}"
+        )
+
+    def _with_a_pod(self, before: TargetState, after: TargetState) -> str:
+        """Have one of the pods judged that would be made; how that ended, as the end of a sentence."""
+        world, ref = self._access.world, after.ref
+        if ref.kind != "Deployment" or not makes_pods(before.token, after.token):
+            return ""
+        try:
+            self._access.ask("create", "Pod")
+        except Forbidden:
+            return "; whether new pods would be admitted is not known: the agent has no right to create pods"
+        try:
+            world.api.admit_pod(ref.namespace, f"{ref.name}-rehearsal")
+        except Forbidden as error:
+            raise Invalid(f"new pods would be refused: {error}") from error
+        return ", and a pod of its template"
 
 
 class SandboxWriter:
@@ -316,18 +362,30 @@ class SandboxCluster:
         return SandboxWriter(self._access)
 
 
-def target_of(thing: Deployment | ConfigMap) -> TargetState:
-    """The state that a decision or a write is bound to."""
+def target_of(thing: Deployment | ConfigMap, action: Action | None = None) -> TargetState:
+    """The state that a decision or a write is bound to; with an action, who changed what it is about."""
     meta = thing.meta
     marker = meta.annotations.get(MARKER)
-    asked_for = thing.meta.generation if isinstance(thing, Deployment) else thing.content_hash
+    held = () if action is None else parts_held(action)
+    changers = [meta.changers[part] for part in held if part in meta.changers]
     return TargetState(
         ref=ObjectRef(kind=thing.kind, namespace=meta.namespace, name=meta.name),
         uid=meta.uid,
         resource_version=str(meta.resource_version),
-        token=f"{meta.uid}/{asked_for}",
+        token=f"{meta.uid}/{thing.content_hash}" if isinstance(thing, ConfigMap) else _token(thing),
         marker=None if marker is None else IntentId(marker),
-        changed_by=meta.changed_by,
+        changed_by=changers[0] if changers else meta.changed_by,
+    )
+
+
+def _token(deployment: Deployment) -> str:
+    return deployment_token(
+        deployment.meta.uid,
+        generation=deployment.meta.generation,
+        template=digest(template_body(deployment.template)),
+        paused=deployment.paused,
+        replicas=deployment.replicas,
+        rest=digest(deployment.progress_deadline_seconds),
     )
 
 
@@ -339,6 +397,7 @@ def _revision(replica_set: ReplicaSet, pods: list[Pod]) -> Revision:
         template_hash=template.hash_of("code", "config"),
         code_hash=template.hash_of("code"),
         config_hash=template.hash_of("config"),
+        fields=template.fields,
         images=(template.image,),
         created_at=replica_set.meta.created_at,
         replicas=replica_set.replicas,

@@ -14,6 +14,7 @@ import math
 from collections import deque
 from enum import StrEnum
 
+from app.errors import Forbidden
 from app.sandbox.api import ApiServer, Thing
 from app.sandbox.engine import Engine
 from app.sandbox.objects import (
@@ -33,6 +34,7 @@ START_SECONDS = (0.8, 1.6)
 CRASH_AFTER_SECONDS = 0.5
 FIRST_BACK_OFF_SECONDS = 10.0
 LONGEST_BACK_OFF_SECONDS = 300.0
+CREATE_AGAIN_SECONDS = 10.0
 LEAST_MEMORY_BYTES = 32 * 2**20
 """A container limited to less is killed for want of memory."""
 
@@ -258,12 +260,33 @@ class DeploymentController:
             self._progress(deployment)
         for pod in sorted(pods, key=lambda p: (p.ready, p.meta.created_at))[: max(0, len(pods) - replicas)]:
             self._api.delete(pod)
+        deployment.status.replica_failure = None
         for _ in range(replicas - len(pods)):
             suffix = f"{self._engine.random.getrandbits(20):05x}"
             meta = self._api.new_meta(replica_set.meta.namespace, f"{replica_set.meta.name}-{suffix}")
             meta.labels["sandbox/deployment"] = deployment.meta.name
+            try:
+                self._api.admit_pod(meta.namespace, meta.name)
+            except Forbidden as error:
+                self._refused(deployment, str(error))
+                return
             pod = Pod(meta=meta, owner_uid=replica_set.meta.uid, template=replica_set.template)
             self._kubelet.admit(self._api.create(pod))
+
+    def _refused(self, deployment: Deployment, why: str) -> None:
+        """A pod could not be made: say so, and try again later."""
+        deployment.status.replica_failure = f"FailedCreate: {why}"
+        uid, meta = deployment.meta.uid, deployment.meta
+        self._kubelet.events.append(
+            WarningEvent(
+                at=self._engine.now,
+                namespace=meta.namespace,
+                owner=meta.name,
+                reason="FailedCreate",
+                message=f"Error creating: {why}",
+            )
+        )
+        self._engine.after(CREATE_AGAIN_SECONDS, lambda: self._queue(uid))
 
     def _ready(self, replica_set: ReplicaSet) -> int:
         return sum(pod.ready for pod in self.pods(replica_set))
@@ -315,5 +338,6 @@ def _status_value(deployment: Deployment) -> tuple[object, ...]:
         s.available,
         s.progressing,
         s.reason,
+        s.replica_failure,
         deployment.meta.annotations.get(REVISION),
     )

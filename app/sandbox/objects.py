@@ -18,6 +18,7 @@ from app.agent.models import JsonObject
 from app.errors import Invalid
 
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
+AGENT_PREFIX = "self-healing-devops-agent/"
 NAME_LABEL = "app.kubernetes.io/name"
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
@@ -35,10 +36,13 @@ class Template:
     """Names of ConfigMaps whose keys the container reads; a change is seen without a restart."""
     memory_limit: str | None = None
     annotations: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    pod_fields: tuple[tuple[str, str], ...] = ()
+    """Other fields of the pod's spec, such as `nodeSelector`, each in one word."""
 
     @property
     def code(self) -> JsonObject:
-        return {"image": self.image, "command": list(self.command)}
+        return {"image": self.image, "command": list(self.command), "labels": dict(self.labels)}
 
     @property
     def config(self) -> JsonObject:
@@ -46,7 +50,21 @@ class Template:
             "env": dict(self.env),
             "config_maps": list(self.config_maps),
             "memory_limit": self.memory_limit,
+            "pod_fields": dict(self.pod_fields),
+            "annotations": {n: v for n, v in self.annotations if not is_noise(n)},
         }
+
+    @property
+    def fields(self) -> tuple[tuple[str, str], ...]:
+        """Each field that counts, by the name that it has in a real template, with a digest of its value."""
+        found: dict[str, object] = {"image of app": self.image}
+        found |= {} if not self.command else {"command of app": self.command}
+        found |= {} if not self.env else {"env of app": self.env}
+        found |= {} if not self.config_maps else {"envFrom of app": self.config_maps}
+        found |= {} if self.memory_limit is None else {"resources of app": self.memory_limit}
+        found |= {f"label {n}": v for n, v in self.labels} | dict(self.pod_fields)
+        found |= {f"annotation {n}": v for n, v in self.annotations if not is_noise(n)}
+        return tuple(sorted((name, digest(value)) for name, value in found.items()))
 
     def hash_of(self, *parts: str) -> str:
         """Short hash over `code`, `config` or both; a restart alone changes neither."""
@@ -73,6 +91,8 @@ class Meta:
     changed_by: str | None = None
     """Field manager of the last change to what the object asks for."""
     changed_at: datetime | None = None
+    changers: dict[str, str] = field(default_factory=dict)
+    """Field manager of the last change to each part of what the object asks for."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,6 +106,8 @@ class DeploymentStatus:
     available: int = 0
     progressing: bool = True
     reason: str = ""
+    replica_failure: str | None = None
+    """Why wanted pods could not be made, as the controller was answered last."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -165,7 +187,13 @@ class WarningEvent:
 
 def template_body(template: Template) -> JsonObject:
     """A template as plain JSON."""
-    return {**template.code, **template.config, "annotations": dict(template.annotations)}
+    body: JsonObject = {
+        **template.code,
+        **template.config,
+        "annotations": {**dict(template.annotations)},
+    }
+    # Kept out where empty, so that a template reads as it did before there were such fields.
+    return {name: item for name, item in body.items() if item or name not in ("labels", "pod_fields")}
 
 
 def template_from(body: Mapping[str, object]) -> Template:
@@ -184,7 +212,18 @@ def template_from(body: Mapping[str, object]) -> Template:
         config_maps=tuple(str(name) for name in config_maps),
         memory_limit=None if memory is None else str(memory),
         annotations=tuple((str(k), str(v)) for k, v in annotations.items()),
+        labels=_pairs(body.get("labels")),
+        pod_fields=_pairs(body.get("pod_fields")),
     )
+
+
+def _pairs(found: object) -> tuple[tuple[str, str], ...]:
+    return tuple((str(k), str(v)) for k, v in found.items()) if isinstance(found, dict) else ()
+
+
+def is_noise(annotation: str) -> bool:
+    """Whether it changes nothing of what runs: a restart's, or one of the agent's own marks."""
+    return annotation == RESTARTED_AT or annotation.startswith(AGENT_PREFIX)
 
 
 def parse_quantity(text: str) -> int:

@@ -11,8 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from app.agent.models import Action, ActionName, IntentId, JsonObject, Snapshot
+from app.agent.target_token import PAUSED, REPLICAS, TEMPLATE, parts_changed
 from app.errors import Invalid
-from app.sandbox.objects import RESTARTED_AT, ConfigMap, Deployment, ReplicaSet, template_body, template_from
+from app.sandbox.objects import (
+    RESTARTED_AT,
+    ConfigMap,
+    Deployment,
+    ReplicaSet,
+    is_noise,
+    template_body,
+    template_from,
+)
 
 MARKER = "self-healing-devops-agent/intent"
 
@@ -91,8 +100,14 @@ def _revert_template(deployment: Deployment, action: Action, owned: Sequence[Rep
     old = _revision(action, owned).template
     if old.config == deployment.template.config:
         raise Invalid("that revision had the same configuration")
+    present = deployment.template
+    restarts = tuple(pair for pair in present.annotations if is_noise(pair[0]))
     deployment.template = replace(
-        deployment.template, env=old.env, config_maps=old.config_maps, memory_limit=old.memory_limit
+        old,
+        image=present.image,
+        command=present.command,
+        labels=present.labels,
+        annotations=(*(pair for pair in old.annotations if not is_noise(pair[0])), *restarts),
     )
 
 
@@ -112,8 +127,15 @@ def _restore(deployment: Deployment, action: Action, snapshot: Snapshot | None) 
     replicas, paused, template = body.get("replicas"), body.get("paused"), body.get("template")
     if not (isinstance(replicas, int) and isinstance(paused, bool) and isinstance(template, dict)):
         raise Invalid("the snapshot is not one of a Deployment")
-    deployment.template = template_from(template)
-    deployment.replicas, deployment.paused = replicas, paused
+    parts = parts_changed(action) or (TEMPLATE, REPLICAS, PAUSED)
+    if TEMPLATE in parts and deployment.paused and PAUSED not in parts:
+        raise Invalid(f"{deployment.meta.name} is paused: resume it before putting its template back")
+    if TEMPLATE in parts:
+        deployment.template = template_from(template)
+    if REPLICAS in parts:
+        deployment.replicas = replicas
+    if PAUSED in parts:
+        deployment.paused = paused
 
 
 def _own_body(action: Action, snapshot: Snapshot | None) -> JsonObject:

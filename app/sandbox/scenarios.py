@@ -7,7 +7,7 @@ generated from a seed, and compared with a twin in which nobody acts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from app.agent.models import ServiceKey
@@ -68,6 +68,11 @@ class Scenario:
     def key(self) -> ServiceKey:
         """The service as the agent names it: its environment is the namespace."""
         return ServiceKey(environment=self.namespace, service=self.service)
+
+    def within(self, namespace: str) -> Scenario:
+        """The same story in another namespace."""
+        moved = tuple(replace(workload, namespace=namespace) for workload in self.workloads)
+        return replace(self, namespace=namespace, workloads=moved)
 
     def set_up(self, world: World) -> None:
         """Create what runs before the story begins."""

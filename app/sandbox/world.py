@@ -23,6 +23,7 @@ from app.sandbox.traffic import Outage, Traffic, service_of
 NODES = ("sandbox-node-1", "sandbox-node-2")
 PIPELINE = "pipeline"
 """The field manager that releases and operators write as."""
+AUTOSCALER = "autoscaler"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,8 @@ class Workload:
     replicas: int = 3
     annotations: Mapping[str, str] | None = None
     progress_deadline_seconds: float = 600.0
+    max_surge: float = 0.25
+    max_unavailable: float = 0.25
     requests_per_second: float = 50.0
 
 
@@ -72,6 +75,8 @@ class World:
                 template=workload.template,
                 replicas=workload.replicas,
                 progress_deadline_seconds=workload.progress_deadline_seconds,
+                max_surge=workload.max_surge,
+                max_unavailable=workload.max_unavailable,
             )
         )
         self.traffic.serve(workload.namespace, service_of(created), workload.requests_per_second)
@@ -104,6 +109,40 @@ class World:
             deployment.replicas = replicas
 
         self._change(namespace, name, scale)
+
+    def autoscale(self, namespace: str, name: str, replicas: int) -> None:
+        """An autoscaler, which writes the subresource scale, asks for another number of replicas."""
+
+        def scale(deployment: Deployment) -> None:
+            deployment.replicas = replicas
+
+        self._change(namespace, name, scale, manager=AUTOSCALER)
+
+    def refuse_pods(self, namespace: str, why: str | None) -> None:
+        """From now on an admission policy refuses every new pod of a namespace; None lifts it."""
+        self.catch_up()
+        if why is None:
+            self.api.refused_pods.pop(namespace, None)
+        else:
+            self.api.refused_pods[namespace] = why
+
+    def set_pod_field(self, namespace: str, name: str, field: str, value: str) -> None:
+        """Change a field of the pod's spec, such as `nodeSelector`."""
+
+        def change(deployment: Deployment) -> None:
+            kept = tuple(pair for pair in deployment.template.pod_fields if pair[0] != field)
+            _with_template(deployment, replace(deployment.template, pod_fields=(*kept, (field, value))))
+
+        self._change(namespace, name, change)
+
+    def label_pods(self, namespace: str, name: str, labels: Mapping[str, str]) -> None:
+        """Change labels in the pod template."""
+
+        def change(deployment: Deployment) -> None:
+            wanted = {**dict(deployment.template.labels), **labels}
+            _with_template(deployment, replace(deployment.template, labels=tuple(sorted(wanted.items()))))
+
+        self._change(namespace, name, change)
 
     def put_config_map(self, namespace: str, name: str, data: Mapping[str, str]) -> None:
         """Create a ConfigMap, or replace its data."""
@@ -182,9 +221,11 @@ class World:
             users = [d for d in self.api.list(Deployment, namespace) if d.meta.uid == owner]
         return {(namespace, service_of(d)) for d in users}
 
-    def _change(self, namespace: str, name: str, mutate: Callable[[Deployment], None]) -> None:
+    def _change(
+        self, namespace: str, name: str, mutate: Callable[[Deployment], None], *, manager: str = PIPELINE
+    ) -> None:
         self.catch_up()
-        self.api.change(self.api.get(Deployment, namespace, name), mutate, manager=PIPELINE)
+        self.api.change(self.api.get(Deployment, namespace, name), mutate, manager=manager)
 
 
 def _with_template(deployment: Deployment, template: Template) -> None:

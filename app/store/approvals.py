@@ -27,7 +27,7 @@ from app.agent.trail import Deed, DeedKind
 from app.errors import ClaimLost, Invalid, NotFound
 from app.store import journal, nonces, trail
 from app.store.bell import ring
-from app.store.codec import read, storable_text, writable
+from app.store.codec import IncidentBody, read, storable_text, writable
 from app.store.tables import AT_ONCE, approvals, incidents
 
 
@@ -115,7 +115,9 @@ def answer(connection: Connection, approval_id: ApprovalId, spoken: Spoken) -> A
     if incident_id is None:
         raise NotFound(f"approval {approval_id} is not on record")
     # The incident first, as everybody locks them, so that nobody waits in a circle.
-    connection.execute(select(incidents.c.id).where(incidents.c.id == incident_id).with_for_update())
+    body = connection.execute(
+        select(incidents.c.body).where(incidents.c.id == incident_id).with_for_update()
+    ).scalar_one()
     found = get(connection, approval_id)
     if found is None:
         raise NotFound(f"approval {approval_id} is not on record")
@@ -129,7 +131,7 @@ def answer(connection: Connection, approval_id: ApprovalId, spoken: Spoken) -> A
         door=by.door,
         verified=by.verified,
     )
-    answered = weighed(found, said)
+    answered = weighed(found, said, read(IncidentBody, body).reported_by)
     if spoken.nonce is not None:
         nonces.use(connection, approval_id, spoken.nonce, spoken.at)
     connection.execute(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -40,11 +40,12 @@ from app.agent.audit import (
     Strays,
     UnevenDay,
 )
+from app.agent.clock_jumps import LONGEST_REST
 from app.agent.models import ApprovalState, DispositionKind, IncidentId, IncidentState
 from app.agent.timeline import chain_start, first_broken
 from app.store import journal, ledger
 from app.store.bell import ring
-from app.store.signals import FORGETTABLE, WAITING
+from app.store.signals import FORGETTABLE, NOT_QUEUED, WAITING
 from app.store.tables import (
     approvals,
     claims,
@@ -60,8 +61,6 @@ from app.store.tables import (
 STRAYS_NAMED = 100
 NEWEST_INCIDENTS = 1_000
 NEWEST_DUPLICATES = 10_000
-LONGEST_REST = timedelta(days=1)
-"""Nothing but an unanswered approval lets an incident rest for longer."""
 
 _PAGE = 500
 _KEPT = text("signals.disposition IN ('opened', 'joined', 'pending')")
@@ -182,7 +181,7 @@ def _strays(connection: Connection, question: AuditQuestion) -> Iterator[Stray]:
 def _waiting_too_long(connection: Connection, question: AuditQuestion) -> Iterator[Stray]:
     rows = connection.execute(
         select(signals.c.id, signals.c.received_at)
-        .where(WAITING, signals.c.received_at < question.now - question.pending_for)
+        .where(WAITING, NOT_QUEUED, signals.c.received_at < question.now - question.pending_for)
         .order_by(signals.c.received_at)
         .limit(STRAYS_NAMED + 1)
     )

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, exists, not_, or_, select
 
 from app.agent.braking import Attempts
 from app.agent.circuit import Tried
+from app.agent.clock_jumps import FAR_AHEAD
 from app.agent.limits import (
     UNLIMITED,
     Budget,
@@ -74,9 +75,9 @@ def over(
 def recent(connection: Connection, key: ServiceKey, limits: Limits, at: datetime) -> History:
     """What began within the window in the whole cluster, and on one service as far back as it matters."""
     return History(
-        window=_window(connection, at - limits.window, limits.per_cluster),
+        window=_window(connection, limits.window, at, limits.per_cluster),
         service=_of_service(connection, key, at - limits.look_back),
-        cluster=_tried(connection, at - limits.look_back, limits),
+        cluster=_tried(connection, limits, at),
         service_closed_at=brakes.circuit_closed_at(connection, key) if limits.service_breaker else None,
         cluster_closed_at=brakes.circuit_closed_at(connection, None) if limits.cluster_breaker else None,
     )
@@ -90,14 +91,18 @@ def attempts(connection: Connection, since: datetime) -> Attempts:
     return Attempts(tried=tried, closed=brakes.circuits_closed(connection))
 
 
-def _window(connection: Connection, since: datetime, enough: int | None) -> tuple[Touch, ...]:
-    """The newest, as many as spend the budget of the cluster: with these nothing may begin anyway."""
+def _window(connection: Connection, length: timedelta, at: datetime, enough: int | None) -> tuple[Touch, ...]:
+    """The newest, as many as spend the budget of the cluster: with these nothing may begin anyway.
+
+    What is dated so far ahead that no limit counts it takes no place among them.
+    """
     columns = intents.c
     rows = connection.execute(
         select(columns.id, columns.environment, columns.service, columns.namespace, columns.started_at)
         .where(
             columns.started_at.is_not(None),
-            columns.started_at > since,
+            columns.started_at > at - length,
+            columns.started_at <= at + max(length, FAR_AHEAD),
             columns.undoes.is_(None),
             columns.namespace.is_not(None),
         )
@@ -115,12 +120,16 @@ def _window(connection: Connection, since: datetime, enough: int | None) -> tupl
     )
 
 
-def _tried(connection: Connection, since: datetime, limits: Limits) -> tuple[Tried, ...]:
+def _tried(connection: Connection, limits: Limits, at: datetime) -> tuple[Tried, ...]:
     """What the cluster's breaker goes by: enough ends to open it, and what is under way."""
     breaker = limits.cluster_breaker
     if breaker is None:
         return ()
-    began, ended = _began(since), or_(incidents.c.closed_at.is_not(None), _UNDONE)
+    latest = intents.c.started_at <= at + max(breaker.remembers, FAR_AHEAD)
+    began, ended = (
+        _began(at - limits.look_back).where(latest),
+        or_(incidents.c.closed_at.is_not(None), _UNDONE),
+    )
     rows = [
         *connection.execute(began.where(ended).limit(breaker.failures)),
         *connection.execute(began.where(not_(ended)).limit(_UNDER_WAY)),

@@ -7,16 +7,20 @@ every write of the old holder is refused.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, exists, insert, or_, select, update
+from sqlalchemy import Connection, and_, exists, insert, or_, select, update
+from sqlalchemy.sql import ColumnElement
 
+from app.agent.clock_jumps import FAR_AHEAD
 from app.agent.models import FencingToken, Incident, IncidentId
 from app.agent.ports import Claim
 from app.errors import ClaimLost, NotFound
 from app.store.bell import ring
 from app.store.incidents import incident_of
-from app.store.tables import claims, incidents
+from app.store.tables import AFTER_KNOWN, AT_ONCE, claims, incidents
 
 
 def take(
@@ -40,7 +44,8 @@ def take(
             insert(claims).values(incident_id=incident_id, owner=owner, token=token, expires_at=expires_at)
         )
         return Claim(incident_id=incident_id, owner=owner, token=token, expires_at=expires_at, nudges=nudges)
-    if held.owner not in {None, owner} and held.expires_at > now:
+    # A lease dated further ahead than any lasts was given by a clock that has gone back since.
+    if held.owner not in {None, owner} and now < held.expires_at <= now + FAR_AHEAD:
         return None
     renewed = held.owner == owner
     token = FencingToken(held.token if renewed else held.token + 1)
@@ -64,23 +69,50 @@ def take(
 def take_due(
     connection: Connection, owner: str, lease: timedelta, now: datetime, limit: int
 ) -> tuple[Claim, ...]:
-    """Claim due incidents that nobody holds; a peer that asks at the same time is given others."""
+    """Claim due incidents that nobody holds; a peer that asks at the same time is given others.
+
+    First what people answered and what is due of known services; then the others,
+    longest due first. A new incident counts from its opening, so that neither a
+    storm of new ones nor incidents under way keep the rest waiting for ever.
+    """
     if limit < 1:
         return ()
-    due = connection.execute(
-        select(incidents.c.id)
+    first = _due(connection, incidents.c.due_at <= AT_ONCE, now, limit)
+    known = and_(incidents.c.due_at > AT_ONCE, incidents.c.due_at <= now, incidents.c.sender.is_(None))
+    first = [*first, *_due(connection, known, now, limit - len(first))]
+    left = limit - len(first)
+    unknown = _due(connection, incidents.c.due_at == AFTER_KNOWN, now, left)
+    strangers = and_(
+        incidents.c.due_at > AFTER_KNOWN, incidents.c.due_at <= now, incidents.c.sender.is_not(None)
+    )
+    resting = _due(connection, strangers, now, left)
+    since = [(row.opened_at, row.id) for row in unknown] + [(row.due_at, row.id) for row in resting]
+    found = [row.id for row in first] + [each for _, each in sorted(since)[:left]]
+    taken = [take(connection, IncidentId(each), owner, lease, now) for each in found]
+    return tuple(claim for claim in taken if claim is not None)
+
+
+def _due(connection: Connection, when: ColumnElement[bool], now: datetime, limit: int) -> Sequence[Any]:
+    """Open incidents that nobody holds, by the index over due times, which keeps equal ones in order."""
+    if limit < 1:
+        return ()
+    return connection.execute(
+        select(incidents.c.id, incidents.c.due_at, incidents.c.opened_at)
         .select_from(incidents.outerjoin(claims, claims.c.incident_id == incidents.c.id))
         .where(
             incidents.c.closed_at.is_(None),
-            incidents.c.due_at <= now,
-            or_(claims.c.incident_id.is_(None), claims.c.owner.is_(None), claims.c.expires_at <= now),
+            when,
+            or_(
+                claims.c.incident_id.is_(None),
+                claims.c.owner.is_(None),
+                claims.c.expires_at <= now,
+                claims.c.expires_at > now + FAR_AHEAD,
+            ),
         )
-        .order_by(incidents.c.due_at, incidents.c.id)
+        .order_by(incidents.c.due_at)
         .limit(limit)
         .with_for_update(of=incidents, skip_locked=True)
-    ).scalars()
-    taken = [take(connection, IncidentId(found), owner, lease, now) for found in due.all()]
-    return tuple(claim for claim in taken if claim is not None)
+    ).all()
 
 
 def next_due(connection: Connection) -> datetime | None:

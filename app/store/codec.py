@@ -125,9 +125,12 @@ class IncidentBody:
     verdict: Verdict | None = None
     lesson: Lesson | None = None
     failing_since: datetime | None = None
+    without_reason_since: datetime | None = None
     summary: str = ""
     requested_by: str | None = None
     also_requested_by: tuple[str, ...] = ()
+    reported_by: tuple[str, ...] = ()
+    cluster: str = ""
 
 
 def incident_body(incident: Incident) -> IncidentBody:
@@ -139,9 +142,12 @@ def incident_body(incident: Incident) -> IncidentBody:
         verdict=incident.verdict,
         lesson=incident.lesson,
         failing_since=incident.failing_since,
+        without_reason_since=incident.without_reason_since,
         summary=incident.summary,
         requested_by=incident.requested_by,
         also_requested_by=incident.also_requested_by,
+        reported_by=incident.reported_by,
+        cluster=incident.cluster,
     )
 
 
@@ -162,6 +168,7 @@ def intent_body(intent: Intent) -> IntentBody:
 class _SnapshotHead:
     ref: ObjectRef
     token: str
+    available: int | None = None
 
 
 def read_snapshot(value: object) -> Snapshot | None:
@@ -172,7 +179,7 @@ def read_snapshot(value: object) -> Snapshot | None:
     body = cast("Mapping[str, Any]", value).get("body")
     if not isinstance(body, dict):
         raise PermanentError("a stored Snapshot cannot be read: its body is no object")
-    return Snapshot(ref=head.ref, token=head.token, body=body)
+    return Snapshot(ref=head.ref, token=head.token, body=body, available=head.available)
 
 
 def _clean(value: object) -> Json:

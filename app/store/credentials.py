@@ -7,11 +7,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
-from app.agent.identity import Credential, CredentialId, CredentialKind, Scope
+from app.agent.identity import NO_LIMIT, Credential, CredentialId, CredentialKind, Reach, Scope
 from app.agent.trail import Deed
 from app.errors import Conflict, NotFound
 from app.store import nonces, trail
-from app.store.codec import storable_text
+from app.store.codec import read_optional, storable_text
 from app.store.tables import credentials
 
 _TOUCHED_EVERY = timedelta(hours=1)
@@ -30,6 +30,7 @@ def add(connection: Connection, credential: Credential, deed: Deed, nonce: str |
             created_at=credential.created_at,
             created_by=storable_text(credential.created_by),
             expires_at=credential.expires_at,
+            reach=credential.reach if credential.reach.limited else None,
         )
     )
     trail.append(connection, deed)
@@ -103,4 +104,5 @@ def _credential(row: Row[Any]) -> Credential:
         revoked_at=row.revoked_at,
         revoked_by=row.revoked_by,
         last_used_at=row.last_used_at,
+        reach=read_optional(Reach, row.reach) or NO_LIMIT,
     )

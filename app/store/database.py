@@ -35,16 +35,21 @@ _REJECTED_CLASSES = frozenset({"22", "23", "54"})
 class Database(Protocol):
     """Runs units of work against one database."""
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, urgent: bool = False) -> T:
         """The work's result, once it is durable; what the work raises undoes the work alone.
 
         A `TransientError` at the very end can mean that the commit happened and
         its answer was lost: each unit is written so that a repetition is harmless.
+        `urgent` is the operators' lane: it waits for no other caller.
         """
         ...
 
-    async def read(self, work: Work[T]) -> T:
+    async def read(self, work: Work[T], *, urgent: bool = False) -> T:
         """The work's result over one consistent snapshot that contains every finished write."""
+        ...
+
+    async def same(self) -> None:
+        """`TransientError` when the database is not the one any more that was opened."""
         ...
 
     async def close(self) -> None:

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from sqlalchemy import Connection, delete, insert, select, text, update
 
+from app.agent.clock_jumps import FAR_AHEAD
 from app.errors import ConfigurationError, TransientError
 from app.store import claims, locks
 from app.store.bell import CHANNEL
@@ -237,7 +238,7 @@ def _elect(connection: Connection, duty: str, owner: str, lease: timedelta, now:
     if held is None:
         connection.execute(insert(leases).values(duty=duty, owner=owner, expires_at=now + lease))
         return True
-    if held.owner not in {None, owner} and held.expires_at > now:
+    if held.owner not in {None, owner} and now < held.expires_at <= now + FAR_AHEAD:
         return False
     connection.execute(
         update(leases).where(leases.c.duty == duty).values(owner=owner, expires_at=now + lease)

@@ -4,7 +4,8 @@ Two writers share an incident: intake, which adds triggers and freshness when a
 signal joins, and the loop, which owns everything else under its claim. Joining
 does not raise the version, so it never costs a running pass its work; saving
 merges instead: triggers are the union in stored order, `stale` holds only while
-both say so, and `dry_run` never goes back from true to false.
+both say so, `dry_run` never goes back from true to false, and whoever reported stays
+on record.
 """
 
 from __future__ import annotations
@@ -13,27 +14,31 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from app.agent.models import (
+    Alert,
     ApprovalState,
     Incident,
     IncidentId,
     IncidentRecord,
     IncidentState,
     ServiceKey,
+    Signal,
     Trigger,
 )
-from app.agent.ports import ApprovalPage, ApprovalRecord, IncidentFilter, Page
+from app.agent.ports import ApprovalPage, ApprovalRecord, IncidentFilter, OpenBeside, Page, RecordPart
+from app.agent.terms import same_person
 from app.agent.timeline import chain_start
 from app.errors import ClaimLost, Invalid
 from app.store import approvals, intents, journal
 from app.store.bell import ring
 from app.store.codec import IncidentBody, incident_body, read, writable
 from app.store.narrative import opening_summary
-from app.store.tables import AT_ONCE, incidents
+from app.store.tables import AFTER_KNOWN, AT_ONCE, incidents, revision_history
 
+_NEWEST_LOOKED_AT = 500
 _RECOVERIES = (IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION)
 
 
@@ -56,11 +61,14 @@ def incident_of(row: Row[Any]) -> Incident:
         verdict=body.verdict,
         lesson=body.lesson,
         failing_since=body.failing_since,
+        without_reason_since=body.without_reason_since,
         joined=row.joined,
         wake_at=row.wake_at,
         summary=body.summary,
         requested_by=body.requested_by,
         also_requested_by=body.also_requested_by,
+        reported_by=body.reported_by,
+        cluster=body.cluster,
     )
 
 
@@ -76,6 +84,28 @@ def load(connection: Connection, incident_id: IncidentId) -> IncidentRecord | No
         intents=intents.of_incidents(connection, [incident_id]).get(incident_id, ()),
         timeline=journal.entries(connection, incident_id),
         approvals=approvals.of_incident(connection, incident_id),
+        timeline_length=row.timeline_length,
+        timeline_head=row.timeline_head,
+    )
+
+
+def load_part(
+    connection: Connection, incident_id: IncidentId, limit: int, after: int | None
+) -> RecordPart | None:
+    row = connection.execute(select(incidents).where(incidents.c.id == incident_id)).one_or_none()
+    if row is None:
+        return None
+    begin = row.timeline_length - 1 - limit if after is None else after
+    return RecordPart(
+        record=IncidentRecord(
+            incident=incident_of(row),
+            intents=intents.of_incidents(connection, [incident_id]).get(incident_id, ()),
+            timeline=journal.part(connection, incident_id, limit, begin),
+            approvals=approvals.of_incident(connection, incident_id),
+            timeline_length=row.timeline_length,
+            timeline_head=row.timeline_head,
+        ),
+        length=row.timeline_length,
     )
 
 
@@ -86,6 +116,52 @@ def open_incidents(connection: Connection) -> tuple[Incident, ...]:
         .order_by(incidents.c.opened_at, incidents.c.id)
     )
     return tuple(incident_of(row) for row in rows)
+
+
+def open_of_service(connection: Connection, service: str, environment: str | None) -> tuple[Incident, ...]:
+    """Oldest first; the index over service names finds them."""
+    wanted = select(incidents).where(incidents.c.service == service, incidents.c.closed_at.is_(None))
+    if environment is not None:
+        wanted = wanted.where(incidents.c.environment == environment)
+    rows = connection.execute(wanted.order_by(incidents.c.opened_at, incidents.c.id))
+    return tuple(incident_of(row) for row in rows)
+
+
+def open_beside(
+    connection: Connection, key: ServiceKey, named: Sequence[ServiceKey], limit: int
+) -> OpenBeside:
+    """Which of `named` have an open incident, and the newest others; the cost grows with neither's number."""
+    found = {each for each in named if each != key and _is_open(connection, each)}
+    # The newest incidents by the index over opening times; those that ended are passed over.
+    newest = (
+        select(incidents.c.environment, incidents.c.service, incidents.c.closed_at)
+        .order_by(incidents.c.opened_at.desc(), incidents.c.id.desc())
+        .limit(_NEWEST_LOOKED_AT)
+        .subquery()
+    )
+    rows = connection.execute(
+        select(newest.c.environment, newest.c.service)
+        .where(newest.c.closed_at.is_(None))
+        .limit(limit + len(named) + 1)
+    )
+    others = [ServiceKey(environment=row.environment, service=row.service) for row in rows]
+    return OpenBeside(
+        named=tuple(sorted(found)),
+        others=tuple(other for other in others if other != key and other not in named)[:limit],
+    )
+
+
+def _is_open(connection: Connection, key: ServiceKey) -> bool:
+    return (
+        connection.execute(
+            select(incidents.c.id).where(
+                incidents.c.environment == key.environment,
+                incidents.c.service == key.service,
+                incidents.c.closed_at.is_(None),
+            )
+        ).first()
+        is not None
+    )
 
 
 def find(connection: Connection, where: IncidentFilter, limit: int, cursor: str | None) -> Page:
@@ -195,8 +271,42 @@ def last_closed(connection: Connection, key: ServiceKey) -> Incident | None:
     return None if row is None else incident_of(row)
 
 
-def create(connection: Connection, incident: Incident) -> None:
-    """Store a new incident with an empty timeline."""
+def open_of_sender(connection: Connection, sender: str, limit: int) -> int:
+    """How many incidents of unknown services a sender has open; counted up to `limit`."""
+    some = (
+        select(incidents.c.id)
+        .where(incidents.c.sender == sender, incidents.c.closed_at.is_(None))
+        .limit(limit)
+        .subquery()
+    )
+    return int(connection.execute(select(func.count()).select_from(some)).scalar_one())
+
+
+def newest_of_sender(connection: Connection, sender: str) -> IncidentId | None:
+    """The open incident of a sender that was opened last."""
+    found = connection.execute(
+        select(incidents.c.id)
+        .where(incidents.c.sender == sender, incidents.c.closed_at.is_(None))
+        .order_by(incidents.c.opened_at.desc(), incidents.c.id)
+        .limit(1)
+    ).scalar_one_or_none()
+    return None if found is None else IncidentId(found)
+
+
+def is_known(connection: Connection, key: ServiceKey) -> bool:
+    """Whether the agent has seen the service serve in its own cluster."""
+    seen = select(revision_history.c.number).where(
+        revision_history.c.environment == key.environment, revision_history.c.service == key.service
+    )
+    return connection.execute(seen.limit(1)).first() is not None
+
+
+def create(connection: Connection, incident: Incident, *, unknown_to: str | None = None) -> None:
+    """Store a new incident with an empty timeline.
+
+    `unknown_to` is its sender where the agent does not know the service itself: its
+    first pass then comes after those of known services.
+    """
     connection.execute(
         insert(incidents).values(
             id=incident.id,
@@ -206,7 +316,8 @@ def create(connection: Connection, incident: Incident) -> None:
             version=incident.version,
             timeline_length=0,
             timeline_head=chain_start(incident.id),
-            due_at=AT_ONCE,
+            due_at=AT_ONCE if unknown_to is None else AFTER_KNOWN,
+            sender=unknown_to,
             joined=incident.joined,
             **_mutable(incident),
         )
@@ -237,6 +348,22 @@ def add_triggers(
     return joined
 
 
+def note_origin(connection: Connection, incident: Incident, signals: Sequence[Signal]) -> Incident:
+    """Remember who sent signals of an incident, and which cluster its alerts named first."""
+    reported_by, cluster = incident.reported_by, incident.cluster
+    for signal in signals:
+        person = signal.sender.person if signal.sender is not None else None
+        if person is not None and not any(same_person(person, known) for known in reported_by):
+            reported_by = (*reported_by, person)
+        if isinstance(signal.payload, Alert):
+            cluster = cluster or signal.payload.cluster
+    if (reported_by, cluster) == (incident.reported_by, incident.cluster):
+        return incident
+    noted = replace(incident, reported_by=reported_by, cluster=cluster)
+    connection.execute(update(incidents).where(incidents.c.id == incident.id).values(**_mutable(noted)))
+    return noted
+
+
 # ---------------------------------------------------------------- the loop's side
 
 
@@ -254,6 +381,8 @@ def store_next_version(connection: Connection, stored: Incident, given: Incident
         version=stored.version + 1,
         stale=stored.stale and given.stale,
         dry_run=stored.dry_run or given.dry_run,
+        reported_by=tuple(dict.fromkeys((*stored.reported_by, *given.reported_by))),
+        cluster=stored.cluster or given.cluster,
     )
     merged = _with_triggers(merged, _union(stored.triggers, given.triggers))
     connection.execute(

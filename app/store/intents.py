@@ -6,7 +6,7 @@ Every function here runs under the incident's row lock and a checked claim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -85,6 +85,10 @@ def _concerns(incident: Incident, intent: Intent) -> dict[str, str | None]:
     }
 
 
+def _stands() -> None:
+    """Nothing is said against it: undoing and notifying need no reason."""
+
+
 def begin(
     connection: Connection,
     incident: Incident,
@@ -92,10 +96,13 @@ def begin(
     snapshot: Snapshot | None,
     budget: Budget,
     at: datetime,
+    refusal: Callable[[], str | None] = _stands,
 ) -> tuple[Beginning, Intent]:
     """DECIDED -> EXECUTING, or why not, with nothing changed.
 
-    An undo needs no budget and heeds no brake. Raises `Invalid` for an intent that
+    `refusal` says why no reason for the action stands; it is asked last, after
+    every lock was waited for. An undo needs no budget and no reason, and heeds no
+    brake. Raises `Invalid` for an intent that
     was never allowed, or only rehearsed (promises 1 and 5): no effect may follow from it.
     """
     intent = _get(connection, incident.id, intent_id)
@@ -112,6 +119,9 @@ def begin(
         if exceeded:
             reasons = tuple(each.reason for each in exceeded)
             return Beginning(begun=Begun.BUDGET_SPENT, reasons=reasons), intent
+        refused = refusal()
+        if refused is not None:
+            return Beginning(begun=Begun.NO_REASON, reasons=(refused,)), intent
     connection.execute(
         update(intents)
         .where(intents.c.id == intent_id, intents.c.state == IntentState.DECIDED.value)
@@ -121,7 +131,11 @@ def begin(
 
 
 def retry(
-    connection: Connection, incident_id: IncidentId, intent_id: IntentId, limit: int
+    connection: Connection,
+    incident_id: IncidentId,
+    intent_id: IntentId,
+    limit: int,
+    refusal: Callable[[], str | None] = _stands,
 ) -> tuple[Begun, Intent]:
     """One more attempt at an intent that was begun, or why not, with nothing changed."""
     intent = _get(connection, incident_id, intent_id)
@@ -131,6 +145,8 @@ def retry(
         return Begun.BRAKED, intent
     if intent.attempts >= limit:
         return Begun.BUDGET_SPENT, intent
+    if intent.undoes is None and refusal() is not None:
+        return Begun.NO_REASON, intent
     connection.execute(update(intents).where(intents.c.id == intent_id).values(attempts=intent.attempts + 1))
     return Begun.YES, replace(intent, attempts=intent.attempts + 1)
 

@@ -13,8 +13,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
+from app.agent.anchoring import Head
 from app.agent.models import IncidentId, Note, Stage, TimelineEntry
 from app.agent.timeline import extend_chain
+from app.redaction import redacted, redacted_values
 from app.store.codec import storable_object, storable_text
 from app.store.tables import incidents, timeline
 
@@ -27,7 +29,12 @@ def append(connection: Connection, incident_id: IncidentId, notes: Sequence[Note
         select(incidents.c.timeline_length, incidents.c.timeline_head).where(incidents.c.id == incident_id)
     ).one()
     stored = [
-        replace(note, message=storable_text(note.message), data=storable_object(note.data)) for note in notes
+        replace(
+            note,
+            message=storable_text(redacted(note.message)),
+            data=storable_object(redacted_values(note.data)),
+        )
+        for note in notes
     ]
     entries = extend_chain(head.timeline_head, head.timeline_length, stored)
     connection.execute(
@@ -56,6 +63,32 @@ def entries(connection: Connection, incident_id: IncidentId) -> tuple[TimelineEn
     """The whole timeline in order."""
     rows = connection.execute(
         select(timeline).where(timeline.c.incident_id == incident_id).order_by(timeline.c.sequence)
+    )
+    return tuple(_entry(row) for row in rows)
+
+
+def heads(
+    connection: Connection, after: IncidentId | None, limit: int
+) -> tuple[tuple[IncidentId, Head], ...]:
+    """The length and last hash of each timeline, by the incident's id."""
+    wanted = select(incidents.c.id, incidents.c.timeline_length, incidents.c.timeline_head)
+    if after is not None:
+        wanted = wanted.where(incidents.c.id > after)
+    rows = connection.execute(wanted.order_by(incidents.c.id).limit(limit))
+    return tuple(
+        (IncidentId(row.id), Head(length=row.timeline_length, hash=row.timeline_head)) for row in rows
+    )
+
+
+def part(
+    connection: Connection, incident_id: IncidentId, limit: int, after: int
+) -> tuple[TimelineEntry, ...]:
+    """Entries with a sequence above `after`, in order, at most `limit`."""
+    rows = connection.execute(
+        select(timeline)
+        .where(timeline.c.incident_id == incident_id, timeline.c.sequence > after)
+        .order_by(timeline.c.sequence)
+        .limit(limit)
     )
     return tuple(_entry(row) for row in rows)
 

@@ -29,11 +29,14 @@ from app.agent.models import (
 _QUOTE_LIMIT = 300
 """Characters of foreign text that a sentence repeats; the signal itself keeps all."""
 
+_MOST_SENDERS = 20
+
 _TRIGGER_WORDS = {
     Trigger.DEPLOY_FAILED: "deploy failed",
     Trigger.HIGH_ERROR_RATE: "high error rate",
     Trigger.HIGH_LATENCY: "high latency",
     Trigger.CRASH_LOOP: "crash loop",
+    Trigger.TELEMETRY_OUTAGE: "telemetry fault",
 }
 
 
@@ -66,9 +69,20 @@ def signal_note(signal: Signal, triggers: Sequence[Trigger], *, opened: bool) ->
             "triggers": [trigger.value for trigger in triggers],
             "stale": signal.stale,
             "observed_at": signal.observed_at.isoformat(),
+            **_sent_by([signal]),
             **figures,
         },
     )
+
+
+def _sent_by(signals: Sequence[Signal]) -> JsonObject:
+    """Who sent them, each once; nothing for what the agent saw itself."""
+    senders = tuple(dict.fromkeys(signal.sender for signal in signals if signal.sender is not None))
+    told: list[JsonObject] = [
+        {"kind": one.kind.value, "name": one.name, "token_id": one.token_id, "address": one.address}
+        for one in senders[:_MOST_SENDERS]
+    ]
+    return {"senders": [*told]} if told else {}
 
 
 def pending_note(signals: Sequence[Signal]) -> Note:
@@ -89,6 +103,7 @@ def pending_note(signals: Sequence[Signal]) -> Note:
             "source": newest.source,
             "stale": all(signal.stale for signal in signals),
             "observed_at": newest.observed_at.isoformat(),
+            **_sent_by(signals),
             **figures,
         },
     )
@@ -167,6 +182,9 @@ def _sample(sample: MetricSample) -> tuple[str, JsonObject]:
     if sample.p95_latency_ms is not None:
         parts.append(f"p95 latency {sample.p95_latency_ms:.0f} ms")
         figures["p95_latency_ms"] = sample.p95_latency_ms
+    if sample.request_rate is not None:
+        parts.append(f"{sample.request_rate:.1f} requests/s")
+        figures["request_rate"] = sample.request_rate
     if sample.crash_looping is not None:
         parts.append("crash looping" if sample.crash_looping else "not crash looping")
         figures["crash_looping"] = sample.crash_looping

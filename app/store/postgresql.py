@@ -40,6 +40,8 @@ PATIENCE_SECONDS = 5.0
 PAUSE_SECONDS = 0.2
 POOL_SIZE = 8
 OVERFLOW = 8
+RESERVED = 2
+"""Connections that only operators use: the kill switch waits for no delivery."""
 
 _LOST_RACES = frozenset({"40001", "40P01", "23505"})
 """Serialization, deadlock, a peer's row."""
@@ -58,11 +60,10 @@ class _Sent:
 class PostgresDatabase:
     """One PostgreSQL database; opened by `open_postgresql`. Belongs to the event loop it was opened on."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, reserved: AsyncEngine | None = None) -> None:
+        """`reserved` holds the connections that only operators use; without it they share `engine`."""
         self._engine = engine
-        self._snapshots = engine.execution_options(
-            isolation_level="REPEATABLE READ", postgresql_readonly=True
-        )
+        self._reserved = reserved or engine
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -70,9 +71,11 @@ class PostgresDatabase:
         self._away_since: float | None = None
         """When the database was first found away, on the event loop's clock."""
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, urgent: bool = False) -> T:
+        engine = self._reserved if urgent else self._engine
+
         async def attempt(sent: _Sent) -> T:
-            async with self._engine.connect() as connection:
+            async with engine.connect() as connection:
                 transaction = await connection.begin()
                 result = await connection.run_sync(work)
                 sent.commit = True
@@ -81,9 +84,12 @@ class PostgresDatabase:
 
         return await self._run(attempt)
 
-    async def read(self, work: Work[T]) -> T:
+    async def read(self, work: Work[T], *, urgent: bool = False) -> T:
+        engine = self._reserved if urgent else self._engine
+        snapshots = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
         async def attempt(_: _Sent) -> T:
-            async with self._snapshots.connect() as connection, connection.begin():
+            async with snapshots.connect() as connection, connection.begin():
                 return await connection.run_sync(work)
 
         return await self._run(attempt)
@@ -115,10 +121,14 @@ class PostgresDatabase:
             self._away_since = now
         return now < min(began, self._away_since) + PATIENCE_SECONDS
 
+    async def same(self) -> None:
+        """A server is the one that it says it is."""
+
     async def close(self) -> None:
         self._closed = True
         await self._idle.wait()
         await self._engine.dispose()
+        await self._reserved.dispose()
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -140,17 +150,22 @@ async def open_postgresql(url: URL) -> PostgresDatabase:
         await _migrate(url)
     except DRIVER_ERRORS as error:
         raise _opening(url, error) from error
-    engine = create_async_engine(
+    return PostgresDatabase(
+        _pool(url, size=POOL_SIZE, overflow=OVERFLOW), _pool(url, size=RESERVED, overflow=0)
+    )
+
+
+def _pool(url: URL, *, size: int, overflow: int) -> AsyncEngine:
+    return create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connecting(url),
-        pool_size=POOL_SIZE,
-        max_overflow=OVERFLOW,
+        pool_size=size,
+        max_overflow=overflow,
         pool_timeout=CONNECT_SECONDS,
         pool_pre_ping=True,
         json_serializer=codec.dumps,
         json_deserializer=codec.loads,
     )
-    return PostgresDatabase(engine)
 
 
 async def _migrate(url: URL) -> None:

@@ -27,8 +27,10 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from app.agent.channels import Announcement, Posting
+from app.agent.clock_jumps import FAR_AHEAD
 from app.agent.models import IncidentId
 from app.errors import Conflict, NotFound
+from app.redaction import redacted
 from app.store.codec import storable_text
 from app.store.tables import announcements, channels, incidents, postings
 
@@ -48,7 +50,9 @@ def announce(connection: Connection, incident_id: IncidentId, text: str, at: dat
     known = select(incidents.c.id).where(incidents.c.id == incident_id).with_for_update()
     if connection.execute(known).one_or_none() is None:
         raise NotFound(f"incident {incident_id} is not on record")
-    connection.execute(insert(announcements).values(incident_id=incident_id, text=storable_text(text), at=at))
+    connection.execute(
+        insert(announcements).values(incident_id=incident_id, text=storable_text(redacted(text)), at=at)
+    )
 
 
 def unshown(connection: Connection, channel: str, at: datetime, limit: int) -> tuple[IncidentId, ...]:
@@ -57,7 +61,8 @@ def unshown(connection: Connection, channel: str, at: datetime, limit: int) -> t
     recent = _recent(channel, mark)
     if mark < at - _MARK_EVERY:
         _move_mark(connection, channel, recent, at)
-    due = or_(recent.c.due_at.is_(None), recent.c.due_at <= at)
+    # A next try dated further ahead than any waits was set by a clock that has gone back since.
+    due = or_(recent.c.due_at.is_(None), recent.c.due_at <= at, recent.c.due_at > at + FAR_AHEAD)
     rows = connection.execute(
         select(recent.c.id)
         .where(_untold(recent), due)

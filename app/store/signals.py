@@ -6,11 +6,25 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, exists, insert, literal_column, or_, select, text, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.expression import TextClause
 
+from app.agent.identity import Sender
 from app.agent.models import (
+    POLLED,
     Change,
     Disposition,
     DispositionKind,
@@ -23,8 +37,9 @@ from app.agent.models import (
     SliSample,
 )
 from app.agent.ports import SignalRecord
+from app.redaction import redacted
 from app.store import ledger
-from app.store.codec import read, read_payload, storable_text
+from app.store.codec import read, read_optional, read_payload, storable_text
 from app.store.tables import changes as change_rows
 from app.store.tables import signals
 
@@ -38,6 +53,9 @@ _CHUNK = 500
 # Written out, as the partial indexes have them: with values bound later, no planner may use those.
 FORGETTABLE = text("signals.disposition IN ('ignored', 'deduplicated', 'expired')")
 WAITING = text("signals.disposition = 'pending'")
+QUEUED = "queued: "
+"""How the reason of a pending signal begins whose incident waits for others of its sender to end."""
+NOT_QUEUED = text(f"signals.reason NOT LIKE '{QUEUED}%'")
 
 _ATTACHED = [DispositionKind.OPENED.value, DispositionKind.JOINED.value]
 
@@ -77,10 +95,11 @@ def add(connection: Connection, signal: Signal, disposition: Disposition) -> Non
             stale=signal.stale,
             payload=signal.payload,
             disposition=disposition.kind.value,
-            reason=storable_text(disposition.reason),
+            reason=storable_text(redacted(disposition.reason)),
             incident_id=disposition.incident_id,
             duplicate_of=disposition.duplicate_of,
             ledgered=True,
+            sender=signal.sender,
         )
     )
 
@@ -105,7 +124,7 @@ def expire_pending(connection: Connection, older_than: datetime) -> int:
     """End pending signals received before that; how many."""
     return connection.execute(
         update(signals)
-        .where(WAITING, signals.c.received_at < older_than)
+        .where(WAITING, NOT_QUEUED, signals.c.received_at < older_than)
         .values(
             disposition=DispositionKind.EXPIRED.value,
             reason="no sample that came soon enough confirmed that the breach lasts",
@@ -170,6 +189,45 @@ def _chunks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
         yield numbers[start : start + _CHUNK]
 
 
+# ---------------------------------------------------------------- queued openings
+
+
+def queues(connection: Connection) -> tuple[tuple[str, int], ...]:
+    """Every sender with queued openings, and how many."""
+    rows = connection.execute(
+        select(signals.c.source, func.count().label("waiting"))
+        .where(WAITING, signals.c.reason.startswith(QUEUED))
+        .group_by(signals.c.source)
+        .order_by(signals.c.source)
+    )
+    return tuple((row.source, int(row.waiting)) for row in rows)
+
+
+def queued(connection: Connection, sender: str, limit: int) -> tuple[Signal, ...]:
+    """The oldest queued openings of a sender, locked; those that a peer has in hand are left out."""
+    rows = connection.execute(
+        select(signals)
+        .where(WAITING, signals.c.reason.startswith(QUEUED), signals.c.source == sender)
+        .order_by(signals.c.received_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return tuple(_signal(row) for row in rows)
+
+
+def settle(connection: Connection, signal_id: SignalId, disposition: Disposition) -> None:
+    """Give one signal another disposition."""
+    connection.execute(
+        update(signals)
+        .where(signals.c.id == signal_id)
+        .values(
+            disposition=disposition.kind.value,
+            reason=storable_text(disposition.reason),
+            incident_id=disposition.incident_id,
+        )
+    )
+
+
 # ---------------------------------------------------------------- reading
 
 
@@ -201,9 +259,9 @@ def of_incident(connection: Connection, incident_id: IncidentId, limit: int) -> 
 
 
 def samples(connection: Connection, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
-    """Pushed metric samples observed since then, oldest first; of very many the newest."""
+    """Metric samples among the signals since then, oldest first; of very many the newest."""
     rows = connection.execute(
-        select(signals.c.observed_at, signals.c.payload)
+        select(signals.c.observed_at, signals.c.payload, signals.c.source)
         .where(
             signals.c.environment == key.environment,
             signals.c.service == key.service,
@@ -218,7 +276,13 @@ def samples(connection: Connection, key: ServiceKey, since: datetime) -> tuple[S
     for row in reversed(rows):
         sample = read(MetricSample, row.payload)
         found.append(
-            SliSample(at=row.observed_at, error_rate=sample.error_rate, p95_latency_ms=sample.p95_latency_ms)
+            SliSample(
+                at=row.observed_at,
+                error_rate=sample.error_rate,
+                p95_latency_ms=sample.p95_latency_ms,
+                request_rate=sample.request_rate,
+                measured=row.source == POLLED,
+            )
         )
     return tuple(found)
 
@@ -265,4 +329,5 @@ def _signal(row: Row[Any]) -> Signal:
         dedup_key=row.dedup_key,
         stale=row.stale,
         payload=read_payload(kind, row.payload),
+        sender=read_optional(Sender, row.sender),
     )

@@ -5,11 +5,14 @@ Built by `app.store.open_store`; the loop, intake and the API see it as `Store`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
+from app.agent.anchoring import Head
 from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
 from app.agent.braking import Attempts
 from app.agent.channels import Announcement, Posting
@@ -45,9 +48,14 @@ from app.agent.ports import (
     Beginning,
     Begun,
     Claim,
+    Dequeued,
     IncidentFilter,
     IntakeDecider,
+    OpenBeside,
     Page,
+    ReasonGuard,
+    RecordPart,
+    RepeatDecider,
     ServiceLevels,
     SignalRecord,
 )
@@ -67,6 +75,7 @@ from app.store import (
     journal,
     narrative,
     nonces,
+    ping,
     postings,
     signals,
     trail,
@@ -87,6 +96,7 @@ class SqlStore:
         signals: Sequence[Signal],
         decide: IntakeDecider,
         *,
+        again: RepeatDecider | None = None,
         dry_run: bool,
         idempotency_key: str | None = None,
         request_hash: str | None = None,
@@ -94,11 +104,26 @@ class SqlStore:
         delivery = intake.Delivery(
             signals=tuple(signals),
             decide=decide,
+            again=again,
             dry_run=dry_run,
             idempotency_key=idempotency_key,
             request_hash=request_hash,
         )
-        return await self._database.write(lambda connection: intake.accept(connection, delivery))
+        if len(delivery.signals) <= intake.PART:
+            return await self._database.write(lambda connection: intake.accept(connection, delivery))
+        return await self._accept_in_parts(delivery)
+
+    async def _accept_in_parts(self, delivery: intake.Delivery) -> tuple[Accepted, ...]:
+        """One transaction for each part, in order, so that others get their turn between two parts."""
+        intake.check_keys(delivery)
+        recorded = await self._database.write(lambda connection: intake.recorded(connection, delivery))
+        if recorded is not None:
+            return recorded
+        answers: tuple[Accepted, ...] = ()
+        for part in intake.parts(delivery):
+            answers += await self._database.write(partial(intake.accept, delivery=part))
+        await self._database.write(lambda connection: intake.record(connection, delivery, answers))
+        return answers
 
     async def signal(self, signal_id: SignalId) -> SignalRecord | None:
         return await self._database.read(lambda connection: signals.get(connection, signal_id))
@@ -123,6 +148,11 @@ class SqlStore:
             lambda connection: intake.open_from_pending(connection, key, triggers, dry_run, at)
         )
 
+    async def open_queued(self, decide: IntakeDecider, *, dry_run: bool, limit: int) -> Dequeued:
+        return await self._database.write(
+            lambda connection: intake.open_queued(connection, decide, dry_run, limit)
+        )
+
     async def expire_pending(self, older_than: datetime) -> int:
         return await self._database.write(lambda connection: signals.expire_pending(connection, older_than))
 
@@ -140,11 +170,28 @@ class SqlStore:
     async def load(self, incident_id: IncidentId) -> IncidentRecord | None:
         return await self._database.read(lambda connection: incidents.load(connection, incident_id))
 
+    async def load_part(
+        self, incident_id: IncidentId, *, limit: int, after: int | None = None
+    ) -> RecordPart | None:
+        return await self._database.read(
+            lambda connection: incidents.load_part(connection, incident_id, limit, after)
+        )
+
     async def find(self, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:
         return await self._database.read(lambda connection: incidents.find(connection, where, limit, cursor))
 
     async def open_incidents(self) -> tuple[Incident, ...]:
         return await self._database.read(incidents.open_incidents)
+
+    async def open_of_service(self, service: str, environment: str | None) -> tuple[Incident, ...]:
+        return await self._database.read(
+            lambda connection: incidents.open_of_service(connection, service, environment)
+        )
+
+    async def open_beside(self, key: ServiceKey, named: Sequence[ServiceKey], limit: int) -> OpenBeside:
+        return await self._database.read(
+            lambda connection: incidents.open_beside(connection, key, named, limit)
+        )
 
     async def claim(
         self, incident_id: IncidentId, owner: str, lease: timedelta, now: datetime
@@ -187,11 +234,18 @@ class SqlStore:
         return await self._database.write(work)
 
     async def begin(
-        self, claim: Claim, intent_id: IntentId, snapshot: Snapshot | None, budget: Budget, at: datetime
+        self,
+        claim: Claim,
+        intent_id: IntentId,
+        snapshot: Snapshot | None,
+        budget: Budget,
+        at: datetime,
+        reasons: ReasonGuard | None = None,
     ) -> Beginning:
         def work(connection: Connection) -> Beginning:
             incident = claims.hold(connection, claim)
-            beginning, intent = intents.begin(connection, incident, intent_id, snapshot, budget, at)
+            ask = functools.partial(_refusal, connection, incident, reasons)
+            beginning, intent = intents.begin(connection, incident, intent_id, snapshot, budget, at, ask)
             if beginning.begun is Begun.YES:
                 journal.append(connection, incident.id, [narrative.begin_note(intent, snapshot, at)])
             return beginning
@@ -201,10 +255,18 @@ class SqlStore:
     async def recent_actions(self, key: ServiceKey, limits: Limits, at: datetime) -> History:
         return await self._database.read(lambda connection: budgets.recent(connection, key, limits, at))
 
-    async def retry(self, claim: Claim, intent_id: IntentId, limit: int, at: datetime) -> Begun:
+    async def retry(
+        self,
+        claim: Claim,
+        intent_id: IntentId,
+        limit: int,
+        at: datetime,
+        reasons: ReasonGuard | None = None,
+    ) -> Begun:
         def work(connection: Connection) -> Begun:
             incident = claims.hold(connection, claim)
-            begun, intent = intents.retry(connection, incident.id, intent_id, limit)
+            ask = functools.partial(_refusal, connection, incident, reasons)
+            begun, intent = intents.retry(connection, incident.id, intent_id, limit, ask)
             if begun is Begun.YES:
                 journal.append(connection, incident.id, [narrative.retry_note(intent, at)])
             return begun
@@ -252,7 +314,9 @@ class SqlStore:
         return await self._database.write(work)
 
     async def approval(self, approval_id: ApprovalId) -> Approval | None:
-        return await self._database.read(lambda connection: approvals.get(connection, approval_id))
+        return await self._database.read(
+            lambda connection: approvals.get(connection, approval_id), urgent=True
+        )
 
     async def find_approvals(
         self, state: ApprovalState | None, *, limit: int, cursor: str | None
@@ -273,56 +337,71 @@ class SqlStore:
     ) -> Approval:
         spoken = approvals.Spoken(approve=approve, by=by, comment=comment, at=at, nonce=nonce)
         return await self._database.write(
-            lambda connection: approvals.answer(connection, approval_id, spoken)
+            lambda connection: approvals.answer(connection, approval_id, spoken), urgent=True
         )
 
     async def issue_nonce(self, approval_id: ApprovalId, nonce: str, at: datetime) -> None:
         await self._database.write(lambda connection: nonces.issue(connection, approval_id, nonce, at))
 
     async def brake(self) -> Brake | None:
-        return await self._database.read(brakes.get)
+        return await self._database.read(brakes.get, urgent=True)
 
     async def set_brake(
         self, brake: Brake, *, person: Person | None = None, nonce: str | None = None
     ) -> None:
-        await self._database.write(lambda connection: brakes.set_to(connection, brake, person, nonce))
+        await self._database.write(
+            lambda connection: brakes.set_to(connection, brake, person, nonce), urgent=True
+        )
 
     async def attempts(self, since: datetime) -> Attempts:
-        return await self._database.read(lambda connection: budgets.attempts(connection, since))
+        return await self._database.read(lambda connection: budgets.attempts(connection, since), urgent=True)
 
     async def close_circuit(
         self, key: ServiceKey | None, said: Brake, *, person: Person | None = None
     ) -> None:
-        await self._database.write(lambda connection: brakes.close_circuit(connection, key, said, person))
+        await self._database.write(
+            lambda connection: brakes.close_circuit(connection, key, said, person), urgent=True
+        )
 
     # ------------------------------------------------------------ identity
 
     async def add_credential(self, credential: Credential, deed: Deed, *, nonce: str | None = None) -> None:
-        await self._database.write(lambda connection: credentials.add(connection, credential, deed, nonce))
+        await self._database.write(
+            lambda connection: credentials.add(connection, credential, deed, nonce), urgent=True
+        )
 
     async def credential(self, credential_id: CredentialId) -> Credential | None:
-        return await self._database.read(lambda connection: credentials.get(connection, credential_id))
+        return await self._database.read(
+            lambda connection: credentials.get(connection, credential_id), urgent=True
+        )
 
     async def tokens(self) -> tuple[Credential, ...]:
         return await self._database.read(credentials.tokens)
 
     async def revoke(self, credential_id: CredentialId, deed: Deed) -> Credential:
         return await self._database.write(
-            lambda connection: credentials.revoke(connection, credential_id, deed)
+            lambda connection: credentials.revoke(connection, credential_id, deed), urgent=True
         )
 
     async def touch(self, credential: Credential, at: datetime) -> None:
         if credentials.is_stale(credential, at):
-            await self._database.write(lambda connection: credentials.touch(connection, credential.id, at))
+            await self._database.write(
+                lambda connection: credentials.touch(connection, credential.id, at), urgent=True
+            )
 
     async def forget_credentials(self, older_than: datetime) -> int:
         return await self._database.write(lambda connection: credentials.forget(connection, older_than))
 
     async def record_deed(self, deed: Deed) -> None:
-        await self._database.write(lambda connection: trail.append(connection, deed))
+        await self._database.write(lambda connection: trail.append(connection, deed), urgent=True)
 
     async def trail(self, *, after: int, limit: int) -> tuple[TrailEntry, ...]:
         return await self._database.read(lambda connection: trail.entries(connection, after, limit))
+
+    async def timeline_heads(
+        self, *, after: IncidentId | None, limit: int
+    ) -> tuple[tuple[IncidentId, Head], ...]:
+        return await self._database.read(lambda connection: journal.heads(connection, after, limit))
 
     # ------------------------------------------------------------ channels
 
@@ -371,10 +450,23 @@ class SqlStore:
     # ------------------------------------------------------------ the database
 
     async def ping(self) -> None:
-        await self._database.read(lambda connection: connection.execute(select(1)).scalar_one())
+        await self._database.same()
+        await self._database.write(ping.write, urgent=True)
 
     async def close(self) -> None:
         await self._database.close()
+
+
+def _refusal(connection: Connection, incident: Incident, reasons: ReasonGuard | None) -> str | None:
+    """Why no reason for acting stands, by what is on record of the service in this transaction.
+
+    Whoever records a signal of the service locks the row of its open incident, which
+    the caller holds: what was committed before is seen, what comes later comes later.
+    """
+    if reasons is None:
+        return None
+    found = intake.levels(connection, incident.key)
+    return reasons.refusal(() if found is None else found.reasons)
 
 
 def _save(connection: Connection, claim: Claim, incident: Incident, notes: Sequence[Note]) -> Incident:

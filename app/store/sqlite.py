@@ -5,16 +5,19 @@ The embedded default. WAL lets readers go on while the writer works, and
 the commit is durable (promises 2 and 9). Callers wait on a future that is
 resolved after the commit; whatever has queued up meanwhile shares the next
 one. Each unit runs inside a savepoint, so that one that fails takes nothing
-else with it. Other processes may use the same file: `BEGIN IMMEDIATE` waits
-for them up to `BUSY_SECONDS`.
+else with it. What operators write (the kill switch, approvals, tokens) has a lane
+of its own: it is taken before everything that waits, and a batch under way is
+committed at the next unit to make room for it. Other processes may use the same
+file: `BEGIN IMMEDIATE` waits for them up to `BUSY_SECONDS`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
-import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,6 +38,8 @@ T = TypeVar("T")
 
 BUSY_SECONDS = 10.0
 MAX_BATCH = 512
+BATCH_SECONDS = 0.25
+"""A commit that took in units for this long takes no further one: those behind it wait no longer."""
 READERS = 4
 
 
@@ -43,6 +48,7 @@ class _Item:
     """A unit of work on its way through the writer thread."""
 
     work: Work[Any]
+    urgent: bool
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     result: Any = None
@@ -52,38 +58,52 @@ class _Item:
 class SqliteDatabase:
     """One SQLite file; opened by `open_sqlite`."""
 
-    def __init__(self, writer: Engine, reader: Engine) -> None:
+    def __init__(self, path: Path, writer: Engine, reader: Engine) -> None:
+        self._path = path
+        self._file = _identity(path)
         self._writer_engine = writer
         self._reader_engine = reader
-        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
-        self._closing = threading.Lock()
+        self._operators: deque[_Item] = deque()
+        self._others: deque[_Item] = deque()
+        self._arrived = threading.Condition()
         self._closed = False
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+        self._operators_reader = ThreadPoolExecutor(1, thread_name_prefix="store-operators")
         self._writer = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._writer.start()
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, urgent: bool = False) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        with self._closing:  # nothing may queue up behind the end marker, where nobody would answer it
+        with self._arrived:  # nothing may queue up once the store is closed, where nobody would answer it
             self._require_open()
-            self._queue.put(_Item(work, loop, future))
+            (self._operators if urgent else self._others).append(_Item(work, urgent, loop, future))
+            self._arrived.notify()
         return await future
 
-    async def read(self, work: Work[T]) -> T:
+    async def read(self, work: Work[T], *, urgent: bool = False) -> T:
         self._require_open()
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+        readers = self._operators_reader if urgent else self._readers
+        return await asyncio.get_running_loop().run_in_executor(readers, self._read, work)
+
+    async def same(self) -> None:
+        """A file that was replaced or removed takes what is written with it."""
+        if await asyncio.to_thread(_identity, self._path) != self._file:
+            raise TransientError(
+                f"{self._path.name} is not the file any more that was opened: it was replaced or removed; "
+                "restart the agent"
+            )
 
     async def close(self) -> None:
-        with self._closing:
-            if not self._closed:
-                self._closed = True
-                self._queue.put(None)
+        with self._arrived:
+            self._closed = True
+            self._arrived.notify()
         await asyncio.to_thread(self._dispose)
 
     def _dispose(self) -> None:
         self._writer.join()
         self._readers.shutdown()
+        self._operators_reader.shutdown()
         self._reader_engine.dispose()
         self._writer_engine.dispose()
 
@@ -101,37 +121,38 @@ class SqliteDatabase:
     # ------------------------------------------------------ writer thread
 
     def _run(self) -> None:
-        ended = False
-        while not ended:
-            batch, ended = self._next_batch()
+        while batch := self._next_batch():
             self._commit(batch)
             _answer(batch)
 
-    def _next_batch(self) -> tuple[list[_Item], bool]:
-        """Wait for work, then take along all that is there; the flag says that the end was reached."""
-        batch: list[_Item] = []
-        item = self._queue.get()
-        while item is not None:
-            batch.append(item)
-            if len(batch) == MAX_BATCH:
-                return batch, False
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                return batch, False
-        return batch, True
+    def _next_batch(self) -> list[_Item]:
+        """Wait for work, then take along what is there of one lane, operators' first; empty at the end."""
+        with self._arrived:
+            while not (self._operators or self._others or self._closed):
+                self._arrived.wait()
+            lane = self._operators or self._others
+            return [lane.popleft() for _ in range(min(len(lane), MAX_BATCH))]
 
     def _commit(self, batch: list[_Item]) -> None:
-        if not batch:
-            return
+        """Run the batch as one transaction; what it has no time for goes back to its place in the line."""
+        ends = time.monotonic() + BATCH_SECONDS
         try:
             with self._writer_engine.connect() as connection, connection.begin():
-                for item in batch:
+                for done, item in enumerate(batch):
+                    if done and (time.monotonic() >= ends or (self._operators and not item.urgent)):
+                        self._put_back(batch, done)
+                        break
                     _attempt(connection, item)
         except Exception as error:  # noqa: BLE001 - worker boundary: the waiting callers get the error
             failure = translated(error)
             for item in batch:
                 item.error = failure
+
+    def _put_back(self, batch: list[_Item], done: int) -> None:
+        rest = batch[done:]
+        del batch[done:]
+        with self._arrived:
+            (self._operators if rest[0].urgent else self._others).extendleft(reversed(rest))
 
 
 def _attempt(connection: Connection, item: _Item) -> None:
@@ -201,6 +222,15 @@ def _path(url: URL) -> Path:
     return path
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file stands at the path; None without one."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _open(path: Path) -> SqliteDatabase:
     writer = _engine(path, "BEGIN IMMEDIATE", _prepare_writer, pool_size=1)
     try:
@@ -212,7 +242,7 @@ def _open(path: Path) -> SqliteDatabase:
     except BaseException:  # an interruption too leaves no engine behind; it is raised again
         writer.dispose()
         raise
-    return SqliteDatabase(writer, _engine(path, "BEGIN", _prepare_reader, pool_size=READERS))
+    return SqliteDatabase(path, writer, _engine(path, "BEGIN", _prepare_reader, pool_size=READERS + 1))
 
 
 @contextmanager

@@ -67,6 +67,9 @@ _Json = JSON(none_as_null=True)
 AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 """Due by everybody's clock, however far two of them are apart."""
 
+AFTER_KNOWN = datetime(1970, 1, 2, tzinfo=UTC)
+"""Due as well; new incidents of services that no cluster has shown us stand behind those of known ones."""
+
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -96,6 +99,13 @@ incidents = Table(
     Column("due_at", UtcDateTime, nullable=False, server_default=text("'1970-01-01 00:00:00.000000'")),
     Column("joined", Integer, nullable=False, server_default=text("0")),
     Column("nudges", Integer, nullable=False, server_default=text("0")),
+    Column("sender", Text),
+)
+Index(
+    "ix_incidents_sender_open",
+    incidents.c.sender,
+    sqlite_where=text("closed_at IS NULL"),
+    postgresql_where=text("closed_at IS NULL"),
 )
 Index(
     "ix_incidents_due",
@@ -136,6 +146,7 @@ signals = Table(
     Column("incident_id", Text, ForeignKey("incidents.id")),
     Column("duplicate_of", Text),
     Column("ledgered", Boolean, nullable=False, server_default=text("false")),
+    Column("sender", _Json),
     UniqueConstraint("id"),
 )
 Index(
@@ -351,6 +362,7 @@ credentials = Table(
     Column("revoked_at", UtcDateTime),
     Column("revoked_by", Text),
     Column("last_used_at", UtcDateTime),
+    Column("reach", _Json),
 )
 Index("ix_credentials_kind", credentials.c.kind, credentials.c.created_at)
 

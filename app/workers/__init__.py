@@ -17,13 +17,18 @@ from app.agent.models import IncidentId
 from app.agent.ports import Fleet
 from app.bootstrap import Container, build
 from app.clock import Clock
-from app.config import Role, Settings
+from app.config import Role, Settings, unknown_in_env_file
+from app.connectors.anchors import AnchorFolder
 from app.errors import AgentError
+from app.stopping import Stop
+from app.workers.anchoring import Anchorer
 from app.workers.announcing import Courier
+from app.workers.backlog import Backlog
 from app.workers.driving import Driver
 from app.workers.duties import Duty, Work, kept_running
 from app.workers.polling import Poller
 from app.workers.reloading import policies_on_hangup
+from app.workers.stopping import CLOSE_SECONDS, DRIVER_SECONDS, LEAVE_SECONDS, WORK_SECONDS, within
 from app.workers.streams import StreamLimits, StreamReader
 from app.workers.sweeping import Sweeper
 from app.workers.watching import Watcher
@@ -50,20 +55,26 @@ class LocalBell:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Container]:
-    """One process of the agent, built from settings and at work until the context ends."""
+async def running(settings: Settings, stop: Stop | None = None) -> AsyncIterator[Container]:
+    """One process of the agent, built from settings and at work until the context ends.
+
+    Once `stop` is requested it claims nothing more.
+    """
+    unknown = unknown_in_env_file()
+    if unknown:
+        log.warning(".env has names that are no settings and have no effect: %s", ", ".join(unknown))
     bell = LocalBell()
     container = await build(settings, runner=bell)
     try:
         with policies_on_hangup(container):
-            async with attended(container, bell):
+            async with attended(container, bell, stop):
                 yield container
     finally:
-        await container.close()
+        await within(CLOSE_SECONDS, "closing the connections", container.close())
 
 
 @asynccontextmanager
-async def attended(container: Container, bell: LocalBell) -> AsyncIterator[None]:
+async def attended(container: Container, bell: LocalBell, stop: Stop | None = None) -> AsyncIterator[None]:
     """A wired agent with the work of its role started, and stopped in order."""
     fleet, role = container.fleet, container.settings.role
     await fleet.enter(container.loop.owner)
@@ -72,6 +83,8 @@ async def attended(container: Container, bell: LocalBell) -> AsyncIterator[None]
     if driver is not None:
         bell.driver = driver
         work.append(("driver", driver.run))
+        if stop is not None:
+            work.append(("halt", lambda: _halted(driver, stop)))
     work += [(f"stream {reader.source}", reader.run) for reader in _readers(container)]
     work += [(duty.name, duty.run) for duty in _duties(container)]
     if container.slack is not None and container.slack.takes_socket:
@@ -81,11 +94,17 @@ async def attended(container: Container, bell: LocalBell) -> AsyncIterator[None]
         yield
     finally:
         if driver is not None:
-            await driver.stop()
+            await driver.stop(DRIVER_SECONDS)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await fleet.leave()
+        await asyncio.wait(tasks, timeout=WORK_SECONDS)
+        await within(LEAVE_SECONDS, "leaving the fleet", fleet.leave())
+
+
+async def _halted(driver: Driver, stop: Stop) -> None:
+    await stop.wait()
+    driver.halt()
+    await asyncio.Event().wait()
 
 
 async def _present(fleet: Fleet, clock: Clock) -> None:
@@ -106,6 +125,7 @@ def _driver(container: Container) -> Driver:
         clock=container.clock,
         fleet=container.fleet,
         at_once=container.settings.worker_concurrency,
+        vitals=container.vitals,
     )
 
 
@@ -135,7 +155,22 @@ def _duties(container: Container) -> list[Duty]:
     duties: dict[str, list[Work]] = {}
     if settings.role is not Role.API:
         sweeper = _sweeper(container)
-        duties["sweep"] = [("sweep", sweeper.run), ("forget", sweeper.forget)]
+        backlog = Backlog(
+            intake=container.intake,
+            store=container.store,
+            notifier=container.loop.stages.closer.notifier,
+            clock=container.clock,
+        )
+        duties["sweep"] = [("sweep", sweeper.run), ("forget", sweeper.forget), ("backlog", backlog.run)]
+        anchors = AnchorFolder.from_settings(settings)
+        if anchors is not None:
+            anchorer = Anchorer(
+                store=container.store,
+                clock=container.clock,
+                folder=anchors,
+                every=timedelta(hours=settings.audit_anchor_hours),
+            )
+            duties["anchor"] = [("audit anchor", anchorer.run)]
     if settings.role in (Role.ALL, Role.WORKER) and container.world.channels:
         duties["announce"] = _announcing(container)
     if settings.role is not Role.API and (settings.role is not Role.WORKER or settings.embedded):
@@ -186,6 +221,7 @@ def _watching(container: Container) -> list[Work]:
             intake=container.intake,
             clock=container.clock,
             stale_after=container.stale_after,
+            at_once=settings.watch_concurrency,
         )
         work += [("watcher", watcher.run), ("recheck", lambda: watcher.recheck(every))]
     if world.metrics is not None and world.reader is not None:
@@ -198,6 +234,7 @@ def _watching(container: Container) -> list[Work]:
             clock=container.clock,
             every=every,
             stale_after=container.stale_after,
+            at_once=settings.prometheus_concurrency,
         )
         work.append(("poller", poller.run))
     return work

@@ -19,8 +19,12 @@ from app.agent.models import IncidentId
 from app.agent.ports import Claim, Fleet, IncidentStore
 from app.clock import Clock
 from app.errors import AgentError
+from app.vitals import Vitals
 
 log = logging.getLogger(__name__)
+
+PART = "driver"
+"""Its name among the vitals."""
 
 _SHORTEST_REST_SECONDS = 0.02
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
@@ -36,9 +40,13 @@ class Driver:
     fleet: Fleet
     at_once: int = 16
     """Passes that run side by side; most of their time is spent waiting for others."""
+    vitals: Vitals = field(default_factory=Vitals)
+    """Told whenever due work could be taken, or a pass came to its end."""
     poll: timedelta = timedelta(seconds=1)
     """How often to look for due work when nobody rings."""
     _running: dict[IncidentId, asyncio.Task[None]] = field(default_factory=dict)
+    _claims: dict[IncidentId, Claim] = field(default_factory=dict)
+    """What each running pass was started with."""
     _again: set[IncidentId] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _stopping: bool = False
@@ -50,6 +58,7 @@ class Driver:
 
     async def run(self) -> None:
         """Drive until stopped; a store out of reach is tried again."""
+        self.vitals.moved(PART)
         bell = asyncio.create_task(self._listen())
         try:
             while not self._stopping:
@@ -58,13 +67,40 @@ class Driver:
             bell.cancel()
             await asyncio.gather(bell, *self._running.values(), return_exceptions=True)
 
-    async def stop(self) -> None:
-        """Take nothing new, and let the passes under way come to their end."""
+    def halt(self) -> None:
+        """Claim nothing from now on; the passes under way go on."""
         self._stopping = True
         self._wake.set()
-        async with self._taking:
-            pass  # what is being handed out at this moment has its passes started, and is waited for too
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def stop(self, grace_seconds: float | None = None) -> None:
+        """Claim nothing new, and let the passes under way come to their end.
+
+        After `grace_seconds` those that still wait for somebody are interrupted and
+        their claims given back, so that a successor takes them up at once. An
+        interruption is harmless at every point: it looks like a crash (promise 2).
+        """
+        self.halt()
+        try:
+            async with asyncio.timeout(grace_seconds):
+                async with self._taking:
+                    pass  # what is being handed out at this moment has its passes started too
+                if self._running:
+                    await asyncio.wait(self._running.values())
+        except TimeoutError:
+            await self._interrupt()
+
+    async def _interrupt(self) -> None:
+        left = tuple(self._claims.values())
+        tasks = list(self._running.values())
+        log.warning("%d passes did not end in time and are interrupted", len(tasks))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for claim in left:
+            try:
+                await self.store.release(claim)
+            except AgentError as error:
+                log.warning("the claim on %s runs out by itself: %s", claim.incident_id, error)
 
     async def _take(self) -> float:
         """Start a pass for each due incident there is room for; seconds until it makes sense to ask again."""
@@ -78,6 +114,7 @@ class Driver:
         now = self.clock.now()
         try:
             claims = await self.store.take_due(self.loop.owner, self.loop.lease, now, room)
+            self.vitals.moved(PART)
             for claim in claims:
                 self._start(claim)
             if len(claims) == room:
@@ -98,6 +135,7 @@ class Driver:
         if identifier in self._running:
             self._again.add(identifier)  # released a moment ago, by a pass that is about to end
         else:
+            self._claims[identifier] = claim
             self._running[identifier] = asyncio.create_task(self._pass(identifier), name=f"pass {identifier}")
 
     async def _pass(self, identifier: IncidentId) -> None:
@@ -107,8 +145,9 @@ class Driver:
                 self._again.discard(identifier)
                 await self._advance(identifier)
         finally:
+            self.vitals.moved(PART)
             self._again.discard(identifier)
-            del self._running[identifier]
+            del self._running[identifier], self._claims[identifier]
             self._wake.set()
 
     async def _advance(self, identifier: IncidentId) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
+from app.agent.identity import Sender, SenderKind
 from app.agent.intake import Intake
 from app.agent.models import SignalId
 from app.agent.ports import SignalStream, StreamMessage, StreamProgress
@@ -179,6 +180,7 @@ class StreamReader:
                 received_at=received_at,
                 stale_after=self.limits.stale_after,
                 signal_id=signal_id_at(one.message.position, index),
+                sender=Sender(kind=SenderKind.STREAM, name=self.source),
             )
             for one in run
             for index, event in enumerate(one.events)

@@ -1,8 +1,9 @@
 """The cluster watcher: conditions that appear on a workload become signals with nobody posting anything.
 
-Each event of the cluster watch leads to one look at the service; what appeared or
-cleared since the last look is told to intake, and what has served well long
-enough is written to history.
+Each event of the cluster watch leads to one look at the workload; what appeared or
+cleared since the last look is told to intake. Metrics are no part of it: a slow or
+silent metric source delays no condition. What has served well long enough is
+written to history, in a line of its own, because that needs metrics.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from app.agent.intake import Intake
 from app.agent.memory import Historian
-from app.agent.models import ClusterCondition, Condition, Observation, ServiceKey, Signal, WorkloadView
+from app.agent.models import WATCHED, ClusterCondition, Condition, ServiceKey, Signal, WorkloadView
 from app.agent.observer import Observer, new_signal, workload_conditions
 from app.agent.ports import ClusterWatch
 from app.clock import Clock
 from app.errors import AgentError
+from app.workers.fanout import Fanout
 
 log = logging.getLogger(__name__)
 
@@ -36,55 +38,90 @@ class Watcher:
     intake: Intake
     clock: Clock
     stale_after: timedelta
+    at_once: int = 8
+    """Workloads that are read side by side."""
     _seen: dict[ServiceKey, frozenset[Condition]] = field(default_factory=dict)
     _looking: dict[ServiceKey, asyncio.Lock] = field(default_factory=dict)
+    _looks: Fanout = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._looks = Fanout(work=self._look_safely, at_once=self.at_once)
 
     async def run(self) -> None:
         """Follow the cluster until cancelled; an unreachable cluster is tried again."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._looks.run())
+            group.create_task(self._follow())
+
+    async def _follow(self) -> None:
         while True:
             try:
                 async for event in self.watch.events():
-                    await self._look_safely(event.key)
+                    self._looks.ask(event.key)
             except AgentError as error:
                 log.warning("the cluster cannot be watched: %s", error)
             await self.clock.sleep(_PAUSE_AFTER_ERROR_SECONDS)
 
     async def recheck(self, every: timedelta) -> None:
-        """Look again at every known service now and then: health matures without an event."""
-        while True:
-            await self.clock.sleep(every.total_seconds())
-            for key in tuple(self._seen):
-                await self._look_safely(key)
+        """Now and then look again at every known service: health matures without an event."""
+        noting = Fanout(work=self._note_safely, at_once=self.at_once)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(noting.run())
+            while True:
+                await self.clock.sleep(every.total_seconds())
+                for key in tuple(self._seen):
+                    self._looks.ask(key)
+                    noting.ask(key)
 
     async def look(self, key: ServiceKey) -> tuple[Signal, ...]:
-        """One look at a service: its new signals, accepted before this returns."""
+        """One look at a service: its new signals accepted, its history written, before this returns."""
+        signals = await self.look_at_workload(key)
+        await self.note(key)
+        return signals
+
+    async def look_at_workload(self, key: ServiceKey) -> tuple[Signal, ...]:
+        """The new signals of a service, accepted before this returns; asks no metric source."""
         async with self._looking.setdefault(key, asyncio.Lock()):
-            seen = await self.observer.look(key, self.clock.now())
-            if seen.workload is None:
-                if seen.gone:
+            missing: list[str] = []
+            at = self.clock.now()
+            workload = await self.observer.workload(key, missing)
+            if workload is None:
+                if not missing:
                     self._seen.pop(key, None)
+                else:
+                    log.warning("%s could not be looked at: %s", key, "; ".join(missing))
                 return ()
-            present = frozenset(workload_conditions(seen.workload))
+            present = frozenset(workload_conditions(workload))
             before = self._seen.get(key)
             if before is None:
-                before = frozenset(seen.told_conditions) - present
-            signals = tuple(self._signals(key, seen, seen.workload, before, present))
+                before = frozenset(await self.observer.told_conditions(key)) - present
+            signals = tuple(self._signals(key, at, workload, before, present))
             if signals:
                 await self.intake.accept(signals)
             self._seen[key] = present
-            await self.historian.note(key, seen)
             return signals
+
+    async def note(self, key: ServiceKey) -> None:
+        """Write to history what has served well long enough."""
+        if key in self._seen:
+            await self.historian.note(key, await self.observer.look(key, self.clock.now()))
 
     async def _look_safely(self, key: ServiceKey) -> None:
         try:
-            await self.look(key)
+            await self.look_at_workload(key)
         except AgentError as error:
             log.warning("%s could not be looked at: %s", key, error)
+
+    async def _note_safely(self, key: ServiceKey) -> None:
+        try:
+            await self.note(key)
+        except AgentError as error:
+            log.warning("the history of %s could not be written: %s", key, error)
 
     def _signals(
         self,
         key: ServiceKey,
-        seen: Observation,
+        at: datetime,
         workload: WorkloadView,
         before: frozenset[Condition],
         present: frozenset[Condition],
@@ -94,9 +131,9 @@ class Watcher:
         for condition, is_present in changed:
             yield new_signal(
                 key=key,
-                source="kubernetes",
-                observed_at=seen.at,
-                received_at=seen.at,
+                source=WATCHED,
+                observed_at=at,
+                received_at=at,
                 payload=ClusterCondition(
                     condition=condition,
                     present=is_present,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.api.health import REMEMBERED_SECONDS, Readiness
+from app.vitals import STILL_SECONDS, Vitals
 from tests.api.harness import DEPLOY, METRIC, Harness, assert_problem, harness, make_settings
 
 INCIDENT_FIELDS = {
@@ -263,6 +267,97 @@ def test_health_and_readiness(api: Harness) -> None:
     ready = api.get("/readyz").json()
     assert ready["status"] == "ready"
     assert {check["name"] for check in ready["checks"]} >= {"store"}
+
+
+def test_a_timeline_is_given_in_parts(api: Harness) -> None:
+    """The parts together are the whole, and nothing else of the incident changes."""
+    api.post("/events/deploy", json=DEPLOY)
+    api.post("/agent/run-once?service=payments-api")
+    whole = _incident(api)
+    assert whole["timeline_next"] is None
+    entries: list[dict[str, Any]] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        part = api.get(f"/incidents/{whole['id']}?timeline_limit=2{cursor}").json()
+        assert len(part["timeline"]) <= 2
+        assert {**part, "timeline": None, "timeline_next": None} == {**whole, "timeline": None}
+        entries += part["timeline"]
+        cursor = None if part["timeline_next"] is None else f"&timeline_cursor={part['timeline_next']}"
+    assert entries == whole["timeline"]
+    assert len(entries) > 4
+
+
+@pytest.mark.parametrize(
+    "query", ["timeline_limit=0", "timeline_limit=501", "timeline_cursor=-1", f"timeline_cursor={2**63}"]
+)
+def test_a_part_that_is_none_is_refused(api: Harness, query: str) -> None:
+    """Numbers that no timeline has are a mistake of the caller's."""
+    assert_problem(api.get(f"/incidents/inc_{'0' * 32}?{query}"), 422)
+
+
+def test_readiness_is_remembered_for_seconds(tmp_path: Path) -> None:
+    """A hundred probes cost one look; a change shows as soon as the answer has aged."""
+    looks: list[float] = []
+    now = [0.0]
+
+    async def look() -> None:
+        looks.append(now[0])
+
+    with harness(make_settings(tmp_path)) as api:
+        api.app.state.container = replace(api.container, checks=(("counted", look),))
+        api.app.state.readiness = Readiness(monotonic=lambda: now[0])
+        for _ in range(100):
+            assert api.get("/readyz").status_code == 200
+        assert len(looks) == 1
+        now[0] = REMEMBERED_SECONDS
+        assert api.get("/readyz").status_code == 200
+        assert len(looks) == 2
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_database_file_that_is_not_the_one_opened_is_not_ready(tmp_path: Path, replaced: bool) -> None:
+    """What is written to a file that has no name any more is lost when the process ends."""
+    with harness(make_settings(tmp_path)) as api:
+        file = tmp_path / "heal.db"
+        if replaced:
+            (tmp_path / "restored.db").write_bytes(file.read_bytes())
+            (tmp_path / "restored.db").replace(file)
+        else:
+            file.unlink()
+        document = assert_problem(api.get("/readyz"), 503)
+        assert [error["field"] for error in document["errors"]] == ["store"]
+        assert "not the file" in document["detail"]
+
+
+def test_a_store_that_cannot_write_is_not_ready(tmp_path: Path) -> None:
+    """A database that still answers reads, and takes nothing more, cannot record a signal."""
+    with harness(make_settings(tmp_path)) as api:
+        with sqlite3.connect(tmp_path / "heal.db") as other:
+            other.execute(
+                "CREATE TRIGGER full BEFORE UPDATE ON leases BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+            )
+            other.execute(
+                "CREATE TRIGGER full_too BEFORE INSERT ON leases BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+            )
+        document = assert_problem(api.get("/readyz"), 503)
+        assert [error["field"] for error in document["errors"]] == ["store"]
+
+
+def test_a_driver_that_does_not_move_is_not_ready(tmp_path: Path) -> None:
+    """Everything answers, and nothing is worked on: an orchestrator has to know."""
+    now = [0.0]
+    vitals = Vitals(monotonic=lambda: now[0])
+    with harness(make_settings(tmp_path)) as api:
+        api.app.state.container = replace(api.container, checks=(("driver", vitals.check),))
+        api.app.state.readiness = Readiness(monotonic=lambda: now[0])
+        vitals.moved("driver")
+        assert api.get("/readyz").status_code == 200
+        now[0] = STILL_SECONDS + 1
+        document = assert_problem(api.get("/readyz"), 503)
+        assert [error["field"] for error in document["errors"]] == ["driver"]
+        vitals.moved("driver")
+        now[0] += REMEMBERED_SECONDS
+        assert api.get("/readyz").status_code == 200
 
 
 def test_a_store_that_is_gone_means_try_again(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
+from starlette.types import Message
 
 from app.loopback import is_loopback
 from app.main import create_app
@@ -139,3 +142,141 @@ def test_answers_tell_the_browser_to_load_nothing_else(api: Harness, path: str) 
 def test_what_loopback_is(host: str | None, expected: bool) -> None:
     """Addresses and names that mean this machine, however they are written."""
     assert is_loopback(host) is expected
+
+
+# ------------------------------------------------------------------ proxies and foreign names
+
+FORWARDING = [
+    {"Forwarded": "for=203.0.113.9"},
+    {"X-Forwarded-For": "203.0.113.9"},
+    {"X-Forwarded-For": "127.0.0.1"},
+    {"X-Forwarded-Host": "localhost"},
+    {"X-Forwarded-Proto": "https"},
+    {"X-FORWARDED-ANYTHING": ""},
+    {"Via": "1.1 proxy"},
+    {"X-Real-IP": "203.0.113.9"},
+    {"CF-Connecting-IP": "203.0.113.9"},
+    {"X-Original-URL": "/incidents"},
+]
+TCP = (("127.0.0.1", 8000), ("127.0.0.1", 50000))
+SOCKET_FILE = (("/run/heal.sock", None), None)
+
+
+def _arrives(
+    api: Harness,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    by: tuple[object, object],
+    body: bytes = b"",
+) -> httpx.Response:
+    """A request as the server hands it on, by TCP or by a socket file."""
+    server, client = by
+    given = {
+        "host": "localhost",
+        "content-type": "application/json",
+        **{k.lower(): v for k, v in headers.items()},
+    }
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+        "server": server,
+        "client": client,
+    }
+    sent: list[Message] = []
+    arrived = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        return arrived.pop() if arrived else {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    api.run(api.app(scope, receive, send))
+    content = b"".join(message.get("body", b"") for message in sent[1:])
+    return httpx.Response(sent[0]["status"], headers=sent[0]["headers"], content=content)
+
+
+@pytest.mark.parametrize("by", [TCP, SOCKET_FILE], ids=["tcp", "socket file"])
+@pytest.mark.parametrize("headers", FORWARDING, ids=lambda headers: next(iter(headers)))
+def test_what_a_proxy_brings_is_refused_without_identity(
+    api: Harness, headers: dict[str, str], by: tuple[object, object]
+) -> None:
+    """Whatever it says of the sender: nobody can tell who that is."""
+    for method, path in (("GET", "/incidents"), ("GET", "/docs"), ("POST", "/events/deploy")):
+        answer = assert_problem(_arrives(api, method, path, headers, by, json.dumps(DEPLOY).encode()), 403)
+        assert "REQUIRE_IDENTITY" in answer["detail"]
+    assert api.incidents() == 0
+
+
+@pytest.mark.parametrize("by", [TCP, SOCKET_FILE], ids=["tcp", "socket file"])
+@pytest.mark.parametrize("host", ["evil.example", "192.0.2.7:8000", "", "127.0.0.1.evil.example"])
+def test_a_foreign_host_is_refused_by_whatever_way_it_comes(
+    api: Harness, host: str, by: tuple[object, object]
+) -> None:
+    """A name that an attacker points at this machine reaches a socket file behind a proxy as well."""
+    assert_problem(_arrives(api, "GET", "/incidents", {"Host": host}, by), 421)
+    assert_problem(_arrives(api, "POST", "/events/deploy", {"Host": host}, by), 421)
+
+
+@pytest.mark.parametrize("by", [TCP, SOCKET_FILE], ids=["tcp", "socket file"])
+def test_this_machine_is_answered_by_whatever_way_it_asks(api: Harness, by: tuple[object, object]) -> None:
+    """A program on it that names it, and adds nothing of a proxy's."""
+    assert _arrives(api, "GET", "/incidents", {}, by).status_code == 200
+    body = json.dumps(DEPLOY).encode()
+    assert _arrives(api, "POST", "/events/deploy", {}, by, body).status_code == 202
+
+
+@pytest.mark.parametrize("by", [TCP, SOCKET_FILE], ids=["tcp", "socket file"])
+@pytest.mark.parametrize("headers", [*FORWARDING, {"Host": "10.0.0.7:8000"}], ids=str)
+def test_probes_get_a_status_and_nothing_else(
+    api: Harness, headers: dict[str, str], by: tuple[object, object]
+) -> None:
+    """Whoever runs the agent behind a proxy may ask whether it is up, and learns nothing about it."""
+    for path in ("/healthz", "/readyz"):
+        answer = _arrives(api, "GET", path, headers, by)
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert_problem(_arrives(api, "POST", "/healthz", headers, by), 421 if "Host" in headers else 403)
+
+
+def test_a_probe_from_elsewhere_is_not_told_what_is_missing(tmp_path: Path) -> None:
+    """The status says that it is not ready; what it depends on stays on this machine."""
+    with harness(make_settings(tmp_path)) as api:
+        api.run(api.container.store.close())
+        here = _arrives(api, "GET", "/readyz", {}, TCP)
+        assert "store" in assert_problem(here, 503)["detail"]
+        answer = _arrives(api, "GET", "/readyz", {"Via": "1.1 proxy"}, TCP)
+        assert (answer.status_code, answer.json()) == (503, {"status": "unavailable"})
+        assert answer.headers["retry-after"]
+
+
+@pytest.mark.parametrize("headers", [*FORWARDING, {"Host": "heal.example.com"}], ids=str)
+def test_webhooks_prove_themselves_behind_a_proxy_too(tmp_path: Path, headers: dict[str, str]) -> None:
+    """With its token Alertmanager is heard through a proxy; without one no proxy brings anybody."""
+    body = json.dumps({"version": "4", "alerts": []}).encode()
+    path = "/webhooks/alertmanager"
+    for token, status in ((SecretStr("s3cret"), 202), (None, 403)):
+        folder = tmp_path / str(status)
+        folder.mkdir()
+        with harness(make_settings(folder, alertmanager_token=token)) as api:
+            proved = {**headers, "Authorization": "Bearer s3cret"}
+            assert _arrives(api, "POST", path, proved, TCP, body).status_code == status
+            if token is not None:
+                assert _arrives(api, "POST", path, headers, TCP, body).status_code == 401
+
+
+def test_with_identity_proxies_are_as_welcome_as_anybody(tmp_path: Path) -> None:
+    """The token says who asks, whatever brought the request."""
+    with harness(make_settings(tmp_path, require_identity=True)) as api:
+        headers = {"Via": "1.1 proxy", "Host": "heal.example.com"}
+        assert _arrives(api, "GET", "/incidents", headers, TCP).status_code == 401
+        assert "checks" in _arrives(api, "GET", "/readyz", headers, TCP).json()

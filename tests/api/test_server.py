@@ -21,7 +21,7 @@ import pytest
 from tests.api.harness import DEPLOY, METRIC, RUNBOOKS, assert_problem
 
 REPOSITORY = RUNBOOKS.parent
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.agent.models import JsonObject, ServiceKey, WorkloadView
-from app.agent.ports import ClusterReader, ClusterRehearsal, ClusterWatch, ClusterWriter
+from app.agent.ports import ClusterReader, ClusterRehearsal, ClusterWatch, ClusterWriter, PodOwners
 
 GOOD_IMAGE = "registry.example/shop:1.14.0"
 BETTER_IMAGE = "registry.example/shop:1.14.1"
@@ -22,12 +22,13 @@ CRASHING_IMAGE = "registry.example/shop:1.15.0-crash"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterPorts:
-    """The four ports as one identity sees them."""
+    """The ports as one identity sees them."""
 
     reader: ClusterReader
     rehearsal: ClusterRehearsal
     writer: ClusterWriter
     watch: ClusterWatch
+    owners: PodOwners
 
 
 class ClusterHarness(Protocol):
@@ -41,6 +42,8 @@ class ClusterHarness(Protocol):
     """Ports of an agent that has the rights it needs."""
     powerless: ClusterPorts
     """Ports of an agent whose identity has no right at all."""
+    without_pods: ClusterPorts
+    """Ports of an agent that may do what it needs but create a pod, in a dry run either."""
 
     async def deploy(
         self,
@@ -66,6 +69,22 @@ class ClusterHarness(Protocol):
 
     async def set_env(self, name: str, env: Mapping[str, str]) -> None:
         """Replace the container's environment."""
+        ...
+
+    async def set_pod_field(self, name: str, field: str, value: str) -> None:
+        """Set `nodeSelector`, `serviceAccountName` or another field of the pod's spec to a value of ours."""
+        ...
+
+    async def label_pods(self, name: str, labels: Mapping[str, str]) -> None:
+        """Set labels in the pod template."""
+        ...
+
+    async def autoscale(self, name: str, replicas: int) -> None:
+        """Ask for another number of replicas as an autoscaler does: through the subresource `scale`."""
+        ...
+
+    async def refuse_pods(self, why: str) -> None:
+        """From now on an admission policy refuses every new pod of the namespace; in force on return."""
         ...
 
     async def set_paused(self, name: str, *, paused: bool) -> None:

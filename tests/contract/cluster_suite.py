@@ -7,12 +7,17 @@ A test module of an adapter imports these tests with `*` and defines a fixture
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from app.agent.consent import Consent
 from app.agent.disruption import Disruption
+from app.agent.evidence import changed_fields
+from app.agent.memory import Historian
 from app.agent.models import (
     Action,
     ActionName,
@@ -21,20 +26,27 @@ from app.agent.models import (
     JsonObject,
     JsonScalar,
     ObjectRef,
+    Observation,
     RevisionHealth,
     Risk,
     ServiceKey,
+    SliSample,
     Snapshot,
     TargetState,
+    TelemetryHealth,
     WorkloadView,
 )
-from app.agent.ports import ClusterEvent
+from app.agent.ports import ClusterEvent, PodOwner, Store
+from app.agent.slo import SloThresholds
+from app.agent.target_token import as_left, same_ground
+from app.agent.trust import TrustRules
 from app.errors import Conflict, Forbidden, Invalid, NotFound, PermanentError
+from app.store import open_store
 from tests.contract.cluster_harness import BETTER_IMAGE, CRASHING_IMAGE, GOOD_IMAGE, ClusterHarness
 
 INTENT = IntentId("int_" + "a" * 32)
 OTHER_INTENT = IntentId("int_" + "b" * 32)
-EVENT_SECONDS = 20.0
+EVENT_SECONDS = 120.0
 """How long an event of the watch may take before its test fails."""
 RETRY_SECONDS = 0.05
 SILENCE_SECONDS = 0.7
@@ -243,6 +255,35 @@ async def test_a_changed_environment_variable_is_a_change_of_configuration(clust
     assert newest.template_hash != older.template_hash
 
 
+async def test_a_field_of_the_pods_spec_is_a_change_of_configuration_and_is_named(
+    cluster: ClusterHarness,
+) -> None:
+    """Nothing in a template is outside both hashes; a config revert puts it back."""
+    before = await deploy_shop(cluster)
+    await cluster.set_pod_field("shop", "nodeSelector", "linux")
+    view = await cluster.until(key_of(cluster), lambda seen: seen.current_revision == 2)
+    newest, older = view.revisions
+    assert newest.code_hash == older.code_hash
+    assert newest.config_hash != older.config_hash
+    assert changed_fields(newest, older) == ("nodeSelector",)
+    await apply(cluster, action(ActionName.REVERT_CONFIG, deployment(cluster), revision=1))
+    view = await cluster.until(
+        key_of(cluster), lambda seen: seen.rollout_complete and seen.current_revision == 3
+    )
+    assert view.revisions[0].template_hash == before.revisions[0].template_hash
+
+
+async def test_a_label_of_the_pods_comes_with_a_release(cluster: ClusterHarness) -> None:
+    """Under a moving tag a build label may be all that differs."""
+    await deploy_shop(cluster)
+    await cluster.label_pods("shop", {"build": "43"})
+    view = await cluster.until(key_of(cluster), lambda seen: seen.current_revision == 2)
+    newest, older = view.revisions
+    assert newest.code_hash != older.code_hash
+    assert newest.config_hash == older.config_hash
+    assert changed_fields(newest, older) == ("label build",)
+
+
 async def test_config_maps_show_keys_and_hash_but_no_value(cluster: ClusterHarness) -> None:
     """Values never leave the connector through a view."""
     view = await deploy_shop(cluster, config={"token": "s3cr3t-value", "mode": "fast"})
@@ -364,6 +405,48 @@ async def test_a_status_change_leaves_the_token_alone(cluster: ClusterHarness) -
     assert (await cluster.ports.reader.target(restart)).token != before.token
 
 
+@pytest.mark.parametrize("name", [ActionName.RESTART, ActionName.ROLLBACK, ActionName.SCALE])
+async def test_what_an_action_changed_stays_as_it_left_it_while_others_change_the_rest(
+    cluster: ClusterHarness, name: ActionName
+) -> None:
+    """An autoscaler moves the replicas: that is its change, and touches only an action on replicas."""
+    await deploy_shop(cluster)
+    await release(cluster, BETTER_IMAGE)
+    await cluster.quiet()
+    act = action(name, deployment(cluster), revision=1, replicas=4)
+    snapshot = await cluster.ports.reader.snapshot(act)
+    applied = await apply(cluster, act)
+    await cluster.autoscale("shop", 3)
+    seen = await cluster.ports.reader.target(act)
+    of_replicas = name is ActionName.SCALE
+    assert as_left(act, applied.token, seen.token) is not of_replicas
+    assert same_ground(act, applied.token, seen.token) is not of_replicas
+    assert seen.changed_by == ("autoscaler" if of_replicas else "self-healing-devops-agent")
+    assert snapshot.token != seen.token
+    undo = action(ActionName.RESTORE, deployment(cluster), undoes=name.value)
+    await apply(cluster, undo, intent_id=OTHER_INTENT, snapshot=snapshot)
+    view = await cluster.until(key_of(cluster), rolled_out)
+    assert view.desired_replicas == (2 if of_replicas else 3)
+    assert view.revisions[0].images == (BETTER_IMAGE,)
+
+
+async def test_a_template_that_somebody_changed_is_not_as_the_action_left_it(cluster: ClusterHarness) -> None:
+    """Whoever changed it is named, and a pause holds the undo of a template off as well."""
+    await deploy_shop(cluster)
+    await release(cluster, BETTER_IMAGE)
+    act = action(ActionName.ROLLBACK, deployment(cluster), revision=1)
+    applied = await apply(cluster, act)
+    await cluster.set_paused("shop", paused=True)
+    assert not as_left(act, applied.token, (await cluster.ports.reader.target(act)).token)
+    await cluster.set_paused("shop", paused=False)
+    assert as_left(act, applied.token, (await cluster.ports.reader.target(act)).token)
+    await cluster.set_env("shop", {"POOL_SIZE": "1"})
+    seen = await cluster.ports.reader.target(act)
+    assert not as_left(act, applied.token, seen.token)
+    assert not same_ground(act, applied.token, seen.token)
+    assert seen.changed_by not in (None, "self-healing-devops-agent")
+
+
 async def test_a_config_maps_token_follows_its_data(cluster: ClusterHarness) -> None:
     """An annotation does not move the token of a ConfigMap; data does."""
     await cluster.put_config_map("shop-config", {"mode": "fast"})
@@ -409,6 +492,75 @@ async def test_without_rights_reading_is_forbidden(cluster: ClusterHarness) -> N
         await cluster.powerless.reader.workload(key_of(cluster))
     with pytest.raises(Forbidden, match="deployments"):
         await cluster.powerless.reader.target(action(ActionName.RESTART, deployment(cluster)))
+
+
+# ------------------------------------------------------------------ what served well
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """A metric source that counts so many requests a second, of which so many fail."""
+
+    rate: float
+    errors: float = 0.001
+
+    async def sli(self, key: ServiceKey, at: datetime) -> SliSample:
+        return SliSample(at=at, error_rate=self.errors, p95_latency_ms=90.0, request_rate=self.rate)
+
+    async def sli_range(
+        self, key: ServiceKey, start: datetime, end: datetime, step: timedelta
+    ) -> tuple[SliSample, ...]:
+        count = int((end - start) / step) + 1
+        return tuple([await self.sli(key, start + step * index) for index in range(count)])
+
+    async def telemetry(self, keys: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
+        return TelemetryHealth(known_services=len(keys), silent_services=0, source_reachable=True)
+
+
+async def trusted(cluster: ClusterHarness, store: Store, source: Counted, least: int) -> bool:
+    """Whether the historian takes what runs for one that served well, for a minute from now on."""
+    slo = SloThresholds(
+        max_error_rate=0.05,
+        max_p95_latency_ms=1000,
+        clear_ratio=0.8,
+        breach_for=timedelta(minutes=1),
+        reopen_after=timedelta(hours=1),
+    )
+    historian = Historian(
+        store=store,
+        reader=cluster.ports.reader,
+        metrics=source,
+        slo=slo,
+        rules=TrustRules(after=timedelta(minutes=1), min_requests=least),
+    )
+    view = await view_of(cluster)
+    # The level of this moment is well in every case: it is the period that is judged.
+    well = await Counted(rate=1.0).sli(key_of(cluster), view.observed_at)
+    later = view.observed_at + timedelta(minutes=2)
+    return await historian.note(key_of(cluster), Observation(at=later, sli=well, workload=view))
+
+
+async def test_what_nobody_called_and_what_failed_its_calls_has_not_served_well(
+    cluster: ClusterHarness, tmp_path: Path
+) -> None:
+    """Trust needs requests over the period; owners of a workload without any say so on it."""
+    await deploy_shop(cluster)
+    await cluster.deploy(
+        "worker", service="worker", annotations={"self-healing-devops-agent/trust-without-traffic": "true"}
+    )
+    await cluster.until(key_of(cluster, "worker"), rolled_out)
+    store = await open_store(f"sqlite:///{tmp_path / 'heal.db'}")
+    try:
+        assert not await trusted(cluster, store, Counted(rate=0.0), 100)
+        assert not await trusted(cluster, store, Counted(rate=50.0, errors=0.5), 100)
+        assert await store.revisions(key_of(cluster)) == ()
+        assert await trusted(cluster, store, Counted(rate=50.0), 100)
+        [known] = await store.revisions(key_of(cluster))
+        assert known.health is RevisionHealth.SERVED_WELL
+        assert not (await view_of(cluster)).trusted_without_traffic
+        assert (await view_of(cluster, "worker")).trusted_without_traffic
+    finally:
+        await store.close()
 
 
 # ------------------------------------------------------------------ rehearsing
@@ -467,6 +619,72 @@ async def test_a_rehearsal_on_a_state_that_is_past_is_rejected(cluster: ClusterH
     await cluster.set_env("shop", {"POOL_SIZE": "1"})
     answer = await cluster.ports.rehearsal.rehearse(act, stale, None)
     assert not answer.accepted
+
+
+async def test_a_status_that_moves_is_no_reason_to_reject_a_rehearsal(cluster: ClusterHarness) -> None:
+    """In the middle of a rollout the status moves all the time; what is asked for does not."""
+    await deploy_shop(cluster)
+    act = action(ActionName.RESTART, deployment(cluster))
+    target = await cluster.ports.reader.target(act)
+    await cluster.touch_status("shop")
+    answer = await cluster.ports.rehearsal.rehearse(act, target, None)
+    assert answer.accepted, answer.message
+
+
+async def test_an_action_whose_new_pods_would_be_refused_is_rejected(cluster: ClusterHarness) -> None:
+    """The Deployment is accepted; its pods are what a policy judges. What makes no pods is no matter."""
+    await deploy_shop(cluster, config={"mode": "fast"})
+    await release(cluster, BETTER_IMAGE)
+    await cluster.set_env("shop", {"POOL_SIZE": "0"})
+    await cluster.until(key_of(cluster), lambda view: view.rollout_complete and view.current_revision == 3)
+    await cluster.quiet()
+    target, reader = deployment(cluster), cluster.ports.reader
+    rolled_back = action(ActionName.ROLLBACK, target, revision=1)
+    snapshot = await reader.snapshot(rolled_back)
+    await apply(cluster, rolled_back)
+    await cluster.quiet()
+    await cluster.refuse_pods("no more pods today")
+    for act, given in (
+        (action(ActionName.RESTART, target), None),
+        (action(ActionName.ROLLBACK, target, revision=2), None),
+        (action(ActionName.REVERT_CONFIG, target, revision=3), None),
+        (action(ActionName.SCALE, target, replicas=4), None),
+        (action(ActionName.RESTORE, target, undoes="rollback"), snapshot),
+    ):
+        answer = await cluster.ports.rehearsal.rehearse(act, await reader.target(act), given)
+        assert not answer.accepted, act.name
+        assert "new pods would be refused" in answer.message
+        assert "no more pods today" in answer.message
+    for act in (action(ActionName.SCALE, target, replicas=1), action(ActionName.PAUSE, target)):
+        answer = await cluster.ports.rehearsal.rehearse(act, await reader.target(act), None)
+        assert answer.accepted, (act.name, answer.message)
+
+
+async def test_without_the_right_to_try_a_pod_a_rehearsal_says_so(cluster: ClusterHarness) -> None:
+    """The rest is answered as ever, and the sentence names what is not known."""
+    await deploy_shop(cluster)
+    await cluster.quiet()
+    act = action(ActionName.RESTART, deployment(cluster))
+    target = await cluster.without_pods.reader.target(act)
+    answer = await cluster.without_pods.rehearsal.rehearse(act, target, None)
+    assert answer.accepted, answer.message
+    assert "whether new pods would be admitted is not known" in answer.message
+    told = await cluster.ports.rehearsal.rehearse(act, target, None)
+    assert "and a pod of its template" in told.message
+
+
+async def test_pods_that_cannot_be_made_show_in_the_workload(cluster: ClusterHarness) -> None:
+    """The view says why, from the Deployment's own condition, and it is the first warning."""
+    await deploy_shop(cluster)
+    assert (await view_of(cluster)).replica_failure is None
+    await cluster.refuse_pods("no more pods today")
+    await cluster.set_image("shop", BETTER_IMAGE)
+    view = await cluster.until(key_of(cluster), lambda seen: seen.replica_failure is not None)
+    assert view.replica_failure is not None
+    assert view.replica_failure.startswith("FailedCreate: ")
+    assert "no more pods today" in view.replica_failure
+    assert any("no more pods today" in warning for warning in view.warnings)
+    assert not view.rollout_complete
 
 
 async def test_a_rehearsal_without_rights_says_forbidden(cluster: ClusterHarness) -> None:
@@ -855,6 +1073,27 @@ async def listening(cluster: ClusterHarness) -> AsyncIterator[Callable[[], Liste
     for stream in streams:
         stream.task.cancel()
     await asyncio.gather(*(stream.task for stream in streams), return_exceptions=True)
+
+
+async def test_a_pod_belongs_to_the_deployment_behind_it(cluster: ClusterHarness) -> None:
+    """Through its ReplicaSet, whatever the pod is called; with the service that the Deployment is."""
+    view = await deploy_shop(cluster)
+    for pod in view.pods:
+        owner = await cluster.ports.owners.owner(cluster.namespace, pod.name)
+        assert owner == PodOwner(kind="Deployment", name="shop", key=key_of(cluster))
+
+
+@pytest.mark.parametrize("pod", ["gone-7d9c5b8f6d-x2x4z", "No Name", "", "../../deployments"])
+async def test_a_pod_that_is_not_there_has_no_owner(cluster: ClusterHarness, pod: str) -> None:
+    """Nor has what cannot be the name of one."""
+    assert await cluster.ports.owners.owner(cluster.namespace, pod) is None
+
+
+async def test_owners_are_not_told_without_the_right(cluster: ClusterHarness) -> None:
+    """A missing right reaches the caller, who must not take it for a pod that is gone."""
+    view = await deploy_shop(cluster)
+    with pytest.raises(Forbidden):
+        await cluster.powerless.owners.owner(cluster.namespace, view.pods[0].name)
 
 
 async def test_the_watch_begins_with_every_known_service(

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 120.0
 
 
 async def eventually(ask: Callable[[], Awaitable[T | None]], what: str = "the condition") -> T:

@@ -38,7 +38,7 @@ class Member:
 
     async def hear(self) -> str:
         assert self.process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             return (await self.process.stdout.readline()).decode().strip()
 
     async def kill(self) -> None:
@@ -50,7 +50,7 @@ class Member:
         """Let it leave in good order."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             assert await self.process.wait() == 0
 
 

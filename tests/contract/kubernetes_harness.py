@@ -26,13 +26,14 @@ from app.agent.models import JsonObject, ServiceKey, WorkloadView
 from app.clock import SystemClock
 from app.config import Settings
 from app.connectors.k8s import KubernetesCluster, connect
-from testbed.rbac import AGENT, NOBODY
+from testbed.rbac import AGENT, NO_PODS, NOBODY
 from testbed.world import TestBed
 from tests.contract.cluster_harness import GOOD_IMAGE, ClusterPorts
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 300.0
 POLL_SECONDS = 0.05
 QUIET_SECONDS = 0.6
+AUTOSCALER = "autoscaler"
 
 
 def settings_for(bed: TestBed, namespace: str, user: str, **more: object) -> Settings:
@@ -56,7 +57,11 @@ def cluster_for(bed: TestBed, namespace: str, user: str, **more: object) -> Kube
 def ports_of(cluster: KubernetesCluster) -> ClusterPorts:
     assert cluster.writer is not None
     return ClusterPorts(
-        reader=cluster.reader, rehearsal=cluster.rehearsal, writer=cluster.writer, watch=cluster.watch
+        reader=cluster.reader,
+        rehearsal=cluster.rehearsal,
+        writer=cluster.writer,
+        watch=cluster.watch,
+        owners=cluster.reader,
     )
 
 
@@ -69,8 +74,8 @@ class KubernetesHarness:
         self.bed = bed
         self.namespace = namespace
         self.client = bed.client
-        self._clusters = (cluster_for(bed, namespace, AGENT), cluster_for(bed, namespace, NOBODY))
-        self.ports, self.powerless = (ports_of(cluster) for cluster in self._clusters)
+        self._clusters = tuple(cluster_for(bed, namespace, user) for user in (AGENT, NOBODY, NO_PODS))
+        self.ports, self.powerless, self.without_pods = (ports_of(cluster) for cluster in self._clusters)
 
     async def close(self) -> None:
         for cluster in self._clusters:
@@ -112,6 +117,27 @@ class KubernetesHarness:
     async def set_env(self, name: str, env: Mapping[str, str]) -> None:
         variables = [{"name": variable, "value": value} for variable, value in env.items()]
         await self._replace(name, "/spec/template/spec/containers/0/env", variables)
+
+    async def set_pod_field(self, name: str, field: str, value: str) -> None:
+        whole: object = {"kubernetes.io/os": value} if field == "nodeSelector" else value
+        await self._replace(name, f"/spec/template/spec/{field}", whole)
+
+    async def label_pods(self, name: str, labels: Mapping[str, str]) -> None:
+        for label, value in labels.items():
+            await self._replace(name, f"/spec/template/metadata/labels/{label}", value)
+
+    async def autoscale(self, name: str, replicas: int) -> None:
+        await asyncio.to_thread(
+            self.client.patch,
+            Deployment.Scale,
+            name,
+            {"spec": {"replicas": replicas}},
+            namespace=self.namespace,
+            field_manager=AUTOSCALER,
+        )
+
+    async def refuse_pods(self, why: str) -> None:
+        await asyncio.to_thread(self.bed.refuse_pods, self.namespace, why)
 
     async def set_paused(self, name: str, *, paused: bool) -> None:
         await self._replace(name, "/spec/paused", paused)

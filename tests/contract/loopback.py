@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 120.0
 
 
 class Fate(StrEnum):

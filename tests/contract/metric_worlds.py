@@ -21,7 +21,7 @@ NOW = datetime(2026, 2, 20, 17, 20, tzinfo=UTC)
 LENGTH = timedelta(minutes=20)
 SCRAPE = timedelta(seconds=5)
 BUCKETS_MS = (50, 100, 250, 500, 1_000, 2_500, 5_000)
-_START_SECONDS = 30.0
+_START_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,7 @@ def prometheus(
             yield f"http://{address}"
         finally:
             process.terminate()
-            process.wait(timeout=20)
+            process.wait(timeout=120)
 
 
 def free_port() -> int:

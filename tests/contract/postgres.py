@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,7 +26,7 @@ import pytest
 
 from app.store import open_store
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 _SUPERUSER = "heal"
 _TEMPLATE = "heal_template"
 
@@ -92,11 +93,18 @@ class PostgresCluster:
     def create(self, template: str | None = None) -> str:
         """A new database; its name."""
         name = f"heal_{uuid4().hex}"
-        self.execute(f"CREATE DATABASE {name}" + ("" if template is None else f" TEMPLATE {template}"))
+        source = "" if template is None else f" TEMPLATE {template} {self._copying}"
+        self.execute(f"CREATE DATABASE {name}{source}")
         return name
 
     def drop(self, database: str) -> None:
         self.execute(f"DROP DATABASE {database} WITH (FORCE)")
+
+    @cached_property
+    def _copying(self) -> str:
+        """How to copy a template fastest: without fsync file by file; version 14 has no choice."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            return "STRATEGY FILE_COPY" if connection.info.server_version >= 150_000 else ""
 
     def _answers(self) -> bool:
         try:

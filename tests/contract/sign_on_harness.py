@@ -75,7 +75,7 @@ class Visit:
             trust_env=False,
             verify=_UNUSED_TLS,
             cookies=self.cookies,
-            timeout=20,
+            timeout=120,
         ) as client:
             answer = await client.request(method, url, **kwargs)
             self.cookies = client.cookies

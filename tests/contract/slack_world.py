@@ -26,7 +26,7 @@ from tests.contract.slack_standin import (
     slack_standin,
 )
 
-TIMEOUT_SECONDS = 0.5
+TIMEOUT_SECONDS = 2.0
 
 _FAULTS: dict[Trouble, Fault] = {
     Trouble.LOST: answer_lost,

@@ -19,7 +19,7 @@ import pytest
 from app.agent.ports import SignalStream, StreamMessage
 from app.errors import TransientError
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 300.0
 """How long a test waits for what must happen; far more than it takes."""
 
 

@@ -14,9 +14,10 @@ from app.testing import Naming, PacedClock, SandboxCluster, Template, Workload, 
 from tests.contract.cluster_harness import GOOD_IMAGE, ClusterPorts
 from tests.contract.cluster_suite import *  # noqa: F403 - the shared contract
 
+KINDS = ("deployment", "replicaset", "pod", "configmap", "namespace")
 SPEED = 40.0
 """Seconds of the world in one of the test's."""
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 120.0
 STILL_SECONDS = 4.0
 """In the world: longer than any step of a rollout, shorter than the first back-off."""
 
@@ -24,7 +25,11 @@ STILL_SECONDS = 4.0
 def _ports(world: World, naming: Naming, identity: Identity) -> ClusterPorts:
     cluster = SandboxCluster.over(world, naming=naming, identity=identity)
     return ClusterPorts(
-        reader=cluster.reader, rehearsal=cluster.rehearsal, writer=cluster.writer(), watch=cluster.watch
+        reader=cluster.reader,
+        rehearsal=cluster.rehearsal,
+        writer=cluster.writer(),
+        watch=cluster.watch,
+        owners=cluster.reader,
     )
 
 
@@ -38,6 +43,8 @@ class SandboxHarness:
         self.world = World(PacedClock(SPEED), seed=7)
         naming = Naming(namespaces={self.environment: self.namespace})
         self.ports = _ports(self.world, naming, Identity(name="self-healing-devops-agent"))
+        may = frozenset(f"{verb} {kind}s" for verb in ("get", "list", "patch", "watch") for kind in KINDS)
+        self.without_pods = _ports(self.world, naming, Identity(name="no-pods", rights=may))
         self.powerless = _ports(self.world, naming, Identity(name="nobody", rights=frozenset()))
 
     async def deploy(
@@ -66,6 +73,18 @@ class SandboxHarness:
 
     async def set_env(self, name: str, env: Mapping[str, str]) -> None:
         self.world.set_env(self.namespace, name, env)
+
+    async def set_pod_field(self, name: str, field: str, value: str) -> None:
+        self.world.set_pod_field(self.namespace, name, field, value)
+
+    async def label_pods(self, name: str, labels: Mapping[str, str]) -> None:
+        self.world.label_pods(self.namespace, name, labels)
+
+    async def autoscale(self, name: str, replicas: int) -> None:
+        self.world.autoscale(self.namespace, name, replicas)
+
+    async def refuse_pods(self, why: str) -> None:
+        self.world.refuse_pods(self.namespace, why)
 
     async def set_paused(self, name: str, *, paused: bool) -> None:
         self.world.set_paused(self.namespace, name, paused=paused)

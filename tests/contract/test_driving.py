@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from app.agent.heartbeat import renewed
 from app.agent.identity import Person
 from app.agent.loop import Loop, Rest
 from app.agent.models import (
@@ -26,15 +27,19 @@ from app.agent.models import (
     IncidentState,
     Note,
     ServiceKey,
+    TelemetryHealth,
 )
 from app.agent.observer import new_signal
 from app.agent.ports import Claim
 from app.bootstrap import Container, World, assemble
 from app.clock import Clock, SystemClock
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, TransientError
+from app.sandbox.metrics import SandboxMetrics
+from app.sandbox.world import World as SimulatedWorld
 from app.store import open_shared
 from app.store.sql_store import SqlStore
 from app.testing import VirtualClock
+from app.vitals import STILL_SECONDS, Vitals
 from app.workers import LocalBell, attended
 from app.workers.driving import Driver
 from tests.contract.eventually import eventually
@@ -480,19 +485,138 @@ async def test_a_stopped_driver_lets_its_passes_end(tmp_path: Path, database_url
         first = await agent.report(1)
         driver = agent.driver(before=slow)
         running = asyncio.create_task(driver.run())
-        await asyncio.wait_for(entered.wait(), 30)
+        await asyncio.wait_for(entered.wait(), 120)
         stopping = asyncio.create_task(driver.stop())
         second = await agent.report(2)
         await driver.wake(second)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.shield(stopping), 0.05)
         going.set()
-        await asyncio.wait_for(stopping, 30)
-        await asyncio.wait_for(running, 30)
+        await asyncio.wait_for(stopping, 120)
+        await asyncio.wait_for(running, 120)
         assert {incident_id for incident_id, _ in agent.book.passes} == {first}
         assert agent.book.deeds[first][-1][0] == "released"
         assert ("wrote", agent.container.loop.owner) in agent.book.deeds[first]
         assert agent.book.deeds[second] == []
+
+
+async def test_a_pass_that_hangs_is_interrupted_and_its_incident_given_back(
+    tmp_path: Path, file_url: str
+) -> None:
+    """The grace over, nothing is waited for any more; a successor finds the incident free and due."""
+    entered = asyncio.Event()
+
+    async def hangs(_: IncidentId) -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    async with worker(tmp_path, file_url) as agent:
+        incident_id = await agent.report()
+        driver = agent.driver(before=hangs)
+        running = asyncio.create_task(driver.run())
+        await asyncio.wait_for(entered.wait(), 30)
+        await asyncio.wait_for(driver.stop(grace_seconds=0.05), 30)
+        await asyncio.wait_for(running, 30)
+        assert agent.book.deeds[incident_id][-1][0] == "released"
+        now = agent.container.clock.now()
+        [claim] = await agent.store.take_due("successor", timedelta(seconds=30), now, 1)
+        assert claim.incident_id == incident_id
+        assert claim.interruptions == 0
+
+
+async def test_a_driver_whose_every_pass_hangs_does_not_move(tmp_path: Path, file_url: str) -> None:
+    """Readiness says so: it is up, its store answers, and nothing is worked on."""
+    entered, now = asyncio.Event(), [0.0]
+
+    async def hangs(_: IncidentId) -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    async with worker(tmp_path, file_url) as agent:
+        await agent.report()
+        driver = agent.driver(before=hangs, at_once=1, vitals=Vitals(monotonic=lambda: now[0]))
+        running = asyncio.create_task(driver.run())
+        await asyncio.wait_for(entered.wait(), 30)
+        await driver.vitals.check()
+        now[0] = STILL_SECONDS + 1
+        await driver.wake(IncidentId("any"))
+        with pytest.raises(TransientError, match="driver has not moved"):
+            await driver.vitals.check()
+        await asyncio.wait_for(driver.stop(grace_seconds=0.05), 30)
+        await asyncio.wait_for(running, 30)
+
+
+async def test_a_halted_driver_claims_nothing_while_its_passes_go_on(tmp_path: Path, file_url: str) -> None:
+    """From the signal on, whatever becomes due is left to others."""
+    entered, going = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: IncidentId) -> None:
+        entered.set()
+        await going.wait()
+
+    async with worker(tmp_path, file_url) as agent:
+        first = await agent.report(1)
+        driver = agent.driver(before=slow)
+        running = asyncio.create_task(driver.run())
+        await asyncio.wait_for(entered.wait(), 30)
+        driver.halt()
+        second = await agent.report(2)
+        going.set()
+        await asyncio.wait_for(running, 30)
+        assert agent.book.deeds[second] == []
+        assert agent.book.deeds[first][-1][0] == "released"
+
+
+async def test_a_step_that_takes_longer_than_a_lease_keeps_its_claim(tmp_path: Path, file_url: str) -> None:
+    """While a call waits the claim is renewed: no peer gets the incident in the middle of the step."""
+    clock = VirtualClock()
+    async with worker(tmp_path, file_url, clock=clock) as agent:
+        incident_id = await agent.report()
+        lease = agent.container.loop.lease
+        claim = await agent.store.claim(incident_id, "slow", lease, clock.now())
+        assert claim is not None
+        async with renewed(agent.store, claim, lease, clock):
+            await clock.advance(10 * lease.total_seconds())
+            assert await agent.store.take_due("peer", lease, clock.now(), 1) == ()
+        await clock.advance(2 * lease.total_seconds())
+        assert len(await agent.store.take_due("peer", lease, clock.now(), 1)) == 1
+
+
+async def test_the_loop_renews_its_claim_during_a_slow_step(tmp_path: Path, file_url: str) -> None:
+    """The same in the real loop: a metric source takes ten leases to answer, and nothing is lost."""
+    clock = VirtualClock()
+    simulated = SimulatedWorld(clock)
+    lease = timedelta(seconds=30)
+    metrics = _Slow(simulated, clock, 10 * lease.total_seconds())
+    opened, fleet = await open_shared(file_url)
+    settings = settings_for(tmp_path, database_url=file_url, **QUICK)
+    container = assemble(settings, clock=clock, store=opened, world=World(metrics=metrics), fleet=fleet)
+    agent = Worker(
+        container=container,
+        store=WatchedStore(cast("SqlStore", opened), Book()),
+        bell=LocalBell(),
+        book=Book(),
+    )
+    incident_id = await agent.report()
+    passing = asyncio.ensure_future(container.loop.advance(incident_id))
+    await clock.advance(5 * lease.total_seconds())
+    assert not passing.done()
+    assert await opened.take_due("peer", lease, clock.now(), 1) == ()
+    await clock.run_until(passing)
+    assert (await agent.record(incident_id)).incident.diagnosis is not None
+    await container.close()
+
+
+class _Slow(SandboxMetrics):
+    """A metric source that takes its time to say how the telemetry is."""
+
+    def __init__(self, world: SimulatedWorld, clock: Clock, seconds: float) -> None:
+        super().__init__(world)
+        self._waits, self._seconds = clock, seconds
+
+    async def telemetry(self, keys: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
+        await self._waits.sleep(self._seconds)
+        return await super().telemetry(keys, at)
 
 
 async def test_what_is_handed_out_while_it_stops_is_brought_to_rest(tmp_path: Path, file_url: str) -> None:
@@ -508,12 +632,12 @@ async def test_what_is_handed_out_while_it_stops_is_brought_to_rest(tmp_path: Pa
         agent.store.handing_out = on_its_way
         driver = agent.driver()
         running = asyncio.create_task(driver.run())
-        await asyncio.wait_for(asked.wait(), 30)
+        await asyncio.wait_for(asked.wait(), 120)
         stopping = asyncio.create_task(driver.stop())
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.shield(stopping), 0.05)
         going.set()
-        await asyncio.wait_for(stopping, 30)
+        await asyncio.wait_for(stopping, 120)
         running.cancel()  # as a process does that ends
         await asyncio.wait({running})
         _taken_in_turn(agent.book.deeds[incident_id])

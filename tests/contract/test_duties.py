@@ -148,7 +148,7 @@ async def test_work_that_fails_is_started_again(monkeypatch: pytest.MonkeyPatch)
         lease=LEASE,
     )
     running = asyncio.create_task(duty.run())
-    await asyncio.wait_for(again.wait(), 30)
+    await asyncio.wait_for(again.wait(), 120)
     running.cancel()
     await asyncio.wait({running})
 

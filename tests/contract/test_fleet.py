@@ -317,7 +317,7 @@ async def test_an_incident_that_opens_in_another_process_rings(here: Process, po
         other = await entered(stack, postgres_url, "other")
         ringing = asyncio.create_task(here.fleet.rung())
         incident_id = await other.tell("open", "shop")
-        await asyncio.wait_for(ringing, 20)
+        await asyncio.wait_for(ringing, 120)
         assert await here.due("here") == [incident_id]
 
 
@@ -335,7 +335,7 @@ async def test_voided_claims_ring(here: Process, there: Process) -> None:
     await eventually(quiet, "what rang before is heard")
     ringing = asyncio.create_task(here.fleet.rung())
     await there.store.release_owner("dead")
-    await asyncio.wait_for(ringing, 20)
+    await asyncio.wait_for(ringing, 120)
 
 
 async def test_the_bell_is_heard_again_after_a_broken_connection(
@@ -346,10 +346,10 @@ async def test_the_bell_is_heard_again_after_a_broken_connection(
     cut_off(postgres_url, "here")
     await opened(there.store, key(1))
     await here.fleet.reap()
-    await asyncio.wait_for(here.fleet.rung(), 20)
+    await asyncio.wait_for(here.fleet.rung(), 120)
     ringing = asyncio.create_task(here.fleet.rung())
     await opened(there.store, key(2))
-    await asyncio.wait_for(ringing, 20)
+    await asyncio.wait_for(ringing, 120)
 
 
 # ------------------------------------------------------------ leading

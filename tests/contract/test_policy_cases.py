@@ -16,7 +16,7 @@ from testbed.opa import OpaServer, run_opa_tests
 from testbed.supervisor import Supervisor
 from tests.contract.policy_cases import Case, cases, mutated, write_bundle
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]  # the first run builds OPA
+pytestmark = pytest.mark.real
 
 MUTATIONS = 5_000
 STRICTNESS = (DecisionKind.ALLOW, DecisionKind.NEEDS_APPROVAL, DecisionKind.DENY)

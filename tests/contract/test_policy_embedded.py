@@ -12,7 +12,7 @@ from app.agent.models import DecisionKind
 from app.agent.ports import PolicyEngine
 from app.connectors.rego import EmbeddedPolicy
 from app.connectors.rego_bundle import read_bundle, shipped_policies
-from app.connectors.rego_engine import run_tests
+from app.connectors.rego_tests import run_tests
 from tests.contract.policy_cases import Case, cases, mutated, write_bundle
 
 

@@ -38,7 +38,7 @@ from tests.contract.store_values import Deciding, opened, signal
 pytestmark = pytest.mark.real
 
 LEASE = timedelta(seconds=30)
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 300.0
 CALLERS = 6
 
 

@@ -37,7 +37,7 @@ class Provider(Protocol):
     def client_secret(self) -> str | None: ...
 
 
-REAL = (pytest.mark.real, pytest.mark.timeout(600))  # the first run builds the provider
+REAL = pytest.mark.real
 
 
 @pytest.fixture(

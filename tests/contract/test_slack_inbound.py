@@ -62,7 +62,7 @@ pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
 
 SHIPPED_RECORD_SECONDS = slack_desk.RECORD_SECONDS
 SLACK_GIVES_UP_AFTER_SECONDS = 3.0
-PATIENT_SECONDS = 30.0
+PATIENT_SECONDS = 120.0
 
 
 @pytest.fixture(autouse=True)

@@ -347,7 +347,7 @@ async def test_two_takers_at_once_share_without_overlap(store: Store) -> None:
             assert {claim.owner for claim in claims} <= {owner}
             given.extend(claim.incident_id for claim in claims)
 
-    await asyncio.wait_for(asyncio.gather(*(worker(f"w{n}") for n in range(6))), 30)
+    await asyncio.wait_for(asyncio.gather(*(worker(f"w{n}") for n in range(6))), 120)
     assert sorted(given) == sorted(incidents)
 
 
@@ -357,6 +357,6 @@ async def test_taking_does_not_wait_for_a_row_that_somebody_else_works_on(postgr
     busy, free = await opened(store, key(1)), await opened(store, key(2))
     async with await psycopg.AsyncConnection.connect(postgres_url) as peer:
         await peer.execute("SELECT 1 FROM incidents WHERE id = %s FOR UPDATE", [busy.id])
-        assert await asyncio.wait_for(due(store), 10) == [free.id]
+        assert await asyncio.wait_for(due(store), 120) == [free.id]
     assert await due(store) == [busy.id]
     await store.close()

@@ -40,7 +40,7 @@ def _open_together(url: str) -> list[int]:
     """The exit codes of four processes that open one database at the same time."""
     program = "import asyncio, sys; from app.store import open_store; asyncio.run(open_store(sys.argv[1]))"
     started = [subprocess.Popen([sys.executable, "-c", program, url]) for _ in range(4)]
-    return [each.wait(60) for each in started]
+    return [each.wait(300) for each in started]
 
 
 def _killed_while_accepting(url: str) -> list[str]:

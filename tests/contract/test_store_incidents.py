@@ -332,3 +332,26 @@ async def test_a_limit_below_one_is_invalid(store: Store) -> None:
     """An endless list of empty pages helps nobody."""
     with pytest.raises(Invalid, match="limit"):
         await store.find(IncidentFilter(), limit=0, cursor=None)
+
+
+async def test_the_open_incidents_of_one_service_are_read_by_name(store: Store) -> None:
+    """Every environment, or one; what has ended is left out."""
+    here = await opened(store, ServiceKey(environment="prod", service="shop"))
+    there = await opened(store, ServiceKey(environment="staging", service="shop"))
+    await opened(store, ServiceKey(environment="prod", service="other"))
+    both = await store.open_of_service("shop", None)
+    assert {incident.id for incident in both} == {here.id, there.id}
+    assert [incident.id for incident in await store.open_of_service("shop", "prod")] == [here.id]
+    assert await store.open_of_service("nothing", None) == ()
+
+
+async def test_what_is_open_beside_a_service_is_bounded(store: Store) -> None:
+    """Services named are found for certain; of the others there are at most as many as asked for."""
+    keys = [ServiceKey(environment="prod", service=f"s-{number}") for number in range(8)]
+    for each in keys:
+        await opened(store, each)
+    silent = ServiceKey(environment="prod", service="healthy")
+    beside = await store.open_beside(keys[0], [keys[1], silent, keys[0]], 4)
+    assert beside.named == (keys[1],)
+    assert len(beside.others) == 4
+    assert not {keys[0], keys[1]} & set(beside.others)

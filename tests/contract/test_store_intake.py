@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta, timezone
+from itertools import pairwise
+from typing import TypeVar
 
 import pytest
+from sqlalchemy import Connection, func, select
 
 from app.agent.models import (
     Alert,
@@ -22,6 +27,7 @@ from app.agent.models import (
     MetricSample,
     Payload,
     ServiceKey,
+    Signal,
     SignalKind,
     SliSample,
     Stage,
@@ -29,6 +35,10 @@ from app.agent.models import (
 )
 from app.agent.ports import ServiceLevels, Store
 from app.errors import Invalid
+from app.store.database import Database, Work
+from app.store.intake import PART
+from app.store.sql_store import SqlStore
+from app.store.tables import signals as signal_rows
 from tests.contract.store_values import (
     NOW,
     PAYMENTS,
@@ -45,6 +55,8 @@ from tests.contract.store_values import (
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
 
 SECOND = timedelta(seconds=1)
+
+T = TypeVar("T")
 
 
 @pytest.mark.parametrize(
@@ -611,3 +623,100 @@ async def test_what_arrived_while_the_last_incident_closed_opens_one_after_it(
     claim = await claimed(store, after)
     await store.save(claim, closed(after), [])
     assert (await opened(store, at=NOW + timedelta(hours=1))).opened_at == NOW + timedelta(hours=1)
+
+
+# ------------------------------------------------------------ deliveries in parts
+
+
+class Unit(Exception):
+    """The process dies here."""
+
+
+class Counted:
+    """A `Database` that counts the signals on record after each unit, and dies before one of them."""
+
+    def __init__(self, store: Store, dies_before: int | None = None) -> None:
+        self._database: Database = vars(store)["_database"]
+        self._dies_before = dies_before
+        self.on_record: list[int] = []
+
+    async def write(self, work: Work[T], *, urgent: bool = False) -> T:
+        if len(self.on_record) == self._dies_before:
+            raise Unit
+        result = await self._database.write(work, urgent=urgent)
+        self.on_record.append(await self.read(_count_signals))
+        return result
+
+    async def read(self, work: Work[T], *, urgent: bool = False) -> T:
+        return await self._database.read(work, urgent=urgent)
+
+    async def same(self) -> None:
+        """It always is."""
+
+    async def close(self) -> None:
+        await self._database.close()
+
+
+def _count_signals(connection: Connection) -> int:
+    return connection.execute(select(func.count()).select_from(signal_rows)).scalar_one()
+
+
+def _many(count: int) -> list[Signal]:
+    return [replace(signal(), dedup_key=f"observation {number}") for number in range(count)]
+
+
+def _again(signals: Sequence[Signal]) -> list[Signal]:
+    """The same observations as a sender repeats them: recognised by their keys, under new ids."""
+    return [replace(one, id=signal().id) for one in signals]
+
+
+async def test_a_large_delivery_is_recorded_in_bounded_transactions(store: Store) -> None:
+    """No unit of work records more than a part; the answers come in the order of the signals."""
+    counted, signals = Counted(store), _many(3 * PART + 1)
+    answers = await SqlStore(counted).accept(signals, Deciding(), dry_run=True)
+    assert [answer.signal_id for answer in answers] == [one.id for one in signals]
+    steps = [after - before for before, after in pairwise([0, *counted.on_record])]
+    assert max(steps) == PART
+    assert sum(steps) == len(signals)
+    assert len(await store.open_incidents()) == 1
+
+
+@pytest.mark.parametrize("key", [None, "delivery-1"])
+@pytest.mark.parametrize("dies_before", [0, 1, 2, 3, 4])
+async def test_a_delivery_that_broke_off_is_completed_by_its_repetition(
+    store: Store, key: str | None, dies_before: int
+) -> None:
+    """Wherever the process died between two parts, the sender's retry loses nothing and adds nothing."""
+    signals = _many(2 * PART + 10)
+    hashed = None if key is None else "h"
+    with contextlib.suppress(Unit):
+        await SqlStore(Counted(store, dies_before)).accept(
+            signals, Deciding(), dry_run=True, idempotency_key=key, request_hash=hashed
+        )
+    sender = _again(signals)
+    answers = await store.accept(sender, Deciding(), dry_run=True, idempotency_key=key, request_hash=hashed)
+    assert len(answers) == len(signals)
+    kinds = {answer.disposition.kind for answer in answers}
+    assert kinds <= {DispositionKind.OPENED, DispositionKind.JOINED, DispositionKind.DEDUPLICATED}
+    first = await store.accept(_again(signals), Deciding(), dry_run=True)
+    assert {answer.disposition.kind for answer in first} == {DispositionKind.DEDUPLICATED}
+    assert len({answer.disposition.duplicate_of for answer in first}) == len(signals)
+    if key is not None:
+        again = await store.accept(
+            _again(signals), Deciding(), dry_run=True, idempotency_key=key, request_hash=hashed
+        )
+        assert again == answers
+        assert kinds <= {DispositionKind.OPENED, DispositionKind.JOINED}
+
+
+async def test_a_large_delivery_with_a_key_used_for_another_is_invalid(store: Store) -> None:
+    """The key is checked before the first part, and while the parts of its delivery are being recorded."""
+    signals = _many(2 * PART)
+    with contextlib.suppress(Unit):
+        await SqlStore(Counted(store, dies_before=2)).accept(
+            signals, Deciding(), dry_run=True, idempotency_key="k", request_hash="h"
+        )
+    with pytest.raises(Invalid, match="used for another request"):
+        await store.accept(
+            _many(2 * PART), Deciding(), dry_run=True, idempotency_key="k", request_hash="other"
+        )

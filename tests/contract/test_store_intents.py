@@ -10,15 +10,20 @@ import pytest
 from app.agent.limits import Budget
 from app.agent.models import (
     DecisionKind,
+    Disposition,
+    DispositionKind,
     Incident,
     IncidentState,
     IntentId,
     IntentState,
     OutcomeKind,
     Rehearsal,
+    Signal,
     Stage,
+    Trigger,
 )
-from app.agent.ports import Begun, Store
+from app.agent.ports import Begun, IntakeVerdict, ServiceLevels, Store
+from app.agent.reasons import Reason, ReasonKind, Withdrawal
 from app.errors import ClaimLost, Invalid, NotFound
 from tests.contract.store_values import (
     MINUTE,
@@ -31,6 +36,7 @@ from tests.contract.store_values import (
     note,
     opened,
     outcome,
+    signal,
 )
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
@@ -331,3 +337,70 @@ async def test_only_what_is_under_way_is_tried_again(store: Store) -> None:
     with pytest.raises(ClaimLost):
         await store.retry(claim, act.id, 3, NOW)
     assert await attempts(store, incident) == [1]
+
+
+class Guard:
+    """Reasons that stand until something was reported of the service."""
+
+    def refusal(self, reported: tuple[Reason, ...] = ()) -> str | None:
+        """Says so whenever the service has a withdrawn reason on record."""
+        over = [one.withdrawn.said for one in reported if one.withdrawn is not None]
+        return "; ".join(over) or None
+
+
+async def _reported_over(store: Store, incident: Incident) -> None:
+    """A signal of the incident's service takes a reason back."""
+    over = Withdrawal(at=NOW, by="http", said="the alert HighErrorRate was reported as resolved")
+    reason = Reason(
+        trigger=Trigger.HIGH_ERROR_RATE,
+        kind=ReasonKind.ALERT,
+        subject="alert f1",
+        source="http",
+        said="the alert HighErrorRate",
+        last_true_at=NOW,
+        withdrawn=over,
+    )
+
+    def decide(
+        signal: Signal,
+        levels: ServiceLevels | None,
+        open_incident: Incident | None,
+        last_closed: Incident | None,
+    ) -> IntakeVerdict:
+        return IntakeVerdict(
+            disposition=Disposition(kind=DispositionKind.IGNORED, reason="resolved"),
+            levels=ServiceLevels(key=signal.key, reasons=(reason,)),
+        )
+
+    await store.accept([replace(signal(), key=incident.key)], decide, dry_run=False)
+
+
+async def test_nothing_begins_on_reasons_that_were_taken_back_meanwhile(store: Store) -> None:
+    """Promise 13: the transaction asks with what is on record by then; nothing changes, no entry is added."""
+    incident = await opened(store)
+    claim = await claimed(store, incident)
+    first, second = intent(incident, 0), intent(incident, 1)
+    await decided(store, claim, [first, second])
+    budget = Budget(per_incident=9)
+    assert (await store.begin(claim, first.id, SNAPSHOT, budget, NOW, Guard())).begun is Begun.YES
+    await _reported_over(store, incident)
+    length = len(await store.timeline(incident.id))
+    refused = await store.begin(claim, second.id, SNAPSHOT, budget, NOW, Guard())
+    assert refused.begun is Begun.NO_REASON
+    assert refused.reasons == ("the alert HighErrorRate was reported as resolved",)
+    assert await store.retry(claim, first.id, 9, NOW, Guard()) is Begun.NO_REASON
+    assert await attempts(store, incident) == [1, 0]
+    assert len(await store.timeline(incident.id)) == length
+
+
+async def test_an_undo_needs_no_reason(store: Store) -> None:
+    """Taking back one's own change is never refused for want of a reason."""
+    incident = await opened(store)
+    claim = await claimed(store, incident)
+    act = intent(incident)
+    undo = replace(intent(incident, 1), undoes=act.id)
+    await decided(store, claim, [act, undo])
+    await _reported_over(store, incident)
+    begun = await store.begin(claim, undo.id, SNAPSHOT, Budget(per_incident=1), NOW, Guard())
+    assert begun.begun is Begun.YES
+    assert await store.retry(claim, undo.id, 9, NOW, Guard()) is Begun.YES

@@ -57,6 +57,19 @@ async def test_the_chain_of_a_timeline_holds(store: Store) -> None:
     assert verify_chain(incident.id, entries)
 
 
+async def test_a_timeline_keeps_no_credential(store: Store) -> None:
+    """Whatever an upstream said: message and data are redacted, and the chain holds over what is kept."""
+    incident = await opened(store)
+    claim = await claimed(store, incident)
+    said = "cannot reach https://ann:hunter2@db/x?key=hunter2: Bearer abc123def456"
+    await store.save(claim, incident, [Note(at=NOW, stage=Stage.OBSERVE, message=said, data={"why": [said]})])
+    entries = await store.timeline(incident.id)
+    assert "hunter2" not in str(entries)
+    assert "abc123def456" not in str(entries)
+    assert "cannot reach https://db/x" in entries[-1].message
+    assert verify_chain(incident.id, entries)
+
+
 async def test_entries_appended_at_once_form_one_chain(store: Store) -> None:
     """The loop and intake write into one timeline without gaps or forks."""
     incident = await opened(store)

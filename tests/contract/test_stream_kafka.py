@@ -28,7 +28,7 @@ from tests.contract.stream_suite import (
     until,
 )
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]  # the first run fetches the broker
+pytestmark = pytest.mark.real
 
 PARTITIONS = 4
 Sendable = tuple[str | None, bytes, list[tuple[str, str | bytes | None]]]
@@ -69,7 +69,7 @@ def read_all(address: str, topic: str, partitions: int = 1) -> list[Message]:
         }
     )
     try:
-        if consumer.list_topics(topic, timeout=10).topics[topic].error is not None:
+        if consumer.list_topics(topic, timeout=120).topics[topic].error is not None:
             return []
         consumer.subscribe([topic])
         found: list[Message] = []

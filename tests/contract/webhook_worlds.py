@@ -14,7 +14,7 @@ from tests.contract.channel_suite import RETRY_AFTER_SECONDS, Trouble
 from tests.unit.loopback import Behaviour, Loopback, Request, hang, loopback, raw, reply
 
 TOKEN = "T0KEN-very-secret"
-TIMEOUT_SECONDS = 0.5
+TIMEOUT_SECONDS = 2.0
 
 _BEHAVIOURS: dict[Trouble, Behaviour] = {
     Trouble.NONE: reply(202, f"accepted at {TOKEN}", Connection="close"),

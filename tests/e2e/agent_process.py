@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from testbed.ports import free_ports
-from testbed.waiting import NotYet, wait_for
+from testbed.waiting import PATIENCE, NotYet, wait_for
 
 ENVIRONMENT = "prod"
 TOKEN = "a-token-of-the-test"
@@ -26,10 +26,11 @@ FAST = {
     "BREACH_FOR_SECONDS": "3",
     "INCIDENT_SETTLE_SECONDS": "1",
     "VERIFY_SOAK_SECONDS": "4",
-    "VERIFY_TIMEOUT_SECONDS": "60",
+    "VERIFY_TIMEOUT_SECONDS": "600",
     "VERIFY_INTERVAL_SECONDS": "0.5",
     "VERIFY_MAX_SAMPLE_AGE_SECONDS": "5",
     "TRUST_REVISION_AFTER_SECONDS": "3",
+    "TRUST_MIN_REQUESTS": "0",
     "PROMETHEUS_POLL_SECONDS": "1",
     "PROMETHEUS_WINDOW": "5s",
 }
@@ -85,41 +86,42 @@ class AgentProcess:
                 start_new_session=True,
             )
         if wait:
-            wait_for("the agent to be ready", self._ready, timeout_seconds=30)
+            wait_for("the agent to be ready", self._ready, timeout_seconds=300)
 
     def kill(self) -> None:
         """As a power cut would: no warning, no clean-up. Safe to repeat."""
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(10)
+            self._process.wait(120)
 
     def stop(self) -> None:
         """As an operator would."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
-            self._process.wait(20)
+            self._process.wait(120)
 
     def exit_code(self) -> int | None:
         """None while it runs; minus the signal's number when a signal ended it."""
         return None if self._process is None else self._process.poll()
 
     def wait_killed(self, *, timeout_seconds: float) -> bool:
-        """Whether it died within that time; a test that plants a crash waits for it."""
+        """Whether it died in time (as `wait_for` counts it); a test that plants a crash waits for it."""
         assert self._process is not None
         try:
-            return self._process.wait(timeout_seconds) == -signal.SIGKILL
+            return self._process.wait(timeout_seconds * PATIENCE) == -signal.SIGKILL
         except subprocess.TimeoutExpired:
             return False
 
     # ---------------------------------------------------------------- asking it
 
     def get(self, path: str, **parameters: str) -> Any:
-        answer = httpx.get(f"{self.url}{path}", params=parameters, timeout=20)
+        answer = httpx.get(f"{self.url}{path}", params=parameters, timeout=120)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def post(self, path: str, body: object = None, **parameters: str) -> Any:
-        answer = httpx.post(f"{self.url}{path}", json=body, params=parameters, timeout=60)
+        headers = {"Authorization": f"Bearer {TOKEN}"} if path.startswith("/webhooks/") else {}
+        answer = httpx.post(f"{self.url}{path}", json=body, params=parameters, headers=headers, timeout=300)
         assert answer.status_code in (200, 202), answer.text
         return answer.json()
 
@@ -154,6 +156,14 @@ class AgentProcess:
 
         wait_for(f"{revisions} trusted revisions of {service}", check, timeout_seconds=timeout_seconds)
 
+    def trusted(self, service: str) -> set[int]:
+        """The numbers of the revisions that the agent takes for ones that served well."""
+        with sqlite3.connect(f"file:{self.folder / 'heal.db'}?mode=ro", uri=True) as database:
+            rows = database.execute(
+                "SELECT number FROM revision_history WHERE service = ? AND health = 'served_well'", (service,)
+            ).fetchall()
+        return {number for (number,) in rows}
+
     def log_tail(self) -> str:
         return self.log.read_text(errors="replace")[-3000:]
 
@@ -161,7 +171,7 @@ class AgentProcess:
         if self.exit_code() is not None:
             raise AssertionError(f"the agent ended with {self.exit_code()}: {self.log_tail()}")
         try:
-            answer = httpx.get(f"{self.url}/readyz", timeout=5)
+            answer = httpx.get(f"{self.url}/readyz", timeout=20)
         except httpx.TransportError as error:
             return NotYet(repr(error))
         return True if answer.status_code == 200 else NotYet(answer.text)

@@ -28,6 +28,7 @@ from app.bootstrap import Container, assemble, connect_world
 from app.clock import SystemClock
 from app.config import Settings
 from app.main import create_app
+from app.stopping import Stop
 from app.store import open_shared
 
 WATCHED = {
@@ -105,7 +106,7 @@ class Fused:
 
 
 @asynccontextmanager
-async def running_with_a_fuse(settings: Settings) -> AsyncIterator[Container]:
+async def running_with_a_fuse(settings: Settings, stop: Stop | None = None) -> AsyncIterator[Container]:
     """As `app.workers.running`, with every adapter wrapped."""
     fuse = Fuse(
         armed=Path(os.environ["CRASH_ARMED"]),
@@ -137,7 +138,7 @@ async def running_with_a_fuse(settings: Settings) -> AsyncIterator[Container]:
         close_world=close,
     )
     try:
-        async with app.workers.attended(container, bell):
+        async with app.workers.attended(container, bell, stop):
             yield container
     finally:
         await container.close()

@@ -84,7 +84,8 @@ def _newest(tree: Path) -> tuple[str, str]:
 
 
 def _commit_before(file: str) -> str:
-    added = _git("log", "--diff-filter=A", "--format=%H", "-1", "--", file)
+    # Along the merged line alone: what stands in between on a branch was never deployed.
+    added = _git("log", "--first-parent", "-m", "--diff-filter=A", "--format=%H", "-1", "--", file)
     return f"{added}^" if added else "HEAD"
 
 

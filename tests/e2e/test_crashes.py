@@ -1,4 +1,7 @@
-"""kill -9 at every step of the story: the same end, with one rollback in the API server's audit log."""
+"""kill -9 at every step of the story: the same end, with one rollback in the API server's audit log.
+
+At the size of a change a share of the points is tried (`tests.sizes`).
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,11 @@ import pytest
 
 from testbed.controlplane import ControlPlane
 from testbed.world import TestBed
+from tests import sizes
 from tests.e2e.agent_process import ACTING, AgentProcess, story
 from tests.e2e.conftest import agent_writes
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.real
 
 SERVICE = "shop"
 AT_ONCE = 4
@@ -75,9 +79,12 @@ def test_the_end_is_the_same_wherever_the_agent_is_killed(
         folder = tmp_path / re.sub(r"\W+", "-", point)
         return _killed_at(point, monitored_world, control_plane, folder)
 
+    tried = sizes.crash_points(points)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        failures = [failure for failure in pool.map(at, points) if failure is not None]
-    print(f"killed at {len(points)} points, {len(failures)} ended wrongly")  # noqa: T201 - a figure for the log
+        failures = [failure for failure in pool.map(at, tried) if failure is not None]
+    print(  # noqa: T201 - figures for the log
+        f"killed at {len(tried)} of {len(points)} points, {len(failures)} ended wrongly: {', '.join(tried)}"
+    )
     assert not failures, "\n\n".join(failures)
 
 

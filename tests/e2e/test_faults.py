@@ -13,7 +13,7 @@ from testbed.world import TestBed
 from tests.e2e.agent_process import ACTING, story
 from tests.e2e.conftest import Agents, agent_writes
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.real
 
 SERVICE = "shop"
 GOOD = "shop:1"

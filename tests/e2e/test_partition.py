@@ -37,10 +37,10 @@ from tests.e2e.pausing_worker import Point
 from tests.soak.processes import ROOT, SHORT
 from tests.soak.wire import Break, Breakage
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.real
 
 TARGET_PORT = 8080
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 300.0
 LONG_LEASE_SECONDS = 10 * PATIENCE_SECONDS
 """Nobody waits for it: what is taken over in time was taken over because the server noticed."""
 SHORT_LEASE_SECONDS = 3
@@ -132,7 +132,7 @@ class Scene:
         owners.mkdir(exist_ok=True)
         environment = {
             **SHORT,
-            "VERIFY_TIMEOUT_SECONDS": "60",
+            "VERIFY_TIMEOUT_SECONDS": "600",
             "PROMETHEUS_POLL_SECONDS": "1",
             "CLAIM_LEASE_SECONDS": str(self.lease_seconds),
             "DATABASE_URL": self.postgres.socket_url(self.database),

@@ -11,7 +11,7 @@ from testbed.world import TestBed
 from tests.e2e.agent_process import ACTING, TOKEN, story
 from tests.e2e.conftest import Agents, agent_writes
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.real
 
 SERVICE = "shop"
 GOOD = "shop:1"
@@ -113,7 +113,7 @@ def test_a_service_account_that_may_not_even_read_is_said(
 
     def not_ready() -> bool | NotYet:
         try:
-            answer = httpx.get(f"{agent.url}/readyz", timeout=5)
+            answer = httpx.get(f"{agent.url}/readyz", timeout=20)
         except httpx.TransportError as error:
             return NotYet(repr(error))
         return (

@@ -88,7 +88,7 @@ def test_up_status_down(running: subprocess.Popen[bytes], folder: Path) -> None:
     second = _command(folder, "up")
     assert (second.returncode, "runs here already" in second.stderr) == (1, True)
     assert _command(folder, "down").returncode == 0
-    assert running.wait(timeout=10) == 0
+    assert running.wait(timeout=120) == 0
     assert _using(folder) == []
     assert not (folder / ".testbed" / "env").exists()
     assert _command(folder, "status").returncode == 1

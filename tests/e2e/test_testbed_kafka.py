@@ -12,7 +12,7 @@ from testbed import TestbedError
 from testbed.kafka import KafkaBroker
 from testbed.waiting import NotYet, wait_for
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]  # the first run fetches the broker
+pytestmark = pytest.mark.real
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def test_alert_reaches_the_webhook_with_its_token_and_is_resolved(
 def _next_alert(received: queue.SimpleQueue[Delivery], namespace: str, status: str) -> None:
     """Take deliveries until the wanted one comes; each of ours carries the token."""
     while True:
-        authorization, body = received.get(timeout=60)
+        authorization, body = received.get(timeout=300)
         assert authorization == "Bearer a-token"
         for alert in body["alerts"]:
             labels = alert["labels"]

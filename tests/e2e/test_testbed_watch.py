@@ -79,7 +79,7 @@ async def test_watch_survives_every_way_of_ending(served: tuple[_Server, Api]) -
     """A quiet end resumes where it was; a break, a 410 and an ERROR event list anew."""
     script, api = served
     changes: list[str] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         async for change in api.follow("/api/v1/pods", Pod):
             if isinstance(change, Listed):
                 changes.append("listed " + ",".join(pod.metadata.name for pod in change.objects))

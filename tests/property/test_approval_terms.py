@@ -140,6 +140,22 @@ def test_settings_and_policy_together_ask_for_no_less_than_either(
     assert policy.met_by(both)
 
 
+@given(
+    st.lists(st.sampled_from(NAMES), min_size=1, unique=True),
+    st.frozensets(st.sampled_from(NAMES)),
+    st.frozensets(st.sampled_from(NAMES)),
+)
+def test_a_yes_does_while_none_of_those_who_gave_it_is_barred(
+    said_yes: list[str], barred: frozenset[str], barred_then: frozenset[str]
+) -> None:
+    """Whoever else came to be barred since then takes nothing from it."""
+    terms = ApprovalTerms(not_by=tuple(sorted(barred)))
+    asked_on = ApprovalTerms(not_by=tuple(sorted(barred_then)))
+    assert terms.met_by(asked_on, said_yes) is not bool(
+        {name.strip().lower() for name in said_yes} & {name.strip().lower() for name in barred}
+    )
+
+
 @pytest.mark.parametrize(
     "other", ["ANN", " ann ", "\uff41\uff4e\uff4e", "ann\u3164", "a\u200bnn", "an\ufe0fn"], ids=ascii
 )

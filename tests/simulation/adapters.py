@@ -25,12 +25,22 @@ from app.agent.models import (
     WorkloadView,
 )
 from app.agent.ports import PolicyAnswer
+from app.agent.target_token import same_ground
 from app.bootstrap import World as Adapters
-from app.errors import AgentError, Conflict, TransientError, UnknownOutcome
+from app.errors import AgentError, Conflict, Forbidden, Invalid, TransientError, UnknownOutcome
 from tests.simulation.faults import Kind
 from tests.simulation.host import Host
 from tests.simulation.scheduler import START
-from tests.simulation.tape import PolicyAnswered, Sent, SliAnswered, TelemetryAnswered, Told
+from tests.simulation.tape import (
+    HistoryAnswered,
+    PolicyAnswered,
+    Sent,
+    SliAnswered,
+    TelemetryAnswered,
+    Told,
+    WorkloadAnswered,
+    WriteCalled,
+)
 from tests.simulation.world import SimulatedWorld
 
 T = TypeVar("T")
@@ -84,7 +94,23 @@ class Reader(_Port):
 
     async def workload(self, key: ServiceKey) -> WorkloadView | None:
         self._maybe_down()
-        return await self._ask("world.read", lambda: self._world.workload(key))
+
+        def seen() -> WorkloadView | None:
+            view = self._world.workload(key)
+            if view is not None:
+                self._ground.tape.write(
+                    WorkloadAnswered(
+                        at=self._world.now,
+                        who=self._host.name,
+                        service=key.service,
+                        unhealthy=any(pod.waiting_reason is not None for pod in view.pods)
+                        or view.progress_deadline_exceeded,
+                        whole=view.rollout_complete and view.available_replicas >= view.desired_replicas,
+                    )
+                )
+            return view
+
+        return await self._ask("world.read", seen)
 
     async def target(self, action: Action) -> TargetState:
         self._maybe_down()
@@ -117,7 +143,10 @@ class Rehearsing(_Port):
     async def rehearse(self, action: Action, target: TargetState, snapshot: Snapshot | None) -> Rehearsal:
         def rehearsed() -> Rehearsal:
             try:
-                self._world.checked(action, target, snapshot)
+                service, thing = self._world.find(action.target)
+                if not same_ground(action, target.token, thing.token):
+                    raise Conflict(f"{thing.ref} was modified")
+                self._world.wanted(action, service, thing, snapshot)
             except AgentError as error:
                 return Rehearsal(accepted=False, message=str(error))
             return Rehearsal(accepted=True, message="it would be changed")
@@ -132,6 +161,7 @@ class Writer(_Port):
         self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
     ) -> TargetState:
         host, wire = self._host, self._host.wire
+        self._ground.tape.write(WriteCalled(at=self._world.now, who=host.name, intent=intent_id))
         await wire.leave("world.write")
         trouble = self._trouble()
         if trouble is Kind.WRITE_REFUSED:
@@ -187,22 +217,32 @@ class Metrics(_Port):
     """A `MetricSource`; what it told is kept on the tape."""
 
     async def sli(self, key: ServiceKey, at: datetime) -> SliSample:
-        def read() -> SliSample | None:
-            down = self._world.unreachable(self._world.now)
-            sample = None if down else self._world.sli(key, _seconds(at))
+        def read() -> SliSample | AgentError:
+            fault = self._fault(key)
+            sample = None if fault is not None else self._world.sli(key, _seconds(at))
             self._ground.tape.write(
                 SliAnswered(at=self._world.now, who=self._host.name, key=key, asked_at=at, sample=sample)
             )
-            return sample
+            return sample or fault or SliSample(at=at)
 
-        return self._there(await self._ask("metrics", read))
+        return _there(await self._ask("metrics", read))
 
     async def sli_range(
         self, key: ServiceKey, start: datetime, end: datetime, step: timedelta
     ) -> tuple[SliSample, ...]:
-        def read() -> tuple[SliSample, ...] | None:
-            if self._world.unreachable(self._world.now):
-                return None
+        def read() -> tuple[SliSample, ...] | AgentError:
+            fault = self._fault(key)
+            self._ground.tape.write(
+                HistoryAnswered(
+                    at=self._world.now,
+                    who=self._host.name,
+                    key=key,
+                    asked_at=end,
+                    refused=fault is not None,
+                )
+            )
+            if fault is not None:
+                return fault
             found = []
             at = start
             while at <= end:
@@ -212,7 +252,18 @@ class Metrics(_Port):
                 at += step
             return tuple(found)
 
-        return self._there(await self._ask("metrics", read))
+        return _there(await self._ask("metrics", read))
+
+    def _fault(self, key: ServiceKey) -> AgentError | None:
+        if self._world.unreachable(self._world.now):
+            return TransientError("the monitoring does not answer")
+        if self._world.denies(self._world.now):
+            self._ground.tape.fault(Kind.METRICS_REFUSED, self._host.name)
+            return Forbidden("the monitoring answered 403")
+        if self._world.refuses(key):
+            self._ground.tape.fault(Kind.NOT_MEASURABLE, self._host.name)
+            return Invalid("the query answers 2 series where one is meant")
+        return None
 
     async def telemetry(self, keys: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
         def read() -> TelemetryHealth:
@@ -231,11 +282,11 @@ class Metrics(_Port):
 
         return await self._ask("metrics", read)
 
-    @staticmethod
-    def _there(answer: T | None) -> T:
-        if answer is None:
-            raise TransientError("the monitoring does not answer")
-        return answer
+
+def _there(answer: T | AgentError) -> T:
+    if isinstance(answer, AgentError):
+        raise answer
+    return answer
 
 
 class People:

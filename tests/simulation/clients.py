@@ -139,6 +139,13 @@ class Client:
             payload=telling.payload,
             stale_after=timedelta(seconds=900),
         )
+        if isinstance(telling.payload, Alert):
+            # As a connector of alerts has it: one alert with one start and status is one signal.
+            alert = telling.payload
+            status = "firing" if alert.firing else "resolved"
+            made = replace(
+                made, dedup_key=f"alert:{alert.fingerprint}:{alert.starts_at.isoformat()}:{status}"
+            )
         if door is not Door.STREAM:
             return made
         return _with_id(made, SignalId(f"sig_{name}_{number}"))

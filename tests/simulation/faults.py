@@ -35,8 +35,12 @@ class Kind(StrEnum):
     WRITE_LOST = "write never arrives, and nobody says so"
     CLUSTER_DOWN = "cluster does not answer"
     CHANGED_BY_OTHER = "someone else changes the object"
+    SCALED_BY_OTHER = "an autoscaler changes the replicas"
     OUTAGE = "telemetry outage"
     SILENT = "metrics of a service missing"
+    NOT_MEASURABLE = "metric source refuses a service"
+    QUIET = "hardly anybody calls a service"
+    BY_HAND = "release by hand while an incident is open"
     POLICY_DOWN = "policy engine fails"
     PEOPLE_DEAF = "people cannot be told"
     DUPLICATE = "signal delivered twice"
@@ -46,6 +50,13 @@ class Kind(StrEnum):
     RETRY_WITHOUT_KEY = "delivery repeated without a key"
     REDELIVERED = "stream message delivered again"
     BRAKED = "kill switch engaged"
+    METRICS_REFUSED = "metric source refuses to answer"
+    UNMEASURED = "no series of a service at all"
+    RESOLVED = "alert resolved"
+    RESOLVED_EARLY = "alert resolved while its service is unhealthy"
+    FIRES_AGAIN = "alert repeated after its resolution"
+    NEVER_RESOLVED = "alert that never resolves"
+    SLEPT = "host stands still for longer than evidence lasts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +80,10 @@ class Odds:
     """The metrics of a service go missing just when an action on it is put to the test."""
     braked: float = 0.0
     """The kill switch is engaged at such a moment."""
+    resolved: float = 0.0
+    """The alert of the service resolves at such a moment."""
+    slept: float = 0.0
+    """The host stands still at such a moment, for longer than evidence lasts."""
 
     @classmethod
     def of(cls, dice: Random) -> Odds:

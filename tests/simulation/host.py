@@ -61,6 +61,8 @@ class Ground:
     database: SharedDatabase
     odds: Odds
     hosts: list[Host]
+    beginning: Callable[[], float | None] = lambda: None
+    """Called when the beginning of an action is sent to the store: how many seconds that takes, if set."""
 
     def chance(self, odds: float) -> bool:
         return odds > 0 and self.dice.random() < odds

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, select
 
-from app.agent import executor, limits, policy, trial, verifier
+from app.agent import executor, limits, loop, policy, reasons, trial, verifier
 from app.agent.intake import Intake
 from app.agent.intents import begun_intents, to_undo
 from app.agent.models import (
@@ -27,15 +27,22 @@ from app.agent.models import (
     IncidentRecord,
     Intent,
     Note,
+    Observation,
+    ServiceKey,
     Signal,
+    SliSample,
     Snapshot,
     TelemetryHealth,
     TimelineEntry,
 )
+from app.agent.observer import Observer
 from app.agent.ports import Accepted, Claim
+from app.agent.rules import symptoms
+from app.agent.slo import SloThresholds
+from app.agent.target_token import as_left
 from app.agent.timeline import chain_start, extend_chain
-from app.errors import ClaimLost, TransientError
-from app.store import brakes, claims, incidents, intents, narrative
+from app.errors import ClaimLost, PermanentError, TransientError
+from app.store import brakes, claims, incidents, intents, narrative, sql_store
 from app.store.tables import claims as claim_rows
 from app.store.tables import incidents as incident_rows
 from app.workers.sweeping import Sweeper
@@ -82,7 +89,7 @@ async def _written_again(
     self: executor.Executor, record: IncidentRecord, intent: Intent, claim: Claim
 ) -> None:
     assert self.reader is not None
-    await self._write(record, intent, await self.reader.target(intent.action), claim)
+    await self._write(record, intent, await self.reader.target(intent.action), claim, None)
 
 
 def _held_by_anyone(connection: Connection, claim: Claim) -> Incident:
@@ -133,7 +140,7 @@ async def _nothing_swept(*_: object) -> None:
     """Pending signals stay pending."""
 
 
-# ---------------------------------------------------------------- promises 10 to 12
+# ---------------------------------------------------------------- promises 10 to 13
 
 _moved_on = trial.moved_on
 
@@ -155,12 +162,76 @@ def _told_with_contents(intent: Intent, snapshot: Snapshot | None, at: datetime)
     return replace(note, data={**note.data, "before": None if snapshot is None else snapshot.body})
 
 
+def _never_old(self: reasons.Reason, now: datetime, max_age: timedelta) -> bool:
+    del now, max_age
+    return self.withdrawn is None
+
+
+def _never_withdrawn(self: reasons.Reason, now: datetime, max_age: timedelta) -> bool:
+    by_sender = self.withdrawn is None or self.withdrawn.by != "the agent"
+    return by_sender and abs(now - self.last_true_at) <= max_age
+
+
+_objection = reasons._metric_objection
+
+
+def _measured_in_vain(reason: reasons.Reason, seen: Observation, slo: SloThresholds) -> str | None:
+    sample = None if seen.sli is None else replace(seen.sli, error_rate=None, p95_latency_ms=None)
+    return _objection(reason, replace(seen, sli=sample), slo)
+
+
+def _refusal_is_fine(reason: reasons.Reason, seen: Observation, slo: SloThresholds) -> str | None:
+    return _objection(reason, replace(seen, unmeasured=None, telemetry=None), slo)
+
+
 def _nothing(*_: object) -> list[str]:
     return []
 
 
 def _always(value: object) -> Callable[..., Any]:
     return lambda *_args, **_options: value
+
+
+# ---------------------------------------------------------------- what an incident may rest on
+
+
+async def _posted_instead(
+    self: Observer, key: ServiceKey, now: datetime, unmeasured: list[str]
+) -> tuple[SliSample, ...]:
+    assert self.metrics is not None
+    posted = await self.store.samples(key, now - self.lookback)
+    try:
+        return await self.metrics.sli_range(key, now - self.lookback, now, timedelta(seconds=15)) or posted
+    except PermanentError:
+        return posted
+
+
+EVIDENCE_MUTANTS = (
+    Mutant(
+        name="posted-outranks-measured",
+        promise=8,
+        told="what the agent measures itself says nothing against what was posted",
+        swaps=[(symptoms.doubt, _always(None)), (symptoms._inside_now, _always(False))],
+    ),
+    Mutant(
+        name="onset-is-now",
+        promise=8,
+        told="whatever changed before the agent looks is taken to come before the symptom",
+        swaps=[(symptoms.trouble_began, lambda evidence: evidence.at)],
+    ),
+    Mutant(
+        name="any-traffic-tells",
+        promise=8,
+        told="one request in twenty seconds is enough to judge a service by",
+        patches=[(SloThresholds, "too_few", _always(False))],
+    ),
+    Mutant(
+        name="posted-stands-in",
+        promise=8,
+        told="where the metric source refuses, what was posted stands in for a measurement",
+        patches=[(Observer, "_sli_history", _posted_instead)],
+    ),
+)
 
 
 MUTANTS = {
@@ -238,6 +309,7 @@ MUTANTS = {
             told="the measuring is always taken to work",
             patches=[(TelemetryHealth, "outage", property(_always(False)))],
         ),
+        *EVIDENCE_MUTANTS,
         Mutant(
             name="early-acknowledgement",
             promise=9,
@@ -257,10 +329,18 @@ MUTANTS = {
             swaps=[(to_undo, _always(None))],
         ),
         Mutant(
+            name="undo-by-generation",
+            promise=10,
+            told="any change of the object by others holds an undo off",
+            swaps=[(as_left, lambda _action, applied, now: applied == now)],
+        ),
+        Mutant(
             name="same-again",
             promise=10,
             told="a plan is carried out once more from its beginning after it failed",
             swaps=[(trial.moved_on, _from_the_beginning)],
+            # A diagnosis of some age is made again, which would hide it.
+            patches=[(loop.Loop, "_aged", _always(False))],
         ),
         Mutant(
             name="no-brake",
@@ -279,6 +359,42 @@ MUTANTS = {
             promise=12,
             told="the timeline shows what a ConfigMap held",
             swaps=[(narrative.begin_note, _told_with_contents)],
+        ),
+        Mutant(
+            name="reasons-never-age",
+            promise=13,
+            told="what was true once is a reason for ever",
+            patches=[(reasons.Reason, "stands", _never_old)],
+        ),
+        Mutant(
+            name="withdrawals-ignored",
+            promise=13,
+            told="an alert that resolved, and a sample within the objective, take nothing back",
+            patches=[(reasons.Reason, "stands", _never_withdrawn)],
+        ),
+        Mutant(
+            name="own-measurement-ignored",
+            promise=13,
+            told="what the agent measures itself contradicts no report",
+            swaps=[(reasons._metric_objection, _measured_in_vain)],
+        ),
+        Mutant(
+            name="refusal-is-a-reason",
+            promise=13,
+            told="a metric source that refuses to answer leaves every report standing",
+            swaps=[(reasons._metric_objection, _refusal_is_fine)],
+        ),
+        Mutant(
+            name="unasked-at-the-beginning",
+            promise=13,
+            told="the transaction that begins an action does not ask what was withdrawn meanwhile",
+            swaps=[(sql_store._refusal, _always(None))],
+        ),
+        Mutant(
+            name="all-clear-while-it-fires",
+            promise=13,
+            told="an incident recovers while the alert that opened it fires",
+            swaps=[(reasons.firing_alerts, _always(()))],
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""The twelve promises of the product, each a named check over what a simulated seed left behind.
+"""The thirteen promises of the product, each a named check over what a simulated seed left behind.
 
 A check reads the tape (written by triggers and by the world), the records as the
 store tells them, and the clients' ledger. It yields what is wrong, in words; a
@@ -22,6 +22,7 @@ from app.agent.models import (
     IncidentRecord,
     IncidentState,
     Intent,
+    IntentId,
     IntentState,
     OutcomeKind,
     Risk,
@@ -31,10 +32,18 @@ from app.agent.models import (
 from app.agent.planner import plan_hash
 from app.agent.timeline import chain_start, first_broken
 from tests.limit_oracle import Row, Set, beyond
+from tests.simulation.hostile import (
+    failing_to_measure_is_no_reason,
+    later_changes_are_no_cause,
+    no_verdict_on_a_handful,
+    own_measurement_outranks,
+)
+from tests.simulation.reasons import stands_on_a_reason
 from tests.simulation.scenario import MAX_SAMPLE_AGE_SECONDS
 from tests.simulation.simulation import Case
 from tests.simulation.tape import (
     BrakeSet,
+    ChangedByOther,
     Effect,
     IncidentMoved,
     IntentMoved,
@@ -77,7 +86,7 @@ def allowed_first(case: Case) -> Iterator[str]:
         record, intent = records[effect.intent]
         if intent.decision.kind is not DecisionKind.ALLOW:
             yield f"{effect.action} on {effect.service} took place although decided {intent.decision.kind}"
-        if intent.decision.target_token != effect.token_before:
+        if _ground(intent.decision.target_token, intent) != _ground(effect.token_before, intent):
             yield (
                 f"{effect.action} on {effect.service} was decided on {intent.decision.target_token} "
                 f"and changed {effect.token_before}"
@@ -86,6 +95,14 @@ def allowed_first(case: Case) -> Iterator[str]:
             yield f"{effect.action} on {effect.service} was decided for a plan that nobody recorded"
         if intent.approval is not None:
             yield from _bound_to_approval(record, intent)
+
+
+def _ground(token: str | None, intent: Intent) -> str:
+    """What a decision rests on, in the check's own words: all but replicas that the action leaves alone."""
+    scales = ActionName.SCALE in (intent.action.name, intent.action.parameters.get("undoes"))
+    moving = ("generation=",) if scales else ("generation=", "replicas=")
+    head, _, asked = (token or "").rpartition("/")
+    return f"{head}/{','.join(part for part in asked.split(',') if not part.startswith(moving))}"
 
 
 def _hashes(record: IncidentRecord, intent: Intent) -> set[str]:
@@ -103,9 +120,9 @@ def _bound_to_approval(record: IncidentRecord, intent: Intent) -> Iterator[str]:
     approval = given.get(intent.approval)
     if approval is None or approval.answered_by is None:
         yield f"intent {intent.id} used an approval that nobody gave"
-    elif (approval.plan_hash, approval.target_token) != (
+    elif (approval.plan_hash, _ground(approval.target_token, intent)) != (
         intent.decision.plan_hash,
-        intent.decision.target_token,
+        _ground(intent.decision.target_token, intent),
     ):
         yield f"intent {intent.id} used an approval that was given for something else"
 
@@ -295,6 +312,15 @@ def missing_data_is_no_health(case: Case) -> Iterator[str]:
                 yield f"{incident.id} was judged recovered at {verdict.at} without a fresh error rate"
 
 
+def evidence_is_evidence(case: Case) -> Iterator[str]:
+    """8: missing data, too little of it and a failure to measure are no health, and no reason either."""
+    yield from missing_data_is_no_health(case)
+    yield from own_measurement_outranks(case)
+    yield from no_verdict_on_a_handful(case)
+    yield from failing_to_measure_is_no_reason(case)
+    yield from later_changes_are_no_cause(case)
+
+
 def _pushed(case: Case) -> dict[str, list]:  # type: ignore[type-arg]  # datetimes by service
     found: dict[str, list] = defaultdict(list)  # type: ignore[type-arg]  # as above
     for record in case.signals.values():
@@ -344,7 +370,26 @@ def unhelpful_is_undone(case: Case) -> Iterator[str]:
         for intent in record.intents:
             if intent.undoes is not None and intent.outcome is not None:
                 yield from _proved(record, intent, restored.get(intent.id))
+        yield from _innocent(case, record)
         yield from _repeated(record)
+
+
+def _innocent(case: Case, record: IncidentRecord) -> Iterator[str]:
+    """An undo is held off only by a change of what the action changed; replicas are an autoscaler's."""
+    service = record.incident.key.service
+    effects = {e.intent: e for e in case.tape.of(Effect)}
+    touched = [m.at for m in case.tape.of(ChangedByOther) if m.service == service]
+    for entry in record.timeline:
+        intent = str(entry.data.get("undoes"))
+        if not entry.message.startswith("Not undone") or "changed since" not in entry.message:
+            continue
+        effect = effects.get(IntentId(intent))
+        undone = next(i for i in record.intents if i.id == intent)
+        if effect is None or undone.action.name is ActionName.SCALE:
+            continue
+        later = [e for e in effects.values() if e.service == service and e.at > effect.at]
+        if not later and not any(at >= effect.at for at in touched):
+            yield f"{undone.action.name} of {record.incident.id} was not undone although nobody changed it"
 
 
 def _judged(record: IncidentRecord) -> Iterator[tuple[Intent, bool]]:
@@ -482,11 +527,12 @@ PROMISES: dict[int, Check] = {
     5: dry_run_writes_nothing,
     6: high_risk_only_when_allowed,
     7: broken_policy_denies,
-    8: missing_data_is_no_health,
+    8: evidence_is_evidence,
     9: acknowledged_is_kept,
     10: unhelpful_is_undone,
     11: brakes_hold,
     12: record_is_true,
+    13: stands_on_a_reason,
 }
 """By the product's own numbers; 0 is what all of them need: that things come to an end."""
 

@@ -7,7 +7,7 @@ read as data; what happens at single crossings of a wire is drawn as it comes.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -15,7 +15,9 @@ from pydantic import SecretStr
 
 from app.agent.models import DecisionKind, Risk
 from app.config import Settings
+from tests.reason_oracle import MAX_ERROR_RATE
 from tests.simulation.faults import Odds
+from tests.simulation.hostile import Hostile
 from tests.simulation.world import Ailment, Remedy
 
 RUNBOOKS = Path(__file__).parent / "runbooks"
@@ -24,6 +26,8 @@ _WITH_A_RUNBOOK = 2 * (Ailment.BAD_CONFIG, Ailment.LEAK, Ailment.LEAK, Ailment.B
 _DRY_RUNS = (*6 * ((False,),), (True,), (True, False), (False, True))
 """Real, dry, and fleets whose setting is being changed."""
 MAX_SAMPLE_AGE_SECONDS = 20.0
+EVIDENCE_MAX_AGE_SECONDS = 15.0
+"""A twentieth of the default, like the other times: a minute here is what hours are elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +95,16 @@ class Scenario:
     """`end` is by how many seconds the clock of host `number` jumps."""
     meddlings: tuple[Span, ...]
     """When somebody else changes service `number`; a negative `end` deletes and recreates it."""
+    scalings: tuple[Span, ...]
+    """When an autoscaler gives service `number` one replica more."""
     silences: tuple[Span, ...]
     """Of service `number`, or of all."""
     outages: tuple[Span, ...]
     """Of the monitoring itself."""
+    unmeasured: frozenset[int]
+    """Services that the monitoring has no series of."""
+    refusals: tuple[Span, ...]
+    """When the metric source refuses to answer, and says that it measures all the same."""
     braked: Span | None
     dry_runs: tuple[bool, ...]
     """Per start of a host, repeated as often as needed."""
@@ -106,6 +116,7 @@ class Scenario:
     """The policy engine has an opinion of its own on some actions."""
     poll_seconds: float
     concurrent_clients: int
+    hostile: Hostile
 
     def settings(self, start: int) -> Settings:
         """What the start number `start` of a host reads from its environment."""
@@ -141,6 +152,8 @@ def _settings() -> Settings:
         approval_timeout_seconds=30.0,
         runbooks_dir=RUNBOOKS,
         breach_for_seconds=BREACH_FOR_SECONDS,
+        slo_max_error_rate=MAX_ERROR_RATE,
+        evidence_max_age_seconds=EVIDENCE_MAX_AGE_SECONDS,
         reopen_after_seconds=60.0,
         incident_settle_seconds=3.0,
         change_lookback_seconds=240.0,
@@ -160,13 +173,20 @@ def scenario_of(seed: int) -> Scenario:
     services = dice.choice((1, 2, 2, 3, 4))
     hosts = dice.choice((1, 2, 2, 3))
     until = dice.uniform(50, 95)
+    odds, illnesses = Odds.of(dice), _illnesses(dice, services)
+    # By dice of their own, so that everything else in a seed is as it would be without.
+    evidence = Random(f"evidence/{seed}")  # noqa: S311 - a seed, no secret
     return Scenario(
         seed=seed,
         services=services,
         hosts=hosts,
         faults_until=until,
-        odds=Odds.of(dice),
-        illnesses=_illnesses(dice, services),
+        odds=replace(
+            odds,
+            resolved=evidence.choice((0.0, 0.8)),
+            slept=evidence.choice((0.0, 0.0, 0.3)),
+        ),
+        illnesses=illnesses,
         crashes=_moments(dice, until, 0.5, 3),
         pauses=tuple(
             Span(start=at, end=at + dice.uniform(8, 45), number=dice.randrange(hosts))
@@ -182,6 +202,7 @@ def scenario_of(seed: int) -> Scenario:
             Span(start=at, end=dice.choice((1.0, 1.0, 1.0, -1.0)), number=dice.randrange(services))
             for at in _moments(dice, until, 0.4, 4)
         ),
+        scalings=_scalings(seed, services, until),
         silences=tuple(
             Span(
                 start=at,
@@ -191,6 +212,10 @@ def scenario_of(seed: int) -> Scenario:
             for at in _moments(dice, until, 0.3, 2)
         ),
         outages=tuple(Span(start=at, end=at + dice.uniform(5, 50)) for at in _moments(dice, until, 0.15, 1)),
+        unmeasured=frozenset(n for n in range(services) if evidence.random() < 0.3),
+        refusals=tuple(
+            Span(start=at, end=at + evidence.uniform(10, 60)) for at in _moments(evidence, until, 0.2, 1)
+        ),
         braked=_brake(dice, until),
         dry_runs=dice.choice(_DRY_RUNS),
         allow_high_risk=dice.random() < 0.8,
@@ -200,6 +225,15 @@ def scenario_of(seed: int) -> Scenario:
         strict_engine=dice.random() < 0.15,
         poll_seconds=dice.uniform(4.0, 12.0),
         concurrent_clients=dice.choice((1, 2)),
+        hostile=Hostile.of(seed, illnesses),
+    )
+
+
+def _scalings(seed: int, services: int, until: float) -> tuple[Span, ...]:
+    """By dice of its own, so that everything else in a seed is as it would be without."""
+    dice = Random(f"scalings/{seed}")  # noqa: S311 - a seed, no secret
+    return tuple(
+        Span(start=at, end=at, number=dice.randrange(services)) for at in _moments(dice, until, 0.5, 4)
     )
 
 

@@ -7,17 +7,20 @@ import contextlib
 import functools
 import logging
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
 from typing import Any, cast
 
 import app.bootstrap
 from app.agent.models import (
+    Alert,
     IncidentId,
     IncidentRecord,
+    MetricSample,
     RevisionHealth,
     RevisionRecord,
+    ServiceKey,
     SignalId,
     TimelineEntry,
 )
@@ -32,7 +35,15 @@ from tests.simulation.people import OnCall
 from tests.simulation.scenario import Scenario, Span, scenario_of
 from tests.simulation.scheduler import SimulatedLoop, moment, seeded_entropy
 from tests.simulation.store import Nearby, SharedDatabase, heads
-from tests.simulation.tape import ApprovalMoved, Entry, IncidentMoved, IntentMoved, Nudged, SignalMoved, Tape
+from tests.simulation.tape import (
+    ApprovalMoved,
+    Entry,
+    IncidentMoved,
+    IntentMoved,
+    Nudged,
+    SignalMoved,
+    Tape,
+)
 from tests.simulation.world import GOOD, OLD, SimulatedWorld, template_hash
 
 PATIENCE_SECONDS = 900.0
@@ -159,6 +170,12 @@ class _Run:
         self.pending: dict[str, None] = {}
         self.open: dict[str, None] = {}
         self.services: dict[str, str] = {}
+        self.resolutions = Random(f"resolutions/{scenario.seed}")  # noqa: S311 - a seed, no secret
+        self.ground.beginning = self._beginning
+        self.decided: dict[str, str] = {}
+        """The intent of a service that was decided and has not begun."""
+        self.alerts: list[Telling] = []
+        self.at_work: set[asyncio.Task[None]] = set()
         self.tape.listen(self._react)
 
     async def live(self) -> Case:
@@ -167,6 +184,7 @@ class _Run:
             self._start(slot)
         self._schedule()
         clients = [self.loop.create_task(work) for work in self._clients()]
+        alerting = [self.loop.create_task(work) for work in self._alerting()]
         await self._until(self.scenario.faults_until)
         self._calm()
         ended = self.loop.time() + PATIENCE_SECONDS
@@ -176,6 +194,8 @@ class _Run:
                 raise client.exception() or AssertionError
         while (self.open or self.pending) and self.loop.time() < ended:  # noqa: ASYNC110 - virtual seconds
             await asyncio.sleep(2.0)
+        for task in (*alerting, *self.at_work):
+            task.cancel()
         await self._gather()
         return self.case
 
@@ -243,6 +263,8 @@ class _Run:
             at(pause.start, self._pause, pause)
         for jump in plan.jumps:
             at(jump.start, self._jump, jump)
+        for scaling in plan.scalings:
+            at(scaling.start, self._scale, scaling)
         for meddling in plan.meddlings:
             at(meddling.start, self._meddle, meddling)
         for silence in plan.silences:
@@ -250,17 +272,39 @@ class _Run:
         for outage in plan.outages:
             self.world.source_down.append((outage.start, outage.end))
             at(outage.start, self.tape.fault, Kind.OUTAGE, "world", "source down")
+        for refusal in plan.refusals:
+            self.world.source_refuses.append((refusal.start, refusal.end))
+        for number, service in enumerate(self.world.services.values()):
+            if number in plan.unmeasured:
+                service.silences.append((-1e9, 1e9))
+                self.tape.fault(Kind.UNMEASURED, "world", str(service.key))
         keys = list(self.world.services)
         for illness in plan.illnesses:
             key = keys[illness.service]
             at(illness.at, self.world.fall_ill, key, illness.ailment, illness.remedy)
             if illness.well_at is not None:
                 at(illness.well_at, self.world.get_well, key)
+        self._tempt(keys)
         for share in (0.4, 0.7):
             at(plan.faults_until * share, lambda: self.loop.create_task(self._look()))
         if plan.braked is not None:
             at(plan.braked.start, self.on_call.brake, True)
             at(plan.braked.end, self.on_call.brake, False)
+
+    def _tempt(self, keys: list[ServiceKey]) -> None:
+        """What makes acting look right when it is not."""
+        hostile, at = self.scenario.hostile, self.loop.call_at
+        for refusal in hostile.refusals:
+            self.world.services[keys[refusal.service]].refusals.append((refusal.start, refusal.end))
+        for quiet in hostile.quiets:
+            self.world.services[keys[quiet.service]].quiets.append((quiet.start, quiet.end))
+            at(quiet.start, self.tape.fault, Kind.QUIET, "world", str(keys[quiet.service]))
+        for release in hostile.hand_releases:
+            at(release.start, self._release_by_hand, keys[release.service])
+
+    def _release_by_hand(self, key: ServiceKey) -> None:
+        self.tape.fault(Kind.BY_HAND, "world", str(key))
+        self.world.release_by_hand(key)
 
     def _crash_one(self) -> None:
         living = self.ground.living
@@ -284,6 +328,12 @@ class _Run:
         self.tape.fault(Kind.CHANGED_BY_OTHER, "world", str(key))
         self.world.changed_by_other(key, recreated=meddling.end < 0)
 
+    def _scale(self, scaling: Span) -> None:
+        assert scaling.number is not None
+        key = list(self.world.services)[scaling.number]
+        self.tape.fault(Kind.SCALED_BY_OTHER, "world", str(key))
+        self.world.scaled_by_other(key)
+
     def _interfere(self, moved: IntentMoved) -> None:
         """The worst moments for others to act are those between a decision and its effect."""
         service = self.services[moved.incident]
@@ -296,6 +346,40 @@ class _Run:
         if self.ground.chance(self.ground.odds.braked):
             self.loop.call_later(soon / 2, self.on_call.brake, True)
             self.loop.call_later(soon + self.dice.uniform(3, 15), self.on_call.brake, False)
+        if moved.after == "decided" and moved.undoes is None:
+            self.decided[service] = moved.intent
+        elif self.decided.get(service) == moved.intent:
+            del self.decided[service]
+        if self.ground.chance(self.ground.odds.slept):
+            sleeper = next((host for host in self.ground.living if host.name == moved.who), None)
+            if sleeper is not None:
+                self.tape.fault(Kind.SLEPT, sleeper.name)
+                length = self.dice.uniform(20, 60)
+                self.loop.call_later(soon / 4, sleeper.pause, length)
+
+    def _beginning(self) -> float | None:
+        """The worst moment for an alert to resolve: while the beginning of an action is on its way."""
+        if self.resolutions.random() >= self.ground.odds.resolved:
+            return None
+        for service in self.decided:
+            self.at_work.add(self.loop.create_task(self._all_over(service)))
+        return self.resolutions.uniform(0.3, 1.5)
+
+    async def _all_over(self, service: str) -> None:
+        """Whoever reported something of a service takes it back, all at once."""
+        now = self.loop.time()
+        mine = [one for one in self.alerts if one.key.service == service and one.at <= now]
+        over = [
+            self._now(one, replace(one.payload, firing=False))
+            for one in mine
+            if isinstance(one.payload, Alert)
+        ]
+        key = next(key for key in self.world.services if key.service == service)
+        well = MetricSample(error_rate=0.001, p95_latency_ms=90.0)
+        self.tape.fault(Kind.RESOLVED_EARLY, "people")
+        dice = Random(self.resolutions.random())  # noqa: S311 - a seed, no secret
+        tellings = [*over, Telling(at=now, observed=now, key=key, payload=well)]
+        await Client(self.ground, dice, self.case.ledger).deliver(tellings)
 
     def _fall_silent(self, name: str) -> None:
         """The worst moment for metrics to go missing is when a verdict depends on them."""
@@ -319,12 +403,55 @@ class _Run:
         for host in self.ground.living:
             host.clock.skew_seconds = self.dice.uniform(-0.2, 0.2)
         for service in self.world.services.values():
-            service.silences = [s for s in service.silences if s[1] <= self.loop.time()]
+            service.silences = [s for s in service.silences if s[1] <= self.loop.time() or s[0] < 0]
+            service.refusals = [s for s in service.refusals if s[1] <= self.loop.time()]
+            service.quiets = [s for s in service.quiets if s[1] <= self.loop.time()]
+        now = self.loop.time()
+        self.world.source_refuses = [s for s in self.world.source_refuses if s[1] <= now]
         self.world.source_down = [s for s in self.world.source_down if s[1] <= self.loop.time()]
 
     def _clients(self) -> list[Coroutine[Any, Any, None]]:
         dice = Random(f"clients/{self.scenario.seed}")  # noqa: S311 - a seed, no secret
         return [self._tell(request, dice) for request in requests_of(dice, self.scenario)]
+
+    def _alerting(self) -> list[Coroutine[Any, Any, None]]:
+        """One for each alert that fires: it resolves, sooner or later, or never."""
+        dice = Random(f"clients/{self.scenario.seed}")  # noqa: S311 - a seed, no secret
+        told = [one for request in requests_of(dice, self.scenario) for one in request]
+        self.alerts = [one for one in told if isinstance(one.payload, Alert)]
+        dice = Random(f"alerts/{self.scenario.seed}")  # noqa: S311 - as above
+        return [
+            self._resolve(one, one.payload, Random(dice.random()))  # noqa: S311 - as above
+            for one in self.alerts
+            if isinstance(one.payload, Alert)
+        ]
+
+    async def _resolve(self, telling: Telling, alert: Alert, dice: Random) -> None:
+        await self._until(telling.at + dice.uniform(1, 12))
+        fate = dice.random()
+        if fate < 0.15:
+            self.tape.fault(Kind.NEVER_RESOLVED, "people")
+            return
+        early = fate < 0.35
+        while not early and self.world.unwell(telling.key):  # noqa: ASYNC110 - virtual seconds cost nothing
+            await asyncio.sleep(2.0)
+        unwell = self.world.unwell(telling.key)
+        self.tape.fault(Kind.RESOLVED_EARLY if unwell else Kind.RESOLVED, "people")
+        client = Client(self.ground, dice, self.case.ledger)
+        await client.deliver([self._now(telling, replace(alert, firing=False))])
+        if not unwell or dice.random() < 0.5:
+            return
+        for _ in range(3):
+            await asyncio.sleep(dice.uniform(5, 25))
+            self.tape.fault(Kind.FIRES_AGAIN, "people")
+            await client.deliver([self._now(telling, alert)])
+        while self.world.unwell(telling.key):  # noqa: ASYNC110 - virtual seconds cost nothing
+            await asyncio.sleep(2.0)
+        await client.deliver([self._now(telling, replace(alert, firing=False))])
+
+    def _now(self, telling: Telling, alert: Alert) -> Telling:
+        at = self.loop.time()
+        return replace(telling, at=at, observed=at, payload=alert, kinds=())
 
     async def _tell(self, request: list[Telling], dice: Random) -> None:
         await self._until(request[-1].at)

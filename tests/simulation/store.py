@@ -151,11 +151,14 @@ class HostDatabase:
         self._shared = shared
         self._host = host
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, urgent: bool = False) -> T:
         return await self._ask(work, "write")
 
-    async def read(self, work: Work[T]) -> T:
+    async def read(self, work: Work[T], *, urgent: bool = False) -> T:
         return await self._ask(work, "read")
+
+    async def same(self) -> None:
+        """It always is."""
 
     async def close(self) -> None:
         """The database outlives its users."""
@@ -164,7 +167,9 @@ class HostDatabase:
         wire = self._host.wire
         await wire.leave(f"store.{how}")
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        wire.send(f"store.{how}", lambda: _serve(self._shared, work, self._host.name, answer))
+        begins = getattr(work, "__qualname__", "").startswith("SqlStore.begin.")
+        delay = self._host.ground.beginning() if begins else None
+        wire.send(f"store.{how}", lambda: _serve(self._shared, work, self._host.name, answer), delay)
         result = await wire.answered(answer)
         await wire.arrive(f"store.{how}")
         return result
@@ -176,11 +181,14 @@ class Nearby:
     def __init__(self, shared: SharedDatabase) -> None:
         self._shared = shared
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, urgent: bool = False) -> T:
         return self._shared.run(work, "people")
 
-    async def read(self, work: Work[T]) -> T:
+    async def read(self, work: Work[T], *, urgent: bool = False) -> T:
         return self._shared.run(work, "people")
+
+    async def same(self) -> None:
+        """It always is."""
 
     async def close(self) -> None:
         """The database outlives its users."""

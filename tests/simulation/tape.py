@@ -132,12 +132,47 @@ class ChangedByOther(Mark):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScaledByOther(Mark):
+    """An autoscaler changed the number of replicas, and nothing else."""
+
+    service: str
+    token_after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteCalled(Mark):
+    """A host is about to send a write: the last moment at which it can still refrain from it."""
+
+    intent: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadAnswered(Mark):
+    """The cluster showed a service's workload."""
+
+    service: str
+    unhealthy: bool
+    """With a condition, or with pods that restart."""
+    whole: bool
+    """Rolled out, and all replicas available."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SliAnswered(Mark):
     """The metric source told a service's levels, or failed to (`sample` is None)."""
 
     key: ServiceKey
     asked_at: datetime
     sample: SliSample | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryAnswered(Mark):
+    """The metric source told the history of a service up to `asked_at`, or refused to."""
+
+    key: ServiceKey
+    asked_at: datetime
+    refused: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,8 +220,12 @@ Entry: TypeAlias = (
     | Sent
     | Effect
     | ChangedByOther
+    | ScaledByOther
+    | WriteCalled
+    | WorkloadAnswered
     | SliAnswered
     | TelemetryAnswered
+    | HistoryAnswered
     | PolicyAnswered
     | Told
     | Fault

@@ -1,24 +1,42 @@
 """The simulation's checks can fail: a broken build for each promise is caught by that promise's own check.
 
-Budget: two minutes on two cores; most broken builds fall within the first forty seeds.
+At the size of a change a seed that is known to catch the build is tried first, which
+takes half a minute on two cores; the whole size (`tests.sizes`) goes through the seeds
+in order, in about two minutes. Most broken builds fall within the first forty seeds.
 """
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 import os
 import sys
 
 import pytest
 
+from tests import sizes
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.promises import PROMISES
 from tests.simulation.runs import HASH_SEED, caught
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(0)]
+pytestmark = pytest.mark.real
 
 WITHIN = 200
+
+KNOWN = {
+    "blind-repeat": 20,
+    "early-acknowledgement": 9,
+    "forgotten-dry-run": 6,
+    "no-brake": 7,
+    "no-shared-budget": 26,
+    "outage-unseen": 8,
+    "secrets-told": 18,
+    "silence-is-health": 10,
+    "unbound-decisions": 28,
+}
+"""Seeds that caught a build when they were last tried; one that no longer does costs a moment, no more.
+
+Only builds that survive several seeds are listed.
+"""
 
 
 def test_each_promise_has_a_broken_build() -> None:
@@ -37,4 +55,6 @@ def test_every_broken_build_is_caught_by_the_check_of_its_promise() -> None:
     assert [name for name, answer in found.items() if answer is None] == []
 
 
-_first_caught = functools.partial(caught, seeds=range(WITHIN))
+def _first_caught(mutant: str) -> tuple[int, str] | None:
+    known = [KNOWN[mutant]] if mutant in KNOWN and not sizes.whole() else []
+    return caught(mutant, dict.fromkeys([*known, *range(WITHIN)]))

@@ -1,6 +1,7 @@
-"""Thousands of seeds of the simulated machinery, every promise checked on each.
+"""Many seeds of the simulated machinery, every promise checked on each.
 
-Budget: four minutes on two cores for 2,000 seeds. `SEEDS=20000` runs more,
+At the size of a change a window of the whole run's seeds (`tests.sizes`); the whole
+takes four minutes on two cores. `SEEDS=20000` runs more,
 `python -m tests.simulation --seed N --trace` shows what happened in one.
 """
 
@@ -12,22 +13,26 @@ import sys
 
 import pytest
 
+from tests import sizes
 from tests.simulation.runs import Figures, seeds_in_parallel
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(0)]
-
-SEEDS = int(os.environ.get("SEEDS", "2000"))
+pytestmark = pytest.mark.real
 
 
 def test_every_promise_is_kept_under_every_kind_of_misfortune() -> None:
-    """No seed breaks a promise, every incident ends, and every fault that we claim to inject came up."""
+    """No seed breaks a promise, every incident ends, and every fault that we claim to inject came up.
+
+    The rarest kind comes up in one of some hundred seeds: at the size of a change, one may be missing.
+    """
     figures = Figures()
-    for result in seeds_in_parallel(range(SEEDS)):
+    seeds = sizes.seeds()
+    for result in seeds_in_parallel(seeds):
         figures.add(result)
-    sys.stdout.write("\n".join(figures.lines()) + "\n")
-    assert figures.seeds == SEEDS
+    sys.stdout.write("\n".join([f"from seed {seeds.start}", *figures.lines()]) + "\n")
+    assert figures.seeds == len(seeds)
     assert figures.violations == []
-    assert figures.never_injected == []
+    if len(seeds) >= sizes.CHANGE_SEEDS:
+        assert len(figures.never_injected) <= (0 if len(seeds) >= sizes.WHOLE_SEEDS else 1)
 
 
 def test_a_seed_replays_to_the_letter() -> None:

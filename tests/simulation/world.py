@@ -33,19 +33,24 @@ from app.agent.models import (
     TelemetryHealth,
     WorkloadView,
 )
+from app.agent.target_token import deployment_token
 from app.errors import Conflict, Invalid, NotFound
 from tests.simulation.scheduler import moment
-from tests.simulation.tape import ChangedByOther, Effect, Tape
+from tests.simulation.tape import ChangedByOther, Effect, ScaledByOther, Tape
 
 AGENT = "self-healing-devops-agent"
 OLDEST, GOOD, BAD = "shop:1", "shop:2", "shop:3"
+BY_HAND = "shop:4"
 SECRET = "hunter2-do-not-tell"
 """Stands in every ConfigMap of the world; the record of an incident must never show it."""
 ROLLOUT_SECONDS = 4.0
 BASE_REPLICAS = 2
 BASE_RATE = 50.0
 SICK_ERROR_RATE = 0.3
+FEW_REQUESTS = 0.05
+"""Requests per second in a quiet time; the product judges none below 0.2."""
 OLD = timedelta(hours=6)
+_ALERT_ABOVE = 0.05
 
 
 class Ailment(StrEnum):
@@ -82,8 +87,18 @@ class Thing:
 
     @property
     def token(self) -> str:
-        asked = self.generation if self.ref.kind == "Deployment" else content_hash(self.spec)
-        return f"{self.uid}/{asked}"
+        if self.ref.kind != "Deployment":
+            return f"{self.uid}/{content_hash(self.spec)}"
+        replicas = self.spec["replicas"]
+        assert isinstance(replicas, int)
+        return deployment_token(
+            self.uid,
+            generation=self.generation,
+            template=content_hash({name: item for name, item in self.spec.items() if name != "replicas"}),
+            paused=False,
+            replicas=replicas,
+            rest="same",
+        )
 
     @property
     def state(self) -> TargetState:
@@ -121,6 +136,10 @@ class Service:
     levels: list[Level] = field(default_factory=list)
     silences: list[tuple[float, float]] = field(default_factory=list)
     """When its metrics are missing."""
+    refusals: list[tuple[float, float]] = field(default_factory=list)
+    """When the metric source cannot answer about it."""
+    quiets: list[tuple[float, float]] = field(default_factory=list)
+    """When hardly anybody calls it."""
 
     @property
     def image(self) -> str:
@@ -141,6 +160,7 @@ class SimulatedWorld:
         self._version = 1000
         self.services: dict[ServiceKey, Service] = {}
         self.source_down: list[tuple[float, float]] = []
+        self.source_refuses: list[tuple[float, float]] = []
         for number in range(count):
             self._add(service_key(number), number)
 
@@ -189,6 +209,15 @@ class SimulatedWorld:
             ChangedByOther(at=self.now, who="world", service=service.key.service, token_after=thing.token)
         )
 
+    def scaled_by_other(self, key: ServiceKey) -> None:
+        """An autoscaler asks for one replica more, and for nothing else."""
+        service = self.services[key]
+        thing = service.deployment
+        self._change(service, thing, {**thing.spec, "replicas": service.replicas + 1}, "autoscaler")
+        self._tape.write(
+            ScaledByOther(at=self.now, who="world", service=service.key.service, token_after=thing.token)
+        )
+
     def touch_status(self, thing: Thing) -> None:
         """A controller writes a status: the version moves, what is asked for does not."""
         self._version += 1
@@ -233,6 +262,10 @@ class SimulatedWorld:
         service, thing = self.find(action.target)
         if (thing.uid, str(thing.version)) != (target.uid, target.resource_version):
             raise Conflict(f"{thing.ref} was modified: it is at version {thing.version}")
+        return self.wanted(action, service, thing, snapshot)
+
+    def wanted(self, action: Action, service: Service, thing: Thing, snapshot: Snapshot | None) -> JsonObject:
+        """What the object would ask for after the action."""
         spec = dict(thing.spec)
         match action.name:
             case ActionName.RESTART:
@@ -245,6 +278,13 @@ class SimulatedWorld:
                 spec["image"] = images[0]
             case ActionName.SCALE:
                 spec["replicas"] = action.parameters["replicas"]
+            case ActionName.RESTORE if snapshot is not None and thing.ref.kind == "Deployment":
+                # Only what the undone action changed: the rest may have become others' since.
+                by_scale = action.parameters.get("undoes") == ActionName.SCALE
+                names = {*spec, *snapshot.body}
+                put_back = {name for name in names if (name == "replicas") is by_scale}
+                kept = {name: item for name, item in spec.items() if name not in put_back}
+                spec = {**kept, **{n: snapshot.body[n] for n in put_back if n in snapshot.body}}
             case ActionName.REVERT_CONFIG | ActionName.RESTORE if snapshot is not None:
                 spec = dict(snapshot.body)
             case _:
@@ -313,6 +353,10 @@ class SimulatedWorld:
         level = next((one for one in reversed(service.levels) if one.since <= measured), None)
         if level is None:
             return SliSample(at=moment(measured))
+        if any(start <= measured < end for start, end in service.quiets):
+            return SliSample(
+                at=moment(measured), error_rate=0.0, p95_latency_ms=90.0, request_rate=FEW_REQUESTS
+            )
         return SliSample(
             at=moment(measured),
             error_rate=level.error_rate,
@@ -324,12 +368,31 @@ class SimulatedWorld:
         if self.unreachable(self.now):
             return TelemetryHealth(known_services=0, silent_services=0, source_reachable=False)
         silent = sum(
-            any(start <= self.now < end for start, end in service.silences)
+            # What never had a series does not fall silent.
+            any(0 <= start <= self.now < end for start, end in service.silences)
             for service in self.services.values()
         )
         return TelemetryHealth(
             known_services=len(self.services), silent_services=silent, source_reachable=True
         )
+
+    def refuses(self, key: ServiceKey) -> bool:
+        """Whether the metric source cannot answer about the service now."""
+        return any(start <= self.now < end for start, end in self.services[key].refusals)
+
+    def release_by_hand(self, key: ServiceKey) -> None:
+        """Somebody releases a version that neither helps nor harms."""
+        service = self.services[key]
+        self._change(service, service.deployment, {**service.deployment.spec, "image": BY_HAND}, "operator")
+        self._settle(service, ROLLOUT_SECONDS)
+
+    def denies(self, at: float) -> bool:
+        """Whether the monitoring answers 403 to questions about levels."""
+        return any(start <= at < end for start, end in self.source_refuses)
+
+    def unwell(self, key: ServiceKey) -> bool:
+        """Whether an alert on its error rate would fire now."""
+        return self.services[key].levels[-1].error_rate > _ALERT_ABOVE
 
     def unreachable(self, at: float) -> bool:
         return any(start <= at < end for start, end in self.source_down)

@@ -31,6 +31,7 @@ SHORT: Mapping[str, str] = {
     "CLAIM_LEASE_SECONDS": "5",
     "BREACH_FOR_SECONDS": "1",
     "TRUST_REVISION_AFTER_SECONDS": "2",
+    "TRUST_MIN_REQUESTS": "0",
     "PROMETHEUS_POLL_SECONDS": "20",
     "LOG_LEVEL": "warning",
     # Of what takes days elsewhere, budgets as well come in seconds.
@@ -116,7 +117,7 @@ class Agent:
         if self.port is None:
             return True
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+            return httpx.get(f"{self.url}/readyz", timeout=20).status_code == 200
         except httpx.TransportError:
             return False
 

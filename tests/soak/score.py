@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from tests import sizes
 from tests.soak.wire import ENVIRONMENT, Breakage
 
 DEPLOYS, METRICS = "/events/deploy", "/events/metric"
@@ -49,13 +50,13 @@ class Size:
 
     @classmethod
     def from_environment(cls, **changes: int) -> Size:
-        """The defaults with `changes`; the environment wins."""
+        """The defaults, or the size of a change (`tests.sizes`), with `changes`; the environment wins."""
         given = {
             field.name: int(os.environ[name])
             for field in fields(cls)
             if (name := f"SOAK_{field.name.upper()}") in os.environ
         }
-        return replace(cls(), **{**changes, **given})
+        return replace(cls(), **{**sizes.soak_changes(), **changes, **given})
 
 
 class Manner(StrEnum):

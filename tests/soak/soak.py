@@ -33,13 +33,13 @@ from tests.soak.processes import ROOT, Agent, Ground, Killing
 from tests.soak.score import DEPLOYS, Happening, Manner, Message, Outage, Score, Trouble
 from tests.soak.wire import ENVIRONMENT, Break, Mend
 
-DRAIN_SECONDS = 120.0
+DRAIN_SECONDS = 600.0
 QUIET_SECONDS = 3.0
 """Nothing may be open or pending for this long before the end is believed."""
 TOLD_AGAIN_SECONDS = 5.0
 """A service with something pending is told of another failed deploy this often."""
 
-START_SECONDS = 60.0
+START_SECONDS = 300.0
 
 WORST_MOMENT_SECONDS = 1.5
 """How long a killing waits for its victim to hold an incident."""
@@ -371,7 +371,7 @@ async def _migrate(database_url: str) -> None:
 
 def _answers(url: str) -> bool | NotYet:
     try:
-        return httpx.post(f"{url}/services", timeout=5, trust_env=False).status_code == 200
+        return httpx.post(f"{url}/services", timeout=20, trust_env=False).status_code == 200
     except httpx.TransportError as error:
         return NotYet(repr(error))
 

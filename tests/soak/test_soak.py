@@ -1,7 +1,8 @@
 """The soaks: nothing lost and nothing done twice, with everything killed all the time.
 
-Over a counting stand-in for the cluster. Each takes at most five minutes on two
-cores at its full size; SOAK_* variables (`tests.soak.score.Size`) change it.
+Over a counting stand-in for the cluster. Each takes about a minute at the size of a
+change and three at its whole size (`tests.sizes`); SOAK_* variables
+(`tests.soak.score.Size`) change it.
 Figures are printed and left under `build/soak/`.
 """
 
@@ -25,7 +26,7 @@ from tests.soak.stream_intakes import KafkaIntake, RedisIntake
 
 TOPIC = "signals"
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.real
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 UP_SECONDS = 900.0
 """Programs may have to be built first."""
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.real
 
 
 def _environment() -> dict[str, str]:
@@ -47,13 +47,13 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     finally:
         subprocess.run([*command, "down"], cwd=folder, env=_environment(), check=False)
         up.terminate()
-        up.wait(timeout=60)
+        up.wait(timeout=300)
 
 
 def heal(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from app.cli import main; main()", *arguments]
     return subprocess.run(
-        command, cwd=folder, env=_environment(), capture_output=True, text=True, timeout=600, check=False
+        command, cwd=folder, env=_environment(), capture_output=True, text=True, timeout=1500, check=False
     )
 
 

@@ -19,7 +19,7 @@ import pytest
 from app.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-START_SECONDS = 40.0
+START_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ def agent_process(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]
     finally:
         agent.send_signal(signal.SIGINT)
         try:
-            agent.wait(timeout=20)
+            agent.wait(timeout=120)
         except subprocess.TimeoutExpired:
             agent.kill()
             agent.wait()
@@ -100,7 +100,7 @@ def _wait_until_ready(url: str, agent: subprocess.Popen[bytes], log: Path) -> No
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and agent.poll() is None:
         try:
-            if httpx.get(f"{url}/readyz", timeout=2).status_code == httpx.codes.OK:
+            if httpx.get(f"{url}/readyz", timeout=20).status_code == httpx.codes.OK:
                 return
         except httpx.HTTPError:
             time.sleep(0.1)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from app.agent.models import Alert, ServiceKey, SignalKind, Trigger
 from app.config import Settings
 from app.connectors import alertmanager
-from app.connectors.alertmanager import SERVICE_LABELS, AlertBatch, alerts_to_signals
+from app.connectors.alert_labels import SERVICE_LABELS, is_exporter
+from app.connectors.alertmanager import AlertBatch, alerts_to_signals
 from app.errors import Invalid
 
 CAPTURED = json.loads((Path(__file__).parents[1] / "data" / "alertmanager-webhook-v4.json").read_text())
@@ -80,6 +81,7 @@ def test_a_captured_firing_alert_becomes_a_signal() -> None:
         starts_at=starts_at,
         trigger=Trigger.HIGH_ERROR_RATE,
         summary="error rate 35.97% on payments-api",
+        cluster="eu-1",
     )
 
 
@@ -128,7 +130,7 @@ def test_an_alert_that_has_been_firing_for_a_day_is_current() -> None:
         ({"app": "c", "deployment": "d", "pod": "p-7d9c5b8f6d-x2x4z"}, "c"),
         ({"deployment": "d", "pod": "p-7d9c5b8f6d-x2x4z", "job": "j"}, "d"),
         ({"pod": "payments-api-7d9c5b8f6d-x2x4z", "job": "j"}, "payments-api"),
-        ({"pod": "database-0", "job": "j"}, "j"),
+        ({"deployment": "database", "pod": "database-7d9c5b8f6d-x2x4z", "job": "j"}, "database"),
         ({"job": "payments/payments-api"}, "payments-api"),
         ({"service": "", "deployment": "d"}, "d"),
         ({"service": "kube-state-metrics", "job": "kube-state-metrics", "deployment": "d"}, "d"),
@@ -151,18 +153,29 @@ def test_the_order_of_labels_is_the_documented_one() -> None:
 @pytest.mark.parametrize(
     ("labels", "environment"),
     [
-        ({"environment": "staging", "env": "x", "namespace": "payments"}, "staging"),
-        ({"env": "staging", "namespace": "payments"}, "staging"),
+        ({"environment": "staging", "env": "x"}, "staging"),
+        ({"environment": "staging", "env": "x", "namespace": "payments"}, "staging--payments"),
+        ({"env": "staging", "namespace": "payments"}, "staging--payments"),
+        ({"env": "prod", "namespace": "payments"}, "prod"),
+        ({"env": "prod", "namespace": "checkout"}, "prod--checkout"),
+        ({"env": "checkout", "namespace": "checkout"}, "checkout"),
+        ({"cluster": "eu-1", "namespace": "payments"}, "prod"),
+        ({"cluster": "us-1", "env": "live", "namespace": "payments"}, "live--payments"),
         ({"namespace": "payments"}, "prod"),
         ({"namespace": "elsewhere"}, "elsewhere"),
-        ({"namespace": "monitoring", "exported_namespace": "payments"}, "prod"),
     ],
 )
 def test_the_environment_is_told_or_follows_from_the_namespace(
     labels: dict[str, str], environment: str
 ) -> None:
-    """Label first, then the configured namespace, then the namespace's own name."""
+    """The configured environment of the namespace, else its name; a label that says more is part of it."""
     assert mapped({"alertname": "X", "service": "a", **labels}).environment == environment
+
+
+def test_the_namespace_of_the_subject_is_that_of_its_own_labels() -> None:
+    """What the metric itself says stands before what the scrape adds."""
+    labels = {"namespace": "monitoring", "exported_namespace": "payments", "exported_service": "a"}
+    assert mapped({"alertname": "X", **labels}) == ServiceKey(environment="prod", service="a")
 
 
 @pytest.mark.parametrize(
@@ -185,7 +198,7 @@ def test_a_configured_workload_names_its_service(labels: dict[str, str]) -> None
         ({**BASE, "service": "a", "env": "../prod"}, "label env"),
         ({"alertname": "X", "service": "a", "namespace": "Ns"}, "label namespace"),
         ({**BASE, "service": "a", "heal_trigger": "panic"}, "use one of deploy_failed, high_error_rate"),
-        ({**BASE, "service": "kubelet"}, "no label names the service"),
+        ({**BASE, "service": "kubelet"}, "no label names the service: kubelet is what reports the metric"),
     ],
 )
 def test_an_alert_that_names_no_service_is_reported(labels: dict[str, str], words: str) -> None:
@@ -285,21 +298,17 @@ def test_a_delivery_without_alerts_is_empty() -> None:
         ({}, "body"),
         ({"version": "4"}, "body"),
         ({"version": "3", "alerts": []}, "version"),
-        ({"version": 4, "alerts": []}, "version"),
         ({"version": "4", "alerts": {}}, "alerts"),
         ({"version": "4", "alerts": [], "truncatedAlerts": -1}, "truncatedAlerts"),
+        ({"version": True, "alerts": []}, "version"),
         ({"version": "4", "alerts": [1]}, "alerts[0]"),
         (delivery(status="pending"), "alerts[0].status"),
         (delivery(startsAt="yesterday"), "alerts[0].startsAt"),
         (delivery(startsAt="2026-11-23T13:10:01"), "alerts[0].startsAt"),
         (delivery(startsAt=5), "alerts[0].startsAt"),
-        (delivery(endsAt="never"), "alerts[0].endsAt"),
-        (delivery(fingerprint=""), "alerts[0].fingerprint"),
-        (delivery(fingerprint="not hex"), "alerts[0].fingerprint"),
+        (delivery(startsAt=""), "alerts[0].startsAt"),
         ({"version": "4", "alerts": [{"status": "firing"}]}, "alerts[0]"),
-        (with_labels({"a": 1}), "alerts[0].labels[...]"),
         (with_labels(None), "alerts[0].labels"),
-        (delivery(annotations=[]), "alerts[0].annotations"),
     ],
 )
 def test_what_is_no_delivery_is_refused_with_field_and_mend(payload: object, field: str) -> None:
@@ -331,3 +340,78 @@ def test_any_labels_end_as_a_signal_or_a_reason(labels: dict[str, str]) -> None:
         for name in (signal.key.service, signal.key.environment):
             assert 0 < len(name) <= 63
             assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+@pytest.mark.parametrize("given", [None, "", "not hex", "keep:7", "f" * 65, "a" * 5_000, 17, ["ab"]])
+def test_an_alert_without_a_usable_fingerprint_is_identified_by_its_labels(given: object) -> None:
+    """The same labels are the same alert, whenever they come, and other labels another one."""
+    labels = {**BASE, "service": "a"}
+    first, again, other = (
+        alerts_to_signals(delivery(each, fingerprint=given), settings=SETTINGS, received_at=RECEIVED)
+        for each in (labels, dict(reversed(labels.items())), {**labels, "shard": "2"})
+    )
+    payload = first.signals[0].payload
+    assert isinstance(payload, Alert)
+    assert len(payload.fingerprint) == 16
+    assert set(payload.fingerprint) <= set("0123456789abcdef")
+    assert first.signals[0].dedup_key == again.signals[0].dedup_key
+    assert first.signals[0].dedup_key != other.signals[0].dedup_key
+
+
+def test_an_odd_alert_among_others_is_named_with_its_field() -> None:
+    """What cannot be read at all keeps its place, and costs nobody else anything."""
+    body = delivery()
+    body["alerts"] = [17, {**body["alerts"][0], "startsAt": None}, *body["alerts"]]
+    batch = alerts_to_signals(body, settings=SETTINGS, received_at=RECEIVED)
+    assert len(batch.signals) == 1
+    assert [one.name for one in batch.unmapped] == ["alerts[0]", "HighErrorRate"]
+    assert batch.unmapped[1].reason.startswith("alerts[1].startsAt: ")
+
+
+def test_an_alert_for_want_of_data_is_another_observation_than_the_real_one() -> None:
+    """Grafana keeps fingerprint and start when a rule that had no data turns out to be met."""
+    blind = delivery()
+    blind["alerts"][0]["annotations"] = {"grafana_state_reason": "NoData"}
+    first = alerts_to_signals(blind, settings=SETTINGS, received_at=RECEIVED).signals[0]
+    real = alerts_to_signals(delivery(), settings=SETTINGS, received_at=RECEIVED).signals[0]
+    assert first.dedup_key != real.dedup_key
+    assert isinstance(first.payload, Alert)
+    assert (first.payload.telemetry, first.payload.trigger) == (True, None)
+
+
+_NAMES = st.sampled_from(
+    [
+        *("till-api", "till-api-7f9d8c6b5f-k8s2z", "queue-0", "sums-29384105-7xk2d", "prod", "shop"),
+        *("kube-state-metrics", "obs-kube-state-metrics", "obs-kube-state-metrics-7f9d8c6b5f-k8s2z"),
+        *("node_exporter", "integrations/node_exporter", "shop/postgres-exporter", "kubelet", "blackbox"),
+        *("prometheus-node-exporter-8xk2d", "Not A Name", "", "x" * 63, "kubernetes-pods"),
+    ]
+)
+_LABELS = st.sampled_from(
+    [
+        *("service", "app", "pod", "job", "container", "deployment", "namespace", "statefulset", "job_name"),
+        *("exported_service", "exported_pod", "exported_job", "exported_namespace", "exported_container"),
+        *("service.name", "k8s.pod.name", "k8s_deployment_name", "app.kubernetes.io/name", "workload"),
+        *("env", "cluster", "destination_workload", "destination_service_name", "workload_type"),
+    ]
+)
+
+
+@given(labels=st.dictionaries(_LABELS, _NAMES, max_size=8))
+def test_an_exporter_is_never_the_service(labels: dict[str, str]) -> None:
+    """Whatever labels come together, in whatever dialect."""
+    batch = alerts_to_signals(delivery(labels), settings=SETTINGS, received_at=RECEIVED)
+    for signal in batch.signals:
+        assert not is_exporter(signal.key.service)
+
+
+@given(labels=st.dictionaries(_LABELS, _NAMES, max_size=8), namespaces=st.permutations(["till", "cart"]))
+def test_two_namespaces_are_never_one_place(labels: dict[str, str], namespaces: list[str]) -> None:
+    """Whatever else the labels say, the same for both."""
+    keys = set()
+    for namespace in namespaces:
+        place = {"namespace": namespace, "exported_namespace": namespace}
+        given = {**labels, **place, "destination_workload_namespace": namespace}
+        batch = alerts_to_signals(delivery(given), settings=SETTINGS, received_at=RECEIVED)
+        keys |= {signal.key for signal in batch.signals}
+    assert len(keys) in {0, 2}

@@ -19,8 +19,9 @@ from app.cli import main
 from app.clock import SystemClock
 from app.commands import live
 from app.commands.access import Access, clock_and_rights
-from app.commands.doctor import Finding, Status, examine, needed_rights
+from app.commands.doctor import examine, needed_rights
 from app.commands.failing import CommandFailed
+from app.commands.findings import Finding, Status
 from app.config import Settings
 from app.errors import PermanentError, TransientError
 from tests.contract.slack_standin import BOT_TOKEN, CHANNEL, slack_standin
@@ -105,6 +106,59 @@ class ApiServer:
         }
 
 
+# ------------------------------------------------------------------ names that match nothing
+
+
+async def test_mappings_that_map_to_nothing_are_found(tmp_path: Path) -> None:
+    """Each entry of a setting that the cluster has nothing for is named with its setting."""
+    async with loopback(ApiServer()) as server:
+        found = await findings(
+            settings_with(
+                kubeconfig=kubeconfig(tmp_path, server.url),
+                environment_namespaces={"live": "prod", "test": "staging"},
+                service_workloads={"live/ledger": "legacy/ledgr", "live/shop": "prod/shop"},
+                service_dependencies={"live/shop": ["live/shop", "search"]},
+                freeze_windows=[
+                    {"name": "sale", "hours": 1, "cron": "0 1 * * *", "services": ["shop", "live/shop"]},
+                    {"name": "night", "hours": 1, "cron": "0 1 * * *", "environments": ["production"]},
+                ],
+            )
+        )
+    messages = [finding.message for finding in found["mappings"]]
+    assert all(finding.status is Status.WARN for finding in found["mappings"])
+    for setting, named, absent in (
+        ("SERVICE_WORKLOADS", "live/ledger -> legacy/ledgr", "live/shop"),
+        ("ENVIRONMENT_NAMESPACES", "test -> staging", "live ->"),
+        ("SERVICE_DEPENDENCIES", "live/search", "live/shop"),
+        ("FREEZE_WINDOWS: sale", "service live/shop", "service shop"),
+        ("FREEZE_WINDOWS: night", "environment production", "service"),
+    ):
+        (message,) = [each for each in messages if each.startswith(setting)]
+        assert named in message
+        assert absent not in message
+
+
+async def test_mappings_that_match_are_not_mentioned(tmp_path: Path) -> None:
+    """No finding where everything named is there."""
+    async with loopback(ApiServer()) as server:
+        found = await findings(
+            settings_with(
+                kubeconfig=kubeconfig(tmp_path, server.url), service_workloads={"live/shop": "prod/shop"}
+            )
+        )
+    assert "mappings" not in found
+
+
+def test_unknown_names_in_the_env_file_are_a_warning() -> None:
+    """They have no effect; those listed as another program's are not mentioned."""
+    Path(".env").write_text("TEAM_COLOUR=blue\nCOMPOSE_PROJECT=x\nUNRELATED_NAMES=COMPOSE_PROJECT\n")
+    found = asyncio.run(findings(settings_with()))
+    (finding,) = found["configuration"]
+    assert finding.status is Status.WARN
+    assert "TEAM_COLOUR" in finding.message
+    assert "COMPOSE_PROJECT" not in finding.message
+
+
 # ------------------------------------------------------------------ without anything around
 
 
@@ -167,6 +221,8 @@ async def test_tokens_are_never_shown() -> None:
         ({"host": "0.0.0.0"}, "identity"),  # noqa: S104 - only compared
         ({"prometheus_url": "nonsense"}, "prometheus"),
         ({"prometheus_url": "http://127.0.0.1:9"}, "prometheus"),
+        ({"alertmanager_url": "nonsense"}, "silences"),
+        ({"alertmanager_url": "http://127.0.0.1:9"}, "silences"),
         ({"prometheus_url": "http://127.0.0.1:9", "prometheus_p95_query": "sum({{nonsense}})"}, "prometheus"),
     ],
 )
@@ -279,6 +335,20 @@ async def test_no_data_for_any_service_is_a_failure_of_its_query(tmp_path: Path)
     assert [f.status for f in found["queries"]] == [Status.FAIL] * 3
     assert "PROMETHEUS_ERROR_RATE_QUERY" in found["queries"][0].mend
     assert "shop in prod" in found["queries"][0].message
+
+
+async def test_a_service_that_cannot_be_measured_is_named_with_the_reason(tmp_path: Path) -> None:
+    """Prometheus answers two series where one number is meant: no service's fault hides the others'."""
+    series = [{"metric": {"heal_index": str(n)}, "value": [1, "1"]} for n in range(2)]
+    several = reply(200, {"status": "success", "data": {"resultType": "vector", "result": series}})
+    async with loopback(ApiServer()) as cluster, loopback(several) as prometheus:
+        found = await findings(
+            settings_with(kubeconfig=kubeconfig(tmp_path, cluster.url), prometheus_url=prometheus.url)
+        )
+    assert found["prometheus"][0].status is Status.OK
+    assert [f.status for f in found["queries"]] == [Status.FAIL]
+    assert "services cannot be measured" in found["queries"][0].message
+    assert "2 series where one is meant" in found["queries"][0].message
 
 
 # ------------------------------------------------------------------ the command

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 
 from app.agent.models import DecisionKind
 from app.connectors.rego_bundle import shipped_policies
+from app.connectors.rego_fields import input_schema
 from testbed.waiting import NotYet, wait_for
 from tests.unit.heal_command import REPOSITORY, Heal, agent_process
 from tests.unit.test_cli import healed, played  # noqa: F401 - fixtures
@@ -76,6 +79,54 @@ def test_tests_written_in_rego_are_run(heal: Heal, folder: Path, tests: str, cod
     assert words in answer.text
 
 
+def test_a_failing_test_says_file_line_expected_and_got(heal: Heal, folder: Path) -> None:
+    """For the statement that does not hold, with the values that its two sides had there."""
+    (folder / "heal_test.rego").write_text(
+        "package heal_test\n\nimport data.heal\n\n"
+        'question := {"service": "shop"}\n\n'
+        "test_it if {\n\tquestion.service\n"
+        '\theal.decision.decision == "deny" with input as question\n}\n'
+    )
+    answer = heal("policy", "test", str(folder))
+    assert answer.code == 1
+    lines = [" ".join(line.split()) for line in answer.out.splitlines()]
+    assert lines[0].startswith(f"FAIL data.heal_test.test_it: {folder / 'heal_test.rego'}:9: heal.decision")
+    assert lines[1:3] == ['expected "deny"', 'got "allow"']
+
+
+@pytest.mark.parametrize(
+    "day", ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+)
+def test_the_shipped_tests_hold_whatever_windows_are_configured(heal: Heal, tmp_path: Path, day: str) -> None:
+    """They test the rules and not the team's own data.json: no weekday and no environment fails them."""
+    copy = tmp_path / "copy"
+    shutil.copytree(shipped_policies(), copy)
+    window = {
+        "name": "all day",
+        "decision": "deny",
+        "environments": ["prod"],
+        "days": [day],
+        "from": "00:00",
+        "until": "24:00",
+        "time_zone": "Europe/Berlin",
+    }
+    data = {"heal_config": {"environments": {"prod": "needs_approval"}, "windows": [window]}}
+    (copy / "data.json").write_text(json.dumps(data))
+    assert heal("policy", "test", str(copy)).code == 0
+
+
+def test_a_configuration_that_the_shipped_policy_does_not_understand_is_refused(
+    heal: Heal, tmp_path: Path
+) -> None:
+    """It denies everything once it is used: `check` says so before."""
+    copy = tmp_path / "copy"
+    shutil.copytree(shipped_policies(), copy)
+    (copy / "data.json").write_text('{"heal_config": {"environments": {"prod": "maybe"}, "windows": []}}')
+    answer = heal("policy", "check", str(copy))
+    assert answer.code == 1
+    assert "data.json: heal_config.environments has a word that is no decision" in answer.text
+
+
 def test_explain_tells_what_was_decided_and_by_which_rule(heal: Heal, healed: str) -> None:  # noqa: F811 - fixture
     """For each action, with the reasons on record."""
     answer = heal("policy", "explain", healed)
@@ -102,7 +153,7 @@ def test_a_mistake_at_start_stops_it_with_file_and_line(folder: Path, tmp_path: 
     command = [sys.executable, "-c", "from app.cli import main; main()", "run", "--port", "0"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "POLICY_DIR": str(folder)}
     started = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
     assert started.returncode == 1
     assert f"{folder / 'heal.rego'}:4:1: expecting expression" in started.stderr
@@ -137,7 +188,15 @@ def test_a_mistake_at_reload_is_told_and_denies_until_it_is_mended(
 def test_a_wheel_holds_every_file_of_the_shipped_policies() -> None:
     """An installed agent finds them where its environment keeps shared data."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-    ((target, patterns),) = project["tool"]["setuptools"]["data-files"].items()
+    data_files = project["tool"]["setuptools"]["data-files"]
+    patterns = data_files["share/self-healing-devops-agent/policies"]
     packed = {file for pattern in patterns for file in REPOSITORY.glob(pattern)}
     assert packed == set(shipped_policies().iterdir())
-    assert target == "share/self-healing-devops-agent/policies"
+
+
+def test_a_wheel_holds_the_schema_that_policies_are_checked_against() -> None:
+    """The published one, where the check looks for it outside a source tree."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    data_files = project["tool"]["setuptools"]["data-files"]
+    (packed,) = data_files["share/self-healing-devops-agent/docs"]
+    assert json.loads((REPOSITORY / packed).read_text()) == input_schema()

@@ -96,6 +96,8 @@ def test_with_identity_required_the_database_too_wants_to_know_who_speaks(
         (("--scope", "everything"), "scopes[0]"),
         (("--scope", "read", "--days", "-1"), "days"),
         (("--scope", "read", "--role", ""), "roles[0]"),
+        (("--scope", "ingest", "--service", "Shop API"), "services[0]"),
+        (("--scope", "operate", "--environment", "prod"), "scopes"),
     ],
 )
 def test_an_unfit_token_is_told_by_what_does_not_fit(heal: Heal, options: tuple[str, ...], told: str) -> None:
@@ -103,6 +105,15 @@ def test_an_unfit_token_is_told_by_what_does_not_fit(heal: Heal, options: tuple[
     answer = heal("token", "create", "ci", *options)
     assert answer.code in {1, 2}
     assert told in answer.text
+
+
+def test_a_token_with_limits_says_so(heal: Heal) -> None:
+    """As it was asked for, in the list and in JSON."""
+    limits = ("--environment", "prod", "--service", "shop", "--service", "ledger")
+    _made(heal, "ci", "--scope", "ingest", *limits)
+    assert "about environments prod and services ledger, shop only" in heal("token", "list").text
+    [listed] = json.loads(heal("token", "list", "--json").out)["items"]
+    assert (listed["environments"], listed["services"]) == (["prod"], ["ledger", "shop"])
 
 
 def test_a_trail_that_somebody_altered_is_told(heal: Heal, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from app.agent.models import ActionName
-from app.config import Settings, told
+from app.config import Settings, load_settings, told, unknown_in_env_file
+from app.errors import ConfigurationError
 from scripts.settings import EXAMPLE, PAGE, Setting, documented, page
 
 DOCUMENTED = tuple(documented(EXAMPLE.read_text()))
@@ -135,6 +136,132 @@ def test_settings_cannot_change_after_the_start() -> None:
     settings = Settings()
     with pytest.raises(ValidationError):
         settings.dry_run = False  # type: ignore[misc]
+
+
+# ------------------------------------------------------------------ names that are no settings
+
+
+@pytest.mark.parametrize(
+    ("name", "likely"),
+    [
+        ("APROVAL_FOR_RISKS", "APPROVAL_FOR_RISKS"),
+        ("APPROVAL_FOR_RISK", "APPROVAL_FOR_RISKS"),
+        ("MAX_ACTION_PER_INCIDENT", "MAX_ACTIONS_PER_INCIDENT"),
+        ("REQUIRE_IDENTIY", "REQUIRE_IDENTITY"),
+        ("FREEZE_WINDWOS", "FREEZE_WINDOWS"),
+        ("aproval_for_risks", "APPROVAL_FOR_RISKS"),
+    ],
+)
+def test_a_mistyped_name_in_the_environment_stops_the_start(
+    name: str, likely: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit under a name that is not quite right would hold nothing back."""
+    monkeypatch.setenv(name, "high")
+    with pytest.raises(ConfigurationError, match=f"{name.upper()}: .*did you mean {likely}"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "likely"),
+    [
+        ("APROVAL_FOR_RISKS", "APPROVAL_FOR_RISKS"),
+        ("DRYRUN", "DRY_RUN"),
+        ("PROT", "PORT"),
+        ("LOGLEVEL", "LOG_LEVEL"),
+    ],
+)
+def test_a_mistyped_name_in_the_env_file_stops_the_start(name: str, likely: str, tmp_path: Path) -> None:
+    """Short names, too: the file is the agent's own."""
+    (tmp_path / ".env").write_text(f"{name}=high\n")
+    with pytest.raises(ConfigurationError, match=f"{name}: .*in .env; did you mean {likely}"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DRYRUN",
+        "LOGLEVEL",
+        "KUBECONFIGS",
+        "KUBE_CONFIG",
+        "SLACK_API_TOKEN",
+        "DATABASE_URI",
+        "DATABASE_PORT",
+        "OPA_SERVICE_HOST",
+        "OPA_SERVICE_PORT_HTTP",
+        "PAYMENTS_SERVICE_HOST",
+        "HEAL_PORT_8000_TCP_ADDR",
+        "POLICY_DIR_PORT",
+        "HTTPS_PROXY",
+        "GITHUB_TOKEN",
+        "CI_PIPELINE_SOURCE",
+        "npm_config_loglevel",
+        "PYTHONPATH",
+        "AWS_SECRET_ACCESS_KEY",
+        "PROMETHEUS_MULTIPROC_DIR",
+    ],
+)
+def test_names_of_other_programs_do_not_stop_the_start(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short ones, those of known programs, and what Kubernetes sets for every Service."""
+    monkeypatch.setenv(name, "x")
+    assert load_settings() == Settings()
+
+
+def test_what_resembles_a_setting_and_is_none_can_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """UNRELATED_NAMES, in the environment or in the file."""
+    monkeypatch.setenv("SESSION_SECRET2", "x")
+    (tmp_path / ".env").write_text("UNRELATED_NAMES=session_secret2, SLACK_BOT_TOKENS\nSLACK_BOT_TOKENS=x\n")
+    assert load_settings().unrelated_names == {"SESSION_SECRET2", "SLACK_BOT_TOKENS"}
+
+
+def test_every_mistyped_name_is_reported_and_no_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The value may be a secret."""
+    monkeypatch.setenv("SESSION_SECRETT", "hunter2")
+    (tmp_path / ".env").write_text("OPA_TOKENN=hunter2\n")
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings()
+    assert {"SESSION_SECRETT", "OPA_TOKENN"} <= set(str(refused.value).replace(":", " ").split())
+    assert "hunter2" not in str(refused.value)
+
+
+def test_other_unknown_names_in_the_env_file_have_no_effect_and_are_named(tmp_path: Path) -> None:
+    """They do not stop the start."""
+    (tmp_path / ".env").write_text("TEAM_COLOUR=blue\nDRY_RUN=true\nexport OWNER_NAME=x\n")
+    load_settings()
+    assert unknown_in_env_file() == ("OWNER_NAME", "TEAM_COLOUR")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "path"),
+    [
+        ("FREEZE_WINDOWS", '[{"nmae": "x", "hours": 1, "cron": "0 1 * * *"}]', "FREEZE_WINDOWS.0.nmae"),
+        ("FREEZE_WINDOWS", '[{"name": "x", "hours": "soon", "cron": "0 1 * * *"}]', "FREEZE_WINDOWS.0.hours"),
+        ("APPROVAL_ESCALATION", '[{"after_seconds": 1, "roles": [""]}]', "APPROVAL_ESCALATION.0.roles.0"),
+        ("SLACK_USERS", '{"U1": {"name": "ann", "role": ["sre"]}}', "SLACK_USERS.U1.role"),
+        ("ROLE_SCOPES", '{"sre": ["aprove"]}', "ROLE_SCOPES.sre.0"),
+        ("ENVIRONMENT_NAMESPACES", '{"prod": "Payments"}', "ENVIRONMENT_NAMESPACES.prod"),
+        ("SERVICE_WORKLOADS", '{"prod/api": "payments"}', "SERVICE_WORKLOADS.prod/api"),
+        ("SERVICE_WORKLOADS", '{"api": "payments/api"}', "SERVICE_WORKLOADS.api"),
+        ("SERVICE_DEPENDENCIES", '{"shop": ["prod/db"]}', "SERVICE_DEPENDENCIES.shop"),
+        ("SERVICE_DEPENDENCIES", '{"prod/shop": ["prod/"]}', "SERVICE_DEPENDENCIES.prod/shop.0"),
+        ("ALERT_TRIGGERS", '{"HighErrorRate": "rollback"}', "ALERT_TRIGGERS.HighErrorRate"),
+        ("KAFKA_PROPERTIES", '{"a": [1]}', "KAFKA_PROPERTIES.a"),
+        ("SERVICE_WORKLOADS", '{"prod/api": "a/b", "prod/api": "a/c"}', "SERVICE_WORKLOADS: "),
+        ("SERVICE_WORKLOADS", '{"prod/api": ', "SERVICE_WORKLOADS: Expecting value at line 1, column 14"),
+    ],
+)
+def test_a_wrong_part_of_a_json_setting_is_named_by_its_path(
+    name: str, value: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Field by field, from the environment as it is written there."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings()
+    assert path in str(refused.value)
 
 
 SIGN_ON = {

@@ -14,8 +14,8 @@ from tests.unit.loopback import Behaviour, drip, flood, hang, loopback, raw, rep
 HOOK = "http://127.0.0.1:9/hook"
 
 
-def peer(url: str) -> HttpPeer:
-    return HttpPeer(name="the hook", setting="HOOK_URL", url=url, timeout_seconds=0.5)
+def peer(url: str, *, timeout_seconds: float = 30) -> HttpPeer:
+    return HttpPeer(name="the hook", setting="HOOK_URL", url=url, timeout_seconds=timeout_seconds)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def peer(url: str) -> HttpPeer:
 async def test_what_is_no_delivery(behaviour: Behaviour, kind: type[AgentError]) -> None:
     """Each with the error that names what to do next, and never the other side's words."""
     async with loopback(behaviour) as server:
-        hook = peer(server.url)
+        hook = peer(server.url, timeout_seconds=0.5 if behaviour is hang else 30)
         with pytest.raises(kind, match="HOOK_URL"):
             await hook.deliver(b"{}")
         await hook.aclose()

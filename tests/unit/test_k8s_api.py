@@ -14,12 +14,13 @@ import pytest
 from app.agent.models import JsonObject, ObjectRef, ServiceKey
 from app.clock import SystemClock
 from app.config import Settings
-from app.connectors.k8s import KubernetesRehearsal, connect
+from app.connectors.k8s import connect
 from app.connectors.k8s_api import Connection, Kind, PatchApi, ReadApi
 from app.connectors.k8s_config import load_config
 from app.connectors.k8s_errors import Expired
 from app.connectors.k8s_mapping import ServiceMap
 from app.connectors.k8s_watch import KubernetesWatch, WatchTiming
+from app.connectors.k8s_writing import KubernetesRehearsal
 from app.errors import ConfigurationError, Forbidden, TransientError, UnknownOutcome
 from tests.contract.loopback import Answer, Fate, Loopback, Request, kubeconfig_for, loopback, status
 from tests.unit.k8s_samples import REF, deployment
@@ -43,10 +44,10 @@ async def connection(server: Loopback, tmp_path: Path) -> AsyncIterator[Made]:
     """Connections to it."""
     opened: list[Connection] = []
 
-    def make(*, dry_run: bool = False) -> Connection:
+    def make(*, dry_run: bool = False, timeout_seconds: float = 30) -> Connection:
         config = load_config(settings(kubeconfig=kubeconfig_for(server.url, tmp_path)))
         assert config is not None
-        opened.append(Connection(config, timeout_seconds=1.0, dry_run=dry_run))
+        opened.append(Connection(config, timeout_seconds=timeout_seconds, dry_run=dry_run))
         return opened[-1]
 
     yield make
@@ -111,12 +112,13 @@ async def test_a_broken_answer_is_transient_for_a_read_and_unknown_for_a_write(
 ) -> None:
     """No answer of a broken proxy leaves the connector as another error."""
     server.rule = lambda _: answer
+    seconds = 0.5 if answer is Fate.HANG else 30
     with pytest.raises(TransientError):
-        await ReadApi(connection()).get(Kind.DEPLOYMENT, "payments", "shop")
+        await ReadApi(connection(timeout_seconds=seconds)).get(Kind.DEPLOYMENT, "payments", "shop")
     with pytest.raises(TransientError):
-        await PatchApi(connection(dry_run=True)).patch(REF, [])
+        await PatchApi(connection(dry_run=True, timeout_seconds=seconds)).patch(REF, [])
     with pytest.raises(UnknownOutcome):
-        await PatchApi(connection()).patch(REF, [])
+        await PatchApi(connection(timeout_seconds=seconds)).patch(REF, [])
 
 
 async def test_a_trickling_answer_is_not_waited_for_for_ever(server: Loopback, connection: Made) -> None:
@@ -132,9 +134,9 @@ async def test_a_trickling_answer_is_not_waited_for_for_ever(server: Loopback, c
     slow = await asyncio.start_server(trickle, "127.0.0.1", 0)
     server.url = f"http://127.0.0.1:{slow.sockets[0].getsockname()[1]}"
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             with pytest.raises(TransientError, match="Timeout"):
-                await ReadApi(connection()).get(Kind.POD, "payments", "x")
+                await ReadApi(connection(timeout_seconds=0.5)).get(Kind.POD, "payments", "x")
     finally:
         slow.close()
 
@@ -191,7 +193,7 @@ async def test_a_stream_that_ends_at_once_is_not_asked_for_without_pause(
     timing = WatchTiming(coalesce_seconds=0.01, backoff_first_seconds=0.2, backoff_max_seconds=10)
     api = ReadApi(connection())
     watch = KubernetesWatch(lambda _: api, services, SystemClock(), timing=timing, jitter=lambda: 1.0)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         async with aclosing(watch.events()) as events:
             began = asyncio.get_running_loop().time()
             await anext(events)
@@ -209,7 +211,7 @@ async def test_retry_after_is_waited_for(server: Loopback, connection: Made) -> 
     timing = WatchTiming(coalesce_seconds=0.01, backoff_first_seconds=0.01)
     api = ReadApi(connection())
     watch = KubernetesWatch(lambda _: api, services, SystemClock(), timing=timing)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         async with aclosing(watch.events()) as events:
             began = asyncio.get_running_loop().time()
             first = asyncio.ensure_future(anext(events))
@@ -231,7 +233,7 @@ async def test_a_forbidden_list_ends_the_watch(server: Loopback, connection: Mad
     services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
     api = ReadApi(connection())
     watch = KubernetesWatch(lambda _: api, services, SystemClock())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         with pytest.raises(Forbidden, match="configmaps in namespace payments"):
             async for _ in watch.events():
                 pass

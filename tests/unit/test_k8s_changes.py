@@ -99,6 +99,8 @@ def test_a_config_revert_takes_configuration_and_leaves_code() -> None:
         container("gone", image="gone:0"),
         volumes=[{"name": "conf", "configMap": {"name": "old"}}],
         initContainers=[container("init", env=[{"name": "I", "value": "old"}])],
+        serviceAccountName="shop-before",
+        imagePullSecrets=[{"name": "old"}],
     )
     sidecar = container("new", image="new:1", volumeMounts=[{"name": "cache", "mountPath": "/c"}])
     now = template(
@@ -111,6 +113,8 @@ def test_a_config_revert_takes_configuration_and_leaves_code() -> None:
         ],
         initContainers=[container("init", image="init:2")],
         serviceAccountName="shop",
+        nodeSelector={"disk": "none"},
+        imagePullSecrets=[{"name": "new"}],
     )
     current = deployment(spec={"template": now})
     changed = change(action(ActionName.REVERT_CONFIG, revision=1), current, revision=replica_set(1, old))
@@ -125,7 +129,8 @@ def test_a_config_revert_takes_configuration_and_leaves_code() -> None:
             sidecar,
             volumes=[{"name": "conf", "configMap": {"name": "old"}}, {"name": "cache", "emptyDir": {}}],
             initContainers=[container("init", image="init:2", env=[{"name": "I", "value": "old"}])],
-            serviceAccountName="shop",
+            serviceAccountName="shop-before",
+            imagePullSecrets=[{"name": "new"}],
         )
     }
     assert current == deployment(spec={"template": now}), "the object read stays as it was"
@@ -233,3 +238,40 @@ def test_an_object_that_moved_or_carries_the_intent_is_a_conflict() -> None:
     with pytest.raises(Conflict, match="already"):
         check_unmoved(marked, target(marked), INTENT)
     check_unmoved(marked, target(marked), IntentId("int_2"))
+
+
+def test_a_config_revert_keeps_labels_and_the_restart_and_takes_annotations_back() -> None:
+    """Labels come with the release; the annotation of a restart is neither's."""
+
+    def labelled(build: str, **annotations: Json) -> JsonObject:
+        return {**template(), "metadata": {"labels": {"build": build}, "annotations": {**annotations}}}
+
+    restarted = "kubectl.kubernetes.io/restartedAt"
+    now = labelled("43", **{"checksum/config": "new", restarted: "today"})
+    old = labelled("42", **{"checksum/config": "old", restarted: "yesterday"})
+    changed = change(
+        action(ActionName.REVERT_CONFIG, revision=1),
+        deployment(spec={"template": now}),
+        revision=replica_set(1, old),
+    )
+    wanted = labelled("43", **{"checksum/config": "old", restarted: "today"})
+    assert changed == {"/spec/template": wanted}
+
+
+@pytest.mark.parametrize(
+    ("undoes", "paths"),
+    [
+        ("rollback", ["/spec/template"]),
+        ("restart", ["/spec/template"]),
+        ("revert_config", ["/spec/template"]),
+        ("scale", ["/spec/replicas"]),
+        ("pause", ["/spec/paused"]),
+        (None, ["/spec/template", "/spec/replicas", "/spec/paused"]),
+    ],
+)
+def test_an_undo_puts_back_only_what_the_action_changed(undoes: str | None, paths: list[str]) -> None:
+    """Replicas that an autoscaler set meanwhile stay its own."""
+    act = action(ActionName.RESTORE, undoes=undoes)
+    taken = Snapshot(ref=REF, token="t", body=snapshot_body(REF, deployment()))
+    found = patch(act, deployment(spec={"replicas": 9}), snapshot=taken)
+    assert [str(part["path"]) for part in found[3:]] == paths

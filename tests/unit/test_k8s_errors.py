@@ -16,6 +16,7 @@ from app.errors import (
     Forbidden,
     Invalid,
     NotFound,
+    PermanentError,
     TransientError,
     UnknownOutcome,
 )
@@ -27,7 +28,7 @@ WRITE = Call(verb="patch", what="deployments payments/shop", effect=True)
 @pytest.mark.parametrize(
     ("code", "read", "write"),
     [
-        (301, Invalid, Invalid),
+        (301, PermanentError, PermanentError),
         (400, Invalid, Invalid),
         (401, Forbidden, Forbidden),
         (403, Forbidden, Forbidden),

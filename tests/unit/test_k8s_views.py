@@ -6,16 +6,19 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.agent.models import Json, JsonObject, WorkloadView
-from app.connectors.k8s_views import (
-    WorkloadObjects,
+from app.agent.models import Action, ActionName, Json, JsonObject, Risk, WorkloadView
+from app.connectors.k8s_templates import (
     code_hash,
     config_hash,
     config_map_names,
-    managed_by,
-    target_state,
+    template_fields,
     template_hash,
     template_of,
+)
+from app.connectors.k8s_views import (
+    WorkloadObjects,
+    managed_by,
+    target_state,
     workload_view,
 )
 from tests.unit.k8s_samples import CONFIG_REF, REF, config_map, container, deployment, replica_set, template
@@ -106,6 +109,64 @@ def test_configuration_changes_the_config_hash_alone(changed: JsonObject, volume
     assert code_hash(after) == code_hash(template())
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        template(securityContext={"runAsUser": 0}),
+        template(container(securityContext={"readOnlyRootFilesystem": True})),
+        template(nodeSelector={"disk": "ssd"}),
+        template(affinity={"nodeAffinity": {}}),
+        template(tolerations=[{"key": "spot"}]),
+        template(serviceAccountName="shop"),
+        template(someFieldOfANewerServer=1),
+        {**template(), "metadata": {"labels": {"app": "shop"}, "annotations": {"checksum/config": "1"}}},
+    ],
+)
+def test_all_the_rest_of_a_template_is_configuration(changed: JsonObject) -> None:
+    """Security, scheduling, identity and annotations: nothing in a template is outside both hashes."""
+    assert config_hash(changed) != config_hash(template())
+    assert code_hash(changed) == code_hash(template())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        template(imagePullSecrets=[{"name": "registry"}]),
+        template(container(imagePullPolicy="Always")),
+        {**template(), "metadata": {"labels": {"app": "shop", "build": "43"}}},
+    ],
+)
+def test_labels_and_how_images_are_pulled_come_with_a_release(changed: JsonObject) -> None:
+    """A build label is all that a release under a moving tag may change."""
+    assert code_hash(changed) != code_hash(template())
+    assert config_hash(changed) == config_hash(template())
+
+
+def test_known_noise_is_in_neither_hash() -> None:
+    """Restarts, the agent's own marks and the hashes that controllers write change nothing that runs."""
+    noisy: JsonObject = {
+        **template(),
+        "metadata": {
+            "labels": {"app": "shop", "rollouts-pod-template-hash": "x", "controller-revision-hash": "y"},
+            "annotations": {
+                "kubectl.kubernetes.io/restartedAt": "2026-02-20T17:00:00Z",
+                "self-healing-devops-agent/irreversible": "true",
+            },
+        },
+    }
+    assert (code_hash(noisy), config_hash(noisy)) == (code_hash(template()), config_hash(template()))
+    assert template_fields(noisy) == template_fields(template())
+
+
+def test_fields_are_named_without_their_values() -> None:
+    """A changed field can be named in a diagnosis; no value leaves the connector."""
+    found = template_fields(
+        template(container(env=[{"name": "A", "value": "s3cr3t"}]), nodeSelector={"a": "b"})
+    )
+    assert [name for name, _ in found] == ["env of app", "image of app", "label app", "nodeSelector"]
+    assert "s3cr3t" not in repr(found)
+
+
 def test_init_containers_count() -> None:
     """A release that changes only an init container is a release."""
     assert code_hash(template(initContainers=[container("init", image="init:1")])) != code_hash(
@@ -152,6 +213,30 @@ def test_the_last_change_of_the_spec_is_named() -> None:
     entries.append(managed("hpa", "2026-02-20T17:10:00Z", {"f:spec": {}}, "scale"))
     assert target_state(REF, deployment(managedFields=entries)).changed_by == "hpa"
     assert target_state(REF, deployment()).changed_by is None
+
+
+def test_an_entry_without_a_time_is_the_last_to_have_written_what_it_holds() -> None:
+    """Entries of the subresource scale carry no time; whoever writes a field takes it from the others."""
+    scaled: JsonObject = {
+        "manager": "kube-controller-manager",
+        "subresource": "scale",
+        "fieldsV1": {"f:spec": {"f:replicas": {}}},
+    }
+    item = deployment(
+        managedFields=[
+            scaled,
+            managed("the-agent", "2026-02-20T17:00:00Z", {"f:spec": {"f:template": {"f:spec": {}}}}),
+            managed("kubectl", "2026-02-20T16:00:00Z", {"f:spec": {"f:strategy": {}}}),
+        ]
+    )
+
+    def changed_by(name: ActionName) -> str | None:
+        act = Action(name=name, risk=Risk.LOW, target=REF, parameters={}, expected_effect="", undo=None)
+        return target_state(REF, item, act).changed_by
+
+    assert changed_by(ActionName.SCALE) == "kube-controller-manager"
+    assert changed_by(ActionName.ROLLBACK) == "the-agent"
+    assert target_state(REF, item).changed_by == "the-agent"
 
 
 def test_the_token_of_a_config_map_is_its_data() -> None:
@@ -303,3 +388,43 @@ def test_warnings_are_ours_distinct_newest_first_and_bounded() -> None:
 def test_what_could_not_be_read_is_told() -> None:
     """Missing events are not the absence of warnings."""
     assert view(unread=("forbidden: cannot list events",)).warnings == ("forbidden: cannot list events",)
+
+
+def ended(name: str, reason: str, code: int, *, ready: bool = False, **state: Json) -> JsonObject:
+    end: JsonObject = {"reason": reason, "exitCode": code, "finishedAt": "2026-11-29T10:00:00Z"}
+    last: JsonObject = {"terminated": end}
+    return {"name": name, "ready": ready, "restartCount": 4, "state": dict(state), "lastState": last}
+
+
+BACK_OFF: JsonObject = {"reason": "CrashLoopBackOff"}
+
+
+@pytest.mark.parametrize(
+    ("statuses", "init", "reason"),
+    [
+        ((ended("app", "OOMKilled", 137, waiting=BACK_OFF),), (), "OOMKilled"),
+        ((ended("app", "OOMKilled", 143, running={}),), (), "Error"),
+        ((ended("app", "OOMKilled", 0, running={}),), (), None),
+        (
+            (ended("app", "Error", 1, waiting=BACK_OFF),),
+            (ended("init", "OOMKilled", 0, ready=True),),
+            "Error",
+        ),
+        (
+            (ended("app", "Error", 1, waiting=BACK_OFF), ended("sidecar", "OOMKilled", 137, ready=True)),
+            (),
+            "Error",
+        ),
+        (
+            (ended("app", "Error", 1, running={}), ended("sidecar", "OOMKilled", 137, waiting=BACK_OFF)),
+            (),
+            "OOMKilled",
+        ),
+    ],
+)
+def test_only_the_kernels_kill_of_the_failing_container_is_want_of_memory(
+    statuses: tuple[JsonObject, ...], init: tuple[JsonObject, ...], reason: str | None
+) -> None:
+    """Runtimes say OOMKilled of drained containers and of init containers that ended well, too."""
+    [seen] = view(replica_sets=(replica_set(1),), pods=(pod(*statuses, init=init),)).pods
+    assert seen.last_termination_reason == reason

@@ -17,13 +17,15 @@ from app.errors import ConfigurationError, PermanentError, TransientError
 from tests.contract.stream_suite import take_count
 
 QUICK = KafkaTimes(wait=timedelta(seconds=0.1), answer=timedelta(seconds=2))
+PATIENT = KafkaTimes(wait=timedelta(seconds=0.1), answer=timedelta(seconds=60))
+"""For a broker that answers at once, however slow the machine."""
 
 
 @pytest.fixture
 def cluster() -> Iterator[tuple[str, Producer]]:
     """The address of a mock cluster that lives in this process, and a producer to it."""
     producer = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 0})
-    [broker] = producer.list_topics(timeout=10).brokers.values()
+    [broker] = producer.list_topics(timeout=120).brokers.values()
     yield f"{broker.host}:{broker.port}", producer
     producer.flush(1)
 
@@ -34,15 +36,15 @@ async def test_what_was_finished_is_over_and_the_rest_comes_again(cluster: tuple
     for number in range(4):
         producer.produce("signals", b"%d" % number, key="prod/payments", partition=0)
     producer.produce("signals.dead", b"old", partition=0)  # a mock cluster makes topics for producers only
-    assert producer.flush(10) == 0
+    assert producer.flush(120) == 0
     url = parse_kafka_url(f"kafka://{address}/signals?session.timeout.ms=6000")
-    first = KafkaStream(url, times=QUICK)
+    first = KafkaStream(url, times=PATIENT)
     taken = await take_count(first, 4)
     assert [message.body for message in taken] == [b"0", b"1", b"2", b"3"]
     await first.acknowledge([taken[0], taken[2]])
     await first.reject(taken[3], "no signal")
     await first.close()
-    second = KafkaStream(url, times=QUICK)
+    second = KafkaStream(url, times=PATIENT)
     again = await take_count(second, 2, limit=2)
     assert [message.position for message in again] == [message.position for message in taken[1:3]]
     await second.acknowledge(again)
@@ -51,7 +53,7 @@ async def test_what_was_finished_is_over_and_the_rest_comes_again(cluster: tuple
         await second.take(1)  # the third had been read already
     reader = Consumer({"bootstrap.servers": address, "group.id": "look", "log_level": 0})
     reader.assign([TopicPartition("signals.dead", 0, 1)])
-    letter = reader.poll(10)
+    letter = reader.poll(120)
     assert letter is not None
     assert (letter.error(), letter.value(), letter.key()) == (None, b"3", b"prod/payments")
     headers = letter.headers()

@@ -45,7 +45,7 @@ async def facing(
 @pytest.mark.parametrize("behaviour", [hang, drip, raw(b"HTTP/1.1 200 OK\r\n"), raw(b"\x16\x03nonsense")])
 async def test_a_silent_issuer_is_waited_for_so_long_and_no_longer(behaviour: Behaviour) -> None:
     """The whole answer has one deadline; a broken one is no answer."""
-    async with facing(behaviour) as (issuer, _, _), asyncio.timeout(10):
+    async with facing(behaviour) as (issuer, _, _), asyncio.timeout(120):
         with pytest.raises(TransientError, match="OIDC_ISSUER"):
             await issuer.begin()
 
@@ -66,7 +66,7 @@ async def test_a_compressed_answer_is_not_unpacked() -> None:
 
 async def test_a_crowd_asks_a_silent_issuer_once() -> None:
     """Everybody is told after one deadline; a moment later it is asked again."""
-    async with facing(hang) as (issuer, server, clock), asyncio.timeout(10):
+    async with facing(hang) as (issuer, server, clock), asyncio.timeout(120):
         said = await asyncio.gather(*(issuer.begin() for _ in range(50)), return_exceptions=True)
         assert {type(one) for one in said} == {TransientError}
         assert len(server.requests) == 1

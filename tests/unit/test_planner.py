@@ -19,6 +19,7 @@ from app.agent.models import (
     JsonScalar,
     ObjectRef,
     Plan,
+    Revision,
     RevisionHealth,
     Risk,
     TelemetryHealth,
@@ -38,6 +39,7 @@ from tests.unit.scenes import (
     config_map,
     config_record,
     crashing,
+    curves,
     evidence,
     pods,
     pulling,
@@ -478,3 +480,61 @@ def test_an_undo_keeps_target_and_risk_of_what_it_undoes() -> None:
     assert restore_of(replace(action, target=None)) is None
     assert "never part of a plan" in unmet(ActionName.RESTORE, BAD)
     assert isinstance(action, Action)
+
+
+# ---------------------------------------------------------------- images that are the same
+
+
+def fields(image: str, **labels: str) -> tuple[tuple[str, str], ...]:
+    return (("image of app", image), *((f"label {name}", value) for name, value in labels.items()))
+
+
+def moving(number: int, created: float, **labels: str) -> Revision:
+    """A revision under a tag that moves, told apart by its labels."""
+    latest = "registry.example/checkout:latest"
+    return revision(number, created, images=(latest,), fields=fields("same", **labels))
+
+
+def test_a_rollback_that_pulls_the_same_image_is_none() -> None:
+    """Only a label differs under one tag: the reason says so, and no older revision is taken instead."""
+    new, old = moving(7, -3, build="43"), moving(6, -DAY, build="42")
+    older = revision(5, -2 * DAY, fields=fields("another"))
+    seen = evidence(
+        Trigger.CRASH_LOOP,
+        workload=workload([new, old, older], crashing(new)),
+        revision_history=(record(old), record(older)),
+    )
+    told = unmet(ActionName.ROLLBACK, seen, to="previous_healthy")
+    assert told == (
+        "revision 6 asks for the same image as revision 7 (registry.example/checkout:latest) "
+        "and differs only in label build: a rollback would pull the same image again"
+    )
+
+
+def test_a_rollback_of_a_command_under_the_same_tag_is_one() -> None:
+    """What runs differs; that the image is pulled again is part of the expected effect."""
+    new = replace(moving(7, -3), fields=(*fields("same"), ("command of app", "bad")))
+    old = moving(6, -DAY)
+    seen = evidence(
+        Trigger.CRASH_LOOP, workload=workload([new, old], crashing(new)), revision_history=(record(old),)
+    )
+    found = resolve(ActionName.ROLLBACK, seen, to="previous_healthy")
+    assert isinstance(found, Resolved)
+    assert found.expected_effect.endswith("so the same images are pulled")
+
+
+# ---------------------------------------------------------------- revisions that nobody called
+
+
+def test_a_revision_that_nobody_called_is_passed_over() -> None:
+    """Ready pods without a request show nothing; requests after the newer release are not its own."""
+    new, silent = revision(8, -3), revision(7, -15)
+    seen = evidence(
+        Trigger.CRASH_LOOP,
+        workload=workload([new, silent, OLD], (*crashing(new, 1), *pods(silent))),
+        sli=curves(requests=lambda minute: 50.0 if minute < -15 or minute > -3 else 0.0),
+    )
+    assert rolled_back_to(seen) == OLD.number
+    called = replace(seen, sli=curves())
+    assert rolled_back_to(called) == silent.number
+    assert rolled_back_to(replace(seen, sli=())) == silent.number

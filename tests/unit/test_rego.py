@@ -23,7 +23,7 @@ from app.connectors.rego_engine import check_folder
 from app.errors import ConfigurationError
 
 ALLOW = 'package heal\n\ndecision := {"decision": "allow", "reasons": ["why not"], "rules": ["all"]}\n'
-QUESTION: JsonObject = {"version": "2", "number": 1}
+QUESTION: JsonObject = {"version": "2", "dry_run": True}
 
 
 def bundle(folder: Path, text: str = ALLOW, **more: str) -> Path:
@@ -169,7 +169,7 @@ async def test_a_complete_decision_is_taken_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
-        ("decision := 1 if input.nothing", "undefined"),
+        ("decision := 1 if input.service", "undefined"),
         ("decision := {}", "no complete decision"),
         ('decision := "allow"', "no complete decision"),
         ('decision := "<undefined>"', "undefined"),
@@ -178,9 +178,9 @@ async def test_a_complete_decision_is_taken_as_it_is(tmp_path: Path) -> None:
         ('decision := {"decision": "allow", "reasons": "x"}', "no complete decision"),
         ('decision := {"decision": "allow", "reasons": [1]}', "no complete decision"),
         ("decision contains x if some x in [1]", "no complete decision"),
-        ("decision := 1 if to_number(input.version_name) > 1", "undefined"),
+        ("decision := 1 if to_number(input.target_problem) > 1", "undefined"),
         ('decision := 1 if to_number("x") > 1', "heal.rego:3"),
-        ("decision := 1 if true\n\ndecision := 2 if input.number", "conflicts"),
+        ("decision := 1 if true\n\ndecision := 2 if input.dry_run", "conflicts"),
     ],
 )
 async def test_anything_but_a_complete_decision_is_a_deny(tmp_path: Path, rule: str, words: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 
 from app.errors import Invalid, TransientError
-from app.store.sqlite import MAX_BATCH, SqliteDatabase, open_sqlite
+from app.store.sqlite import MAX_BATCH, READERS, SqliteDatabase, open_sqlite
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ class Gate:
 
     def __call__(self, connection: Connection) -> None:
         self.entered.set()
-        assert self.opened.wait(10)
+        assert self.opened.wait(120)
 
 
 async def in_one_commit(database: SqliteDatabase, *work: Callable[[Connection], object]) -> list[object]:
@@ -171,3 +172,36 @@ async def test_readers_cannot_write(database: SqliteDatabase) -> None:
     """Reading is read-only by construction."""
     with pytest.raises(TransientError, match="readonly"):
         await database.read(lambda connection: add(1, connection))
+
+
+async def test_what_an_operator_writes_waits_for_no_other_caller(database: SqliteDatabase) -> None:
+    """With a hundred units in line, the operator's is committed right after the one that is under way."""
+    gate = Gate()
+    holding = asyncio.create_task(database.write(gate))
+    assert await asyncio.to_thread(gate.entered.wait, 10)
+    line = [asyncio.create_task(database.write(partial(add, n))) for n in range(100)]
+    await asyncio.sleep(0)
+
+    def count(connection: Connection) -> int:
+        rows = connection.execute(text("SELECT count(*) FROM numbers"))
+        found: int = rows.scalar_one()
+        return found
+
+    operator = asyncio.create_task(database.write(count, urgent=True))
+    await asyncio.sleep(0)
+    gate.opened.set()
+    assert await operator == 0
+    await asyncio.gather(holding, *line)
+    assert await numbers(database) == list(range(100))
+
+
+async def test_an_operator_reads_while_every_reader_is_busy(database: SqliteDatabase) -> None:
+    """The operators' reader is a thread and a connection of its own."""
+    gates = [Gate() for _ in range(READERS)]
+    reading = [asyncio.create_task(database.read(gate)) for gate in gates]
+    for gate in gates:
+        assert await asyncio.to_thread(gate.entered.wait, 10)
+    assert await database.read(lambda c: c.execute(text("SELECT 1")).scalar_one(), urgent=True) == 1
+    for gate in gates:
+        gate.opened.set()
+    await asyncio.gather(*reading)

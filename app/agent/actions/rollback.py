@@ -9,7 +9,16 @@ from collections.abc import Mapping
 
 from app.agent.actions.preconditions import first_reason, owner_refuses, rollout_paused, would_be_reverted
 from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet
-from app.agent.evidence import current_revision, health_of, older_versions, runs_version, served
+from app.agent.evidence import (
+    called_by_nobody,
+    changed_fields,
+    current_revision,
+    health_of,
+    older_versions,
+    runs_the_same,
+    runs_version,
+    served,
+)
 from app.agent.models import (
     ActionName,
     Change,
@@ -41,15 +50,30 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     for revision in older_versions(workload):
         objection = _objection(revision, workload, evidence)
         if objection is None:
-            return Resolved(
-                target=workload.target.ref,
-                parameters={"revision": revision.number},
-                expected_effect=f"revision {revision.number} ({', '.join(revision.images)}) runs again "
-                f"in place of revision {workload.current_revision}",
-            )
+            return _going_back_to(revision, workload)
         passed_over.append(f"revision {revision.number} {objection}")
     told = "; ".join(passed_over) or "no older revision is kept"
     return Unmet(reason=f"there is no revision to go back to: {told}")
+
+
+def _going_back_to(revision: Revision, workload: WorkloadView) -> Resolution:
+    """Unless it would pull the image that runs: what is wrong with that would come back with it."""
+    current = current_revision(workload)
+    images = ", ".join(revision.images)
+    if current is not None and runs_the_same(revision, current):
+        return Unmet(
+            reason=f"revision {revision.number} asks for the same image as revision {current.number} "
+            f"({images}) and differs only in {', '.join(changed_fields(revision, current))}: "
+            "a rollback would pull the same image again"
+        )
+    effect = (
+        f"revision {revision.number} ({images}) runs again in place of revision {workload.current_revision}"
+    )
+    if current is not None and revision.images == current.images:
+        effect += "; the image references are the same, so the same images are pulled"
+    return Resolved(
+        target=workload.target.ref, parameters={"revision": revision.number}, expected_effect=effect
+    )
 
 
 def _barrier(workload: WorkloadView) -> str | None:
@@ -68,6 +92,8 @@ def _objection(revision: Revision, workload: WorkloadView, evidence: Evidence) -
     if health_of(evidence, revision) is RevisionHealth.FAILED:
         return "failed before"
     if not served(evidence, revision):
+        if revision.ready_replicas and called_by_nobody(evidence, revision):
+            return "has no record of serving well, and was called by nobody while it ran"
         return "has no record of serving well, and no ready pod now"
     for other in workload.revisions:
         later = other.number > revision.number or other.created_at > revision.created_at

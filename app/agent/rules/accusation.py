@@ -6,7 +6,7 @@ from app.agent.models import ActionName, Evidence
 from app.agent.rules.alibis import weigh_alibis, weigh_tried
 from app.agent.rules.pods import PodWeights, weigh_pods
 from app.agent.rules.suspects import Suspect
-from app.agent.rules.symptoms import failed_deploy, trouble_began
+from app.agent.rules.symptoms import failed_deploys, trouble_began
 from app.agent.rules.timing import weigh_timing
 from app.agent.rules.weighing import Weighing
 from app.agent.rules.wording import relative, span
@@ -16,14 +16,13 @@ def accuse(suspect: Suspect, evidence: Evidence, pods: PodWeights, remedy: Actio
     """Weigh pods, timing and alibis of a change; `remedy` is what would be done about it."""
     weighing = Weighing()
     began = trouble_began(evidence)
-    if suspect.recent:
+    if suspect.recent and suspect.at < began:
         weighing.speaks_for(0.1, f"{suspect.what} came {relative(suspect.at, began, 'the trouble')}")
-    else:
+    elif not suspect.recent:
         weighing.speaks_against(
             0.85, f"{suspect.what} had been in force for {span(began - suspect.at)} by then"
         )
-    failed = [s.payload for s in evidence.signals if failed_deploy(s)]
-    if failed and suspect.in_template:
+    if failed_deploys(evidence) and suspect.in_template:
         weighing.speaks_for(0.5 if suspect.confirmed else 0.7, "the pipeline says that its deploy failed")
     weigh_pods(weighing, suspect, evidence, pods)
     weigh_timing(weighing, suspect, evidence)

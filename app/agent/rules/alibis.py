@@ -73,11 +73,7 @@ def _dependencies(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> N
             _dependency_weight(suspect, evidence), f"{names}, which it calls, is in trouble too"
         )
     began = trouble_began(evidence)
-    changed = [
-        c
-        for c in evidence.changes
-        if c.key in evidence.dependencies and suspect.at < c.at <= began + CLOCK_SLACK
-    ]
+    changed = [c for c in evidence.changes if c.key in evidence.dependencies and suspect.at < c.at < began]
     if changed and not pods_are_sick(suspect, evidence):
         first = changed[0]
         when = relative(first.at, suspect.at)
@@ -99,9 +95,7 @@ def _later_changes(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> 
         return
     began = trouble_began(evidence)
     between = [
-        (at, told)
-        for at, told in _changes_beside(suspect, evidence)
-        if suspect.at + CLOCK_SLACK < at <= began + CLOCK_SLACK
+        (at, told) for at, told in _changes_beside(suspect, evidence) if suspect.at + CLOCK_SLACK < at < began
     ]
     if between:
         at, told = max(between)

@@ -7,7 +7,7 @@ from app.agent.models import Cause, Evidence, Hypothesis, Trigger
 from app.agent.rules.alibis import weigh_blindness
 from app.agent.rules.pods import pods_are_sick
 from app.agent.rules.suspects import release_of, template_config_of
-from app.agent.rules.symptoms import CLOCK_SLACK, trouble_began
+from app.agent.rules.symptoms import trouble_began
 from app.agent.rules.weighing import Weighing
 from app.agent.rules.wording import relative
 
@@ -23,9 +23,8 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     down = sorted(d.service for d in evidence.dependencies if d in evidence.other_open_incidents)
     if down:
         weighing.speaks_for(0.7, f"{', '.join(down)}, which it calls, has an open incident")
-    window = (began - LOOKBACK, began + CLOCK_SLACK)
     changed = [
-        c for c in evidence.changes if c.key in evidence.dependencies and window[0] <= c.at <= window[1]
+        c for c in evidence.changes if c.key in evidence.dependencies and began - LOOKBACK <= c.at < began
     ]
     if changed:
         last = max(changed, key=lambda c: c.at)

@@ -45,7 +45,7 @@ def _weigh_kills(weighing: Weighing, evidence: Evidence) -> None:
 def _weigh_age(weighing: Weighing, evidence: Evidence) -> None:
     began = trouble_began(evidence)
     since = in_force_since(evidence.workload) if evidence.workload is not None else None
-    recent = [c for c in deploys(evidence) if began - LOOKBACK <= c.at]
+    recent = [c for c in deploys(evidence) if began - LOOKBACK <= c.at < began]
     if since is not None and began - since > LOOKBACK:
         weighing.speaks_for(0.5, f"the same template had been running for {span(began - since)}")
     elif since is not None:

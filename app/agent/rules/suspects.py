@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from app.agent.evidence import (
     LOOKBACK,
+    changed_fields,
     config_map_changes,
     current_revision,
     health_of,
@@ -26,7 +27,11 @@ from app.agent.models import (
     RevisionHealth,
     WorkloadView,
 )
+from app.agent.releases import releases, reported_deploys
 from app.agent.rules.symptoms import CLOCK_SLACK, trouble_began
+
+_NAMED = 6
+"""How many changed fields a sentence names."""
 
 REPORT_DELAY = timedelta(minutes=10)
 """A pipeline reports the end of a deploy up to this long after the first new pod ran."""
@@ -62,9 +67,8 @@ def release_of(evidence: Evidence) -> Suspect | None:
     reference = reference_revision(evidence)
     if reference is not None and reference.code_hash == current.code_hash:
         return None
-    return _template_suspect(
-        evidence, evidence.workload, current, f"the release of revision {current.number}"
-    )
+    what = f"the release of revision {current.number}{_naming(current, reference)}"
+    return _template_suspect(evidence, evidence.workload, current, what)
 
 
 def template_config_of(evidence: Evidence) -> Suspect | None:
@@ -78,22 +82,33 @@ def template_config_of(evidence: Evidence) -> Suspect | None:
         return None
     what = (
         f"the change of configuration in revision {current.number} (the code of revision {reference.number})"
+        f"{_naming(current, reference)}"
     )
     return _template_suspect(evidence, evidence.workload, current, what)
 
 
+def _naming(current: Revision, reference: Revision | None) -> str:
+    """Which fields of the template changed, for a sentence; no value is named."""
+    changed = () if reference is None else changed_fields(current, reference)
+    if not changed:
+        return ""
+    more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+    return f", which changed {', '.join(changed[:_NAMED])}{more},"
+
+
 def config_map_of(evidence: Evidence) -> Suspect | None:
-    """The ConfigMap that changed last before the trouble."""
+    """The ConfigMap that changed last before the trouble; failing that, one that changed right after."""
     began = trouble_began(evidence)
-    for change in config_map_changes(evidence):
-        if began - LOOKBACK <= change.at <= began + CLOCK_SLACK:
-            return Suspect(
-                what=f"the change of ConfigMap {change.view.name}",
-                at=change.at,
-                confirmed=True,
-                in_template=False,
-            )
-    return None
+    near = [c for c in config_map_changes(evidence) if began - LOOKBACK <= c.at <= began + CLOCK_SLACK]
+    change = next((c for c in near if c.at < began), near[-1] if near else None)
+    if change is None:
+        return None
+    return Suspect(
+        what=f"the change of ConfigMap {change.view.name}",
+        at=change.at,
+        confirmed=True,
+        in_template=False,
+    )
 
 
 def told_config_of(evidence: Evidence) -> Suspect | None:
@@ -101,7 +116,7 @@ def told_config_of(evidence: Evidence) -> Suspect | None:
     if evidence.workload is not None:
         return None
     told = _in_window(evidence, own_changes(evidence, ChangeKind.CONFIG), CLOCK_SLACK)
-    newest = max(told, key=lambda c: c.at, default=None)
+    newest = _last_before(trouble_began(evidence), told)
     if newest is None:
         return None
     return Suspect(what=f"a change of configuration ({newest.summary})", at=newest.at, confirmed=False)
@@ -113,24 +128,13 @@ def own_changes(evidence: Evidence, *kinds: ChangeKind) -> tuple[Change, ...]:
 
 
 def deploys(evidence: Evidence) -> tuple[Change, ...]:
-    """Reported deploys of the service, whether kept as changes or only among the incident's signals."""
-    known = own_changes(evidence, ChangeKind.DEPLOY)
-    told = {(c.at, c.version) for c in known}
-    extra = tuple(
-        Change(
-            kind=ChangeKind.DEPLOY,
-            key=s.key,
-            at=s.observed_at,
-            summary=f"deploy of {s.payload.version} {s.payload.status}",
-            version=s.payload.version,
-            irreversible=s.payload.irreversible,
-        )
-        for s in evidence.signals
-        if isinstance(s.payload, Deploy)
-        and s.key == evidence.key
-        and (s.observed_at, s.payload.version) not in told
-    )
-    return known + extra
+    """Releases of the service, each once, whether kept as changes or only among the incident's signals.
+
+    A deploy that was cancelled did not finish: it is no release.
+    """
+    told = [c for c in reported_deploys(evidence.signals) if c.key == evidence.key]
+    known = releases((*own_changes(evidence, ChangeKind.DEPLOY), *told))
+    return tuple(c for c in reversed(known) if c.status is not DeployStatus.CANCELLED)
 
 
 def _template_suspect(
@@ -168,24 +172,31 @@ def _barrier_since(evidence: Evidence, at: datetime) -> bool:
 
 def _told_release(evidence: Evidence) -> Suspect | None:
     told = _in_window(evidence, deploys(evidence), REPORT_DELAY)
-    newest = max(told, key=lambda c: c.at, default=None)
+    newest = _last_before(trouble_began(evidence), told)
     if newest is None:
         return None
-    same = [c for c in told if c.version == newest.version]
-    began_at = min(c.at for c in same)
-    start_known = any(
-        isinstance(s.payload, Deploy)
-        and s.payload.status is DeployStatus.STARTED
-        and s.payload.version == newest.version
+    reports = [
+        s
         for s in evidence.signals
+        if isinstance(s.payload, Deploy) and s.key == evidence.key and s.payload.version == newest.version
+    ]
+    start_known = newest.status is DeployStatus.STARTED or any(
+        isinstance(s.payload, Deploy) and s.payload.status is DeployStatus.STARTED for s in reports
     )
     return Suspect(
         what=f"the release of {newest.version or 'an unnamed version'}",
-        at=began_at,
+        at=newest.at,
         confirmed=False,
         irreversible=any(c.irreversible for c in told),
-        reported_late=not start_known and len(same) == 1,
+        reported_late=not start_known and len(reports) < 2,
     )
+
+
+def _last_before(began: datetime, changes: Iterable[Change]) -> Change | None:
+    """The last change before the onset; failing that, the first one after it."""
+    known = sorted(changes, key=lambda c: c.at)
+    earlier = [c for c in known if c.at < began]
+    return earlier[-1] if earlier else next(iter(known), None)
 
 
 def _in_window(evidence: Evidence, changes: Iterable[Change], slack: timedelta) -> list[Change]:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from app.agent.models import Cause, Evidence, Hypothesis
+from app.agent.models import Alert, Cause, Evidence, Hypothesis, Trigger
 
 CERTAIN = 0.97
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
-    """Outranks every other cause: nothing that is done now could be verified."""
-    telemetry = evidence.telemetry
-    if telemetry is None or not telemetry.outage:
+    """Outranks every other cause: nothing that is done now could be verified.
+
+    So does a source that answers, but nothing usable about this very service:
+    failing to measure is never a reason for a remediation (promise 13).
+    """
+    told = _told(evidence)
+    if not told:
         return None
-    if not telemetry.source_reachable:
-        told = "the source of metrics does not answer"
-    else:
-        told = f"{telemetry.silent_services} of {telemetry.known_services} services fell silent together"
     return Hypothesis(
-        cause=Cause.TELEMETRY_OUTAGE, confidence=CERTAIN, rule="telemetry_outage", evidence_for=(told,)
+        cause=Cause.TELEMETRY_OUTAGE, confidence=CERTAIN, rule="telemetry_outage", evidence_for=told
     )
+
+
+def _told(evidence: Evidence) -> tuple[str, ...]:
+    found = []
+    if evidence.telemetry is not None and evidence.telemetry.outage:
+        found.append(evidence.telemetry.said)
+    elif evidence.unmeasured is not None:
+        found.append(f"the service cannot be measured: {evidence.unmeasured}")
+    if Trigger.TELEMETRY_OUTAGE in evidence.triggers:
+        reports = [s.payload for s in evidence.signals if isinstance(s.payload, Alert)]
+        faults = [a.summary for a in reports if a.trigger is Trigger.TELEMETRY_OUTAGE and a.firing]
+        found.append(faults[-1] if faults and faults[-1] else "a telemetry fault is reported")
+    return tuple(dict.fromkeys(found))

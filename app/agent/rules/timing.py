@@ -11,7 +11,7 @@ from app.agent.rules.symptoms import (
     Indicator,
     breached,
     levels_around,
-    newest,
+    now_at,
     rise,
     trouble_began,
 )
@@ -32,18 +32,19 @@ _BREACHED_CONFIRMED, _BREACHED_TOLD = 0.62, 0.5
 def weigh_timing(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> None:
     """Findings in the service levels around the change, and in the distance between it and the trouble."""
     _weigh_levels(weighing, suspect, evidence)
-    if not suspect.stuck:
-        _weigh_distance(weighing, suspect, evidence)
+    _weigh_distance(weighing, suspect, evidence)
 
 
 def _weigh_levels(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> None:
+    """A symptom speaks for a change only where it began after the change."""
     risen = [t for i in breached(evidence) if (t := _risen(i, suspect, evidence)) is not None]
     flat = [t for i in breached(evidence) if (t := _flat(i, suspect, evidence)) is not None]
-    if risen:
+    came_first = suspect.at < trouble_began(evidence)
+    if risen and came_first:
         weighing.speaks_for(_RISEN_TWICE if len(risen) > 1 else _RISEN, "; ".join(risen))
     elif flat:
         weighing.speaks_against(0.7, "; ".join(flat))
-    elif breached(evidence):
+    elif breached(evidence) and came_first:
         told = "; ".join(_told(i, evidence) for i in breached(evidence))
         weighing.speaks_for(_BREACHED_CONFIRMED if suspect.confirmed else _BREACHED_TOLD, told)
 
@@ -65,7 +66,7 @@ def _flat(indicator: Indicator, suspect: Suspect, evidence: Evidence) -> str | N
 
 
 def _told(indicator: Indicator, evidence: Evidence) -> str:
-    value = newest(evidence, indicator)
+    value = now_at(evidence, indicator)
     if value is None:
         return f"{indicator.name} above its objective, by an alert without a value"
     return f"{indicator.name} {indicator.spoken(value)}, above its objective"
@@ -76,6 +77,8 @@ def _weigh_distance(weighing: Weighing, suspect: Suspect, evidence: Evidence) ->
     if lag < -CLOCK_SLACK:
         late_report = suspect.reported_late and lag >= -REPORT_DELAY
         weighing.speaks_against(0.3 if late_report else 0.8, f"the trouble began {span(lag)} before it")
+    elif suspect.stuck:
+        return  # it never took over: its age says nothing
     elif lag > LATE:
         weighing.speaks_against(0.5, f"the trouble began only {span(lag)} after it")
     elif lag > SOON:

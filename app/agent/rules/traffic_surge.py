@@ -15,7 +15,7 @@ from app.agent.rules.suspects import (
     template_config_of,
     told_config_of,
 )
-from app.agent.rules.symptoms import CLOCK_SLACK, TRAFFIC, Rise, breached, metric_onset, rise
+from app.agent.rules.symptoms import TRAFFIC, Rise, breached, metric_onset, rise
 from app.agent.rules.timing import LATE, SOON
 from app.agent.rules.weighing import Weighing
 from app.agent.rules.wording import span
@@ -63,9 +63,9 @@ def _weigh_changes(weighing: Weighing, evidence: Evidence) -> None:
         config_map_of(evidence),
         told_config_of(evidence),
     )
-    times = [(s.at, s.what) for s in suspects if s is not None and s.recent]
+    times = [(s.at, s.what) for s in suspects if s is not None and s.recent and s.at < began]
     others = own_changes(evidence, ChangeKind.FLAG, ChangeKind.SCALE, ChangeKind.CONFIG)
-    times += [(c.at, c.summary) for c in others if began - LOOKBACK <= c.at <= began + CLOCK_SLACK]
+    times += [(c.at, c.summary) for c in others if began - LOOKBACK <= c.at < began]
     if not times:
         return
     at, what = max(times)

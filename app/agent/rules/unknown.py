@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from app.agent.evidence import LOOKBACK
 from app.agent.models import Cause, ChangeKind, Evidence, Hypothesis
-from app.agent.rules.suspects import own_changes
-from app.agent.rules.symptoms import CLOCK_SLACK, breached, newest, trouble_began
-from app.agent.rules.wording import relative, span
+from app.agent.rules.suspects import own_changes, release_of, template_config_of
+from app.agent.rules.symptoms import CLOCK_SLACK, doubt, now_at, reported, trouble_began
+from app.agent.rules.wording import relative
 
 _MOST = 5
 """So many changes are told; a person can look up the rest."""
@@ -25,18 +25,31 @@ def unexplained(evidence: Evidence, best_confidence: float) -> Hypothesis:
 def _facts(evidence: Evidence) -> list[str]:
     began = trouble_began(evidence)
     facts = []
-    for indicator in breached(evidence):
-        value = newest(evidence, indicator)
-        shown = "no value is known" if value is None else f"now {indicator.spoken(value)}"
-        facts.append(f"{indicator.name} is above its objective; {shown}")
+    for indicator in reported(evidence):
+        value = now_at(evidence, indicator)
+        against = doubt(evidence, indicator)
+        objective = None if evidence.objectives is None else indicator.objective(evidence.objectives)
+        if against is not None:
+            facts.append(f"{indicator.name} was reported, but {against}")
+        elif value is None:
+            facts.append(f"{indicator.name} is above its objective; no value is known")
+        elif objective is None or value > objective:
+            facts.append(f"{indicator.name} is above its objective; now {indicator.spoken(value)}")
+        else:
+            facts.append(f"{indicator.name} was above its objective; now {indicator.spoken(value)}")
     facts += [f"the cluster reports {condition}" for condition in evidence.conditions]
     window = [c for c in evidence.changes if began - LOOKBACK <= c.at <= began + CLOCK_SLACK]
     own = [c for c in window if c.key == evidence.key]
     facts += [
-        f"{c.kind} change {span(began - c.at)} from the start of the trouble: {c.summary}"
+        f"{c.kind} change {relative(c.at, began, 'the trouble')}: {c.summary}"
+        if c.at != began
+        else f"{c.kind} change: {c.summary}"
         for c in own[:_MOST]
     ]
-    if not own:
+    late = release_of(evidence) or template_config_of(evidence)
+    if late is not None and late.recent and late.at > began:
+        facts.append(f"{late.what} came {relative(late.at, began, 'the trouble')}, too late to be its cause")
+    elif not own:
         facts.append("no change of the service itself is known around that time")
     others = [c for c in window if c.key != evidence.key]
     facts += [

@@ -1,0 +1,24 @@
+"""State that is dated in the future: what a clock that was ahead left behind, set aside with a note.
+
+Pure. Every time on record was the present of some clock when it was written. One
+that is later than now, by more than clocks of a fleet differ, was written before
+the clock went back: measured against it nothing new would count until the clock
+arrives there again. Each caller that sets something aside records a note.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+SKEW = timedelta(minutes=5)
+"""So far clocks of one fleet may differ; what is dated further ahead is from a clock that was wrong."""
+LONGEST_REST = timedelta(hours=2)
+"""An open incident that waits for no person is looked at within this time."""
+FAR_AHEAD = timedelta(days=1)
+"""Leases and actions dated further ahead than this are not of this time. Nearer ones count: a clock that
+goes back by less must not make room for more actions."""
+
+
+def ahead(at: datetime | None, now: datetime, by: timedelta = SKEW) -> bool:
+    """Whether a time on record is in the future, by more than `by`."""
+    return at is not None and at - now > by

@@ -1,0 +1,48 @@
+"""The claim's heartbeat: while a step waits for somebody, its claim is renewed.
+
+A call may take longer than a lease. Without the heartbeat a peer would take the
+incident over in the middle of the step, which is safe (every write is fenced) but
+throws the step's work away, again and again, for as long as the call stays slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from app.agent.ports import Claim, IncidentStore
+from app.clock import Clock
+from app.errors import AgentError, ClaimLost
+
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def renewed(store: IncidentStore, claim: Claim, lease: timedelta, clock: Clock) -> AsyncIterator[None]:
+    """Renew the claim three times in each lease until the block ends.
+
+    A claim that is lost all the same is logged once; the fencing token refuses
+    whatever the step still tries to write.
+    """
+    beating = asyncio.create_task(_beat(store, claim, lease, clock))
+    try:
+        yield
+    finally:
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+
+
+async def _beat(store: IncidentStore, claim: Claim, lease: timedelta, clock: Clock) -> None:
+    while True:
+        await clock.sleep(lease.total_seconds() / 3)
+        try:
+            await store.renew(claim, lease, clock.now())
+        except ClaimLost as lost:
+            # A step that has just closed the incident ends here too: that is no loss.
+            log.info("the claim on %s is not renewed any more: %s", claim.incident_id, lost)
+            return
+        except AgentError as error:
+            log.warning("the claim on %s could not be renewed: %s", claim.incident_id, error)

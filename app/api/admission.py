@@ -1,0 +1,219 @@
+"""How much is let in at once, so that no sender keeps an operator or a probe waiting.
+
+Three bounds, each refused with 503 and Retry-After before any work is done:
+requests in progress, with a reserve that only probes and operators may use; bytes
+of large deliveries in progress; and nothing new once the process was asked to
+stop. A request whose body still arrives then ends at once; one that is being
+worked on has `DRAIN_SECONDS` left. Plain ASGI, installed by `app.main`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.problems import Problem
+from app.stopping import Stop
+
+DRAIN_SECONDS = 3.0
+"""For how long a request that is being worked on may go on once the process was asked to stop."""
+LARGE_BYTES = 65_536
+"""Deliveries up to this size cost little and are always taken."""
+RESERVED = 16
+"""Requests that only probes and operators may have in progress."""
+
+_FOR_OPERATORS = ("/healthz", "/readyz", "/brakes", "/approvals", "/webhooks/slack")
+_DELIVERIES = ("/events/", "/webhooks/")
+_DELIVERY_RETRY_SECONDS = 2
+_CROWDED_RETRY_SECONDS = 1
+_STOPPING_RETRY_SECONDS = 5
+
+
+class _Phase(StrEnum):
+    READING = "reading"
+    WORKING = "working"
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Request:
+    """One request in progress."""
+
+    phase: _Phase = _Phase.WORKING
+    started: bool = False
+    """Its answer has begun."""
+    stopped: bool = False
+    """It was interrupted because the process stops."""
+    held: int = 0
+    """Bytes of a large delivery that it holds."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Deliveries:
+    """Bytes of large deliveries in progress; at least one is always let in, however large."""
+
+    most: int
+    _held: int = field(default=0)
+
+    def has_room(self, size: int) -> bool:
+        """Whether a delivery of that size would be let in now."""
+        return size <= LARGE_BYTES or self._held == 0 or self._held + size <= self.most
+
+    def enter(self, size: int) -> int:
+        """Let it in; the bytes to give back with `leave`."""
+        held = size if size > LARGE_BYTES else 0
+        self._held += held
+        return held
+
+    def leave(self, held: int) -> None:
+        """It is done."""
+        self._held -= held
+
+
+class Admission:
+    """The middleware."""
+
+    def __init__(self, app: ASGIApp, *, stop: Stop, requests: int, delivery_bytes: int) -> None:
+        """`requests` counts the reserve; `delivery_bytes` bounds large deliveries together."""
+        self._app = app
+        self._stop = stop
+        self._most = requests - RESERVED
+        self._deliveries = Deliveries(most=delivery_bytes)
+        self._running: dict[asyncio.Task[object], _Request] = {}
+        stop.then(self._drain)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        if scope["type"] != "http" or task is None or task in self._running:
+            await self._app(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await refusal.response(scope["path"])(scope, receive, send)
+            return
+        request = _Request()
+        self._running[task] = request
+        try:
+            await self._pass_on(scope, receive, send, task, request)
+        finally:
+            self._deliveries.leave(request.held)
+            del self._running[task]
+
+    def _refusal(self, scope: Scope) -> Problem | None:
+        path: str = scope["path"]
+        if self._stop.requested and path != "/healthz":
+            return _stopping()
+        if len(self._running) >= self._most and not path.startswith(_FOR_OPERATORS):
+            return _busy(
+                "crowded",
+                "Too many requests are in progress",
+                "Send the same request again in a moment.",
+                _CROWDED_RETRY_SECONDS,
+            )
+        if _is_delivery(scope) and not self._deliveries.has_room(_declared(scope)):
+            return _no_room()
+        return None
+
+    async def _pass_on(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        task: asyncio.Task[object],
+        request: _Request,
+    ) -> None:
+        bounded = _is_delivery(scope)
+        size = 0
+
+        async def reading() -> Message:
+            nonlocal size
+            if self._stop.requested and not request.started:
+                raise _stopping()
+            request.phase = _Phase.READING
+            try:
+                message = await receive()
+            finally:
+                request.phase = _Phase.WORKING
+            if bounded and message["type"] == "http.request":
+                size += len(message.get("body", b""))
+                if not message.get("more_body", False) and not request.held:
+                    if not self._deliveries.has_room(size):
+                        raise _no_room()
+                    request.held = self._deliveries.enter(size)
+            return message
+
+        async def answering(message: Message) -> None:
+            request.started = True
+            await send(message)
+
+        problem = None
+        try:
+            await self._app(scope, reading, answering)
+        except Problem as refused:
+            problem = refused
+        except asyncio.CancelledError:
+            if not request.stopped:
+                raise
+            task.uncancel()
+            problem = _stopping()
+        if problem is not None and not request.started:
+            await problem.response(scope["path"])(scope, receive, send)
+
+    # ------------------------------------------------------------ stopping
+
+    def _drain(self) -> None:
+        """Nobody's body is waited for any more; who is being worked on gets a little time."""
+        self._interrupt(_Phase.READING)
+        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._interrupt, None)
+
+    def _interrupt(self, phase: _Phase | None) -> None:
+        for task, request in self._running.items():
+            if not request.stopped and (phase is None or request.phase is phase):
+                request.stopped = True
+                task.cancel()
+
+
+def _is_delivery(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return scope["method"] == "POST" and path.startswith(_DELIVERIES) and not path.startswith(_FOR_OPERATORS)
+
+
+def _declared(scope: Scope) -> int:
+    """The length that the sender names; 0 where it names none: what arrives is counted all the same."""
+    text = Headers(scope=scope).get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+
+
+def _no_room() -> Problem:
+    return _busy(
+        "deliveries-busy",
+        "Other large deliveries are being recorded",
+        "Nothing of this delivery was recorded. Send it again after the time that Retry-After names.",
+        _DELIVERY_RETRY_SECONDS,
+    )
+
+
+def _stopping() -> Problem:
+    return _busy(
+        "stopping",
+        "The agent is stopping",
+        "Send the same request again in a moment: another process, or the next start, takes it.",
+        _STOPPING_RETRY_SECONDS,
+        {"Connection": "close"},
+    )
+
+
+def _busy(
+    kind: str, title: str, detail: str, seconds: int, headers: Mapping[str, str] | None = None
+) -> Problem:
+    return Problem(
+        status=503,
+        kind=kind,
+        title=title,
+        detail=detail,
+        headers={"Retry-After": str(seconds), **(headers or {})},
+    )

@@ -1,0 +1,250 @@
+"""A circuit breaker for each source: a silent peer costs one time-out for all callers, not one for each.
+
+`guarded_reader`, `guarded_rehearsal` and `guarded_metrics` put a breaker in front
+of the ports that read; `app.connectors.opa` asks its own. While the circuit is
+open a call fails at once with the `TransientError` that an unreachable peer gives
+anyway, so the promises about missing data hold unchanged (promises 7 and 8).
+Writers have no breaker: the agent never writes where it could not read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TypeVar
+
+from app.agent.consent import Consent
+from app.agent.disruption import Disruption
+from app.agent.models import (
+    Action,
+    ConfigRecord,
+    Rehearsal,
+    ServiceKey,
+    SliSample,
+    Snapshot,
+    TargetState,
+    TelemetryHealth,
+    WorkloadView,
+)
+from app.agent.ports import (
+    ClusterReader,
+    ClusterRehearsal,
+    MetricSource,
+    PodOwner,
+    PodOwners,
+    SilenceSource,
+)
+from app.agent.silences import Silencing
+from app.errors import AgentError, Conflict, PermanentError, TransientError
+
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 15.0
+
+T = TypeVar("T")
+
+
+class CircuitState(StrEnum):
+    """Whether a peer is asked."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    """Nobody asks; the last call failed and nothing was answered since it began."""
+    HALF_OPEN = "half_open"
+    """One call finds out whether the peer answers again; the others still fail at once."""
+
+
+@dataclass(slots=True, kw_only=True)
+class PeerBreaker:
+    """The state of one peer, shared by every caller in this process.
+
+    A call that failed opens the circuit only when the peer answered nobody since
+    that call began: one expensive query that times out between others that are
+    answered is not a silent peer. Times are seconds of a monotonic clock.
+    """
+
+    name: str
+    monotonic: Callable[[], float] = time.monotonic
+    _failures: int = 0
+    """Failed calls in a row that opened the circuit."""
+    _answered_at: float = float("-inf")
+    _open_until: float | None = None
+    _asking: bool = False
+    """The one call of the half-open state is under way."""
+    _last_error: str = field(default="")
+
+    @property
+    def state(self) -> CircuitState:
+        """Closed, open, or half-open once the pause is over."""
+        if self._open_until is None:
+            return CircuitState.CLOSED
+        if self._asking or self.monotonic() >= self._open_until:
+            return CircuitState.HALF_OPEN
+        return CircuitState.OPEN
+
+    async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The call's result; `TransientError` at once while the circuit is open.
+
+        A `PermanentError` or `Conflict` is an answer: the peer is there. Every
+        other `AgentError` counts as silence.
+        """
+        probing = self._enter()
+        began = self.monotonic()
+        try:
+            result = await call()
+        except (PermanentError, Conflict):
+            self.answered()
+            raise
+        except AgentError as error:
+            self.failed(began, str(error))
+            raise
+        finally:
+            if probing:
+                self._asking = False
+        self.answered()
+        return result
+
+    def _enter(self) -> bool:
+        """Whether this call is the one of the half-open state."""
+        match self.state:
+            case CircuitState.CLOSED:
+                return False
+            case CircuitState.HALF_OPEN if not self._asking:
+                self._asking = True
+                return True
+            case _:
+                raise self._refusal()
+
+    def _refusal(self) -> TransientError:
+        wait = max(FIRST_PAUSE_SECONDS, (self._open_until or 0.0) - self.monotonic())
+        return TransientError(
+            f"{self.name} is not asked at the moment, because its last answer failed: {self._last_error}",
+            retry_after=timedelta(seconds=wait),
+        )
+
+    def answered(self) -> None:
+        """The peer answered somebody: the circuit is closed."""
+        self._answered_at = self.monotonic()
+        self._failures, self._open_until, self._last_error = 0, None, ""
+
+    def failed(self, began: float, why: str) -> None:
+        """A call that began then failed; opens the circuit unless somebody was answered meanwhile."""
+        if self._answered_at >= began:
+            return
+        now = self.monotonic()
+        if self._open_until is None or now >= self._open_until:
+            # Calls that began together and fail together count as one.
+            self._failures += 1
+            pause = min(FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures - 1, 10), LONGEST_PAUSE_SECONDS)
+            self._open_until = now + pause
+        self._last_error = why
+
+
+def guarded_reader(reader: ClusterReader, breaker: PeerBreaker) -> ClusterReader:
+    """The reader behind a breaker."""
+    return _GuardedReader(reader, breaker)
+
+
+def guarded_owners(owners: PodOwners, breaker: PeerBreaker) -> PodOwners:
+    """The owners of pods behind the breaker of the same API server."""
+    return _GuardedOwners(owners, breaker)
+
+
+def guarded_rehearsal(rehearsal: ClusterRehearsal, breaker: PeerBreaker) -> ClusterRehearsal:
+    """The rehearsal behind the breaker of the same API server."""
+    return _GuardedRehearsal(rehearsal, breaker)
+
+
+def guarded_metrics(source: MetricSource, breaker: PeerBreaker) -> MetricSource:
+    """The metric source behind a breaker."""
+    return _GuardedMetrics(source, breaker)
+
+
+def guarded_silences(source: SilenceSource, breaker: PeerBreaker) -> SilenceSource:
+    """The source of silences behind a breaker."""
+    return _GuardedSilences(source, breaker)
+
+
+@dataclass(frozen=True, slots=True)
+class _GuardedSilences:
+    source: SilenceSource
+    breaker: PeerBreaker
+
+    async def concerning(self, key: ServiceKey, at: datetime) -> tuple[Silencing, ...]:
+        return await self.breaker.ask(lambda: self.source.concerning(key, at))
+
+
+@dataclass(frozen=True, slots=True)
+class _GuardedOwners:
+    owners: PodOwners
+    breaker: PeerBreaker
+
+    async def owner(self, namespace: str, pod: str) -> PodOwner | None:
+        return await self.breaker.ask(lambda: self.owners.owner(namespace, pod))
+
+
+@dataclass(frozen=True, slots=True)
+class _GuardedReader:
+    reader: ClusterReader
+    breaker: PeerBreaker
+
+    async def services(self) -> tuple[ServiceKey, ...]:
+        return await self.breaker.ask(self.reader.services)
+
+    async def workload(self, key: ServiceKey) -> WorkloadView | None:
+        return await self.breaker.ask(lambda: self.reader.workload(key))
+
+    async def target(self, action: Action) -> TargetState:
+        return await self.breaker.ask(lambda: self.reader.target(action))
+
+    async def snapshot(self, action: Action) -> Snapshot:
+        return await self.breaker.ask(lambda: self.reader.snapshot(action))
+
+    async def disruption(self, action: Action) -> Disruption | None:
+        return await self.breaker.ask(lambda: self.reader.disruption(action))
+
+    async def consent(self, action: Action) -> Consent:
+        return await self.breaker.ask(lambda: self.reader.consent(action))
+
+    async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
+        return await self.breaker.ask(lambda: self.reader.config_contents(key))
+
+
+@dataclass(frozen=True, slots=True)
+class _GuardedRehearsal:
+    rehearsal: ClusterRehearsal
+    breaker: PeerBreaker
+
+    async def rehearse(self, action: Action, target: TargetState, snapshot: Snapshot | None) -> Rehearsal:
+        return await self.breaker.ask(lambda: self.rehearsal.rehearse(action, target, snapshot))
+
+
+@dataclass(frozen=True, slots=True)
+class _GuardedMetrics:
+    source: MetricSource
+    breaker: PeerBreaker
+
+    async def sli(self, key: ServiceKey, at: datetime) -> SliSample:
+        return await self.breaker.ask(lambda: self.source.sli(key, at))
+
+    async def sli_range(
+        self, key: ServiceKey, start: datetime, end: datetime, step: timedelta
+    ) -> tuple[SliSample, ...]:
+        return await self.breaker.ask(lambda: self.source.sli_range(key, start, end, step))
+
+    async def telemetry(self, keys: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
+        """An unreachable source is an answer of this port, and counts as silence for the breaker."""
+        unreachable = TelemetryHealth(known_services=len(keys), silent_services=0, source_reachable=False)
+
+        async def call() -> TelemetryHealth:
+            found = await self.source.telemetry(keys, at)
+            if not found.source_reachable:
+                raise TransientError("the state of the telemetry could not be read")
+            return found
+
+        try:
+            return await self.breaker.ask(call)
+        except TransientError:
+            return unreachable

@@ -1,0 +1,35 @@
+"""Whether the parts of a process that run by themselves still move, by a monotonic clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from app.errors import TransientError
+
+STILL_SECONDS = 60.0
+"""A part that did nothing for so long is stuck: the driver looks for due work every second."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vitals:
+    """When each part last moved. A part that was never heard of is not expected to move."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    _moved_at: dict[str, float] = field(default_factory=dict)
+
+    def moved(self, part: str) -> None:
+        """The part did something just now."""
+        self._moved_at[part] = self.monotonic()
+
+    def gone(self, part: str) -> None:
+        """The part was stopped, and is not expected to move any more."""
+        self._moved_at.pop(part, None)
+
+    async def check(self) -> None:
+        """`TransientError`, naming the part, when one that runs has not moved for too long."""
+        now = self.monotonic()
+        for part, moved_at in self._moved_at.items():
+            if now - moved_at > STILL_SECONDS:
+                raise TransientError(f"the {part} has not moved for {now - moved_at:.0f} s")

@@ -1,0 +1,113 @@
+"""Silences read from a real Alertmanager: set, narrowed, expired, and the program gone."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.agent.models import ServiceKey
+from app.config import Settings
+from app.connectors.silences import AlertmanagerSilences
+from app.errors import TransientError
+from tests.contract.metric_worlds import free_port
+
+PROGRAM = "prometheus-alertmanager"
+SHOP = ServiceKey(environment="prod", service="shop")
+CART = ServiceKey(environment="prod", service="cart")
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(shutil.which(PROGRAM) is None, reason="Alertmanager is not installed"),
+]
+
+
+@contextmanager
+def alertmanager(folder: Path) -> Iterator[str]:
+    """Run Alertmanager; yields its address once it is ready."""
+    (folder / "config.yml").write_text("route: {receiver: none}\nreceivers: [{name: none}]\n")
+    address = f"127.0.0.1:{free_port()}"
+    command = [
+        PROGRAM,
+        f"--config.file={folder / 'config.yml'}",
+        f"--storage.path={folder / 'data'}",
+        f"--web.listen-address={address}",
+        "--cluster.listen-address=",
+        "--log.level=warn",
+    ]
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            _wait_until_ready(f"http://{address}", process, folder / "log")
+            yield f"http://{address}"
+        finally:
+            process.terminate()
+            process.wait(timeout=120)
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/-/ready", trust_env=False).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    raise RuntimeError(f"Alertmanager did not become ready: {log.read_text()[-2000:]}")
+
+
+def silence(url: str, *matchers: dict[str, object]) -> str:
+    """Set a silence for an hour; its id."""
+    now = datetime.now(UTC)
+    body = {
+        "matchers": list(matchers),
+        "startsAt": now.isoformat(),
+        "endsAt": (now + timedelta(hours=1)).isoformat(),
+        "createdBy": "ann",
+        "comment": "migration",
+    }
+    answer = httpx.post(f"{url}/api/v2/silences", json=body, trust_env=False)
+    answer.raise_for_status()
+    found: str = answer.json()["silenceID"]
+    return found
+
+
+def expire(url: str, silence_id: str) -> None:
+    httpx.delete(f"{url}/api/v2/silence/{silence_id}", trust_env=False).raise_for_status()
+
+
+def of(name: str, value: str, *, is_regex: bool = False, is_equal: bool = True) -> dict[str, object]:
+    return {"name": name, "value": value, "isRegex": is_regex, "isEqual": is_equal}
+
+
+async def test_silences_are_read_as_alertmanager_keeps_them(tmp_path: Path) -> None:
+    """Whom they concern, who set them until when and why; an expired one is gone, and so is the source."""
+    with alertmanager(tmp_path) as url:
+        source = AlertmanagerSilences.from_settings(
+            Settings.model_validate({"alertmanager_url": url, "alertmanager_timeout_seconds": 60})
+        )
+
+        async def concerning(key: ServiceKey) -> list[tuple[str, bool]]:
+            found = await source.concerning(key, datetime.now(UTC))
+            return sorted((one.silence.id, one.whole) for one in found)
+
+        assert await concerning(SHOP) == []
+        whole = silence(url, of("service", "shop|basket", is_regex=True), of("namespace", "prod"))
+        alert = silence(url, of("alertname", "HighLatency"), of("service", "cart", is_equal=False))
+        assert await concerning(SHOP) == sorted([(whole, True), (alert, False)])
+        assert await concerning(CART) == []
+        (read,) = [one for one in await source.concerning(SHOP, datetime.now(UTC)) if one.silence.id == whole]
+        assert read.words.startswith("silenced by ann until ")
+        assert read.words.endswith(" UTC (migration)")
+        expire(url, whole)
+        assert await concerning(SHOP) == [(alert, False)]
+    with pytest.raises(TransientError):
+        await concerning(SHOP)
+    await source.aclose()

@@ -1,0 +1,106 @@
+"""How much of the real tier runs: a share for every change, the whole of it before a release.
+
+`make test-real` runs every kind of check at the size of a change. Where it takes a
+share of something, HEAD's hash decides which share, so that a few commits in a row
+cover everything; the header of the run prints the size and the turn. `make soak`
+runs the whole. Environment variables override each figure:
+
+- TEST_SIZE: `change` (the default) or `whole`
+- TEST_TURN: the number that decides which share is taken, instead of HEAD's hash
+- SEEDS and SEEDS_START: seeds of the simulation, and the first of them
+- CRASH_POINTS: how many crash points are tried, at most
+- SOAK_INTAKES: how many of the soak's intakes run; SOAK_SIGNALS and others: `tests.soak.score.Size`
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+WHOLE_SEEDS = 2000
+CHANGE_SEEDS = 400
+CHANGE_CRASH_POINTS = 12
+CHANGE_INTAKES = 2
+CHANGE_SOAK: Mapping[str, int] = {
+    "services": 40,
+    "signals": 1_200,
+    "seconds": 30,
+    "kills": 6,
+    "breakages": 32,
+    "workers": 3,
+    "senders": 16,
+}
+"""What of `tests.soak.score.Size` is smaller for a change; about a minute for each intake."""
+
+
+def whole() -> bool:
+    """Whether everything runs. Raises `ValueError` for a size that does not exist."""
+    size = os.environ.get("TEST_SIZE", "change")
+    if size not in ("change", "whole"):
+        raise ValueError(f"TEST_SIZE is {size!r}: use 'change' or 'whole'")
+    return size == "whole"
+
+
+def turn() -> int:
+    """Which share this run takes: TEST_TURN, else from HEAD's hash, else 0 (an export without git)."""
+    given = os.environ.get("TEST_TURN")
+    return int(given) if given else _turn_of_head(ROOT)
+
+
+@cache
+def _turn_of_head(folder: Path) -> int:
+    try:
+        asked = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return 0
+    return int(asked.stdout[:8], 16) if asked.returncode == 0 else 0
+
+
+def share(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of the items, spread evenly; every item is in the share of some turn."""
+    shares = max(1, math.ceil(len(items) / max(1, most)))
+    return list(items[turn() % shares :: shares])
+
+
+def seeds() -> range:
+    """The simulation's seeds: the whole, or a window of it."""
+    count = int(os.environ.get("SEEDS", WHOLE_SEEDS if whole() else CHANGE_SEEDS))
+    windows = max(1, WHOLE_SEEDS // max(1, count))
+    start = int(os.environ.get("SEEDS_START", turn() % windows * count))
+    return range(start, start + count)
+
+
+def crash_points(points: Sequence[T]) -> list[T]:
+    """The crash points to try, of all that there are."""
+    most = len(points) if whole() else CHANGE_CRASH_POINTS
+    return share(points, int(os.environ.get("CRASH_POINTS", most)))
+
+
+def intakes(tests: Sequence[T]) -> list[T]:
+    """The soaks to run, of all that there are."""
+    most = len(tests) if whole() else CHANGE_INTAKES
+    return share(tests, int(os.environ.get("SOAK_INTAKES", most)))
+
+
+def soak_changes() -> Mapping[str, int]:
+    """What differs from the whole size of a soak."""
+    return {} if whole() else CHANGE_SOAK
+
+
+def described() -> str:
+    """The size and the turn, for the header of a run."""
+    size = "whole" if whole() else "change"
+    return (
+        f"size of the real tier: {size}, turn {turn()} (repeat it with TEST_SIZE={size} TEST_TURN={turn()})"
+    )

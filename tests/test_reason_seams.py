@@ -1,0 +1,141 @@
+"""Reasons that come from elsewhere: another cluster, a handful of requests, a sender who repeats an alert.
+
+Stories on the virtual clock, beside `test_reasons`. What is asked again between two
+tries of one write belongs here as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from app.agent.identity import Sender, SenderKind
+from app.agent.models import (
+    Alert,
+    Brake,
+    Disposition,
+    DispositionKind,
+    OutcomeKind,
+    Signal,
+    SliSample,
+)
+from app.agent.observer import new_signal
+from app.bootstrap import World
+from tests.stories import KEY, NAMESPACE, SERVICE, Story, messages, story
+from tests.test_reasons import (
+    UNCOUNTED,
+    Conflicting,
+    Metrics,
+    alert,
+    fire,
+    innocent,
+    nothing_began,
+    resolve,
+    tried,
+)
+
+
+def _delivered(told: Alert, now: datetime, sender: Sender | None = None) -> Signal:
+    status = "firing" if told.firing else "resolved"
+    return new_signal(
+        key=KEY,
+        source="alertmanager",
+        observed_at=told.starts_at if told.firing else now,
+        received_at=now,
+        payload=told,
+        stale_after=timedelta.max,
+        dedup_key=f"alertmanager:{told.fingerprint}:{told.starts_at.isoformat()}:{status}",
+        sender=sender,
+    )
+
+
+async def _deliver(stage: Story, told: Alert, sender: Sender | None = None) -> Disposition:
+    signal = _delivered(told, stage.clock.now(), sender)
+    (accepted,) = await stage.agent.intake.accept([signal])
+    return accepted.disposition
+
+
+async def test_a_repeated_alert_about_another_cluster_is_no_reason(tmp_path: Path) -> None:
+    """Its own alert resolves; the one that goes on is about a service of that name elsewhere."""
+    async with innocent(tmp_path) as setting:
+        stage = setting.stage
+        here = replace(alert(starts_at=stage.clock.now(), fingerprint="a"), cluster="east")
+        elsewhere = replace(alert(starts_at=stage.clock.now(), fingerprint="b"), cluster="west")
+        assert (await _deliver(stage, here)).kind is DispositionKind.OPENED
+        assert (await _deliver(stage, elsewhere)).kind is DispositionKind.IGNORED
+        await stage.clock.advance(1)
+        await _deliver(stage, elsewhere)
+        await _deliver(stage, replace(here, firing=False))
+        record = await stage.live_until_ended()
+        assert setting.untouched, messages(record.timeline)
+        assert nothing_began(record)
+
+
+async def test_a_ratio_over_a_handful_of_requests_is_no_reason(tmp_path: Path) -> None:
+    """All of almost no requests fail, and the alert has resolved: nothing is written."""
+    async with innocent(tmp_path, slo_min_request_rate=0.1) as setting:
+        setting.metrics.says = lambda at: SliSample(at=at, error_rate=1.0, request_rate=0.005)
+        told = await fire(setting)
+        await setting.stage.clock.advance(1)
+        await resolve(setting, told)
+        record = await setting.stage.live_until_ended()
+        assert setting.untouched, messages(record.timeline)
+        assert nothing_began(record)
+
+
+async def test_an_alert_that_was_quieted_opens_once_the_quiet_time_is_over(tmp_path: Path) -> None:
+    """Its repeats are decided again, and are not lost as copies of the delivery that was ignored."""
+    async with innocent(tmp_path) as setting:
+        stage = setting.stage
+        told = await fire(setting)
+        setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001, p95_latency_ms=80.0)
+        ended = await stage.live_until_ended()
+        assert ended.incident.state.closed
+        await resolve(setting, told)
+        news = alert(starts_at=stage.clock.now(), fingerprint="new")
+        assert (await _deliver(stage, news)).kind is DispositionKind.IGNORED
+        await stage.clock.advance(1800)
+        assert (await _deliver(stage, news)).kind is DispositionKind.IGNORED
+        await stage.clock.advance(2400)
+        assert (await _deliver(stage, news)).kind is DispositionKind.OPENED
+
+
+async def test_a_sender_who_repeats_an_alert_is_among_those_who_reported(tmp_path: Path) -> None:
+    """What keeps a reason fresh cannot be approved by the one who sent it."""
+    async with innocent(tmp_path) as setting:
+        stage, told = setting.stage, alert(starts_at=setting.stage.clock.now())
+        await _deliver(stage, told)
+        await stage.clock.advance(1)
+        await _deliver(stage, told, Sender(kind=SenderKind.TOKEN, name="mallory"))
+        (incident,) = await stage.agent.store.open_of_service(SERVICE, None)
+        assert "mallory" in incident.reported_by
+
+
+async def test_the_kill_switch_stops_a_write_that_is_tried_again(tmp_path: Path) -> None:
+    """It is engaged while the API server answers a conflict: there is no second try."""
+    writers: list[Conflicting] = []
+
+    def connected(world: World) -> World:
+        assert world.writer is not None
+        writers.append(Conflicting(world.writer))
+        return replace(world, metrics=Metrics(), writer=writers[0])
+
+    async with story(tmp_path, connected=connected, **UNCOUNTED) as stage:
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2")
+        await stage.live(10)
+        await stage.tell(alert(starts_at=stage.clock.now()))
+
+        async def engage() -> None:
+            switch = Brake(engaged=True, by="ann", reason="database migration", at=stage.clock.now())
+            await stage.agent.store.set_brake(switch)
+
+        writers[0].meanwhile = engage
+        record = await stage.live_until(tried)
+        outcome = record.intents[0].outcome
+        assert writers[0].tries == 1
+        assert outcome is not None
+        assert outcome.kind is OutcomeKind.REFUSED
+        assert "the kill switch is engaged" in outcome.message

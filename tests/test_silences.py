@@ -1,0 +1,163 @@
+"""A silenced service is not acted on; when the silence ends it is, if a reason still stands (promise 13)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.agent.models import Alert, IncidentState, ServiceKey, SliSample, Trigger
+from app.agent.silences import Matcher, Silence, Silencing
+from app.bootstrap import World
+from app.errors import Forbidden
+from tests.stories import NAMESPACE, SERVICE, Story, messages, story
+from tests.test_reasons import UNCOUNTED, Fragile, Killed, Metrics, nothing_began, tried
+
+
+@dataclass
+class Silences:
+    """A source of silences that answers as the test says."""
+
+    found: list[Silencing] = field(default_factory=list)
+    fault: str = ""
+
+    async def concerning(self, key: ServiceKey, at: datetime) -> tuple[Silencing, ...]:
+        if self.fault:
+            raise Forbidden(self.fault)
+        return tuple(one for one in self.found if one.silence.active(at))
+
+    def add(self, at: datetime, seconds: float, *alerts: str) -> None:
+        """From now on for so long: the service, or only its alerts of these names."""
+        silence = Silence(
+            id=f"s{len(self.found)}",
+            matchers=(),
+            starts_at=at,
+            ends_at=at + timedelta(seconds=seconds),
+            by="ann",
+            comment="migration",
+        )
+        names = tuple(Matcher(name="alertname", value=name) for name in alerts)
+        self.found.append(Silencing(silence=silence, alerts=names))
+
+
+@asynccontextmanager
+async def alerted(
+    directory: Path, *, error_rate: float | None = None, armed: bool = False
+) -> AsyncIterator[tuple[Story, Silences, Alert]]:
+    """A service just released, whose alert fires; its errors are measured once somebody silences it."""
+    silences = Silences()
+    metrics = Metrics(says=lambda at: SliSample(at=at, error_rate=error_rate if silences.found else None))
+
+    def connected(world: World) -> World:
+        reader: Any = Fragile(world.reader, armed=armed)
+        return replace(world, metrics=metrics, reader=reader, silences=silences)
+
+    async with story(directory, connected=connected, **UNCOUNTED) as stage:
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2")
+        await stage.live(10)
+        alert = Alert(
+            name="HighErrorRate",
+            firing=True,
+            fingerprint="f1",
+            starts_at=stage.clock.now(),
+            trigger=Trigger.HIGH_ERROR_RATE,
+        )
+        await stage.tell(alert)
+        yield stage, silences, alert
+
+
+async def test_nothing_is_written_while_the_service_is_silenced(tmp_path: Path) -> None:
+    """The alert repeats, the timeline says so once; the silence ends, the alert fires: it is acted on."""
+    async with alerted(tmp_path) as (stage, silences, alert):
+        silences.add(stage.clock.now(), 1800)
+        for _ in range(10):
+            await stage.live(170)
+            await stage.tell(alert)
+        record = await stage.newest()
+        assert record is not None
+        assert record.incident.state is IncidentState.OPEN
+        assert not record.intents
+        assert messages(record.timeline).count("silenced by ann until") == 1
+        assert "(migration)" in messages(record.timeline)
+        await stage.live(110)
+        await stage.tell(alert)
+        record = await stage.live_until(tried)
+        assert record.intents[0].started_at is not None
+        assert stage.image() == "shop:1"
+
+
+async def test_a_silence_set_between_decision_and_write_stops_the_write(tmp_path: Path) -> None:
+    """Asked again right before the write, here after the process was killed in between."""
+    async with alerted(tmp_path, armed=True) as (stage, silences, _):
+        with pytest.raises(Killed):
+            await stage.live_until(tried)
+        record = await stage.newest()
+        assert record is not None
+        assert record.intents
+        silences.add(stage.clock.now(), 7200)
+        await stage.restart()
+        await stage.live(120)
+        record = await stage.newest()
+        assert record is not None
+        assert nothing_began(record), messages(record.timeline)
+        refused = record.intents[0].outcome
+        assert refused is not None
+        assert "the service was silenced by ann until" in refused.message
+        assert stage.image() == "shop:2"
+
+
+async def test_a_silenced_alert_is_no_reason_and_another_one_is(tmp_path: Path) -> None:
+    """The silence of one alert leaves the others."""
+    async with alerted(tmp_path) as (stage, silences, alert):
+        silences.add(stage.clock.now(), 7200, "HighErrorRate")
+        await stage.live(120)
+        record = await stage.newest()
+        assert record is not None
+        assert nothing_began(record)
+        other = replace(alert, name="ErrorBudgetBurn", fingerprint="f2", starts_at=stage.clock.now())
+        await stage.tell(other)
+        record = await stage.live_until(tried)
+        assert record.intents[0].started_at is not None, messages(record.timeline)
+
+
+async def test_nothing_is_done_while_silences_cannot_be_read(tmp_path: Path) -> None:
+    """It may be silenced: a person is asked, and the timeline names the source and its answer."""
+    async with alerted(tmp_path) as (stage, silences, _):
+        silences.fault = "Alertmanager (ALERTMANAGER_URL) answered 403"
+        record = await stage.live_until_ended()
+        assert nothing_began(record)
+        assert record.incident.state is IncidentState.ESCALATED
+        assert "silences could not be read (Alertmanager (ALERTMANAGER_URL) answered 403)" in messages(
+            record.timeline
+        )
+        assert stage.image() == "shop:2"
+
+
+async def test_a_silence_stops_neither_verification_nor_undo(tmp_path: Path) -> None:
+    """Set right after the write: the action is judged and, not having helped, undone."""
+    async with alerted(tmp_path, error_rate=0.4) as (stage, silences, _):
+        await stage.live_until(tried)
+        silences.add(stage.clock.now(), 36_000)
+        record = await stage.live_until(lambda r: any(i.undoes and i.outcome for i in r.intents), 3600)
+        assert stage.image() == "shop:2", messages(record.timeline)
+
+
+async def test_an_alert_reported_as_suppressed_takes_its_reason_back(tmp_path: Path) -> None:
+    """And is one again as soon as it is reported firing."""
+    async with alerted(tmp_path) as (stage, _, alert):
+        await stage.tell(replace(alert, firing=False, suppressed=True))
+        await stage.live(120)
+        record = await stage.newest()
+        assert record is not None
+        assert nothing_began(record)
+        assert "reported as suppressed" in messages(record.timeline)
+        await stage.tell(alert)
+        record = await stage.live_until(tried)
+        assert record.intents[0].started_at is not None

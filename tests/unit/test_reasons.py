@@ -1,0 +1,274 @@
+"""What stands as a reason for an action: what was reported, taken back, seen and measured (promise 13)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.agent.models import (
+    POLLED,
+    WATCHED,
+    Alert,
+    ClusterCondition,
+    Condition,
+    Deploy,
+    DeployStatus,
+    MetricSample,
+    Observation,
+    Payload,
+    ServiceKey,
+    Signal,
+    SliSample,
+    TelemetryHealth,
+    Trigger,
+)
+from app.agent.observer import new_signal
+from app.agent.reasons import (
+    REASONS_KEPT,
+    Reason,
+    Reasons,
+    ago_words,
+    all_withdrawn,
+    examined,
+    firing_alerts,
+    from_signals,
+    remember_signal,
+    repeated,
+)
+from app.agent.slo import SloThresholds
+from tests.unit.scenes import NEW, OLD, at, crashing, pods, workload
+
+SLO = SloThresholds(
+    max_error_rate=0.05,
+    max_p95_latency_ms=1000,
+    clear_ratio=0.8,
+    breach_for=timedelta(minutes=1),
+    reopen_after=timedelta(hours=1),
+)
+KEY = ServiceKey(environment="prod", service="shop")
+NOW = at(0)
+AGE = timedelta(minutes=5)
+ALL = tuple(Trigger)
+RUNNING = workload([OLD], pods(OLD))
+UNSEEN = Observation(at=NOW, sli=None, workload=None)
+FIRING = Alert(
+    name="HighErrorRate", firing=True, fingerprint="f1", starts_at=NOW, trigger=Trigger.HIGH_ERROR_RATE
+)
+
+
+def told(payload: Payload, minutes: float = 0, source: str = "http") -> Signal:
+    """A signal that arrives so many minutes after now."""
+    when = NOW + timedelta(minutes=minutes)
+    return new_signal(
+        key=KEY,
+        source=source,
+        observed_at=when,
+        received_at=when,
+        payload=payload,
+        stale_after=timedelta.max,
+    )
+
+
+def standing(
+    *signals: Signal, seen: Observation = UNSEEN, minutes: float = 0, triggers: tuple[Trigger, ...] = ALL
+) -> list[str]:
+    """What stands so many minutes after now, in words."""
+    now = NOW + timedelta(minutes=minutes)
+    found = examined(from_signals(signals, SLO), triggers, replace(seen, at=now), SLO)
+    return [one.said for one in Reasons(found=found, max_age=AGE, clock=lambda: now).standing()]
+
+
+def refusal(*signals: Signal, seen: Observation = UNSEEN, minutes: float = 0) -> str | None:
+    now = NOW + timedelta(minutes=minutes)
+    found = examined(from_signals(signals, SLO), ALL, replace(seen, at=now), SLO)
+    return Reasons(found=found, max_age=AGE, clock=lambda: now).refusal()
+
+
+REPORTS: list[tuple[Payload, Payload | None]] = [
+    (FIRING, replace(FIRING, firing=False)),
+    (MetricSample(error_rate=0.4), MetricSample(error_rate=0.01)),
+    (MetricSample(p95_latency_ms=4000), MetricSample(p95_latency_ms=100)),
+    (MetricSample(crash_looping=True), MetricSample(crash_looping=False)),
+    (
+        Deploy(version="2", status=DeployStatus.FAILED),
+        Deploy(version="2", status=DeployStatus.SUCCEEDED),
+    ),
+    (
+        ClusterCondition(condition=Condition.OOM_KILLED, present=True, message=""),
+        ClusterCondition(condition=Condition.OOM_KILLED, present=False, message=""),
+    ),
+]
+
+
+@pytest.mark.parametrize(("report", "end"), REPORTS)
+def test_a_report_stands_until_it_is_old_or_taken_back(report: Payload, end: Payload) -> None:
+    """For five minutes, and not after its end, in whatever order a late report comes."""
+    assert len(standing(told(report), minutes=5)) == 1
+    assert standing(told(report), minutes=5.1) == []
+    assert standing(told(report), told(end, 1), minutes=1) == []
+    assert len(standing(told(report), told(end, 1), told(_anew(report), 2), minutes=2)) == 1
+
+
+def _anew(report: Payload) -> Payload:
+    return replace(report, starts_at=NOW + timedelta(minutes=2)) if isinstance(report, Alert) else report
+
+
+@pytest.mark.parametrize(("report", "end"), REPORTS[1:])
+def test_a_late_report_from_before_its_end_says_nothing(report: Payload, end: Payload) -> None:
+    """It was over by then."""
+    assert standing(told(report), told(end, 2), told(report, 1), minutes=2) == []
+
+
+def test_a_clock_that_is_set_back_makes_nothing_fresh() -> None:
+    """What seems to come from far in the future is as unusable as what is old."""
+    assert standing(told(FIRING), minutes=-60) == []
+
+
+# ------------------------------------------------------------ the agent's own look
+
+
+@pytest.mark.parametrize("measured", [0.001, 0.05])
+def test_an_own_measurement_within_the_objective_speaks_against_every_report(measured: float) -> None:
+    """Alert and samples alike; what rests on something else stands."""
+    seen = replace(UNSEEN, sli=SliSample(at=NOW, error_rate=measured, measured=True))
+    crash = told(MetricSample(crash_looping=True))
+    found = standing(told(FIRING), told(MetricSample(error_rate=0.4)), crash, seen=seen)
+    assert found == ["CrashLoopBackOff, reported by http"]
+    assert f"the measured error rate of {measured:.1%} contradicts the alert HighErrorRate" in str(
+        refusal(told(FIRING), seen=seen)
+    )
+
+
+def test_an_own_measurement_above_the_objective_is_a_reason_of_its_own() -> None:
+    """With the age of the series' newest sample; a posted sample is none of the agent's."""
+    seen = replace(UNSEEN, sli=SliSample(at=NOW, error_rate=0.4, measured=True))
+    assert standing(seen=seen) == ["the measured error rate of 40.0%"]
+    assert standing(seen=replace(seen, sli=SliSample(at=NOW, error_rate=0.4))) == []
+    old = SliSample(at=NOW - timedelta(hours=5), error_rate=0.4, measured=True)
+    assert standing(seen=replace(seen, sli=old)) == []
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        replace(UNSEEN, unmeasured="service levels: 403"),
+        replace(
+            UNSEEN,
+            telemetry=TelemetryHealth(known_services=0, silent_services=0, source_reachable=False),
+        ),
+        replace(
+            UNSEEN, telemetry=TelemetryHealth(known_services=4, silent_services=3, source_reachable=True)
+        ),
+    ],
+    ids=["refused", "unreachable", "silent"],
+)
+def test_failing_to_measure_leaves_no_reason_of_a_level(seen: Observation) -> None:
+    """Neither the alert nor samples, the poller's earlier ones included; a condition seen now stands."""
+    polled = told(MetricSample(error_rate=0.4), source=POLLED)
+    assert standing(told(FIRING), polled, seen=seen) == []
+    sick = workload([OLD], crashing(OLD))
+    assert standing(told(FIRING), seen=replace(seen, workload=sick)) != []
+
+
+def test_a_whole_workload_speaks_against_a_reported_crash_loop_and_failed_deploy() -> None:
+    """Rolled out, available, no condition; an unfinished rollout does not."""
+    reports = (
+        told(MetricSample(crash_looping=True)),
+        told(Deploy(version="2", status=DeployStatus.FAILED)),
+        told(ClusterCondition(condition=Condition.OOM_KILLED, present=True, message=""), source=WATCHED),
+    )
+    assert standing(*reports, seen=replace(UNSEEN, workload=RUNNING)) == []
+    assert (
+        len(standing(*reports, seen=replace(UNSEEN, workload=replace(RUNNING, rollout_complete=False)))) == 3
+    )
+    assert standing(told(FIRING), seen=replace(UNSEEN, workload=RUNNING)) != []
+
+
+def test_an_unfinished_rollout_keeps_its_failed_deploy_fresh_and_no_other() -> None:
+    """The rollout that began after the report is another one."""
+    failed = told(Deploy(version="2", status=DeployStatus.FAILED))
+    stuck = replace(workload([NEW, OLD], pods(OLD)), rollout_complete=False)
+    same = replace(stuck, revisions=(replace(stuck.revisions[0], created_at=NOW), *stuck.revisions[1:]))
+    later = replace(
+        stuck,
+        revisions=(replace(stuck.revisions[0], created_at=NOW + timedelta(minutes=5)), *stuck.revisions[1:]),
+    )
+    assert standing(failed, seen=replace(UNSEEN, workload=same), minutes=60) != []
+    assert standing(failed, seen=replace(UNSEEN, workload=later), minutes=60) == []
+    assert standing(seen=replace(UNSEEN, workload=same)) == []
+
+
+def test_only_what_the_incident_is_about_counts() -> None:
+    """Another symptom of the same service is another reason, and has to be reported."""
+    assert standing(told(FIRING), triggers=(Trigger.CRASH_LOOP,)) == []
+
+
+# ------------------------------------------------------------ what was reported meanwhile
+
+
+@pytest.mark.parametrize(("report", "end"), REPORTS)
+def test_what_was_taken_back_since_the_look_refuses(report: Payload, end: Payload) -> None:
+    """As in the transaction that begins an action."""
+    known = from_signals([told(report)], SLO)
+    reasons = Reasons(found=known, max_age=AGE, clock=lambda: NOW + timedelta(minutes=1))
+    assert reasons.refusal(known) is None
+    assert reasons.refusal(from_signals([told(report), told(end, 1)], SLO)) is not None
+
+
+def test_the_pollers_newer_measurement_refuses_a_reported_alert() -> None:
+    """It spoke of the same symptom after the agent had looked."""
+    known = from_signals([told(FIRING)], SLO)
+    reasons = Reasons(found=known, max_age=AGE, clock=lambda: NOW + timedelta(minutes=1))
+    polled = [
+        told(MetricSample(error_rate=0.4), 0.2, source=POLLED),
+        told(MetricSample(error_rate=0.001), 0.5, source=POLLED),
+    ]
+    assert "prometheus measured the error rate of 0.1%" in str(reasons.refusal(from_signals(polled, SLO)))
+
+
+# ------------------------------------------------------------ alerts reported again
+
+
+def test_an_alert_fires_again_with_the_second_repeat_that_is_no_copy() -> None:
+    """The first firing delivery after the resolution may be late; a retry follows at once, a repeat later."""
+    known = from_signals([told(FIRING), told(replace(FIRING, firing=False), 1)], SLO)
+    again = []
+    for minutes in (2.0, 2.1, 2.2, 3.0):
+        known, fires = repeated(known, told(FIRING, minutes))
+        again.append(fires)
+    assert again == [False, False, False, True]
+    known, _ = repeated(known, told(replace(FIRING, firing=False), 4))
+    assert all(one.withdrawn is not None for one in known)
+
+
+def test_an_alert_that_was_resolved_or_forgotten_keeps_nothing_open() -> None:
+    """An end that was lost does not hold every later incident for ever."""
+    known = from_signals([told(FIRING)], SLO)
+    assert [one.said for one in firing_alerts(known, ALL, NOW)] == ["the alert HighErrorRate"]
+    assert firing_alerts(known, ALL, NOW + timedelta(days=2)) == ()
+    assert firing_alerts(known, (Trigger.CRASH_LOOP,), NOW) == ()
+    over = remember_signal(known, told(replace(FIRING, firing=False), 1))
+    assert firing_alerts(over, ALL, NOW) == ()
+    assert all_withdrawn(over, (Trigger.HIGH_ERROR_RATE,))
+    assert not all_withdrawn(over, (Trigger.HIGH_ERROR_RATE, Trigger.CRASH_LOOP))
+
+
+@given(st.lists(st.integers(0, 200), max_size=120))
+def test_what_is_remembered_stays_bounded(numbers: list[int]) -> None:
+    """However many alerts are reported of one service; those that ended go first."""
+    known: tuple[Reason, ...] = ()
+    for number in numbers:
+        one = replace(FIRING, fingerprint=f"f{number}", firing=number % 2 == 0)
+        known = remember_signal(known, told(one, number / 10))
+    assert len(known) <= REASONS_KEPT
+    assert len({one.subject for one in known}) == len(known)
+
+
+def test_spans_are_said_in_two_units_at_most() -> None:
+    """As everywhere."""
+    spans = [timedelta(seconds=5), timedelta(seconds=130), timedelta(hours=3, seconds=310)]
+    assert [ago_words(span) for span in spans] == ["5 s", "2 m 10 s", "3 h 5 m"]

@@ -1,0 +1,105 @@
+"""An undo restored the service when as much of it runs as before: pure judgement on figures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from app.agent.models import (
+    Action,
+    ActionName,
+    Decision,
+    DecisionKind,
+    IncidentId,
+    Intent,
+    IntentId,
+    IntentState,
+    Risk,
+    Snapshot,
+    Verification,
+    WorkloadView,
+)
+from app.agent.restoration import Restoration, asks_as_before, judge_restoration
+from tests.unit.scenes import NEW, OLD, REF, at, pods, workload
+
+SOAK, TIMEOUT = timedelta(minutes=1), timedelta(minutes=10)
+UNDO = IntentId("undo")
+
+
+def undone(available: int | None) -> Intent:
+    """A rollback before which so many replicas were available."""
+    act = Action(
+        name=ActionName.ROLLBACK, risk=Risk.HIGH, target=REF, parameters={}, expected_effect="", undo="back"
+    )
+    return Intent(
+        id=IntentId("done"),
+        incident_id=IncidentId("inc"),
+        sequence=0,
+        action=act,
+        dry_run=False,
+        decision=Decision(kind=DecisionKind.ALLOW, reasons=(), plan_hash="p", target_token="u/1", at=at(0)),
+        rehearsal=None,
+        state=IntentState.FINISHED,
+        snapshot=Snapshot(ref=REF, token="u/1", body={"spec": 1}, available=available),
+    )
+
+
+def running(available: int, *, complete: bool, failure: str | None = None) -> WorkloadView:
+    """A Deployment of three."""
+    return workload(
+        [NEW, OLD],
+        pods(NEW, available),
+        available_replicas=available,
+        rollout_complete=complete,
+        replica_failure=failure,
+    )
+
+
+def judged(
+    before: int | None, view: WorkloadView | None, now: datetime, seen: Verification | None = None
+) -> Restoration:
+    start = seen or Verification(intent_id=UNDO, started_at=at(0))
+    return judge_restoration(undone(before), view, start, now=now, steady_for=SOAK, timeout=TIMEOUT)
+
+
+def test_all_that_is_wanted_over_a_completed_rollout_is_restored_at_once() -> None:
+    """The controller has seen the specification, and only its pods run."""
+    assert judged(3, running(3, complete=True), at(0)).restored is True
+
+
+@pytest.mark.parametrize(("before", "available"), [(2, 2), (2, 3), (0, 0)])
+def test_as_many_as_before_must_last(before: int, available: int) -> None:
+    """A rollout that was broken before need not be whole now; one look proves nothing."""
+    view = running(available, complete=False)
+    first = judged(before, view, at(0.1))
+    assert first.restored is None
+    assert judged(before, view, at(1.2), first.seen).restored is True
+    gone = judged(before, replace(view, replica_failure="FailedCreate: no"), at(0.5), first.seen)
+    assert gone.seen.healthy_since is None
+
+
+@pytest.mark.parametrize(
+    "view", [None, running(1, complete=False), running(3, complete=False, failure="FailedCreate: quota")]
+)
+def test_less_than_before_is_not_restored_once_the_time_is_over(view: WorkloadView | None) -> None:
+    """Until then pods may still come; what cannot be seen is no proof either."""
+    assert judged(2, view, at(9)).restored is None
+    last = judged(2, view, at(10))
+    assert last.restored is False
+    assert "2 before" in last.serving or view is None
+
+
+def test_where_nobody_counted_before_all_that_is_wanted_must_be_there() -> None:
+    """Records of a version that did not count."""
+    found = judged(None, running(2, complete=False), at(10))
+    assert (found.restored, found.serving) == (False, "2 of 3 replicas are available")
+
+
+def test_the_specification_is_compared_in_what_was_changed() -> None:
+    """The whole body, or the parts that its token names."""
+    done = undone(3)
+    assert asks_as_before(done, Snapshot(ref=REF, token="u/9", body={"spec": 1}))
+    assert not asks_as_before(done, Snapshot(ref=REF, token="u/9", body={"spec": 2}))
+    assert not asks_as_before(done, None)

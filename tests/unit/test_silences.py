@@ -1,0 +1,299 @@
+"""Which service and which of its alerts a silence means, and what it leaves of the reasons."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from app.agent.models import Alert, ServiceKey, Trigger
+from app.agent.observer import new_signal
+from app.agent.reasons import Reason, ReasonKind, all_withdrawn, remember_signal, repeated
+from app.agent.silences import MOST_STEPS, Matcher, Silence, Silencing, _steps, silenced, unreadable
+from app.config import Settings
+from app.connectors.alertmanager import alerts_to_signals
+from app.connectors.silences import AlertmanagerSilences, silencing
+from tests.unit.loopback import loopback, reply
+
+NOW = datetime(2026, 2, 20, 17, 0, tzinfo=UTC)
+KEY = ServiceKey(environment="prod", service="shop")
+
+
+def settings(**values: Any) -> Settings:
+    return Settings(_env_file=None, **values)
+
+
+def matcher(text: str) -> Matcher:
+    """A matcher as `amtool` writes it: name, operator, value."""
+    at = min(i for i in (text.find(op) for op in ("=", "!")) if i >= 0)
+    operator = text[at : at + 2] if text[at : at + 2] in ("=~", "!=", "!~") else "="
+    return Matcher(
+        name=text[:at],
+        value=text[at + len(operator) :],
+        is_regex="~" in operator,
+        is_equal="!" not in operator,
+    )
+
+
+def silence(*conditions: str, until: float = 1, by: str = "ann") -> Silence:
+    return Silence(
+        id="s1",
+        matchers=tuple(map(matcher, conditions)),
+        starts_at=NOW - timedelta(hours=1),
+        ends_at=NOW + timedelta(hours=until),
+        by=by,
+        comment="migration",
+    )
+
+
+def scope(*conditions: str, key: ServiceKey = KEY, **changes: Any) -> str:
+    """How far a silence with these conditions goes for the service."""
+    found = silencing(silence(*conditions), key, settings(**changes))
+    if found is None:
+        return "none"
+    return "service" if found.whole else "alerts"
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        (["service=shop"], "service"),
+        (["service=shop", "namespace=prod"], "service"),
+        (["namespace=prod"], "service"),
+        (["namespace=~prod|staging"], "service"),
+        (["environment=prod"], "service"),
+        (["service.name=shop"], "service"),
+        (["service_name=shop", "k8s.namespace.name=prod"], "service"),
+        (["app_kubernetes_io_name=shop"], "service"),
+        (["deployment=shop"], "service"),
+        (["kube_deployment=shop", "kube_namespace=prod"], "service"),
+        (["exported_namespace=prod"], "service"),
+        (["exported_namespace=prod", "namespace=monitoring"], "alerts"),
+        (["pod=~shop-.*"], "service"),
+        (["service=~sh.*"], "service"),
+        (["service!=cart", "namespace=prod"], "service"),
+        (["service=~.+"], "service"),
+        (["alertname=~.+"], "service"),
+        (["service=shop", "severity=~.*"], "service"),
+        (["service=shop", "cluster=eu-1"], "service"),
+        (["alertname=HighErrorRate"], "alerts"),
+        (["alertname=HighErrorRate", "service=shop"], "alerts"),
+        (["service=shop", "severity=info"], "alerts"),
+        (["service=shop", "severity!=page"], "alerts"),
+        (["pod=shop-7d9c5b8f6d-bcd2f", "namespace=prod"], "alerts"),
+        (["deployment=shop", "job=kube-state-metrics"], "alerts"),
+        (["service=kube-state-metrics", "deployment=shop"], "alerts"),
+        (["service=cart"], "none"),
+        (["service=~cart|basket"], "none"),
+        (["service=sho"], "none"),
+        (["service=~sho"], "none"),
+        (["service!=shop"], "none"),
+        (["service!~sh.*", "namespace=prod"], "none"),
+        (["namespace=staging"], "none"),
+        (["environment=staging", "service=shop"], "none"),
+        (["service=shop", "namespace=staging"], "none"),
+        (["alertname=HighErrorRate", "service=cart"], "none"),
+        (["severity=info"], "none"),
+        (["service!=cart"], "none"),
+        (["statefulset=shop", "namespace=prod"], "alerts"),
+    ],
+)
+def test_a_silence_means_whom_its_labels_would_be_mapped_to(conditions: list[str], expected: str) -> None:
+    """By whatever dialect of labels it names service and place; expressions are anchored."""
+    assert scope(*conditions) == expected
+
+
+def test_the_settings_that_map_alerts_map_silences() -> None:
+    """Namespaces of environments, workloads of services, and the labels of the connected cluster."""
+    mapped: dict[str, Any] = {"environment_namespaces": {"prod": "shop-prod"}}
+    assert scope("namespace=shop-prod", **mapped) == "service"
+    assert scope("namespace=prod", **mapped) == "none"
+    workload: dict[str, Any] = {"service_workloads": {"prod/shop": "web/frontend"}}
+    assert scope("namespace=web", "deployment=frontend", **workload) == "service"
+    assert scope("pod=~frontend-.*", "namespace=web", **workload) == "service"
+    assert scope("namespace=web", "deployment=other", **workload) == "none"
+    home: dict[str, Any] = {"alert_home_labels": {"cluster": "eu-1"}}
+    assert scope("cluster=eu-1", **home) == "service"
+    assert scope("cluster=us-1", "service=shop", **home) == "none"
+    there = ServiceKey(environment="prod--checkout", service="shop")
+    assert scope("environment=prod", "namespace=checkout", "service=shop", key=there) == "service"
+    assert scope("environment=prod", "namespace=checkout", "service=shop") == "none"
+
+
+# ------------------------------------------------------------ patterns
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "expected"),
+    [
+        ("shop|cart", "shop", True),
+        ("shop|cart", "shopping", False),
+        ("(?i)SHOP", "shop", True),
+        ("(shop|cart)-(api|web)", "cart-web", True),
+        ("shop-[a-z]{2,4}", "shop-api", True),
+        ("a.*|b.*|c.*|d.*|e.*", "shop", False),
+        ("shop(-api)?", "shop", True),
+    ],
+)
+def test_expressions_are_read_as_alertmanager_reads_them(pattern: str, text: str, expected: bool) -> None:
+    """Anchored at both ends, and its negation the opposite."""
+    assert Matcher(name="service", value=pattern, is_regex=True).matches(text) is expected
+    assert Matcher(name="service", value=pattern, is_regex=True, is_equal=False).matches(text) is not expected
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(a+)+b",
+        "(a|a)*b",
+        "(?:a{1,50}){1,50}b",
+        "(a|a)" * 40 + "b",
+        "a?" * 60 + "b",
+        ".*" * 12 + "b",
+        "a" * 3_000,
+        r"(a)\1",
+        "(?=a)b",
+        "[",
+        r"\pL+",
+    ],
+)
+def test_a_pattern_that_cannot_be_evaluated_counts_as_matching(pattern: str) -> None:
+    """It is never run, whatever it would cost; the safe side is the silence."""
+    text = "a" * 63
+    assert Matcher(name="service", value=pattern, is_regex=True).matches(text)
+    assert Matcher(name="service", value=pattern, is_regex=True, is_equal=False).matches(text)
+
+
+def test_ordinary_patterns_are_within_the_bound() -> None:
+    """Thirty names in one group, and three wildcards in a row."""
+    names = "|".join(f"service-{number}" for number in range(30))
+    assert _steps(f"^({names})$", 63) <= MOST_STEPS
+    assert _steps(".*shop.*api.*", 63) <= MOST_STEPS
+
+
+# ------------------------------------------------------------ what is left of the reasons
+
+
+def reason(kind: ReasonKind, said: str) -> Reason:
+    return Reason(
+        trigger=Trigger.HIGH_ERROR_RATE, kind=kind, subject=said, source="x", said=said, last_true_at=NOW
+    )
+
+
+REASONS = (
+    reason(ReasonKind.ALERT, "the alert HighErrorRate"),
+    reason(ReasonKind.ALERT, "the alert HighLatency"),
+    reason(ReasonKind.OWN_MEASUREMENT, "the measured error rate of 40.0%"),
+)
+
+
+def left(*silencings: Silencing, at: datetime = NOW) -> list[str]:
+    found, _ = silenced(REASONS, silencings, at)
+    return [one.said for one in found if one.withdrawn is None]
+
+
+def meant(*conditions: str, until: float = 1) -> Silencing:
+    found = silencing(silence(*conditions, until=until), KEY, settings())
+    assert found is not None
+    return found
+
+
+def test_a_silenced_service_has_no_reason_and_a_silenced_alert_is_none() -> None:
+    """Until the silence ends, and said with who, until when and why."""
+    assert left(meant("service=shop")) == []
+    assert left(meant("alertname=HighErrorRate")) == [REASONS[1].said, REASONS[2].said]
+    assert left(meant("service=shop", "severity=info")) == [REASONS[2].said]
+    assert len(left(meant("service=shop"), at=NOW + timedelta(hours=1))) == 3
+    assert len(left(meant("service=shop"), at=NOW - timedelta(hours=2))) == 3
+    found, used = silenced(REASONS, [meant("service=shop")], NOW)
+    over = found[0].withdrawn
+    assert over is not None
+    assert "silenced by ann until 2026-02-20 18:00:00 UTC (migration)" in over.said
+    assert [one.silence.id for one in used] == ["s1"]
+
+
+def test_a_silence_is_no_recovery() -> None:
+    """A muted reason does not count as taken back."""
+    triggers = (Trigger.HIGH_ERROR_RATE,)
+    assert not all_withdrawn(silenced(REASONS, [meant("service=shop")], NOW)[0], triggers)
+    assert not all_withdrawn(unreadable(REASONS, "403", NOW), triggers)
+    assert all(one.withdrawn is not None for one in unreadable(REASONS, "403", NOW))
+
+
+# ------------------------------------------------------------ the source
+
+
+def listed(**changes: object) -> dict[str, object]:
+    """One silence as Alertmanager lists it."""
+    return {
+        "id": "s1",
+        "status": {"state": "active"},
+        "updatedAt": "2026-02-20T16:00:00.000Z",
+        "startsAt": "2026-02-20T16:00:00.000Z",
+        "endsAt": "2026-02-20T18:00:00.000Z",
+        "createdBy": "ann",
+        "comment": "migration",
+        "matchers": [{"name": "service", "value": "shop", "isRegex": False, "isEqual": True}],
+        **changes,
+    }
+
+
+async def test_only_silences_in_force_count() -> None:
+    """Neither expired nor pending ones, whatever their times say; the token is sent."""
+    answer = [
+        listed(),
+        listed(id="s2", status={"state": "expired"}),
+        listed(id="s3", status={"state": "pending"}),
+        listed(id="s4", endsAt="2026-02-20T16:59:00Z"),
+    ]
+    async with loopback(reply(200, json.dumps(answer))) as server:
+        source = AlertmanagerSilences.from_settings(
+            settings(alertmanager_url=server.url, alertmanager_api_token="t0ken-of-ann")
+        )
+        found = await source.concerning(KEY, NOW)
+        await source.aclose()
+    assert [one.silence.id for one in found] == ["s1"]
+    assert [(r.method, r.path) for r in server.requests] == [("GET", "/api/v2/silences")]
+    assert server.requests[0].headers["authorization"] == "Bearer t0ken-of-ann"
+
+
+def test_an_alert_that_its_sender_suppressed_is_no_reason() -> None:
+    """Recorded as suppressed: neither firing nor resolved."""
+    payload = {
+        "alerts": [
+            {
+                "status": "suppressed",
+                "labels": {"alertname": "HighErrorRate", "service": "shop", "namespace": "prod"},
+                "startsAt": "2026-02-20T16:00:00Z",
+                "fingerprint": "f1",
+            }
+        ]
+    }
+    (signal,) = alerts_to_signals(payload, settings=settings(), received_at=NOW).signals
+    assert (signal.payload.suppressed, signal.payload.firing) == (True, False)  # type: ignore[union-attr]  # an alert
+
+
+def test_a_repeated_suppressed_delivery_is_no_resolution() -> None:
+    """However often it is delivered; it mutes again an alert that fired in between."""
+    firing = Alert(
+        name="HighErrorRate", firing=True, fingerprint="f1", starts_at=NOW, trigger=Trigger.HIGH_ERROR_RATE
+    )
+    muted = replace(firing, firing=False, suppressed=True)
+    known: tuple[Reason, ...] = ()
+    for number, alert in enumerate((firing, muted, muted, firing, muted)):
+        at = NOW + timedelta(minutes=number)
+        signal = new_signal(
+            key=KEY,
+            source="alertmanager",
+            observed_at=NOW,
+            received_at=at,
+            payload=alert,
+            stale_after=timedelta.max,
+        )
+        known = remember_signal(known, signal) if number < 2 else repeated(known, signal)[0]
+        over = known[0].withdrawn
+        assert (over is None) is alert.firing
+        assert over is None or over.muted
