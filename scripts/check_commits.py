@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-RULE_HOLDS_AFTER = "dae99600a2c0646041b3050ec0c3fe8878251812"
+RULE_HOLDS_AFTER = "c545c4c4defd285ec76cca76668fb6cbe833d3f3"
 LONGEST_SUBJECT = 72
 
 _SUBJECT = re.compile(r"(?P<area>[a-z0-9][a-z0-9 ,._/-]*): (?P<what>\S.*)")

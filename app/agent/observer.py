@@ -272,8 +272,14 @@ class Observer:
         for one in (key, *dependencies):
             known.update(await self.store.changes(since - RELEASES_KNOWN, of=one))
         near = {key, *dependencies}
-        others = await self.store.changes(since)
-        known.update(c for c in others if c.key.environment == key.environment and c.key not in near)
+        others = [
+            change
+            for change in await self.store.changes(since)
+            if change.key.environment == key.environment and change.key not in near
+        ]
+        known.update(others)
+        for one in sorted({change.key for change in others})[:_OTHERS_SHOWN]:
+            known.update(await self.store.changes(since - RELEASES_KNOWN, of=one))
         return once(known, since)
 
     async def _sli_history(

@@ -131,7 +131,8 @@ def judge(
     if now.health is Health.HEALTHY:
         since = verification.healthy_since
         if since is not None and at - since >= rules.soak:
-            soak = f"within the SLO for {(at - since).total_seconds():.0f} s"
+            measured = "within the SLO" if seen.sli is not None else "no report to the contrary"
+            soak = f"{measured} for {(at - since).total_seconds():.0f} s"
             return Verdict(kind=VerdictKind.RECOVERED, reasons=(soak, *now.reasons), at=at)
     elapsed = at - verification.started_at
     worse = _worse(verification.baseline, _fresh(seen, verification, rules), rules.slo)

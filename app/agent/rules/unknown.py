@@ -51,7 +51,7 @@ def _facts(evidence: Evidence) -> list[str]:
         facts.append(f"{late.what} came {relative(late.at, began, 'the trouble')}, too late to be its cause")
     elif not own:
         facts.append("no change of the service itself is known around that time")
-    others = [c for c in window if c.key != evidence.key]
+    others = [c for c in window if c.key != evidence.key and c.at < began]
     facts += [
         f"{c.key.service} changed {relative(c.at, began, 'the trouble')}: {c.summary}" for c in others[:_MOST]
     ]
