@@ -116,6 +116,9 @@ class Historian:
             return True
         if await self._objection(key, workload, since, seen.at) is not None:
             return False
+        # The configuration first: a revision is not called trusted before what it read is kept.
+        if configs:
+            await self._note_configs(key, configs, seen.at)
         if not proved:
             await self.store.record_revision(
                 RevisionRecord(
@@ -127,8 +130,6 @@ class Historian:
                     reason="complete and within the SLO",
                 )
             )
-        if configs:
-            await self._note_configs(key, configs, seen.at)
         return True
 
     async def _objection(
