@@ -86,12 +86,12 @@ async def take_in_time(stream: SignalStream, limit: int = 100) -> tuple[StreamMe
 
 
 async def take_count(stream: SignalStream, count: int, limit: int = 100) -> list[StreamMessage]:
-    """Take until there are at least `count` messages."""
+    """Take exactly `count` messages, at most `limit` in one call, however the broker splits its answers."""
     taken = Taken()
 
     async def enough() -> bool:
-        taken.messages += await take_in_time(stream, limit)
-        return len(taken.messages) >= count
+        taken.messages += await take_in_time(stream, min(limit, count - len(taken.messages)))
+        return len(taken.messages) == count
 
     await until(f"{count} messages", enough)
     return taken.messages
