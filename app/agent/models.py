@@ -790,11 +790,14 @@ class Verification:
     intent_id: IntentId | None
     """The action under test; None while a dry run only watches."""
     started_at: datetime
+    """When the action was done, or when the agent looked again after a time in which it did not."""
     healthy_since: datetime | None = None
     last_unhealthy_at: datetime | None = None
     last_observed_at: datetime | None = None
     baseline: SliSample | None = None
     """Service levels right before the action: what "worse" is measured against."""
+    begun_at: datetime | None = None
+    """When it first started, where it was restarted since: the bound of all restarts counts from here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
