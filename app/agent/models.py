@@ -278,6 +278,8 @@ class PodView:
     template_hash: str | None
     """Equals `Revision.template_hash` of the revision it belongs to."""
     created_at: datetime
+    image_digests: tuple[str, ...] = ()
+    """`container=sha256:...` of the images that it runs, sorted, as far as the node reported them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
