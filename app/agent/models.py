@@ -129,6 +129,8 @@ class Alert:
     """The cluster that its labels name, where settings do not say that this is the connected one."""
     suppressed: bool = False
     """Its sender muted it (a silence, an inhibition): no reason for an action, and no end of one."""
+    labels: tuple[tuple[str, str], ...] | None = None
+    """All its labels, sorted, as its sender names them; None where they were not given, or are too many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

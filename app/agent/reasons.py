@@ -95,6 +95,8 @@ class Reason:
     """The cluster that an alert names; empty where it names none."""
     repeated_at: datetime | None = None
     """When the alert was first reported as firing once more after it had been resolved."""
+    labels: tuple[tuple[str, str], ...] | None = None
+    """All labels of the alert, which silences are matched with; None where they are not known."""
 
     @property
     def newest(self) -> datetime:
@@ -237,6 +239,7 @@ def _remember_alert(known: tuple[Reason, ...], signal: Signal, alert: Alert) -> 
         trigger=alert.trigger,
         kind=ReasonKind.ALERT,
         cluster=alert.cluster,
+        labels=alert.labels,
         subject=subject,
         source=signal.source,
         said=said,
