@@ -166,7 +166,7 @@ def _rival(runbook: Runbook, diagnosis: Diagnosis) -> Hypothesis | None:
 
 
 def _resolve(runbook: Runbook, evidence: Evidence, limits: PlanLimits) -> tuple[Action, ...] | Unmet:
-    """All steps made concrete, or the first that cannot be."""
+    """All steps made concrete, each change once, or the first that cannot be."""
     actions: list[Action] = []
     for step in runbook.steps:
         action = _action(step, evidence, limits)
@@ -174,6 +174,8 @@ def _resolve(runbook: Runbook, evidence: Evidence, limits: PlanLimits) -> tuple[
             return Unmet(reason=f"{step.action}: {action.reason}")
         if isinstance(action, Unneeded):
             continue
+        if any(_aims(action) == _aims(before) for before in actions):
+            continue  # reached only once the one before did not help, and was undone (promise 10)
         if "when" in step.parameters and actions:
             actions[-1] = replace(actions[-1], then_verify=False)
             action = replace(action, undo=_UNDO_OF_COMPLETION)

@@ -401,6 +401,18 @@ def test_no_config_map_is_reverted_on_a_guess() -> None:
 # ---------------------------------------------------------------- the others
 
 
+def test_a_plan_holds_each_change_once() -> None:
+    """Two steps that come to the same are one: what did not help is not done again (promise 10)."""
+    steps: list[dict[str, JsonScalar]] = [{"by": 1}, {"to": 4}, {"to": 7}]
+    runbook = replace(
+        next(one for one in CATALOGUE.runbooks if Cause.TRAFFIC_SURGE in one.causes),
+        steps=tuple(Step(action=ActionName.SCALE, parameters=parameters) for parameters in steps),
+    )
+    seen = evidence(workload=workload([OLD], pods(OLD)))
+    made = make_plan(diagnosed(Cause.TRAFFIC_SURGE), seen, Catalogue(runbooks=(runbook,)), LIMITS)
+    assert [action.parameters for action in made.actions] == [{"replicas": 4}, {"replicas": 7}]
+
+
 def test_scaling_stays_within_the_bounds() -> None:
     """Adding stops at the most allowed; a number outside is refused."""
     seen = evidence(workload=workload([OLD], pods(OLD)))
