@@ -118,7 +118,7 @@ def merged_note(triggers: frozenset[Trigger], at: datetime) -> Note:
         message=f"More than {ALERTS_KEPT} alerts of the service were reported firing at once. The oldest of "
         "them are counted together: no action is taken on them, and because their ends cannot be matched, "
         f"the service does not count as recovered for {FORGOTTEN_AFTER.total_seconds() / 3600:.0f} h.",
-        data={"alerts_kept": ALERTS_KEPT, "triggers": sorted(trigger.value for trigger in triggers)},
+        data={"alerts_kept": ALERTS_KEPT, "triggers": [*sorted(trigger.value for trigger in triggers)]},
     )
 
 

@@ -377,7 +377,7 @@ def test_what_ran_is_named_by_digest() -> None:
         {"name": "proxy", "imageID": other},
         {"name": "new", "imageID": ""},
     ]
-    (shown,) = view(pods=[pod(*statuses)]).pods
+    (shown,) = view(pods=(pod(*statuses),)).pods
     assert shown.image_digests == (f"proxy={other}", f"web={one}")
 
 
