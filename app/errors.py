@@ -41,6 +41,20 @@ class Conflict(TransientError):
     """
 
 
+class PartlyRecorded(TransientError):
+    """A delivery that is recorded in parts broke off: the same call again records the rest of it.
+
+    What was recorded is recognised as a duplicate then.
+    """
+
+    def __init__(
+        self, message: str, *, recorded: int, total: int, retry_after: timedelta | None = None
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.recorded = recorded
+        self.total = total
+
+
 class PermanentError(AgentError):
     """Nothing was changed, and repeating the same call will not help."""
 

@@ -25,6 +25,7 @@ class ReportedAlert:
 
     fired_at: float
     over: bool = False
+    severity: str | None = None
     repeats: list[float] = field(default_factory=list)
 
 
@@ -47,6 +48,14 @@ class Seen:
     whole: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class Muted:
+    """What people silence of a service."""
+
+    whole: bool = False
+    severities: frozenset[str] = frozenset()
+
+
 @dataclass(kw_only=True)
 class Reported:
     """What is known of one service so far."""
@@ -60,6 +69,8 @@ class Reported:
     rates: dict[str, Measured] = field(default_factory=dict)
     """The newest measurement of each process."""
     looks: dict[str, Seen] = field(default_factory=dict)
+    mutes: dict[str, Muted] = field(default_factory=dict)
+    """The silences that each process read last."""
 
     def told(self, signal: Signal, at: float) -> None:
         """A signal was recorded at that moment."""
@@ -84,7 +95,9 @@ class Reported:
 
     def _alert(self, alert: Alert, at: float) -> None:
         identity = f"{alert.fingerprint}@{alert.starts_at}"
-        known = self.alerts.setdefault(identity, ReportedAlert(fired_at=at, over=not alert.firing))
+        severity = dict(alert.labels or ()).get("severity")
+        new = ReportedAlert(fired_at=at, over=not alert.firing, severity=severity)
+        known = self.alerts.setdefault(identity, new)
         if not alert.firing:
             known.over, known.repeats = True, []
         elif not known.over:
@@ -101,6 +114,8 @@ class Reported:
 
     def reasons(self, process: str, now: float, age: float) -> list[str]:
         """What speaks for acting, as far as that process could know."""
+        if self.mutes.get(process, Muted()).whole:
+            return []
         return [name for name, at in (*self._metric(process), *self._cluster(process)) if now - at <= age]
 
     def _metric(self, process: str) -> list[tuple[str, float]]:
@@ -109,7 +124,12 @@ class Reported:
             return []
         if rate.error_rate is not None and rate.error_rate <= MAX_ERROR_RATE:
             return []
-        found = [(name, one.fired_at) for name, one in self.alerts.items() if not one.over]
+        muted = self.mutes.get(process, Muted()).severities
+        found = [
+            (name, one.fired_at)
+            for name, one in self.alerts.items()
+            if not one.over and one.severity not in muted
+        ]
         if self.bad_at is not None:
             found.append(("sample", self.bad_at))
         if rate.error_rate is not None:

@@ -16,11 +16,13 @@ from app.agent.models import (
     Brake,
     Disposition,
     DispositionKind,
+    IncidentState,
     OutcomeKind,
     Signal,
     SliSample,
 )
 from app.agent.observer import new_signal
+from app.agent.reasons import ALERTS_KEPT
 from app.bootstrap import World
 from tests.stories import KEY, NAMESPACE, SERVICE, Story, messages, story
 from tests.test_reasons import (
@@ -70,6 +72,25 @@ async def test_a_repeated_alert_about_another_cluster_is_no_reason(tmp_path: Pat
         record = await stage.live_until_ended()
         assert setting.untouched, messages(record.timeline)
         assert nothing_began(record)
+
+
+async def test_alerts_beyond_the_bound_leave_a_note_and_no_all_clear(tmp_path: Path) -> None:
+    """All of them resolve but for the merged ones, whose ends cannot be matched: a person is asked."""
+    async with innocent(tmp_path) as setting:
+        stage = setting.stage
+        setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001)
+        fired = [
+            alert(starts_at=stage.clock.now(), fingerprint=f"f{number}") for number in range(ALERTS_KEPT + 1)
+        ]
+        for one in fired:
+            await _deliver(stage, one)
+        for one in fired:
+            await _deliver(stage, replace(one, firing=False))
+        record = await stage.live_until_ended()
+        assert setting.untouched, messages(record.timeline)
+        assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
+        assert messages(record.timeline).count(f"More than {ALERTS_KEPT} alerts of the service") == 1
+        assert f"beyond the newest {ALERTS_KEPT} of the service still fires" in messages(record.timeline)
 
 
 async def test_a_ratio_over_a_handful_of_requests_is_no_reason(tmp_path: Path) -> None:

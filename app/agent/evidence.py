@@ -107,6 +107,26 @@ def runs_the_same(one: Revision, other: Revision) -> bool:
     return bool(changed) and one.images == other.images and all(name.startswith(marks) for name in changed)
 
 
+def moved_digests(before: Revision, now: Revision, workload: WorkloadView) -> tuple[str, str] | None:
+    """The digests that ran under one image reference, before and now, where pods show that they differ."""
+    then, here = _digests(before, workload), _digests(now, workload)
+    for container in sorted(then.keys() & here.keys()):
+        if not then[container] & here[container]:
+            return ", ".join(sorted(then[container])), ", ".join(sorted(here[container]))
+    return None
+
+
+def _digests(revision: Revision, workload: WorkloadView) -> dict[str, set[str]]:
+    """By container, what the pods of a revision run."""
+    found: dict[str, set[str]] = {}
+    for pod in workload.pods:
+        if pod.template_hash == revision.template_hash:
+            for entry in pod.image_digests:
+                container, _, digest = entry.partition("=")
+                found.setdefault(container, set()).add(digest)
+    return found
+
+
 def older_versions(workload: WorkloadView) -> tuple[Revision, ...]:
     """Revisions below the current one that run something else, newest first, one for each template."""
     current = current_revision(workload)

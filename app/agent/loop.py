@@ -24,6 +24,7 @@ from app.agent.intake import Intake
 from app.agent.intents import done_intents, to_undo
 from app.agent.models import (
     ActionName,
+    ApprovalState,
     Incident,
     IncidentId,
     IncidentRecord,
@@ -43,7 +44,7 @@ from app.agent.narration import (
     why_proposed,
 )
 from app.agent.observer import Observer
-from app.agent.planner import PlanLimits, make_plan
+from app.agent.planner import PlanLimits, make_plan, no_longer_planned
 from app.agent.ports import Claim, Store
 from app.agent.reason_check import Examination, ReasonCheck
 from app.agent.reasons import Reason, ago_words
@@ -417,7 +418,7 @@ class Loop:
                 await self._without_reason(record, claim, now, examination)
                 return
             if self._aged(record, now):
-                await self._look_anew(record, claim, now, _old_diagnosis(incident, now))
+                await self._diagnose_again(record, claim, now)
                 return
             record = replace(record, incident=replace(incident, without_reason_since=None, wake_at=None))
         moved = await self.stages.executor.decide(record, claim, standing)
@@ -425,13 +426,47 @@ class Loop:
             await self._look_anew(record, claim, now, moved)
 
     def _aged(self, record: IncidentRecord, now: datetime) -> bool:
-        """Whether the diagnosis is older than evidence may be; what people were asked is bound to theirs."""
+        """Whether the diagnosis that the next action rests on is older than evidence may be."""
         incident = record.incident
-        if not needs_reason(incident) or incident.next_action or incident.diagnosis is None:
+        if not needs_reason(incident) or incident.diagnosis is None:
             return False
-        if incident.state is not IncidentState.OPEN:
+        asked = asked_for(record)
+        if asked is not None and asked.state is ApprovalState.DENIED:
             return False
         return abs(now - incident.diagnosis.at) > self.stages.check.max_age
+
+    async def _diagnose_again(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
+        """The diagnosis is old. The first action of a plan is planned again; what people approved,
+        and what is left of a plan of which something was done, goes on only if a new diagnosis
+        supports the same action on the same target.
+        """
+        incident, plan = record.incident, record.incident.plan
+        old = _old_diagnosis(incident, now)
+        if plan is None or (incident.next_action == 0 and asked_for(record) is None):
+            await self._look_anew(record, claim, now, old)
+            return
+        gathered = await self.stages.observer.gather(record, now)
+        taken = {action.name for action in plan.actions[: incident.next_action]}
+        # The runbook says what comes after a step that did not help.
+        others = tuple(name for name in gathered.evidence.failed_actions if name not in taken)
+        evidence = replace(gathered.evidence, failed_actions=others)
+        diagnosis = diagnose(evidence)
+        against = no_longer_planned(
+            plan, incident.next_action, diagnosis, evidence, self.stages.catalogue, self.stages.plan_limits
+        )
+        unjudged = to_undo(record)
+        if against is None:
+            still = f"Re-evaluating: {old}. The new one supports the same plan."
+            notes = [
+                Note(at=now, stage=Stage.PLAN, message=still, data={"hash": plan.hash}),
+                evidence_note(evidence, gathered.missing, now),
+                diagnosis_note(diagnosis, now),
+            ]
+            await self.store.save(claim, replace(incident, diagnosis=diagnosis), notes)
+        elif unjudged is not None and incident.verdict is None:
+            await self.stages.trial.begin(record, unjudged, claim, now)
+        else:
+            await self._look_anew(record, claim, now, f"{old}, and a new one speaks against it: {against}")
 
     async def _without_reason(
         self, record: IncidentRecord, claim: Claim, now: datetime, examination: Examination

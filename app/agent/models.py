@@ -129,6 +129,8 @@ class Alert:
     """The cluster that its labels name, where settings do not say that this is the connected one."""
     suppressed: bool = False
     """Its sender muted it (a silence, an inhibition): no reason for an action, and no end of one."""
+    labels: tuple[tuple[str, str], ...] | None = None
+    """All its labels, sorted, as its sender names them; None where they were not given, or are too many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,6 +280,8 @@ class PodView:
     template_hash: str | None
     """Equals `Revision.template_hash` of the revision it belongs to."""
     created_at: datetime
+    image_digests: tuple[str, ...] = ()
+    """`container=sha256:...` of the images that it runs, sorted, as far as the node reported them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -790,11 +794,14 @@ class Verification:
     intent_id: IntentId | None
     """The action under test; None while a dry run only watches."""
     started_at: datetime
+    """When the action was done, or when the agent looked again after a time in which it did not."""
     healthy_since: datetime | None = None
     last_unhealthy_at: datetime | None = None
     last_observed_at: datetime | None = None
     baseline: SliSample | None = None
     """Service levels right before the action: what "worse" is measured against."""
+    begun_at: datetime | None = None
+    """When it first started, where it was restarted since: the bound of all restarts counts from here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from app.agent.models import (
     Diagnosis,
     Evidence,
     Hypothesis,
+    JsonScalar,
     ObjectRef,
     Plan,
     RejectedRunbook,
@@ -27,7 +28,7 @@ from app.agent.models import (
 from app.agent.passage import passage_of
 from app.agent.runbooks import Catalogue, Runbook, Step
 
-__all__ = ["PlanLimits", "make_plan", "plan_hash"]
+__all__ = ["PlanLimits", "make_plan", "no_longer_planned", "plan_hash"]
 
 AMBIGUITY = 0.05
 """Two causes whose confidence differs by less are not told apart."""
@@ -61,6 +62,46 @@ def make_plan(diagnosis: Diagnosis, evidence: Evidence, catalogue: Catalogue, li
         hash=plan_hash(runbook_hash, actions),
         at=evidence.at,
     )
+
+
+def no_longer_planned(
+    plan: Plan,
+    next_action: int,
+    diagnosis: Diagnosis,
+    evidence: Evidence,
+    catalogue: Catalogue,
+    limits: PlanLimits,
+) -> str | None:
+    """Why a newer diagnosis does not support what is left of a plan; None where it does.
+
+    The runbook must still answer the cause, and each remaining action resolve to the
+    same target and parameters. A step that completes the one before needs no answer
+    of its own: its condition was that step.
+    """
+    runbook = next((each for each in catalogue.runbooks if each.hash == plan.runbook_hash), None)
+    if runbook is None:
+        return f"{plan.runbook} is not among the approved runbooks any more"
+    objection = _objection(runbook, diagnosis, evidence)
+    if objection is not None:
+        return f"{plan.runbook} {objection}"
+    if next_action == 0:
+        steps = _resolve(runbook, evidence, limits)
+        if isinstance(steps, Unmet):
+            return steps.reason
+        same = [*map(_aims, steps)] == [*map(_aims, plan.actions)]
+        return None if same else f"{plan.runbook} means other actions now"
+    for action in plan.actions[next_action:]:
+        resolved = [_action(step, evidence, limits) for step in runbook.steps if step.action is action.name]
+        alike = [one for one in resolved if isinstance(one, Action) and _aims(one) == _aims(action)]
+        if not alike and not any(isinstance(one, Unneeded) for one in resolved):
+            unmet = "; ".join(one.reason for one in resolved if isinstance(one, Unmet))
+            return f"{action.name}: {unmet or 'it means another change now'}"
+    return None
+
+
+def _aims(action: Action) -> tuple[ActionName, ObjectRef | None, dict[str, JsonScalar]]:
+    """What an action changes, and how."""
+    return action.name, action.target, dict(action.parameters)
 
 
 def plan_hash(runbook_hash: str | None, actions: tuple[Action, ...]) -> str:
@@ -125,7 +166,7 @@ def _rival(runbook: Runbook, diagnosis: Diagnosis) -> Hypothesis | None:
 
 
 def _resolve(runbook: Runbook, evidence: Evidence, limits: PlanLimits) -> tuple[Action, ...] | Unmet:
-    """All steps made concrete, or the first that cannot be."""
+    """All steps made concrete, each change once, or the first that cannot be."""
     actions: list[Action] = []
     for step in runbook.steps:
         action = _action(step, evidence, limits)
@@ -133,6 +174,8 @@ def _resolve(runbook: Runbook, evidence: Evidence, limits: PlanLimits) -> tuple[
             return Unmet(reason=f"{step.action}: {action.reason}")
         if isinstance(action, Unneeded):
             continue
+        if any(_aims(action) == _aims(before) for before in actions):
+            continue  # reached only once the one before did not help, and was undone (promise 10)
         if "when" in step.parameters and actions:
             actions[-1] = replace(actions[-1], then_verify=False)
             action = replace(action, undo=_UNDO_OF_COMPLETION)

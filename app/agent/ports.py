@@ -207,7 +207,7 @@ class SilenceSource(Protocol):
     """What people muted in the monitoring; never changes anything."""
 
     async def concerning(self, key: ServiceKey, at: datetime) -> tuple[Silencing, ...]:
-        """The silences in force at that moment that concern the service or some of its alerts."""
+        """The silences in force at that moment that concern the service, or may concern its alerts."""
         ...
 
 

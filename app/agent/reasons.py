@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from app.agent.conditions import CONDITION_TRIGGERS, restarting, workload_conditions
 from app.agent.models import (
@@ -32,7 +32,11 @@ from app.agent.models import (
 from app.agent.slo import SloThresholds
 
 REASONS_KEPT = 32
-"""How many reasons are remembered for one service: those withdrawn longest ago go first."""
+"""How many reasons are remembered for one service; more only where more alerts stand at once."""
+
+ALERTS_KEPT = 64
+"""How many alerts that may still fire are remembered for one service. Beyond it the oldest are merged,
+into one entry for each trigger, which is no reason for an action and keeps the service from recovering."""
 
 REPEAT_APART = timedelta(seconds=15)
 """Copies of one delivery (a retry, a second Alertmanager) arrive closer together than repeats of an alert."""
@@ -44,6 +48,7 @@ FORGOTTEN_AFTER = timedelta(days=1)
 """An alert neither repeated nor resolved for so long keeps no incident from recovering: its end was lost."""
 
 _ALERT_WORDS = "the alert "
+_MERGED = "alerts merged "
 
 _METRIC_TRIGGERS = frozenset({Trigger.HIGH_ERROR_RATE, Trigger.HIGH_LATENCY})
 
@@ -90,6 +95,8 @@ class Reason:
     """The cluster that an alert names; empty where it names none."""
     repeated_at: datetime | None = None
     """When the alert was first reported as firing once more after it had been resolved."""
+    labels: tuple[tuple[str, str], ...] | None = None
+    """All labels of the alert, which silences are matched with; None where they are not known."""
 
     @property
     def newest(self) -> datetime:
@@ -232,6 +239,7 @@ def _remember_alert(known: tuple[Reason, ...], signal: Signal, alert: Alert) -> 
         trigger=alert.trigger,
         kind=ReasonKind.ALERT,
         cluster=alert.cluster,
+        labels=alert.labels,
         subject=subject,
         source=signal.source,
         said=said,
@@ -303,11 +311,74 @@ def _find(known: Iterable[Reason], subject: str) -> Reason | None:
 
 
 def _stored(known: tuple[Reason, ...], reason: Reason) -> tuple[Reason, ...]:
-    others = [one for one in known if one.subject != reason.subject]
-    if len(others) >= REASONS_KEPT:
-        least = min(others, key=lambda one: (one.withdrawn is None, one.last_true_at))
-        others.remove(least)
-    return (*others, reason)
+    """With this reason, and without what is least needed where there are too many.
+
+    What was withdrawn goes first, then alerts whose end was lost, then posted
+    samples. An alert that may still fire is never dropped, only merged.
+    """
+    kept = [one for one in known if one.subject != reason.subject]
+    at = reason.newest
+    while len(kept) >= REASONS_KEPT:
+        least = min(kept, key=lambda one: (_need(one, at), one.last_true_at))
+        if _need(least, at) is _Need.STANDS:
+            break
+        kept.remove(least)
+    return _merged((*kept, reason))
+
+
+class _Need(IntEnum):
+    """How much a reason is needed: the lowest goes first."""
+
+    WITHDRAWN = 0
+    FORGOTTEN = 1
+    SAMPLE = 2
+    STANDS = 3
+
+
+def _need(reason: Reason, at: datetime) -> _Need:
+    if reason.withdrawn is not None and not reason.withdrawn.muted:
+        return _Need.WITHDRAWN
+    if at - reason.last_true_at > FORGOTTEN_AFTER:
+        return _Need.FORGOTTEN
+    return _Need.SAMPLE if reason.kind is ReasonKind.SAMPLE else _Need.STANDS
+
+
+def _merged(known: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    """The oldest alerts beyond `ALERTS_KEPT` in one entry for each trigger, which says so."""
+    alerts = sorted((one for one in known if _may_fire(one)), key=lambda one: one.last_true_at)
+    beyond = [one for one in alerts if not one.subject.startswith(_MERGED)][: -ALERTS_KEPT or None]
+    for one in beyond:
+        subject = f"{_MERGED}{one.trigger}"
+        before = _find(known, subject)
+        at = max(one.last_true_at, before.last_true_at) if before is not None else one.last_true_at
+        over = Withdrawal(
+            at=at,
+            by="the agent",
+            said=f"more than {ALERTS_KEPT} alerts of the service were reported firing at once, "
+            "so which of the oldest still fire is not known,",
+            muted=True,
+        )
+        merged = Reason(
+            trigger=one.trigger,
+            kind=ReasonKind.ALERT,
+            subject=subject,
+            source=one.source,
+            said=f"one of the alerts beyond the newest {ALERTS_KEPT} of the service",
+            last_true_at=at,
+            withdrawn=over,
+        )
+        known = (*(each for each in known if each.subject not in (one.subject, subject)), merged)
+    return known
+
+
+def merged_triggers(known: tuple[Reason, ...]) -> frozenset[Trigger]:
+    """Of which triggers alerts were merged, because too many stood at once."""
+    return frozenset(one.trigger for one in known if one.subject.startswith(_MERGED))
+
+
+def _may_fire(reason: Reason) -> bool:
+    """An alert that was not reported as resolved; muted ones are among them."""
+    return reason.kind is ReasonKind.ALERT and (reason.withdrawn is None or reason.withdrawn.muted)
 
 
 def alert_name(reason: Reason) -> str:
@@ -527,10 +598,7 @@ def firing_alerts(
     return tuple(
         one
         for one in known
-        if one.kind is ReasonKind.ALERT
-        and one.trigger in triggers
-        and (one.withdrawn is None or one.withdrawn.muted)
-        and now - one.last_true_at <= FORGOTTEN_AFTER
+        if _may_fire(one) and one.trigger in triggers and now - one.last_true_at <= FORGOTTEN_AFTER
     )
 
 

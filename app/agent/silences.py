@@ -1,15 +1,15 @@
 """Silences: what people muted in the monitoring, and which reasons that takes away (promise 13).
 
 Pure. A silence that names the service, or the namespace it runs in, silences the
-service: no reason for an action stands until it ends. One that is narrowed to an
-alert silences that alert alone. Undo and verification need no reason, so no
-silence stops them.
+service: no reason for an action stands until it ends. Any other silences the alerts
+whose labels it matches, as in Alertmanager, and no other alert of the service. Undo
+and verification need no reason, so no silence stops them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
@@ -60,6 +60,10 @@ class Silence:
         """Whether it is in force at that moment."""
         return self.starts_at <= at < self.ends_at
 
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether an alert with these labels is meant: by all conditions; a missing label is empty."""
+        return all(matcher.matches(labels.get(matcher.name, "")) for matcher in self.matchers)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silencing:
@@ -70,11 +74,13 @@ class Silencing:
     """Conditions on the name of the alert; none: whatever its name is."""
     narrowed: bool = False
     """It has conditions on labels that say neither service nor place, so that it means some alerts only."""
+    labels_only: bool = False
+    """It does not speak of the service: only the labels of an alert can say whether it is meant."""
 
     @property
     def whole(self) -> bool:
         """It silences the service, and not some of its alerts."""
-        return not self.alerts and not self.narrowed
+        return not self.alerts and not self.narrowed and not self.labels_only
 
     def covers(self, reason: Reason) -> bool:
         """Whether the reason counts no longer."""
@@ -82,7 +88,9 @@ class Silencing:
             return True
         if reason.kind is not ReasonKind.ALERT:
             return False
-        return all(matcher.matches(alert_name(reason)) for matcher in self.alerts)
+        if reason.labels is not None and self.silence.matchers:
+            return self.silence.matches(dict(reason.labels))
+        return not self.labels_only and all(matcher.matches(alert_name(reason)) for matcher in self.alerts)
 
     @property
     def words(self) -> str:

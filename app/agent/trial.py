@@ -40,7 +40,7 @@ from app.agent.narration import (
 from app.agent.observer import Observer
 from app.agent.ports import Claim, Store
 from app.agent.restoration import asks_as_before, judge_restoration
-from app.agent.verifier import Assessment, Health, Verifier, advance, judge
+from app.agent.verifier import Assessment, Health, Verifier, advance, dated_in_future, judge
 from app.errors import PermanentError
 
 
@@ -96,7 +96,7 @@ class Trial:
         found = judge_restoration(
             undone,
             await self.observer.workload(record.incident.key, []),
-            _seen_so_far(record.incident, undo, outcome),
+            _seen_so_far(record.incident, undo, outcome, now),
             now=now,
             steady_for=rules.soak,
             timeout=rules.timeout,
@@ -178,6 +178,10 @@ class Trial:
                 [*notes, verdict_note(verdict)],
                 why_proposed(record),
             )
+        elif not (incident.dry_run and record.intents) and health.health is Health.UNHEALTHY:
+            anew = replace(incident, state=IncidentState.OPEN, diagnosis=None, plan=None, verification=None)
+            note = Note(at=now, stage=Stage.OBSERVE, message="The symptoms are back: looking anew.")
+            await self.store.save(claim, anew, [*notes, note])
         elif verdict is not None and verdict.kind is VerdictKind.CANNOT_TELL:
             judged = replace(incident, verification=verification, verdict=verdict)
             await self.closer.close_with(
@@ -189,10 +193,6 @@ class Trial:
                 "Nothing was done: the symptoms went away, and whether the service recovered cannot be told. "
                 f"{'; '.join(verdict.reasons)}.",
             )
-        elif not (incident.dry_run and record.intents) and health.health is Health.UNHEALTHY:
-            anew = replace(incident, state=IncidentState.OPEN, diagnosis=None, plan=None, verification=None)
-            note = Note(at=now, stage=Stage.OBSERVE, message="The symptoms are back: looking anew.")
-            await self.store.save(claim, anew, [*notes, note])
         else:
             await self.store.save(claim, replace(incident, verification=verification), notes)
 
@@ -204,12 +204,12 @@ class Trial:
             await self.store.record_revision(failed)
 
 
-def _seen_so_far(incident: Incident, undo: Intent, outcome: Outcome) -> Verification:
-    """What earlier looks at this undo saw."""
+def _seen_so_far(incident: Incident, undo: Intent, outcome: Outcome, now: datetime) -> Verification:
+    """What earlier looks at this undo saw; from now on where the clock went back since."""
     seen = incident.verification
-    if seen is not None and seen.intent_id == undo.id:
-        return seen
-    return Verification(intent_id=undo.id, started_at=outcome.at)
+    if seen is None or seen.intent_id != undo.id:
+        seen = Verification(intent_id=undo.id, started_at=outcome.at)
+    return replace(seen, started_at=now, healthy_since=None) if dated_in_future(seen, now) else seen
 
 
 def _why_recovered(incident: Incident) -> str:

@@ -22,7 +22,7 @@ from app.agent.models import (
     WorkloadView,
 )
 from app.agent.observer import NO_CLUSTER, Observer, workload_conditions
-from app.agent.reasons import Reason, all_withdrawn, clock_words, firing_alerts, of_cluster
+from app.agent.reasons import Reason, ago_words, all_withdrawn, clock_words, firing_alerts, of_cluster
 from app.agent.slo import SloThresholds
 
 _WORSE_ERROR_RATE = 0.2
@@ -57,6 +57,16 @@ class VerifyRules:
     """Counted from the action; then the verdict is given on what was seen."""
     interval: timedelta
     max_sample_age: timedelta
+
+    @property
+    def longest_gap(self) -> timedelta:
+        """Two looks that are further apart leave unknown what lies between: the verification restarts."""
+        return max(3 * self.interval, self.max_sample_age)
+
+    @property
+    def longest(self) -> timedelta:
+        """With all its restarts a verification lasts no longer, except for one complete try after a pause."""
+        return 3 * (self.timeout + self.soak + self.longest_gap)
 
 
 def assess(
@@ -127,7 +137,7 @@ def judge(
     """The verdict that this observation completes, or None while it is too early for one."""
     at = seen.at
     if _unwatched(verification, at, rules):
-        return None
+        return _without_end(verification, at, rules)
     if now.health is Health.HEALTHY:
         since = verification.healthy_since
         if since is not None and at - since >= rules.soak:
@@ -154,14 +164,35 @@ def judge(
     )
 
 
+def _without_end(verification: Verification, at: datetime, rules: VerifyRules) -> Verdict | None:
+    """After repeated pauses between looks, longer in all than `rules.longest`: recovery cannot be told.
+
+    One pause, however long, restarts the verification and ends nothing.
+    """
+    begun = verification.begun_at
+    if begun is None or ahead(begun, at) or at - begun < rules.longest:
+        return None
+    return Verdict(
+        kind=VerdictKind.CANNOT_TELL,
+        reasons=(
+            "the agent looked at the service less often than every "
+            f"{rules.longest_gap.total_seconds():.0f} s, so the verification restarted again and again "
+            f"for {ago_words(at - begun)}",
+        ),
+        at=at,
+    )
+
+
 def advance(verification: Verification, now: Assessment, at: datetime, rules: VerifyRules) -> Verification:
     """Verification with this observation counted in: sickness or silence begins the soak anew.
 
     After a time in which nobody looked the whole verification does: an absence of the
-    agent says nothing about the service.
+    agent says nothing about the service. `begun_at` keeps when it first began.
     """
     if _unwatched(verification, at, rules):
-        verification = replace(verification, started_at=at, healthy_since=None)
+        first = verification.begun_at or verification.started_at
+        begun = at if ahead(first, at) else first
+        verification = replace(verification, started_at=at, healthy_since=None, begun_at=begun)
     if now.health is Health.HEALTHY:
         return replace(verification, healthy_since=verification.healthy_since or at, last_observed_at=at)
     return replace(
@@ -227,8 +258,7 @@ def _unwatched(verification: Verification, at: datetime, rules: VerifyRules) -> 
     """The last look is so old, or the clock went back so far, that what lies between is not known."""
     if dated_in_future(verification, at):
         return True
-    last = verification.last_observed_at
-    return last is not None and at - last > max(3 * rules.interval, rules.max_sample_age)
+    return at - (verification.last_observed_at or verification.started_at) > rules.longest_gap
 
 
 def _workload_problems(workload: WorkloadView, *, unfinished: bool) -> list[str]:

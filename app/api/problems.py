@@ -29,6 +29,7 @@ from app.errors import (
     Invalid,
     NotEntitled,
     NotFound,
+    PartlyRecorded,
     PermanentError,
     TransientError,
     UnknownOutcome,
@@ -98,7 +99,7 @@ def _from_agent_error(error: AgentError) -> Problem:
             status=503,
             kind="try-again",
             title="Not possible right now",
-            detail=f"{error}. Nothing was recorded or changed; send the same request again.",
+            detail=f"{error}. {_state_after(error)}",
             headers={"Retry-After": str(max(1, math.ceil(wait)))},
         )
     if isinstance(error, ClaimLost):
@@ -135,6 +136,16 @@ def _from_agent_error(error: AgentError) -> Problem:
             detail=str(error),
         )
     return _internal(error)
+
+
+def _state_after(error: TransientError) -> str:
+    """What became of the request, and what to do."""
+    if not isinstance(error, PartlyRecorded):
+        return "Nothing was recorded or changed; send the same request again."
+    return (
+        f"{error.recorded} of {error.total} entries of this delivery were recorded. Send the same request "
+        "again: what was recorded is recognised as a duplicate, and the rest is recorded."
+    )
 
 
 def _internal(error: Exception) -> Problem:

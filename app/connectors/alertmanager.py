@@ -37,6 +37,7 @@ from app.config import Settings
 from app.connectors.alert_labels import Owners, PodRef, Unmapped, cluster_of, pod_to_ask, service_of
 from app.connectors.text import shorten
 from app.errors import Invalid
+from app.redaction import redacted
 
 TRIGGER_LABEL = "heal_trigger"
 MOST_UNMAPPED = 1_000
@@ -51,6 +52,9 @@ _FINGERPRINT = re.compile("[0-9a-fA-F]{1,64}")
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _NEVER_STALE = timedelta.max
 _MAX_SUMMARY = 500
+_MAX_LABELS = 64
+_MAX_LABEL_CHARACTERS = 2_000
+"""Names and values together: more is not kept with the reason that the alert is."""
 
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -281,10 +285,18 @@ def _signal(alert: _Alert, settings: Settings, received_at: datetime, owners: Ow
             telemetry=telemetry,
             suppressed=alert.suppressed,
             cluster=cluster_of(alert.labels, settings),
+            labels=_kept(alert.labels),
         ),
         stale_after=_NEVER_STALE,
         dedup_key=f"alertmanager:{alert.fingerprint.lower()}:{starts_at.isoformat()}:{status}",
     )
+
+
+def _kept(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...] | None:
+    """All labels, for silences to be matched with; None where they are too long to be kept."""
+    if len(labels) > _MAX_LABELS or sum(len(k) + len(v) for k, v in labels.items()) > _MAX_LABEL_CHARACTERS:
+        return None
+    return tuple(sorted((name, redacted(value)) for name, value in labels.items()))
 
 
 def _is_about_telemetry(alert: _Alert) -> bool:

@@ -6,6 +6,7 @@ variable gets into a view, only hashes of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -67,6 +68,7 @@ _OWN_PARTS = frozenset({"template", "replicas", "paused"})
 _WARNINGS_LIMIT = 20
 _WARNING_CHARACTERS = 300
 _TOKEN_DIGITS = 16
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _OUT_OF_MEMORY, _KILLED = "OOMKilled", 137
 
 
@@ -290,7 +292,18 @@ def _pod_view(pod: JsonObject, hashes: Mapping[str, str]) -> PodView:
         last_termination_reason=_last_termination(statuses),
         template_hash=hashes.get(controller_uid(pod) or ""),
         created_at=created_at(pod),
+        image_digests=_image_digests(pod),
     )
+
+
+def _image_digests(pod: JsonObject) -> tuple[str, ...]:
+    """What the tags of its images meant when the node pulled them, by container."""
+    found = set()
+    for item in objects(pod, "status", "containerStatuses"):
+        container, digest = text(item, "name"), _DIGEST.search(text(item, "imageID") or "")
+        if container is not None and digest is not None:
+            found.add(f"{container}={digest[0]}")
+    return tuple(sorted(found))
 
 
 def _last_termination(statuses: Sequence[JsonObject]) -> str | None:

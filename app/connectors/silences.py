@@ -1,7 +1,8 @@
 """Silences of Alertmanager, and which of them concern a service.
 
-`SilenceSource` over `GET /api/v2/silences`; reads only. A silence concerns a
-service when an alert with the labels that it names would be mapped to that
+`SilenceSource` over `GET /api/v2/silences`; reads only. Every silence in force is
+matched with the labels of the alerts that are on record. Beside that one concerns a
+service as a whole when an alert with the labels that it names would be mapped to that
 service by `app.connectors.alert_labels`. Conditions on labels that say neither
 service nor place narrow it to alerts of the service. An answer that is not how
 Alertmanager answers is an error, never "no silence".
@@ -82,9 +83,11 @@ class AlertmanagerSilences:
         return AlertmanagerSilences(peer, settings)
 
     async def concerning(self, key: ServiceKey, at: datetime) -> tuple[Silencing, ...]:
-        """The silences in force that concern the service; raises like every port."""
-        found = (silencing(one, key, self._settings) for one in await self.active(at))
-        return tuple(one for one in found if one is not None)
+        """The silences in force that may concern the service or its alerts; raises like every port."""
+        return tuple(
+            silencing(one, key, self._settings) or Silencing(silence=one, labels_only=True)
+            for one in await self.active(at)
+        )
 
     async def active(self, at: datetime) -> tuple[Silence, ...]:
         """Every silence in force at that moment."""
@@ -124,7 +127,7 @@ def _read(one: _Silence) -> Silence:
 
 
 def silencing(silence: Silence, key: ServiceKey, settings: Settings) -> Silencing | None:
-    """How the silence concerns the service; None where it does not. Pure."""
+    """How the silence concerns the service by what it names; None where it names another or none. Pure."""
     found = [
         one for labels in _labels_of(key, settings) if (one := _as_meant(silence, key, labels, settings))
     ]

@@ -43,10 +43,11 @@ from app.agent.ports import (
     RepeatDecider,
     ServiceLevels,
 )
+from app.agent.reasons import merged_triggers
 from app.errors import Invalid
 from app.store import incidents, journal, ledger, locks, signals
 from app.store.codec import read, storable_text
-from app.store.narrative import opening_summary, pending_note, signal_note
+from app.store.narrative import merged_note, opening_summary, pending_note, signal_note
 from app.store.tables import changes, idempotency_keys, service_levels
 from app.store.tables import signals as signal_rows
 
@@ -227,8 +228,7 @@ class _Desk:
         self._look_up(key)
         verdict = self.delivery.decide(signal, self._levels[key], self._open[key], self._closed[key])
         if verdict.levels is not None:
-            _store_levels(self.connection, key, verdict.levels, known=self._levels[key] is not None)
-            self._levels[key] = verdict.levels
+            self._remember(key, verdict.levels, signal.received_at)
         if verdict.change is not None:
             change = verdict.change
             self.connection.execute(
@@ -240,6 +240,15 @@ class _Desk:
         if disposition.kind in _ATTACHED:
             disposition = self._attach(signal, verdict)
         return disposition
+
+    def _remember(self, key: ServiceKey, new: ServiceLevels, at: datetime) -> None:
+        """Store the levels, with a note for an open incident the first time that alerts are merged."""
+        before, incident = self._levels[key], self._open[key]
+        _store_levels(self.connection, key, new, known=before is not None)
+        self._levels[key] = new
+        merged = merged_triggers(new.reasons) - merged_triggers(() if before is None else before.reasons)
+        if merged and incident is not None:
+            journal.append(self.connection, incident.id, [merged_note(merged, at)])
 
     def _look_up(self, key: ServiceKey) -> None:
         if key not in self._open:
@@ -259,8 +268,7 @@ class _Desk:
         repeat = self.delivery.again(signal, self._levels[key], incident)
         if repeat is None:
             return ignored and self._closed[key] is not None
-        _store_levels(self.connection, key, repeat.levels, known=self._levels[key] is not None)
-        self._levels[key] = repeat.levels
+        self._remember(key, repeat.levels, signal.received_at)
         if incident is not None:  # what keeps a reason fresh was sent by somebody, too
             self._open[key] = incidents.note_origin(self.connection, incident, [signal])
         return repeat.anew or (ignored and self._closed[key] is not None)

@@ -25,6 +25,7 @@ from app.agent.models import (
     Stage,
     Trigger,
 )
+from app.agent.reasons import ALERTS_KEPT, FORGOTTEN_AFTER
 
 _QUOTE_LIMIT = 300
 """Characters of foreign text that a sentence repeats; the signal itself keeps all."""
@@ -106,6 +107,18 @@ def pending_note(signals: Sequence[Signal]) -> Note:
             **_sent_by(signals),
             **figures,
         },
+    )
+
+
+def merged_note(triggers: frozenset[Trigger], at: datetime) -> Note:
+    """The timeline entry for alerts that are not remembered one by one any more."""
+    return Note(
+        at=at,
+        stage=Stage.OBSERVE,
+        message=f"More than {ALERTS_KEPT} alerts of the service were reported firing at once. The oldest of "
+        "them are counted together: no action is taken on them, and because their ends cannot be matched, "
+        f"the service does not count as recovered for {FORGOTTEN_AFTER.total_seconds() / 3600:.0f} h.",
+        data={"alerts_kept": ALERTS_KEPT, "triggers": [*sorted(trigger.value for trigger in triggers)]},
     )
 
 

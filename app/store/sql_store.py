@@ -60,7 +60,7 @@ from app.agent.ports import (
     SignalRecord,
 )
 from app.agent.trail import Deed, TrailEntry
-from app.errors import ClaimLost
+from app.errors import ClaimLost, PartlyRecorded, TransientError
 from app.store import (
     approvals,
     audit,
@@ -114,15 +114,28 @@ class SqlStore:
         return await self._accept_in_parts(delivery)
 
     async def _accept_in_parts(self, delivery: intake.Delivery) -> tuple[Accepted, ...]:
-        """One transaction for each part, in order, so that others get their turn between two parts."""
+        """One transaction for each part, in order, so that others get their turn between two parts.
+
+        Raises `PartlyRecorded` where the store stops answering between two of them.
+        """
         intake.check_keys(delivery)
         recorded = await self._database.write(lambda connection: intake.recorded(connection, delivery))
         if recorded is not None:
             return recorded
         answers: tuple[Accepted, ...] = ()
-        for part in intake.parts(delivery):
-            answers += await self._database.write(partial(intake.accept, delivery=part))
-        await self._database.write(lambda connection: intake.record(connection, delivery, answers))
+        try:
+            for part in intake.parts(delivery):
+                answers += await self._database.write(partial(intake.accept, delivery=part))
+            await self._database.write(lambda connection: intake.record(connection, delivery, answers))
+        except TransientError as error:
+            if not answers:
+                raise
+            raise PartlyRecorded(
+                str(error),
+                recorded=len(answers),
+                total=len(delivery.signals),
+                retry_after=error.retry_after,
+            ) from error
         return answers
 
     async def signal(self, signal_id: SignalId) -> SignalRecord | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,12 +19,14 @@ from app.errors import (
     Forbidden,
     Invalid,
     NotFound,
+    PartlyRecorded,
     PermanentError,
     TransientError,
     UnknownOutcome,
 )
 from app.main import create_app
-from tests.api.harness import assert_problem, harness, make_settings
+from app.store.intake import PART
+from tests.api.harness import DEPLOY, assert_problem, harness, make_settings
 
 
 @pytest.mark.parametrize(
@@ -32,6 +35,7 @@ from tests.api.harness import assert_problem, harness, make_settings
         (TransientError("busy", retry_after=timedelta(seconds=2.2)), 503, "3"),
         (TransientError("busy"), 503, "1"),
         (Conflict("moved on"), 503, "1"),
+        (PartlyRecorded("busy", recorded=20, total=45), 503, "1"),
         (ClaimLost("held by another worker"), 409, "1"),
         (NotFound("gone"), 404, None),
         (Invalid("two workloads"), 422, None),
@@ -97,3 +101,42 @@ def test_a_rejected_value_is_cut_short() -> None:
     assert len(str(problems.shown({"a": ["x" * 10_000]}))) < 300
     assert problems.shown(float("inf")) == "inf"
     assert problems.shown(True) is True
+
+
+class Breaking:
+    """A database that stops answering once, after so many writes."""
+
+    def __init__(self, inner: Any, after: int) -> None:
+        self._inner = inner
+        self._left = after
+
+    async def write(self, work: Any, *, urgent: bool = False) -> Any:
+        self._left -= 1
+        if self._left == -1:
+            raise TransientError("the database does not answer")
+        return await self._inner.write(work, urgent=urgent)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+@pytest.mark.parametrize(("after", "recorded"), [(0, 0), (1, 0), (2, PART), (3, 2 * PART), (4, 2 * PART + 5)])
+def test_a_delivery_that_broke_off_says_how_much_was_recorded(
+    tmp_path: Path, after: int, recorded: int
+) -> None:
+    """What was recorded is on record, and the same request again records the rest of it, once."""
+    total = 2 * PART + 5
+    events = [{**DEPLOY, "service": f"svc-{number}"} for number in range(total)]
+    with harness(make_settings(tmp_path)) as api:
+        store: Any = api.container.store
+        sound, store._database = store._database, Breaking(store._database, after)
+        document = assert_problem(api.post("/events/deploy", json=events), 503)
+        store._database = sound
+        if recorded:
+            assert f"{recorded} of {total} entries of this delivery were recorded." in document["detail"]
+            assert "Nothing was recorded" not in document["detail"]
+        else:
+            assert "Nothing was recorded or changed" in document["detail"]
+        items = api.post("/events/deploy", json=events).json()["items"]
+        before = [one for one in items if one["disposition"] == "deduplicated"]
+        assert (len(items), len(before)) == (total, recorded)

@@ -48,6 +48,8 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in {typing.Union, types.UnionType}:
         return st.one_of([values_of(each) for each in arguments])
+    if origin is tuple and Ellipsis not in arguments:
+        return st.tuples(*[values_of(each) for each in arguments])
     if origin is tuple:
         return st.lists(values_of(arguments[0]), max_size=3).map(tuple)
     if origin is not None and issubclass(origin, Mapping):

@@ -25,16 +25,19 @@ from app.agent.models import (
     WorkloadView,
 )
 from app.agent.ports import PolicyAnswer
+from app.agent.silences import Matcher, Silence, Silencing
 from app.agent.target_token import same_ground
 from app.bootstrap import World as Adapters
 from app.errors import AgentError, Conflict, Forbidden, Invalid, TransientError, UnknownOutcome
 from tests.simulation.faults import Kind
 from tests.simulation.host import Host
-from tests.simulation.scheduler import START
+from tests.simulation.hostile import Mute
+from tests.simulation.scheduler import START, moment
 from tests.simulation.tape import (
     HistoryAnswered,
     PolicyAnswered,
     Sent,
+    SilencesAnswered,
     SliAnswered,
     TelemetryAnswered,
     Told,
@@ -60,6 +63,7 @@ def adapters_of(host: Host, world: SimulatedWorld, answers: Callable[[str], Deci
         metrics=Metrics(host, world),
         notifier=None if dry else People(host),
         policy_engine=Engine(host, answers),
+        silences=Silences(host, world) if world.mutes else None,
     )
 
 
@@ -281,6 +285,43 @@ class Metrics(_Port):
             return health
 
         return await self._ask("metrics", read)
+
+
+class Silences(_Port):
+    """A `SilenceSource`; what it told is kept on the tape."""
+
+    async def concerning(self, key: ServiceKey, at: datetime) -> tuple[Silencing, ...]:
+        def read() -> tuple[Silencing, ...]:
+            here = [mute for muted, mute in self._world.mutes if muted == key and _in_force(mute, at)]
+            self._ground.tape.write(
+                SilencesAnswered(
+                    at=self._world.now,
+                    who=self._host.name,
+                    service=key.service,
+                    whole=any(mute.severity is None for mute in here),
+                    severities=tuple(mute.severity for mute in here if mute.severity is not None),
+                )
+            )
+            return tuple(_silencing(key, mute) for mute in here)
+
+        return await self._ask("silences", read)
+
+
+def _in_force(mute: Mute, at: datetime) -> bool:
+    return mute.stretch.start <= _seconds(at) < mute.stretch.end
+
+
+def _silencing(key: ServiceKey, mute: Mute) -> Silencing:
+    """As a connector makes it of the silence that people set."""
+    wanted = {"service": key.service} | ({} if mute.severity is None else {"severity": mute.severity})
+    silence = Silence(
+        id=f"{key.service} {mute.stretch.start:.3f}",
+        matchers=tuple(Matcher(name=name, value=value) for name, value in wanted.items()),
+        starts_at=moment(mute.stretch.start),
+        ends_at=moment(mute.stretch.end),
+        by="ann",
+    )
+    return Silencing(silence=silence, narrowed=mute.severity is not None)
 
 
 def _there(answer: T | AgentError) -> T:

@@ -33,6 +33,7 @@ from app.agent.ports import Accepted
 from app.errors import AgentError, TransientError
 from tests.simulation.faults import Kind
 from tests.simulation.host import Ground
+from tests.simulation.hostile import SEVERITIES
 from tests.simulation.scenario import Illness, Scenario
 from tests.simulation.scheduler import moment
 from tests.simulation.world import BAD, SICK_ERROR_RATE, Ailment, service_key
@@ -185,7 +186,7 @@ def _tellings_of(dice: Random, key: ServiceKey, illness: Illness) -> list[Tellin
     ailment, began = illness.ailment, illness.at
     noticed = began + dice.uniform(4, 20)
     if dice.random() < 0.8:
-        said.append((noticed, noticed, _alert(dice, noticed)))
+        said.append((noticed, noticed, _alert(dice, noticed, key)))
     if ailment is Ailment.LEAK:
         said.append((noticed, noticed, _condition(Condition.OOM_KILLED)))
     if ailment is Ailment.BAD_RELEASE:
@@ -228,13 +229,21 @@ def _disturbed(dice: Random, telling: Telling) -> Telling:
     return replace(telling, at=telling.at + dice.uniform(5, 30), kinds=(*telling.kinds, Kind.REORDERED))
 
 
-def _alert(dice: Random, at: float) -> Alert:
+def _alert(dice: Random, at: float, key: ServiceKey) -> Alert:
+    number = dice.getrandbits(32)
+    labels = {
+        "alertname": "HighErrorRate",
+        "namespace": key.environment,
+        "service": key.service,
+        "severity": SEVERITIES[number % 2],
+    }
     return Alert(
         name="HighErrorRate",
         firing=True,
-        fingerprint=f"{dice.getrandbits(32):08x}",
+        fingerprint=f"{number:08x}",
         starts_at=moment(at),
         trigger=Trigger.HIGH_ERROR_RATE,
+        labels=tuple(sorted(labels.items())),
     )
 
 

@@ -39,6 +39,7 @@ class Kind(StrEnum):
     OUTAGE = "telemetry outage"
     SILENT = "metrics of a service missing"
     NOT_MEASURABLE = "metric source refuses a service"
+    MUTED = "alerts or a service silenced by people"
     QUIET = "hardly anybody calls a service"
     BY_HAND = "release by hand while an incident is open"
     POLICY_DOWN = "policy engine fails"

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, select
 
-from app.agent import executor, limits, loop, policy, reasons, trial, verifier
+from app.agent import executor, limits, loop, policy, reasons, silences, trial, verifier
 from app.agent.intake import Intake
 from app.agent.intents import begun_intents, to_undo
 from app.agent.models import (
@@ -371,6 +371,12 @@ MUTANTS = {
             promise=13,
             told="an alert that resolved, and a sample within the objective, take nothing back",
             patches=[(reasons.Reason, "stands", _never_withdrawn)],
+        ),
+        Mutant(
+            name="silences-ignored",
+            promise=13,
+            told="what people silenced in the monitoring is acted on",
+            swaps=[(silences.silenced, lambda found, _silencings, _at: (found, ()))],
         ),
         Mutant(
             name="own-measurement-ignored",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from app.agent.models import Incident, IncidentState, IntentState, Trigger
-from tests.reason_oracle import Measured, Reported, Seen
+from tests.reason_oracle import Measured, Muted, Reported, Seen
 from tests.simulation.scenario import EVIDENCE_MAX_AGE_SECONDS
 from tests.simulation.scheduler import START
 from tests.simulation.simulation import Case
@@ -18,6 +18,7 @@ from tests.simulation.tape import (
     IncidentMoved,
     IntentMoved,
     SignalMoved,
+    SilencesAnswered,
     SliAnswered,
     WorkloadAnswered,
     WriteCalled,
@@ -53,6 +54,9 @@ class _Reading:
                 rate = entry.sample.error_rate if entry.sample is not None else None
                 answer = Measured(at=entry.at, answered=entry.sample is not None, error_rate=rate)
                 self.service(entry.key.service).rates[entry.who] = answer
+            case SilencesAnswered():
+                muted = Muted(whole=entry.whole, severities=frozenset(entry.severities))
+                self.service(entry.service).mutes[entry.who] = muted
             case WorkloadAnswered():
                 look = Seen(at=entry.at, unhealthy=entry.unhealthy, whole=entry.whole)
                 self.service(entry.service).looks[entry.who] = look

@@ -225,7 +225,7 @@ def scenario_of(seed: int) -> Scenario:
         strict_engine=dice.random() < 0.15,
         poll_seconds=dice.uniform(4.0, 12.0),
         concurrent_clients=dice.choice((1, 2)),
-        hostile=Hostile.of(seed, illnesses),
+        hostile=Hostile.of(seed, illnesses, until),
     )
 
 

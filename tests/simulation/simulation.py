@@ -162,6 +162,8 @@ class _Run:
         )
         self.world = SimulatedWorld(self.tape, scenario.services)
         self.world.bind(loop.call_later)
+        keys = list(self.world.services)
+        self.world.mutes += [(keys[mute.stretch.service], mute) for mute in scenario.hostile.mutes]
         self.case = Case(scenario=scenario, tape=self.tape, world=self.world, ledger=Ledger())
         self.on_call = OnCall(self.ground, self.dice)
         self.store = SqlStore(Nearby(shared))
@@ -299,6 +301,8 @@ class _Run:
         for quiet in hostile.quiets:
             self.world.services[keys[quiet.service]].quiets.append((quiet.start, quiet.end))
             at(quiet.start, self.tape.fault, Kind.QUIET, "world", str(keys[quiet.service]))
+        for mute in hostile.mutes:
+            at(mute.stretch.start, self.tape.fault, Kind.MUTED, "people", str(keys[mute.stretch.service]))
         for release in hostile.hand_releases:
             at(release.start, self._release_by_hand, keys[release.service])
 

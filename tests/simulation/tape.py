@@ -184,6 +184,16 @@ class TelemetryAnswered(Mark):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SilencesAnswered(Mark):
+    """The monitoring told what people silence of a service."""
+
+    service: str
+    whole: bool
+    severities: tuple[str, ...]
+    """The alerts of these are silenced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyAnswered(Mark):
     """The policy engine answered, or broke down, which its adapter turns into a deny."""
 
@@ -226,6 +236,7 @@ Entry: TypeAlias = (
     | SliAnswered
     | TelemetryAnswered
     | HistoryAnswered
+    | SilencesAnswered
     | PolicyAnswered
     | Told
     | Fault

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from app.agent.models import (
     Action,
@@ -37,6 +38,9 @@ from app.agent.target_token import deployment_token
 from app.errors import Conflict, Invalid, NotFound
 from tests.simulation.scheduler import moment
 from tests.simulation.tape import ChangedByOther, Effect, ScaledByOther, Tape
+
+if TYPE_CHECKING:
+    from tests.simulation.hostile import Mute
 
 AGENT = "self-healing-devops-agent"
 OLDEST, GOOD, BAD = "shop:1", "shop:2", "shop:3"
@@ -161,6 +165,8 @@ class SimulatedWorld:
         self.services: dict[ServiceKey, Service] = {}
         self.source_down: list[tuple[float, float]] = []
         self.source_refuses: list[tuple[float, float]] = []
+        self.mutes: list[tuple[ServiceKey, Mute]] = []
+        """What people silence in the monitoring, past and future."""
         for number in range(count):
             self._add(service_key(number), number)
 

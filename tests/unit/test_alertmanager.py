@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,10 @@ def test_a_captured_firing_alert_becomes_a_signal() -> None:
     assert (signal.kind, signal.source, signal.stale) == (SignalKind.ALERT, "alertmanager", False)
     starts_at = datetime(2026, 11, 23, 13, 10, 1, 234_000, tzinfo=UTC)
     assert signal.observed_at == starts_at
-    assert signal.payload == Alert(
+    assert isinstance(signal.payload, Alert)
+    assert signal.payload.labels is not None
+    assert dict(signal.payload.labels)["alertname"] == "HighErrorRate"
+    assert replace(signal.payload, labels=None) == Alert(
         name="HighErrorRate",
         firing=True,
         fingerprint="cc1ab10f0675e3f7",

@@ -369,6 +369,18 @@ def test_the_latest_end_is_the_reason_shown() -> None:
     assert seen.template_hash is None
 
 
+def test_what_ran_is_named_by_digest() -> None:
+    """Of each container that the node reported, in the forms of all runtimes; an unpulled image has none."""
+    one, other = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+    statuses: list[JsonObject] = [
+        {"name": "web", "imageID": f"docker-pullable://reg/shop@{one}"},
+        {"name": "proxy", "imageID": other},
+        {"name": "new", "imageID": ""},
+    ]
+    (shown,) = view(pods=(pod(*statuses),)).pods
+    assert shown.image_digests == (f"proxy={other}", f"web={one}")
+
+
 def event(uid: str, message: str, at: str) -> JsonObject:
     return {"involvedObject": {"uid": uid}, "reason": "BackOff", "message": message, "lastTimestamp": at}
 

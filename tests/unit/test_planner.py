@@ -401,6 +401,18 @@ def test_no_config_map_is_reverted_on_a_guess() -> None:
 # ---------------------------------------------------------------- the others
 
 
+def test_a_plan_holds_each_change_once() -> None:
+    """Two steps that come to the same are one: what did not help is not done again (promise 10)."""
+    steps: list[dict[str, JsonScalar]] = [{"by": 1}, {"to": 4}, {"to": 7}]
+    runbook = replace(
+        next(one for one in CATALOGUE.runbooks if Cause.TRAFFIC_SURGE in one.causes),
+        steps=tuple(Step(action=ActionName.SCALE, parameters=parameters) for parameters in steps),
+    )
+    seen = evidence(workload=workload([OLD], pods(OLD)))
+    made = make_plan(diagnosed(Cause.TRAFFIC_SURGE), seen, Catalogue(runbooks=(runbook,)), LIMITS)
+    assert [action.parameters for action in made.actions] == [{"replicas": 4}, {"replicas": 7}]
+
+
 def test_scaling_stays_within_the_bounds() -> None:
     """Adding stops at the most allowed; a number outside is refused."""
     seen = evidence(workload=workload([OLD], pods(OLD)))
@@ -511,6 +523,26 @@ def test_a_rollback_that_pulls_the_same_image_is_none() -> None:
     )
 
 
+def test_a_tag_that_was_moved_is_named_with_both_digests() -> None:
+    """The pods show it: a rollback to the tag is refused, and the reason says how to go back."""
+    new, old = moving(7, -3, build="43"), moving(6, -DAY, build="42")
+    now, before = (f"sha256:{digit * 64}" for digit in "ab")
+    running = (
+        *(replace(pod, image_digests=(f"app={now}",)) for pod in crashing(new)),
+        *pods(old, 1, image_digests=(f"app={before}", "proxy=sha256:" + "c" * 64)),
+    )
+    seen = evidence(
+        Trigger.CRASH_LOOP, workload=workload([new, old], running), revision_history=(record(old),)
+    )
+    assert unmet(ActionName.ROLLBACK, seen, to="previous_healthy").endswith(
+        f"a rollback would pull the same image again. The digests that ran differ: {before} in revision 6, "
+        f"{now} in revision 7. The tag was moved, so only a release by digest goes back to the older image"
+    )
+    same = tuple(replace(pod, image_digests=(f"app={now}",)) for pod in running)
+    unmoved = replace(seen, workload=workload([new, old], same))
+    assert unmet(ActionName.ROLLBACK, unmoved, to="previous_healthy").endswith("pull the same image again")
+
+
 def test_a_rollback_of_a_command_under_the_same_tag_is_one() -> None:
     """What runs differs; that the image is pulled again is part of the expected effect."""
     new = replace(moving(7, -3), fields=(*fields("same"), ("command of app", "bad")))
@@ -521,6 +553,15 @@ def test_a_rollback_of_a_command_under_the_same_tag_is_one() -> None:
     found = resolve(ActionName.ROLLBACK, seen, to="previous_healthy")
     assert isinstance(found, Resolved)
     assert found.expected_effect.endswith("so the same images are pulled")
+    digests = {new: "sha256:" + "a" * 64, old: "sha256:" + "b" * 64}
+    running = tuple(
+        pod for one, digest in digests.items() for pod in pods(one, 1, image_digests=("app=" + digest,))
+    )
+    moved = resolve(
+        ActionName.ROLLBACK, replace(seen, workload=workload([new, old], running)), to="previous_healthy"
+    )
+    assert isinstance(moved, Resolved)
+    assert moved.expected_effect.endswith(f"are pulled, and not {digests[old]}, which ran in revision 6")
 
 
 # ---------------------------------------------------------------- revisions that nobody called

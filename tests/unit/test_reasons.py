@@ -28,6 +28,7 @@ from app.agent.models import (
 )
 from app.agent.observer import new_signal
 from app.agent.reasons import (
+    ALERTS_KEPT,
     REASONS_KEPT,
     Reason,
     Reasons,
@@ -36,6 +37,8 @@ from app.agent.reasons import (
     examined,
     firing_alerts,
     from_signals,
+    merged_triggers,
+    remember_condition,
     remember_signal,
     repeated,
 )
@@ -257,15 +260,72 @@ def test_an_alert_that_was_resolved_or_forgotten_keeps_nothing_open() -> None:
     assert not all_withdrawn(over, (Trigger.HIGH_ERROR_RATE, Trigger.CRASH_LOOP))
 
 
-@given(st.lists(st.integers(0, 200), max_size=120))
-def test_what_is_remembered_stays_bounded(numbers: list[int]) -> None:
-    """However many alerts are reported of one service; those that ended go first."""
+def test_the_oldest_alert_that_fires_is_remembered_beside_many_others() -> None:
+    """The others resolve: the first one still stands, and the service has not recovered."""
+    fired = [
+        replace(FIRING, name=f"A{number}", fingerprint=f"f{number}") for number in range(2 * REASONS_KEPT)
+    ]
+    known = from_signals([told(one, number / 100) for number, one in enumerate(fired)], SLO)
+    for one in fired[1:]:
+        known = remember_signal(known, told(replace(one, firing=False), 2))
+    assert [one.said for one in firing_alerts(known, ALL, NOW)] == ["the alert A0"]
+    assert those_standing(known) == ["the alert A0"]
+
+
+def test_alerts_beyond_the_bound_are_no_reason_and_leave_no_all_clear() -> None:
+    """Whose end could not be matched any more must neither be acted on nor be forgotten."""
+    fired = [replace(FIRING, fingerprint=f"f{number}") for number in range(ALERTS_KEPT + 1)]
+    known = from_signals([told(one, number / 100) for number, one in enumerate(fired)], SLO)
+    assert merged_triggers(known) == {Trigger.HIGH_ERROR_RATE}
+    for one in fired:
+        known = remember_signal(known, told(replace(one, firing=False), 2))
+    assert those_standing(known) == []
+    assert [one.said for one in firing_alerts(known, ALL, NOW)] == [
+        f"one of the alerts beyond the newest {ALERTS_KEPT} of the service"
+    ]
+    assert not all_withdrawn(known, (Trigger.HIGH_ERROR_RATE,))
+    assert firing_alerts(known, ALL, NOW + timedelta(days=2)) == ()
+
+
+def those_standing(known: tuple[Reason, ...]) -> list[str]:
+    """What the reasons that stand say."""
+    return [one.said for one in known if one.stands(NOW, AGE)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3 * ALERTS_KEPT), st.sampled_from(["fires", "fires", "resolves", "sample"])),
+        max_size=6 * ALERTS_KEPT,
+    )
+)
+def test_what_is_remembered_stays_bounded_and_forgets_no_firing_alert(events: list[tuple[int, str]]) -> None:
+    """However many alerts are reported of one service, and whatever comes in between."""
     known: tuple[Reason, ...] = ()
-    for number in numbers:
-        one = replace(FIRING, fingerprint=f"f{number}", firing=number % 2 == 0)
-        known = remember_signal(known, told(one, number / 10))
-    assert len(known) <= REASONS_KEPT
+    firing: dict[int, Alert] = {}
+    for step, (number, event) in enumerate(events):
+        payload: Payload | None = None
+        if event == "sample":
+            payload = MetricSample(crash_looping=number % 2 == 0)
+        elif event == "fires" and number not in firing:
+            payload = firing[number] = replace(
+                FIRING, name=f"A{number}", fingerprint=f"f{number}", starts_at=NOW + timedelta(seconds=step)
+            )
+        elif event == "resolves" and number in firing:
+            payload = replace(firing.pop(number), firing=False)
+        if isinstance(payload, MetricSample):
+            known = remember_condition(
+                known, told(payload, step / 60), Condition.OOM_KILLED, present=bool(payload.crash_looping)
+            )
+        elif payload is not None:
+            known = remember_signal(known, told(payload, step / 60))
+        assert len(known) <= ALERTS_KEPT + REASONS_KEPT + len(Trigger)
     assert len({one.subject for one in known}) == len(known)
+    kept = {one.said for one in known if one.withdrawn is None}
+    lost = {f"the alert A{number}" for number in firing} - kept
+    assert not lost or (merged_triggers(known) and firing_alerts(known, ALL, NOW))
+    assert kept <= {f"the alert A{number}" for number in firing} | {
+        f"{Condition.OOM_KILLED}, reported by http"
+    }
 
 
 def test_spans_are_said_in_two_units_at_most() -> None:

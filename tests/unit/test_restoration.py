@@ -12,16 +12,22 @@ from app.agent.models import (
     ActionName,
     Decision,
     DecisionKind,
+    Incident,
     IncidentId,
+    IncidentState,
     Intent,
     IntentId,
     IntentState,
+    Outcome,
+    OutcomeKind,
     Risk,
+    ServiceKey,
     Snapshot,
     Verification,
     WorkloadView,
 )
 from app.agent.restoration import Restoration, asks_as_before, judge_restoration
+from app.agent.trial import _seen_so_far
 from tests.unit.scenes import NEW, OLD, REF, at, pods, workload
 
 SOAK, TIMEOUT = timedelta(minutes=1), timedelta(minutes=10)
@@ -89,6 +95,26 @@ def test_less_than_before_is_not_restored_once_the_time_is_over(view: WorkloadVi
     last = judged(2, view, at(10))
     assert last.restored is False
     assert "2 before" in last.serving or view is None
+
+
+def test_an_undo_begun_in_the_future_is_timed_from_now() -> None:
+    """The clock went back: it would wait for the time-out until the clock arrives there again."""
+    now, later = at(0), at(0) + timedelta(days=30)
+    undo = replace(undone(3), id=UNDO)
+    outcome = Outcome(kind=OutcomeKind.DONE, message="", at=later)
+    incident = Incident(
+        id=undo.incident_id,
+        key=ServiceKey(environment="prod", service="shop"),
+        state=IncidentState.EXECUTING,
+        opened_at=now,
+        triggers=(),
+        stale=False,
+        dry_run=False,
+    )
+    seen = Verification(intent_id=UNDO, started_at=later, healthy_since=later)
+    for one in (incident, replace(incident, verification=seen)):
+        begun = _seen_so_far(one, undo, outcome, now)
+        assert (begun.started_at, begun.healthy_since) == (now, None)
 
 
 def test_where_nobody_counted_before_all_that_is_wanted_must_be_there() -> None:

@@ -215,6 +215,76 @@ def test_a_silenced_service_has_no_reason_and_a_silenced_alert_is_none() -> None
     assert [one.silence.id for one in used] == ["s1"]
 
 
+PAGED = {
+    "alertname": "HighErrorRate",
+    "namespace": "prod",
+    "service": "shop",
+    "severity": "page",
+    "route": "/pay",
+}
+INFO = {**PAGED, "alertname": "SlowStart", "severity": "info"}
+
+
+def labelled(labels: dict[str, str]) -> Reason:
+    """An alert whose labels are kept with it."""
+    said = f"the alert {labels['alertname']}"
+    return replace(reason(ReasonKind.ALERT, said), labels=tuple(sorted(labels.items())))
+
+
+@pytest.mark.parametrize(
+    ("conditions", "left_over"),
+    [
+        (["alertname=HighErrorRate"], ["SlowStart"]),
+        (["alertname=HighErrorRate", "severity=info"], ["HighErrorRate", "SlowStart"]),
+        (["service=shop", "severity=info"], ["HighErrorRate"]),
+        (["severity=~page|critical"], ["SlowStart"]),
+        (["severity!=page"], ["HighErrorRate"]),
+        (["alertname=~High.*", "route=/pay", "team="], ["SlowStart"]),
+        (["alertname=HighErrorRate", "team=web"], ["HighErrorRate", "SlowStart"]),
+        (["namespace=staging", "severity=page"], ["HighErrorRate", "SlowStart"]),
+        (["service=cart"], ["HighErrorRate", "SlowStart"]),
+        (["service=shop"], []),
+    ],
+)
+def test_a_silence_means_the_alerts_whose_labels_it_matches(
+    conditions: list[str], left_over: list[str]
+) -> None:
+    """All labels count, as in Alertmanager; another alert of the service stays a reason."""
+    found = silencing(silence(*conditions), KEY, settings())
+    one = found or Silencing(silence=silence(*conditions), labels_only=True)
+    after, used = silenced((labelled(PAGED), labelled(INFO)), [one], NOW)
+    assert [each.said.removeprefix("the alert ") for each in after if each.withdrawn is None] == left_over
+    assert bool(used) is (len(left_over) < 2)
+
+
+async def test_silences_that_do_not_speak_of_the_service_are_matched_with_its_alerts() -> None:
+    """The source leaves them in: only the labels of an alert say whether it is meant."""
+    severity = [{"name": "severity", "value": "page", "isRegex": False, "isEqual": True}]
+    async with loopback(reply(200, json.dumps([listed(matchers=severity)]))) as server:
+        source = AlertmanagerSilences.from_settings(settings(alertmanager_url=server.url))
+        found = await source.concerning(KEY, NOW)
+        await source.aclose()
+    left_over, _ = silenced((labelled(PAGED), labelled(INFO), *REASONS), found, NOW)
+    assert [one.withdrawn is None for one in left_over] == [False, True, True, True, True]
+
+
+def test_all_labels_of_a_delivered_alert_are_kept_with_the_reason() -> None:
+    """Through a repeat as well; labels beyond the bound are not kept, and the name alone counts."""
+
+    def delivered(**more: str) -> Reason:
+        alert = {"status": "firing", "labels": {**PAGED, **more}, "startsAt": "2026-02-20T16:00:00Z"}
+        trigger = settings(alert_triggers={"HighErrorRate": "high_error_rate"})
+        (signal,) = alerts_to_signals({"alerts": [alert]}, settings=trigger, received_at=NOW).signals
+        (known,) = repeated(remember_signal((), signal), signal)[0]
+        return known
+
+    assert delivered(team="web").labels == tuple(sorted({**PAGED, "team": "web"}.items()))
+    large = delivered(team="w" * 3_000)
+    assert large.labels is None
+    named = [meant("alertname=HighErrorRate")]
+    assert [one.withdrawn is None for one in silenced((large,), named, NOW)[0]] == [False]
+
+
 def test_a_silence_is_no_recovery() -> None:
     """A muted reason does not count as taken back."""
     triggers = (Trigger.HIGH_ERROR_RATE,)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.agent.models import (
     Condition,
@@ -14,6 +18,7 @@ from app.agent.models import (
     SliSample,
     TelemetryHealth,
     Trigger,
+    Verdict,
     VerdictKind,
     Verification,
 )
@@ -169,3 +174,44 @@ def test_a_time_nobody_watched_begins_verification_anew() -> None:
     assert judge(before, assessment(Health.UNHEALTHY), replace(SEEN, at=later), RULES) is None
     after = advance(before, assessment(Health.HEALTHY), later, RULES)
     assert (after.started_at, after.healthy_since) == (later, later)
+
+
+def test_a_verification_that_restarts_again_and_again_ends_undecided() -> None:
+    """Looks that always come too far apart give no verdict of health; they do not go on for ever."""
+    found = looked_at(itertools.repeat((75 * SECOND, Health.HEALTHY)))
+    assert found.kind is VerdictKind.CANNOT_TELL
+    assert RULES.longest <= found.at - NOW < RULES.longest + 75 * SECOND
+    assert found.reasons == (
+        "the agent looked at the service less often than every 60 s, "
+        "so the verification restarted again and again for 36 m 15 s",
+    )
+
+
+def test_after_one_long_pause_a_verification_gets_a_complete_try() -> None:
+    """An outage of days is one pause: what is seen afterwards is judged as ever."""
+    looks = [(timedelta(days=2), Health.HEALTHY), *[(RULES.interval, Health.HEALTHY)] * 20]
+    assert looked_at(looks).kind is VerdictKind.RECOVERED
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 7200), st.sampled_from(Health)), min_size=1, max_size=40),
+)
+def test_every_verification_ends(rhythm: list[tuple[int, Health]]) -> None:
+    """Whatever is seen and however far apart: within its bound and one pause, however long that was."""
+    looks = [(seconds * SECOND, health) for seconds, health in rhythm]
+    ended = looked_at(itertools.cycle(looks)).at - NOW
+    longest = max(apart for apart, _ in looks)
+    assert ended < RULES.longest + RULES.timeout + RULES.soak + 2 * longest
+
+
+def looked_at(looks: Iterable[tuple[timedelta, Health]]) -> Verdict:
+    """The verdict of looks that follow each other in these times; fails where none comes."""
+    verification, when = Verification(intent_id=IntentId("int_1"), started_at=NOW), NOW
+    for apart, found in itertools.islice(looks, 20_000):
+        when += apart
+        seen = replace(SEEN, at=when, sli=replace(WELL, at=when))
+        given_now = judge(verification, assessment(found), seen, RULES)
+        if given_now is not None:
+            return given_now
+        verification = advance(verification, assessment(found), when, RULES)
+    raise AssertionError(f"no verdict within {when - NOW}")

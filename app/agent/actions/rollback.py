@@ -14,6 +14,7 @@ from app.agent.evidence import (
     changed_fields,
     current_revision,
     health_of,
+    moved_digests,
     older_versions,
     runs_the_same,
     runs_version,
@@ -60,17 +61,28 @@ def _going_back_to(revision: Revision, workload: WorkloadView) -> Resolution:
     """Unless it would pull the image that runs: what is wrong with that would come back with it."""
     current = current_revision(workload)
     images = ", ".join(revision.images)
+    digests = moved_digests(revision, current, workload) if current is not None else None
     if current is not None and runs_the_same(revision, current):
-        return Unmet(
-            reason=f"revision {revision.number} asks for the same image as revision {current.number} "
+        reason = (
+            f"revision {revision.number} asks for the same image as revision {current.number} "
             f"({images}) and differs only in {', '.join(changed_fields(revision, current))}: "
             "a rollback would pull the same image again"
         )
+        if digests is not None:
+            before, now = digests
+            reason += (
+                f". The digests that ran differ: {before} in revision {revision.number}, {now} in "
+                f"revision {current.number}. The tag was moved, so only a release by digest goes back to the "
+                "older image"
+            )
+        return Unmet(reason=reason)
     effect = (
         f"revision {revision.number} ({images}) runs again in place of revision {workload.current_revision}"
     )
     if current is not None and revision.images == current.images:
         effect += "; the image references are the same, so the same images are pulled"
+        if digests is not None:
+            effect += f", and not {digests[0]}, which ran in revision {revision.number}"
     return Resolved(
         target=workload.target.ref, parameters={"revision": revision.number}, expected_effect=effect
     )
