@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +15,6 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
-    or_,
     select,
     text,
     update,
@@ -63,45 +63,71 @@ _ATTACHED = [DispositionKind.OPENED.value, DispositionKind.JOINED.value]
 # ---------------------------------------------------------------- writing
 
 
-def same_observation(connection: Connection, signal: Signal) -> Row[Any] | None:
-    """The row of this very signal if it is recorded, else of the first one with the same dedup key.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """A signal on record, and what became of it."""
 
-    Whoever prunes leaves it alone until this transaction ends.
+    id: SignalId
+    dedup_key: str
+    disposition: Disposition
+
+
+def on_record(connection: Connection, given: Sequence[Signal]) -> tuple[Recorded, ...]:
+    """The rows of these very signals, and the first ones with their deduplication keys.
+
+    `prune` leaves them alone until this transaction ends.
     """
-    rows = connection.execute(
-        select(signals)
-        .where(
-            or_(
-                signals.c.id == signal.id,
-                (signals.c.dedup_key == storable_text(signal.dedup_key)) & signals.c.duplicate_of.is_(None),
+    first = signals.c.dedup_key.in_({storable_text(signal.dedup_key) for signal in given})
+    found = {
+        row.id: row
+        for condition in (
+            signals.c.id.in_([signal.id for signal in given]),
+            first & signals.c.duplicate_of.is_(None),
+        )
+        for row in connection.execute(
+            select(
+                signals.c.id,
+                signals.c.dedup_key,
+                signals.c.disposition,
+                signals.c.reason,
+                signals.c.incident_id,
+                signals.c.duplicate_of,
             )
+            .where(condition)
+            .with_for_update(read=True, key_share=True)
         )
-        .with_for_update(read=True, key_share=True)
-    ).all()
-    return min(rows, key=lambda row: row.id != signal.id, default=None)
-
-
-def add(connection: Connection, signal: Signal, disposition: Disposition) -> None:
-    connection.execute(
-        insert(signals).values(
-            id=signal.id,
-            kind=signal.kind.value,
-            environment=signal.key.environment,
-            service=signal.key.service,
-            source=storable_text(signal.source),
-            observed_at=signal.observed_at,
-            received_at=signal.received_at,
-            dedup_key=storable_text(signal.dedup_key),
-            stale=signal.stale,
-            payload=signal.payload,
-            disposition=disposition.kind.value,
-            reason=storable_text(redacted(disposition.reason)),
-            incident_id=disposition.incident_id,
-            duplicate_of=disposition.duplicate_of,
-            ledgered=True,
-            sender=signal.sender,
-        )
+    }
+    return tuple(
+        Recorded(id=SignalId(row.id), dedup_key=row.dedup_key, disposition=disposition_of(row))
+        for row in found.values()
     )
+
+
+def add(connection: Connection, decided: Sequence[tuple[Signal, Disposition]]) -> None:
+    """Record signals with their dispositions, in this order."""
+    if decided:
+        connection.execute(insert(signals), [_values(signal, became) for signal, became in decided])
+
+
+def _values(signal: Signal, disposition: Disposition) -> dict[str, object]:
+    return {
+        "id": signal.id,
+        "kind": signal.kind.value,
+        "environment": signal.key.environment,
+        "service": signal.key.service,
+        "source": storable_text(signal.source),
+        "observed_at": signal.observed_at,
+        "received_at": signal.received_at,
+        "dedup_key": storable_text(signal.dedup_key),
+        "stale": signal.stale,
+        "payload": signal.payload,
+        "disposition": disposition.kind.value,
+        "reason": storable_text(redacted(disposition.reason)),
+        "incident_id": disposition.incident_id,
+        "duplicate_of": disposition.duplicate_of,
+        "ledgered": True,
+        "sender": signal.sender,
+    }
 
 
 def settle_pending(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -109,21 +110,26 @@ class SqlStore:
             idempotency_key=idempotency_key,
             request_hash=request_hash,
         )
-        if len(delivery.signals) <= intake.PART:
+        if len(intake.parts(delivery)) == 1:
             return await self._database.write(lambda connection: intake.accept(connection, delivery))
         return await self._accept_in_parts(delivery)
 
     async def _accept_in_parts(self, delivery: intake.Delivery) -> tuple[Accepted, ...]:
-        """One transaction for each part, in order, so that others get their turn between two parts."""
+        """One transaction for each part, so that others get their turn between two parts."""
         intake.check_keys(delivery)
         recorded = await self._database.write(lambda connection: intake.recorded(connection, delivery))
         if recorded is not None:
             return recorded
-        answers: tuple[Accepted, ...] = ()
-        for part in intake.parts(delivery):
+        places = intake.by_service(delivery)
+        sorted_out = replace(delivery, signals=tuple(delivery.signals[place] for place in places))
+        answers: list[Accepted] = []
+        for part in intake.parts(sorted_out):
             answers += await self._database.write(partial(intake.accept, delivery=part))
-        await self._database.write(lambda connection: intake.record(connection, delivery, answers))
-        return answers
+        in_order = tuple(
+            answer for _, answer in sorted(zip(places, answers, strict=True), key=lambda pair: pair[0])
+        )
+        await self._database.write(lambda connection: intake.record(connection, delivery, in_order))
+        return in_order
 
     async def signal(self, signal_id: SignalId) -> SignalRecord | None:
         return await self._database.read(lambda connection: signals.get(connection, signal_id))
