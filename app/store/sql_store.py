@@ -6,7 +6,7 @@ Built by `app.store.open_store`; the loop, intake and the API see it as `Store`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -82,6 +82,9 @@ from app.store import (
     trail,
 )
 from app.store.database import Database
+
+MOST_BATCHES = 20
+"""Batches of one call of `prune` or `expire_pending`; the next call goes on with what is left."""
 
 
 class SqlStore:
@@ -160,10 +163,13 @@ class SqlStore:
         )
 
     async def expire_pending(self, older_than: datetime) -> int:
-        return await self._database.write(lambda connection: signals.expire_pending(connection, older_than))
+        return await self._in_batches(partial(signals.expire_pending, older_than=older_than), signals.BATCH)
 
     async def prune(self, older_than: datetime) -> int:
-        return await self._database.write(lambda connection: signals.prune(connection, older_than))
+        pruned = await self._in_batches(partial(signals.prune, older_than=older_than), signals.BATCH)
+        return pruned + await self._in_batches(
+            partial(signals.prune_changes, older_than=older_than), signals.BATCH
+        )
 
     async def samples(self, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
         return await self._database.read(lambda connection: signals.samples(connection, key, since))
@@ -396,7 +402,8 @@ class SqlStore:
             )
 
     async def forget_credentials(self, older_than: datetime) -> int:
-        return await self._database.write(lambda connection: credentials.forget(connection, older_than))
+        await self._in_batches(partial(nonces.forget, older_than=older_than), nonces.BATCH)
+        return await self._in_batches(partial(credentials.forget, older_than=older_than), credentials.BATCH)
 
     async def record_deed(self, deed: Deed) -> None:
         await self._database.write(lambda connection: trail.append(connection, deed), urgent=True)
@@ -461,6 +468,16 @@ class SqlStore:
 
     async def close(self) -> None:
         await self._database.close()
+
+    async def _in_batches(self, work: Callable[[Connection], int], size: int) -> int:
+        """Each batch in a transaction of its own, until one finds less than it may take; how many in all."""
+        total = 0
+        for _ in range(MOST_BATCHES):
+            done = await self._database.write(work)
+            total += done
+            if done < size:
+                break
+        return total
 
 
 def _refusal(connection: Connection, incident: Incident, reasons: ReasonGuard | None) -> str | None:
