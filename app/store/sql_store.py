@@ -5,6 +5,7 @@ Built by `app.store.open_store`; the loop, intake and the API see it as `Store`.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -92,6 +93,8 @@ class SqlStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._large = asyncio.Lock()
+        """Held for each part of a large delivery, so that others wait for one part, not for one of each."""
 
     # ------------------------------------------------------------ signals
 
@@ -127,7 +130,8 @@ class SqlStore:
         sorted_out = replace(delivery, signals=tuple(delivery.signals[place] for place in places))
         answers: list[Accepted] = []
         for part in intake.parts(sorted_out):
-            answers += await self._database.write(partial(intake.accept, delivery=part))
+            async with self._large:
+                answers += await self._database.write(partial(intake.accept, delivery=part))
         in_order = tuple(
             answer for _, answer in sorted(zip(places, answers, strict=True), key=lambda pair: pair[0])
         )
