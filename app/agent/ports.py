@@ -580,9 +580,12 @@ class IncidentStore(Protocol):
     async def load(self, incident_id: IncidentId) -> IncidentRecord | None: ...
 
     async def load_part(
-        self, incident_id: IncidentId, *, limit: int, after: int | None = None
+        self, incident_id: IncidentId, *, limit: int, after: int | None = None, urgent: bool = False
     ) -> RecordPart | None:
-        """With at most `limit` entries: those after sequence `after` (-1: all), else the newest."""
+        """With at most `limit` entries: those after sequence `after` (-1: all), else the newest.
+
+        `urgent` is for operators who answer: it uses what is reserved for them.
+        """
         ...
 
     async def find(self, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:

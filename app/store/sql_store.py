@@ -187,10 +187,10 @@ class SqlStore:
         return await self._database.read(lambda connection: incidents.load(connection, incident_id))
 
     async def load_part(
-        self, incident_id: IncidentId, *, limit: int, after: int | None = None
+        self, incident_id: IncidentId, *, limit: int, after: int | None = None, urgent: bool = False
     ) -> RecordPart | None:
         return await self._database.read(
-            lambda connection: incidents.load_part(connection, incident_id, limit, after)
+            lambda connection: incidents.load_part(connection, incident_id, limit, after), urgent=urgent
         )
 
     async def find(self, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:
@@ -338,7 +338,7 @@ class SqlStore:
         self, state: ApprovalState | None, *, limit: int, cursor: str | None
     ) -> ApprovalPage:
         return await self._database.read(
-            lambda connection: incidents.find_approvals(connection, state, limit, cursor)
+            lambda connection: incidents.find_approvals(connection, state, limit, cursor), urgent=True
         )
 
     async def answer(
