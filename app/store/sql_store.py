@@ -84,6 +84,8 @@ from app.store import (
 )
 from app.store.database import Database
 
+PARTS_AT_ONCE = 2
+"""Parts of large deliveries in work: operators wait for these, however many deliveries were let in."""
 MOST_BATCHES = 20
 """Batches of one call of `prune` or `expire_pending`; the next call goes on with what is left."""
 
@@ -93,8 +95,8 @@ class SqlStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._large = asyncio.Lock()
-        """Held for each part of a large delivery, so that others wait for one part, not for one of each."""
+        self._large = asyncio.Semaphore(PARTS_AT_ONCE)
+        """Held for each part of a large delivery."""
 
     # ------------------------------------------------------------ signals
 
