@@ -65,11 +65,15 @@ KEY_LIMIT_BYTES = 1024
 
 _ATTACHED = (DispositionKind.OPENED, DispositionKind.JOINED)
 
-_OF_SERVICE = {"environment": bindparam("of_environment"), "service": bindparam("of_service")}
-_INSERT_LEVELS = insert(service_levels).values(**_OF_SERVICE, body=bindparam("body"))
+_INSERT_LEVELS = insert(service_levels).values(
+    environment=bindparam("of_environment"), service=bindparam("of_service"), body=bindparam("body")
+)
 _UPDATE_LEVELS = (
     update(service_levels)
-    .where(*(service_levels.c[name] == value for name, value in _OF_SERVICE.items()))
+    .where(
+        service_levels.c.environment == bindparam("of_environment"),
+        service_levels.c.service == bindparam("of_service"),
+    )
     .values(body=bindparam("body"))
 )
 

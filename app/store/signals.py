@@ -57,6 +57,9 @@ QUEUED = "queued: "
 """How the reason of a pending signal begins whose incident waits for others of its sender to end."""
 NOT_QUEUED = text(f"signals.reason NOT LIKE '{QUEUED}%'")
 
+_OUTCOME = [
+    signals.c[name] for name in ("id", "dedup_key", "disposition", "reason", "incident_id", "duplicate_of")
+]
 _ATTACHED = [DispositionKind.OPENED.value, DispositionKind.JOINED.value]
 
 
@@ -85,16 +88,7 @@ def on_record(connection: Connection, given: Sequence[Signal]) -> tuple[Recorded
             first & signals.c.duplicate_of.is_(None),
         )
         for row in connection.execute(
-            select(
-                signals.c.id,
-                signals.c.dedup_key,
-                signals.c.disposition,
-                signals.c.reason,
-                signals.c.incident_id,
-                signals.c.duplicate_of,
-            )
-            .where(condition)
-            .with_for_update(read=True, key_share=True)
+            select(*_OUTCOME).where(condition).with_for_update(read=True, key_share=True)
         )
     }
     return tuple(

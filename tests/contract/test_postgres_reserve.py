@@ -54,12 +54,13 @@ async def all_busy(store: Store, url: str) -> AsyncIterator[list[asyncio.Task[No
     busy = [asyncio.create_task(database.write(wait)) for _ in range(count)]
 
     async def waiting() -> bool:
-        def read(connection: Connection) -> int:
-            return connection.execute(
+        def read(connection: Connection) -> bool:
+            found = connection.execute(
                 text("SELECT count(*) FROM pg_locks WHERE objid = :lock AND NOT granted"), {"lock": _LOCK}
             ).scalar_one()
+            return bool(found == count)
 
-        return await blocking.read(read) == count
+        return await blocking.read(read)
 
     try:
         await eventually(waiting, "every ordinary connection waits for the lock")
