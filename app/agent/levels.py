@@ -9,13 +9,15 @@ from app.agent.breach import Breach
 from app.agent.clock_jumps import ahead
 from app.agent.ports import ServiceLevels
 
+_NAMES = tuple(one.name for one in fields(ServiceLevels))
+
 
 def without_future(levels: ServiceLevels, now: datetime) -> tuple[ServiceLevels, str | None]:
     """A service's levels without what is dated in the future, and the note that says what was set aside."""
     dated = {
-        one.name: value
-        for one in fields(levels)
-        if isinstance(value := getattr(levels, one.name), datetime) and ahead(value, now)
+        name: value
+        for name in _NAMES
+        if isinstance(value := getattr(levels, name), datetime) and ahead(value, now)
     }
     if levels.last_sample is not None and ahead(levels.last_sample.at, now):
         dated["last_sample"] = levels.last_sample.at
@@ -24,10 +26,11 @@ def without_future(levels: ServiceLevels, now: datetime) -> tuple[ServiceLevels,
         for name in ("measured_error_rate", "measured_latency")
         if (at := _newest(getattr(levels, name))) is not None and ahead(at, now)
     }
-    reasons = tuple(one for one in levels.reasons if not ahead(one.newest, now))
-    others = [*measured.values(), *(one.newest for one in levels.reasons if one not in reasons)]
+    future = [one.newest for one in levels.reasons if ahead(one.newest, now)]
+    others = [*measured.values(), *future]
     if not dated and not others:
         return levels, None
+    reasons = tuple(one for one in levels.reasons if not ahead(one.newest, now))
     # A breach whose end is not known any more has no length: it begins with the next sample.
     for indicator in ("error_rate", "latency"):
         if f"{indicator}_breach_until" in dated:

@@ -84,11 +84,10 @@ def new_signal(
     content are.
     """
     kind = _KINDS[type(payload)]
-    content = json.dumps(
-        [source, kind, key.environment, key.service, observed_at.isoformat(), _content(payload)],
-        sort_keys=True,
-        default=str,
-    )
+    if dedup_key is None:
+        told = [source, kind, key.environment, key.service, observed_at.isoformat(), _content(payload)]
+        content = json.dumps(told, sort_keys=True, default=str)
+        dedup_key = f"content:{hashlib.sha256(content.encode()).hexdigest()}"
     return Signal(
         id=signal_id or SignalId(f"sig_{uuid.uuid4().hex}"),
         kind=kind,
@@ -96,7 +95,7 @@ def new_signal(
         source=source,
         observed_at=observed_at,
         received_at=received_at,
-        dedup_key=dedup_key or f"content:{hashlib.sha256(content.encode()).hexdigest()}",
+        dedup_key=dedup_key,
         stale=received_at - observed_at > stale_after,
         payload=payload,
         sender=sender,

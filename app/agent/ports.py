@@ -521,14 +521,15 @@ class SignalStore(Protocol):
     async def expire_pending(self, older_than: datetime) -> int:
         """End pending signals received before that with the disposition expired; how many.
 
-        Queued openings do not expire.
+        In bounded transactions, at most 10,000 of them, oldest first. Queued openings do
+        not expire.
         """
         ...
 
     async def prune(self, older_than: datetime) -> int:
         """Forget signals received before that which ended without an incident, and changes as old; how many.
 
-        At most 10,000 of each at a time, oldest first. What opened or joined an
+        In bounded transactions, at most 10,000 of each, oldest first. What opened or joined an
         incident is kept for good, and so is a signal that still waits for its end;
         a first signal is kept for as long as a duplicate of it. What is forgotten
         is tallied for the audit.
@@ -579,9 +580,12 @@ class IncidentStore(Protocol):
     async def load(self, incident_id: IncidentId) -> IncidentRecord | None: ...
 
     async def load_part(
-        self, incident_id: IncidentId, *, limit: int, after: int | None = None
+        self, incident_id: IncidentId, *, limit: int, after: int | None = None, urgent: bool = False
     ) -> RecordPart | None:
-        """With at most `limit` entries: those after sequence `after` (-1: all), else the newest."""
+        """With at most `limit` entries: those after sequence `after` (-1: all), else the newest.
+
+        `urgent` is for operators who answer: it uses what is reserved for them.
+        """
         ...
 
     async def find(self, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:

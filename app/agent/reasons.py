@@ -101,8 +101,12 @@ class Reason:
     @property
     def newest(self) -> datetime:
         """The newest time that it mentions."""
-        moments = (self.last_true_at, self.repeated_at, self.withdrawn.at if self.withdrawn else None)
-        return max(at for at in moments if at is not None)
+        found = self.last_true_at
+        if self.repeated_at is not None and self.repeated_at > found:
+            found = self.repeated_at
+        if self.withdrawn is not None and self.withdrawn.at > found:
+            found = self.withdrawn.at
+        return found
 
     def stands(self, now: datetime, max_age: timedelta) -> bool:
         """Not withdrawn, and known to be true within `max_age` of now, whichever of two clocks is ahead."""

@@ -100,15 +100,17 @@ async def load(container: Container, approval_id: str) -> ApprovalRecord:
     approval = None
     if _APPROVAL_ID.fullmatch(approval_id):
         approval = await container.store.approval(ApprovalId(approval_id))
-    record = await container.store.load(approval.incident_id) if approval is not None else None
-    if approval is None or record is None:
+    part = None
+    if approval is not None:
+        part = await container.store.load_part(approval.incident_id, limit=1, urgent=True)
+    if approval is None or part is None:
         raise Problem(
             status=404,
             kind="not-found",
             title="No such approval",
             detail="No approval has this id. GET /approvals lists those that were asked for.",
         )
-    return ApprovalRecord(approval=approval, incident=record.incident)
+    return ApprovalRecord(approval=approval, incident=part.record.incident)
 
 
 async def answer(container: Container, approval_id: str, said: AnswerRequest, person: Person) -> ApprovalView:

@@ -14,6 +14,8 @@ from app.store import nonces, trail
 from app.store.codec import read_optional, storable_text
 from app.store.tables import credentials
 
+BATCH = 500
+"""Sessions that one transaction removes at most."""
 _TOUCHED_EVERY = timedelta(hours=1)
 
 
@@ -80,14 +82,15 @@ def touch(connection: Connection, credential_id: CredentialId, at: datetime) -> 
 
 
 def forget(connection: Connection, older_than: datetime) -> int:
-    """Remove sessions that ended before that, and used nonces; the trail keeps what was done with them.
+    """Remove sessions that ended before that, at most `BATCH` of them; how many.
 
-    Tokens stay: an old one that is still sent somewhere is no guess.
+    The trail keeps what was done with them. Tokens stay: an old one that is still sent
+    somewhere is no guess.
     """
-    nonces.forget(connection, older_than)
     ended = or_(credentials.c.expires_at < older_than, credentials.c.revoked_at < older_than)
     session = credentials.c.kind == CredentialKind.SESSION.value
-    return connection.execute(delete(credentials).where(session, ended)).rowcount
+    old = select(credentials.c.id).where(session, ended).limit(BATCH)
+    return connection.execute(delete(credentials).where(credentials.c.id.in_(old))).rowcount
 
 
 def _credential(row: Row[Any]) -> Credential:

@@ -325,30 +325,16 @@ def create(connection: Connection, incident: Incident, *, unknown_to: str | None
     ring(connection)
 
 
-def add_triggers(
-    connection: Connection, incident: Incident, triggers: Sequence[Trigger], *, fresh: bool
-) -> Incident:
+def add_triggers(incident: Incident, triggers: Sequence[Trigger], *, fresh: bool) -> Incident:
     """What a joining signal adds; a fresh one with a trigger ends the incident's staleness."""
     if not triggers:
         return incident
     merged = _union(incident.triggers, triggers)
-    stale = incident.stale and not fresh
-    counted = replace(incident, joined=incident.joined + 1)
-    if merged == incident.triggers and stale == incident.stale:
-        connection.execute(
-            update(incidents).where(incidents.c.id == incident.id).values(joined=counted.joined)
-        )
-        return counted
-    joined = _with_triggers(replace(counted, stale=stale), merged)
-    connection.execute(
-        update(incidents)
-        .where(incidents.c.id == incident.id)
-        .values(joined=joined.joined, **_mutable(joined))
-    )
-    return joined
+    joined = replace(incident, joined=incident.joined + 1, stale=incident.stale and not fresh)
+    return joined if merged == incident.triggers else _with_triggers(joined, merged)
 
 
-def note_origin(connection: Connection, incident: Incident, signals: Sequence[Signal]) -> Incident:
+def note_origin(incident: Incident, signals: Sequence[Signal]) -> Incident:
     """Remember who sent signals of an incident, and which cluster its alerts named first."""
     reported_by, cluster = incident.reported_by, incident.cluster
     for signal in signals:
@@ -359,9 +345,17 @@ def note_origin(connection: Connection, incident: Incident, signals: Sequence[Si
             cluster = cluster or signal.payload.cluster
     if (reported_by, cluster) == (incident.reported_by, incident.cluster):
         return incident
-    noted = replace(incident, reported_by=reported_by, cluster=cluster)
-    connection.execute(update(incidents).where(incidents.c.id == incident.id).values(**_mutable(noted)))
-    return noted
+    return replace(incident, reported_by=reported_by, cluster=cluster)
+
+
+def store_joined(connection: Connection, before: Incident, after: Incident) -> None:
+    """Write what signals added since `before`; the caller holds the lock on the incident's row."""
+    if after == before:
+        return
+    values: dict[str, object] = {"joined": after.joined}
+    if replace(after, joined=before.joined) != before:
+        values |= _mutable(after)
+    connection.execute(update(incidents).where(incidents.c.id == after.id).values(**values))
 
 
 # ---------------------------------------------------------------- the loop's side

@@ -4,30 +4,35 @@ Everything about one service runs under that service's lock, so judging its
 levels, finding its open incident and opening one are a single step, whatever
 other workers do. The judgement itself is the caller's pure `IntakeDecider`.
 
-A delivery of more than `PART` signals is recorded in parts, each a transaction of
-its own, so that it never holds up the writer for longer than one part. The sender
-is answered after the last one. If the process dies in between, the sender repeats
-the delivery: what was recorded is recognised by its deduplication key, and where
-the delivery has an idempotency key each part gives its first answer again.
+A delivery of many signals, or about many services, is recorded in parts, each a
+transaction of its own, so that it never holds up the writer for longer than one
+part. Signals of one service follow each other in the parts, because a transaction
+reads and writes a service, its incident and its timeline once, however many of its
+signals it records. The sender is answered after the last part. If the process dies
+in between, the sender repeats the delivery: what was recorded is recognised by its
+deduplication key, and where the delivery has an idempotency key each part gives its
+first answer again.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from itertools import chain, pairwise
 from uuid import uuid4
 
-from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
 
 from app.agent.models import (
+    Change,
     Disposition,
     DispositionKind,
     Incident,
     IncidentId,
     IncidentState,
+    Note,
     ServiceKey,
     Signal,
     SignalId,
@@ -52,12 +57,26 @@ from app.store.tables import changes, idempotency_keys, service_levels
 from app.store.tables import signals as signal_rows
 
 IDEMPOTENCY_KEPT = timedelta(hours=24)
-PART = 20
-"""Signals that one transaction records at most: that takes some twenty milliseconds."""
+PART = 50
+"""Signals that one transaction records at most."""
+PART_SERVICES = 10
+"""Services that one transaction of a large delivery concerns at most: with `PART` it takes some 20 ms."""
 KEY_LIMIT_BYTES = 1024
 """Longest deduplication or idempotency key: both stand in indexes, whose entries are bounded."""
 
 _ATTACHED = (DispositionKind.OPENED, DispositionKind.JOINED)
+
+_INSERT_LEVELS = insert(service_levels).values(
+    environment=bindparam("of_environment"), service=bindparam("of_service"), body=bindparam("body")
+)
+_UPDATE_LEVELS = (
+    update(service_levels)
+    .where(
+        service_levels.c.environment == bindparam("of_environment"),
+        service_levels.c.service == bindparam("of_service"),
+    )
+    .values(body=bindparam("body"))
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,26 +105,54 @@ def accept(connection: Connection, delivery: Delivery) -> tuple[Accepted, ...]:
         return before
     locks.hold(connection, locks.Space.SERVICE, {str(signal.key) for signal in delivery.signals})
     desk = _Desk(connection, delivery)
+    desk.look_up(delivery.signals)
     answers = tuple(
         Accepted(signal_id=signal.id, disposition=desk.accept(signal)) for signal in delivery.signals
     )
+    desk.write()
     _keep(connection, delivery, answers)
     if desk.entered:
         ledger.enter(connection, delivery.signals[0].key, desk.entered)
     return answers
 
 
-def parts(delivery: Delivery) -> Iterator[Delivery]:
-    """The delivery in parts of at most `PART` signals; each has an idempotency key of its own.
+def by_service(delivery: Delivery) -> tuple[int, ...]:
+    """The places of the signals with those of one service side by side, each service's in their order."""
+    places: dict[ServiceKey, list[int]] = {}
+    for place, signal in enumerate(delivery.signals):
+        places.setdefault(signal.key, []).append(place)
+    return tuple(chain.from_iterable(places.values()))
 
-    The key is a hash of the delivery's key and the part's place: no sender can
-    give it, and a repetition of the delivery arrives at the same ones.
+
+def parts(delivery: Delivery) -> tuple[Delivery, ...]:
+    """The delivery in parts of at most `PART` signals about at most `PART_SERVICES` services.
+
+    Only the part of a delivery that needs no second one has the delivery's own idempotency
+    key. The key of others is a hash of it and the part's place: no sender can give it, and
+    a repetition of the delivery arrives at the same ones.
     """
-    for start in range(0, len(delivery.signals), PART):
-        key = delivery.idempotency_key
-        if key is not None:
-            key = "part " + hashlib.sha256(f"{start} {PART} {key}".encode("utf-8", "replace")).hexdigest()
-        yield replace(delivery, signals=delivery.signals[start : start + PART], idempotency_key=key)
+    cuts, services = [0], set[ServiceKey]()
+    for place, signal in enumerate(delivery.signals):
+        services.add(signal.key)
+        if place - cuts[-1] == PART or len(services) > PART_SERVICES:
+            cuts.append(place)
+            services = {signal.key}
+    if len(cuts) == 1:
+        return (delivery,)
+    return tuple(
+        replace(
+            delivery,
+            signals=delivery.signals[start:end],
+            idempotency_key=_key_of_part(delivery.idempotency_key, start, end),
+        )
+        for start, end in pairwise([*cuts, len(delivery.signals)])
+    )
+
+
+def _key_of_part(key: str | None, start: int, end: int) -> str | None:
+    if key is None:
+        return None
+    return "part " + hashlib.sha256(f"{start} {end} {key}".encode("utf-8", "replace")).hexdigest()
 
 
 def recorded(connection: Connection, delivery: Delivery) -> tuple[Accepted, ...] | None:
@@ -146,27 +193,30 @@ def open_from_pending(
     incident = incidents.open_incident(connection, key)
     if incident is not None:
         fresh = bool(triggers) and not all(signal.stale for signal in pending)
-        incident = incidents.add_triggers(connection, incident, triggers, fresh=fresh)
-        incident = incidents.note_origin(connection, incident, pending)
-        _join_pending(connection, incident, pending)
+        joined = incidents.add_triggers(incident, triggers, fresh=fresh)
+        incidents.store_joined(connection, incident, incidents.note_origin(joined, pending))
+        journal.append(connection, incident.id, [pending_note(pending)])
+        _join_pending(connection, incident)
         return incident.id
     first, *others = pending
     stale = all(signal.stale for signal in pending)
     before = incidents.last_closed(connection, key)
     incident = _open(connection, key, triggers, stale=stale, dry_run=dry_run, at=_not_before(before, at))
-    incident = incidents.note_origin(connection, incident, pending)
-    journal.append(connection, incident.id, [signal_note(first, triggers, opened=True)])
+    incidents.store_joined(connection, incident, incidents.note_origin(incident, pending))
+    notes = [signal_note(first, triggers, opened=True), *([pending_note(others)] if others else [])]
+    journal.append(connection, incident.id, notes)
     reason = "acted on before the breach had lasted"
     signals.settle_pending(connection, key, DispositionKind.OPENED, reason, incident.id, only=first.id)
-    _join_pending(connection, incident, others)
+    _join_pending(connection, incident)
     return incident.id
 
 
 def open_queued(connection: Connection, decide: IntakeDecider, dry_run: bool, limit: int) -> Dequeued:
     """Every sender in turn gets its share of `limit`; a sender at its limit keeps its place."""
-    queues, ended = signals.queues(connection), 0
+    # Counting them reads every queued signal, so that it is done once.
+    queues, ended = dict(signals.queues(connection)), 0
     share = max(1, limit // max(1, len(queues)))
-    for sender, _ in queues:
+    for sender in tuple(queues):
         waiting = signals.queued(connection, sender, share)
         locks.hold(connection, locks.Space.SERVICE, {str(signal.key) for signal in waiting})
         delivery = Delivery(
@@ -174,14 +224,20 @@ def open_queued(connection: Connection, decide: IntakeDecider, dry_run: bool, li
         )
         desk = _Desk(connection, delivery)
         for signal in waiting:
-            if desk.again(signal).reason.startswith(signals.QUEUED):
-                break
+            if signal.id not in desk.joined:
+                if desk.again(signal).reason.startswith(signals.QUEUED):
+                    break
+                queues[sender] -= 1
             ended += 1
+        desk.write()
+        for other in desk.joined.values():
+            queues[other] = queues.get(other, 0) - 1
     return Dequeued(
         ended=ended,
         queued=tuple(
-            Queued(sender=sender, waiting=waiting, newest=incidents.newest_of_sender(connection, sender))
-            for sender, waiting in signals.queues(connection)
+            Queued(sender=sender, waiting=left, newest=incidents.newest_of_sender(connection, sender))
+            for sender, left in sorted(queues.items())
+            if left > 0
         ),
     )
 
@@ -191,21 +247,40 @@ def open_queued(connection: Connection, decide: IntakeDecider, dry_run: bool, li
 
 @dataclass(slots=True)
 class _Desk:
-    """Takes the signals of one delivery in turn, keeping what it has read of each service.
+    """Takes the signals of one transaction in turn, keeping what it has read of each service.
 
-    That is safe while the services' locks and the incidents' row locks are held.
+    What it decides is written by `write`, once for each service and incident. Both
+    are safe while the services' locks and the incidents' row locks are held.
     """
 
     connection: Connection
     delivery: Delivery
     entered: list[datetime] = field(default_factory=list)
     """When each signal arrived that is now on record and was not before."""
+    joined: dict[SignalId, str] = field(default_factory=dict)
+    """Queued openings that joined an incident with others of their service, and their senders."""
+    _same: dict[SignalId, signals.Recorded] = field(default_factory=dict)
+    _first: dict[str, signals.Recorded] = field(default_factory=dict)
+    """By deduplication key."""
     _levels: dict[ServiceKey, ServiceLevels | None] = field(default_factory=dict)
+    _stored_levels: dict[ServiceKey, ServiceLevels | None] = field(default_factory=dict)
     _open: dict[ServiceKey, Incident | None] = field(default_factory=dict)
+    _stored: dict[IncidentId, Incident] = field(default_factory=dict)
+    """The open incidents as they are on record."""
     _closed: dict[ServiceKey, Incident | None] = field(default_factory=dict)
+    _none_pending: set[ServiceKey] = field(default_factory=set)
+    _open_of_sender: dict[str, int] = field(default_factory=dict)
+    _decided: list[tuple[Signal, Disposition]] = field(default_factory=list)
+    _changes: list[Change] = field(default_factory=list)
+    _notes: dict[IncidentId, list[Note]] = field(default_factory=dict)
+
+    def look_up(self, given: Sequence[Signal]) -> None:
+        """Read which of these signals, and of their observations, are on record."""
+        for found in signals.on_record(self.connection, given):
+            self._remember(found)
 
     def accept(self, signal: Signal) -> Disposition:
-        before = signals.same_observation(self.connection, signal)
+        before = self._same.get(signal.id) or self._first.get(storable_text(signal.dedup_key))
         if before is not None and (before.id == signal.id or not self._true_once_more(signal, before)):
             return self._repeat(signal, before)
         if before is not None:  # its old key stays with the first one
@@ -221,109 +296,158 @@ class _Desk:
         signals.settle(self.connection, signal.id, being)
         disposition = self._decide(signal)
         signals.settle(self.connection, signal.id, disposition)
+        if disposition.kind is DispositionKind.PENDING:
+            self._none_pending.discard(signal.key)
         return disposition
+
+    def write(self) -> None:
+        """Put on record what was decided and is not yet."""
+        self._write_signals()
+        _store_changes(self.connection, self._changes)
+        _store_levels(self.connection, self._stored_levels, self._levels)
+        for incident in self._open.values():
+            if incident is not None:
+                incidents.store_joined(self.connection, self._stored[incident.id], incident)
+                self._stored[incident.id] = incident
+        for incident_id, notes in self._notes.items():
+            journal.append(self.connection, incident_id, notes)
+        self._stored_levels = dict(self._levels)
+        self._changes.clear()
+        self._notes.clear()
+
+    def _write_signals(self) -> None:
+        signals.add(self.connection, self._decided)
+        self._decided.clear()
 
     def _decide(self, signal: Signal) -> Disposition:
         key = signal.key
-        self._look_up(key)
+        self._look_at(key)
         verdict = self.delivery.decide(signal, self._levels[key], self._open[key], self._closed[key])
         if verdict.levels is not None:
             self._remember(key, verdict.levels, signal.received_at)
         if verdict.change is not None:
-            change = verdict.change
-            self.connection.execute(
-                insert(changes).values(
-                    at=change.at, environment=change.key.environment, service=change.key.service, body=change
-                )
-            )
+            self._changes.append(verdict.change)
         disposition = verdict.disposition
         if disposition.kind in _ATTACHED:
             disposition = self._attach(signal, verdict)
         return disposition
 
     def _remember(self, key: ServiceKey, new: ServiceLevels, at: datetime) -> None:
-        """Store the levels, with a note for an open incident the first time that alerts are merged."""
+        """Keep the levels, with a note for an open incident the first time that alerts are merged."""
         before, incident = self._levels[key], self._open[key]
-        _store_levels(self.connection, key, new, known=before is not None)
         self._levels[key] = new
         merged = merged_triggers(new.reasons) - merged_triggers(() if before is None else before.reasons)
         if merged and incident is not None:
-            journal.append(self.connection, incident.id, [merged_note(merged, at)])
+            self._notes.setdefault(incident.id, []).append(merged_note(merged, at))
 
-    def _look_up(self, key: ServiceKey) -> None:
-        if key not in self._open:
-            self._levels[key] = levels(self.connection, key)
-            self._open[key] = incidents.open_incident(self.connection, key)
-            self._closed[key] = incidents.last_closed(self.connection, key)
+    def _look_at(self, key: ServiceKey) -> None:
+        if key in self._open:
+            return
+        self._levels[key] = self._stored_levels[key] = levels(self.connection, key)
+        incident = self._open[key] = incidents.open_incident(self.connection, key)
+        if incident is not None:
+            self._stored[incident.id] = incident
+        self._closed[key] = incidents.last_closed(self.connection, key)
 
-    def _true_once_more(self, signal: Signal, before: Row[Any]) -> bool:
+    def _true_once_more(self, signal: Signal, before: signals.Recorded) -> bool:
         """What a repeat says of its service is remembered; True where it is to be decided as if new."""
         if self.delivery.again is None or signal.kind is not SignalKind.ALERT:
             return False
         key = signal.key
-        self._look_up(key)
+        self._look_at(key)
         incident = self._open[key]
         # It was ignored for the sake of an incident that has ended since: what holds now decides.
-        ignored = before.disposition == DispositionKind.IGNORED and incident is None
+        ignored = before.disposition.kind is DispositionKind.IGNORED and incident is None
         repeat = self.delivery.again(signal, self._levels[key], incident)
         if repeat is None:
             return ignored and self._closed[key] is not None
         self._remember(key, repeat.levels, signal.received_at)
         if incident is not None:  # what keeps a reason fresh was sent by somebody, too
-            self._open[key] = incidents.note_origin(self.connection, incident, [signal])
+            self._open[key] = incidents.note_origin(incident, [signal])
         return repeat.anew or (ignored and self._closed[key] is not None)
 
     def _record(self, signal: Signal, disposition: Disposition) -> None:
-        signals.add(self.connection, signal, disposition)
+        self._decided.append((signal, disposition))
+        self._remember(
+            signals.Recorded(id=signal.id, dedup_key=storable_text(signal.dedup_key), disposition=disposition)
+        )
+        if disposition.kind is DispositionKind.PENDING:
+            self._none_pending.discard(signal.key)
         self.entered.append(signal.received_at)
 
-    def _repeat(self, signal: Signal, before: Row[Any]) -> Disposition:
+    def _remember(self, found: signals.Recorded) -> None:
+        self._same[found.id] = found
+        if found.disposition.duplicate_of is None:
+            self._first[found.dedup_key] = found
+
+    def _repeat(self, signal: Signal, before: signals.Recorded) -> Disposition:
         """The very same signal gets its first answer again; another one is recorded as a duplicate."""
         if before.id == signal.id:
-            return signals.disposition_of(before)
+            return before.disposition
         disposition = Disposition(
             kind=DispositionKind.DEDUPLICATED,
             reason=f"the same observation as {before.id}",
-            incident_id=None if before.incident_id is None else IncidentId(before.incident_id),
-            duplicate_of=SignalId(before.id),
+            incident_id=before.disposition.incident_id,
+            duplicate_of=before.id,
         )
         self._record(signal, disposition)
         return disposition
 
     def _attach(self, signal: Signal, verdict: IntakeVerdict) -> Disposition:
         """Open, queue or join, as the service stands now: at most one incident of it is ever open."""
+        key, incident = signal.key, self._open[signal.key]
         unknown_to = None
-        if self._open[signal.key] is None and not incidents.is_known(self.connection, signal.key):
+        if incident is None and not incidents.is_known(self.connection, key):
             unknown_to = storable_text(signal.source)
             most = verdict.open_limit
-            if most is not None and incidents.open_of_sender(self.connection, unknown_to, most) >= most:
+            if most is not None and self._opened_by(unknown_to, most) >= most:
                 reason = f"{signals.QUEUED}{signal.source} has {most} incidents open; opened as they end"
                 return Disposition(kind=DispositionKind.PENDING, reason=reason)
-        pending = signals.pending(self.connection, signal.key) if verdict.release_pending else ()
-        incident = self._open[signal.key]
+        pending = self._take_pending(key) if verdict.release_pending else ()
         opened = incident is None
         if incident is None:
             incident = _open(
                 self.connection,
-                signal.key,
+                key,
                 verdict.triggers,
                 stale=signal.stale,
                 dry_run=self.delivery.dry_run,
-                at=_not_before(self._closed[signal.key], signal.received_at),
+                at=_not_before(self._closed[key], signal.received_at),
                 unknown_to=unknown_to,
             )
+            self._stored[incident.id] = incident
+            if unknown_to in self._open_of_sender:
+                self._open_of_sender[unknown_to] += 1
         else:
             fresh = bool(verdict.triggers) and not signal.stale
-            incident = incidents.add_triggers(self.connection, incident, verdict.triggers, fresh=fresh)
-        incident = incidents.note_origin(self.connection, incident, [signal, *pending])
-        self._open[signal.key] = incident
-        journal.append(self.connection, incident.id, [signal_note(signal, verdict.triggers, opened=opened)])
-        _join_pending(self.connection, incident, pending)
+            incident = incidents.add_triggers(incident, verdict.triggers, fresh=fresh)
+        self._open[key] = incidents.note_origin(incident, [signal, *pending])
+        notes = self._notes.setdefault(incident.id, [])
+        notes.append(signal_note(signal, verdict.triggers, opened=opened))
+        if pending:
+            notes.append(pending_note(pending))
+            _join_pending(self.connection, incident)
         return Disposition(
             kind=DispositionKind.OPENED if opened else DispositionKind.JOINED,
             reason=verdict.disposition.reason,
             incident_id=incident.id,
         )
+
+    def _opened_by(self, sender: str, most: int) -> int:
+        """How many incidents of unknown services a sender has open; counted up to `most`, once."""
+        if sender not in self._open_of_sender:
+            self._open_of_sender[sender] = incidents.open_of_sender(self.connection, sender, most)
+        return self._open_of_sender[sender]
+
+    def _take_pending(self, key: ServiceKey) -> tuple[Signal, ...]:
+        """The service's pending signals, for the caller to join; read again only after one was added."""
+        if key in self._none_pending:
+            return ()
+        self._write_signals()
+        pending = signals.pending(self.connection, key)
+        self._none_pending.add(key)
+        self.joined.update((signal.id, signal.source) for signal in pending)
+        return pending
 
 
 def _open(
@@ -356,10 +480,7 @@ def _not_before(closed: Incident | None, at: datetime) -> datetime:
     return at if closed is None or closed.closed_at is None else max(at, closed.closed_at)
 
 
-def _join_pending(connection: Connection, incident: Incident, pending: Sequence[Signal]) -> None:
-    if not pending:
-        return
-    journal.append(connection, incident.id, [pending_note(pending)])
+def _join_pending(connection: Connection, incident: Incident) -> None:
     reason = "the breach it was part of is an incident"
     signals.settle_pending(connection, incident.key, DispositionKind.JOINED, reason, incident.id)
 
@@ -412,17 +533,35 @@ def levels(connection: Connection, key: ServiceKey) -> ServiceLevels | None:
     return None if row is None else read(ServiceLevels, row.body)
 
 
-def _store_levels(connection: Connection, key: ServiceKey, new: ServiceLevels, *, known: bool) -> None:
-    if known:
+def _store_levels(
+    connection: Connection,
+    stored: Mapping[ServiceKey, ServiceLevels | None],
+    current: Mapping[ServiceKey, ServiceLevels | None],
+) -> None:
+    """Write what differs from what is on record."""
+    changed = [
+        {"of_environment": key.environment, "of_service": key.service, "body": new}
+        for key, new in current.items()
+        if new is not None and new is not stored[key]
+    ]
+    known = {(key.environment, key.service) for key, before in stored.items() if before is not None}
+    rows = [row for row in changed if (row["of_environment"], row["of_service"]) in known]
+    new_rows = [row for row in changed if (row["of_environment"], row["of_service"]) not in known]
+    if rows:
+        connection.execute(_UPDATE_LEVELS, rows)
+    if new_rows:
+        connection.execute(_INSERT_LEVELS, new_rows)
+
+
+def _store_changes(connection: Connection, found: Sequence[Change]) -> None:
+    if found:
         connection.execute(
-            update(service_levels)
-            .where(service_levels.c.environment == key.environment, service_levels.c.service == key.service)
-            .values(body=new)
+            insert(changes),
+            [
+                {"at": one.at, "environment": one.key.environment, "service": one.key.service, "body": one}
+                for one in found
+            ],
         )
-        return
-    connection.execute(
-        insert(service_levels).values(environment=key.environment, service=key.service, body=new)
-    )
 
 
 def pending_services(connection: Connection, service: str, environment: str | None) -> tuple[ServiceKey, ...]:

@@ -11,6 +11,9 @@ from app.agent.models import ApprovalState
 from app.errors import Conflict
 from app.store.tables import approvals, nonces
 
+BATCH = 500
+"""Nonces that one transaction removes at most."""
+
 
 def issue(connection: Connection, subject: str, nonce: str, at: datetime) -> None:
     """Make it good for one use, for this subject alone."""
@@ -39,8 +42,12 @@ def once(connection: Connection, subject: str, nonce: str, at: datetime) -> None
     connection.execute(insert(nonces).values(digest=hashed, subject=subject, issued_at=at, used_at=at))
 
 
-def forget(connection: Connection, older_than: datetime) -> None:
-    """Remove those used before that, and those as old whose approval waits for no answer any more."""
+def forget(connection: Connection, older_than: datetime) -> int:
+    """Remove nonces used before that, and those issued before that whose approval is no longer pending.
+
+    At most `BATCH` of them; how many.
+    """
     waiting = select(approvals.c.id).where(approvals.c.state == ApprovalState.PENDING.value)
     useless = and_(nonces.c.issued_at < older_than, nonces.c.subject.not_in(waiting))
-    connection.execute(delete(nonces).where(or_(nonces.c.used_at < older_than, useless)))
+    old = select(nonces.c.digest).where(or_(nonces.c.used_at < older_than, useless)).limit(BATCH)
+    return connection.execute(delete(nonces).where(nonces.c.digest.in_(old))).rowcount

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +15,6 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
-    or_,
     select,
     text,
     update,
@@ -45,10 +45,10 @@ from app.store.tables import signals
 
 SAMPLES_SHOWN = 1_000
 CHANGES_SHOWN = 500
-PRUNED_AT_ONCE = 10_000
-_AT_ONCE: ColumnElement[int] = literal_column(str(PRUNED_AT_ONCE))
-_CHUNK = 500
-"""Rows that one statement deletes by number."""
+BATCH = 500
+"""Rows that one transaction expires or deletes at most: other writers wait for no more than that."""
+# Written out, so that no planner prepares for more rows.
+_BATCH: ColumnElement[int] = literal_column(str(BATCH))
 
 # Written out, as the partial indexes have them: with values bound later, no planner may use those.
 FORGETTABLE = text("signals.disposition IN ('ignored', 'deduplicated', 'expired')")
@@ -57,51 +57,71 @@ QUEUED = "queued: "
 """How the reason of a pending signal begins whose incident waits for others of its sender to end."""
 NOT_QUEUED = text(f"signals.reason NOT LIKE '{QUEUED}%'")
 
+_OUTCOME = [
+    signals.c[name] for name in ("id", "dedup_key", "disposition", "reason", "incident_id", "duplicate_of")
+]
 _ATTACHED = [DispositionKind.OPENED.value, DispositionKind.JOINED.value]
 
 
 # ---------------------------------------------------------------- writing
 
 
-def same_observation(connection: Connection, signal: Signal) -> Row[Any] | None:
-    """The row of this very signal if it is recorded, else of the first one with the same dedup key.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """A signal on record, and what became of it."""
 
-    Whoever prunes leaves it alone until this transaction ends.
+    id: SignalId
+    dedup_key: str
+    disposition: Disposition
+
+
+def on_record(connection: Connection, given: Sequence[Signal]) -> tuple[Recorded, ...]:
+    """The rows of these very signals, and the first ones with their deduplication keys.
+
+    `prune` leaves them alone until this transaction ends.
     """
-    rows = connection.execute(
-        select(signals)
-        .where(
-            or_(
-                signals.c.id == signal.id,
-                (signals.c.dedup_key == storable_text(signal.dedup_key)) & signals.c.duplicate_of.is_(None),
-            )
+    first = signals.c.dedup_key.in_({storable_text(signal.dedup_key) for signal in given})
+    found = {
+        row.id: row
+        for condition in (
+            signals.c.id.in_([signal.id for signal in given]),
+            first & signals.c.duplicate_of.is_(None),
         )
-        .with_for_update(read=True, key_share=True)
-    ).all()
-    return min(rows, key=lambda row: row.id != signal.id, default=None)
-
-
-def add(connection: Connection, signal: Signal, disposition: Disposition) -> None:
-    connection.execute(
-        insert(signals).values(
-            id=signal.id,
-            kind=signal.kind.value,
-            environment=signal.key.environment,
-            service=signal.key.service,
-            source=storable_text(signal.source),
-            observed_at=signal.observed_at,
-            received_at=signal.received_at,
-            dedup_key=storable_text(signal.dedup_key),
-            stale=signal.stale,
-            payload=signal.payload,
-            disposition=disposition.kind.value,
-            reason=storable_text(redacted(disposition.reason)),
-            incident_id=disposition.incident_id,
-            duplicate_of=disposition.duplicate_of,
-            ledgered=True,
-            sender=signal.sender,
+        for row in connection.execute(
+            select(*_OUTCOME).where(condition).with_for_update(read=True, key_share=True)
         )
+    }
+    return tuple(
+        Recorded(id=SignalId(row.id), dedup_key=row.dedup_key, disposition=disposition_of(row))
+        for row in found.values()
     )
+
+
+def add(connection: Connection, decided: Sequence[tuple[Signal, Disposition]]) -> None:
+    """Record signals with their dispositions, in this order."""
+    if decided:
+        connection.execute(insert(signals), [_values(signal, became) for signal, became in decided])
+
+
+def _values(signal: Signal, disposition: Disposition) -> dict[str, object]:
+    return {
+        "id": signal.id,
+        "kind": signal.kind.value,
+        "environment": signal.key.environment,
+        "service": signal.key.service,
+        "source": storable_text(signal.source),
+        "observed_at": signal.observed_at,
+        "received_at": signal.received_at,
+        "dedup_key": storable_text(signal.dedup_key),
+        "stale": signal.stale,
+        "payload": signal.payload,
+        "disposition": disposition.kind.value,
+        "reason": storable_text(redacted(disposition.reason)),
+        "incident_id": disposition.incident_id,
+        "duplicate_of": disposition.duplicate_of,
+        "ledgered": True,
+        "sender": signal.sender,
+    }
 
 
 def settle_pending(
@@ -121,72 +141,71 @@ def settle_pending(
 
 
 def expire_pending(connection: Connection, older_than: datetime) -> int:
-    """End pending signals received before that; how many."""
-    return connection.execute(
-        update(signals)
+    """End pending signals received before that, at most `BATCH` of them; how many."""
+    waiting = connection.execute(
+        select(signals.c.number)
         .where(WAITING, NOT_QUEUED, signals.c.received_at < older_than)
-        .values(
-            disposition=DispositionKind.EXPIRED.value,
-            reason="no sample that came soon enough confirmed that the breach lasts",
+        .order_by(signals.c.received_at)
+        .limit(_BATCH)
+        .with_for_update(skip_locked=True)
+    ).scalars()
+    numbers = waiting.all()
+    if numbers:
+        connection.execute(
+            update(signals)
+            .where(signals.c.number.in_(numbers))
+            .values(
+                disposition=DispositionKind.EXPIRED.value,
+                reason="no sample that came soon enough confirmed that the breach lasts",
+            )
         )
-    ).rowcount
+    return len(numbers)
 
 
-def prune(connection: Connection, older_than: datetime) -> int:
-    """Delete what ended without an incident, and changes, from before that; a bounded number at a time.
-
-    A first signal stays for as long as a duplicate of it does. What is deleted is tallied.
-    """
-    return _forget(connection, older_than) + _forget_changes(connection, older_than)
-
-
-def _forget_changes(connection: Connection, older_than: datetime) -> int:
+def prune_changes(connection: Connection, older_than: datetime) -> int:
+    """Delete changes from before that, oldest first, at most `BATCH` of them; how many."""
     past = connection.execute(
         select(change_rows.c.number)
         .where(change_rows.c.at < older_than)
         .order_by(change_rows.c.at)
-        .limit(_AT_ONCE)
+        .limit(_BATCH)
         .with_for_update(skip_locked=True)
     ).scalars()
     numbers = past.all()
-    for chunk in _chunks(numbers):
-        connection.execute(delete(change_rows).where(change_rows.c.number.in_(chunk)))
+    if numbers:
+        connection.execute(delete(change_rows).where(change_rows.c.number.in_(numbers)))
     return len(numbers)
 
 
-def _forget(connection: Connection, older_than: datetime) -> int:
+def prune(connection: Connection, older_than: datetime) -> int:
+    """Delete what ended without an incident before that, oldest first, at most `BATCH` of them; how many.
+
+    A first signal stays for as long as a duplicate of it does. What is deleted is tallied.
+    """
     again = signals.alias()
     repeated = exists().where(again.c.duplicate_of == signals.c.id)
     ended = connection.execute(
         select(signals.c.number)
         .where(FORGETTABLE, signals.c.received_at < older_than, signals.c.ledgered, ~repeated)
         .order_by(signals.c.received_at)
-        .limit(_AT_ONCE)
+        .limit(_BATCH)
         .with_for_update(skip_locked=True, of=signals)
     ).scalars()
     numbers = ended.all()
     if not numbers:
         return 0
     if connection.dialect.name == "postgresql":
-        # The database keeps signals from whoever does not say that they are accounted for.
+        # The database refuses to delete signals in transactions that do not account for them.
         connection.execute(text("SELECT set_config('heal.forgetting', 'accounted', true)"))
-    forgotten: list[tuple[datetime, str]] = []
-    for chunk in _chunks(numbers):
-        # Asked again now that the rows are locked: a duplicate may have come in between.
-        deleted = connection.execute(
-            delete(signals)
-            .where(signals.c.number.in_(chunk), ~repeated)
-            .returning(signals.c.received_at, signals.c.disposition)
-        )
-        forgotten += [(row.received_at, row.disposition) for row in deleted]
+    # Asked again now that the rows are locked: a duplicate may have come in between.
+    deleted = connection.execute(
+        delete(signals)
+        .where(signals.c.number.in_(numbers), ~repeated)
+        .returning(signals.c.received_at, signals.c.disposition)
+    )
+    forgotten = [(row.received_at, row.disposition) for row in deleted]
     ledger.tally(connection, forgotten)
     return len(forgotten)
-
-
-def _chunks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Statements of one size, which the database finds rows for by index, however many there are."""
-    for start in range(0, len(numbers), _CHUNK):
-        yield numbers[start : start + _CHUNK]
 
 
 # ---------------------------------------------------------------- queued openings

@@ -5,8 +5,10 @@ Built by `app.store.open_store`; the loop, intake and the API see it as `Store`.
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -82,12 +84,19 @@ from app.store import (
 )
 from app.store.database import Database
 
+PARTS_AT_ONCE = 2
+"""Parts of large deliveries in work: operators wait for these, however many deliveries were let in."""
+MOST_BATCHES = 20
+"""Batches of one call of `prune` or `expire_pending`; the next call goes on with what is left."""
+
 
 class SqlStore:
     """`app.agent.ports.Store` over one database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._large = asyncio.Semaphore(PARTS_AT_ONCE)
+        """Held for each part of a large delivery."""
 
     # ------------------------------------------------------------ signals
 
@@ -109,12 +118,12 @@ class SqlStore:
             idempotency_key=idempotency_key,
             request_hash=request_hash,
         )
-        if len(delivery.signals) <= intake.PART:
+        if len(intake.parts(delivery)) == 1:
             return await self._database.write(lambda connection: intake.accept(connection, delivery))
         return await self._accept_in_parts(delivery)
 
     async def _accept_in_parts(self, delivery: intake.Delivery) -> tuple[Accepted, ...]:
-        """One transaction for each part, in order, so that others get their turn between two parts.
+        """One transaction for each part, so that others get their turn between two parts.
 
         Raises `PartlyRecorded` where the store stops answering between two of them.
         """
@@ -122,11 +131,17 @@ class SqlStore:
         recorded = await self._database.write(lambda connection: intake.recorded(connection, delivery))
         if recorded is not None:
             return recorded
-        answers: tuple[Accepted, ...] = ()
+        places = intake.by_service(delivery)
+        sorted_out = replace(delivery, signals=tuple(delivery.signals[place] for place in places))
+        answers: list[Accepted] = []
         try:
-            for part in intake.parts(delivery):
-                answers += await self._database.write(partial(intake.accept, delivery=part))
-            await self._database.write(lambda connection: intake.record(connection, delivery, answers))
+            for part in intake.parts(sorted_out):
+                async with self._large:
+                    answers += await self._database.write(partial(intake.accept, delivery=part))
+            in_order = tuple(
+                answer for _, answer in sorted(zip(places, answers, strict=True), key=lambda pair: pair[0])
+            )
+            await self._database.write(lambda connection: intake.record(connection, delivery, in_order))
         except TransientError as error:
             if not answers:
                 raise
@@ -136,7 +151,7 @@ class SqlStore:
                 total=len(delivery.signals),
                 retry_after=error.retry_after,
             ) from error
-        return answers
+        return in_order
 
     async def signal(self, signal_id: SignalId) -> SignalRecord | None:
         return await self._database.read(lambda connection: signals.get(connection, signal_id))
@@ -167,10 +182,13 @@ class SqlStore:
         )
 
     async def expire_pending(self, older_than: datetime) -> int:
-        return await self._database.write(lambda connection: signals.expire_pending(connection, older_than))
+        return await self._in_batches(partial(signals.expire_pending, older_than=older_than), signals.BATCH)
 
     async def prune(self, older_than: datetime) -> int:
-        return await self._database.write(lambda connection: signals.prune(connection, older_than))
+        pruned = await self._in_batches(partial(signals.prune, older_than=older_than), signals.BATCH)
+        return pruned + await self._in_batches(
+            partial(signals.prune_changes, older_than=older_than), signals.BATCH
+        )
 
     async def samples(self, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
         return await self._database.read(lambda connection: signals.samples(connection, key, since))
@@ -184,10 +202,10 @@ class SqlStore:
         return await self._database.read(lambda connection: incidents.load(connection, incident_id))
 
     async def load_part(
-        self, incident_id: IncidentId, *, limit: int, after: int | None = None
+        self, incident_id: IncidentId, *, limit: int, after: int | None = None, urgent: bool = False
     ) -> RecordPart | None:
         return await self._database.read(
-            lambda connection: incidents.load_part(connection, incident_id, limit, after)
+            lambda connection: incidents.load_part(connection, incident_id, limit, after), urgent=urgent
         )
 
     async def find(self, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:
@@ -335,7 +353,7 @@ class SqlStore:
         self, state: ApprovalState | None, *, limit: int, cursor: str | None
     ) -> ApprovalPage:
         return await self._database.read(
-            lambda connection: incidents.find_approvals(connection, state, limit, cursor)
+            lambda connection: incidents.find_approvals(connection, state, limit, cursor), urgent=True
         )
 
     async def answer(
@@ -403,7 +421,8 @@ class SqlStore:
             )
 
     async def forget_credentials(self, older_than: datetime) -> int:
-        return await self._database.write(lambda connection: credentials.forget(connection, older_than))
+        await self._in_batches(partial(nonces.forget, older_than=older_than), nonces.BATCH)
+        return await self._in_batches(partial(credentials.forget, older_than=older_than), credentials.BATCH)
 
     async def record_deed(self, deed: Deed) -> None:
         await self._database.write(lambda connection: trail.append(connection, deed), urgent=True)
@@ -468,6 +487,16 @@ class SqlStore:
 
     async def close(self) -> None:
         await self._database.close()
+
+    async def _in_batches(self, work: Callable[[Connection], int], size: int) -> int:
+        """Each batch in a transaction of its own, until one finds less than it may take; how many in all."""
+        total = 0
+        for _ in range(MOST_BATCHES):
+            done = await self._database.write(work)
+            total += done
+            if done < size:
+                break
+        return total
 
 
 def _refusal(connection: Connection, incident: Incident, reasons: ReasonGuard | None) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.api import admission
 from app.api.admission import LARGE_BYTES, RESERVED, Deliveries
 from app.stopping import Stop
 from tests.api.harness import DEPLOY, Harness, assert_problem, harness, make_settings
@@ -125,8 +126,9 @@ def _held(one: Harness, working: asyncio.Event) -> asyncio.Event:
     return hold
 
 
-def test_a_body_that_drips_does_not_delay_the_end(tmp_path: Path) -> None:
+def test_a_body_that_drips_does_not_delay_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the process was asked to stop, the sender is answered at once, and may send it again."""
+    monkeypatch.setattr(admission, "DRAIN_SECONDS", 10 * PATIENCE_SECONDS)
 
     async def story(one: Harness) -> None:
         drip = Drip(json.dumps(DEPLOY).encode())

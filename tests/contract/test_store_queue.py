@@ -114,8 +114,25 @@ async def test_a_queued_opening_joins_what_another_sender_opened(store: Store) -
     assert (await disposition(store, queued)).kind is DispositionKind.JOINED
 
 
+async def test_queued_openings_of_one_service_are_recorded_once_in_its_incident(store: Store) -> None:
+    """The first opens, the others join with it in one entry, and none of them is left in the backlog."""
+    await accepted(store, *(opening(key(number)) for number in range(LIMIT)))
+    waiting = [replace(opening(key(7)), dedup_key=f"again {number}") for number in range(5)]
+    assert await accepted(store, *waiting) == [DispositionKind.PENDING] * 5
+    for incident in await store.open_incidents():
+        await ended(store, incident)
+    found = await store.open_queued(RULES, dry_run=False, limit=20)
+    assert (found.ended, found.queued) == (5, ())
+    [incident] = await store.open_incidents()
+    timeline = await store.timeline(incident.id)
+    assert [entry.message.split()[0] for entry in timeline] == ["Opened", "Joined"]
+    assert timeline[1].data["signals"] == 4
+    kinds = [(await disposition(store, one)).kind for one in waiting]
+    assert kinds == [DispositionKind.OPENED] + [DispositionKind.JOINED] * 4
+
+
 async def test_every_sender_has_its_turn(store: Store) -> None:
-    """A sender with a long backlog does not keep another's from being opened."""
+    """No sender with a backlog keeps another's from being opened."""
     for sender, count in (("http", 20), ("alertmanager", LIMIT + 1)):
         await accepted(store, *(opening(key(number + 100 * count), sender) for number in range(count)))
     for incident in await store.open_incidents():
@@ -123,6 +140,7 @@ async def test_every_sender_has_its_turn(store: Store) -> None:
     await store.open_queued(RULES, dry_run=False, limit=4)
     services = {incident.key for incident in await store.open_incidents()}
     assert key(LIMIT + 100 * (LIMIT + 1)) in services
+    assert key(LIMIT + 100 * 20) in services
 
 
 async def test_what_is_known_is_looked_at_before_a_storm_of_unknown_services(store: Store) -> None:

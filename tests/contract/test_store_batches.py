@@ -1,0 +1,169 @@
+"""Clearing a large backlog takes several transactions, and other writers get in between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import TypeVar
+
+import pytest
+from sqlalchemy import Connection, func, select
+
+from app.agent.audit import AuditQuestion
+from app.agent.identity import Credential, CredentialId, CredentialKind, Person, digest
+from app.agent.models import Brake, Change, ChangeKind, DispositionKind, Signal
+from app.agent.ports import Store
+from app.agent.trail import Deed, DeedKind
+from app.store import credentials, nonces, signals
+from app.store.database import Database, Work
+from app.store.sql_store import SqlStore
+from app.store.tables import changes as change_rows
+from app.store.tables import credentials as credential_rows
+from app.store.tables import nonces as nonce_rows
+from app.store.tables import signals as signal_rows
+from tests.contract.store_values import NOW, PAYMENTS, Deciding, pending, signal
+
+pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
+
+T = TypeVar("T")
+DAY = timedelta(days=1)
+BACKLOG = 2 * signals.BATCH + 1
+IGNORING = Deciding(kind=DispositionKind.IGNORED, triggers=())
+
+
+class Watched:
+    """A `Database` that notes what is left after each unit, and lets an operator write after the first."""
+
+    def __init__(self, store: Store, count: Callable[[Connection], int]) -> None:
+        self._store = store
+        self._database: Database = vars(store)["_database"]
+        self._count = count
+        self.left: list[int] = []
+
+    async def write(self, work: Work[T], *, urgent: bool = False) -> T:
+        result = await self._database.write(work, urgent=urgent)
+        self.left.append(await self.read(self._count))
+        if len(self.left) == 1:
+            await self._store.set_brake(Brake(engaged=True, by="alice", reason="storm", at=NOW))
+        return result
+
+    async def read(self, work: Work[T], *, urgent: bool = False) -> T:
+        return await self._database.read(work, urgent=urgent)
+
+    async def same(self) -> None:
+        """It always is."""
+
+    async def close(self) -> None:
+        await self._database.close()
+
+
+def _old(count: int) -> list[Signal]:
+    return [signal(at=NOW - 9 * DAY, dedup_key=f"observation {number}") for number in range(count)]
+
+
+async def _ignored(store: Store) -> None:
+    await store.accept(_old(BACKLOG), IGNORING, dry_run=True)
+
+
+async def _waiting(store: Store) -> None:
+    await store.accept(_old(BACKLOG), pending(), dry_run=True)
+
+
+async def _changed(store: Store) -> None:
+    change = Change(kind=ChangeKind.SCALE, key=PAYMENTS, at=NOW - 9 * DAY, summary="more")
+    decide = Deciding(kind=DispositionKind.IGNORED, triggers=(), change=change)
+    recent = [replace(one, observed_at=NOW, received_at=NOW) for one in _old(BACKLOG)]
+    await store.accept(recent, decide, dry_run=True)
+
+
+def _signals(connection: Connection) -> int:
+    return connection.execute(select(func.count()).select_from(signal_rows)).scalar_one()
+
+
+def _pending(connection: Connection) -> int:
+    return connection.execute(
+        select(func.count()).select_from(signal_rows).where(signals.WAITING)
+    ).scalar_one()
+
+
+def _changes(connection: Connection) -> int:
+    return connection.execute(select(func.count()).select_from(change_rows)).scalar_one()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "count", "clear"),
+    [
+        (_ignored, _signals, lambda store: store.prune(NOW - 7 * DAY)),
+        (_changed, _changes, lambda store: store.prune(NOW - 7 * DAY)),
+        (_waiting, _pending, lambda store: store.expire_pending(NOW - 7 * DAY)),
+    ],
+    ids=["prune signals", "prune changes", "expire"],
+)
+async def test_a_large_backlog_is_cleared_in_batches_and_an_operator_writes_between_two(
+    store: Store,
+    prepare: Callable[[Store], Awaitable[None]],
+    count: Callable[[Connection], int],
+    clear: Callable[[Store], Awaitable[int]],
+) -> None:
+    """No transaction takes more than a batch, all of the backlog goes, and the kill switch does not wait."""
+    await prepare(store)
+    watched = Watched(store, count)
+    assert await clear(SqlStore(watched)) == BACKLOG
+    steps = [before - after for before, after in zip([BACKLOG, *watched.left], watched.left, strict=False)]
+    assert max(steps) <= signals.BATCH
+    assert watched.left[-1] == 0
+    brake = await store.brake()
+    assert brake is not None
+    assert brake.engaged
+
+
+async def test_what_was_cleared_in_batches_adds_up(store: Store) -> None:
+    """Each batch tallies what it deleted, in its own transaction."""
+    await _ignored(store)
+    await store.prune(NOW - 7 * DAY)
+    found = await store.audit(AuditQuestion(now=NOW, pending_for=DAY, deep=True))
+    assert found.adds_up
+    assert found.forgotten == {DispositionKind.IGNORED: BACKLOG}
+
+
+async def test_sessions_and_nonces_are_removed_in_batches(store: Store) -> None:
+    """Nor does any transaction remove more of them than a batch."""
+    database: Database = vars(store)["_database"]
+    ended = NOW - 40 * DAY
+
+    def fill(connection: Connection) -> None:
+        for number in range(credentials.BATCH + 1):
+            one = Credential(
+                id=CredentialId(f"ses_{number}"),
+                kind=CredentialKind.SESSION,
+                name="alice",
+                digest=digest(f"secret {number}"),
+                roles=frozenset(),
+                scopes=frozenset(),
+                created_at=ended,
+                created_by="alice",
+                expires_at=ended,
+            )
+            credentials.add(connection, one, _deed(), None)
+        for number in range(nonces.BATCH + 1):
+            nonces.once(connection, "brake", f"nonce {number}", ended)
+
+    def count(connection: Connection) -> int:
+        kept = [
+            connection.execute(select(func.count()).select_from(table)).scalar_one()
+            for table in (credential_rows, nonce_rows)
+        ]
+        return sum(kept)
+
+    await database.write(fill)
+    watched = Watched(store, count)
+    assert await SqlStore(watched).forget_credentials(NOW - 30 * DAY) == credentials.BATCH + 1
+    total = credentials.BATCH + nonces.BATCH + 2
+    steps = [before - after for before, after in zip([total, *watched.left], watched.left, strict=False)]
+    assert max(steps) <= credentials.BATCH
+    assert watched.left[-1] == 0
+
+
+def _deed() -> Deed:
+    return Deed(at=NOW - 40 * DAY, by=Person(name="alice"), kind=DeedKind.SIGNED_ON, subject="")

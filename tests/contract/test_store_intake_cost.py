@@ -1,0 +1,129 @@
+"""What a delivery costs: each transaction reads and writes a service once, however many its signals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import TypeVar
+
+from sqlalchemy import Connection, event
+
+from app.agent.intake import IntakeRules
+from app.agent.models import Alert, DispositionKind, ServiceKey, Signal, Trigger
+from app.agent.ports import Store
+from app.agent.slo import SloThresholds
+from app.agent.timeline import verify_chain
+from app.store.database import Database, Work
+from app.store.intake import PART, PART_SERVICES
+from app.store.sql_store import SqlStore
+from tests.contract.store_values import NOW, Deciding, pending, signal
+
+pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
+
+T = TypeVar("T")
+RULES = IntakeRules(
+    slo=SloThresholds(
+        max_error_rate=0.05,
+        max_p95_latency_ms=1000,
+        clear_ratio=0.8,
+        breach_for=timedelta(minutes=1),
+        reopen_after=timedelta(hours=1),
+    )
+)
+
+
+class Counting:
+    """A `Database` that counts the statements of each unit of work that writes."""
+
+    def __init__(self, store: Store) -> None:
+        self._database: Database = vars(store)["_database"]
+        self.units: list[int] = []
+
+    async def write(self, work: Work[T], *, urgent: bool = False) -> T:
+        def counted(connection: Connection) -> T:
+            count = 0
+
+            def executed(*_: object) -> None:
+                nonlocal count
+                count += 1
+
+            event.listen(connection, "before_cursor_execute", executed)
+            try:
+                return work(connection)
+            finally:
+                event.remove(connection, "before_cursor_execute", executed)
+                self.units.append(count)
+
+        return await self._database.write(counted, urgent=urgent)
+
+    async def read(self, work: Work[T], *, urgent: bool = False) -> T:
+        return await self._database.read(work, urgent=urgent)
+
+    async def same(self) -> None:
+        """It always is."""
+
+    async def close(self) -> None:
+        await self._database.close()
+
+
+def _service(number: int) -> ServiceKey:
+    return ServiceKey(environment="prod", service=f"service-{number:03d}")
+
+
+def _alert(number: int, key: ServiceKey) -> Signal:
+    alert = Alert(
+        fingerprint=f"{number:016x}",
+        name="HighErrorRate",
+        firing=True,
+        starts_at=NOW,
+        trigger=Trigger.HIGH_ERROR_RATE,
+        summary="the error rate is high",
+    )
+    return replace(signal(alert, key=key), dedup_key=f"alert {number}")
+
+
+async def _cost(store: Store, signals: list[Signal]) -> list[int]:
+    counting = Counting(store)
+    await SqlStore(counting).accept(signals, RULES, again=RULES.again, dry_run=True)
+    return counting.units
+
+
+async def test_more_signals_of_one_service_take_no_more_statements(store: Store) -> None:
+    """Its levels, its incident and its timeline are read and written once for each transaction."""
+    two = await _cost(store, [_alert(number, _service(0)) for number in range(2)])
+    many = await _cost(store, [_alert(100 + number, _service(1)) for number in range(PART)])
+    assert len(two) == 1
+    assert many == two
+
+
+async def test_signals_of_one_service_are_recorded_side_by_side(store: Store) -> None:
+    """Alternating services cost what sorted ones do, and no transaction concerns more than its share."""
+    services = 2 * PART_SERVICES
+    signals = [_alert(number, _service(number % services)) for number in range(services * 5)]
+    counting = Counting(store)
+    answers = await SqlStore(counting).accept(signals, RULES, again=RULES.again, dry_run=True)
+    assert [answer.signal_id for answer in answers] == [one.id for one in signals]
+    kinds = [answer.disposition.kind for answer in answers]
+    assert kinds == [DispositionKind.OPENED] * services + [DispositionKind.JOINED] * (4 * services)
+    parts = [count for count in counting.units if count > 5]
+    assert len(parts) == 2
+    for incident in await store.open_incidents():
+        timeline = await store.timeline(incident.id)
+        assert len(timeline) == 5
+        assert incident.joined == 4
+        verify_chain(incident.id, timeline)
+
+
+async def test_what_waits_and_what_opens_in_one_transaction_end_in_one_incident(store: Store) -> None:
+    """A signal that was recorded as pending a moment before joins, once."""
+    decides = {True: pending(), False: Deciding(release_pending=True)}
+    first, second, third = (signal(dedup_key=f"one {number}") for number in range(3))
+    waits = {first.id, second.id}
+    decide: Callable[..., object] = lambda one, *rest: decides[one.id in waits](one, *rest)  # noqa: E731 - a decider
+    await store.accept([first, second, third], decide, dry_run=True)  # type: ignore[arg-type]  # as typed above
+    [incident] = await store.open_incidents()
+    timeline = await store.timeline(incident.id)
+    assert [entry.message.split()[0] for entry in timeline] == ["Opened", "Joined"]
+    assert timeline[1].data["signals"] == 2
+    assert await store.incident_signals(incident.id, 10) == (first, second, third)
