@@ -73,6 +73,8 @@ def decision_line(entry: TrailEntryView) -> str:
     how = "" if entry.verified else ", at their word"
     words = entry.kind.replace("_", " ") + (f" {entry.subject}" if entry.subject else "")
     said = entry.data.get("comment") or entry.data.get("reason")
+    if entry.data.get("recovery"):
+        said = f"recovery without HEAL_TOKEN by the operating system's user {entry.data.get('os_user')}"
     return f"{entry.at:%Y-%m-%d %H:%M:%S} UTC  {entry.by} ({entry.door}{how}): {words}" + (
         f": {said}" if said else ""
     )

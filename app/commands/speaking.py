@@ -7,6 +7,8 @@ honest: with identity required, nothing is said in a name that nobody proved.
 from __future__ import annotations
 
 import getpass
+import os
+import pwd
 from datetime import UTC, datetime
 
 from app.agent.identity import Door, Person, Scope
@@ -32,6 +34,18 @@ def shell_user() -> str:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
         raise CommandFailed("the user of this shell has no name; say who it is with --by") from None
+
+
+def system_user() -> str:
+    """The user that this process runs as, from its user id: `ann (uid 1000)`.
+
+    `shell_user` follows LOGNAME and USER, which anyone can set; this does not.
+    """
+    uid = os.getuid()
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
 
 
 async def _holder(settings: Settings, store: IdentityStore, by: str | None, scope: Scope) -> Person:
