@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from app.agent.rules.wording import counted
 from app.cli.terminal import EXIT_CODES, AsJson, Teller, complain, finished, read_settings
 
 app = typer.Typer(
@@ -58,7 +59,7 @@ def audit_people(
     else:
         for one in newest:
             typer.echo(terminal.printable(auditing.decision_line(one)))
-        typer.echo(f"{len(entries)} decisions on record.")
+        typer.echo(f"{counted(len(entries), 'decision')} on record.")
     if broken_at is not None:
         complain(f"the audit trail of people was altered at entry {broken_at}")
         raise typer.Exit(1)
@@ -76,7 +77,9 @@ def write_anchor() -> None:
 def verify_anchors(
     digest: Annotated[
         str | None,
-        typer.Option(help="The digest of an anchor, as the log holds it: that anchor must still be there."),
+        typer.Option(
+            help="The digest of an anchor from the log, or its first 12 digits: that anchor must still exist."
+        ),
     ] = None,
 ) -> None:
     """Compare the database with every anchor; 1 if entries or incidents were changed, cut off or deleted."""
@@ -90,7 +93,7 @@ def verify_anchors(
 
     discrepancies, summary = finished(compared())
     for sentence in discrepancies:
-        typer.echo(f"altered: {terminal.printable(sentence)}")
+        typer.echo(f"discrepancy: {terminal.printable(sentence)}")
     typer.echo(summary)
     if discrepancies:
         complain("the records and the anchors do not match")

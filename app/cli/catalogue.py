@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from app.agent.rules.wording import counted
 from app.cli.terminal import EXIT_CODES, Url, finished, read_settings
 
 app = typer.Typer()
@@ -33,7 +34,9 @@ def check_runbooks(
     for runbook in catalogue.runbooks:
         steps = ", then ".join(step.action for step in runbook.steps)
         typer.echo(f"ok  {runbook.reference:<36} {runbook.hash[:12]}  {steps}")
-    typer.echo(f"{len(catalogue.runbooks)} runbooks in {folder} are valid; catalogue {catalogue.hash[:12]}.")
+    typer.echo(
+        f"Valid: {counted(len(catalogue.runbooks), 'runbook')} in {folder}; catalogue {catalogue.hash[:12]}."
+    )
 
 
 PolicyFolder = Annotated[

@@ -9,6 +9,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from app.agent.models import IncidentRecord, IncidentState, SliSample, TimelineEntry, WorkloadView
+from app.agent.rules.wording import milliseconds, share
 from app.commands.live import LiveStory, play_live
 from app.commands.reading import sqlite_path
 from app.commands.remote import default_url
@@ -33,9 +34,9 @@ class ConsoleTeller:
     def levels(self, at: datetime, sli: SliSample, workload: WorkloadView | None) -> None:
         parts = []
         if sli.error_rate is not None:
-            parts.append(f"errors {sli.error_rate:.1%}")
+            parts.append(f"errors {share(sli.error_rate)}")
         if sli.p95_latency_ms is not None:
-            parts.append(f"p95 {sli.p95_latency_ms:.0f} ms")
+            parts.append(f"p95 {milliseconds(sli.p95_latency_ms)}")
         if workload is not None:
             parts.append(f"{workload.ready_replicas}/{workload.desired_replicas} pods ready")
             if workload.revisions:

@@ -16,6 +16,7 @@ from app.agent.actions import ACTIONS
 from app.agent.channels import Channel
 from app.agent.identity import Scope, scopes_of
 from app.agent.models import ActionName, DecisionKind, Risk, ServiceKey, SliSample
+from app.agent.rules.wording import counted
 from app.agent.runbooks import Catalogue, load_catalogue
 from app.bootstrap import connect_channels, connect_issuer, connect_policy
 from app.clock import Clock, SystemClock
@@ -178,7 +179,7 @@ async def _services(cluster: KubernetesCluster) -> tuple[Finding, tuple[ServiceK
             ),
             services,
         )
-    return _ok("cluster", f"answers; {len(services)} services"), services
+    return _ok("cluster", f"answers; {counted(len(services), 'service')}"), services
 
 
 async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
@@ -291,7 +292,7 @@ async def _silences(settings: Settings, clock: Clock) -> tuple[Finding, ...]:
         return (_fail("silences", str(error), "correct the setting it names"),)
     try:
         active = await source.active(clock.now())
-        return (_ok("silences", f"Alertmanager answers; {len(active)} silences are in force"),)
+        return (_ok("silences", f"Alertmanager answers; {counted(len(active), 'silence')} in force"),)
     except AgentError as error:
         return (_fail("silences", str(error), "check ALERTMANAGER_URL and ALERTMANAGER_API_TOKEN"),)
     finally:

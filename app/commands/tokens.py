@@ -125,7 +125,7 @@ def line(token: TokenView) -> str:
 
 
 def _without_identity(reply: httpx.Response) -> bool:
-    """The agent requires no identity yet and makes no tokens: they are made in the database before it does."""
+    """The agent requires no identity yet and makes no tokens: the database takes them."""
     return reply.status_code == httpx.codes.CONFLICT
 
 

@@ -25,6 +25,7 @@ from app.agent.models import (
     Stage,
     Trigger,
 )
+from app.agent.rules.wording import milliseconds, share
 
 _QUOTE_LIMIT = 300
 """Characters of foreign text that a sentence repeats; the signal itself keeps all."""
@@ -177,10 +178,10 @@ def _sample(sample: MetricSample) -> tuple[str, JsonObject]:
     parts: list[str] = []
     figures: JsonObject = {}
     if sample.error_rate is not None:
-        parts.append(f"error rate {sample.error_rate:.1%}")
+        parts.append(f"error rate {share(sample.error_rate)}")
         figures["error_rate"] = sample.error_rate
     if sample.p95_latency_ms is not None:
-        parts.append(f"p95 latency {sample.p95_latency_ms:.0f} ms")
+        parts.append(f"p95 latency {milliseconds(sample.p95_latency_ms)}")
         figures["p95_latency_ms"] = sample.p95_latency_ms
     if sample.request_rate is not None:
         parts.append(f"{sample.request_rate:.1f} requests/s")

@@ -81,7 +81,7 @@ def test_a_release_is_accused_in_figures_and_ages() -> None:
     found = weighed(Cause.BAD_RELEASE, RELEASE)
     assert found.confidence >= 0.7
     assert "the release of revision 7 came 30 s before the trouble" in found.evidence_for
-    assert "error rate went from 0.1 % to 13 % 30 s after it" in found.evidence_for
+    assert "error rate went from 0.1% to 13.0% 30 s after it" in found.evidence_for
     assert found.evidence_against == ()
 
 
@@ -278,7 +278,7 @@ def test_two_pushed_events_alone_name_the_release_with_honest_doubt(age: float) 
     text = "; ".join((*best.evidence_for, *best.evidence_against))
     for part in (
         "the release of 1.15.0",
-        "13 %",
+        "13.0%",
         "1450 ms",
         "deploy failed",
         "stale on arrival",
@@ -431,7 +431,7 @@ def test_unknown_hands_over_what_is_known() -> None:
     assert best.cause is Cause.UNKNOWN
     told = "; ".join(best.evidence_for)
     for part in (
-        "error rate is above its objective; now 13 %",
+        "error rate is above its objective; now 13.0%",
         "ProgressDeadlineExceeded",
         "flag of checkout",
         "storefront changed 6 min before the trouble",
@@ -536,7 +536,7 @@ def test_the_trouble_of_a_pod(changes: dict[str, object], wanted: Trouble | None
 
 def test_figures_are_spoken_with_their_units() -> None:
     """Small shares keep a digit, spans grow their unit, and signs become words."""
-    assert [share(v) for v in (0, 0.004, 0.013, 0.13, 1)] == ["0 %", "0.4 %", "1.3 %", "13 %", "100 %"]
+    assert [share(v) for v in (0, 0.004, 0.013, 0.13, 1)] == ["0.0%", "0.4%", "1.3%", "13.0%", "100.0%"]
     lengths = (45, 119, 180, 7199, 9000, 86400 * 4)
     assert [span(timedelta(seconds=s)) for s in lengths] == [
         "45 s",

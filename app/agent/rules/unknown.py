@@ -58,8 +58,9 @@ def _facts(evidence: Evidence) -> list[str]:
     if any(c.kind is ChangeKind.FLAG for c in own_changes(evidence, ChangeKind.FLAG)):
         facts.append("a feature flag was changed; no approved action switches one back")
     if evidence.other_open_incidents:
-        names = ", ".join(sorted(str(k) for k in evidence.other_open_incidents)[:_MOST])
-        facts.append(f"other open incidents: {names}")
+        names = sorted(str(key) for key in evidence.other_open_incidents)
+        more = f", and {len(names) - _MOST} more" if len(names) > _MOST else ""
+        facts.append(f"other open incidents: {', '.join(names[:_MOST])}{more}")
     if evidence.failed_actions:
         facts.append(f"tried without recovery: {', '.join(evidence.failed_actions)}")
     return facts
