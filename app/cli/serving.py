@@ -161,5 +161,5 @@ def _print_finding(finding: Finding) -> None:
     line = Text.assemble((f"{finding.status:<5}", style), (f"{finding.check}: ", "bold"))
     line.append(printable(finding.message))
     if finding.mend:
-        line.append(f"\n      Mend: {printable(finding.mend)}.", style="dim")
+        line.append(f"\n      Fix: {printable(finding.mend)}.", style="dim")
     console().print(line, soft_wrap=True)

@@ -369,7 +369,7 @@ def test_the_exit_code_tells_whether_anything_fails(
     """Warnings are 0, one failure is 1; text and JSON say the same."""
     monkeypatch.setenv("RUNBOOKS_DIR", str(RUNBOOKS))
     assert run(monkeypatch, "doctor") == 0
-    assert "Mend:" in capsys.readouterr().out
+    assert "Fix:" in capsys.readouterr().out
     monkeypatch.setenv("RUNBOOKS_DIR", "nowhere")
     assert run(monkeypatch, "doctor") == 1
     capsys.readouterr()

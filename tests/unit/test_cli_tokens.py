@@ -96,9 +96,14 @@ def test_with_identity_required_the_database_too_wants_to_know_who_speaks(
         ((), "--scope"),
         (("--scope", "everything"), "scopes[0]"),
         (("--scope", "read", "--days", "-1"), "days"),
+        (("--scope", "read", "--days", "0"), "(given: 0.0). Fix: give a number of days above 0"),
+        (("--scope", "reed"), "(given: 'reed'). Fix: send one of"),
         (("--scope", "read", "--role", ""), "roles[0]"),
         (("--scope", "ingest", "--service", "Shop API"), "services[0]"),
-        (("--scope", "operate", "--environment", "prod"), "scopes"),
+        (
+            ("--scope", "operate", "--environment", "prod"),
+            "the scopes operate cannot be limited to environments or services: only ingest and read can",
+        ),
     ],
 )
 def test_an_unfit_token_is_told_by_what_does_not_fit(heal: Heal, options: tuple[str, ...], told: str) -> None:
