@@ -74,6 +74,7 @@ def show(
         typer.echo(incident.model_dump_json(indent=2))
     else:
         terminal.print_story(console(), incident, broken_at, discrepancies)
+        typer.echo(terminal.printable(anchoring.compared(settings)))
     for sentence in discrepancies:
         complain(f"the record was altered: {terminal.printable(sentence)}")
     if discrepancies:

@@ -97,6 +97,17 @@ def of_view(settings: Settings, incident: IncidentView) -> Iterator[str]:
         yield from of_incident(name, Known.of(_read(folder)), entries)
 
 
+def compared(settings: Settings) -> str:
+    """Whether an incident shown was compared with anchors, in one sentence."""
+    folder = AnchorFolder.from_settings(settings)
+    if folder is None:
+        return "Anchors: none configured (AUDIT_ANCHOR_DIR is not set); only the chain was checked."
+    anchors = _read(folder)
+    if not anchors:
+        return f"Anchors: none written to {folder.folder} yet; only the chain was checked."
+    return f"Anchors: compared with {counted(len(anchors), 'anchor')} in {folder.folder}."
+
+
 def of_missing(settings: Settings, incident_id: str) -> Iterator[str]:
     """Why an incident that is not there should be."""
     folder = AnchorFolder.from_settings(settings)

@@ -69,7 +69,7 @@ async def simulate(settings: Settings, console: Console, *, dry_run: bool, fast:
     record = played.incidents[0]
     _conclude(settings, console, record)
     if record.incident.state is IncidentState.PROPOSED:
-        console.print("The simulated service still fails: a dry run proposes, and a person decides.")
+        console.print("The simulated service still fails: a dry run only proposes.")
     return record
 
 
@@ -87,11 +87,11 @@ async def play_real(story: LiveStory, console: Console) -> IncidentRecord:
     teller.end()
     _conclude(story.settings, console, record)
     if record.incident.state is not IncidentState.RECOVERED:
-        console.print("The demo has put the good image back itself.")
+        console.print("The demo restored the good image.")
     return record
 
 
-_PROPOSES = "Dry run: nothing is changed, the agent says what it would do."
+_PROPOSES = "Dry run: nothing is changed; the agent only proposes."
 
 
 def _announce(console: Console, label: str, what: str, may: str) -> None:
@@ -105,9 +105,9 @@ def _conclude(settings: Settings, console: Console, record: IncidentRecord) -> N
     console.print()
     console.print(Text.assemble("Ended as ", state_text(incident.state), f": {printable(incident.summary)}"))
     where = sqlite_path(settings) or "the database of DATABASE_URL"
-    console.print(f"It is on record in {where} (environment {incident.key.environment}). Look at it with")
+    console.print(f"Recorded in {where} (environment {incident.key.environment}). Show it with")
     console.print(f"  heal show {incident.id}", style="bold", soft_wrap=True)
-    console.print("or, while `heal run` runs, at")
+    console.print("or, with `heal run` started, at")
     console.print(
         f"  {default_url(settings)}/dashboard/incidents/{incident.id}", style="bold", soft_wrap=True
     )

@@ -166,7 +166,9 @@ def print_story(
     )
     if incident.summary:
         console.print(Text(printable(incident.summary)))
-    opened = f"opened {incident.opened_at:%Y-%m-%d %H:%M:%S} UTC by {', '.join(incident.triggers)}"
+    opened = (
+        f"opened {incident.opened_at:%Y-%m-%d %H:%M:%S} UTC by {', '.join(map(in_words, incident.triggers))}"
+    )
     if incident.closed_at is not None:
         opened += f", closed after {elapsed(incident.closed_at - incident.opened_at)[1:]}"
     console.print(Text(f"{incident.id}, {opened}", style="dim"))
@@ -215,7 +217,7 @@ def answer_line(view: ApprovalView) -> str:
     verb = "denied" if view.decision == "deny" else "approved"
     line = f"{view.action} for {view.service} in {view.environment}: {verb} by {view.answered_by}."
     if view.state is ApprovalState.VOID:
-        line += " It is void by now: what was asked for is gone."
+        line += " It is void: the action is no longer planned."
     return printable(line)
 
 
@@ -223,7 +225,7 @@ def brake_line(view: BrakeView) -> str:
     """How the kill switch stands, in one sentence."""
     stands = "engaged: no new action begins" if view.engaged else "released"
     if view.by is None or view.at is None:
-        return f"The kill switch is {stands}; nobody has touched it."
+        return f"The kill switch is {stands}; it was never used."
     why = f": {view.reason}" if view.reason else ""
     return printable(f"The kill switch is {stands} (by {view.by}, {view.at:%Y-%m-%d %H:%M:%S} UTC{why}).")
 
@@ -253,7 +255,7 @@ def _print_actions(console: Console, incident: IncidentView) -> None:
         text = f"{action.name}{where}"
         ended = f"{ending(action)}: {action.outcome_message}" if action.outcome else str(action.state)
         console.print(
-            Text(f"{text} ({action.risk} risk): {action.decision}; {printable(ended)}", style="dim")
+            Text(f"{text} ({action.risk} risk): {in_words(action.decision)}; {printable(ended)}", style="dim")
         )
 
 
@@ -262,11 +264,16 @@ def _print_chain(console: Console, entries: int, broken_at: int | None, discrepa
         console.print(
             Text(
                 f"RECORD ALTERED: entry {broken_at} does not follow from those before it. "
-                "Trust nothing from there on.",
+                "Do not trust the entries from there on.",
                 style="bold red",
             )
         )
     elif discrepancies:
         console.print(Text(f"RECORD ALTERED: {printable(discrepancies[0])}.", style="bold red"))
     else:
-        console.print(Text(f"Record intact: the hash chain of all {entries} entries holds.", style="green"))
+        console.print(
+            Text(
+                f"Record intact: the hash chain of {counted(entries, 'entry', 'entries')} holds.",
+                style="green",
+            )
+        )

@@ -351,7 +351,7 @@ def _not_before(closed: Incident | None, at: datetime) -> datetime:
 def _join_pending(connection: Connection, incident: Incident, pending: Sequence[Signal]) -> None:
     if not pending:
         return
-    journal.append(connection, incident.id, [pending_note(pending)])
+    journal.append(connection, incident.id, [pending_note(pending, incident.opened_at)])
     reason = "the breach it was part of is an incident"
     signals.settle_pending(connection, incident.key, DispositionKind.JOINED, reason, incident.id)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from app.agent.models import Cause, RejectedRunbook
+from app.agent.models import Cause, RejectedRunbook, ServiceKey
 from app.agent.narration import why_no_runbook
+from app.agent.rules.unknown import unexplained
 from app.agent.rules.wording import confidence, counted, in_words, share
+from tests.unit.scenes import evidence
 
 
 def _rejected(runbook: str, reason: str, *, addresses_cause: bool = True) -> RejectedRunbook:
@@ -62,3 +66,13 @@ def test_figures_have_one_form() -> None:
         "100%",
     ]
     assert in_words(Cause.BAD_RELEASE) == "bad release"
+
+
+def test_no_open_incident_is_left_out_in_silence() -> None:
+    """Five are named, and the number of the others is said."""
+    others = tuple(ServiceKey(environment="prod", service=f"svc-{n}") for n in range(7))
+    seen = replace(evidence(), other_open_incidents=others)
+    facts = unexplained(seen, 0.1).evidence_for
+    assert any(one.startswith("other open incidents: ") and one.endswith(", and 2 more") for one in facts)
+    few = replace(evidence(), other_open_incidents=others[:1])
+    assert not any("more" in one for one in unexplained(few, 0.1).evidence_for)
