@@ -11,7 +11,7 @@ from app.agent.rules.wording import counted
 from app.cli.terminal import EXIT_CODES, AsJson, Teller, complain, finished, read_settings
 
 app = typer.Typer(
-    help="Proof that nothing was lost, and of what people decided.", no_args_is_help=True, epilog=EXIT_CODES
+    help="Audit signals, decisions of people, and anchors.", no_args_is_help=True, epilog=EXIT_CODES
 )
 
 
@@ -26,7 +26,7 @@ def audit_signals(
     url: Teller = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count every accepted signal by what became of it, and name what is astray; 1 if it does not add up."""
+    """Count every accepted signal by its disposition, and list discrepancies; 1 if there are any."""
     from datetime import UTC, datetime
 
     from app.commands import auditing, reading
@@ -45,7 +45,7 @@ def audit_signals(
 
 @app.command("people", epilog=EXIT_CODES)
 def audit_people(
-    limit: Annotated[int, typer.Option(min=0, help="Print the newest so many; 0 for all.")] = 20,
+    limit: Annotated[int, typer.Option(min=0, help="Print this many of the newest; 0 for all.")] = 20,
     url: Teller = None,
     as_json: AsJson = False,
 ) -> None:

@@ -9,7 +9,7 @@ import typer
 from app.cli.terminal import EXIT_CODES, AsJson, Teller, finished, read_settings
 
 app = typer.Typer(
-    help="API tokens: what programs and people prove with who they are.",
+    help="API tokens for programs and people.",
     no_args_is_help=True,
     epilog=EXIT_CODES,
 )
@@ -63,7 +63,7 @@ def token_create(
 
 @app.command("list", epilog=EXIT_CODES)
 def token_list(url: Teller = None, as_json: AsJson = False) -> None:
-    """List the tokens, newest first; never what proves them."""
+    """List the tokens, newest first, without their secrets."""
     from app.commands import terminal, tokens
 
     found = finished(tokens.list_tokens(read_settings(), url))
@@ -83,7 +83,7 @@ def token_revoke(
     ],
     url: Teller = None,
 ) -> None:
-    """Make a token, or a session of `heal audit people`, good for nothing from now on, on every process."""
+    """Revoke a token, or a session that `heal audit people` names, on every process."""
     from app.commands import terminal, tokens
 
     typer.echo(terminal.printable(tokens.line(finished(tokens.revoke(read_settings(), url, token_id)))))

@@ -53,7 +53,7 @@ async def _holder(settings: Settings, store: IdentityStore, by: str | None, scop
     credential = await proved(store, settings.heal_token.get_secret_value())
     ended = credential.refusal(datetime.now(UTC)) if credential is not None else "it is not known here"
     if credential is None or ended is not None:
-        raise CommandFailed(f"HEAL_TOKEN is good for nothing: {ended}")
+        raise CommandFailed(f"HEAL_TOKEN is not valid: {ended}")
     person = holder(credential, settings.role_scopes, door=Door.CLI)
     if by is not None and not same_person(by, person.name):
         raise CommandFailed(f"--by {by!r} is not {person.name}, whose token HEAL_TOKEN is; leave it out")

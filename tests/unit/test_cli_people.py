@@ -65,7 +65,7 @@ def test_an_answer_names_the_user_and_the_comment(
     monkeypatch.setenv("LOGNAME", "ann")
     answer = heal(command, asked, "--comment", "seen with the release team")
     assert (answer.code, answer.text) == (0, f"rollback for payments-api in prod: {state} by ann.")
-    assert heal("approvals").text == "Nothing waits for an answer."
+    assert heal("approvals").text == "No approval is pending."
     told = heal("approvals", "--state", "all").text
     assert f"{state} by ann (seen with the release team)" in told
     story = heal("show", asked.replace("apr_", "inc_"))

@@ -81,7 +81,7 @@ def test_with_identity_required_the_database_too_wants_to_know_who_speaks(
     monkeypatch.setenv("HEAL_TOKEN", reader)
     assert "lacks the scope approve" in heal("approve", asked).text
     monkeypatch.setenv("HEAL_TOKEN", approver.replace("heal_tok_", "heal_tok_0")[:-1])
-    assert "good for nothing" in heal("approve", asked).text
+    assert "HEAL_TOKEN is not valid" in heal("approve", asked).text
     monkeypatch.setenv("HEAL_TOKEN", approver)
     assert heal("approve", asked, "--by", "eve").code == 1
     answer = heal("approve", asked, "--json")
