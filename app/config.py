@@ -7,10 +7,10 @@ each other. Wrong values stop the start with a message that names the setting.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -40,7 +40,15 @@ from app.loopback import is_loopback
 from app.redaction import remember
 from app.setting_names import listed
 from app.setting_sources import NoMistypedNames, StrictEnvFile, StrictEnvironment, WrongName, unknown_names
-from app.setting_values import Callee, DeploymentName, Named, Namespace, ServiceName
+from app.setting_values import (
+    Callee,
+    DeploymentName,
+    Named,
+    Namespace,
+    ServiceName,
+    example,
+    what_is_wrong,
+)
 
 RUNBOOK_ACTIONS = frozenset(ActionName) - {ActionName.RESTORE}
 
@@ -309,15 +317,24 @@ class Settings(BaseSettings):
     def _consistent(self) -> Settings:
         """Bounds that contradict each other are a mistake to be told, not to be lived with."""
         if self.scale_min_replicas > self.scale_max_replicas:
-            raise ValueError("SCALE_MIN_REPLICAS is above SCALE_MAX_REPLICAS")
+            raise ValueError(
+                f"SCALE_MIN_REPLICAS={self.scale_min_replicas} is above "
+                f"SCALE_MAX_REPLICAS={self.scale_max_replicas}: lower the first or raise the second"
+            )
         if self.embedded and self.role in (Role.API, Role.WATCH):
             raise ValueError(
                 f"ROLE={self.role} needs a PostgreSQL in DATABASE_URL: SQLite serves one process, ROLE=all"
             )
         if self.backoff_base_seconds > self.backoff_max_seconds:
-            raise ValueError("BACKOFF_BASE_SECONDS is above BACKOFF_MAX_SECONDS")
+            raise ValueError(
+                f"BACKOFF_BASE_SECONDS={self.backoff_base_seconds:g} is above "
+                f"BACKOFF_MAX_SECONDS={self.backoff_max_seconds:g}: lower the first or raise the second"
+            )
         if self.verify_timeout_seconds < self.verify_soak_seconds:
-            raise ValueError("VERIFY_TIMEOUT_SECONDS is below VERIFY_SOAK_SECONDS: nothing could recover")
+            raise ValueError(
+                f"VERIFY_TIMEOUT_SECONDS={self.verify_timeout_seconds:g} is below VERIFY_SOAK_SECONDS="
+                f"{self.verify_soak_seconds:g}: no recovery could be verified; raise the first"
+            )
         if self.public_url is not None and not _is_base_url(self.public_url):
             raise ValueError(
                 "PUBLIC_URL must be an absolute address without a query: https://heal.example.com"
@@ -464,7 +481,7 @@ def load_settings() -> Settings:
     try:
         settings = Settings()
     except ValidationError as error:
-        wrong = [told(item["loc"], item["msg"]) for item in error.errors(include_url=False)]
+        wrong = [_explained(item) for item in error.errors(include_url=False)]
     except WrongName as error:
         wrong = str(error).splitlines()
     except SettingsError as error:
@@ -484,7 +501,19 @@ def _undecodable(error: SettingsError) -> str:
     """Which setting is no JSON, and where; the value itself may be a secret."""
     field = _FIELD.search(str(error))
     name = field["name"].upper() if field else "a setting"
-    return f"{name}: {error.__cause__ or error}"
+    wrong = str(error.__cause__ or error).rstrip(".")
+    return f"{name}: {wrong}{example(name.lower())}"
+
+
+def _explained(error: Mapping[str, object]) -> str:
+    """One wrong value with the setting's path; entries of a list with commas have no path of their own."""
+    where = cast("tuple[int | str, ...]", error["loc"])
+    setting = str(where[0]) if where else ""
+    field = Settings.model_fields.get(setting)
+    secret = field is not None and "SecretStr" in str(field.annotation)
+    if field is not None and NoDecode in field.metadata:
+        where = where[:1]
+    return told(where, what_is_wrong(error, setting, secret=secret))
 
 
 def told(where: tuple[int | str, ...], message: str) -> str:

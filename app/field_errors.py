@@ -68,4 +68,6 @@ def in_words(errors: Sequence[FieldError]) -> str:
     """The first of them as a sentence, with the number of the others."""
     first = errors[0]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{shown(first.field)}: {first.message}. Mend: {first.mend}.{more}"
+    plain = isinstance(first.value, str | int | float) and first.message != "is missing"
+    given = f" (given: {shown(first.value)!r})" if plain else ""
+    return f"{shown(first.field)}: {first.message}{given}. Fix: {first.mend}.{more}"

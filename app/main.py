@@ -74,9 +74,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     show_log(settings.log_level)
     if not settings.identity_required:
-        log.info(
-            "no identity is configured: only this machine is heard, and everybody on it taken at their word"
-        )
+        log.info("authentication disabled: accepting localhost connections only")
         if settings.listens_on != settings.host:
             log.warning(
                 "HOST=%s is not listened on: set REQUIRE_IDENTITY=true and create a token with `heal token "
@@ -99,7 +97,7 @@ async def _say_who_gets_in(container: Container) -> None:
     if settings.identity_required and settings.oidc_issuer is None:
         now = container.clock.now()
         if all(token.refusal(now) is not None for token in await container.store.tokens()):
-            log.warning("nobody can be heard: no token holds; make one with `heal token create`")
+            log.warning("no valid token: every request is refused; make one with `heal token create`")
     if settings.approval_roles and not settings.identity_required and not settings.slack_users:
         log.warning(
             "APPROVAL_ROLES=%s cannot be met: without identity nobody has a role",

@@ -101,6 +101,7 @@ _MENDS = {
     "comment": f"send one line of at most {MAX_REMARK_CHARS} printable characters, or leave it out",
     "engaged": "send true or false",
     "reason": f"send one line of at most {MAX_REMARK_CHARS} printable characters",
+    "days": "give a number of days above 0, or leave it out for a token that holds until it is revoked",
     "limit": "send a whole number from 1 to 200",
     "cursor": "send the 'next' value of an earlier answer, unchanged",
     "since": _TIME_MEND,
@@ -128,7 +129,10 @@ def explain(error: Mapping[str, object]) -> tuple[str, str]:
         case "past":
             return str(error["msg"]), "send the time it happened"
         case "limits_too_little":
-            return str(error["msg"]), "give it the scope ingest, with or without read, or take the limits out"
+            return (
+                str(error["msg"]),
+                "make one token with limits for ingest and read, and another without for the rest",
+            )
         case "no_indicator":
             return str(error["msg"]), "send at least one of error_rate, p95_latency_ms, crash_looping"
         case "model_type" | "model_attributes_type" | "dict_type":

@@ -52,7 +52,8 @@ class TokenRequest(BaseModel):
         if self.reach.limited and not set(self.scopes) <= _LIMITED_SCOPES:
             raise PydanticCustomError(
                 "limits_too_little",
-                "has limits, and scopes that they do not hold for",
+                "the scopes {scopes} cannot be limited to environments or services: only ingest and read can",
+                {"scopes": ", ".join(sorted(set(self.scopes) - _LIMITED_SCOPES))},
             )
         return self
 

@@ -22,6 +22,7 @@ from pydantic_settings import (
 
 from app.errors import Invalid
 from app.setting_names import ESCAPE, listed, mistyped_in_environment, mistyped_in_file, unknown_in_file
+from app.setting_values import shown
 from app.strict_json import decode
 
 
@@ -39,7 +40,8 @@ def _decoded(field: FieldInfo, value: Any) -> Any:
     try:
         return decode(value.encode())
     except Invalid as error:
-        raise WrongJson(str(error)) from error
+        given = "the value" if "SecretStr" in str(field.annotation) else shown(value)
+        raise WrongJson(f"{given} is not valid JSON: {error}") from error
 
 
 class StrictEnvironment(EnvSettingsSource):

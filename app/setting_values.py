@@ -1,11 +1,18 @@
-"""Types of the parts of JSON settings: each part is checked where it stands, and named by its path."""
+"""Values of settings: types of the parts of JSON settings, and sentences about values that do not fit.
+
+Each part is checked where it stands, and named by its path.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
+
+from app.redaction import redacted
 
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -51,3 +58,63 @@ Callee = Annotated[str, AfterValidator(_callee)]
 """`environment/service`, or a service of the caller's environment."""
 DeploymentName = Annotated[str, AfterValidator(_deployment)]
 """`namespace/deployment`."""
+
+
+EXAMPLES: Mapping[str, str] = {
+    "freeze_windows": '[{"name": "weekend", "cron": "0 18 * * FRI", "hours": 62}]',
+    "approval_escalation": '[{"after_seconds": 900, "roles": ["team-lead"]}]',
+    "kafka_properties": '{"security.protocol": "SASL_SSL"}',
+    "environment_namespaces": '{"prod": "payments"}',
+    "service_workloads": '{"prod/payments-api": "payments/api"}',
+    "service_dependencies": '{"prod/payments-api": ["ledger"]}',
+    "alert_home_labels": '{"cluster": "eu-1"}',
+    "alert_triggers": '{"HighErrorRate": "high_error_rate"}',
+    "slack_users": '{"U0123456789": {"name": "ann", "roles": ["responder"]}}',
+    "role_scopes": '{"responder": ["approve", "operate"]}',
+}
+"""Of each setting that is JSON a value that is valid."""
+_MOST_SHOWN = 100
+_NOT_THIS_KIND = frozenset({"dict_type", "tuple_type", "list_type", "model_type", "model_attributes_type"})
+
+
+def example(setting: str) -> str:
+    """What to write for a setting that is JSON; empty for any other."""
+    return f"; write JSON such as {EXAMPLES[setting]}" if setting in EXAMPLES else ""
+
+
+def what_is_wrong(error: Mapping[str, object], setting: str, *, secret: bool) -> str:
+    """One of pydantic's errors about a setting: the value, unless it is secret, and what would be right."""
+    kind, message = str(error["type"]), str(error["msg"]).removeprefix("Value error, ")
+    if kind in ("value_error", "missing"):
+        return message
+    if kind == "extra_forbidden":
+        return "no field has this name" + example(setting)
+    context = error.get("ctx")
+    limits = context if isinstance(context, Mapping) else {}
+    value = "the value" if secret else shown(error.get("input"))
+    match kind:
+        case "enum" | "literal_error":
+            wrong = f"is not known; use one of {limits.get('expected')}"
+        case "bool_parsing" | "bool_type":
+            wrong = "is neither true nor false"
+        case "int_parsing" | "int_type" | "int_from_float":
+            wrong = "is not a whole number"
+        case "float_parsing" | "float_type" | "finite_number":
+            wrong = "is not a number"
+        case "greater_than":
+            wrong = f"is too small; give a number above {limits.get('gt')}"
+        case "greater_than_equal":
+            wrong = f"is too small; give {limits.get('ge')} or more"
+        case "less_than_equal":
+            wrong = f"is too large; give {limits.get('le')} or less"
+        case _ if kind in _NOT_THIS_KIND:
+            wrong = "does not have the right form" + example(setting)
+        case _:
+            wrong = f"does not fit: {message[:1].lower()}{message[1:]}"
+    return f"{value} {wrong}"
+
+
+def shown(value: object) -> str:
+    """A value as it was given, shortened, without what is shaped like a credential."""
+    text = redacted(value if isinstance(value, str) else json.dumps(value, default=str))
+    return repr(text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "...")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -22,10 +23,13 @@ from app.agent.timeline import chain_start, first_broken
 from app.agent.trail import START as TRAIL_START
 from app.agent.trail import TrailEntry
 from app.agent.trail import first_broken as first_broken_decision
+from app.errors import Invalid
 
 FORM = 1
 START = hashlib.sha256(b"the anchors of the audit").hexdigest()
 """What stands in for the digest before the first anchor."""
+_LEAST_DIGITS, _DIGEST_DIGITS = 12, 64
+"""Hex digits that name an anchor at least, and those of a whole digest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +143,8 @@ def receded(known: Known, incidents: Mapping[IncidentId, Head], people: Head) ->
 def broken_anchors(anchors: Sequence[Anchor], key: bytes | None) -> Iterator[str]:
     """Anchors that do not follow from one another, or whose seal is not the key's."""
     previous = START
+    unsealed: list[Anchor] = []
+    foreign: list[Anchor] = []
     for position, anchor in enumerate(anchors, start=1):
         if anchor.number != position or anchor.previous != previous:
             yield f"anchor {anchor.number} does not follow the one before it: one is missing or was changed"
@@ -146,9 +152,46 @@ def broken_anchors(anchors: Sequence[Anchor], key: bytes | None) -> Iterator[str
         if key is None:
             continue
         if anchor.seal is None:
-            yield f"anchor {anchor.number} is not sealed with AUDIT_ANCHOR_KEY"
+            unsealed.append(anchor)
         elif not hmac.compare_digest(anchor.seal, _seal(anchor, key)):
-            yield f"anchor {anchor.number} has a seal that is not of AUDIT_ANCHOR_KEY: it was changed"
+            foreign.append(anchor)
+    if unsealed:
+        yield (
+            f"{_named(unsealed, 'is', 'are')} not sealed with AUDIT_ANCHOR_KEY. If the key was set later, "
+            "set AUDIT_ANCHOR_DIR to a new, empty folder, run `heal audit anchor`, and keep the old folder: "
+            "without AUDIT_ANCHOR_KEY `heal audit verify` still checks it. Otherwise anchors were replaced"
+        )
+    if foreign:
+        yield (
+            f"{_named(foreign, 'has', 'have')} a seal that is not of AUDIT_ANCHOR_KEY. If the key was "
+            "replaced, set AUDIT_ANCHOR_DIR to a new, empty folder, run `heal audit anchor`, and keep "
+            "the old folder with its key. Otherwise anchors were changed"
+        )
+
+
+def with_digest(anchors: Iterable[Anchor], beginning: str) -> bool:
+    """Whether an anchor has this digest, given whole or by its first digits.
+
+    Raises `Invalid` for what is no digest or too short to name one.
+    """
+    wanted = beginning.strip().lower()
+    if not re.fullmatch(f"[0-9a-f]{{{_LEAST_DIGITS},{_DIGEST_DIGITS}}}", wanted):
+        raise Invalid(
+            f"{beginning!r} is not a digest: give {_LEAST_DIGITS} to {_DIGEST_DIGITS} hex digits, "
+            "from the log line `audit anchor N: digest ...`"
+        )
+    return any(digest(one).startswith(wanted) for one in anchors)
+
+
+def _named(anchors: Sequence[Anchor], one: str, several: str) -> str:
+    """How many anchors, which, and since when, with the verb that fits."""
+    first, last = anchors[0], anchors[-1]
+    if len(anchors) == 1:
+        return f"anchor {first.number} of {first.at:%Y-%m-%d %H:%M:%S} UTC {one}"
+    return (
+        f"{len(anchors)} anchors ({first.number} to {last.number}, from {first.at:%Y-%m-%d %H:%M:%S} UTC "
+        f"to {last.at:%Y-%m-%d %H:%M:%S} UTC) {several}"
+    )
 
 
 def of_timeline(
@@ -162,7 +205,7 @@ def of_timeline(
         return
     last = entries[-1].hash if entries else chain_start(name)
     if len(entries) != length:
-        yield f"{name}: its timeline has {len(entries)} entries, and {length} were written"
+        yield f"{name}: {_entries(len(entries))} in its timeline, and {length} were written"
     elif broken is None and last != head:
         yield f"{name}: its timeline does not end with the entry that was written last"
 
@@ -204,7 +247,11 @@ def _missing(name: str, number: int) -> str:
 
 
 def _cut(name: str, length: int, number: int, head: Head) -> str:
-    return f"{name}: {length} entries, and anchor {number} names {head.length}: its end was cut off"
+    return f"{name}: {_entries(length)}, and anchor {number} names {head.length}: its end was cut off"
+
+
+def _entries(number: int) -> str:
+    return "1 entry" if number == 1 else f"{number} entries"
 
 
 def _recomputed(name: str, number: int, head: Head) -> str:

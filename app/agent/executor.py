@@ -649,7 +649,7 @@ def _moved_on(intent: Intent, target: TargetState, snapshot: Snapshot) -> str | 
         return None
     return (
         f"{target.ref} was changed by {target.changed_by or 'someone else'} after the decision; "
-        "it will be decided anew"
+        "it will be decided again"
     )
 
 
@@ -693,9 +693,10 @@ def _decision_note(intent: Intent, stands_on: Sequence[Reason]) -> Note:
 
 def _rehearsed_message(intent: Intent) -> str:
     allowed = intent.decision.kind is DecisionKind.ALLOW
-    policy = "policy allows it" if allowed else f"policy says {intent.decision.kind}"
+    denied = intent.decision.kind is DecisionKind.DENY
+    policy = "allowed by policy" if allowed else "denied by policy" if denied else "needs approval"
     if intent.rehearsal is None:
-        server = "no cluster was asked"
+        server = "no cluster connected"
     elif intent.rehearsal.accepted:
         server = "the API server would accept it"
     else:

@@ -22,6 +22,7 @@ from cronsim import CronSim, CronSimError
 from app.agent.models import ServiceKey
 
 _FIELDS = 5
+_EXPECTED = "write minute, hour, day of month, month, day of week, such as '0 18 * * FRI'"
 _CLOCK_CHANGE = timedelta(hours=3)
 
 
@@ -75,13 +76,15 @@ def _instant(ticks: CronSim) -> datetime | None:
 def check_cron(expression: str) -> None:
     """Raises `ValueError`, saying what is wrong, for what is no cron expression of five fields."""
     if len(expression.split()) != _FIELDS:
-        raise ValueError(f"{expression!r} has not the five fields minute, hour, day, month, day of week")
+        raise ValueError(f"{expression!r} is not a cron expression: {_EXPECTED}")
     try:
         next(CronSim(expression, datetime(2026, 1, 1, tzinfo=UTC)))
     except CronSimError as error:
-        raise ValueError(f"{expression!r} is no cron expression: {error}") from error
+        raise ValueError(
+            f"{expression!r} is not a cron expression ({str(error).lower()}): {_EXPECTED}"
+        ) from error
     except StopIteration:
-        raise ValueError(f"{expression!r} never comes") from None
+        raise ValueError(f"{expression!r} never occurs: {_EXPECTED}") from None
 
 
 def frozen(windows: Iterable[FreezeWindow], key: ServiceKey, at: datetime) -> str | None:

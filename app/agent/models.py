@@ -543,6 +543,8 @@ class RejectedRunbook:
 
     runbook: str
     reason: str
+    addresses_cause: bool = True
+    """Whether it is for the diagnosed cause at all; True where an older version did not record it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,11 +25,13 @@ from app.agent.models import (
     Outcome,
     OutcomeKind,
     Plan,
+    RejectedRunbook,
     Stage,
     Verdict,
     Verification,
 )
 from app.agent.restoration import Restoration
+from app.agent.rules.wording import confidence, counted, in_words
 from app.agent.verifier import Assessment, dated_in_future
 
 
@@ -37,8 +39,8 @@ def evidence_note(evidence: Evidence, missing: Sequence[str], at: datetime) -> N
     """What was looked at, and what could not be had."""
     workload = evidence.workload
     said = [
-        f"{len(evidence.signals)} signals",
-        f"{sum(c.key == evidence.key for c in evidence.changes)} recent changes of its own",
+        counted(len(evidence.signals), "signal"),
+        f"{counted(sum(c.key == evidence.key for c in evidence.changes), 'recent change')} of its own",
     ]
     if workload is not None:
         said.append(
@@ -47,7 +49,7 @@ def evidence_note(evidence: Evidence, missing: Sequence[str], at: datetime) -> N
         )
     message = f"Evidence: {', '.join(said)}."
     if missing:
-        message += f" Not to be had: {'; '.join(missing)}."
+        message += f" Unavailable: {'; '.join(missing)}."
     return Note(
         at=at,
         stage=Stage.OBSERVE,
@@ -60,7 +62,9 @@ def diagnosis_note(diagnosis: Diagnosis, at: datetime) -> Note:
     """The best hypothesis with what speaks for and against it."""
     best = diagnosis.best
     named = best.cause is not Cause.UNKNOWN
-    opening = f"Most likely {best.cause} ({best.confidence:.0%})" if named else "No cause can be named"
+    opening = (
+        f"Most likely {in_words(best.cause)} ({confidence(best.confidence)})" if named else "Cause unknown"
+    )
     message = f"{opening}: {'; '.join(best.evidence_for)}."
     if best.evidence_against:
         message += f" Against it: {'; '.join(best.evidence_against)}."
@@ -78,7 +82,7 @@ def plan_note(plan: Plan, at: datetime) -> Note:
         )
         message = f"Runbook {plan.runbook}: {steps}."
     else:
-        message = "No approved runbook fits: nothing is to be touched."
+        message = "No runbook was chosen: no action is planned."
     return Note(
         at=at,
         stage=Stage.PLAN,
@@ -134,13 +138,11 @@ def why_escalated(record: IncidentRecord) -> str:
     """One sentence on why a person is asked."""
     incident = record.incident
     if not record.intents:
-        rejected = incident.plan.rejected if incident.plan is not None else ()
         cause = incident.diagnosis.best.cause if incident.diagnosis is not None else "unknown"
         if incident.diagnosis is not None and cause is Cause.TELEMETRY_OUTAGE:
             said = "; ".join(incident.diagnosis.best.evidence_for)
-            return f"Nothing was done, for the agent cannot measure: {said}."
-        why = "; ".join(dict.fromkeys(r.reason for r in rejected))
-        return f"Nothing was done: the cause is {cause} and no approved runbook fits. {why}".strip()
+            return f"No action was taken because the agent cannot measure: {said}."
+        return why_no_runbook(cause, incident.plan.rejected if incident.plan is not None else ())
     last = [i for i in record.intents if i.undoes is None][-1]
     outcome = last.outcome.message if last.outcome is not None else "not finished"
     if last.decision.kind is not DecisionKind.ALLOW:
@@ -150,6 +152,20 @@ def why_escalated(record: IncidentRecord) -> str:
     if last.outcome is not None and last.outcome.kind is OutcomeKind.DONE:
         return f"{last.action.name} did not help, and nothing else is left to try"
     return f"{last.action.name} did not take place: {outcome}"
+
+
+def why_no_runbook(cause: str, rejected: Sequence[RejectedRunbook]) -> str:
+    """Each runbook that addresses the cause, with the reason why it was not chosen."""
+    if cause == Cause.UNKNOWN:
+        return "No action was taken: no cause could be named with enough confidence."
+    candidates = [one for one in rejected if one.addresses_cause]
+    if not candidates:
+        return f"No action was taken: no approved runbook addresses the cause, {in_words(cause)}."
+    named = (
+        one.reason if one.runbook.partition("@")[0] in one.reason else f"{one.runbook}: {one.reason}"
+        for one in candidates
+    )
+    return f"No action was taken: the cause is {in_words(cause)}, but {'; '.join(named)}."
 
 
 def undo_not_done_note(undo: Intent, outcome: Outcome, at: datetime) -> Note:
@@ -219,10 +235,14 @@ def ending_note(end: IncidentState, why: str, learnt: Lesson, at: datetime) -> N
 
 
 def why_proposed(record: IncidentRecord) -> str:
-    """What a dry run would have come to, policy's answer included."""
-    told = []
+    """What a dry run proposes, with policy's decision."""
+    proposed = []
     for intent in record.intents:
         allowed = intent.decision.kind is DecisionKind.ALLOW
-        refused = f"{intent.action.name}, which policy answers with {intent.decision.kind}"
-        told.append(str(intent.action.name) if allowed else refused)
-    return f"Proposed, and not done in a dry run: {'; then '.join(told)}."
+        name = in_words(intent.action.name)
+        proposed.append(name if allowed else f"{name} {_policy_said(intent.decision.kind)}")
+    return f"Dry run, nothing was written. Proposed: {'; then '.join(proposed)}."
+
+
+def _policy_said(kind: DecisionKind) -> str:
+    return "denied by policy" if kind is DecisionKind.DENY else "needs approval"

@@ -26,6 +26,7 @@ from app.agent.models import (
     Trigger,
 )
 from app.agent.passage import passage_of
+from app.agent.rules.wording import confidence, in_words
 from app.agent.runbooks import Catalogue, Runbook, Step
 
 __all__ = ["PlanLimits", "make_plan", "no_longer_planned", "plan_hash"]
@@ -52,7 +53,13 @@ def make_plan(diagnosis: Diagnosis, evidence: Evidence, catalogue: Catalogue, li
             else:
                 chosen, actions = runbook, steps
         if reason is not None:
-            rejected.append(RejectedRunbook(runbook=runbook.reference, reason=reason))
+            rejected.append(
+                RejectedRunbook(
+                    runbook=runbook.reference,
+                    reason=reason,
+                    addresses_cause=diagnosis.best.cause in runbook.causes,
+                )
+            )
     runbook_hash = chosen.hash if chosen is not None else None
     return Plan(
         runbook=chosen.reference if chosen is not None else None,
@@ -133,16 +140,22 @@ def _objection(runbook: Runbook, diagnosis: Diagnosis, evidence: Evidence) -> st
     if best.cause is Cause.UNKNOWN:
         return "no cause is known well enough to act on"
     if best.cause not in runbook.causes:
-        return f"answers {', '.join(runbook.causes)}, not {best.cause}"
+        return (
+            f"it is for {', '.join(in_words(cause) for cause in runbook.causes)}, not {in_words(best.cause)}"
+        )
     if best.confidence < runbook.min_confidence:
-        return f"needs confidence {runbook.min_confidence:.2f}, {best.cause} has {best.confidence:.2f}"
+        return (
+            f"the confidence of {confidence(best.confidence)} is below "
+            f"the {confidence(runbook.min_confidence)} that {runbook.id} needs"
+        )
     touching = [step.action for step in runbook.steps if step.action is not ActionName.NOTIFY]
     if touching and _measuring_is_broken(evidence):
         return "the telemetry is broken: nothing could verify what an action did"
     rival = _rival(runbook, diagnosis)
     if touching and rival is not None:
         return (
-            f"{best.cause} ({best.confidence:.2f}) cannot be told from {rival.cause} ({rival.confidence:.2f})"
+            f"{in_words(best.cause)} ({confidence(best.confidence)}) cannot be distinguished from "
+            f"{in_words(rival.cause)} ({confidence(rival.confidence)})"
         )
     again = [name for name in touching if name in evidence.failed_actions]
     if again:

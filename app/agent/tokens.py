@@ -39,8 +39,12 @@ async def create(
     by: Person,
     at: datetime,
     reach: Reach = NO_LIMIT,
+    noted: JsonObject | None = None,
 ) -> Issued:
-    """A new token, durable when this returns; the text that proves it is in no other place."""
+    """A new token, durable when this returns; the text that proves it is in no other place.
+
+    `noted` is added to the entry of the audit trail: how it was made, where that is unusual.
+    """
     issued = issue(
         CredentialKind.TOKEN,
         name,
@@ -63,6 +67,7 @@ async def create(
             "roles": [*sorted(made.roles)],
             "expires_at": None if made.expires_at is None else made.expires_at.isoformat(),
             **_limits(made.reach),
+            **(noted or {}),
         },
     )
     await store.add_credential(made, deed)

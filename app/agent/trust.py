@@ -71,5 +71,5 @@ def objection(traffic: Traffic, rules: TrustRules, slo: SloThresholds) -> str | 
     if traffic.failed / traffic.requests > slo.max_error_rate:
         return f"failed {traffic.failed / traffic.requests:.1%} of its requests"
     if 1 - traffic.slow / traffic.requests < _MOSTLY:
-        return f"answered {traffic.slow / traffic.requests:.0%} of its requests while it was slow"
+        return f"answered {traffic.slow / traffic.requests:.1%} of its requests while it was slow"
     return None

@@ -23,6 +23,7 @@ from app.agent.models import (
 )
 from app.agent.observer import NO_CLUSTER, Observer, workload_conditions
 from app.agent.reasons import Reason, ago_words, all_withdrawn, clock_words, firing_alerts, of_cluster
+from app.agent.rules.wording import milliseconds, share
 from app.agent.slo import SloThresholds
 
 _WORSE_ERROR_RATE = 0.2
@@ -323,9 +324,9 @@ def _worse(before: SliSample | None, now: SliSample | None, slo: SloThresholds) 
 def _well(sli: SliSample | None, workload: WorkloadView | None) -> str:
     parts = []
     if sli is not None and sli.error_rate is not None:
-        parts.append(f"error rate {sli.error_rate:.1%}")
+        parts.append(f"error rate {share(sli.error_rate)}")
     if sli is not None and sli.p95_latency_ms is not None:
-        parts.append(f"p95 latency {sli.p95_latency_ms:.0f} ms")
+        parts.append(f"p95 latency {milliseconds(sli.p95_latency_ms)}")
     if workload is not None:
         parts.append(f"{workload.available_replicas} of {workload.desired_replicas} replicas available")
     return ", ".join(parts) or "nothing is reported wrong"

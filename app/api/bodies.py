@@ -55,14 +55,27 @@ def _unsupported(detail: str, headers: dict[str, str]) -> Problem:
     )
 
 
-async def read_json(request: Request, limit: int, *, spared: Callable[[Json], bool] | None = None) -> Body:
+async def read_json(
+    request: Request,
+    limit: int,
+    *,
+    spared: Callable[[Json], bool] | None = None,
+    expected: str | None = None,
+) -> Body:
     """The body as JSON, at most `limit` bytes; raises `Problem` (400, 408, 413 or 415).
 
     `spared` says of what values one odd character or number must not cost the
-    whole body: those are decoded leniently.
+    whole body: those are decoded leniently. `expected` says what an empty body should be.
     """
     _check_media_type(request)
     raw = await _read_bounded(request, limit)
+    if expected is not None and not raw.strip():
+        raise Problem(
+            status=400,
+            kind="broken-json",
+            title="The body is not valid JSON",
+            detail=f"The body is empty. {expected}",
+        )
     try:
         return Body(raw=raw, value=await beside(len(raw), decode, raw))
     except UnreadableJson as error:

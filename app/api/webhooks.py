@@ -41,6 +41,13 @@ MOST_LOGGED = 20
 MOST_NAMED = 5
 """Services that a refusal names."""
 
+_EXPECTED = (
+    "Send what Alertmanager's webhook sends, unchanged: a JSON object with version, status and alerts; or "
+    "what a contact point of Grafana sends. To try it: "
+    '{"version":"4","status":"firing","alerts":[{"status":"firing","labels":{"alertname":"HighErrorRate",'
+    '"namespace":"prod","service":"payments-api"},"startsAt":"2026-02-20T17:00:00Z","fingerprint":"1"}]}'
+)
+
 router = APIRouter(tags=["webhooks"])
 
 
@@ -54,7 +61,7 @@ router = APIRouter(tags=["webhooks"])
 )
 async def alertmanager(request: Request, container: ContainerDep) -> WebhookAccepted:
     person, sender = await _authenticate(request, container)
-    body = await read_json(request, container.settings.max_body_bytes, spared=is_delivery)
+    body = await read_json(request, container.settings.max_body_bytes, spared=is_delivery, expected=_EXPECTED)
     try:
         delivery = await beside(len(body.raw), read_delivery, body.value)
     except Invalid as error:

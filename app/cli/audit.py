@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from app.agent.rules.wording import counted
 from app.cli.terminal import EXIT_CODES, AsJson, Teller, complain, finished, read_settings
 
 app = typer.Typer(
-    help="Proof that nothing was lost, and of what people decided.", no_args_is_help=True, epilog=EXIT_CODES
+    help="Audit signals, decisions of people, and anchors.", no_args_is_help=True, epilog=EXIT_CODES
 )
 
 
@@ -25,7 +26,7 @@ def audit_signals(
     url: Teller = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count every accepted signal by what became of it, and name what is astray; 1 if it does not add up."""
+    """Count every accepted signal by its disposition, and list discrepancies; 1 if there are any."""
     from datetime import UTC, datetime
 
     from app.commands import auditing, reading
@@ -44,7 +45,7 @@ def audit_signals(
 
 @app.command("people", epilog=EXIT_CODES)
 def audit_people(
-    limit: Annotated[int, typer.Option(min=0, help="Print the newest so many; 0 for all.")] = 20,
+    limit: Annotated[int, typer.Option(min=0, help="Print this many of the newest; 0 for all.")] = 20,
     url: Teller = None,
     as_json: AsJson = False,
 ) -> None:
@@ -58,7 +59,7 @@ def audit_people(
     else:
         for one in newest:
             typer.echo(terminal.printable(auditing.decision_line(one)))
-        typer.echo(f"{len(entries)} decisions on record.")
+        typer.echo(f"{counted(len(entries), 'decision')} on record.")
     if broken_at is not None:
         complain(f"the audit trail of people was altered at entry {broken_at}")
         raise typer.Exit(1)
@@ -76,7 +77,9 @@ def write_anchor() -> None:
 def verify_anchors(
     digest: Annotated[
         str | None,
-        typer.Option(help="The digest of an anchor, as the log holds it: that anchor must still be there."),
+        typer.Option(
+            help="The digest of an anchor from the log, or its first 12 digits: that anchor must still exist."
+        ),
     ] = None,
 ) -> None:
     """Compare the database with every anchor; 1 if entries or incidents were changed, cut off or deleted."""
@@ -90,7 +93,7 @@ def verify_anchors(
 
     discrepancies, summary = finished(compared())
     for sentence in discrepancies:
-        typer.echo(f"altered: {terminal.printable(sentence)}")
+        typer.echo(f"discrepancy: {terminal.printable(sentence)}")
     typer.echo(summary)
     if discrepancies:
         complain("the records and the anchors do not match")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from app.agent.rules.wording import counted
 from app.cli.terminal import EXIT_CODES, Url, finished, read_settings
 
 app = typer.Typer()
@@ -16,7 +17,7 @@ runbooks_app = typer.Typer(
 app.add_typer(runbooks_app, name="runbooks")
 app.add_typer(runbooks_app, name="runbooks")
 policy_app = typer.Typer(
-    help="The policies that are asked before every action.", no_args_is_help=True, epilog=EXIT_CODES
+    help="The policies that decide on every action.", no_args_is_help=True, epilog=EXIT_CODES
 )
 app.add_typer(policy_app, name="policy")
 
@@ -33,7 +34,9 @@ def check_runbooks(
     for runbook in catalogue.runbooks:
         steps = ", then ".join(step.action for step in runbook.steps)
         typer.echo(f"ok  {runbook.reference:<36} {runbook.hash[:12]}  {steps}")
-    typer.echo(f"{len(catalogue.runbooks)} runbooks in {folder} are valid; catalogue {catalogue.hash[:12]}.")
+    typer.echo(
+        f"Valid: {counted(len(catalogue.runbooks), 'runbook')} in {folder}; catalogue {catalogue.hash[:12]}."
+    )
 
 
 PolicyFolder = Annotated[
@@ -44,7 +47,7 @@ PolicyFolder = Annotated[
 
 @policy_app.command("check", epilog=EXIT_CODES)
 def check_policies(path: PolicyFolder = None) -> None:
-    """Compile the policies of a folder; every mistake is told with file and line."""
+    """Compile the policies of a folder; every mistake is reported with file and line."""
     from app.commands import policy
 
     typer.echo(policy.check(path or policy.policy_folder(read_settings())))
@@ -67,7 +70,7 @@ def explain_policy(
     incident_id: Annotated[str, typer.Argument(metavar="INCIDENT", help="The incident's id: inc_...")],
     url: Url = None,
 ) -> None:
-    """Tell for each action of an incident what was decided, why, and by which rule."""
+    """Show for each action of an incident the decision, the reasons and the rules."""
     from app.commands import policy, reading, terminal
 
     incident = finished(reading.load_incident(read_settings(), url, incident_id))

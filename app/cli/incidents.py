@@ -17,8 +17,8 @@ def list_incidents(
     environment: Annotated[str | None, typer.Option(help="Only in this environment.")] = None,
     state: Annotated[str | None, typer.Option(help="Only in this state, for example escalated.")] = None,
     since: Annotated[str | None, typer.Option(help="Opened since: an RFC 3339 time, or 30m, 2h, 7d.")] = None,
-    until: Annotated[str | None, typer.Option(help="Opened before: likewise.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
+    until: Annotated[str | None, typer.Option(help="Opened before: same formats.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Show at most this many.")] = 20,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
@@ -74,6 +74,7 @@ def show(
         typer.echo(incident.model_dump_json(indent=2))
     else:
         terminal.print_story(console(), incident, broken_at, discrepancies)
+        typer.echo(terminal.printable(anchoring.compared(settings)))
     for sentence in discrepancies:
         complain(f"the record was altered: {terminal.printable(sentence)}")
     if discrepancies:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 brake_app = typer.Typer(
-    help="What holds new actions back: the kill switch, circuit breakers; undo and verification go on.",
+    help="Guardrails: the kill switch, freeze windows and circuit breakers.",
     no_args_is_help=True,
     epilog=EXIT_CODES,
 )
@@ -24,7 +24,7 @@ By = Annotated[
     str | None,
     typer.Option(
         "--by",
-        help="Who says so; stands in the record. Default: whose HEAL_TOKEN it is, or the user of this shell.",
+        help="Your name, for the record. Default: the holder of HEAL_TOKEN, or the user of this shell.",
     ),
 ]
 Comment = Annotated[str, typer.Option("--comment", help="A line for the record.")]
@@ -36,11 +36,11 @@ def list_approvals(
     state: Annotated[
         str, typer.Option(help="pending, approved, denied, used, expired, void, or all.")
     ] = "pending",
-    limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="Show at most this many.")] = 50,
     url: Teller = None,
     as_json: AsJson = False,
 ) -> None:
-    """List what people are asked, newest first; what waits for an answer, unless told otherwise."""
+    """List approvals, newest first; by default those that are pending."""
     from app.agent.models import ApprovalState
     from app.commands import people, terminal
 
@@ -51,7 +51,7 @@ def list_approvals(
     if as_json:
         typer.echo(page.model_dump_json(indent=2))
     elif not page.items:
-        typer.echo("Nothing waits for an answer." if state == "pending" else "No approvals.")
+        typer.echo("No approval is pending." if state == "pending" else "No approvals.")
     else:
         terminal.print_approvals(console(), page.items)
 
@@ -64,7 +64,7 @@ def approve(
     url: Teller = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say yes to an action that waits for it; it is decided anew on the live state, then done."""
+    """Approve an action. It is decided again on the live state before it runs."""
     _answer(approval_id, approve=True, by=by, comment=comment, url=url, as_json=as_json)
 
 
@@ -76,7 +76,7 @@ def deny(
     url: Teller = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say no to an action that waits for it; the plan goes on without it, or a person takes over."""
+    """Deny an action. The plan continues without it, or the incident is escalated."""
     _answer(approval_id, approve=False, by=by, comment=comment, url=url, as_json=as_json)
 
 
@@ -93,12 +93,12 @@ def _answer(
 
 @brake_app.command("on", epilog=EXIT_CODES)
 def brake_on(
-    reason: Annotated[str, typer.Option("--reason", help="Why, for those who find it on.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")],
     by: By = None,
     url: Teller = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stop every new action of every worker, at once."""
+    """Engage the kill switch: no worker starts a new action. Undo and verification go on."""
     _set_brake(engaged=True, by=by, reason=reason, url=url, as_json=as_json)
 
 
@@ -109,13 +109,13 @@ def brake_off(
     url: Teller = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let actions begin again."""
+    """Release the kill switch: new actions may start."""
     _set_brake(engaged=False, by=by, reason=reason, url=url, as_json=as_json)
 
 
 @brake_app.command("show", epilog=EXIT_CODES)
 def brake_show(url: Teller = None, as_json: AsJson = False) -> None:
-    """Say what holds actions back: the kill switch, freeze windows, circuit breakers that are not closed."""
+    """Show the kill switch, freeze windows and circuit breakers that are not closed."""
     from app.commands import people, terminal
 
     view = finished(people.brakes(read_settings(), url))
@@ -137,7 +137,7 @@ def brake_close_circuit(
     by: By = None,
     url: Teller = None,
 ) -> None:
-    """Close a circuit breaker before its time: what failed until now counts no more."""
+    """Close a circuit breaker early: earlier failures no longer count."""
     from app.commands import people
 
     settings = read_settings()
@@ -145,7 +145,7 @@ def brake_close_circuit(
     wanted = people.circuit_of(service=service, environment=environment, by=by, reason=reason)
     finished(people.close_circuit(settings, url, wanted))
     whose = f"{service} in {environment}" if service else "the cluster"
-    typer.echo(f"Failures of {whose} until now count no more: its circuit breaker is closed.")
+    typer.echo(f"Failures of {whose} until now no longer count: its circuit breaker is closed.")
 
 
 def _set_brake(*, engaged: bool, by: str | None, reason: str, url: str | None, as_json: bool) -> None:

@@ -66,7 +66,7 @@ def worker(
         ),
     ] = None,
 ) -> None:
-    """Start a worker without HTTP: it moves incidents on, and takes signals from streams."""
+    """Start a worker without HTTP: it processes incidents and reads signals from streams."""
     from app.commands.working import work
 
     os.environ["ROLE"] = "worker"
@@ -86,14 +86,13 @@ async def _try_connections(settings: Settings) -> None:
 def demo(
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only propose: the incident ends with what would be done.")
+        bool,
+        typer.Option("--dry-run", help="Only propose: nothing is written."),
     ] = False,
     simulated: Annotated[
         bool, typer.Option("--simulated", help="Play on the simulated cluster, even when a test bed runs.")
     ] = False,
-    fast: Annotated[
-        bool, typer.Option("--fast", help="Play the simulation without pauses for reading.")
-    ] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Play the simulation without pauses.")] = False,
     cluster: Annotated[
         bool, typer.Option("--cluster", help="Play on the cluster of KUBECONFIG, watched by PROMETHEUS_URL.")
     ] = False,
@@ -106,9 +105,9 @@ def demo(
 ) -> None:
     """Play an incident from bad release to recovery.
 
-    With a test bed up (`make testbed`) it plays on that real control plane. Otherwise it
-    plays on a simulated cluster, in compressed time, with the real agent. The incident stays
-    in DATABASE_URL's store.
+    With a test bed running (`make testbed`) it plays on that real control plane. Otherwise it
+    plays on a simulated cluster, in compressed time, with the real agent. The incident is kept
+    in the database of DATABASE_URL.
     """
     from app.commands.demo import play_real, simulate
     from app.commands.live import TESTBED_ENV, cluster_story, testbed_story
@@ -161,5 +160,5 @@ def _print_finding(finding: Finding) -> None:
     line = Text.assemble((f"{finding.status:<5}", style), (f"{finding.check}: ", "bold"))
     line.append(printable(finding.message))
     if finding.mend:
-        line.append(f"\n      Mend: {printable(finding.mend)}.", style="dim")
+        line.append(f"\n      Fix: {printable(finding.mend)}.", style="dim")
     console().print(line, soft_wrap=True)

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 _PIPED_WIDTH = 160
 
-EXIT_CODES = "Exit codes: 0 done, 1 it failed or something is wrong, 2 wrong usage, 130 interrupted."
+EXIT_CODES = "Exit codes: 0 success, 1 failure or a finding, 2 wrong usage, 130 interrupted."
 
 Url = Annotated[
     str | None,

@@ -9,7 +9,7 @@ import typer
 from app.cli.terminal import EXIT_CODES, AsJson, Teller, finished, read_settings
 
 app = typer.Typer(
-    help="API tokens: what programs and people prove with who they are.",
+    help="API tokens for programs and people.",
     no_args_is_help=True,
     epilog=EXIT_CODES,
 )
@@ -35,26 +35,35 @@ def token_create(
     days: Annotated[
         float | None, typer.Option("--days", help="How long it holds. Default: until it is revoked.")
     ] = None,
+    recover: Annotated[
+        bool,
+        typer.Option(
+            "--recover",
+            help="Write to the database without HEAL_TOKEN, after every administrator's token was lost; "
+            "recorded in the audit trail with the user of the operating system.",
+        ),
+    ] = False,
     url: Teller = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a token and print it: this once, for only its hash is kept.
+    """Make a token and print it once: only its hash is kept.
 
-    With HEAL_TOKEN a running agent is asked. Without one it is written to the database of
-    DATABASE_URL, which is how the first one is made.
+    With HEAL_TOKEN a running agent is asked. Without one the token is written to the
+    database of DATABASE_URL, as long as no administrator's token exists: this is how the
+    first one is made.
     """
     from app.commands import tokens
 
     wanted = tokens.token_of(
         name=name, scopes=scope, roles=role or [], days=days, environments=environment, services=service
     )
-    made = finished(tokens.create(read_settings(), url, wanted))
+    made = finished(tokens.create(read_settings(), url, wanted, recover=recover))
     typer.echo(made.model_dump_json(indent=2) if as_json else made.token)
 
 
 @app.command("list", epilog=EXIT_CODES)
 def token_list(url: Teller = None, as_json: AsJson = False) -> None:
-    """List the tokens, newest first; never what proves them."""
+    """List the tokens, newest first, without their secrets."""
     from app.commands import terminal, tokens
 
     found = finished(tokens.list_tokens(read_settings(), url))
@@ -74,7 +83,7 @@ def token_revoke(
     ],
     url: Teller = None,
 ) -> None:
-    """Make a token, or a session of `heal audit people`, good for nothing from now on, on every process."""
+    """Revoke a token, or a session that `heal audit people` names, on every process."""
     from app.commands import terminal, tokens
 
     typer.echo(terminal.printable(tokens.line(finished(tokens.revoke(read_settings(), url, token_id)))))

@@ -13,16 +13,18 @@ from app.agent.anchoring import (
     of_incident,
     of_people,
     of_timeline,
+    with_digest,
 )
 from app.agent.models import IncidentId
 from app.agent.ports import Store
+from app.agent.rules.wording import counted
 from app.clock import SystemClock
 from app.commands.failing import CommandFailed
 from app.commands.findings import Finding, fail, ok, warn
 from app.commands.reading import database, timeline_of
 from app.config import Settings
 from app.connectors.anchors import AnchorFolder
-from app.errors import AgentError, PermanentError
+from app.errors import AgentError, Invalid, PermanentError
 from app.schemas import IncidentView
 from app.workers.anchoring import Anchorer, all_heads, whole_trail
 
@@ -42,14 +44,18 @@ async def anchor(settings: Settings) -> str:
     sealing = "sealed" if made.seal else "not sealed: AUDIT_ANCHOR_KEY is not set"
     return (
         f"Anchor {made.number} written to {folder.folder}, {sealing}; "
-        f"{len(made.incidents)} incidents changed since the one before. Digest {digest(made)}"
+        f"{counted(len(made.incidents), 'incident')} changed since the one before. Digest {digest(made)}"
     )
 
 
 async def verify(settings: Settings, expected: str | None) -> AsyncIterator[str]:
     """Every discrepancy between the anchors and the database; none means that they agree."""
     anchors = _read(_folder(settings))
-    for sentence in _of_series(settings, anchors, expected):
+    try:
+        of_series = list(_of_series(settings, anchors, expected))
+    except Invalid as error:
+        raise CommandFailed(f"--digest: {error}") from error
+    for sentence in of_series:
         yield sentence
     known = Known.of(anchors)
     async with database(settings) as store:
@@ -77,8 +83,8 @@ async def summary(settings: Settings) -> str:
         uncovered = await _uncovered(store, known)
     seals = "seals checked" if settings.audit_anchor_key else "no AUDIT_ANCHOR_KEY: seals not checked"
     return (
-        f"{len(anchors)} anchors, the newest of {known.last.at:%Y-%m-%d %H:%M:%S} UTC ({seals}); "
-        f"{len(known.incidents)} incidents are anchored, {uncovered} are not yet."
+        f"{counted(len(anchors), 'anchor')}, the newest of {known.last.at:%Y-%m-%d %H:%M:%S} UTC ({seals}); "
+        f"{counted(len(known.incidents), 'incident')} anchored, {uncovered} not yet."
     )
 
 
@@ -89,6 +95,17 @@ def of_view(settings: Settings, incident: IncidentView) -> Iterator[str]:
     folder = AnchorFolder.from_settings(settings)
     if folder is not None:
         yield from of_incident(name, Known.of(_read(folder)), entries)
+
+
+def compared(settings: Settings) -> str:
+    """Whether an incident shown was compared with anchors, in one sentence."""
+    folder = AnchorFolder.from_settings(settings)
+    if folder is None:
+        return "Anchors: none configured (AUDIT_ANCHOR_DIR is not set); only the chain was checked."
+    anchors = _read(folder)
+    if not anchors:
+        return f"Anchors: none written to {folder.folder} yet; only the chain was checked."
+    return f"Anchors: compared with {counted(len(anchors), 'anchor')} in {folder.folder}."
 
 
 def of_missing(settings: Settings, incident_id: str) -> Iterator[str]:
@@ -123,7 +140,7 @@ def _of_series(settings: Settings, anchors: tuple[Anchor, ...], expected: str | 
     secret = settings.audit_anchor_key
     key = None if secret is None else secret.get_secret_value().encode()
     yield from broken_anchors(anchors, key)
-    if expected is not None and expected.lower() not in {digest(one) for one in anchors}:
+    if expected is not None and not with_digest(anchors, expected):
         yield f"no anchor has the digest {expected}: anchors were removed or replaced"
     now = datetime.now(UTC)
     late = _LATE * _every(settings)

@@ -70,9 +70,11 @@ async def _people_on_file(settings: Settings) -> list[TrailEntryView]:
 
 def decision_line(entry: TrailEntryView) -> str:
     """One decision as a person reads it."""
-    how = "" if entry.verified else ", at their word"
+    how = "" if entry.verified else ", not verified"
     words = entry.kind.replace("_", " ") + (f" {entry.subject}" if entry.subject else "")
     said = entry.data.get("comment") or entry.data.get("reason")
+    if entry.data.get("recovery"):
+        said = f"recovery without HEAL_TOKEN by the operating system's user {entry.data.get('os_user')}"
     return f"{entry.at:%Y-%m-%d %H:%M:%S} UTC  {entry.by} ({entry.door}{how}): {words}" + (
         f": {said}" if said else ""
     )
@@ -82,7 +84,7 @@ def lines(found: SignalAuditView) -> Iterator[str]:
     """The audit as a person reads it."""
     yield f"{found.accepted:>10}  accepted" + (f" since {found.since}" if found.since else "")
     if found.unledgered:
-        yield f"{found.unledgered:>10}    of these by an older program; the next sweep enters them"
+        yield f"{found.unledgered:>10}    of these by an older version; the next sweep enters them"
     for kind, count in found.present.items():
         yield f"{count:>10}  {kind}"
     for kind, count in found.forgotten.items():
@@ -91,13 +93,13 @@ def lines(found: SignalAuditView) -> Iterator[str]:
     for day in found.uneven_days:
         yield f"On {day.day}: {day.accepted} accepted, {day.accounted} accounted for."
     for stray in found.strays:
-        yield f"astray: {stray.kind}  {stray.id}  {stray.detail}"
+        yield f"discrepancy: {stray.kind}  {stray.id}  {stray.detail}"
     for more in found.more_strays:
-        yield f"astray: {more}  there are more"
+        yield f"discrepancy: {more}  there are more"
     for mended, count in found.mended.items():
-        yield f"Put right by sweeps so far: {count} {mended}."
+        yield f"Repaired by sweeps so far: {count} {mended}."
     if found.adds_up:
-        yield "Every accepted signal is accounted for, and nothing is astray."
+        yield "Every accepted signal is accounted for; no discrepancies."
 
 
 def _slo(settings: Settings) -> SloThresholds:

@@ -9,6 +9,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from app.agent.models import IncidentRecord, IncidentState, SliSample, TimelineEntry, WorkloadView
+from app.agent.rules.wording import milliseconds, share
 from app.commands.live import LiveStory, play_live
 from app.commands.reading import sqlite_path
 from app.commands.remote import default_url
@@ -33,9 +34,9 @@ class ConsoleTeller:
     def levels(self, at: datetime, sli: SliSample, workload: WorkloadView | None) -> None:
         parts = []
         if sli.error_rate is not None:
-            parts.append(f"errors {sli.error_rate:.1%}")
+            parts.append(f"errors {share(sli.error_rate)}")
         if sli.p95_latency_ms is not None:
-            parts.append(f"p95 {sli.p95_latency_ms:.0f} ms")
+            parts.append(f"p95 {milliseconds(sli.p95_latency_ms)}")
         if workload is not None:
             parts.append(f"{workload.ready_replicas}/{workload.desired_replicas} pods ready")
             if workload.revisions:
@@ -68,7 +69,7 @@ async def simulate(settings: Settings, console: Console, *, dry_run: bool, fast:
     record = played.incidents[0]
     _conclude(settings, console, record)
     if record.incident.state is IncidentState.PROPOSED:
-        console.print("The simulated service still fails: a dry run proposes, and a person decides.")
+        console.print("The simulated service still fails: a dry run only proposes.")
     return record
 
 
@@ -86,11 +87,11 @@ async def play_real(story: LiveStory, console: Console) -> IncidentRecord:
     teller.end()
     _conclude(story.settings, console, record)
     if record.incident.state is not IncidentState.RECOVERED:
-        console.print("The demo has put the good image back itself.")
+        console.print("The demo restored the good image.")
     return record
 
 
-_PROPOSES = "Dry run: nothing is changed, the agent says what it would do."
+_PROPOSES = "Dry run: nothing is changed; the agent only proposes."
 
 
 def _announce(console: Console, label: str, what: str, may: str) -> None:
@@ -104,9 +105,9 @@ def _conclude(settings: Settings, console: Console, record: IncidentRecord) -> N
     console.print()
     console.print(Text.assemble("Ended as ", state_text(incident.state), f": {printable(incident.summary)}"))
     where = sqlite_path(settings) or "the database of DATABASE_URL"
-    console.print(f"It is on record in {where} (environment {incident.key.environment}). Look at it with")
+    console.print(f"Recorded in {where} (environment {incident.key.environment}). Show it with")
     console.print(f"  heal show {incident.id}", style="bold", soft_wrap=True)
-    console.print("or, while `heal run` runs, at")
+    console.print("or, with `heal run` started, at")
     console.print(
         f"  {default_url(settings)}/dashboard/incidents/{incident.id}", style="bold", soft_wrap=True
     )

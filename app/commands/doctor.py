@@ -16,6 +16,7 @@ from app.agent.actions import ACTIONS
 from app.agent.channels import Channel
 from app.agent.identity import Scope, scopes_of
 from app.agent.models import ActionName, DecisionKind, Risk, ServiceKey, SliSample
+from app.agent.rules.wording import counted
 from app.agent.runbooks import Catalogue, load_catalogue
 from app.bootstrap import connect_channels, connect_issuer, connect_policy
 from app.clock import Clock, SystemClock
@@ -178,7 +179,7 @@ async def _services(cluster: KubernetesCluster) -> tuple[Finding, tuple[ServiceK
             ),
             services,
         )
-    return _ok("cluster", f"answers; {len(services)} services"), services
+    return _ok("cluster", f"answers; {counted(len(services), 'service')}"), services
 
 
 async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
@@ -291,7 +292,7 @@ async def _silences(settings: Settings, clock: Clock) -> tuple[Finding, ...]:
         return (_fail("silences", str(error), "correct the setting it names"),)
     try:
         active = await source.active(clock.now())
-        return (_ok("silences", f"Alertmanager answers; {len(active)} silences are in force"),)
+        return (_ok("silences", f"Alertmanager answers; {counted(len(active), 'silence')} in force"),)
     except AgentError as error:
         return (_fail("silences", str(error), "check ALERTMANAGER_URL and ALERTMANAGER_API_TOKEN"),)
     finally:
@@ -336,7 +337,7 @@ async def _queries(
 
 def _skew(check: str, skew: timedelta | None) -> Finding:
     if skew is None:
-        return _warn(check, "cannot be told", "see to it that both machines keep time by NTP")
+        return _warn(check, "unknown: no clock answered", "check that both machines keep time by NTP")
     seconds = skew.total_seconds()
     if abs(skew) > _MOST_SKEW:
         return _fail(
@@ -353,52 +354,89 @@ def _identity(settings: Settings) -> Finding:
             role for role in settings.role_scopes if Scope.APPROVE in scopes_of([role], settings.role_scopes)
         ]
         may = (
-            f"who signs on may approve as {', '.join(approving)}" if approving else "only tokens may approve"
+            f"people who sign in may approve as {', '.join(approving)}"
+            if approving
+            else "only tokens may approve"
         )
-        return _ok("identity", f"required: nobody is heard without a token or sign-on; {may}")
+        return _ok("identity", f"required: requests need a token or a sign-in; {may}")
     if settings.listens_on != settings.host:
         return _fail(
             "identity",
-            f"not configured, so that HOST={settings.host} is not listened on",
+            f"not configured, so the agent does not listen on HOST={settings.host}",
             "set REQUIRE_IDENTITY=true and make a token with `heal token create`, or set OIDC_ISSUER",
         )
     return _warn(
         "identity",
-        "not configured: only this machine is heard, and everybody on it taken at their word",
+        "authentication disabled: accepting localhost connections only",
         "set REQUIRE_IDENTITY=true and make a token with `heal token create`, or set OIDC_ISSUER",
     )
 
 
-async def _sign_on(settings: Settings, clock: Clock) -> list[Finding]:
-    """Whether people can sign on, and whoever is asked to approve can have the role."""
+def _roles(settings: Settings) -> list[Finding]:
+    """Roles that are configured while nothing gives them to people who sign in."""
+    if not settings.identity_required or settings.oidc_issuer is not None or settings.slack_users:
+        return []
     found = []
-    if settings.approval_roles and not settings.identity_required and not settings.slack_users:
-        roles = ", ".join(sorted(settings.approval_roles))
+    if settings.role_scopes != Settings.model_fields["role_scopes"].default:
+        found.append(
+            _warn(
+                "roles",
+                "ROLE_SCOPES has no effect: neither OIDC_ISSUER nor SLACK_USERS gives anyone a role, and "
+                "tokens have the scopes they were made with",
+                "set OIDC_ISSUER or SLACK_USERS, or remove ROLE_SCOPES",
+            )
+        )
+    asked = _asked_roles(settings)
+    if asked:
+        found.append(
+            _warn(
+                "roles",
+                f"approvals need the role {' or '.join(asked)}, which only tokens can have: neither "
+                "OIDC_ISSUER nor SLACK_USERS is set",
+                f"make a token with `heal token create NAME --scope approve --role {asked[0]}`, or set "
+                "OIDC_ISSUER or SLACK_USERS",
+            )
+        )
+    return found
+
+
+def _asked_roles(settings: Settings) -> list[str]:
+    """Every role that an approval may need, its escalation included."""
+    steps = (role for step in settings.approval_escalation for role in step.roles)
+    return sorted({*settings.approval_roles, *steps})
+
+
+async def _sign_on(settings: Settings, clock: Clock) -> list[Finding]:
+    """Whether people can sign in, and those who are asked to approve can have the role."""
+    found = _roles(settings)
+    asked = _asked_roles(settings)
+    if asked and not settings.identity_required and not settings.slack_users:
+        roles = ", ".join(asked)
         found.append(
             _fail(
                 "approvals",
-                f"nobody can have the role {roles}, for no identity is configured",
-                "set REQUIRE_IDENTITY=true, or leave APPROVAL_ROLES out",
+                f"no person can have the role {roles}: identity is not configured",
+                "set REQUIRE_IDENTITY=true, or remove APPROVAL_ROLES and APPROVAL_ESCALATION",
             )
         )
     try:
         issuer = connect_issuer(settings, clock)
         if issuer is not None:
             await issuer.begin()
-            found.append(_ok("sign-on", "the issuer of OIDC_ISSUER answers"))
+            found.append(_ok("sign-in", "the issuer of OIDC_ISSUER answers"))
     except AgentError as error:
-        found.append(_fail("sign-on", str(error), "correct OIDC_ISSUER; tokens work meanwhile"))
+        found.append(_fail("sign-in", str(error), "correct OIDC_ISSUER; tokens still work"))
     return found
 
 
 def _alertmanager(settings: Settings) -> Finding:
     if settings.alertmanager_token is None and settings.identity_required:
-        return _ok("alertmanager", "heard with an API token of scope ingest; ALERTMANAGER_TOKEN is not set")
+        return _ok("alertmanager", "accepted with an API token of scope ingest; no ALERTMANAGER_TOKEN")
     if settings.alertmanager_token is not None:
         return _ok("alertmanager", "a token is set; send it as http_config.authorization.credentials")
     return _warn(
         "alertmanager",
-        "no token: only deliveries from this machine are heard",
+        "no token: accepting deliveries from localhost only",
         "set ALERTMANAGER_TOKEN, and the same value in Alertmanager",
     )
 
@@ -409,7 +447,7 @@ async def _policy(settings: Settings) -> Finding:
     try:
         engine = connect_policy(settings)
     except ConfigurationError as error:
-        return _fail("policy", str(error), f"correct {where}; `heal policy check` tells every mistake")
+        return _fail("policy", str(error), f"correct {where}; `heal policy check` lists every mistake")
     try:
         answer = await engine.decide({})
     finally:
@@ -438,12 +476,12 @@ async def _people(settings: Settings) -> list[Finding]:
         return [
             _warn(
                 "people",
-                "escalations are recorded and reach nobody by themselves",
+                "no notification channel: escalations are recorded only",
                 "set NOTIFY_WEBHOOK_URL, SLACK_BOT_TOKEN or TEAMS_WEBHOOK_URL",
             )
         ]
     if settings.dry_run:
-        return [_ok("people", f"{named} set; in a dry run nobody is told")]
+        return [_ok("people", f"{named} set; a dry run sends no notifications")]
     try:
         channels = connect_channels(settings)
     except ConfigurationError as error:
@@ -456,7 +494,9 @@ async def _reachable(channel: Channel) -> Finding:
         await channel.check()
     except AgentError as error:
         return _fail(
-            "people", f"{channel.name}: {error}", "correct its settings; until then it is told later"
+            "people",
+            f"{channel.name}: {error}",
+            "correct its settings; it is notified later",
         )
     finally:
         await channel.aclose()

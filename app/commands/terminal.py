@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.agent.models import ApprovalState, IncidentState, Stage
-from app.schemas import ApprovalView, BrakesView, BrakeView, IncidentSummary, IncidentView
+from app.agent.models import ApprovalState, IncidentState, OutcomeKind, Stage
+from app.agent.rules.wording import confidence, counted, in_words
+from app.schemas import ActionView, ApprovalView, BrakesView, BrakeView, IncidentSummary, IncidentView
 
 _STAGE_STYLES = {
     Stage.OBSERVE: "cyan",
@@ -101,7 +102,7 @@ class StoryPrinter:
         """Tell how many signals were counted; call it at the end."""
         if self._folded:
             count, last = len(self._folded), self._folded[-1]
-            more = f"and {count} more signal{'s' if count > 1 else ''}; the last: {last.message}"
+            more = f"and {counted(count, 'more signal')}; the last: {last.message}"
             self._row(last.at, Text("observe", style="dim"), Text(printable(more), style="dim"))
         self._folded.clear()
 
@@ -143,8 +144,9 @@ def print_table(console: Console, incidents: Iterable[IncidentSummary]) -> None:
         service = Text(printable(f"{one.service} in {one.environment}"))
         row: list[str | Text] = [one.id, opened, service, state_text(one.state)]
         if wide:
-            actions = ", ".join(f"{a.name} {a.outcome or a.state}" for a in one.actions) or "-"
-            cause = f"{one.diagnosis.cause} {one.diagnosis.confidence:.0%}" if one.diagnosis else "-"
+            actions = ", ".join(f"{in_words(a.name)} {ending(a)}" for a in one.actions) or "-"
+            found = one.diagnosis
+            cause = f"{in_words(found.cause)} {confidence(found.confidence)}" if found is not None else "-"
             row += [cause, actions + (" (dry run)" if one.dry_run else "")]
         table.add_row(*row)
     console.print(table)
@@ -164,7 +166,9 @@ def print_story(
     )
     if incident.summary:
         console.print(Text(printable(incident.summary)))
-    opened = f"opened {incident.opened_at:%Y-%m-%d %H:%M:%S} UTC by {', '.join(incident.triggers)}"
+    opened = (
+        f"opened {incident.opened_at:%Y-%m-%d %H:%M:%S} UTC by {', '.join(map(in_words, incident.triggers))}"
+    )
     if incident.closed_at is not None:
         opened += f", closed after {elapsed(incident.closed_at - incident.opened_at)[1:]}"
     console.print(Text(f"{incident.id}, {opened}", style="dim"))
@@ -176,6 +180,13 @@ def print_story(
     console.print()
     _print_actions(console, incident)
     _print_chain(console, len(incident.timeline), broken_at, discrepancies)
+
+
+def ending(action: ActionView) -> str:
+    """How an action ended, in words: `proposed` for a dry run that no API server was asked about."""
+    if action.outcome is OutcomeKind.REHEARSED and action.rehearsal is None:
+        return "proposed"
+    return in_words(action.outcome or action.state)
 
 
 def print_approvals(console: Console, approvals: Iterable[ApprovalView]) -> None:
@@ -206,7 +217,7 @@ def answer_line(view: ApprovalView) -> str:
     verb = "denied" if view.decision == "deny" else "approved"
     line = f"{view.action} for {view.service} in {view.environment}: {verb} by {view.answered_by}."
     if view.state is ApprovalState.VOID:
-        line += " It is void by now: what was asked for is gone."
+        line += " It is void: the action is no longer planned."
     return printable(line)
 
 
@@ -214,7 +225,7 @@ def brake_line(view: BrakeView) -> str:
     """How the kill switch stands, in one sentence."""
     stands = "engaged: no new action begins" if view.engaged else "released"
     if view.by is None or view.at is None:
-        return f"The kill switch is {stands}; nobody has touched it."
+        return f"The kill switch is {stands}; it was never used."
     why = f": {view.reason}" if view.reason else ""
     return printable(f"The kill switch is {stands} (by {view.by}, {view.at:%Y-%m-%d %H:%M:%S} UTC{why}).")
 
@@ -242,9 +253,9 @@ def _print_actions(console: Console, incident: IncidentView) -> None:
         target = action.target
         where = f" on {target.kind} {target.namespace}/{target.name}" if target is not None else ""
         text = f"{action.name}{where}"
-        ended = f"{action.outcome}: {action.outcome_message}" if action.outcome else str(action.state)
+        ended = f"{ending(action)}: {action.outcome_message}" if action.outcome else str(action.state)
         console.print(
-            Text(f"{text} ({action.risk} risk): {action.decision}; {printable(ended)}", style="dim")
+            Text(f"{text} ({action.risk} risk): {in_words(action.decision)}; {printable(ended)}", style="dim")
         )
 
 
@@ -253,11 +264,16 @@ def _print_chain(console: Console, entries: int, broken_at: int | None, discrepa
         console.print(
             Text(
                 f"RECORD ALTERED: entry {broken_at} does not follow from those before it. "
-                "Trust nothing from there on.",
+                "Do not trust the entries from there on.",
                 style="bold red",
             )
         )
     elif discrepancies:
         console.print(Text(f"RECORD ALTERED: {printable(discrepancies[0])}.", style="bold red"))
     else:
-        console.print(Text(f"Record intact: the hash chain of all {entries} entries holds.", style="green"))
+        console.print(
+            Text(
+                f"Record intact: the hash chain of {counted(entries, 'entry', 'entries')} holds.",
+                style="green",
+            )
+        )

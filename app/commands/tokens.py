@@ -1,7 +1,9 @@
 """`heal token`: tokens are made and revoked by a running agent, or in its database where none is asked.
 
-The first token of an installation is made in the database: whoever can write
-there can do everything anyhow.
+The first token of an installation is made in the database, without a token. Once an
+administrator's token exists, the database asks for it as well. Write access to the
+database cannot be taken away from its owner, so the way back from a lock-out is an
+explicit option, and the audit trail records it with the user of the operating system.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from app.agent.ports import Store
 from app.commands.failing import CommandFailed
 from app.commands.reading import database
 from app.commands.remote import RunningAgent, running_agent
-from app.commands.speaking import shell_user, speaker
+from app.commands.speaking import shell_user, speaker, system_user
 from app.config import Settings
 from app.errors import Conflict
 from app.field_errors import field_errors, in_words
@@ -51,13 +53,18 @@ def token_of(
         raise CommandFailed(in_words(found)) from error
 
 
-async def create(settings: Settings, url: str | None, wanted: TokenRequest) -> NewTokenView:
-    """Make one."""
-    agent = _asked(settings, url)
+async def create(
+    settings: Settings, url: str | None, wanted: TokenRequest, *, recover: bool = False
+) -> NewTokenView:
+    """Make one; with `recover` in the database and without HEAL_TOKEN, and on record as a recovery."""
+    if recover and url is not None:
+        raise CommandFailed("--recover writes to the database of DATABASE_URL: leave --url out")
+    agent = None if recover else _asked(settings, url)
     reply = await agent.ask("/tokens", method="POST", body=wanted) if agent is not None else None
-    if agent is not None and reply is not None:
+    if agent is not None and reply is not None and (url is not None or not _without_identity(reply)):
         return agent.parsed(NewTokenView, reply)
     async with database(settings, create=True) as store:
+        by = _shell_person() if recover else await _administrator(settings, store)
         issued = await tokens.create(
             store,
             wanted.name,
@@ -65,8 +72,9 @@ async def create(settings: Settings, url: str | None, wanted: TokenRequest) -> N
             roles=wanted.roles,
             lifetime=None if wanted.days is None else timedelta(days=wanted.days),
             reach=wanted.reach,
-            by=await _administrator(settings, store),
+            by=by,
             at=datetime.now(UTC),
+            noted={"os_user": system_user(), **({"recovery": True} if recover else {})},
         )
     return NewTokenView.issued(issued)
 
@@ -116,15 +124,32 @@ def line(token: TokenView) -> str:
     return f"{token.id}  {token.name}: {', '.join(token.scopes)}{roles}{about}; {holds}; {used}"
 
 
+def _without_identity(reply: httpx.Response) -> bool:
+    """The agent requires no identity yet and makes no tokens: the database takes them."""
+    return reply.status_code == httpx.codes.CONFLICT
+
+
 def _asked(settings: Settings, url: str | None) -> RunningAgent | None:
     """An agent is asked where it is named, or where there is a token to prove oneself with."""
     return running_agent(settings, url) if url is not None or settings.heal_token is not None else None
 
 
 async def _administrator(settings: Settings, store: Store) -> Person:
-    """The holder of HEAL_TOKEN; without one whoever has the database, for that is how the first is made."""
+    """The holder of HEAL_TOKEN; without one the user of this shell, while no administrator's token exists."""
     if settings.heal_token is not None:
         return await speaker(settings, store, None, Scope.ADMIN)
+    now = datetime.now(UTC)
+    existing = [one for one in await store.tokens() if Scope.ADMIN in one.scopes and one.refusal(now) is None]
+    if existing:
+        raise CommandFailed(
+            f"an administrator's token exists ({existing[-1].id}, {existing[-1].name}): set HEAL_TOKEN to a "
+            "token with the scope admin. If it is lost, `heal token create NAME --scope admin --recover` "
+            "makes another in the database; the audit trail records that"
+        )
+    return _shell_person()
+
+
+def _shell_person() -> Person:
     return Person(name=shell_user(), door=Door.CLI)
 
 

@@ -26,6 +26,7 @@ from app.agent.models import (
     TimelineEntry,
     VerdictKind,
 )
+from app.agent.rules.wording import confidence, counted
 from app.agent.terms import wanted
 from app.connectors.text import shorten
 
@@ -179,7 +180,7 @@ def _diagnosis(incident: Incident) -> list[str]:
     evidence = best.evidence_for[:_MAX_EVIDENCE]
     against = best.evidence_against[:_MAX_EVIDENCE]
     return [
-        f"Cause: {best.cause.replace('_', ' ')} (confidence {best.confidence:.2f})",
+        f"Cause: {best.cause.replace('_', ' ')} (confidence {confidence(best.confidence)})",
         *(f"  + {line}" for line in evidence),
         *(f"  - {line}" for line in against),
     ]
@@ -190,10 +191,10 @@ def _plan(incident: Incident, intents: Sequence[Intent]) -> list[str]:
     if plan is None:
         return []
     if not plan.actions:
-        return ["Plan: touch nothing; no approved runbook fits"]
+        return ["Plan: no action; no runbook was chosen"]
     tried = sum(1 for intent in intents if intent.undoes is None)
     return [
-        f"Plan: {plan.runbook} ({len(plan.actions)} actions, {tried} decided so far)",
+        f"Plan: {plan.runbook} ({counted(len(plan.actions), 'action')}, {tried} decided so far)",
         *(
             f"  {number}. {action.name}{f' {action.target}' if action.target else ''} ({action.risk} risk)"
             for number, action in enumerate(plan.actions, start=1)

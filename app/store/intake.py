@@ -195,7 +195,7 @@ def open_from_pending(
         fresh = bool(triggers) and not all(signal.stale for signal in pending)
         joined = incidents.add_triggers(incident, triggers, fresh=fresh)
         incidents.store_joined(connection, incident, incidents.note_origin(joined, pending))
-        journal.append(connection, incident.id, [pending_note(pending)])
+        journal.append(connection, incident.id, [pending_note(pending, incident.opened_at)])
         _join_pending(connection, incident)
         return incident.id
     first, *others = pending
@@ -203,7 +203,10 @@ def open_from_pending(
     before = incidents.last_closed(connection, key)
     incident = _open(connection, key, triggers, stale=stale, dry_run=dry_run, at=_not_before(before, at))
     incidents.store_joined(connection, incident, incidents.note_origin(incident, pending))
-    notes = [signal_note(first, triggers, opened=True), *([pending_note(others)] if others else [])]
+    notes = [
+        signal_note(first, triggers, opened=True),
+        *([pending_note(others, incident.opened_at)] if others else []),
+    ]
     journal.append(connection, incident.id, notes)
     reason = "acted on before the breach had lasted"
     signals.settle_pending(connection, key, DispositionKind.OPENED, reason, incident.id, only=first.id)
@@ -425,7 +428,7 @@ class _Desk:
         notes = self._notes.setdefault(incident.id, [])
         notes.append(signal_note(signal, verdict.triggers, opened=opened))
         if pending:
-            notes.append(pending_note(pending))
+            notes.append(pending_note(pending, incident.opened_at))
             _join_pending(self.connection, incident)
         return Disposition(
             kind=DispositionKind.OPENED if opened else DispositionKind.JOINED,

@@ -26,6 +26,7 @@ from app.agent.models import (
     Trigger,
 )
 from app.agent.reasons import ALERTS_KEPT, FORGOTTEN_AFTER
+from app.agent.rules.wording import counted, milliseconds, share
 
 _QUOTE_LIMIT = 300
 """Characters of foreign text that a sentence repeats; the signal itself keeps all."""
@@ -86,17 +87,16 @@ def _sent_by(signals: Sequence[Signal]) -> JsonObject:
     return {"senders": [*told]} if told else {}
 
 
-def pending_note(signals: Sequence[Signal]) -> Note:
-    """The timeline entry for signals that had been waiting for their breach to last; oldest first."""
+def pending_note(signals: Sequence[Signal], at: datetime) -> Note:
+    """The timeline entry, made at `at`, for signals that waited for their breach to last; oldest first."""
     newest = signals[-1]
     said, figures = _told(newest.payload)
     count = len(signals)
-    waited = "1 signal that was" if count == 1 else f"{count} signals that were"
+    waited = f"{counted(count, 'earlier signal')}, received before the breach lasted long enough"
     return Note(
-        at=newest.received_at,
+        at=max(at, newest.received_at),
         stage=Stage.OBSERVE,
-        message=f"Joined by {waited} waiting to see whether the breach lasts; the newest, from "
-        f"{newest.source}: {said}.",
+        message=f"Joined by {waited}; the newest, from {newest.source}: {said}.",
         data={
             "signal_ids": [signal.id for signal in signals[-20:]],
             "signals": count,
@@ -190,10 +190,10 @@ def _sample(sample: MetricSample) -> tuple[str, JsonObject]:
     parts: list[str] = []
     figures: JsonObject = {}
     if sample.error_rate is not None:
-        parts.append(f"error rate {sample.error_rate:.1%}")
+        parts.append(f"error rate {share(sample.error_rate)}")
         figures["error_rate"] = sample.error_rate
     if sample.p95_latency_ms is not None:
-        parts.append(f"p95 latency {sample.p95_latency_ms:.0f} ms")
+        parts.append(f"p95 latency {milliseconds(sample.p95_latency_ms)}")
         figures["p95_latency_ms"] = sample.p95_latency_ms
     if sample.request_rate is not None:
         parts.append(f"{sample.request_rate:.1f} requests/s")

@@ -12,6 +12,7 @@ from datetime import datetime
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from app.agent.models import Json
+from app.agent.rules.wording import confidence
 
 
 def _words(value: str) -> str:
@@ -49,7 +50,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(words=_words, stamp=_stamp, duration=_duration, pretty=_pretty)
+    environment.filters.update(
+        words=_words, confidence=confidence, stamp=_stamp, duration=_duration, pretty=_pretty
+    )
     return environment
 
 

@@ -88,7 +88,7 @@ async def proposed(
         claim,
         replace(record.incident, diagnosis=_diagnosis(text, now), plan=_plan(text, now)),
         [
-            _note(now, 1, Stage.DIAGNOSE, f"Most likely bad_release (88%): {text} failed 40 s before."),
+            _note(now, 1, Stage.DIAGNOSE, f"Most likely bad release (88%): {text} failed 40 s before."),
             _note(now, 1, Stage.PLAN, "Runbook roll-back-bad-release@1: rollback, then restart."),
         ],
     )

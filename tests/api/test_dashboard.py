@@ -73,7 +73,7 @@ def test_filters_narrow_the_list(api: Harness) -> None:
     page = api.get("/dashboard?service=shop&state=open&environment=").text
     assert "payments-api" not in page
     assert 'value="shop"' in page
-    assert "No incident fits" in api.get("/dashboard?state=recovered").text
+    assert "No incident matches" in api.get("/dashboard?state=recovered").text
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_an_incident_reads_like_a_story(api: Harness) -> None:
         "would change",
         "rehearsed",
         "not recovered",
-        "nothing was done",
+        "no action was taken",
         "closed after 10 min",
     ):
         assert said in text
@@ -190,7 +190,7 @@ def test_what_an_incident_waits_for_stands_first(api: Harness) -> None:
     assert "2026-02-20 21:02:00 UTC" in text
     assert ("action", f"/dashboard/approvals/{approval_id}") in page.attributes
     assert ("method", "post") in page.attributes
-    assert "waits for a person" in _parsed(api.get("/dashboard").text).text
+    assert "awaiting approval" in _parsed(api.get("/dashboard").text).text
 
 
 @pytest.mark.parametrize(("decision", "state"), [("approve", "approved"), ("deny", "denied")])
@@ -330,5 +330,5 @@ def test_a_page_says_when_it_is_too_late(api: Harness) -> None:
     assert "<form" not in late
     api.run(given_up(api.container, approval_id))
     gone = api.get(f"/approvals/{approval_id}/page").text
-    assert "Nobody needs to answer any more" in gone
+    assert "No answer is needed" in gone
     assert "<form" not in gone

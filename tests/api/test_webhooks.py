@@ -83,6 +83,18 @@ def test_what_alertmanager_never_sends_is_refused(api: Harness, payload: Any) ->
     assert api.incidents() == 0
 
 
+@pytest.mark.parametrize("body", [b"", b"  \n"])
+def test_an_empty_delivery_is_answered_with_an_example(api: Harness, body: bytes) -> None:
+    """The detail says what belongs there, and the example in it is taken."""
+    headers = {"Content-Type": "application/json"}
+    answer = api.post(PATH, content=body, headers=headers)
+    assert_problem(answer, 400)
+    detail = answer.json()["detail"]
+    assert detail.startswith("The body is empty. Send what Alertmanager's webhook sends")
+    example = detail[detail.index("{") :]
+    assert api.post(PATH, content=example, headers=headers).json()["items"][0]["incident_id"]
+
+
 @pytest.mark.parametrize(
     "authorization",
     [None, "", "Bearer", "Bearer wrong", "Basic s3cret", "s3cret", "Bearer s3cret", "bearer  "],

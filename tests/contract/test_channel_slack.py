@@ -126,7 +126,7 @@ async def test_a_request_is_shown_with_all_that_speaks_for_and_against_it(told: 
     assert message.key == bulletin.record.incident.id
     for words in (
         "waiting for approval",
-        "bad release (confidence 0.88)",
+        "bad release (confidence 88%)",
         "only pods of the new revision crash",
         "latency rose a little before the release",
         "rollback",

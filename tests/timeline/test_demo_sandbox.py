@@ -106,7 +106,7 @@ async def test_a_bad_release_is_seen_rolled_back_and_proved_recovered(settings: 
             Want(after=60, before=61, stage=None, says=r"releases payments-api 1\.15\.0"),
             Want(after=80, before=100, stage=Stage.OBSERVE, says="Opened by .*error rate"),
             Want(after=90, before=115, stage=Stage.OBSERVE, says="Evidence: .*revision 2"),
-            Want(after=90, before=115, stage=Stage.DIAGNOSE, says="Most likely bad_release"),
+            Want(after=90, before=115, stage=Stage.DIAGNOSE, says="Most likely bad release"),
             Want(after=90, before=115, stage=Stage.PLAN, says="roll-back-bad-release@1: rollback"),
             Want(after=90, before=115, stage=Stage.POLICY, says="Rehearsal .*accepts rollback"),
             Want(after=90, before=115, stage=Stage.POLICY, says=r"rollback \(high risk\): allow"),
@@ -179,7 +179,7 @@ async def test_a_bad_config_is_reverted_and_the_release_stays(settings: Settings
         [
             Want(after=60, before=61, stage=None, says="Somebody edits"),
             Want(after=80, before=100, stage=Stage.OBSERVE, says="Opened by"),
-            Want(after=85, before=120, stage=Stage.DIAGNOSE, says="Most likely bad_config"),
+            Want(after=85, before=120, stage=Stage.DIAGNOSE, says="Most likely bad config"),
             Want(after=85, before=120, stage=Stage.EXECUTE, says="revert_config done"),
             Want(after=130, before=200, stage=Stage.LEARN, says="Ended as recovered"),
         ],

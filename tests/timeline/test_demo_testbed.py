@@ -75,7 +75,7 @@ def test_the_demo_heals_a_real_deployment(bed: Path) -> None:
         "REAL CLUSTER",
         "The pipeline releases",
         "Opened by",
-        "Most likely bad_release",
+        "Most likely bad release",
         "Rehearsal (dryRun=All): the API server accepts rollback",
         "rollback done",
         "Looks healthy",

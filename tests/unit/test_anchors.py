@@ -327,7 +327,40 @@ def test_anchors_of_another_key_fail_and_the_doctor_says_so(
     assert "not of AUDIT_ANCHOR_KEY" in heal("audit", "verify").text
     answer = heal("doctor")
     assert answer.code == 1
-    assert "audit anchors: anchor 1 has a seal" in answer.text
+    assert "audit anchors: anchor 1 of " in answer.text
+    assert "has a seal that is not of AUDIT_ANCHOR_KEY" in answer.text
+
+
+@pytest.mark.usefixtures("anchored")
+def test_a_digest_is_compared_by_its_first_digits(heal: Heal, tmp_path: Path) -> None:
+    """Logs are shortened; what names no anchor by itself is an error and no discrepancy."""
+    digested = digest(AnchorFolder(tmp_path / "anchors", None).read()[-1])
+    for given in (digested[:12], digested[:20].upper(), digested):
+        assert heal("audit", "verify", "--digest", given).code == 0
+    for given in (digested[:11], digested[:12] + "...", "", digested + "0"):
+        answer = heal("audit", "verify", "--digest", given)
+        assert answer.code == 1
+        assert "is not a digest: give 12 to 64 hex digits" in answer.text
+        assert "discrepancy" not in answer.text
+    other = ("0" if digested[11] != "0" else "1").join((digested[:11], ""))
+    assert "anchors were removed or replaced" in heal("audit", "verify", "--digest", other).text
+
+
+@pytest.mark.usefixtures("healed")
+def test_anchors_from_before_the_key_are_reported_once_with_the_fix(
+    heal: Heal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many, since when, and what to do; for the command and for the doctor."""
+    monkeypatch.setenv("AUDIT_ANCHOR_DIR", str(tmp_path / "anchors"))
+    for _ in range(2):
+        assert heal("audit", "anchor").code == 0
+    monkeypatch.setenv("AUDIT_ANCHOR_KEY", "x" * 32)
+    for command in (("audit", "verify"), ("doctor",)):
+        answer = heal(*command)
+        assert answer.code == 1
+        assert answer.text.count("not sealed with AUDIT_ANCHOR_KEY") == 1
+        assert "2 anchors (1 to 2, from 20" in answer.text
+        assert "set AUDIT_ANCHOR_DIR to a new, empty folder" in answer.text
 
 
 def test_a_tail_that_was_cut_off_alone_shows_without_anchors(
@@ -340,7 +373,7 @@ def test_a_tail_that_was_cut_off_alone_shows_without_anchors(
         database.execute("DELETE FROM timeline WHERE incident_id = ? AND sequence >= 5", (healed,))
     answer = heal("show", healed)
     assert answer.code == 1
-    assert "its timeline has 5 entries, and" in answer.text
+    assert "5 entries in its timeline, and" in answer.text
     assert "Record intact" not in answer.text
 
 

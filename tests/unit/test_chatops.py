@@ -100,10 +100,10 @@ def test_a_message_tells_the_whole_story() -> None:
     assert message.lines == (
         "Triggered by: deploy failed, high error rate",
         "rollback is high risk and not allowed",
-        "Cause: bad release (confidence 0.87)",
+        "Cause: bad release (confidence 87%)",
         "+ 1.15.0 went out 40 s before the errors",
         "- one old pod fails too",
-        "Plan: rollback-bad-release@1 (1 actions, 1 decided so far)",
+        "Plan: rollback-bad-release@1 (1 action, 1 decided so far)",
         "1. rollback Deployment payments/payments-api (high risk)",
         "rollback Deployment payments/payments-api: denied (high risk); refused: denied by policy",
         "Verdict: not recovered; error rate 0.13 is above 0.05",
@@ -131,7 +131,7 @@ def test_stale_signals_and_empty_plans_are_explained() -> None:
     quiet = replace(INCIDENT, stale=True, plan=replace(INCIDENT.plan, runbook=None, actions=()))
     lines = render(quiet, []).lines
     assert "The signals were old on arrival, so the agent takes no real action." in lines
-    assert "Plan: touch nothing; no approved runbook fits" in lines
+    assert "Plan: no action; no runbook was chosen" in lines
 
 
 def test_an_undo_and_a_running_action_are_told_apart() -> None:

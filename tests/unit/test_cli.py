@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.unit.heal_command import REPOSITORY, Heal, free_port, running_agent
@@ -136,7 +137,7 @@ def test_a_healed_incident_is_listed_and_told(heal: Heal, healed: str) -> None:
     """After the demo the table has the incident, and its story has every stage and an intact record."""
     table = heal("incidents", "--service", "payments-api", "--environment", "sandbox", "--state", "recovered")
     assert table.code == 0
-    for word in (healed, "payments-api in sandbox", "recovered", "bad_release", "rollback done"):
+    for word in (healed, "payments-api in sandbox", "recovered", "bad release", "rollback done"):
         assert word in table.text
     story = heal("show", healed)
     assert story.code == 0
@@ -234,7 +235,7 @@ def test_the_shipped_runbooks_are_valid(heal: Heal) -> None:
     answer = heal("runbooks", "check")
     assert answer.code == 0
     assert "roll-back-bad-release@1" in answer.out
-    assert "are valid" in answer.out
+    assert "Valid: 4 runbooks" in answer.out
 
 
 def test_a_wrong_runbook_is_told_with_file_and_line(heal: Heal, tmp_path: Path) -> None:
@@ -277,3 +278,46 @@ def test_an_agent_that_does_not_answer_where_told_is_an_error(heal: Heal, healed
         assert answer.code == 1
         assert healed not in answer.out
         assert "Traceback" not in answer.err
+
+
+def test_a_dry_run_without_a_cluster_is_proposed_and_not_rehearsed(
+    heal: Heal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rehearsal is what an API server answered: without one the action is only proposed."""
+    monkeypatch.setenv("COLUMNS", "200")
+    release = {
+        "service": "shop",
+        "environment": "prod",
+        "version": "1.15.0",
+        "status": "failed",
+        "timestamp": "2026-02-20T17:00:00Z",
+    }
+    sample = {
+        "service": "shop",
+        "environment": "prod",
+        "error_rate": 0.13,
+        "crash_looping": True,
+        "timestamp": "2026-02-20T17:01:00Z",
+    }
+    with running_agent(tmp_path) as url:
+        httpx.post(f"{url}/events/deploy", json=release).raise_for_status()
+        httpx.post(f"{url}/events/metric", json=sample).raise_for_status()
+        httpx.post(f"{url}/agent/run-once?service=shop", timeout=60).raise_for_status()
+        listed = heal("incidents", "--url", url).text
+        [one] = json.loads(heal("incidents", "--url", url, "--json").out)["items"]
+        story = heal("show", one["id"], "--url", url).text
+    assert "rollback proposed (dry run)" in listed
+    assert "rehearsed" not in listed
+    assert "deny; rehearsed" not in story
+    assert "Dry run, nothing was written. Proposed: rollback denied by policy." in story
+
+
+def test_a_shown_incident_says_whether_anchors_were_compared(
+    heal: Heal, healed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None configured, none written yet, and how many."""
+    assert "Anchors: none configured (AUDIT_ANCHOR_DIR is not set)" in heal("show", healed).text
+    monkeypatch.setenv("AUDIT_ANCHOR_DIR", str(tmp_path / "anchors"))
+    assert "yet; only the chain was checked" in heal("show", healed).text
+    assert heal("audit", "anchor").code == 0
+    assert "Anchors: compared with 1 anchor in" in heal("show", healed).text

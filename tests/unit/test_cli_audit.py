@@ -36,7 +36,7 @@ def test_what_adds_up_is_said_so(heal: Heal, posted: Path) -> None:
     """Without an agent the file is read; the exit code is for scripts, the JSON for programs."""
     answer = heal("audit", "signals")
     assert answer.code == 0
-    assert "Every accepted signal is accounted for, and nothing is astray." in answer.out
+    assert "Every accepted signal is accounted for; no discrepancies." in answer.out
     found = json.loads(heal("audit", "signals", "--json", "--deep", "--since", "1d").out)
     assert (found["adds_up"], found["accepted"], found["accounted"], found["deep"]) == (True, 3, 3, True)
     assert found["present"] == {"deduplicated": 1, "ignored": 2}
@@ -49,7 +49,7 @@ def test_a_loss_is_told_with_its_day_and_exits_with_one(heal: Heal, posted: Path
     answer = heal("audit", "signals", "--deep")
     assert answer.code == 1
     assert "3 accepted, 2 accounted for" in answer.out
-    assert "astray: repeats_nothing" in answer.out
+    assert "discrepancy: repeats_nothing" in answer.out
     assert "do not add up" in answer.err
     assert json.loads(heal("audit", "signals", "--json").out)["adds_up"] is False
 

@@ -369,7 +369,7 @@ def test_the_exit_code_tells_whether_anything_fails(
     """Warnings are 0, one failure is 1; text and JSON say the same."""
     monkeypatch.setenv("RUNBOOKS_DIR", str(RUNBOOKS))
     assert run(monkeypatch, "doctor") == 0
-    assert "Mend:" in capsys.readouterr().out
+    assert "Fix:" in capsys.readouterr().out
     monkeypatch.setenv("RUNBOOKS_DIR", "nowhere")
     assert run(monkeypatch, "doctor") == 1
     capsys.readouterr()
@@ -482,5 +482,20 @@ async def test_in_a_dry_run_no_channel_is_asked() -> None:
     (people,) = found["people"]
     assert (people.status, people.message) == (
         Status.OK,
-        "TEAMS_WEBHOOK_URL set; in a dry run nobody is told",
+        "TEAMS_WEBHOOK_URL set; a dry run sends no notifications",
     )
+
+
+async def test_roles_that_no_person_can_have_are_reported() -> None:
+    """ROLE_SCOPES without a source of roles has no effect; approval roles are then for tokens only."""
+    found = await findings(settings_with(require_identity=True, role_scopes={"sre": ("approve",)}))
+    assert found["roles"][0].status is Status.WARN
+    assert "ROLE_SCOPES has no effect: neither OIDC_ISSUER nor SLACK_USERS" in found["roles"][0].message
+    steps = ({"after_seconds": 60, "roles": ["lead"]},)
+    asked = settings_with(require_identity=True, approval_roles="sre", approval_escalation=steps)
+    [one] = (await findings(asked))["roles"]
+    assert "approvals need the role lead or sre, which only tokens can have" in one.message
+    assert "--role lead" in one.mend
+    assert "roles" not in await findings(settings_with(require_identity=True))
+    lonely = await findings(settings_with(approval_escalation=steps))
+    assert "no person can have the role lead" in lonely["approvals"][0].message

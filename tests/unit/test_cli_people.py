@@ -65,7 +65,7 @@ def test_an_answer_names_the_user_and_the_comment(
     monkeypatch.setenv("LOGNAME", "ann")
     answer = heal(command, asked, "--comment", "seen with the release team")
     assert (answer.code, answer.text) == (0, f"rollback for payments-api in prod: {state} by ann.")
-    assert heal("approvals").text == "Nothing waits for an answer."
+    assert heal("approvals").text == "No approval is pending."
     told = heal("approvals", "--state", "all").text
     assert f"{state} by ann (seen with the release team)" in told
     story = heal("show", asked.replace("apr_", "inc_"))
@@ -111,7 +111,7 @@ def test_a_shell_without_a_user_must_say_who(
 
 def test_the_brake_goes_on_and_off(heal: Heal, asked: ApprovalId) -> None:
     """Who, since when and why; a reason is needed to engage it."""
-    assert "released; nobody has touched it" in heal("brake", "show").text
+    assert "released; it was never used" in heal("brake", "show").text
     assert heal("brake", "on", "--reason", "", "--by", "ann").code == 1
     engaged = heal("brake", "on", "--reason", "database migration", "--by", "ann")
     assert engaged.code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_with_identity_required_the_database_too_wants_to_know_who_speaks(
     monkeypatch.setenv("HEAL_TOKEN", reader)
     assert "lacks the scope approve" in heal("approve", asked).text
     monkeypatch.setenv("HEAL_TOKEN", approver.replace("heal_tok_", "heal_tok_0")[:-1])
-    assert "good for nothing" in heal("approve", asked).text
+    assert "HEAL_TOKEN is not valid" in heal("approve", asked).text
     monkeypatch.setenv("HEAL_TOKEN", approver)
     assert heal("approve", asked, "--by", "eve").code == 1
     answer = heal("approve", asked, "--json")
@@ -95,9 +96,14 @@ def test_with_identity_required_the_database_too_wants_to_know_who_speaks(
         ((), "--scope"),
         (("--scope", "everything"), "scopes[0]"),
         (("--scope", "read", "--days", "-1"), "days"),
+        (("--scope", "read", "--days", "0"), "(given: 0.0). Fix: give a number of days above 0"),
+        (("--scope", "reed"), "(given: 'reed'). Fix: send one of"),
         (("--scope", "read", "--role", ""), "roles[0]"),
         (("--scope", "ingest", "--service", "Shop API"), "services[0]"),
-        (("--scope", "operate", "--environment", "prod"), "scopes"),
+        (
+            ("--scope", "operate", "--environment", "prod"),
+            "the scopes operate cannot be limited to environments or services: only ingest and read can",
+        ),
     ],
 )
 def test_an_unfit_token_is_told_by_what_does_not_fit(heal: Heal, options: tuple[str, ...], told: str) -> None:
@@ -138,3 +144,56 @@ def test_heal_run_listens_on_this_machine_only_without_identity(
         said = (tmp_path / "agent.log").read_text()
     assert "running on http://127.0.0.1:" in said
     assert "HOST=0.0.0.0 is not listened on" in said
+
+
+def test_the_database_asks_for_an_administrator_once_there_is_one(
+    heal: Heal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Write access to the file is not enough by itself: making and revoking need HEAL_TOKEN or --recover."""
+    _made(heal, "probe", "--scope", "read")
+    root = _made(heal, "root", "--scope", "admin")
+    [probe] = [
+        one for one in json.loads(heal("token", "list", "--json").out)["items"] if one["name"] == "probe"
+    ]
+    for command in (("create", "eve", "--scope", "admin"), ("revoke", probe["id"])):
+        refused = heal("token", *command)
+        assert refused.code == 1
+        assert "set HEAL_TOKEN" in refused.text
+        assert "--recover" in refused.text
+    monkeypatch.setenv("HEAL_TOKEN", root)
+    _made(heal, "ann", "--scope", "approve")
+
+
+def test_a_recovery_is_recorded_with_the_user_of_the_operating_system(
+    heal: Heal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user comes from the user id of the process, not from a name in the environment."""
+    _made(heal, "root", "--scope", "admin")
+    monkeypatch.setenv("REQUIRE_IDENTITY", "true")
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    monkeypatch.setenv("HEAL_TOKEN", "heal_tok_lost")
+    _made(heal, "new-root", "--scope", "admin", "--recover")
+    newest = json.loads(heal("audit", "people", "--json").out)[-1]
+    assert newest["data"]["recovery"] is True
+    assert newest["data"]["os_user"].endswith(f"uid {os.getuid()})")
+    assert "somebody-else" not in newest["data"]["os_user"]
+    assert newest["verified"] is False
+    assert "recovery without HEAL_TOKEN" in heal("audit", "people").text
+
+
+def test_a_recovery_does_not_go_through_an_agent(heal: Heal) -> None:
+    """It writes to the database, so an address of an agent beside it is a mistake."""
+    answer = heal("token", "create", "root", "--scope", "admin", "--recover", "--url", "http://127.0.0.1:1")
+    assert answer.code == 1
+    assert "leave --url out" in answer.text
+
+
+def test_tokens_are_prepared_while_an_agent_without_identity_runs(
+    heal: Heal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes no tokens itself, so an administrator's token counts in the database."""
+    root = _made(heal, "root", "--scope", "admin")
+    with running_agent(tmp_path) as url:
+        monkeypatch.setenv("PORT", url.rpartition(":")[2])
+        monkeypatch.setenv("HEAL_TOKEN", root)
+        _made(heal, "ann", "--scope", "approve")

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from pydantic_settings import SettingsError
+from pydantic_settings import NoDecode, SettingsError
 
 from app.agent.models import ActionName
 from app.config import Settings, load_settings, told, unknown_in_env_file
 from app.errors import ConfigurationError
+from app.setting_values import EXAMPLES
 from scripts.settings import EXAMPLE, PAGE, Setting, documented, page
 
 DOCUMENTED = tuple(documented(EXAMPLE.read_text()))
@@ -251,7 +252,7 @@ def test_other_unknown_names_in_the_env_file_have_no_effect_and_are_named(tmp_pa
         ("ALERT_TRIGGERS", '{"HighErrorRate": "rollback"}', "ALERT_TRIGGERS.HighErrorRate"),
         ("KAFKA_PROPERTIES", '{"a": [1]}', "KAFKA_PROPERTIES.a"),
         ("SERVICE_WORKLOADS", '{"prod/api": "a/b", "prod/api": "a/c"}', "SERVICE_WORKLOADS: "),
-        ("SERVICE_WORKLOADS", '{"prod/api": ', "SERVICE_WORKLOADS: Expecting value at line 1, column 14"),
+        ("SERVICE_WORKLOADS", '{"prod/api": ', "is not valid JSON: Expecting value at line 1, column 14"),
     ],
 )
 def test_a_wrong_part_of_a_json_setting_is_named_by_its_path(
@@ -352,3 +353,58 @@ def test_a_wrong_setting_is_told_as_it_is_written() -> None:
     """The setting in capitals, what stands below it as it is, and no more words than needed."""
     assert told(("role_scopes", "sre", 0), "Input should be ...") == "ROLE_SCOPES.sre.0: Input should be ..."
     assert told((), "Value error, OIDC_ISSUER needs PUBLIC_URL") == "OIDC_ISSUER needs PUBLIC_URL"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("ALERT_HOME_LABELS", "prod", ("'prod' is not valid JSON", 'such as {"cluster": "eu-1"}')),
+        ("APPROVAL_FOR_RISKS", "high,hihg", ("APPROVAL_FOR_RISKS: 'hihg'", "'low', 'medium' or 'high'")),
+        ("ROLE", "boss", ("'boss' is not known", "'worker'")),
+        ("DRY_RUN", "maybe", ("'maybe' is neither true nor false",)),
+        ("PORT", "http", ("'http' is not a whole number",)),
+        ("PORT", "65536", ("'65536' is too large; give 65535 or less",)),
+        ("BUDGET_WINDOW_SECONDS", "0", ("'0' is too small; give a number above 0",)),
+        ("SLO_MIN_REQUEST_RATE", "many", ("'many' is not a number",)),
+        ("SLACK_USERS", '{"U1": "ann"}', ("'ann' does not have the right form", '"roles": ["responder"]')),
+        ("SCALE_MIN_REPLICAS", "30", ("SCALE_MIN_REPLICAS=30 is above SCALE_MAX_REPLICAS=20", "lower")),
+        (
+            "FREEZE_WINDOWS",
+            '[{"name": "x", "hours": 1, "cron": "99 * * * *"}]',
+            ("'99 * * * *' is not a cron expression (bad minute)", "such as '0 18 * * FRI'"),
+        ),
+        ("FREEZE_WINDOWS", '[{"name": "x", "hours": 1, "cron": "* *"}]', ("such as '0 18 * * FRI'",)),
+    ],
+)
+def test_an_error_shows_the_value_and_what_would_be_right(
+    name: str, value: str, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads it can correct the setting without opening the documentation."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings()
+    for word in (name, *words):
+        assert word in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ['{"sasl.password": ["hunter2"]}', "hunter2", '"hunter2"'])
+def test_an_error_about_a_secret_does_not_show_it(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not where it is no JSON, and not where the JSON has the wrong form."""
+    monkeypatch.setenv("KAFKA_PROPERTIES", value)
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings()
+    assert "hunter2" not in str(refused.value)
+    assert "KAFKA_PROPERTIES" in str(refused.value)
+
+
+def test_every_example_of_a_setting_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And every setting that is JSON has one."""
+    for name, value in EXAMPLES.items():
+        monkeypatch.setenv(name.upper(), value)
+    load_settings()
+    json_settings = {
+        name
+        for name, field in Settings.model_fields.items()
+        if str(field.annotation).startswith(("dict", "tuple")) and NoDecode not in field.metadata
+    }
+    assert json_settings == set(EXAMPLES)

@@ -110,7 +110,7 @@ def test_a_fresh_own_series_inside_its_objective_clears_every_cause_of_that_symp
     assert diagnose(well).best.cause is Cause.UNKNOWN
     assert all(h.confidence < FLOOR for h in diagnose(well).hypotheses if h.cause is not Cause.UNKNOWN)
     assert not plans(well)
-    assert "measured at 0.1 %, inside its objective" in sentences(well)
+    assert "measured at 0.1%, inside its objective" in sentences(well)
     assert "above its objective" not in sentences(well)
     sick = accused(sli=own(curves(errors=step(-2.5, 0.001, 0.4))))
     assert diagnose(sick).best.cause is Cause.BAD_RELEASE
@@ -143,7 +143,7 @@ def test_posted_and_measured_samples_are_two_histories() -> None:
     assert "went from" not in sentences(mixed)
     praise = tuple(replace(s, error_rate=0.0) for s in curves(since=-5))
     risen = accused(sli=(*own(curves(errors=step(-2.5, 0.001, 0.4))), *praise))
-    assert "error rate went from 0.1 % to 40 %" in sentences(risen)
+    assert "error rate went from 0.1% to 40.0%" in sentences(risen)
 
 
 def test_posted_samples_make_no_rise_in_a_measured_series() -> None:
@@ -166,7 +166,7 @@ def test_a_value_from_before_the_symptom_is_not_told_as_its_value() -> None:
     """An alert without a value is told as such, beside an older posted sample that was well."""
     seen = accused(signals=(alert(-2),), sli=(SliSample(at=at(-40), error_rate=0.001),))
     assert "by an alert without a value" in sentences(seen)
-    assert "0.1 %" not in sentences(seen)
+    assert "0.1%" not in sentences(seen)
 
 
 @given(

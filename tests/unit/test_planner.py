@@ -112,14 +112,17 @@ def test_the_runbook_of_the_best_cause_is_chosen_and_every_other_gets_its_reason
         "revert-bad-config@1",
         "scale-for-surge@1",
     ]
-    assert reason(found, "scale") == "answers traffic_surge, not bad_release"
+    assert reason(found, "scale") == "it is for traffic surge, not bad release"
 
 
 def test_a_diagnosis_below_the_confidence_of_the_runbook_gets_no_plan() -> None:
     """The reason names both figures."""
     found = plan(BAD, Cause.BAD_RELEASE, confidence=0.59)
     assert (found.runbook, found.runbook_hash, found.actions) == (None, None, ())
-    assert reason(found, "roll-back") == "needs confidence 0.60, bad_release has 0.59"
+    assert (
+        reason(found, "roll-back")
+        == "the confidence of 59% is below the 60% that roll-back-bad-release needs"
+    )
 
 
 @pytest.mark.parametrize("cause", [Cause.UNKNOWN, Cause.DEPENDENCY_FAILURE, Cause.TELEMETRY_OUTAGE])
@@ -133,7 +136,7 @@ def test_two_causes_that_cannot_be_told_apart_get_no_plan() -> None:
     close = diagnosed(Cause.BAD_RELEASE, Cause.TRAFFIC_SURGE, confidence=0.8, next_confidence=0.78)
     found = make_plan(close, BAD, CATALOGUE, LIMITS)
     assert found.actions == ()
-    assert reason(found, "roll-back") == "bad_release (0.80) cannot be told from traffic_surge (0.78)"
+    assert reason(found, "roll-back") == "bad release (80%) cannot be distinguished from traffic surge (78%)"
     new = revision(7, -3, code_hash=OLD.code_hash, config_hash="config-new")
     shared = diagnosed(Cause.RESOURCE_LIMIT, Cause.BAD_CONFIG, confidence=0.8, next_confidence=0.8)
     seen = evidence(Trigger.CRASH_LOOP, workload=workload([new, OLD], crashing(new)))
@@ -579,3 +582,9 @@ def test_a_revision_that_nobody_called_is_passed_over() -> None:
     called = replace(seen, sli=curves())
     assert rolled_back_to(called) == silent.number
     assert rolled_back_to(replace(seen, sli=())) == silent.number
+
+
+def test_the_runbooks_for_the_cause_are_marked_among_those_rejected() -> None:
+    """So that a summary names them, and leaves out those for other causes."""
+    found = plan(BAD, Cause.BAD_RELEASE, confidence=0.59)
+    assert [r.runbook for r in found.rejected if r.addresses_cause] == ["roll-back-bad-release@1"]

@@ -80,15 +80,15 @@ def test_a_release_is_accused_in_figures_and_ages() -> None:
     """The person who reads it sees what, when and how much."""
     found = weighed(Cause.BAD_RELEASE, RELEASE)
     assert found.confidence >= 0.7
-    assert "the release of revision 7 came 30 s before the trouble" in found.evidence_for
-    assert "error rate went from 0.1 % to 13 % 30 s after it" in found.evidence_for
+    assert "the release of revision 7 came 30 s before the incident started" in found.evidence_for
+    assert "error rate went from 0.1% to 13.0% 30 s after it" in found.evidence_for
     assert found.evidence_against == ()
 
 
 ALIBIS = {
     "a dependency in trouble": (
         {"other_open_incidents": (DATABASE,)},
-        "ledger, which it calls, is in trouble too",
+        "ledger, which it calls, is unhealthy too",
     ),
     "a dependency that changed in between": (
         {"changes": (change(ChangeKind.DEPLOY, -2.7, key=DATABASE),)},
@@ -103,14 +103,14 @@ ALIBIS = {
     ),
     "a flag switched in between": (
         {"workload": released(created=-6), "changes": (change(ChangeKind.FLAG, -3),)},
-        "another change came 3 min after it, closer to the trouble: flag of checkout",
+        "another change came 3 min after it, closer to the start of the incident: flag of checkout",
     ),
     "a ConfigMap changed in between": (
         {
             "workload": released(created=-6, config_maps=(config_map("new", -3),)),
             "config_history": (config_record("old"),),
         },
-        "closer to the trouble: ConfigMap checkout-settings",
+        "closer to the start of the incident: ConfigMap checkout-settings",
     ),
     "a while of serving well": (
         {
@@ -121,16 +121,16 @@ ALIBIS = {
     ),
     "trouble that began long after it": (
         {"workload": released(created=-30)},
-        "the trouble began only 28 min after it",
+        "the incident started only 28 min after it",
     ),
     "trouble that began some time after it": (
         {"workload": released(created=-12)},
-        "the trouble began 10 min after it",
+        "the incident started 10 min after it",
     ),
     "errors that were as many before": ({"sli": curves(errors=flat(0.13))}, "no difference"),
     "many services in trouble": (
         {"other_open_incidents": tuple(ServiceKey(environment="prod", service=f"s{n}") for n in range(3))},
-        "3 other services are in trouble at the same time",
+        "3 other services are unhealthy at the same time",
     ),
     "the same remedy tried": (
         {"failed_actions": (ActionName.ROLLBACK,)},
@@ -152,13 +152,13 @@ PODS_THAT_CLEAR = {
         {"workload": released(pods(NEW, ready=False, phase="Unknown"))},
         "3 of its pods are on a node that does not answer",
     ),
-    "older pods that are sick as well": (
+    "older pods that are unhealthy as well": (
         {"workload": released((*crashing(NEW, 1), *crashing(OLD, 2)))},
-        "2 of 2 pods without it are sick as well",
+        "2 of 2 pods without it are unhealthy as well",
     ),
     "pods with it that are well": (
         {"workload": released((*crashing(NEW, 1), *pods(NEW, 2)))},
-        "2 of 3 pods with it are well and never restarted",
+        "2 of 3 pods with it are healthy and never restarted",
     ),
 }
 
@@ -278,7 +278,7 @@ def test_two_pushed_events_alone_name_the_release_with_honest_doubt(age: float) 
     text = "; ".join((*best.evidence_for, *best.evidence_against))
     for part in (
         "the release of 1.15.0",
-        "13 %",
+        "13.0%",
         "1450 ms",
         "deploy failed",
         "stale on arrival",
@@ -371,7 +371,7 @@ def test_a_surge_must_come_first_and_be_the_only_thing_that_changed() -> None:
     """Errors first mean retries; changes, sick pods and a sick dependency speak against more replicas."""
     base = weighed(Cause.TRAFFIC_SURGE, SURGE)
     assert base.confidence >= 0.7
-    assert "the load rose 2 min before the trouble began" in base.evidence_for
+    assert "the load rose 2 min before the incident started" in base.evidence_for
     weaker: tuple[dict[str, object], ...] = (
         {"sli": curves(requests=step(-3, 50, 180), errors=step(-6, 0.001, 0.1))},
         {"sli": curves(requests=step(-30, 50, 180), errors=step(-3, 0.001, 0.1), since=-60)},
@@ -431,10 +431,10 @@ def test_unknown_hands_over_what_is_known() -> None:
     assert best.cause is Cause.UNKNOWN
     told = "; ".join(best.evidence_for)
     for part in (
-        "error rate is above its objective; now 13 %",
+        "error rate is above its objective; now 13.0%",
         "ProgressDeadlineExceeded",
         "flag of checkout",
-        "storefront changed 6 min before the trouble",
+        "storefront changed 6 min before the incident started",
         "no approved action switches one back",
         "storefront in prod",
         "restart",
@@ -536,7 +536,7 @@ def test_the_trouble_of_a_pod(changes: dict[str, object], wanted: Trouble | None
 
 def test_figures_are_spoken_with_their_units() -> None:
     """Small shares keep a digit, spans grow their unit, and signs become words."""
-    assert [share(v) for v in (0, 0.004, 0.013, 0.13, 1)] == ["0 %", "0.4 %", "1.3 %", "13 %", "100 %"]
+    assert [share(v) for v in (0, 0.004, 0.013, 0.13, 1)] == ["0.0%", "0.4%", "1.3%", "13.0%", "100.0%"]
     lengths = (45, 119, 180, 7199, 9000, 86400 * 4)
     assert [span(timedelta(seconds=s)) for s in lengths] == [
         "45 s",
@@ -548,4 +548,4 @@ def test_figures_are_spoken_with_their_units() -> None:
     ]
     assert (milliseconds(1449.6), rate(12.54)) == ("1450 ms", "12.5 requests/s")
     assert relative(at(-3), OPENED) == "3 min before it"
-    assert relative(at(3), OPENED, "the trouble") == "3 min after the trouble"
+    assert relative(at(3), OPENED, "the incident started") == "3 min after the incident started"

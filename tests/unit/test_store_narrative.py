@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -117,12 +117,18 @@ def test_an_old_signal_says_so() -> None:
 def test_waiting_signals_are_told_together() -> None:
     """One entry however many they were, with the newest one's figures."""
     many = [signal(MetricSample(error_rate=n / 100), at=AT) for n in range(1, 31)]
-    entry = pending_note(many)
+    entry = pending_note(many, AT)
     assert entry.message == (
-        "Joined by 30 signals that were waiting to see whether the breach lasts;"
+        "Joined by 30 earlier signals, received before the breach lasted long enough;"
         " the newest, from http: error rate 30.0%."
     )
     assert entry.data["signals"] == 30
     assert entry.data["signal_ids"] == [one.id for one in many[-20:]]
     assert entry.data["error_rate"] == 0.3
-    assert pending_note(many[:1]).message.startswith("Joined by 1 signal that was waiting")
+    assert pending_note(many[:1], AT).message.startswith("Joined by 1 earlier signal, received")
+
+
+def test_waiting_signals_do_not_stand_before_the_opening() -> None:
+    """The timeline is in order: they joined when the incident opened, not when they were received."""
+    opened = AT + timedelta(seconds=5)
+    assert pending_note([signal(MetricSample(error_rate=0.2), at=AT)], opened).at == opened

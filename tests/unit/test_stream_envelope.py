@@ -205,7 +205,7 @@ POISON: dict[str, tuple[StreamMessage, str]] = {
     "a number": (message(7, {"type": "deploy"}), "is not a JSON object"),
     "missing field": (
         message({"type": "deploy", "service": "a", "environment": "prod"}, key=None),
-        "version: is missing. Mend: send the release's version",
+        "version: is missing. Fix: send the release's version",
     ),
     "unknown field": (message({**DEPLOY, "type": "deploy", "stage": 1}), "stage: is not known here"),
     "coercion": (

@@ -17,7 +17,7 @@ def accuse(suspect: Suspect, evidence: Evidence, pods: PodWeights, remedy: Actio
     weighing = Weighing()
     began = trouble_began(evidence)
     if suspect.recent and suspect.at < began:
-        weighing.speaks_for(0.1, f"{suspect.what} came {relative(suspect.at, began, 'the trouble')}")
+        weighing.speaks_for(0.1, f"{suspect.what} came {relative(suspect.at, began, 'the incident started')}")
     elif not suspect.recent:
         weighing.speaks_against(
             0.85, f"{suspect.what} had been in force for {span(began - suspect.at)} by then"

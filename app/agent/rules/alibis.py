@@ -70,7 +70,7 @@ def _dependencies(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> N
     if down:
         names = ", ".join(d.service for d in down)
         weighing.speaks_against(
-            _dependency_weight(suspect, evidence), f"{names}, which it calls, is in trouble too"
+            _dependency_weight(suspect, evidence), f"{names}, which it calls, is unhealthy too"
         )
     began = trouble_began(evidence)
     changed = [c for c in evidence.changes if c.key in evidence.dependencies and suspect.at < c.at < began]
@@ -99,7 +99,7 @@ def _later_changes(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> 
     ]
     if between:
         at, told = max(between)
-        found = f"another change came {relative(at, suspect.at)}, closer to the trouble: {told}"
+        found = f"another change came {relative(at, suspect.at)}, closer to the start of the incident: {told}"
         weighing.speaks_against(0.5, found)
 
 
@@ -161,4 +161,4 @@ def _traffic(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> None:
 def _crowd(weighing: Weighing, evidence: Evidence) -> None:
     others = [k for k in evidence.other_open_incidents if k not in evidence.dependencies]
     if len(others) >= _CROWD:
-        weighing.speaks_against(0.1, f"{len(others)} other services are in trouble at the same time")
+        weighing.speaks_against(0.1, f"{len(others)} other services are unhealthy at the same time")

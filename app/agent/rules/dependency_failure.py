@@ -28,7 +28,7 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     ]
     if changed:
         last = max(changed, key=lambda c: c.at)
-        when = relative(last.at, began, "the trouble")
+        when = relative(last.at, began, "the incident started")
         weighing.speaks_for(0.3, f"{last.key.service}, which it calls, changed {when}: {last.summary}")
     if not weighing.grounds:
         return None

@@ -89,9 +89,9 @@ def _weigh_older(
         return
     bad = sick(older, evidence).total()
     if bad * 2 >= len(older):
-        weighing.speaks_against(0.7, f"{bad} of {len(older)} pods without it are sick as well")
+        weighing.speaks_against(0.7, f"{bad} of {len(older)} pods without it are unhealthy as well")
     elif all(p.ready for p in older):
-        weighing.speaks_for(0.3, f"all {len(older)} pods without it are well")
+        weighing.speaks_for(0.3, f"all {len(older)} pods without it are healthy")
 
 
 def _weigh_unreached(
@@ -113,7 +113,7 @@ def _weigh_sound(
     well = sound(pods, evidence)
     if not well or not found:
         return
-    finding = f"{well} of {len(pods)} pods with it are well and never restarted"
+    finding = f"{well} of {len(pods)} pods with it are healthy and never restarted"
     node = sick_node(pods, evidence)
     if node is not None:
         weighing.speaks_against(0.6, f"{finding}; all sick ones are on node {node}")

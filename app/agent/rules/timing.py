@@ -76,10 +76,10 @@ def _weigh_distance(weighing: Weighing, suspect: Suspect, evidence: Evidence) ->
     lag = trouble_began(evidence) - suspect.at
     if lag < -CLOCK_SLACK:
         late_report = suspect.reported_late and lag >= -REPORT_DELAY
-        weighing.speaks_against(0.3 if late_report else 0.8, f"the trouble began {span(lag)} before it")
+        weighing.speaks_against(0.3 if late_report else 0.8, f"the incident started {span(lag)} before it")
     elif suspect.stuck:
         return  # it never took over: its age says nothing
     elif lag > LATE:
-        weighing.speaks_against(0.5, f"the trouble began only {span(lag)} after it")
+        weighing.speaks_against(0.5, f"the incident started only {span(lag)} after it")
     elif lag > SOON:
-        weighing.speaks_against(0.25, f"the trouble began {span(lag)} after it")
+        weighing.speaks_against(0.25, f"the incident started {span(lag)} after it")

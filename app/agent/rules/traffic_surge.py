@@ -46,13 +46,13 @@ def _weigh_order(weighing: Weighing, surge: Rise, evidence: Evidence) -> None:
     began = metric_onset(evidence)
     lead = began - surge.at
     if all(rise(evidence, i) is None for i in breached(evidence)):
-        weighing.speaks_against(0.4, "no history shows what came first, the load or the trouble")
+        weighing.speaks_against(0.4, "no history shows what came first, the load or the incident")
     elif lead < timedelta(0):
-        weighing.speaks_against(0.8, f"the trouble began {span(lead)} before the load rose")
+        weighing.speaks_against(0.8, f"the incident started {span(lead)} before the load rose")
     elif lead > LATE:
-        weighing.speaks_against(0.5, f"the load had been there for {span(lead)} without trouble")
+        weighing.speaks_against(0.5, f"the load had been there for {span(lead)} without an incident")
     else:
-        weighing.speaks_for(0.2, f"the load rose {span(lead)} before the trouble began")
+        weighing.speaks_for(0.2, f"the load rose {span(lead)} before the incident started")
 
 
 def _weigh_changes(weighing: Weighing, evidence: Evidence) -> None:
@@ -71,7 +71,7 @@ def _weigh_changes(weighing: Weighing, evidence: Evidence) -> None:
     at, what = max(times)
     close = abs(began - at) <= SOON
     weighing.speaks_against(
-        0.4 if close else 0.1, f"{what} came {span(began - at)} from the start of the trouble"
+        0.4 if close else 0.1, f"{what} came {span(began - at)} from the start of the incident"
     )
 
 
@@ -80,7 +80,7 @@ def _weigh_use(weighing: Weighing, evidence: Evidence) -> None:
     down = sorted(d.service for d in evidence.dependencies if d in evidence.other_open_incidents)
     if down:
         weighing.speaks_against(
-            0.6, f"{', '.join(down)}, which it calls, is in trouble: more replicas load it more"
+            0.6, f"{', '.join(down)}, which it calls, is unhealthy: more replicas load it more"
         )
     found = sick(evidence.workload.pods, evidence) if evidence.workload is not None else None
     if found is not None and found.total() > found[Trouble.NOT_READY] + found[Trouble.OUT_OF_MEMORY]:

@@ -8,6 +8,7 @@ from app.agent.rules.suspects import own_changes, release_of, template_config_of
 from app.agent.rules.symptoms import CLOCK_SLACK, doubt, now_at, reported, trouble_began
 from app.agent.rules.wording import relative
 
+_START = "the incident started"
 _MOST = 5
 """So many changes are told; a person can look up the rest."""
 
@@ -41,25 +42,24 @@ def _facts(evidence: Evidence) -> list[str]:
     window = [c for c in evidence.changes if began - LOOKBACK <= c.at <= began + CLOCK_SLACK]
     own = [c for c in window if c.key == evidence.key]
     facts += [
-        f"{c.kind} change {relative(c.at, began, 'the trouble')}: {c.summary}"
+        f"{c.kind} change {relative(c.at, began, _START)}: {c.summary}"
         if c.at != began
         else f"{c.kind} change: {c.summary}"
         for c in own[:_MOST]
     ]
     late = release_of(evidence) or template_config_of(evidence)
     if late is not None and late.recent and late.at > began:
-        facts.append(f"{late.what} came {relative(late.at, began, 'the trouble')}, too late to be its cause")
+        facts.append(f"{late.what} came {relative(late.at, began, _START)}, too late to be its cause")
     elif not own:
         facts.append("no change of the service itself is known around that time")
     others = [c for c in window if c.key != evidence.key and c.at < began]
-    facts += [
-        f"{c.key.service} changed {relative(c.at, began, 'the trouble')}: {c.summary}" for c in others[:_MOST]
-    ]
+    facts += [f"{c.key.service} changed {relative(c.at, began, _START)}: {c.summary}" for c in others[:_MOST]]
     if any(c.kind is ChangeKind.FLAG for c in own_changes(evidence, ChangeKind.FLAG)):
         facts.append("a feature flag was changed; no approved action switches one back")
     if evidence.other_open_incidents:
-        names = ", ".join(sorted(str(k) for k in evidence.other_open_incidents)[:_MOST])
-        facts.append(f"other open incidents: {names}")
+        names = sorted(str(key) for key in evidence.other_open_incidents)
+        more = f", and {len(names) - _MOST} more" if len(names) > _MOST else ""
+        facts.append(f"other open incidents: {', '.join(names[:_MOST])}{more}")
     if evidence.failed_actions:
         facts.append(f"tried without recovery: {', '.join(evidence.failed_actions)}")
     return facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 
 
@@ -22,11 +23,24 @@ def relative(at: datetime, reference: datetime, what: str = "it") -> str:
     return f"{span(at - reference)} {'before' if at < reference else 'after'} {what}"
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 signal`, `2 signals`; `plural` where it is not the noun with an s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def in_words(name: str) -> str:
+    """A cause, state or trigger as people write it: `bad release`."""
+    return name.replace("_", " ")
+
+
+def confidence(value: float) -> str:
+    """`75%`, `59.9%`: never rounded up, so that what is below a limit does not look equal to it."""
+    return f"{math.floor(value * 1000 + 1e-6) / 10:g}%"
+
+
 def share(value: float) -> str:
-    """`13 %`, `0.4 %`."""
-    return (
-        f"{value:.0%}".replace("%", " %") if value >= 0.1 or value == 0 else f"{value:.1%}".replace("%", " %")
-    )
+    """`13.0%`, `0.4%`: the one form of a rate, a share of requests or of replicas."""
+    return f"{value:.1%}"
 
 
 def milliseconds(value: float) -> str:
