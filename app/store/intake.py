@@ -327,7 +327,7 @@ class _Desk:
         self._look_at(key)
         verdict = self.delivery.decide(signal, self._levels[key], self._open[key], self._closed[key])
         if verdict.levels is not None:
-            self._remember(key, verdict.levels, signal.received_at)
+            self._keep_levels(key, verdict.levels, signal.received_at)
         if verdict.change is not None:
             self._changes.append(verdict.change)
         disposition = verdict.disposition
@@ -335,7 +335,7 @@ class _Desk:
             disposition = self._attach(signal, verdict)
         return disposition
 
-    def _remember(self, key: ServiceKey, new: ServiceLevels, at: datetime) -> None:
+    def _keep_levels(self, key: ServiceKey, new: ServiceLevels, at: datetime) -> None:
         """Keep the levels, with a note for an open incident the first time that alerts are merged."""
         before, incident = self._levels[key], self._open[key]
         self._levels[key] = new
@@ -364,7 +364,7 @@ class _Desk:
         repeat = self.delivery.again(signal, self._levels[key], incident)
         if repeat is None:
             return ignored and self._closed[key] is not None
-        self._remember(key, repeat.levels, signal.received_at)
+        self._keep_levels(key, repeat.levels, signal.received_at)
         if incident is not None:  # what keeps a reason fresh was sent by somebody, too
             self._open[key] = incidents.note_origin(incident, [signal])
         return repeat.anew or (ignored and self._closed[key] is not None)
