@@ -63,6 +63,8 @@ class Mutant:
     told: str
     swaps: Sequence[Swap] = ()
     patches: Sequence[Patch] = ()
+    calm: bool = False
+    """Whether its seeds run without faults, for a defect that shows only where the agent acts."""
 
 
 # ---------------------------------------------------------------- promises 0 to 3
@@ -276,6 +278,7 @@ MUTANTS = {
         Mutant(
             name="no-shared-budget",
             promise=4,
+            calm=True,
             told="the limits that all incidents share are never asked",
             swaps=[(limits.exceeded, _always(()))],
         ),
@@ -331,6 +334,7 @@ MUTANTS = {
         Mutant(
             name="undo-by-generation",
             promise=10,
+            calm=True,
             told="any change of the object by others holds an undo off",
             swaps=[(as_left, lambda _action, applied, now: applied == now)],
         ),
@@ -381,12 +385,14 @@ MUTANTS = {
         Mutant(
             name="own-measurement-ignored",
             promise=13,
+            calm=True,
             told="what the agent measures itself contradicts no report",
             swaps=[(reasons._metric_objection, _measured_in_vain)],
         ),
         Mutant(
             name="refusal-is-a-reason",
             promise=13,
+            calm=True,
             told="a metric source that refuses to answer leaves every report standing",
             swaps=[(reasons._metric_objection, _refusal_is_fine)],
         ),

@@ -77,7 +77,7 @@ class Figures:
 def check(seed: int, mutant: str | None = None) -> Result:
     """Run one seed, of the product or of a broken build, and check every promise on it."""
     with mutated(mutant):
-        case = run_seed(seed)
+        case = run_seed(seed, calm=mutant is not None and MUTANTS[mutant].calm)
     return _in_figures(case)
 
 

@@ -136,6 +136,24 @@ class Scenario:
             }
         )
 
+    def calm(self) -> Scenario:
+        """The same services and histories on machines without faults: most incidents end in a real action."""
+        return replace(
+            self,
+            odds=replace(self.odds.calm(), meddled=self.odds.meddled, resolved=self.odds.resolved),
+            crashes=(),
+            pauses=(),
+            jumps=(),
+            outages=(),
+            silences=(),
+            braked=None,
+            dry_runs=(False,),
+            allow_high_risk=True,
+            budget=3,
+            approvals=False,
+            strict_engine=False,
+        )
+
     def engine_says(self, action: str, dice: Random) -> DecisionKind:
         if not self.strict_engine:
             return DecisionKind.ALLOW

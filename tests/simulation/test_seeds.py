@@ -1,6 +1,6 @@
 """Many seeds of the simulated machinery, every promise checked on each.
 
-At the size of a change a window of the whole run's seeds (`tests.sizes`); the whole
+At the size of a change the first of the whole run's seeds (`tests.sizes`); the whole
 takes four minutes on two cores. `SEEDS=20000` runs more,
 `python -m tests.simulation --seed N --trace` shows what happened in one.
 """

@@ -31,19 +31,16 @@ def test_every_crash_point_has_its_turn(monkeypatch: pytest.MonkeyPatch, count: 
     assert sorted(tried) == points
 
 
-def test_every_intake_and_every_seed_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two soaks of four at a time, and windows that make up the whole run's seeds."""
+def test_every_intake_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two soaks of four at a time; the seeds stay the same, so that a change is not judged by luck."""
     soaked: set[str] = set()
-    seeds: set[int] = set()
     for turn in range(5):
         monkeypatch.setenv("TEST_TURN", str(turn))
         taken = sizes.intakes(["postgresql", "sqlite", "kafka", "redis"])
         assert len(taken) == 2
         soaked.update(taken)
-        assert len(sizes.seeds()) == sizes.CHANGE_SEEDS
-        seeds.update(sizes.seeds())
+        assert sizes.seeds() == range(sizes.CHANGE_SEEDS)
     assert soaked == {"postgresql", "sqlite", "kafka", "redis"}
-    assert seeds == set(range(sizes.WHOLE_SEEDS))
 
 
 def test_the_whole_is_everything(monkeypatch: pytest.MonkeyPatch) -> None:
