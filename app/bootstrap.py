@@ -13,48 +13,49 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from app.agent.asking import Asking
-from app.agent.channels import Channel
-from app.agent.circuit import Breaker
+from app.agent.approvals.request import Asking
 from app.agent.closing import Closer
+from app.agent.evidence.trust import TrustRules
 from app.agent.executor import Executor
-from app.agent.freeze import FreezeWindow
+from app.agent.guardrails.circuit_breaker import Breaker
+from app.agent.guardrails.freeze import FreezeWindow
+from app.agent.guardrails.limits import Limits
+from app.agent.guardrails.question import Guardrails
+from app.agent.identity.people import ApprovalTerms, EscalationStep
+from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intake import Intake, IntakeRules
-from app.agent.limits import Limits
 from app.agent.loop import Loop, Stages
 from app.agent.memory import Historian
-from app.agent.models import IncidentId, ServiceKey
+from app.agent.notifications.channel import Channel
+from app.agent.notifications.outbox import Announcements
 from app.agent.observer import Observer
-from app.agent.outbox import Announcements
 from app.agent.planner import PlanLimits
-from app.agent.policy import Guardrails, Policy
-from app.agent.ports import (
+from app.agent.policy import Policy
+from app.agent.ports.cluster import (
     ClusterReader,
     ClusterRehearsal,
     ClusterWatch,
     ClusterWriter,
-    Fleet,
-    IdentityProvider,
-    MetricSource,
-    Notifier,
     PodOwners,
-    PolicyEngine,
-    Runner,
-    SilenceSource,
-    Store,
-    StreamProgress,
 )
+from app.agent.ports.metrics import MetricSource, SilenceSource
+from app.agent.ports.people import IdentityProvider, Notifier
+from app.agent.ports.policy import PolicyEngine
+from app.agent.ports.store import Store
+from app.agent.ports.streams import StreamProgress
+from app.agent.ports.workers import Fleet, Runner
 from app.agent.reason_check import ReasonCheck
 from app.agent.runbooks import load_catalogue
 from app.agent.slo import SloThresholds
-from app.agent.terms import ApprovalTerms, EscalationStep
-from app.agent.trial import Trial
-from app.agent.trust import TrustRules
+from app.agent.soak import Trial
 from app.agent.verifier import Verifier, VerifyRules
 from app.clock import Clock, SystemClock
 from app.config import FreezeSetting, Role, Settings
+from app.connectors.alerts.silences import AlertmanagerSilences
+from app.connectors.chat.slack.channel import SlackChannel, inbound_from_settings
+from app.connectors.chat.teams import TeamsChannel
+from app.connectors.chat.webhook import WebhookChannel
 from app.connectors.k8s import connect
-from app.connectors.opa import OpaPolicy
 from app.connectors.peer_breaker import (
     PeerBreaker,
     guarded_metrics,
@@ -63,23 +64,20 @@ from app.connectors.peer_breaker import (
     guarded_rehearsal,
     guarded_silences,
 )
-from app.connectors.policy_answers import FAULT
-from app.connectors.prometheus import PrometheusSource
-from app.connectors.promql import duration
-from app.connectors.rego import EmbeddedPolicy
-from app.connectors.schema_registry import SchemaRegistry
-from app.connectors.silences import AlertmanagerSilences
-from app.connectors.slack import SlackChannel, inbound_from_settings
-from app.connectors.streams import OpenStream, open_stream
-from app.connectors.teams import TeamsChannel
-from app.connectors.webhook import WebhookChannel
+from app.connectors.policy.answers import FAULT
+from app.connectors.policy.embedded import EmbeddedPolicy
+from app.connectors.policy.opa import OpaPolicy
+from app.connectors.prometheus.promql import duration
+from app.connectors.prometheus.source import PrometheusSource
+from app.connectors.streams.open import OpenStream, open_stream
+from app.connectors.streams.schema_registry import SchemaRegistry
 from app.errors import AgentError, ConfigurationError, TransientError
 from app.redaction import remember
 from app.store import Alone, open_shared
 from app.vitals import Vitals
 
 if TYPE_CHECKING:
-    from app.connectors.slack_inbound import SlackInbound
+    from app.connectors.chat.slack.inbound import SlackInbound
 
 Check = tuple[str, Callable[[], Awaitable[None]]]
 
@@ -92,7 +90,7 @@ class Unattended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class Adapters:
     """The adapters of everything outside: what a connected agent reads and writes.
 
     A part that is None is not connected; without a writer nothing can be written.
@@ -120,7 +118,7 @@ class Container:
     clock: Clock
     store: Store
     fleet: Fleet
-    world: World
+    world: Adapters
     observer: Observer
     intake: Intake
     loop: Loop
@@ -170,7 +168,7 @@ def assemble(
     *,
     clock: Clock,
     store: Store,
-    world: World,
+    world: Adapters,
     fleet: Fleet | None = None,
     runner: Runner | None = None,
     streams: Sequence[OpenStream] = (),
@@ -316,7 +314,7 @@ async def build(settings: Settings, *, runner: Runner | None = None) -> Containe
         raise
 
 
-def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[], Awaitable[None]]]:
+def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[[], Awaitable[None]]]:
     """The adapters of everything outside, asking nothing yet, and what closes them.
 
     In a dry run no writer and no channel is constructed (promise 5).
@@ -342,7 +340,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[World, Callable[[],
 
     api_server = PeerBreaker(name="the cluster")
     return (
-        World(
+        Adapters(
             reader=guarded_reader(cluster.reader, api_server) if cluster is not None else None,
             owners=guarded_owners(cluster.reader, api_server) if cluster is not None else None,
             rehearsal=guarded_rehearsal(cluster.rehearsal, api_server) if cluster is not None else None,
@@ -376,7 +374,7 @@ def connect_issuer(settings: Settings, clock: Clock) -> IdentityProvider | None:
         return None
     if any(importlib.util.find_spec(name) is None for name in ("authlib", "itsdangerous")):
         raise ConfigurationError("signing on (OIDC_ISSUER) needs the extra 'oidc': pip install '.[oidc]'")
-    from app.connectors.oidc import OidcIssuer  # here: only who signs on needs what the extra brings
+    from app.connectors.sso.oidc import OidcIssuer  # here: only who signs on needs what the extra brings
 
     return OidcIssuer.from_settings(settings, clock)
 
@@ -433,7 +431,7 @@ def _stream_checks(streams: Sequence[OpenStream]) -> list[Check]:
     return [(one.address, moving(one.progress)) for one in streams]
 
 
-def _historian(settings: Settings, store: Store, world: World, slo: SloThresholds) -> Historian | None:
+def _historian(settings: Settings, store: Store, world: Adapters, slo: SloThresholds) -> Historian | None:
     if world.reader is None:
         return None
     return Historian(
@@ -449,7 +447,7 @@ def _historian(settings: Settings, store: Store, world: World, slo: SloThreshold
     )
 
 
-def _checks(store: Store, world: World, clock: Clock) -> tuple[Check, ...]:
+def _checks(store: Store, world: Adapters, clock: Clock) -> tuple[Check, ...]:
     checks: list[Check] = [("store", store.ping)]
     reader, metrics = world.reader, world.metrics
     if reader is not None:

@@ -32,15 +32,20 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from app.agent.freeze import check_cron
-from app.agent.identity import Scope
+from app.agent.guardrails.freeze import check_cron
+from app.agent.identity.people import Scope
 from app.agent.models import ActionName, Risk, Trigger
 from app.errors import ConfigurationError
-from app.loopback import is_loopback
 from app.redaction import remember
-from app.setting_names import listed
-from app.setting_sources import NoMistypedNames, StrictEnvFile, StrictEnvironment, WrongName, unknown_names
-from app.setting_values import (
+from app.settings.names import listed
+from app.settings.sources import (
+    NoMistypedNames,
+    StrictEnvFile,
+    StrictEnvironment,
+    WrongName,
+    unknown_names,
+)
+from app.settings.values import (
     Callee,
     DeploymentName,
     Named,
@@ -49,6 +54,7 @@ from app.setting_values import (
     example,
     what_is_wrong,
 )
+from app.wire.loopback import is_loopback
 
 RUNBOOK_ACTIONS = frozenset(ActionName) - {ActionName.RESTORE}
 

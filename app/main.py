@@ -15,30 +15,44 @@ from fastapi import FastAPI
 
 from app.api import (
     admission,
+    head,
+    openapi,
+    problems,
+)
+from app.api.dependencies import ApiDependencies
+from app.api.pages import (
+    dashboard,
+    docs,
+    pages,
+)
+from app.api.pages import (
+    sign_in as sign_on,
+)
+from app.api.pages import (
+    sign_out as sign_off,
+)
+from app.api.pages import (
+    token_sign_in as token_sign_on,
+)
+from app.api.routes import (
     agent,
     approvals,
     audit,
-    brakes,
-    dashboard,
-    docs,
     events,
-    guards,
-    head,
     health,
     incidents,
-    openapi,
-    pages,
-    problems,
-    sign_off,
-    sign_on,
-    slack,
     streams,
-    token_sign_on,
     tokens,
     webhooks,
 )
-from app.api.dependencies import Container
-from app.api.lockout import Lockout
+from app.api.routes import (
+    chat as slack,
+)
+from app.api.routes import (
+    guardrails as brakes,
+)
+from app.api.security import guards
+from app.api.security.lockout import Lockout
 from app.config import Role, Settings, load_settings
 from app.errors import ConfigurationError
 from app.logs import show_log
@@ -92,7 +106,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 app.state.container = None
 
 
-async def _say_who_gets_in(container: Container) -> None:
+async def _say_who_gets_in(container: ApiDependencies) -> None:
     settings = container.settings
     if settings.identity_required and settings.oidc_issuer is None:
         now = container.clock.now()

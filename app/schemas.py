@@ -20,9 +20,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from app.agent.answering import said_yes
-from app.agent.braking import Braking, CircuitStanding, FreezeStanding
-from app.agent.identity import Door, Sender, SenderKind
+from app.agent.approvals.answer import said_yes
+from app.agent.guardrails.status import Braking, CircuitStanding, FreezeStanding
+from app.agent.identity.people import Answer, Door, Sender, SenderKind
+from app.agent.ids import IncidentId
 from app.agent.models import (
     Action,
     ActionName,
@@ -31,110 +32,36 @@ from app.agent.models import (
     Brake,
     Cause,
     DecisionKind,
-    Deploy,
-    DeployStatus,
     Diagnosis,
     DispositionKind,
     Incident,
-    IncidentId,
     IncidentRecord,
     IncidentState,
     Intent,
     IntentState,
     Lesson,
-    MetricSample,
-    ObjectRef,
     OutcomeKind,
     Plan,
     Risk,
-    ServiceKey,
     SignalKind,
     Stage,
     TimelineEntry,
     Trigger,
     VerdictKind,
 )
-from app.agent.ports import Accepted, SignalRecord
-from app.agent.terms import Answer
-from app.schema_fields import (
-    CommitSha,
+from app.agent.ports.signals import Accepted, SignalRecord
+from app.agent.workload import ObjectRef
+from app.wire.events import _Request
+from app.wire.fields import (
     Cursor,
     DnsLabel,
-    EventTime,
-    Milliseconds,
     Moment,
     PageLimit,
     Person,
-    Ratio,
     Remark,
-    Version,
 )
 
 # ------------------------------------------------------------------ requests
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class DeployEvent(_Request):
-    """A release of a service changed state."""
-
-    service: DnsLabel = Field(examples=["payments-api"])
-    environment: DnsLabel = Field(examples=["prod"])
-    version: Version = Field(examples=["1.15.0"])
-    commit_sha: CommitSha | None = Field(default=None, examples=["d1e2f3a"])
-    status: DeployStatus = Field(strict=False, examples=["failed"])
-    irreversible: bool = Field(
-        default=False, description="The release carries a change that older code cannot run against."
-    )
-    timestamp: EventTime = Field(
-        description="When it happened: RFC 3339 with an offset.", examples=["2026-02-20T17:00:00Z"]
-    )
-
-    @property
-    def key(self) -> ServiceKey:
-        return ServiceKey(environment=self.environment, service=self.service)
-
-    def payload(self) -> Deploy:
-        return Deploy(
-            version=self.version,
-            status=self.status,
-            commit_sha=self.commit_sha,
-            irreversible=self.irreversible,
-        )
-
-
-class MetricEvent(_Request):
-    """Service levels at one instant. What is not known is left out (or null), never zero."""
-
-    service: DnsLabel = Field(examples=["payments-api"])
-    environment: DnsLabel = Field(examples=["prod"])
-    error_rate: Ratio | None = Field(
-        default=None, description="Share of failed requests, 0 to 1.", examples=[0.13]
-    )
-    p95_latency_ms: Milliseconds | None = Field(default=None, examples=[1450])
-    crash_looping: bool | None = Field(default=None, examples=[True])
-    timestamp: EventTime = Field(
-        description="When it was so: RFC 3339 with an offset.", examples=["2026-02-20T17:01:00Z"]
-    )
-
-    @model_validator(mode="after")
-    def _says_something(self) -> Self:
-        if self.error_rate is None and self.p95_latency_ms is None and self.crash_looping is None:
-            raise PydanticCustomError("no_indicator", "holds no indicator")
-        return self
-
-    @property
-    def key(self) -> ServiceKey:
-        return ServiceKey(environment=self.environment, service=self.service)
-
-    def payload(self) -> MetricSample:
-        return MetricSample(
-            error_rate=self.error_rate,
-            p95_latency_ms=self.p95_latency_ms,
-            crash_looping=self.crash_looping,
-        )
 
 
 class IncidentQuery(BaseModel):

@@ -22,13 +22,14 @@ from typing import Any
 
 import psycopg
 
+from app.agent.ids import IncidentId
 from app.agent.loop import Rest
-from app.agent.models import IncidentId, IncidentState, Note, Stage
-from app.agent.ports import Store
+from app.agent.models import IncidentState, Note, Stage
+from app.agent.ports.store import Store
 from app.clock import SystemClock
 from app.errors import ClaimLost, TransientError
 from app.store import open_shared
-from app.workers.driving import Driver
+from app.workers.driver import Driver
 
 QUEUE = "incidents"
 RESTING = "rest-"

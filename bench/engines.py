@@ -29,9 +29,15 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
+from app.agent.ids import ServiceKey, SignalId
 from app.agent.intake import IntakeRules
-from app.agent.models import Deploy, DeployStatus, ServiceKey, Signal, SignalId, SignalKind
-from app.agent.ports import Store
+from app.agent.models import (
+    Deploy,
+    DeployStatus,
+    Signal,
+    SignalKind,
+)
+from app.agent.ports.store import Store
 from app.agent.slo import SloThresholds
 from app.store import open_store
 from bench.engine_worker import HANGING, RESTING

@@ -25,42 +25,48 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from app.agent.asking import Asking
-from app.agent.consent import Consent
-from app.agent.disruption import Disruption
+from app.agent.approvals.request import Asking
 from app.agent.executor import Executor
+from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.opt_out import Consent
+from app.agent.guardrails.question import Guardrails
+from app.agent.ids import (
+    IncidentId,
+    IntentId,
+    ServiceKey,
+    SignalId,
+)
 from app.agent.intake import IntakeRules
 from app.agent.models import (
     Action,
     ActionName,
     Brake,
-    ConfigRecord,
     Decision,
     DecisionKind,
     Deploy,
     DeployStatus,
-    IncidentId,
     IncidentState,
     Intent,
-    IntentId,
     IntentState,
-    ObjectRef,
     Plan,
     Risk,
-    ServiceKey,
     Signal,
-    SignalId,
     SignalKind,
     Snapshot,
-    TargetState,
-    WorkloadView,
 )
 from app.agent.observer import Observer
 from app.agent.planner import plan_hash
-from app.agent.policy import Guardrails, Policy
-from app.agent.ports import Claim, IntakeDecider, Store
+from app.agent.policy import Policy
+from app.agent.ports.signals import IntakeDecider
+from app.agent.ports.store import Claim, Store
 from app.agent.reason_check import ReasonCheck
 from app.agent.slo import SloThresholds
+from app.agent.workload import (
+    ConfigRecord,
+    ObjectRef,
+    TargetState,
+    WorkloadView,
+)
 from app.clock import SystemClock
 from app.errors import ClaimLost
 from app.store import open_store

@@ -17,11 +17,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from app.agent.models import JsonObject
-from app.agent.ports import PolicyEngine
-from app.connectors.opa import OpaPolicy
-from app.connectors.rego import EmbeddedPolicy
-from app.connectors.rego_bundle import shipped_policies
+from app.agent.ids import JsonObject
+from app.agent.ports.policy import PolicyEngine
+from app.connectors.policy.bundle import shipped_policies
+from app.connectors.policy.embedded import EmbeddedPolicy
+from app.connectors.policy.opa import OpaPolicy
 from bench.processes import percentile
 from testbed.opa import OpaServer, opa_version
 from testbed.supervisor import Supervisor

@@ -17,32 +17,34 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, TextClause, text
 
+from app.agent.ids import (
+    ApprovalId,
+    IncidentId,
+    ServiceKey,
+    SignalId,
+)
 from app.agent.intake import IntakeRules
 from app.agent.models import (
     Action,
     ActionName,
     Approval,
-    ApprovalId,
     Cause,
     Deploy,
     DeployStatus,
     Diagnosis,
     Hypothesis,
     Incident,
-    IncidentId,
     IncidentState,
     Note,
     Plan,
     Risk,
-    ServiceKey,
     Signal,
-    SignalId,
     SignalKind,
     Stage,
 )
 from app.agent.planner import plan_hash
 from app.agent.slo import SloThresholds
-from app.store.database import Database, Work
+from app.store.database.port import Database, Work
 from app.store.sql_store import SqlStore
 
 T = TypeVar("T")

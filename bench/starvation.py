@@ -20,17 +20,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from app.agent.models import Deploy, DeployStatus, IncidentId, ServiceKey, Signal
+from app.agent.ids import IncidentId, ServiceKey
+from app.agent.models import Deploy, DeployStatus, Signal
 from app.agent.observer import new_signal
-from app.bootstrap import Container, World, assemble
+from app.bootstrap import Adapters, Container, assemble
 from app.config import Settings
-from app.connectors.rego import EmbeddedPolicy
-from app.connectors.rego_bundle import shipped_policies
+from app.connectors.policy.bundle import shipped_policies
+from app.connectors.policy.embedded import EmbeddedPolicy
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.objects import Template
+from app.sandbox.world import Adapters as SimulatedWorld
 from app.sandbox.world import Workload
-from app.sandbox.world import World as SimulatedWorld
 from app.store import open_shared
 from app.testing import PacedClock
 from app.workers import LocalBell, attended
@@ -86,7 +87,7 @@ async def stage(folder: Path) -> AsyncIterator[Stage]:
     )
     cluster, bell = SandboxCluster.over(world), LocalBell()
     policy = EmbeddedPolicy(shipped_policies(), timeout_seconds=60)
-    outside = World(
+    outside = Adapters(
         reader=cluster.reader,
         rehearsal=cluster.rehearsal,
         writer=cluster.writer(),

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.engine import make_url
 
-from app.agent.identity import Person
-from app.store.postgresql import PostgresDatabase, open_postgresql
+from app.agent.identity.people import Person
+from app.store.database.postgresql import PostgresDatabase, open_postgresql
 from app.store.sql_store import SqlStore
 from bench.processes import Start, cpu_seconds, family_cpu_seconds, memory_mib, percentile
 from bench.rest import Waiting, fill

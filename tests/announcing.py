@@ -13,11 +13,18 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-from app.agent.channels import Channel
-from app.agent.models import Incident, IncidentId, IncidentRecord, IncidentState, Note, ServiceKey, Stage
+from app.agent.ids import IncidentId, ServiceKey
+from app.agent.models import (
+    Incident,
+    IncidentRecord,
+    IncidentState,
+    Note,
+    Stage,
+)
+from app.agent.notifications.channel import Channel
 from app.store.sql_store import SqlStore
 from app.testing import VirtualClock
-from app.workers.announcing import Courier
+from app.workers.notifier import Courier
 from tests.contract.memory_channel import Chat, Fates, MemoryChannel
 from tests.contract.store_values import Deciding, approval, claimed, closed, opened
 from tests.simulation.store import Nearby, SharedDatabase

@@ -13,37 +13,37 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from app.agent.answering import answer
-from app.agent.identity import Person
+from app.agent.approvals.answer import answer
+from app.agent.identity.people import Person
+from app.agent.ids import IncidentId, ServiceKey
 from app.agent.models import (
     Approval,
     ApprovalState,
     Brake,
     Incident,
-    IncidentId,
     IncidentRecord,
     IncidentState,
     Note,
     Payload,
-    ServiceKey,
     TimelineEntry,
 )
 from app.agent.observer import new_signal
-from app.agent.ports import Accepted, IncidentFilter, Store
-from app.bootstrap import Container, World, assemble
+from app.agent.ports.signals import Accepted
+from app.agent.ports.store import IncidentFilter, Store
+from app.bootstrap import Adapters, Container, assemble
 from app.config import Settings
-from app.connectors.rego import EmbeddedPolicy
-from app.connectors.rego_bundle import shipped_policies
+from app.connectors.policy.bundle import shipped_policies
+from app.connectors.policy.embedded import EmbeddedPolicy
 from app.errors import TransientError
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.objects import Template
+from app.sandbox.world import Adapters as SimulatedWorld
 from app.sandbox.world import Workload
-from app.sandbox.world import World as SimulatedWorld
 from app.store import open_store
 from app.testing import VirtualClock
-from app.workers.polling import Poller
-from app.workers.watching import Watcher
+from app.workers.cluster_watcher import Watcher
+from app.workers.metric_poller import Poller
 from tests.sqlite_template import migrated
 
 NAMESPACE = "prod"
@@ -52,7 +52,7 @@ KEY = ServiceKey(environment=NAMESPACE, service=SERVICE)
 STEP_SECONDS = 5.0
 ACTING: dict[str, Any] = {"dry_run": False, "allow_high_risk_actions": True}
 
-Worlds = Callable[[World], World]
+Worlds = Callable[[Adapters], Adapters]
 
 
 def settings_for(directory: Path, **changes: Any) -> Settings:
@@ -235,7 +235,7 @@ async def story(
     store = shaken_store(await open_store(settings.database_url.get_secret_value()))
     policy = EmbeddedPolicy(shipped_policies(), timeout_seconds=60)
     adapters = connected(
-        World(
+        Adapters(
             reader=cluster.reader,
             rehearsal=cluster.rehearsal,
             writer=None if settings.dry_run else cluster.writer(),
@@ -266,7 +266,7 @@ async def story(
 
 
 def _agent(
-    settings: Settings, clock: VirtualClock, store: Store, adapters: World
+    settings: Settings, clock: VirtualClock, store: Store, adapters: Adapters
 ) -> tuple[Container, Watcher, Poller]:
     """A freshly started agent: nothing in memory but what the store remembers."""
     agent = assemble(settings, clock=clock, store=store, world=adapters)

@@ -12,13 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from app.agent.channels import Bulletin
-from app.agent.identity import Person
-from app.agent.models import Approval, ApprovalState, IncidentId, IncidentRecord, IncidentState, OutcomeKind
-from app.bootstrap import World
+from app.agent.identity.people import Person
+from app.agent.ids import IncidentId
+from app.agent.models import (
+    Approval,
+    ApprovalState,
+    IncidentRecord,
+    IncidentState,
+    OutcomeKind,
+)
+from app.agent.notifications.channel import Bulletin
+from app.bootstrap import Adapters
 from app.errors import Conflict, Forbidden, TransientError, UnknownOutcome
 from app.store.sql_store import SqlStore
-from app.workers.announcing import Courier
+from app.workers.notifier import Courier
 from tests.announcing import Fuse, Killed, Theatre, theatre
 from tests.contract.channel_suite import record
 from tests.contract.memory_channel import WELL, Chat, Fate, Fault, MemoryChannel, scripted
@@ -422,5 +429,5 @@ async def test_a_runbook_that_tells_people_is_done_when_it_is_on_record(tmp_path
         assert told[0].text == "look"
 
 
-def _with(world: World, channel: MemoryChannel) -> World:
+def _with(world: Adapters, channel: MemoryChannel) -> Adapters:
     return replace(world, channels=(channel,))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from app.agent.channels import Bulletin
-from app.agent.identity import CredentialId, Sender, SenderKind
+from app.agent.identity.people import ApprovalTerms, CredentialId, Sender, SenderKind
+from app.agent.ids import IntentId, JsonObject
 from app.agent.models import (
     Action,
     ActionName,
@@ -25,17 +25,16 @@ from app.agent.models import (
     DeployStatus,
     IncidentRecord,
     IncidentState,
-    IntentId,
-    JsonObject,
     OutcomeKind,
     Snapshot,
-    TargetState,
 )
+from app.agent.notifications.channel import Bulletin
 from app.agent.observer import new_signal
-from app.agent.ports import ClusterWriter, PolicyAnswer
-from app.agent.terms import ApprovalTerms
+from app.agent.ports.cluster import ClusterWriter
+from app.agent.ports.policy import PolicyAnswer
 from app.agent.timeline import verify_chain
-from app.bootstrap import World
+from app.agent.workload import TargetState
+from app.bootstrap import Adapters
 from app.connectors.chatops import question
 from app.errors import Conflict, NotEntitled
 from tests.stories import (
@@ -207,7 +206,7 @@ async def test_a_yes_clicked_many_times_has_one_effect(tmp_path: Path) -> None:
     """Ten people at the same moment, and the first once more after it was used: one intent, one write."""
     writers: list[Counting] = []
 
-    def counted(world: World) -> World:
+    def counted(world: Adapters) -> Adapters:
         assert world.writer is not None
         writers.append(Counting(world.writer))
         return replace(world, writer=writers[0])

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
+from app.agent.ids import JsonObject
 from app.agent.models import (
     ActionName,
     DecisionKind,
     DispositionKind,
     IncidentState,
     IntentState,
-    JsonObject,
     MetricSample,
     OutcomeKind,
 )
-from app.agent.ports import PolicyAnswer
+from app.agent.ports.policy import PolicyAnswer
 from app.config import FreezeSetting
 from app.testing import VirtualClock
 from tests.stories import (

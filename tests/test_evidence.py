@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from app.agent.ids import ServiceKey
 from app.agent.models import (
     CLUSTER_SOURCE,
     METRICS_SOURCE,
@@ -24,13 +25,13 @@ from app.agent.models import (
     IncidentRecord,
     IncidentState,
     MetricSample,
-    ServiceKey,
     SliSample,
     TelemetryHealth,
     Trigger,
 )
-from app.agent.ports import IncidentFilter, MetricSource
-from app.bootstrap import World
+from app.agent.ports.metrics import MetricSource
+from app.agent.ports.store import IncidentFilter
+from app.bootstrap import Adapters
 from app.errors import AgentError, Forbidden, Invalid, TransientError
 from tests.stories import ACTING, KEY, NAMESPACE, SERVICE, Story, messages, story
 
@@ -71,10 +72,10 @@ class Moody:
             raise self.error
 
 
-def with_moods(found: list[Moody]) -> Callable[[World], World]:
+def with_moods(found: list[Moody]) -> Callable[[Adapters], Adapters]:
     """Puts the source in front of the world's own, and gives it to the test."""
 
-    def connected(world: World) -> World:
+    def connected(world: Adapters) -> Adapters:
         assert world.metrics is not None
         found.append(Moody(real=world.metrics))
         return replace(world, metrics=found[-1])

@@ -13,21 +13,21 @@ from typing import Any
 import pytest
 
 from app.agent.executor import MAX_DECISION_AGE
+from app.agent.ids import IntentId
 from app.agent.loop import MAX_INTERRUPTIONS
 from app.agent.models import (
     Action,
     ActionName,
     IncidentRecord,
     IncidentState,
-    IntentId,
     IntentState,
     MetricSample,
     OutcomeKind,
     Snapshot,
-    TargetState,
 )
-from app.agent.ports import ClusterWriter
-from app.bootstrap import World
+from app.agent.ports.cluster import ClusterWriter
+from app.agent.workload import TargetState
+from app.bootstrap import Adapters
 from app.errors import Conflict
 from tests.stories import (
     ACTING,
@@ -73,7 +73,7 @@ async def deadly(directory: Path, **kills: Any) -> AsyncIterator[tuple[Story, De
     """An agent that may act and that dies over its writes, beside a service that has served well."""
     writers: list[Deadly] = []
 
-    def connected(world: World) -> World:
+    def connected(world: Adapters) -> Adapters:
         assert world.writer is not None
         writers.append(Deadly(world.writer, **kills))
         return replace(world, writer=writers[0])
@@ -211,7 +211,7 @@ async def test_an_incident_that_kills_ten_workers_is_given_to_a_person(tmp_path:
     """Whatever it is, it will kill the eleventh as well."""
     readers: list[Fatal] = []
 
-    def connected(world: World) -> World:
+    def connected(world: Adapters) -> Adapters:
         readers.append(Fatal(world.reader))
         return replace(world, reader=readers[0])
 
@@ -238,7 +238,7 @@ async def test_nine_deaths_and_a_good_end_are_forgotten(tmp_path: Path) -> None:
     """Only deaths in a row count: a pass that came to its end begins the count anew."""
     readers: list[Fatal] = []
 
-    def connected(world: World) -> World:
+    def connected(world: Adapters) -> Adapters:
         readers.append(Fatal(world.reader))
         return replace(world, reader=readers[0])
 
@@ -319,7 +319,7 @@ async def test_a_write_is_repeated_only_under_the_claim_it_was_begun_under(tmp_p
     """A conflict would be tried again at once, but for the worker that took over meanwhile."""
     writers: list[Overtaken] = []
 
-    def connected(world: World) -> World:
+    def connected(world: Adapters) -> Adapters:
         assert world.writer is not None
         writers.append(Overtaken(world.writer))
         return replace(world, writer=writers[0])

@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 
+from app.agent.ids import JsonObject, ServiceKey
 from app.agent.models import (
     ActionName,
     DecisionKind,
     IncidentState,
-    JsonObject,
     OutcomeKind,
-    ServiceKey,
 )
-from app.agent.ports import PolicyAnswer
+from app.agent.ports.policy import PolicyAnswer
 from tests.stories import (
     ACTING,
     KEY,

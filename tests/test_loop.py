@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from app.agent.ids import IntentId, JsonObject, ServiceKey
 from app.agent.models import (
     Action,
     ActionName,
@@ -18,23 +19,19 @@ from app.agent.models import (
     DeployStatus,
     DispositionKind,
     IncidentState,
-    IntentId,
-    JsonObject,
     MetricSample,
     OutcomeKind,
-    RevisionHealth,
-    ServiceKey,
     Snapshot,
     Stage,
-    TargetState,
     Trigger,
     VerdictKind,
-    WorkloadView,
 )
-from app.agent.narration import why_escalated
-from app.agent.ports import ClusterWriter, PolicyAnswer
+from app.agent.notes import why_escalated
+from app.agent.ports.cluster import ClusterWriter
+from app.agent.ports.policy import PolicyAnswer
 from app.agent.timeline import verify_chain
-from app.bootstrap import World
+from app.agent.workload import RevisionHealth, TargetState, WorkloadView
+from app.bootstrap import Adapters
 from app.errors import Forbidden, TransientError, UnknownOutcome
 from app.sandbox.objects import ConfigMap, Pod, Template
 from app.sandbox.world import PIPELINE
@@ -322,7 +319,7 @@ async def test_a_write_whose_answer_was_lost_is_adopted_not_repeated(tmp_path: P
     """Promise 2: the object's mark tells that the effect took place."""
     writers: list[LosesAnswers] = []
 
-    def lossy(world: World) -> World:
+    def lossy(world: Adapters) -> Adapters:
         assert world.writer is not None
         writers.append(LosesAnswers(world.writer))
         return replace(world, writer=writers[0])
@@ -446,7 +443,7 @@ async def test_a_plan_is_void_once_the_object_it_was_made_for_has_changed(tmp_pa
     """Promise 1: diagnosed on revision 2; a person releases 3 before it is decided: 3 is left alone."""
     parts: list[Unreachable] = []
 
-    def flaky(world: World) -> World:
+    def flaky(world: Adapters) -> Adapters:
         parts.append(Unreachable(world.reader, ("target",)))
         return replace(world, reader=parts[0])
 
@@ -472,7 +469,7 @@ async def test_a_decision_that_could_not_be_carried_out_for_long_is_not_carried_
     """Promise 1: what was right an hour ago is judged anew; the service has recovered meanwhile."""
     parts: list[Unreachable] = []
 
-    def flaky(world: World) -> World:
+    def flaky(world: Adapters) -> Adapters:
         parts.append(Unreachable(world.reader, ("snapshot",)))
         return replace(world, reader=parts[0])
 
@@ -500,7 +497,7 @@ async def test_a_decision_that_could_not_be_carried_out_for_long_is_not_carried_
 async def test_a_step_that_never_succeeds_is_said_and_given_to_a_person(tmp_path: Path) -> None:
     """An incident does not stay open in silence: one note, longer and longer waits, then escalated."""
 
-    def broken(world: World) -> World:
+    def broken(world: Adapters) -> Adapters:
         return replace(world, rehearsal=Unreachable(world.rehearsal, ("rehearse",), down=True))
 
     async with story(tmp_path, connected=broken, **ACTING) as stage:

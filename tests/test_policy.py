@@ -8,12 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from app.agent.approvals import as_answered
+from app.agent.approvals.state import as_answered
+from app.agent.guardrails.document import document
+from app.agent.guardrails.question import Guardrails, Question
+from app.agent.ids import (
+    ApprovalId,
+    IncidentId,
+    IntentId,
+    JsonObject,
+    ServiceKey,
+)
 from app.agent.models import (
     Action,
     ActionName,
     Approval,
-    ApprovalId,
     ApprovalState,
     Brake,
     Decision,
@@ -21,23 +29,17 @@ from app.agent.models import (
     Deploy,
     DeployStatus,
     Incident,
-    IncidentId,
     IncidentState,
     Intent,
-    IntentId,
     IntentState,
-    JsonObject,
-    ObjectRef,
     Plan,
     Rehearsal,
     Risk,
-    ServiceKey,
-    TargetState,
     Trigger,
 )
-from app.agent.policy import Guardrails, Policy, Question, guard, undo_decision
-from app.agent.policy_document import document
-from app.agent.ports import PolicyAnswer
+from app.agent.policy import Policy, guard, undo_decision
+from app.agent.ports.policy import PolicyAnswer
+from app.agent.workload import ObjectRef, TargetState
 from tests.stories import NAMESPACE, SERVICE, story
 
 AT = datetime(2026, 2, 20, 17, tzinfo=UTC)

@@ -10,7 +10,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from app.agent.identity import Sender, SenderKind
+from app.agent.freshness.reasons import ALERTS_KEPT
+from app.agent.identity.people import Sender, SenderKind
 from app.agent.models import (
     Alert,
     Brake,
@@ -22,8 +23,7 @@ from app.agent.models import (
     SliSample,
 )
 from app.agent.observer import new_signal
-from app.agent.reasons import ALERTS_KEPT
-from app.bootstrap import World
+from app.bootstrap import Adapters
 from tests.stories import KEY, NAMESPACE, SERVICE, Story, messages, story
 from tests.test_reasons import (
     UNCOUNTED,
@@ -137,7 +137,7 @@ async def test_the_kill_switch_stops_a_write_that_is_tried_again(tmp_path: Path)
     """It is engaged while the API server answers a conflict: there is no second try."""
     writers: list[Conflicting] = []
 
-    def connected(world: World) -> World:
+    def connected(world: Adapters) -> Adapters:
         assert world.writer is not None
         writers.append(Conflicting(world.writer))
         return replace(world, metrics=Metrics(), writer=writers[0])

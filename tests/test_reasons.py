@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from app.agent.ids import IntentId, ServiceKey
 from app.agent.models import (
     Action,
     ActionName,
@@ -21,19 +22,17 @@ from app.agent.models import (
     DispositionKind,
     IncidentRecord,
     IncidentState,
-    IntentId,
     MetricSample,
     OutcomeKind,
-    ServiceKey,
     SliSample,
     Snapshot,
-    TargetState,
     TelemetryHealth,
     Trigger,
 )
 from app.agent.observer import new_signal
-from app.agent.ports import ClusterWriter
-from app.bootstrap import World
+from app.agent.ports.cluster import ClusterWriter
+from app.agent.workload import TargetState
+from app.bootstrap import Adapters
 from app.errors import Conflict, Forbidden, TransientError
 from tests.stories import ACTING, KEY, NAMESPACE, SERVICE, Story, messages, story
 
@@ -103,7 +102,7 @@ async def innocent(directory: Path, **changes: Any) -> AsyncIterator[Setting]:
     """A service that is well, released a moment ago; what is said about it is only posted."""
     metrics, readers = Metrics(), []
 
-    def connected(world: World) -> World:
+    def connected(world: Adapters) -> Adapters:
         readers.append(Fragile(world.reader))
         return replace(world, metrics=metrics, reader=readers[0])
 
@@ -413,7 +412,7 @@ async def test_a_write_that_met_a_conflict_is_repeated_only_on_a_reason(tmp_path
     """The alert resolves between two tries of one write: the second is not sent."""
     writers: list[Conflicting] = []
 
-    def connected(world: World) -> World:
+    def connected(world: Adapters) -> Adapters:
         assert world.writer is not None
         writers.append(Conflicting(world.writer))
         return replace(world, metrics=Metrics(), writer=writers[0])
@@ -559,7 +558,7 @@ async def test_a_store_that_was_down_for_hours_leaves_no_reason(tmp_path: Path) 
     """The step that could not be taken is taken again, on what is true by then."""
     readers: list[_Silent] = []
 
-    def connected(world: World) -> World:
+    def connected(world: Adapters) -> Adapters:
         readers.append(_Silent(world.reader))
         return replace(world, metrics=Metrics(), reader=readers[0])
 

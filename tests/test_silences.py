@@ -11,9 +11,15 @@ from typing import Any
 
 import pytest
 
-from app.agent.models import Alert, IncidentState, ServiceKey, SliSample, Trigger
-from app.agent.silences import Matcher, Silence, Silencing
-from app.bootstrap import World
+from app.agent.freshness.silences import Matcher, Silence, Silencing
+from app.agent.ids import ServiceKey
+from app.agent.models import (
+    Alert,
+    IncidentState,
+    SliSample,
+    Trigger,
+)
+from app.bootstrap import Adapters
 from app.errors import Forbidden
 from tests.stories import NAMESPACE, SERVICE, Story, messages, story
 from tests.test_reasons import UNCOUNTED, Fragile, Killed, Metrics, nothing_began, tried
@@ -53,7 +59,7 @@ async def alerted(
     silences = Silences()
     metrics = Metrics(says=lambda at: SliSample(at=at, error_rate=error_rate if silences.found else None))
 
-    def connected(world: World) -> World:
+    def connected(world: Adapters) -> Adapters:
         reader: Any = Fragile(world.reader, armed=armed)
         return replace(world, metrics=metrics, reader=reader, silences=silences)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from app.agent.channels import Bulletin
 from app.agent.models import Approval, ApprovalState, IncidentState
-from app.connectors.slack import SlackChannel
+from app.agent.notifications.channel import Bulletin
+from app.connectors.chat.slack.channel import SlackChannel
 from tests.contract.slack_stage import ANN, BEN, PEOPLE, Stage, dressed
 from tests.contract.slack_standin import (
     APP_TOKEN,

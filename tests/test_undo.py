@@ -8,18 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from app.agent.ids import IntentId
 from app.agent.models import (
     Action,
     ActionName,
     IncidentRecord,
     IncidentState,
-    IntentId,
-    RevisionHealth,
     Snapshot,
-    TargetState,
     Verification,
 )
-from app.bootstrap import World
+from app.agent.workload import RevisionHealth, TargetState
+from app.bootstrap import Adapters
 from app.sandbox.objects import Template
 from app.sandbox.world import AUTOSCALER
 from tests.stories import (
@@ -66,7 +65,7 @@ async def upset(
     """A story in which `what` happens to the stage with the first action of that kind."""
     stages: list[Story] = []
 
-    def connected(world: World) -> World:
+    def connected(world: Adapters) -> Adapters:
         writer = Upsetting(inner=world.writer, stage=stages, on=on, what=what, before=before)
         return replace(world, writer=writer)
 

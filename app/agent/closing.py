@@ -20,8 +20,9 @@ from app.agent.models import (
     OutcomeKind,
     Stage,
 )
-from app.agent.narration import ending_note
-from app.agent.ports import Claim, Notifier, Store
+from app.agent.notes import ending_note
+from app.agent.ports.people import Notifier
+from app.agent.ports.store import Claim, Store
 from app.clock import Clock
 from app.errors import AgentError
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from app.agent.evidence.symptoms import METRIC_TRIGGERS, doubt, reported
+from app.agent.guardrails.state_change import fingerprint_of
 from app.agent.models import Cause, Diagnosis, Evidence, Hypothesis
-from app.agent.passage import fingerprint_of
 from app.agent.rules import RULES, unexplained
-from app.agent.rules.symptoms import METRIC_TRIGGERS, doubt, reported
 
 FLOOR = 0.5
 """Below it a cause is mentioned, but the diagnosis is UNKNOWN."""

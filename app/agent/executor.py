@@ -14,13 +14,28 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from app.agent.actions import restore_of
-from app.agent.approvals import as_answered, asked_for, refused_by_people, uses_up
-from app.agent.asking import Asking
-from app.agent.consent import Consent, withheld
-from app.agent.disruption import Disruption
-from app.agent.freeze import frozen
+from app.agent.approvals.request import Asking
+from app.agent.approvals.state import (
+    as_answered,
+    asked_for,
+    refused_by_people,
+    uses_up,
+)
+from app.agent.evidence.restoration import serving_now
+from app.agent.freshness.reasons import Reason, Reasons
+from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.freeze import frozen
+from app.agent.guardrails.limits import Budget, proposed_by, standing
+from app.agent.guardrails.opt_out import Consent, withheld
+from app.agent.guardrails.question import Question
+from app.agent.guardrails.target_token import as_left, moved_parts, same_ground
+from app.agent.ids import (
+    IntentId,
+    Json,
+    JsonObject,
+    ServiceKey,
+)
 from app.agent.intents import begun_intents, intent_by_id
-from app.agent.limits import Budget, proposed_by, standing
 from app.agent.models import (
     Action,
     ActionName,
@@ -30,34 +45,20 @@ from app.agent.models import (
     IncidentRecord,
     IncidentState,
     Intent,
-    IntentId,
     IntentState,
-    Json,
-    JsonObject,
     Note,
     Outcome,
     OutcomeKind,
     Rehearsal,
-    ServiceKey,
     Snapshot,
     Stage,
-    TargetState,
-    WorkloadView,
 )
-from app.agent.policy import Policy, Question, forbidden_now, undo_decision
-from app.agent.ports import (
-    Begun,
-    Claim,
-    ClusterReader,
-    ClusterRehearsal,
-    ClusterWriter,
-    Notifier,
-    Store,
-)
+from app.agent.policy import Policy, forbidden_now, undo_decision
+from app.agent.ports.cluster import ClusterReader, ClusterRehearsal, ClusterWriter
+from app.agent.ports.people import Notifier
+from app.agent.ports.store import Begun, Claim, Store
 from app.agent.reason_check import ReasonCheck
-from app.agent.reasons import Reason, Reasons
-from app.agent.restoration import serving_now
-from app.agent.target_token import as_left, moved_parts, same_ground
+from app.agent.workload import TargetState, WorkloadView
 from app.clock import Clock
 from app.errors import ClaimLost, Conflict, NotFound, PermanentError, TransientError, UnknownOutcome
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from app.agent.ports import Claim, IncidentStore
+from app.agent.ports.store import Claim, IncidentStore
 from app.clock import Clock
 from app.errors import AgentError, ClaimLost
 

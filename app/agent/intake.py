@@ -11,10 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from app.agent.breach import Breach, Limits
-from app.agent.clock_jumps import ahead
-from app.agent.conditions import CONDITION_TRIGGERS
-from app.agent.levels import without_future
+from app.agent.evidence.conditions import CONDITION_TRIGGERS
+from app.agent.evidence.releases import change_of
+from app.agent.freshness.clock_jumps import ahead
+from app.agent.freshness.levels import without_future
+from app.agent.freshness.reasons import (
+    Reason,
+    remember_condition,
+    remember_level,
+    remember_signal,
+    remembers,
+    repeated,
+)
+from app.agent.ids import ServiceKey
 from app.agent.models import (
     POLLED,
     WATCHED,
@@ -30,22 +39,20 @@ from app.agent.models import (
     Incident,
     IncidentState,
     MetricSample,
-    ServiceKey,
     Signal,
     SliSample,
     Trigger,
 )
-from app.agent.ports import Accepted, Dequeued, IntakeVerdict, Repeat, Runner, ServiceLevels, SignalStore
-from app.agent.reasons import (
-    Reason,
-    remember_condition,
-    remember_level,
-    remember_signal,
-    remembers,
-    repeated,
+from app.agent.ports.signals import (
+    Accepted,
+    Dequeued,
+    IntakeVerdict,
+    Repeat,
+    ServiceLevels,
+    SignalStore,
 )
-from app.agent.releases import change_of
-from app.agent.slo import SloThresholds
+from app.agent.ports.workers import Runner
+from app.agent.slo import Breach, BreachLimits, SloThresholds
 
 OWN_SOURCES = frozenset({POLLED, WATCHED})
 
@@ -305,8 +312,8 @@ class IntakeRules:
             return self.slo.longest_gap
         return max(self.slo.longest_gap, 2 * timedelta(seconds=levels.rhythm_seconds))
 
-    def _limits(self, threshold: float, gap: timedelta) -> Limits:
-        return Limits(threshold=threshold, clear_below=threshold * self.slo.clear_ratio, gap=gap)
+    def _limits(self, threshold: float, gap: timedelta) -> BreachLimits:
+        return BreachLimits(threshold=threshold, clear_below=threshold * self.slo.clear_ratio, gap=gap)
 
     def _quieted(self, signal: Signal, judged: _Judged, last: Incident | None) -> str | None:
         """Why symptoms that an unhealed incident has already reported open no other, or None."""

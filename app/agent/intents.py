@@ -6,7 +6,8 @@ must not differ in what they take for done, begun or undone.
 
 from __future__ import annotations
 
-from app.agent.models import IncidentRecord, Intent, IntentId, OutcomeKind
+from app.agent.ids import IntentId
+from app.agent.models import IncidentRecord, Intent, OutcomeKind
 
 
 def begun_intents(record: IncidentRecord) -> tuple[Intent, ...]:

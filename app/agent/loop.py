@@ -14,19 +14,22 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from weakref import WeakValueDictionary
 
-from app.agent.approvals import asked_for, escalations_due, wait_until
-from app.agent.clock_jumps import LONGEST_REST, ahead
+from app.agent.approvals.state import asked_for, escalations_due, wait_until
 from app.agent.closing import Closer
 from app.agent.diagnosis import diagnose
 from app.agent.executor import Executor
+from app.agent.freshness.clock_jumps import LONGEST_REST, ahead
+from app.agent.freshness.reasons import Reason, ago_words
+from app.agent.freshness.silences import Silencing
 from app.agent.heartbeat import renewed
+from app.agent.identity.people import same_person
+from app.agent.ids import IncidentId
 from app.agent.intake import Intake
 from app.agent.intents import done_intents, to_undo
 from app.agent.models import (
     ActionName,
     ApprovalState,
     Incident,
-    IncidentId,
     IncidentRecord,
     IncidentState,
     IntentState,
@@ -36,7 +39,7 @@ from app.agent.models import (
     TimelineEntry,
     Verification,
 )
-from app.agent.narration import (
+from app.agent.notes import (
     diagnosis_note,
     evidence_note,
     plan_note,
@@ -45,13 +48,10 @@ from app.agent.narration import (
 )
 from app.agent.observer import Observer
 from app.agent.planner import PlanLimits, make_plan, no_longer_planned
-from app.agent.ports import Claim, Store
+from app.agent.ports.store import Claim, Store
 from app.agent.reason_check import Examination, ReasonCheck
-from app.agent.reasons import Reason, ago_words
 from app.agent.runbooks import Catalogue
-from app.agent.silences import Silencing
-from app.agent.terms import same_person
-from app.agent.trial import Trial, moved_on
+from app.agent.soak import Trial, moved_on
 from app.agent.verifier import Assessment, Health, Verifier
 from app.clock import Clock
 from app.errors import AgentError, ClaimLost, NotFound, PermanentError, TransientError, UnknownOutcome

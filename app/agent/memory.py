@@ -11,25 +11,34 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from app.agent.evidence.trust import (
+    TrustRules,
+    objection,
+    period_of,
+    traffic_in,
+)
+from app.agent.guardrails.target_token import as_left
+from app.agent.ids import ServiceKey
 from app.agent.intents import done_intents, is_undone
 from app.agent.models import (
     ActionName,
     Cause,
-    ConfigRecord,
     IncidentRecord,
     IncidentState,
     Lesson,
     Observation,
-    RevisionHealth,
-    RevisionRecord,
-    ServiceKey,
-    WorkloadView,
 )
 from app.agent.observer import workload_conditions
-from app.agent.ports import ClusterReader, IncidentFilter, MetricSource, Store
+from app.agent.ports.cluster import ClusterReader
+from app.agent.ports.metrics import MetricSource
+from app.agent.ports.store import IncidentFilter, Store
 from app.agent.slo import SloThresholds
-from app.agent.target_token import as_left
-from app.agent.trust import TrustRules, objection, period_of, traffic_in
+from app.agent.workload import (
+    ConfigRecord,
+    RevisionHealth,
+    RevisionRecord,
+    WorkloadView,
+)
 from app.errors import AgentError
 
 _STEP, _SAMPLES = timedelta(seconds=1), 120

@@ -15,8 +15,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from app.agent.conditions import workload_conditions as workload_conditions
-from app.agent.identity import Sender
+from app.agent.evidence.conditions import workload_conditions as workload_conditions
+from app.agent.evidence.releases import once
+from app.agent.identity.people import Sender
+from app.agent.ids import ServiceKey, SignalId
 from app.agent.models import (
     TELEMETRY_SOURCES,
     Alert,
@@ -33,16 +35,15 @@ from app.agent.models import (
     Observation,
     OutcomeKind,
     Payload,
-    ServiceKey,
     Signal,
-    SignalId,
     SignalKind,
     SliSample,
     TelemetryHealth,
-    WorkloadView,
 )
-from app.agent.ports import ClusterReader, MetricSource, Store
-from app.agent.releases import once
+from app.agent.ports.cluster import ClusterReader
+from app.agent.ports.metrics import MetricSource
+from app.agent.ports.store import Store
+from app.agent.workload import WorkloadView
 from app.errors import AgentError, PermanentError
 
 _KINDS: dict[type[Payload], SignalKind] = {

@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 from app.agent.actions import ACTIONS, PlanLimits, Unmet, Unneeded
+from app.agent.evidence.format import confidence, in_words
+from app.agent.guardrails.state_change import passage_of
+from app.agent.ids import JsonScalar
 from app.agent.models import (
     Action,
     ActionName,
@@ -19,15 +22,12 @@ from app.agent.models import (
     Diagnosis,
     Evidence,
     Hypothesis,
-    JsonScalar,
-    ObjectRef,
     Plan,
     RejectedRunbook,
     Trigger,
 )
-from app.agent.passage import passage_of
-from app.agent.rules.wording import confidence, in_words
 from app.agent.runbooks import Catalogue, Runbook, Step
+from app.agent.workload import ObjectRef
 
 __all__ = ["PlanLimits", "make_plan", "no_longer_planned", "plan_hash"]
 

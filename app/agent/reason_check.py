@@ -1,7 +1,7 @@
 """A fresh look at what an incident's actions stand on (promise 13).
 
 Asked before every decision and again before every write. It only reads: the
-judgement is `app.agent.reasons`.
+judgement is `app.agent.freshness.reasons`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from app.agent.freshness.reasons import (
+    Reason,
+    Reasons,
+    examined,
+    from_signals,
+    of_cluster,
+)
+from app.agent.freshness.silences import Silencing, silenced, unreadable
 from app.agent.models import Incident, Observation
 from app.agent.observer import Observer
-from app.agent.ports import SilenceSource
-from app.agent.reasons import Reason, Reasons, examined, from_signals, of_cluster
-from app.agent.silences import Silencing, silenced, unreadable
+from app.agent.ports.metrics import SilenceSource
 from app.agent.slo import SloThresholds
 from app.clock import Clock
 from app.errors import AgentError

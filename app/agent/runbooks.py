@@ -25,7 +25,8 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.protocols import Validator
 from jsonschema.validators import extend
 
-from app.agent.models import ActionName, Cause, Json, JsonObject, JsonScalar
+from app.agent.ids import Json, JsonObject, JsonScalar
+from app.agent.models import ActionName, Cause
 from app.errors import ConfigurationError
 
 _SCHEMA_FILE = "runbook.schema.json"

@@ -16,7 +16,8 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from app.agent.models import IncidentId, JsonObject, Note, TimelineEntry
+from app.agent.ids import IncidentId, JsonObject
+from app.agent.models import Note, TimelineEntry
 
 
 def chain_start(incident_id: IncidentId) -> str:

@@ -10,7 +10,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from app.agent.clock_jumps import ahead
+from app.agent.evidence.format import milliseconds, share
+from app.agent.freshness.clock_jumps import ahead
+from app.agent.freshness.reasons import (
+    Reason,
+    ago_words,
+    all_withdrawn,
+    clock_words,
+    firing_alerts,
+    of_cluster,
+)
 from app.agent.models import (
     Incident,
     Observation,
@@ -19,12 +28,10 @@ from app.agent.models import (
     Verdict,
     VerdictKind,
     Verification,
-    WorkloadView,
 )
 from app.agent.observer import NO_CLUSTER, Observer, workload_conditions
-from app.agent.reasons import Reason, ago_words, all_withdrawn, clock_words, firing_alerts, of_cluster
-from app.agent.rules.wording import milliseconds, share
 from app.agent.slo import SloThresholds
+from app.agent.workload import WorkloadView
 
 _WORSE_ERROR_RATE = 0.2
 """An error rate this much above the one before the action is materially worse."""

@@ -40,7 +40,7 @@ class _Phase(StrEnum):
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Request:
+class _AdmittedRequest:
     """One request in progress."""
 
     phase: _Phase = _Phase.WORKING
@@ -83,7 +83,7 @@ class Admission:
         self._stop = stop
         self._most = requests - RESERVED
         self._deliveries = Deliveries(most=delivery_bytes)
-        self._running: dict[asyncio.Task[object], _Request] = {}
+        self._running: dict[asyncio.Task[object], _AdmittedRequest] = {}
         stop.then(self._drain)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,7 +95,7 @@ class Admission:
         if refusal is not None:
             await refusal.response(scope["path"])(scope, receive, send)
             return
-        request = _Request()
+        request = _AdmittedRequest()
         self._running[task] = request
         try:
             await self._pass_on(scope, receive, send, task, request)
@@ -124,7 +124,7 @@ class Admission:
         receive: Receive,
         send: Send,
         task: asyncio.Task[object],
-        request: _Request,
+        request: _AdmittedRequest,
     ) -> None:
         bounded = _is_delivery(scope)
         size = 0

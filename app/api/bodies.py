@@ -1,7 +1,7 @@
 """Reading request bodies: bounded, and decoded more strictly than the framework does.
 
 The routers that take JSON call `read_json`. What it returns keeps the promises of
-`app.strict_json`, so that nothing behind it can fail on the form of its input.
+`app.wire.strict_json`, so that nothing behind it can fail on the form of its input.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from app.agent.models import Json
+from app.agent.ids import Json
 from app.api.problems import FieldError, Problem, field_errors, invalid
-from app.strict_json import UnreadableJson, decode, decode_leniently
+from app.wire.strict_json import UnreadableJson, decode, decode_leniently
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -1,6 +1,6 @@
 """What routers are given: the container that `app.main` built, and the checks every request needs.
 
-`Container` names what HTTP uses of the real one, so that importing the routers
+`ApiDependencies` names what HTTP uses of the real one, so that importing the routers
 imports no adapter.
 """
 
@@ -15,7 +15,10 @@ from starlette.responses import Response
 
 from app.agent.intake import Intake
 from app.agent.loop import Loop
-from app.agent.ports import IdentityProvider, PodOwners, Store, StreamProgress
+from app.agent.ports.cluster import PodOwners
+from app.agent.ports.people import IdentityProvider
+from app.agent.ports.store import Store
+from app.agent.ports.streams import StreamProgress
 from app.api.problems import FieldError, Problem, invalid
 from app.clock import Clock
 from app.config import Settings
@@ -41,7 +44,7 @@ class SlackDoor(Protocol):
     async def handle(self, body: bytes, headers: Mapping[str, str]) -> Response: ...
 
 
-class Container(Protocol):
+class ApiDependencies(Protocol):
     """The part of `app.bootstrap.Container` that HTTP needs."""
 
     @property
@@ -66,8 +69,8 @@ class Container(Protocol):
     def pod_owners(self) -> PodOwners | None: ...
 
 
-def _container(request: Request) -> Container:
-    container: Container | None = getattr(request.app.state, "container", None)
+def _container(request: Request) -> ApiDependencies:
+    container: ApiDependencies | None = getattr(request.app.state, "container", None)
     if container is None:
         raise Problem(
             status=503,
@@ -97,5 +100,5 @@ def _each_parameter_once(request: Request) -> None:
         )
 
 
-ContainerDep = Annotated[Container, Depends(_container)]
+ContainerDep = Annotated[ApiDependencies, Depends(_container)]
 EachParameterOnce = Depends(_each_parameter_once)

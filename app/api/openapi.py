@@ -9,15 +9,14 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.schema_identity import TokenRequest
 from app.schemas import (
     AnswerRequest,
     BrakeRequest,
     CircuitRequest,
-    DeployEvent,
-    MetricEvent,
     ProblemDocument,
 )
+from app.wire.events import DeployEvent, MetricEvent
+from app.wire.identity import TokenRequest
 
 Fragment: TypeAlias = dict[str, Any]  # Any: the shape is OpenAPI's, and the framework's own type says Any
 

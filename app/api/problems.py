@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from app.agent.models import JsonObject
+from app.agent.ids import JsonObject
 from app.errors import (
     AgentError,
     ClaimLost,
@@ -34,10 +34,10 @@ from app.errors import (
     TransientError,
     UnknownOutcome,
 )
-from app.field_errors import FieldError as FieldError
-from app.field_errors import field_errors as field_errors
-from app.field_errors import in_words
-from app.field_errors import shown as shown
+from app.wire.field_errors import FieldError as FieldError
+from app.wire.field_errors import field_errors as field_errors
+from app.wire.field_errors import in_words
+from app.wire.field_errors import shown as shown
 
 log = logging.getLogger(__name__)
 

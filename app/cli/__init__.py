@@ -10,8 +10,19 @@ import sys
 
 import typer
 
-from app.cli import audit, catalogue, incidents, people, serving, tokens
-from app.cli.terminal import EXIT_CODES, complain
+from app.cli import (
+    approvals as people,
+)
+from app.cli import (
+    audit,
+    catalogue,
+    incidents,
+    tokens,
+)
+from app.cli import (
+    run as serving,
+)
+from app.cli.options import EXIT_CODES, complain
 
 app = typer.Typer(
     name="heal",
@@ -29,7 +40,7 @@ app.add_typer(tokens.app, name="token")
 
 def main() -> None:
     """Entry point of the `heal` script."""
-    from app.commands.failing import CommandFailed
+    from app.cli.commands.errors import CommandFailed
     from app.errors import AgentError
 
     try:

@@ -7,8 +7,15 @@ from typing import Annotated
 
 import typer
 
-from app.agent.rules.wording import counted
-from app.cli.terminal import EXIT_CODES, AsJson, Teller, complain, finished, read_settings
+from app.agent.evidence.format import counted
+from app.cli.options import (
+    EXIT_CODES,
+    AsJson,
+    Teller,
+    complain,
+    finished,
+    read_settings,
+)
 
 app = typer.Typer(
     help="Audit signals, decisions of people, and anchors.", no_args_is_help=True, epilog=EXIT_CODES
@@ -29,7 +36,8 @@ def audit_signals(
     """Count every accepted signal by its disposition, and list discrepancies; 1 if there are any."""
     from datetime import UTC, datetime
 
-    from app.commands import auditing, reading
+    from app.cli.commands import audit as auditing
+    from app.cli.commands import incidents as reading
 
     day = reading.moment(since, datetime.now(UTC), "--since")
     found = finished(auditing.audit(read_settings(), url, day, deep=deep))
@@ -50,7 +58,8 @@ def audit_people(
     as_json: AsJson = False,
 ) -> None:
     """Print what people decided, and check the whole chain; 1 if an entry was altered or taken out."""
-    from app.commands import auditing, terminal
+    from app.cli.commands import audit as auditing
+    from app.cli.commands import output as terminal
 
     entries, broken_at = finished(auditing.people(read_settings(), url))
     newest = entries[-limit:] if limit else entries
@@ -68,7 +77,7 @@ def audit_people(
 @app.command("anchor", epilog=EXIT_CODES)
 def write_anchor() -> None:
     """Write an anchor of all records to AUDIT_ANCHOR_DIR now; an agent does so every AUDIT_ANCHOR_HOURS."""
-    from app.commands import anchoring
+    from app.cli.commands import anchors as anchoring
 
     typer.echo(finished(anchoring.anchor(read_settings())))
 
@@ -83,7 +92,8 @@ def verify_anchors(
     ] = None,
 ) -> None:
     """Compare the database with every anchor; 1 if entries or incidents were changed, cut off or deleted."""
-    from app.commands import anchoring, terminal
+    from app.cli.commands import anchors as anchoring
+    from app.cli.commands import output as terminal
 
     settings = read_settings()
 

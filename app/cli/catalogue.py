@@ -7,8 +7,13 @@ from typing import Annotated
 
 import typer
 
-from app.agent.rules.wording import counted
-from app.cli.terminal import EXIT_CODES, Url, finished, read_settings
+from app.agent.evidence.format import counted
+from app.cli.options import (
+    EXIT_CODES,
+    Url,
+    finished,
+    read_settings,
+)
 
 app = typer.Typer()
 runbooks_app = typer.Typer(
@@ -48,7 +53,7 @@ PolicyFolder = Annotated[
 @policy_app.command("check", epilog=EXIT_CODES)
 def check_policies(path: PolicyFolder = None) -> None:
     """Compile the policies of a folder; every mistake is reported with file and line."""
-    from app.commands import policy
+    from app.cli.commands import policy
 
     typer.echo(policy.check(path or policy.policy_folder(read_settings())))
 
@@ -56,7 +61,7 @@ def check_policies(path: PolicyFolder = None) -> None:
 @policy_app.command("test", epilog=EXIT_CODES)
 def run_policy_tests(path: PolicyFolder = None) -> None:
     """Run the tests of a folder of policies: the rules named test_... (exit code 1 if one fails)."""
-    from app.commands import policy
+    from app.cli.commands import policy
 
     lines, failed = policy.test(path or policy.policy_folder(read_settings()))
     for line in lines:
@@ -71,7 +76,9 @@ def explain_policy(
     url: Url = None,
 ) -> None:
     """Show for each action of an incident the decision, the reasons and the rules."""
-    from app.commands import policy, reading, terminal
+    from app.cli.commands import incidents as reading
+    from app.cli.commands import output as terminal
+    from app.cli.commands import policy
 
     incident = finished(reading.load_incident(read_settings(), url, incident_id))
     for line in policy.explain(incident):

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from app.cli.terminal import EXIT_CODES, AsJson, Url, complain, console, finished, read_settings
+from app.cli.options import (
+    EXIT_CODES,
+    AsJson,
+    Url,
+    complain,
+    console,
+    finished,
+    read_settings,
+)
 
 app = typer.Typer()
 
@@ -26,7 +34,8 @@ def list_incidents(
     from datetime import UTC, datetime
 
     from app.agent.models import IncidentState
-    from app.commands import reading, terminal
+    from app.cli.commands import incidents as reading
+    from app.cli.commands import output as terminal
 
     if state is not None and state not in set(IncidentState):
         raise typer.BadParameter(f"one of {', '.join(IncidentState)}", param_hint="--state")
@@ -58,8 +67,10 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one incident and check its record: chain, length, head and anchors (exit code 1 if altered)."""
-    from app.commands import anchoring, reading, terminal
-    from app.commands.failing import CommandFailed
+    from app.cli.commands import anchors as anchoring
+    from app.cli.commands import incidents as reading
+    from app.cli.commands import output as terminal
+    from app.cli.commands.errors import CommandFailed
 
     settings = read_settings()
     try:

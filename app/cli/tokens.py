@@ -6,7 +6,13 @@ from typing import Annotated
 
 import typer
 
-from app.cli.terminal import EXIT_CODES, AsJson, Teller, finished, read_settings
+from app.cli.options import (
+    EXIT_CODES,
+    AsJson,
+    Teller,
+    finished,
+    read_settings,
+)
 
 app = typer.Typer(
     help="API tokens for programs and people.",
@@ -52,7 +58,7 @@ def token_create(
     database of DATABASE_URL, as long as no administrator's token exists: this is how the
     first one is made.
     """
-    from app.commands import tokens
+    from app.cli.commands import tokens
 
     wanted = tokens.token_of(
         name=name, scopes=scope, roles=role or [], days=days, environments=environment, services=service
@@ -64,7 +70,8 @@ def token_create(
 @app.command("list", epilog=EXIT_CODES)
 def token_list(url: Teller = None, as_json: AsJson = False) -> None:
     """List the tokens, newest first, without their secrets."""
-    from app.commands import terminal, tokens
+    from app.cli.commands import output as terminal
+    from app.cli.commands import tokens
 
     found = finished(tokens.list_tokens(read_settings(), url))
     if as_json:
@@ -84,6 +91,7 @@ def token_revoke(
     url: Teller = None,
 ) -> None:
     """Revoke a token, or a session that `heal audit people` names, on every process."""
-    from app.commands import terminal, tokens
+    from app.cli.commands import output as terminal
+    from app.cli.commands import tokens
 
     typer.echo(terminal.printable(tokens.line(finished(tokens.revoke(read_settings(), url, token_id)))))

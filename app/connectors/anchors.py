@@ -15,8 +15,14 @@ from pathlib import Path
 
 import msgspec
 
-from app.agent.anchoring import FORM, Anchor, Head, canonical, digest
-from app.agent.models import IncidentId
+from app.agent.audit.anchoring import (
+    FORM,
+    Anchor,
+    Head,
+    canonical,
+    digest,
+)
+from app.agent.ids import IncidentId
 from app.config import Settings
 from app.errors import Conflict, PermanentError
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from app.agent.channels import Announcement, Bulletin
+from app.agent.evidence.format import confidence, counted
+from app.agent.identity.people import wanted
 from app.agent.models import (
     Action,
     Approval,
@@ -26,8 +27,7 @@ from app.agent.models import (
     TimelineEntry,
     VerdictKind,
 )
-from app.agent.rules.wording import confidence, counted
-from app.agent.terms import wanted
+from app.agent.notifications.channel import Announcement, Bulletin
 from app.connectors.text import shorten
 
 _MAX_LINES = 40

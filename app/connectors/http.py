@@ -32,7 +32,7 @@ _PERHAPS_TAKEN = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class HttpReply:
     """A complete answer of any status, its body bounded."""
 
     status: int
@@ -88,7 +88,7 @@ class HttpPeer:
         params: Mapping[str, str] | None = None,
         form: Mapping[str, str] | None = None,
         json_body: bytes | None = None,
-    ) -> Reply:
+    ) -> HttpReply:
         """The answer, whatever its status.
 
         `path` is appended to the configured address. Raises `TransientError`
@@ -107,7 +107,7 @@ class HttpPeer:
                 self._client().stream(method, url, data=form, content=json_body, headers=headers) as response,
             ):
                 body = await self._read(response)
-                return Reply(status=response.status_code, headers=response.headers, body=body)
+                return HttpReply(status=response.status_code, headers=response.headers, body=body)
         except (TimeoutError, httpx.TimeoutException):
             raise TransientError(
                 f"{self.name} ({self._setting}) gave no complete answer within {self._timeout:g} s"
@@ -132,7 +132,7 @@ class HttpPeer:
                 asyncio.timeout(self._timeout),
                 self._client().stream("POST", self._url, content=body, headers=sent) as response,
             ):
-                reply = Reply(status=response.status_code, headers=response.headers, body=b"")
+                reply = HttpReply(status=response.status_code, headers=response.headers, body=b"")
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
             raise TransientError(f"{self.name} ({self._setting}) cannot be reached") from None
         except (TimeoutError, httpx.TimeoutException):
@@ -156,7 +156,7 @@ class HttpPeer:
         except (TimeoutError, httpx.TransportError):
             raise TransientError(f"{self.name} ({self._setting}) cannot be reached") from None
 
-    def refusal(self, reply: Reply, said: str | None = None) -> AgentError:
+    def refusal(self, reply: HttpReply, said: str | None = None) -> AgentError:
         """The error that an answer other than 2xx stands for.
 
         `said` are the other side's own words; without it they are the start of

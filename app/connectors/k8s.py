@@ -11,33 +11,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.agent.consent import Consent, consent_of, said
-from app.agent.disruption import Disruption
-from app.agent.models import (
-    Action,
+from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.opt_out import Consent, consent_of, said
+from app.agent.ids import JsonObject, ServiceKey
+from app.agent.models import Action, Snapshot
+from app.agent.ports.cluster import PodOwner
+from app.agent.workload import (
     ConfigRecord,
-    JsonObject,
     ObjectRef,
     RevisionHealth,
-    ServiceKey,
-    Snapshot,
     TargetState,
     WorkloadView,
 )
-from app.agent.ports import PodOwner
 from app.clock import Clock
 from app.config import Settings
-from app.connectors.k8s_api import Connection, Kind, PatchApi, ReadApi
-from app.connectors.k8s_changes import (
-    snapshot_body,
-    target_ref,
+from app.connectors.kubernetes.api import (
+    Connection,
+    Kind,
+    PatchApi,
+    ReadApi,
 )
-from app.connectors.k8s_config import load_config
-from app.connectors.k8s_disruption import disruption_of
-from app.connectors.k8s_errors import Absent
-from app.connectors.k8s_fields import controller, mapping, name, text, texts, uid
-from app.connectors.k8s_index import selector_query
-from app.connectors.k8s_mapping import (
+from app.connectors.kubernetes.config import load_config
+from app.connectors.kubernetes.disruption import disruption_of
+from app.connectors.kubernetes.errors import Absent
+from app.connectors.kubernetes.fields import (
+    controller,
+    mapping,
+    name,
+    text,
+    texts,
+    uid,
+)
+from app.connectors.kubernetes.index import selector_query
+from app.connectors.kubernetes.mapping import (
     SERVICE_LABEL,
     Place,
     ServiceMap,
@@ -45,15 +51,16 @@ from app.connectors.k8s_mapping import (
     is_namespace_name,
     is_object_name,
 )
-from app.connectors.k8s_templates import config_map_names, template_of
-from app.connectors.k8s_views import (
+from app.connectors.kubernetes.patches import snapshot_body, target_ref
+from app.connectors.kubernetes.templates import config_map_names, template_of
+from app.connectors.kubernetes.views import (
     WorkloadObjects,
     config_data_hash,
     target_state,
     workload_view,
 )
-from app.connectors.k8s_watch import KubernetesWatch
-from app.connectors.k8s_writing import (
+from app.connectors.kubernetes.watch import KubernetesWatch
+from app.connectors.kubernetes.writing import (
     KubernetesRehearsal,
     KubernetesWriter,
     get_object,

@@ -15,8 +15,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias
 
-from app.agent.models import ServiceKey, SliSample, TelemetryHealth
-from app.agent.ports import MetricSource
+from app.agent.ids import ServiceKey
+from app.agent.models import SliSample, TelemetryHealth
+from app.agent.ports.metrics import MetricSource
 from app.errors import AgentError, Invalid
 
 _POLL_CONCURRENCY = 8

@@ -1,7 +1,7 @@
 """A circuit breaker for each source: a silent peer costs one time-out for all callers, not one for each.
 
 `guarded_reader`, `guarded_rehearsal` and `guarded_metrics` put a breaker in front
-of the ports that read; `app.connectors.opa` asks its own. While the circuit is
+of the ports that read; `app.connectors.policy.opa` asks its own. While the circuit is
 open a call fails at once with the `TransientError` that an unreachable peer gives
 anyway, so the promises about missing data hold unchanged (promises 7 and 8).
 Writers have no breaker: the agent never writes where it could not read.
@@ -16,28 +16,25 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar
 
-from app.agent.consent import Consent
-from app.agent.disruption import Disruption
+from app.agent.freshness.silences import Silencing
+from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.opt_out import Consent
+from app.agent.ids import ServiceKey
 from app.agent.models import (
     Action,
-    ConfigRecord,
     Rehearsal,
-    ServiceKey,
     SliSample,
     Snapshot,
-    TargetState,
     TelemetryHealth,
-    WorkloadView,
 )
-from app.agent.ports import (
+from app.agent.ports.cluster import (
     ClusterReader,
     ClusterRehearsal,
-    MetricSource,
     PodOwner,
     PodOwners,
-    SilenceSource,
 )
-from app.agent.silences import Silencing
+from app.agent.ports.metrics import MetricSource, SilenceSource
+from app.agent.workload import ConfigRecord, TargetState, WorkloadView
 from app.errors import AgentError, Conflict, PermanentError, TransientError
 
 FIRST_PAUSE_SECONDS = 1.0

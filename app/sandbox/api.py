@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias, TypeVar
 
-from app.agent.models import JsonObject
+from app.agent.ids import JsonObject
 from app.errors import Conflict, Forbidden, Invalid, NotFound, TransientError, UnknownOutcome
 from app.sandbox.engine import Engine
 from app.sandbox.objects import ConfigMap, Deployment, Meta, Pod, ReplicaSet, parse_quantity

@@ -10,26 +10,27 @@ import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
-from app.agent.consent import Consent, consent_of, said
-from app.agent.disruption import Disruption
-from app.agent.models import (
-    Action,
+from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.opt_out import Consent, consent_of, said
+from app.agent.guardrails.target_token import (
+    deployment_token,
+    makes_pods,
+    parts_held,
+    same_ground,
+)
+from app.agent.ids import IntentId, JsonObject, ServiceKey
+from app.agent.models import Action, Rehearsal, Snapshot
+from app.agent.ports.cluster import ClusterEvent, PodOwner
+from app.agent.workload import (
     ConfigMapView,
     ConfigRecord,
-    IntentId,
-    JsonObject,
     ObjectRef,
     PodView,
-    Rehearsal,
     Revision,
     RevisionHealth,
-    ServiceKey,
-    Snapshot,
     TargetState,
     WorkloadView,
 )
-from app.agent.ports import ClusterEvent, PodOwner
-from app.agent.target_token import deployment_token, makes_pods, parts_held, same_ground
 from app.errors import Conflict, Forbidden, Invalid, PermanentError
 from app.sandbox.api import Identity, Precondition, Thing
 from app.sandbox.objects import ConfigMap, Deployment, Pod, ReplicaSet, digest, template_body

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from app.agent.models import ServiceKey, SliSample, TelemetryHealth
+from app.agent.ids import ServiceKey
+from app.agent.models import SliSample, TelemetryHealth
 from app.errors import TransientError
 from app.sandbox.world import DEFAULT_WINDOW, SAME_NAMES, Naming, World
 

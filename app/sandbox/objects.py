@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from app.agent.models import JsonObject
+from app.agent.ids import JsonObject
 from app.errors import Invalid
 
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"

@@ -10,8 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from app.agent.models import Action, ActionName, IntentId, JsonObject, Snapshot
-from app.agent.target_token import PAUSED, REPLICAS, TEMPLATE, parts_changed
+from app.agent.guardrails.target_token import (
+    PAUSED,
+    REPLICAS,
+    TEMPLATE,
+    parts_changed,
+)
+from app.agent.ids import IntentId, JsonObject
+from app.agent.models import Action, ActionName, Snapshot
 from app.errors import Invalid
 from app.sandbox.objects import (
     RESTARTED_AT,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from app.agent.models import IncidentId
+from app.agent.ids import IncidentId
 from app.clock import Clock
 
 if TYPE_CHECKING:  # the fakes of `app.testing` stay light to import

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from app.agent.models import ServiceKey
+from app.agent.ids import ServiceKey
 from app.sandbox.objects import Template
 from app.sandbox.world import Workload, World
 

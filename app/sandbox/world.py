@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from app.agent.models import ServiceKey
+from app.agent.ids import ServiceKey
 from app.clock import Clock
 from app.sandbox.api import ApiServer
 from app.sandbox.controllers import DeploymentController, Kubelet

@@ -12,13 +12,14 @@ from pathlib import Path
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from app.agent.ports import Fleet, Store
+from app.agent.ports.store import Store
+from app.agent.ports.workers import Fleet
 from app.errors import ConfigurationError
+from app.store.database.postgresql import open_postgresql
+from app.store.database.servers import connecting, one_host
+from app.store.database.sqlite import open_sqlite
 from app.store.fleet import Alone, EmbeddedFleet, PostgresFleet
-from app.store.postgresql import open_postgresql
-from app.store.servers import connecting, one_host
 from app.store.sql_store import SqlStore
-from app.store.sqlite import open_sqlite
 
 
 async def open_store(database_url: str) -> Store:

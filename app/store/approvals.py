@@ -12,23 +12,28 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, insert, or_, select, update
 
-from app.agent.approvals import answer_note, weighed
-from app.agent.identity import Person
+from app.agent.approvals.state import answer_note, weighed
+from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.people import Answer, ApprovalTerms, Person
+from app.agent.ids import ApprovalId, IncidentId
 from app.agent.models import (
     ActionName,
     Approval,
-    ApprovalId,
     ApprovalState,
     Incident,
-    IncidentId,
 )
-from app.agent.terms import Answer, ApprovalTerms
-from app.agent.trail import Deed, DeedKind
 from app.errors import ClaimLost, Invalid, NotFound
-from app.store import journal, nonces, trail
-from app.store.bell import ring
-from app.store.codec import IncidentBody, read, storable_text, writable
-from app.store.tables import AT_ONCE, approvals, incidents
+from app.store import audit_log as trail
+from app.store import timeline as journal
+from app.store.database import nonces
+from app.store.database.codec import (
+    IncidentBody,
+    read,
+    storable_text,
+    writable,
+)
+from app.store.database.notify import ring
+from app.store.database.tables import AT_ONCE, approvals, incidents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,15 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select, update
 
-from app.agent.identity import Person
-from app.agent.models import Brake, ServiceKey
-from app.agent.trail import Deed, DeedKind
+from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.people import Person
+from app.agent.ids import ServiceKey
+from app.agent.models import Brake
 from app.errors import Invalid
-from app.store import locks, nonces, trail
-from app.store.codec import storable_text
-from app.store.tables import brakes
+from app.store import audit_log as trail
+from app.store.database import locks, nonces
+from app.store.database.codec import storable_text
+from app.store.database.tables import brakes
 
 _KILL_SWITCH = "kill_switch"
 _CIRCUIT = "circuit "

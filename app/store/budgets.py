@@ -15,10 +15,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, exists, not_, or_, select
 
-from app.agent.braking import Attempts
-from app.agent.circuit import Tried
-from app.agent.clock_jumps import FAR_AHEAD
-from app.agent.limits import (
+from app.agent.freshness.clock_jumps import FAR_AHEAD
+from app.agent.guardrails.circuit_breaker import Tried
+from app.agent.guardrails.limits import (
     UNLIMITED,
     Budget,
     Excess,
@@ -31,19 +30,19 @@ from app.agent.limits import (
     in_words,
     proposed_by,
 )
+from app.agent.guardrails.status import Attempts
+from app.agent.ids import IncidentId, IntentId, ServiceKey
 from app.agent.models import (
     Cause,
     Incident,
-    IncidentId,
     IncidentState,
     Intent,
-    IntentId,
     Outcome,
-    ServiceKey,
 )
-from app.store import brakes, locks
-from app.store.codec import IntentBody, read, read_optional
-from app.store.tables import incidents, intents
+from app.store import brakes
+from app.store.database import locks
+from app.store.database.codec import IntentBody, read, read_optional
+from app.store.database.tables import incidents, intents
 
 _UNDER_WAY = 100
 """The newest are enough: a trial begins after everything that led to it."""

@@ -14,13 +14,19 @@ from typing import Any
 from sqlalchemy import Connection, and_, exists, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
-from app.agent.clock_jumps import FAR_AHEAD
-from app.agent.models import FencingToken, Incident, IncidentId
-from app.agent.ports import Claim
+from app.agent.freshness.clock_jumps import FAR_AHEAD
+from app.agent.ids import FencingToken, IncidentId
+from app.agent.models import Incident
+from app.agent.ports.store import Claim
 from app.errors import ClaimLost, NotFound
-from app.store.bell import ring
+from app.store.database.notify import ring
+from app.store.database.tables import (
+    AFTER_KNOWN,
+    AT_ONCE,
+    claims,
+    incidents,
+)
 from app.store.incidents import incident_of
-from app.store.tables import AFTER_KNOWN, AT_ONCE, claims, incidents
 
 
 def take(

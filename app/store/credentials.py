@@ -7,12 +7,20 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
-from app.agent.identity import NO_LIMIT, Credential, CredentialId, CredentialKind, Reach, Scope
-from app.agent.trail import Deed
+from app.agent.identity.audit_log import Deed
+from app.agent.identity.people import (
+    NO_LIMIT,
+    Credential,
+    CredentialId,
+    CredentialKind,
+    Reach,
+    Scope,
+)
 from app.errors import Conflict, NotFound
-from app.store import nonces, trail
-from app.store.codec import read_optional, storable_text
-from app.store.tables import credentials
+from app.store import audit_log as trail
+from app.store.database import nonces
+from app.store.database.codec import read_optional, storable_text
+from app.store.database.tables import credentials
 
 BATCH = 500
 """Sessions that one transaction removes at most."""

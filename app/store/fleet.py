@@ -22,14 +22,15 @@ from typing import IO, Any
 
 from sqlalchemy import Connection, delete, insert, select, text, update
 
-from app.agent.clock_jumps import FAR_AHEAD
+from app.agent.freshness.clock_jumps import FAR_AHEAD
 from app.errors import ConfigurationError, TransientError
-from app.store import claims, locks
-from app.store.bell import CHANNEL
-from app.store.database import Database
-from app.store.postgresql import DRIVER_ERRORS, told
-from app.store.servers import Connect
-from app.store.tables import leases, workers
+from app.store import claims
+from app.store.database import locks
+from app.store.database.notify import CHANNEL
+from app.store.database.port import Database
+from app.store.database.postgresql import DRIVER_ERRORS, told
+from app.store.database.servers import Connect
+from app.store.database.tables import leases, workers
 
 ANSWER_SECONDS = 5.0
 """How long the connection that stands for being alive may take to answer before it counts as broken."""

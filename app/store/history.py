@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, Table, delete, insert, select, update
 
-from app.agent.models import ConfigRecord, RevisionHealth, RevisionRecord, ServiceKey
-from app.store import locks
-from app.store.codec import read, storable_text
-from app.store.tables import config_history, revision_history
+from app.agent.ids import ServiceKey
+from app.agent.workload import ConfigRecord, RevisionHealth, RevisionRecord
+from app.store.database import locks
+from app.store.database.codec import read, storable_text
+from app.store.database.tables import config_history, revision_history
 
 REVISIONS_SHOWN = 50
 CONFIGS_KEPT = 20

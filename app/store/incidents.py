@@ -17,26 +17,43 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
+from app.agent.identity.people import same_person
+from app.agent.ids import IncidentId, ServiceKey
 from app.agent.models import (
     Alert,
     ApprovalState,
     Incident,
-    IncidentId,
     IncidentRecord,
     IncidentState,
-    ServiceKey,
     Signal,
     Trigger,
 )
-from app.agent.ports import ApprovalPage, ApprovalRecord, IncidentFilter, OpenBeside, Page, RecordPart
-from app.agent.terms import same_person
+from app.agent.ports.store import (
+    ApprovalPage,
+    ApprovalRecord,
+    IncidentFilter,
+    OpenBeside,
+    Page,
+    RecordPart,
+)
 from app.agent.timeline import chain_start
 from app.errors import ClaimLost, Invalid
-from app.store import approvals, intents, journal
-from app.store.bell import ring
-from app.store.codec import IncidentBody, incident_body, read, writable
-from app.store.narrative import opening_summary
-from app.store.tables import AFTER_KNOWN, AT_ONCE, incidents, revision_history
+from app.store import approvals, intents
+from app.store import timeline as journal
+from app.store.database.codec import (
+    IncidentBody,
+    incident_body,
+    read,
+    writable,
+)
+from app.store.database.notify import ring
+from app.store.database.tables import (
+    AFTER_KNOWN,
+    AT_ONCE,
+    incidents,
+    revision_history,
+)
+from app.store.notes import opening_summary
 
 _NEWEST_LOOKED_AT = 500
 _RECOVERIES = (IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION)

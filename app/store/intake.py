@@ -25,21 +25,20 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
 
+from app.agent.freshness.reasons import merged_triggers
+from app.agent.ids import IncidentId, ServiceKey, SignalId
 from app.agent.models import (
     Change,
     Disposition,
     DispositionKind,
     Incident,
-    IncidentId,
     IncidentState,
     Note,
-    ServiceKey,
     Signal,
-    SignalId,
     SignalKind,
     Trigger,
 )
-from app.agent.ports import (
+from app.agent.ports.signals import (
     Accepted,
     Dequeued,
     IntakeDecider,
@@ -48,13 +47,21 @@ from app.agent.ports import (
     RepeatDecider,
     ServiceLevels,
 )
-from app.agent.reasons import merged_triggers
 from app.errors import Invalid
-from app.store import incidents, journal, ledger, locks, signals
-from app.store.codec import read, storable_text
-from app.store.narrative import merged_note, opening_summary, pending_note, signal_note
-from app.store.tables import changes, idempotency_keys, service_levels
-from app.store.tables import signals as signal_rows
+from app.store import incidents
+from app.store import timeline as journal
+from app.store.database import locks
+from app.store.database.codec import read, storable_text
+from app.store.database.tables import changes, idempotency_keys, service_levels
+from app.store.database.tables import signals as signal_rows
+from app.store.notes import (
+    merged_note,
+    opening_summary,
+    pending_note,
+    signal_note,
+)
+from app.store.signals import ledger
+from app.store.signals import records as signals
 
 IDEMPOTENCY_KEPT = timedelta(hours=24)
 PART = 50

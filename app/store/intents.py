@@ -13,23 +13,28 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from app.agent.limits import INCIDENT_BUDGET_SPENT, Budget
+from app.agent.guardrails.limits import INCIDENT_BUDGET_SPENT, Budget
+from app.agent.ids import ApprovalId, IncidentId, IntentId
 from app.agent.models import (
-    ApprovalId,
     DecisionKind,
     Incident,
-    IncidentId,
     Intent,
-    IntentId,
     IntentState,
     Outcome,
     Snapshot,
 )
-from app.agent.ports import Beginning, Begun
+from app.agent.ports.store import Beginning, Begun
 from app.errors import ClaimLost, Invalid, NotFound
 from app.store import brakes, budgets
-from app.store.codec import IntentBody, intent_body, read, read_optional, read_snapshot, writable
-from app.store.tables import intents
+from app.store.database.codec import (
+    IntentBody,
+    intent_body,
+    read,
+    read_optional,
+    read_snapshot,
+    writable,
+)
+from app.store.database.tables import intents
 
 
 def of_incidents(

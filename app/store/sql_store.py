@@ -14,58 +14,65 @@ from functools import partial
 
 from sqlalchemy import Connection
 
-from app.agent.anchoring import Head
-from app.agent.audit import AuditQuestion, Mended, SignalAudit, Strays
-from app.agent.braking import Attempts
-from app.agent.channels import Announcement, Posting
-from app.agent.identity import Credential, CredentialId, Person
-from app.agent.limits import Budget, History, Limits
+from app.agent.audit.accounting import (
+    AuditQuestion,
+    Mended,
+    SignalAudit,
+    Strays,
+)
+from app.agent.audit.anchoring import Head
+from app.agent.guardrails.limits import Budget, History, Limits
+from app.agent.guardrails.status import Attempts
+from app.agent.identity.audit_log import Deed, TrailEntry
+from app.agent.identity.people import Credential, CredentialId, Person
+from app.agent.ids import (
+    ApprovalId,
+    IncidentId,
+    IntentId,
+    ServiceKey,
+    SignalId,
+)
 from app.agent.models import (
     Approval,
-    ApprovalId,
     ApprovalState,
     Brake,
     Change,
-    ConfigRecord,
     Incident,
-    IncidentId,
     IncidentRecord,
     IncidentState,
     Intent,
-    IntentId,
     Note,
     Outcome,
-    RevisionRecord,
-    ServiceKey,
     Signal,
-    SignalId,
     SliSample,
     Snapshot,
     TimelineEntry,
     Trigger,
 )
-from app.agent.ports import (
+from app.agent.notifications.channel import Announcement, Posting
+from app.agent.ports.signals import (
     Accepted,
-    ApprovalPage,
-    Beginning,
-    Begun,
-    Claim,
     Dequeued,
-    IncidentFilter,
     IntakeDecider,
-    OpenBeside,
-    Page,
-    ReasonGuard,
-    RecordPart,
     RepeatDecider,
     ServiceLevels,
     SignalRecord,
 )
-from app.agent.trail import Deed, TrailEntry
+from app.agent.ports.store import (
+    ApprovalPage,
+    Beginning,
+    Begun,
+    Claim,
+    IncidentFilter,
+    OpenBeside,
+    Page,
+    ReasonGuard,
+    RecordPart,
+)
+from app.agent.workload import ConfigRecord, RevisionRecord
 from app.errors import ClaimLost, PartlyRecorded, TransientError
 from app.store import (
     approvals,
-    audit,
     brakes,
     budgets,
     claims,
@@ -74,15 +81,23 @@ from app.store import (
     incidents,
     intake,
     intents,
-    journal,
-    narrative,
-    nonces,
-    ping,
-    postings,
-    signals,
-    trail,
 )
-from app.store.database import Database
+from app.store import (
+    audit_log as trail,
+)
+from app.store import (
+    notes as narrative,
+)
+from app.store import (
+    notifications as postings,
+)
+from app.store import (
+    timeline as journal,
+)
+from app.store.database import nonces, ping
+from app.store.database.port import Database
+from app.store.signals import audit
+from app.store.signals import records as signals
 
 PARTS_AT_ONCE = 2
 """Parts of large deliveries in work: operators wait for these, however many deliveries were let in."""

@@ -1,6 +1,6 @@
 """Rendering of the server-side pages: one Jinja2 environment that escapes everything.
 
-`app.api.dashboard` and `app.api.docs` call `render`. No template marks anything
+`app.api.pages.dashboard` and `app.api.pages.docs` call `render`. No template marks anything
 as safe, so whatever a pipeline, an alert or a cluster said stays text.
 """
 
@@ -11,8 +11,8 @@ from datetime import datetime
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from app.agent.models import Json
-from app.agent.rules.wording import confidence
+from app.agent.evidence.format import confidence
+from app.agent.ids import Json
 
 
 def _words(value: str) -> str:

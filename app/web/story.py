@@ -1,6 +1,6 @@
 """An incident as a story: the loop's six stages as chapters, each with its part of the timeline.
 
-Pure; `app.api.dashboard` hands the chapters to the incident page.
+Pure; `app.api.pages.dashboard` hands the chapters to the incident page.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import StrEnum
 from app.agent.models import Incident, IncidentRecord, IncidentState, Stage, TimelineEntry
 
 
-class Progress(StrEnum):
+class ChapterProgress(StrEnum):
     """Where a chapter stands."""
 
     DONE = "done"
@@ -28,7 +28,7 @@ class Chapter:
     anchor: str
     title: str
     question: str
-    progress: Progress
+    progress: ChapterProgress
     entries: tuple[TimelineEntry, ...]
 
 
@@ -75,9 +75,9 @@ def _current(incident: Incident, reached: list[bool]) -> int | None:
     return max(index for index, has_entries in enumerate([True, *reached[1:]]) if has_entries)
 
 
-def _progress(index: int, current: int | None, has_entries: bool) -> Progress:
+def _progress(index: int, current: int | None, has_entries: bool) -> ChapterProgress:
     if index == current:
-        return Progress.CURRENT
+        return ChapterProgress.CURRENT
     if has_entries:
-        return Progress.DONE
-    return Progress.SKIPPED if current is None or index < current else Progress.AHEAD
+        return ChapterProgress.DONE
+    return ChapterProgress.SKIPPED if current is None or index < current else ChapterProgress.AHEAD

@@ -13,25 +13,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from app.agent.models import IncidentId
-from app.agent.ports import Fleet
+from app.agent.ids import IncidentId
+from app.agent.ports.workers import Fleet
 from app.bootstrap import Container, build
 from app.clock import Clock
 from app.config import Role, Settings, unknown_in_env_file
 from app.connectors.anchors import AnchorFolder
 from app.errors import AgentError
 from app.stopping import Stop
-from app.workers.anchoring import Anchorer
-from app.workers.announcing import Courier
+from app.workers.anchor_writer import Anchorer
 from app.workers.backlog import Backlog
-from app.workers.driving import Driver
-from app.workers.duties import Duty, Work, kept_running
-from app.workers.polling import Poller
-from app.workers.reloading import policies_on_hangup
+from app.workers.cluster_watcher import Watcher
+from app.workers.driver import Driver
+from app.workers.elected import Duty, Work, kept_running
+from app.workers.metric_poller import Poller
+from app.workers.notifier import Courier
+from app.workers.sighup import policies_on_hangup
 from app.workers.stopping import CLOSE_SECONDS, DRIVER_SECONDS, LEAVE_SECONDS, WORK_SECONDS, within
-from app.workers.streams import StreamLimits, StreamReader
-from app.workers.sweeping import Sweeper
-from app.workers.watching import Watcher
+from app.workers.stream_reader import StreamLimits, StreamReader
+from app.workers.sweeper import Sweeper
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from app.agent.intake import Intake
-from app.agent.ports import IncidentStore, Notifier, Queued
+from app.agent.ports.people import Notifier
+from app.agent.ports.signals import Queued
+from app.agent.ports.store import IncidentStore
 from app.clock import Clock
 from app.errors import AgentError
 

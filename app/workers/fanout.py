@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from app.agent.models import ServiceKey
+from app.agent.ids import ServiceKey
 
 
 @dataclass(kw_only=True)

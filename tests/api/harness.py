@@ -14,7 +14,7 @@ import httpx
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from app.bootstrap import Container, World, assemble
+from app.bootstrap import Adapters, Container, assemble
 from app.config import Settings
 from app.main import create_app
 from app.store import open_store
@@ -94,13 +94,13 @@ class Harness:
 
 @contextmanager
 def harness(
-    settings: Settings, *, world: World | None = None, client: tuple[str, int] = ("127.0.0.1", 50000)
+    settings: Settings, *, world: Adapters | None = None, client: tuple[str, int] = ("127.0.0.1", 50000)
 ) -> Iterator[Harness]:
     """An application whose container is assembled over a fresh store and closed at the end."""
     clock = VirtualClock(NOW)
     with asyncio.Runner() as runner:
         store = runner.run(open_store(settings.database_url.get_secret_value()))
-        container = assemble(settings, clock=clock, store=store, world=world or World())
+        container = assemble(settings, clock=clock, store=store, world=world or Adapters())
         app = create_app(settings)
         app.state.container = container
         try:

@@ -8,8 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from app.agent import tokens
-from app.agent.identity import Door, Person, Scope
+from app.agent.identity import tokens
+from app.agent.identity.people import Door, Person, Scope
 from tests.api.harness import Harness, harness, make_settings
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from app.agent.identity import Person
-from app.agent.limits import Budget
+from app.agent.guardrails.limits import Budget
+from app.agent.identity.people import ApprovalTerms, Person
+from app.agent.ids import (
+    ApprovalId,
+    IncidentId,
+    IntentId,
+    ServiceKey,
+)
 from app.agent.models import (
     Action,
     ActionName,
     Approval,
-    ApprovalId,
     Cause,
     Decision,
     DecisionKind,
@@ -19,31 +24,27 @@ from app.agent.models import (
     DeployStatus,
     Diagnosis,
     Hypothesis,
-    IncidentId,
     IncidentRecord,
     IncidentState,
     Intent,
-    IntentId,
     IntentState,
     Lesson,
     MetricSample,
     Note,
-    ObjectRef,
     Outcome,
     OutcomeKind,
     Plan,
     Rehearsal,
     RejectedRunbook,
     Risk,
-    ServiceKey,
     Snapshot,
     Stage,
     Verdict,
     VerdictKind,
 )
 from app.agent.observer import new_signal
-from app.agent.ports import Begun, Claim
-from app.agent.terms import ApprovalTerms
+from app.agent.ports.store import Begun, Claim
+from app.agent.workload import ObjectRef
 from app.bootstrap import Container
 
 DEPLOYMENT = ObjectRef(kind="Deployment", namespace="payments", name="payments-api")

@@ -11,10 +11,16 @@ from fastapi.routing import APIRoute
 from pydantic import SecretStr
 from starlette.routing import Mount, Route
 
-from app.agent.identity import CredentialKind, Door, Person, Scope, issue
-from app.agent.models import IncidentId
-from app.agent.trail import Deed, DeedKind
-from app.api.access import OPEN
+from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.people import (
+    CredentialKind,
+    Door,
+    Person,
+    Scope,
+    issue,
+)
+from app.agent.ids import IncidentId
+from app.api.security.access import OPEN
 from app.main import FOR_PEOPLE
 from tests.api import stories
 from tests.api.harness import DEPLOY, Harness, assert_problem, harness, make_settings

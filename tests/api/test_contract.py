@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.api.health import REMEMBERED_SECONDS, Readiness
+from app.api.routes.health import REMEMBERED_SECONDS, Readiness
 from app.vitals import STILL_SECONDS, Vitals
 from tests.api.harness import DEPLOY, METRIC, Harness, assert_problem, harness, make_settings
 

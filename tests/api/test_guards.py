@@ -11,8 +11,8 @@ import pytest
 from pydantic import SecretStr
 from starlette.types import Message
 
-from app.loopback import is_loopback
 from app.main import create_app
+from app.wire.loopback import is_loopback
 from tests.api.harness import DEPLOY, Harness, assert_problem, harness, make_settings
 
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from app.agent.ports import PodOwner
-from app.bootstrap import World as Outside
+from app.agent.ports.cluster import PodOwner
+from app.bootstrap import Adapters as Outside
 from app.config import Settings
-from app.connectors.alert_labels import PodRef
-from app.connectors.alertmanager import alerts_to_signals
+from app.connectors.alerts.alertmanager import alerts_to_signals
+from app.connectors.alerts.labels import PodRef
 from app.sandbox.objects import Pod
 from app.testing import SandboxCluster, Template, VirtualClock, Workload, World
 from tests.api.harness import NOW, Harness, harness, make_settings

@@ -15,11 +15,11 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
-from app.agent.identity import CredentialKind, Person, issue
-from app.agent.trail import Deed, DeedKind
-from app.api.cookies import SESSION_COOKIE
-from app.api.local_path import is_local
-from app.api.sign_on import ATTEMPT_COOKIE, ATTEMPT_LASTS
+from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.people import CredentialKind, Person, issue
+from app.api.pages.local_path import is_local
+from app.api.pages.sign_in import ATTEMPT_COOKIE, ATTEMPT_LASTS
+from app.api.security.cookies import SESSION_COOKIE
 from app.main import create_app
 from app.web.pages import render
 from tests.api.harness import assert_problem, harness, make_settings

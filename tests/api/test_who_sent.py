@@ -8,8 +8,13 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from app.agent import tokens
-from app.agent.identity import Door, Person, Reach, Scope
+from app.agent.identity import tokens
+from app.agent.identity.people import (
+    Door,
+    Person,
+    Reach,
+    Scope,
+)
 from tests.api.harness import DEPLOY, METRIC, Harness, assert_problem, harness, make_settings
 from tests.api.people import guarded, token
 

@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
-from app.bootstrap import Container, World, assemble
+from app.bootstrap import Adapters, Container, assemble
 from app.clock import SystemClock
 from app.main import create_app
 from app.store import open_store
@@ -65,7 +65,7 @@ def serving(folder: Path, *, listening: socket.socket | None = None, **changes: 
     async def serve() -> None:
         settings = make_settings(folder, **changes)
         store = await open_store(settings.database_url.get_secret_value())
-        container = assemble(settings, clock=SystemClock(), store=store, world=World())
+        container = assemble(settings, clock=SystemClock(), store=store, world=Adapters())
         app = create_app(settings)
         app.state.container = container
         config = uvicorn.Config(app, lifespan="off", log_level="warning")

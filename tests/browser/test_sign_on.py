@@ -10,9 +10,9 @@ import pytest
 from playwright.sync_api import expect
 from pydantic import SecretStr
 
-from app.agent.identity import presented, proves
-from app.api.cookies import SESSION_COOKIE
-from app.api.sign_on import ATTEMPT_COOKIE
+from app.agent.identity.people import presented, proves
+from app.api.pages.sign_in import ATTEMPT_COOKIE
+from app.api.security.cookies import SESSION_COOKIE
 from tests.browser.conftest import Served, Watched, serving
 from tests.contract.oidc_standin import OidcStandIn, oidc_standin
 from tests.contract.sign_on_harness import ANN, CLIENT_ID, CLIENT_SECRET, SESSION_SECRET, USERS

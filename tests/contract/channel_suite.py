@@ -1,7 +1,7 @@
 """What every `Channel` must do, told over a world that each kind of channel provides.
 
 A world is a stand-in that speaks the channel's own protocol. The announcer in
-`app.workers.announcing` relies on exactly this: whether a message certainly did
+`app.workers.notifier` relies on exactly this: whether a message certainly did
 not arrive, or perhaps did, decides whether it is sent again or looked for.
 """
 
@@ -16,26 +16,29 @@ from typing import Protocol
 
 import pytest
 
-from app.agent.channels import Announcement, Bulletin, Channel, Reply
+from app.agent.identity.people import ApprovalTerms
+from app.agent.ids import ApprovalId, IncidentId, ServiceKey
 from app.agent.models import (
     Action,
     ActionName,
     Approval,
-    ApprovalId,
     ApprovalState,
     Incident,
-    IncidentId,
     IncidentRecord,
     IncidentState,
-    ObjectRef,
     Plan,
     Risk,
-    ServiceKey,
     Stage,
     TimelineEntry,
     Trigger,
 )
-from app.agent.terms import ApprovalTerms
+from app.agent.notifications.channel import (
+    Announcement,
+    Bulletin,
+    Channel,
+    ThreadReply,
+)
+from app.agent.workload import ObjectRef
 from app.connectors.chatops import announced_line
 from app.errors import AgentError, PermanentError, TransientError, UnknownOutcome
 
@@ -161,8 +164,8 @@ def asked(reason: str = "rollback is high risk") -> IncidentRecord:
     return replace(waiting, approvals=(approval,), timeline=(entry,))
 
 
-def loud(text: str, key: str = "inc_1-a1") -> Reply:
-    return Reply(key=key, lines=(text,), loud=True)
+def loud(text: str, key: str = "inc_1-a1") -> ThreadReply:
+    return ThreadReply(key=key, lines=(text,), loud=True)
 
 
 def text_of(world: ChannelWorld) -> str:
@@ -221,7 +224,7 @@ class ChannelContract:
         channel = await world.open()
         reference = await channel.begin(Bulletin(record=record()))
         await channel.reply(reference, loud("the first thing"))
-        await channel.reply(reference, Reply(key="inc_1-t0-1", lines=("17:00 a detail",), loud=False))
+        await channel.reply(reference, ThreadReply(key="inc_1-t0-1", lines=("17:00 a detail",), loud=False))
         await channel.reply(reference, loud("the second thing", "inc_1-a2"))
         text = text_of(world)
         assert text.count("the first thing") == text.count("the second thing") == 1
@@ -364,8 +367,8 @@ class ChannelContract:
         reference = await channel.begin(Bulletin(record=hostile))
         announcement = Announcement(number=1, incident_id=hostile.incident.id, text=HOSTILE, at=AT)
         lines = (announced_line(announcement),) * 3
-        await channel.reply(reference, Reply(key="inc_1-a1", lines=lines, loud=True))
-        await channel.reply(reference, Reply(key="inc_1-t0-20", lines=lines, loud=False))
+        await channel.reply(reference, ThreadReply(key="inc_1-a1", lines=lines, loud=True))
+        await channel.reply(reference, ThreadReply(key="inc_1-t0-20", lines=lines, loud=False))
         for message in world.seen():
             assert not any(line.strip().startswith("Verdict: recovered") for line in message.splitlines())
             assert "\x1b" not in message

@@ -11,8 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.agent.models import JsonObject, ServiceKey, WorkloadView
-from app.agent.ports import ClusterReader, ClusterRehearsal, ClusterWatch, ClusterWriter, PodOwners
+from app.agent.ids import JsonObject, ServiceKey
+from app.agent.ports.cluster import (
+    ClusterReader,
+    ClusterRehearsal,
+    ClusterWatch,
+    ClusterWriter,
+    PodOwners,
+)
+from app.agent.workload import WorkloadView
 
 GOOD_IMAGE = "registry.example/shop:1.14.0"
 BETTER_IMAGE = "registry.example/shop:1.14.1"

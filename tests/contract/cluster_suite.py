@@ -14,32 +14,37 @@ from pathlib import Path
 
 import pytest
 
-from app.agent.consent import Consent
-from app.agent.disruption import Disruption
-from app.agent.evidence import changed_fields
+from app.agent.evidence.facts import changed_fields
+from app.agent.evidence.trust import TrustRules
+from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.opt_out import Consent
+from app.agent.guardrails.target_token import as_left, same_ground
+from app.agent.ids import (
+    IntentId,
+    JsonObject,
+    JsonScalar,
+    ServiceKey,
+)
 from app.agent.memory import Historian
 from app.agent.models import (
     Action,
     ActionName,
-    ConfigMapView,
-    IntentId,
-    JsonObject,
-    JsonScalar,
-    ObjectRef,
     Observation,
-    RevisionHealth,
     Risk,
-    ServiceKey,
     SliSample,
     Snapshot,
-    TargetState,
     TelemetryHealth,
+)
+from app.agent.ports.cluster import ClusterEvent, PodOwner
+from app.agent.ports.store import Store
+from app.agent.slo import SloThresholds
+from app.agent.workload import (
+    ConfigMapView,
+    ObjectRef,
+    RevisionHealth,
+    TargetState,
     WorkloadView,
 )
-from app.agent.ports import ClusterEvent, PodOwner, Store
-from app.agent.slo import SloThresholds
-from app.agent.target_token import as_left, same_ground
-from app.agent.trust import TrustRules
 from app.errors import Conflict, Forbidden, Invalid, NotFound, PermanentError
 from app.store import open_store
 from tests.contract.cluster_harness import BETTER_IMAGE, CRASHING_IMAGE, GOOD_IMAGE, ClusterHarness

@@ -15,8 +15,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from app.agent.models import IncidentId, ServiceKey
-from app.agent.ports import Fleet, Store
+from app.agent.ids import IncidentId, ServiceKey
+from app.agent.ports.store import Store
+from app.agent.ports.workers import Fleet
 from app.store import open_shared
 from tests.contract.store_values import NOW, opened
 

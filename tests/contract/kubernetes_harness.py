@@ -22,7 +22,8 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, Namespace
 from lightkube.types import PatchType
 
-from app.agent.models import JsonObject, ServiceKey, WorkloadView
+from app.agent.ids import JsonObject, ServiceKey
+from app.agent.workload import WorkloadView
 from app.clock import SystemClock
 from app.config import Settings
 from app.connectors.k8s import KubernetesCluster, connect

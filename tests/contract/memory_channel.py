@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar, cast
 
-from app.agent.channels import Bulletin, Reply
+from app.agent.notifications.channel import Bulletin, ThreadReply
 from app.clock import Clock, SystemClock
 from app.connectors.chatops import describe
 
@@ -101,7 +101,7 @@ class MemoryChannel:
 
         return await self._call("refresh", edit)
 
-    async def reply(self, reference: str, reply: Reply) -> None:
+    async def reply(self, reference: str, reply: ThreadReply) -> None:
         def post() -> str:
             self._post(reply.key, f"{reference}/{len(self.chat.messages)}", reply.lines, None, reply.loud)
             return reference

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
-from app.agent.ports import StreamMessage
+from app.agent.ports.streams import StreamMessage
 from app.clock import Clock, SystemClock
 from app.errors import TransientError
 

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.agent.models import ServiceKey
-from app.agent.ports import MetricSource
+from app.agent.ids import ServiceKey
+from app.agent.ports.metrics import MetricSource
 from app.errors import TransientError
 
 STEP = timedelta(seconds=15)

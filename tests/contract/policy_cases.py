@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.agent.models import DecisionKind, JsonObject
-from app.connectors.rego_bundle import shipped_policies
+from app.agent.ids import JsonObject
+from app.agent.models import DecisionKind
+from app.connectors.policy.bundle import shipped_policies
 
 FILE = Path(__file__).parent.parent / "data" / "policy-cases.json"
 SEED = 20_260_220

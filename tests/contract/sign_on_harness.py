@@ -14,9 +14,9 @@ from urllib.parse import urljoin
 import httpx
 from pydantic import SecretStr
 
-from app.agent.identity import Credential, presented, proves
-from app.agent.trail import TrailEntry
-from app.api.cookies import SESSION_COOKIE
+from app.agent.identity.audit_log import TrailEntry
+from app.agent.identity.people import Credential, presented, proves
+from app.api.security.cookies import SESSION_COOKIE
 from app.config import Settings
 from testbed.oidc import OidcUser
 from tests.api.harness import Harness, harness, make_settings

@@ -13,13 +13,14 @@ from uuid import uuid4
 import httpx
 from pydantic import SecretStr
 
-from app.agent.identity import Person
-from app.agent.models import Approval, ApprovalId
-from app.agent.ports import Store
-from app.bootstrap import Container, World, assemble
+from app.agent.identity.people import Person
+from app.agent.ids import ApprovalId
+from app.agent.models import Approval
+from app.agent.ports.store import Store
+from app.bootstrap import Adapters, Container, assemble
 from app.clock import SystemClock
 from app.config import Settings, SlackUser
-from app.connectors.slack_blocks import button_value
+from app.connectors.chat.slack.blocks import button_value
 from app.main import create_app
 from tests.api.harness import make_settings
 from tests.contract.slack_standin import (
@@ -126,7 +127,7 @@ async def slack_stage(folder: Path, store: Store, **changes: Any) -> AsyncIterat
     """An agent over the store; the store is closed by whoever opened it, once more."""
     async with slack_standin() as slack:
         settings = slack_settings(folder, slack, **changes)
-        container = assemble(settings, clock=SystemClock(), store=store, world=World())
+        container = assemble(settings, clock=SystemClock(), store=store, world=Adapters())
         async with dressed(slack, container) as stage:
             yield stage
 

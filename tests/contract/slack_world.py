@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from pydantic import SecretStr
 
-from app.agent.channels import Channel
-from app.connectors.links import Links
-from app.connectors.slack import SlackChannel
-from app.connectors.slack_blocks import Look
-from app.connectors.slack_client import SlackClient
+from app.agent.notifications.channel import Channel
+from app.connectors.chat.links import Links
+from app.connectors.chat.slack.blocks import Look
+from app.connectors.chat.slack.channel import SlackChannel
+from app.connectors.chat.slack.client import SlackClient
 from tests.contract.channel_suite import PUBLIC_URL, RETRY_AFTER_SECONDS, Trouble
 from tests.contract.slack_standin import (
     BOT_TOKEN,

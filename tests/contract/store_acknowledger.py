@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from uuid import uuid4
 
-from app.agent.models import ServiceKey, SignalId
+from app.agent.ids import ServiceKey, SignalId
 from app.store import open_store
 from tests.contract.store_values import Deciding, signal
 

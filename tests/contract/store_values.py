@@ -8,11 +8,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+from app.agent.ids import (
+    ApprovalId,
+    IncidentId,
+    IntentId,
+    ServiceKey,
+    SignalId,
+)
 from app.agent.models import (
     Action,
     ActionName,
     Approval,
-    ApprovalId,
     Change,
     Decision,
     DecisionKind,
@@ -21,27 +27,24 @@ from app.agent.models import (
     Disposition,
     DispositionKind,
     Incident,
-    IncidentId,
     IncidentState,
     Intent,
-    IntentId,
     IntentState,
     MetricSample,
     Note,
-    ObjectRef,
     Outcome,
     OutcomeKind,
     Payload,
     Risk,
-    ServiceKey,
     Signal,
-    SignalId,
     SignalKind,
     Snapshot,
     Stage,
     Trigger,
 )
-from app.agent.ports import Claim, IntakeVerdict, ServiceLevels, Store
+from app.agent.ports.signals import IntakeVerdict, ServiceLevels
+from app.agent.ports.store import Claim, Store
+from app.agent.workload import ObjectRef
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 PAYMENTS = ServiceKey(environment="prod", service="payments-api")

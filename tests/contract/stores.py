@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.agent.ports import Store
+from app.agent.ports.store import Store
 from app.store import open_store
 from tests.sqlite_template import migrated
 

@@ -1,7 +1,7 @@
 """What every `SignalStream` must do, told over a world that each kind of stream provides.
 
 A world is a real server with one fresh stream and one group of consumers. The
-reader in `app.workers.streams` relies on exactly this: nothing is lost between
+reader in `app.workers.stream_reader` relies on exactly this: nothing is lost between
 a sender and the store, whatever dies in between (promise 9).
 """
 
@@ -16,7 +16,7 @@ from typing import Protocol
 
 import pytest
 
-from app.agent.ports import SignalStream, StreamMessage
+from app.agent.ports.streams import SignalStream, StreamMessage
 from app.errors import TransientError
 
 PATIENCE_SECONDS = 300.0

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.agent.channels import Channel
+from app.agent.notifications.channel import Channel
 from app.errors import Forbidden, Invalid, TransientError, UnknownOutcome
 from tests.contract.channel_suite import RETRY_AFTER_SECONDS, ChannelContract, Trouble
 from tests.contract.memory_channel import WELL, Chat, Fate, Fault, MemoryChannel

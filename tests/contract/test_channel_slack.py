@@ -12,15 +12,14 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from app.agent.channels import Bulletin, Reply
-from app.agent.identity import Person
-from app.agent.models import ApprovalId
-from app.agent.ports import Store
-from app.agent.terms import ApprovalTerms
-from app.bootstrap import Container, World, assemble
-from app.connectors.slack import SlackChannel
-from app.connectors.slack_blocks import read_value
-from app.connectors.slack_errors import MissingScope
+from app.agent.identity.people import ApprovalTerms, Person
+from app.agent.ids import ApprovalId
+from app.agent.notifications.channel import Bulletin, ThreadReply
+from app.agent.ports.store import Store
+from app.bootstrap import Adapters, Container, assemble
+from app.connectors.chat.slack.blocks import read_value
+from app.connectors.chat.slack.channel import SlackChannel
+from app.connectors.chat.slack.errors import MissingScope
 from app.errors import (
     ConfigurationError,
     Forbidden,
@@ -92,7 +91,7 @@ async def told(tmp_path: Path) -> AsyncIterator[Told]:
     async with slack_standin() as slack:
         settings = slack_settings(tmp_path, slack)
         channel = SlackChannel.from_settings(settings)
-        agent = assemble(settings, clock=clock, store=store, world=World())
+        agent = assemble(settings, clock=clock, store=store, world=Adapters())
         yield Told(slack=slack, channel=channel, store=store, agent=agent, clock=clock)
         await channel.aclose()
         await agent.close()
@@ -111,7 +110,7 @@ class TestSlackChannel(ChannelContract):
             yield made
 
 
-REPLY = Reply(key="inc_1 entry 7", lines=("The agent rolls back.", "It should help."), loud=False)
+REPLY = ThreadReply(key="inc_1 entry 7", lines=("The agent rolls back.", "It should help."), loud=False)
 
 
 # ------------------------------------------------------------ what is shown
@@ -215,7 +214,7 @@ async def test_text_from_outside_means_nothing_to_slack(told: Told) -> None:
     """Versions, reasons and replies that mention or link are shown as they were written."""
     await told.channel.begin(await told.asked(HOSTILE))
     reference = await told.channel.begin(await told.ended(HOSTILE))
-    await told.channel.reply(reference, Reply(key="k", lines=(HOSTILE, ""), loud=True))
+    await told.channel.reply(reference, ThreadReply(key="k", lines=(HOSTILE, ""), loud=True))
     for message in told.slack.messages:
         for text in (message.shown, message.body["text"]):
             assert "<" not in text

@@ -10,11 +10,18 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from app.agent.channels import Bulletin, Reply
-from app.agent.models import Decision, DecisionKind, IncidentState, Intent, IntentId, IntentState
+from app.agent.ids import IntentId
+from app.agent.models import (
+    Decision,
+    DecisionKind,
+    IncidentState,
+    Intent,
+    IntentState,
+)
+from app.agent.notifications.channel import Bulletin, ThreadReply
 from app.config import Settings
-from app.connectors.links import Links
-from app.connectors.teams import TeamsChannel, escaped
+from app.connectors.chat.links import Links
+from app.connectors.chat.teams import TeamsChannel, escaped
 from app.errors import ConfigurationError
 from tests.contract.channel_suite import AT, PUBLIC_URL, ROLLBACK, ChannelContract, asked, loud, record
 from tests.contract.webhook_worlds import TIMEOUT_SECONDS, TOKEN, WebhookWorld, webhook_world
@@ -96,7 +103,7 @@ async def test_an_announcement_is_a_card_of_its_own(world: WebhookWorld) -> None
     """The timeline's entries are none."""
     teams = await world.open()
     reference = await teams.begin(Bulletin(record=record()))
-    await teams.reply(reference, Reply(key="inc_1-t0-1", lines=("a detail",), loud=False))
+    await teams.reply(reference, ThreadReply(key="inc_1-t0-1", lines=("a detail",), loud=False))
     await teams.reply(reference, loud("Nobody has answered for 15 minutes."))
     first, second = cards(world)
     assert [element["text"] for element in second["body"]] == [
@@ -128,7 +135,7 @@ async def test_no_card_is_longer_than_teams_takes(world: WebhookWorld, letter: s
     long = replace(asked(letter * 9_000), intents=intents)
     teams = await world.open()
     reference = await teams.begin(Bulletin(record=long))
-    await teams.reply(reference, Reply(key="inc_1-a1", lines=(letter * 1_500,) * 20, loud=True))
+    await teams.reply(reference, ThreadReply(key="inc_1-a1", lines=(letter * 1_500,) * 20, loud=True))
     for request in world.taken:
         assert len(request.body) <= 28_000
     first, _ = world.seen()

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from app.agent.channels import Bulletin, Reply
 from app.agent.models import IncidentState
+from app.agent.notifications.channel import Bulletin, ThreadReply
 from app.config import Settings
-from app.connectors.links import Links
-from app.connectors.standing import Standing
-from app.connectors.webhook import Signer, WebhookChannel
+from app.connectors.chat.last_posted import PostedIncident
+from app.connectors.chat.links import Links
+from app.connectors.chat.webhook import Signer, WebhookChannel
 from app.errors import ConfigurationError, Invalid, UnknownOutcome
 from app.testing import VirtualClock
 from scripts.settings import ROOT
@@ -117,7 +117,7 @@ async def test_the_timeline_is_not_posted(world: WebhookWorld) -> None:
     """A document for each change of state and each announcement, and no more."""
     hook = await world.open()
     reference = await hook.begin(Bulletin(record=record()))
-    await hook.reply(reference, Reply(key="inc_1-t0-1", lines=("a detail",), loud=False))
+    await hook.reply(reference, ThreadReply(key="inc_1-t0-1", lines=("a detail",), loud=False))
     assert len(world.taken) == 1
 
 
@@ -239,11 +239,11 @@ def test_links_stand_whatever_ends_the_public_address() -> None:
 def test_a_reference_of_somebody_else_is_refused(reference: str) -> None:
     """As an error that says what it is."""
     with pytest.raises(Invalid, match="in a form that can be read"):
-        Standing.read(reference)
+        PostedIncident.read(reference)
 
 
 def test_a_reference_is_read_as_it_was_written() -> None:
     """Whatever stands in it."""
     ended = replace(record().incident, closed_at=record().incident.opened_at + timedelta(hours=1))
-    standing = Standing.first(Bulletin(record=replace(record(), incident=ended)))
-    assert Standing.read(standing.written()) == standing
+    standing = PostedIncident.first(Bulletin(record=replace(record(), incident=ended)))
+    assert PostedIncident.read(standing.written()) == standing

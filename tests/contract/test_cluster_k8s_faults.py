@@ -14,10 +14,10 @@ from lightkube.resources.apps_v1 import Deployment
 from app.agent.models import ActionName
 from app.clock import SystemClock
 from app.connectors.k8s import KubernetesCluster, connect
-from app.connectors.k8s_api import Connection, ReadApi
-from app.connectors.k8s_config import load_config
-from app.connectors.k8s_mapping import ServiceMap
-from app.connectors.k8s_watch import KubernetesWatch, WatchTiming
+from app.connectors.kubernetes.api import Connection, ReadApi
+from app.connectors.kubernetes.config import load_config
+from app.connectors.kubernetes.mapping import ServiceMap
+from app.connectors.kubernetes.watch import KubernetesWatch, WatchTiming
 from app.errors import Conflict, Forbidden, TransientError, UnknownOutcome
 from testbed.rbac import AGENT, READONLY
 from testbed.world import TestBed

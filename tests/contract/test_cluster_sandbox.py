@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from app.agent.models import JsonObject, ServiceKey, WorkloadView
+from app.agent.ids import JsonObject, ServiceKey
+from app.agent.workload import WorkloadView
 from app.sandbox.api import Identity, Thing
 from app.sandbox.objects import ConfigMap, Deployment, Pod, ReplicaSet, template_body
 from app.testing import Naming, PacedClock, SandboxCluster, Template, Workload, World

@@ -15,33 +15,32 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from app.agent.heartbeat import renewed
-from app.agent.identity import Person
+from app.agent.identity.people import Person
+from app.agent.ids import IncidentId, ServiceKey
 from app.agent.loop import Loop, Rest
 from app.agent.models import (
     Approval,
     Deploy,
     DeployStatus,
     Incident,
-    IncidentId,
     IncidentRecord,
     IncidentState,
     Note,
-    ServiceKey,
     TelemetryHealth,
 )
 from app.agent.observer import new_signal
-from app.agent.ports import Claim
-from app.bootstrap import Container, World, assemble
+from app.agent.ports.store import Claim
+from app.bootstrap import Adapters, Container, assemble
 from app.clock import Clock, SystemClock
 from app.errors import ConfigurationError, TransientError
 from app.sandbox.metrics import SandboxMetrics
-from app.sandbox.world import World as SimulatedWorld
+from app.sandbox.world import Adapters as SimulatedWorld
 from app.store import open_shared
 from app.store.sql_store import SqlStore
 from app.testing import VirtualClock
 from app.vitals import STILL_SECONDS, Vitals
 from app.workers import LocalBell, attended
-from app.workers.driving import Driver
+from app.workers.driver import Driver
 from tests.contract.eventually import eventually
 from tests.contract.store_values import approval
 from tests.stories import settings_for
@@ -198,7 +197,7 @@ async def worker(
     book, bell = Book(), LocalBell()
     store = WatchedStore(opened, book)
     container = assemble(
-        settings, clock=clock or SystemClock(), store=store, world=World(), fleet=fleet, runner=bell
+        settings, clock=clock or SystemClock(), store=store, world=Adapters(), fleet=fleet, runner=bell
     )
     try:
         yield Worker(container=container, store=store, bell=bell, book=book)
@@ -439,7 +438,7 @@ async def test_a_store_out_of_reach_is_tried_again_until_it_is_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The driver says so and goes on asking; what is due when the store is back is moved on."""
-    monkeypatch.setattr("app.store.sqlite.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("app.store.database.sqlite.BUSY_SECONDS", 0.05)
     async with (
         worker(tmp_path, database_url, claim_lease_seconds=1) as agent,
         attended(agent.container, agent.bell),
@@ -590,7 +589,7 @@ async def test_the_loop_renews_its_claim_during_a_slow_step(tmp_path: Path, file
     metrics = _Slow(simulated, clock, 10 * lease.total_seconds())
     opened, fleet = await open_shared(file_url)
     settings = settings_for(tmp_path, database_url=file_url, **QUICK)
-    container = assemble(settings, clock=clock, store=opened, world=World(metrics=metrics), fleet=fleet)
+    container = assemble(settings, clock=clock, store=opened, world=Adapters(metrics=metrics), fleet=fleet)
     agent = Worker(
         container=container,
         store=WatchedStore(cast("SqlStore", opened), Book()),

@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from app.agent.ports import Fleet
+from app.agent.ports.workers import Fleet
 from app.clock import Clock, SystemClock
 from app.errors import TransientError
 from app.store import Alone, open_shared
 from app.testing import VirtualClock
-from app.workers.duties import Duty
+from app.workers.elected import Duty
 from tests.contract.eventually import eventually
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
@@ -127,7 +127,7 @@ async def test_work_stops_before_a_lease_that_cannot_be_renewed_runs_out(vote: s
 
 async def test_work_that_fails_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """What nobody foresaw ends one attempt, and not the duty."""
-    monkeypatch.setattr("app.workers.duties._RESTART_AFTER_SECONDS", 0.01)
+    monkeypatch.setattr("app.workers.elected._RESTART_AFTER_SECONDS", 0.01)
     attempts = 0
     again = asyncio.Event()
 

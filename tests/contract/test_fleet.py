@@ -15,11 +15,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from app.agent.models import IncidentId
-from app.agent.ports import Fleet, Store
+from app.agent.ids import IncidentId
+from app.agent.ports.store import Store
+from app.agent.ports.workers import Fleet
 from app.errors import ClaimLost, ConfigurationError
 from app.store import Alone, open_shared
-from app.store.locks import Space
+from app.store.database.locks import Space
 from tests.contract.eventually import eventually
 from tests.contract.fleet_member import LONG, Member, member
 from tests.contract.store_values import LEASE, MINUTE, NOW, claimed, key, opened

@@ -14,10 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.agent.models import ServiceKey
+from app.agent.ids import ServiceKey
 from app.config import Settings
 from app.connectors.observability import poll_once
-from app.connectors.prometheus import PrometheusSource
+from app.connectors.prometheus.source import PrometheusSource
 from app.errors import Invalid, NotFound
 from tests.contract.metric_suite import MetricSourceContract, MetricWorld
 from tests.contract.metric_worlds import NOW, Phase, exposition, free_port, gauge, prometheus

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.agent.models import ServiceKey
+from app.agent.ids import ServiceKey
 from app.testing import SandboxMetrics, Template, VirtualClock, Workload, World
 from tests.contract.metric_suite import MetricSourceContract, MetricWorld
 

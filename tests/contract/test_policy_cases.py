@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from app.agent.models import DecisionKind
-from app.agent.ports import PolicyAnswer
-from app.connectors.opa import OpaPolicy
-from app.connectors.rego import EmbeddedPolicy
-from app.connectors.rego_bundle import shipped_policies
+from app.agent.ports.policy import PolicyAnswer
+from app.connectors.policy.bundle import shipped_policies
+from app.connectors.policy.embedded import EmbeddedPolicy
+from app.connectors.policy.opa import OpaPolicy
 from testbed.opa import OpaServer, run_opa_tests
 from testbed.supervisor import Supervisor
 from tests.contract.policy_cases import Case, cases, mutated, write_bundle

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from app.agent.models import DecisionKind
-from app.agent.ports import PolicyEngine
-from app.connectors.rego import EmbeddedPolicy
-from app.connectors.rego_bundle import read_bundle, shipped_policies
-from app.connectors.rego_tests import run_tests
+from app.agent.ports.policy import PolicyEngine
+from app.connectors.policy.bundle import read_bundle, shipped_policies
+from app.connectors.policy.embedded import EmbeddedPolicy
+from app.connectors.policy.tests import run_tests
 from tests.contract.policy_cases import Case, cases, mutated, write_bundle
 
 

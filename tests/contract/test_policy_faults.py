@@ -13,8 +13,8 @@ from pydantic import SecretStr
 
 from app.agent.models import DecisionKind
 from app.agent.policy import Policy
-from app.connectors.opa import OpaPolicy
-from app.connectors.rego_bundle import shipped_policies
+from app.connectors.policy.bundle import shipped_policies
+from app.connectors.policy.opa import OpaPolicy
 from testbed.opa import OpaServer
 from testbed.supervisor import Supervisor
 from tests.contract.eventually import eventually

@@ -24,13 +24,15 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 
-from app.agent.limits import Budget
-from app.agent.models import IncidentState, ServiceKey
-from app.agent.ports import Store
+from app.agent.guardrails.limits import Budget
+from app.agent.ids import ServiceKey
+from app.agent.models import IncidentState
+from app.agent.ports.store import Store
 from app.errors import ClaimLost, ConfigurationError, TransientError
-from app.store import locks, open_shared, open_store, postgresql, servers
+from app.store import open_shared, open_store
+from app.store.database import locks, postgresql, servers
+from app.store.database.postgresql import PostgresDatabase, open_postgresql
 from app.store.fleet import PostgresFleet
-from app.store.postgresql import PostgresDatabase, open_postgresql
 from testbed.postgres import SUPERUSER, PostgresServer, postgres_server
 from testbed.supervisor import Supervisor
 from tests.contract.store_values import Deciding, opened, signal

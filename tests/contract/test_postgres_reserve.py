@@ -10,11 +10,12 @@ from pathlib import Path
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
 
-from app.agent.models import Brake, IncidentId
-from app.agent.ports import Store
+from app.agent.ids import IncidentId
+from app.agent.models import Brake
+from app.agent.ports.store import Store
 from app.store import open_store
-from app.store.database import Database
-from app.store.postgresql import OVERFLOW, POOL_SIZE
+from app.store.database.port import Database
+from app.store.database.postgresql import OVERFLOW, POOL_SIZE
 from tests.api.harness import Harness, harness, make_settings
 from tests.contract.eventually import eventually
 from tests.contract.store_values import NOW

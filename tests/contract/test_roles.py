@@ -16,13 +16,13 @@ import psycopg
 import pytest
 from pydantic import ValidationError
 
-from app.agent.outbox import Announcements
-from app.bootstrap import Container, World, assemble
+from app.agent.notifications.outbox import Announcements
+from app.bootstrap import Adapters, Container, assemble
 from app.clock import SystemClock
 from app.config import Role
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
-from app.sandbox.world import World as SimulatedWorld
+from app.sandbox.world import Adapters as SimulatedWorld
 from app.store import open_shared
 from app.workers import LocalBell, attended
 from testbed.ports import free_ports
@@ -52,7 +52,7 @@ async def process(
         settings_for(directory, database_url=database_url, role=role),
         clock=clock,
         store=store,
-        world=World(
+        world=Adapters(
             reader=cluster.reader,
             rehearsal=cluster.rehearsal,
             watch=cluster.watch,

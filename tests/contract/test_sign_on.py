@@ -9,10 +9,10 @@ from typing import Protocol
 
 import pytest
 
-from app.agent.identity import CredentialKind, Door
-from app.agent.trail import DeedKind
-from app.api.cookies import SESSION_COOKIE
-from app.api.sign_on import ATTEMPT_COOKIE
+from app.agent.identity.audit_log import DeedKind
+from app.agent.identity.people import CredentialKind, Door
+from app.api.pages.sign_in import ATTEMPT_COOKIE
+from app.api.security.cookies import SESSION_COOKIE
 from testbed.oidc import OidcServer
 from testbed.supervisor import Supervisor
 from tests.contract.oidc_standin import OidcStandIn, oidc_standin

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.agent.models import ServiceKey
+from app.agent.ids import ServiceKey
 from app.config import Settings
-from app.connectors.silences import AlertmanagerSilences
+from app.connectors.alerts.silences import AlertmanagerSilences
 from app.errors import TransientError
 from tests.contract.metric_worlds import free_port
 

@@ -24,14 +24,13 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from app.agent.identity import Door
+from app.agent.identity.audit_log import DeedKind, first_broken
+from app.agent.identity.people import ApprovalTerms, Door
 from app.agent.models import ApprovalState
-from app.agent.ports import Store
-from app.agent.terms import ApprovalTerms
-from app.agent.trail import DeedKind, first_broken
+from app.agent.ports.store import Store
 from app.config import Role
-from app.connectors import slack_desk
-from app.connectors.slack import inbound_from_settings
+from app.connectors.chat.slack import commands as slack_desk
+from app.connectors.chat.slack.channel import inbound_from_settings
 from app.errors import ConfigurationError
 from app.store import open_store
 from app.testing import VirtualClock
@@ -526,7 +525,7 @@ async def test_nothing_is_sent_to_an_address_that_is_not_slacks(
 
 def test_slacks_own_addresses_are_known() -> None:
     """Those of its hooks, of its API, and of SLACK_API_URL."""
-    from app.connectors.slack_client import SlackClient
+    from app.connectors.chat.slack.client import SlackClient
 
     client = SlackClient(token=None, api_url="http://127.0.0.1:8765/api/")
     for address in (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.agent.models import ApprovalState
-from app.bootstrap import Container, World, assemble
+from app.bootstrap import Adapters, Container, assemble
 from app.clock import SystemClock
 from app.config import Role
 from app.store import open_shared
@@ -28,7 +28,7 @@ async def process(folder: Path, slack: Slack, database_url: str, role: Role) -> 
     """A wired agent of that role with its work started."""
     store, fleet = await open_shared(database_url)
     settings = slack_settings(folder, slack, database_url=database_url, role=role)
-    container = assemble(settings, clock=SystemClock(), store=store, world=World(), fleet=fleet)
+    container = assemble(settings, clock=SystemClock(), store=store, world=Adapters(), fleet=fleet)
     try:
         async with attended(container, LocalBell()):
             yield container

@@ -22,20 +22,20 @@ from app.agent.models import (
     ApprovalState,
     IncidentRecord,
     IncidentState,
-    RevisionHealth,
 )
-from app.agent.ports import IncidentFilter
-from app.bootstrap import World, assemble, connect_channels
+from app.agent.ports.store import IncidentFilter
+from app.agent.workload import RevisionHealth
+from app.bootstrap import Adapters, assemble, connect_channels
 from app.config import Settings
+from app.connectors.chat.slack.blocks import escaped, read_value
 from app.connectors.chatops import announced_line, told_line
-from app.connectors.rego import EmbeddedPolicy
-from app.connectors.rego_bundle import shipped_policies
-from app.connectors.slack_blocks import escaped, read_value
+from app.connectors.policy.bundle import shipped_policies
+from app.connectors.policy.embedded import EmbeddedPolicy
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.objects import Template
+from app.sandbox.world import Adapters as SimulatedWorld
 from app.sandbox.world import Workload
-from app.sandbox.world import World as SimulatedWorld
 from app.store import open_store
 from app.testing import PacedClock
 from app.workers import LocalBell, attended
@@ -135,7 +135,7 @@ async def play(folder: Path, transport: str, monkeypatch: pytest.MonkeyPatch) ->
             settings,
             clock=clock,
             store=await open_store(settings.database_url.get_secret_value()),
-            world=World(
+            world=Adapters(
                 reader=cluster.reader,
                 rehearsal=cluster.rehearsal,
                 writer=writer,

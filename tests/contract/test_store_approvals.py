@@ -8,18 +8,17 @@ from datetime import timedelta
 
 import pytest
 
-from app.agent.identity import Person
+from app.agent.identity.people import Answer, ApprovalTerms, Person
+from app.agent.ids import ApprovalId
 from app.agent.models import (
     Approval,
-    ApprovalId,
     ApprovalState,
     Incident,
     IncidentState,
     Intent,
     Stage,
 )
-from app.agent.ports import Claim, Store
-from app.agent.terms import Answer, ApprovalTerms
+from app.agent.ports.store import Claim, Store
 from app.agent.timeline import verify_chain
 from app.errors import ClaimLost, Conflict, Invalid, NotEntitled, NotFound
 from tests.contract.store_values import (

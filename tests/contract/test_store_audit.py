@@ -9,14 +9,11 @@ from datetime import date, timedelta
 import pytest
 from sqlalchemy import text
 
-from app.agent.audit import AuditQuestion, SignalAudit, StrayKind
-from app.agent.limits import Budget
-from app.agent.models import (
-    DispositionKind,
-    IncidentState,
-    ServiceKey,
-)
-from app.agent.ports import Begun, Store
+from app.agent.audit.accounting import AuditQuestion, SignalAudit, StrayKind
+from app.agent.guardrails.limits import Budget
+from app.agent.ids import ServiceKey
+from app.agent.models import DispositionKind, IncidentState
+from app.agent.ports.store import Begun, Store
 from app.errors import AgentError
 from app.store import open_store
 from tests.contract.store_values import (

@@ -10,18 +10,26 @@ from typing import TypeVar
 import pytest
 from sqlalchemy import Connection, func, select
 
-from app.agent.audit import AuditQuestion
-from app.agent.identity import Credential, CredentialId, CredentialKind, Person, digest
+from app.agent.audit.accounting import AuditQuestion
+from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.people import (
+    Credential,
+    CredentialId,
+    CredentialKind,
+    Person,
+    digest,
+)
 from app.agent.models import Brake, Change, ChangeKind, DispositionKind, Signal
-from app.agent.ports import Store
-from app.agent.trail import Deed, DeedKind
-from app.store import credentials, nonces, signals
-from app.store.database import Database, Work
+from app.agent.ports.store import Store
+from app.store import credentials
+from app.store.database import nonces
+from app.store.database.port import Database, Work
+from app.store.database.tables import changes as change_rows
+from app.store.database.tables import credentials as credential_rows
+from app.store.database.tables import nonces as nonce_rows
+from app.store.database.tables import signals as signal_rows
+from app.store.signals import records as signals
 from app.store.sql_store import SqlStore
-from app.store.tables import changes as change_rows
-from app.store.tables import credentials as credential_rows
-from app.store.tables import nonces as nonce_rows
-from app.store.tables import signals as signal_rows
 from tests.contract.store_values import NOW, PAYMENTS, Deciding, pending, signal
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]

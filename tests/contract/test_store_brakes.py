@@ -8,9 +8,9 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from app.agent.limits import Budget
+from app.agent.guardrails.limits import Budget
 from app.agent.models import Brake, IntentState
-from app.agent.ports import Begun, Store
+from app.agent.ports.store import Begun, Store
 from app.errors import Invalid
 from app.store import open_store
 from tests.contract.eventually import eventually

@@ -10,7 +10,14 @@ import pytest
 from alembic import command
 from sqlalchemy import text
 
-from app.agent.limits import Budget, LimitName, Limits, exceeded, proposed_by
+from app.agent.guardrails.limits import (
+    Budget,
+    LimitName,
+    Limits,
+    exceeded,
+    proposed_by,
+)
+from app.agent.ids import IntentId, ServiceKey
 from app.agent.models import (
     Cause,
     Diagnosis,
@@ -18,13 +25,16 @@ from app.agent.models import (
     Incident,
     IncidentState,
     Intent,
-    IntentId,
     OutcomeKind,
-    ServiceKey,
 )
-from app.agent.ports import Beginning, Begun, Claim, Store
+from app.agent.ports.store import (
+    Beginning,
+    Begun,
+    Claim,
+    Store,
+)
 from app.store import open_store
-from app.store.migrate import migration_config
+from app.store.database.migrate import migration_config
 from tests.contract.store_values import (
     MINUTE,
     NOW,

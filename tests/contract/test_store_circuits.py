@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from app.agent.circuit import Breaker
-from app.agent.limits import Limits
+from app.agent.guardrails.circuit_breaker import Breaker
+from app.agent.guardrails.limits import Limits
 from app.agent.models import Brake, IncidentState
-from app.agent.ports import Begun, Store
+from app.agent.ports.store import Begun, Store
 from app.errors import Invalid
 from app.store import open_store
 from tests.contract.store_values import MINUTE, NOW, intent, key, note, outcome

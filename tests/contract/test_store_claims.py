@@ -9,16 +9,11 @@ from datetime import datetime, timedelta
 import psycopg
 import pytest
 
-from app.agent.identity import Person
-from app.agent.limits import Budget
-from app.agent.models import (
-    ApprovalId,
-    FencingToken,
-    Incident,
-    IncidentId,
-    IncidentState,
-)
-from app.agent.ports import Store
+from app.agent.guardrails.limits import Budget
+from app.agent.identity.people import Person
+from app.agent.ids import ApprovalId, FencingToken, IncidentId
+from app.agent.models import Incident, IncidentState
+from app.agent.ports.store import Store
 from app.errors import ClaimLost, NotFound
 from app.store import open_store
 from tests.contract.store_values import (

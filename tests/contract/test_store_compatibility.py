@@ -10,11 +10,11 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 
-from app.agent.audit import AuditQuestion
+from app.agent.audit.accounting import AuditQuestion
 from app.agent.models import DispositionKind
 from app.errors import ConfigurationError
 from app.store import open_store
-from app.store.migrate import migration_config
+from app.store.database.migrate import migration_config
 from tests.contract.store_values import LEASE, NOW, Deciding, disposition, signal
 from tests.contract.test_store_database import engine_of
 

@@ -17,13 +17,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, inspect, text
 
-from app.agent.models import DispositionKind, SignalId
-from app.agent.ports import Store
+from app.agent.ids import SignalId
+from app.agent.models import DispositionKind
+from app.agent.ports.store import Store
 from app.agent.timeline import verify_chain
 from app.errors import ConfigurationError, TransientError
 from app.store import open_store
-from app.store.migrate import migration_config
-from app.store.tables import metadata
+from app.store.database.migrate import migration_config
+from app.store.database.tables import metadata
 from tests.contract.store_values import Deciding, disposition, opened, signal
 
 if TYPE_CHECKING:  # at run time pytest loads the plugin, and rewrites its assertions
@@ -234,7 +235,7 @@ async def test_a_locked_sqlite_file_is_transient_and_recovers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process that holds the file makes a write fail with nothing changed; later it works."""
-    monkeypatch.setattr("app.store.sqlite.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("app.store.database.sqlite.BUSY_SECONDS", 0.05)
     path = tmp_path / "heal.db"
     store = await open_store(f"sqlite:///{path}")
     one = signal()

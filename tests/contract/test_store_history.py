@@ -8,8 +8,9 @@ from datetime import timedelta
 
 import pytest
 
-from app.agent.models import ConfigRecord, RevisionHealth, RevisionRecord, ServiceKey
-from app.agent.ports import Store
+from app.agent.ids import ServiceKey
+from app.agent.ports.store import Store
+from app.agent.workload import ConfigRecord, RevisionHealth, RevisionRecord
 from tests.contract.store_values import NOW, PAYMENTS
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]

@@ -10,11 +10,19 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
-from app.agent import tokens, trail
-from app.agent.identity import CredentialId, CredentialKind, Door, Person, Scope, issue
+from app.agent.identity import audit_log as trail
+from app.agent.identity import tokens
+from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.people import (
+    CredentialId,
+    CredentialKind,
+    Door,
+    Person,
+    Scope,
+    issue,
+)
 from app.agent.models import Brake
-from app.agent.ports import Store
-from app.agent.trail import Deed, DeedKind
+from app.agent.ports.store import Store
 from app.errors import Conflict, NotFound
 from app.store import open_store
 from tests.contract.store_values import MINUTE, NOW, key, opened

@@ -7,19 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from app.agent.limits import Budget
+from app.agent.guardrails.limits import Budget
+from app.agent.ids import IncidentId, IntentId, ServiceKey
 from app.agent.models import (
     Cause,
     Diagnosis,
     Hypothesis,
     Incident,
-    IncidentId,
     IncidentState,
-    IntentId,
     Lesson,
     Plan,
     RejectedRunbook,
-    ServiceKey,
     SliSample,
     Stage,
     Trigger,
@@ -27,7 +25,7 @@ from app.agent.models import (
     VerdictKind,
     Verification,
 )
-from app.agent.ports import IncidentFilter, Store
+from app.agent.ports.store import IncidentFilter, Store
 from app.errors import ClaimLost, Invalid
 from tests.contract.store_values import (
     MINUTE,

@@ -13,6 +13,7 @@ from typing import TypeVar
 import pytest
 from sqlalchemy import Connection, func, select
 
+from app.agent.ids import ServiceKey
 from app.agent.models import (
     Alert,
     Change,
@@ -26,19 +27,19 @@ from app.agent.models import (
     IncidentState,
     MetricSample,
     Payload,
-    ServiceKey,
     Signal,
     SignalKind,
     SliSample,
     Stage,
     Trigger,
 )
-from app.agent.ports import ServiceLevels, Store
+from app.agent.ports.signals import ServiceLevels
+from app.agent.ports.store import Store
 from app.errors import Invalid
-from app.store.database import Database, Work
+from app.store.database.port import Database, Work
+from app.store.database.tables import signals as signal_rows
 from app.store.intake import PART
 from app.store.sql_store import SqlStore
-from app.store.tables import signals as signal_rows
 from tests.contract.store_values import (
     NOW,
     PAYMENTS,

@@ -9,12 +9,18 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, event
 
+from app.agent.ids import ServiceKey
 from app.agent.intake import IntakeRules
-from app.agent.models import Alert, DispositionKind, ServiceKey, Signal, Trigger
-from app.agent.ports import Store
+from app.agent.models import (
+    Alert,
+    DispositionKind,
+    Signal,
+    Trigger,
+)
+from app.agent.ports.store import Store
 from app.agent.slo import SloThresholds
 from app.agent.timeline import verify_chain
-from app.store.database import Database, Work
+from app.store.database.port import Database, Work
 from app.store.intake import PART, PART_SERVICES
 from app.store.sql_store import SqlStore
 from tests.contract.store_values import NOW, Deciding, pending, signal

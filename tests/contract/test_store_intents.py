@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from app.agent.limits import Budget
+from app.agent.freshness.reasons import Reason, ReasonKind, Withdrawal
+from app.agent.guardrails.limits import Budget
+from app.agent.ids import IntentId
 from app.agent.models import (
     DecisionKind,
     Disposition,
     DispositionKind,
     Incident,
     IncidentState,
-    IntentId,
     IntentState,
     OutcomeKind,
     Rehearsal,
@@ -22,8 +23,8 @@ from app.agent.models import (
     Stage,
     Trigger,
 )
-from app.agent.ports import Begun, IntakeVerdict, ServiceLevels, Store
-from app.agent.reasons import Reason, ReasonKind, Withdrawal
+from app.agent.ports.signals import IntakeVerdict, ServiceLevels
+from app.agent.ports.store import Begun, Store
 from app.errors import ClaimLost, Invalid, NotFound
 from tests.contract.store_values import (
     MINUTE,

@@ -8,10 +8,15 @@ from datetime import timedelta
 
 import pytest
 
-from app.agent.identity import Person
-from app.agent.models import Approval, ApprovalId, ApprovalState, Brake, IncidentState
-from app.agent.ports import Store
-from app.agent.terms import ApprovalTerms
+from app.agent.identity.people import ApprovalTerms, Person
+from app.agent.ids import ApprovalId
+from app.agent.models import (
+    Approval,
+    ApprovalState,
+    Brake,
+    IncidentState,
+)
+from app.agent.ports.store import Store
 from app.errors import Conflict
 from tests.contract.store_values import NOW, approval, claimed, key, opened
 from tests.contract.test_store_approvals import asked

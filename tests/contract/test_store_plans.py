@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from app.agent.audit import AuditQuestion
-from app.agent.limits import Limits
-from app.agent.models import DispositionKind, MetricSample, ServiceKey
-from app.agent.ports import Store
+from app.agent.audit.accounting import AuditQuestion
+from app.agent.guardrails.limits import Limits
+from app.agent.ids import ServiceKey
+from app.agent.models import DispositionKind, MetricSample
+from app.agent.ports.store import Store
 from app.store import open_store
 from tests.contract.store_values import LEASE, NOW, Deciding, signal
 

@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 import psycopg
 import pytest
 
-from app.agent.channels import Posting
-from app.agent.models import Incident, IncidentId
-from app.agent.ports import Store
+from app.agent.ids import IncidentId
+from app.agent.models import Incident
+from app.agent.notifications.channel import Posting
+from app.agent.ports.store import Store
 from app.errors import Conflict, NotFound
 from app.store import open_store
 from tests.contract.eventually import eventually

@@ -6,21 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from app.agent.audit import AuditQuestion
+from app.agent.audit.accounting import AuditQuestion
+from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intake import Intake, IntakeRules
 from app.agent.models import (
     Deploy,
     DeployStatus,
     DispositionKind,
     Incident,
-    IncidentId,
-    RevisionHealth,
-    RevisionRecord,
-    ServiceKey,
     Signal,
 )
-from app.agent.ports import Store
+from app.agent.ports.store import Store
 from app.agent.slo import SloThresholds
+from app.agent.workload import RevisionHealth, RevisionRecord
 from app.testing import VirtualClock
 from app.workers.backlog import Backlog
 from tests.contract.store_values import LEASE, NOW, claimed, closed, disposition, signal

@@ -7,9 +7,15 @@ from datetime import timedelta
 
 import pytest
 
-from app.agent.identity import CredentialKind, Door, Issued, Person, issue
-from app.agent.ports import Store
-from app.agent.trail import Deed, DeedKind, first_broken
+from app.agent.identity.audit_log import Deed, DeedKind, first_broken
+from app.agent.identity.people import (
+    CredentialKind,
+    Door,
+    Issued,
+    Person,
+    issue,
+)
+from app.agent.ports.store import Store
 from app.errors import Conflict
 from tests.contract.store_values import NOW
 

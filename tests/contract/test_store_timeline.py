@@ -10,7 +10,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from app.agent.models import Incident, Note, Stage
-from app.agent.ports import Store
+from app.agent.ports.store import Store
 from app.agent.timeline import first_broken, verify_chain
 from tests.contract.store_values import NOW, PAYMENTS, Deciding, claimed, note, opened, signal
 

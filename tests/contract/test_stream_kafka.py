@@ -13,9 +13,9 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient
 
-from app.agent.ports import StreamMessage
-from app.connectors.kafka_address import parse_kafka_url
-from app.connectors.kafka_stream import KafkaStream, KafkaTimes
+from app.agent.ports.streams import StreamMessage
+from app.connectors.streams.kafka.address import parse_kafka_url
+from app.connectors.streams.kafka.stream import KafkaStream, KafkaTimes
 from app.errors import Forbidden, TransientError
 from testbed import TestbedError
 from testbed.kafka import KafkaBroker

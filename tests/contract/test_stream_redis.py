@@ -15,9 +15,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.agent.ports import StreamMessage
-from app.connectors.redis_address import RedisAddress, parse_redis_url
-from app.connectors.redis_stream import RedisStream, RedisTimes
+from app.agent.ports.streams import StreamMessage
+from app.connectors.streams.redis.address import RedisAddress, parse_redis_url
+from app.connectors.streams.redis.stream import RedisStream, RedisTimes
 from app.errors import AgentError, Forbidden, PermanentError, TransientError
 from testbed.redis import RedisServer
 from testbed.supervisor import Supervisor

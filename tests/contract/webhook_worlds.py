@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.agent.channels import Channel
+from app.agent.notifications.channel import Channel
 from tests.contract.channel_suite import RETRY_AFTER_SECONDS, Trouble
 from tests.unit.loopback import Behaviour, Loopback, Request, hang, loopback, raw, reply
 

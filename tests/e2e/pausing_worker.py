@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import app.bootstrap
-from app.agent.models import Incident, IncidentId, IncidentState
-from app.agent.ports import Claim
-from app.bootstrap import Container, World, assemble
+from app.agent.ids import IncidentId
+from app.agent.models import Incident, IncidentState
+from app.agent.ports.store import Claim
+from app.bootstrap import Adapters, Container, assemble
 from tests.soak.agent import connect_stand_in
 
 
@@ -134,7 +135,7 @@ def _verifies_an_action(incident: Incident) -> bool:
     )
 
 
-def assemble_with_a_pause(settings: Any, *, store: Any, world: World, **named: Any) -> Container:
+def assemble_with_a_pause(settings: Any, *, store: Any, world: Adapters, **named: Any) -> Container:
     pause = Pause(point=Point(os.environ["PAUSE_AT"]), folder=Path(os.environ["PAUSE_FOLDER"]))
     writer: Any = PausingWriter(world.writer, pause)
     pausing: Any = PausingStore(store, pause)

@@ -25,8 +25,9 @@ import msgspec
 import psycopg
 import pytest
 
-from app.agent.models import IncidentId, IncidentRecord, IncidentState, IntentState
-from app.agent.ports import IncidentFilter, Store
+from app.agent.ids import IncidentId
+from app.agent.models import IncidentRecord, IncidentState, IntentState
+from app.agent.ports.store import IncidentFilter, Store
 from app.agent.timeline import verify_chain
 from app.store import open_store
 from testbed.netns import Partition, partition

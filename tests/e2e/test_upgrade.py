@@ -26,9 +26,11 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from app.agent.audit import AuditQuestion, SignalAudit
-from app.agent.models import DispositionKind, SignalId
-from app.store import locks, open_store
+from app.agent.audit.accounting import AuditQuestion, SignalAudit
+from app.agent.ids import SignalId
+from app.agent.models import DispositionKind
+from app.store import open_store
+from app.store.database import locks
 from testbed.ports import free_ports
 from testbed.postgres import THROWAWAY, postgres_server
 from testbed.supervisor import Process, Supervisor

@@ -9,9 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.agent.approvals import weighed
-from app.agent.models import ActionName, Approval, ApprovalId, ApprovalState, IncidentId
-from app.agent.terms import Answer, ApprovalTerms, EscalationStep, combined, same_person
+from app.agent.approvals.state import weighed
+from app.agent.identity.people import (
+    Answer,
+    ApprovalTerms,
+    EscalationStep,
+    combined,
+    same_person,
+)
+from app.agent.ids import ApprovalId, IncidentId
+from app.agent.models import ActionName, Approval, ApprovalState
 from app.errors import Conflict, NotEntitled
 from tests.contract.store_values import NOW
 

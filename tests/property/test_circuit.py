@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.agent.circuit import Breaker, Tried, open_reason
-from app.agent.models import IncidentId
+from app.agent.guardrails.circuit_breaker import Breaker, Tried, open_reason
+from app.agent.ids import IncidentId
 from tests.contract.store_values import NOW
 
 MINUTE = timedelta(minutes=1)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from app.agent.actions import ACTIONS, Resolved
 from app.agent.diagnosis import diagnose
+from app.agent.evidence.scoring import Weighing
+from app.agent.ids import JsonScalar
 from app.agent.models import (
     Action,
     ActionName,
@@ -18,25 +20,25 @@ from app.agent.models import (
     Change,
     ChangeKind,
     Condition,
-    ConfigMapView,
-    ConfigRecord,
     Deploy,
     DeployStatus,
     Evidence,
     Hypothesis,
-    JsonScalar,
     MetricSample,
+    SliSample,
+    TelemetryHealth,
+    Trigger,
+)
+from app.agent.planner import make_plan, plan_hash
+from app.agent.workload import (
+    ConfigMapView,
+    ConfigRecord,
     PodView,
     Revision,
     RevisionHealth,
     RevisionRecord,
-    SliSample,
-    TelemetryHealth,
-    Trigger,
     WorkloadView,
 )
-from app.agent.planner import make_plan, plan_hash
-from app.agent.rules.weighing import Weighing
 from tests.unit.scenes import (
     CALLER,
     CATALOGUE,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.agent.freeze import FreezeWindow, check_cron, frozen
-from app.agent.models import ServiceKey
+from app.agent.guardrails.freeze import FreezeWindow, check_cron, frozen
+from app.agent.ids import ServiceKey
 
 KEY = ServiceKey(environment="prod", service="shop")
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Pacific/Auckland")

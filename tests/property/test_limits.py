@@ -19,19 +19,32 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy import text
 
-from app.agent.freeze import FreezeWindow
-from app.agent.limits import Budget, History, LimitName, Limits, PastAction, Proposed, Touch, exceeded
+from app.agent.guardrails.freeze import FreezeWindow
+from app.agent.guardrails.limits import (
+    Budget,
+    History,
+    LimitName,
+    Limits,
+    PastAction,
+    Proposed,
+    Touch,
+    exceeded,
+)
+from app.agent.ids import IncidentId, IntentId
 from app.agent.models import (
     ActionName,
     Cause,
-    IncidentId,
     IncidentState,
     Intent,
-    IntentId,
-    ObjectRef,
     OutcomeKind,
 )
-from app.agent.ports import Beginning, Begun, Claim, Store
+from app.agent.ports.store import (
+    Beginning,
+    Begun,
+    Claim,
+    Store,
+)
+from app.agent.workload import ObjectRef
 from app.store import open_store
 from tests.contract.store_values import NOW, SNAPSHOT, claimed, closed, intent, key, note, opened, outcome
 from tests.contract.test_store_budgets import diagnosis

@@ -11,8 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 
-from app.agent.disruption import Disruption, DisruptionBudget
-from app.agent.limits import Excess, History, LimitName, Limits, PastAction, Spending, Standing
+from app.agent.guardrails.disruption import Disruption, DisruptionBudget
+from app.agent.guardrails.document import document
+from app.agent.guardrails.limits import (
+    Excess,
+    History,
+    LimitName,
+    Limits,
+    LimitStatus,
+    PastAction,
+    Spending,
+)
+from app.agent.guardrails.question import Guardrails, Question
+from app.agent.ids import IncidentId, IntentId, ServiceKey
 from app.agent.models import (
     Action,
     ActionName,
@@ -22,22 +33,17 @@ from app.agent.models import (
     Diagnosis,
     Hypothesis,
     Incident,
-    IncidentId,
     IncidentState,
-    IntentId,
-    ObjectRef,
     OutcomeKind,
     Plan,
     Rehearsal,
     Risk,
-    ServiceKey,
-    TargetState,
     Trigger,
 )
-from app.agent.policy import Guardrails, Question, guard
-from app.agent.policy_document import document
-from app.connectors.rego_bundle import read_bundle, shipped_policies
-from app.connectors.rego_engine import Compiled, compile_bundle, input_text
+from app.agent.policy import guard
+from app.agent.workload import ObjectRef, TargetState
+from app.connectors.policy.bundle import read_bundle, shipped_policies
+from app.connectors.policy.engine import Compiled, compile_bundle, input_text
 from tests.contract.policy_cases import base_document, cases
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "policy-input.schema.json").read_text())
@@ -103,7 +109,7 @@ pasts = st.builds(
     undoes=st.none() | texts.map(IntentId),
 )
 standings = st.builds(
-    Standing,
+    LimitStatus,
     history=st.builds(History, service=st.lists(pasts, max_size=3).map(tuple)),
     spending=st.lists(
         st.builds(Spending, limit=st.sampled_from(LimitName), spent=counts, allowed=st.none() | counts),

@@ -18,18 +18,17 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.agent.ids import IncidentId, IntentId
 from app.agent.models import (
     DecisionKind,
-    IncidentId,
     IncidentState,
     Intent,
-    IntentId,
     IntentState,
     OutcomeKind,
 )
-from app.agent.ports import IncidentFilter
+from app.agent.ports.store import IncidentFilter
 from app.agent.timeline import verify_chain
-from app.bootstrap import World
+from app.bootstrap import Adapters
 from app.errors import TransientError, UnknownOutcome
 from tests.stories import NAMESPACE, SERVICE, Story, messages, story
 
@@ -145,7 +144,7 @@ async def test_no_misfortune_breaks_a_promise(plan: dict[int, Misfortune], image
 async def _suffer(directory: Path, plan: dict[int, Misfortune], image: str) -> None:
     fate = Fate(plan)
 
-    def shaken(world: World) -> World:
+    def shaken(world: Adapters) -> Adapters:
         return replace(
             world,
             reader=Shaken(world.reader, fate),

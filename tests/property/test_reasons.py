@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.agent.ids import ServiceKey
 from app.agent.models import (
     Action,
     ActionName,
@@ -29,14 +30,13 @@ from app.agent.models import (
     DeployStatus,
     MetricSample,
     Payload,
-    ServiceKey,
     SliSample,
     TelemetryHealth,
     Trigger,
 )
 from app.agent.observer import new_signal
-from app.agent.ports import IncidentFilter
-from app.bootstrap import World
+from app.agent.ports.store import IncidentFilter
+from app.bootstrap import Adapters
 from app.errors import AgentError, Forbidden
 from app.testing import DEFAULT_START
 from tests.reason_oracle import Measured, Reported, Seen
@@ -158,7 +158,7 @@ async def test_at_every_write_a_fresh_reason_stands(
     """Whatever happens in whatever order: what is written stands on a reason that nothing contradicts."""
     stage = Stage()
 
-    def connected(world: World) -> World:
+    def connected(world: Adapters) -> Adapters:
         return replace(
             world,
             metrics=stage,

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.agent.models import Alert, Change, ConfigChange, Deploy, Disposition, MetricSample, Outcome, Snapshot
-from app.agent.ports import Accepted, ServiceLevels
+from app.agent.ports.signals import Accepted, ServiceLevels
 from app.errors import Invalid, PermanentError
-from app.store import codec
-from app.store.codec import IncidentBody, IntentBody
+from app.store.database import codec
+from app.store.database.codec import IncidentBody, IntentBody
 
 TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=20)
 LEAVES: Mapping[object, st.SearchStrategy[Any]] = {

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.agent.models import IncidentId, Note, Stage, TimelineEntry
+from app.agent.ids import IncidentId
+from app.agent.models import Note, Stage, TimelineEntry
 from app.agent.timeline import (
     canonical,
     chain_start,

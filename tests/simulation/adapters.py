@@ -7,27 +7,23 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from app.agent.consent import Consent
-from app.agent.disruption import Disruption
+from app.agent.freshness.silences import Matcher, Silence, Silencing
+from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.opt_out import Consent
+from app.agent.guardrails.target_token import same_ground
+from app.agent.ids import IntentId, JsonObject, ServiceKey
 from app.agent.models import (
     Action,
-    ConfigRecord,
     DecisionKind,
     Incident,
-    IntentId,
-    JsonObject,
     Rehearsal,
-    ServiceKey,
     SliSample,
     Snapshot,
-    TargetState,
     TelemetryHealth,
-    WorkloadView,
 )
-from app.agent.ports import PolicyAnswer
-from app.agent.silences import Matcher, Silence, Silencing
-from app.agent.target_token import same_ground
-from app.bootstrap import World as Adapters
+from app.agent.ports.policy import PolicyAnswer
+from app.agent.workload import ConfigRecord, TargetState, WorkloadView
+from app.bootstrap import Adapters as Adapters
 from app.errors import AgentError, Conflict, Forbidden, Invalid, TransientError, UnknownOutcome
 from tests.simulation.faults import Kind
 from tests.simulation.host import Host

@@ -14,6 +14,7 @@ from datetime import timedelta
 from enum import StrEnum
 from random import Random
 
+from app.agent.ids import ServiceKey, SignalId
 from app.agent.models import (
     Alert,
     ClusterCondition,
@@ -23,13 +24,11 @@ from app.agent.models import (
     DeployStatus,
     MetricSample,
     Payload,
-    ServiceKey,
     Signal,
-    SignalId,
     Trigger,
 )
 from app.agent.observer import new_signal
-from app.agent.ports import Accepted
+from app.agent.ports.signals import Accepted
 from app.errors import AgentError, TransientError
 from tests.simulation.faults import Kind
 from tests.simulation.host import Ground

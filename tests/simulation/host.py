@@ -18,17 +18,17 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from app.agent.models import IncidentId
+from app.agent.ids import IncidentId
+from app.bootstrap import Adapters as Adapters
 from app.bootstrap import Container, assemble
-from app.bootstrap import World as Adapters
 from app.config import Settings
 from app.errors import AgentError, TransientError
 from app.store.fleet import _elect, _forget
 from app.store.sql_store import SqlStore
 from app.workers import LocalBell
-from app.workers.driving import Driver
-from app.workers.duties import Duty, kept_running
-from app.workers.sweeping import Sweeper
+from app.workers.driver import Driver
+from app.workers.elected import Duty, kept_running
+from app.workers.sweeper import Sweeper
 from tests.simulation.faults import Kind, Odds
 from tests.simulation.scheduler import moment
 from tests.simulation.store import HostDatabase, SharedDatabase

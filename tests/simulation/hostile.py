@@ -14,7 +14,14 @@ from datetime import datetime
 from random import Random
 from typing import TYPE_CHECKING
 
-from app.agent.models import ActionName, IncidentRecord, IncidentState, ServiceKey, SliSample, Trigger
+from app.agent.ids import ServiceKey
+from app.agent.models import (
+    ActionName,
+    IncidentRecord,
+    IncidentState,
+    SliSample,
+    Trigger,
+)
 from tests.simulation.tape import HistoryAnswered, SliAnswered
 from tests.simulation.world import FEW_REQUESTS, Ailment, service_key
 

@@ -16,19 +16,30 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, select
 
-from app.agent import executor, limits, loop, policy, reasons, silences, trial, verifier
+from app.agent import (
+    executor,
+    loop,
+    policy,
+    verifier,
+)
+from app.agent import (
+    soak as trial,
+)
+from app.agent.evidence import symptoms
+from app.agent.freshness import reasons, silences
+from app.agent.guardrails import limits
+from app.agent.guardrails.target_token import as_left
+from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intake import Intake
 from app.agent.intents import begun_intents, to_undo
 from app.agent.models import (
     Disposition,
     DispositionKind,
     Incident,
-    IncidentId,
     IncidentRecord,
     Intent,
     Note,
     Observation,
-    ServiceKey,
     Signal,
     SliSample,
     Snapshot,
@@ -36,16 +47,24 @@ from app.agent.models import (
     TimelineEntry,
 )
 from app.agent.observer import Observer
-from app.agent.ports import Accepted, Claim
-from app.agent.rules import symptoms
+from app.agent.ports.signals import Accepted
+from app.agent.ports.store import Claim
 from app.agent.slo import SloThresholds
-from app.agent.target_token import as_left
 from app.agent.timeline import chain_start, extend_chain
 from app.errors import ClaimLost, PermanentError, TransientError
-from app.store import brakes, claims, incidents, intents, narrative, sql_store
-from app.store.tables import claims as claim_rows
-from app.store.tables import incidents as incident_rows
-from app.workers.sweeping import Sweeper
+from app.store import (
+    brakes,
+    claims,
+    incidents,
+    intents,
+    sql_store,
+)
+from app.store import (
+    notes as narrative,
+)
+from app.store.database.tables import claims as claim_rows
+from app.store.database.tables import incidents as incident_rows
+from app.workers.sweeper import Sweeper
 
 Swap: TypeAlias = tuple[Callable[..., Any], Callable[..., Any]]
 """A function of the product, and what stands in its place wherever the product has it by name."""

@@ -7,8 +7,9 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
-from app.agent.identity import Person
-from app.agent.models import ApprovalId, Brake
+from app.agent.identity.people import Person
+from app.agent.ids import ApprovalId
+from app.agent.models import Brake
 from app.errors import AgentError, TransientError
 from tests.simulation.faults import Kind
 from tests.simulation.host import Ground, Host

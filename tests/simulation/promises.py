@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any, TypeAlias
 
 from app.agent.actions import ACTIONS
+from app.agent.ids import IntentId, SignalId
 from app.agent.models import (
     ActionName,
     DecisionKind,
@@ -22,11 +23,9 @@ from app.agent.models import (
     IncidentRecord,
     IncidentState,
     Intent,
-    IntentId,
     IntentState,
     OutcomeKind,
     Risk,
-    SignalId,
     Trigger,
 )
 from app.agent.planner import plan_hash

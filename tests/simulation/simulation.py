@@ -13,19 +13,16 @@ from random import Random
 from typing import Any, cast
 
 import app.bootstrap
+from app.agent.ids import IncidentId, ServiceKey, SignalId
 from app.agent.models import (
     Alert,
-    IncidentId,
     IncidentRecord,
     MetricSample,
-    RevisionHealth,
-    RevisionRecord,
-    ServiceKey,
-    SignalId,
     TimelineEntry,
 )
-from app.agent.ports import SignalRecord
+from app.agent.ports.signals import SignalRecord
 from app.agent.runbooks import load_catalogue
+from app.agent.workload import RevisionHealth, RevisionRecord
 from app.store.sql_store import SqlStore
 from tests.simulation.adapters import adapters_of
 from tests.simulation.clients import Client, Ledger, Telling, requests_of

@@ -18,10 +18,10 @@ from sqlalchemy import Connection, create_engine, event, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import StaticPool
 
-from app.store import codec
-from app.store.database import Work, translated
-from app.store.migrate import upgrade
-from app.store.tables import incidents
+from app.store.database import codec
+from app.store.database.migrate import upgrade
+from app.store.database.port import Work, translated
+from app.store.database.tables import incidents
 from tests.simulation.tape import (
     ApprovalMoved,
     BrakeSet,

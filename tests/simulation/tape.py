@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias, TypeVar
 
-from app.agent.models import ServiceKey, SliSample
+from app.agent.ids import ServiceKey
+from app.agent.models import SliSample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,25 +16,25 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from app.agent.guardrails.target_token import deployment_token
+from app.agent.ids import IntentId, JsonObject, ServiceKey
 from app.agent.models import (
     Action,
     ActionName,
+    SliSample,
+    Snapshot,
+    TelemetryHealth,
+)
+from app.agent.workload import (
     ConfigMapView,
     ConfigRecord,
-    IntentId,
-    JsonObject,
     ObjectRef,
     PodView,
     Revision,
     RevisionHealth,
-    ServiceKey,
-    SliSample,
-    Snapshot,
     TargetState,
-    TelemetryHealth,
     WorkloadView,
 )
-from app.agent.target_token import deployment_token
 from app.errors import Conflict, Invalid, NotFound
 from tests.simulation.scheduler import moment
 from tests.simulation.tape import ChangedByOther, Effect, ScaledByOther, Tape

@@ -29,9 +29,15 @@ from app.agent.models import (
     Stage,
     TimelineEntry,
 )
-from app.store import codec
-from app.store.codec import IntentBody
-from app.store.tables import claims, incidents, intents, signals, timeline
+from app.store.database import codec
+from app.store.database.codec import IntentBody
+from app.store.database.tables import (
+    claims,
+    incidents,
+    intents,
+    signals,
+    timeline,
+)
 from tests.soak.intakes import content_of
 from tests.soak.wire import Effect, Refusal
 

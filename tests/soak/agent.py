@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import app.bootstrap
-from app.bootstrap import Container, World, assemble
+from app.bootstrap import Adapters, Container, assemble
 from app.clock import Clock
 from app.config import Settings
 from tests.soak.connector import StandIn
@@ -23,10 +23,10 @@ from tests.soak.connector import StandIn
 def connect_stand_in(
     settings: Settings,
     clock: Clock,
-) -> tuple[World, Callable[[], Awaitable[None]]]:
+) -> tuple[Adapters, Callable[[], Awaitable[None]]]:
     """As `app.bootstrap.connect_world`: no writer in a dry run."""
     found = StandIn.at(os.environ["SOAK_TARGET"])
-    world = World(
+    world = Adapters(
         reader=found.reader,
         rehearsal=found.rehearsal,
         writer=None if settings.dry_run else found.writer,

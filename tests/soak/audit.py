@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TypeVar
 
+from app.agent.ids import IncidentId
 from app.agent.models import (
     DecisionKind,
     DispositionKind,
-    IncidentId,
     IncidentState,
     IntentState,
     OutcomeKind,

@@ -16,21 +16,18 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from app.agent.consent import Consent
-from app.agent.disruption import Disruption
+from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.opt_out import Consent
+from app.agent.ids import IntentId, ServiceKey
 from app.agent.models import (
     Action,
-    ConfigRecord,
-    IntentId,
     Rehearsal,
-    ServiceKey,
     SliSample,
     Snapshot,
-    TargetState,
     TelemetryHealth,
-    WorkloadView,
 )
-from app.agent.ports import ClusterEvent
+from app.agent.ports.cluster import ClusterEvent
+from app.agent.workload import ConfigRecord, TargetState, WorkloadView
 from app.errors import PermanentError, TransientError, UnknownOutcome
 from tests.soak.wire import (
     ERRORS,

@@ -25,7 +25,9 @@ from typing import Any
 import msgspec
 import uvicorn
 
-from app.agent.models import Action, IntentId, ServiceKey, SliSample, TargetState, TelemetryHealth
+from app.agent.ids import IntentId, ServiceKey
+from app.agent.models import Action, SliSample, TelemetryHealth
+from app.agent.workload import TargetState
 from app.clock import SystemClock
 from app.errors import AgentError, PermanentError, TransientError
 from app.sandbox.api import Thing

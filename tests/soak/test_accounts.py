@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from app.agent.ids import IncidentId
 from app.agent.models import (
     ActionName,
     DecisionKind,
-    IncidentId,
     IncidentState,
     IntentState,
     Note,

@@ -14,7 +14,9 @@ from typing import Any
 
 import msgspec
 
-from app.agent.models import Action, IntentId, ObjectRef, ServiceKey, Snapshot, TargetState
+from app.agent.ids import IntentId, ServiceKey
+from app.agent.models import Action, Snapshot
+from app.agent.workload import ObjectRef, TargetState
 from app.errors import AgentError, Conflict, Forbidden, Invalid, NotFound, TransientError
 
 ENVIRONMENT = "prod"

@@ -20,19 +20,24 @@ from app.agent.models import (
     SliSample,
     Stage,
     TimelineEntry,
-    WorkloadView,
 )
-from app.agent.ports import IncidentFilter
+from app.agent.ports.store import IncidentFilter
 from app.agent.timeline import verify_chain
-from app.commands.failing import CommandFailed
-from app.commands.simulation import Pace, Played, play, simulation_settings
+from app.agent.workload import WorkloadView
+from app.cli.commands.demo_simulated import (
+    Played,
+    StoryPace,
+    play,
+    simulation_settings,
+)
+from app.cli.commands.errors import CommandFailed
 from app.config import Settings
 from app.sandbox.cluster import FIELD_MANAGER
 from app.sandbox.scenarios import BAD_RELEASE, Beat, ConfigUpdate, Scenario, TelemetryLoss
 from app.store import open_store
 from app.testing import Template, VirtualClock, Workload
 
-AT_ONCE = Pace(wall_seconds_per_second=0.0)
+AT_ONCE = StoryPace(wall_seconds_per_second=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,7 +263,7 @@ async def test_a_story_broken_off_leaves_no_open_incident(settings: Settings) ->
 async def test_an_agent_on_the_same_database_does_not_take_the_story_over(settings: Settings) -> None:
     """From its opening to its end the incident is held: another owner's claim is refused throughout."""
     wanted = simulation_settings(settings, dry_run=False)
-    slowly = Pace(wall_seconds_per_second=0.01)
+    slowly = StoryPace(wall_seconds_per_second=0.01)
     story = asyncio.create_task(play(wanted, BAD_RELEASE, VirtualClock, Listener(), slowly))
     other = await open_store(settings.database_url.get_secret_value())
     refused = 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.agent.models import Json, JsonObject, ObjectRef, TargetState
+from app.agent.ids import Json, JsonObject
+from app.agent.workload import ObjectRef, TargetState
 
 REF = ObjectRef(kind="Deployment", namespace="payments", name="shop")
 CONFIG_REF = ObjectRef(kind="ConfigMap", namespace="payments", name="shop-config")

@@ -12,29 +12,30 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from app.agent.actions import PlanLimits
+from app.agent.ids import ServiceKey, SignalId
 from app.agent.models import (
     Change,
     ChangeKind,
     Condition,
+    Evidence,
+    Payload,
+    Signal,
+    SignalKind,
+    SliSample,
+    Trigger,
+)
+from app.agent.runbooks import load_catalogue
+from app.agent.workload import (
     ConfigMapView,
     ConfigRecord,
-    Evidence,
     ObjectRef,
-    Payload,
     PodView,
     Revision,
     RevisionHealth,
     RevisionRecord,
-    ServiceKey,
-    Signal,
-    SignalId,
-    SignalKind,
-    SliSample,
     TargetState,
-    Trigger,
     WorkloadView,
 )
-from app.agent.runbooks import load_catalogue
 
 OPENED = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 KEY = ServiceKey(environment="prod", service="checkout")

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.agent.models import Alert, ServiceKey, SignalKind, Trigger
+from app.agent.ids import ServiceKey
+from app.agent.models import Alert, SignalKind, Trigger
 from app.config import Settings
-from app.connectors import alertmanager
-from app.connectors.alert_labels import SERVICE_LABELS, is_exporter
-from app.connectors.alertmanager import AlertBatch, alerts_to_signals
+from app.connectors.alerts import alertmanager
+from app.connectors.alerts.alertmanager import AlertBatch, alerts_to_signals
+from app.connectors.alerts.labels import SERVICE_LABELS, is_exporter
 from app.errors import Invalid
 
 CAPTURED = json.loads((Path(__file__).parents[1] / "data" / "alertmanager-webhook-v4.json").read_text())

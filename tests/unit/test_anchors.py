@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.agent.anchoring import (
+from app.agent.audit.anchoring import (
     START,
     Anchor,
     Head,
@@ -23,18 +23,19 @@ from app.agent.anchoring import (
     people_head,
     receded,
 )
-from app.agent.identity import Door, Person
-from app.agent.models import IncidentId, Note, Stage, TimelineEntry
+from app.agent.identity.audit_log import START as TRAIL_START
+from app.agent.identity.audit_log import Deed, DeedKind, TrailEntry
+from app.agent.identity.audit_log import entry as trail_entry
+from app.agent.identity.people import Door, Person
+from app.agent.ids import IncidentId
+from app.agent.models import Note, Stage, TimelineEntry
 from app.agent.timeline import chain_start, extend_chain
-from app.agent.trail import START as TRAIL_START
-from app.agent.trail import Deed, DeedKind, TrailEntry
-from app.agent.trail import entry as trail_entry
 from app.config import Settings
 from app.connectors.anchors import AnchorFolder
 from app.errors import Conflict, PermanentError
 from app.store import open_store
 from app.testing import VirtualClock
-from app.workers.anchoring import Anchorer
+from app.workers.anchor_writer import Anchorer
 from testbed.waiting import NotYet, wait_for
 from tests.sqlite_template import migrated
 from tests.unit.heal_command import REPOSITORY, Heal, agent_process

@@ -15,16 +15,17 @@ from typing import TypeAlias
 
 import pytest
 
-from app.agent.models import DecisionKind, ServiceKey
+from app.agent.ids import ServiceKey
+from app.agent.models import DecisionKind
 from app.clock import SystemClock
 from app.config import Settings
+from app.connectors.alerts.silences import AlertmanagerSilences
 from app.connectors.answers import error_for, meaning_of, retry_after
 from app.connectors.k8s import connect
-from app.connectors.opa import OpaPolicy
-from app.connectors.policy_answers import FAULT
-from app.connectors.prometheus import PrometheusSource
-from app.connectors.schema_registry import SchemaRegistry
-from app.connectors.silences import AlertmanagerSilences
+from app.connectors.policy.answers import FAULT
+from app.connectors.policy.opa import OpaPolicy
+from app.connectors.prometheus.source import PrometheusSource
+from app.connectors.streams.schema_registry import SchemaRegistry
 from app.errors import AgentError, Forbidden, Invalid, NotFound, PermanentError, TransientError
 from tests.contract.loopback import kubeconfig_for
 from tests.unit.loopback import Behaviour, drip, flood, hang, loopback, raw, reply

@@ -7,12 +7,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.agent.channels import Announcement, Bulletin
+from app.agent.identity.people import Answer, ApprovalTerms
+from app.agent.ids import (
+    ApprovalId,
+    IncidentId,
+    IntentId,
+    JsonObject,
+    ServiceKey,
+)
 from app.agent.models import (
     Action,
     ActionName,
     Approval,
-    ApprovalId,
     ApprovalState,
     Cause,
     Decision,
@@ -20,26 +26,22 @@ from app.agent.models import (
     Diagnosis,
     Hypothesis,
     Incident,
-    IncidentId,
     IncidentRecord,
     IncidentState,
     Intent,
-    IntentId,
     IntentState,
-    JsonObject,
-    ObjectRef,
     Outcome,
     OutcomeKind,
     Plan,
     Risk,
-    ServiceKey,
     Stage,
     TimelineEntry,
     Trigger,
     Verdict,
     VerdictKind,
 )
-from app.agent.terms import Answer, ApprovalTerms
+from app.agent.notifications.channel import Announcement, Bulletin
+from app.agent.workload import ObjectRef
 from app.connectors.chatops import Severity, announced_line, describe, question, render, told_line
 
 AT = datetime(2026, 2, 20, 17, 0, tzinfo=UTC)

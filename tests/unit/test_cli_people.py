@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import pytest
 
-from app.agent.identity import Person
-from app.agent.models import ApprovalId
-from app.bootstrap import Container, World, assemble
+from app.agent.identity.people import Person
+from app.agent.ids import ApprovalId
+from app.bootstrap import Adapters, Container, assemble
 from app.clock import SystemClock
 from app.store import open_store
 from tests.api.harness import make_settings
@@ -29,7 +29,7 @@ def in_file(folder: Path, work: Callable[[Container], Awaitable[T]]) -> T:
     async def run() -> T:
         settings = make_settings(folder)
         store = await open_store(settings.database_url.get_secret_value())
-        container = assemble(settings, clock=SystemClock(), store=store, world=World())
+        container = assemble(settings, clock=SystemClock(), store=store, world=Adapters())
         try:
             return await work(container)
         finally:

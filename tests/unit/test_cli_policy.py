@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from app.agent.models import DecisionKind
-from app.connectors.rego_bundle import shipped_policies
-from app.connectors.rego_fields import input_schema
+from app.connectors.policy.bundle import shipped_policies
+from app.connectors.policy.fields import input_schema
 from testbed.waiting import NotYet, wait_for
 from tests.unit.heal_command import REPOSITORY, Heal, agent_process
 from tests.unit.test_cli import healed, played  # noqa: F401 - fixtures

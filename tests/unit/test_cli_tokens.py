@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.agent.models import ApprovalId
+from app.agent.ids import ApprovalId
 from tests.api.stories import awaiting
 from tests.unit.heal_command import Heal, running_agent
 from tests.unit.test_cli_people import in_file

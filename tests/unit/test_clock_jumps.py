@@ -8,30 +8,35 @@ from pathlib import Path
 
 import pytest
 
-from app.agent.circuit import Breaker, Tried, open_reason
+from app.agent.freshness.levels import without_future
+from app.agent.guardrails.circuit_breaker import Breaker, Tried, open_reason
+from app.agent.guardrails.limits import (
+    History,
+    Limits,
+    Proposed,
+    Touch,
+    exceeded,
+    set_aside,
+)
+from app.agent.ids import IncidentId, IntentId, ServiceKey
 from app.agent.intake import IntakeRules
-from app.agent.levels import without_future
-from app.agent.limits import History, Limits, Proposed, Touch, exceeded, set_aside
 from app.agent.models import (
     ActionName,
     DispositionKind,
     Incident,
-    IncidentId,
     IncidentState,
-    IntentId,
     MetricSample,
-    ObjectRef,
-    ServiceKey,
     Signal,
     SliSample,
     Trigger,
     Verification,
 )
-from app.agent.narration import turning_points
+from app.agent.notes import turning_points
 from app.agent.observer import new_signal
-from app.agent.ports import ServiceLevels
+from app.agent.ports.signals import ServiceLevels
 from app.agent.slo import SloThresholds
 from app.agent.verifier import Assessment, Health, VerifyRules, advance
+from app.agent.workload import ObjectRef
 from app.store import open_store
 from tests.contract.store_values import NOW as STORED
 from tests.contract.store_values import claimed, opened

@@ -7,14 +7,15 @@ from datetime import timedelta
 
 import pytest
 
-from app.agent import delivery
-from app.agent.channels import Announcement, Posting
-from app.agent.delivery import Errand, ErrandKind, Pace
-from app.agent.models import IncidentId, IncidentRecord, Stage, TimelineEntry
+from app.agent.ids import IncidentId
+from app.agent.models import IncidentRecord, Stage, TimelineEntry
+from app.agent.notifications import delivery
+from app.agent.notifications.channel import Announcement, Posting
+from app.agent.notifications.delivery import DeliveryPace, Errand, ErrandKind
 from tests.contract.channel_suite import AT, record
 
 ID = IncidentId("inc_1")
-PACE = Pace()
+PACE = DeliveryPace()
 NEW = Posting(channel="memory", incident_id=ID, due_at=AT)
 TOLD = replace(NEW, reference="message-1", shown=3, refreshed=3, announced=7)
 

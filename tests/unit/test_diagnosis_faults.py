@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from app.agent.diagnosis import diagnose
+from app.agent.ids import ServiceKey
 from app.agent.models import (
     ActionName,
     Cause,
@@ -15,12 +16,11 @@ from app.agent.models import (
     Deploy,
     DeployStatus,
     Evidence,
-    RevisionHealth,
-    ServiceKey,
     TelemetryHealth,
     Trigger,
 )
 from app.agent.planner import make_plan
+from app.agent.workload import RevisionHealth
 from tests.unit.scenes import (
     CALLER,
     CATALOGUE,

@@ -8,9 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.agent.disruption import Disruption, DisruptionBudget, disturbed_by, too_many
-from app.agent.models import Action, ActionName, Json, JsonObject, JsonScalar, ObjectRef, Risk
-from app.connectors.k8s_disruption import disruption_of
+from app.agent.guardrails.disruption import (
+    Disruption,
+    DisruptionBudget,
+    disturbed_by,
+    too_many,
+)
+from app.agent.ids import Json, JsonObject, JsonScalar
+from app.agent.models import Action, ActionName, Risk
+from app.agent.workload import ObjectRef
+from app.connectors.kubernetes.disruption import disruption_of
 from tests.unit.k8s_samples import CONFIG_REF, REF, deployment
 
 

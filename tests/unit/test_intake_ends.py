@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.agent.ids import ServiceKey
 from app.agent.intake import LONGEST_RHYTHM, IntakeRules
 from app.agent.models import (
     Alert,
@@ -24,16 +25,15 @@ from app.agent.models import (
     IncidentState,
     MetricSample,
     Note,
-    ServiceKey,
     Signal,
     Trigger,
 )
 from app.agent.observer import new_signal
-from app.agent.ports import Accepted, Claim, ServiceLevels, Store
+from app.agent.ports.signals import Accepted, ServiceLevels
+from app.agent.ports.store import Claim, Store
 from app.agent.slo import SloThresholds
 from app.errors import Invalid
-from app.events import Misfit, read_events, to_signal
-from app.schemas import MetricEvent
+from app.wire.events import MetricEvent, Misfit, read_events, to_signal
 from tests.stories import KEY, Story, messages, story
 
 BAD = MetricSample(error_rate=0.5)

@@ -11,16 +11,22 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app.agent.models import JsonObject, ObjectRef, ServiceKey
+from app.agent.ids import JsonObject, ServiceKey
+from app.agent.workload import ObjectRef
 from app.clock import SystemClock
 from app.config import Settings
 from app.connectors.k8s import connect
-from app.connectors.k8s_api import Connection, Kind, PatchApi, ReadApi
-from app.connectors.k8s_config import load_config
-from app.connectors.k8s_errors import Expired
-from app.connectors.k8s_mapping import ServiceMap
-from app.connectors.k8s_watch import KubernetesWatch, WatchTiming
-from app.connectors.k8s_writing import KubernetesRehearsal
+from app.connectors.kubernetes.api import (
+    Connection,
+    Kind,
+    PatchApi,
+    ReadApi,
+)
+from app.connectors.kubernetes.config import load_config
+from app.connectors.kubernetes.errors import Expired
+from app.connectors.kubernetes.mapping import ServiceMap
+from app.connectors.kubernetes.watch import KubernetesWatch, WatchTiming
+from app.connectors.kubernetes.writing import KubernetesRehearsal
 from app.errors import ConfigurationError, Forbidden, TransientError, UnknownOutcome
 from tests.contract.loopback import Answer, Fate, Loopback, Request, kubeconfig_for, loopback, status
 from tests.unit.k8s_samples import REF, deployment

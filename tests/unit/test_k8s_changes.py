@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from app.agent.models import (
-    Action,
-    ActionName,
+from app.agent.ids import (
     IntentId,
     Json,
     JsonObject,
     JsonScalar,
-    ObjectRef,
+)
+from app.agent.models import (
+    Action,
+    ActionName,
     Risk,
     Snapshot,
 )
-from app.connectors.k8s_changes import check_unmoved, patch_for, snapshot_body, target_ref
+from app.agent.workload import ObjectRef
+from app.connectors.kubernetes.patches import (
+    check_unmoved,
+    patch_for,
+    snapshot_body,
+    target_ref,
+)
 from app.errors import Conflict, Invalid
 from tests.unit.k8s_samples import (
     CONFIG_REF,

@@ -8,8 +8,14 @@ import httpx2
 import pytest
 from lightkube.core.exceptions import ConfigError
 
-from app.agent.models import JsonObject
-from app.connectors.k8s_errors import Call, Expired, failure, rejection, status_of
+from app.agent.ids import JsonObject
+from app.connectors.kubernetes.errors import (
+    Expired,
+    KubernetesCall,
+    failure,
+    rejection,
+    status_of,
+)
 from app.errors import (
     AgentError,
     Conflict,
@@ -21,8 +27,8 @@ from app.errors import (
     UnknownOutcome,
 )
 
-READ = Call(verb="get", what="deployments payments/shop", effect=False)
-WRITE = Call(verb="patch", what="deployments payments/shop", effect=True)
+READ = KubernetesCall(verb="get", what="deployments payments/shop", effect=False)
+WRITE = KubernetesCall(verb="patch", what="deployments payments/shop", effect=True)
 
 
 @pytest.mark.parametrize(

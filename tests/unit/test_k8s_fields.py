@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.agent.models import Json
-from app.connectors import k8s_fields as fields
+from app.agent.ids import Json
+from app.connectors.kubernetes import fields as fields
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from app.agent.models import JsonObject, ServiceKey
-from app.connectors.k8s_api import EVERYWHERE
-from app.connectors.k8s_index import WorkloadIndex, selector_query, selects
-from app.connectors.k8s_mapping import ServiceMap
+from app.agent.ids import JsonObject, ServiceKey
+from app.connectors.kubernetes.api import EVERYWHERE
+from app.connectors.kubernetes.index import WorkloadIndex, selector_query, selects
+from app.connectors.kubernetes.mapping import ServiceMap
 from tests.unit.k8s_samples import container, deployment, template
 
 SHOP = ServiceKey(environment="payments", service="shop")

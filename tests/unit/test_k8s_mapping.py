@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from app.agent.models import ServiceKey
-from app.connectors.k8s_api import EVERYWHERE
-from app.connectors.k8s_mapping import Place, ServiceMap
+from app.agent.ids import ServiceKey
+from app.connectors.kubernetes.api import EVERYWHERE
+from app.connectors.kubernetes.mapping import Place, ServiceMap
 from app.errors import ConfigurationError
 from tests.unit.k8s_samples import deployment
 

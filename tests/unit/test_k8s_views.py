@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.agent.models import Action, ActionName, Json, JsonObject, Risk, WorkloadView
-from app.connectors.k8s_templates import (
+from app.agent.ids import Json, JsonObject
+from app.agent.models import Action, ActionName, Risk
+from app.agent.workload import WorkloadView
+from app.connectors.kubernetes.templates import (
     code_hash,
     config_hash,
     config_map_names,
@@ -15,7 +17,7 @@ from app.connectors.k8s_templates import (
     template_hash,
     template_of,
 )
-from app.connectors.k8s_views import (
+from app.connectors.kubernetes.views import (
     WorkloadObjects,
     managed_by,
     target_state,

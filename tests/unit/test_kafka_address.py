@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.connectors.kafka_address import KafkaAddress, Start, parse_kafka_url
+from app.connectors.streams.kafka.address import KafkaAddress, Start, parse_kafka_url
 from app.errors import ConfigurationError
 
 SASL = "security.protocol=SASL_SSL&sasl.mechanism=PLAIN"

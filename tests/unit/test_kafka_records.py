@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.connectors.kafka_records import Held, Progress, Record, place_of, to_message
+from app.connectors.streams.kafka.records import (
+    Held,
+    PartitionProgress,
+    Record,
+    place_of,
+    to_message,
+)
 
 RECORD = Record(
     partition=3, offset=41, key=b"prod/pay", value=b"{}", headers=(), timestamp_ms=1_700_000_000_000
@@ -69,14 +75,14 @@ def test_another_record_has_another_position(other: Record) -> None:
 
 def test_nothing_is_due_before_anything_was_read() -> None:
     """A fresh partition has no offset of its own."""
-    progress = Progress()
+    progress = PartitionProgress()
     assert progress.safe is None
     assert progress.due is None
 
 
 def test_only_the_finished_beginning_is_due() -> None:
     """A gap holds everything behind it back, until it is closed."""
-    progress = Progress(committed=10)
+    progress = PartitionProgress(committed=10)
     records = [held(offset) for offset in (10, 11, 13)]  # 12 was a mark of a transaction
     for one in records:
         progress.read(one)
@@ -93,7 +99,7 @@ def test_only_the_finished_beginning_is_due() -> None:
 
 def test_a_refused_commit_is_due_again() -> None:
     """Unless a later one is under way, which says it all."""
-    progress = Progress(committed=10)
+    progress = PartitionProgress(committed=10)
     records = [held(10), held(11)]
     for one in records:
         progress.read(one)
@@ -108,7 +114,7 @@ def test_a_refused_commit_is_due_again() -> None:
 
 def test_the_end_of_a_partition_jumps_over_nothing() -> None:
     """What is in somebody's hands is not finished by the partition ending behind it."""
-    progress = Progress(committed=10)
+    progress = PartitionProgress(committed=10)
     progress.read(held(10))
     progress.ended_at(11)
     assert progress.safe == 10
@@ -116,7 +122,7 @@ def test_the_end_of_a_partition_jumps_over_nothing() -> None:
 
 def test_finishing_what_is_not_held_is_harmless() -> None:
     """Finished before, never read, or another record at the same place."""
-    progress = Progress()
+    progress = PartitionProgress()
     record = held(10)
     progress.read(record)
     progress.finish(held(10, b"of the topic's former life").message)
@@ -129,7 +135,7 @@ def test_finishing_what_is_not_held_is_harmless() -> None:
 
 def test_a_log_that_was_cut_begins_anew() -> None:
     """Offsets that come again belong to other records: what was known of them is void."""
-    progress = Progress(committed=50)
+    progress = PartitionProgress(committed=50)
     for offset in (50, 51):
         progress.read(held(offset))
     again = held(7)
@@ -142,7 +148,7 @@ def test_a_log_that_was_cut_begins_anew() -> None:
 @given(st.lists(st.tuples(st.integers(1, 3), st.booleans()), min_size=1), st.randoms())
 def test_no_unfinished_record_is_ever_behind_the_commit(steps: list[tuple[int, bool]], dice: Random) -> None:
     """Whatever is acknowledged in whatever order: a crash repeats every record that is not finished."""
-    progress, offset = Progress(), 0
+    progress, offset = PartitionProgress(), 0
     records: list[Held] = []
     for gap, _ in steps:
         offset += gap

@@ -10,9 +10,9 @@ from datetime import timedelta
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from app.connectors.kafka_address import parse_kafka_url
-from app.connectors.kafka_client import consumer_settings, load_library, producer_settings
-from app.connectors.kafka_stream import KafkaStream, KafkaTimes
+from app.connectors.streams.kafka.address import parse_kafka_url
+from app.connectors.streams.kafka.client import consumer_settings, load_library, producer_settings
+from app.connectors.streams.kafka.stream import KafkaStream, KafkaTimes
 from app.errors import ConfigurationError, PermanentError, TransientError
 from tests.contract.stream_suite import take_count
 
@@ -131,5 +131,5 @@ def test_without_the_library_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_connector_does_not_load_the_library() -> None:
     """The agent starts without it where no stream is configured."""
-    code = "import sys, app.connectors.kafka_stream; sys.exit('confluent_kafka' in sys.modules)"
+    code = "import sys, app.connectors.streams.kafka.stream; sys.exit('confluent_kafka' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from app.api.lockout import Lockout
+from app.api.security.lockout import Lockout
 
 NOW = datetime(2026, 2, 20, 17, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.agent.models import ServiceKey, SliSample, TelemetryHealth
+from app.agent.ids import ServiceKey
+from app.agent.models import SliSample, TelemetryHealth
 from app.connectors.observability import Indicator, Reading, assemble, judge_telemetry, poll_once
 from app.errors import Invalid, TransientError
 

@@ -6,10 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from app.agent.models import Cause, RejectedRunbook, ServiceKey
-from app.agent.narration import why_no_runbook
+from app.agent.evidence.format import (
+    confidence,
+    counted,
+    in_words,
+    share,
+)
+from app.agent.ids import ServiceKey
+from app.agent.models import Cause, RejectedRunbook
+from app.agent.notes import why_no_runbook
 from app.agent.rules.unknown import unexplained
-from app.agent.rules.wording import confidence, counted, in_words, share
 from tests.unit.scenes import evidence
 
 

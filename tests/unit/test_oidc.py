@@ -16,9 +16,9 @@ from pydantic import SecretStr
 
 from app.bootstrap import connect_issuer
 from app.config import Role, Settings
-from app.connectors.oidc import OidcIssuer, Registration
-from app.connectors.oidc_claims import ClaimNames, roles_in
-from app.connectors.oidc_http import reachable_safely
+from app.connectors.sso.claims import ClaimNames, roles_in
+from app.connectors.sso.oidc import OidcIssuer, Registration
+from app.connectors.sso.transport import reachable_safely
 from app.errors import ConfigurationError, NotEntitled, PermanentError, TransientError
 from app.testing import VirtualClock
 from tests.unit.loopback import Behaviour, Loopback, drip, flood, hang, loopback, raw, reply

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.agent.models import DecisionKind, Json, JsonObject
-from app.agent.ports import PolicyAnswer, PolicyEngine
-from app.agent.terms import ApprovalTerms
+from app.agent.identity.people import ApprovalTerms
+from app.agent.ids import Json, JsonObject
+from app.agent.models import DecisionKind
+from app.agent.ports.policy import PolicyAnswer, PolicyEngine
 from app.config import Settings
-from app.connectors.opa import OpaPolicy
-from app.connectors.policy_answers import read_decision
+from app.connectors.policy.answers import read_decision
+from app.connectors.policy.opa import OpaPolicy
 from app.errors import ConfigurationError
 from tests.contract.eventually import eventually
 from tests.unit.loopback import Behaviour, Loopback, drip, flood, hang, loopback, raw, reply

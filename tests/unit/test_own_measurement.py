@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.agent.diagnosis import FLOOR, diagnose
+from app.agent.evidence.symptoms import ERROR_RATE, rise
+from app.agent.ids import IntentId
 from app.agent.intake import IntakeRules
 from app.agent.models import (
     POLLED,
@@ -20,7 +22,6 @@ from app.agent.models import (
     ChangeKind,
     DispositionKind,
     Evidence,
-    IntentId,
     MetricSample,
     Objectives,
     Observation,
@@ -33,8 +34,7 @@ from app.agent.models import (
     Verification,
 )
 from app.agent.planner import make_plan
-from app.agent.ports import IntakeVerdict, ServiceLevels
-from app.agent.rules.symptoms import ERROR_RATE, rise
+from app.agent.ports.signals import IntakeVerdict, ServiceLevels
 from app.agent.slo import SloThresholds
 from app.agent.verifier import Health, VerifyRules, assess, judge
 from tests.unit.scenes import (

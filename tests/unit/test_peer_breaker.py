@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.agent.models import DecisionKind, ServiceKey, SliSample
-from app.connectors.opa import OpaPolicy
+from app.agent.ids import ServiceKey
+from app.agent.models import DecisionKind, SliSample
 from app.connectors.peer_breaker import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
@@ -17,6 +17,7 @@ from app.connectors.peer_breaker import (
     PeerBreaker,
     guarded_metrics,
 )
+from app.connectors.policy.opa import OpaPolicy
 from app.errors import Invalid, TransientError
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.world import World

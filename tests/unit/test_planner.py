@@ -8,6 +8,7 @@ import pytest
 
 from app.agent.actions import ACTIONS, restore_of
 from app.agent.actions.spec import Resolution, Resolved, Unmet, Unneeded
+from app.agent.ids import JsonScalar
 from app.agent.models import (
     Action,
     ActionName,
@@ -16,18 +17,19 @@ from app.agent.models import (
     Diagnosis,
     Evidence,
     Hypothesis,
-    JsonScalar,
-    ObjectRef,
     Plan,
-    Revision,
-    RevisionHealth,
     Risk,
     TelemetryHealth,
     Trigger,
-    WorkloadView,
 )
 from app.agent.planner import PlanLimits, make_plan, plan_hash
 from app.agent.runbooks import Catalogue, Runbook, Step
+from app.agent.workload import (
+    ObjectRef,
+    Revision,
+    RevisionHealth,
+    WorkloadView,
+)
 from tests.unit.scenes import (
     CATALOGUE,
     DAY,

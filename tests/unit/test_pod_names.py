@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.connectors.pod_names import possible_owners, read_pod_name
+from app.connectors.alerts.pod_names import possible_owners, read_pod_name
 
 SUFFIX = st.text("bcdfghjklmnpqrstvwxz2456789", min_size=5, max_size=5)
 HASH = st.text("456789bcdf", min_size=7, max_size=10)

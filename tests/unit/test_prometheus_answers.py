@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.agent.models import ServiceKey
+from app.agent.ids import ServiceKey
 from app.config import Settings
-from app.connectors.prometheus import PrometheusSource, parse_answer
+from app.connectors.prometheus.source import PrometheusSource, parse_answer
 from app.errors import (
     AgentError,
     ConfigurationError,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.config import Settings
-from app.connectors.promql import QueryTemplate, Selector, parse_duration
+from app.connectors.prometheus.promql import QueryTemplate, Selector, parse_duration
 from app.errors import ConfigurationError, Invalid
 
 VALUES = {"namespace": "payments", "service": "payments-api", "environment": "prod", "window": "1m"}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from app.bootstrap import World, assemble
-from app.connectors.opa import OpaPolicy
-from app.connectors.prometheus import PrometheusSource
-from app.connectors.silences import AlertmanagerSilences
+from app.bootstrap import Adapters, assemble
+from app.connectors.alerts.silences import AlertmanagerSilences
+from app.connectors.policy.opa import OpaPolicy
+from app.connectors.prometheus.source import PrometheusSource
 from app.errors import AgentError
 from app.store import open_store
 from app.testing import VirtualClock
@@ -35,7 +35,7 @@ async def checks(folder: Path, behaviour: Behaviour) -> AsyncIterator[Checks]:
                 settings,
                 clock=VirtualClock(),
                 store=store,
-                world=World(metrics=metrics, silences=silences, policy_engine=engine),
+                world=Adapters(metrics=metrics, silences=silences, policy_engine=engine),
             )
             yield dict(container.checks)
         finally:

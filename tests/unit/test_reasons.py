@@ -9,25 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.agent.models import (
-    POLLED,
-    WATCHED,
-    Alert,
-    ClusterCondition,
-    Condition,
-    Deploy,
-    DeployStatus,
-    MetricSample,
-    Observation,
-    Payload,
-    ServiceKey,
-    Signal,
-    SliSample,
-    TelemetryHealth,
-    Trigger,
-)
-from app.agent.observer import new_signal
-from app.agent.reasons import (
+from app.agent.freshness.reasons import (
     ALERTS_KEPT,
     REASONS_KEPT,
     Reason,
@@ -42,6 +24,24 @@ from app.agent.reasons import (
     remember_signal,
     repeated,
 )
+from app.agent.ids import ServiceKey
+from app.agent.models import (
+    POLLED,
+    WATCHED,
+    Alert,
+    ClusterCondition,
+    Condition,
+    Deploy,
+    DeployStatus,
+    MetricSample,
+    Observation,
+    Payload,
+    Signal,
+    SliSample,
+    TelemetryHealth,
+    Trigger,
+)
+from app.agent.observer import new_signal
 from app.agent.slo import SloThresholds
 from tests.unit.scenes import NEW, OLD, at, crashing, pods, workload
 

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from app import redaction
 from app.config import Settings
 from app.connectors.http import HttpPeer
-from app.connectors.k8s_errors import Call, failure, rejection
+from app.connectors.kubernetes.errors import KubernetesCall, failure, rejection
 from app.connectors.text import shorten
 from app.errors import AgentError, TransientError
 from app.logs import Redacting
@@ -179,7 +179,7 @@ async def test_an_upstream_that_echoes_the_token_is_not_repeated() -> None:
 
 def test_the_api_server_s_words_are_redacted_before_they_are_cut() -> None:
     """A credential at the cut is not left by half."""
-    call = Call(verb="patch", what="deployments a/b", effect=True)
+    call = KubernetesCall(verb="patch", what="deployments a/b", effect=True)
     words = "x" * 380 + " password=" + "hunter2" * 20
     assert "hunter" not in str(rejection(call, 500, {}, {"message": words}))
     assert "hunter" not in str(failure(call, RuntimeError(words)))

@@ -10,10 +10,16 @@ from typing import Any
 import pytest
 from redis import exceptions
 
-from app.connectors.redis_address import parse_redis_url
-from app.connectors.redis_client import RedisServer
-from app.connectors.redis_entries import Pending, alone_or_together, entry_of, numbers, to_message
-from app.connectors.redis_stream import RedisStream, RedisTimes
+from app.connectors.streams.redis.address import parse_redis_url
+from app.connectors.streams.redis.client import RedisServer
+from app.connectors.streams.redis.entries import (
+    Pending,
+    alone_or_together,
+    entry_of,
+    numbers,
+    to_message,
+)
+from app.connectors.streams.redis.stream import RedisStream, RedisTimes
 from app.errors import AgentError, ConfigurationError, Forbidden, PermanentError, TransientError
 
 QUICK = RedisTimes(wait=timedelta(seconds=0.05), answer=timedelta(seconds=2))

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from app.agent.models import DecisionKind, JsonObject
-from app.agent.ports import PolicyAnswer
+from app.agent.ids import JsonObject
+from app.agent.models import DecisionKind
+from app.agent.ports.policy import PolicyAnswer
 from app.bootstrap import connect_policy
 from app.config import Settings
-from app.connectors import rego_engine
-from app.connectors.opa import OpaPolicy
-from app.connectors.rego import EmbeddedPolicy
-from app.connectors.rego_bundle import read_bundle, shipped_policies
-from app.connectors.rego_engine import check_folder
+from app.connectors.policy import engine as rego_engine
+from app.connectors.policy.bundle import read_bundle, shipped_policies
+from app.connectors.policy.embedded import EmbeddedPolicy
+from app.connectors.policy.engine import check_folder
+from app.connectors.policy.opa import OpaPolicy
 from app.errors import ConfigurationError
 
 ALLOW = 'package heal\n\ndecision := {"decision": "allow", "reasons": ["why not"], "rules": ["all"]}\n'

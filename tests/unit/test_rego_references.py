@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from app.agent.models import JsonObject
-from app.connectors.rego_bundle import shipped_policies
-from app.connectors.rego_engine import check_folder
-from app.connectors.rego_fields import example_input, input_schema
+from app.agent.ids import JsonObject
+from app.connectors.policy.bundle import shipped_policies
+from app.connectors.policy.engine import check_folder
+from app.connectors.policy.fields import example_input, input_schema
 
 HEAD = "package heal\n\nimport rego.v1\n\n"
 DENY = 'deny contains {"rule": "own", "reason": "no"} if '

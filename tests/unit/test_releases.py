@@ -7,8 +7,19 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.agent.models import Change, Deploy, DeployStatus, ServiceKey, Signal
-from app.agent.releases import change_of, once, releases, standing_failures
+from app.agent.evidence.releases import (
+    change_of,
+    once,
+    releases,
+    standing_failures,
+)
+from app.agent.ids import ServiceKey
+from app.agent.models import (
+    Change,
+    Deploy,
+    DeployStatus,
+    Signal,
+)
 from tests.unit.scenes import CALLER, KEY, at, signal
 
 STARTED, SUCCEEDED = DeployStatus.STARTED, DeployStatus.SUCCEEDED

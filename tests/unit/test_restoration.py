@@ -7,27 +7,25 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from app.agent.evidence.restoration import Restoration, asks_as_before, judge_restoration
+from app.agent.ids import IncidentId, IntentId, ServiceKey
 from app.agent.models import (
     Action,
     ActionName,
     Decision,
     DecisionKind,
     Incident,
-    IncidentId,
     IncidentState,
     Intent,
-    IntentId,
     IntentState,
     Outcome,
     OutcomeKind,
     Risk,
-    ServiceKey,
     Snapshot,
     Verification,
-    WorkloadView,
 )
-from app.agent.restoration import Restoration, asks_as_before, judge_restoration
-from app.agent.trial import _seen_so_far
+from app.agent.soak import _seen_so_far
+from app.agent.workload import WorkloadView
 from tests.unit.scenes import NEW, OLD, REF, at, pods, workload
 
 SOAK, TIMEOUT = timedelta(minutes=1), timedelta(minutes=10)

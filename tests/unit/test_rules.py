@@ -8,7 +8,22 @@ from datetime import timedelta
 import pytest
 
 from app.agent.diagnosis import diagnose
-from app.agent.evidence import Trouble, trouble
+from app.agent.evidence.facts import Trouble, trouble
+from app.agent.evidence.format import (
+    milliseconds,
+    rate,
+    relative,
+    share,
+    span,
+)
+from app.agent.evidence.symptoms import (
+    ERROR_RATE,
+    LATENCY,
+    TRAFFIC,
+    onset,
+    rise,
+)
+from app.agent.ids import ServiceKey
 from app.agent.models import (
     ActionName,
     Alert,
@@ -22,13 +37,10 @@ from app.agent.models import (
     Evidence,
     Hypothesis,
     MetricSample,
-    RevisionHealth,
-    ServiceKey,
     SliSample,
     Trigger,
 )
-from app.agent.rules.symptoms import ERROR_RATE, LATENCY, TRAFFIC, onset, rise
-from app.agent.rules.wording import milliseconds, rate, relative, share, span
+from app.agent.workload import RevisionHealth
 from tests.unit.scenes import (
     CALLER,
     CRASH,

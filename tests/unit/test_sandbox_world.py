@@ -6,16 +6,14 @@ from datetime import timedelta
 
 import pytest
 
+from app.agent.ids import IntentId, ServiceKey
 from app.agent.models import (
     Action,
     ActionName,
-    IntentId,
-    ObjectRef,
     Risk,
-    ServiceKey,
     SliSample,
-    WorkloadView,
 )
+from app.agent.workload import ObjectRef, WorkloadView
 from app.errors import Conflict, Invalid, TransientError, UnknownOutcome
 from app.sandbox.objects import parse_quantity
 from app.testing import DEFAULT_START, SandboxCluster, SandboxMetrics, Template, VirtualClock, Workload, World

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from app.connectors.schema_registry import SchemaRegistry
+from app.connectors.streams.schema_registry import SchemaRegistry
 from app.errors import ConfigurationError, Forbidden, Invalid, NotFound, TransientError
 from tests.unit.loopback import Behaviour, hang, loopback, raw, reply
 

@@ -9,13 +9,28 @@ from typing import Any
 
 import pytest
 
-from app.agent.models import Alert, ServiceKey, Trigger
+from app.agent.freshness.reasons import (
+    Reason,
+    ReasonKind,
+    all_withdrawn,
+    remember_signal,
+    repeated,
+)
+from app.agent.freshness.silences import (
+    MOST_STEPS,
+    Matcher,
+    Silence,
+    Silencing,
+    _steps,
+    silenced,
+    unreadable,
+)
+from app.agent.ids import ServiceKey
+from app.agent.models import Alert, Trigger
 from app.agent.observer import new_signal
-from app.agent.reasons import Reason, ReasonKind, all_withdrawn, remember_signal, repeated
-from app.agent.silences import MOST_STEPS, Matcher, Silence, Silencing, _steps, silenced, unreadable
 from app.config import Settings
-from app.connectors.alertmanager import alerts_to_signals
-from app.connectors.silences import AlertmanagerSilences, silencing
+from app.connectors.alerts.alertmanager import alerts_to_signals
+from app.connectors.alerts.silences import AlertmanagerSilences, silencing
 from tests.unit.loopback import loopback, reply
 
 NOW = datetime(2026, 2, 20, 17, 0, tzinfo=UTC)

@@ -8,38 +8,40 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.agent.channels import Bulletin, Reply
+from app.agent.identity.people import Answer, ApprovalTerms
+from app.agent.ids import (
+    ApprovalId,
+    IncidentId,
+    IntentId,
+    ServiceKey,
+)
 from app.agent.models import (
     Action,
     ActionName,
     Approval,
-    ApprovalId,
     Cause,
     Decision,
     DecisionKind,
     Diagnosis,
     Hypothesis,
     Incident,
-    IncidentId,
     IncidentRecord,
     IncidentState,
     Intent,
-    IntentId,
     IntentState,
-    ObjectRef,
     Outcome,
     OutcomeKind,
     Plan,
     Rehearsal,
     Risk,
-    ServiceKey,
     Trigger,
     Verdict,
     VerdictKind,
 )
-from app.agent.terms import Answer, ApprovalTerms
-from app.connectors.links import Links
-from app.connectors.slack_blocks import (
+from app.agent.notifications.channel import Bulletin, ThreadReply
+from app.agent.workload import ObjectRef
+from app.connectors.chat.links import Links
+from app.connectors.chat.slack.blocks import (
     Look,
     button_value,
     escaped,
@@ -167,7 +169,7 @@ def test_every_message_is_one_that_slack_takes(
 @given(lines=st.lists(nasty, min_size=1, max_size=60).map(tuple), loud=st.booleans())
 def test_every_reply_is_one_that_slack_takes(lines: tuple[str, ...], loud: bool) -> None:
     """However long and odd; one with nothing printable in it is still a message."""
-    reply = Reply(key="k", lines=lines, loud=loud)
+    reply = ThreadReply(key="k", lines=lines, loud=loud)
     assert faults_of({"text": reply_text(reply), "blocks": reply_blocks(reply)}) == []
     links = [(line, "https://heal.example.com") for line in lines]
     assert faults_of({"text": "x", "blocks": told_blocks("\n".join(lines), links)}) == []

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import exc
 
 from app.errors import ClaimLost, Forbidden, Invalid, PermanentError, TransientError
-from app.store.database import translated
+from app.store.database.port import translated
 
 
 @pytest.mark.parametrize(

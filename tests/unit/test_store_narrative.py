@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from app.agent.ids import ServiceKey
 from app.agent.models import (
     Alert,
     ChangeKind,
@@ -16,11 +17,10 @@ from app.agent.models import (
     DeployStatus,
     MetricSample,
     Payload,
-    ServiceKey,
     Stage,
     Trigger,
 )
-from app.store.narrative import opening_summary, pending_note, signal_note
+from app.store.notes import opening_summary, pending_note, signal_note
 from tests.contract.store_values import signal
 
 AT = datetime(2026, 2, 20, 17, 0, tzinfo=UTC)

@@ -13,7 +13,12 @@ from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 
 from app.errors import Invalid, TransientError
-from app.store.sqlite import MAX_BATCH, READERS, SqliteDatabase, open_sqlite
+from app.store.database.sqlite import (
+    MAX_BATCH,
+    READERS,
+    SqliteDatabase,
+    open_sqlite,
+)
 
 
 @pytest.fixture

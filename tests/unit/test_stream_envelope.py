@@ -16,12 +16,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.agent.models import Deploy, DeployStatus, MetricSample, ServiceKey
-from app.agent.ports import StreamMessage
-from app.connectors.avro import FlatSchema, flat_schema, schema_id
-from app.connectors.envelope import Poison, read_message
+from app.agent.ids import ServiceKey
+from app.agent.models import Deploy, DeployStatus, MetricSample
+from app.agent.ports.streams import StreamMessage
+from app.connectors.streams.avro import FlatSchema, flat_schema, schema_id
+from app.connectors.streams.envelope import Poison, read_message
 from app.errors import Invalid
-from app.events import Event
+from app.wire.events import Event
 
 LATEST = datetime(2026, 2, 20, 17, 6, tzinfo=UTC)
 MAX_BYTES = 4096

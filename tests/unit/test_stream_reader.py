@@ -13,18 +13,20 @@ from typing import Any
 
 import pytest
 
-from app.agent.audit import AuditQuestion
+from app.agent.audit.accounting import AuditQuestion
 from app.agent.intake import Intake, IntakeRules
 from app.agent.models import Deploy, DispositionKind, Signal
-from app.agent.ports import Accepted, SignalRecord, Store, StreamProgress
+from app.agent.ports.signals import Accepted, SignalRecord
+from app.agent.ports.store import Store
+from app.agent.ports.streams import StreamProgress
 from app.agent.slo import SloThresholds
-from app.connectors.envelope import read_message
-from app.connectors.schema_registry import SchemaRegistry
+from app.connectors.streams.envelope import read_message
+from app.connectors.streams.schema_registry import SchemaRegistry
 from app.errors import Forbidden, Invalid, PermanentError, TransientError
-from app.events import MAX_ENTRIES
 from app.store import open_store
 from app.testing import DEFAULT_START, VirtualClock
-from app.workers.streams import StreamLimits, StreamReader, signal_id_at
+from app.wire.events import MAX_ENTRIES
+from app.workers.stream_reader import StreamLimits, StreamReader, signal_id_at
 from tests.contract.memory_stream import MemoryStream, MemoryTopic
 from tests.unit.loopback import loopback, reply
 
@@ -325,7 +327,7 @@ async def test_a_fault_of_the_agents_own_holds_nobody_up(desk: Desk, monkeypatch
             raise ZeroDivisionError
         return really(message, **kwargs)
 
-    monkeypatch.setattr("app.workers.streams.read_message", faulty)
+    monkeypatch.setattr("app.workers.stream_reader.read_message", faulty)
     desk.topic.append(deploy(version="bug"))
     desk.topic.append(deploy())
 

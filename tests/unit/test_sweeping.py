@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from app.agent.audit import AuditQuestion
-from app.agent.identity import CredentialKind, Person, issue
+from app.agent.audit.accounting import AuditQuestion
+from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.people import CredentialKind, Person, issue
 from app.agent.models import DispositionKind
-from app.agent.ports import Store
-from app.agent.trail import Deed, DeedKind
+from app.agent.ports.store import Store
 from app.store import open_store
 from app.testing import VirtualClock
-from app.workers.sweeping import Sweeper
+from app.workers.sweeper import Sweeper
 from tests.contract.store_values import Deciding, claimed, disposition, opened, pending, signal
 
 KEPT = timedelta(days=7)

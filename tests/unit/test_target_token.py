@@ -6,8 +6,16 @@ from typing import Any
 
 import pytest
 
-from app.agent.models import Action, ActionName, JsonScalar, ObjectRef, Risk
-from app.agent.target_token import as_left, deployment_token, moved_parts, restored_parts, same_ground
+from app.agent.guardrails.target_token import (
+    as_left,
+    deployment_token,
+    moved_parts,
+    restored_parts,
+    same_ground,
+)
+from app.agent.ids import JsonScalar
+from app.agent.models import Action, ActionName, Risk
+from app.agent.workload import ObjectRef
 
 DEPLOYMENT = ObjectRef(kind="Deployment", namespace="prod", name="shop")
 CONFIG_MAP = ObjectRef(kind="ConfigMap", namespace="prod", name="shop-config")

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from app.agent.models import CLUSTER_SOURCE, METRICS_SOURCE, ServiceKey, SliSample, Trigger
+from app.agent.ids import ServiceKey
+from app.agent.models import (
+    CLUSTER_SOURCE,
+    METRICS_SOURCE,
+    SliSample,
+    Trigger,
+)
 from app.connectors.observability import Polled
 from app.errors import AgentError, Invalid, TransientError
-from app.workers.telemetry import TelemetryFaults
+from app.workers.telemetry_reporter import TelemetryFaults
 from tests.unit.scenes import at
 
 MINUTE = timedelta(minutes=1)

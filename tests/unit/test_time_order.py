@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.agent.diagnosis import diagnose
+from app.agent.evidence.symptoms import trouble_began
 from app.agent.models import (
     Alert,
     Cause,
@@ -25,7 +26,6 @@ from app.agent.models import (
     Signal,
     Trigger,
 )
-from app.agent.rules.symptoms import trouble_began
 from tests.unit.scenes import (
     DATABASE,
     OLD,

@@ -6,9 +6,14 @@ from datetime import timedelta
 
 import pytest
 
+from app.agent.evidence.trust import (
+    TrustRules,
+    objection,
+    period_of,
+    traffic_in,
+)
 from app.agent.slo import SloThresholds
-from app.agent.trust import TrustRules, objection, period_of, traffic_in
-from app.connectors.promql import duration
+from app.connectors.prometheus.promql import duration
 from tests.unit.scenes import OPENED, Curve, at, curves, flat, step
 
 SLO = SloThresholds(

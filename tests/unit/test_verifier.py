@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.agent.ids import IntentId
 from app.agent.models import (
     Condition,
-    IntentId,
     Observation,
     SliSample,
     TelemetryHealth,

@@ -12,9 +12,15 @@ from typing import Any, NoReturn
 
 import pytest
 
-from app.agent.models import IncidentRecord, ServiceKey, SliSample, TelemetryHealth, Trigger
-from app.agent.ports import MetricSource
-from app.bootstrap import World
+from app.agent.ids import ServiceKey
+from app.agent.models import (
+    IncidentRecord,
+    SliSample,
+    TelemetryHealth,
+    Trigger,
+)
+from app.agent.ports.metrics import MetricSource
+from app.bootstrap import Adapters
 from app.clock import Clock
 from app.connectors.observability import polled
 from app.errors import TransientError
@@ -66,7 +72,7 @@ async def test_a_crash_is_seen_while_every_metric_query_hangs(tmp_path: Path) ->
     """Pod conditions become signals without waiting for metrics, however many services there are."""
     silent = Silent()
 
-    def mute(world: World) -> World:
+    def mute(world: Adapters) -> Adapters:
         source: MetricSource = silent
         return replace(world, metrics=source)
 

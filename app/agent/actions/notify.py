@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved
-from app.agent.models import ActionName, Evidence, JsonScalar, Risk
+from app.agent.ids import JsonScalar
+from app.agent.models import ActionName, Evidence, Risk
 
 _EFFECT = "people know about the incident"
 

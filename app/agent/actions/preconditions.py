@@ -6,8 +6,9 @@ policy and the cluster's own preconditions come later and are not replaced.
 
 from __future__ import annotations
 
-from app.agent.evidence import Trouble, older_pods, trouble
-from app.agent.models import Evidence, WorkloadView
+from app.agent.evidence.facts import Trouble, older_pods, trouble
+from app.agent.models import Evidence
+from app.agent.workload import WorkloadView
 
 
 def owner_refuses(workload: WorkloadView) -> str | None:

@@ -12,7 +12,8 @@ from app.agent.actions.preconditions import (
     rollout_under_way,
 )
 from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet, Unneeded
-from app.agent.models import ActionName, Evidence, JsonScalar, Risk
+from app.agent.ids import JsonScalar
+from app.agent.models import ActionName, Evidence, Risk
 
 _CONFIG_READ_AT_START = "config_read_at_start"
 _EFFECT = "every pod is replaced in a rolling restart; memory and connections start afresh"

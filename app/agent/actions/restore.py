@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.agent.actions.spec import ActionSpec, PlanLimits, Resolution, Unmet
-from app.agent.models import Action, ActionName, Evidence, JsonScalar, Risk
+from app.agent.ids import JsonScalar
+from app.agent.models import (
+    Action,
+    ActionName,
+    Evidence,
+    Risk,
+)
 
 
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from app.agent.actions.preconditions import first_reason, owner_refuses, would_be_reverted
 from app.agent.actions.spec import ActionSpec, PlanLimits, Resolution, Resolved, Unmet
-from app.agent.models import ActionName, Evidence, JsonScalar, Risk
+from app.agent.ids import JsonScalar
+from app.agent.models import ActionName, Evidence, Risk
 
 _EFFECT = "the paused rollout goes on to its end"
 

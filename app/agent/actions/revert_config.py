@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from app.agent.actions.preconditions import first_reason, owner_refuses, rollout_paused, would_be_reverted
 from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet
-from app.agent.evidence import (
+from app.agent.evidence.facts import (
     LOOKBACK,
     ConfigMapChange,
     config_map_changes,
@@ -20,7 +20,9 @@ from app.agent.evidence import (
     older_versions,
     served,
 )
-from app.agent.models import ActionName, Evidence, JsonScalar, ObjectRef, Revision, Risk, WorkloadView
+from app.agent.ids import JsonScalar
+from app.agent.models import ActionName, Evidence, Risk
+from app.agent.workload import ObjectRef, Revision, WorkloadView
 
 _EFFECT = "the configuration that last served well is in force again; the code stays as it is"
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from app.agent.actions.preconditions import first_reason, owner_refuses, rollout_paused, would_be_reverted
 from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet
-from app.agent.evidence import (
+from app.agent.evidence.facts import (
     called_by_nobody,
     changed_fields,
     current_revision,
@@ -20,16 +20,14 @@ from app.agent.evidence import (
     runs_version,
     served,
 )
+from app.agent.ids import JsonScalar
 from app.agent.models import (
     ActionName,
     Change,
     Evidence,
-    JsonScalar,
-    Revision,
-    RevisionHealth,
     Risk,
-    WorkloadView,
 )
+from app.agent.workload import Revision, RevisionHealth, WorkloadView
 
 _EFFECT = "the previous healthy revision runs again; what came with the release is gone"
 

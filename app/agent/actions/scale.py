@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from app.agent.actions.preconditions import first_reason, owner_refuses, pods_cannot_start, would_be_reverted
 from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet
-from app.agent.models import ActionName, Evidence, JsonScalar, Risk, WorkloadView
+from app.agent.ids import JsonScalar
+from app.agent.models import ActionName, Evidence, Risk
+from app.agent.workload import WorkloadView
 
 _EFFECT = "the load is shared by another number of replicas"
 

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from app.agent.models import ActionName, Evidence, Json, JsonObject, JsonScalar, ObjectRef, Risk
+from app.agent.ids import Json, JsonObject, JsonScalar
+from app.agent.models import ActionName, Evidence, Risk
+from app.agent.workload import ObjectRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from app.agent.evidence import Trouble, out_of_memory
+from app.agent.evidence.change_score import accuse
+from app.agent.evidence.changes import (
+    Suspect,
+    config_map_of,
+    template_config_of,
+    told_config_of,
+)
+from app.agent.evidence.facts import Trouble, out_of_memory
+from app.agent.evidence.pods import PodWeights, sick, suspect_pods
+from app.agent.evidence.scoring import Weighing
 from app.agent.models import ActionName, Cause, Evidence, Hypothesis
-from app.agent.rules.accusation import accuse
-from app.agent.rules.pods import PodWeights, sick, suspect_pods
-from app.agent.rules.suspects import Suspect, config_map_of, template_config_of, told_config_of
-from app.agent.rules.weighing import Weighing
 
 _POD_WEIGHTS: PodWeights = {
     Trouble.CONFIGURATION: 0.85,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from app.agent.evidence import Trouble
+from app.agent.evidence.change_score import accuse
+from app.agent.evidence.changes import release_of
+from app.agent.evidence.facts import Trouble
+from app.agent.evidence.pods import PodWeights
 from app.agent.models import ActionName, Cause, Evidence, Hypothesis
-from app.agent.rules.accusation import accuse
-from app.agent.rules.pods import PodWeights
-from app.agent.rules.suspects import release_of
 
 POD_WEIGHTS: PodWeights = {
     Trouble.IMAGE: 0.9,

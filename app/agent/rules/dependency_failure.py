@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from app.agent.evidence import LOOKBACK
+from app.agent.evidence.changes import release_of, template_config_of
+from app.agent.evidence.counter_evidence import weigh_blindness
+from app.agent.evidence.facts import LOOKBACK
+from app.agent.evidence.format import relative
+from app.agent.evidence.pods import pods_are_sick
+from app.agent.evidence.scoring import Weighing
+from app.agent.evidence.symptoms import trouble_began
 from app.agent.models import Cause, Evidence, Hypothesis, Trigger
-from app.agent.rules.alibis import weigh_blindness
-from app.agent.rules.pods import pods_are_sick
-from app.agent.rules.suspects import release_of, template_config_of
-from app.agent.rules.symptoms import trouble_began
-from app.agent.rules.weighing import Weighing
-from app.agent.rules.wording import relative
 
 _VISIBLE = frozenset({Trigger.HIGH_ERROR_RATE, Trigger.HIGH_LATENCY, Trigger.CRASH_LOOP})
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from app.agent.evidence.change_score import accuse
+from app.agent.evidence.changes import release_of
 from app.agent.models import ActionName, Cause, Evidence, Hypothesis
-from app.agent.rules.accusation import accuse
 from app.agent.rules.bad_release import POD_WEIGHTS
-from app.agent.rules.suspects import release_of
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from app.agent.evidence import LOOKBACK, Trouble, in_force_since, out_of_memory, trouble
+from app.agent.evidence.changes import config_map_of, deploys
+from app.agent.evidence.counter_evidence import weigh_blindness, weigh_tried
+from app.agent.evidence.facts import (
+    LOOKBACK,
+    Trouble,
+    in_force_since,
+    out_of_memory,
+    trouble,
+)
+from app.agent.evidence.format import span
+from app.agent.evidence.scoring import Weighing
+from app.agent.evidence.symptoms import TRAFFIC, rise, trouble_began
 from app.agent.models import ActionName, Cause, Evidence, Hypothesis
-from app.agent.rules.alibis import weigh_blindness, weigh_tried
-from app.agent.rules.suspects import config_map_of, deploys
-from app.agent.rules.symptoms import TRAFFIC, rise, trouble_began
-from app.agent.rules.weighing import Weighing
-from app.agent.rules.wording import span
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:

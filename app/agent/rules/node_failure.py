@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from app.agent.evidence import Trouble
+from app.agent.evidence.counter_evidence import weigh_blindness
+from app.agent.evidence.facts import Trouble
+from app.agent.evidence.pods import sick, sick_node
+from app.agent.evidence.scoring import Weighing
 from app.agent.models import Cause, Evidence, Hypothesis
-from app.agent.rules.alibis import weigh_blindness
-from app.agent.rules.pods import sick, sick_node
-from app.agent.rules.weighing import Weighing
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:

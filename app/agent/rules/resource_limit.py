@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from app.agent.evidence import Trouble, out_of_memory
+from app.agent.evidence.change_score import accuse
+from app.agent.evidence.changes import template_config_of, told_config_of
+from app.agent.evidence.facts import Trouble, out_of_memory
+from app.agent.evidence.pods import PodWeights
 from app.agent.models import ActionName, Cause, Evidence, Hypothesis
-from app.agent.rules.accusation import accuse
-from app.agent.rules.pods import PodWeights
-from app.agent.rules.suspects import template_config_of, told_config_of
 
 _POD_WEIGHTS: PodWeights = {Trouble.OUT_OF_MEMORY: 0.9}
 

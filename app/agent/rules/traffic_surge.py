@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from app.agent.evidence import LOOKBACK, Trouble
-from app.agent.models import ActionName, Cause, ChangeKind, Evidence, Hypothesis
-from app.agent.rules.alibis import weigh_blindness, weigh_tried
-from app.agent.rules.pods import sick
-from app.agent.rules.suspects import (
+from app.agent.evidence.changes import (
     config_map_of,
     own_changes,
     release_of,
     template_config_of,
     told_config_of,
 )
-from app.agent.rules.symptoms import TRAFFIC, Rise, breached, metric_onset, rise
-from app.agent.rules.timing import LATE, SOON
-from app.agent.rules.weighing import Weighing
-from app.agent.rules.wording import span
+from app.agent.evidence.counter_evidence import weigh_blindness, weigh_tried
+from app.agent.evidence.facts import LOOKBACK, Trouble
+from app.agent.evidence.format import span
+from app.agent.evidence.pods import sick
+from app.agent.evidence.scoring import Weighing
+from app.agent.evidence.symptoms import (
+    TRAFFIC,
+    Rise,
+    breached,
+    metric_onset,
+    rise,
+)
+from app.agent.evidence.timing import LATE, SOON
+from app.agent.models import ActionName, Cause, ChangeKind, Evidence, Hypothesis
 
 _FAR_MORE = 3.0
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from app.agent.evidence import LOOKBACK
+from app.agent.evidence.changes import own_changes, release_of, template_config_of
+from app.agent.evidence.facts import LOOKBACK
+from app.agent.evidence.format import relative
+from app.agent.evidence.symptoms import (
+    CLOCK_SLACK,
+    doubt,
+    now_at,
+    reported,
+    trouble_began,
+)
 from app.agent.models import Cause, ChangeKind, Evidence, Hypothesis
-from app.agent.rules.suspects import own_changes, release_of, template_config_of
-from app.agent.rules.symptoms import CLOCK_SLACK, doubt, now_at, reported, trouble_began
-from app.agent.rules.wording import relative
 
 _START = "the incident started"
 _MOST = 5

@@ -1,0 +1,115 @@
+"""Asking people: a durable request bound to plan and live state, and others when nobody answers.
+
+Called by the executor where policy wants a person, and by the loop when an
+escalation is due. That an announcement could not be put on record blocks nothing:
+the request stands, and the timeline says so.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from app.agent.approvals.state import escalations_due
+from app.agent.identity.people import ApprovalTerms, wanted
+from app.agent.ids import ApprovalId, JsonObject
+from app.agent.models import (
+    Action,
+    Approval,
+    Decision,
+    Incident,
+    IncidentRecord,
+    IncidentState,
+    Note,
+    Rehearsal,
+    Stage,
+)
+from app.agent.ports.people import Notifier
+from app.agent.ports.store import Claim, Store
+from app.clock import Clock
+from app.errors import PermanentError, TransientError, UnknownOutcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """Makes requests durable and has people told of them."""
+
+    store: Store
+    clock: Clock
+    notifier: Notifier | None
+    timeout: timedelta
+    """How long people may take; no answer until then means no."""
+
+    async def ask(
+        self,
+        incident: Incident,
+        claim: Claim,
+        action: Action,
+        decision: Decision,
+        rehearsal: Rehearsal | None = None,
+    ) -> None:
+        """Ask people, durably, and leave the incident waiting for them."""
+        approval = Approval(
+            id=ApprovalId(f"apr_{uuid.uuid4().hex}"),
+            incident_id=incident.id,
+            action_index=incident.next_action,
+            action=action.name,
+            plan_hash=decision.plan_hash,
+            target_token=decision.target_token,
+            reasons=decision.reasons,
+            requested_at=decision.at,
+            expires_at=decision.at + self.timeout,
+            terms=decision.terms or ApprovalTerms(),
+        )
+        on = f" on {action.target}" if action.target is not None else ""
+        until = f"{approval.expires_at:%Y-%m-%d %H:%M:%S} UTC{wanted(approval.terms)}"
+        asking = (
+            f"{action.name}{on} ({action.risk} risk) needs an approval until {until}: "
+            f"{'; '.join(decision.reasons)}"
+        )
+        data: JsonObject = {
+            "approval": approval.id,
+            "action": action.name,
+            "decision": decision.kind,
+            "plan_hash": decision.plan_hash,
+            "target_token": decision.target_token,
+            "expires_at": approval.expires_at.isoformat(),
+        }
+        if rehearsal is not None:
+            data["rehearsal"] = {"accepted": rehearsal.accepted, "message": rehearsal.message}
+        note = Note(at=decision.at, stage=Stage.POLICY, message=f"{asking}.", data=data)
+        told = await self._tell(f"{asking}. Approve or deny: {approval.id}", incident)
+        waiting = replace(incident, state=IncidentState.AWAITING_APPROVAL, wake_at=None)
+        await self.store.ask(claim, waiting, approval, [note, *told])
+
+    async def escalate(self, record: IncidentRecord, claim: Claim, asked: Approval) -> None:
+        """Nobody has answered for as long as the terms allow: tell the next ones, who may answer too."""
+        now = self.clock.now()
+        steps = escalations_due(record, now)
+        taken = asked.escalated + len(steps)
+        roles = sorted({role for step in steps for role in step.roles})
+        minutes = (now - asked.requested_at).total_seconds() / 60
+        may = "may answer too" if asked.terms.roles else "are asked"
+        message = (
+            f"{asked.action} waits for an approval since {minutes:.0f} minutes: {', '.join(roles)} {may}"
+        )
+        note = Note(
+            at=now,
+            stage=Stage.POLICY,
+            message=f"{message}.",
+            data={"approval": asked.id, "escalated": taken, "roles": [*roles]},
+        )
+        told = await self._tell(f"{message}. Approve or deny: {asked.id}", record.incident)
+        await self.store.escalated(claim, record.incident, asked.id, taken, [note, *told])
+
+    async def _tell(self, message: str, incident: Incident) -> list[Note]:
+        """Have people told what is asked; that this could not be done is noted, and blocks nothing."""
+        if self.notifier is None:
+            return []
+        try:
+            await self.notifier.send(message, incident)
+        except (TransientError, PermanentError, UnknownOutcome) as error:
+            message = f"People could not be told: {error}."
+            return [Note(at=self.clock.now(), stage=Stage.POLICY, message=message)]
+        return []

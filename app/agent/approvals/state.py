@@ -1,0 +1,170 @@
+"""What an incident waits for people to say, and what their answer makes of a decision: pure (promise 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from app.agent.identity.people import Answer, EscalationStep, same_person
+from app.agent.models import (
+    Approval,
+    ApprovalState,
+    Decision,
+    DecisionKind,
+    IncidentRecord,
+    IncidentState,
+    Note,
+    Stage,
+)
+from app.errors import Conflict, NotEntitled
+
+
+def asked_for(record: IncidentRecord) -> Approval | None:
+    """The approval that the incident's next action waits for, or was given."""
+    incident = record.incident
+    if incident.state is not IncidentState.AWAITING_APPROVAL:
+        return None
+    mine = [a for a in record.approvals if a.action_index == incident.next_action]
+    return mine[-1] if mine else None
+
+
+def open_until(record: IncidentRecord, now: datetime) -> datetime | None:
+    """Until when people may still answer what the incident waits for; None when there is something to do."""
+    asked = asked_for(record)
+    if asked is None or asked.state is not ApprovalState.PENDING or now >= asked.expires_at:
+        return None
+    return asked.expires_at
+
+
+def wait_until(record: IncidentRecord, now: datetime) -> datetime | None:
+    """When an unanswered request is to be looked at again: at its next escalation, or at its end."""
+    end = open_until(record, now)
+    asked = asked_for(record)
+    if end is None or asked is None:
+        return None
+    left = asked.terms.escalation[asked.escalated :]
+    if not left:
+        return end
+    due = asked.requested_at + left[0].after
+    return None if due <= now else min(end, due)
+
+
+def escalations_due(record: IncidentRecord, now: datetime) -> tuple[EscalationStep, ...]:
+    """The steps of the escalation whose time has come and that nobody was told about."""
+    asked = asked_for(record)
+    if asked is None or open_until(record, now) is None:
+        return ()
+    left = asked.terms.escalation[asked.escalated :]
+    return tuple(step for step in left if asked.requested_at + step.after <= now)
+
+
+def weighed(asked: Approval, said: Answer, reported_by: Sequence[str] = ()) -> Approval:
+    """The approval after somebody spoke; `reported_by` sent signals of the incident, up to now.
+
+    One no denies; as many different people as its terms want approve. Raises
+    `Conflict` when it is too late, or something else was answered, and
+    `NotEntitled` when this person may not answer.
+    """
+    _refuse_late(asked, said)
+    _refuse_unentitled(asked, said, reported_by)
+    earlier = [one for one in asked.answers if same_person(one.by, said.by)]
+    if earlier and said.approve:
+        raise Conflict(f"approval {asked.id} has the yes of {said.by} already; it needs another person's too")
+    answers = (*asked.answers, said)
+    if not said.approve:
+        state, by = ApprovalState.DENIED, said.by
+    elif len(answers) >= asked.terms.people:
+        state, by = ApprovalState.APPROVED, " and ".join(one.by for one in answers)
+    else:
+        return replace(asked, answers=answers)
+    return replace(
+        asked, state=state, answers=answers, answered_by=by, answered_at=said.at, comment=said.comment
+    )
+
+
+def _refuse_late(asked: Approval, said: Answer) -> None:
+    match asked.state:
+        case ApprovalState.PENDING:
+            if said.at < asked.expires_at:
+                return
+            refusal = f"approval {asked.id} expired at {asked.expires_at}"
+        case ApprovalState.EXPIRED:
+            refusal = f"approval {asked.id} expired at {asked.expires_at}"
+        case ApprovalState.VOID:
+            refusal = f"approval {asked.id} is void: what it was asked for is gone"
+        case _:
+            verdict = "denied" if asked.state is ApprovalState.DENIED else "approved"
+            refusal = f"approval {asked.id} was {verdict} by {asked.answered_by} already"
+    raise Conflict(refusal)
+
+
+def _refuse_unentitled(asked: Approval, said: Answer, reported_by: Sequence[str]) -> None:
+    """Whoever asked for the action, or reported what it rests on, may still say no to it."""
+    if said.approve and any(same_person(name, said.by) for name in (*asked.terms.not_by, *reported_by)):
+        raise NotEntitled(
+            f"{said.by} asked for this action, or sent a signal that it rests on: "
+            "somebody else must approve it"
+        )
+    wanted = asked.terms.roles_at(_waited(asked, said.at))
+    if wanted is not None and not wanted.intersection(said.roles):
+        has = f"has {', '.join(said.roles)}" if said.roles else "has no role"
+        raise NotEntitled(f"approval {asked.id} needs one of the roles {_words(wanted)}; {said.by} {has}")
+
+
+def _waited(asked: Approval, at: datetime) -> timedelta:
+    return at - asked.requested_at
+
+
+def _words(roles: frozenset[str]) -> str:
+    return ", ".join(sorted(roles))
+
+
+def answer_note(asked: Approval, said: Answer) -> Note:
+    """What the timeline says about an answer, given what came of it."""
+    verdict = "approved" if said.approve else "denied"
+    words = f"{asked.action} {verdict} by {said.by}" + (f": {said.comment}" if said.comment else "")
+    if asked.state is ApprovalState.PENDING:
+        words += f" ({len(asked.answers)} of {asked.terms.people} people)"
+    return Note(
+        at=said.at,
+        stage=Stage.POLICY,
+        message=f"{words}.",
+        data={
+            "approval": asked.id,
+            "state": asked.state.value,
+            "by": said.by,
+            "door": said.door.value,
+            "verified": said.verified,
+            "plan_hash": asked.plan_hash,
+        },
+    )
+
+
+def as_answered(decision: Decision, answered: Approval) -> Decision:
+    """What becomes of a decision that asks for an approval, given what people said (promise 1)."""
+    said = f": {answered.comment}" if answered.comment else ""
+    match answered.state:
+        case ApprovalState.APPROVED:
+            kind, why = DecisionKind.ALLOW, f"approved by {answered.answered_by}{said}"
+        case ApprovalState.DENIED:
+            kind, why = DecisionKind.DENY, f"denied by {answered.answered_by}{said}"
+        case ApprovalState.PENDING | ApprovalState.EXPIRED:
+            kind, why = (
+                DecisionKind.DENY,
+                f"nobody answered until {answered.expires_at:%Y-%m-%d %H:%M:%S} UTC",
+            )
+        case ApprovalState.USED | ApprovalState.VOID:
+            kind, why = DecisionKind.DENY, f"approval {answered.id} is {answered.state}"
+    # Why policy would allow is no reason for a denial.
+    before = () if decision.kind is DecisionKind.ALLOW is not kind else decision.reasons
+    return replace(decision, kind=kind, reasons=(*before, why))
+
+
+def refused_by_people(decision: Decision, answered: Approval) -> bool:
+    """Policy would do without an approval by now, but somebody was asked and said no: that stands."""
+    return decision.kind is DecisionKind.ALLOW and answered.state is ApprovalState.DENIED
+
+
+def uses_up(decision: Decision, answered: Approval) -> bool:
+    return decision.kind is DecisionKind.ALLOW and answered.state is ApprovalState.APPROVED

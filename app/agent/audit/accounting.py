@@ -1,0 +1,128 @@
+"""What an audit of the accepted signals finds: a sum that adds up, or the days and strays that say why not.
+
+The store computes it, `heal audit signals` and `GET /audit/signals` tell it, and
+the sweep watches the strays. It is how promise 9 is proved instead of believed:
+the ledger is written when a signal is accepted, its row by another statement,
+and what is forgotten is tallied, so that a loss anywhere leaves a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+
+from app.agent.ids import IncidentId
+from app.agent.models import DispositionKind
+
+OVERDUE_AFTER = timedelta(minutes=5)
+"""An incident that has been due for so long, with nobody holding it, is driven by nobody."""
+
+
+def allowed_wait(longest_gap: timedelta) -> timedelta:
+    """How long a signal may wait before it is astray: twice the longest gap, and time for the sweep."""
+    return 2 * longest_gap + timedelta(minutes=1)
+
+
+class StrayKind(StrEnum):
+    """What can have gone astray."""
+
+    PENDING_TOO_LONG = "pending_too_long"
+    """A signal that waits, though the sweep should have ended it."""
+    NAMES_NOTHING = "names_nothing"
+    """A signal that opened or joined no named incident, or repeats no named signal."""
+    REPEATS_NOTHING = "repeats_nothing"
+    """A duplicate of a signal that is not there."""
+    WITHOUT_ORIGIN = "without_origin"
+    """An incident that no signal opened, or without triggers or timeline."""
+    NOBODY_DRIVES = "nobody_drives"
+    """An open incident that is long due, and that nobody holds."""
+    OVERSLEEPS = "oversleeps"
+    """An open incident that would be looked at later than anything it waits for."""
+    EXECUTING_AFTER_END = "executing_after_end"
+    """An intent under way in an incident that has ended."""
+    TIMELINE_CUT = "timeline_cut"
+    """A timeline with fewer or more entries than were written, or another last one (promise 12)."""
+    TIMELINE_ALTERED = "timeline_altered"
+    """A timeline whose chain breaks (promise 12); looked for by a deep audit only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stray:
+    """One thing that is not as it should be."""
+
+    kind: StrayKind
+    id: str
+    """Of the signal, incident or intent."""
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strays:
+    """What was found astray, at most a hundred of a kind."""
+
+    found: tuple[Stray, ...]
+    more: tuple[StrayKind, ...] = ()
+    """Kinds of which there are more than are named."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditQuestion:
+    """What to look at."""
+
+    now: datetime
+    pending_for: timedelta
+    """Signals may wait for so long before they are strays: what the sweep allows, and some."""
+    since: date | None = None
+    """The first day of arrival (UTC) to count; None counts everything."""
+    deep: bool = False
+    """Look at every duplicate, incident and timeline instead of the newest, and check every chain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnevenDay:
+    """A day on which accepted signals are missing, or rows are there that nobody accepted."""
+
+    day: date
+    accepted: int
+    accounted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalAudit:
+    """The sum over every accepted signal, as of one instant."""
+
+    since: date | None
+    accepted: int
+    """By the ledger, `unledgered` ones included."""
+    unledgered: int
+    """Accepted by a program of a version without a ledger; the sweep enters them."""
+    present: Mapping[DispositionKind, int]
+    """Rows by what became of the signal."""
+    forgotten: Mapping[DispositionKind, int]
+    """Signals that led to nothing and were forgotten when they were old, by what had become of them."""
+    uneven_days: tuple[UnevenDay, ...]
+    strays: Strays
+    mended: Mapping[str, int]
+    """What sweeps have put right so far."""
+    deep: bool
+
+    @property
+    def accounted(self) -> int:
+        return sum(self.present.values()) + sum(self.forgotten.values())
+
+    @property
+    def adds_up(self) -> bool:
+        """Nothing is missing, nothing is there that was not accepted, and nothing is astray."""
+        return self.accepted == self.accounted and not self.uneven_days and not self.strays.found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mended:
+    """What one sweep put right."""
+
+    entered: int
+    """Signals of an older program that were entered in the ledger."""
+    woken: tuple[IncidentId, ...]
+    """Incidents that would have overslept; they are due now."""

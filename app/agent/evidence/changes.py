@@ -1,0 +1,202 @@
+"""The changes of a service that may have caused its trouble: its release, its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from app.agent.evidence.facts import (
+    LOOKBACK,
+    changed_fields,
+    config_map_changes,
+    current_revision,
+    health_of,
+    in_force_since,
+    reference_revision,
+    rollout_stuck,
+    runs_version,
+)
+from app.agent.evidence.releases import releases, reported_deploys
+from app.agent.evidence.symptoms import CLOCK_SLACK, trouble_began
+from app.agent.models import (
+    Change,
+    ChangeKind,
+    Deploy,
+    DeployStatus,
+    Evidence,
+)
+from app.agent.workload import Revision, RevisionHealth, WorkloadView
+
+_NAMED = 6
+"""How many changed fields a sentence names."""
+
+REPORT_DELAY = timedelta(minutes=10)
+"""A pipeline reports the end of a deploy up to this long after the first new pod ran."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """A change of this very service, recent enough to matter."""
+
+    what: str
+    """`the release of 1.15.0`, as a sentence's subject or object."""
+    at: datetime
+    confirmed: bool
+    """Seen in the cluster, not only told by an event."""
+    recent: bool = True
+    """In force since shortly before the trouble; a change that is not is cleared, not accused."""
+    stuck: bool = False
+    """It never took over: older pods still serve, so its age says nothing."""
+    in_template: bool = True
+    """It is the workload's current template; a ConfigMap is not."""
+    irreversible: bool = False
+    reported_late: bool = False
+    """Known only from the end of a deploy, which began some time before."""
+
+
+def release_of(evidence: Evidence) -> Suspect | None:
+    """The newest release of the service: new code, as the cluster shows it or else as a pipeline told."""
+    if evidence.workload is None:
+        return _told_release(evidence)
+    current = current_revision(evidence.workload)
+    if current is None:
+        return None
+    reference = reference_revision(evidence)
+    if reference is not None and reference.code_hash == current.code_hash:
+        return None
+    what = f"the release of revision {current.number}{_naming(current, reference)}"
+    return _template_suspect(evidence, evidence.workload, current, what)
+
+
+def template_config_of(evidence: Evidence) -> Suspect | None:
+    """A new template that differs from the one before in its configuration alone."""
+    if evidence.workload is None:
+        return None
+    current, reference = current_revision(evidence.workload), reference_revision(evidence)
+    if current is None or reference is None or reference.code_hash != current.code_hash:
+        return None
+    if reference.config_hash == current.config_hash:
+        return None
+    what = (
+        f"the change of configuration in revision {current.number} (the code of revision {reference.number})"
+        f"{_naming(current, reference)}"
+    )
+    return _template_suspect(evidence, evidence.workload, current, what)
+
+
+def _naming(current: Revision, reference: Revision | None) -> str:
+    """Which fields of the template changed, for a sentence; no value is named."""
+    changed = () if reference is None else changed_fields(current, reference)
+    if not changed:
+        return ""
+    more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+    return f", which changed {', '.join(changed[:_NAMED])}{more},"
+
+
+def config_map_of(evidence: Evidence) -> Suspect | None:
+    """The ConfigMap that changed last before the trouble; failing that, one that changed right after."""
+    began = trouble_began(evidence)
+    near = [c for c in config_map_changes(evidence) if began - LOOKBACK <= c.at <= began + CLOCK_SLACK]
+    change = next((c for c in near if c.at < began), near[-1] if near else None)
+    if change is None:
+        return None
+    return Suspect(
+        what=f"the change of ConfigMap {change.view.name}",
+        at=change.at,
+        confirmed=True,
+        in_template=False,
+    )
+
+
+def told_config_of(evidence: Evidence) -> Suspect | None:
+    """A change of configuration that somebody reported, where no cluster can confirm it."""
+    if evidence.workload is not None:
+        return None
+    told = _in_window(evidence, own_changes(evidence, ChangeKind.CONFIG), CLOCK_SLACK)
+    newest = _last_before(trouble_began(evidence), told)
+    if newest is None:
+        return None
+    return Suspect(what=f"a change of configuration ({newest.summary})", at=newest.at, confirmed=False)
+
+
+def own_changes(evidence: Evidence, *kinds: ChangeKind) -> tuple[Change, ...]:
+    """Reported changes of these kinds to the service itself."""
+    return tuple(c for c in evidence.changes if c.key == evidence.key and c.kind in kinds)
+
+
+def deploys(evidence: Evidence) -> tuple[Change, ...]:
+    """Releases of the service, each once, whether kept as changes or only among the incident's signals.
+
+    A deploy that was cancelled did not finish: it is no release.
+    """
+    told = [c for c in reported_deploys(evidence.signals) if c.key == evidence.key]
+    known = releases((*own_changes(evidence, ChangeKind.DEPLOY), *told))
+    return tuple(c for c in reversed(known) if c.status is not DeployStatus.CANCELLED)
+
+
+def _template_suspect(
+    evidence: Evidence, workload: WorkloadView, current: Revision, what: str
+) -> Suspect | None:
+    since = in_force_since(workload)
+    if since is None:
+        return None
+    began = trouble_began(evidence)
+    named = [
+        c for c in _in_window(evidence, deploys(evidence), REPORT_DELAY) if runs_version(current, c.version)
+    ]
+    stuck = rollout_stuck(workload)
+    failed_before = health_of(evidence, current) is RevisionHealth.FAILED
+    recent = began - LOOKBACK <= since <= began + CLOCK_SLACK
+    # An old template that is deployed again keeps its age in the cluster; the pipeline knows better.
+    at = since if recent or not named else min(c.at for c in named)
+    return Suspect(
+        what=what,
+        at=at,
+        confirmed=True,
+        recent=recent or bool(named) or stuck or failed_before,
+        stuck=stuck,
+        irreversible=current.irreversible
+        or any(c.irreversible for c in named)
+        or _barrier_since(evidence, at),
+        reported_late=bool(named) and not recent,
+    )
+
+
+def _barrier_since(evidence: Evidence, at: datetime) -> bool:
+    """An irreversible deploy was reported about when this template came into force."""
+    return any(c.irreversible and c.at >= at - REPORT_DELAY for c in deploys(evidence))
+
+
+def _told_release(evidence: Evidence) -> Suspect | None:
+    told = _in_window(evidence, deploys(evidence), REPORT_DELAY)
+    newest = _last_before(trouble_began(evidence), told)
+    if newest is None:
+        return None
+    reports = [
+        s
+        for s in evidence.signals
+        if isinstance(s.payload, Deploy) and s.key == evidence.key and s.payload.version == newest.version
+    ]
+    start_known = newest.status is DeployStatus.STARTED or any(
+        isinstance(s.payload, Deploy) and s.payload.status is DeployStatus.STARTED for s in reports
+    )
+    return Suspect(
+        what=f"the release of {newest.version or 'an unnamed version'}",
+        at=newest.at,
+        confirmed=False,
+        irreversible=any(c.irreversible for c in told),
+        reported_late=not start_known and len(reports) < 2,
+    )
+
+
+def _last_before(began: datetime, changes: Iterable[Change]) -> Change | None:
+    """The last change before the onset; failing that, the first one after it."""
+    known = sorted(changes, key=lambda c: c.at)
+    earlier = [c for c in known if c.at < began]
+    return earlier[-1] if earlier else next(iter(known), None)
+
+
+def _in_window(evidence: Evidence, changes: Iterable[Change], slack: timedelta) -> list[Change]:
+    began = trouble_began(evidence)
+    return [c for c in changes if began - LOOKBACK <= c.at <= began + slack]

@@ -1,0 +1,285 @@
+"""Facts that follow from an `Evidence` alone: templates, their health, sick pods, changed configuration.
+
+Rules (to name a cause) and actions (to resolve what a runbook asks for) read
+them, so that both mean the same by "the release before" or "served well".
+Nothing here fetches anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from itertools import pairwise
+
+from app.agent.models import Condition, Evidence
+from app.agent.workload import (
+    ConfigMapView,
+    ConfigRecord,
+    PodView,
+    Revision,
+    RevisionHealth,
+    WorkloadView,
+)
+
+LOOKBACK = timedelta(hours=1)
+"""A change older than this at the onset of the trouble is no suspect."""
+
+STARTING = timedelta(seconds=30)
+"""A pod that is not ready yet is only starting while younger than this."""
+
+_RATE_LOOKS_BACK = timedelta(minutes=1)
+_FEW_REQUESTS = 10
+"""So few requests say nothing about a revision."""
+
+_PULL = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})
+_CRASH = frozenset({"CrashLoopBackOff", "RunContainerError", "CreateContainerError", "StartError"})
+_BEGINNING = frozenset({"ContainerCreating", "PodInitializing"})
+
+
+class Trouble(StrEnum):
+    """What is wrong with one pod."""
+
+    IMAGE = "cannot get their image"
+    CRASH = "keep crashing"
+    OUT_OF_MEMORY = "are killed for using too much memory"
+    CONFIGURATION = "refer to configuration that does not exist"
+    NOT_READY = "run without getting ready"
+    UNSCHEDULED = "cannot be scheduled"
+    LOST = "are on a node that does not answer"
+
+
+def trouble(pod: PodView, at: datetime) -> Trouble | None:
+    """What is wrong with `pod` at `at`; None for a pod that is ready, starting or already over."""
+    reason = pod.waiting_reason
+    killed = pod.last_termination_reason == "OOMKilled"
+    found: Trouble | None = None
+    if pod.phase == "Unknown" or reason == "NodeLost":
+        found = Trouble.LOST
+    elif reason in _PULL:
+        found = Trouble.IMAGE
+    elif reason == "CreateContainerConfigError":
+        found = Trouble.CONFIGURATION
+    elif reason in _CRASH:
+        found = Trouble.OUT_OF_MEMORY if killed else Trouble.CRASH
+    elif pod.ready or pod.phase in ("Failed", "Succeeded"):
+        found = None
+    elif killed and pod.restarts > 0:
+        found = Trouble.OUT_OF_MEMORY
+    elif pod.restarts >= 2:
+        found = Trouble.CRASH
+    elif at - pod.created_at >= STARTING and reason not in _BEGINNING:
+        found = Trouble.UNSCHEDULED if pod.phase == "Pending" else Trouble.NOT_READY
+    return found
+
+
+def current_revision(workload: WorkloadView) -> Revision | None:
+    """The revision that the workload asks for now; None when it shows no revisions at all."""
+    for revision in workload.revisions:
+        if revision.number == workload.current_revision:
+            return revision
+    return None
+
+
+def same_version(one: Revision, other: Revision) -> bool:
+    """The same code with the same configuration: at most a restart lies between them."""
+    alike = one.code_hash == other.code_hash and one.config_hash == other.config_hash
+    return alike or one.template_hash == other.template_hash
+
+
+def changed_fields(one: Revision, other: Revision) -> tuple[str, ...]:
+    """The names of the template's fields in which two revisions differ; empty where none were read."""
+    if not one.fields or not other.fields:
+        return ()
+    differing = {name for name, _ in set(one.fields) ^ set(other.fields)}
+    return tuple(sorted(differing))
+
+
+def runs_the_same(one: Revision, other: Revision) -> bool:
+    """Whether two revisions differ in nothing that runs: the same images, and only marks changed.
+
+    Under a tag that moves what an image reference pulls is not what it pulled then:
+    going back to an equal reference brings back nothing.
+    """
+    marks = ("label ", "annotation ")
+    changed = changed_fields(one, other)
+    return bool(changed) and one.images == other.images and all(name.startswith(marks) for name in changed)
+
+
+def moved_digests(before: Revision, now: Revision, workload: WorkloadView) -> tuple[str, str] | None:
+    """The digests that ran under one image reference, before and now, where pods show that they differ."""
+    then, here = _digests(before, workload), _digests(now, workload)
+    for container in sorted(then.keys() & here.keys()):
+        if not then[container] & here[container]:
+            return ", ".join(sorted(then[container])), ", ".join(sorted(here[container]))
+    return None
+
+
+def _digests(revision: Revision, workload: WorkloadView) -> dict[str, set[str]]:
+    """By container, what the pods of a revision run."""
+    found: dict[str, set[str]] = {}
+    for pod in workload.pods:
+        if pod.template_hash == revision.template_hash:
+            for entry in pod.image_digests:
+                container, _, digest = entry.partition("=")
+                found.setdefault(container, set()).add(digest)
+    return found
+
+
+def older_versions(workload: WorkloadView) -> tuple[Revision, ...]:
+    """Revisions below the current one that run something else, newest first, one for each template."""
+    current = current_revision(workload)
+    if current is None:
+        return ()
+    found: dict[str, Revision] = {}
+    for revision in sorted(workload.revisions, key=lambda r: r.number, reverse=True):
+        if revision.number < current.number and not same_version(revision, current):
+            found.setdefault(revision.template_hash, revision)
+    return tuple(found.values())
+
+
+def in_force_since(workload: WorkloadView) -> datetime | None:
+    """When the current version was rolled out; restarts of it do not count."""
+    current = current_revision(workload)
+    if current is None:
+        return None
+    first = current.created_at
+    for revision in sorted(workload.revisions, key=lambda r: r.number, reverse=True):
+        if revision.number > current.number:
+            continue
+        if not same_version(revision, current):
+            break
+        first = min(first, revision.created_at)
+    return first
+
+
+def health_of(evidence: Evidence, revision: Revision) -> RevisionHealth:
+    """What the agent's history says of a version; one failure outweighs any success."""
+    kept = evidence.workload.revisions if evidence.workload is not None else ()
+    templates = {revision.template_hash} | {r.template_hash for r in kept if same_version(r, revision)}
+    found = {
+        r.health for r in evidence.revision_history if r.key == evidence.key and r.template_hash in templates
+    }
+    for health in (RevisionHealth.FAILED, RevisionHealth.SERVED_WELL):
+        if health in found:
+            return health
+    return RevisionHealth.UNKNOWN
+
+
+def served(evidence: Evidence, revision: Revision) -> bool:
+    """Positive evidence that a revision works: it served well before, or has ready pods that were called."""
+    health = health_of(evidence, revision)
+    return health is RevisionHealth.SERVED_WELL or (
+        health is RevisionHealth.UNKNOWN
+        and revision.ready_replicas > 0
+        and not called_by_nobody(evidence, revision)
+    )
+
+
+def called_by_nobody(evidence: Evidence, revision: Revision) -> bool:
+    """Whether requests are counted, and hardly any came until the current revision followed this one."""
+    current = current_revision(evidence.workload) if evidence.workload is not None else None
+    counted = [s for s in evidence.sli if s.request_rate is not None]
+    if current is None or not counted:
+        return False
+    # A rate holds the requests of some time before it.
+    start, end = revision.created_at + _RATE_LOOKS_BACK, current.created_at
+    if end <= min(s.at for s in counted) or end <= start:
+        return False
+    requests = 0.0
+    for before, sample in pairwise(counted):
+        if start <= before.at and sample.at <= end:
+            requests += (sample.request_rate or 0.0) * (sample.at - before.at).total_seconds()
+    return requests < _FEW_REQUESTS
+
+
+def reference_revision(evidence: Evidence) -> Revision | None:
+    """What the current version is compared with: the newest older one that is not known to have failed."""
+    if evidence.workload is None:
+        return None
+    for revision in older_versions(evidence.workload):
+        if health_of(evidence, revision) is not RevisionHealth.FAILED:
+            return revision
+    return None
+
+
+def current_pods(workload: WorkloadView) -> tuple[PodView, ...]:
+    """The pods that run the current version."""
+    current = current_revision(workload)
+    if current is None:
+        return ()
+    same = {r.template_hash for r in workload.revisions if same_version(r, current)}
+    return tuple(p for p in workload.pods if p.template_hash in same)
+
+
+def older_pods(workload: WorkloadView) -> tuple[PodView, ...]:
+    """The pods that still run another version; pods of no known template are neither."""
+    current = set(current_pods(workload))
+    return tuple(
+        p
+        for p in workload.pods
+        if p not in current and p.template_hash is not None and p.phase not in ("Failed", "Succeeded")
+    )
+
+
+def rollout_stuck(workload: WorkloadView) -> bool:
+    """The current version never took over: none of its pods is ready while older ones serve."""
+    return any(p.ready for p in older_pods(workload)) and not any(p.ready for p in current_pods(workload))
+
+
+def runs_version(revision: Revision, version: str | None) -> bool:
+    """Whether an image of the revision is tagged with that version."""
+    if version is None:
+        return False
+    tags = {image.split("@")[0].rpartition("/")[2].partition(":")[2] for image in revision.images}
+    return version in tags or f"v{version}" in tags
+
+
+def out_of_memory(evidence: Evidence) -> bool:
+    """Containers are being killed for memory now, as the cluster or a signal of this incident says."""
+    if Condition.OOM_KILLED in evidence.conditions:
+        return True
+    workload = evidence.workload
+    return workload is not None and any(
+        trouble(p, evidence.at) is Trouble.OUT_OF_MEMORY for p in workload.pods
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigMapChange:
+    """A ConfigMap whose present content is not one that is known to have served well."""
+
+    view: ConfigMapView
+    at: datetime
+    """When the present content came into force, as far as anyone can tell."""
+    last_good: ConfigRecord | None
+    """The newest other content that served well and never failed."""
+
+
+def config_map_changes(evidence: Evidence) -> tuple[ConfigMapChange, ...]:
+    """ConfigMaps of the workload that changed at a known time, latest change first.
+
+    A content that served well is no suspect; one whose time of change neither
+    the object nor the history tells is left out.
+    """
+    if evidence.workload is None:
+        return ()
+    found: list[ConfigMapChange] = []
+    for view in evidence.workload.config_maps:
+        records = [r for r in evidence.config_history if r.key == evidence.key and r.name == view.name]
+        present = [r for r in records if r.content_hash == view.content_hash]
+        others = [r for r in records if r.content_hash != view.content_hash]
+        seen = {r.health for r in present}
+        if RevisionHealth.SERVED_WELL in seen and RevisionHealth.FAILED not in seen:
+            continue
+        first_seen = min((r.seen_at for r in present), default=None) if others else None
+        at = view.changed_at or first_seen
+        if at is not None:
+            found.append(ConfigMapChange(view=view, at=at, last_good=_last_good(others)))
+    return tuple(sorted(found, key=lambda c: (c.at, c.view.name), reverse=True))
+
+
+def _last_good(records: list[ConfigRecord]) -> ConfigRecord | None:
+    failed = {r.content_hash for r in records if r.health is RevisionHealth.FAILED}
+    good = [r for r in records if r.health is RevisionHealth.SERVED_WELL and r.content_hash not in failed]
+    return max(good, key=lambda r: (r.seen_at, r.content_hash), default=None)

@@ -1,0 +1,139 @@
+"""What the pods say about a change: which ones are sick, in which way, and which are not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import timedelta
+
+from app.agent.evidence.changes import Suspect
+from app.agent.evidence.facts import (
+    Trouble,
+    current_pods,
+    older_pods,
+    trouble,
+)
+from app.agent.evidence.scoring import Weighing
+from app.agent.models import Condition, Evidence, Trigger
+from app.agent.workload import PodView, WorkloadView
+
+PROVEN = timedelta(minutes=1)
+"""A pod that has been ready for less has not shown anything yet."""
+
+PodWeights = Mapping[Trouble, float]
+
+
+def sick(pods: tuple[PodView, ...], evidence: Evidence) -> Counter[Trouble]:
+    """How many pods have which trouble."""
+    return Counter(t for p in pods if (t := trouble(p, evidence.at)) is not None)
+
+
+def sound(pods: tuple[PodView, ...], evidence: Evidence) -> int:
+    """How many pods have been ready for a while without ever restarting."""
+    return sum(p.ready and p.restarts == 0 and evidence.at - p.created_at >= PROVEN for p in pods)
+
+
+def suspect_pods(suspect: Suspect, workload: WorkloadView) -> tuple[PodView, ...]:
+    """The pods that the change reaches: those of the current template, or all for a ConfigMap."""
+    return current_pods(workload) if suspect.in_template else workload.pods
+
+
+def pods_are_sick(suspect: Suspect, evidence: Evidence) -> bool:
+    """Whether the cluster itself shows trouble in the pods that the change reaches."""
+    workload = evidence.workload
+    if workload is None:
+        return False
+    return bool(sick(suspect_pods(suspect, workload), evidence)) or suspect.stuck
+
+
+def weigh_pods(weighing: Weighing, suspect: Suspect, evidence: Evidence, weights: PodWeights) -> None:
+    """Findings in the pods; `weights` says how telling each trouble is for the cause."""
+    workload = evidence.workload
+    if workload is None:
+        _weigh_told(weighing, evidence, weights)
+        return
+    pods = suspect_pods(suspect, workload)
+    found = sick(pods, evidence)
+    for kind, count in sorted(found.items()):
+        weight = weights.get(kind, 0.0)
+        if kind is Trouble.NOT_READY and not (suspect.stuck or not any(p.ready for p in pods)):
+            weight *= 0.4
+        if weight > 0:
+            weighing.speaks_for(weight, f"{count} of {len(pods)} pods with it {kind}")
+    restarted = sum(p.restarts for p in pods)
+    if not found and restarted and Trigger.CRASH_LOOP in evidence.triggers:
+        weighing.speaks_for(0.6, f"its pods were restarted {restarted} times, a crash loop is reported")
+    if suspect.in_template:
+        _weigh_older(weighing, found, workload, evidence)
+        if workload.progress_deadline_exceeded:
+            weighing.speaks_for(0.4, "the rollout did not finish before its deadline")
+    _weigh_unreached(weighing, pods, found, workload)
+    _weigh_sound(weighing, pods, found, evidence)
+
+
+def _weigh_told(weighing: Weighing, evidence: Evidence, weights: PodWeights) -> None:
+    """Without a cluster: only what signals told about the pods."""
+    told = {
+        Condition.IMAGE_PULL_BACK_OFF: Trouble.IMAGE,
+        Condition.OOM_KILLED: Trouble.OUT_OF_MEMORY,
+        Condition.CRASH_LOOP_BACK_OFF: Trouble.CRASH,
+    }
+    for condition, kind in told.items():
+        weight = weights.get(kind, 0.0) / 2
+        if condition in evidence.conditions and weight > 0:
+            weighing.speaks_for(
+                weight, f"{condition} is reported; no cluster is connected that could tell more"
+            )
+
+
+def _weigh_older(
+    weighing: Weighing, found: Counter[Trouble], workload: WorkloadView, evidence: Evidence
+) -> None:
+    """Pods of the template before are the control group."""
+    older = older_pods(workload)
+    if not older or not found:
+        return
+    bad = sick(older, evidence).total()
+    if bad * 2 >= len(older):
+        weighing.speaks_against(0.7, f"{bad} of {len(older)} pods without it are unhealthy as well")
+    elif all(p.ready for p in older):
+        weighing.speaks_for(0.3, f"all {len(older)} pods without it are healthy")
+
+
+def _weigh_unreached(
+    weighing: Weighing, pods: tuple[PodView, ...], found: Counter[Trouble], workload: WorkloadView
+) -> None:
+    """Pods that the cluster never started say something about the cluster, not about what they would run."""
+    if workload.desired_replicas > 0 and not pods:
+        weighing.speaks_against(0.5, "the cluster created no pod with it yet")
+    elif found[Trouble.UNSCHEDULED]:
+        weighing.speaks_against(0.5, f"{found[Trouble.UNSCHEDULED]} of its pods cannot be scheduled")
+    if found[Trouble.LOST]:
+        weighing.speaks_against(0.6, f"{found[Trouble.LOST]} of its pods are on a node that does not answer")
+
+
+def _weigh_sound(
+    weighing: Weighing, pods: tuple[PodView, ...], found: Counter[Trouble], evidence: Evidence
+) -> None:
+    """Some pods with the change are well: perhaps it is where they run, not what they run."""
+    well = sound(pods, evidence)
+    if not well or not found:
+        return
+    finding = f"{well} of {len(pods)} pods with it are healthy and never restarted"
+    node = sick_node(pods, evidence)
+    if node is not None:
+        weighing.speaks_against(0.6, f"{finding}; all sick ones are on node {node}")
+    else:
+        weighing.speaks_against(0.15, finding)
+
+
+def sick_node(pods: tuple[PodView, ...], evidence: Evidence) -> str | None:
+    """The one node that holds every sick pod (two or more) and no well one; None otherwise."""
+    bad = [p for p in pods if trouble(p, evidence.at) is not None]
+    nodes = {p.node for p in bad}
+    node = next(iter(nodes), None)
+    if len(bad) < 2 or len(nodes) != 1 or node is None:
+        return None
+    elsewhere = [p for p in pods if p.ready and p.node is not None and p.node != node]
+    shared = any(p.ready and p.node == node for p in pods)
+    return node if elsewhere and not shared else None

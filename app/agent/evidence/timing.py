@@ -1,0 +1,85 @@
+"""What time says about a change: did the trouble begin with it, before it, or long after it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from app.agent.evidence.changes import REPORT_DELAY, Suspect
+from app.agent.evidence.format import relative, span
+from app.agent.evidence.scoring import Weighing
+from app.agent.evidence.symptoms import (
+    CLOCK_SLACK,
+    SymptomIndicator,
+    breached,
+    levels_around,
+    now_at,
+    rise,
+    trouble_began,
+)
+from app.agent.models import Evidence
+
+SOON = timedelta(minutes=5)
+LATE = timedelta(minutes=15)
+
+_SAME_LEVEL = 1.3
+"""Less than this factor between before and after is no difference."""
+
+_RISEN, _RISEN_TWICE = 0.75, 0.8
+_BREACHED_CONFIRMED, _BREACHED_TOLD = 0.62, 0.5
+"""A breach without a history of samples: the change is seen in the cluster, or only told."""
+
+
+def weigh_timing(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> None:
+    """Findings in the service levels around the change, and in the distance between it and the trouble."""
+    _weigh_levels(weighing, suspect, evidence)
+    _weigh_distance(weighing, suspect, evidence)
+
+
+def _weigh_levels(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> None:
+    """A symptom speaks for a change only where it began after the change."""
+    risen = [t for i in breached(evidence) if (t := _risen(i, suspect, evidence)) is not None]
+    flat = [t for i in breached(evidence) if (t := _flat(i, suspect, evidence)) is not None]
+    came_first = suspect.at < trouble_began(evidence)
+    if risen and came_first:
+        weighing.speaks_for(_RISEN_TWICE if len(risen) > 1 else _RISEN, "; ".join(risen))
+    elif flat:
+        weighing.speaks_against(0.7, "; ".join(flat))
+    elif breached(evidence) and came_first:
+        told = "; ".join(_told(i, evidence) for i in breached(evidence))
+        weighing.speaks_for(_BREACHED_CONFIRMED if suspect.confirmed else _BREACHED_TOLD, told)
+
+
+def _risen(indicator: SymptomIndicator, suspect: Suspect, evidence: Evidence) -> str | None:
+    found = rise(evidence, indicator)
+    if found is None:
+        return None
+    went = f"{indicator.name} went from {indicator.spoken(found.base)} to {indicator.spoken(found.level)}"
+    return f"{went} {relative(found.at, suspect.at)}"
+
+
+def _flat(indicator: SymptomIndicator, suspect: Suspect, evidence: Evidence) -> str | None:
+    levels = levels_around(evidence, suspect.at, indicator)
+    if rise(evidence, indicator) is not None or levels is None or levels[1] > levels[0] * _SAME_LEVEL:
+        return None
+    earlier, later = (indicator.spoken(level) for level in levels)
+    return f"{indicator.name} was {earlier} before it and {later} after it: no difference"
+
+
+def _told(indicator: SymptomIndicator, evidence: Evidence) -> str:
+    value = now_at(evidence, indicator)
+    if value is None:
+        return f"{indicator.name} above its objective, by an alert without a value"
+    return f"{indicator.name} {indicator.spoken(value)}, above its objective"
+
+
+def _weigh_distance(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> None:
+    lag = trouble_began(evidence) - suspect.at
+    if lag < -CLOCK_SLACK:
+        late_report = suspect.reported_late and lag >= -REPORT_DELAY
+        weighing.speaks_against(0.3 if late_report else 0.8, f"the incident started {span(lag)} before it")
+    elif suspect.stuck:
+        return  # it never took over: its age says nothing
+    elif lag > LATE:
+        weighing.speaks_against(0.5, f"the incident started only {span(lag)} after it")
+    elif lag > SOON:
+        weighing.speaks_against(0.25, f"the incident started {span(lag)} after it")

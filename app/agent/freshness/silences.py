@@ -1,0 +1,180 @@
+"""Silences: what people muted in the monitoring, and which reasons that takes away (promise 13).
+
+Pure. A silence that names the service, or the namespace it runs in, silences the
+service: no reason for an action stands until it ends. Any other silences the alerts
+whose labels it matches, as in Alertmanager, and no other alert of the service. Undo
+and verification need no reason, so no silence stops them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import lru_cache
+
+from app.agent.freshness.reasons import (
+    Reason,
+    ReasonKind,
+    Withdrawal,
+    alert_name,
+)
+
+LONGEST_PATTERN = 2_000
+MOST_STEPS = 5_000_000
+"""A pattern that could take more steps over one label is not evaluated: it counts as matching."""
+
+EVERYTHING = (".*", ".+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matcher:
+    """One condition of a silence on one label."""
+
+    name: str
+    value: str
+    is_regex: bool = False
+    is_equal: bool = True
+
+    @property
+    def everything(self) -> bool:
+        """Every non-empty value matches."""
+        return self.is_regex and self.is_equal and self.value in EVERYTHING
+
+    def matches(self, text: str) -> bool:
+        """Whether a label with this value is meant; a pattern that cannot be evaluated safely matches."""
+        if not self.is_regex:
+            return (text == self.value) is self.is_equal
+        found = _full_match(self.value, text)
+        return True if found is None else found is self.is_equal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silence:
+    """A silence as its source keeps it."""
+
+    id: str
+    matchers: tuple[Matcher, ...]
+    starts_at: datetime
+    ends_at: datetime
+    by: str
+    comment: str = ""
+
+    def active(self, at: datetime) -> bool:
+        """Whether it is in force at that moment."""
+        return self.starts_at <= at < self.ends_at
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether an alert with these labels is meant: by all conditions; a missing label is empty."""
+        return all(matcher.matches(labels.get(matcher.name, "")) for matcher in self.matchers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silencing:
+    """A silence as it concerns one service."""
+
+    silence: Silence
+    alerts: tuple[Matcher, ...] = ()
+    """Conditions on the name of the alert; none: whatever its name is."""
+    narrowed: bool = False
+    """It has conditions on labels that say neither service nor place, so that it means some alerts only."""
+    labels_only: bool = False
+    """It does not speak of the service: only the labels of an alert can say whether it is meant."""
+
+    @property
+    def whole(self) -> bool:
+        """It silences the service, and not some of its alerts."""
+        return not self.alerts and not self.narrowed and not self.labels_only
+
+    def covers(self, reason: Reason) -> bool:
+        """Whether the reason counts no longer."""
+        if self.whole:
+            return True
+        if reason.kind is not ReasonKind.ALERT:
+            return False
+        if reason.labels is not None and self.silence.matchers:
+            return self.silence.matches(dict(reason.labels))
+        return not self.labels_only and all(matcher.matches(alert_name(reason)) for matcher in self.alerts)
+
+    @property
+    def words(self) -> str:
+        """Who silenced until when and why: `silenced by ann until 2026-02-20 18:00:00 UTC (migration)`."""
+        why = f" ({self.silence.comment})" if self.silence.comment else ""
+        until = f"{self.silence.ends_at:%Y-%m-%d %H:%M:%S} UTC"
+        return f"silenced by {self.silence.by or 'an unnamed person'} until {until}{why}"
+
+
+def silenced(
+    found: tuple[Reason, ...], silencings: Iterable[Silencing], at: datetime
+) -> tuple[tuple[Reason, ...], tuple[Silencing, ...]]:
+    """The reasons with those withdrawn that a silence covers, and the silences that cover one."""
+    active = [one for one in silencings if one.silence.active(at)]
+    used: dict[str, Silencing] = {one.silence.id: one for one in active if one.whole}
+    after = []
+    for reason in found:
+        mute = next((one for one in active if reason.withdrawn is None and one.covers(reason)), None)
+        if mute is None:
+            after.append(reason)
+            continue
+        used[mute.silence.id] = mute
+        said = f"the service was {mute.words}" if mute.whole else f"{reason.said} was {mute.words}"
+        over = Withdrawal(at=at, by=mute.silence.by, said=f"{said}, as read", muted=True)
+        after.append(replace(reason, withdrawn=over))
+    return tuple(after), tuple(used.values())
+
+
+def unreadable(found: tuple[Reason, ...], fault: str, at: datetime) -> tuple[Reason, ...]:
+    """The reasons while silences cannot be read: none stands, because the service may be silenced."""
+    said = f"silences could not be read ({fault}), so the service may be silenced,"
+    over = Withdrawal(at=at, by="the agent", said=f"{said} as asked", muted=True)
+    return tuple(reason if reason.withdrawn else replace(reason, withdrawn=over) for reason in found)
+
+
+# ---------------------------------------------------------------- patterns of others
+
+
+def _full_match(pattern: str, text: str) -> bool | None:
+    """Whether the anchored pattern matches; None where it cannot be evaluated within a bound."""
+    compiled = _compiled(pattern)
+    if compiled is None or _steps(pattern, len(text)) > MOST_STEPS:
+        return None
+    return compiled.fullmatch(text) is not None
+
+
+@lru_cache(maxsize=512)
+def _compiled(pattern: str) -> re.Pattern[str] | None:
+    if len(pattern) > LONGEST_PATTERN or "(?" in pattern.replace("(?:", "").removeprefix("(?i)"):
+        return None  # look-around and names of groups: RE2 has no or other ones
+    if re.search(r"\\[0-9A-Zkpz]", re.sub(r"\\[DWSB]", "", pattern)):
+        return None  # back-references, and escapes that mean something else in RE2
+    try:
+        return re.compile(pattern, re.ASCII | re.DOTALL)
+    except (re.error, OverflowError, RecursionError):
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _steps(pattern: str, length: int) -> float:
+    """An upper bound for the steps that backtracking takes over a text of that length."""
+    pieces = re.findall(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{[0-9]*,?[0-9]*\}|\(\?:|.", pattern, re.S)
+    stack: list[list[float]] = []
+    total, product, last = 0.0, 1.0, 1.0  # of the branches before, of this branch, of its last item
+    for piece in pieces:
+        if piece in ("(", "(?:"):
+            stack.append([total, product])
+            total, product, last = 0.0, 1.0, 1.0
+        elif piece == "|":
+            total, product, last = total + product, 1.0, 1.0
+        elif piece == ")" and stack:
+            inside = total + product
+            total, product = stack.pop()
+            product, last = product * inside, -inside  # negative: a group
+        elif piece == "?":
+            product *= 2.0
+        elif piece in ("*", "+") or (piece[0] == "{" and len(piece) > 1):
+            # A repeated group backtracks exponentially, unless it is known not to.
+            product *= length + 1.0 if last > 0 else float("inf")
+        else:
+            last = 1.0
+    return total + product

@@ -1,0 +1,87 @@
+"""Circuit breakers: after actions that did not help in a row the agent leaves off, then tries once.
+
+Pure; `app.agent.guardrails.limits` asks it for one service and for the cluster, both when
+policy decides and in the transaction that begins an action, so that of many
+workers exactly one gets the trial (promises 4 and 11). The state is not stored:
+it follows from what is on record, and so survives restarts. Undoing the agent's
+own action never asks.
+
+Closed until `Breaker.failures` actions in a row did not help; then open for
+`Breaker.open_for` from the moment the last of them began; then half-open: one
+action, whose incident must end before the next. One that helped closes it, one
+that did not opens it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from app.agent.freshness.clock_jumps import FAR_AHEAD
+from app.agent.ids import IncidentId
+
+_AT_LEAST = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    """When one opens, and for how long."""
+
+    failures: int
+    """Actions in a row that did not help: at least one."""
+    open_for: timedelta
+
+    @property
+    def remembers(self) -> timedelta:
+        """For how long failures count: so long that trials which fail one after another keep it open."""
+        return max((self.failures + 1) * self.open_for, _AT_LEAST)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """One action that began and is no undo."""
+
+    intent_id: str
+    incident_id: IncidentId
+    began_at: datetime
+    helped: bool | None
+    """None while that is open."""
+
+
+def since_closed(tried: Iterable[Tried], closed_at: datetime | None) -> list[Tried]:
+    """What counts after somebody closed the breaker by hand: what began later."""
+    return [one for one in tried if closed_at is None or one.began_at > closed_at]
+
+
+def open_reason(tried: Iterable[Tried], breaker: Breaker, asking: IncidentId, at: datetime) -> str | None:
+    """Why no action of the incident `asking` may begin at `at`; None when the breaker lets it through.
+
+    Further steps of the incident that has the trial are let through: its own
+    budget bounds them, and each is verified before the next.
+    """
+    counted = (one for one in tried if one.began_at - at <= max(breaker.remembers, FAR_AHEAD))
+    newest_first = sorted(counted, key=lambda one: (one.began_at, one.intent_id), reverse=True)
+    failed: list[Tried] = []
+    for one in newest_first:
+        if one.helped:
+            break
+        if one.helped is False:
+            failed.append(one)
+    if len(failed) < breaker.failures:
+        return None
+    until = failed[0].began_at + breaker.open_for
+    if at < until:
+        return f"open until {_clock(until)}: {_last(len(failed))} did not help"
+    for one in newest_first:
+        if one.helped is None and one.began_at >= until and one.incident_id != asking:
+            return f"half-open: {one.incident_id} tries an action since {_clock(one.began_at)}"
+    return None
+
+
+def _clock(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _last(number: int) -> str:
+    return "the last action" if number == 1 else f"the last {number} actions"

@@ -1,0 +1,508 @@
+"""Limits on what the agent does over many incidents: counts, shares, waits, and no going in circles.
+
+Pure. `exceeded` is asked twice about every action: by policy, so that the
+decision already says so, and by the store inside the transaction that begins
+the action, so that no two workers can spend the same budget (promise 4). It
+also keeps promise 10 across incidents: what did not help is not done again on
+the same evidence. Undoing the agent's own action never asks.
+
+Times are those that the workers recorded. An action with a time in the future
+counts, so that a clock that jumps back never makes room: in every window of
+recorded time each limit holds, in whatever order the actions were recorded. Only
+what is dated further ahead than a day, and than the limit's own length, is set
+aside: a clock that was years ahead for a moment would stop the agent for years.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from app.agent.freshness.clock_jumps import FAR_AHEAD, ahead
+from app.agent.guardrails.circuit_breaker import (
+    Breaker,
+    Tried,
+    open_reason,
+    since_closed,
+)
+from app.agent.guardrails.freeze import FreezeWindow, frozen
+from app.agent.ids import IncidentId, IntentId, ServiceKey
+from app.agent.models import (
+    Action,
+    ActionName,
+    Cause,
+    Incident,
+    IncidentState,
+    OutcomeKind,
+)
+from app.agent.workload import ObjectRef
+
+SMALL_FLEET = 3
+"""So many services may be acted on in a window whatever the share says: half of two would be one."""
+
+_EXPONENT_LIMIT = 32
+"""Waits grow no further after so many failures; it keeps the arithmetic finite."""
+
+
+class LimitName(StrEnum):
+    """Which limit an action would exceed."""
+
+    INCIDENT = "actions_per_incident"
+    SERVICE = "actions_per_service"
+    NAMESPACE = "actions_per_namespace"
+    CLUSTER = "actions_per_cluster"
+    FLEET_SHARE = "fleet_share"
+    COOLDOWN = "cooldown"
+    BACKOFF = "backoff"
+    SAME_EVIDENCE = "same_evidence"
+    OSCILLATION = "oscillation"
+    FREEZE = "freeze"
+    SERVICE_CIRCUIT = "service_circuit"
+    CLUSTER_CIRCUIT = "cluster_circuit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What is set; the values that stand here limit nothing."""
+
+    window: timedelta = timedelta(hours=1)
+    """The rolling window of the counts and of the share of the fleet."""
+    per_service: int | None = None
+    per_namespace: int | None = None
+    per_cluster: int | None = None
+    fleet_share: float = 1.0
+    """Of the known services, how many may be acted on in one window: above 0, up to 1."""
+    cooldown: timedelta = timedelta(0)
+    """How long a service is left alone after an action of another incident began on it."""
+    backoff_base: timedelta = timedelta(0)
+    """The wait after a first action that did not help; it doubles with each further one in a row."""
+    backoff_max: timedelta = timedelta(0)
+    memory: timedelta = timedelta(0)
+    """How long what did not help, and the states that were left, are remembered."""
+    service_breaker: Breaker | None = None
+    cluster_breaker: Breaker | None = None
+    freezes: tuple[FreezeWindow, ...] = ()
+
+    @property
+    def look_back(self) -> timedelta:
+        """How far back a service's own actions matter."""
+        breakers = [b.remembers for b in (self.service_breaker, self.cluster_breaker) if b is not None]
+        return max(self.window, self.cooldown, self.backoff_max, self.memory, *breakers)
+
+
+UNLIMITED = Limits()
+
+INCIDENT_BUDGET_SPENT = "the incident's budget of actions is spent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What an action must stay within to begin."""
+
+    per_incident: int
+    limits: Limits = UNLIMITED
+    known_services: int | None = None
+    """How many services the cluster has; None where that cannot be told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Touch:
+    """That a service was acted on: all that counting needs to know."""
+
+    intent_id: IntentId
+    key: ServiceKey
+    namespace: str
+    began_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastAction:
+    """One action that began, as far as later ones care."""
+
+    intent_id: IntentId
+    incident_id: IncidentId
+    key: ServiceKey
+    namespace: str
+    action: ActionName
+    target: ObjectRef
+    parameters: tuple[tuple[str, str], ...]
+    """Names and values in words, sorted by name."""
+    plan_hash: str
+    cause: Cause | None
+    """What the incident was diagnosed with; None where it is not on record."""
+    evidence: str | None
+    """Fingerprint of what the diagnosis rested on; None where it is not on record."""
+    began_at: datetime
+    outcome: OutcomeKind | None
+    """None while it is under way."""
+    helped: bool | None
+    """Whether the service recovered by it; None while that is open."""
+    leaves: str | None = None
+    """The state of the target before it, by content; None where it has no name."""
+    reaches: str | None = None
+    undoes: IntentId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposed:
+    """An action that may begin, as far as the limits care."""
+
+    incident_id: IncidentId
+    key: ServiceKey
+    namespace: str | None
+    """None for an action that touches nothing in a cluster: no limit but the incident's own applies."""
+    action: ActionName
+    target: ObjectRef | None
+    parameters: tuple[tuple[str, str], ...]
+    plan_hash: str
+    cause: Cause | None
+    evidence: str | None
+    leaves: str | None = None
+    reaches: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What began before: all of the cluster within the window, and more of the service itself."""
+
+    window: tuple[Touch, ...] = ()
+    """Actions but undoing ones, of any service, that began within the window: all, or the newest
+    as far as they spend the budget of the cluster."""
+    service: tuple[PastAction, ...] = ()
+    """The service's own, undoing ones included, within `Limits.look_back`, oldest first."""
+    cluster: tuple[Tried, ...] = ()
+    """Of any service: the newest whose end is known, as many as open the cluster's breaker, and those
+    under way; empty where there is no such breaker."""
+    service_closed_at: datetime | None = None
+    """When somebody last closed the service's breaker by hand."""
+    cluster_closed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excess:
+    """A limit that an action would exceed."""
+
+    limit: LimitName
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """How much of a budget is gone, for the record and for a policy of one's own."""
+
+    limit: LimitName
+    spent: int
+    allowed: int | None
+    """None: no limit is set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitStatus:
+    """How an action stands with its limits at one moment."""
+
+    history: History = field(default_factory=History)
+    spending: tuple[Spending, ...] = ()
+    exceeded: tuple[Excess, ...] = ()
+
+
+def proposed_by(incident: Incident, plan_hash: str, action: Action) -> Proposed:
+    """The action of an incident as its limits see it."""
+    diagnosis = incident.diagnosis
+    return Proposed(
+        incident_id=incident.id,
+        key=incident.key,
+        namespace=action.target.namespace if action.target is not None else None,
+        action=action.name,
+        target=action.target,
+        parameters=in_words(action),
+        plan_hash=plan_hash,
+        cause=diagnosis.best.cause if diagnosis is not None else None,
+        evidence=diagnosis.fingerprint if diagnosis is not None else None,
+        leaves=action.leaves,
+        reaches=action.reaches,
+    )
+
+
+def in_words(action: Action) -> tuple[tuple[str, str], ...]:
+    """The parameters in a form that compares and sorts."""
+    return tuple(sorted((name, str(value)) for name, value in action.parameters.items()))
+
+
+def helped(outcome: OutcomeKind | None, *, end: IncidentState, undone: bool) -> bool | None:
+    """Whether an action that began did help, from its outcome, its incident's state, and its undoing."""
+    if undone:
+        return False
+    if not end.closed:
+        return None
+    return outcome is OutcomeKind.DONE and end is IncidentState.RECOVERED
+
+
+def standing(
+    proposed: Proposed, history: History, limits: Limits, known_services: int | None, at: datetime
+) -> LimitStatus:
+    """Everything that there is to say about an action and its limits at that moment."""
+    return LimitStatus(
+        history=history,
+        spending=spending(proposed, history, limits, known_services, at),
+        exceeded=exceeded(proposed, history, limits, known_services, at),
+    )
+
+
+def spending(
+    proposed: Proposed, history: History, limits: Limits, known_services: int | None, at: datetime
+) -> tuple[Spending, ...]:
+    """The counts over the window, this action not among them."""
+    window = _within(history.window, limits.window, at)
+    others = {t.key for t in window} - {proposed.key}
+    share = _services_allowed(limits, known_services)
+    return (
+        Spending(
+            limit=LimitName.SERVICE,
+            spent=sum(t.key == proposed.key for t in window),
+            allowed=limits.per_service,
+        ),
+        Spending(
+            limit=LimitName.NAMESPACE,
+            spent=sum(t.namespace == proposed.namespace for t in window),
+            allowed=limits.per_namespace,
+        ),
+        Spending(limit=LimitName.CLUSTER, spent=len(window), allowed=limits.per_cluster),
+        Spending(limit=LimitName.FLEET_SHARE, spent=len(others), allowed=share),
+    )
+
+
+def exceeded(
+    proposed: Proposed, history: History, limits: Limits, known_services: int | None, at: datetime
+) -> tuple[Excess, ...]:
+    """The limits that the action would exceed if it began at `at`; empty means it may."""
+    if proposed.namespace is None:
+        return ()
+    return tuple(
+        excess
+        for excess in (
+            _freeze(proposed, limits, at),
+            *_counts(proposed, history, limits, known_services, at),
+            _cooldown(proposed, history, limits, at),
+            _backoff(proposed, history, limits, at),
+            _same_evidence(proposed, history, limits, at),
+            _oscillation(proposed, history, limits, at),
+            _service_circuit(proposed, history, limits, at),
+            _cluster_circuit(proposed, history, limits, at),
+        )
+        if excess is not None
+    )
+
+
+def _freeze(proposed: Proposed, limits: Limits, at: datetime) -> Excess | None:
+    why = frozen(limits.freezes, proposed.key, at)
+    return None if why is None else Excess(limit=LimitName.FREEZE, reason=why)
+
+
+def _counts(
+    proposed: Proposed, history: History, limits: Limits, known_services: int | None, at: datetime
+) -> Iterator[Excess]:
+    minutes = f"{limits.window.total_seconds() / 60:g} minutes"
+    of = {
+        LimitName.SERVICE: (f"on {proposed.key}", "MAX_ACTIONS_PER_SERVICE"),
+        LimitName.NAMESPACE: (f"in namespace {proposed.namespace}", "MAX_ACTIONS_PER_NAMESPACE"),
+        LimitName.CLUSTER: ("in the cluster", "MAX_ACTIONS_PER_CLUSTER"),
+    }
+    for one in spending(proposed, history, limits, known_services, at):
+        if one.allowed is None or one.spent < one.allowed:
+            continue
+        if one.limit is LimitName.FLEET_SHARE:
+            known = "an unknown number of" if known_services is None else str(known_services)
+            reason = (
+                f"{one.spent} other services of {known} were acted on within {minutes}, "
+                f"and MAX_FLEET_SHARE={limits.fleet_share:g} allows {one.allowed}"
+            )
+        else:
+            where, setting = of[one.limit]
+            reason = f"the budget is spent: {one.spent} of {setting}={one.allowed} {where} within {minutes}"
+        yield Excess(limit=one.limit, reason=reason)
+
+
+def _services_allowed(limits: Limits, known_services: int | None) -> int | None:
+    """How many services may be acted on in one window; where nobody knows the fleet, it counts as small."""
+    if limits.fleet_share >= 1:
+        return None
+    return max(SMALL_FLEET, int(limits.fleet_share * (known_services or 0)))
+
+
+def _cooldown(proposed: Proposed, history: History, limits: Limits, at: datetime) -> Excess | None:
+    recent = [
+        p
+        for p in _of_others(proposed, history)
+        if p.began_at > at - limits.cooldown and _of_this_time(p.began_at, limits.cooldown, at)
+    ]
+    if not recent:
+        return None
+    last = max(recent, key=_order)
+    return Excess(
+        limit=LimitName.COOLDOWN,
+        reason=f"{proposed.key} cools down until {_clock(last.began_at + limits.cooldown)}: "
+        f"{last.action} began {_clock(last.began_at)}",
+    )
+
+
+def _backoff(proposed: Proposed, history: History, limits: Limits, at: datetime) -> Excess | None:
+    if limits.backoff_base <= timedelta(0) or proposed.cause is None:
+        return None
+    failures: list[PastAction] = []
+    for past in sorted(_of_others(proposed, history), key=_order, reverse=True):
+        if past.cause is not proposed.cause or past.helped is None:
+            continue
+        if not _of_this_time(past.began_at, limits.backoff_max, at):
+            continue
+        if past.helped:
+            break
+        failures.append(past)
+    if not failures:
+        return None
+    doubled = limits.backoff_base * 2 ** min(len(failures) - 1, _EXPONENT_LIMIT)
+    until = failures[0].began_at + min(doubled, limits.backoff_max)
+    if at >= until:
+        return None
+    last = "the last action" if len(failures) == 1 else f"the last {len(failures)} actions"
+    return Excess(
+        limit=LimitName.BACKOFF,
+        reason=f"{last} did not help {proposed.key} against {proposed.cause}: "
+        f"the next one not before {_clock(until)}",
+    )
+
+
+def _same_evidence(proposed: Proposed, history: History, limits: Limits, at: datetime) -> Excess | None:
+    if not proposed.evidence:
+        return None
+    form = (proposed.evidence, *_form(proposed))
+    for past in _remembered(history, limits, at):
+        if past.undoes is not None or past.helped is not False or past.outcome is OutcomeKind.FAILED:
+            continue
+        if (past.evidence, *_form(past)) == form:
+            return Excess(
+                limit=LimitName.SAME_EVIDENCE,
+                reason=f"{past.action} was tried {_clock(past.began_at)} on the same evidence "
+                f"({past.incident_id}) and did not help",
+            )
+    return None
+
+
+def _form(one: Proposed | PastAction) -> tuple[object, ...]:
+    """What is done to what; by content where it has a name, for the number of a revision changes."""
+    return one.action, one.target, one.reaches if one.reaches is not None else one.parameters
+
+
+def _oscillation(proposed: Proposed, history: History, limits: Limits, at: datetime) -> Excess | None:
+    """Whether it would restore a state that the agent itself left, from one that the agent brought about."""
+    if proposed.reaches is None or proposed.leaves is None:
+        return None
+    on_target = [
+        p
+        for p in sorted(_remembered(history, limits, at), key=_order)
+        if p.target == proposed.target
+        and p.leaves is not None
+        and p.outcome is not OutcomeKind.FAILED
+        and (p.incident_id, p.plan_hash, p.undoes) != (proposed.incident_id, proposed.plan_hash, None)
+    ]
+    for number, past in enumerate(on_target):
+        if past.leaves != proposed.reaches:
+            continue
+        if any(later.reaches == proposed.leaves for later in on_target[number:]):
+            return Excess(
+                limit=LimitName.OSCILLATION,
+                reason=f"{proposed.action} would bring back the state of {proposed.target} that the agent "
+                f"itself left by {past.action} {_clock(past.began_at)}",
+            )
+    return None
+
+
+def _service_circuit(proposed: Proposed, history: History, limits: Limits, at: datetime) -> Excess | None:
+    if limits.service_breaker is None:
+        return None
+    tried = [
+        Tried(
+            intent_id=past.intent_id,
+            incident_id=past.incident_id,
+            began_at=past.began_at,
+            helped=past.helped,
+        )
+        for past in history.service
+        if past.key == proposed.key and past.undoes is None
+    ]
+    why = open_reason(
+        since_closed(tried, _past_closing(history.service_closed_at, at)),
+        limits.service_breaker,
+        proposed.incident_id,
+        at,
+    )
+    if why is None:
+        return None
+    return Excess(limit=LimitName.SERVICE_CIRCUIT, reason=f"the circuit breaker of {proposed.key} is {why}")
+
+
+def _cluster_circuit(proposed: Proposed, history: History, limits: Limits, at: datetime) -> Excess | None:
+    if limits.cluster_breaker is None:
+        return None
+    why = open_reason(
+        since_closed(history.cluster, _past_closing(history.cluster_closed_at, at)),
+        limits.cluster_breaker,
+        proposed.incident_id,
+        at,
+    )
+    return (
+        None
+        if why is None
+        else Excess(limit=LimitName.CLUSTER_CIRCUIT, reason=f"the circuit breaker of the cluster is {why}")
+    )
+
+
+def _past_closing(closed_at: datetime | None, at: datetime) -> datetime | None:
+    """When a breaker was closed by hand; a time in the future closes nothing that is yet to come."""
+    return None if ahead(closed_at, at) else closed_at
+
+
+def _within(window: Iterable[Touch], length: timedelta, at: datetime) -> list[Touch]:
+    return [t for t in window if t.began_at > at - length and _of_this_time(t.began_at, length, at)]
+
+
+def _of_this_time(began_at: datetime, length: timedelta, at: datetime) -> bool:
+    """Whether a limit of that length counts it: not so far ahead that the clock must have been wrong."""
+    return not ahead(began_at, at, max(length, FAR_AHEAD))
+
+
+def _of_others(proposed: Proposed, history: History) -> list[PastAction]:
+    """What began on the service under other incidents: an incident's own steps are judged in between."""
+    return [
+        p
+        for p in history.service
+        if p.key == proposed.key and p.undoes is None and p.incident_id != proposed.incident_id
+    ]
+
+
+def _remembered(history: History, limits: Limits, at: datetime) -> list[PastAction]:
+    return [
+        p
+        for p in history.service
+        if p.began_at > at - limits.memory and _of_this_time(p.began_at, limits.memory, at)
+    ]
+
+
+def set_aside(history: History, limits: Limits, at: datetime) -> str | None:
+    """The note that says which actions no limit counts, because they are dated far in the future."""
+    began = {touch.intent_id: touch.began_at for touch in history.window}
+    began |= {past.intent_id: past.began_at for past in history.service}
+    far = [moment for moment in began.values() if not _of_this_time(moment, limits.look_back, at)]
+    if not far:
+        return None
+    actions = "1 action" if len(far) == 1 else f"{len(far)} actions"
+    return f"{actions} dated up to {_clock(max(far))}, in the future, set aside: the clock went back"
+
+
+def _order(past: PastAction) -> tuple[datetime, str]:
+    return past.began_at, past.intent_id
+
+
+def _clock(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,78 @@
+"""Names for states and for evidence, by content, so that they are known again in another incident.
+
+Pure. An object's token grows with every change and never comes back; what it
+holds does. The planner says of every action which state it leaves and which it
+reaches, the diagnosis what it rests on; `app.agent.guardrails.limits` compares both with
+what was done before (promise 10).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from app.agent.evidence.facts import current_revision
+from app.agent.ids import JsonScalar
+from app.agent.models import ActionName, Cause, Evidence
+from app.agent.workload import ObjectRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """From which state to which an action takes its target; None where the states have no names."""
+
+    leaves: str | None = None
+    reaches: str | None = None
+
+
+def passage_of(
+    name: ActionName, target: ObjectRef | None, parameters: Mapping[str, JsonScalar], evidence: Evidence
+) -> Passage:
+    """The passage of an action with resolved parameters; a restart leaves and reaches nothing."""
+    workload = evidence.workload
+    if workload is None or target is None:
+        return Passage()
+    match name:
+        case ActionName.SCALE:
+            wanted = parameters.get("replicas")
+            return Passage(leaves=f"replicas {workload.desired_replicas}", reaches=f"replicas {wanted}")
+        case ActionName.PAUSE:
+            return Passage(leaves="going on", reaches="paused")
+        case ActionName.RESUME:
+            return Passage(leaves="paused", reaches="going on")
+        case ActionName.ROLLBACK | ActionName.REVERT_CONFIG if "revision" in parameters:
+            current = current_revision(workload)
+            wanted_one = next((r for r in workload.revisions if r.number == parameters["revision"]), None)
+            if current is None or wanted_one is None:
+                return Passage()
+            return Passage(
+                leaves=f"template {current.template_hash}", reaches=f"template {wanted_one.template_hash}"
+            )
+        case ActionName.REVERT_CONFIG:
+            held = next((c.content_hash for c in workload.config_maps if c.name == target.name), None)
+            reached = parameters.get("content_hash")
+            if held is None or reached is None:
+                return Passage()
+            return Passage(leaves=f"content {held}", reaches=f"content {reached}")
+        case _:
+            return Passage()
+
+
+def fingerprint_of(evidence: Evidence, cause: Cause) -> str:
+    """SHA-256 over service, cause, symptoms and what runs: equal where the same is seen again.
+
+    Times, figures and names of pods are left out, for they never come back.
+    """
+    workload = evidence.workload
+    current = current_revision(workload) if workload is not None else None
+    content = {
+        "service": [evidence.key.environment, evidence.key.service],
+        "cause": cause,
+        "conditions": sorted(evidence.conditions),
+        "template": current.template_hash if current is not None else None,
+        "replicas": workload.desired_replicas if workload is not None else None,
+        "config_maps": sorted([c.name, c.content_hash] for c in workload.config_maps) if workload else [],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,89 @@
+"""Everything that holds actions back at one moment, for people to read. Pure.
+
+The API and the command line show it. What counts when an action begins is worked
+out there again (`app.agent.guardrails.limits`); this only tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.agent.guardrails.circuit_breaker import (
+    Breaker,
+    Tried,
+    open_reason,
+    since_closed,
+)
+from app.agent.guardrails.freeze import FreezeWindow
+from app.agent.guardrails.limits import Limits
+from app.agent.ids import IncidentId, ServiceKey
+from app.agent.models import Brake
+
+_NOBODY = IncidentId("")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreezeStanding:
+    """One freeze window, and how it stands."""
+
+    window: FreezeWindow
+    holds_until: datetime | None
+    next_start: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitStanding:
+    """A circuit breaker that lets nothing through, or one trial alone."""
+
+    key: ServiceKey | None
+    """Whose it is; None: the cluster's."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempts:
+    """What was tried lately, and what people said to the breakers since."""
+
+    tried: Mapping[ServiceKey, Sequence[Tried]]
+    closed: Mapping[ServiceKey | None, datetime]
+    """When somebody closed a breaker by hand; None stands for the cluster's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Braking:
+    """The kill switch, the windows, and the breakers that are not closed."""
+
+    kill_switch: Brake | None
+    freezes: tuple[FreezeStanding, ...]
+    circuits: tuple[CircuitStanding, ...]
+
+
+def braking(kill_switch: Brake | None, attempts: Attempts, limits: Limits, at: datetime) -> Braking:
+    """How everything stands at that moment."""
+    circuits = [
+        _circuit(key, tried, limits.service_breaker, attempts, at)
+        for key, tried in sorted(attempts.tried.items())
+    ]
+    everywhere = [one for tried in attempts.tried.values() for one in tried]
+    circuits.insert(0, _circuit(None, everywhere, limits.cluster_breaker, attempts, at))
+    return Braking(
+        kill_switch=kill_switch,
+        freezes=tuple(
+            FreezeStanding(
+                window=window, holds_until=window.holds_until(at), next_start=window.next_start(at)
+            )
+            for window in limits.freezes
+        ),
+        circuits=tuple(circuit for circuit in circuits if circuit is not None),
+    )
+
+
+def _circuit(
+    key: ServiceKey | None, tried: Sequence[Tried], breaker: Breaker | None, attempts: Attempts, at: datetime
+) -> CircuitStanding | None:
+    if breaker is None:
+        return None
+    why = open_reason(since_closed(tried, attempts.closed.get(key)), breaker, _NOBODY, at)
+    return None if why is None else CircuitStanding(key=key, reason=why)

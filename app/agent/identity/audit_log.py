@@ -1,0 +1,105 @@
+"""The audit trail of people: what they decided, chained so that no entry can be changed unseen (promise 12).
+
+The store appends an entry in the transaction of the decision itself. As in a
+timeline, each entry's hash covers the one before it; whoever holds an exported
+trail can check it with `first_broken`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from app.agent.identity.people import Door, Person
+from app.agent.ids import JsonObject
+
+START = hashlib.sha256(b"the audit trail of people").hexdigest()
+"""What stands in for the hash before the first entry."""
+
+
+class DeedKind(StrEnum):
+    """What somebody decided."""
+
+    APPROVED = "approval_approved"
+    DENIED = "approval_denied"
+    BRAKE_ENGAGED = "kill_switch_engaged"
+    BRAKE_RELEASED = "kill_switch_released"
+    CIRCUIT_CLOSED = "circuit_closed"
+    PASS_REQUESTED = "pass_requested"  # noqa: S105 - a pass of the loop
+    TOKEN_CREATED = "token_created"  # noqa: S105 - a kind of decision
+    TOKEN_REVOKED = "token_revoked"  # noqa: S105 - as above
+    SIGNED_ON = "signed_on"
+    SIGNED_OFF = "signed_off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deed:
+    """One decision of one person, before it is on record."""
+
+    at: datetime
+    by: Person
+    kind: DeedKind
+    subject: str
+    """What it was about: the id of an approval or token, a service, or empty."""
+    data: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrailEntry:
+    """One decision on record."""
+
+    sequence: int
+    """0, 1, ... without a gap."""
+    at: datetime
+    by: str
+    door: Door
+    verified: bool
+    kind: DeedKind
+    subject: str
+    data: JsonObject
+    hash: str
+    """SHA-256 over the hash before it and this entry's canonical form."""
+
+
+def entry(previous: str, sequence: int, deed: Deed) -> TrailEntry:
+    """The deed as the entry that follows one with the hash `previous`."""
+    unsealed = TrailEntry(
+        sequence=sequence,
+        at=deed.at,
+        by=deed.by.name,
+        door=deed.by.door,
+        verified=deed.by.verified,
+        kind=deed.kind,
+        subject=deed.subject,
+        data=deed.data,
+        hash="",
+    )
+    return replace(unsealed, hash=_hash(previous, unsealed))
+
+
+def first_broken(entries: Sequence[TrailEntry], previous: str = START) -> int | None:
+    """The sequence of the first entry that does not follow from those before it; None when all do."""
+    expected = entries[0].sequence if previous != START and entries else 0
+    for offset, one in enumerate(entries):
+        if one.sequence != expected + offset or one.hash != _hash(previous, one):
+            return one.sequence
+        previous = one.hash
+    return None
+
+
+def _hash(previous: str, one: TrailEntry) -> str:
+    body: JsonObject = {
+        "at": one.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "by": one.by,
+        "data": one.data,
+        "door": one.door.value,
+        "kind": one.kind.value,
+        "subject": one.subject,
+        "verified": one.verified,
+    }
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(previous.encode() + text.encode()).hexdigest()

@@ -1,0 +1,114 @@
+"""Tokens and sessions at work: made, recognised, and revoked, each with its entry in the audit trail.
+
+The API and the `heal` command both end here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.people import (
+    NO_LIMIT,
+    Credential,
+    CredentialId,
+    CredentialKind,
+    Door,
+    Issued,
+    Person,
+    Reach,
+    Scope,
+    effective,
+    issue,
+    presented,
+    proves,
+    scopes_of,
+)
+from app.agent.ids import JsonObject
+from app.agent.ports.store import IdentityStore
+
+
+async def create(
+    store: IdentityStore,
+    name: str,
+    *,
+    scopes: Iterable[Scope],
+    roles: Iterable[str],
+    lifetime: timedelta | None,
+    by: Person,
+    at: datetime,
+    reach: Reach = NO_LIMIT,
+    noted: JsonObject | None = None,
+) -> Issued:
+    """A new token, durable when this returns; the text that proves it is in no other place.
+
+    `noted` is added to the entry of the audit trail: how it was made, where that is unusual.
+    """
+    issued = issue(
+        CredentialKind.TOKEN,
+        name,
+        roles=roles,
+        scopes=scopes,
+        by=by.name,
+        at=at,
+        lifetime=lifetime,
+        reach=reach,
+    )
+    made = issued.credential
+    deed = Deed(
+        at=at,
+        by=by,
+        kind=DeedKind.TOKEN_CREATED,
+        subject=made.id,
+        data={
+            "name": name,
+            "scopes": [*sorted(made.scopes)],
+            "roles": [*sorted(made.roles)],
+            "expires_at": None if made.expires_at is None else made.expires_at.isoformat(),
+            **_limits(made.reach),
+            **(noted or {}),
+        },
+    )
+    await store.add_credential(made, deed)
+    return issued
+
+
+def _limits(reach: Reach) -> JsonObject:
+    """What the entry of a limited token says besides; that of any other says what it always said."""
+    if not reach.limited:
+        return {}
+    return {"environments": [*sorted(reach.environments)], "services": [*sorted(reach.services)]}
+
+
+async def revoke(
+    store: IdentityStore, credential_id: CredentialId, *, by: Person, at: datetime
+) -> Credential:
+    """End it for every process at once; raises `NotFound`, or `Conflict` when it was revoked before."""
+    deed = Deed(at=at, by=by, kind=DeedKind.TOKEN_REVOKED, subject=credential_id)
+    return await store.revoke(credential_id, deed)
+
+
+async def proved(store: IdentityStore, text: str) -> Credential | None:
+    """The credential that the text proves, ended or not; None where it proves none."""
+    parts = presented(text)
+    if parts is None:
+        return None
+    credential = await store.credential(parts[0])
+    return credential if credential is not None and proves(parts[1], credential) else None
+
+
+def holder(
+    credential: Credential, role_scopes: Mapping[str, Iterable[Scope]], door: Door = Door.API
+) -> Person:
+    """Whom a credential speaks for: a token with its own scopes, a session with those of its roles."""
+    by_roles = credential.kind is CredentialKind.SESSION
+    return Person(
+        name=credential.name,
+        roles=credential.roles,
+        door=door,
+        verified=True,
+        scopes=scopes_of(credential.roles, role_scopes) if by_roles else effective(credential.scopes),
+        token_id=credential.id,
+        reach=credential.reach,
+    )

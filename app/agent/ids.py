@@ -1,0 +1,40 @@
+"""Ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NewType, TypeAlias
+
+SignalId = NewType("SignalId", str)
+
+
+IncidentId = NewType("IncidentId", str)
+
+
+IntentId = NewType("IntentId", str)
+
+
+ApprovalId = NewType("ApprovalId", str)
+
+
+FencingToken = NewType("FencingToken", int)
+
+
+JsonScalar: TypeAlias = str | int | float | bool | None
+
+
+Json: TypeAlias = "JsonScalar | list[Json] | dict[str, Json]"
+
+
+JsonObject: TypeAlias = dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class ServiceKey:
+    """What one incident is about and what remediation excludes: a service in an environment."""
+
+    environment: str
+    service: str
+
+    def __str__(self) -> str:
+        return f"{self.service} in {self.environment}"

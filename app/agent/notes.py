@@ -1,0 +1,248 @@
+"""How the loop tells what it did: the timeline's sentences, made of the stages' values.
+
+Pure. Written for the person who reads the incident at 3 a.m.; the machine's part
+stands in each note's data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from app.agent.evidence.format import confidence, counted, in_words
+from app.agent.evidence.restoration import Restoration
+from app.agent.ids import JsonObject
+from app.agent.intents import done_intents
+from app.agent.models import (
+    ActionName,
+    Cause,
+    DecisionKind,
+    Diagnosis,
+    Evidence,
+    IncidentRecord,
+    IncidentState,
+    Intent,
+    Lesson,
+    Note,
+    Outcome,
+    OutcomeKind,
+    Plan,
+    RejectedRunbook,
+    Stage,
+    Verdict,
+    Verification,
+)
+from app.agent.verifier import Assessment, dated_in_future
+
+
+def evidence_note(evidence: Evidence, missing: Sequence[str], at: datetime) -> Note:
+    """What was looked at, and what could not be had."""
+    workload = evidence.workload
+    said = [
+        counted(len(evidence.signals), "signal"),
+        f"{counted(sum(c.key == evidence.key for c in evidence.changes), 'recent change')} of its own",
+    ]
+    if workload is not None:
+        said.append(
+            f"revision {workload.current_revision} with {workload.available_replicas} of "
+            f"{workload.desired_replicas} replicas available"
+        )
+    message = f"Evidence: {', '.join(said)}."
+    if missing:
+        message += f" Unavailable: {'; '.join(missing)}."
+    return Note(
+        at=at,
+        stage=Stage.OBSERVE,
+        message=message,
+        data={"conditions": [str(c) for c in evidence.conditions], "missing": list(missing)},
+    )
+
+
+def diagnosis_note(diagnosis: Diagnosis, at: datetime) -> Note:
+    """The best hypothesis with what speaks for and against it."""
+    best = diagnosis.best
+    named = best.cause is not Cause.UNKNOWN
+    opening = (
+        f"Most likely {in_words(best.cause)} ({confidence(best.confidence)})" if named else "Cause unknown"
+    )
+    message = f"{opening}: {'; '.join(best.evidence_for)}."
+    if best.evidence_against:
+        message += f" Against it: {'; '.join(best.evidence_against)}."
+    ranked: list[JsonObject] = [
+        {"cause": h.cause, "confidence": h.confidence, "rule": h.rule} for h in diagnosis.hypotheses
+    ]
+    return Note(at=at, stage=Stage.DIAGNOSE, message=message, data={"hypotheses": [*ranked]})
+
+
+def plan_note(plan: Plan, at: datetime) -> Note:
+    """Which runbook was chosen, and why the others were not."""
+    if plan.actions:
+        steps = ", then ".join(
+            f"{a.name} {a.target}" if a.target is not None else str(a.name) for a in plan.actions
+        )
+        message = f"Runbook {plan.runbook}: {steps}."
+    else:
+        message = "No runbook was chosen: no action is planned."
+    return Note(
+        at=at,
+        stage=Stage.PLAN,
+        message=message,
+        data={
+            "hash": plan.hash,
+            "rejected": [{"runbook": r.runbook, "reason": r.reason} for r in plan.rejected],
+        },
+    )
+
+
+def verdict_note(verdict: Verdict) -> Note:
+    """The verdict with what it rests on."""
+    return Note(
+        at=verdict.at,
+        stage=Stage.VERIFY,
+        message=f"Verdict: {verdict.kind}. {'; '.join(verdict.reasons)}.",
+        data={"verdict": verdict.kind},
+    )
+
+
+def turning_points(before: Verification, after: Verification, health: Assessment, at: datetime) -> list[Note]:
+    """A note when health begins or ends, and for the first look; not one for every look."""
+    notes = [_restarted(before, at)] if dated_in_future(before, at) else []
+    began = before.healthy_since is None and after.healthy_since is not None
+    ended = before.healthy_since is not None and after.healthy_since is None
+    if not (began or ended or before.last_observed_at is None):
+        return notes
+    reasons = "; ".join(health.reasons)
+    return [
+        *notes,
+        Note(
+            at=at,
+            stage=Stage.VERIFY,
+            message=f"Looks {health.health}: {reasons}.",
+            data={"health": health.health},
+        ),
+    ]
+
+
+def _restarted(before: Verification, at: datetime) -> Note:
+    """Why a verification starts over."""
+    return Note(
+        at=at,
+        stage=Stage.VERIFY,
+        message=f"Verification restarted: it began at {before.started_at:%Y-%m-%d %H:%M:%S} UTC or was last "
+        "observed in the future; the clock went back.",
+        data={"started_at": before.started_at.isoformat()},
+    )
+
+
+def why_escalated(record: IncidentRecord) -> str:
+    """One sentence on why a person is asked."""
+    incident = record.incident
+    if not record.intents:
+        cause = incident.diagnosis.best.cause if incident.diagnosis is not None else "unknown"
+        if incident.diagnosis is not None and cause is Cause.TELEMETRY_OUTAGE:
+            said = "; ".join(incident.diagnosis.best.evidence_for)
+            return f"No action was taken because the agent cannot measure: {said}."
+        return why_no_runbook(cause, incident.plan.rejected if incident.plan is not None else ())
+    last = [i for i in record.intents if i.undoes is None][-1]
+    outcome = last.outcome.message if last.outcome is not None else "not finished"
+    if last.decision.kind is not DecisionKind.ALLOW:
+        return f"{last.action.name} was not done ({last.decision.kind}): {'; '.join(last.decision.reasons)}"
+    if incident.verdict is not None:
+        return f"{last.action.name} did not help: {'; '.join(incident.verdict.reasons)}"
+    if last.outcome is not None and last.outcome.kind is OutcomeKind.DONE:
+        return f"{last.action.name} did not help, and nothing else is left to try"
+    return f"{last.action.name} did not take place: {outcome}"
+
+
+def why_no_runbook(cause: str, rejected: Sequence[RejectedRunbook]) -> str:
+    """Each runbook that addresses the cause, with the reason why it was not chosen."""
+    if cause == Cause.UNKNOWN:
+        return "No action was taken: no cause could be named with enough confidence."
+    candidates = [one for one in rejected if one.addresses_cause]
+    if not candidates:
+        return f"No action was taken: no approved runbook addresses the cause, {in_words(cause)}."
+    named = (
+        one.reason if one.runbook.partition("@")[0] in one.reason else f"{one.runbook}: {one.reason}"
+        for one in candidates
+    )
+    return f"No action was taken: the cause is {in_words(cause)}, but {'; '.join(named)}."
+
+
+def undo_not_done_note(undo: Intent, outcome: Outcome, at: datetime) -> Note:
+    """The undo itself failed or was refused."""
+    return _about_undo(undo, f"The undo did not take place: {outcome.message}.", at)
+
+
+def undo_begun_note(undo: Intent, undone: Intent, at: datetime) -> Note:
+    """One part of several is put back; what runs is judged after the last."""
+    return _about_undo(
+        undo, f"Undo of {undone.action.name}: {undo.action.target} asks for what it did before.", at
+    )
+
+
+def undo_note(undo: Intent, undone: Intent, found: Restoration, *, asks: bool, at: datetime) -> Note:
+    """Whether the undo is proved: the object asks for what it did before, and as much of it runs."""
+    done = undone.action.name
+    if not asks:
+        message = f"Undo not verified: {undo.action.target} differs from before {done}. {found.serving}."
+    elif found.restored:
+        message = (
+            f"Undo verified: {undo.action.target} asks for what it did before {done}, and {found.serving}."
+        )
+    else:
+        message = (
+            f"Undo not verified: {undo.action.target} asks for what it did before {done}, "
+            f"but {found.serving}."
+        )
+    return _about_undo(undo, message, at)
+
+
+def why_not_restored(undo: Intent, undone: Intent, found: Restoration, *, asks: bool) -> str:
+    """One sentence on why a person is asked after an undo."""
+    differs = "" if asks else f"{undo.action.target} differs from before, and "
+    return (
+        f"{undone.action.name} did not help, and undoing it did not restore the service: "
+        f"{differs}{found.serving}"
+    )
+
+
+def no_undo_notes(record: IncidentRecord, at: datetime) -> list[Note]:
+    """What was done and cannot be undone is said to stand."""
+    done = done_intents(record)
+    if not done or done[-1].action.name is not ActionName.RESTART:
+        return []
+    message = f"The restart of {done[-1].action.target} has no undo: the pods it replaced stay replaced."
+    return [Note(at=at, stage=Stage.UNDO, message=message, data={"intent": done[-1].id})]
+
+
+def _about_undo(undo: Intent, message: str, at: datetime) -> Note:
+    return Note(at=at, stage=Stage.UNDO, message=message, data={"intent": undo.id, "undoes": undo.undoes})
+
+
+def ending_note(end: IncidentState, why: str, learnt: Lesson, at: datetime) -> Note:
+    """How the incident ended and what it taught."""
+    return Note(
+        at=at,
+        stage=Stage.LEARN,
+        message=f"Ended as {end}. {why}",
+        data={
+            "state": end,
+            "cause": learnt.cause,
+            "worked": learnt.worked,
+            "seconds_to_recover": learnt.seconds_to_recover,
+        },
+    )
+
+
+def why_proposed(record: IncidentRecord) -> str:
+    """What a dry run proposes, with policy's decision."""
+    proposed = []
+    for intent in record.intents:
+        allowed = intent.decision.kind is DecisionKind.ALLOW
+        name = in_words(intent.action.name)
+        proposed.append(name if allowed else f"{name} {_policy_said(intent.decision.kind)}")
+    return f"Dry run, nothing was written. Proposed: {'; then '.join(proposed)}."
+
+
+def _policy_said(kind: DecisionKind) -> str:
+    return "denied by policy" if kind is DecisionKind.DENY else "needs approval"

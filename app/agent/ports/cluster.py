@@ -1,0 +1,130 @@
+"""Cluster."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.opt_out import Consent
+from app.agent.ids import (
+    IntentId,
+    ServiceKey,
+)
+from app.agent.models import (
+    Action,
+    Rehearsal,
+    Snapshot,
+)
+from app.agent.workload import (
+    ConfigRecord,
+    TargetState,
+    WorkloadView,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodOwner:
+    """The workload behind a pod, as the cluster says."""
+
+    kind: str
+    """`Deployment`, or the kind of the highest controller that can be read; `Pod` for a pod without one."""
+    name: str
+    key: ServiceKey | None = None
+    """The service that a Deployment is; None where the agent does not look after it."""
+
+
+class PodOwners(Protocol):
+    """Says which workload a pod belongs to: a name alone does not."""
+
+    async def owner(self, namespace: str, pod: str) -> PodOwner | None:
+        """The owner of a pod; None when there is no such pod."""
+        ...
+
+
+class ClusterReader(Protocol):
+    """Looks at one cluster; never changes anything."""
+
+    async def services(self) -> tuple[ServiceKey, ...]:
+        """Every service that a workload of the cluster maps to."""
+        ...
+
+    async def workload(self, key: ServiceKey) -> WorkloadView | None:
+        """The Deployment behind a service with its revisions, pods and ConfigMaps.
+
+        None when no workload maps to the service. Two workloads that map to one
+        service are an `Invalid`: the agent does not guess.
+        """
+        ...
+
+    async def target(self, action: Action) -> TargetState:
+        """The present state of the object that the action would change; `NotFound` if gone."""
+        ...
+
+    async def snapshot(self, action: Action) -> Snapshot:
+        """What `action.target` asks for now, enough for a `restore` to put it back."""
+        ...
+
+    async def disruption(self, action: Action) -> Disruption | None:
+        """How many pods a change of `action.target` may take away at once; None where it has no pods."""
+        ...
+
+    async def consent(self, action: Action) -> Consent:
+        """What owners say about the agent on `action.target` and on its namespace."""
+        ...
+
+    async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
+        """The ConfigMaps in force for a service, with their data, for the agent's history.
+
+        `health` is UNKNOWN: judging is not the reader's business.
+        """
+        ...
+
+
+class ClusterRehearsal(Protocol):
+    """Asks the API server what a change would do (`dryRun=All`); cannot persist one."""
+
+    async def rehearse(self, action: Action, target: TargetState, snapshot: Snapshot | None) -> Rehearsal:
+        """The server's answer, rejections and missing rights included, as a value.
+
+        `snapshot` is given for `restore` and `revert_config` of a ConfigMap.
+        Raises `TransientError` only when the server cannot be reached.
+        """
+        ...
+
+
+class ClusterWriter(Protocol):
+    """Changes a cluster. Constructed only when `DRY_RUN=false`."""
+
+    async def apply(
+        self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
+    ) -> TargetState:
+        """Carry out `action` on exactly the object state `target`, and mark the object with `intent_id`.
+
+        Change and marker are one request with uid and resourceVersion as its
+        preconditions, so that two copies of it have one effect. Returns the state
+        after the change. Raises `Conflict` (nothing changed, object moved on),
+        `Forbidden`, `NotFound`, `Invalid`, `TransientError` (certainly not sent
+        or certainly refused) or `UnknownOutcome` (sent, no answer).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterEvent:
+    """A service's workload looks different now; the watcher says so, the observer reads it."""
+
+    key: ServiceKey
+
+
+class ClusterWatch(Protocol):
+    """Tells which services moved, without end."""
+
+    def events(self) -> AsyncIterator[ClusterEvent]:
+        """Every known service once at the start, then each one whose objects change.
+
+        Survives expired versions (410) and dropped connections by listing anew;
+        an event may be repeated, never lost.
+        """
+        ...

@@ -1,0 +1,43 @@
+"""People."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from app.agent.identity.people import (
+    SignedOn,
+    SignOnAttempt,
+)
+from app.agent.models import (
+    Incident,
+)
+
+
+class Notifier(Protocol):
+    """Tells people. Constructed only when `DRY_RUN=false`.
+
+    The product's own puts an announcement on record, which the announcer then
+    brings to every channel (`app.agent.notifications.channel`): telling people waits for nobody.
+    """
+
+    async def send(self, text: str, incident: Incident) -> None:
+        """Have one message delivered; raises like every port."""
+        ...
+
+
+class IdentityProvider(Protocol):
+    """The issuer that people sign on with: OpenID Connect's authorization code flow, seen from here."""
+
+    async def begin(self) -> SignOnAttempt:
+        """A fresh attempt; `TransientError` while the issuer is silent, `PermanentError` for nonsense."""
+        ...
+
+    async def finish(self, *, code: str, nonce: str, verifier: str) -> SignedOn:
+        """Who signed on, by what the issuer gives for the code that the browser brought.
+
+        Raises `Invalid` when the issuer does not take the code, `NotEntitled` with
+        words for the person when it vouches for nobody who can be named,
+        `TransientError` when it does not answer, and `PermanentError` when its
+        answer cannot be trusted.
+        """
+        ...

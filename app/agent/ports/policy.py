@@ -1,0 +1,39 @@
+"""Policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.agent.identity.people import (
+    ApprovalTerms,
+)
+from app.agent.ids import (
+    JsonObject,
+)
+from app.agent.models import (
+    DecisionKind,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyAnswer:
+    """What a policy engine says to one document."""
+
+    kind: DecisionKind
+    reasons: tuple[str, ...]
+    rules: tuple[str, ...] = ()
+    """The rules that decided, by the names that the policy gives them."""
+    terms: ApprovalTerms | None = None
+    """On which terms people are to be asked, where the policy says so."""
+
+
+class PolicyEngine(Protocol):
+    """An external policy asked before every action, besides the built-in guardrails."""
+
+    async def decide(self, document: JsonObject) -> PolicyAnswer:
+        """The engine's complete, well-formed answer; anything else is a deny with the reason (promise 7).
+
+        Never raises.
+        """
+        ...

@@ -1,0 +1,240 @@
+"""Signals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from app.agent.freshness.reasons import Reason
+from app.agent.ids import (
+    IncidentId,
+    ServiceKey,
+    SignalId,
+)
+from app.agent.models import (
+    Change,
+    Condition,
+    Disposition,
+    Incident,
+    Signal,
+    SliSample,
+    Trigger,
+)
+from app.agent.slo import Breach
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalRecord:
+    """An accepted signal and what became of it."""
+
+    signal: Signal
+    disposition: Disposition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceLevels:
+    """What intake remembers per service to judge for-duration and hysteresis; one bounded row.
+
+    Times are event times. A `*_breach_since` is set while the indicator has been
+    above its threshold and not yet below its clearing level.
+    """
+
+    key: ServiceKey
+    error_rate_breach_since: datetime | None = None
+    latency_breach_since: datetime | None = None
+    conditions: tuple[Condition, ...] = ()
+    """What the cluster says is wrong now; a crash loop told by a sample counts as CRASH_LOOP_BACK_OFF."""
+    last_sample_at: datetime | None = None
+    last_sample: SliSample | None = None
+    error_rate_breach_until: datetime | None = None
+    """The newest sample that keeps the breach on."""
+    latency_breach_until: datetime | None = None
+    error_rate_clear_at: datetime | None = None
+    """The newest sample at which the indicator was well: what is older and was not is over."""
+    latency_clear_at: datetime | None = None
+    crash_told_at: datetime | None = None
+    """The newest sample that told whether it crash loops."""
+    rhythm_seconds: float | None = None
+    """How far apart the last two pushed samples were; None where that says nothing."""
+    resolved_alerts: tuple[str, ...] = ()
+    """The last alerts that were told resolved: one that is told firing after that is over."""
+    measured_error_rate: Breach = field(default_factory=Breach)
+    """What the agent's own poller saw, apart from what was posted."""
+    measured_latency: Breach = field(default_factory=Breach)
+    deploy_succeeded_at: datetime | None = None
+    """The newest deploy that was reported as succeeded: a failure from before it is over."""
+
+    @property
+    def breached(self) -> tuple[bool, bool]:
+        """Whether a breach of the error rate, and one of the latency, is on record, whoever reported it."""
+        return (
+            self.error_rate_breach_since is not None or self.measured_error_rate.since is not None,
+            self.latency_breach_since is not None or self.measured_latency.since is not None,
+        )
+
+    reasons: tuple[Reason, ...] = ()
+    """What was reported that speaks for acting on the service, withdrawn or not (promise 13); at most 32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeVerdict:
+    """The pure decision on one signal: computed by the observer inside the intake transaction."""
+
+    disposition: Disposition
+    """`incident_id` may be left out for JOINED and OPENED: the store fills it in."""
+    levels: ServiceLevels | None
+    """New per-service state, or None to leave it."""
+    triggers: tuple[Trigger, ...] = ()
+    """What this signal adds to the incident it opens or joins."""
+    change: Change | None = None
+    """A change to remember for diagnosis."""
+    release_pending: bool = False
+    """The service's pending signals join the same incident."""
+    open_limit: int | None = None
+    """An opening is queued while its sender has so many incidents of unknown services open; None: never."""
+
+
+class IntakeDecider(Protocol):
+    """The observer's pure judgement, handed to the store so that it runs inside the transaction."""
+
+    def __call__(
+        self,
+        signal: Signal,
+        levels: ServiceLevels | None,
+        open_incident: Incident | None,
+        last_closed: Incident | None,
+    ) -> IntakeVerdict:
+        """`last_closed` is the service's incident with the newest `closed_at`, if any."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat:
+    """What a signal says that was delivered before: the service's state after it."""
+
+    levels: ServiceLevels
+    anew: bool = False
+    """It is true once more: to be decided as a new signal, not as a duplicate."""
+
+
+class RepeatDecider(Protocol):
+    """The pure judgement on a signal that repeats an earlier one."""
+
+    def __call__(
+        self, signal: Signal, levels: ServiceLevels | None, open_incident: Incident | None
+    ) -> Repeat | None:
+        """None where it says nothing that is not known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The answer to one accepted signal; durable when this exists."""
+
+    signal_id: SignalId
+    disposition: Disposition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """Openings of one sender that wait until others of its incidents have ended."""
+
+    sender: str
+    waiting: int
+    newest: IncidentId | None
+    """The newest open incident of that sender."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dequeued:
+    """What one look at the queued openings did, and what is left."""
+
+    ended: int
+    """Signals that have another disposition now."""
+    queued: tuple[Queued, ...]
+
+
+class SignalStore(Protocol):
+    """Durable intake."""
+
+    async def accept(
+        self,
+        signals: Sequence[Signal],
+        decide: IntakeDecider,
+        *,
+        again: RepeatDecider | None = None,
+        dry_run: bool,
+        idempotency_key: str | None = None,
+        request_hash: str | None = None,
+    ) -> tuple[Accepted, ...]:
+        """Record signals, decide each, open or join incidents: in order, all durable when it returns.
+
+        Up to twenty signals are one transaction; more are recorded in parts of that
+        size. If it fails in between, the same call again completes it.
+
+        A `dedup_key` seen before gets the disposition deduplicated without
+        `decide` being asked; `again` says what the repeat means for the service's
+        levels, and whether it is to be decided as a new signal. With an
+        `idempotency_key` seen before (kept 24 h) and an equal `request_hash` the first
+        answer is returned and nothing is recorded; with another hash it raises
+        `Invalid`. At most one incident per service is
+        open, whatever runs beside this. New incidents get the state OPEN, the
+        `dry_run` given, and a first timeline entry.
+        """
+        ...
+
+    async def signal(self, signal_id: SignalId) -> SignalRecord | None: ...
+
+    async def incident_signals(self, incident_id: IncidentId, limit: int) -> tuple[Signal, ...]:
+        """The signals that opened or joined an incident, oldest first: the first one and the newest."""
+        ...
+
+    async def pending_services(self, service: str, environment: str | None) -> tuple[ServiceKey, ...]:
+        """Services of that name with pending signals or current levels on record."""
+        ...
+
+    async def levels(self, key: ServiceKey) -> ServiceLevels | None: ...
+
+    async def open_from_pending(
+        self, key: ServiceKey, triggers: Sequence[Trigger], *, dry_run: bool, at: datetime
+    ) -> IncidentId | None:
+        """Open an incident now from a service's pending signals (run-once); None without any.
+
+        If one is open already, the pending signals join it.
+        """
+        ...
+
+    async def open_queued(self, decide: IntakeDecider, *, dry_run: bool, limit: int) -> Dequeued:
+        """Decide queued openings again, oldest first and every sender in turn, up to `limit` in all."""
+        ...
+
+    async def expire_pending(self, older_than: datetime) -> int:
+        """End pending signals received before that with the disposition expired; how many.
+
+        In bounded transactions, at most 10,000 of them, oldest first. Queued openings do
+        not expire.
+        """
+        ...
+
+    async def prune(self, older_than: datetime) -> int:
+        """Forget signals received before that which ended without an incident, and changes as old; how many.
+
+        In bounded transactions, at most 10,000 of each, oldest first. What opened or joined an
+        incident is kept for good, and so is a signal that still waits for its end;
+        a first signal is kept for as long as a duplicate of it. What is forgotten
+        is tallied for the audit.
+        """
+        ...
+
+    async def samples(self, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
+        """Metric samples among the signals since then, oldest first, at most 1,000.
+
+        Those that the agent's own poller reported are marked as measured.
+        """
+        ...
+
+    async def changes(self, since: datetime, *, of: ServiceKey | None = None) -> tuple[Change, ...]:
+        """Changes to any service, or `of` one, since then, newest first, at most 500."""
+        ...

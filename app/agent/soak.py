@@ -1,0 +1,227 @@
+"""The trial of an action: from its effect to a verdict, and through its undo where it did not help.
+
+Called by the loop for the stages that verify. Keeps promises 8 and 10: recovery is
+judged over a soak of fresh observations, what did not help is undone or given to a
+person, and the undo itself is verified.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from app.agent.closing import Closer
+from app.agent.evidence.restoration import asks_as_before, judge_restoration
+from app.agent.executor import Executor
+from app.agent.intents import intent_by_id, rest_to_undo, to_undo
+from app.agent.memory import failed_revision
+from app.agent.models import (
+    Incident,
+    IncidentRecord,
+    IncidentState,
+    Intent,
+    Note,
+    Outcome,
+    OutcomeKind,
+    Stage,
+    Verdict,
+    VerdictKind,
+    Verification,
+)
+from app.agent.notes import (
+    no_undo_notes,
+    turning_points,
+    undo_begun_note,
+    undo_not_done_note,
+    undo_note,
+    verdict_note,
+    why_not_restored,
+    why_proposed,
+)
+from app.agent.observer import Observer
+from app.agent.ports.store import Claim, Store
+from app.agent.verifier import Assessment, Health, Verifier, advance, dated_in_future, judge
+from app.errors import PermanentError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """Puts what was done to the test."""
+
+    store: Store
+    observer: Observer
+    executor: Executor
+    verifier: Verifier
+    closer: Closer
+
+    async def begin(self, record: IncidentRecord, done: Intent, claim: Claim, now: datetime) -> None:
+        """An action took place: note how things were, and start watching."""
+        missing: list[str] = []
+        baseline = await self.observer.sli(record.incident.key, now, missing)
+        after = replace(
+            record.incident,
+            state=IncidentState.VERIFYING,
+            verification=Verification(intent_id=done.id, started_at=now, baseline=baseline),
+        )
+        rules = self.verifier.rules
+        note = Note(
+            at=now,
+            stage=Stage.VERIFY,
+            message=f"Verifying {done.action.name}: the SLO must hold for "
+            f"{rules.soak.total_seconds():.0f} s within {rules.timeout.total_seconds():.0f} s.",
+            data={"intent": done.id},
+        )
+        await self.store.save(claim, after, [note])
+
+    async def settle_undo(
+        self, record: IncidentRecord, undo: Intent, outcome: Outcome, claim: Claim, now: datetime
+    ) -> None:
+        """The undo itself is verified: the object asks for what it did before, and as much of it runs.
+
+        Pods take their time; until they are there, or will not come, the incident rests here.
+        """
+        undone = intent_by_id(record, undo.undoes) if undo.undoes is not None else undo
+        moving_on = replace(record.incident, state=IncidentState.OPEN, verification=None, wake_at=None)
+        reader = self.executor.reader
+        if outcome.kind is not OutcomeKind.DONE or reader is None:
+            await self.store.save(claim, moving_on, [undo_not_done_note(undo, outcome, now)])
+            return
+        asks = asks_as_before(undone, await reader.snapshot(undo.action))
+        rest = rest_to_undo(record, undone)
+        if asks and rest:
+            note = undo_begun_note(undo, undone, now)
+            await self.executor.decide_undo(record, rest[0], claim, moving_on, [note])
+            return
+        rules = self.verifier.rules
+        found = judge_restoration(
+            undone,
+            await self.observer.workload(record.incident.key, []),
+            _seen_so_far(record.incident, undo, outcome, now),
+            now=now,
+            steady_for=rules.soak,
+            timeout=rules.timeout,
+        )
+        if asks and found.restored is None:
+            waiting = replace(record.incident, verification=found.seen, wake_at=now + rules.interval)
+            await self.store.save(claim, waiting, [])
+            return
+        note = undo_note(undo, undone, found, asks=asks, at=now)
+        if asks and found.restored:
+            await self.store.save(claim, moving_on, [note])
+            return
+        why = why_not_restored(undo, undone, found, asks=asks)
+        await self.closer.close_with(record, moving_on, claim, IncidentState.ESCALATED, [note], why)
+
+    async def look(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
+        """One observation; with a verdict the incident ends, is undone, or goes on to the next action."""
+        incident = record.incident
+        if incident.verification is None:
+            raise PermanentError("the incident is verifying, and what is not on record")
+        seen, health = await self.verifier.look(incident, now)
+        verdict = judge(incident.verification, health, seen, self.verifier.rules)
+        before = incident.verification
+        verification = advance(before, health, now, self.verifier.rules)
+        notes = turning_points(before, verification, health, now)
+        if before.intent_id is None:
+            await self._watch(record, verification, verdict, health, claim, notes, now)
+            return
+        if verdict is None:
+            await self.store.save(claim, replace(incident, verification=verification), notes)
+            return
+        judged = replace(incident, verification=verification, verdict=verdict)
+        notes.append(verdict_note(verdict))
+        if verdict.kind is VerdictKind.RECOVERED:
+            await self._remember_failed_revision(record, now)
+            await self.closer.close_with(
+                record, judged, claim, IncidentState.RECOVERED, notes, _why_recovered(judged)
+            )
+            return
+        tested = to_undo(record)
+        if verdict.kind is VerdictKind.CANNOT_TELL:
+            await self.closer.close_with(
+                record, judged, claim, IncidentState.ESCALATED, notes, "Recovery cannot be told."
+            )
+        elif tested is None:
+            await self.store.save(claim, moved_on(judged), [*notes, *no_undo_notes(record, now)])
+        else:
+            await self.executor.decide_undo(record, tested, claim, moved_on(judged), notes)
+
+    async def _watch(
+        self,
+        record: IncidentRecord,
+        verification: Verification,
+        verdict: Verdict | None,
+        health: Assessment,
+        claim: Claim,
+        notes: list[Note],
+        now: datetime,
+    ) -> None:
+        """Nothing was done (a dry run, or symptoms that went away): only see how it goes on."""
+        incident = record.incident
+        if verdict is not None and verdict.kind is VerdictKind.RECOVERED:
+            judged = replace(incident, verification=verification, verdict=verdict)
+            await self.closer.close_with(
+                record,
+                judged,
+                claim,
+                IncidentState.RECOVERED_WITHOUT_ACTION,
+                [*notes, verdict_note(verdict)],
+                "Recovered without any action.",
+            )
+        elif incident.dry_run and record.intents and verdict is not None:
+            judged = replace(incident, verification=verification, verdict=verdict)
+            await self.closer.close_with(
+                record,
+                judged,
+                claim,
+                IncidentState.PROPOSED,
+                [*notes, verdict_note(verdict)],
+                why_proposed(record),
+            )
+        elif not (incident.dry_run and record.intents) and health.health is Health.UNHEALTHY:
+            anew = replace(incident, state=IncidentState.OPEN, diagnosis=None, plan=None, verification=None)
+            note = Note(at=now, stage=Stage.OBSERVE, message="The symptoms are back: looking anew.")
+            await self.store.save(claim, anew, [*notes, note])
+        elif verdict is not None and verdict.kind is VerdictKind.CANNOT_TELL:
+            judged = replace(incident, verification=verification, verdict=verdict)
+            await self.closer.close_with(
+                record,
+                judged,
+                claim,
+                IncidentState.ESCALATED,
+                [*notes, verdict_note(verdict)],
+                "Nothing was done: the symptoms went away, and whether the service recovered cannot be told. "
+                f"{'; '.join(verdict.reasons)}.",
+            )
+        else:
+            await self.store.save(claim, replace(incident, verification=verification), notes)
+
+    async def _remember_failed_revision(self, record: IncidentRecord, now: datetime) -> None:
+        missing: list[str] = []
+        workload = await self.observer.workload(record.incident.key, missing)
+        failed = failed_revision(record, workload, now) if workload is not None else None
+        if failed is not None:
+            await self.store.record_revision(failed)
+
+
+def _seen_so_far(incident: Incident, undo: Intent, outcome: Outcome, now: datetime) -> Verification:
+    """What earlier looks at this undo saw; from now on where the clock went back since."""
+    seen = incident.verification
+    if seen is None or seen.intent_id != undo.id:
+        seen = Verification(intent_id=undo.id, started_at=outcome.at)
+    return replace(seen, started_at=now, healthy_since=None) if dated_in_future(seen, now) else seen
+
+
+def _why_recovered(incident: Incident) -> str:
+    """What put it right, in one sentence."""
+    plan, verdict = incident.plan, incident.verdict
+    done = plan.runbook if plan is not None else None
+    proof = "; ".join(verdict.reasons) if verdict is not None else ""
+    return f"Runbook {done} helped: {proof}."
+
+
+def moved_on(incident: Incident) -> Incident:
+    """The incident with this action of its plan behind it."""
+    return replace(
+        incident, state=IncidentState.OPEN, next_action=incident.next_action + 1, verification=None
+    )

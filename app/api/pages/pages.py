@@ -1,0 +1,85 @@
+"""What every page shows besides its own: the mode, the kill switch, and who is signed on.
+
+`Pages` comes as a dependency of the routes of the dashboard; `install` teaches an
+application to answer as a page what a page could not be shown for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, FastAPI
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from app.agent.identity.people import Person, Scope
+from app.agent.models import Brake
+from app.api.dependencies import ApiDependencies, ContainerDep
+from app.api.security.access import PageRefused, SignOnNeeded, page_needs
+from app.config import Settings
+from app.errors import TransientError
+from app.web.pages import render
+
+REFRESH_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    """Shows pages to one person."""
+
+    container: ApiDependencies
+    person: Person | None = None
+    """Who asks; None, or nameless, where nobody is known. The mode and the brake are for readers alone."""
+
+    async def show(self, template: str, *, status: int = 200, **values: object) -> Response:
+        """One page, of a template and what it needs of its own."""
+        settings = self.container.settings
+        may_read = self.person is not None and self.person.may(Scope.READ)
+        if not settings.identity_required:
+            may_read = True
+        html = render(
+            template,
+            mode=("dry" if settings.dry_run else "real") if may_read else None,
+            brake=await self._brake() if may_read else None,
+            high_risk=settings.allow_high_risk_actions,
+            person=self.person if self.person is not None and self.person.verified else None,
+            now=self.container.clock.now(),
+            refresh_seconds=REFRESH_SECONDS,
+            **values,
+        )
+        return HTMLResponse(html, status_code=status, headers={"Cache-Control": "no-store"})
+
+    async def message(self, status: int, title: str, text: str) -> Response:
+        """A page that only says something."""
+        return await self.show("message.html", status=status, title=title, text=text, live=False)
+
+    async def _brake(self) -> Brake | None:
+        """The kill switch; a page that says why nothing can be read is shown without it."""
+        try:
+            return await self.container.store.brake()
+        except TransientError:
+            return None
+
+
+def _reading(container: ContainerDep, person: Annotated[Person, page_needs(Scope.READ)]) -> Pages:
+    return Pages(container=container, person=person)
+
+
+Reading = Annotated[Pages, Depends(_reading)]
+
+
+def install(app: FastAPI) -> None:
+    """Who must sign on is sent there, and back; who may not see a page is told so as a page."""
+
+    @app.exception_handler(SignOnNeeded)
+    async def on_unknown(request: Request, error: SignOnNeeded) -> Response:
+        settings: Settings = request.app.state.settings
+        return RedirectResponse(error.location(by_token=settings.oidc_issuer is None), status_code=303)
+
+    @app.exception_handler(PageRefused)
+    async def on_refused(request: Request, error: PageRefused) -> Response:
+        problem, pages = error.problem, Pages(container=request.app.state.container)
+        answer = await pages.message(problem.status, problem.title, problem.detail)
+        answer.headers.update(problem.headers)
+        return answer

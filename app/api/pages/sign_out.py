@@ -1,0 +1,49 @@
+"""`POST /sign-off`: this browser is nobody's any more, however its owner signed on."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.people import Credential, CredentialKind, Door
+from app.agent.identity.tokens import holder, proved
+from app.api.dependencies import ApiDependencies, ContainerDep
+from app.api.pages.pages import Pages
+from app.api.security.cookies import SESSION_COOKIE, forget_cookie
+from app.errors import Conflict, NotFound, TransientError
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.post("/sign-off")
+async def sign_off(request: Request, container: ContainerDep) -> Response:
+    """End a session for good; a token that was signed on with is only forgotten here."""
+    pages = Pages(container=container)
+    try:
+        session = await _session(request, container)
+        if session is not None:
+            by = holder(session, container.settings.role_scopes, door=Door.PAGE)
+            deed = Deed(at=container.clock.now(), by=by, kind=DeedKind.SIGNED_OFF, subject=session.id)
+            await container.store.revoke(session.id, deed)
+    except (Conflict, NotFound):
+        pass  # it has ended already, which is what was asked for
+    except TransientError as error:
+        return await pages.message(503, "Not possible right now", f"{error}. Go back and try again.")
+    answer = await pages.message(
+        200,
+        "You are signed off",
+        "The session of this browser has ended. The issuer may still know you: sign off there, too, "
+        "on a machine that others use.",
+    )
+    forget_cookie(answer, container.settings, SESSION_COOKIE)
+    return answer
+
+
+async def _session(request: Request, container: ApiDependencies) -> Credential | None:
+    """The session that the browser's cookie proves, if it holds."""
+    credential = await proved(container.store, request.cookies.get(SESSION_COOKIE, ""))
+    if credential is None or credential.kind is not CredentialKind.SESSION:
+        return None
+    return credential if credential.refusal(container.clock.now()) is None else None

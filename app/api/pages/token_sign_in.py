@@ -1,0 +1,60 @@
+"""Signing on to the pages with a token, where there is no OpenID Connect, or its issuer is down.
+
+The browser keeps the token itself in a cookie that no script can read: it is good
+for what the token is good for, and for as long.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from app.api.bodies import read_form
+from app.api.dependencies import ContainerDep
+from app.api.pages.local_path import HOME, is_local
+from app.api.problems import Problem
+from app.api.security.access import recognised_token
+from app.api.security.cookies import SESSION_COOKIE, set_cookie
+from app.web.pages import render
+
+router = APIRouter(include_in_schema=False)
+without_issuer = APIRouter(include_in_schema=False)
+"""Where nobody signs on with OpenID Connect, the common way in leads here."""
+
+
+@without_issuer.get("/sign-on")
+async def to_the_form(request: Request) -> Response:
+    query = request.url.query
+    return RedirectResponse("/sign-on/token" + (f"?{query}" if query else ""), status_code=303)
+
+
+@router.get("/sign-on/token")
+async def token_form(request: Request) -> Response:
+    return _form(_page(request.query_params.get("to", HOME)))
+
+
+@router.post("/sign-on/token")
+async def sign_on(request: Request, container: ContainerDep) -> Response:
+    """Take the token if it holds; a wrong one counts as a guess."""
+    to = HOME
+    try:
+        fields = await read_form(request, container.settings.max_body_bytes)
+        to = _page(fields.get("to", HOME))
+        text = fields.get("token", "").strip()
+        await recognised_token(request, container, text)
+    except Problem as problem:
+        return _form(to, status=problem.status, told=problem.detail)
+    answer = RedirectResponse(to, status_code=303)
+    set_cookie(answer, container.settings, SESSION_COOKIE, text, lifetime=None)
+    return answer
+
+
+def _page(to: str) -> str:
+    """The page that somebody came for; the dashboard where it is none of ours."""
+    return to if is_local(to) else HOME
+
+
+def _form(to: str, *, status: int = 200, told: str = "") -> Response:
+    html = render("token_sign_on.html", to=to, told=told)
+    return HTMLResponse(html, status_code=status, headers={"Cache-Control": "no-store"})

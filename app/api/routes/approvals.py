@@ -1,0 +1,150 @@
+"""`/approvals`: what the agent asks people, and what they answer.
+
+An approval is answered once (promise 1); the answer is durable before it is
+acknowledged, and on record with who gave it (`app.api.security.access`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+
+from app.agent.approvals import answer as answering
+from app.agent.identity.people import Person, Scope
+from app.agent.ids import ApprovalId
+from app.agent.models import ApprovalState
+from app.agent.ports.store import ApprovalRecord
+from app.api.bodies import read_model
+from app.api.dependencies import ApiDependencies, ContainerDep, EachParameterOnce
+from app.api.openapi import json_body, problems
+from app.api.problems import FieldError, Problem, invalid
+from app.api.security.access import needs, speaker
+from app.errors import Conflict, Invalid
+from app.schemas import AnswerRequest, ApprovalList, ApprovalQuery, ApprovalView
+
+_APPROVAL_ID = re.compile(r"apr_[0-9a-f]{32}")
+
+router = APIRouter(tags=["approvals"])
+
+
+@router.get(
+    "/approvals",
+    response_model=ApprovalList,
+    responses=problems(401, 403, 422, 429, 503),
+    dependencies=[EachParameterOnce, needs(Scope.READ)],
+    summary="What people were asked, newest first; `state=pending` is what waits for an answer",
+)
+async def list_approvals(query: Annotated[ApprovalQuery, Query()], container: ContainerDep) -> ApprovalList:
+    try:
+        page = await container.store.find_approvals(query.state, limit=query.limit, cursor=query.cursor)
+    except Invalid as error:
+        raise invalid(
+            [
+                FieldError(
+                    field="cursor",
+                    value=query.cursor,
+                    message=str(error),
+                    mend="send the 'next' value of an earlier answer, unchanged",
+                )
+            ]
+        ) from error
+    items = [ApprovalView.of(one.approval, one.incident) for one in page.items]
+    return ApprovalList(items=items, next=page.next_cursor)
+
+
+@router.get(
+    "/approvals/{approval_id}",
+    response_model=ApprovalView,
+    responses=problems(401, 403, 404, 429, 503),
+    dependencies=[needs(Scope.READ)],
+    summary="One request for an approval: what it is bound to, and who answered what",
+)
+async def get_approval(approval_id: str, container: ContainerDep) -> ApprovalView:
+    found = await load(container, approval_id)
+    return ApprovalView.of(found.approval, found.incident)
+
+
+@router.post(
+    "/approvals/{approval_id}",
+    response_model=ApprovalView,
+    responses=problems(
+        400,
+        401,
+        403,
+        404,
+        409,
+        413,
+        415,
+        422,
+        429,
+        503,
+        conflict="Answered by somebody else already, expired or void",
+    ),
+    openapi_extra=json_body(AnswerRequest),
+    summary="Approve or deny, once; the same answer by the same person again is answered with the record",
+)
+async def post_answer(
+    approval_id: str,
+    request: Request,
+    container: ContainerDep,
+    person: Annotated[Person, needs(Scope.APPROVE)],
+) -> ApprovalView:
+    said = await read_model(request, container.settings.max_body_bytes, AnswerRequest)
+    return await answer(container, approval_id, said, person)
+
+
+async def load(container: ApiDependencies, approval_id: str) -> ApprovalRecord:
+    """The approval with its incident; raises `Problem` 404."""
+    approval = None
+    if _APPROVAL_ID.fullmatch(approval_id):
+        approval = await container.store.approval(ApprovalId(approval_id))
+    part = None
+    if approval is not None:
+        part = await container.store.load_part(approval.incident_id, limit=1, urgent=True)
+    if approval is None or part is None:
+        raise Problem(
+            status=404,
+            kind="not-found",
+            title="No such approval",
+            detail="No approval has this id. GET /approvals lists those that were asked for.",
+        )
+    return ApprovalRecord(approval=approval, incident=part.record.incident)
+
+
+async def answer(
+    container: ApiDependencies, approval_id: str, said: AnswerRequest, person: Person
+) -> ApprovalView:
+    """Record what somebody says; raises `Problem` 404, 422, or 409 when something else holds already."""
+    by = speaker(person, said.by)
+    asked = await load(container, approval_id)
+    try:
+        approval = await answering.answer(
+            container.store,
+            asked.approval.id,
+            approve=said.approve,
+            by=by,
+            comment=said.comment,
+            at=container.clock.now(),
+        )
+    except Conflict as error:
+        raise _refusal((await load(container, approval_id)).approval.state, error) from error
+    return ApprovalView.of(approval, asked.incident)
+
+
+def _refusal(state: ApprovalState, error: Exception) -> Problem:
+    match state:
+        case ApprovalState.VOID:
+            kind, title = "approval-void", "What this approval was asked for is gone"
+        case ApprovalState.PENDING | ApprovalState.EXPIRED:
+            kind, title = "approval-expired", "The time to answer is over"
+        case _:
+            kind, title = "already-answered", "This approval was answered already"
+    return Problem(
+        status=409,
+        kind=kind,
+        title=title,
+        detail=f"{error}." + (" The first answer stands." if kind == "already-answered" else ""),
+    )

@@ -1,0 +1,97 @@
+"""`/brakes`: what holds new actions back, and the kill switch that stops all of them at once (promise 11).
+
+It holds for each action that has not begun when this answers; undo and
+verification go on. Each setting is on record with who made it (`app.api.security.access`).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+from fastapi import APIRouter
+from starlette.requests import Request
+
+from app.agent.guardrails.status import braking
+from app.agent.identity.people import Person, Scope
+from app.agent.ids import ServiceKey
+from app.agent.models import Brake
+from app.api.bodies import read_model
+from app.api.dependencies import ApiDependencies, ContainerDep
+from app.api.openapi import json_body, problems
+from app.api.security.access import needs, speaker
+from app.schemas import BrakeRequest, BrakesView, BrakeView, CircuitRequest
+
+log = logging.getLogger(__name__)
+
+router = APIRouter(tags=["brakes"])
+
+
+@router.get(
+    "/brakes",
+    response_model=BrakesView,
+    responses=problems(401, 403, 429, 503),
+    dependencies=[needs(Scope.READ)],
+    summary="The kill switch, freeze windows, and circuit breakers that are not closed",
+)
+async def get_brakes(container: ContainerDep) -> BrakesView:
+    return await standing(container)
+
+
+@router.post(
+    "/brakes/circuits/close",
+    response_model=BrakesView,
+    responses=problems(400, 401, 403, 413, 415, 422, 429, 503),
+    openapi_extra=json_body(CircuitRequest),
+    summary="Close a circuit breaker before its time: failures until now count no more",
+)
+async def close_circuit(
+    request: Request, container: ContainerDep, person: Annotated[Person, needs(Scope.OPERATE)]
+) -> BrakesView:
+    wanted = await read_model(request, container.settings.max_body_bytes, CircuitRequest)
+    key = None
+    if wanted.service is not None and wanted.environment is not None:
+        key = ServiceKey(environment=wanted.environment, service=wanted.service)
+    by = speaker(person, wanted.by)
+    said = Brake(engaged=False, by=by.name, reason=wanted.reason, at=container.clock.now())
+    await container.store.close_circuit(key, said, person=by)
+    log.warning("circuit breaker of %s closed by %s: %s", key or "the cluster", said.by, said.reason)
+    return await standing(container)
+
+
+async def standing(container: ApiDependencies) -> BrakesView:
+    """How everything stands that holds actions back."""
+    limits, now = container.loop.stages.executor.policy.limits.shared, container.clock.now()
+    attempts = await container.store.attempts(now - limits.look_back)
+    return BrakesView.of(braking(await container.store.brake(), attempts, limits, now))
+
+
+@router.get(
+    "/brakes/kill-switch",
+    response_model=BrakeView,
+    responses=problems(401, 403, 429, 503),
+    dependencies=[needs(Scope.READ)],
+    summary="Whether new actions are stopped, by whom, and why",
+)
+async def get_kill_switch(container: ContainerDep) -> BrakeView:
+    return BrakeView.of(await container.store.brake())
+
+
+@router.put(
+    "/brakes/kill-switch",
+    response_model=BrakeView,
+    responses=problems(400, 401, 403, 413, 415, 422, 429, 503),
+    openapi_extra=json_body(BrakeRequest),
+    summary="Engage or release the kill switch",
+)
+async def put_kill_switch(
+    request: Request, container: ContainerDep, person: Annotated[Person, needs(Scope.OPERATE)]
+) -> BrakeView:
+    wanted = await read_model(request, container.settings.max_body_bytes, BrakeRequest)
+    by = speaker(person, wanted.by)
+    brake = Brake(engaged=wanted.engaged, by=by.name, reason=wanted.reason, at=container.clock.now())
+    await container.store.set_brake(brake, person=by)
+    log.warning(
+        "kill switch %s by %s: %s", "engaged" if brake.engaged else "released", brake.by, brake.reason
+    )
+    return BrakeView.of(brake)

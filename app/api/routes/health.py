@@ -1,0 +1,91 @@
+"""`GET /healthz` and `GET /readyz`: whether the process is up, and whether it can do its work."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from fastapi import APIRouter
+from starlette.requests import Request
+
+from app.api.dependencies import ApiDependencies, ContainerDep
+from app.api.openapi import problems
+from app.api.problems import FieldError, Problem
+from app.errors import AgentError
+from app.schemas import CheckView, HealthView, ReadyView
+
+CHECK_TIMEOUT_SECONDS = 5.0
+REMEMBERED_SECONDS = 2.0
+"""How long an answer is good for: probes cost nothing, however many there are."""
+
+router = APIRouter(tags=["health"])
+
+
+@dataclass(slots=True, kw_only=True)
+class Readiness:
+    """The last answer, and how old it is; probes that come together share one look."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _checks: list[CheckView] = field(default_factory=list)
+    _looked_at: float | None = None
+    _container: ApiDependencies | None = None
+
+    async def of(self, container: ApiDependencies) -> list[CheckView]:
+        """What every check says, at most `REMEMBERED_SECONDS` ago."""
+        async with self._looking:
+            fresh = self._looked_at is not None and self.monotonic() - self._looked_at < REMEMBERED_SECONDS
+            if not fresh or container is not self._container:
+                self._checks = await asyncio.gather(*(_run(name, check) for name, check in container.checks))
+                self._looked_at, self._container = self.monotonic(), container
+            return self._checks
+
+
+@router.get("/healthz", response_model=HealthView, summary="The process is up")
+async def healthz() -> HealthView:
+    return HealthView(status="ok")
+
+
+@router.get(
+    "/readyz",
+    response_model=ReadyView,
+    responses=problems(503),
+    summary="The agent is able to work: it writes, its driver moves, what it depends on answers",
+)
+async def readyz(request: Request, container: ContainerDep) -> ReadyView:
+    readiness: Readiness = request.app.state.readiness
+    checks = await readiness.of(container)
+    failing = [check for check in checks if not check.ready]
+    if failing:
+        raise Problem(
+            status=503,
+            kind="not-ready",
+            title="The agent is not ready",
+            detail="; ".join(f"{check.name}: {check.message}" for check in failing),
+            errors=[
+                FieldError(
+                    field=check.name,
+                    value=None,
+                    message=check.message,
+                    mend="see to it that it answers, and check its settings",
+                )
+                for check in failing
+            ],
+            headers={"Retry-After": "5"},
+        )
+    return ReadyView(status="ready", checks=checks)
+
+
+async def _run(name: str, check: Callable[[], Awaitable[None]]) -> CheckView:
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+            await check()
+    except TimeoutError:
+        return CheckView(
+            name=name, ready=False, message=f"did not answer within {CHECK_TIMEOUT_SECONDS:.0f} s"
+        )
+    except AgentError as error:
+        return CheckView(name=name, ready=False, message=str(error))
+    return CheckView(name=name, ready=True, message="answers")

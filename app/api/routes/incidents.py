@@ -1,0 +1,129 @@
+"""`GET /incidents` and `GET /incidents/{id}`: what happened, what was done, and why."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from app.agent.identity.people import Scope
+from app.agent.ids import IncidentId
+from app.agent.models import IncidentRecord
+from app.agent.ports.store import IncidentFilter, Page, RecordPart
+from app.api.dependencies import ApiDependencies, ContainerDep, EachParameterOnce
+from app.api.openapi import problems
+from app.api.problems import FieldError, Problem, invalid
+from app.api.security.access import needs
+from app.errors import Invalid
+from app.schemas import (
+    MOST_ENTRIES,
+    IncidentPage,
+    IncidentQuery,
+    IncidentSummary,
+    IncidentView,
+    TimelineQuery,
+)
+
+_INCIDENT_ID = re.compile(r"inc_[0-9a-f]{32}")
+
+router = APIRouter(tags=["incidents"])
+
+
+async def find(container: ApiDependencies, query: IncidentQuery) -> Page:
+    """One page; a range that is none, or a foreign cursor, raises `Problem` 422."""
+    if query.since is not None and query.until is not None and query.since >= query.until:
+        raise invalid(
+            [
+                FieldError(
+                    field="until",
+                    value=query.until.isoformat(),
+                    message="is not later than since",
+                    mend="send a range with since before until",
+                )
+            ]
+        )
+    where = IncidentFilter(
+        service=query.service,
+        environment=query.environment,
+        state=query.state,
+        since=query.since,
+        until=query.until,
+    )
+    try:
+        return await container.store.find(where, limit=query.limit, cursor=query.cursor)
+    except Invalid as error:
+        raise invalid(
+            [
+                FieldError(
+                    field="cursor",
+                    value=query.cursor,
+                    message=str(error),
+                    mend="send the 'next' value of an earlier answer, unchanged",
+                )
+            ]
+        ) from error
+
+
+async def load(container: ApiDependencies, incident_id: str) -> IncidentRecord:
+    """One incident with its timeline; raises `Problem` 404."""
+    record = None
+    if _INCIDENT_ID.fullmatch(incident_id):
+        record = await container.store.load(IncidentId(incident_id))
+    if record is None:
+        raise _no_such_incident()
+    return record
+
+
+async def load_part(
+    container: ApiDependencies, incident_id: str, *, limit: int, after: int | None = None
+) -> RecordPart:
+    """One incident with a part of its timeline, the newest one by default; raises `Problem` 404."""
+    part = None
+    if _INCIDENT_ID.fullmatch(incident_id):
+        part = await container.store.load_part(IncidentId(incident_id), limit=limit, after=after)
+    if part is None:
+        raise _no_such_incident()
+    return part
+
+
+def _no_such_incident() -> Problem:
+    return Problem(
+        status=404,
+        kind="not-found",
+        title="No such incident",
+        detail="No incident has this id. GET /incidents lists those that exist.",
+    )
+
+
+@router.get(
+    "/incidents",
+    response_model=IncidentPage,
+    responses=problems(401, 403, 422, 429, 503),
+    dependencies=[EachParameterOnce, needs(Scope.READ)],
+    summary="Incidents, newest first, without their timelines",
+)
+async def list_incidents(query: Annotated[IncidentQuery, Query()], container: ContainerDep) -> IncidentPage:
+    page = await find(container, query)
+    return IncidentPage(items=[IncidentSummary.of(record) for record in page.items], next=page.next_cursor)
+
+
+@router.get(
+    "/incidents/{incident_id}",
+    response_model=IncidentView,
+    responses=problems(401, 403, 404, 422, 429, 503),
+    dependencies=[EachParameterOnce, needs(Scope.READ)],
+    summary="One incident with its whole timeline, or a part of it",
+)
+async def get_incident(
+    incident_id: str, query: Annotated[TimelineQuery, Query()], container: ContainerDep
+) -> IncidentView:
+    if query.timeline_limit is None and query.timeline_cursor is None:
+        return IncidentView.of(await load(container, incident_id))
+    part = await load_part(
+        container,
+        incident_id,
+        limit=query.timeline_limit or MOST_ENTRIES,
+        after=-1 if query.timeline_cursor is None else query.timeline_cursor,
+    )
+    return IncidentView.of(part.record, part.next_after)

@@ -1,0 +1,65 @@
+"""`GET /streams`: how the reading of Kafka and Redis streams is getting on in this process."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from app.agent.identity.people import Scope
+from app.api.dependencies import ContainerDep
+from app.api.openapi import problems
+from app.api.security.access import needs
+
+router = APIRouter(tags=["health"])
+
+
+class StreamView(BaseModel):
+    """One stream that this process reads. Counts start at zero with the process."""
+
+    source: str
+    address: str
+    accepted: int
+    acknowledged: int
+    rejected: int
+    redelivered: int
+    lag: int | None
+    """Messages that its consumer has still to read or acknowledge; null when not known."""
+    lag_at: datetime | None
+    blocked_since: datetime | None
+    trouble: str
+
+
+class StreamsView(BaseModel):
+    """Every stream that this process reads; empty where it reads none."""
+
+    items: list[StreamView]
+
+
+@router.get(
+    "/streams",
+    response_model=StreamsView,
+    responses=problems(401, 403, 429, 503),
+    dependencies=[needs(Scope.READ)],
+    summary="Lag and counts of the streams read here",
+)
+async def streams(container: ContainerDep) -> StreamsView:
+    """What each consumer has accepted and rejected, how far behind it is, and what it waits for."""
+    return StreamsView(
+        items=[
+            StreamView(
+                source=one.source,
+                address=one.address,
+                accepted=one.progress.accepted,
+                acknowledged=one.progress.acknowledged,
+                rejected=one.progress.rejected,
+                redelivered=one.progress.redelivered,
+                lag=one.progress.lag,
+                lag_at=one.progress.lag_at,
+                blocked_since=one.progress.blocked_since,
+                trouble=one.progress.trouble,
+            )
+            for one in container.streams
+        ]
+    )

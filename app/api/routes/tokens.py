@@ -1,0 +1,109 @@
+"""`/tokens`: API tokens, made and revoked by administrators.
+
+While no identity is configured nobody may make one over HTTP: whoever reaches the
+loopback address today would keep a key for tomorrow. `heal token create` writes
+the first one to the database.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter
+from starlette.requests import Request
+
+from app.agent.identity import tokens
+from app.agent.identity.people import CredentialId, Person, Scope
+from app.api.bodies import read_model
+from app.api.dependencies import ApiDependencies, ContainerDep
+from app.api.openapi import json_body, problems
+from app.api.problems import Problem
+from app.api.security.access import needs
+from app.errors import Conflict
+from app.wire.identity import (
+    NewTokenView,
+    TokenList,
+    TokenRequest,
+    TokenView,
+)
+
+router = APIRouter(tags=["tokens"])
+
+
+@router.get(
+    "/tokens",
+    response_model=TokenList,
+    responses=problems(401, 403, 429, 503),
+    dependencies=[needs(Scope.ADMIN)],
+    summary="Every token without its secret, newest first",
+)
+async def list_tokens(container: ContainerDep) -> TokenList:
+    return TokenList(items=[TokenView.of(one) for one in await container.store.tokens()])
+
+
+@router.post(
+    "/tokens",
+    status_code=201,
+    response_model=NewTokenView,
+    responses=problems(
+        400, 401, 403, 409, 413, 415, 422, 429, 503, conflict="No identity is configured: nobody is known"
+    ),
+    openapi_extra=json_body(TokenRequest),
+    summary="Make a token; what proves it is shown in this answer, and never again",
+)
+async def create_token(
+    request: Request, container: ContainerDep, person: Annotated[Person, needs(Scope.ADMIN)]
+) -> NewTokenView:
+    wanted = await read_model(request, container.settings.max_body_bytes, TokenRequest)
+    _refuse_the_unknown(container)
+    issued = await tokens.create(
+        container.store,
+        wanted.name,
+        scopes=wanted.scopes,
+        roles=wanted.roles,
+        lifetime=None if wanted.days is None else timedelta(days=wanted.days),
+        reach=wanted.reach,
+        by=person,
+        at=container.clock.now(),
+    )
+    return NewTokenView.issued(issued)
+
+
+@router.delete(
+    "/tokens/{token_id}",
+    response_model=TokenView,
+    responses=problems(401, 403, 404, 409, 429, 503, conflict="It was revoked before"),
+    summary="Revoke a token, or the session of somebody who signed on: good for nothing from now on",
+)
+async def revoke_token(
+    token_id: str, container: ContainerDep, person: Annotated[Person, needs(Scope.ADMIN)]
+) -> TokenView:
+    _refuse_the_unknown(container)
+    found = await container.store.credential(CredentialId(token_id))
+    if found is None:
+        raise Problem(
+            status=404,
+            kind="not-found",
+            title="No such token",
+            detail="No token has this id. GET /tokens lists those that were made.",
+        )
+    try:
+        revoked = await tokens.revoke(container.store, found.id, by=person, at=container.clock.now())
+    except Conflict as error:
+        raise Problem(
+            status=409, kind="already-revoked", title="This token was revoked before", detail=f"{error}."
+        ) from error
+    return TokenView.of(revoked)
+
+
+def _refuse_the_unknown(container: ApiDependencies) -> None:
+    if container.settings.identity_required:
+        return
+    raise Problem(
+        status=409,
+        kind="no-identity",
+        title="No identity is configured",
+        detail="Nobody can be told from anybody else here. Make the first token with `heal token create`, "
+        "which writes to the database, and start the agent with REQUIRE_IDENTITY=true.",
+    )

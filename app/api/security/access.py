@@ -1,0 +1,268 @@
+"""Who may ask for what: a token or a session becomes a `Person`, and a route names the scope it needs.
+
+Every route declares `needs(Scope...)`, save those that `OPEN` lists; a test holds
+the two against each other. While no identity is configured everybody on this
+machine is taken at their word (ADR 16).
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import Depends
+from fastapi.security import HTTPBearer
+from pydantic import SecretStr
+from starlette.requests import Request
+
+from app.agent.identity.people import (
+    Door,
+    Person,
+    Scope,
+    Sender,
+    SenderKind,
+    same_person,
+)
+from app.agent.identity.tokens import holder, proved
+from app.agent.ids import ServiceKey
+from app.api.dependencies import ApiDependencies, ContainerDep
+from app.api.problems import FieldError, Problem, invalid
+from app.api.security.cookies import SESSION_COOKIE
+from app.api.security.lockout import Lockout
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+OPEN = frozenset(
+    {
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/healthz",
+        "/readyz",
+        "/sign-on",
+        "/sign-on/callback",
+        "/sign-on/token",
+        "/sign-off",
+        "/webhooks/slack",
+        "/static",
+        "/static/swagger",
+    }
+)
+"""Paths that need no scope: they tell nothing of incidents, or check who asks by themselves."""
+
+_bearer = HTTPBearer(
+    scheme_name="token", description="An API token: heal_tok_...", auto_error=False
+)  # declared for the API reference; the header itself is read below
+
+
+class SignOnNeeded(Exception):
+    """A page was asked for by nobody known; they are sent to sign on, and come back to `to`."""
+
+    def __init__(self, to: str) -> None:
+        super().__init__("sign on first")
+        self.to = to
+
+    def location(self, *, by_token: bool) -> str:
+        page = "/sign-on/token" if by_token else "/sign-on"
+        return f"{page}?to={quote(self.to, safe='')}"
+
+
+class PageRefused(Exception):
+    """A page was asked for by somebody who may not see it."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.title)
+        self.problem = problem
+
+
+def needs(scope: Scope) -> Any:  # Any: what FastAPI's own Depends returns
+    """The dependency of a route that answers programs: the person who asks, entitled to it."""
+
+    async def admitted(
+        request: Request, container: ContainerDep, _: Annotated[object, Depends(_bearer)]
+    ) -> Person:
+        return await admit(request, container, scope)
+
+    return Depends(_named(admitted, scope))
+
+
+def page_needs(scope: Scope) -> Any:  # Any: as above
+    """The same for a page: who is not known signs on first, who may not see it is told so as a page."""
+
+    async def admitted(request: Request, container: ContainerDep) -> Person:
+        try:
+            person = await admit(request, container, scope)
+        except Problem as problem:
+            if problem.status == 401:
+                raise SignOnNeeded(_way_back(request)) from None
+            raise PageRefused(problem) from None
+        return replace(person, door=Door.PAGE)
+
+    return Depends(_named(admitted, scope))
+
+
+def _named(dependency: Callable[..., Any], scope: Scope) -> Callable[..., Any]:
+    """What lets a test, and a reader of the routes, see the scope."""
+    dependency.scope = scope  # type: ignore[attr-defined]  # a function may carry attributes
+    return dependency
+
+
+async def admit(request: Request, container: ApiDependencies, scope: Scope) -> Person:
+    """The person who asks; raises `Problem` 401, 403 or 429."""
+    if not container.settings.identity_required:
+        return Person(name="")
+    person = await recognised(request, container)
+    if not person.may(scope):
+        raise Problem(
+            status=403,
+            kind="missing-scope",
+            title="This needs another right",
+            detail=f"{person.name} lacks the scope {scope}. A token gets its scopes when it is created; "
+            "people get theirs by their roles, as ROLE_SCOPES says.",
+        )
+    return person
+
+
+async def recognised(request: Request, container: ApiDependencies) -> Person:
+    """Who asks, by token or session; raises `Problem` 401, 403 or 429."""
+    text = given_token(request)
+    if text is None:
+        text = request.cookies.get(SESSION_COOKIE)
+        if not text:
+            raise _unauthenticated("Send 'Authorization: Bearer heal_tok_...'; people sign on at /sign-on.")
+        _refuse_unsaid_origin(request)
+    return await recognised_token(request, container, text)
+
+
+async def recognised_token(request: Request, container: ApiDependencies, text: str) -> Person:
+    """Whom a token or a session's cookie speaks for; a wrong one counts as a guess of the sender's."""
+    now = container.clock.now()
+    credential = await proved(container.store, text)
+    if credential is None:
+        count_guess(request, container)
+        raise _unauthenticated("This token is not known here.")
+    ended = credential.refusal(now)
+    if ended is not None:
+        raise _unauthenticated(f"This token is good for nothing any more: {ended}.")
+    await container.store.touch(credential, now)
+    return holder(credential, container.settings.role_scopes)
+
+
+def given_token(request: Request) -> str | None:
+    """The bearer token of the Authorization header; None where another scheme or none is used."""
+    values = request.headers.getlist("authorization")
+    if len(values) != 1:
+        return None
+    scheme, _, given = values[0].partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else None
+
+
+def matches(given: str | None, secret: SecretStr | None) -> bool:
+    """Whether a token is a configured one, compared in constant time."""
+    if given is None or secret is None:
+        return False
+    return hmac.compare_digest(given.encode("latin-1", "replace"), secret.get_secret_value().encode())
+
+
+def sender_of(request: Request, person: Person, *, webhook: str | None = None) -> Sender:
+    """Who sent what the request brings: a token's holder, who knows a webhook's secret, or an address."""
+    address = _address(request)
+    if person.verified:
+        return Sender(kind=SenderKind.TOKEN, name=person.name, token_id=person.token_id, address=address)
+    if webhook is not None:
+        return Sender(kind=SenderKind.WEBHOOK, name=webhook, address=address)
+    return Sender(kind=SenderKind.ADDRESS, name=address or "a socket file", address=address)
+
+
+def out_of_reach(person: Person, keys: Iterable[ServiceKey]) -> Problem:
+    """The refusal of a token that may not report about these services."""
+    about = ", ".join(dict.fromkeys(str(key) for key in keys))
+    return Problem(
+        status=403,
+        kind="beyond-the-token",
+        title="This token may not report about that service",
+        detail=f"The token of {person.name} is limited to {person.reach}, and this is about {about}. "
+        "Send it with another token, or make one with `heal token create --environment ... --service ...`.",
+    )
+
+
+def speaker(person: Person, by: str | None) -> Person:
+    """Who says it: whoever proved who they are, else the name that they give; raises `Problem` 422."""
+    if person.verified:
+        if by is not None and not same_person(by, person.name):
+            raise _unfit_name(by, f"is not {person.name}, whose token or session this is")
+        return person
+    if by is None:
+        raise _unfit_name(None, "is missing: it stands in the record")
+    return replace(person, name=by)
+
+
+def _unauthenticated(detail: str) -> Problem:
+    return Problem(
+        status=401,
+        kind="not-authenticated",
+        title="Who asks is not known",
+        detail=detail,
+        headers={"WWW-Authenticate": 'Bearer realm="heal"'},
+    )
+
+
+def _unfit_name(by: str | None, message: str) -> Problem:
+    mend = "send the name of who says this" if by is None else "leave it out; the name is known"
+    return invalid([FieldError(field="by", value=by, message=message, mend=mend)])
+
+
+def count_guess(request: Request, container: ApiDependencies) -> None:
+    """A wrong credential came with the request; raises `Problem` 429 once there were too many from there.
+
+    A right one is never locked out by those of others: it is looked at first.
+    """
+    _refuse_locked(request, container)
+    lockout: Lockout = request.app.state.lockout
+    lockout.failed(_address(request), container.clock.now())
+
+
+def _address(request: Request) -> str | None:
+    return request.client.host if request.client is not None else None
+
+
+def _refuse_locked(request: Request, container: ApiDependencies) -> None:
+    """Raise `Problem` 429 while guesses from the sender's address are not answered."""
+    lockout: Lockout = request.app.state.lockout
+    left = lockout.locked_for(_address(request), container.clock.now())
+    if left is None:
+        return
+    seconds = max(1, math.ceil(left.total_seconds()))
+    raise Problem(
+        status=429,
+        kind="locked-out",
+        title="Too many wrong credentials came from this address",
+        detail=f"Credentials from there that are not known are refused unseen for another {seconds} s. "
+        "One that is known is heard.",
+        headers={"Retry-After": str(seconds)},
+    )
+
+
+def _refuse_unsaid_origin(request: Request) -> None:
+    """A cookie comes along by itself, so a write with it must say which site it is from; browsers do."""
+    if request.method in SAFE_METHODS:
+        return
+    if "sec-fetch-site" not in request.headers and "origin" not in request.headers:
+        raise Problem(
+            status=403,
+            kind="cross-site",
+            title="A cookie alone does not do for a write",
+            detail="The request does not say which site sent it. A program sends a token instead.",
+        )
+
+
+def _way_back(request: Request) -> str:
+    """Where somebody who signs on wants to go: the page itself, or for a form the page it stood on."""
+    if request.method not in SAFE_METHODS:
+        return "/dashboard"
+    query = request.url.query
+    return request.url.path + (f"?{query}" if query else "")

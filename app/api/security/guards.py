@@ -1,0 +1,219 @@
+"""Guards in front of every route: the browser may not be turned against a local agent.
+
+While no identity is configured a loopback address is the agent's only fence. Its
+holes are closed here: a web page that posts across sites, a name that an attacker
+points at 127.0.0.1 (DNS rebinding), a server that was made to listen elsewhere,
+and a proxy or tunnel on this machine. Both middlewares are plain ASGI and are installed by `app.main`.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.problems import Problem
+from app.api.security.access import SAFE_METHODS
+from app.wire.loopback import is_loopback
+
+_PROVED_BY_THEMSELVES = "/webhooks/"
+"""What arrives there carries a signature or a token of its own."""
+_PROBES = frozenset({"/healthz", "/readyz"})
+_WHERE_FROM = frozenset({"forwarded", "foreign-host"})
+"""Refusals that a probe is spared."""
+_FORWARDING_PREFIXES = ("x-forwarded", "x-original-", "x-envoy-external", "cf-connecting-")
+_FORWARDING = frozenset(
+    {
+        "forwarded",
+        "forwarded-for",
+        "via",
+        "x-real-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-remote-addr",
+        "x-remote-ip",
+        "x-host",
+        "true-client-ip",
+        "fastly-client-ip",
+        "fly-client-ip",
+        "x-proxyuser-ip",
+        "x-azure-clientip",
+        "x-appengine-user-ip",
+    }
+)
+"""Headers that proxies add."""
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+def _host_name(host_header: str) -> str | None:
+    """The name in a Host header without its port; None where it is malformed."""
+    try:
+        parts = urlsplit(f"//{host_header}")
+        if parts.username is not None or parts.path or parts.query or parts.fragment:
+            return None
+        _ = parts.port  # raises ValueError when it is no port
+    except ValueError:
+        return None
+    return parts.hostname
+
+
+class SecurityHeaders:
+    """Adds the headers that keep a browser from loading, framing or guessing anything."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+class BrowserGuard:
+    """Refuses cross-site writes; without identity also whoever may be further away than this machine.
+
+    `loopback_only` says that no identity is configured: then a request must arrive
+    on a loopback address or a socket file, name this machine, and carry no header
+    that a proxy adds. Webhooks prove themselves, and probes get a status and
+    nothing else.
+    """
+
+    def __init__(self, app: ASGIApp, *, loopback_only: bool) -> None:
+        self._app = app
+        self._loopback_only = loopback_only
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        problem = self._refusal(scope)
+        if problem is None:
+            await self._app(scope, receive, send)
+        elif problem.kind in _WHERE_FROM and _is_probe(scope):
+            await _status_only(self._app, scope, receive, send)
+        else:
+            await problem.response(scope["path"])(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Problem | None:
+        headers = Headers(scope=scope)
+        if self._loopback_only:
+            refusal = _not_of_this_machine(scope, headers)
+            if refusal is not None:
+                return refusal
+        if scope["method"] not in SAFE_METHODS and not _from_same_origin(headers):
+            return Problem(
+                status=403,
+                kind="cross-site",
+                title="A web page of another site may not do this",
+                detail="The browser says that another site sent this request. Send it from the agent's own "
+                "pages, or from a program that sets neither Sec-Fetch-Site nor Origin.",
+            )
+        return None
+
+
+def is_local(scope: Scope) -> bool:
+    """Whether a request comes from this machine, as far as its connection and its headers tell."""
+    headers = Headers(scope=scope)
+    return _arrived_here(scope) and not _forwarded(scope, headers) and _names_loopback(headers)
+
+
+def _not_of_this_machine(scope: Scope, headers: Headers) -> Problem | None:
+    """The refusal of what may come from further away, while nobody can say who they are."""
+    if not _arrived_here(scope):
+        return _no_identity("no-identity", "It arrived on an address that other machines reach.")
+    if scope["path"].startswith(_PROVED_BY_THEMSELVES):
+        return None
+    if _forwarded(scope, headers):
+        return _no_identity("forwarded", "A proxy brings this request from somewhere else.")
+    if not _names_loopback(headers):
+        return Problem(
+            status=421,
+            kind="foreign-host",
+            title="This agent is not known by that name",
+            detail="While no identity is configured it answers to localhost, 127.0.0.1 and [::1] only.",
+        )
+    return None
+
+
+def _no_identity(kind: str, why: str) -> Problem:
+    return Problem(
+        status=403,
+        kind=kind,
+        title="Only this machine is heard",
+        detail=f"{why} No identity is configured, so the agent cannot tell who asks, and answers on a "
+        "loopback address only. Set REQUIRE_IDENTITY=true; `heal token create` makes a token.",
+    )
+
+
+def _arrived_here(scope: Scope) -> bool:
+    """Whether the connection came in by a loopback address or a socket file."""
+    server = scope.get("server")
+    arrived_on = server[0] if server else None
+    return arrived_on is None or arrived_on.startswith("/") or is_loopback(arrived_on)
+
+
+def _forwarded(scope: Scope, headers: Headers) -> bool:
+    """Whether a proxy brings it, by its headers or by the address that the server took from them."""
+    client = scope.get("client")
+    further_away = client is not None and bool(client[0]) and not is_loopback(client[0])
+    return further_away or any(
+        name in _FORWARDING or name.startswith(_FORWARDING_PREFIXES) for name in headers
+    )
+
+
+def _is_probe(scope: Scope) -> bool:
+    """Whether it is a whole request of a probe: one without a host is malformed."""
+    whole = "host" in Headers(scope=scope)
+    return whole and scope["path"] in _PROBES and scope["method"] in SAFE_METHODS
+
+
+async def _status_only(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """The answer of a probe without what it says of the agent and of what it depends on."""
+    status = 503
+
+    async def take_status(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+
+    await app(scope, receive, take_status)
+    word = "ok" if status < 400 else "unavailable"
+    headers = {"Retry-After": "5"} if status == 503 else {}
+    await JSONResponse({"status": word}, status_code=status, headers=headers)(scope, receive, send)
+
+
+def _names_loopback(headers: Headers) -> bool:
+    return is_loopback(_host_name(headers.get("host", "")))
+
+
+def _from_same_origin(headers: Headers) -> bool:
+    """What the browser says of the sender; programs say nothing and pass.
+
+    Schemes are not compared: behind a proxy that ends TLS they differ.
+    """
+    fetch_site = headers.get("sec-fetch-site")
+    if fetch_site is not None:
+        return fetch_site in {"same-origin", "none"}
+    origin = headers.get("origin")
+    return origin is None or origin.partition("://")[2] == headers.get("host", "")

@@ -1,0 +1,181 @@
+"""`heal approvals`, `approve`, `deny` and `brake`: what people say to the agent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.options import (
+    EXIT_CODES,
+    AsJson,
+    Teller,
+    console,
+    finished,
+    read_settings,
+)
+
+if TYPE_CHECKING:
+    from app.config import Settings
+
+app = typer.Typer()
+brake_app = typer.Typer(
+    help="Guardrails: the kill switch, freeze windows and circuit breakers.",
+    no_args_is_help=True,
+    epilog=EXIT_CODES,
+)
+app.add_typer(brake_app, name="brake")
+app.add_typer(brake_app, name="brake")
+
+By = Annotated[
+    str | None,
+    typer.Option(
+        "--by",
+        help="Your name, for the record. Default: the holder of HEAL_TOKEN, or the user of this shell.",
+    ),
+]
+Comment = Annotated[str, typer.Option("--comment", help="A line for the record.")]
+ApprovalIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The approval's id: apr_...")]
+
+
+@app.command("approvals", epilog=EXIT_CODES)
+def list_approvals(
+    state: Annotated[
+        str, typer.Option(help="pending, approved, denied, used, expired, void, or all.")
+    ] = "pending",
+    limit: Annotated[int, typer.Option(min=1, max=200, help="Show at most this many.")] = 50,
+    url: Teller = None,
+    as_json: AsJson = False,
+) -> None:
+    """List approvals, newest first; by default those that are pending."""
+    from app.agent.models import ApprovalState
+    from app.cli.commands import approvals as people
+    from app.cli.commands import output as terminal
+
+    if state != "all" and state not in set(ApprovalState):
+        raise typer.BadParameter(f"one of {', '.join(ApprovalState)}, all", param_hint="--state")
+    wanted = None if state == "all" else ApprovalState(state)
+    page = finished(people.list_approvals(read_settings(), url, wanted, limit))
+    if as_json:
+        typer.echo(page.model_dump_json(indent=2))
+    elif not page.items:
+        typer.echo("No approval is pending." if state == "pending" else "No approvals.")
+    else:
+        terminal.print_approvals(console(), page.items)
+
+
+@app.command(epilog=EXIT_CODES)
+def approve(
+    approval_id: ApprovalIdArgument,
+    comment: Comment = "",
+    by: By = None,
+    url: Teller = None,
+    as_json: AsJson = False,
+) -> None:
+    """Approve an action. It is decided again on the live state before it runs."""
+    _answer(approval_id, approve=True, by=by, comment=comment, url=url, as_json=as_json)
+
+
+@app.command(epilog=EXIT_CODES)
+def deny(
+    approval_id: ApprovalIdArgument,
+    comment: Comment = "",
+    by: By = None,
+    url: Teller = None,
+    as_json: AsJson = False,
+) -> None:
+    """Deny an action. The plan continues without it, or the incident is escalated."""
+    _answer(approval_id, approve=False, by=by, comment=comment, url=url, as_json=as_json)
+
+
+def _answer(
+    approval_id: str, *, approve: bool, by: str | None, comment: str, url: str | None, as_json: bool
+) -> None:
+    from app.cli.commands import approvals as people
+    from app.cli.commands import output as terminal
+
+    settings = read_settings()
+    said = people.answer_of(approve=approve, by=by or _user(settings), comment=comment)
+    view = finished(people.answer(settings, url, approval_id, said))
+    typer.echo(view.model_dump_json(indent=2) if as_json else terminal.answer_line(view))
+
+
+@brake_app.command("on", epilog=EXIT_CODES)
+def brake_on(
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")],
+    by: By = None,
+    url: Teller = None,
+    as_json: AsJson = False,
+) -> None:
+    """Engage the kill switch: no worker starts a new action. Undo and verification go on."""
+    _set_brake(engaged=True, by=by, reason=reason, url=url, as_json=as_json)
+
+
+@brake_app.command("off", epilog=EXIT_CODES)
+def brake_off(
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")] = "",
+    by: By = None,
+    url: Teller = None,
+    as_json: AsJson = False,
+) -> None:
+    """Release the kill switch: new actions may start."""
+    _set_brake(engaged=False, by=by, reason=reason, url=url, as_json=as_json)
+
+
+@brake_app.command("show", epilog=EXIT_CODES)
+def brake_show(url: Teller = None, as_json: AsJson = False) -> None:
+    """Show the kill switch, freeze windows and circuit breakers that are not closed."""
+    from app.cli.commands import approvals as people
+    from app.cli.commands import output as terminal
+
+    view = finished(people.brakes(read_settings(), url))
+    if as_json:
+        typer.echo(view.model_dump_json(indent=2))
+    else:
+        for line in terminal.brake_lines(view):
+            typer.echo(line)
+
+
+@brake_app.command("close-circuit", epilog=EXIT_CODES)
+def brake_close_circuit(
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")],
+    service: Annotated[
+        str | None,
+        typer.Option("--service", help="Whose breaker, with --environment. Default: the cluster's."),
+    ] = None,
+    environment: Annotated[str | None, typer.Option("--environment", help="With --service.")] = None,
+    by: By = None,
+    url: Teller = None,
+) -> None:
+    """Close a circuit breaker early: earlier failures no longer count."""
+    from app.cli.commands import approvals as people
+
+    settings = read_settings()
+    by = by or _user(settings)
+    wanted = people.circuit_of(service=service, environment=environment, by=by, reason=reason)
+    finished(people.close_circuit(settings, url, wanted))
+    whose = f"{service} in {environment}" if service else "the cluster"
+    typer.echo(f"Failures of {whose} until now no longer count: its circuit breaker is closed.")
+
+
+def _set_brake(*, engaged: bool, by: str | None, reason: str, url: str | None, as_json: bool) -> None:
+    from app.cli.commands import approvals as people
+    from app.cli.commands import output as terminal
+
+    settings = read_settings()
+    wanted = people.brake_of(engaged=engaged, by=by or _user(settings), reason=reason)
+    view = finished(people.set_brake(settings, url, wanted))
+    typer.echo(view.model_dump_json(indent=2) if as_json else terminal.brake_line(view))
+
+
+def _user(settings: Settings) -> str | None:
+    """Who runs this, where their token does not say it."""
+    from app.cli.commands.errors import CommandFailed
+    from app.cli.commands.speaker import shell_user
+
+    if settings.heal_token is not None:
+        return None
+    try:
+        return shell_user()
+    except CommandFailed as error:
+        raise typer.BadParameter(str(error), param_hint="--by") from None

@@ -1,0 +1,88 @@
+"""A running agent, asked over its HTTP API by the commands; with HEAL_TOKEN where one is set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import httpx
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from app.cli.commands.errors import CommandFailed
+from app.config import Settings
+
+_TIMEOUT_SECONDS = 10.0
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningAgent:
+    """Where an agent is asked, and with what token."""
+
+    base: str
+    required: bool
+    """Somebody named it: that nobody answers there is a failure."""
+    token: SecretStr | None = field(repr=False)
+
+    async def ask(
+        self,
+        path: str,
+        parameters: dict[str, str] | None = None,
+        *,
+        method: str = "GET",
+        body: BaseModel | None = None,
+    ) -> httpx.Response | None:
+        """Its answer; None when nobody listens there and that is no failure."""
+        content = None if body is None else body.model_dump_json(exclude_none=True)
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
+        try:
+            async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
+                return await client.request(
+                    method,
+                    self.base.rstrip("/") + path,
+                    params=parameters or {},
+                    content=content,
+                    headers=headers,
+                )
+        except httpx.ConnectError as error:
+            if self.required:
+                raise CommandFailed(f"no agent answers at {self.base}; start one with `heal run`") from error
+            return None
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            raise CommandFailed(
+                f"the agent at {self.base} cannot be asked: {error or type(error).__name__}"
+            ) from error
+
+    def parsed(self, model: type[Model], reply: httpx.Response) -> Model:
+        """What it answered; `CommandFailed` with its own words for a refusal."""
+        if not reply.is_success:
+            try:
+                detail = str(reply.json()["detail"])
+            except (ValueError, KeyError, TypeError):
+                detail = reply.text[:200]
+            unknown = reply.status_code == httpx.codes.UNAUTHORIZED
+            hint = " Set HEAL_TOKEN." if unknown and self.token is None else ""
+            raise CommandFailed(f"the agent at {self.base} answered {reply.status_code}: {detail}{hint}")
+        try:
+            return model.model_validate_json(reply.content)
+        except ValidationError as error:
+            raise CommandFailed(
+                f"what answers at {self.base} is not this agent, or another version of it "
+                f"({error.error_count()} fields do not fit); name the agent's address with --url"
+            ) from error
+
+
+def running_agent(settings: Settings, url: str | None) -> RunningAgent:
+    """The agent at `url`, else the one that these settings start on this machine."""
+    return RunningAgent(
+        base=url or default_url(settings), required=url is not None, token=settings.heal_token
+    )
+
+
+def default_url(settings: Settings) -> str:
+    """Where an agent with these settings can be asked from this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.listens_on, settings.listens_on)  # noqa: S104 - compared, not bound
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"

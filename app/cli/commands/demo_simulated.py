@@ -1,0 +1,320 @@
+"""Plays a scenario of the simulated world to the real agent, in compressed time.
+
+Called by `heal demo`. Cluster and metrics are simulated and say so; observer,
+diagnosis, planner, policy, executor, verifier, store, watcher and poller are the
+ones of the product, wired by the same composition root. Nothing outside this
+process and its database is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol, cast
+
+from app.agent.ids import IncidentId
+from app.agent.loop import Loop
+from app.agent.models import (
+    Deploy,
+    DeployStatus,
+    Incident,
+    IncidentRecord,
+    IncidentState,
+    Note,
+    Stage,
+)
+from app.agent.observer import new_signal
+from app.agent.ports.policy import PolicyEngine
+from app.agent.ports.store import Claim, IncidentFilter, Store
+from app.bootstrap import Adapters as Outside
+from app.bootstrap import Container, assemble
+from app.cli.commands.errors import CommandFailed
+from app.cli.commands.listener import SeenEvents, Teller
+from app.clock import Clock
+from app.config import Settings
+from app.connectors.policy.bundle import shipped_policies
+from app.connectors.policy.embedded import EmbeddedPolicy
+from app.sandbox.api import AuditEntry
+from app.sandbox.cluster import SandboxCluster
+from app.sandbox.metrics import SandboxMetrics
+from app.sandbox.runner import InlineRunner
+from app.sandbox.scenarios import Beat, Release, Scenario
+from app.sandbox.world import DEFAULT_WINDOW, World
+from app.store import open_store
+from app.workers.cluster_watcher import Watcher
+from app.workers.metric_poller import Poller
+
+OWNER = "simulation"
+_LEASE_SECONDS = 3600.0
+_STEP_SECONDS = 1.0
+_MARGIN = timedelta(seconds=10)
+"""What the last step of a story may take beyond its limit."""
+_BETWEEN_STORIES = timedelta(minutes=2)
+_MOST_STORIES = 1000
+
+
+class SteppedClock(Clock, Protocol):
+    """A clock that moves when told: `app.testing.VirtualClock`."""
+
+    async def advance(self, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoryPace:
+    """How fast the story is told."""
+
+    wall_seconds_per_second: float
+    """0 plays as fast as it can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """How a story ended."""
+
+    incidents: tuple[IncidentRecord, ...]
+    audit: tuple[AuditEntry, ...]
+    """Every change of the simulated cluster, by whomever."""
+
+
+def simulation_settings(settings: Settings, *, dry_run: bool) -> Settings:
+    """The user's settings with what a short story needs; nothing real is at risk, so nobody is asked."""
+    return settings.model_copy(
+        update={
+            "dry_run": dry_run,
+            "allow_high_risk_actions": True,
+            "approval_for_risks": frozenset(),
+            "breach_for_seconds": 20.0,
+            "reopen_after_seconds": 0.0,
+            "incident_settle_seconds": 10.0,
+            "trust_revision_after_seconds": 30.0,
+            "prometheus_window": f"{DEFAULT_WINDOW.total_seconds():.0f}s",
+            "verify_soak_seconds": 30.0,
+            "verify_timeout_seconds": 120.0,
+            "prometheus_poll_seconds": 5.0,
+            "claim_lease_seconds": _LEASE_SECONDS,
+            # Stories in namespaces of their own are so many services of a cluster that none of them has.
+            "max_fleet_share": 1.0,
+        }
+    )
+
+
+async def play(
+    settings: Settings,
+    scenario: Scenario,
+    new_clock: Callable[[datetime], SteppedClock],
+    teller: Teller,
+    pace: StoryPace,
+) -> Played:
+    """Play to the end of every incident of the story; `CommandFailed` when it does not end.
+
+    The story is set in the recent past, far enough that it ends before now: the records
+    that it leaves are read by agents on the machine's clock.
+    """
+    store = await open_store(settings.database_url.get_secret_value())
+    try:
+        start = datetime.now(UTC) - timedelta(seconds=scenario.limit_seconds) - _MARGIN
+        scenario = await _undisturbed(store, scenario, start)
+        clock = new_clock(start)
+        # The shipped policies: one's own may ask for people, and nobody answers in a simulation.
+        policy = EmbeddedPolicy(shipped_policies(), timeout_seconds=settings.policy_timeout_seconds)
+        try:
+            stage = await _Stage.build(settings, scenario, clock, store, policy)
+            async with stage.working():
+                return await _tell(stage, clock, teller, pace)
+        finally:
+            await policy.aclose()
+    finally:
+        await store.close()
+
+
+async def _undisturbed(store: Store, scenario: Scenario, start: datetime) -> Scenario:
+    """The scenario in a namespace without a story at that time: two would make one another's evidence."""
+    for number in range(1, _MOST_STORIES):
+        one = scenario if number == 1 else scenario.within(f"{scenario.namespace}-{number}")
+        if await _last_story(store, one) + _BETWEEN_STORIES <= start:
+            return one
+    raise CommandFailed(f"{_MOST_STORIES} stories were played within minutes; wait, or use another database")
+
+
+async def _last_story(store: Store, scenario: Scenario) -> datetime:
+    """When the last story of that service ended, as its records say."""
+    ends = [datetime.min.replace(tzinfo=UTC)]
+    levels = await store.levels(scenario.key)
+    if levels is not None and levels.last_sample_at is not None:
+        ends.append(levels.last_sample_at)
+    where = IncidentFilter(service=scenario.key.service, environment=scenario.key.environment)
+    newest = (await store.find(where, limit=1, cursor=None)).items
+    ends += [record.incident.closed_at or record.incident.opened_at for record in newest]
+    return max(ends)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stage:
+    """The simulated world with the real agent over it."""
+
+    scenario: Scenario
+    world: World
+    container: Container
+    loop: Loop
+    runner: InlineRunner
+    kept: _KeepsClaims
+
+    @classmethod
+    async def build(
+        cls, settings: Settings, scenario: Scenario, clock: Clock, store: Store, policy: PolicyEngine
+    ) -> _Stage:
+        world = World(clock)
+        scenario.set_up(world)
+        cluster = SandboxCluster.over(world)
+        outside = Outside(
+            reader=cluster.reader,
+            rehearsal=cluster.rehearsal,
+            writer=None if settings.dry_run else cluster.writer(),
+            watch=cluster.watch,
+            metrics=SandboxMetrics(world),
+            policy_engine=policy,
+        )
+        runner = InlineRunner(clock)
+        kept = _KeepsClaims(store)
+        container = assemble(settings, clock=clock, store=cast("Store", kept), world=outside, runner=runner)
+        loop = replace(container.loop, owner=OWNER)
+        runner.attach(loop)
+        stage = cls(scenario=scenario, world=world, container=container, loop=loop, runner=runner, kept=kept)
+        await stage.end_leftovers()
+        return stage
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Watcher and poller at work; an incident that is open when this ends is ended too."""
+        container, outside = self.container, self.container.world
+        every = timedelta(seconds=container.settings.prometheus_poll_seconds)
+        if outside.watch is None or outside.reader is None or outside.metrics is None:
+            raise CommandFailed("the simulated world is incomplete")
+        if container.historian is None:
+            raise CommandFailed("the simulated world keeps no history")
+        watcher = Watcher(
+            watch=outside.watch,
+            observer=container.observer,
+            historian=container.historian,
+            intake=container.intake,
+            clock=container.clock,
+            stale_after=container.stale_after,
+        )
+        poller = Poller(
+            source=outside.metrics,
+            reader=outside.reader,
+            store=container.store,
+            intake=container.intake,
+            slo=container.slo,
+            clock=container.clock,
+            every=every,
+            stale_after=container.stale_after,
+        )
+        tasks = [asyncio.create_task(work) for work in (watcher.run(), watcher.recheck(every), poller.run())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.runner.close()
+            await self.end_leftovers()
+            await self.kept.release_all()
+
+    async def happen(self, beat: Beat) -> None:
+        """Play a beat; a pipeline tells the agent what it released."""
+        self.scenario.play(self.world, beat.happening)
+        if isinstance(beat.happening, Release):
+            now = self.container.clock.now()
+            signal = new_signal(
+                key=self.scenario.key,
+                source="simulation",
+                observed_at=now,
+                received_at=now,
+                payload=Deploy(version=beat.happening.version, status=DeployStatus.STARTED),
+                stale_after=self.container.stale_after,
+            )
+            await self.container.intake.accept([signal])
+
+    async def records(self) -> tuple[IncidentRecord, ...]:
+        """Every incident of this story, as it is on record now."""
+        found = [await self.container.store.load(one) for one in self.runner.woken]
+        return tuple(record for record in found if record is not None)
+
+    async def end_leftovers(self) -> None:
+        """A story that was broken off leaves its incident open, and no agent can heal it: end it honestly."""
+        store, clock = self.container.store, self.container.clock
+        for incident in await store.open_incidents():
+            if _family(incident.key.environment) != _family(self.scenario.namespace):
+                continue
+            lease = timedelta(seconds=_LEASE_SECONDS)
+            now = max(clock.now(), incident.opened_at)
+            claim = await store.claim(incident.id, OWNER, lease, now)
+            if claim is not None:
+                await _break_off(store, claim, incident, now)
+                await store.release(claim)
+
+
+def _family(namespace: str) -> str:
+    """A namespace without the number that `_undisturbed` gives it."""
+    name, _, number = namespace.rpartition("-")
+    return name if name and number.isdigit() else namespace
+
+
+async def _break_off(store: Store, claim: Claim, incident: Incident, now: datetime) -> None:
+    why = "The simulation was broken off before its end."
+    ended = replace(incident, state=IncidentState.ESCALATED, closed_at=now, summary=why)
+    await store.save(claim, ended, [Note(at=now, stage=Stage.LEARN, message=f"Ended as escalated. {why}")])
+
+
+async def _tell(stage: _Stage, clock: SteppedClock, teller: Teller, pace: StoryPace) -> Played:
+    """Move time on step by step, and tell what is new after each."""
+    begun = clock.now()
+    beats = list(stage.scenario.beats)
+    told = SeenEvents(teller, begun)
+    teller.happened(begun, f"{stage.scenario.key}: healthy, under load.")
+    while True:
+        passed = (clock.now() - begun).total_seconds()
+        while beats and passed >= beats[0].at_seconds:
+            teller.happened(clock.now(), beats[0].says)
+            await stage.happen(beats.pop(0))
+        await told.levels(stage.container, stage.scenario.key)
+        await clock.advance(_STEP_SECONDS)
+        stage.runner.check()
+        records = await stage.records()
+        told.entries(records)
+        if not beats and records and all(record.incident.state.closed for record in records):
+            return Played(incidents=records, audit=tuple(stage.world.api.audit))
+        if passed > stage.scenario.limit_seconds:
+            raise CommandFailed(
+                f"the story did not end within {stage.scenario.limit_seconds:.0f} simulated seconds"
+            )
+        await asyncio.sleep(_STEP_SECONDS * pace.wall_seconds_per_second)
+
+
+class _KeepsClaims:
+    """The store, except that a claim of the story is kept to its end.
+
+    A running agent on the same database would otherwise take the incident over
+    between two steps, and find no cluster behind it.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kept: dict[IncidentId, Claim] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def release(self, claim: Claim, due_at: datetime | None = None) -> None:  # noqa: ARG002 - kept
+        """Later, with all others: a closed incident needs no claim, and an open one is still ours."""
+        self._kept[claim.incident_id] = claim
+
+    async def release_all(self) -> None:
+        """At the end of the story: their leases are in its time, and may be far from the machine's."""
+        for claim in self._kept.values():
+            await self._store.release(claim)
+        self._kept.clear()

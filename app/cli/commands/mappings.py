@@ -1,0 +1,85 @@
+"""Parts of `heal doctor`: settings that name services, environments and names that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from app.agent.ids import ServiceKey
+from app.cli.commands.findings import Finding, warn
+from app.config import Settings, unknown_in_env_file
+from app.settings.names import ESCAPE
+
+_MOST_SHOWN = 10
+
+
+def unknown_setting_findings() -> Iterator[Finding]:
+    """Names in `.env` that the agent does not know; those near a setting stop the start already."""
+    unknown = unknown_in_env_file()
+    if unknown:
+        yield warn(
+            "configuration",
+            f".env has names that are no settings and have no effect: {_shown(unknown)}",
+            f"correct or remove them, or list them in {ESCAPE}",
+        )
+
+
+def mapping_findings(settings: Settings, services: Sequence[ServiceKey]) -> Iterator[Finding]:
+    """Entries of the settings that match no service that the cluster has."""
+    names = {f"{key.environment}/{key.service}" for key in services}
+    environments = {key.environment for key in services}
+    lacking = [
+        f"{service} -> {place}"
+        for service, place in settings.service_workloads.items()
+        if service not in names
+    ]
+    if lacking:
+        yield warn(
+            "mappings",
+            f"SERVICE_WORKLOADS names Deployments that do not exist: {_shown(lacking)}",
+            "correct the namespace and the name, or remove the entry",
+        )
+    empty = [
+        f"{environment} -> {namespace}"
+        for environment, namespace in settings.environment_namespaces.items()
+        if environment not in environments
+    ]
+    if empty:
+        yield warn(
+            "mappings",
+            f"ENVIRONMENT_NAMESPACES names namespaces without a Deployment: {_shown(empty)}",
+            "correct the namespace, or remove the entry",
+        )
+    unknown = sorted(_dependencies(settings) - names)
+    if unknown:
+        yield warn(
+            "mappings",
+            f"SERVICE_DEPENDENCIES names services that the cluster does not have: {_shown(unknown)}",
+            "write environment/service as `heal doctor` and the cluster name them",
+        )
+    yield from _freezes(settings, {key.service for key in services}, environments)
+
+
+def _freezes(settings: Settings, services: set[str], environments: set[str]) -> Iterator[Finding]:
+    """A freeze window that is limited to what is not there stops nothing."""
+    for window in settings.freeze_windows:
+        unknown = [f"environment {name}" for name in window.environments if name not in environments]
+        unknown += [f"service {name}" for name in window.services if name not in services]
+        if unknown:
+            yield warn(
+                "mappings",
+                f"FREEZE_WINDOWS: {window.name} names what the cluster does not have: {_shown(unknown)}",
+                "correct the names; until then the window does not hold there",
+            )
+
+
+def _dependencies(settings: Settings) -> set[str]:
+    named = set(settings.service_dependencies)
+    for caller, callees in settings.service_dependencies.items():
+        environment = caller.partition("/")[0]
+        named |= {callee if "/" in callee else f"{environment}/{callee}" for callee in callees}
+    return named
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_SHOWN
+    return ", ".join(names[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,61 @@
+"""Who speaks when a command writes to the database itself, because no agent answers.
+
+Whoever can write to the database is not held up by a name; this keeps the record
+honest: with identity required, nothing is said in a name that nobody proved.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import pwd
+from datetime import UTC, datetime
+
+from app.agent.identity.people import Door, Person, Scope, same_person
+from app.agent.identity.tokens import holder, proved
+from app.agent.ports.store import IdentityStore
+from app.cli.commands.errors import CommandFailed
+from app.config import Settings
+
+
+async def speaker(settings: Settings, store: IdentityStore, by: str | None, scope: Scope) -> Person:
+    """The holder of HEAL_TOKEN, or while no identity is required whoever is named."""
+    if settings.heal_token is not None:
+        return await _holder(settings, store, by, scope)
+    if settings.identity_required:
+        raise CommandFailed("identity is required: set HEAL_TOKEN to a token of yours")
+    return Person(name=by or shell_user(), door=Door.CLI)
+
+
+def shell_user() -> str:
+    """Who runs this, as the operating system names them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        raise CommandFailed("the user of this shell has no name; say who it is with --by") from None
+
+
+def system_user() -> str:
+    """The user that this process runs as, from its user id: `ann (uid 1000)`.
+
+    `shell_user` follows LOGNAME and USER, which anyone can set; this does not.
+    """
+    uid = os.getuid()
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
+
+
+async def _holder(settings: Settings, store: IdentityStore, by: str | None, scope: Scope) -> Person:
+    assert settings.heal_token is not None  # noqa: S101 - narrows the type; the caller looked
+    credential = await proved(store, settings.heal_token.get_secret_value())
+    ended = credential.refusal(datetime.now(UTC)) if credential is not None else "it is not known here"
+    if credential is None or ended is not None:
+        raise CommandFailed(f"HEAL_TOKEN is not valid: {ended}")
+    person = holder(credential, settings.role_scopes, door=Door.CLI)
+    if by is not None and not same_person(by, person.name):
+        raise CommandFailed(f"--by {by!r} is not {person.name}, whose token HEAL_TOKEN is; leave it out")
+    if not person.may(scope):
+        raise CommandFailed(f"the token of {person.name} lacks the scope {scope}")
+    return person

@@ -1,0 +1,66 @@
+"""What the parts of the command line share: options of one meaning, settings, output, exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from app.config import Settings
+
+T = TypeVar("T")
+
+_PIPED_WIDTH = 160
+
+EXIT_CODES = "Exit codes: 0 success, 1 failure or a finding, 2 wrong usage, 130 interrupted."
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="Address of a running agent. Default: HOST and PORT; when none answers there, the SQLite file.",
+    ),
+]
+Teller = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="Address of a running agent. Default: HOST and PORT; when none answers there, the database.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, as the HTTP API answers it.")]
+
+
+def read_settings() -> Settings:
+    """The settings, or a message that names each wrong one."""
+    from app.cli.commands.errors import CommandFailed
+    from app.config import load_settings
+    from app.errors import ConfigurationError
+
+    try:
+        return load_settings()
+    except ConfigurationError as error:
+        raise CommandFailed(str(error)) from error
+
+
+def console() -> Console:
+    from rich.console import Console
+
+    piped = not sys.stdout.isatty()
+    return Console(highlight=False, width=_PIPED_WIDTH if piped and "COLUMNS" not in os.environ else None)
+
+
+def finished(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine to its end."""
+    return asyncio.run(work)
+
+
+def complain(message: str) -> None:
+    typer.secho(f"heal: {message}", fg=typer.colors.RED, err=True)

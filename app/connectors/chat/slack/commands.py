@@ -1,0 +1,253 @@
+"""What people press and type in Slack, and what comes of it: the same decisions as at every other door.
+
+Called by `slack_inbound`, which knows how Slack brings it. Who somebody is follows
+from SLACK_USERS alone. Everything is durable before the text that says so is
+returned; what could not be recorded in time is never claimed, neither way. A
+button counts once by its nonce, a command by its trigger (promise 1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from app.agent.approvals.answer import answer
+from app.agent.identity.people import (
+    Door,
+    Person,
+    Scope,
+    scopes_of,
+)
+from app.agent.models import Approval, ApprovalState, Brake
+from app.agent.ports.store import ApprovalRecord, Store
+from app.clock import Clock
+from app.config import Settings
+from app.connectors.chat.links import Links
+from app.connectors.chat.slack.blocks import read_value
+from app.connectors.text import shorten
+from app.errors import AgentError, Conflict, PermanentError
+
+log = logging.getLogger(__name__)
+
+RECORD_SECONDS = 2.0
+"""Slack wants to hear within three."""
+
+_MOST_SHOWN = 10
+_MAX_REASON = 500
+
+HELP = (
+    "/heal brake: how the kill switch stands\n"
+    "/heal brake on REASON: stop every new action at once; an undo or a check under way goes on\n"
+    "/heal brake off [REASON]: let the agent act again\n"
+    "/heal approvals: what waits for an answer\n"
+    "/heal help: this"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Click:
+    """A button that somebody pressed."""
+
+    user: str
+    approve: bool
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A slash command that somebody typed."""
+
+    user: str
+    text: str
+    trigger: str
+    """Slack's own name for this very command; the same whenever it is sent again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivateReply:
+    """What the person alone is told, and whether it is certain what was recorded."""
+
+    text: str
+    """Plain; several lines."""
+    links: tuple[tuple[str, str], ...] = ()
+    """Words and addresses of where they can go on."""
+    settled: bool = True
+    """False when it is not certain: Slack is not told that all went well."""
+
+
+class Desk:
+    """Answers for people in Slack."""
+
+    def __init__(self, settings: Settings, store: Store, clock: Clock) -> None:
+        self._settings = settings
+        self._links = Links.from_settings(settings)
+        self._store = store
+        self._clock = clock
+
+    async def click(self, click: Click) -> PrivateReply:
+        """Record an answer, once, and say what came of it."""
+        person = self._person(click.user)
+        if person is None or not person.may(Scope.APPROVE):
+            return self._refused(click.user, person, Scope.APPROVE)
+        carried = read_value(click.value)
+        if carried is None:
+            return PrivateReply(text="Nothing was changed: this button carries nothing that can be read.")
+        approval_id, nonce = carried
+
+        async def say() -> PrivateReply:
+            recorded = await answer(
+                self._store,
+                approval_id,
+                approve=click.approve,
+                by=person,
+                comment="",
+                at=self._clock.now(),
+                nonce=nonce,
+            )
+            return PrivateReply(text=_recorded(recorded, click.approve))
+
+        return await _in_time(say, "your answer", "Look at the incident, and press again: it counts once.")
+
+    async def command(self, command: Command) -> PrivateReply:
+        """Carry out a command, once, and say what came of it."""
+        words = _as_typed(command.text).split()
+        match [word.lower() for word in words[:2]]:
+            case [] | ["help", *_]:
+                return PrivateReply(text=HELP)
+            case ["approvals"]:
+                return await self._reading(command, self._waiting)
+            case ["brake"]:
+                return await self._reading(command, self._standing)
+            case ["brake", "on" | "off" as way]:
+                return await self._set_brake(command, way == "on", " ".join(words[2:]))
+        return PrivateReply(text=f"That is no command of mine; nothing was changed.\n{HELP}")
+
+    async def _reading(self, command: Command, read: Callable[[], Awaitable[PrivateReply]]) -> PrivateReply:
+        person = self._person(command.user)
+        if person is None or not person.may(Scope.READ):
+            return self._refused(command.user, person, Scope.READ)
+        return await _in_time(read, None, "Try again in a moment.")
+
+    async def _set_brake(self, command: Command, engage: bool, reason: str) -> PrivateReply:
+        person = self._person(command.user)
+        if person is None or not person.may(Scope.OPERATE):
+            return self._refused(command.user, person, Scope.OPERATE)
+        if engage and not reason:
+            return PrivateReply(text="Nothing was changed: say why, as in /heal brake on database migration")
+        if not command.trigger:
+            return PrivateReply(
+                text="Nothing was changed: Slack did not say which command this is. Type it again."
+            )
+        brake = Brake(
+            engaged=engage, by=person.name, reason=shorten(reason, _MAX_REASON), at=self._clock.now()
+        )
+
+        async def set_it() -> PrivateReply:
+            await self._store.set_brake(brake, person=person, nonce=command.trigger)
+            way = "engaged" if engage else "released"
+            log.warning("kill switch %s by %s in Slack: %s", way, brake.by, brake.reason)
+            after = (
+                "No new action begins; an undo or a check under way goes on."
+                if engage
+                else "The agent may act again."
+            )
+            return PrivateReply(text=f"The kill switch is {way}. {after}")
+
+        return await _in_time(
+            set_it, "the kill switch", "See how it stands with /heal brake, or type it again."
+        )
+
+    async def _standing(self) -> PrivateReply:
+        brake = await self._store.brake()
+        if brake is None:
+            return PrivateReply(text="The kill switch is off, and was never touched.")
+        way = "engaged: no new action begins" if brake.engaged else "off"
+        why = f" ({brake.reason})" if brake.reason else ""
+        at = f"{brake.at:%Y-%m-%d %H:%M:%S} UTC"
+        return PrivateReply(text=f"The kill switch is {way}. Set by {brake.by} at {at}{why}.")
+
+    async def _waiting(self) -> PrivateReply:
+        page = await self._store.find_approvals(ApprovalState.PENDING, limit=_MOST_SHOWN, cursor=None)
+        if not page.items:
+            return PrivateReply(text="Nothing waits for an answer.")
+        lines = [_request(one) for one in page.items]
+        if page.next_cursor is not None:
+            lines.append("There are more; GET /approvals lists all.")
+        pages = [(str(one.incident.key), self._links.approval(one.approval.id)) for one in page.items]
+        links = tuple((words, url) for words, url in pages if url is not None)
+        return PrivateReply(text="\n".join(lines), links=links)
+
+    def _person(self, user: str) -> Person | None:
+        """Who a Slack user is, by what the configuration says and nothing else."""
+        known = self._settings.slack_users.get(user)
+        if known is None:
+            return None
+        return Person(
+            name=known.name,
+            roles=frozenset(known.roles),
+            door=Door.SLACK,
+            verified=True,
+            scopes=scopes_of(known.roles, self._settings.role_scopes),
+        )
+
+    def _refused(self, user: str, person: Person | None, scope: Scope) -> PrivateReply:
+        if person is None:
+            return PrivateReply(
+                text=f"Nothing was changed: you are not listed. Ask whoever runs the agent to add {user} to "
+                "SLACK_USERS."
+            )
+        roles = sorted(role for role, scopes in self._settings.role_scopes.items() if scope in scopes)
+        have = ", ".join(sorted(person.roles)) or "no role"
+        return PrivateReply(
+            text=f"Nothing was changed: {person.name} has {have}, and this needs the scope {scope}, which "
+            f"these roles have: {', '.join(roles) or 'none'}. See ROLE_SCOPES and SLACK_USERS."
+        )
+
+
+async def _in_time(work: Callable[[], Awaitable[PrivateReply]], what: str | None, mend: str) -> PrivateReply:
+    """What the work says; where it fails or takes too long, no more is claimed than is certain.
+
+    `what` is being recorded, None where something is only read.
+    """
+    try:
+        async with asyncio.timeout(RECORD_SECONDS):
+            return await work()
+    except TimeoutError:
+        trouble = f"the database gave no answer within {RECORD_SECONDS:g} s"
+    except (Conflict, PermanentError) as error:
+        return PrivateReply(text=f"Nothing was changed: {error}.")
+    except AgentError as error:  # a commit whose answer was lost is one of these, too
+        trouble = str(error)
+    if what is None:
+        return PrivateReply(text=f"This could not be read: {trouble}. {mend}", settled=False)
+    return PrivateReply(
+        text=f"It is not certain whether {what} was recorded: {trouble}. {mend}", settled=False
+    )
+
+
+def _request(one: ApprovalRecord) -> str:
+    asked, until = one.approval, f"{one.approval.expires_at:%Y-%m-%d %H:%M} UTC"
+    return f"{one.incident.key}: {asked.action} until {until}, {asked.id}"
+
+
+def _recorded(approval: Approval, approve: bool) -> str:
+    """What an answer is worth by now; it may be one that was given before, and sent again."""
+    mine = f"Your {'yes' if approve else 'no'} to {approval.action} is on record"
+    match approval.state:
+        case ApprovalState.PENDING:
+            return f"{mine}: {len(approval.answers)} of {approval.terms.people} people have agreed."
+        case ApprovalState.APPROVED:
+            return f"{mine}. Everything is checked once more before the agent acts."
+        case ApprovalState.DENIED:
+            return f"{mine}. It will not be done."
+        case ApprovalState.USED:
+            return f"{mine}, and was used: the agent has set out to act on it."
+        case ApprovalState.VOID | ApprovalState.EXPIRED:
+            return f"{mine}, and is worth nothing any more: the request is {approval.state}."
+
+
+def _as_typed(text: str) -> str:
+    """Slack sends three characters of what people type as entities."""
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")

@@ -1,0 +1,244 @@
+"""Buttons and commands of Slack, over HTTP and over Socket Mode, through one bolt application.
+
+Built by `app.connectors.chat.slack.channel.inbound_from_settings`; `app.api.routes.chat` brings it
+requests, `app.workers` keeps its socket connected. An answer is durable before
+Slack is told that all went well. Needs the extra `slack`, and neither the bot
+token nor the writing side of Slack: what people do is written to our own database
+alone, so that it works in a dry run, too (promise 5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+from slack_bolt.adapter.starlette.async_handler import to_starlette_response
+from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncBoltRequest
+from slack_bolt.authorization import AuthorizeResult
+from slack_bolt.response import BoltResponse
+from slack_sdk.signature import SignatureVerifier
+from slack_sdk.web.async_client import AsyncWebClient
+from starlette.responses import Response
+
+from app.agent.ids import JsonObject
+from app.agent.ports.store import Store
+from app.clock import Clock
+from app.config import Settings
+from app.connectors.chat.slack.blocks import (
+    APPROVE,
+    DENY,
+    MAX_TEXT,
+    OPEN,
+    escaped,
+    told_blocks,
+)
+from app.connectors.chat.slack.client import QUIET, SlackClient
+from app.connectors.chat.slack.commands import (
+    Click,
+    Command,
+    Desk,
+    PrivateReply,
+)
+from app.connectors.chat.slack.socket import SlackSocket
+from app.errors import AgentError, Invalid
+
+log = logging.getLogger(__name__)
+
+COMMAND = "/heal"
+_MOST_FIELDS = 200
+_MOST_TELLING = 200
+_CLOSE_SECONDS = 5.0
+
+
+class SlackInbound:
+    """What people do in Slack, brought to the desk."""
+
+    def __init__(self, *, settings: Settings, client: SlackClient, store: Store, clock: Clock) -> None:
+        self._client = client
+        self._desk = Desk(settings, store, clock)
+        self._telling: set[asyncio.Task[None]] = set()
+        secret = settings.slack_signing_secret
+        self._verifier = None if secret is None else SignatureVerifier(secret.get_secret_value().strip())
+        self._app = self._application(secret.get_secret_value().strip() if secret is not None else None)
+        token = settings.slack_app_token
+        self._socket = (
+            None if token is None else SlackSocket(app=self._app, client=client, token=token, clock=clock)
+        )
+
+    @property
+    def takes_http(self) -> bool:
+        """Whether requests can be told from forgeries."""
+        return self._verifier is not None
+
+    @property
+    def takes_socket(self) -> bool:
+        return self._socket is not None
+
+    def genuine(self, body: bytes, headers: Mapping[str, str]) -> bool:
+        """Whether Slack signed exactly this, at most five minutes ago.
+
+        Asked before anything is parsed; bolt asks once more.
+        """
+        timestamp = headers.get("x-slack-request-timestamp", "")
+        signature = headers.get("x-slack-signature", "")
+        if self._verifier is None or not (
+            timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 16
+        ):
+            return False
+        try:
+            return signature.isascii() and self._verifier.is_valid(body, timestamp, signature)
+        except UnicodeDecodeError:
+            return False
+
+    async def handle(self, body: bytes, headers: Mapping[str, str]) -> Response:
+        """Slack's request, answered; `Invalid` for a body that is none of Slack's forms."""
+        text = body.decode()
+        request = AsyncBoltRequest(body=_as_json(text), headers=dict(headers))
+        request.raw_body = text  # what was signed
+        return to_starlette_response(await self._app.async_dispatch(request))
+
+    async def keep_connected(self) -> None:
+        """Hold a Socket Mode connection until cancelled."""
+        if self._socket is not None:
+            await self._socket.run()
+
+    async def aclose(self) -> None:
+        """Let what is being told to people arrive, for a moment, and close every connection."""
+        if self._telling:
+            await asyncio.wait(self._telling, timeout=_CLOSE_SECONDS)
+        for task in self._telling:
+            task.cancel()
+        await self._client.aclose()
+
+    # ------------------------------------------------------------ bolt
+
+    def _application(self, signing_secret: str | None) -> AsyncApp:
+        web = AsyncWebClient(token=None, logger=QUIET, retry_handlers=[])
+        web.proxy = None  # it has read one from the environment
+        app = AsyncApp(
+            name="heal",
+            logger=QUIET,
+            client=web,
+            signing_secret=signing_secret or "",
+            request_verification_enabled=signing_secret is not None,
+            authorize=_without_asking,
+            ignoring_self_events_enabled=False,
+            attaching_function_token_enabled=False,
+            attaching_conversation_kwargs_enabled=False,
+        )
+
+        async def approve(ack: AsyncAck, body: JsonObject) -> None:
+            await self._pressed(ack, body, approve=True)
+
+        async def deny(ack: AsyncAck, body: JsonObject) -> None:
+            await self._pressed(ack, body, approve=False)
+
+        async def opened(ack: AsyncAck) -> None:
+            await ack()
+
+        async def failed(error: Exception) -> BoltResponse:
+            log.error("what somebody did in Slack could not be handled", exc_info=error)
+            return BoltResponse(status=500)
+
+        app.action(APPROVE)(approve)
+        app.action(DENY)(deny)
+        app.action(re.compile(rf"{OPEN}_\d+"))(opened)
+        app.command(COMMAND)(self._typed)
+        app.error(failed)
+        return app
+
+    async def _pressed(self, ack: AsyncAck, body: JsonObject, *, approve: bool) -> None:
+        user, actions = body.get("user"), body.get("actions")
+        first = actions[0] if isinstance(actions, list) and actions else None
+        click = Click(
+            user=_text(user, "id"),
+            approve=approve,
+            value=_text(first, "value"),
+        )
+        told = await self._desk.click(click)
+        if told.settled:
+            await ack()
+        else:  # Slack shows the person that it failed, even if what follows does not reach them
+            ack.response = BoltResponse(status=503)
+        self._tell(_text(body, "response_url"), told)
+
+    async def _typed(self, ack: AsyncAck, body: JsonObject) -> None:
+        """What a command is answered with is shown to whoever typed it, and to nobody else."""
+        command = Command(
+            user=_text(body, "user_id"), text=_text(body, "text"), trigger=_text(body, "trigger_id")
+        )
+        told = await self._desk.command(command)
+        await ack(_private(told))
+
+    def _tell(self, response_url: str, told: PrivateReply) -> None:
+        """In its own time: that somebody cannot be told changes nothing of what is recorded."""
+        if not response_url or len(self._telling) >= _MOST_TELLING:
+            log.warning("somebody in Slack could not be told what came of a button")
+            return
+        task = asyncio.create_task(self._told(response_url, told))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _told(self, response_url: str, told: PrivateReply) -> None:
+        try:
+            await self._client.tell(response_url, {**_private(told), "replace_original": False})
+        except AgentError as error:
+            log.warning("somebody in Slack could not be told what came of a button: %s", error)
+
+
+def _private(told: PrivateReply) -> JsonObject:
+    """A message that one person alone sees; it may quote what others wrote."""
+    return {
+        "response_type": "ephemeral",
+        "text": escaped(told.text, MAX_TEXT),
+        "blocks": [*told_blocks(told.text, told.links)],
+    }
+
+
+async def _without_asking(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:
+    """A request that Slack signed, or brought over our own socket, is for this app; nothing is asked anew."""
+    return AuthorizeResult(enterprise_id=enterprise_id, team_id=team_id)
+
+
+def _as_json(text: str) -> str:
+    """The content of a request as JSON.
+
+    bolt finds it by itself, but for a form with the word "payload" somewhere in
+    it: a command that says it would be lost, the kill switch with it.
+    """
+    if text.startswith("{"):
+        content = text
+    else:
+        try:
+            fields = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS))
+        except ValueError:
+            raise Invalid("the form has too many fields") from None
+        content = fields.get("payload") or json.dumps(fields)
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise Invalid("the body is neither a JSON object nor a form with one")
+    if not _complete(found):
+        raise Invalid("the body says that somebody did something, and neither who nor what")
+    return json.dumps(found)
+
+
+def _complete(content: JsonObject) -> bool:
+    """bolt takes it for granted that an interaction names somebody and something."""
+    if "actions" not in content:
+        return True
+    actions = content["actions"]
+    if not isinstance(actions, list) or not isinstance(content.get("user"), dict):
+        return False
+    return bool(actions) and all(isinstance(one, dict) for one in actions)
+
+
+def _text(holder: object, name: str) -> str:
+    value = holder.get(name) if isinstance(holder, dict) else None
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,223 @@
+"""What a pod template asks for: hashes, fields by name, and which of them are code or configuration.
+
+Pure; called by `k8s_views` and `k8s_changes`. Everything in a template counts,
+less a short list of noise. Code is what a release ships: the containers with
+their images, commands, ports and probes, how images are pulled, and the pod's
+labels. All the rest is configuration, fields that a newer server knows included.
+No value leaves this module, only digests and names of fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from app.agent.ids import Json, JsonObject
+from app.connectors.kubernetes.fields import (
+    digest,
+    mapping,
+    objects,
+    text,
+)
+
+PREFIX = "self-healing-devops-agent/"
+RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
+TEMPLATE_HASH_LABEL = "pod-template-hash"
+
+_NOISY_LABELS = frozenset(
+    {
+        TEMPLATE_HASH_LABEL,
+        "rollouts-pod-template-hash",
+        "controller-revision-hash",
+        "pod-template-generation",
+    }
+)
+"""Written by controllers over everything else in a template."""
+_NOISY_ANNOTATIONS = frozenset({RESTARTED_AT})
+"""A restart changes nothing of what runs; neither do the agent's own marks (`PREFIX`)."""
+
+_CODE_OF_CONTAINER = frozenset(
+    {
+        "name",
+        "image",
+        "imagePullPolicy",
+        "command",
+        "args",
+        "workingDir",
+        "ports",
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+        "lifecycle",
+    }
+)
+_CODE_OF_SPEC = frozenset({"imagePullSecrets"})
+_CODE_OF_METADATA = frozenset({"labels"})
+CONTAINER_LISTS = ("containers", "initContainers")
+
+
+def template_of(workload: JsonObject) -> JsonObject:
+    """The pod template of a Deployment or ReplicaSet as a person wrote it: without the controller's label."""
+    template = dict(mapping(workload, "spec", "template"))
+    metadata = dict(mapping(template, "metadata"))
+    labels = dict(mapping(metadata, "labels"))
+    labels.pop(TEMPLATE_HASH_LABEL, None)
+    if "labels" in metadata:
+        metadata["labels"] = labels
+    if "metadata" in template:
+        template["metadata"] = metadata
+    return template
+
+
+def template_hash(template: JsonObject) -> str:
+    """Over all of it, a restart's annotation included: pods belong to exactly one."""
+    return digest(template)
+
+
+def code_hash(template: JsonObject) -> str:
+    """Over what a release ships."""
+    return digest(_part(template, code=True))
+
+
+def config_hash(template: JsonObject) -> str:
+    """Over everything else: environment, resources, volumes, security, scheduling, identity, annotations."""
+    return digest(_part(template, code=False))
+
+
+def template_fields(template: JsonObject) -> tuple[tuple[str, str], ...]:
+    """Each field that counts, by a name for people, with a digest of its value; sorted by name."""
+    return tuple(sorted((name, digest(value)) for name, value in _fields(template)))
+
+
+def with_config_of(template: JsonObject, old: JsonObject) -> JsonObject:
+    """The code of `template` with the configuration of `old`.
+
+    Containers that came since keep their own configuration, with the volumes they mount.
+    """
+    spec = dict(mapping(template, "spec"))
+    present = {text(item, "name") or "": item for item in objects(spec, "volumes")}
+    volumes: dict[str, Json] = {text(item, "name") or "": item for item in objects(old, "spec", "volumes")}
+    lists: dict[str, Json] = {}
+    for kind in CONTAINER_LISTS:
+        if kind not in spec:
+            continue
+        before = {text(item, "name"): item for item in objects(old, "spec", kind)}
+        containers: list[Json] = []
+        for container in objects(spec, kind):
+            known = before.get(text(container, "name"))
+            if known is None:
+                for mount in objects(container, "volumeMounts"):
+                    mounted = text(mount, "name") or ""
+                    if mounted in present:
+                        volumes.setdefault(mounted, present[mounted])
+                containers.append(container)
+            else:
+                containers.append(_merged(container, known, _CODE_OF_CONTAINER))
+        lists[kind] = containers
+    wanted = _merged(
+        _without(spec, {*CONTAINER_LISTS, "volumes"}),
+        _without(mapping(old, "spec"), {*CONTAINER_LISTS, "volumes"}),
+        _CODE_OF_SPEC,
+    )
+    if volumes:
+        wanted["volumes"] = list(volumes.values())
+    return {**template, "metadata": _metadata_with_config(template, old), "spec": {**wanted, **lists}}
+
+
+def _metadata_with_config(template: JsonObject, old: JsonObject) -> JsonObject:
+    """Labels stay; annotations go back, but for the noise, which is the present one's."""
+    now, before = mapping(template, "metadata"), mapping(old, "metadata")
+    metadata = _merged(now, before, _CODE_OF_METADATA)
+    noise = {name: item for name, item in mapping(now, "annotations").items() if _is_noise(name)}
+    annotations = {**_quiet_annotations(before), **noise}
+    metadata.pop("annotations", None)
+    return {**metadata, "annotations": annotations} if annotations else metadata
+
+
+def _merged(code: JsonObject, config: JsonObject, fields: frozenset[str]) -> JsonObject:
+    """The `fields` of one, and all others of the other."""
+    return {
+        **{name: item for name, item in code.items() if name in fields},
+        **{name: item for name, item in config.items() if name not in fields},
+    }
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _part(template: JsonObject, *, code: bool) -> JsonObject:
+    """One of the two parts that together are the whole template, less the noise."""
+    metadata = mapping(template, "metadata")
+    quiet: JsonObject = {
+        **_without(metadata, {"labels", "annotations", "creationTimestamp"}),
+        "labels": _quiet_labels(metadata),
+        "annotations": _quiet_annotations(metadata),
+    }
+    spec = mapping(template, "spec")
+    return {
+        "template": None if code else _without(template, {"metadata", "spec"}) or None,
+        "metadata": _chosen(quiet, _CODE_OF_METADATA, code),
+        "spec": _chosen(_without(spec, set(CONTAINER_LISTS)), _CODE_OF_SPEC, code),
+        **{
+            kind: [
+                {"name": container.get("name"), **_chosen(container, _CODE_OF_CONTAINER, code)}
+                for container in objects(spec, kind)
+            ]
+            for kind in CONTAINER_LISTS
+        },
+    }
+
+
+def _chosen(fields: JsonObject, code_fields: frozenset[str], code: bool) -> JsonObject:
+    return {name: item for name, item in fields.items() if (name in code_fields) is code}
+
+
+def _without(fields: JsonObject, names: set[str]) -> JsonObject:
+    return {name: item for name, item in fields.items() if name not in names}
+
+
+def _quiet_labels(metadata: JsonObject) -> JsonObject:
+    return _without(mapping(metadata, "labels"), set(_NOISY_LABELS))
+
+
+def _quiet_annotations(metadata: JsonObject) -> JsonObject:
+    found = mapping(metadata, "annotations")
+    return {name: item for name, item in found.items() if not _is_noise(name)}
+
+
+def _is_noise(annotation: str) -> bool:
+    return annotation in _NOISY_ANNOTATIONS or annotation.startswith(PREFIX)
+
+
+def _fields(template: JsonObject) -> Iterator[tuple[str, Json]]:
+    metadata, spec = mapping(template, "metadata"), mapping(template, "spec")
+    yield from ((f"label {name}", item) for name, item in _quiet_labels(metadata).items())
+    yield from ((f"annotation {name}", item) for name, item in _quiet_annotations(metadata).items())
+    yield from _without(spec, set(CONTAINER_LISTS)).items()
+    for kind in CONTAINER_LISTS:
+        for container in objects(spec, kind):
+            of = text(container, "name") or "?"
+            yield from ((f"{name} of {of}", item) for name, item in container.items() if name != "name")
+
+
+# ---------------------------------------------------------------- references
+
+
+def config_map_names(template: JsonObject) -> tuple[str, ...]:
+    """The ConfigMaps that a template refers to, sorted."""
+    found: set[str | None] = set(config_maps_read_at_start(template))
+    for volume in objects(template, "spec", "volumes"):
+        found.add(text(volume, "configMap", "name"))
+        found.update(text(item, "configMap", "name") for item in objects(volume, "projected", "sources"))
+    return tuple(sorted(item for item in found if item is not None))
+
+
+def config_maps_read_at_start(template: JsonObject) -> frozenset[str]:
+    """Those that containers take into their environment: a running one does not see them change."""
+    found: set[str | None] = set()
+    for kind in CONTAINER_LISTS:
+        for container in objects(template, "spec", kind):
+            found.update(text(item, "configMapRef", "name") for item in objects(container, "envFrom"))
+            found.update(
+                text(item, "valueFrom", "configMapKeyRef", "name") for item in objects(container, "env")
+            )
+    return frozenset(item for item in found if item is not None)

@@ -1,0 +1,164 @@
+"""The two ports that send changes: rehearsal (`dryRun=All`) and writer.
+
+Both build the same patch on the state that was decided on. A change that has new
+pods made is rehearsed with one of them as well: admission policies, quota and Pod
+Security answer to the pod, not to the Deployment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from app.agent.guardrails.target_token import makes_pods, same_ground
+from app.agent.ids import IntentId, JsonObject
+from app.agent.models import Action, Rehearsal, Snapshot
+from app.agent.workload import ObjectRef, TargetState
+from app.connectors.kubernetes.api import (
+    DryRunApi,
+    Kind,
+    PatchApi,
+    ReadApi,
+)
+from app.connectors.kubernetes.fields import (
+    controller_uid,
+    mapping,
+    text,
+    uid,
+)
+from app.connectors.kubernetes.index import selector_query
+from app.connectors.kubernetes.patches import (
+    check_unmoved,
+    patch_for,
+    revision_wanted,
+    writable_ref,
+)
+from app.connectors.kubernetes.trial_pod import trial_pod
+from app.connectors.kubernetes.views import revision_number, target_state
+from app.errors import Conflict, Forbidden, Invalid, PermanentError
+
+REHEARSAL_INTENT = IntentId("rehearsal")
+"""Marker of a dry run, which nothing keeps."""
+
+_ATTEMPTS = 5
+"""A status that moves between look and dry run is no change: the object is read again."""
+
+_NO_RIGHT = 'cannot create resource "pods"'
+"""Part of the API server's answer where RBAC, and not an admission plugin, refuses."""
+
+
+class KubernetesRehearsal:
+    """`ClusterRehearsal`: sends the patch of the writer, and a pod of its template, with `dryRun=All`."""
+
+    def __init__(self, api: ReadApi, patches: PatchApi) -> None:
+        """`patches` must come from a dry-run connection."""
+        if not patches.dry_run:
+            raise ValueError("a rehearsal over a connection that persists")
+        self._api = api
+        self._patches = patches
+        self._pods = DryRunApi(patches.connection)
+
+    async def rehearse(self, action: Action, target: TargetState, snapshot: Snapshot | None) -> Rehearsal:
+        try:
+            before, after = await self._patched(action, target, snapshot)
+            ref = target.ref
+            message = f"the API server accepts {action.name} of {ref} (dryRun=All)"
+            if ref.kind == Kind.DEPLOYMENT and makes_pods(
+                target_state(ref, before).token, target_state(ref, after).token
+            ):
+                message += await self._with_a_pod(after)
+        except (Conflict, PermanentError) as error:
+            return Rehearsal(accepted=False, message=str(error))
+        return Rehearsal(accepted=True, message=message)
+
+    async def _patched(
+        self, action: Action, target: TargetState, snapshot: Snapshot | None
+    ) -> tuple[JsonObject, JsonObject]:
+        """The object before and after the change."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            ref = writable_ref(action)
+            current = await get_object(self._api, ref)
+            now = target_state(ref, current)
+            if same_ground(action, target.token, now.token):
+                target = replace(target, resource_version=now.resource_version)
+            try:
+                ref, patch = await _decided_patch(self._api, action, REHEARSAL_INTENT, target, snapshot)
+                return current, await self._patches.patch(ref, patch)
+            except Conflict:
+                if attempt == _ATTEMPTS or not same_ground(action, target.token, now.token):
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _with_a_pod(self, deployment: JsonObject) -> str:
+        """Ask for one of the pods that would be made; how that ended, as the end of a sentence."""
+        kept = await replica_sets_of(self._api, deployment)
+        newest = max(kept, key=lambda item: revision_number(item) or 0, default=None)
+        namespace = text(deployment, "metadata", "namespace") or ""
+        try:
+            await self._pods.create(Kind.POD, namespace, trial_pod(deployment, newest))
+        except Forbidden as error:
+            if _NO_RIGHT not in str(error):
+                raise Invalid(f"new pods would be refused: {error}") from error
+            return (
+                "; whether new pods would be admitted is not known: the agent has no right to create pods "
+                "in a dry run (docs/kubernetes.md)"
+            )
+        except PermanentError as error:
+            raise Invalid(f"new pods would be refused: {error}") from error
+        return ", and a pod of its template"
+
+
+class KubernetesWriter:
+    """`ClusterWriter`: constructed only when `DRY_RUN=false`."""
+
+    def __init__(self, api: ReadApi, patches: PatchApi) -> None:
+        self._api = api
+        self._patches = patches
+
+    async def apply(
+        self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
+    ) -> TargetState:
+        ref, patch = await _decided_patch(self._api, action, intent_id, target, snapshot)
+        return target_state(ref, await self._patches.patch(ref, patch), action)
+
+
+async def get_object(api: ReadApi, ref: ObjectRef) -> JsonObject:
+    """The object of that name; `NotFound` when it is not there."""
+    return await api.get(Kind(ref.kind), ref.namespace, ref.name)
+
+
+async def owned(
+    api: ReadApi, kind: Kind, namespace: str, selector: str, owners: set[str]
+) -> tuple[JsonObject, ...]:
+    """The objects that match a selector and are controlled by one of `owners`."""
+    if not owners or not selector:
+        return ()
+    listing = await api.list(kind, namespace, labels=selector)
+    return tuple(item for item in listing.items if controller_uid(item) in owners)
+
+
+async def replica_sets_of(api: ReadApi, deployment: JsonObject) -> tuple[JsonObject, ...]:
+    """The ReplicaSets that a Deployment controls."""
+    selector = selector_query(mapping(deployment, "spec", "selector"))
+    namespace = text(deployment, "metadata", "namespace") or ""
+    return await owned(api, Kind.REPLICA_SET, namespace, selector, {uid(deployment)})
+
+
+async def _decided_patch(
+    api: ReadApi, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
+) -> tuple[ObjectRef, list[JsonObject]]:
+    """The patch for an action on the object state it was decided on; `Conflict` when that is past."""
+    ref = writable_ref(action)
+    if target.ref != ref:
+        raise Invalid(f"{action.name} of {ref} was decided on {target.ref}")
+    current = await get_object(api, ref)
+    check_unmoved(current, target, intent_id)
+    wanted = revision_wanted(action)
+    revision = None if wanted is None else await _revision(api, current, wanted)
+    patch = patch_for(action, intent_id, current, target=target, revision=revision, snapshot=snapshot)
+    return ref, patch
+
+
+async def _revision(api: ReadApi, deployment: JsonObject, number: int) -> JsonObject | None:
+    """The ReplicaSet that holds a revision of a Deployment."""
+    kept = await replica_sets_of(api, deployment)
+    return next((item for item in kept if revision_number(item) == number), None)

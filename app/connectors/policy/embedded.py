@@ -1,0 +1,146 @@
+"""Decides with Rego in this process: the default policy engine, over the bundle of `POLICY_DIR`.
+
+Called by policy, besides the built-in guardrails. Keeps promise 7: a bundle that
+does not compile, an undefined or malformed decision, an error or a panic of the
+engine, a late answer and a missing library are each a deny with its reason. The
+engine lives on one thread of its own, for it panics when another touches it.
+
+It cannot be interrupted, and this process waits while it works: the time limit
+makes a late decision a deny, and no more. A server set by OPA_URL is isolated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from app.agent.ids import JsonObject
+from app.agent.ports.policy import PolicyAnswer
+from app.config import Settings
+from app.connectors.policy.answers import deny, read_decision
+from app.connectors.policy.bundle import (
+    Bundle,
+    BundleProblem,
+    read_bundle,
+    shipped_policies,
+)
+from app.connectors.policy.checks import DECISION_RULE
+from app.connectors.policy.engine import (
+    Compiled,
+    EngineFault,
+    EngineMissing,
+    compile_bundle,
+    input_text,
+)
+from app.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_TIMEOUT_SECONDS = 5.0
+
+
+class EmbeddedPolicy:
+    """`PolicyEngine` in this process."""
+
+    def __init__(self, folder: Path, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
+        """Raises `ConfigurationError`, naming file and line, for a bundle that does not compile.
+
+        Where the library is missing it starts, says so, and denies everything.
+        """
+        self._folder = folder
+        self._timeout = timeout_seconds
+        self._problems: tuple[BundleProblem, ...] = ()
+        self._bundle = Bundle(folder=folder, modules=(), data={})
+        self._compiled: Compiled | None = None  # touched on the engine's thread only
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="policy")
+        self._submit(self._read).result()
+        if not self._problems:
+            return
+        if any(problem == EngineMissing().problem for problem in self._problems):
+            log.warning("every action is denied: %s", EngineMissing())
+            return
+        self._thread.shutdown(wait=False)
+        raise ConfigurationError("the policies cannot be used:\n  " + "\n  ".join(map(str, self._problems)))
+
+    @staticmethod
+    def from_settings(settings: Settings) -> EmbeddedPolicy:
+        """Over `POLICY_DIR`, or the policies that come with the agent. Raises `ConfigurationError`."""
+        folder = settings.policy_dir or shipped_policies()
+        return EmbeddedPolicy(folder, timeout_seconds=settings.policy_timeout_seconds)
+
+    async def decide(self, document: JsonObject) -> PolicyAnswer:
+        """The bundle's decision on the document; anything incomplete is a deny. Never raises."""
+        try:
+            text = input_text(document)
+        except (TypeError, ValueError, RecursionError) as error:
+            return deny(f"the question to the policy engine cannot be written as JSON: {error}")
+        asked = time.monotonic()
+        try:
+            future = self._submit(lambda: self._answer(text))
+        except RuntimeError:
+            return deny("the policy engine is closed")
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await asyncio.wrap_future(future)
+        except TimeoutError:
+            return self._late()
+        return self._late() if time.monotonic() - asked > self._timeout else answer
+
+    async def reload(self) -> tuple[BundleProblem, ...]:
+        """Read the folder anew; while something is wrong with it, which is returned, every answer is deny."""
+        await asyncio.wrap_future(self._submit(self._read))
+        for problem in self._problems:
+            log.error("every action is denied until the policies are mended and read anew: %s", problem)
+        if not self._problems:
+            log.info("the policies of %s were read anew", self._folder)
+        return self._problems
+
+    async def aclose(self) -> None:
+        """Drop the engine where it was created, and end its thread."""
+        try:
+            await asyncio.wrap_future(self._submit(self._drop))
+        except RuntimeError:
+            return  # closed already
+        self._thread.shutdown(wait=False)
+
+    # ------------------------------------------------------------------ on the engine's thread
+
+    def _read(self) -> None:
+        self._bundle = read_bundle(self._folder).without_tests()
+        self._compile()
+
+    def _compile(self) -> None:
+        self._drop()
+        self._compiled, self._problems = compile_bundle(self._bundle)
+
+    def _drop(self) -> None:
+        self._compiled = None
+
+    def _answer(self, document: str) -> PolicyAnswer:
+        compiled = self._compiled
+        if compiled is None:
+            return deny(f"the policies cannot be used: {'; '.join(map(str, self._problems))}")
+        try:
+            value = compiled.value(DECISION_RULE, document)
+        except EngineFault as fault:
+            # Whether a fault was the policy's or the engine's own cannot be told: a new engine is sound.
+            self._compile()
+            return deny(f"the policy engine failed: {fault}")
+        if value is None:
+            return deny(f"the policy gives no decision: {DECISION_RULE} is undefined")
+        return read_decision(b'{"result":' + value + b"}")
+
+    # ------------------------------------------------------------------
+
+    def _late(self) -> PolicyAnswer:
+        return deny(f"the policy engine gave no decision within {self._timeout:g} s")
+
+    def _submit(self, work: Callable[[], T]) -> Future[T]:
+        return self._thread.submit(work)

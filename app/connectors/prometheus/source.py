@@ -1,0 +1,394 @@
+"""Service levels from Prometheus, or anything that speaks its query API, over plain HTTP.
+
+Called by the observer, the verifier and the poller through `MetricSource`. Keeps
+promise 8. An answer without a series is no data; so is NaN, which 0/0 without
+traffic gives. And a number counts only when raw samples inside the window stand
+behind it, because the numbers alone do not tell: an instant query repeats a
+value for up to five minutes, and `... or vector(0)` gives one for nothing at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from app.agent.ids import ServiceKey
+from app.agent.models import SliSample, TelemetryHealth
+from app.config import Settings
+from app.connectors.http import HttpPeer
+from app.connectors.observability import Indicator, Reading, assemble, judge_telemetry
+from app.connectors.prometheus.promql import (
+    Query,
+    QueryTemplate,
+    Selector,
+    parse_duration,
+)
+from app.connectors.text import shorten
+from app.errors import AgentError, ConfigurationError, Invalid, PermanentError, TransientError
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_SECOND: Final = 4_102_444_800
+_LOOKBACK = "10m"
+_SERVICES_PER_QUERY = 50
+_CONCURRENT_QUERIES = 4
+_FRESHNESS_STEPS = 12
+_INDEX_LABEL = "heal_index"
+
+T = TypeVar("T")
+
+
+class _Series(msgspec.Struct):
+    """One series of a vector (`value`, `histogram`) or a matrix (`values`, `histograms`)."""
+
+    metric: dict[str, str] = {}
+    value: tuple[float, str] | None = None
+    values: list[tuple[float, str]] = []
+    histogram: object = None
+    histograms: list[object] = []
+
+
+class _Data(msgspec.Struct, rename="camel"):
+    result_type: str
+    result: msgspec.Raw
+
+
+class _QueryAnswer(msgspec.Struct, rename="camel"):
+    status: str
+    data: _Data | None = None
+    error_type: str = ""
+    error: str = ""
+    warnings: list[str] = []
+    is_partial: bool = False
+    """VictoriaMetrics: not every storage node answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Points:
+    """One series of an answer; an instant answer has one point. Times are milliseconds since 1970."""
+
+    labels: Mapping[str, str]
+    values: Mapping[int, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What is asked about one service: a query for each indicator, and the series they all read."""
+
+    key: ServiceKey
+    queries: Mapping[Indicator, Query]
+    selectors: tuple[Selector, ...]
+
+    def reading(
+        self, indicator: Indicator, value: float | None, newest: Mapping[Selector, datetime], since: datetime
+    ) -> Reading:
+        """A value with the newest sample of any series it reads; an offset may reach further back."""
+        behind = [(newest[s], since - s.shift) for s in self.queries[indicator].selectors if s in newest]
+        if not behind:
+            return Reading(value=value, newest=None, oldest_useful=since)
+        at, useful = max(behind, key=lambda pair: (pair[0] > pair[1], pair[0]))
+        return Reading(value=value, newest=at, oldest_useful=useful)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answers:
+    """Everything known about one service over one or more instants."""
+
+    values: Mapping[Indicator, Mapping[int, float]]
+    newest: Mapping[int, Mapping[Selector, datetime]]
+
+
+class PrometheusSource:
+    """`MetricSource` over `/api/v1/query` and `/api/v1/query_range`."""
+
+    def __init__(
+        self,
+        peer: HttpPeer,
+        templates: Mapping[Indicator, QueryTemplate],
+        *,
+        window: str,
+        namespaces: Mapping[str, str],
+    ) -> None:
+        """`namespaces` maps environments; one that is not listed is a namespace of the same name."""
+        self._peer = peer
+        self._templates = templates
+        self._window_text = window
+        self._window = parse_duration(window, "PROMETHEUS_WINDOW")
+        self._namespaces = namespaces
+        self._gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
+    @staticmethod
+    def from_settings(settings: Settings) -> PrometheusSource:
+        """Raises `ConfigurationError` for settings that cannot work."""
+        if settings.prometheus_url is None:
+            raise ConfigurationError("PROMETHEUS_URL is not set")
+        return PrometheusSource(
+            HttpPeer(
+                name="Prometheus",
+                setting="PROMETHEUS_URL",
+                url=settings.prometheus_url,
+                timeout_seconds=settings.prometheus_timeout_seconds,
+                bearer_token=settings.prometheus_bearer_token,
+            ),
+            {
+                Indicator.ERROR_RATE: QueryTemplate.parse(
+                    settings.prometheus_error_rate_query, "PROMETHEUS_ERROR_RATE_QUERY"
+                ),
+                Indicator.P95_LATENCY_MS: QueryTemplate.parse(
+                    settings.prometheus_p95_query, "PROMETHEUS_P95_QUERY"
+                ),
+                Indicator.REQUEST_RATE: QueryTemplate.parse(
+                    settings.prometheus_request_rate_query, "PROMETHEUS_REQUEST_RATE_QUERY"
+                ),
+            },
+            window=settings.prometheus_window,
+            namespaces=settings.environment_namespaces,
+        )
+
+    async def sli(self, key: ServiceKey, at: datetime) -> SliSample:
+        """The indicators as of `at`; the sample's own `at` is that of the newest raw data behind them."""
+        moment = _millis(at)
+        asked = self._asked(key)
+        answers = await self._answers(asked, "query", {"time": _seconds(moment)})
+        return self._sample(asked, answers, moment) or SliSample(at=at)
+
+    async def sli_range(
+        self, key: ServiceKey, start: datetime, end: datetime, step: timedelta
+    ) -> tuple[SliSample, ...]:
+        """Samples as of `start`, `start + step`, ... up to `end`; instants without current data are left out.
+
+        Each sample's `at` is the instant asked about: its data is at most a window older.
+        """
+        step_millis = step // timedelta(milliseconds=1)
+        if step_millis <= 0 or start > end:
+            raise Invalid("a range needs a start that is not after its end and a step of at least 1 ms")
+        asked = self._asked(key)
+        span = {
+            "start": _seconds(_millis(start)),
+            "end": _seconds(_millis(end)),
+            "step": _seconds(step_millis),
+        }
+        answers = await self._answers(asked, "query_range", span)
+        instants = sorted(set().union(*answers.values.values()))
+        samples = ((instant, self._sample(asked, answers, instant)) for instant in instants)
+        return tuple(replace(sample, at=_time(instant)) for instant, sample in samples if sample is not None)
+
+    async def telemetry(self, keys: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
+        """Who has raw samples inside the window, against who had some in the ten minutes before it."""
+        services = tuple(dict.fromkeys(keys))
+        chunks = [services[i : i + _SERVICES_PER_QUERY] for i in range(0, len(services), _SERVICES_PER_QUERY)]
+        window = self._window_text
+        try:
+            now = await _all(*(self._measured(chunk, f"[{window}]", at) for chunk in chunks))
+            before = await _all(
+                *(self._measured(chunk, f"[{_LOOKBACK}] offset {window}", at) for chunk in chunks)
+            )
+        except AgentError as error:
+            return TelemetryHealth(
+                known_services=len(services), silent_services=0, source_reachable=False, fault=str(error)
+            )
+        return judge_telemetry(set().union(*before), set().union(*now))
+
+    async def ping(self) -> None:
+        """Raises like every port when queries are not answered."""
+        await self._points("query", {"query": "vector(1)"}, "readiness")
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+        await self._peer.aclose()
+
+    def _asked(self, key: ServiceKey) -> _Asked:
+        values = {
+            "namespace": self._namespaces.get(key.environment, key.environment),
+            "service": key.service,
+            "environment": key.environment,
+            "window": self._window_text,
+        }
+        queries = {indicator: template.fill(values) for indicator, template in self._templates.items()}
+        selectors = dict.fromkeys(s for query in queries.values() for s in query.selectors)
+        return _Asked(key=key, queries=queries, selectors=tuple(selectors))
+
+    async def _answers(self, asked: _Asked, endpoint: str, when: Mapping[str, str]) -> _Answers:
+        """All queries about one service, at once."""
+        names = [f"the {indicator} query for {asked.key}" for indicator in asked.queries]
+        freshness, *values = await _all(
+            self._points(
+                endpoint, {"query": self._freshness(asked.selectors), **when}, "freshness of the data"
+            ),
+            *(
+                self._points(endpoint, {"query": query.text, **when}, name)
+                for query, name in zip(asked.queries.values(), names, strict=True)
+            ),
+        )
+        newest: dict[int, dict[Selector, datetime]] = {}
+        for series in freshness:
+            selector = asked.selectors[_index(series, len(asked.selectors))]
+            for instant, seconds in series.values.items():
+                try:
+                    newest.setdefault(instant, {})[selector] = _time(_checked_millis(seconds))
+                except ValueError as error:
+                    raise PermanentError(f"Prometheus dated a sample wrongly: {error}") from None
+        return _Answers(
+            values={
+                indicator: _only_series(points, name)
+                for indicator, points, name in zip(asked.queries, values, names, strict=True)
+            },
+            newest=newest,
+        )
+
+    def _sample(self, asked: _Asked, answers: _Answers, instant: int) -> SliSample | None:
+        at = _time(instant)
+        newest = answers.newest.get(instant, {})
+        readings = {
+            indicator: asked.reading(indicator, series.get(instant), newest, at - self._window)
+            for indicator, series in answers.values.items()
+        }
+        try:
+            return assemble(readings, at)
+        except Invalid as error:
+            raise Invalid(f"{asked.key}: {error}") from error
+
+    def _freshness(self, selectors: Iterable[Selector]) -> str:
+        """A query for the time of the newest raw sample of each selector's series.
+
+        The first half sees series that live; the second also those that ended
+        inside the window, whose samples the range functions still count.
+        """
+        step = max(1_000, round(self._window.total_seconds() * 1000 / _FRESHNESS_STEPS))
+        parts: list[str] = []
+        for index, selector in enumerate(selectors):
+            newest = f"timestamp({selector.instant()})"
+            ended = f"max_over_time({newest}[{self._window_text}:{step}ms])"
+            parts.append(_indexed(f"max({newest}) or max({ended})", index))
+        return " or ".join(parts)
+
+    async def _measured(self, chunk: Sequence[ServiceKey], span: str, at: datetime) -> set[ServiceKey]:
+        """Those services of the chunk that have any raw sample in the span, by one query."""
+        parts: list[str] = []
+        for index, key in enumerate(chunk):
+            series = dict.fromkeys(selector.series for selector in self._asked(key).selectors)
+            parts.append(_indexed(" or ".join(f"count(count_over_time({s}{span}))" for s in series), index))
+        form = {"query": " or ".join(parts), "time": _seconds(_millis(at))}
+        answer = await self._points("query", form, "presence of data")
+        return {chunk[_index(series, len(chunk))] for series in answer}
+
+    async def _points(self, endpoint: str, form: Mapping[str, str], what: str) -> list[_Points]:
+        """The series that one query answers; `what` names the query in errors."""
+        async with self._gate():
+            reply = await self._peer.send("POST", f"/api/v1/{endpoint}", form=form)
+        if not reply.ok:
+            raise self._peer.refusal(reply, f"{what}: {_said(reply.body) or reply.excerpt()}")
+        return parse_answer(reply.body, what)
+
+    def _gate(self) -> asyncio.Semaphore:
+        loop = asyncio.get_running_loop()
+        gate = self._gates.get(loop)
+        if gate is None:
+            gate = self._gates[loop] = asyncio.Semaphore(_CONCURRENT_QUERIES)
+        return gate
+
+
+def parse_answer(body: bytes, what: str) -> list[_Points]:
+    """The series of a successful answer; raises `AgentError`, naming the question, for all else."""
+    try:
+        answer = msgspec.json.decode(body, type=_QueryAnswer)
+        if answer.status != "success" or answer.data is None:
+            raise PermanentError(f"{what}: Prometheus answered {shorten(answer.error or answer.status)}")
+        points = _parse(answer.data, what)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise PermanentError(
+            f"{what}: this is not how Prometheus answers ({shorten(str(error))}); "
+            "is PROMETHEUS_URL the address of its query API?"
+        ) from None
+    # Hints about style come as warnings too before Prometheus 3; all else means the answer is partial.
+    doubts = [warning for warning in answer.warnings if not warning.startswith("PromQL info:")]
+    if answer.is_partial:
+        doubts.append("it says so itself")
+    if doubts:
+        raise TransientError(f"{what}: the answer may be partial: {shorten('; '.join(doubts))}")
+    return points
+
+
+def _parse(data: _Data, what: str) -> list[_Points]:
+    if data.result_type == "scalar":
+        at, text = msgspec.json.decode(data.result, type=tuple[float, str])
+        return [_Points(labels={}, values={_checked_millis(at): float(text)})]
+    if data.result_type not in ("vector", "matrix"):
+        raise Invalid(f"{what} answers a {shorten(data.result_type, 40)}; it must answer one number")
+    points: list[_Points] = []
+    for series in msgspec.json.decode(data.result, type=list[_Series]):
+        if series.histogram is not None or series.histograms:
+            raise Invalid(
+                f"{what} answers a native histogram; wrap it in histogram_quantile or histogram_fraction"
+            )
+        values = series.values if series.value is None else [series.value]
+        points.append(
+            _Points(labels=series.metric, values={_checked_millis(at): float(text) for at, text in values})
+        )
+    return points
+
+
+def _only_series(points: Sequence[_Points], name: str) -> Mapping[int, float]:
+    """The values of the one series, none for no series; several are not guessed between."""
+    if len(points) > 1:
+        labels = "; ".join(str(dict(series.labels)) for series in points[:3])
+        raise Invalid(
+            f"{name} answers {len(points)} series where one is meant; aggregate it, for example with sum(): "
+            f"{shorten(labels)}"
+        )
+    return points[0].values if points else {}
+
+
+def _said(body: bytes) -> str | None:
+    """Prometheus' own words for an error, where the body has any."""
+    try:
+        return shorten(msgspec.json.decode(body, type=_QueryAnswer).error) or None
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+
+
+def _indexed(vector: str, index: int) -> str:
+    """The vector with its place in the question as a label, so that many questions share one answer."""
+    return f'label_replace({vector}, "{_INDEX_LABEL}", "{index}", "", "")'
+
+
+def _index(series: _Points, size: int) -> int:
+    text = series.labels.get(_INDEX_LABEL, "")
+    if not text.isdecimal() or int(text) >= size:
+        raise PermanentError(
+            f"Prometheus answered a question about its data with the label {shorten(text)!r}"
+        )
+    return int(text)
+
+
+async def _all(*questions: Awaitable[T]) -> list[T]:
+    """All answers in order, once every question has ended; the first error wins."""
+    answers = await asyncio.gather(*questions, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+
+def _millis(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _checked_millis(seconds: float) -> int:
+    """Milliseconds since 1970; `ValueError` for what is no time of this century."""
+    if not 0 <= seconds < _LAST_SECOND:
+        raise ValueError(f"the time {seconds:g}")
+    return round(seconds * 1000)
+
+
+def _seconds(millis: int) -> str:
+    return f"{millis // 1000}.{millis % 1000:03d}"
+
+
+def _time(millis: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=millis)

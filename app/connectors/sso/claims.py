@@ -1,0 +1,91 @@
+"""What an issuer says of a person, as a name and roles. Pure; `app.connectors.sso.oidc` has checked it.
+
+The claims are from outside: a name becomes part of every record of what somebody
+does, and roles decide what they may do, so anything that is not plainly usable
+is refused (the name) or counts as nothing (the roles).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from app.agent.identity.people import SignedOn
+from app.errors import NotEntitled, PermanentError
+
+_EMAIL, _EMAIL_VERIFIED = "email", "email_verified"
+_MAX_NAME = 200
+_MAX_ROLE = 200
+_MAX_ROLES = 256
+_MAX_SUBJECT = 255
+
+Claims = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimNames:
+    """Where an issuer puts what the agent wants to know."""
+
+    name: str = _EMAIL
+    roles: str = "groups"
+
+    def missing(self, claims: Claims) -> bool:
+        """Whether something is not told here and may be told elsewhere."""
+        return not (self._names(claims) and self.roles in claims)
+
+    def _names(self, claims: Claims) -> bool:
+        """Whether a name is told, with what makes it worth something: both from the same place."""
+        return self.name in claims and (self.name != _EMAIL or _EMAIL_VERIFIED in claims)
+
+    def person(self, claims: Claims, more: Claims, issuer: str) -> SignedOn:
+        """Who it is, by the signed claims, and by `more` where these do not tell.
+
+        Raises `NotEntitled` with words for the person where nobody can be named.
+        """
+        return SignedOn(
+            name=self._name(claims if self._names(claims) or self.name not in more else more),
+            roles=roles_in(claims[self.roles] if self.roles in claims else more.get(self.roles)),
+            issuer=issuer,
+            subject=subject_of(claims),
+        )
+
+    def _name(self, claims: Claims) -> str:
+        told = claims.get(self.name)
+        if told is None:
+            raise NotEntitled(
+                f"The issuer did not say who you are: it sends no claim {self.name!r}. Whoever runs the "
+                "agent can have it sent, or name another claim in OIDC_NAME_CLAIM"
+            )
+        if (
+            not isinstance(told, str)
+            or not 1 <= len(name := told.strip()) <= _MAX_NAME
+            or not name.isprintable()
+        ):
+            raise NotEntitled(
+                f"The name that the issuer gives you cannot be used: the claim {self.name!r} must be "
+                f"printable text of 1 to {_MAX_NAME} characters"
+            )
+        if self.name == _EMAIL and claims.get(_EMAIL_VERIFIED) is not True:
+            raise NotEntitled(
+                "The issuer has not verified your email address, so it cannot stand for you here. "
+                "Have it verified there, then sign on again"
+            )
+        return name
+
+
+def roles_in(told: object) -> frozenset[str]:
+    """A list of texts, or one text, as roles; anything else, and more than could be meant, is none."""
+    listed = [told] if isinstance(told, str) else told
+    if not isinstance(listed, list) or len(listed) > _MAX_ROLES:
+        return frozenset()
+    if not all(isinstance(one, str) for one in listed):
+        return frozenset()
+    return frozenset(one for one in listed if 1 <= len(one) <= _MAX_ROLE and one.isprintable())
+
+
+def subject_of(claims: Claims) -> str:
+    """The issuer's own name for somebody; `PermanentError` where there is none."""
+    subject = claims.get("sub")
+    if not isinstance(subject, str) or not 1 <= len(subject) <= _MAX_SUBJECT or not subject.isprintable():
+        raise PermanentError("it names no subject that can be kept")
+    return subject

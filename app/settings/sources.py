@@ -1,0 +1,106 @@
+"""Where settings come from: the environment and `.env`, read strictly.
+
+Used by `Settings` alone. Values that are JSON are decoded as strictly as JSON from
+outside, so that a key that stands twice is an error; names that were probably
+mistyped stop the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsError,
+)
+
+from app.errors import Invalid
+from app.settings.names import (
+    ESCAPE,
+    listed,
+    mistyped_in_environment,
+    mistyped_in_file,
+    unknown_in_file,
+)
+from app.settings.values import shown
+from app.wire.strict_json import decode
+
+
+class WrongName(SettingsError):
+    """A name in the environment or in `.env` is probably a setting that was mistyped; one line for each."""
+
+
+class WrongJson(ValueError):
+    """The value of a setting is not the JSON that it must be; the message says where and why."""
+
+
+def _decoded(field: FieldInfo, value: Any) -> Any:
+    if NoDecode in field.metadata or not isinstance(value, str):
+        return value
+    try:
+        return decode(value.encode())
+    except Invalid as error:
+        given = "the value" if "SecretStr" in str(field.annotation) else shown(value)
+        raise WrongJson(f"{given} is not valid JSON: {error}") from error
+
+
+class StrictEnvironment(EnvSettingsSource):
+    """The environment, with strict JSON."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ARG002 - given
+        return _decoded(field, value)
+
+
+class StrictEnvFile(DotEnvSettingsSource):
+    """`.env`, with strict JSON."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ARG002 - given
+        return _decoded(field, value)
+
+
+class NoMistypedNames(PydanticBaseSettingsSource):
+    """Gives no value: raises `WrongName` where the others hold a name that is nearly a setting."""
+
+    def __init__(
+        self, settings_cls: type[BaseSettings], environment: EnvSettingsSource, file: DotEnvSettingsSource
+    ) -> None:
+        super().__init__(settings_cls)
+        self._environment = environment.env_vars
+        self._file = file.env_vars
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - given
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        known = known_names(self.settings_cls)
+        unrelated = _unrelated(self._environment, self._file)
+        wrong = [
+            *mistyped_in_file(self._file, known, unrelated),
+            *mistyped_in_environment(self._environment, known, unrelated),
+        ]
+        if wrong:
+            raise WrongName("\n".join(wrong))
+        return {}
+
+
+def known_names(settings_cls: type[BaseSettings]) -> frozenset[str]:
+    """Every setting as it is written in the environment."""
+    return frozenset(name.upper() for name in settings_cls.model_fields)
+
+
+def unknown_names(settings_cls: type[BaseSettings]) -> tuple[str, ...]:
+    """The names of `.env` that are no setting; the file is read once more."""
+    environment, file = EnvSettingsSource(settings_cls), DotEnvSettingsSource(settings_cls)
+    unrelated = _unrelated(environment.env_vars, file.env_vars)
+    return unknown_in_file(file.env_vars, known_names(settings_cls), unrelated)
+
+
+def _unrelated(environment: Mapping[str, str | None], file: Mapping[str, str | None]) -> frozenset[str]:
+    name = ESCAPE.lower()
+    return listed(environment.get(name) or file.get(name) or "")

@@ -1,0 +1,75 @@
+"""The audit trail of people as rows; the chain itself is `app.agent.identity.audit_log` (promise 12).
+
+Appended to in the transaction of the decision. Whoever appends takes the trail's
+lock, last of all its locks, so that sequences have no gap and nobody waits in a
+circle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select
+
+from app.agent.identity import audit_log as trail
+from app.agent.identity.audit_log import Deed, DeedKind, TrailEntry
+from app.agent.identity.people import Door
+from app.store.database import locks
+from app.store.database.codec import storable_object, storable_text
+from app.store.database.tables import audit_trail
+
+
+def append(connection: Connection, deed: Deed) -> None:
+    """Add a deed at the end."""
+    locks.hold(connection, locks.Space.TRAIL, ["trail"])
+    last = connection.execute(
+        select(audit_trail.c.sequence, audit_trail.c.hash).order_by(audit_trail.c.sequence.desc()).limit(1)
+    ).one_or_none()
+    stored = replace(
+        deed,
+        by=replace(deed.by, name=storable_text(deed.by.name)),
+        subject=storable_text(deed.subject),
+        data=storable_object(deed.data),
+    )
+    entry = trail.entry(
+        trail.START if last is None else last.hash, 0 if last is None else last.sequence + 1, stored
+    )
+    connection.execute(
+        insert(audit_trail).values(
+            sequence=entry.sequence,
+            at=entry.at,
+            actor=entry.by,
+            door=entry.door.value,
+            verified=entry.verified,
+            kind=entry.kind.value,
+            subject=entry.subject,
+            data=entry.data,
+            hash=entry.hash,
+        )
+    )
+
+
+def entries(connection: Connection, after: int, limit: int) -> tuple[TrailEntry, ...]:
+    """Oldest first."""
+    rows = connection.execute(
+        select(audit_trail)
+        .where(audit_trail.c.sequence > after)
+        .order_by(audit_trail.c.sequence)
+        .limit(limit)
+    )
+    return tuple(_entry(row) for row in rows)
+
+
+def _entry(row: Row[Any]) -> TrailEntry:
+    return TrailEntry(
+        sequence=row.sequence,
+        at=row.at,
+        by=row.actor,
+        door=Door(row.door),
+        verified=row.verified,
+        kind=DeedKind(row.kind),
+        subject=row.subject,
+        data=row.data,
+        hash=row.hash,
+    )

@@ -1,0 +1,191 @@
+"""Models to JSON and back: the only place that knows how a value is written in a JSON column.
+
+Called by the statements of this package. Reading is tolerant towards records
+of an older version: fields it did not know take their defaults, and fields
+nobody knows any more are skipped. A record that cannot be read at all is a
+`PermanentError` that says which value it was.
+
+JSON knows neither NaN nor infinity (written as null, which the models read as
+"no data"), and neither database stores NUL characters or half surrogate pairs
+in text (written as U+FFFD), so hostile text from outside cannot stop a write.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from app.agent.ids import Json, JsonObject
+from app.agent.models import (
+    Action,
+    Alert,
+    ClusterCondition,
+    ConfigChange,
+    Decision,
+    Deploy,
+    Diagnosis,
+    Incident,
+    Intent,
+    Lesson,
+    MetricSample,
+    Payload,
+    Plan,
+    Rehearsal,
+    SignalKind,
+    Snapshot,
+    Verdict,
+    Verification,
+)
+from app.agent.workload import ObjectRef
+from app.errors import Invalid, PermanentError
+
+T = TypeVar("T")
+
+PAYLOADS: Mapping[SignalKind, type[Payload]] = {
+    SignalKind.DEPLOY: Deploy,
+    SignalKind.METRIC: MetricSample,
+    SignalKind.ALERT: Alert,
+    SignalKind.CONDITION: ClusterCondition,
+    SignalKind.CHANGE: ConfigChange,
+}
+"""A payload is stored without a tag of its own: the signal's kind says what it is."""
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def storable_text(value: str) -> str:
+    """The text as both databases can keep it."""
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
+
+
+def dumps(value: object) -> str:
+    """JSON text of a model or of plain values, compact; never fails on text from outside."""
+    try:
+        text = msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:
+        text = "\\u0000"
+    if "\\u0000" in text:
+        text = msgspec.json.encode(_clean(msgspec.to_builtins(value))).decode()
+    return text
+
+
+def loads(text: str | bytes) -> Json:
+    """The plain values of a JSON text; numbers keep the kind (integer or not) they were written with."""
+    return cast("Json", msgspec.json.decode(text))
+
+
+def storable_object(value: JsonObject) -> JsonObject:
+    """`value` exactly as it will be read back after it was stored."""
+    return cast("JsonObject", loads(dumps(value)))
+
+
+def read(kind: type[T], value: object) -> T:
+    """A model from the plain values that `loads` gave."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise PermanentError(f"a stored {kind.__name__} cannot be read: {error}") from error
+
+
+def writable(kind: type[T], value: T) -> Json:
+    """The plain values of a model that is sure to be readable again; `Invalid` for one that is not.
+
+    A NaN where the model needs a number would otherwise be found out too late.
+    """
+    plain = loads(dumps(value))
+    try:
+        msgspec.convert(plain, kind)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"this {kind.__name__} could not be read back: {error}") from error
+    return plain
+
+
+def read_optional(kind: type[T], value: object) -> T | None:
+    return None if value is None else read(kind, value)
+
+
+def read_payload(kind: SignalKind, value: object) -> Payload:
+    return read(PAYLOADS[kind], value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentBody:
+    """The part of an incident that no statement searches by."""
+
+    diagnosis: Diagnosis | None = None
+    plan: Plan | None = None
+    next_action: int = 0
+    verification: Verification | None = None
+    verdict: Verdict | None = None
+    lesson: Lesson | None = None
+    failing_since: datetime | None = None
+    without_reason_since: datetime | None = None
+    summary: str = ""
+    requested_by: str | None = None
+    also_requested_by: tuple[str, ...] = ()
+    reported_by: tuple[str, ...] = ()
+    cluster: str = ""
+
+
+def incident_body(incident: Incident) -> IncidentBody:
+    return IncidentBody(
+        diagnosis=incident.diagnosis,
+        plan=incident.plan,
+        next_action=incident.next_action,
+        verification=incident.verification,
+        verdict=incident.verdict,
+        lesson=incident.lesson,
+        failing_since=incident.failing_since,
+        without_reason_since=incident.without_reason_since,
+        summary=incident.summary,
+        requested_by=incident.requested_by,
+        also_requested_by=incident.also_requested_by,
+        reported_by=incident.reported_by,
+        cluster=incident.cluster,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntentBody:
+    """The part of an intent that is fixed when it is decided."""
+
+    action: Action
+    decision: Decision
+    rehearsal: Rehearsal | None = None
+
+
+def intent_body(intent: Intent) -> IntentBody:
+    return IntentBody(action=intent.action, decision=intent.decision, rehearsal=intent.rehearsal)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SnapshotHead:
+    ref: ObjectRef
+    token: str
+    available: int | None = None
+
+
+def read_snapshot(value: object) -> Snapshot | None:
+    """A snapshot; its body is taken as it is, for only the connector knows its form."""
+    if value is None:
+        return None
+    head = read(_SnapshotHead, value)
+    body = cast("Mapping[str, Any]", value).get("body")
+    if not isinstance(body, dict):
+        raise PermanentError("a stored Snapshot cannot be read: its body is no object")
+    return Snapshot(ref=head.ref, token=head.token, body=body, available=head.available)
+
+
+def _clean(value: object) -> Json:
+    if isinstance(value, str):
+        return storable_text(value)
+    if isinstance(value, Mapping):
+        return {storable_text(str(key)): _clean(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_clean(item) for item in value]
+    return cast("Json", value)

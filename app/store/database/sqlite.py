@@ -1,0 +1,291 @@
+"""SQLite: one writer thread with group commit, readers beside it.
+
+The embedded default. WAL lets readers go on while the writer works, and
+`synchronous=FULL` makes a commit survive power loss, so an answer given after
+the commit is durable (promises 2 and 9). Callers wait on a future that is
+resolved after the commit; whatever has queued up meanwhile shares the next
+one. Each unit runs inside a savepoint, so that one that fails takes nothing
+else with it. What operators write (the kill switch, approvals, tokens) has a lane
+of its own: it is taken before everything that waits, and a batch under way is
+committed at the next unit to make room for it. Other processes may use the same
+file: `BEGIN IMMEDIATE` waits for them up to `BUSY_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
+
+from app.errors import ConfigurationError, TransientError
+from app.store.database import codec
+from app.store.database.migrate import upgrade
+from app.store.database.port import Work, translated
+
+T = TypeVar("T")
+
+BUSY_SECONDS = 10.0
+MAX_BATCH = 512
+BATCH_SECONDS = 0.25
+"""A commit that took in units for this long takes no further one: those behind it wait no longer."""
+READERS = 4
+
+
+@dataclass(slots=True, eq=False)
+class _Item:
+    """A unit of work on its way through the writer thread."""
+
+    work: Work[Any]
+    urgent: bool
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: Exception | None = None
+
+
+class SqliteDatabase:
+    """One SQLite file; opened by `open_sqlite`."""
+
+    def __init__(self, path: Path, writer: Engine, reader: Engine) -> None:
+        self._path = path
+        self._file = _identity(path)
+        self._writer_engine = writer
+        self._reader_engine = reader
+        self._operators: deque[_Item] = deque()
+        self._others: deque[_Item] = deque()
+        self._arrived = threading.Condition()
+        self._closed = False
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+        self._operators_reader = ThreadPoolExecutor(1, thread_name_prefix="store-operators")
+        self._writer = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._writer.start()
+
+    async def write(self, work: Work[T], *, urgent: bool = False) -> T:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        with self._arrived:  # nothing may queue up once the store is closed, where nobody would answer it
+            self._require_open()
+            (self._operators if urgent else self._others).append(_Item(work, urgent, loop, future))
+            self._arrived.notify()
+        return await future
+
+    async def read(self, work: Work[T], *, urgent: bool = False) -> T:
+        self._require_open()
+        readers = self._operators_reader if urgent else self._readers
+        return await asyncio.get_running_loop().run_in_executor(readers, self._read, work)
+
+    async def same(self) -> None:
+        """A file that was replaced or removed takes what is written with it."""
+        if await asyncio.to_thread(_identity, self._path) != self._file:
+            raise TransientError(
+                f"{self._path.name} is not the file any more that was opened: it was replaced or removed; "
+                "restart the agent"
+            )
+
+    async def close(self) -> None:
+        with self._arrived:
+            self._closed = True
+            self._arrived.notify()
+        await asyncio.to_thread(self._dispose)
+
+    def _dispose(self) -> None:
+        self._writer.join()
+        self._readers.shutdown()
+        self._operators_reader.shutdown()
+        self._reader_engine.dispose()
+        self._writer_engine.dispose()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise TransientError("the store is closed")
+
+    def _read(self, work: Work[T]) -> T:
+        try:
+            with self._reader_engine.connect() as connection, connection.begin():
+                return work(connection)
+        except DBAPIError as error:
+            raise translated(error) from error
+
+    # ------------------------------------------------------ writer thread
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            self._commit(batch)
+            _answer(batch)
+
+    def _next_batch(self) -> list[_Item]:
+        """Wait for work, then take along what is there of one lane, operators' first; empty at the end."""
+        with self._arrived:
+            while not (self._operators or self._others or self._closed):
+                self._arrived.wait()
+            lane = self._operators or self._others
+            return [lane.popleft() for _ in range(min(len(lane), MAX_BATCH))]
+
+    def _commit(self, batch: list[_Item]) -> None:
+        """Run the batch as one transaction; what it has no time for goes back to its place in the line."""
+        ends = time.monotonic() + BATCH_SECONDS
+        try:
+            with self._writer_engine.connect() as connection, connection.begin():
+                for done, item in enumerate(batch):
+                    if done and (time.monotonic() >= ends or (self._operators and not item.urgent)):
+                        self._put_back(batch, done)
+                        break
+                    _attempt(connection, item)
+        except Exception as error:  # noqa: BLE001 - worker boundary: the waiting callers get the error
+            failure = translated(error)
+            for item in batch:
+                item.error = failure
+
+    def _put_back(self, batch: list[_Item], done: int) -> None:
+        rest = batch[done:]
+        del batch[done:]
+        with self._arrived:
+            (self._operators if rest[0].urgent else self._others).extendleft(reversed(rest))
+
+
+def _attempt(connection: Connection, item: _Item) -> None:
+    """Run one unit; its failure stays its own unless SQLite gave up the whole transaction."""
+    try:
+        with connection.begin_nested():
+            item.result = item.work(connection)
+    except Exception as error:  # worker boundary: the waiting caller gets the error
+        if not cast("Any", connection.connection.driver_connection).in_transaction:
+            raise
+        item.error = translated(error)
+
+
+def _answer(batch: list[_Item]) -> None:
+    """Resolve every future on its own loop, one wake-up for each loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Item]] = {}
+    for item in batch:
+        by_loop.setdefault(item.loop, []).append(item)
+    for loop, items in by_loop.items():
+        if not loop.is_closed():
+            _call_soon(loop, _resolver(items))
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(call)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise  # a loop that closed meanwhile has nobody left who waits
+
+
+def _resolver(items: list[_Item]) -> Callable[[], None]:
+    def resolve() -> None:
+        for item in items:
+            if item.future.done():
+                continue  # the caller was cancelled; the work stays done
+            if item.error is not None:
+                item.future.set_exception(item.error)
+            else:
+                item.future.set_result(item.result)
+
+    return resolve
+
+
+# ---------------------------------------------------------------- opening
+
+
+async def open_sqlite(url: URL) -> SqliteDatabase:
+    """Open or create the file, bring it to the newest schema, start the writer."""
+    return await asyncio.to_thread(_open, _path(url))
+
+
+def _path(url: URL) -> Path:
+    if not url.database or url.database == ":memory:":
+        raise ConfigurationError(
+            "DATABASE_URL: an SQLite database in memory keeps nothing; name a file, as in sqlite:///heal.db"
+        )
+    if url.query or url.host:
+        raise ConfigurationError(
+            "DATABASE_URL: write sqlite:///relative/path or sqlite:////absolute/path, without parameters"
+        )
+    path = Path(url.database)
+    if not path.parent.is_dir():
+        raise ConfigurationError(
+            f"DATABASE_URL: the directory {path.parent} does not exist; create it or mount its volume"
+        )
+    return path
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file stands at the path; None without one."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _open(path: Path) -> SqliteDatabase:
+    writer = _engine(path, "BEGIN IMMEDIATE", _prepare_writer, pool_size=1)
+    try:
+        with _file_lock(path), writer.connect() as connection, connection.begin():
+            upgrade(connection)
+    except (DBAPIError, OSError) as error:
+        writer.dispose()
+        raise ConfigurationError(f"DATABASE_URL: {path} cannot be used: {error}") from error
+    except BaseException:  # an interruption too leaves no engine behind; it is raised again
+        writer.dispose()
+        raise
+    return SqliteDatabase(path, writer, _engine(path, "BEGIN", _prepare_reader, pool_size=READERS + 1))
+
+
+@contextmanager
+def _file_lock(path: Path) -> Iterator[None]:
+    """Processes that start together on a new file take turns: SQLite's own waiting does not cover WAL."""
+    with path.with_name(path.name + ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _engine(path: Path, begin: str, prepare: Callable[[DBAPIConnection], None], *, pool_size: int) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+        pool_size=pool_size,
+        max_overflow=0,
+        json_serializer=codec.dumps,
+        json_deserializer=codec.loads,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: DBAPIConnection, _record: object) -> None:
+        # The driver's own way of opening transactions begins too late, and never for a read.
+        cast("Any", connection).isolation_level = None
+        prepare(connection)
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _prepare_writer(connection: DBAPIConnection) -> None:
+    _pragmas(connection, "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+
+
+def _prepare_reader(connection: DBAPIConnection) -> None:
+    _pragmas(connection, "query_only=ON", "foreign_keys=ON")
+
+
+def _pragmas(connection: DBAPIConnection, *settings: str) -> None:
+    cursor = connection.cursor()
+    for setting in settings:
+        cursor.execute(f"PRAGMA {setting}")
+    cursor.close()

@@ -1,0 +1,201 @@
+"""What channels were told, and what people are to be told, as rows.
+
+Of an incident that ended longer ago than `channels.told_until` everything was told;
+the mark moves on by itself, so that looking costs what is recent or open, and not
+what is on record.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Subquery,
+    and_,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    union_all,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+
+from app.agent.freshness.clock_jumps import FAR_AHEAD
+from app.agent.ids import IncidentId
+from app.agent.notifications.channel import Announcement, Posting
+from app.errors import Conflict, NotFound
+from app.redaction import redacted
+from app.store.database.codec import storable_text
+from app.store.database.tables import (
+    announcements,
+    channels,
+    incidents,
+    postings,
+)
+
+_MARK_EVERY = timedelta(hours=1)
+_GIVEN_UP_AFTER = timedelta(days=30)
+"""What could not be told for so long is not looked for any more, so that looking stays cheap."""
+_MARGIN = timedelta(minutes=30)
+"""Clocks of those who end incidents may differ by so much, and a commit may take so long."""
+
+
+def announce(connection: Connection, incident_id: IncidentId, text: str, at: datetime) -> None:
+    """Put an announcement on record.
+
+    Under the lock of the incident's row, so that its numbers are committed in
+    their order: a channel that was told one has been told all before it.
+    """
+    known = select(incidents.c.id).where(incidents.c.id == incident_id).with_for_update()
+    if connection.execute(known).one_or_none() is None:
+        raise NotFound(f"incident {incident_id} is not on record")
+    connection.execute(
+        insert(announcements).values(incident_id=incident_id, text=storable_text(redacted(text)), at=at)
+    )
+
+
+def unshown(connection: Connection, channel: str, at: datetime, limit: int) -> tuple[IncidentId, ...]:
+    """Incidents with something to be told, that may be tried now: open ones first, each kind oldest first."""
+    mark = _mark(connection, channel, at)
+    recent = _recent(channel, mark)
+    if mark < at - _MARK_EVERY:
+        _move_mark(connection, channel, recent, at)
+    # A next try dated further ahead than any waits was set by a clock that has gone back since.
+    due = or_(recent.c.due_at.is_(None), recent.c.due_at <= at, recent.c.due_at > at + FAR_AHEAD)
+    rows = connection.execute(
+        select(recent.c.id)
+        .where(_untold(recent), due)
+        .order_by(recent.c.closed_at.is_not(None), recent.c.opened_at, recent.c.id)
+        .limit(limit)
+    )
+    return tuple(IncidentId(row.id) for row in rows)
+
+
+def get(connection: Connection, channel: str, incident_id: IncidentId) -> Posting | None:
+    row = connection.execute(select(postings).where(_is(channel, incident_id))).one_or_none()
+    return None if row is None else _posting(row)
+
+
+def save(connection: Connection, posting: Posting) -> Posting:
+    """The next version; `Conflict` when somebody else stored it."""
+    values = {
+        "reference": posting.reference,
+        "shown": posting.shown,
+        "announced": posting.announced,
+        "refreshed": posting.refreshed,
+        "sending": posting.sending,
+        "sending_since": posting.sending_since,
+        "due_at": posting.due_at,
+        "failures": posting.failures,
+        "version": posting.version + 1,
+    }
+    mine = _is(posting.channel, posting.incident_id)
+    try:
+        if posting.version == 0:
+            with connection.begin_nested():
+                connection.execute(
+                    insert(postings).values(
+                        channel=posting.channel, incident_id=posting.incident_id, **values
+                    )
+                )
+            changed = 1
+        else:
+            changed = connection.execute(
+                update(postings).where(mine, postings.c.version == posting.version).values(**values)
+            ).rowcount
+    except IntegrityError:
+        changed = 0
+    found = get(connection, posting.channel, posting.incident_id)
+    if not changed or found is None:
+        raise Conflict(f"another announcer tells {posting.channel} about {posting.incident_id}")
+    return found
+
+
+def to_be_told(connection: Connection, incident_id: IncidentId, after: int) -> tuple[Announcement, ...]:
+    """An incident's announcements with a higher number, oldest first."""
+    rows = connection.execute(
+        select(announcements)
+        .where(announcements.c.incident_id == incident_id, announcements.c.number > after)
+        .order_by(announcements.c.number)
+    )
+    return tuple(
+        Announcement(number=row.number, incident_id=IncidentId(row.incident_id), text=row.text, at=row.at)
+        for row in rows
+    )
+
+
+def _mark(connection: Connection, channel: str, at: datetime) -> datetime:
+    """What ended before it is the past, or told; a new channel's is now, whoever asks first."""
+    mark: datetime | None = connection.execute(
+        select(channels.c.told_until).where(channels.c.name == channel)
+    ).scalar_one_or_none()
+    if mark is None:
+        mark = at
+        connection.execute(insert(channels).values(name=channel, told_until=at))
+    return mark
+
+
+def _recent(channel: str, mark: datetime) -> Subquery:
+    """Open incidents and those that ended since the mark, each with how far the channel was told.
+
+    In two parts, so that each is found by index however many incidents there are.
+    """
+    mine = and_(postings.c.channel == channel, postings.c.incident_id == incidents.c.id)
+    told = select(
+        incidents.c.id,
+        incidents.c.opened_at,
+        incidents.c.closed_at,
+        incidents.c.timeline_length,
+        func.coalesce(postings.c.shown, 0).label("shown"),
+        func.coalesce(postings.c.refreshed, 0).label("refreshed"),
+        func.coalesce(postings.c.announced, 0).label("announced"),
+        postings.c.due_at,
+    ).select_from(incidents.outerjoin(postings, mine))
+    real = incidents.c.dry_run.is_(False)
+    return union_all(
+        told.where(real, incidents.c.closed_at.is_(None)),
+        told.where(real, incidents.c.closed_at >= mark),
+    ).subquery("recent")
+
+
+def _move_mark(connection: Connection, channel: str, recent: Subquery, at: datetime) -> None:
+    """Up to the end of the incident that ended first of those of which something is still to be told."""
+    oldest = connection.execute(select(func.min(recent.c.closed_at)).where(_untold(recent))).scalar_one()
+    mark = at - _MARGIN if oldest is None else min(oldest, at - _MARGIN)
+    mark = max(mark, at - _GIVEN_UP_AFTER)
+    connection.execute(update(channels).where(channels.c.name == channel).values(told_until=mark))
+
+
+def _untold(recent: Subquery) -> ColumnElement[bool]:
+    announced = exists().where(
+        announcements.c.incident_id == recent.c.id, announcements.c.number > recent.c.announced
+    )
+    return or_(
+        recent.c.timeline_length > recent.c.shown, recent.c.timeline_length > recent.c.refreshed, announced
+    )
+
+
+def _is(channel: str, incident_id: IncidentId) -> ColumnElement[bool]:
+    return and_(postings.c.channel == channel, postings.c.incident_id == incident_id)
+
+
+def _posting(row: Row[Any]) -> Posting:
+    return Posting(
+        channel=row.channel,
+        incident_id=IncidentId(row.incident_id),
+        reference=row.reference,
+        shown=row.shown,
+        announced=row.announced,
+        refreshed=row.refreshed,
+        sending=row.sending,
+        sending_since=row.sending_since,
+        due_at=row.due_at,
+        failures=row.failures,
+        version=row.version,
+    )

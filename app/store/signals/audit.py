@@ -1,0 +1,389 @@
+"""The audit of accepted signals: the sum, what is astray, and what a sweep can put right (promise 9).
+
+Everything is read in one snapshot. The sum is counted over indexes; strays are
+looked for over indexes that are empty as long as all is well, or among the
+newest, unless the audit is deep.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Date,
+    Row,
+    Select,
+    and_,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    type_coerce,
+    update,
+)
+from sqlalchemy.sql.expression import TextClause
+
+from app.agent.audit.accounting import (
+    OVERDUE_AFTER,
+    AuditQuestion,
+    Mended,
+    SignalAudit,
+    Stray,
+    StrayKind,
+    Strays,
+    UnevenDay,
+)
+from app.agent.freshness.clock_jumps import LONGEST_REST
+from app.agent.ids import IncidentId
+from app.agent.models import ApprovalState, DispositionKind, IncidentState
+from app.agent.timeline import chain_start, first_broken
+from app.store import timeline as journal
+from app.store.database.notify import ring
+from app.store.database.tables import (
+    approvals,
+    claims,
+    incidents,
+    intake_ledger,
+    intents,
+    mendings,
+    signal_tally,
+    signals,
+    timeline,
+)
+from app.store.signals import ledger
+from app.store.signals.records import FORGETTABLE, NOT_QUEUED, WAITING
+
+STRAYS_NAMED = 100
+NEWEST_INCIDENTS = 1_000
+NEWEST_DUPLICATES = 10_000
+
+_PAGE = 500
+_KEPT = text("signals.disposition IN ('opened', 'joined', 'pending')")
+_ADRIFT = text(
+    "((signals.disposition IN ('opened', 'joined') AND signals.incident_id IS NULL)"
+    " OR (signals.disposition = 'deduplicated' AND signals.duplicate_of IS NULL))"
+)
+_EXECUTING = text("intents.state = 'executing'")
+_UNLEDGERED = text("NOT signals.ledgered")
+_MENDED = text(
+    "INSERT INTO mendings (kind, mended, last_at) VALUES (:kind, :mended, :at)"
+    " ON CONFLICT (kind) DO UPDATE SET mended = mendings.mended + excluded.mended, last_at = excluded.last_at"
+).bindparams(at=mendings.c.last_at.type)
+
+
+# ---------------------------------------------------------------- the sum
+
+
+def examine(connection: Connection, question: AuditQuestion) -> SignalAudit:
+    """The whole audit, as of the connection's snapshot."""
+    since = question.since
+    unledgered = _by_day(connection, since, [_UNLEDGERED])
+    present = _by_day(connection, since, [_KEPT]) + _by_day(connection, since, [FORGETTABLE])
+    accepted: Counter[date] = Counter()
+    for row in connection.execute(_ledger(since)):
+        accepted[row.day] += int(row.accepted)
+    for (day, _), count in unledgered.items():
+        accepted[day] += count
+    forgotten = _forgotten(connection, since)
+    accounted: Counter[date] = Counter()
+    for (day, _), count in (present + forgotten).items():
+        accounted[day] += count
+    return SignalAudit(
+        since=since,
+        accepted=accepted.total(),
+        unledgered=unledgered.total(),
+        present=_by_kind(present),
+        forgotten=_by_kind(forgotten),
+        uneven_days=tuple(
+            UnevenDay(day=day, accepted=accepted[day], accounted=accounted[day])
+            for day in sorted(accepted.keys() | accounted.keys())
+            if accepted[day] != accounted[day]
+        ),
+        strays=_limited(_strays(connection, question)),
+        mended={row.kind: int(row.mended) for row in connection.execute(select(mendings))},
+        deep=question.deep,
+    )
+
+
+def _ledger(since: date | None) -> Select[Any]:
+    counted = select(intake_ledger.c.day, func.sum(intake_ledger.c.accepted).label("accepted"))
+    if since is not None:
+        counted = counted.where(intake_ledger.c.day >= since)
+    return counted.group_by(intake_ledger.c.day)
+
+
+def _by_day(
+    connection: Connection, since: date | None, conditions: list[TextClause]
+) -> Counter[tuple[date, str]]:
+    """How many rows arrived on each day, by disposition."""
+    arrived = signals.c.received_at
+    utc = func.timezone("UTC", arrived) if connection.dialect.name == "postgresql" else arrived
+    day = type_coerce(func.date(utc), Date).label("day")
+    counted = select(day, signals.c.disposition, func.count().label("count")).where(*conditions)
+    if since is not None:
+        counted = counted.where(arrived >= _start(since))
+    rows = connection.execute(counted.group_by(literal_column("1"), signals.c.disposition))
+    return Counter({(row.day, row.disposition): row.count for row in rows})
+
+
+def _forgotten(connection: Connection, since: date | None) -> Counter[tuple[date, str]]:
+    tallied = select(signal_tally)
+    if since is not None:
+        tallied = tallied.where(signal_tally.c.day >= since)
+    return Counter({(r.day, r.disposition): int(r.forgotten) for r in connection.execute(tallied)})
+
+
+def _by_kind(counts: Counter[tuple[date, str]]) -> dict[DispositionKind, int]:
+    found: Counter[DispositionKind] = Counter()
+    for (_, disposition), count in counts.items():
+        found[DispositionKind(disposition)] += count
+    return dict(sorted(found.items()))
+
+
+def _start(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+# ---------------------------------------------------------------- strays
+
+
+def strays(connection: Connection, question: AuditQuestion) -> Strays:
+    """What is astray, without the sum: cheap enough for every sweep."""
+    return _limited(_strays(connection, question))
+
+
+def _limited(found: Iterator[Stray]) -> Strays:
+    named: list[Stray] = []
+    counts: Counter[StrayKind] = Counter()
+    for stray in found:
+        counts[stray.kind] += 1
+        if counts[stray.kind] <= STRAYS_NAMED:
+            named.append(stray)
+    more = tuple(kind for kind, count in counts.items() if count > STRAYS_NAMED)
+    return Strays(found=tuple(named), more=more)
+
+
+def _strays(connection: Connection, question: AuditQuestion) -> Iterator[Stray]:
+    yield from _waiting_too_long(connection, question)
+    yield from _adrift(connection)
+    yield from _repeating_nothing(connection, question)
+    yield from _driven_by_nobody(connection, question.now)
+    yield from _oversleeping(connection, question.now)
+    yield from _executing_after_the_end(connection)
+    yield from _without_origin_or_cut(connection, question)
+
+
+def _waiting_too_long(connection: Connection, question: AuditQuestion) -> Iterator[Stray]:
+    rows = connection.execute(
+        select(signals.c.id, signals.c.received_at)
+        .where(WAITING, NOT_QUEUED, signals.c.received_at < question.now - question.pending_for)
+        .order_by(signals.c.received_at)
+        .limit(STRAYS_NAMED + 1)
+    )
+    for row in rows:
+        detail = f"waits since {row.received_at.isoformat()}"
+        yield Stray(kind=StrayKind.PENDING_TOO_LONG, id=row.id, detail=detail)
+
+
+def _adrift(connection: Connection) -> Iterator[Stray]:
+    rows = connection.execute(
+        select(signals.c.id, signals.c.disposition)
+        .where(_ADRIFT)
+        .order_by(signals.c.number)
+        .limit(STRAYS_NAMED + 1)
+    )
+    for row in rows:
+        what = "signal" if row.disposition == DispositionKind.DEDUPLICATED.value else "incident"
+        yield Stray(kind=StrayKind.NAMES_NOTHING, id=row.id, detail=f"{row.disposition}, and names no {what}")
+
+
+def _repeating_nothing(connection: Connection, question: AuditQuestion) -> Iterator[Stray]:
+    """Every one when deep, otherwise among the newest."""
+    repeats = select(signals.c.id, signals.c.duplicate_of).where(
+        FORGETTABLE, literal_column("signals.disposition") == literal_column("'deduplicated'")
+    )
+    if question.since is not None:
+        repeats = repeats.where(signals.c.received_at >= _start(question.since))
+    if not question.deep:
+        repeats = repeats.order_by(signals.c.received_at.desc()).limit(NEWEST_DUPLICATES)
+    looked_at, first = repeats.subquery(), signals.alias()
+    rows = connection.execute(
+        select(looked_at.c.id, looked_at.c.duplicate_of)
+        .select_from(looked_at.outerjoin(first, first.c.id == looked_at.c.duplicate_of))
+        .where(first.c.id.is_(None), looked_at.c.duplicate_of.is_not(None))
+        .limit(STRAYS_NAMED + 1)
+    )
+    for row in rows:
+        detail = f"repeats {row.duplicate_of}, which is not there"
+        yield Stray(kind=StrayKind.REPEATS_NOTHING, id=row.id, detail=detail)
+
+
+def _driven_by_nobody(connection: Connection, now: datetime) -> Iterator[Stray]:
+    rows = connection.execute(
+        select(incidents.c.id, incidents.c.state, incidents.c.due_at)
+        .select_from(incidents.outerjoin(claims, claims.c.incident_id == incidents.c.id))
+        .where(incidents.c.closed_at.is_(None), incidents.c.due_at < now - OVERDUE_AFTER)
+        # An incident is due long ago, too, when it just opened with an old program: since then counts.
+        .where(incidents.c.opened_at < now - OVERDUE_AFTER)
+        .where(or_(claims.c.incident_id.is_(None), claims.c.expires_at < now - OVERDUE_AFTER))
+        .order_by(incidents.c.due_at)
+        .limit(STRAYS_NAMED + 1)
+    )
+    for row in rows:
+        detail = f"{row.state}, due since {row.due_at.isoformat()}, and no worker holds it"
+        yield Stray(kind=StrayKind.NOBODY_DRIVES, id=row.id, detail=detail)
+
+
+def _oversleeping(connection: Connection, now: datetime) -> Iterator[Stray]:
+    rows = connection.execute(
+        select(incidents.c.id, incidents.c.state, incidents.c.due_at)
+        .where(_oversleeps(now))
+        .order_by(incidents.c.due_at)
+        .limit(STRAYS_NAMED + 1)
+    )
+    for row in rows:
+        detail = f"{row.state}, and would not be looked at before {row.due_at.isoformat()}"
+        yield Stray(kind=StrayKind.OVERSLEEPS, id=row.id, detail=detail)
+
+
+def _oversleeps(now: datetime) -> ColumnElement[bool]:
+    """Open, at rest, and due later than anything that it waits for."""
+    held = exists().where(claims.c.incident_id == incidents.c.id, claims.c.owner.is_not(None))
+    asked = exists().where(
+        approvals.c.incident_id == incidents.c.id,
+        approvals.c.state == ApprovalState.PENDING.value,
+        approvals.c.expires_at >= incidents.c.due_at,
+    )
+    waits_for_people = incidents.c.state == IncidentState.AWAITING_APPROVAL.value
+    return and_(
+        incidents.c.closed_at.is_(None),
+        incidents.c.due_at > now,
+        or_(
+            and_(waits_for_people, ~asked),
+            and_(~waits_for_people, incidents.c.due_at > now + LONGEST_REST),
+        ),
+        ~held,
+    )
+
+
+def _executing_after_the_end(connection: Connection) -> Iterator[Stray]:
+    rows = connection.execute(
+        select(intents.c.id, incidents.c.id.label("incident_id"), incidents.c.state)
+        .select_from(intents.join(incidents, incidents.c.id == intents.c.incident_id))
+        .where(_EXECUTING, incidents.c.closed_at.is_not(None))
+        .limit(STRAYS_NAMED + 1)
+    )
+    for row in rows:
+        detail = f"executing, and incident {row.incident_id} ended {row.state}"
+        yield Stray(kind=StrayKind.EXECUTING_AFTER_END, id=row.id, detail=detail)
+
+
+def _without_origin_or_cut(connection: Connection, question: AuditQuestion) -> Iterator[Stray]:
+    """Incidents whose beginning or timeline is not what was written: all when deep, else the newest."""
+    left: int | None = None if question.deep else NEWEST_INCIDENTS
+    cursor: Row[Any] | None = None
+    while left is None or left > 0:
+        page = _page(connection, question.since, cursor)
+        for row in page if left is None else page[:left]:
+            yield from _of_incident(connection, row, deep=question.deep)
+        if len(page) < _PAGE:
+            return
+        cursor = page[-1]
+        left = None if left is None else left - len(page)
+
+
+def _page(connection: Connection, since: date | None, after: Row[Any] | None) -> list[Row[Any]]:
+    """Incidents, newest first, each with the last entry of its timeline and what would come behind it.
+
+    The parts are asked for incident by incident, by index: a join would tempt the
+    database to read whole tables.
+    """
+    opened = select(signals.c.number).where(
+        signals.c.incident_id == incidents.c.id,
+        literal_column("signals.disposition") == literal_column("'opened'"),
+    )
+    entry = timeline.c.incident_id == incidents.c.id
+    last = select(timeline.c.hash).where(entry, timeline.c.sequence == incidents.c.timeline_length - 1)
+    beyond = select(timeline.c.sequence).where(entry, timeline.c.sequence == incidents.c.timeline_length)
+    wanted: Select[Any] = (
+        select(
+            incidents.c.id,
+            incidents.c.opened_at,
+            incidents.c.triggers,
+            incidents.c.timeline_length,
+            incidents.c.timeline_head,
+            last.scalar_subquery().label("last_hash"),
+            beyond.scalar_subquery().label("beyond"),
+            opened.limit(1).scalar_subquery().label("opened"),
+        )
+        .order_by(incidents.c.opened_at.desc(), incidents.c.id.desc())
+        .limit(_PAGE)
+    )
+    if since is not None:
+        wanted = wanted.where(incidents.c.opened_at >= _start(since))
+    if after is not None:
+        wanted = wanted.where(
+            or_(
+                incidents.c.opened_at < after.opened_at,
+                and_(incidents.c.opened_at == after.opened_at, incidents.c.id < after.id),
+            )
+        )
+    return list(connection.execute(wanted).all())
+
+
+def _of_incident(connection: Connection, row: Row[Any], *, deep: bool) -> Iterator[Stray]:
+    lacks = [
+        name
+        for name, there in (
+            ("signal that opened it", row.opened),
+            ("trigger", row.triggers),
+            ("timeline", row.timeline_length),
+        )
+        if not there
+    ]
+    for name in lacks:
+        yield Stray(kind=StrayKind.WITHOUT_ORIGIN, id=row.id, detail=f"has no {name}")
+    head = row.last_hash if row.timeline_length else chain_start(IncidentId(row.id))
+    if row.beyond is not None or head != row.timeline_head:
+        what = "goes on behind" if row.beyond is not None else "does not end with"
+        detail = f"its timeline {what} entry {row.timeline_length - 1}, the last one that was written"
+        yield Stray(kind=StrayKind.TIMELINE_CUT, id=row.id, detail=detail)
+    if deep:
+        broken = first_broken(IncidentId(row.id), journal.entries(connection, IncidentId(row.id)))
+        if broken is not None:
+            detail = f"its timeline was altered at entry {broken}"
+            yield Stray(kind=StrayKind.TIMELINE_ALTERED, id=row.id, detail=detail)
+
+
+# ---------------------------------------------------------------- mending
+
+
+def mend(connection: Connection, now: datetime) -> Mended:
+    """Put right what can be: enter what an older program accepted, wake what would oversleep."""
+    entered = ledger.enter_later(connection)
+    found = connection.execute(
+        select(incidents.c.id)
+        .where(_oversleeps(now))
+        .order_by(incidents.c.id)
+        .limit(STRAYS_NAMED)
+        .with_for_update(skip_locked=True, of=incidents)
+    ).scalars()
+    woken = tuple(IncidentId(one) for one in found)
+    if woken:
+        connection.execute(
+            update(incidents)
+            .where(incidents.c.id.in_(woken))
+            .values(due_at=now, nudges=incidents.c.nudges + 1)
+        )
+        ring(connection)
+    for kind, count in (("entered", entered), ("woken", len(woken))):
+        if count:
+            connection.execute(_MENDED, {"kind": kind, "mended": count, "at": now})
+    return Mended(entered=entered, woken=woken)

@@ -1,0 +1,355 @@
+"""Signals as rows: every accepted one, with what became of it; also the samples and changes among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Row,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.sql import ColumnElement
+from sqlalchemy.sql.expression import TextClause
+
+from app.agent.identity.people import Sender
+from app.agent.ids import IncidentId, ServiceKey, SignalId
+from app.agent.models import (
+    POLLED,
+    Change,
+    Disposition,
+    DispositionKind,
+    MetricSample,
+    Signal,
+    SignalKind,
+    SliSample,
+)
+from app.agent.ports.signals import SignalRecord
+from app.redaction import redacted
+from app.store.database.codec import (
+    read,
+    read_optional,
+    read_payload,
+    storable_text,
+)
+from app.store.database.tables import changes as change_rows
+from app.store.database.tables import signals
+from app.store.signals import ledger
+
+SAMPLES_SHOWN = 1_000
+CHANGES_SHOWN = 500
+BATCH = 500
+"""Rows that one transaction expires or deletes at most: other writers wait for no more than that."""
+# Written out, so that no planner prepares for more rows.
+_BATCH: ColumnElement[int] = literal_column(str(BATCH))
+
+# Written out, as the partial indexes have them: with values bound later, no planner may use those.
+FORGETTABLE = text("signals.disposition IN ('ignored', 'deduplicated', 'expired')")
+WAITING = text("signals.disposition = 'pending'")
+QUEUED = "queued: "
+"""How the reason of a pending signal begins whose incident waits for others of its sender to end."""
+NOT_QUEUED = text(f"signals.reason NOT LIKE '{QUEUED}%'")
+
+_OUTCOME = [
+    signals.c[name] for name in ("id", "dedup_key", "disposition", "reason", "incident_id", "duplicate_of")
+]
+_ATTACHED = [DispositionKind.OPENED.value, DispositionKind.JOINED.value]
+
+
+# ---------------------------------------------------------------- writing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """A signal on record, and what became of it."""
+
+    id: SignalId
+    dedup_key: str
+    disposition: Disposition
+
+
+def on_record(connection: Connection, given: Sequence[Signal]) -> tuple[Recorded, ...]:
+    """The rows of these very signals, and the first ones with their deduplication keys.
+
+    `prune` leaves them alone until this transaction ends.
+    """
+    first = signals.c.dedup_key.in_({storable_text(signal.dedup_key) for signal in given})
+    found = {
+        row.id: row
+        for condition in (
+            signals.c.id.in_([signal.id for signal in given]),
+            first & signals.c.duplicate_of.is_(None),
+        )
+        for row in connection.execute(
+            select(*_OUTCOME).where(condition).with_for_update(read=True, key_share=True)
+        )
+    }
+    return tuple(
+        Recorded(id=SignalId(row.id), dedup_key=row.dedup_key, disposition=disposition_of(row))
+        for row in found.values()
+    )
+
+
+def add(connection: Connection, decided: Sequence[tuple[Signal, Disposition]]) -> None:
+    """Record signals with their dispositions, in this order."""
+    if decided:
+        connection.execute(insert(signals), [_values(signal, became) for signal, became in decided])
+
+
+def _values(signal: Signal, disposition: Disposition) -> dict[str, object]:
+    return {
+        "id": signal.id,
+        "kind": signal.kind.value,
+        "environment": signal.key.environment,
+        "service": signal.key.service,
+        "source": storable_text(signal.source),
+        "observed_at": signal.observed_at,
+        "received_at": signal.received_at,
+        "dedup_key": storable_text(signal.dedup_key),
+        "stale": signal.stale,
+        "payload": signal.payload,
+        "disposition": disposition.kind.value,
+        "reason": storable_text(redacted(disposition.reason)),
+        "incident_id": disposition.incident_id,
+        "duplicate_of": disposition.duplicate_of,
+        "ledgered": True,
+        "sender": signal.sender,
+    }
+
+
+def settle_pending(
+    connection: Connection,
+    key: ServiceKey,
+    kind: DispositionKind,
+    reason: str,
+    incident_id: IncidentId,
+    *,
+    only: SignalId | None = None,
+) -> None:
+    """Give a service's pending signals, or one of them, their last disposition."""
+    chosen = update(signals).where(*_pending_of(key))
+    if only is not None:
+        chosen = chosen.where(signals.c.id == only)
+    connection.execute(chosen.values(disposition=kind.value, reason=reason, incident_id=incident_id))
+
+
+def expire_pending(connection: Connection, older_than: datetime) -> int:
+    """End pending signals received before that, at most `BATCH` of them; how many."""
+    waiting = connection.execute(
+        select(signals.c.number)
+        .where(WAITING, NOT_QUEUED, signals.c.received_at < older_than)
+        .order_by(signals.c.received_at)
+        .limit(_BATCH)
+        .with_for_update(skip_locked=True)
+    ).scalars()
+    numbers = waiting.all()
+    if numbers:
+        connection.execute(
+            update(signals)
+            .where(signals.c.number.in_(numbers))
+            .values(
+                disposition=DispositionKind.EXPIRED.value,
+                reason="no sample that came soon enough confirmed that the breach lasts",
+            )
+        )
+    return len(numbers)
+
+
+def prune_changes(connection: Connection, older_than: datetime) -> int:
+    """Delete changes from before that, oldest first, at most `BATCH` of them; how many."""
+    past = connection.execute(
+        select(change_rows.c.number)
+        .where(change_rows.c.at < older_than)
+        .order_by(change_rows.c.at)
+        .limit(_BATCH)
+        .with_for_update(skip_locked=True)
+    ).scalars()
+    numbers = past.all()
+    if numbers:
+        connection.execute(delete(change_rows).where(change_rows.c.number.in_(numbers)))
+    return len(numbers)
+
+
+def prune(connection: Connection, older_than: datetime) -> int:
+    """Delete what ended without an incident before that, oldest first, at most `BATCH` of them; how many.
+
+    A first signal stays for as long as a duplicate of it does. What is deleted is tallied.
+    """
+    again = signals.alias()
+    repeated = exists().where(again.c.duplicate_of == signals.c.id)
+    ended = connection.execute(
+        select(signals.c.number)
+        .where(FORGETTABLE, signals.c.received_at < older_than, signals.c.ledgered, ~repeated)
+        .order_by(signals.c.received_at)
+        .limit(_BATCH)
+        .with_for_update(skip_locked=True, of=signals)
+    ).scalars()
+    numbers = ended.all()
+    if not numbers:
+        return 0
+    if connection.dialect.name == "postgresql":
+        # The database refuses to delete signals in transactions that do not account for them.
+        connection.execute(text("SELECT set_config('heal.forgetting', 'accounted', true)"))
+    # Asked again now that the rows are locked: a duplicate may have come in between.
+    deleted = connection.execute(
+        delete(signals)
+        .where(signals.c.number.in_(numbers), ~repeated)
+        .returning(signals.c.received_at, signals.c.disposition)
+    )
+    forgotten = [(row.received_at, row.disposition) for row in deleted]
+    ledger.tally(connection, forgotten)
+    return len(forgotten)
+
+
+# ---------------------------------------------------------------- queued openings
+
+
+def queues(connection: Connection) -> tuple[tuple[str, int], ...]:
+    """Every sender with queued openings, and how many."""
+    rows = connection.execute(
+        select(signals.c.source, func.count().label("waiting"))
+        .where(WAITING, signals.c.reason.startswith(QUEUED))
+        .group_by(signals.c.source)
+        .order_by(signals.c.source)
+    )
+    return tuple((row.source, int(row.waiting)) for row in rows)
+
+
+def queued(connection: Connection, sender: str, limit: int) -> tuple[Signal, ...]:
+    """The oldest queued openings of a sender, locked; those that a peer has in hand are left out."""
+    rows = connection.execute(
+        select(signals)
+        .where(WAITING, signals.c.reason.startswith(QUEUED), signals.c.source == sender)
+        .order_by(signals.c.received_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return tuple(_signal(row) for row in rows)
+
+
+def settle(connection: Connection, signal_id: SignalId, disposition: Disposition) -> None:
+    """Give one signal another disposition."""
+    connection.execute(
+        update(signals)
+        .where(signals.c.id == signal_id)
+        .values(
+            disposition=disposition.kind.value,
+            reason=storable_text(disposition.reason),
+            incident_id=disposition.incident_id,
+        )
+    )
+
+
+# ---------------------------------------------------------------- reading
+
+
+def get(connection: Connection, signal_id: SignalId) -> SignalRecord | None:
+    row = connection.execute(select(signals).where(signals.c.id == signal_id)).one_or_none()
+    return None if row is None else SignalRecord(signal=_signal(row), disposition=disposition_of(row))
+
+
+def pending(connection: Connection, key: ServiceKey) -> tuple[Signal, ...]:
+    """A service's pending signals in the order in which they were accepted, locked so that none expires."""
+    rows = connection.execute(
+        select(signals).where(*_pending_of(key)).order_by(signals.c.number).with_for_update()
+    )
+    return tuple(_signal(row) for row in rows)
+
+
+def of_incident(connection: Connection, incident_id: IncidentId, limit: int) -> tuple[Signal, ...]:
+    """The signals that opened or joined, oldest first: the first one, and the newest up to `limit` in all."""
+    if limit < 1:
+        return ()
+    attached = select(signals).where(
+        signals.c.incident_id == incident_id, signals.c.disposition.in_(_ATTACHED)
+    )
+    first = connection.execute(attached.order_by(signals.c.number).limit(1)).all()
+    newest = connection.execute(attached.order_by(signals.c.number.desc()).limit(limit)).all()[::-1]
+    if newest and newest[0].number != first[0].number:
+        newest = [first[0], *newest[1:]]
+    return tuple(_signal(row) for row in newest)
+
+
+def samples(connection: Connection, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
+    """Metric samples among the signals since then, oldest first; of very many the newest."""
+    rows = connection.execute(
+        select(signals.c.observed_at, signals.c.payload, signals.c.source)
+        .where(
+            signals.c.environment == key.environment,
+            signals.c.service == key.service,
+            signals.c.kind == SignalKind.METRIC.value,
+            signals.c.observed_at >= since,
+            signals.c.duplicate_of.is_(None),
+        )
+        .order_by(signals.c.observed_at.desc(), signals.c.number.desc())
+        .limit(SAMPLES_SHOWN)
+    ).all()
+    found: list[SliSample] = []
+    for row in reversed(rows):
+        sample = read(MetricSample, row.payload)
+        found.append(
+            SliSample(
+                at=row.observed_at,
+                error_rate=sample.error_rate,
+                p95_latency_ms=sample.p95_latency_ms,
+                request_rate=sample.request_rate,
+                measured=row.source == POLLED,
+            )
+        )
+    return tuple(found)
+
+
+def changes(connection: Connection, since: datetime, of: ServiceKey | None) -> tuple[Change, ...]:
+    """Changes to any service, or to one, since then, newest first."""
+    wanted = select(change_rows.c.body).where(change_rows.c.at >= since)
+    if of is not None:
+        wanted = wanted.where(
+            change_rows.c.environment == of.environment, change_rows.c.service == of.service
+        )
+    rows = connection.execute(
+        wanted.order_by(change_rows.c.at.desc(), change_rows.c.number.desc()).limit(CHANGES_SHOWN)
+    )
+    return tuple(read(Change, row.body) for row in rows)
+
+
+def disposition_of(row: Row[Any]) -> Disposition:
+    return Disposition(
+        kind=DispositionKind(row.disposition),
+        reason=row.reason,
+        incident_id=None if row.incident_id is None else IncidentId(row.incident_id),
+        duplicate_of=None if row.duplicate_of is None else SignalId(row.duplicate_of),
+    )
+
+
+def _pending_of(key: ServiceKey) -> tuple[ColumnElement[bool] | TextClause, ...]:
+    return (
+        signals.c.service == key.service,
+        signals.c.environment == key.environment,
+        WAITING,
+    )
+
+
+def _signal(row: Row[Any]) -> Signal:
+    kind = SignalKind(row.kind)
+    return Signal(
+        id=SignalId(row.id),
+        kind=kind,
+        key=ServiceKey(environment=row.environment, service=row.service),
+        source=row.source,
+        observed_at=row.observed_at,
+        received_at=row.received_at,
+        dedup_key=row.dedup_key,
+        stale=row.stale,
+        payload=read_payload(kind, row.payload),
+        sender=read_optional(Sender, row.sender),
+    )

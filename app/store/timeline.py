@@ -1,0 +1,105 @@
+"""Appends to and reads the timelines of incidents; the chain itself is `app.agent.timeline`.
+
+The length and last hash of each timeline stand in the incident's row. Whoever
+appends holds that row's lock, so entries get gapless sequences, and a tail cut
+off the table still shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from app.agent.audit.anchoring import Head
+from app.agent.ids import IncidentId
+from app.agent.models import Note, Stage, TimelineEntry
+from app.agent.timeline import extend_chain
+from app.redaction import redacted, redacted_values
+from app.store.database.codec import storable_object, storable_text
+from app.store.database.tables import incidents, timeline
+
+
+def append(connection: Connection, incident_id: IncidentId, notes: Sequence[Note]) -> None:
+    """Add notes at the end; the caller holds the lock on the incident's row."""
+    if not notes:
+        return
+    head = connection.execute(
+        select(incidents.c.timeline_length, incidents.c.timeline_head).where(incidents.c.id == incident_id)
+    ).one()
+    stored = [
+        replace(
+            note,
+            message=storable_text(redacted(note.message)),
+            data=storable_object(redacted_values(note.data)),
+        )
+        for note in notes
+    ]
+    entries = extend_chain(head.timeline_head, head.timeline_length, stored)
+    connection.execute(
+        insert(timeline),
+        [
+            {
+                "incident_id": incident_id,
+                "sequence": entry.sequence,
+                "at": entry.at,
+                "stage": entry.stage.value,
+                "message": entry.message,
+                "data": entry.data,
+                "hash": entry.hash,
+            }
+            for entry in entries
+        ],
+    )
+    connection.execute(
+        update(incidents)
+        .where(incidents.c.id == incident_id)
+        .values(timeline_length=head.timeline_length + len(entries), timeline_head=entries[-1].hash)
+    )
+
+
+def entries(connection: Connection, incident_id: IncidentId) -> tuple[TimelineEntry, ...]:
+    """The whole timeline in order."""
+    rows = connection.execute(
+        select(timeline).where(timeline.c.incident_id == incident_id).order_by(timeline.c.sequence)
+    )
+    return tuple(_entry(row) for row in rows)
+
+
+def heads(
+    connection: Connection, after: IncidentId | None, limit: int
+) -> tuple[tuple[IncidentId, Head], ...]:
+    """The length and last hash of each timeline, by the incident's id."""
+    wanted = select(incidents.c.id, incidents.c.timeline_length, incidents.c.timeline_head)
+    if after is not None:
+        wanted = wanted.where(incidents.c.id > after)
+    rows = connection.execute(wanted.order_by(incidents.c.id).limit(limit))
+    return tuple(
+        (IncidentId(row.id), Head(length=row.timeline_length, hash=row.timeline_head)) for row in rows
+    )
+
+
+def part(
+    connection: Connection, incident_id: IncidentId, limit: int, after: int
+) -> tuple[TimelineEntry, ...]:
+    """Entries with a sequence above `after`, in order, at most `limit`."""
+    rows = connection.execute(
+        select(timeline)
+        .where(timeline.c.incident_id == incident_id, timeline.c.sequence > after)
+        .order_by(timeline.c.sequence)
+        .limit(limit)
+    )
+    return tuple(_entry(row) for row in rows)
+
+
+def _entry(row: Row[Any]) -> TimelineEntry:
+    return TimelineEntry(
+        sequence=row.sequence,
+        at=row.at,
+        stage=Stage(row.stage),
+        message=row.message,
+        data=row.data,
+        hash=row.hash,
+    )

@@ -1,0 +1,90 @@
+"""Duties: work that one process does for all, such as watching the cluster, under a lease.
+
+Whoever holds the lease works; the others ask for it again and again. A holder that
+cannot renew it stops before it runs out. Two that overlap for a moment do no harm:
+what they tell intake twice is recognised (promise 9).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from app.agent.ports.workers import Fleet
+from app.clock import Clock
+from app.errors import AgentError
+
+log = logging.getLogger(__name__)
+
+_RESTART_AFTER_SECONDS = 5.0
+
+Work = tuple[str, Callable[[], Awaitable[None]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duty:
+    """Work that only the elected process does."""
+
+    name: str
+    work: Sequence[Work]
+    fleet: Fleet
+    owner: str
+    clock: Clock
+    lease: timedelta
+
+    async def run(self) -> None:
+        """Stand for election until cancelled; work while elected."""
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            while True:
+                elected = await self._elected()
+                if elected and not tasks:
+                    log.info("this process now does: %s", self.name)
+                    tasks = [asyncio.create_task(kept_running(*one), name=one[0]) for one in self.work]
+                elif not elected and tasks:
+                    log.info("another process does: %s", self.name)
+                    await _stop(tasks)
+                await self.clock.sleep(self._third_of_lease)
+        finally:
+            await _stop(tasks)
+
+    @property
+    def _third_of_lease(self) -> float:
+        return self.lease.total_seconds() / 3
+
+    async def _elected(self) -> bool:
+        """No answer is no lease: asked after a third of it, there is a third left to stop in."""
+        asking = asyncio.ensure_future(self.fleet.elect(self.name, self.owner, self.lease, self.clock.now()))
+        too_late = asyncio.ensure_future(self.clock.sleep(self._third_of_lease))
+        try:
+            await asyncio.wait({asking, too_late}, return_when=asyncio.FIRST_COMPLETED)
+            if asking.done():
+                return asking.result()
+            log.warning("the lease of %s could not be renewed: no answer", self.name)
+        except AgentError as error:
+            log.warning("the lease of %s could not be renewed: %s", self.name, error)
+        finally:
+            asking.cancel()
+            too_late.cancel()
+            await asyncio.gather(asking, too_late, return_exceptions=True)
+        return False
+
+
+async def kept_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Run work for ever: what fails in a way nobody foresaw starts again."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("%s failed; it starts again in %.0f s", name, _RESTART_AFTER_SECONDS)
+        await asyncio.sleep(_RESTART_AFTER_SECONDS)
+
+
+async def _stop(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    tasks.clear()

@@ -1,0 +1,126 @@
+"""The metric poller: asks the metric source about every known service, tells intake of breaches.
+
+Healthy samples end here and cost no write; a sample is told when it breaks the
+SLO, or when a breach on record may have ended. A source that gives no usable
+answers is one incident of its own, however many services it concerns.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from app.agent.ids import ServiceKey
+from app.agent.intake import Intake
+from app.agent.models import (
+    CLUSTER_SOURCE,
+    METRICS_SOURCE,
+    POLLED,
+    MetricSample,
+    SliSample,
+)
+from app.agent.observer import new_signal
+from app.agent.ports.cluster import ClusterReader
+from app.agent.ports.metrics import MetricSource
+from app.agent.ports.signals import ServiceLevels, SignalStore
+from app.agent.slo import SloThresholds
+from app.clock import Clock
+from app.connectors.observability import polled
+from app.errors import AgentError
+from app.workers.telemetry_reporter import TelemetryFaults
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poller:
+    """Polls one metric source for the life of the process."""
+
+    source: MetricSource
+    reader: ClusterReader
+    store: SignalStore
+    intake: Intake
+    slo: SloThresholds
+    clock: Clock
+    every: timedelta
+    stale_after: timedelta
+    at_once: int = 8
+    """Services that are asked about side by side."""
+    faults: TelemetryFaults = field(default_factory=TelemetryFaults)
+    """What cannot be measured by, reported once for each source."""
+
+    async def run(self) -> None:
+        """Poll until cancelled; a source or cluster out of reach is tried again next time."""
+        while True:
+            try:
+                await self.poll()
+            except AgentError as error:
+                log.warning("service levels could not be polled: %s", error)
+            await self.clock.sleep(self.every.total_seconds())
+
+    async def poll(self) -> None:
+        """One round over every service that the cluster knows."""
+        at = self.clock.now()
+        try:
+            keys = await self.reader.services()
+        except AgentError as error:
+            await self._report(CLUSTER_SOURCE, str(error))
+            raise
+        await self._report(CLUSTER_SOURCE, None)
+        answers, refused = [], None
+        async for key, answer in polled(self.source, keys, at, concurrency=self.at_once):
+            answers.append((key, answer))
+            if isinstance(answer, AgentError):
+                log.warning("no service levels of %s: %s", key, answer)
+            elif _worth_telling(answer, await self.store.levels(key), self.slo):
+                try:
+                    await self._tell(key, answer)
+                except AgentError as error:
+                    refused = error  # the others are reported all the same
+        await self._report(METRICS_SOURCE, self.faults.in_round(answers, at))
+        if refused is not None:
+            raise refused
+
+    async def _report(self, source: ServiceKey, fault: str | None) -> None:
+        """Have intake open one incident for a source that gives no usable answers, and see it end."""
+        alert = self.faults.changed(source, fault, self.clock.now(), self.slo.breach_for)
+        if alert is not None:
+            now = self.clock.now()
+            await self.intake.accept(
+                [
+                    new_signal(
+                        key=source,
+                        source="telemetry",
+                        observed_at=now,
+                        received_at=now,
+                        payload=alert,
+                        stale_after=self.stale_after,
+                    )
+                ]
+            )
+            self.faults.delivered(source, alert)
+
+    async def _tell(self, key: ServiceKey, sample: SliSample) -> None:
+        signal = new_signal(
+            key=key,
+            source=POLLED,
+            observed_at=sample.at,
+            received_at=self.clock.now(),
+            payload=MetricSample(
+                error_rate=sample.error_rate,
+                p95_latency_ms=sample.p95_latency_ms,
+                request_rate=sample.request_rate,
+            ),
+            stale_after=self.stale_after,
+        )
+        await self.intake.accept([signal])
+
+
+def _worth_telling(sample: SliSample, levels: ServiceLevels | None, slo: SloThresholds) -> bool:
+    if slo.breaches(sample):
+        return True
+    if levels is None or slo.too_few(sample.request_rate):
+        return False
+    measured = sample.error_rate is not None or sample.p95_latency_ms is not None
+    return measured and any(levels.breached)

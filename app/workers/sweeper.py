@@ -1,0 +1,81 @@
+"""The sweep: ends signals nobody follows up, forgets what is old, mends what went astray (promise 9).
+
+What needs a person is said once when it is found, and shown by `heal audit signals`
+for as long as it lasts.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Protocol
+
+from app.agent.audit.accounting import AuditQuestion, Stray
+from app.agent.ports.signals import SignalStore
+from app.agent.ports.store import AuditStore, IdentityStore
+from app.clock import Clock
+from app.errors import AgentError
+
+log = logging.getLogger(__name__)
+
+_FORGET_EVERY = timedelta(hours=1)
+_KEEP_CREDENTIALS = timedelta(days=30)
+
+
+class SweptStore(SignalStore, AuditStore, IdentityStore, Protocol):
+    """What the sweep needs of the store."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweeper:
+    """Ends, forgets and mends, every so often; one process does it for all."""
+
+    store: SweptStore
+    clock: Clock
+    every: timedelta
+    pending_for: timedelta
+    """A breach that was not sustained for this long after its arrival is over."""
+    keep_for: timedelta
+    """How long signals that led to no incident are kept."""
+    _told: set[Stray] = field(default_factory=set)
+    """What was astray at the last sweep, and has been said."""
+
+    async def run(self) -> None:
+        """Sweep until cancelled; a store out of reach is tried again."""
+        while True:
+            try:
+                await self.sweep()
+            except AgentError as error:
+                log.warning("the sweep could not be done: %s", error)
+            await self.clock.sleep(self.every.total_seconds())
+
+    async def forget(self) -> None:
+        """Until cancelled: remove credentials and nonces that have been good for nothing for long."""
+        while True:
+            try:
+                await self.store.forget_credentials(self.clock.now() - _KEEP_CREDENTIALS)
+            except AgentError as error:
+                log.warning("old credentials could not be removed: %s", error)
+            await self.clock.sleep(_FORGET_EVERY.total_seconds())
+
+    async def sweep(self) -> None:
+        """Expire pending signals, forget old ones that led to nothing, put right what can be."""
+        await self.store.prune(self.clock.now() - self.keep_for)
+        expired = await self.store.expire_pending(self.clock.now() - self.pending_for)
+        if expired:
+            log.info("%d pending signals expired", expired)
+        mended = await self.store.mend(self.clock.now())
+        if mended.entered:
+            log.info("%d signals of an older program were entered in the ledger", mended.entered)
+        if mended.woken:
+            log.warning("incidents that would have overslept are due now: %s", ", ".join(mended.woken))
+        await self._tell_strays()
+
+    async def _tell_strays(self) -> None:
+        question = AuditQuestion(now=self.clock.now(), pending_for=self.pending_for + 2 * self.every)
+        astray = set((await self.store.strays(question)).found)
+        for stray in sorted(astray - self._told, key=lambda one: (one.kind, one.id)):
+            log.warning("astray (%s): %s, %s", stray.kind, stray.id, stray.detail)
+        self._told.clear()
+        self._told.update(astray)
