@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -23,7 +24,7 @@ ONE_FILE_PER_ENTRY = {
 }
 
 VENDOR_MODULES = {
-    "lightkube": "app/connectors",
+    "lightkube": "app/connectors/kubernetes",
     "slack_bolt": "app/connectors/chat/slack",
     "slack_sdk": "app/connectors/chat/slack",
     "confluent_kafka": "app/connectors/streams/kafka",
@@ -81,6 +82,16 @@ def test_only_a_vendors_own_folder_imports_its_library() -> None:
         and _imports(path.read_text(encoding="utf-8"), library)
     ]
     assert strays == []
+
+
+def test_a_class_name_occurs_once() -> None:
+    """Two classes of one name are taken for each other in reviews and tracebacks."""
+    places: dict[str, list[str]] = {}
+    for path in _modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
 def _imports(source: str, library: str) -> bool:

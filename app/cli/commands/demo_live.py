@@ -15,27 +15,23 @@ from datetime import timedelta
 from pathlib import Path
 
 import httpx
-import httpx2
 from dotenv import dotenv_values
-from lightkube import AsyncClient, KubeConfig
-from lightkube.core.exceptions import ApiError, ConfigError
-from lightkube.resources.apps_v1 import Deployment
-from lightkube.types import PatchType
 from pydantic import ValidationError
 
 from app.agent.ids import ServiceKey
 from app.agent.models import IncidentRecord
 from app.agent.ports.store import IncidentFilter
-from app.agent.workload import ObjectRef, RevisionHealth, WorkloadView
+from app.agent.workload import RevisionHealth, WorkloadView
 from app.bootstrap import Container
 from app.cli.commands.agent_client import default_url
 from app.cli.commands.errors import CommandFailed
 from app.cli.commands.listener import SeenEvents, Teller
 from app.config import Settings
+from app.connectors.kubernetes.pipeline import pipeline
+from app.errors import PermanentError, TransientError
 from app.workers import running
 
 TESTBED_ENV = Path(".testbed/env")
-_FIELD_MANAGER = "heal-demo"
 _STEP_SECONDS = 0.5
 _LEARN_SECONDS = 120.0
 _STORY_SECONDS = 420.0
@@ -214,28 +210,13 @@ async def _released(story: LiveStory, before: WorkloadView) -> AsyncIterator[_De
     """The bad image is out inside; afterwards the good one is back, whoever brought it back."""
     ref, good = before.target.ref, before.revisions[0].images[0]
     try:
-        config = KubeConfig.from_file(story.kubeconfig)
-        async with AsyncClient(config=config, field_manager=_FIELD_MANAGER) as client:
-            await _set_image(client, ref, story.image)
+        async with pipeline(story.kubeconfig) as set_image:
+            await set_image(ref, story.image)
             release = _DemoRelease()
             try:
                 yield release
             finally:
                 if not release.healed:
-                    await _set_image(client, ref, good)
-    except ApiError as error:
-        raise CommandFailed(f"the pipeline of the demo may not change {ref}: {error}") from error
-    except (httpx2.HTTPError, ConfigError, OSError) as error:
-        raise CommandFailed(
-            f"{story.kubeconfig}: the cluster does not answer ({type(error).__name__})"
-        ) from error
-
-
-async def _set_image(client: AsyncClient, ref: ObjectRef, image: str) -> None:
-    """What `kubectl set image` does, for the first container."""
-    deployment = await client.get(Deployment, ref.name, namespace=ref.namespace)
-    if deployment.spec is None or deployment.spec.template.spec is None:
-        raise CommandFailed(f"{ref} has no pod template")
-    container = deployment.spec.template.spec.containers[0].name
-    body = {"spec": {"template": {"spec": {"containers": [{"name": container, "image": image}]}}}}
-    await client.patch(Deployment, ref.name, body, namespace=ref.namespace, patch_type=PatchType.STRATEGIC)
+                    await set_image(ref, good)
+    except (PermanentError, TransientError) as error:
+        raise CommandFailed(str(error)) from error

@@ -65,7 +65,7 @@ class Bundle:
 
 def shipped_policies() -> Path:
     """The bundle that comes with the agent: in a source tree, else where a wheel puts it."""
-    tree = Path(__file__).resolve().parents[2] / "policies"
+    tree = Path(__file__).resolve().parents[3] / "policies"
     return tree if (tree / "heal.rego").is_file() else Path(sysconfig.get_path("data")) / _INSTALLED
 
 

@@ -49,7 +49,7 @@ _MOST_PASSES = 10
 @cache
 def input_schema() -> Schema:
     """The published schema of the input: in a source tree, else where a wheel puts it."""
-    tree = File(__file__).resolve().parents[2] / "docs" / _SCHEMA
+    tree = File(__file__).resolve().parents[3] / "docs" / _SCHEMA
     file = tree if tree.is_file() else File(sysconfig.get_path("data")) / _INSTALLED / _SCHEMA
     schema: Schema = json.loads(file.read_text())
     return schema

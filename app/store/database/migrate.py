@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 _DEADLOCK = "40P01"
-_MIGRATIONS = Path(__file__).parent / "migrations"
+_MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 
 def migration_config(connection: Connection) -> Config:
