@@ -54,13 +54,13 @@ def test_the_whole_is_everything(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_figure_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment wins over both sizes; the turn still decides which share is taken."""
+    """The environment wins over both sizes; the turn decides which share of the rest is taken."""
     monkeypatch.setenv("TEST_TURN", "1")
     monkeypatch.setenv("SEEDS", "50")
     monkeypatch.setenv("CRASH_POINTS", "26")
     monkeypatch.setenv("SOAK_INTAKES", "1")
     monkeypatch.setenv("SOAK_KILLS", "3")
-    assert sizes.seeds() == range(50, 100)
+    assert sizes.seeds() == range(50)
     assert sizes.crash_points(range(52)) == list(range(1, 52, 2))
     assert sizes.intakes("abcd") == ["b"]
     assert Size.from_environment().kills == 3
