@@ -30,7 +30,7 @@ from app.connectors.policy.embedded import EmbeddedPolicy
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.objects import Template
-from app.sandbox.world import Adapters as SimulatedWorld
+from app.sandbox.world import World as SimulatedWorld
 from app.sandbox.world import Workload
 from app.store import open_shared
 from app.testing import PacedClock

@@ -38,7 +38,7 @@ from app.errors import TransientError
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.objects import Template
-from app.sandbox.world import Adapters as SimulatedWorld
+from app.sandbox.world import World as SimulatedWorld
 from app.sandbox.world import Workload
 from app.store import open_store
 from app.testing import VirtualClock

@@ -34,7 +34,7 @@ from app.bootstrap import Adapters, Container, assemble
 from app.clock import Clock, SystemClock
 from app.errors import ConfigurationError, TransientError
 from app.sandbox.metrics import SandboxMetrics
-from app.sandbox.world import Adapters as SimulatedWorld
+from app.sandbox.world import World as SimulatedWorld
 from app.store import open_shared
 from app.store.sql_store import SqlStore
 from app.testing import VirtualClock

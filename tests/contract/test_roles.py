@@ -22,7 +22,7 @@ from app.clock import SystemClock
 from app.config import Role
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
-from app.sandbox.world import Adapters as SimulatedWorld
+from app.sandbox.world import World as SimulatedWorld
 from app.store import open_shared
 from app.workers import LocalBell, attended
 from testbed.ports import free_ports
