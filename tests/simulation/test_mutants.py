@@ -23,15 +23,27 @@ pytestmark = pytest.mark.real
 WITHIN = 200
 
 KNOWN = {
-    "blind-repeat": 20,
-    "early-acknowledgement": 9,
-    "forgotten-dry-run": 6,
-    "no-brake": 7,
-    "no-shared-budget": 26,
+    "all-clear-while-it-fires": 19,
+    "any-traffic-tells": 195,
+    "forgotten-dry-run": 10,
+    "no-budget": 48,
+    "no-shared-budget": 9,
+    "no-undo": 19,
+    "onset-is-now": 77,
     "outage-unseen": 8,
-    "secrets-told": 18,
-    "silence-is-health": 10,
-    "unbound-decisions": 28,
+    "own-measurement-ignored": 80,
+    "posted-outranks-measured": 131,
+    "posted-stands-in": 3,
+    "reasons-never-age": 48,
+    "refusal-is-a-reason": 130,
+    "risk-ignored": 129,
+    "same-again": 122,
+    "secrets-told": 19,
+    "silence-is-health": 18,
+    "silences-ignored": 14,
+    "unasked-at-the-beginning": 18,
+    "unbound-decisions": 36,
+    "undo-by-generation": 32,
 }
 """Seeds that caught a build when they were last tried; one that no longer does costs a moment, no more.
 
