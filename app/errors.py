@@ -48,7 +48,7 @@ class PartlyRecorded(TransientError):
     """
 
     def __init__(
-        self, message: str, *, recorded: int, total: int, retry_after: timedelta | None = None
+        self, message: str, *, recorded: int = 0, total: int = 0, retry_after: timedelta | None = None
     ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.recorded = recorded

@@ -25,7 +25,7 @@ from app.errors import (
     UnknownOutcome,
 )
 from app.main import create_app
-from app.store.intake import PART
+from app.store.intake import PART, PART_SERVICES
 from tests.api.harness import DEPLOY, assert_problem, harness, make_settings
 
 
@@ -126,7 +126,13 @@ def test_a_delivery_that_broke_off_says_how_much_was_recorded(
 ) -> None:
     """What was recorded is on record, and the same request again records the rest of it, once."""
     total = 2 * PART + 5
-    events = [{**DEPLOY, "service": f"svc-{number}"} for number in range(total)]
+    events = [
+        {**DEPLOY, "service": f"svc-{number % PART_SERVICES}", "version": f"v{number}"}
+        for number in range(total)
+    ]
+        {**DEPLOY, "service": f"svc-{number % PART_SERVICES}", "version": f"v{number}"}
+        for number in range(total)
+    ]
     with harness(make_settings(tmp_path)) as api:
         store: Any = api.container.store
         sound, store._database = store._database, Breaking(store._database, after)

@@ -617,16 +617,16 @@ async def test_nothing_is_built_where_slack_is_not_set_up(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("module", "library"),
     [
-        ("slack_client", "aiohttp"),
-        ("slack_client", "slack_sdk.errors"),
-        ("slack_inbound", "slack_bolt.async_app"),
+        ("client", "aiohttp"),
+        ("client", "slack_sdk.errors"),
+        ("inbound", "slack_bolt.async_app"),
     ],
 )
 async def test_without_the_extra_the_start_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, library: str
 ) -> None:
     """The libraries are imported only where Slack is configured."""
-    monkeypatch.delitem(sys.modules, f"app.connectors.{module}", raising=False)
+    monkeypatch.delitem(sys.modules, f"app.connectors.chat.slack.{module}", raising=False)
     monkeypatch.setitem(sys.modules, library, None)
     store = await open_store(f"sqlite:///{tmp_path}/heal.db")
     settings = slack_settings(tmp_path, Slack(url="http://127.0.0.1:1"))
