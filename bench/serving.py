@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from testbed.ports import free_ports
 from testbed.supervisor import Process, Supervisor
@@ -43,9 +43,9 @@ def start_server(
     while True:
         process.check()
         try:
-            if httpx.get(f"{url}/healthz", timeout=5, trust_env=False).status_code == 200:
+            if httpx2.get(f"{url}/healthz", timeout=5, trust_env=False).status_code == 200:
                 return Server(process=process, url=url)
-        except httpx.TransportError:
+        except httpx2.TransportError:
             pass
         if time.monotonic() > deadline:
             raise TimeoutError(f"{name} did not come up:\n{process.log_tail()}")

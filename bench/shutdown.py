@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 from rich.console import Console
 from rich.table import Table
 
@@ -41,7 +41,7 @@ PROGRAMS = {
 def crowd(server: Server, stack: ExitStack) -> None:
     """Incidents whose passes hang, bodies that drip, and clients that never read."""
     events = [failed_deploy(f"shop-{number}") for number in range(INCIDENTS)]
-    httpx.post(
+    httpx2.post(
         f"{server.url}/events/deploy", json=events, timeout=PATIENCE_SECONDS, trust_env=False
     ).raise_for_status()
     address = urlsplit(server.url)

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from bench.processes import percentile
 from bench.serving import Server, delivery, start_server
@@ -62,7 +62,7 @@ class Sender:
     def deliver(self) -> int:
         """How many signals the server acknowledged; 0 where it refused until the storm ended."""
         headers, deadline = {"Content-Type": "application/json"}, time.monotonic() + STORM_SECONDS
-        with httpx.Client(timeout=PATIENCE_SECONDS, trust_env=False) as client:
+        with httpx2.Client(timeout=PATIENCE_SECONDS, trust_env=False) as client:
             while time.monotonic() < deadline:
                 answer = client.post(f"{self.url}/webhooks/alertmanager", content=self.body, headers=headers)
                 if answer.status_code == 202:
@@ -82,7 +82,7 @@ def operator(server: Server, latencies: list[float]) -> Iterator[None]:
 
     def operate() -> None:
         engaged = False
-        with httpx.Client(timeout=PATIENCE_SECONDS, trust_env=False) as client:
+        with httpx2.Client(timeout=PATIENCE_SECONDS, trust_env=False) as client:
             while not over.is_set():
                 engaged = not engaged
                 said = {"engaged": engaged, "by": "bench", "reason": "bench"}

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-import httpx
+import httpx2
 import lightkube
 from lightkube import Client, KubeConfig
 from lightkube.core.exceptions import ApiError
@@ -180,13 +180,13 @@ class ControlPlane:
         def check() -> bool | NotYet:
             self.check()
             try:
-                answer = httpx.get(
+                answer = httpx2.get(
                     f"{self.url}/readyz",
                     headers={"Authorization": f"Bearer {token}"},
                     verify=context,
                     timeout=2,
                 )
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 return NotYet(f"{type(error).__name__}: {error}")
             return True if answer.status_code == 200 else NotYet(f"{answer.status_code} {answer.text}")
 

@@ -18,7 +18,7 @@ class ConfigurationMissing(Exception):
 
 
 async def read_environment(api: Api, namespace: str, container: Container) -> dict[str, str]:
-    """ConfigMaps first, single variables over them. Raises `ConfigurationMissing` and `httpx.HTTPError`."""
+    """ConfigMaps first, single variables over them. Raises `ConfigurationMissing` and `httpx2.HTTPError`."""
     found: dict[str, str] = {}
     for source in container.env_from:
         if source.config_map_ref is not None:

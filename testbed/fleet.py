@@ -15,7 +15,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import msgspec
 import uvicorn
 
@@ -84,7 +84,7 @@ class Listener:
 class Fleet:
     """What the control plane says, turned into listening services."""
 
-    def __init__(self, api: Api, targets: Path, http: httpx.AsyncClient) -> None:
+    def __init__(self, api: Api, targets: Path, http: httpx2.AsyncClient) -> None:
         self._api = api
         self._targets = targets
         self._http = http
@@ -200,7 +200,7 @@ class Fleet:
 async def _main(arguments: argparse.Namespace) -> None:
     api = Api(arguments.kubeconfig)
     try:
-        async with httpx.AsyncClient() as http:
+        async with httpx2.AsyncClient() as http:
             await Fleet(api, arguments.targets, http).run()
     finally:
         await api.close()

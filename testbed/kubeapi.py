@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import httpx
+import httpx2
 import msgspec
 import yaml
 
@@ -183,19 +183,19 @@ class Api:
         content = yaml.safe_load(kubeconfig.read_text())
         cluster = content["clusters"][0]["cluster"]
         ca = base64.b64decode(cluster["certificate-authority-data"]).decode()
-        self._http = httpx.AsyncClient(
+        self._http = httpx2.AsyncClient(
             base_url=cluster["server"],
             verify=ssl.create_default_context(cadata=ca),
             headers={"Authorization": f"Bearer {content['users'][0]['user']['token']}"},
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=32),
-            timeout=httpx.Timeout(20, pool=None),
+            limits=httpx2.Limits(max_connections=64, max_keepalive_connections=32),
+            timeout=httpx2.Timeout(20, pool=None),
         )
 
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def request(self, method: str, path: str, body: object | None = None) -> httpx.Response:
-        """One request; PATCH is a strategic merge patch. Raises `httpx.HTTPError` when there is no answer."""
+    async def request(self, method: str, path: str, body: object | None = None) -> httpx2.Response:
+        """One request; PATCH merges. Raises `httpx2.HTTPError` when there is no answer."""
         kind = "application/strategic-merge-patch+json" if method == "PATCH" else "application/json"
         content = None if body is None else msgspec.json.encode(body)
         return await self._http.request(method, path, content=content, headers={"Content-Type": kind})
@@ -220,7 +220,7 @@ class Api:
                 yield Listed(tuple(msgspec.json.decode(item, type=kind) for item in listing.items))
                 async for change in self._watch(path, kind, listing.metadata.resource_version, parameters):
                     yield change
-            except (httpx.HTTPError, msgspec.DecodeError) as error:
+            except (httpx2.HTTPError, msgspec.DecodeError) as error:
                 print(f"watch of {path}: {type(error).__name__}: {error}; listing anew", flush=True)
                 await asyncio.sleep(RETRY_SECONDS)
 
@@ -230,7 +230,7 @@ class Api:
         """Events from `version` on until the version expires; quiet time-outs are resumed."""
         while True:
             query: dict[str, Any] = {**parameters, "watch": "1", "timeoutSeconds": _WATCH_SECONDS}
-            timeout = httpx.Timeout(20, read=_WATCH_SECONDS + 20, pool=None)
+            timeout = httpx2.Timeout(20, read=_WATCH_SECONDS + 20, pool=None)
             async with self._http.stream(
                 "GET", path, params={**query, "resourceVersion": version}, timeout=timeout
             ) as stream:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from testbed.behaviour import Behaviour, behaviour_of
 from testbed.environment import ConfigurationMissing, noted, read_environment
@@ -139,7 +139,7 @@ class PodWorker:
                 await self._report("Pending", {"waiting": waiting})
                 await self._event("Failed", f"Error: {error}")
                 await asyncio.sleep(FIRST_BACK_OFF_SECONDS)
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 print(f"{self._path}: {type(error).__name__}: {error}; again", flush=True)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
@@ -223,7 +223,7 @@ class PodWorker:
         while True:
             try:
                 answer = await self._api.request(method, path, body)
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 print(f"{method} {path}: {type(error).__name__}: {error}; again", flush=True)
             else:
                 if answer.status_code < 500 and answer.status_code != 429:
@@ -281,7 +281,7 @@ class Kubelet:
                     answer = await self._api.request("PATCH", f"{base}/{name}", {"spec": spec})
                     if answer.status_code == 404:
                         await self._api.request("POST", base, {"metadata": {"name": name}, "spec": spec})
-                except httpx.HTTPError as error:
+                except httpx2.HTTPError as error:
                     print(f"lease of {name}: {type(error).__name__}: {error}", flush=True)
             await asyncio.sleep(_RENEW_SECONDS)
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from testbed.fleet import read_targets
 
@@ -24,7 +24,7 @@ _TIMEOUT_SECONDS = 5.0
 class Load:
     """One generator over all services of one namespace."""
 
-    def __init__(self, targets: Path, namespace: str, rps: float, http: httpx.AsyncClient) -> None:
+    def __init__(self, targets: Path, namespace: str, rps: float, http: httpx2.AsyncClient) -> None:
         self._targets = targets
         self._namespace = namespace
         self._pause = 1 / rps
@@ -57,15 +57,15 @@ class Load:
     async def _request(self, address: str) -> None:
         try:
             answer = await self._http.get(f"http://{address}/")
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             self.answers[type(error).__name__] += 1
         else:
             self.answers[str(answer.status_code)] += 1
 
 
 async def _main(arguments: argparse.Namespace) -> None:
-    limits = httpx.Limits(max_connections=_IN_FLIGHT)
-    async with httpx.AsyncClient(limits=limits, timeout=_TIMEOUT_SECONDS) as http:
+    limits = httpx2.Limits(max_connections=_IN_FLIGHT)
+    async with httpx2.AsyncClient(limits=limits, timeout=_TIMEOUT_SECONDS) as http:
         load = Load(arguments.targets, arguments.namespace, arguments.rps, http)
         await load.run(arguments.seconds)
         print(dict(load.answers), flush=True)

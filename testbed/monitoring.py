@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import httpx
+import httpx2
 import yaml
 
 from testbed import TestbedError
@@ -51,7 +51,7 @@ class Monitoring:
         self._targets = targets
         self._supervisor = supervisor
         self._processes: list[Process] = []
-        self._http = httpx.Client(timeout=10)
+        self._http = httpx2.Client(timeout=10)
         self.prometheus_url = ""
         self.alertmanager_url = ""
 
@@ -156,7 +156,7 @@ class Monitoring:
         self.check()
         try:
             answer = self._http.get(f"{url}/-/ready")
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             return NotYet(f"{type(error).__name__}: {error}")
         return True if answer.status_code == 200 else NotYet(f"{answer.status_code} {answer.text}")
 

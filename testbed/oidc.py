@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from testbed import TestbedError
 from testbed.binaries import go_program, locked
@@ -133,10 +133,10 @@ class OidcServer:
     def _answers(self, process: Process) -> bool | NotYet:
         process.check()
         try:
-            reply = httpx.get(
+            reply = httpx2.get(
                 f"{self.issuer}/.well-known/openid-configuration", timeout=_ANSWER_SECONDS, trust_env=False
             )
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             return NotYet(str(error))
         return True if reply.is_success else NotYet(reply.text)
 

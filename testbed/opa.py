@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from testbed import TestbedError
 from testbed.binaries import go_program, locked
@@ -132,10 +132,10 @@ class OpaServer:
 
     def delete_policy(self, name: str) -> None:
         """Take a module away again."""
-        httpx.delete(f"{self.url}/v1/policies/{name}", timeout=_ANSWER_SECONDS).raise_for_status()
+        httpx2.delete(f"{self.url}/v1/policies/{name}", timeout=_ANSWER_SECONDS).raise_for_status()
 
     def _put(self, path: str, *, json: object = None, content: str | None = None) -> None:
-        reply = httpx.put(self.url + path, json=json, content=content, timeout=_ANSWER_SECONDS)
+        reply = httpx2.put(self.url + path, json=json, content=content, timeout=_ANSWER_SECONDS)
         if not reply.is_success:
             raise TestbedError(f"OPA refuses {path}: {reply.text}")
 
@@ -173,7 +173,7 @@ class OpaServer:
     def _answers(self, process: Process) -> bool | NotYet:
         process.check()
         try:
-            reply = httpx.get(f"{self.url}/health", timeout=_ANSWER_SECONDS)
-        except httpx.TransportError as error:
+            reply = httpx2.get(f"{self.url}/health", timeout=_ANSWER_SECONDS)
+        except httpx2.TransportError as error:
             return NotYet(str(error))
         return True if reply.is_success else NotYet(reply.text)

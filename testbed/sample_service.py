@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -93,7 +93,7 @@ class _Backend:
 class SampleService:
     """One service's front door: an ASGI application with metrics of its own."""
 
-    def __init__(self, network: Network, http: httpx.AsyncClient) -> None:
+    def __init__(self, network: Network, http: httpx2.AsyncClient) -> None:
         self._network = network
         self._http = http
         self._backends: dict[str, _Backend] = {}
@@ -153,6 +153,6 @@ class SampleService:
             answer = await self._http.get(
                 f"http://{host}:{port}{parts.path or '/'}", timeout=_DEPENDENCY_TIMEOUT_SECONDS
             )
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
             return f"dependency {url}: {type(error).__name__}: {error}"
         return f"dependency {url}: answered {answer.status_code}" if answer.status_code >= 500 else None

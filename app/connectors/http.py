@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from weakref import WeakKeyDictionary
 
-import httpx
+import httpx2
 from pydantic import SecretStr
 
 from app.connectors.answers import error_for, retry_after
@@ -36,7 +36,7 @@ class HttpReply:
     """A complete answer of any status, its body bounded."""
 
     status: int
-    headers: httpx.Headers
+    headers: httpx2.Headers
     body: bytes
 
     @property
@@ -75,9 +75,9 @@ class HttpPeer:
             self._headers["Authorization"] = f"Bearer {token}"
             remember([token])
         self._tls = ssl.create_default_context() if self._url.scheme == "https" else False
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient] = WeakKeyDictionary()
         # They log URLs and headers, and a webhook's URL is its password.
-        for library in ("httpx", "httpcore"):
+        for library in ("httpx2", "httpcore"):
             logging.getLogger(library).setLevel(logging.WARNING)
 
     async def send(
@@ -108,13 +108,13 @@ class HttpPeer:
             ):
                 body = await self._read(response)
                 return HttpReply(status=response.status_code, headers=response.headers, body=body)
-        except (TimeoutError, httpx.TimeoutException):
+        except (TimeoutError, httpx2.TimeoutException):
             raise TransientError(
                 f"{self.name} ({self._setting}) gave no complete answer within {self._timeout:g} s"
             ) from None
-        except httpx.ConnectError:
+        except httpx2.ConnectError:
             raise TransientError(f"{self.name} ({self._setting}) cannot be reached") from None
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             raise TransientError(
                 f"{self.name} ({self._setting}) broke off the conversation: {type(error).__name__}"
             ) from None
@@ -133,13 +133,13 @@ class HttpPeer:
                 self._client().stream("POST", self._url, content=body, headers=sent) as response,
             ):
                 reply = HttpReply(status=response.status_code, headers=response.headers, body=b"")
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
             raise TransientError(f"{self.name} ({self._setting}) cannot be reached") from None
-        except (TimeoutError, httpx.TimeoutException):
+        except (TimeoutError, httpx2.TimeoutException):
             raise UnknownOutcome(
                 f"{self.name} ({self._setting}) gave no answer within {self._timeout:g} s"
             ) from None
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             raise UnknownOutcome(
                 f"{self.name} ({self._setting}) broke off the conversation: {type(error).__name__}"
             ) from None
@@ -153,7 +153,7 @@ class HttpPeer:
         try:
             async with asyncio.timeout(self._timeout), self._client().stream("HEAD", self._url):
                 pass  # any answer will do: many webhooks take nothing but POST
-        except (TimeoutError, httpx.TransportError):
+        except (TimeoutError, httpx2.TransportError):
             raise TransientError(f"{self.name} ({self._setting}) cannot be reached") from None
 
     def refusal(self, reply: HttpReply, said: str | None = None) -> AgentError:
@@ -177,23 +177,23 @@ class HttpPeer:
         if client is not None:
             await client.aclose()
 
-    def _client(self) -> httpx.AsyncClient:
+    def _client(self) -> httpx2.AsyncClient:
         # A connection belongs to the loop that opened it, and the durable engine runs a loop of its own.
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            client = httpx.AsyncClient(
+            client = httpx2.AsyncClient(
                 headers=self._headers,
                 timeout=self._timeout,
                 verify=self._tls,
                 trust_env=False,
                 follow_redirects=False,
-                limits=httpx.Limits(max_connections=_MAX_CONNECTIONS),
+                limits=httpx2.Limits(max_connections=_MAX_CONNECTIONS),
             )
             self._clients[loop] = client
         return client
 
-    async def _read(self, response: httpx.Response) -> bytes:
+    async def _read(self, response: httpx2.Response) -> bytes:
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding.lower() != "identity":
             raise PermanentError(
@@ -209,11 +209,11 @@ class HttpPeer:
         return bytes(body)
 
 
-def _checked_url(text: str, setting: str) -> httpx.URL:
+def _checked_url(text: str, setting: str) -> httpx2.URL:
     mend = f"{setting} must be an address such as http://host:port"
     try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL:
+        url = httpx2.URL(text)
+    except httpx2.InvalidURL:
         raise ConfigurationError(mend) from None
     if url.scheme not in ("http", "https") or not url.host:
         raise ConfigurationError(mend)

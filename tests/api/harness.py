@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 from fastapi import FastAPI
 from pydantic import SecretStr
 
@@ -61,7 +61,7 @@ class Harness:
 
     container: Container
     clock: VirtualClock
-    transport: httpx.ASGITransport
+    transport: httpx2.ASGITransport
     runner: asyncio.Runner
     app: FastAPI
 
@@ -73,18 +73,18 @@ class Harness:
 
         return self.runner.run(wrapped())
 
-    def request(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+    def request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
         """One request; what the application raises reaches the test."""
         return self.run(self._request(method, path, **kwargs))
 
-    async def _request(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
-        async with httpx.AsyncClient(transport=self.transport, base_url="http://127.0.0.1:8000") as client:
+    async def _request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
+        async with httpx2.AsyncClient(transport=self.transport, base_url="http://127.0.0.1:8000") as client:
             return await client.request(method, path, **kwargs)
 
-    def get(self, path: str, **kwargs: Any) -> httpx.Response:
+    def get(self, path: str, **kwargs: Any) -> httpx2.Response:
         return self.request("GET", path, **kwargs)
 
-    def post(self, path: str, **kwargs: Any) -> httpx.Response:
+    def post(self, path: str, **kwargs: Any) -> httpx2.Response:
         return self.request("POST", path, **kwargs)
 
     def incidents(self) -> int:
@@ -107,7 +107,7 @@ def harness(
             yield Harness(
                 container=container,
                 clock=clock,
-                transport=httpx.ASGITransport(app=app, client=client),
+                transport=httpx2.ASGITransport(app=app, client=client),
                 runner=runner,
                 app=app,
             )
@@ -115,7 +115,7 @@ def harness(
             runner.run(container.close())
 
 
-def assert_problem(response: httpx.Response, status: int) -> dict[str, Any]:
+def assert_problem(response: httpx2.Response, status: int) -> dict[str, Any]:
     """The answer is a well-formed problem document with that status; returns it."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == PROBLEM_JSON

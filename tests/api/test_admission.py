@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from app.api import admission
@@ -44,17 +44,17 @@ class Drip:
         yield self._body[1:]
 
 
-async def send(one: Harness, method: str, path: str, **kwargs: Any) -> httpx.Response:
+async def send(one: Harness, method: str, path: str, **kwargs: Any) -> httpx2.Response:
     """One request on a task of its own, as a server has it."""
 
-    async def request() -> httpx.Response:
-        async with httpx.AsyncClient(transport=one.transport, base_url="http://127.0.0.1:8000") as client:
+    async def request() -> httpx2.Response:
+        async with httpx2.AsyncClient(transport=one.transport, base_url="http://127.0.0.1:8000") as client:
             return await client.request(method, path, **kwargs)
 
     return await asyncio.create_task(request())
 
 
-def post(one: Harness, body: Drip) -> asyncio.Task[httpx.Response]:
+def post(one: Harness, body: Drip) -> asyncio.Task[httpx2.Response]:
     headers = {"Content-Type": "application/json"}
     return asyncio.create_task(send(one, "POST", "/events/deploy", content=body, headers=headers))
 

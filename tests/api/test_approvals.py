@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from app.agent.models import ApprovalState
@@ -119,12 +119,12 @@ def test_of_many_at_once_one_counts(api: Harness) -> None:
     """Twenty people click at the same moment: one is recorded, nineteen are told whom."""
     approval_id = api.run(awaiting(api.container))
 
-    async def click(number: int, client: httpx.AsyncClient) -> httpx.Response:
+    async def click(number: int, client: httpx2.AsyncClient) -> httpx2.Response:
         said = {"decision": "approve", "by": f"p{number}"}
         return await client.post(f"/approvals/{approval_id}", json=said)
 
-    async def all_click() -> list[httpx.Response]:
-        async with httpx.AsyncClient(transport=api.transport, base_url="http://127.0.0.1:8000") as client:
+    async def all_click() -> list[httpx2.Response]:
+        async with httpx2.AsyncClient(transport=api.transport, base_url="http://127.0.0.1:8000") as client:
             return await asyncio.gather(*(click(number, client) for number in range(20)))
 
     answers = api.run(all_click())

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -86,7 +86,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
         yield one
 
 
-def _assert_sound(response: httpx.Response, *, page: bool = False) -> None:
+def _assert_sound(response: httpx2.Response, *, page: bool = False) -> None:
     """Not a fault of the agent, and every refusal is a problem document (or a page)."""
     assert response.status_code < 500, response.text
     if response.status_code >= 400 and not (
@@ -183,7 +183,7 @@ def _query_string(query: list[tuple[str, str]]) -> str:
 
 def test_the_content_type_of_problems_is_checked() -> None:
     """The assertion that every fuzz test relies on does fail."""
-    plain = httpx.Response(422, json={"status": 422}, headers={"Content-Type": "application/json"})
+    plain = httpx2.Response(422, json={"status": 422}, headers={"Content-Type": "application/json"})
     with pytest.raises(AssertionError):
         _assert_sound(plain)
     assert plain.headers["content-type"] != PROBLEM_JSON

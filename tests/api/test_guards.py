@@ -6,7 +6,7 @@ import json
 import logging
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from pydantic import SecretStr
 from starlette.types import Message
@@ -101,10 +101,10 @@ async def test_the_start_says_that_only_this_machine_is_heard(
 @pytest.mark.parametrize("path", ["/incidents", "/healthz", "/docs"])
 def test_without_identity_nobody_further_away_is_heard(api: Harness, path: str) -> None:
     """Whatever address the server was told to listen on, the one that a connection came in by decides."""
-    transport = httpx.ASGITransport(app=api.transport.app)
+    transport = httpx2.ASGITransport(app=api.transport.app)
 
-    async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(transport=transport, base_url="http://192.0.2.7:8000") as client:
+    async def ask() -> httpx2.Response:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://192.0.2.7:8000") as client:
             return await client.get(path, headers={"Host": "localhost"})
 
     answer = assert_problem(api.run(ask()), 403)
@@ -169,7 +169,7 @@ def _arrives(
     headers: dict[str, str],
     by: tuple[object, object],
     body: bytes = b"",
-) -> httpx.Response:
+) -> httpx2.Response:
     """A request as the server hands it on, by TCP or by a socket file."""
     server, client = by
     given = {
@@ -202,7 +202,7 @@ def _arrives(
 
     api.run(api.app(scope, receive, send))
     content = b"".join(message.get("body", b"") for message in sent[1:])
-    return httpx.Response(sent[0]["status"], headers=sent[0]["headers"], content=content)
+    return httpx2.Response(sent[0]["status"], headers=sent[0]["headers"], content=content)
 
 
 @pytest.mark.parametrize("by", [TCP, SOCKET_FILE], ids=["tcp", "socket file"])

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 
@@ -55,8 +55,8 @@ async def test_every_error_of_the_agent_has_its_status(
     async def route() -> None:
         raise error
 
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=app), base_url="http://127.0.0.1"
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app=app), base_url="http://127.0.0.1"
     ) as client:
         response = await client.get("/raise")
     document = assert_problem(response, status)
@@ -75,10 +75,10 @@ def test_a_fault_of_the_agent_tells_a_reference_and_nothing_else(
     with harness(make_settings(tmp_path)) as api:
         app = create_app(api.container.settings)
         app.state.container = replace(api.container, checks=(("broken", breaks),))
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
 
-        async def ask() -> httpx.Response:
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        async def ask() -> httpx2.Response:
+            async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
                 return await client.get("/readyz")
 
         response = api.run(ask())
@@ -89,8 +89,8 @@ def test_a_fault_of_the_agent_tells_a_reference_and_nothing_else(
 
 async def test_before_the_start_is_over_everything_may_be_tried_again(tmp_path: Path) -> None:
     """An application without its container answers 503, not an error."""
-    transport = httpx.ASGITransport(app=create_app(make_settings(tmp_path)))
-    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+    transport = httpx2.ASGITransport(app=create_app(make_settings(tmp_path)))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         assert_problem(await client.get("/incidents"), 503)
         assert (await client.get("/healthz")).status_code == 200
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.api.harness import DEPLOY, METRIC, RUNBOOKS, assert_problem
@@ -78,7 +78,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 def test_the_quickstart_gives_a_decided_incident(process: Process) -> None:
     """A failed deploy, a bad metric and one pass: diagnosis, plan, decisions, dry run and timeline."""
-    with httpx.Client(base_url=process.url, timeout=PATIENCE_SECONDS) as client:
+    with httpx2.Client(base_url=process.url, timeout=PATIENCE_SECONDS) as client:
         opened = client.post("/events/deploy", json=DEPLOY).json()
         client.post("/events/metric", json=METRIC)
         answer = client.post("/agent/run-once?service=payments-api").json()
@@ -93,7 +93,7 @@ def test_the_quickstart_gives_a_decided_incident(process: Process) -> None:
 
 def test_health_readiness_and_documentation_answer(process: Process) -> None:
     """What a person or an orchestrator asks first."""
-    with httpx.Client(base_url=process.url, timeout=PATIENCE_SECONDS) as client:
+    with httpx2.Client(base_url=process.url, timeout=PATIENCE_SECONDS) as client:
         for path in ("/healthz", "/readyz", "/docs", "/openapi.json", "/dashboard", "/incidents"):
             assert client.get(path).status_code == 200
 
@@ -135,7 +135,7 @@ def test_odd_bytes_are_refused_and_survived(process: Process, raw: bytes, finish
     """A 4xx or a closed connection, never a 5xx, and the next request is answered."""
     answer = process.exchange(raw, finish=finish)
     assert answer == b"" or re.match(rb"HTTP/1\.1 4\d\d ", answer), answer[:200]
-    assert httpx.get(f"{process.url}/healthz", timeout=PATIENCE_SECONDS).status_code == 200
+    assert httpx2.get(f"{process.url}/healthz", timeout=PATIENCE_SECONDS).status_code == 200
 
 
 def test_a_body_without_end_is_cut_at_the_limit(process: Process) -> None:
@@ -145,7 +145,7 @@ def test_a_body_without_end_is_cut_at_the_limit(process: Process) -> None:
         for _ in range(100):
             yield b" " * 10_000
 
-    response = httpx.post(
+    response = httpx2.post(
         f"{process.url}/events/metric",
         content=endless(),
         headers={"Content-Type": "application/json"},

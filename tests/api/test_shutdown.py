@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from app.stopping import HARD_SECONDS
@@ -73,7 +73,7 @@ def test_a_process_ends_in_time_whatever_hangs(tmp_path: Path, program: str) -> 
         now = datetime.now(UTC).isoformat()
         events = [{**DEPLOY, "service": f"shop-{number}", "timestamp": now} for number in range(INCIDENTS)]
         url = f"http://127.0.0.1:{port}/events/deploy"
-        assert httpx.post(url, json=events, timeout=PATIENCE_SECONDS).status_code == 202
+        assert httpx2.post(url, json=events, timeout=PATIENCE_SECONDS).status_code == 202
         for _ in range(5):
             wire = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             wire.sendall(

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from socket import socket
 
-import httpx
+import httpx2
 
 NOW = datetime(2026, 2, 20, 17, 20, tzinfo=UTC)
 LENGTH = timedelta(minutes=20)
@@ -132,9 +132,9 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if httpx.get(f"{url}/-/ready", trust_env=False).status_code == 200:
+            if httpx2.get(f"{url}/-/ready", trust_env=False).status_code == 200:
                 return
-        except httpx.TransportError:
+        except httpx2.TransportError:
             pass
         time.sleep(0.05)
     raise RuntimeError(f"Prometheus did not become ready: {log.read_text()[-2000:]}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
-import httpx
+import httpx2
 from pydantic import SecretStr
 
 from app.agent.identity.audit_log import TrailEntry
@@ -56,7 +56,7 @@ class Visit:
     """A browser with cookies of its own, in front of the application and of the real network."""
 
     api: Harness
-    cookies: httpx.Cookies = field(default_factory=httpx.Cookies)
+    cookies: httpx2.Cookies = field(default_factory=httpx2.Cookies)
 
     @property
     def home(self) -> str:
@@ -65,12 +65,12 @@ class Visit:
         assert public is not None
         return public
 
-    def request(self, method: str, url: str, **kwargs: Any) -> httpx.Response:
+    def request(self, method: str, url: str, **kwargs: Any) -> httpx2.Response:
         """One request; redirects are the test's to follow."""
         return self.api.run(self._request(method, urljoin(self.home, url), **kwargs))
 
-    async def _request(self, method: str, url: str, **kwargs: Any) -> httpx.Response:
-        async with httpx.AsyncClient(
+    async def _request(self, method: str, url: str, **kwargs: Any) -> httpx2.Response:
+        async with httpx2.AsyncClient(
             mounts={self.home: self.api.transport},
             trust_env=False,
             verify=_UNUSED_TLS,
@@ -81,11 +81,11 @@ class Visit:
             self.cookies = client.cookies
             return answer
 
-    def go(self, url: str) -> httpx.Response:
+    def go(self, url: str) -> httpx2.Response:
         """Open a page as a browser does, to where it leads."""
         return self.follow(self.request("GET", url))
 
-    def follow(self, answer: httpx.Response, *, but: str | None = None) -> httpx.Response:
+    def follow(self, answer: httpx2.Response, *, but: str | None = None) -> httpx2.Response:
         """Where redirects lead; `but` names the start of an address that is not opened any more."""
         for _ in range(_MAX_STEPS):
             if not answer.is_redirect:
@@ -96,14 +96,14 @@ class Visit:
             answer = self.request("GET", there)
         raise AssertionError("redirected without end")
 
-    def log_in(self, form: httpx.Response, user: OidcUser, password: str | None = None) -> httpx.Response:
+    def log_in(self, form: httpx2.Response, user: OidcUser, password: str | None = None) -> httpx2.Response:
         """Fill in the issuer's form; the answer to it."""
         action, fields = _FORM.search(form.text), dict(_HIDDEN.findall(form.text))
         assert action is not None, form.text
         fields |= {"username": user.username, "password": password or user.password}
         return self.request("POST", urljoin(str(form.url), action[1]), data=fields)
 
-    def sign_on(self, user: OidcUser, to: str = "/dashboard") -> httpx.Response:
+    def sign_on(self, user: OidcUser, to: str = "/dashboard") -> httpx2.Response:
         """All of it; where the person arrives."""
         return self.follow(self.log_in(self.go(f"/sign-on?to={to}"), user))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
+import httpx2
 from pydantic import SecretStr
 
 from app.agent.identity.people import Person
@@ -71,7 +71,7 @@ class Stage:
 
     slack: Slack
     container: Container
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
 
     @property
     def store(self) -> Store:
@@ -83,10 +83,10 @@ class Stage:
         await self.store.issue_nonce(approval_id, nonce, self.container.clock.now())
         return button_value(approval_id, nonce)
 
-    async def send(self, request: Signed) -> httpx.Response:
+    async def send(self, request: Signed) -> httpx2.Response:
         return await self.client.post(PATH, content=request.content, headers=dict(request.headers))
 
-    async def press(self, user: str, value: str, *, approve: bool = True) -> httpx.Response:
+    async def press(self, user: str, value: str, *, approve: bool = True) -> httpx2.Response:
         return await self.send(interaction(self.slack.click(user, value, approve=approve)))
 
     async def type(self, user: str, text: str) -> str:
@@ -137,9 +137,9 @@ async def dressed(slack: Slack, container: Container) -> AsyncIterator[Stage]:
     """A container with its HTTP door."""
     app = create_app(container.settings)
     app.state.container = container
-    transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50000))
+    transport = httpx2.ASGITransport(app=app, client=("127.0.0.1", 50000))
     try:
-        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
             yield Stage(slack=slack, container=container, client=client)
     finally:
         if container.slack is not None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from app.agent.ids import ServiceKey
@@ -52,7 +52,7 @@ def settings(url: str, **changes: object) -> Settings:
 def ask_directly(url: str, query: str, at: datetime) -> list[dict[str, list[str]]]:
     """What Prometheus itself answers, without the connector."""
     form = {"query": query, "time": str(at.timestamp())}
-    answer = httpx.post(f"{url}/api/v1/query", data=form, trust_env=False)
+    answer = httpx2.post(f"{url}/api/v1/query", data=form, trust_env=False)
     answer.raise_for_status()
     result: list[dict[str, list[str]]] = answer.json()["data"]["result"]
     return result

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
+import httpx2
 import psycopg
 import pytest
 from pydantic import ValidationError
@@ -204,7 +204,7 @@ async def test_roles_as_processes_share_the_work(agents: Agents, postgres_url: s
     api_port, watch_port = free_ports(2)
     agents.start("run", "--role", "api", "--port", str(api_port))
     watch = agents.start("run", "--role", "watch", "--port", str(watch_port))
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{api_port}") as api:
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{api_port}") as api:
 
         async def incident(service: str) -> str:
             event = {
@@ -228,7 +228,7 @@ async def test_roles_as_processes_share_the_work(agents: Agents, postgres_url: s
             found: str = (await api.get(f"/incidents/{incident_id}")).raise_for_status().json()["state"]
             return found
 
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{watch_port}") as watcher:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{watch_port}") as watcher:
             await eventually(lambda: _ready(api), "the API is ready")
             await eventually(lambda: _ready(watcher), "the watcher is ready")
             assert (await watcher.get("/incidents")).status_code == 404
@@ -250,10 +250,10 @@ async def test_roles_as_processes_share_the_work(agents: Agents, postgres_url: s
             await comes_to(each, "proposed")
 
 
-async def _ready(client: httpx.AsyncClient) -> bool:
+async def _ready(client: httpx2.AsyncClient) -> bool:
     try:
         return (await client.get("/readyz")).status_code == 200
-    except httpx.TransportError:
+    except httpx2.TransportError:
         return False
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from app.agent.ids import ServiceKey
@@ -55,9 +55,9 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if httpx.get(f"{url}/-/ready", trust_env=False).status_code == 200:
+            if httpx2.get(f"{url}/-/ready", trust_env=False).status_code == 200:
                 return
-        except httpx.TransportError:
+        except httpx2.TransportError:
             pass
         time.sleep(0.05)
     raise RuntimeError(f"Alertmanager did not become ready: {log.read_text()[-2000:]}")
@@ -73,14 +73,14 @@ def silence(url: str, *matchers: dict[str, object]) -> str:
         "createdBy": "ann",
         "comment": "migration",
     }
-    answer = httpx.post(f"{url}/api/v2/silences", json=body, trust_env=False)
+    answer = httpx2.post(f"{url}/api/v2/silences", json=body, trust_env=False)
     answer.raise_for_status()
     found: str = answer.json()["silenceID"]
     return found
 
 
 def expire(url: str, silence_id: str) -> None:
-    httpx.delete(f"{url}/api/v2/silence/{silence_id}", trust_env=False).raise_for_status()
+    httpx2.delete(f"{url}/api/v2/silence/{silence_id}", trust_env=False).raise_for_status()
 
 
 def of(name: str, value: str, *, is_regex: bool = False, is_equal: bool = True) -> dict[str, object]:

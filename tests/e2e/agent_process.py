@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from testbed.ports import free_ports
 from testbed.waiting import PATIENCE, NotYet, wait_for
@@ -115,13 +115,13 @@ class AgentProcess:
     # ---------------------------------------------------------------- asking it
 
     def get(self, path: str, **parameters: str) -> Any:
-        answer = httpx.get(f"{self.url}{path}", params=parameters, timeout=120)
+        answer = httpx2.get(f"{self.url}{path}", params=parameters, timeout=120)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def post(self, path: str, body: object = None, **parameters: str) -> Any:
         headers = {"Authorization": f"Bearer {TOKEN}"} if path.startswith("/webhooks/") else {}
-        answer = httpx.post(f"{self.url}{path}", json=body, params=parameters, headers=headers, timeout=300)
+        answer = httpx2.post(f"{self.url}{path}", json=body, params=parameters, headers=headers, timeout=300)
         assert answer.status_code in (200, 202), answer.text
         return answer.json()
 
@@ -171,8 +171,8 @@ class AgentProcess:
         if self.exit_code() is not None:
             raise AssertionError(f"the agent ended with {self.exit_code()}: {self.log_tail()}")
         try:
-            answer = httpx.get(f"{self.url}/readyz", timeout=20)
-        except httpx.TransportError as error:
+            answer = httpx2.get(f"{self.url}/readyz", timeout=20)
+        except httpx2.TransportError as error:
             return NotYet(repr(error))
         return True if answer.status_code == 200 else NotYet(answer.text)
 

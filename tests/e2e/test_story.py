@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import httpx
+import httpx2
 import pytest
 
 from testbed.controlplane import ControlPlane
@@ -113,8 +113,8 @@ def test_a_service_account_that_may_not_even_read_is_said(
 
     def not_ready() -> bool | NotYet:
         try:
-            answer = httpx.get(f"{agent.url}/readyz", timeout=20)
-        except httpx.TransportError as error:
+            answer = httpx2.get(f"{agent.url}/readyz", timeout=20)
+        except httpx2.TransportError as error:
             return NotYet(repr(error))
         return (
             True if answer.status_code == 503 and "forbidden" in answer.text.lower() else NotYet(answer.text)

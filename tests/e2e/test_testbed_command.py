@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from dotenv import dotenv_values
 
@@ -81,8 +81,8 @@ def test_up_status_down(running: subprocess.Popen[bytes], folder: Path) -> None:
     bed = Workloads.connect(Path(str(settings["KUBECONFIG"])))
     assert bed.image("prod", "payments-api").endswith("payments-api:1.14.2")
     bed.client.close()
-    assert httpx.get(str(settings["TESTBED_SERVICE_URL"])).status_code == 200
-    assert httpx.get(f"{settings['PROMETHEUS_URL']}/-/ready").status_code == 200
+    assert httpx2.get(str(settings["TESTBED_SERVICE_URL"])).status_code == 200
+    assert httpx2.get(f"{settings['PROMETHEUS_URL']}/-/ready").status_code == 200
     status = _command(folder, "status")
     assert (status.returncode, f"pid {running.pid}" in status.stdout) == (0, True)
     second = _command(folder, "up")

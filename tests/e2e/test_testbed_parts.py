@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from testbed import TestbedError, binaries
@@ -98,12 +98,12 @@ class _Nowhere:
 
 async def test_traffic_goes_round_the_ready_pods() -> None:
     """One bad pod of four fails its quarter exactly, and the metrics say so."""
-    async with httpx.AsyncClient() as outside:
+    async with httpx2.AsyncClient() as outside:
         service = SampleService(_Nowhere(), outside)
         good = {f"good-{number}": Manners() for number in range(3)}
         service.set_pods({**good, "bad": Manners(fail_ratio=1)})
-        transport = httpx.ASGITransport(app=service.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+        transport = httpx2.ASGITransport(app=service.app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://service") as http:
             codes = [(await http.get("/pay")).status_code for _ in range(40)]
             metrics = (await http.get("/metrics")).text
     assert codes.count(500) == 10
@@ -114,11 +114,11 @@ async def test_traffic_goes_round_the_ready_pods() -> None:
 
 async def test_unknown_dependency_fails_without_a_name_lookup() -> None:
     """A name that the cluster does not know is an error of the caller."""
-    async with httpx.AsyncClient() as outside:
+    async with httpx2.AsyncClient() as outside:
         service = SampleService(_Nowhere(), outside)
         service.set_pods({"pod": Manners(dependency_url="http://legder.shop.svc/")})
-        transport = httpx.ASGITransport(app=service.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+        transport = httpx2.ASGITransport(app=service.app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://service") as http:
             answer = await http.get("/")
     assert (answer.status_code, "no such host" in answer.text) == (500, True)
 
@@ -129,7 +129,7 @@ async def test_load_ends_by_itself_and_counts_what_fails(tmp_path: Path) -> None
     targets = tmp_path / "targets.json"
     entry = f'{{"targets": ["127.0.0.1:{port}"], "labels": {{"namespace": "%s", "service": "pay"}}}}'
     targets.write_text(f"[{entry % 'shop'}, {entry % 'other'}]")
-    async with httpx.AsyncClient() as http:
+    async with httpx2.AsyncClient() as http:
         load = Load(targets, "shop", 50, http)
         await load.run(0.5)
     assert set(load.answers) == {"ConnectError"}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from testbed.monitoring import ERROR_RATE
@@ -29,7 +29,7 @@ def loaded(monitored_world: TestBed, namespace: str) -> Iterator[str]:
 
 
 def _codes(url: str, count: int) -> list[int]:
-    with httpx.Client() as http:
+    with httpx2.Client() as http:
         return [http.get(url).status_code for _ in range(count)]
 
 

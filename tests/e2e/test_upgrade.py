@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from sqlalchemy import text
 
@@ -153,7 +153,7 @@ class Stage:
     def damage(self, number: int) -> None:
         """A bad release of a service; taking it back heals."""
         body = {"service": f"svc-{number:03d}", "breakage": "errors", "number": 7}
-        httpx.post(f"http://127.0.0.1:{self.target_port}/damage", json=body).raise_for_status()
+        httpx2.post(f"http://127.0.0.1:{self.target_port}/damage", json=body).raise_for_status()
 
     def effects(self) -> Counter[str]:
         """How often each intent took effect, as the stand-in counted it."""
@@ -165,7 +165,7 @@ class Stage:
     def post(self, port: int, path: str, **event: Any) -> None:
         """Accepted at once, or the test fails: nobody has to repeat anything during an upgrade."""
         body = {"environment": "prod", "timestamp": datetime.now(UTC).isoformat(), **event}
-        answer = httpx.post(f"http://127.0.0.1:{port}{path}", json=body, timeout=120)
+        answer = httpx2.post(f"http://127.0.0.1:{port}{path}", json=body, timeout=120)
         assert answer.status_code == 202, answer.text
         self.posted.append(answer.json()["signal_id"])
 
@@ -237,7 +237,7 @@ class Stage:
     def approve_all(self, port: int) -> None:
         for approval in self.pending_approvals().values():
             body = {"decision": "approve", "by": "ann"}
-            answer = httpx.post(f"http://127.0.0.1:{port}/approvals/{approval}", json=body, timeout=120)
+            answer = httpx2.post(f"http://127.0.0.1:{port}/approvals/{approval}", json=body, timeout=120)
             assert answer.status_code in (200, 409), answer.text  # a symptom that went away makes it void
 
     @contextmanager
@@ -278,8 +278,8 @@ class Stage:
     def wait_until_ready(self, port: int) -> None:
         def ready() -> bool | NotYet:
             try:
-                answer = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=20)
-            except httpx.TransportError as error:
+                answer = httpx2.get(f"http://127.0.0.1:{port}/readyz", timeout=20)
+            except httpx2.TransportError as error:
                 return NotYet(repr(error))
             return True if answer.status_code == 200 else NotYet(answer.text)
 
@@ -327,8 +327,8 @@ class Stage:
 
     def _answers(self, path: str) -> bool | NotYet:
         try:
-            httpx.post(f"http://127.0.0.1:{self.target_port}{path}", content=b"null").raise_for_status()
-        except httpx.HTTPError as error:
+            httpx2.post(f"http://127.0.0.1:{self.target_port}{path}", content=b"null").raise_for_status()
+        except httpx2.HTTPError as error:
             return NotYet(repr(error))
         return True
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 import msgspec
 
 from app.agent.guardrails.disruption import Disruption
@@ -48,20 +48,20 @@ T = TypeVar("T")
 TIMEOUT_SECONDS = 10.0
 WATCH_SECONDS = 0.5
 
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
 
 class Line:
     """One agent's connections to the stand-in."""
 
     def __init__(self, url: str) -> None:
-        self._client = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=False)
+        self._client = httpx2.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=False)
 
     async def ask(self, path: str, question: object, kind: Any) -> Any:
         """The answer, read as `kind`; raises what the stand-in raised, or `TransientError`."""
         try:
             return self._read(await self._send(path, question), kind)
-        except (httpx.TransportError, msgspec.DecodeError) as error:
+        except (httpx2.TransportError, msgspec.DecodeError) as error:
             raise TransientError(f"the stand-in does not answer {path}: {error!r}") from error
 
     async def write(self, path: str, question: object, kind: Any) -> Any:
@@ -70,17 +70,17 @@ class Line:
             return self._read(await self._send(path, question), kind)
         except _NOT_SENT as error:
             raise TransientError(f"the stand-in cannot be reached: {error!r}") from error
-        except (httpx.TransportError, msgspec.DecodeError) as error:
+        except (httpx2.TransportError, msgspec.DecodeError) as error:
             raise UnknownOutcome(f"the stand-in gave no answer to {path}: {error!r}") from error
 
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _send(self, path: str, question: object) -> httpx.Response:
+    async def _send(self, path: str, question: object) -> httpx2.Response:
         return await self._client.post(path, content=msgspec.json.encode(question))
 
     @staticmethod
-    def _read(response: httpx.Response, kind: Any) -> Any:
+    def _read(response: httpx2.Response, kind: Any) -> Any:
         if response.status_code == 200:
             return msgspec.json.decode(response.content, type=kind)
         message = msgspec.json.decode(response.content, type=Failure).message

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-import httpx
+import httpx2
 
 from tests.soak.score import Message
 
@@ -73,7 +73,7 @@ class HttpIntake:
     def __init__(self, urls: Sequence[str], seed: int) -> None:
         self._urls = urls
         self._dice = random.Random(seed)  # noqa: S311 - back-off, no secret
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False)
+        self._client = httpx2.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False)
 
     async def send(self, message: Message, beginning: datetime, sent: Sent) -> None:
         bodies = message.bodies(beginning)
@@ -84,7 +84,7 @@ class HttpIntake:
             url = self._urls[(first + attempt) % len(self._urls)] + message.path
             try:
                 answer = await self._client.post(url, json=body, headers={"Idempotency-Key": message.key})
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 sent.retries[type(error).__name__] += 1
             else:
                 if answer.status_code == 202:

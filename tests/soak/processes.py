@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from testbed.ports import free_ports
 from testbed.supervisor import Process, Supervisor
@@ -117,8 +117,8 @@ class Agent:
         if self.port is None:
             return True
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=20).status_code == 200
-        except httpx.TransportError:
+            return httpx2.get(f"{self.url}/readyz", timeout=20).status_code == 200
+        except httpx2.TransportError:
             return False
 
     def owners(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
+import httpx2
 import msgspec
 
 from app.store import open_store
@@ -241,7 +241,7 @@ class _Play:
             await self._stage.intake.send(message, beginning, self._diary.sent)
 
     async def _people(self) -> None:
-        async with httpx.AsyncClient(base_url=self._stage.ground.target_url, trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=self._stage.ground.target_url, trust_env=False) as client:
             for happening in self._score.happenings:
                 await self._at(happening.at)
                 await _happen(client, happening)
@@ -305,7 +305,7 @@ class _Play:
         none has to wait for minutes, those services are told of failed deploys
         for as long as something of theirs waits.
         """
-        async with httpx.AsyncClient(base_url=self._stage.ground.target_url, trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=self._stage.ground.target_url, trust_env=False) as client:
             for number in range(self._score.size.services):
                 await _happen(client, _mending(f"svc-{number:03d}"))
         deadline = time.monotonic() + DRAIN_SECONDS
@@ -353,7 +353,7 @@ def _mending(service: str) -> Happening:
     return Happening(at=0, service=service, breakage=None, number=0)
 
 
-async def _happen(client: httpx.AsyncClient, happening: Happening) -> None:
+async def _happen(client: httpx2.AsyncClient, happening: Happening) -> None:
     asked: Break | Mend
     if happening.breakage is None:
         path, asked = "/mend", Mend(service=happening.service)
@@ -371,8 +371,8 @@ async def _migrate(database_url: str) -> None:
 
 def _answers(url: str) -> bool | NotYet:
     try:
-        return httpx.post(f"{url}/services", timeout=20, trust_env=False).status_code == 200
-    except httpx.TransportError as error:
+        return httpx2.post(f"{url}/services", timeout=20, trust_env=False).status_code == 200
+    except httpx2.TransportError as error:
         return NotYet(repr(error))
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from app.cli import main
@@ -100,8 +100,8 @@ def _wait_until_ready(url: str, agent: subprocess.Popen[bytes], log: Path) -> No
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and agent.poll() is None:
         try:
-            if httpx.get(f"{url}/readyz", timeout=20).status_code == httpx.codes.OK:
+            if httpx2.get(f"{url}/readyz", timeout=20).status_code == httpx2.codes.OK:
                 return
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             time.sleep(0.1)
     pytest.fail(f"the agent did not start:\n{log.read_text()}")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.unit.heal_command import REPOSITORY, Heal, free_port, running_agent
@@ -67,7 +67,7 @@ def test_help_names_every_command_and_the_exit_codes(heal: Heal) -> None:
 
 def test_the_command_line_is_light_to_import() -> None:
     """Help answers at once: no framework, driver, client or engine is loaded for it."""
-    heavy = ("fastapi", "sqlalchemy", "dbos", "lightkube", "pydantic", "httpx", "uvicorn", "app.config")
+    heavy = ("fastapi", "sqlalchemy", "dbos", "lightkube", "pydantic", "httpx2", "uvicorn", "app.config")
     code = f"import sys, app.cli; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
@@ -300,9 +300,9 @@ def test_a_dry_run_without_a_cluster_is_proposed_and_not_rehearsed(
         "timestamp": "2026-02-20T17:01:00Z",
     }
     with running_agent(tmp_path) as url:
-        httpx.post(f"{url}/events/deploy", json=release).raise_for_status()
-        httpx.post(f"{url}/events/metric", json=sample).raise_for_status()
-        httpx.post(f"{url}/agent/run-once?service=shop", timeout=60).raise_for_status()
+        httpx2.post(f"{url}/events/deploy", json=release).raise_for_status()
+        httpx2.post(f"{url}/events/metric", json=sample).raise_for_status()
+        httpx2.post(f"{url}/agent/run-once?service=shop", timeout=60).raise_for_status()
         listed = heal("incidents", "--url", url).text
         [one] = json.loads(heal("incidents", "--url", url, "--json").out)["items"]
         story = heal("show", one["id"], "--url", url).text

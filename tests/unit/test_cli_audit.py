@@ -6,7 +6,7 @@ import json
 import sqlite3
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.unit.heal_command import Heal, running_agent
@@ -25,7 +25,7 @@ def posted(heal: Heal, tmp_path: Path) -> Path:
     """The file of an agent that took three events, one of them twice."""
     events = [EVENT, {**EVENT, "version": "3"}, EVENT]
     with running_agent(tmp_path) as url:
-        assert httpx.post(f"{url}/events/deploy", json=events).status_code == 202
+        assert httpx2.post(f"{url}/events/deploy", json=events).status_code == 202
         answer = heal("audit", "signals", "--url", url)
         assert answer.code == 0, answer.text
         assert "3 accepted 1 deduplicated 2 ignored 3 accounted for" in answer.text

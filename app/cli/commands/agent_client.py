@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import httpx
+import httpx2
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from app.cli.commands.errors import CommandFailed
@@ -32,14 +32,14 @@ class RunningAgent:
         *,
         method: str = "GET",
         body: BaseModel | None = None,
-    ) -> httpx.Response | None:
+    ) -> httpx2.Response | None:
         """Its answer; None when nobody listens there and that is no failure."""
         content = None if body is None else body.model_dump_json(exclude_none=True)
         headers = {} if body is None else {"Content-Type": "application/json"}
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
         try:
-            async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
+            async with httpx2.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
                 return await client.request(
                     method,
                     self.base.rstrip("/") + path,
@@ -47,23 +47,23 @@ class RunningAgent:
                     content=content,
                     headers=headers,
                 )
-        except httpx.ConnectError as error:
+        except httpx2.ConnectError as error:
             if self.required:
                 raise CommandFailed(f"no agent answers at {self.base}; start one with `heal run`") from error
             return None
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
             raise CommandFailed(
                 f"the agent at {self.base} cannot be asked: {error or type(error).__name__}"
             ) from error
 
-    def parsed(self, model: type[Model], reply: httpx.Response) -> Model:
+    def parsed(self, model: type[Model], reply: httpx2.Response) -> Model:
         """What it answered; `CommandFailed` with its own words for a refusal."""
         if not reply.is_success:
             try:
                 detail = str(reply.json()["detail"])
             except (ValueError, KeyError, TypeError):
                 detail = reply.text[:200]
-            unknown = reply.status_code == httpx.codes.UNAUTHORIZED
+            unknown = reply.status_code == httpx2.codes.UNAUTHORIZED
             hint = " Set HEAL_TOKEN." if unknown and self.token is None else ""
             raise CommandFailed(f"the agent at {self.base} answered {reply.status_code}: {detail}{hint}")
         try:

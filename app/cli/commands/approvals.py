@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-import httpx
+import httpx2
 from pydantic import ValidationError
 
 from app.agent.approvals import answer as answering
@@ -74,7 +74,7 @@ async def answer(settings: Settings, url: str | None, approval_id: str, said: An
     agent = running_agent(settings, url)
     reply = await agent.ask(f"/approvals/{quote(approval_id, safe='')}", method="POST", body=said)
     if reply is not None:
-        if reply.status_code == httpx.codes.NOT_FOUND:
+        if reply.status_code == httpx2.codes.NOT_FOUND:
             raise _unknown(approval_id)
         return agent.parsed(ApprovalView, reply)
     async with database(settings) as store:

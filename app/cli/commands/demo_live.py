@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
+import httpx2
 from dotenv import dotenv_values
 from pydantic import ValidationError
 
@@ -122,9 +122,9 @@ async def _must_be_alone(settings: Settings) -> None:
     """Another agent on this database and cluster would act beside the demo."""
     url = default_url(settings)
     try:
-        async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
+        async with httpx2.AsyncClient(timeout=2.0, trust_env=False) as client:
             await client.get(f"{url}/healthz")
-    except httpx.HTTPError:
+    except httpx2.HTTPError:
         return
     raise CommandFailed(f"an agent runs at {url} already, and would act beside the demo: stop it first")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
-import httpx
+import httpx2
 from pydantic import ValidationError
 
 from app.agent.identity import tokens
@@ -105,7 +105,7 @@ async def revoke(settings: Settings, url: str | None, token_id: str) -> TokenVie
     agent = _asked(settings, url)
     if agent is not None:
         reply = await agent.ask(f"/tokens/{quote(token_id, safe='')}", method="DELETE")
-        if reply is not None and reply.status_code == httpx.codes.NOT_FOUND:
+        if reply is not None and reply.status_code == httpx2.codes.NOT_FOUND:
             raise _unknown(token_id)
         if reply is not None:
             return agent.parsed(TokenView, reply)
@@ -135,9 +135,9 @@ def line(token: TokenView) -> str:
     return f"{token.id}  {token.name}: {', '.join(token.scopes)}{roles}{about}; {holds}; {used}"
 
 
-def _without_identity(reply: httpx.Response) -> bool:
+def _without_identity(reply: httpx2.Response) -> bool:
     """The agent requires no identity yet and makes no tokens: the database takes them."""
-    return reply.status_code == httpx.codes.CONFLICT
+    return reply.status_code == httpx2.codes.CONFLICT
 
 
 def _asked(settings: Settings, url: str | None) -> RunningAgent | None:
