@@ -130,9 +130,6 @@ def test_a_delivery_that_broke_off_says_how_much_was_recorded(
         {**DEPLOY, "service": f"svc-{number % PART_SERVICES}", "version": f"v{number}"}
         for number in range(total)
     ]
-        {**DEPLOY, "service": f"svc-{number % PART_SERVICES}", "version": f"v{number}"}
-        for number in range(total)
-    ]
     with harness(make_settings(tmp_path)) as api:
         store: Any = api.container.store
         sound, store._database = store._database, Breaking(store._database, after)
