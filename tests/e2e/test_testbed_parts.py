@@ -189,7 +189,7 @@ def test_failed_build_leaves_no_program(tmp_path: Path, monkeypatch: pytest.Monk
     go = tmp_path / "bin" / "go"
     go.parent.mkdir()
     go.write_text(
-        "#!/bin/sh\nwhile [ $1 != -o ]; do shift; done\necho half > $2\necho no space left\nexit 2\n"
+        '#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\necho half > "$2"\necho no space left\nexit 2\n'
     )
     go.chmod(0o755)
     monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
