@@ -38,8 +38,8 @@ from app.errors import TransientError
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.objects import Template
-from app.sandbox.world import World as SimulatedWorld
 from app.sandbox.world import Workload
+from app.sandbox.world import World as SimulatedWorld
 from app.store import open_store
 from app.testing import VirtualClock
 from app.workers.cluster_watcher import Watcher

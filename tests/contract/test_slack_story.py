@@ -34,8 +34,8 @@ from app.connectors.policy.embedded import EmbeddedPolicy
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.objects import Template
-from app.sandbox.world import World as SimulatedWorld
 from app.sandbox.world import Workload
+from app.sandbox.world import World as SimulatedWorld
 from app.store import open_store
 from app.testing import PacedClock
 from app.workers import LocalBell, attended
