@@ -1,11 +1,11 @@
-"""One worker of `bench.engines`: the same trivial incidents, moved on by our driver or by DBOS.
+"""One worker of `bench.engines`: the same trivial incidents, processed by the product's driver or by DBOS.
 
     python -m bench.engine_worker driver|dbos|enqueue DATABASE_URL OWNER
 
 Both kinds call the same loop, which takes three durable steps in the store under a
 claim and closes the incident. An incident of a service named `rest-*` rests for hours
-after its first step instead; over one named `hang-*` whoever takes it first hangs.
-`enqueue` hands incidents over to DBOS, one line each, and says when each was. The
+after its first step instead; the first worker to take one named `hang-*` hangs.
+`enqueue` hands incidents over to DBOS, one line each, and prints the time of each. The
 wiring over DBOS is the one that the product had (one workflow for each incident, which
 calls the loop until it ends), with a queue so that several processes share the work,
 and the monitor that recovers the dead.

@@ -1,4 +1,4 @@
-"""The driver over the claims table beside DBOS, which it took the place of: one machine, one run.
+"""Compares the driver over the claims table with DBOS, which it replaced: one machine, one run.
 
 `python -m bench.engines` installs DBOS into an environment of its own under
 `build/`, and pairs the two over the same PostgreSQL with fsync on, the same trivial

@@ -1,7 +1,7 @@
-"""How fast events are taken in, beside Alertmanager taking in alerts: one client, one machine, one run.
+"""Intake rate of events, beside that of alerts in Alertmanager: one client, one machine, one run.
 
-`make bench` calls it. It prints ratios and asserts nothing: the machine decides
-the figures, the pairing makes them comparable. The agent acknowledges after the
+`make bench` calls it. It prints ratios and asserts nothing: the figures depend
+on the machine, the pairing makes them comparable. The agent acknowledges after the
 commit to disk, Alertmanager keeps alerts in memory. Bounded in requests and in
 time, on loopback only.
 """

@@ -1,11 +1,11 @@
-"""How soon the kill switch holds: from the call until no worker writes any more.
+"""Latency of the kill switch: from the call until no worker writes any more.
 
 `python -m bench.kill_switch`: a PostgreSQL with fsync on and four processes that
 act as fast as they can through the real executor and store, on a stand-in for the
-cluster that takes five milliseconds for a write and notes when it began. Somebody
-engages the switch, again and again. Printed are the times from the call until its
-answer, and until the last write of any worker began; what begins after the answer
-is counted, for then the switch does not hold. Bounded in counts and time. With
+cluster that takes five milliseconds for a write and notes when it began. The bench
+engages the switch repeatedly. It prints the times from the call until its answer and
+until the last write of any worker began, and counts writes that begin after the
+answer, because then the switch failed. Bounded in counts and time. With
 `--deliveries` the switch is set over HTTP under storms of deliveries (`bench.storm`).
 """
 

@@ -1,7 +1,7 @@
-"""How long a decision takes: the embedded engine and a real OPA server, in turns on the same documents.
+"""Latency of a decision: the embedded engine and a real OPA server, in turns on the same documents.
 
 `python -m bench.policy`: the shipped policies, the agent's own clients of both,
-so that what is measured is what an action waits for. It prints figures and
+so that the measured time is what an action waits for. It prints figures and
 asserts nothing. The first run builds OPA.
 """
 

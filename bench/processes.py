@@ -1,4 +1,4 @@
-"""What the benches ask of processes: start the product's own, and what they cost in CPU and memory."""
+"""Helpers of the benches: start the product's processes and measure their CPU time and memory."""
 
 from __future__ import annotations
 

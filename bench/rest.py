@@ -1,9 +1,9 @@
-"""Incidents that wait for people, by the thousand: what the benches fill a database with.
+"""Fills a database with thousands of incidents that await approval.
 
 The first ones are brought to AWAITING_APPROVAL by the store's own methods, with
 diagnosis, plan, approval and timeline, and released until the approval expires: row
 for row what the loop leaves. The others are copies of their rows under new ids, for
-which the hashes of the timeline do not hold; nothing that is measured reads them.
+which the hashes of the timeline are wrong; nothing that is measured reads them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the benches over HTTP share: a real server of the product, senders, and a silent peer."""
+"""Helpers of the benches over HTTP: a real server of the product, senders, and an unresponsive peer."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How long a process takes to end: from SIGTERM to its exit, with everything around it hanging.
+"""Duration of a shutdown: from SIGTERM to the exit, with every peer hanging.
 
 `python -m bench.shutdown`: a real server on SQLite, sixty open incidents whose
 passes wait for a Prometheus that never answers, senders whose bodies drip, clients
-that do not read. Printed are the seconds from SIGTERM to the exit over some rounds,
+that do not read. It prints the seconds from SIGTERM to the exit over several rounds,
 for `heal run` and for the quickstart's bare uvicorn. Bounded in rounds and time.
 """
 

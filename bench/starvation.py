@@ -1,4 +1,4 @@
-"""What a storm of bogus services costs a real one: `python -m bench.starvation` prints the ratio.
+"""How much a storm of invented services delays a real one: `python -m bench.starvation` prints the ratio.
 
 One run: the real agent (store, intake, loop, driver, watcher, poller) over the
 simulated cluster, in compressed time. A real service is released badly and its

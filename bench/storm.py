@@ -1,9 +1,9 @@
-"""How soon the kill switch answers under storms of deliveries: `bench.kill_switch --deliveries`.
+"""Latency of the kill switch under storms of deliveries: `bench.kill_switch --deliveries`.
 
 A real server, first on SQLite, then on PostgreSQL, takes one delivery of 2 MB, then
-twenty of 1 MB at the same time; senders that are refused come again after the time
-that Retry-After names, until all of it is accepted. All the while an operator
-engages and releases the switch over HTTP.
+twenty of 1 MB at the same time; refused senders retry after the time in
+Retry-After, until everything is accepted. Meanwhile an operator engages and releases
+the switch over HTTP.
 """
 
 from __future__ import annotations

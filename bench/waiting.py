@@ -1,8 +1,8 @@
-"""What it costs to have thousands of incidents wait for people, and how soon an answer is acted on.
+"""The cost of thousands of incidents that await approval, and the delay from an answer to the action.
 
 `python -m bench.waiting`: a PostgreSQL with fsync on, two real workers, 10,000
-incidents in AWAITING_APPROVAL. It prints figures and asserts nothing: the machine
-decides them. Bounded in counts and time.
+incidents in AWAITING_APPROVAL. It prints figures and asserts nothing: they depend on
+the machine. Bounded in counts and time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Checks commit messages: `area: what`, at most 72 characters, imperative, then an empty line and the why.
+"""Checks commit messages: `area: what`, at most 72 characters, imperative, then an empty line and the reason.
 
-`python -m scripts.check_commits` checks every commit after the one from which the
-rule holds; `make lint` calls it. `python -m scripts.check_commits FILE` checks one
+`python -m scripts.check_commits` checks every commit since the
+rule was introduced; `make lint` calls it. `python -m scripts.check_commits FILE` checks one
 message, as git's commit-msg hook does. Git's own messages for merges and reverts
 pass. Without git, and in a clone too shallow to hold that commit, nothing is checked.
 """

@@ -1,8 +1,8 @@
-"""Does what the README tells a newcomer to do, in fresh clones, and checks what the README promises.
+"""Runs the commands of the README in fresh clones and checks their documented results.
 
-The commands are read from the README itself, so that the two cannot drift: a
-block marked `<!-- run: NAME -->` is run as it stands, on a free port. Called by
-`.ci/run`; alone as `python -m scripts.check_readme`. Needs nothing but Python.
+The commands are read from the README itself, so that the two cannot differ: a
+block marked `<!-- run: NAME -->` is run unchanged, on a free port. Called by
+`.ci/run`; alone as `python -m scripts.check_readme`. Needs only Python.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Json = dict[str, Any]
 
 
 class Broken(Exception):
-    """The README promises something that does not happen."""
+    """A documented command or result of the README is wrong."""
 
 
 def blocks(readme: str) -> dict[str, str]:

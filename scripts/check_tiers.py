@@ -1,7 +1,7 @@
-"""Fails when a tier of tests did not run whole: no test in it, or one that was skipped.
+"""Fails when a tier of tests is incomplete: it has no test, or skipped one.
 
 Called by `.ci/run` with the JUnit reports of `make test` and `make test-real`. A
-tier that skips itself proves nothing, and pytest would call it a success.
+tier that skips tests proves nothing, and pytest would report success.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sees to it that programs exist: `debian.sh PROGRAM=PACKAGE ...` installs the packages of missing programs where it
-# runs as root on Debian, and otherwise says what to install. A package without a program of its own is `=PACKAGE`.
+# Ensures that programs exist: `debian.sh PROGRAM=PACKAGE ...` installs the packages of missing programs where it
+# runs as root on Debian, and otherwise prints what to install. A package without a program of its own is `=PACKAGE`.
 # PostgreSQL's programs are looked for in Debian's own folder, too.
 set -euo pipefail
 

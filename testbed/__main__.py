@@ -1,4 +1,4 @@
-"""`python -m testbed up | down | status | build`: the bed for a person at a terminal.
+"""`python -m testbed up | down | status | build`: the test bed on the command line.
 
 `up` stays in the foreground until Ctrl-C or `down`, and leaves the settings that
 point the agent at the bed in `.testbed/env`.

@@ -1,4 +1,4 @@
-"""The API server's audit log: every write anyone made, dry runs told apart.
+"""The API server's audit log: every write by any client, with dry runs marked.
 
 Tests count through it how many real changes the agent made, across restarts.
 """

@@ -1,4 +1,4 @@
-"""What a pod of the bed does when it "runs", decided from what it is: image, configuration, annotation.
+"""What a pod of the bed does when it "runs", derived from its image, configuration and annotation.
 
 One table for the stand-in kubelet (pod status) and for people who write tests.
 """

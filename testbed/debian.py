@@ -1,4 +1,4 @@
-"""Debian's packages that the bed runs: installs what is missing where it may, else says what to install."""
+"""Debian's packages that the bed runs: installs what is missing if it may, else reports what to install."""
 
 from __future__ import annotations
 

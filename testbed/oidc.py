@@ -1,8 +1,8 @@
-"""A real OpenID Connect provider, built from Go modules: what people's sign-on is proved against.
+"""A real OpenID Connect provider, built from Go modules: the peer of the sign-in tests.
 
-Used by the sign-on's contract. `oidc/main.go` is a small program around a certified
+Used by the contract tests of sign-in. `oidc/main.go` is a small program around a certified
 library of the version in `oidc/go.mod`, which go.sum pins by content; it is built
-once into the cache folder of the bed, and anew when its source changes.
+once into the cache folder of the bed, and again when its source changes.
 """
 
 from __future__ import annotations

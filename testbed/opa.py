@@ -1,4 +1,4 @@
-"""A real Open Policy Agent, built from its Go module: what the embedded policy engine is held against.
+"""A real Open Policy Agent, built from its Go module: the reference for the embedded policy engine.
 
 Used by the policy contract and the bench. The version is that of `opa/go.mod`, which
 go.sum pins by content; the program is built once into the cache folder of the bed.

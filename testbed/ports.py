@@ -1,4 +1,4 @@
-"""Loopback ports for programs that cannot be told to choose one themselves."""
+"""Loopback ports for programs that cannot choose one themselves."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""A PostgreSQL server of one's own, which can be restarted and crashed: for soaks and for the store's tests.
+"""A private PostgreSQL server that can be restarted and crashed: for soaks and for the store's tests.
 
 It listens on a Unix socket in its directory and, where asked to, on a free
 loopback port and one more address. It can follow another one and take its place.
-It starts with fsync on, as in earnest, unless `settings` say otherwise.
+It starts with fsync on, as in production, unless `settings` say otherwise.
 PostgreSQL refuses to run as root, so under root it runs as another account. The
-supervisor sees to it that the server does not outlive its owner.
+supervisor ensures that the server does not outlive its owner.
 """
 
 from __future__ import annotations

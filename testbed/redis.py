@@ -1,7 +1,7 @@
-"""A Redis server of one's own, on a loopback port, that survives being killed.
+"""A private Redis server on a loopback port that keeps its data when killed.
 
-It writes every command to its append-only file before it answers, so that what
-it has acknowledged is there again after SIGKILL and a restart.
+It writes every command to its append-only file before it answers, so that
+acknowledged writes survive SIGKILL and a restart.
 """
 
 from __future__ import annotations

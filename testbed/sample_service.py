@@ -1,6 +1,6 @@
 """A small HTTP service with real metrics, which answers as the pods behind it would.
 
-`testbed.fleet` runs one for each Deployment and tells it which pods are ready;
+`testbed.fleet` runs one for each Deployment and passes it the ready pods;
 requests go round those pods, as a Service spreads them. Without a ready pod the
 answer is 503.
 """

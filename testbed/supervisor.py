@@ -1,9 +1,9 @@
-"""Starts the bed's programs so that none of them outlives the one who asked for it.
+"""Starts the bed's programs so that none of them outlives its owner.
 
 The programs are children of a small process of their own. It ends when the pipe
-from its owner closes, which the kernel sees to however the owner dies, and kills
+from its owner closes, which the kernel ensures however the owner dies, and kills
 every process group it started; should it be killed itself, the kernel kills its
-children (PR_SET_PDEATHSIG). The signal alone would not do: it fires when the
+children (PR_SET_PDEATHSIG). The signal alone is not enough: it fires when the
 starting *thread* ends, and test runners start things from threads.
 """
 

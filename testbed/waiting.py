@@ -1,6 +1,6 @@
-"""Waiting for a condition with a deadline; every failure says what was seen last.
+"""Waiting for a condition with a deadline; every failure reports the last observation.
 
-Used by everything in the test bed that has to wait for another process.
+Used throughout the test bed to wait for another process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What people and pipelines do to a cluster: deploy, change, break, and wait for what follows.
+"""Changes to a cluster by people and pipelines: deploy, change, break, and wait for the result.
 
 Tests and the demo drive the bed through this; it needs nothing but a kubeconfig,
 so it works as well on a bed that another process brought up.

@@ -1,7 +1,7 @@
-"""A stage for the announcer: real statements over SQLite in memory, a chat in memory, and a virtual clock.
+"""A harness for the notifier: real statements over SQLite in memory, a chat in memory, and a virtual clock.
 
-Whatever is called can fail, hang or kill its process, before its effect or after
-it; what people see afterwards is checked against what is on record.
+Every call can fail, hang or kill its process, before its effect or after it; the
+posted messages are then checked against the stored record.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What holds for every test: how fast the machine is, is not what they judge."""
+"""Settings for every test: time limits do not depend on the speed of the machine."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Whether limits were kept, told from what was recorded alone, by comparing everything with everything.
+"""Checks from the recorded actions alone whether limits were kept, by comparing all pairs.
 
-It shares no code with the product: neither how windows are cut, nor in which
-order actions are looked at. Used by the property tests over the stores and by
+It shares no code with the product: neither the windows nor the order in which
+actions are examined. Used by the property tests over the stores and by
 the simulation.
 """
 

@@ -1,6 +1,6 @@
-"""Which reasons for acting on a service stand, worked out by the words of promise 13 alone.
+"""Which reasons for an action hold, computed from the text of promise 13 alone.
 
-Told in the order of events what was reported, measured and seen. Independent of
+Receives reports, measurements and observations in the order of events. Independent of
 the product's own code; lenient where one process cannot know what another measured.
 Times are seconds from a common start.
 """

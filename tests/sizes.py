@@ -1,9 +1,9 @@
-"""How much of the real tier runs: a share for every change, the whole of it before a release.
+"""How much of the real tier runs: a share for every change, everything before a release.
 
-`make test-real` runs every kind of check at the size of a change. Where it takes a
-share of something, HEAD's hash decides which share, so that a few commits in a row
-cover everything; the header of the run prints the size and the turn. `make soak`
-runs the whole. Environment variables override each figure:
+`make test-real` runs every kind of check at the size of a change. Where it runs a
+share, HEAD's hash selects the share, so that several commits in a row cover
+everything; the header of the run prints the size and the turn. `make soak`
+runs everything. Environment variables override each figure:
 
 - TEST_SIZE: `change` (the default) or `whole`
 - TEST_TURN: the number that decides which share is taken, instead of HEAD's hash

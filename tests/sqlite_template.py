@@ -1,7 +1,7 @@
 """A migrated SQLite file for each test, copied from one that this process made once.
 
-Migrating takes a hundred times as long as copying. Whoever tests migrations starts
-from no file at all.
+Migrating takes a hundred times as long as copying. Tests of migrations start
+without a file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A small stage for stories about the loop: the real agent over the simulated world, on a virtual clock.
+"""A harness for scenarios of the loop: the real agent on the simulated cluster, on a virtual clock.
 
-Everything is the product's own: intake, loop, policy, executor, verifier, store on
+Everything is the product's own code: intake, loop, policy, executor, verifier, store on
 SQLite. Only the cluster, the metrics and the time are simulated.
 """
 

@@ -1,4 +1,4 @@
-"""The announcer: nothing is lost, nothing is told twice without need, and nobody waits for anybody."""
+"""The notifier: nothing is lost, nothing is posted twice without need, and no channel delays another."""
 
 from __future__ import annotations
 

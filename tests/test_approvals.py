@@ -1,7 +1,7 @@
-"""People are asked, and answer, or do not: stories of the real agent over the simulated world.
+"""Approvals requested, answered and unanswered: scenarios of the real agent on the simulated cluster.
 
 An approval covers one action of one plan on one state of its object (promise 1);
-whatever happens while it is waited for, it covers nothing else.
+it never covers anything else, whatever happens while it is pending.
 """
 
 from __future__ import annotations

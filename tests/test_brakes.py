@@ -1,4 +1,4 @@
-"""Brakes: each stops actions that have not begun, and nothing that puts things right (promise 11)."""
+"""Guardrails: each blocks actions that have not begun, and never an undo or a verification (promise 11)."""
 
 from __future__ import annotations
 

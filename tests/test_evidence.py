@@ -1,7 +1,7 @@
-"""What an incident may rest on, played from the signals to the end of the incident.
+"""The evidence of an incident, from its signals to its end.
 
-The agent's own measurement outranks what is posted, a source that gives no usable
-answer is a telemetry fault, and one release is one change however often it is told.
+The agent's own measurement takes precedence over posted samples, a source without a
+usable answer is a telemetry fault, and one release is one change however often it is reported.
 """
 
 from __future__ import annotations

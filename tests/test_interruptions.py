@@ -1,4 +1,4 @@
-"""Workers die in the middle of things; whoever comes next looks first (promises 2 and 3)."""
+"""Workers die during an action; the next worker checks its effect first (promises 2 and 3)."""
 
 from __future__ import annotations
 

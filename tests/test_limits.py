@@ -1,4 +1,4 @@
-"""Limits over many incidents, told as stories: what is held back, what people hear, and what never is."""
+"""Limits over many incidents: what is blocked, what is posted, and what is never blocked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The promises of the loop, told as short stories over the simulated world."""
+"""The promises of the loop, as short scenarios on the simulated cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What policy lets through, told rule by rule (promises 1, 4, 6, 7)."""
+"""What policy allows, rule by rule (promises 1, 4, 6, 7)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Reasons that come from elsewhere: another cluster, a handful of requests, a sender who repeats an alert.
+"""Reasons at the edges: another cluster, very few requests, a sender that repeats an alert.
 
-Stories on the virtual clock, beside `test_reasons`. What is asked again between two
-tries of one write belongs here as well.
+Scenarios on the virtual clock, beside `test_reasons`, including the check between two
+attempts of one write.
 """
 
 from __future__ import annotations

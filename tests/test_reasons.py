@@ -1,4 +1,4 @@
-"""Promise 13: every action stands on a fresh reason that was not withdrawn, or nothing is written."""
+"""Promise 13: without a fresh reason that was not withdrawn nothing is written."""
 
 from __future__ import annotations
 

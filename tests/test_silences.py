@@ -1,4 +1,4 @@
-"""A silenced service is not acted on; when the silence ends it is, if a reason still stands (promise 13)."""
+"""No action on a silenced service; after the silence only if a reason still holds (promise 13)."""
 
 from __future__ import annotations
 

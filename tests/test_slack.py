@@ -1,7 +1,7 @@
-"""People answer in Slack while the world moves on: stories of the real agent over the simulated world.
+"""Answers in Slack while the cluster changes: scenarios of the real agent on the simulated cluster.
 
-A button is worth what an answer at any other door is: it covers one action of one
-plan on one state of its object, once (promise 1), and never outruns a brake.
+A button has the effect of any other answer: it covers one action of one plan on one
+state of its object, once (promise 1), and overrides no guardrail.
 """
 
 from __future__ import annotations

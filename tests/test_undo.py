@@ -1,4 +1,4 @@
-"""Undo and verification that mean what they say: stories over the simulated world."""
+"""Undo and verification: scenarios on the simulated cluster."""
 
 from __future__ import annotations
 
