@@ -393,7 +393,7 @@ async def test_an_escalation_waits_for_no_channel(tmp_path: Path) -> None:
         stage.world.release("prod", "shop", "shop:2-crash")
         record = await stage.live_until_ended()
         assert record.incident.state is IncidentState.ESCALATED
-        assert "People are told." in messages(record.timeline)
+        assert "Notification queued." in messages(record.timeline)
         (announcement,) = await stage.agent.store.announcements(record.incident.id, 0)
         assert announcement.text == record.incident.summary
         assert chat.of(f"{record.incident.id}-a{announcement.number}") == []

@@ -129,7 +129,7 @@ async def test_an_undo_is_not_verified_by_the_specification_alone(tmp_path: Path
         assert record.incident.state is IncidentState.ESCALATED
         assert "Undo verified" not in told
         assert (
-            "Undo not verified: Deployment prod/shop asks for what it did before rollback, "
+            "Undo not verified: Deployment prod/shop has its specification from before rollback, "
             "but 2 of 4 replicas are available (4 before); FailedCreate" in told
         )
         assert "undoing it did not restore the service: 2 of 4 replicas are available" in (

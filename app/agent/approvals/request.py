@@ -110,6 +110,6 @@ class Asking:
         try:
             await self.notifier.send(message, incident)
         except (TransientError, PermanentError, UnknownOutcome) as error:
-            message = f"People could not be told: {error}."
+            message = f"Notification failed: {error}."
             return [Note(at=self.clock.now(), stage=Stage.POLICY, message=message)]
         return []
