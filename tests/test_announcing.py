@@ -424,7 +424,7 @@ async def test_a_runbook_that_tells_people_is_done_when_it_is_on_record(tmp_path
         stage.world.release("prod", "shop", "shop:2-crash")
         record = await stage.live_until_ended()
         (outcome,) = [one.outcome for one in record.intents if one.outcome]
-        assert (outcome.kind, outcome.message) == (OutcomeKind.DONE, "on record; every channel delivers it")
+        assert (outcome.kind, outcome.message) == (OutcomeKind.DONE, "queued for every channel")
         told = await stage.agent.store.announcements(record.incident.id, 0)
         assert told[0].text == "look"
 

@@ -556,7 +556,7 @@ async def test_a_policy_says_who_must_agree_and_may_ask_for_more_meanwhile(tmp_p
             lambda record: len(record.approvals) == 2 and record.approvals[-1].state is ApprovalState.PENDING
         )
         assert states(second) == [ApprovalState.VOID, ApprovalState.PENDING]
-        assert "policy asks for the agreement of other people by now" in messages(second.timeline)
+        assert "policy now requires approval by other people" in messages(second.timeline)
         assert stage.marker() is None
         for name in ("ann", "bob"):
             await stage.say(second.approvals[-1], yes=True, by=name, roles=["sre"])

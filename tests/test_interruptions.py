@@ -118,7 +118,7 @@ async def test_an_effect_that_did_happen_is_adopted(tmp_path: Path) -> None:
         (intent,) = record.intents
         assert intent.attempts == 1
         assert writer.effects == [intent.id]
-        assert "found done after an interruption" in messages(record.timeline)
+        assert "found executed" in messages(record.timeline)
 
 
 async def test_an_effect_that_kills_twice_is_left_to_a_person(tmp_path: Path) -> None:

@@ -371,7 +371,7 @@ async def test_the_agent_that_stood_still_after_it_began_sends_nothing(tmp_path:
         outcome = record.intents[0].outcome
         assert outcome is not None
         assert outcome.kind is OutcomeKind.REFUSED
-        assert outcome.message.startswith("nothing was sent, because no reason stands")
+        assert outcome.message.startswith("not sent, because there is no current reason")
         assert stage.marker() is None
 
 

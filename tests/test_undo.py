@@ -115,7 +115,7 @@ async def test_an_undo_whose_pods_would_be_refused_is_not_done_and_says_how_many
         assert record.incident.state is IncidentState.ESCALATED
         assert _actions(record) == [ActionName.ROLLBACK]
         told = messages(record.timeline)
-        assert "Not undone: the API server would refuse it: new pods would be refused" in told
+        assert "Not undone: the API server would reject it: new pods would be refused" in told
         assert "2 of 4 replicas are available; FailedCreate" in told
 
 
