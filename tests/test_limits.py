@@ -128,7 +128,7 @@ async def test_what_did_not_help_is_not_done_again_by_the_next_incident(tmp_path
         told = messages(second.timeline)
         assert all(i.started_at is None for i in second.intents), told
         assert f"({first.incident.id}) and did not help" in told
-        assert "bring back the state" in told
+        assert "would restore the state" in told
         assert second.incident.state is IncidentState.ESCALATED
         assert stage.image() == "shop:2"
 
