@@ -224,7 +224,7 @@ def _asked(incident: Incident, now: datetime, expires_in: timedelta) -> Approval
         action=ActionName.NOTIFY,
         plan_hash=incident.plan.hash,
         target_token=None,
-        reasons=("notify is low risk, and APPROVAL_FOR_RISKS asks for a person",),
+        reasons=("notify is low risk, and APPROVAL_FOR_RISKS requires an approval",),
         requested_at=now,
         expires_at=now + expires_in,
     )

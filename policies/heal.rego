@@ -1,8 +1,8 @@
-# The policy that the agent ships with: its defaults, and where a team adds its own.
+# The default policy of the agent, which a team can extend.
 #
 # The agent asks for `data.heal.decision` before every action, with the document of
 # docs/policy.md as `input`. A rule of another file in this package adds to `deny` or
-# `ask`; the strictest answer wins. What the document does not say is never allowed.
+# `ask`; the strictest answer wins. A missing field in the document never allows an action.
 package heal
 
 import rego.v1
@@ -45,7 +45,7 @@ decision := {
 	count(ask) == 0
 }
 
-# ---------------------------------------------------------------- what the document must say
+# ---------------------------------------------------------------- required fields of the document
 
 complete if {
 	input.version == "2"
@@ -74,7 +74,7 @@ known_or_null(name, parent) if parent[name] == null
 
 known_or_null(name, parent) if is_object(parent[name])
 
-# ---------------------------------------------------------------- what the settings forbid
+# ---------------------------------------------------------------- settings
 
 deny contains {"rule": "enabled_actions", "reason": reason} if {
 	not input.action.name in input.guardrails.enabled_actions
@@ -101,7 +101,7 @@ deny contains {"rule": rule, "reason": excess.reason} if {
 	rule := sprintf("budget_%s", [excess.limit])
 }
 
-deny contains {"rule": "budget_unclear", "reason": "a budget is exceeded, and the document does not say which"} if {
+deny contains {"rule": "budget_unclear", "reason": "a budget is exceeded, but the document does not name it"} if {
 	some excess in input.budgets.exceeded
 	not named(excess)
 }
@@ -115,34 +115,34 @@ deny contains {"rule": "disruption", "reason": reason} if {
 	some reason in input.disruption.too_many
 }
 
-deny contains {"rule": "disruption", "reason": "how many pods it takes away cannot be told"} if {
+deny contains {"rule": "disruption", "reason": "the number of pods it makes unavailable is unknown"} if {
 	input.disruption != null
 	not is_array(object.get(input.disruption, "too_many", null))
 }
 
-# ---------------------------------------------------------------- owners
+# ---------------------------------------------------------------- opt-out
 
 deny contains {"rule": "opted_out", "reason": reason} if {
 	input.target != null
 	some refusing in input.consent.refused_by
-	reason := sprintf("its owners keep the agent off: %v", [refusing])
+	reason := sprintf("the target opts out: %v", [refusing])
 }
 
-deny contains {"rule": "consent_unclear", "reason": "whether owners keep the agent off is not known"} if {
+deny contains {"rule": "consent_unclear", "reason": "the opt-out of the target is unknown"} if {
 	input.target != null
 	object.get(input.consent, "unread", null) != null
 }
 
-deny contains {"rule": "opt_in", "reason": "REQUIRE_OPT_IN is set, and no owner has let the agent in"} if {
+deny contains {"rule": "opt_in", "reason": "REQUIRE_OPT_IN is set, and the target does not opt in"} if {
 	input.target != null
 	object.get(input.guardrails, "require_opt_in", false) != false
 	count(input.consent.given_by) == 0
 }
 
-# ---------------------------------------------------------------- brakes
+# ---------------------------------------------------------------- kill switch
 
-# Only a clear no is one. A field that may be missing is read with object.get: within `not f(x.y)` OPA
-# leaves the whole rule out when x.y is missing.
+# Only an explicit "off" allows an action. Fields that may be missing are read with object.get: within
+# `not f(x.y)` OPA skips the whole rule if x.y is missing.
 deny contains {"rule": "kill_switch", "reason": reason} if {
 	brake := input.brakes.kill_switch
 	brake != null
@@ -153,12 +153,12 @@ deny contains {"rule": "kill_switch", "reason": reason} if {
 	)
 }
 
-# ---------------------------------------------------------------- what is not known well enough to act on
+# ---------------------------------------------------------------- insufficient data
 
 deny contains {"rule": "stale", "reason": reason} if {
 	input.incident.stale
 	not input.dry_run
-	reason := "every signal of the incident was stale on arrival: no real action follows from it"
+	reason := "every signal of the incident was stale on arrival: only a dry run is allowed"
 }
 
 deny contains {"rule": "target_unknown", "reason": reason} if {
@@ -166,7 +166,7 @@ deny contains {"rule": "target_unknown", "reason": reason} if {
 	not input.dry_run
 	input.action.name != "notify"
 	problem := object.get(input, "target_problem", null)
-	reason := sprintf("the object to act on is not known: %s", [told(problem)])
+	reason := sprintf("the target of the action is unknown: %s", [told(problem)])
 }
 
 told(problem) := problem if worded(problem)
@@ -181,33 +181,33 @@ worded(problem) if {
 deny contains {"rule": "rehearsal", "reason": reason} if {
 	input.rehearsal != null
 	object.get(input.rehearsal, "accepted", false) != true
-	reason := sprintf("the API server would refuse it: %s", [object.get(input.rehearsal, "message", "")])
+	reason := sprintf("the API server would reject it: %s", [object.get(input.rehearsal, "message", "")])
 }
 
-# ---------------------------------------------------------------- people
+# ---------------------------------------------------------------- approvals
 
 ask contains {"rule": "approval_for_risks", "reason": reason} if {
 	input.action.risk in input.guardrails.approval_for_risks
 	reason := sprintf(
-		"%s is %s risk, and APPROVAL_FOR_RISKS asks for a person",
+		"%s is %s risk, and APPROVAL_FOR_RISKS requires an approval",
 		[input.action.name, input.action.risk],
 	)
 }
 
-# ---------------------------------------------------------------- who must agree, set in data.json
+# ---------------------------------------------------------------- approval terms, set in data.json
 
-# "approvals": {"prod": {"roles": ["sre"], "people": 2}}; elsewhere APPROVAL_ROLES and APPROVAL_PEOPLE hold.
+# "approvals": {"prod": {"roles": ["sre"], "people": 2}}; elsewhere APPROVAL_ROLES and APPROVAL_PEOPLE apply.
 default agreement := {}
 
 agreement := {"approval": terms_by_environment[input.environment]}
 
 terms_by_environment := object.get(data.heal_config, "approvals", {})
 
-deny contains {"rule": "config", "reason": "heal_config.approvals is not fully understood"} if {
+deny contains {"rule": "config", "reason": "heal_config.approvals is invalid"} if {
 	not is_object(terms_by_environment)
 }
 
-deny contains {"rule": "config", "reason": "heal_config.approvals is not fully understood"} if {
+deny contains {"rule": "config", "reason": "heal_config.approvals is invalid"} if {
 	some terms in terms_by_environment
 	not clear(terms)
 }
@@ -232,15 +232,15 @@ clear(terms) if {
 # "environments": {"prod": "needs_approval", "legacy": "deny"}; the others are allowed.
 deny contains {"rule": "environment", "reason": reason} if {
 	set_for_environment == "deny"
-	reason := sprintf("nothing is done in %s", [input.environment])
+	reason := sprintf("actions are denied in %s", [input.environment])
 }
 
 ask contains {"rule": "environment", "reason": reason} if {
 	set_for_environment == "needs_approval"
-	reason := sprintf("in %s a person decides", [input.environment])
+	reason := sprintf("actions in %s require an approval", [input.environment])
 }
 
-deny contains {"rule": "config", "reason": "heal_config.environments has a word that is no decision"} if {
+deny contains {"rule": "config", "reason": "heal_config.environments has an unknown decision"} if {
 	some word in data.heal_config.environments
 	not word in {"allow", "needs_approval", "deny"}
 }
@@ -249,24 +249,24 @@ set_for_environment := data.heal_config.environments[input.environment]
 
 # ---------------------------------------------------------------- windows, set in data.json
 
-# A window of hours in which actions are denied or need a person:
+# Hours in which actions are denied or require an approval:
 # {"name": "weekend", "decision": "deny", "environments": ["prod"], "days": ["Saturday", "Sunday"],
-#  "from": "00:00", "until": "24:00", "time_zone": "Europe/Berlin"}. One that passes midnight is two.
+#  "from": "00:00", "until": "24:00", "time_zone": "Europe/Berlin"}. Write a window across midnight as two.
 deny contains {"rule": "window", "reason": reason} if {
 	some window in data.heal_config.windows
 	window.decision == "deny"
 	within(window)
-	reason := sprintf("nothing is done within the window %s", [window.name])
+	reason := sprintf("actions are denied within the window %s", [window.name])
 }
 
 ask contains {"rule": "window", "reason": reason} if {
 	some window in data.heal_config.windows
 	window.decision == "needs_approval"
 	within(window)
-	reason := sprintf("within the window %s a person decides", [window.name])
+	reason := sprintf("actions within the window %s require an approval", [window.name])
 }
 
-deny contains {"rule": "config", "reason": "heal_config.windows has a window that is not fully understood"} if {
+deny contains {"rule": "config", "reason": "heal_config.windows has an invalid window"} if {
 	some window in data.heal_config.windows
 	not understood(window)
 }

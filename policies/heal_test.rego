@@ -141,12 +141,12 @@ test_what_cannot_be_seen_is_not_acted_on if {
 		{"op": "replace", "path": "/target", "value": null},
 		{"op": "replace", "path": "/target_problem", "value": "forbidden"},
 	])
-	decided(changed).reasons == ["the object to act on is not known: forbidden"]
+	decided(changed).reasons == ["the target of the action is unknown: forbidden"]
 }
 
 test_what_the_api_server_refuses_is_denied if {
 	changed := put("/rehearsal", {"accepted": false, "message": "no"})
-	decided(changed).reasons == ["the API server would refuse it: no"]
+	decided(changed).reasons == ["the API server would reject it: no"]
 }
 
 test_an_unclear_rehearsal_is_denied if {

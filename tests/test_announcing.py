@@ -393,7 +393,7 @@ async def test_an_escalation_waits_for_no_channel(tmp_path: Path) -> None:
         stage.world.release("prod", "shop", "shop:2-crash")
         record = await stage.live_until_ended()
         assert record.incident.state is IncidentState.ESCALATED
-        assert "People are told." in messages(record.timeline)
+        assert "Notification queued." in messages(record.timeline)
         (announcement,) = await stage.agent.store.announcements(record.incident.id, 0)
         assert announcement.text == record.incident.summary
         assert chat.of(f"{record.incident.id}-a{announcement.number}") == []
@@ -424,7 +424,7 @@ async def test_a_runbook_that_tells_people_is_done_when_it_is_on_record(tmp_path
         stage.world.release("prod", "shop", "shop:2-crash")
         record = await stage.live_until_ended()
         (outcome,) = [one.outcome for one in record.intents if one.outcome]
-        assert (outcome.kind, outcome.message) == (OutcomeKind.DONE, "on record; every channel delivers it")
+        assert (outcome.kind, outcome.message) == (OutcomeKind.DONE, "queued for every channel")
         told = await stage.agent.store.announcements(record.incident.id, 0)
         assert told[0].text == "look"
 

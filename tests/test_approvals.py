@@ -469,7 +469,7 @@ async def test_who_had_the_agent_act_does_not_approve_it(asking: Story) -> None:
     await asking.say(approval, yes=True, by="bob")
     record = await asking.live_until_ended()
     assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
-    assert "ann had the agent look at it now" in messages(record.timeline)
+    assert "ann requested an immediate pass" in messages(record.timeline)
 
 
 async def test_whoever_else_had_it_act_does_not_approve_it_either(asking: Story) -> None:
@@ -484,7 +484,7 @@ async def test_whoever_else_had_it_act_does_not_approve_it_either(asking: Story)
     record = await asking.load(first.incident_id)
     assert states(record) == [ApprovalState.VOID, ApprovalState.PENDING]
     assert set(record.approvals[-1].terms.not_by) == {"ann", "pipeline"}
-    assert "ann had the agent look at it now" in messages(record.timeline)
+    assert "ann requested an immediate pass" in messages(record.timeline)
 
 
 async def report(stage: Story, by: str, version: str) -> None:
@@ -556,7 +556,7 @@ async def test_a_policy_says_who_must_agree_and_may_ask_for_more_meanwhile(tmp_p
             lambda record: len(record.approvals) == 2 and record.approvals[-1].state is ApprovalState.PENDING
         )
         assert states(second) == [ApprovalState.VOID, ApprovalState.PENDING]
-        assert "policy asks for the agreement of other people by now" in messages(second.timeline)
+        assert "policy now requires approval by other people" in messages(second.timeline)
         assert stage.marker() is None
         for name in ("ann", "bob"):
             await stage.say(second.approvals[-1], yes=True, by=name, roles=["sre"])

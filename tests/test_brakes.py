@@ -153,7 +153,7 @@ async def test_nothing_begins_within_a_freeze_window(tmp_path: Path) -> None:
         stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
         record = await stage.live_until_ended()
         assert record.incident.state is IncidentState.ESCALATED
-        assert "the freeze window quarter end holds until" in messages(record.timeline)
+        assert "freeze window quarter end is active until" in messages(record.timeline)
         assert stage.marker() is None
 
 
@@ -179,7 +179,7 @@ async def test_a_window_that_starts_after_the_decision_holds_all_the_same(tmp_pa
         stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
         record = await stage.live_until_ended()
         assert record.intents[0].started_at is None
-        assert "the freeze window move holds until" in messages(record.timeline)
+        assert "freeze window move is active until" in messages(record.timeline)
         assert stage.marker() is None
 
 
@@ -208,7 +208,7 @@ async def test_a_namespace_that_opts_out_is_left_alone(acting: Story, says: str)
     acting.world.release(NAMESPACE, SERVICE, "shop:2-crash")
     record = await acting.live_until_ended()
     assert record.incident.state is IncidentState.ESCALATED
-    assert f"its owners keep the agent off: self-healing-devops-agent/enabled on Namespace {NAMESPACE}" in (
+    assert f"the target opts out: self-healing-devops-agent/enabled on Namespace {NAMESPACE}" in (
         messages(record.timeline)
     )
     assert acting.marker() is None

@@ -118,7 +118,7 @@ async def test_an_effect_that_did_happen_is_adopted(tmp_path: Path) -> None:
         (intent,) = record.intents
         assert intent.attempts == 1
         assert writer.effects == [intent.id]
-        assert "found done after an interruption" in messages(record.timeline)
+        assert "found executed" in messages(record.timeline)
 
 
 async def test_an_effect_that_kills_twice_is_left_to_a_person(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ async def test_an_incident_that_kills_ten_workers_is_given_to_a_person(tmp_path:
         record = await stage.load(incident_id)
         assert readers[0].deaths == MAX_INTERRUPTIONS
         assert record.incident.state is IncidentState.ESCALATED
-        assert "10 workers in a row died over it" in record.incident.summary
+        assert "10 consecutive workers were interrupted" in record.incident.summary
 
 
 async def test_nine_deaths_and_a_good_end_are_forgotten(tmp_path: Path) -> None:

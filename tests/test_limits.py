@@ -128,7 +128,7 @@ async def test_what_did_not_help_is_not_done_again_by_the_next_incident(tmp_path
         told = messages(second.timeline)
         assert all(i.started_at is None for i in second.intents), told
         assert f"({first.incident.id}) and did not help" in told
-        assert "bring back the state" in told
+        assert "would restore the state" in told
         assert second.incident.state is IncidentState.ESCALATED
         assert stage.image() == "shop:2"
 
@@ -144,7 +144,7 @@ async def test_a_service_is_left_alone_for_a_while(tmp_path: Path, setting: dict
         second = await stage.live_until(
             lambda record: record.incident.id != first.incident.id and record.incident.state.closed
         )
-        words = "cools down until" if "cooldown_seconds" in setting else "the last action did not help"
+        words = "is in cooldown until" if "cooldown_seconds" in setting else "the last action did not help"
         assert words in messages(second.timeline)
         assert all(i.started_at is None for i in second.intents)
 
@@ -159,4 +159,4 @@ async def test_a_change_that_would_take_all_pods_away_is_denied(tmp_path: Path) 
         stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
         record = await stage.live_until_ended()
         assert record.incident.state is IncidentState.ESCALATED
-        assert "rollback may take away 3 of 3 replicas at once" in messages(record.timeline)
+        assert "rollback may make 3 of 3 replicas unavailable at once" in messages(record.timeline)

@@ -67,7 +67,7 @@ async def test_a_second_action_rests_on_a_diagnosis_of_its_own_time(tmp_path: Pa
         decided = record.intents[-1].decision.at
         assert decided - before.incident.diagnosis.at > MAX_AGE
         assert decided - record.incident.diagnosis.at <= MAX_AGE
-        assert messages(record.timeline).count("The new one supports the same plan") == 1
+        assert messages(record.timeline).count("The new diagnosis supports the same plan") == 1
 
 
 async def test_a_second_action_without_a_diagnosis_that_supports_it_does_not_begin(tmp_path: Path) -> None:
@@ -77,9 +77,7 @@ async def test_a_second_action_without_a_diagnosis_that_supports_it_does_not_beg
         await stage.restart(runbooks_dir=runbooks(tmp_path, version=2))
         record = await stage.live_until_ended()
         assert begun(record) == [ActionName.ROLLBACK], messages(record.timeline)
-        assert "roll-back-and-restart@1 is not among the approved runbooks any more" in messages(
-            record.timeline
-        )
+        assert "roll-back-and-restart@1 is no longer an approved runbook" in messages(record.timeline)
 
 
 async def test_a_late_approval_of_a_plan_that_is_not_supported_any_more_is_not_used(tmp_path: Path) -> None:
@@ -96,7 +94,7 @@ async def test_a_late_approval_of_a_plan_that_is_not_supported_any_more_is_not_u
         record = await setting.stage.load(asked.incident_id)
         assert setting.untouched, messages(record.timeline)
         assert nothing_began(record)
-        assert "and a new one speaks against it" in messages(record.timeline)
+        assert "and the new diagnosis does not support the plan" in messages(record.timeline)
 
 
 async def test_a_late_approval_is_used_on_a_diagnosis_of_its_own_time(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_an_unknown_target_denies_a_real_action() -> None:
 def test_what_the_api_server_would_refuse_is_denied() -> None:
     """The rehearsal's answer is part of the decision."""
     refused = replace(QUESTION, rehearsal=Rehearsal(accepted=False, message="forbidden"))
-    assert guard(refused, LIMITS) == ("the API server would refuse it: forbidden",)
+    assert guard(refused, LIMITS) == ("the API server would reject it: forbidden",)
 
 
 def test_every_reason_is_given_not_just_the_first() -> None:

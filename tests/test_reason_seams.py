@@ -90,7 +90,7 @@ async def test_alerts_beyond_the_bound_leave_a_note_and_no_all_clear(tmp_path: P
         assert setting.untouched, messages(record.timeline)
         assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
         assert messages(record.timeline).count(f"More than {ALERTS_KEPT} alerts of the service") == 1
-        assert f"beyond the newest {ALERTS_KEPT} of the service still fires" in messages(record.timeline)
+        assert f"beyond the newest {ALERTS_KEPT} of the service is still firing" in messages(record.timeline)
 
 
 async def test_a_ratio_over_a_handful_of_requests_is_no_reason(tmp_path: Path) -> None:

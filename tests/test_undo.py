@@ -115,7 +115,7 @@ async def test_an_undo_whose_pods_would_be_refused_is_not_done_and_says_how_many
         assert record.incident.state is IncidentState.ESCALATED
         assert _actions(record) == [ActionName.ROLLBACK]
         told = messages(record.timeline)
-        assert "Not undone: the API server would refuse it: new pods would be refused" in told
+        assert "Not undone: the API server would reject it: new pods would be refused" in told
         assert "2 of 4 replicas are available; FailedCreate" in told
 
 
@@ -129,7 +129,7 @@ async def test_an_undo_is_not_verified_by_the_specification_alone(tmp_path: Path
         assert record.incident.state is IncidentState.ESCALATED
         assert "Undo verified" not in told
         assert (
-            "Undo not verified: Deployment prod/shop asks for what it did before rollback, "
+            "Undo not verified: Deployment prod/shop has its specification from before rollback, "
             "but 2 of 4 replicas are available (4 before); FailedCreate" in told
         )
         assert "undoing it did not restore the service: 2 of 4 replicas are available" in (

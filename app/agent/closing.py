@@ -1,7 +1,7 @@
-"""How an incident ends: honestly, with its lesson, and on record that people are to be told where needed.
+"""Closes incidents: with a lesson, and with a notification on escalation.
 
-Called by the loop and by the trial of an action. What was begun and not finished
-ends as unknown, never as if it had not been.
+Called by the loop and by the soak. An action that was begun but not finished is
+recorded with an unknown outcome.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from app.errors import AgentError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closer:
-    """Ends incidents."""
+    """Closes incidents."""
 
     store: Store
     notifier: Notifier | None
     clock: Clock
 
     async def stop_at(self, record: IncidentRecord, claim: Claim, stage: str, error: AgentError) -> None:
-        """A stage cannot be done, now or later: an unfinished intent is ended honestly, a person is told."""
+        """A stage failed permanently: finish open intents with their true outcome and escalate."""
         now = self.clock.now()
         for intent in record.intents:
             if intent.state is IntentState.FINISHED:
@@ -47,7 +47,9 @@ class Closer:
                 claim, intent.id, Outcome(kind=kind, message=str(error), at=now), None, []
             )
         fresh = await self.store.load(record.incident.id)
-        await self.close(fresh or record, claim, IncidentState.ESCALATED, f"Stopped at {stage}: {error}")
+        await self.close(
+            fresh or record, claim, IncidentState.ESCALATED, f"Stage {stage} failed permanently: {error}"
+        )
 
     async def close(self, record: IncidentRecord, claim: Claim, end: IncidentState, why: str) -> None:
         await self.close_with(record, record.incident, claim, end, [], why)
@@ -69,14 +71,14 @@ class Closer:
         await self.store.save(claim, ended, [*notes, ending_note(end, why, learnt, now)])
 
     async def _tell_people(self, incident: Incident, why: str) -> list[Note]:
-        """Have a person told. Before the end is stored, so that a crash repeats it rather than loses it."""
+        """Queue the notification before the end is stored, so that a crash repeats it, not loses it."""
         notifier = self.notifier
         if notifier is None:
             return []
         try:
             await notifier.send(why, incident)
         except AgentError as error:
-            told = f"People could not be told: {error}."
+            told = f"Notification failed: {error}."
         else:
-            told = "People are told."
+            told = "Notification queued."
         return [Note(at=self.clock.now(), stage=Stage.EXECUTE, message=told)]

@@ -1,8 +1,8 @@
-"""Diagnose: rank the causes that the rules find; say so when none of them is good enough.
+"""Diagnose: rank the causes that the rules find; `UNKNOWN` if none is confident enough.
 
-Pure. The loop calls `diagnose` on gathered evidence; the planner acts on the
-best hypothesis alone. A wrong guess leads to a harmful action, so that doubt
-ends in `UNKNOWN`, never in the likeliest of several bad explanations.
+Pure. The loop calls `diagnose` on collected evidence; the planner acts only on the
+best hypothesis. A wrong cause leads to a harmful action, so low confidence results
+in `UNKNOWN`, not in the most likely of several weak causes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from app.agent.models import Cause, Diagnosis, Evidence, Hypothesis
 from app.agent.rules import RULES, unexplained
 
 FLOOR = 0.5
-"""Below it a cause is mentioned, but the diagnosis is UNKNOWN."""
+"""Below this confidence a cause is listed, but the diagnosis is UNKNOWN."""
 
 _LEFT_BY_MEASUREMENT = 0.1
-"""The share of a confidence that is left where the agent's own measurement speaks against every symptom."""
+"""The factor on a confidence where the agent's own measurement contradicts every symptom."""
 
 _SAFEST_FIRST = (
     Cause.TELEMETRY_OUTAGE,
@@ -32,11 +32,11 @@ _SAFEST_FIRST = (
     Cause.BAD_CONFIG,
     Cause.BAD_RELEASE,
 )
-"""Among equals the cause whose remedy can do least harm comes first."""
+"""At equal confidence the cause with the least harmful remedy comes first."""
 
 
 def diagnose(evidence: Evidence) -> Diagnosis:
-    """Every hypothesis of every rule, best first; `UNKNOWN` leads when none reaches the floor."""
+    """The hypotheses of all rules, best first; `UNKNOWN` comes first when none reaches the floor."""
     found = [_measured_against(h, evidence) for rule in RULES if (h := rule(evidence)) is not None]
     best = max((h.confidence for h in found), default=0.0)
     if best < FLOOR or not evidence.triggers:
@@ -46,10 +46,10 @@ def diagnose(evidence: Evidence) -> Diagnosis:
 
 
 def _measured_against(hypothesis: Hypothesis, evidence: Evidence) -> Hypothesis:
-    """The hypothesis after the agent's own measurement of the symptoms that the incident is about.
+    """The hypothesis adjusted by the agent's own measurement of the incident's symptoms.
 
-    It outranks what was posted: where every symptom is measured to be inside its
-    objective, or on too little traffic to tell, no cause of it is believed.
+    Measurements outrank pushed samples: if every symptom is measured within its
+    objective, or has too little traffic, the confidence of its causes is reduced.
     """
     told = [text for i in reported(evidence) if (text := doubt(evidence, i)) is not None]
     if not told or hypothesis.cause is Cause.TELEMETRY_OUTAGE:

@@ -1,9 +1,9 @@
-"""Execute: decide, write the intent, act at most once, find out what happened.
+"""Execute: decide, store the intent, act at most once, determine the outcome.
 
 Called by the loop for the stages that touch a target. Keeps promises 1, 2 and 5:
 the decision is bound to plan and live state and checked again right before the
-write; the intent is durable before its effect; after a crash the target itself
-is asked whether the effect took place.
+write; the intent is durable before its effect; after a crash the target is read to
+determine whether the effect occurred.
 """
 
 from __future__ import annotations
@@ -63,19 +63,19 @@ from app.clock import Clock
 from app.errors import ClaimLost, Conflict, NotFound, PermanentError, TransientError, UnknownOutcome
 
 MAX_WRITE_ATTEMPTS = 5
-"""Tries of one intent against a target whose status keeps moving; each is guarded by its version."""
+"""Attempts to write one intent to a target that keeps changing; each is guarded by its version."""
 
 
 MAX_ATTEMPTS = 2
-"""An effect that an interruption prevented is tried once more; after another one a person must look."""
+"""An interrupted intent is attempted once more; after a second interruption it is escalated."""
 
 MAX_DECISION_AGE = timedelta(minutes=1)
-"""A decision that could not be carried out for this long is made anew: the world has moved on."""
+"""A decision older than this that was not executed is made again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
-    """A target as it was found, or why it could not be."""
+    """A target as read, or why it could not be read."""
 
     target: TargetState | None = None
     problem: str | None = None
@@ -83,7 +83,7 @@ class _Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Executor:
-    """Carries out the actions of a plan. Without a writer it can only rehearse."""
+    """Executes the actions of a plan. Without a writer it can only do dry runs."""
 
     store: Store
     policy: Policy
@@ -95,17 +95,17 @@ class Executor:
     asking: Asking
     check: ReasonCheck
     lease: timedelta = timedelta(seconds=30)
-    """How long a claim is renewed for between two tries of a write."""
+    """The lease that is renewed between two attempts of a write."""
 
     async def decide(
         self, record: IncidentRecord, claim: Claim, stands_on: Sequence[Reason] = ()
     ) -> str | None:
         """Rehearse and decide the next action of the plan; durable when this returns None.
 
-        Where policy asks for an approval, people are asked, or their answer is
-        used. Otherwise nothing was decided, and the answer says why: the target is
-        not in the state that the plan was made for, or that people approved.
-        `stands_on` are the reasons that stand now, for the record.
+        Where policy requires an approval, it is requested, or the answer is used.
+        A string means that nothing was decided, and why: the target is not in the
+        state that was planned for or approved. `stands_on` are the current reasons
+        for the action, for the record.
         """
         incident, plan = record.incident, record.incident.plan
         assert plan is not None  # noqa: S101 - the loop decides only where a plan stands
@@ -144,10 +144,10 @@ class Executor:
             if answered.plan_hash != decision.plan_hash or not same_ground(
                 action, answered.target_token, decision.target_token
             ):
-                return f"people were asked about another state of {action.target}"
+                return f"the approval is for another state of {action.target}"
             said_yes = [one.by for one in answered.answers if one.approve]
             if needed and decision.terms and not decision.terms.met_by(answered.terms, said_yes):
-                return "policy asks for the agreement of other people by now"
+                return "policy now requires approval by other people"
             decision = as_answered(decision, answered)
         intent = Intent(
             id=_new_intent_id(),
@@ -167,7 +167,7 @@ class Executor:
     async def decide_undo(
         self, record: IncidentRecord, undone: Intent, claim: Claim, incident: Incident, notes: Sequence[Note]
     ) -> bool:
-        """Decide to restore what `undone` changed; False when someone else has changed it since."""
+        """Decide to restore what `undone` changed; False if it was changed since by someone else."""
         now = self.clock.now()
         action = restore_of(undone.action)
         if action is None:
@@ -178,12 +178,12 @@ class Executor:
         if why is None and look.target is not None and self.rehearsal is not None:
             rehearsal = await self.rehearsal.rehearse(action, look.target, undone.snapshot)
             if not rehearsal.accepted:
-                why = f"the API server would refuse it: {rehearsal.message}"
+                why = f"the API server would reject it: {rehearsal.message}"
         if why is not None or look.target is None:
             refused = Note(
                 at=now,
                 stage=Stage.UNDO,
-                message=f"Not undone: {why}. {await self._serving(incident.key)}Left to a person.",
+                message=f"Not undone: {why}. {await self._serving(incident.key)}Escalated.",
                 data={"undoes": undone.id},
             )
             await self.store.save(claim, incident, [*notes, refused])
@@ -210,13 +210,13 @@ class Executor:
         return True
 
     async def execute(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
-        """Carry out a decided intent: check again, make it durable, act, record what came of it."""
+        """Execute a decided intent: check again, store it as begun, act, record the outcome."""
         if intent.action.name is ActionName.NOTIFY:
             await self._notify(record, intent, claim)
             return
         if self.writer is None or self.reader is None:
             await self._finish(
-                claim, intent, OutcomeKind.REFUSED, "the agent runs without a writer now", look_anew=True
+                claim, intent, OutcomeKind.REFUSED, "the agent has no write access now", look_anew=True
             )
             return
         available = await self._available(record.incident.key)
@@ -242,25 +242,23 @@ class Executor:
         await self._write(record, begun, target, claim, reasons)
 
     async def _reasons(self, record: IncidentRecord, intent: Intent) -> Reasons | None:
-        """What the intent stands on, looked at now; None for an undo, which needs no reason (promise 13)."""
+        """The current reasons for the intent; None for an undo, which needs no reason (promise 13)."""
         if intent.undoes is not None:
             return None
         return (await self.check.examine(record.incident)).reasons
 
     async def reconcile(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
-        """An intent was begun and its end is not on record: ask the target, adopt or go on."""
+        """An intent was begun and has no recorded outcome: read the target, then adopt or retry."""
         if intent.action.name is ActionName.NOTIFY:
             await self._finish(
                 claim,
                 intent,
                 OutcomeKind.UNKNOWN,
-                "interrupted while it was put on record: people may or may not be told",
+                "interrupted while the notification was queued: whether it was sent is unknown",
             )
             return
         if self.reader is None:
-            await self._finish(
-                claim, intent, OutcomeKind.UNKNOWN, "interrupted, and no cluster is connected to look at"
-            )
+            await self._finish(claim, intent, OutcomeKind.UNKNOWN, "interrupted, and no cluster is connected")
             return
         target = await self.reader.target(intent.action)
         if target.marker == intent.id:
@@ -268,7 +266,7 @@ class Executor:
                 claim,
                 intent,
                 OutcomeKind.DONE,
-                "found done after an interruption: the object carries this intent's mark",
+                "interrupted, then found executed: the object has this intent's annotation",
                 target,
             )
         elif not same_ground(intent.action, intent.decision.target_token, target.token):
@@ -277,7 +275,7 @@ class Executor:
                 intent,
                 OutcomeKind.UNKNOWN,
                 f"interrupted, and {intent.action.target} was changed since by "
-                f"{target.changed_by or 'someone'}: whether this action took place cannot be told",
+                f"{target.changed_by or 'someone'}: whether this action was executed is unknown",
             )
         elif (forbidden := self._lapsed(record, intent)) is not None:
             await self._leave_open(claim, intent, forbidden)
@@ -287,17 +285,17 @@ class Executor:
     async def _try_again(
         self, record: IncidentRecord, intent: Intent, target: TargetState, claim: Claim
     ) -> None:
-        """The target shows no effect: once more, if the intent has an attempt left."""
+        """The target shows no effect: retry if the intent has an attempt left."""
         reasons = await self._reasons(record, intent)
         if reasons is not None and (refusal := reasons.refusal()) is not None:
             await self._leave_open(claim, intent, f"no reason stands: {refusal}")
             return
         match await self.store.retry(claim, intent.id, MAX_ATTEMPTS, self.clock.now(), reasons):
             case Begun.YES:
-                # The first attempt may have arrived unheard.
+                # The first attempt may have arrived without a response.
                 await self._write(record, intent, target, claim, reasons, unheard=True)
             case Begun.NO_REASON:
-                await self._leave_open(claim, intent, "no reason for it stands any more")
+                await self._leave_open(claim, intent, "there is no longer a reason for it")
             case Begun.BRAKED:
                 await self._leave_open(claim, intent, "the kill switch is engaged now")
             case Begun.BUDGET_SPENT:
@@ -306,21 +304,22 @@ class Executor:
                 raise ClaimLost(f"intent {intent.id} ended meanwhile")
 
     async def _leave_open(self, claim: Claim, intent: Intent, why: str) -> None:
-        """No effect shows, and none may be brought about any more: an interrupted request may still arrive.
+        """No effect is visible and no retry is allowed, but an interrupted request may still arrive.
 
-        Only a second attempt could rule that out, since it moves the target's version on.
+        Only a second attempt could rule that out, because it changes the target's version.
         """
         await self._finish(
             claim,
             intent,
             OutcomeKind.UNKNOWN,
-            f"interrupted; no effect on {intent.action.target} shows so far, and {why}: a person must look",
+            f"interrupted; no effect on {intent.action.target} is visible so far, and {why}: "
+            "manual check required",
         )
 
     async def _begun(
         self, claim: Claim, intent: Intent, snapshot: Snapshot | None, reasons: Reasons | None = None
     ) -> bool:
-        """Make the intent durable as begun; False when it ended here instead, with the reason."""
+        """Store the intent as begun; False if it was finished instead, with the reason."""
         budget = await self._budget(intent.action)
         beginning = await self.store.begin(claim, intent.id, snapshot, budget, self.clock.now(), reasons)
         match beginning.begun:
@@ -339,7 +338,7 @@ class Executor:
         return False
 
     async def _budget(self, action: Action) -> Budget:
-        """What the action must stay within; the fleet is counted only where a share of it is set."""
+        """The limits of the action; services are counted only if MAX_FLEET_SHARE is set."""
         limits = self.policy.limits
         known = None
         if limits.shared.fleet_share < 1 and action.target is not None and self.reader is not None:
@@ -349,14 +348,14 @@ class Executor:
         )
 
     def _lapsed(self, record: IncidentRecord, intent: Intent) -> str | None:
-        """Why a recorded decision no longer holds, or None (promise 1). An undo's always does."""
+        """Why a recorded decision no longer holds, or None (promise 1). An undo's always holds."""
         if self.writer is None:
-            return "the agent runs without a writer now"
+            return "the agent has no write access now"
         if intent.undoes is not None:
             return None
         plan, age = record.incident.plan, self.clock.now() - intent.decision.at
         if plan is None or plan.hash != intent.decision.plan_hash:
-            return "the decision was made for another plan"
+            return "the decision is for another plan"
         if age > MAX_DECISION_AGE:
             return f"the decision is {age.total_seconds():.0f} s old"
         lifted = forbidden_now(intent.action, self.policy.limits)
@@ -375,17 +374,17 @@ class Executor:
         *,
         unheard: bool = False,
     ) -> None:
-        """Send the change until it is known to be in, refused, or out of reach.
+        """Send the change until it is accepted, refused, or the target is unreachable.
 
-        Every attempt names the version it was decided on, so that of two copies
-        of one intent the API server accepts one; and each stands on a reason.
+        Every attempt names the version it was decided on, so that the API server accepts
+        only one of two copies of an intent; and each attempt needs a current reason.
         """
         assert self.writer is not None  # noqa: S101 - both callers have checked
         assert self.reader is not None  # noqa: S101 - both callers have checked
         content = await self._content(record.incident.key, intent.action, _undone_snapshot(record, intent))
         for _ in range(MAX_WRITE_ATTEMPTS):
             if reasons is not None and (refusal := reasons.refusal()) is not None:
-                # This process stood still since it began, or the world moved on between two tries.
+                # This process was paused, or the state changed between two attempts.
                 await self._not_sent(claim, intent, refusal, unheard=unheard)
                 return
             try:
@@ -396,7 +395,7 @@ class Executor:
                 if target.marker == intent.id:
                     after = target
                 elif same_ground(intent.action, intent.decision.target_token, target.token):
-                    # A peer may have taken over, acted, undone and closed while this process stood still.
+                    # Another worker may have acted, undone and closed while this process was paused.
                     await self.store.renew(claim, self.lease, self.clock.now())
                     stopped = await self._stopped(record, intent)
                     if stopped is not None:
@@ -411,9 +410,7 @@ class Executor:
                         intent,
                         OutcomeKind.UNKNOWN if unheard else OutcomeKind.FAILED,
                         f"{intent.action.target} was changed by {by} at the same moment; "
-                        + (
-                            "whether this action took place cannot be told" if unheard else "nothing was done"
-                        ),
+                        + ("whether this action was executed is unknown" if unheard else "no action taken"),
                     )
                     return
             except PermanentError as error:
@@ -424,7 +421,7 @@ class Executor:
                 claim, intent, OutcomeKind.DONE, f"{intent.action.target} changed as planned", after
             )
             return
-        raise TransientError(f"{intent.action.target} keeps changing; trying again")
+        raise TransientError(f"{intent.action.target} keeps changing; retrying")
 
     async def _not_sent(self, claim: Claim, intent: Intent, refusal: str, *, unheard: bool) -> None:
         if unheard:
@@ -432,20 +429,20 @@ class Executor:
                 claim,
                 intent,
                 OutcomeKind.UNKNOWN,
-                f"whether this action took place cannot be told, and it is not sent again: {refusal}",
+                f"whether this action was executed is unknown, and it is not sent again: {refusal}",
             )
             return
-        message = f"nothing was sent, because no reason stands: {refusal}"
+        message = f"not sent, because there is no current reason: {refusal}"
         await self._finish(claim, intent, OutcomeKind.REFUSED, message, look_anew=True)
 
     async def _stop(self, claim: Claim, intent: Intent, why: str, *, unheard: bool) -> None:
         if unheard:
             await self._leave_open(claim, intent, why)
         else:
-            await self._finish(claim, intent, OutcomeKind.REFUSED, f"nothing was sent: {why}")
+            await self._finish(claim, intent, OutcomeKind.REFUSED, f"not sent: {why}")
 
     async def _stopped(self, record: IncidentRecord, intent: Intent) -> str | None:
-        """What forbids another try of a write since it began; an undo goes on (promise 11)."""
+        """What now forbids another attempt of a write; an undo continues (promise 11)."""
         if intent.undoes is not None:
             return None
         switch = await self.store.brake()
@@ -454,13 +451,13 @@ class Executor:
         return self._lapsed(record, intent) or await self._unwilling(intent)
 
     async def _notify(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
-        """Done means: on record, to be delivered to every channel."""
+        """Done means: queued for delivery to every channel."""
         if self.notifier is None:
             await self._finish(
                 claim,
                 intent,
                 OutcomeKind.REFUSED,
-                "no channel to people is configured, such as NOTIFY_WEBHOOK_URL",
+                "no notification channel is configured, such as NOTIFY_WEBHOOK_URL",
             )
             return
         if not await self._begun(claim, intent, None):
@@ -468,11 +465,11 @@ class Executor:
         try:
             await self.notifier.send(str(intent.action.parameters.get("message", "")), record.incident)
         except (TransientError, PermanentError) as error:
-            await self._finish(claim, intent, OutcomeKind.FAILED, f"people could not be told: {error}")
+            await self._finish(claim, intent, OutcomeKind.FAILED, f"notification failed: {error}")
         except UnknownOutcome as error:
             await self._finish(claim, intent, OutcomeKind.UNKNOWN, str(error))
         else:
-            await self._finish(claim, intent, OutcomeKind.DONE, "on record; every channel delivers it")
+            await self._finish(claim, intent, OutcomeKind.DONE, "queued for every channel")
 
     async def _look(self, action: Action) -> _Look:
         if action.name is ActionName.NOTIFY:
@@ -490,7 +487,7 @@ class Executor:
         return await self.reader.consent(action)
 
     async def _unwilling(self, intent: Intent) -> str | None:
-        """Why the owners do not let the agent act, asked right before the write; an undo needs no leave."""
+        """Why opt-out forbids the action, read right before the write; an undo is always allowed."""
         if self.reader is None or intent.undoes is not None:
             return None
         consent = await self.reader.consent(intent.action)
@@ -502,12 +499,12 @@ class Executor:
         return await self.reader.disruption(action)
 
     async def _available(self, key: ServiceKey) -> int | None:
-        """How many replicas are available right before an effect: what an undo must come back to."""
+        """The available replicas right before the action: the number an undo must restore."""
         workload = await self._workload(key)
         return None if workload is None else workload.available_replicas
 
     async def _serving(self, key: ServiceKey) -> str:
-        """How much of the service is there, as a sentence; empty where that is not known."""
+        """The available replicas as a sentence; empty if unknown."""
         workload = await self._workload(key)
         return "" if workload is None else f"{serving_now(workload)}. "
 
@@ -518,7 +515,7 @@ class Executor:
             return None
 
     async def _rehearse_whole(self, record: IncidentRecord, look: _Look) -> Rehearsal | None:
-        """Rehearse the next action, and with it those that complete it: alone they could not be judged."""
+        """Rehearse the next action together with the actions that complete it."""
         incident, plan = record.incident, record.incident.plan
         assert plan is not None  # noqa: S101 - the caller decides an action of it
         index = incident.next_action
@@ -542,7 +539,7 @@ class Executor:
         return await self.rehearsal.rehearse(action, look.target, await self._content(key, action, None))
 
     async def _content(self, key: ServiceKey, action: Action, undone: Snapshot | None) -> Snapshot | None:
-        """The content a restore or a ConfigMap revert writes; None for actions that carry their own."""
+        """The content that a restore or a ConfigMap revert writes; None for other actions."""
         content_hash = action.parameters.get("content_hash")
         if action.name is not ActionName.REVERT_CONFIG or content_hash is None or action.target is None:
             return undone
@@ -554,7 +551,7 @@ class Executor:
     async def _record_decision(
         self, claim: Claim, incident: Incident, intent: Intent, notes: list[Note]
     ) -> None:
-        """Allowed: on to execution. Otherwise the intent ends here and the plan moves on."""
+        """Allowed: continue with execution. Otherwise the intent is finished and the plan continues."""
         if not incident.dry_run and intent.decision.kind is DecisionKind.ALLOW:
             await self.store.decide(claim, replace(incident, state=IncidentState.EXECUTING), intent, notes)
             return
@@ -599,7 +596,7 @@ class Executor:
 
 
 def _as_diagnosed(record: IncidentRecord, action: Action, target: TargetState) -> bool:
-    """Whether the target is as the diagnosis saw it, or as this plan's own earlier action left it."""
+    """Whether the target is unchanged since the diagnosis or since this plan's previous action."""
     left = [
         i.applied_token
         for i in record.intents
@@ -612,15 +609,15 @@ def _as_diagnosed(record: IncidentRecord, action: Action, target: TargetState) -
 
 
 def _undoing(undone: Intent) -> str:
-    """A restart cannot be undone: pods are replaced once more, to run on what was put back."""
+    """A restart cannot be undone: pods are replaced again, to load the restored version."""
     target = undone.action.target
     if undone.action.name is ActionName.RESTART:
-        return f"Replacing the pods of {target} again, so that they run on what was put back."
+        return f"Replacing the pods of {target} again, to load the restored version."
     return f"Undoing {undone.action.name} on {target}: it did not help."
 
 
 def _not_to_undo(undone: Intent, look: _Look) -> str | None:
-    """Why what an intent changed must not be put back: it is no longer as the intent left it."""
+    """Why an intent must not be undone: the target changed since."""
     target = look.target
     if target is None:
         return look.problem or "the target cannot be read"
@@ -637,7 +634,7 @@ def _new_intent_id() -> IntentId:
 
 
 def _undone_snapshot(record: IncidentRecord, intent: Intent) -> Snapshot | None:
-    """What a restore puts back: the snapshot taken before the intent it undoes."""
+    """The snapshot that a restore writes: taken before the intent that it undoes."""
     return intent_by_id(record, intent.undoes).snapshot if intent.undoes is not None else None
 
 
@@ -650,7 +647,7 @@ def _moved_on(intent: Intent, target: TargetState, snapshot: Snapshot) -> str | 
         return None
     return (
         f"{target.ref} was changed by {target.changed_by or 'someone else'} after the decision; "
-        "it will be decided again"
+        "a new decision is required"
     )
 
 
@@ -706,4 +703,4 @@ def _rehearsed_message(intent: Intent) -> str:
 
 
 def _refused_message(decision: Decision) -> str:
-    return f"Not done: {decision.reasons[-1] if decision.reasons else 'policy denies it'}."
+    return f"Not executed: {decision.reasons[-1] if decision.reasons else 'policy denies it'}."

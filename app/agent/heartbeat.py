@@ -1,4 +1,4 @@
-"""The claim's heartbeat: while a step waits for somebody, its claim is renewed.
+"""The claim's heartbeat: while a step waits for a call, its claim is renewed.
 
 A call may take longer than a lease. Without the heartbeat a peer would take the
 incident over in the middle of the step, which is safe (every write is fenced) but

@@ -1,8 +1,8 @@
-"""What a signal means: open an incident, join one, wait, or be ignored, and why.
+"""The disposition of a signal: open an incident, join one, wait, or be ignored, with the reason.
 
-`Intake.accept` is the one door for HTTP, webhooks, pollers and watchers. The
-judgement is pure and runs inside the store's transaction, so that a signal and
-what became of it are durable together (promise 9).
+`Intake.accept` is the only entry point for HTTP, webhooks, pollers and watchers. The
+decision is pure and runs inside the store's transaction, so that a signal and its
+disposition are durable together (promise 9).
 """
 
 from __future__ import annotations
@@ -64,19 +64,19 @@ RESOLVED_KEPT = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Judged:
-    """What a payload says about its service, before the open incident is considered."""
+    """The meaning of a payload for its service, without regard to an open incident."""
 
     triggers: tuple[Trigger, ...] = ()
     healthy_reason: str = ""
     unsustained: tuple[str, ...] = ()
     breaching: tuple[Trigger, ...] = ()
-    """Above the SLO, for however short: the duration guards opening, not what an open incident is about."""
+    """Above the SLO for any duration; the duration limits opening an incident, not joining one."""
     levels: ServiceLevels | None = None
     change: Change | None = None
     joins: bool = True
     """Worth keeping with an open incident."""
     may_be_quieted: bool = True
-    """The same symptom again after an unhealed incident says nothing new."""
+    """Whether the same symptom recurs after an incident without recovery."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ class IntakeRules:
     max_open_per_sender: int = 0
     """Above it a sender's openings for services unknown to the agent are queued; 0: no limit."""
     queued: bool = False
-    """The signals waited in a queue: what is on record may rightly be newer than they are."""
+    """The signals were queued: stored records may be newer."""
 
     def __call__(
         self,
@@ -165,7 +165,7 @@ class IntakeRules:
         return Repeat(levels=after, anew=fires_again)
 
     def _open_limit(self, signal: Signal) -> int | None:
-        """What the agent sees by itself is bounded by its own cluster."""
+        """The agent's own observations are not limited: its cluster bounds them."""
         return None if signal.source in OWN_SOURCES else self.max_open_per_sender or None
 
     def breaching(self, levels: ServiceLevels) -> tuple[Trigger, ...]:
@@ -198,7 +198,7 @@ class IntakeRules:
                 return _judge_condition(condition, levels)
 
     def _judge_sample(self, signal: Signal, sample: MetricSample, levels: ServiceLevels) -> _Judged:
-        # A clock that runs ahead must not make every later sample look late.
+        # A clock that runs ahead must not make every later sample count as late.
         at = min(signal.observed_at, signal.received_at)
         own = signal.source == POLLED
         last = levels.last_sample_at
@@ -290,7 +290,7 @@ class IntakeRules:
         known: tuple[Reason, ...],
         breaches: tuple[Breach, Breach],
     ) -> tuple[Reason, ...]:
-        """What the sample claims or takes back, indicator by indicator."""
+        """What the sample reports or withdraws, by indicator."""
         at = min(signal.observed_at, signal.received_at)
         for trigger, value, objective, breach in (
             (Trigger.HIGH_ERROR_RATE, sample.error_rate, self.slo.max_error_rate, breaches[0]),
@@ -392,7 +392,7 @@ def _rhythm(last: datetime | None, at: datetime) -> float | None:
 def _remembering(
     judged: _Judged, signal: Signal, known: ServiceLevels, stored: ServiceLevels | None
 ) -> _Judged:
-    """With what an alert, a condition or a deploy claims or takes back added to the service's reasons."""
+    """The levels with the reasons that an alert, a condition or a deploy adds or withdraws."""
     payload = signal.payload
     if isinstance(payload, MetricSample | ConfigChange):
         return judged
@@ -501,7 +501,7 @@ def _verdict(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intake:
-    """The one function that every source of signals ends in."""
+    """The function that every source of signals calls."""
 
     store: SignalStore
     rules: IntakeRules

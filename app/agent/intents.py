@@ -1,7 +1,7 @@
-"""What became of an incident's intents: pure questions to its record.
+"""Queries on an incident's intents. Pure.
 
-Asked by the executor, the trial of an action, the closing and the lesson, which
-must not differ in what they take for done, begun or undone.
+Shared by the executor, the soak, the closing and the lesson, so that all use the same
+definition of done, begun and undone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def done_intents(record: IncidentRecord) -> tuple[Intent, ...]:
 
 
 def is_undone(record: IncidentRecord, intent: Intent) -> bool:
-    """Whether an undo of it was decided, whatever came of that."""
+    """Whether an undo of it was decided, whatever its outcome."""
     return any(i.undoes == intent.id for i in record.intents)
 
 

@@ -1,9 +1,9 @@
 """The loop: observe -> diagnose -> plan -> execute -> verify -> learn, in that order.
 
-`next_stage` is pure: it reads from an incident's durable record what comes next,
-so that after a crash, under the durable engine, inline under run-once and on a
-virtual clock the same record leads to the same stage. `Loop.advance` runs stages
-under a claim until the incident rests (promise 3).
+`next_stage` is pure: it derives the next stage from an incident's durable record
+alone, so that the same record leads to the same stage after a crash, in the durable
+engine, in run-once and on a virtual clock. `Loop.advance` runs stages under a claim
+until the incident waits or is closed (promise 3).
 """
 
 from __future__ import annotations
@@ -57,18 +57,18 @@ from app.clock import Clock
 from app.errors import AgentError, ClaimLost, NotFound, PermanentError, TransientError, UnknownOutcome
 
 MAX_INTENTS = 12
-"""An incident that needs more attempts than this, refused ones included, goes to a person."""
+"""An incident with more attempts than this, denied ones included, is escalated."""
 
 RETRY_AFTER = timedelta(seconds=5)
-"""How long the loop rests after a transient error that names no wait of its own, at first."""
+"""The first delay after a transient error without a `retry_after`."""
 
 LONGEST_RETRY = timedelta(minutes=1)
 
 _TURN_SECONDS = 0.1
-"""How often run-once asks whether another worker is done with an incident."""
+"""How often run-once checks whether another worker has released an incident."""
 
 MAX_INTERRUPTIONS = 10
-"""After so many holders in a row that died over an incident, or were cut off, it goes to a person."""
+"""After this many consecutive interrupted claims an incident is escalated."""
 
 
 class NextStage(StrEnum):
@@ -82,7 +82,7 @@ class NextStage(StrEnum):
 
 
 def next_stage(record: IncidentRecord) -> NextStage:
-    """What comes next for an incident that has not ended, from its durable record alone."""
+    """The next stage of an open incident, from its durable record alone."""
     incident = record.incident
     if any(i.state is IntentState.EXECUTING for i in record.intents):
         return NextStage.RECONCILE
@@ -102,12 +102,12 @@ def next_stage(record: IncidentRecord) -> NextStage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rest:
-    """Where a pass came to rest: ended, or to be looked at again at `wake_at`."""
+    """The result of a pass: the incident is closed, or is due again at `wake_at`."""
 
     closed: bool
     wake_at: datetime | None
     held_elsewhere: bool = False
-    """Nothing was done: another worker moves the incident on at this moment."""
+    """No stage was run: another worker holds the claim."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,18 +143,18 @@ class Stages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loop:
-    """Moves incidents from stage to stage. One per process; safe under concurrent calls."""
+    """Runs the stages of incidents. One per process; safe under concurrent calls."""
 
     store: Store
     intake: Intake
     stages: Stages
     clock: Clock
     owner: str
-    """Unique to this start of this process."""
+    """Unique to this process and this start of it."""
     lease: timedelta
     dry_run: bool
     settle: timedelta
-    """How long a new incident gathers signals before it is judged."""
+    """How long a new incident collects signals before it is diagnosed."""
     _locks: WeakValueDictionary[IncidentId, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     async def advance(
@@ -181,7 +181,7 @@ class Loop:
             return rest
 
     async def _request(self, claim: Claim, by: str) -> None:
-        """Remember who had the agent act: what follows from it is for somebody else to approve."""
+        """Record who requested the pass: that person may not approve the resulting actions."""
         record = await self.store.load(claim.incident_id)
         if record is None or record.incident.state.closed:
             return
@@ -196,7 +196,7 @@ class Loop:
         note = Note(
             at=self.clock.now(),
             stage=Stage.OBSERVE,
-            message=f"{by} had the agent look at it now.",
+            message=f"{by} requested an immediate pass.",
             data={"requested_by": by},
         )
         await self.store.save(claim, asked_for, [note])
@@ -216,17 +216,17 @@ class Loop:
     async def _give_up(self, claim: Claim) -> Rest:
         record = await self.store.load(claim.incident_id)
         if record is not None and not record.incident.state.closed:
-            error = AgentError(f"{claim.interruptions} workers in a row died over it, or were cut off")
+            error = AgentError(f"{claim.interruptions} consecutive workers were interrupted")
             await self.stages.closer.stop_at(record, claim, next_stage(record), error)
         return Rest(closed=True, wake_at=None)
 
     async def suffer_defect(self, incident_id: IncidentId, error: Exception) -> Rest:
-        """A pass failed in a way nobody foresaw: say so, try again, in the end ask a person."""
+        """A pass failed with an unexpected exception: record it, retry, escalate in the end."""
         async with self._locks.setdefault(incident_id, asyncio.Lock()):
             claim = await self.store.claim(incident_id, self.owner, self.lease, self.clock.now())
             if claim is None:
                 return Rest(closed=False, wake_at=self.clock.now() + self.lease)
-            rest = await self._suffer(claim, AgentError(f"a defect of the agent: {error!r}"), None)
+            rest = await self._suffer(claim, AgentError(f"internal error: {error!r}"), None)
             await self._release(claim, rest)
             return rest
 
@@ -234,10 +234,10 @@ class Loop:
         try:
             await self.store.release(claim, rest.wake_at)
         except TransientError:
-            return  # the lease runs out by itself
+            return  # the lease expires
 
     async def _suffer(self, claim: Claim, error: AgentError, retry_after: timedelta | None) -> Rest:
-        """The step could not be taken: say so once, wait longer each time, in the end ask a person."""
+        """The step failed: record it once, retry with growing delays, escalate in the end."""
         now = self.clock.now()
         try:
             record = await self.store.load(claim.incident_id)
@@ -252,7 +252,7 @@ class Loop:
             note = Note(
                 at=now,
                 stage=Stage.OBSERVE,
-                message=f"The next step ({next_stage(record)}) cannot be taken now: {error}. Trying again.",
+                message=f"Stage {next_stage(record)} failed: {error}. Retrying.",
             )
             waiting = replace(incident, failing_since=since, wake_at=now + delay)
             await self.store.save(claim, waiting, [] if incident.failing_since is not None else [note])
@@ -263,9 +263,9 @@ class Loop:
     async def run_once(
         self, service: str, environment: str | None, requested_by: str | None = None
     ) -> RunOnceReport:
-        """One pass now for every open incident of the service, on what is known now.
+        """Run one pass now for every open incident of the service.
 
-        `requested_by` names the person who wants it, where that is certain.
+        `requested_by` is the person who requested it, if authenticated.
         """
         for key in await self.store.pending_services(service, environment):
             await self.intake.open_now(key, self.clock.now())
@@ -279,7 +279,7 @@ class Loop:
         return RunOnceReport(service=service, environment=environment, passes=tuple(passes))
 
     async def _advance_in_turn(self, incident_id: IncidentId, requested_by: str | None) -> None:
-        """A pass now; while another worker is at it, wait for its end, for as long as a lease lasts."""
+        """Run a pass now; while another worker holds the claim, wait for at most one lease."""
         waited_until = self.clock.now() + self.lease
         while True:
             rest = await self.advance(incident_id, now_please=True, requested_by=requested_by)
@@ -299,7 +299,7 @@ class Loop:
             stage = next_stage(record)
             wake_at = self._due(record, stage, now, looked, now_please and not waited)
             if wake_at is None and stage is NextStage.SETTLE and settled:
-                wake_at = incident.wake_at  # an undo whose pods are still to come: not looked at in a loop
+                wake_at = incident.wake_at  # an undo whose pods are not ready yet: no busy loop
             if wake_at is not None:
                 return Rest(closed=False, wake_at=wake_at)
             await self.store.renew(claim, self.lease, now)
@@ -307,7 +307,7 @@ class Loop:
             settled = settled or stage is NextStage.SETTLE
             waited = waited or (stage is NextStage.DECIDE and incident.without_reason_since is not None)
             if incident.failing_since is not None:
-                # What this step stores says that it went through; a new diagnosis is no progress by itself.
+                # Storing the step clears the failure; a new diagnosis alone is no progress.
                 only_anew = stage is NextStage.DIAGNOSE or (
                     stage is NextStage.DECIDE and self._aged(record, now)
                 )
@@ -322,7 +322,7 @@ class Loop:
     def _due(
         self, record: IncidentRecord, stage: NextStage, now: datetime, looked: bool, now_please: bool
     ) -> datetime | None:
-        """When the stage may run, if that is later than now."""
+        """When the stage may run; None for now."""
         incident = record.incident
         if incident.state is IncidentState.AWAITING_APPROVAL:
             return wait_until(record, now)
@@ -392,7 +392,7 @@ class Loop:
                 Note(
                     at=now,
                     stage=Stage.VERIFY,
-                    message="The symptoms are gone before anything was done; watching. "
+                    message="The symptoms ended before any action; watching for recovery. "
                     + "; ".join(health.reasons),
                 )
             )
@@ -426,7 +426,7 @@ class Loop:
             await self._look_anew(record, claim, now, moved)
 
     def _aged(self, record: IncidentRecord, now: datetime) -> bool:
-        """Whether the diagnosis that the next action rests on is older than evidence may be."""
+        """Whether the diagnosis is older than the maximum age of evidence."""
         incident = record.incident
         if not needs_reason(incident) or incident.diagnosis is None:
             return False
@@ -436,9 +436,9 @@ class Loop:
         return abs(now - incident.diagnosis.at) > self.stages.check.max_age
 
     async def _diagnose_again(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
-        """The diagnosis is old. The first action of a plan is planned again; what people approved,
-        and what is left of a plan of which something was done, goes on only if a new diagnosis
-        supports the same action on the same target.
+        """The diagnosis is too old: diagnose again. The first action of a plan is planned again.
+        An approved action, and the rest of a partly executed plan, continue only if the new
+        diagnosis supports the same action on the same target.
         """
         incident, plan = record.incident, record.incident.plan
         old = _old_diagnosis(incident, now)
@@ -447,7 +447,7 @@ class Loop:
             return
         gathered = await self.stages.observer.gather(record, now)
         taken = {action.name for action in plan.actions[: incident.next_action]}
-        # The runbook says what comes after a step that did not help.
+        # The runbook decides what follows a step that did not help.
         others = tuple(name for name in gathered.evidence.failed_actions if name not in taken)
         evidence = replace(gathered.evidence, failed_actions=others)
         diagnosis = diagnose(evidence)
@@ -456,7 +456,7 @@ class Loop:
         )
         unjudged = to_undo(record)
         if against is None:
-            still = f"Re-evaluating: {old}. The new one supports the same plan."
+            still = f"Re-evaluating: {old}. The new diagnosis supports the same plan."
             notes = [
                 Note(at=now, stage=Stage.PLAN, message=still, data={"hash": plan.hash}),
                 evidence_note(evidence, gathered.missing, now),
@@ -466,22 +466,24 @@ class Loop:
         elif unjudged is not None and incident.verdict is None:
             await self.stages.trial.begin(record, unjudged, claim, now)
         else:
-            await self._look_anew(record, claim, now, f"{old}, and a new one speaks against it: {against}")
+            await self._look_anew(
+                record, claim, now, f"{old}, and the new diagnosis does not support the plan: {against}"
+            )
 
     async def _without_reason(
         self, record: IncidentRecord, claim: Claim, now: datetime, examination: Examination
     ) -> None:
-        """No reason stands (promise 13): diagnose once more, then watch, wait for one, or ask a person."""
+        """No current reason for an action (promise 13): diagnose again, then watch, wait or escalate."""
         incident, why = record.incident, examination.reasons.why_none()
         health = await self.stages.verifier.assess(incident, examination.seen)
         since = incident.without_reason_since
         unjudged = to_undo(record)
         if unjudged is not None and incident.verdict is None:
-            # The action that completes what was done has no reason any more: judge what was done.
+            # The completing action has no current reason: verify what was done.
             await self.stages.trial.begin(record, unjudged, claim, now)
         elif health.health is Health.HEALTHY:
             known = replace(incident, without_reason_since=since or now)
-            words = f"Re-evaluating: {why}. No reason for an action stands; watching. "
+            words = f"Re-evaluating: {why}. No current reason for an action; watching for recovery. "
             await self._watch_instead(known, claim, health, now, words)
         elif examination.silenced:
             await self._wait_out(record, claim, now, examination.silenced)
@@ -489,8 +491,8 @@ class Loop:
             missing = replace(record, incident=replace(incident, without_reason_since=now))
             await self._look_anew(missing, claim, now, why)
         elif now - since >= self.stages.verifier.rules.timeout:
-            nothing = "Nothing more was done" if done_intents(record) else "Nothing was done"
-            told = f"{nothing}: no reason for an action stands. {why}. Now: {'; '.join(health.reasons)}."
+            nothing = "No further action taken" if done_intents(record) else "No action taken"
+            told = f"{nothing}: no current reason for an action. {why}. Now: {'; '.join(health.reasons)}."
             await self.stages.closer.close(record, claim, IncidentState.ESCALATED, told)
         else:
             delay = min(max(RETRY_AFTER, (now - since) / 2), LONGEST_RETRY)
@@ -498,7 +500,7 @@ class Loop:
             note = Note(
                 at=now,
                 stage=Stage.OBSERVE,
-                message=f"No reason for an action stands, so nothing is written: {why}. "
+                message=f"No current reason for an action, no changes made: {why}. "
                 "Waiting for fresh evidence.",
             )
             first = incident.wake_at is None
@@ -507,7 +509,7 @@ class Loop:
     async def _wait_out(
         self, record: IncidentRecord, claim: Claim, now: datetime, silences: tuple[Silencing, ...]
     ) -> None:
-        """People silenced it: nothing is written and no person is asked until the silence ends."""
+        """The service is silenced: no changes and no escalation until the silence ends."""
         until = min(one.silence.ends_at for one in silences)
         delay = min(max(until - now, RETRY_AFTER), LONGEST_RETRY)
         waiting = replace(
@@ -520,7 +522,7 @@ class Loop:
                 at=now,
                 stage=Stage.OBSERVE,
                 message=f"{'The service is' if one.whole else 'Alerts of the service are'} {one.words}. "
-                "Nothing is written while no other reason stands.",
+                "No changes are made unless another reason for an action exists.",
                 data={"silence": name},
             )
             for name, one in known.items()
@@ -534,9 +536,9 @@ class Loop:
         claim: Claim,
         health: Assessment,
         now: datetime,
-        words: str = "The symptoms went away while an approval was waited for; watching. ",
+        words: str = "The symptoms ended while awaiting approval; watching for recovery. ",
     ) -> None:
-        """It recovered before anything was done: only see whether that lasts."""
+        """The service recovered before any action: watch whether it stays healthy."""
         note = Note(at=now, stage=Stage.VERIFY, message=words + "; ".join(health.reasons))
         watching = replace(
             incident,
@@ -548,7 +550,7 @@ class Loop:
     # -------------------------------------------------------- after an action
 
     async def _settle_outcome(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
-        """The last intent has ended: verify it, look anew, or go on."""
+        """The last intent is finished: verify it, re-evaluate, or continue with the plan."""
         last = record.intents[-1]
         outcome = last.outcome
         if outcome is None:
@@ -558,7 +560,7 @@ class Loop:
                 record,
                 claim,
                 IncidentState.ESCALATED,
-                f"Nobody can tell whether it happened: {outcome.message}",
+                f"The outcome of the action is unknown: {outcome.message}",
             )
         elif last.undoes is not None:
             await self.stages.trial.settle_undo(record, last, outcome, claim, now)
@@ -572,7 +574,7 @@ class Loop:
             await self._next_action(record, claim)
 
     async def _look_anew(self, record: IncidentRecord, claim: Claim, now: datetime, why: str) -> None:
-        """Drop diagnosis and plan; somebody's change gets the time to show that a new incident has."""
+        """Discard diagnosis and plan; wait for the settle time of a new incident before diagnosing again."""
         anew = replace(
             record.incident,
             state=IncidentState.OPEN,
@@ -591,11 +593,11 @@ class Loop:
     # -------------------------------------------------------- conclude and learn
 
     async def _conclude(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
-        """The plan is at its end without a recovery."""
+        """The plan is finished without a recovery."""
         incident = record.incident
         unjudged = to_undo(record)
         if not incident.dry_run and incident.verdict is None and unjudged is not None:
-            # What was done only in part is judged all the same, and undone if it did not help.
+            # A partly executed plan is verified too, and undone if it did not help.
             await self.stages.trial.begin(record, unjudged, claim, now)
             return
         if not incident.dry_run or not record.intents:
@@ -605,7 +607,7 @@ class Loop:
                 record,
                 claim,
                 IncidentState.PROPOSED,
-                f"{why_proposed(record)} The signals are stale, so there is nothing to watch.",
+                f"{why_proposed(record)} All signals are stale; recovery is not watched.",
             )
         else:
             rules = self.stages.verifier.rules
@@ -617,14 +619,14 @@ class Loop:
             note = Note(
                 at=now,
                 stage=Stage.VERIFY,
-                message="Dry run: nothing was done. Watching whether it recovers by itself, for up to "
+                message="Dry run: no action taken. Watching for recovery without action, for up to "
                 f"{rules.timeout.total_seconds():.0f} s.",
             )
             await self.store.save(claim, watching, [note])
 
 
 def needs_reason(incident: Incident) -> bool:
-    """Whether the next action may write: not in a dry run or on stale signals, nor does a notification."""
+    """Whether the next action writes: false in a dry run, on stale signals and for a notification."""
     if incident.dry_run or incident.stale or incident.plan is None:
         return False
     if incident.next_action >= len(incident.plan.actions):

@@ -1,9 +1,8 @@
-"""Learn: what an incident taught, and which revisions and configurations served well.
+"""Learn: the lesson of an incident, and the revisions and configurations that served well.
 
-The lesson is recorded when an incident ends. Between incidents the historian
-marks what is running as having served well, which is what a rollback or a
-reverted configuration may later go back to; what failed is marked too, and never
-gone back to.
+The lesson is recorded when an incident ends. Between incidents the historian records
+the running version as having served well, which makes it a target of a rollback or a
+configuration revert; a failed version is recorded too and never used as a target.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _STEP, _SAMPLES = timedelta(seconds=1), 120
 
 
 def lesson(record: IncidentRecord, end: IncidentState, at: datetime) -> Lesson:
-    """What the incident taught, given how it ended."""
+    """The lesson of the incident, given how it ended."""
     incident = record.incident
     done = done_intents(record)
     stands = any(i.applied_token is not None and not is_undone(record, i) for i in done)
@@ -63,7 +62,7 @@ def lesson(record: IncidentRecord, end: IncidentState, at: datetime) -> Lesson:
 
 
 def failed_revision(record: IncidentRecord, workload: WorkloadView, at: datetime) -> RevisionRecord | None:
-    """The revision that a helpful rollback left behind: it is never rolled back to again."""
+    """The revision that a successful rollback replaced: it is never a rollback target again."""
     rolled_back = any(
         i.action.name is ActionName.ROLLBACK
         and not is_undone(record, i)
@@ -85,7 +84,7 @@ def failed_revision(record: IncidentRecord, workload: WorkloadView, at: datetime
 
 
 def serves_well_since(seen: Observation, slo: SloThresholds) -> datetime | None:
-    """Since when what runs now has run whole and alone; None where something is wrong with it now."""
+    """Since when only the current version runs, fully rolled out; None if it has a fault now."""
     workload = seen.workload
     if workload is None or not workload.pods or seen.told_conditions or seen.unmeasured is not None:
         return None
@@ -102,7 +101,7 @@ def serves_well_since(seen: Observation, slo: SloThresholds) -> datetime | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Historian:
-    """Keeps the history that rollbacks and reverts choose from."""
+    """Records the history from which rollbacks and reverts choose."""
 
     store: Store
     reader: ClusterReader
@@ -111,7 +110,7 @@ class Historian:
     rules: TrustRules
 
     async def note(self, key: ServiceKey, seen: Observation) -> bool:
-        """Record what runs now as having served well, if it has; True when that is on record."""
+        """Record the running version as having served well, if it has; True if that is stored."""
         since, workload = serves_well_since(seen, self.slo), seen.workload
         if since is None or workload is None or not workload.revisions:
             return False
@@ -144,7 +143,7 @@ class Historian:
     async def _objection(
         self, key: ServiceKey, workload: WorkloadView, since: datetime, now: datetime
     ) -> str | None:
-        """Why the whole period since then is no proof that it serves well."""
+        """Why the period since then is not sufficient to trust the version."""
         start, end = period_of(self.rules, since, now)
         where = IncidentFilter(service=key.service, environment=key.environment)
         for record in (await self.store.find(where, limit=1, cursor=None)).items:

@@ -1,7 +1,7 @@
-"""How the loop tells what it did: the timeline's sentences, made of the stages' values.
+"""The sentences of the timeline, built from the values that the loop's stages return.
 
-Pure. Written for the person who reads the incident at 3 a.m.; the machine's part
-stands in each note's data.
+Pure. The message is for the on-call engineer; the structured values are in each
+note's data.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from app.agent.verifier import Assessment, dated_in_future
 
 
 def evidence_note(evidence: Evidence, missing: Sequence[str], at: datetime) -> Note:
-    """What was looked at, and what could not be had."""
+    """The evidence that was collected, and the sources that were unavailable."""
     workload = evidence.workload
     said = [
         counted(len(evidence.signals), "signal"),
-        f"{counted(sum(c.key == evidence.key for c in evidence.changes), 'recent change')} of its own",
+        f"{counted(sum(c.key == evidence.key for c in evidence.changes), 'recent change')} to the service",
     ]
     if workload is not None:
         said.append(
@@ -59,7 +59,7 @@ def evidence_note(evidence: Evidence, missing: Sequence[str], at: datetime) -> N
 
 
 def diagnosis_note(diagnosis: Diagnosis, at: datetime) -> Note:
-    """The best hypothesis with what speaks for and against it."""
+    """The most likely cause, with the evidence for and against it."""
     best = diagnosis.best
     named = best.cause is not Cause.UNKNOWN
     opening = (
@@ -67,7 +67,7 @@ def diagnosis_note(diagnosis: Diagnosis, at: datetime) -> Note:
     )
     message = f"{opening}: {'; '.join(best.evidence_for)}."
     if best.evidence_against:
-        message += f" Against it: {'; '.join(best.evidence_against)}."
+        message += f" Evidence against: {'; '.join(best.evidence_against)}."
     ranked: list[JsonObject] = [
         {"cause": h.cause, "confidence": h.confidence, "rule": h.rule} for h in diagnosis.hypotheses
     ]
@@ -75,14 +75,15 @@ def diagnosis_note(diagnosis: Diagnosis, at: datetime) -> Note:
 
 
 def plan_note(plan: Plan, at: datetime) -> Note:
-    """Which runbook was chosen, and why the others were not."""
+    """The chosen runbook and its actions; the rejected runbooks are in the data."""
     if plan.actions:
         steps = ", then ".join(
-            f"{a.name} {a.target}" if a.target is not None else str(a.name) for a in plan.actions
+            f"{in_words(a.name)} {a.target}" if a.target is not None else in_words(a.name)
+            for a in plan.actions
         )
         message = f"Runbook {plan.runbook}: {steps}."
     else:
-        message = "No runbook was chosen: no action is planned."
+        message = "No runbook selected; no action planned."
     return Note(
         at=at,
         stage=Stage.PLAN,
@@ -95,7 +96,7 @@ def plan_note(plan: Plan, at: datetime) -> Note:
 
 
 def verdict_note(verdict: Verdict) -> Note:
-    """The verdict with what it rests on."""
+    """The verdict and its reasons."""
     return Note(
         at=verdict.at,
         stage=Stage.VERIFY,
@@ -105,7 +106,7 @@ def verdict_note(verdict: Verdict) -> Note:
 
 
 def turning_points(before: Verification, after: Verification, health: Assessment, at: datetime) -> list[Note]:
-    """A note when health begins or ends, and for the first look; not one for every look."""
+    """A note for the first observation and for each change between healthy and not healthy."""
     notes = [_restarted(before, at)] if dated_in_future(before, at) else []
     began = before.healthy_since is None and after.healthy_since is not None
     ended = before.healthy_since is not None and after.healthy_since is None
@@ -117,101 +118,108 @@ def turning_points(before: Verification, after: Verification, health: Assessment
         Note(
             at=at,
             stage=Stage.VERIFY,
-            message=f"Looks {health.health}: {reasons}.",
+            message=f"Service {health.health}: {reasons}.",
             data={"health": health.health},
         ),
     ]
 
 
 def _restarted(before: Verification, at: datetime) -> Note:
-    """Why a verification starts over."""
+    """Why a verification restarts."""
     return Note(
         at=at,
         stage=Stage.VERIFY,
-        message=f"Verification restarted: it began at {before.started_at:%Y-%m-%d %H:%M:%S} UTC or was last "
-        "observed in the future; the clock went back.",
+        message=f"Verification restarted: its start {before.started_at:%Y-%m-%d %H:%M:%S} UTC or its "
+        "last observation is in the future; the clock went back.",
         data={"started_at": before.started_at.isoformat()},
     )
 
 
 def why_escalated(record: IncidentRecord) -> str:
-    """One sentence on why a person is asked."""
+    """One sentence: why the incident is escalated to a person."""
     incident = record.incident
     if not record.intents:
         cause = incident.diagnosis.best.cause if incident.diagnosis is not None else "unknown"
         if incident.diagnosis is not None and cause is Cause.TELEMETRY_OUTAGE:
             said = "; ".join(incident.diagnosis.best.evidence_for)
-            return f"No action was taken because the agent cannot measure: {said}."
+            return f"No action taken: telemetry is unavailable: {said}."
         return why_no_runbook(cause, incident.plan.rejected if incident.plan is not None else ())
     last = [i for i in record.intents if i.undoes is None][-1]
     outcome = last.outcome.message if last.outcome is not None else "not finished"
     if last.decision.kind is not DecisionKind.ALLOW:
-        return f"{last.action.name} was not done ({last.decision.kind}): {'; '.join(last.decision.reasons)}"
+        reasons = "; ".join(last.decision.reasons)
+        return f"{in_words(last.action.name)} was not executed ({last.decision.kind}): {reasons}"
     if incident.verdict is not None:
-        return f"{last.action.name} did not help: {'; '.join(incident.verdict.reasons)}"
+        return f"{in_words(last.action.name)} did not help: {'; '.join(incident.verdict.reasons)}"
     if last.outcome is not None and last.outcome.kind is OutcomeKind.DONE:
-        return f"{last.action.name} did not help, and nothing else is left to try"
-    return f"{last.action.name} did not take place: {outcome}"
+        return f"{in_words(last.action.name)} did not help, and no other action is available"
+    return f"{in_words(last.action.name)} was not executed: {outcome}"
 
 
 def why_no_runbook(cause: str, rejected: Sequence[RejectedRunbook]) -> str:
-    """Each runbook that addresses the cause, with the reason why it was not chosen."""
+    """Each runbook that addresses the cause, with the reason for its rejection."""
     if cause == Cause.UNKNOWN:
-        return "No action was taken: no cause could be named with enough confidence."
+        return "No action taken: no cause reached the required confidence."
     candidates = [one for one in rejected if one.addresses_cause]
     if not candidates:
-        return f"No action was taken: no approved runbook addresses the cause, {in_words(cause)}."
+        return f"No action taken: no approved runbook addresses the cause, {in_words(cause)}."
     named = (
         one.reason if one.runbook.partition("@")[0] in one.reason else f"{one.runbook}: {one.reason}"
         for one in candidates
     )
-    return f"No action was taken: the cause is {in_words(cause)}, but {'; '.join(named)}."
+    return f"No action taken: the cause is {in_words(cause)}, but {'; '.join(named)}."
 
 
 def undo_not_done_note(undo: Intent, outcome: Outcome, at: datetime) -> Note:
-    """The undo itself failed or was refused."""
-    return _about_undo(undo, f"The undo did not take place: {outcome.message}.", at)
+    """The undo failed or was denied."""
+    return _about_undo(undo, f"The undo was not executed: {outcome.message}.", at)
 
 
 def undo_begun_note(undo: Intent, undone: Intent, at: datetime) -> Note:
-    """One part of several is put back; what runs is judged after the last."""
+    """One of several actions is undone; the replicas are checked after the last one."""
     return _about_undo(
-        undo, f"Undo of {undone.action.name}: {undo.action.target} asks for what it did before.", at
+        undo,
+        f"Undo of {in_words(undone.action.name)}: {undo.action.target} has its previous specification.",
+        at,
     )
 
 
 def undo_note(undo: Intent, undone: Intent, found: Restoration, *, asks: bool, at: datetime) -> Note:
-    """Whether the undo is proved: the object asks for what it did before, and as much of it runs."""
-    done = undone.action.name
+    """Whether the undo is verified: the specification is as before, and as many replicas run."""
+    done = in_words(undone.action.name)
     if not asks:
-        message = f"Undo not verified: {undo.action.target} differs from before {done}. {found.serving}."
+        message = (
+            f"Undo not verified: {undo.action.target} does not have its specification from before {done}. "
+            f"{found.serving}."
+        )
     elif found.restored:
         message = (
-            f"Undo verified: {undo.action.target} asks for what it did before {done}, and {found.serving}."
+            f"Undo verified: {undo.action.target} has its specification from before {done}, "
+            f"and {found.serving}."
         )
     else:
         message = (
-            f"Undo not verified: {undo.action.target} asks for what it did before {done}, "
+            f"Undo not verified: {undo.action.target} has its specification from before {done}, "
             f"but {found.serving}."
         )
     return _about_undo(undo, message, at)
 
 
 def why_not_restored(undo: Intent, undone: Intent, found: Restoration, *, asks: bool) -> str:
-    """One sentence on why a person is asked after an undo."""
-    differs = "" if asks else f"{undo.action.target} differs from before, and "
+    """One sentence: why the incident is escalated after an undo."""
+    differs = "" if asks else f"{undo.action.target} does not have its previous specification, and "
     return (
-        f"{undone.action.name} did not help, and undoing it did not restore the service: "
+        f"{in_words(undone.action.name)} did not help, and undoing it did not restore the service: "
         f"{differs}{found.serving}"
     )
 
 
 def no_undo_notes(record: IncidentRecord, at: datetime) -> list[Note]:
-    """What was done and cannot be undone is said to stand."""
+    """Reports an executed action that cannot be undone (a restart)."""
     done = done_intents(record)
     if not done or done[-1].action.name is not ActionName.RESTART:
         return []
-    message = f"The restart of {done[-1].action.target} has no undo: the pods it replaced stay replaced."
+    message = f"The restart of {done[-1].action.target} cannot be undone: the replaced pods are gone."
     return [Note(at=at, stage=Stage.UNDO, message=message, data={"intent": done[-1].id})]
 
 
@@ -220,7 +228,7 @@ def _about_undo(undo: Intent, message: str, at: datetime) -> Note:
 
 
 def ending_note(end: IncidentState, why: str, learnt: Lesson, at: datetime) -> Note:
-    """How the incident ended and what it taught."""
+    """How the incident ended, and the lesson that was recorded."""
     return Note(
         at=at,
         stage=Stage.LEARN,
@@ -235,7 +243,7 @@ def ending_note(end: IncidentState, why: str, learnt: Lesson, at: datetime) -> N
 
 
 def why_proposed(record: IncidentRecord) -> str:
-    """What a dry run proposes, with policy's decision."""
+    """The actions that a dry run proposes, with the policy decision on each."""
     proposed = []
     for intent in record.intents:
         allowed = intent.decision.kind is DecisionKind.ALLOW

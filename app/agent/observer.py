@@ -1,8 +1,8 @@
-"""Observe: how signals are made, and how the evidence of an incident is gathered.
+"""Observe: create signals, and collect the evidence of an incident.
 
-The observer is the only stage that reads the world for diagnosis; rules are
-handed an `Evidence` and fetch nothing. What cannot be read stays missing and is
-said so (promise 8).
+The observer is the only stage that reads external systems for diagnosis; rules receive
+an `Evidence` and do no I/O. Data that cannot be read stays missing and is reported as
+missing (promise 8).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _KINDS: dict[type[Payload], SignalKind] = {
 _SLI_STEP = timedelta(seconds=15)
 _MAX_SIGNALS = 200
 _OTHERS_SHOWN = 50
-"""Other services with an open incident: more of them say nothing more."""
+"""The maximum number of other services with an open incident that are read."""
 
 RELEASES_KNOWN = timedelta(days=7)
 """How far back reports of a release are looked for that is reported again now."""
@@ -113,7 +113,7 @@ def _content(payload: Payload) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
-    """Evidence together with what could not be had, in words for the timeline."""
+    """Evidence, and the missing data in words for the timeline."""
 
     evidence: Evidence
     missing: tuple[str, ...]
@@ -129,10 +129,10 @@ class Observer:
     lookback: timedelta
     dependencies: Mapping[ServiceKey, tuple[ServiceKey, ...]]
     objectives: Objectives | None = None
-    """What counts as a symptom in the evidence; None takes every reported one for one."""
+    """The objectives that define a symptom; None: every reported one is a symptom."""
 
     async def gather(self, record: IncidentRecord, now: datetime) -> Gathered:
-        """Everything diagnosis may look at, as of `now`."""
+        """All evidence for a diagnosis at `now`."""
         incident = record.incident
         key = incident.key
         missing: list[str] = []
@@ -186,7 +186,7 @@ class Observer:
         return Gathered(evidence=evidence, missing=tuple(missing))
 
     async def look(self, key: ServiceKey, now: datetime) -> Observation:
-        """One look at a service: what verification and the historian judge by."""
+        """One observation of a service, for verification and the historian."""
         missing: list[str] = []
         levels = await self.store.levels(key)
         workload = await self.workload(key, missing)
@@ -223,7 +223,7 @@ class Observer:
         return await _or_missing(self.reader.workload(key), "workload", missing, tolerated)
 
     async def told_conditions(self, key: ServiceKey) -> tuple[Condition, ...]:
-        """What intake was last told about the service."""
+        """What was last reported to intake about the service."""
         levels = await self.store.levels(key)
         return levels.conditions if levels is not None else ()
 
@@ -243,7 +243,7 @@ class Observer:
         return levels.last_sample if levels is not None else None
 
     async def telemetry(self, key: ServiceKey, now: datetime, missing: list[str]) -> TelemetryHealth | None:
-        """Whether measuring works at all, judged over every service known to the cluster."""
+        """Whether telemetry works at all, evaluated over every service known to the cluster."""
         if self.metrics is None or key in TELEMETRY_SOURCES:
             return None
         known = {key}
@@ -266,7 +266,7 @@ class Observer:
     ) -> tuple[Change, ...]:
         """Changes in the service's environment, each release once and at its first report.
 
-        Those of the service itself and of what it calls are never crowded out by others.
+        Changes of the service and its dependencies are never displaced by others.
         """
         known: set[Change] = set()
         for one in (key, *dependencies):
@@ -311,7 +311,7 @@ def _has_data(sample: SliSample) -> bool:
 
 
 def _conditions(signals: tuple[Signal, ...], workload: WorkloadView | None) -> tuple[Condition, ...]:
-    """What the cluster says is wrong: seen now in the workload, or told by signals of the incident."""
+    """The cluster conditions: seen now in the workload, or reported by signals of the incident."""
     found: list[Condition] = []
     for signal in signals:
         if isinstance(signal.payload, ClusterCondition) and signal.payload.present:

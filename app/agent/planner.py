@@ -1,7 +1,7 @@
-"""Plan: choose the approved runbook for a diagnosis and make its steps concrete, or say why none fits.
+"""Plan: select the approved runbook for a diagnosis and resolve its steps, or report why none fits.
 
 Pure. The loop calls `make_plan` and binds every decision to the plan's hash
-(promise 1). An empty plan is an answer: touch nothing, tell a person.
+(promise 1). An empty plan means: take no action, escalate.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from app.agent.workload import ObjectRef
 __all__ = ["PlanLimits", "make_plan", "no_longer_planned", "plan_hash"]
 
 AMBIGUITY = 0.05
-"""Two causes whose confidence differs by less are not told apart."""
+"""Two causes whose confidence differs by less cannot be distinguished."""
 
-_UNDO_OF_COMPLETION = "once the step before is undone, replace the pods again, so that they run on it"
+_UNDO_OF_COMPLETION = "once the previous step is undone, replace the pods again to load the restored version"
 
 
 def make_plan(diagnosis: Diagnosis, evidence: Evidence, catalogue: Catalogue, limits: PlanLimits) -> Plan:
-    """The plan for the best hypothesis; every runbook that is not chosen is listed with its reason."""
+    """The plan for the best hypothesis; every rejected runbook is listed with its reason."""
     chosen: Runbook | None = None
     actions: tuple[Action, ...] = ()
     rejected: list[RejectedRunbook] = []
     for runbook in sorted(catalogue.runbooks, key=lambda r: (-r.min_confidence, r.id)):
         reason = _objection(runbook, diagnosis, evidence)
         if reason is None and chosen is not None:
-            reason = f"{chosen.reference} was chosen before it"
+            reason = f"{chosen.reference} was selected first"
         if reason is None:
             steps = _resolve(runbook, evidence, limits)
             if isinstance(steps, Unmet):
@@ -79,15 +79,15 @@ def no_longer_planned(
     catalogue: Catalogue,
     limits: PlanLimits,
 ) -> str | None:
-    """Why a newer diagnosis does not support what is left of a plan; None where it does.
+    """Why a newer diagnosis does not support the rest of a plan; None if it does.
 
-    The runbook must still answer the cause, and each remaining action resolve to the
-    same target and parameters. A step that completes the one before needs no answer
-    of its own: its condition was that step.
+    The runbook must still address the cause, and each remaining action must resolve to
+    the same target and parameters. A step that completes the previous one is exempt:
+    its condition was that step.
     """
     runbook = next((each for each in catalogue.runbooks if each.hash == plan.runbook_hash), None)
     if runbook is None:
-        return f"{plan.runbook} is not among the approved runbooks any more"
+        return f"{plan.runbook} is no longer an approved runbook"
     objection = _objection(runbook, diagnosis, evidence)
     if objection is not None:
         return f"{plan.runbook} {objection}"
@@ -96,30 +96,30 @@ def no_longer_planned(
         if isinstance(steps, Unmet):
             return steps.reason
         same = [*map(_aims, steps)] == [*map(_aims, plan.actions)]
-        return None if same else f"{plan.runbook} means other actions now"
+        return None if same else f"{plan.runbook} now resolves to other actions"
     for action in plan.actions[next_action:]:
         resolved = [_action(step, evidence, limits) for step in runbook.steps if step.action is action.name]
         alike = [one for one in resolved if isinstance(one, Action) and _aims(one) == _aims(action)]
         if not alike and not any(isinstance(one, Unneeded) for one in resolved):
             unmet = "; ".join(one.reason for one in resolved if isinstance(one, Unmet))
-            return f"{action.name}: {unmet or 'it means another change now'}"
+            return f"{action.name}: {unmet or 'now resolves to another change'}"
     return None
 
 
 def _aims(action: Action) -> tuple[ActionName, ObjectRef | None, dict[str, JsonScalar]]:
-    """What an action changes, and how."""
+    """The identity of an action: name, target and parameters."""
     return action.name, action.target, dict(action.parameters)
 
 
 def plan_hash(runbook_hash: str | None, actions: tuple[Action, ...]) -> str:
-    """SHA-256 over the canonical JSON of both; the order of parameters does not count."""
+    """SHA-256 of the canonical JSON of both; the order of parameters is ignored."""
     content = {"runbook_hash": runbook_hash, "actions": [asdict(_plain(action)) for action in actions]}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _plain(action: Action) -> Action:
-    """The same action with its parameters in a plain dict, which is all that `asdict` can copy."""
+    """The same action with its parameters in a plain dict, as `asdict` requires."""
     return Action(
         name=action.name,
         risk=action.risk,
@@ -135,10 +135,10 @@ def _plain(action: Action) -> Action:
 
 
 def _objection(runbook: Runbook, diagnosis: Diagnosis, evidence: Evidence) -> str | None:
-    """Why this runbook does not fit the diagnosis; None when it does."""
+    """Why this runbook does not fit the diagnosis; None if it does."""
     best = diagnosis.best
     if best.cause is Cause.UNKNOWN:
-        return "no cause is known well enough to act on"
+        return "no cause reached the required confidence"
     if best.cause not in runbook.causes:
         return (
             f"it is for {', '.join(in_words(cause) for cause in runbook.causes)}, not {in_words(best.cause)}"
@@ -150,7 +150,7 @@ def _objection(runbook: Runbook, diagnosis: Diagnosis, evidence: Evidence) -> st
         )
     touching = [step.action for step in runbook.steps if step.action is not ActionName.NOTIFY]
     if touching and _measuring_is_broken(evidence):
-        return "the telemetry is broken: nothing could verify what an action did"
+        return "telemetry outage: an action could not be verified"
     rival = _rival(runbook, diagnosis)
     if touching and rival is not None:
         return (
@@ -164,13 +164,13 @@ def _objection(runbook: Runbook, diagnosis: Diagnosis, evidence: Evidence) -> st
 
 
 def _measuring_is_broken(evidence: Evidence) -> bool:
-    """Whether the agent can measure now, or fails to: a failed measurement supports no action."""
+    """Whether telemetry is unavailable; a failed measurement supports no action."""
     outage = evidence.telemetry is not None and evidence.telemetry.outage
     return outage or evidence.unmeasured is not None or Trigger.TELEMETRY_OUTAGE in evidence.triggers
 
 
 def _rival(runbook: Runbook, diagnosis: Diagnosis) -> Hypothesis | None:
-    """Another cause about as likely as the best that this runbook does not answer."""
+    """A cause about as likely as the best one that this runbook does not address."""
     for other in diagnosis.hypotheses[1:]:
         near = diagnosis.best.confidence - other.confidence < AMBIGUITY
         if near and other.cause not in runbook.causes and other.cause is not Cause.UNKNOWN:
@@ -179,7 +179,7 @@ def _rival(runbook: Runbook, diagnosis: Diagnosis) -> Hypothesis | None:
 
 
 def _resolve(runbook: Runbook, evidence: Evidence, limits: PlanLimits) -> tuple[Action, ...] | Unmet:
-    """All steps made concrete, each change once, or the first that cannot be."""
+    """All steps resolved to actions without duplicates, or the first that cannot be resolved."""
     actions: list[Action] = []
     for step in runbook.steps:
         action = _action(step, evidence, limits)
@@ -188,7 +188,7 @@ def _resolve(runbook: Runbook, evidence: Evidence, limits: PlanLimits) -> tuple[
         if isinstance(action, Unneeded):
             continue
         if any(_aims(action) == _aims(before) for before in actions):
-            continue  # reached only once the one before did not help, and was undone (promise 10)
+            continue  # it would only run after the same action failed and was undone (promise 10)
         if "when" in step.parameters and actions:
             actions[-1] = replace(actions[-1], then_verify=False)
             action = replace(action, undo=_UNDO_OF_COMPLETION)
@@ -199,7 +199,7 @@ def _resolve(runbook: Runbook, evidence: Evidence, limits: PlanLimits) -> tuple[
 def _action(step: Step, evidence: Evidence, limits: PlanLimits) -> Action | Unmet | Unneeded:
     spec = ACTIONS[step.action]
     if not spec.in_runbooks:
-        return Unmet(reason="never part of a runbook")
+        return Unmet(reason="not allowed in a runbook")
     resolution = spec.resolve(step.parameters, evidence, limits)
     if isinstance(resolution, Unmet | Unneeded):
         return resolution
@@ -224,7 +224,7 @@ def _sorted(
 
 
 def _diagnosed_token(target: ObjectRef | None, evidence: Evidence) -> str | None:
-    """What the evidence showed the target to ask for; of a ConfigMap only the content's part is known."""
+    """The target's specification token in the evidence; for a ConfigMap only the content hash is known."""
     workload = evidence.workload
     if target is None or workload is None:
         return None

@@ -1,9 +1,9 @@
-"""Policy: may this action run, now, on exactly this state?
+"""Policy: decide whether an action may run now on exactly this state.
 
 `guard` is the built-in, pure part: enabled actions, risk gating, the budget per
-incident, staleness, and what the API server said to the rehearsal. `Policy` adds
-the policy engine: the embedded one, or the server that is set. Whatever is asked, the most
-restrictive answer wins, and every reason is kept (promises 1, 4, 6, 7).
+incident, staleness, and the result of the rehearsal. `Policy` adds
+the policy engine: embedded, or the configured server. The most restrictive
+answer wins, and every reason is kept (promises 1, 4, 6, 7).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from app.agent.workload import TargetState
 
 
 def forbidden_now(action: Action, limits: Guardrails) -> list[str]:
-    """What in the configuration alone forbids the action; asked again right before a write."""
+    """Why the configuration forbids the action; checked again right before a write."""
     reasons: list[str] = []
     if action.name not in limits.enabled_actions:
         reasons.append(f"{action.name} is not among ENABLED_ACTIONS")
@@ -42,7 +42,7 @@ def forbidden_now(action: Action, limits: Guardrails) -> list[str]:
 
 
 def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
-    """Why the built-in guardrails deny; empty means they allow."""
+    """Why the built-in guardrails deny; empty if they allow."""
     action, incident = question.action, question.incident
     reasons = forbidden_now(action, limits)
     if question.taken >= limits.max_actions_per_incident:
@@ -59,11 +59,11 @@ def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
     if question.brake is not None and question.brake.engaged:
         reasons.append(f"the kill switch was engaged by {question.brake.by}: {question.brake.reason}")
     if incident.stale and not incident.dry_run:
-        reasons.append("every signal of the incident was stale on arrival: no real action follows from it")
+        reasons.append("every signal of the incident was stale on arrival: only a dry run is allowed")
     if action.name is not ActionName.NOTIFY and question.target is None and not incident.dry_run:
-        reasons.append(f"the object to act on is not known: {question.target_problem or 'no cluster'}")
+        reasons.append(f"the target of the action is unknown: {question.target_problem or 'no cluster'}")
     if question.rehearsal is not None and not question.rehearsal.accepted:
-        reasons.append(f"the API server would refuse it: {question.rehearsal.message}")
+        reasons.append(f"the API server would reject it: {question.rehearsal.message}")
     return tuple(reasons)
 
 
@@ -114,7 +114,7 @@ class Policy:
         action = question.action
         if action.risk in self.limits.approval_for:
             return DecisionKind.NEEDS_APPROVAL, (
-                f"{action.name} is {action.risk} risk, and APPROVAL_FOR_RISKS asks for a person",
+                f"{action.name} is {action.risk} risk, and APPROVAL_FOR_RISKS requires an approval",
             )
         note = set_aside(question.standing.history, self.limits.shared, question.at)
         allowed = f"{action.name} is enabled, {action.risk} risk, within the budget"
@@ -122,7 +122,7 @@ class Policy:
 
 
 def _without_interested(terms: ApprovalTerms, question: Question) -> ApprovalTerms:
-    """Neither whoever had the agent act nor whoever sent what the action rests on may say yes to it."""
+    """Terms that exclude the person who requested the pass and the senders of the signals as approvers."""
     incident = question.incident
     requesters = {*incident.also_requested_by} | ({incident.requested_by} if incident.requested_by else set())
     return replace(terms, not_by=tuple(sorted({*terms.not_by, *requesters, *incident.reported_by})))
@@ -142,10 +142,10 @@ def _stricter(one: DecisionKind, other: DecisionKind) -> DecisionKind:
 
 
 def _reasons(own: DecisionKind, reasons: tuple[str, ...], answer: PolicyAnswer) -> tuple[str, ...]:
-    """Why the stricter side decided so, and what the other side asks for besides.
+    """The reasons of the stricter side, and the other side's requirements.
 
-    Why one side would allow is no reason for a decision that does not. Both know the
-    settings, and where they agree a reason stands once.
+    Reasons to allow are left out of a stricter decision. Identical reasons of both
+    sides are listed once.
     """
     decided = _stricter(own, answer.kind)
     said = answer.reasons or (f"{_ANSWERS[answer.kind]} by policy, which gives no reason",)
@@ -160,7 +160,7 @@ def _reasons(own: DecisionKind, reasons: tuple[str, ...], answer: PolicyAnswer) 
 
 
 def _deciding(own: DecisionKind, answer: PolicyAnswer) -> tuple[str, ...]:
-    """Whose rules the decision rests on: those of the stricter side, of both where they agree."""
+    """The rules that decided: those of the stricter side, or of both if they agree."""
     engine = tuple(f"policy: {rule}" for rule in answer.rules) or ("policy",)
     if own is answer.kind:
         return ("guardrails", *engine)

@@ -1,7 +1,7 @@
-"""A fresh look at what an incident's actions stand on (promise 13).
+"""A fresh check of the reasons for an incident's actions (promise 13).
 
-Asked before every decision and again before every write. It only reads: the
-judgement is `app.agent.freshness.reasons`.
+Run before every decision and again before every write. It only reads; the evaluation
+is in `app.agent.freshness.reasons`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Examination:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReasonCheck:
-    """Examines what was reported against what the agent sees itself now."""
+    """Checks reports against the agent's own current observation."""
 
     observer: Observer
     slo: SloThresholds

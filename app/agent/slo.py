@@ -1,4 +1,4 @@
-"""Service level objectives: the one definition of unwell that intake, verification and memory share."""
+"""Service level objectives: the definition of unhealthy shared by intake, verification and memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.agent.models import Objectives, SliSample
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SloThresholds:
-    """Above which level a service is unwell, and for how long before that counts."""
+    """The thresholds of an unhealthy service, and how long a breach must last."""
 
     max_error_rate: float
     """0..1; a rate above it is a breach."""
@@ -81,7 +81,7 @@ class Breach:
     until: datetime | None = None
     """The newest sample that keeps it on."""
     clear_at: datetime | None = None
-    """The newest sample at which the indicator was well."""
+    """The newest sample at which the indicator was healthy."""
 
     def told(self, value: float | None, at: datetime, limits: BreachLimits) -> Breach:
         """What is known after a sample of `at`; no data changes nothing."""
@@ -106,7 +106,7 @@ class Breach:
 
     def _above(self, at: datetime, gap: timedelta) -> Breach:
         if self.clear_at is not None and at < self.clear_at:
-            return self  # over by then
+            return self  # already over
         if self.since is None or self.until is None or at - self.until > gap:
             return replace(self, since=at, until=at)
         if at > self.until:
@@ -123,5 +123,5 @@ class Breach:
             return well
         if at >= self.until:
             return replace(well, since=None, until=None)
-        # In between it was well: when it broke again is not known, only that it had by then.
+        # In between it was healthy: when it breached again is unknown, only that it had by then.
         return replace(well, since=self.until)

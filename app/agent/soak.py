@@ -1,8 +1,8 @@
-"""The trial of an action: from its effect to a verdict, and through its undo where it did not help.
+"""The soak of an action: from its execution to a verdict, and its undo if it did not help.
 
-Called by the loop for the stages that verify. Keeps promises 8 and 10: recovery is
-judged over a soak of fresh observations, what did not help is undone or given to a
-person, and the undo itself is verified.
+Called by the loop for the verify stages. Keeps promises 8 and 10: recovery is
+verified over a soak of fresh observations, an action that did not help is undone or
+escalated, and the undo itself is verified.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from app.agent.closing import Closer
+from app.agent.evidence.format import in_words
 from app.agent.evidence.restoration import asks_as_before, judge_restoration
 from app.agent.executor import Executor
 from app.agent.intents import intent_by_id, rest_to_undo, to_undo
@@ -46,7 +47,7 @@ from app.errors import PermanentError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """Puts what was done to the test."""
+    """Verifies executed actions and undos."""
 
     store: Store
     observer: Observer
@@ -55,7 +56,7 @@ class Trial:
     closer: Closer
 
     async def begin(self, record: IncidentRecord, done: Intent, claim: Claim, now: datetime) -> None:
-        """An action took place: note how things were, and start watching."""
+        """An action was executed: record the baseline and start the verification."""
         missing: list[str] = []
         baseline = await self.observer.sli(record.incident.key, now, missing)
         after = replace(
@@ -67,7 +68,7 @@ class Trial:
         note = Note(
             at=now,
             stage=Stage.VERIFY,
-            message=f"Verifying {done.action.name}: the SLO must hold for "
+            message=f"Verifying {in_words(done.action.name)}: the SLO must hold for "
             f"{rules.soak.total_seconds():.0f} s within {rules.timeout.total_seconds():.0f} s.",
             data={"intent": done.id},
         )
@@ -76,9 +77,9 @@ class Trial:
     async def settle_undo(
         self, record: IncidentRecord, undo: Intent, outcome: Outcome, claim: Claim, now: datetime
     ) -> None:
-        """The undo itself is verified: the object asks for what it did before, and as much of it runs.
+        """Verify the undo: the object has its previous specification, and as many replicas run.
 
-        Pods take their time; until they are there, or will not come, the incident rests here.
+        The incident waits here until the pods are available or the time-out has passed.
         """
         undone = intent_by_id(record, undo.undoes) if undo.undoes is not None else undo
         moving_on = replace(record.incident, state=IncidentState.OPEN, verification=None, wake_at=None)
@@ -113,10 +114,10 @@ class Trial:
         await self.closer.close_with(record, moving_on, claim, IncidentState.ESCALATED, [note], why)
 
     async def look(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
-        """One observation; with a verdict the incident ends, is undone, or goes on to the next action."""
+        """Observe once. On a verdict: close the incident, undo the action, or go to the next action."""
         incident = record.incident
         if incident.verification is None:
-            raise PermanentError("the incident is verifying, and what is not on record")
+            raise PermanentError("the incident is in verification without a verification record")
         seen, health = await self.verifier.look(incident, now)
         verdict = judge(incident.verification, health, seen, self.verifier.rules)
         before = incident.verification
@@ -139,7 +140,12 @@ class Trial:
         tested = to_undo(record)
         if verdict.kind is VerdictKind.CANNOT_TELL:
             await self.closer.close_with(
-                record, judged, claim, IncidentState.ESCALATED, notes, "Recovery cannot be told."
+                record,
+                judged,
+                claim,
+                IncidentState.ESCALATED,
+                notes,
+                "Whether the service recovered is unknown.",
             )
         elif tested is None:
             await self.store.save(claim, moved_on(judged), [*notes, *no_undo_notes(record, now)])
@@ -156,7 +162,7 @@ class Trial:
         notes: list[Note],
         now: datetime,
     ) -> None:
-        """Nothing was done (a dry run, or symptoms that went away): only see how it goes on."""
+        """Watch without an action (a dry run, or symptoms that ended)."""
         incident = record.incident
         if verdict is not None and verdict.kind is VerdictKind.RECOVERED:
             judged = replace(incident, verification=verification, verdict=verdict)
@@ -180,7 +186,7 @@ class Trial:
             )
         elif not (incident.dry_run and record.intents) and health.health is Health.UNHEALTHY:
             anew = replace(incident, state=IncidentState.OPEN, diagnosis=None, plan=None, verification=None)
-            note = Note(at=now, stage=Stage.OBSERVE, message="The symptoms are back: looking anew.")
+            note = Note(at=now, stage=Stage.OBSERVE, message="The symptoms are back: re-evaluating.")
             await self.store.save(claim, anew, [*notes, note])
         elif verdict is not None and verdict.kind is VerdictKind.CANNOT_TELL:
             judged = replace(incident, verification=verification, verdict=verdict)
@@ -190,7 +196,7 @@ class Trial:
                 claim,
                 IncidentState.ESCALATED,
                 [*notes, verdict_note(verdict)],
-                "Nothing was done: the symptoms went away, and whether the service recovered cannot be told. "
+                "No action taken: the symptoms ended, but whether the service recovered is unknown. "
                 f"{'; '.join(verdict.reasons)}.",
             )
         else:
@@ -205,7 +211,7 @@ class Trial:
 
 
 def _seen_so_far(incident: Incident, undo: Intent, outcome: Outcome, now: datetime) -> Verification:
-    """What earlier looks at this undo saw; from now on where the clock went back since."""
+    """The state of the undo's verification so far; restarted if the clock went back."""
     seen = incident.verification
     if seen is None or seen.intent_id != undo.id:
         seen = Verification(intent_id=undo.id, started_at=outcome.at)
@@ -213,7 +219,7 @@ def _seen_so_far(incident: Incident, undo: Intent, outcome: Outcome, now: dateti
 
 
 def _why_recovered(incident: Incident) -> str:
-    """What put it right, in one sentence."""
+    """One sentence: which runbook helped, and the proof."""
     plan, verdict = incident.plan, incident.verdict
     done = plan.runbook if plan is not None else None
     proof = "; ".join(verdict.reasons) if verdict is not None else ""
@@ -221,7 +227,7 @@ def _why_recovered(incident: Incident) -> str:
 
 
 def moved_on(incident: Incident) -> Incident:
-    """The incident with this action of its plan behind it."""
+    """The incident, advanced to the next action of its plan."""
     return replace(
         incident, state=IncidentState.OPEN, next_action=incident.next_action + 1, verification=None
     )

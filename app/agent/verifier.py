@@ -1,7 +1,7 @@
 """Verify: did the service recover, judged by fresh observations against the SLO over a soak?
 
-`assess` and `judge` are pure; `Verifier` only reads. Missing data is neither
-health nor sickness: without fresh data the verdict is "cannot tell" (promise 8).
+`assess` and `judge` are pure; `Verifier` only reads. Missing data counts neither as
+healthy nor as unhealthy: without fresh data the verdict is "cannot tell" (promise 8).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _WORSE_ERROR_RATE = 0.2
 """An error rate this much above the one before the action is materially worse."""
 
 METRIC_ONLY = frozenset({Trigger.HIGH_ERROR_RATE, Trigger.HIGH_LATENCY})
-"""Triggers that say nothing about the pods or a rollout."""
+"""Triggers that do not concern the pods or a rollout."""
 
 
 class Health(StrEnum):
@@ -48,7 +48,7 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """The state of a service at one instant, with what it rests on."""
+    """The health of a service at one instant, with the reasons."""
 
     health: Health
     reasons: tuple[str, ...]
@@ -56,24 +56,24 @@ class Assessment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyRules:
-    """How long and how fresh the proof of recovery must be."""
+    """The requirements for a verdict: duration and freshness of observations."""
 
     slo: SloThresholds
     soak: timedelta
-    """Health must last this long without a break."""
+    """How long the service must stay healthy without interruption."""
     timeout: timedelta
-    """Counted from the action; then the verdict is given on what was seen."""
+    """Measured from the action; at its end the verdict is given."""
     interval: timedelta
     max_sample_age: timedelta
 
     @property
     def longest_gap(self) -> timedelta:
-        """Two looks that are further apart leave unknown what lies between: the verification restarts."""
+        """The longest time between two observations; after a longer gap the verification restarts."""
         return max(3 * self.interval, self.max_sample_age)
 
     @property
     def longest(self) -> timedelta:
-        """With all its restarts a verification lasts no longer, except for one complete try after a pause."""
+        """The longest verification including restarts, except for one complete attempt after a pause."""
         return 3 * (self.timeout + self.soak + self.longest_gap)
 
 
@@ -83,7 +83,7 @@ def assess(
     rules: VerifyRules,
     verification: Verification | None,
 ) -> Assessment:
-    """Healthy only if every indicator that was sick, or was measured before, is freshly measured and well."""
+    """Healthy only if every indicator that was breached or measured before is fresh and within the SLO."""
     if seen.telemetry is not None and seen.telemetry.outage:
         return Assessment(health=Health.UNKNOWN, reasons=(f"telemetry fault: {seen.telemetry.said}",))
     before = verification.baseline if verification is not None else None
@@ -94,7 +94,7 @@ def assess(
         asked_for_rollout = acted(verification) or not METRIC_ONLY.issuperset(triggers)
         sick.extend(_workload_problems(seen.workload, unfinished=asked_for_rollout))
     elif seen.told_conditions:
-        sick.extend(f"{c} was reported and has not been reported over" for c in seen.told_conditions)
+        sick.extend(f"{c} was reported and its end has not been reported" for c in seen.told_conditions)
     if sick:
         return Assessment(health=Health.UNHEALTHY, reasons=tuple(sick))
     unknown = _unmeasured(seen, sli, triggers, baseline, rules.slo)
@@ -111,15 +111,15 @@ def with_reports(
     *,
     measures: bool,
 ) -> Assessment:
-    """No all-clear while an alert of the incident fires; a report that was taken back needs no measurement.
+    """Adjust health by reports: unknown while an alert is firing; healthy if all were withdrawn.
 
-    The latter only where nothing was done and the agent has no metric source of its own
-    (`measures`): then the end of the alert is all that anybody can know.
+    The latter only without an action and without a metric source (`measures`), where
+    the end of the alert is the only evidence of recovery.
     """
     firing = firing_alerts(reported, incident.triggers, seen.at)
     if firing and health.health is Health.HEALTHY:
         still = tuple(
-            f"{one.said} still fires, last reported at {clock_words(one.last_true_at, seen.at)}"
+            f"{one.said} is still firing, last reported at {clock_words(one.last_true_at, seen.at)}"
             for one in firing
         )
         return Assessment(health=Health.UNKNOWN, reasons=(*still, *health.reasons))
@@ -133,7 +133,7 @@ def with_reports(
 
 
 def _runs(seen: Observation) -> bool:
-    """The workload was seen to run, or no cluster is connected that could show it."""
+    """Whether the workload is running, or no cluster is connected to show it."""
     if seen.workload is not None:
         return seen.workload.desired_replicas > 0
     return not seen.gone and seen.missing == (NO_CLUSTER,)
@@ -142,14 +142,14 @@ def _runs(seen: Observation) -> bool:
 def judge(
     verification: Verification, now: Assessment, seen: Observation, rules: VerifyRules
 ) -> Verdict | None:
-    """The verdict that this observation completes, or None while it is too early for one."""
+    """The verdict that follows from this observation, or None if it is too early for one."""
     at = seen.at
     if _unwatched(verification, at, rules):
         return _without_end(verification, at, rules)
     if now.health is Health.HEALTHY:
         since = verification.healthy_since
         if since is not None and at - since >= rules.soak:
-            measured = "within the SLO" if seen.sli is not None else "no report to the contrary"
+            measured = "within the SLO" if seen.sli is not None else "no alert reported"
             soak = f"{measured} for {(at - since).total_seconds():.0f} s"
             return Verdict(kind=VerdictKind.RECOVERED, reasons=(soak, *now.reasons), at=at)
     elapsed = at - verification.started_at
@@ -162,20 +162,20 @@ def judge(
         return Verdict(kind=VerdictKind.NOT_RECOVERED, reasons=now.reasons, at=at)
     if now.health is Health.UNKNOWN:
         return Verdict(kind=VerdictKind.CANNOT_TELL, reasons=now.reasons, at=at)
-    # Healthy, but not yet for the whole soak: worth waiting out, at most one soak longer.
+    # Healthy, but not yet for the whole soak: wait at most one soak longer.
     if elapsed < rules.timeout + rules.soak:
         return None
     return Verdict(
         kind=VerdictKind.NOT_RECOVERED,
-        reasons=("health came and went: it never lasted for the whole soak", *now.reasons),
+        reasons=("intermittent health: never healthy for the whole soak", *now.reasons),
         at=at,
     )
 
 
 def _without_end(verification: Verification, at: datetime, rules: VerifyRules) -> Verdict | None:
-    """After repeated pauses between looks, longer in all than `rules.longest`: recovery cannot be told.
+    """ "Cannot tell" after repeated gaps between observations that exceed `rules.longest` in total.
 
-    One pause, however long, restarts the verification and ends nothing.
+    A single gap, however long, only restarts the verification.
     """
     begun = verification.begun_at
     if begun is None or ahead(begun, at) or at - begun < rules.longest:
@@ -183,8 +183,8 @@ def _without_end(verification: Verification, at: datetime, rules: VerifyRules) -
     return Verdict(
         kind=VerdictKind.CANNOT_TELL,
         reasons=(
-            "the agent looked at the service less often than every "
-            f"{rules.longest_gap.total_seconds():.0f} s, so the verification restarted again and again "
+            "the agent observed the service less often than every "
+            f"{rules.longest_gap.total_seconds():.0f} s, so the verification kept restarting "
             f"for {ago_words(at - begun)}",
         ),
         at=at,
@@ -192,10 +192,10 @@ def _without_end(verification: Verification, at: datetime, rules: VerifyRules) -
 
 
 def advance(verification: Verification, now: Assessment, at: datetime, rules: VerifyRules) -> Verification:
-    """Verification with this observation counted in: sickness or silence begins the soak anew.
+    """The verification after this observation: an unhealthy or unknown one restarts the soak.
 
-    After a time in which nobody looked the whole verification does: an absence of the
-    agent says nothing about the service. `begun_at` keeps when it first began.
+    A gap between observations restarts the whole verification, because an absence of
+    the agent is no evidence about the service. `begun_at` keeps its first start.
     """
     if _unwatched(verification, at, rules):
         first = verification.begun_at or verification.started_at
@@ -213,18 +213,18 @@ def advance(verification: Verification, now: Assessment, at: datetime, rules: Ve
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verifier:
-    """Takes one look for the loop's verify stage."""
+    """Observes a service for the loop's verify stage."""
 
     observer: Observer
     rules: VerifyRules
 
     async def look(self, incident: Incident, now: datetime) -> tuple[Observation, Assessment]:
-        """What is to be seen of the incident's service at `now`, and what it amounts to."""
+        """Observe the incident's service at `now` and assess its health."""
         seen = await self.observer.look(incident.key, now)
         return seen, await self.assess(incident, seen)
 
     async def assess(self, incident: Incident, seen: Observation) -> Assessment:
-        """What a look amounts to, given what was reported of the incident and not taken back."""
+        """The health that an observation shows, given the reports on the incident that were not withdrawn."""
         health = assess(seen, incident.triggers, self.rules, incident.verification)
         levels = await self.observer.store.levels(incident.key)
         if levels is None:
@@ -239,9 +239,9 @@ class Verifier:
 
 
 def _fresh(seen: Observation, verification: Verification | None, rules: VerifyRules) -> SliSample | None:
-    """The sample, if it is about now: not old, not from the future, and not from before the action.
+    """The sample if it is current: not old, not in the future, and not from before the action.
 
-    Without the indicators that rest on too few requests.
+    Indicators based on too few requests are removed.
     """
     sli = seen.sli
     if sli is None or not timedelta(0) <= seen.at - sli.at <= rules.max_sample_age:
@@ -252,29 +252,28 @@ def _fresh(seen: Observation, verification: Verification | None, rules: VerifyRu
 
 
 def acted(verification: Verification | None) -> bool:
-    """Whether an action of the agent is being verified, and not only a service watched."""
+    """Whether an action is being verified; False if the service is only watched."""
     return verification is not None and verification.intent_id is not None
 
 
 def dated_in_future(verification: Verification, at: datetime) -> bool:
-    """Whether it was begun or looked at before the clock went back: no soak and no time-out would end."""
+    """Whether any of its times is in the future because the clock went back; it would never end."""
     moments = (verification.started_at, verification.healthy_since, verification.last_observed_at)
     return any(ahead(moment, at) for moment in moments)
 
 
 def _unwatched(verification: Verification, at: datetime, rules: VerifyRules) -> bool:
-    """The last look is so old, or the clock went back so far, that what lies between is not known."""
+    """Whether the last observation is too old, or in the future: the time between is unknown."""
     if dated_in_future(verification, at):
         return True
     return at - (verification.last_observed_at or verification.started_at) > rules.longest_gap
 
 
 def _workload_problems(workload: WorkloadView, *, unfinished: bool) -> list[str]:
-    """What is wrong with the workload; `unfinished` says whether a rollout that is under way counts.
+    """The faults of the workload; with `unfinished` a rollout in progress is a fault.
 
-    It counts after an action, which must be complete to be judged, and where the
-    rollout or the pods are what the incident is about. By itself it is the normal
-    course of a release.
+    It is one after an action, whose rollout must be complete for a verdict, and in an
+    incident about the rollout or the pods. Otherwise it is a normal release.
     """
     problems = [f"the cluster reports {condition}" for condition in workload_conditions(workload)]
     rolling = not workload.rollout_complete and not workload.paused
@@ -297,14 +296,14 @@ def _unmeasured(
     baseline: SliSample | None,
     slo: SloThresholds,
 ) -> tuple[str, ...]:
-    """Which of the indicators that recovery must show have no fresh measurement."""
+    """The indicators needed for a verdict that have no fresh measurement."""
     gaps = []
     if Trigger.TELEMETRY_OUTAGE in triggers:
-        gaps.append("a telemetry fault says nothing about a service")
+        gaps.append("a telemetry fault is no evidence about a service")
     if seen.unmeasured is not None:
         gaps.append(f"cannot measure: {seen.unmeasured}")
     elif seen.sli is not None and slo.too_few(seen.sli.request_rate):
-        gaps.append(f"only {seen.sli.request_rate:.2f} requests/s: too few to judge by")
+        gaps.append(f"only {seen.sli.request_rate:.2f} requests/s: too few for a verdict")
     had_errors = baseline is not None and baseline.error_rate is not None
     had_latency = baseline is not None and baseline.p95_latency_ms is not None
     if (Trigger.HIGH_ERROR_RATE in triggers or had_errors) and (sli is None or sli.error_rate is None):
@@ -313,11 +312,11 @@ def _unmeasured(
         gaps.append("no fresh p95 latency")
     cluster_triggers = {Trigger.CRASH_LOOP, Trigger.DEPLOY_FAILED} & set(triggers)
     if cluster_triggers and seen.workload is None and sli is None:
-        gaps.append("neither the workload nor a fresh sample can be seen")
+        gaps.append("neither the workload nor a fresh sample is available")
     if seen.workload is not None and seen.workload.desired_replicas == 0:
-        gaps.append("it is scaled to zero: nothing runs to judge by")
+        gaps.append("the workload is scaled to zero")
     if not triggers and sli is None and seen.workload is None:
-        gaps.append("nothing to judge by")
+        gaps.append("no data for a verdict")
     return tuple(gaps)
 
 
@@ -336,4 +335,4 @@ def _well(sli: SliSample | None, workload: WorkloadView | None) -> str:
         parts.append(f"p95 latency {milliseconds(sli.p95_latency_ms)}")
     if workload is not None:
         parts.append(f"{workload.available_replicas} of {workload.desired_replicas} replicas available")
-    return ", ".join(parts) or "nothing is reported wrong"
+    return ", ".join(parts) or "no fault reported"

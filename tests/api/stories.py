@@ -160,7 +160,7 @@ async def awaiting(
         action=ActionName.ROLLBACK,
         plan_hash=plan.hash,
         target_token="uid-7/3",
-        reasons=(f"rollback of {text} is high risk, and APPROVAL_FOR_RISKS asks for a person",),
+        reasons=(f"rollback of {text} is high risk, and APPROVAL_FOR_RISKS requires an approval",),
         requested_at=now,
         expires_at=now + timedelta(hours=4),
         terms=terms or ApprovalTerms(),

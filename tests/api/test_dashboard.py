@@ -186,7 +186,7 @@ def test_what_an_incident_waits_for_stands_first(api: Harness) -> None:
     text = " ".join(page.text.split())
     assert "Approve the rollback? high risk" in text
     assert "Deployment payments/payments-api to_revision=7" in text
-    assert "APPROVAL_FOR_RISKS asks for a person" in text
+    assert "APPROVAL_FOR_RISKS requires an approval" in text
     assert "2026-02-20 21:02:00 UTC" in text
     assert ("action", f"/dashboard/approvals/{approval_id}") in page.attributes
     assert ("method", "post") in page.attributes

@@ -132,7 +132,7 @@ async def test_a_request_is_shown_with_all_that_speaks_for_and_against_it(told: 
         "high risk",
         "Only pods of revision 7 run",
         "Put back the template that ran before",
-        "APPROVAL_FOR_RISKS asks for a person",
+        "APPROVAL_FOR_RISKS requires an approval",
         "2 different people with one of the roles lead",
         "UTC",
     ):

@@ -41,7 +41,7 @@ async def test_disruption_budgets_are_read_and_hold_actions_back(cluster: Kubern
     assert (found.replicas, found.missing_at_once, found.unread) == (4, 1, None)
     assert [budget.name for budget in found.budgets] == ["shop-pdb"]
     [reason] = too_many(restart, found, 1.0)
-    assert reason.endswith("PodDisruptionBudget shop-pdb wants 4")
+    assert reason.endswith("PodDisruptionBudget shop-pdb requires 4")
 
 
 @pytest.fixture

@@ -404,7 +404,7 @@ async def test_a_defect_in_a_pass_is_told_and_the_incident_tried_again(tmp_path:
         record = await agent.record(incident_id)
         told = [entry.message for entry in record.timeline if "nobody foresaw this" in entry.message]
         assert len(told) == 1
-        assert "a defect of the agent" in told[0]
+        assert "internal error" in told[0]
         assert len(agent.book.passes) >= 3
 
 

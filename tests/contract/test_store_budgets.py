@@ -96,7 +96,7 @@ async def test_concurrent_begins_of_many_incidents_stay_within_one_budget(store:
     for answer in answers:
         if answer.begun is Begun.BUDGET_SPENT:
             assert answer.reasons == (
-                "the budget is spent: 3 of MAX_ACTIONS_PER_CLUSTER=3 in the cluster within 60 minutes",
+                "the budget is exhausted: 3 of MAX_ACTIONS_PER_CLUSTER=3 in the cluster within 60 minutes",
             )
 
 
@@ -185,10 +185,10 @@ async def test_a_service_cools_down_and_backs_off_by_what_is_on_record(store: St
     cooling = await begin(store, *again, limits, NOW + 4 * MINUTE)
     backing_off = await begin(store, *again, limits, NOW + 9 * MINUTE)
     assert (cooling.begun, backing_off.begun) == (Begun.BUDGET_SPENT, Begun.BUDGET_SPENT)
-    assert "cools down until 2026-03-01 12:05:00" in cooling.reasons[0]
+    assert "is in cooldown until 2026-03-01 12:05:00" in cooling.reasons[0]
     assert backing_off.reasons == (
         "the last action did not help service-1 in prod against bad_release: "
-        "the next one not before 2026-03-01 12:10:00 UTC",
+        "the next one may begin at 2026-03-01 12:10:00 UTC",
     )
     assert (await begin(store, *await ready(store, key(2)), limits, NOW + MINUTE)).begun is Begun.YES
     assert (await begin(store, *again, limits, NOW + 10 * MINUTE)).begun is Begun.YES

@@ -83,7 +83,7 @@ async def test_of_many_workers_one_gets_the_trial(database_url: str) -> None:
         assert told == {
             (
                 f"the circuit breaker of the cluster is half-open: {claim.incident_id} "
-                "tries an action since 2026-03-01 13:00:00 UTC",
+                "has an action in progress since 2026-03-01 13:00:00 UTC",
             )
         }
         await ended(stores[0], claim, act, IncidentState.RECOVERED)

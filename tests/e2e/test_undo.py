@@ -160,7 +160,7 @@ def test_there_is_no_all_clear_while_the_alert_fires(
     load.stop()
     assert incident["state"] == end, story(incident)
     assert bed.image(namespace, SERVICE) == GOOD
-    assert ("still fires" in story(incident)) is not resolved, story(incident)
+    assert ("is still firing" in story(incident)) is not resolved, story(incident)
 
 
 def _burning(namespace: str, started: datetime, ended: datetime | None = None) -> dict[str, object]:

@@ -122,4 +122,4 @@ def test_the_incident_that_has_the_trial_goes_on_with_its_plan() -> None:
     breaker, at = Breaker(failures=1, open_for=OPEN_FOR), NOW + OPEN_FOR + MINUTE
     assert open_reason([failed, trial], breaker, IncidentId("inc_b"), at) is None
     said = open_reason([failed, trial], breaker, IncidentId("inc_c"), at)
-    assert said == "half-open: inc_b tries an action since 2026-03-01 12:10:00 UTC"
+    assert said == "half-open: inc_b has an action in progress since 2026-03-01 12:10:00 UTC"

@@ -115,7 +115,7 @@ def test_it_holds_for_whom_it_names(
     )
     assert (frozen([short], KEY, at) is not None) is holds
     long = FreezeWindow(name="long", starts_at=at, length=timedelta(days=2))
-    assert frozen([short, long], KEY, at) == "the freeze window long holds until 2026-05-06 12:00:00 UTC"
+    assert frozen([short, long], KEY, at) == "freeze window long is active until 2026-05-06 12:00:00 UTC"
 
 
 @pytest.mark.parametrize(

@@ -409,13 +409,13 @@ def _said_why_not(record: IncidentRecord, intent: Intent) -> bool:
     return any(
         entry.data.get("undoes") == intent.id and entry.message.startswith("Not undone")
         for entry in record.timeline
-    ) or record.incident.summary.startswith("Stopped at")
+    ) or record.incident.summary.startswith("Stage ")
 
 
 def _proved(record: IncidentRecord, undo: Intent, effect: Effect | None) -> Iterator[str]:
     outcome = undo.outcome.kind if undo.outcome is not None else None
     notes = [e for e in record.timeline if e.data.get("intent") == undo.id and "undoes" in e.data]
-    stopped = record.incident.summary.startswith(("Stopped at", "Nobody can tell"))
+    stopped = record.incident.summary.startswith(("Stage ", "The outcome of the action is unknown"))
     said = any(e.message.startswith(("Undo ", "The undo ")) for e in notes)
     if not said and not stopped:
         yield f"the undo {undo.id} of {record.incident.id} was never verified ({outcome})"

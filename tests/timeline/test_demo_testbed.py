@@ -78,7 +78,7 @@ def test_the_demo_heals_a_real_deployment(bed: Path) -> None:
         "Most likely bad release",
         "Rehearsal (dryRun=All): the API server accepts rollback",
         "rollback done",
-        "Looks healthy",
+        "Service healthy",
         "Verdict: recovered",
         "Ended as recovered",
     ), done.stdout

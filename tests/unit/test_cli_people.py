@@ -51,7 +51,7 @@ def test_what_waits_is_listed_with_what_it_is_about(heal: Heal, asked: ApprovalI
     assert asked in answer.text
     assert "rollback on Deployment payments/payments-api (high risk) for payments-api in prod" in answer.text
     assert "pending, until" in answer.text
-    assert "APPROVAL_FOR_RISKS asks for a person" in answer.text
+    assert "APPROVAL_FOR_RISKS requires an approval" in answer.text
     listed = json.loads(heal("approvals", "--json").out)
     assert [item["id"] for item in listed["items"]] == [asked]
     assert heal("approvals", "--state", "denied").text == "No approvals."

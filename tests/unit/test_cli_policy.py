@@ -124,7 +124,7 @@ def test_a_configuration_that_the_shipped_policy_does_not_understand_is_refused(
     (copy / "data.json").write_text('{"heal_config": {"environments": {"prod": "maybe"}, "windows": []}}')
     answer = heal("policy", "check", str(copy))
     assert answer.code == 1
-    assert "data.json: heal_config.environments has a word that is no decision" in answer.text
+    assert "data.json: heal_config.environments has an unknown decision" in answer.text
 
 
 def test_explain_tells_what_was_decided_and_by_which_rule(heal: Heal, healed: str) -> None:  # noqa: F811 - fixture

@@ -139,7 +139,9 @@ def test_a_share_of_the_replicas_is_kept_to() -> None:
     """One pod may always go; all four at once only where the setting says so."""
     restart = action(ActionName.RESTART)
     [reason] = too_many(restart, WHOLE, 0.5)
-    assert reason == "restart may take away 4 of 4 replicas at once, and MAX_REPLICA_SHARE=0.5 allows 2"
+    assert (
+        reason == "restart may make 4 of 4 replicas unavailable at once, and MAX_REPLICA_SHARE=0.5 allows 2"
+    )
     assert too_many(restart, WHOLE, 1.0) == ()
     assert too_many(restart, Disruption(replicas=1, missing_at_once=1), 0.1) == ()
 
@@ -150,7 +152,7 @@ def test_a_budget_is_respected_whatever_the_share() -> None:
     [reason] = too_many(
         action(ActionName.ROLLBACK), Disruption(replicas=4, missing_at_once=1, budgets=(wants,)), 1.0
     )
-    assert reason == "rollback may leave 3 pods, and PodDisruptionBudget shop-pdb wants 4"
+    assert reason == "rollback may leave 3 pods, and PodDisruptionBudget shop-pdb requires 4"
     surging = Disruption(replicas=4, missing_at_once=0, budgets=(wants,))
     assert too_many(action(ActionName.ROLLBACK), surging, 1.0) == ()
 

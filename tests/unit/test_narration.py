@@ -34,7 +34,7 @@ def test_a_summary_names_each_runbook_for_the_cause_with_its_reason() -> None:
         ),
     )
     assert said == (
-        "No action was taken: the cause is bad release, but the confidence of 59% is below the 60% that "
+        "No action taken: the cause is bad release, but the confidence of 59% is below the 60% that "
         "roll-back needs; restart@2: the release is irreversible."
     )
 
@@ -45,7 +45,7 @@ def test_no_runbook_for_the_cause_is_said_only_where_that_is_so() -> None:
     assert "no approved runbook addresses the cause, bad release" in why_no_runbook(
         Cause.BAD_RELEASE, (other,)
     )
-    assert "no cause could be named" in why_no_runbook(Cause.UNKNOWN, (other,))
+    assert "no cause reached the required" in why_no_runbook(Cause.UNKNOWN, (other,))
 
 
 @pytest.mark.parametrize(

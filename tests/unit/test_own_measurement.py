@@ -110,7 +110,7 @@ def test_a_fresh_own_series_inside_its_objective_clears_every_cause_of_that_symp
     assert diagnose(well).best.cause is Cause.UNKNOWN
     assert all(h.confidence < FLOOR for h in diagnose(well).hypotheses if h.cause is not Cause.UNKNOWN)
     assert not plans(well)
-    assert "measured at 0.1%, inside its objective" in sentences(well)
+    assert "measured at 0.1%, within its objective" in sentences(well)
     assert "above its objective" not in sentences(well)
     sick = accused(sli=own(curves(errors=step(-2.5, 0.001, 0.4))))
     assert diagnose(sick).best.cause is Cause.BAD_RELEASE
@@ -165,7 +165,7 @@ def test_crashing_pods_are_no_remedy_for_errors_that_are_not_there() -> None:
 def test_a_value_from_before_the_symptom_is_not_told_as_its_value() -> None:
     """An alert without a value is told as such, beside an older posted sample that was well."""
     seen = accused(signals=(alert(-2),), sli=(SliSample(at=at(-40), error_rate=0.001),))
-    assert "by an alert without a value" in sentences(seen)
+    assert "(alert without a value)" in sentences(seen)
     assert "0.1%" not in sentences(seen)
 
 
@@ -202,7 +202,7 @@ def test_a_ratio_over_a_handful_of_requests_names_no_cause() -> None:
     seen = accused(sli=handful)
     assert diagnose(seen).best.cause is Cause.UNKNOWN
     assert not plans(seen)
-    assert "only 0.05 requests/s are measured: too few" in sentences(seen)
+    assert "only 0.05 requests/s measured: too few" in sentences(seen)
     many = own(curves(errors=step(-2.5, 0.0, 0.33), requests=flat(5.0)))
     assert plans(accused(sli=many))
 
@@ -268,7 +268,7 @@ def test_no_traffic_after_an_action_cannot_be_told(sli: SliSample) -> None:
     seen = replace(SEEN, sli=sli)
     now = assess(seen, (Trigger.HIGH_ERROR_RATE,), RULES, TESTED)
     assert now.health is Health.UNKNOWN
-    assert "too few to judge" in "; ".join(now.reasons)
+    assert "too few for a verdict" in "; ".join(now.reasons)
     verdict = judge(replace(TESTED, started_at=NOW - 601 * SECOND), now, seen, RULES)
     assert verdict is not None
     assert verdict.kind is VerdictKind.CANNOT_TELL

@@ -157,7 +157,7 @@ def test_nothing_is_touched_while_the_telemetry_is_broken() -> None:
     broken = TelemetryHealth(known_services=9, silent_services=9, source_reachable=True)
     found = plan(replace(BAD, telemetry=broken), Cause.BAD_RELEASE, confidence=1.0)
     assert found.actions == ()
-    assert "telemetry is broken" in reason(found, "roll-back")
+    assert "telemetry outage" in reason(found, "roll-back")
 
 
 def custom(*steps: Step, id: str = "custom", min_confidence: float = 0.5) -> Runbook:  # noqa: A002 - the field's name
@@ -202,7 +202,7 @@ def test_a_runbook_with_one_step_that_cannot_be_resolved_is_rejected_whole() -> 
     found = make_plan(diagnosed(Cause.BAD_RELEASE), BAD, catalogue, LIMITS)
     assert found.runbook == "a-lax@1"
     assert reason(found, "b-strict") == f"resume: {REF} is not paused"
-    assert reason(found, "c-lax") == "a-lax@1 was chosen before it"
+    assert reason(found, "c-lax") == "a-lax@1 was selected first"
 
 
 def test_a_restore_in_a_runbook_is_refused_even_if_it_got_past_the_schema() -> None:
@@ -210,7 +210,7 @@ def test_a_restore_in_a_runbook_is_refused_even_if_it_got_past_the_schema() -> N
     step = Step(action=ActionName.RESTORE, parameters={})
     found = make_plan(diagnosed(Cause.BAD_RELEASE), BAD, Catalogue(runbooks=(custom(step),)), LIMITS)
     assert found.actions == ()
-    assert reason(found, "custom") == "restore: never part of a runbook"
+    assert reason(found, "custom") == "restore: not allowed in a runbook"
 
 
 def test_without_a_cluster_the_plan_shows_what_it_would_do() -> None:

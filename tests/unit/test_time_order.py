@@ -86,7 +86,7 @@ def test_a_release_that_is_reported_again_is_no_cause_of_what_came_after_the_rep
     assert named(seen, Cause.BAD_RELEASE) is None
     first = named(replace(seen, changes=(deployed("1.15.0", -3),)), Cause.BAD_RELEASE)
     assert first is not None
-    assert "the release of 1.15.0 came 60 s before the incident started" in first.evidence_for
+    assert "the release of 1.15.0 was 60 s before the incident started" in first.evidence_for
 
 
 def test_a_failed_deploy_alone_is_its_own_symptom_and_no_time_before_it() -> None:
@@ -94,7 +94,7 @@ def test_a_failed_deploy_alone_is_its_own_symptom_and_no_time_before_it() -> Non
     failed = signal(Deploy(version="2", status=DeployStatus.FAILED), -1)
     found = named(unseen(Trigger.DEPLOY_FAILED, signals=(failed,)), Cause.BAD_RELEASE)
     assert found is not None
-    assert found.evidence_for == ("the pipeline says that its deploy failed",)
+    assert found.evidence_for == ("the pipeline reported a failed deploy",)
 
 
 def test_a_failed_deploy_whose_retry_succeeded_accuses_nobody() -> None:

@@ -31,7 +31,7 @@ def test_a_release_that_nobody_called_has_shown_nothing() -> None:
     """No requests, or a handful, are no proof, however long it ran."""
     for rate in (None, 0.0, 0.01):
         quiet = traffic_in(curves(requests=flat(rate)), SLO, STEP)
-        assert "requests, 100 are needed" in str(objection(quiet, RULES, SLO))
+        assert "requests, 100 required" in str(objection(quiet, RULES, SLO))
     busy = traffic_in(curves(requests=flat(1.0)), SLO, STEP)
     assert objection(busy, RULES, SLO) is None
 

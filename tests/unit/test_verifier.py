@@ -182,8 +182,8 @@ def test_a_verification_that_restarts_again_and_again_ends_undecided() -> None:
     assert found.kind is VerdictKind.CANNOT_TELL
     assert RULES.longest <= found.at - NOW < RULES.longest + 75 * SECOND
     assert found.reasons == (
-        "the agent looked at the service less often than every 60 s, "
-        "so the verification restarted again and again for 36 m 15 s",
+        "the agent observed the service less often than every 60 s, "
+        "so the verification kept restarting for 36 m 15 s",
     )
 
 

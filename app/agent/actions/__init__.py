@@ -1,4 +1,4 @@
-"""The closed set of operations, one file each; a runbook can name no other.
+"""The closed set of actions, one file each; a runbook can use no other.
 
 Each file holds what the operation is (`ActionSpec`) and how a runbook's
 symbolic parameters become concrete on given evidence. Everything is pure: the

@@ -1,4 +1,4 @@
-"""Notify: have people told by every channel; nothing in any cluster is touched."""
+"""Notify: send a notification to every channel; no cluster is changed."""
 
 from __future__ import annotations
 

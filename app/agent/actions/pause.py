@@ -1,4 +1,4 @@
-"""Pause: hold a rollout where it is, so that no more pods are replaced."""
+"""Pause: stop a rollout so that no more pods are replaced."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What must hold for a workload before an action on it may even be planned.
+"""Preconditions of a workload for planning an action.
 
-Each check answers the reason it fails, or None. The actions combine them;
-policy and the cluster's own preconditions come later and are not replaced.
+Each check returns the reason it fails, or None. Actions combine them; policy and the
+cluster's own preconditions are checked later in addition.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from app.agent.workload import WorkloadView
 
 
 def owner_refuses(workload: WorkloadView) -> str | None:
-    """The owners annotated the workload so that the agent leaves it alone."""
+    """The workload opts out by annotation."""
     return f"{workload.target.ref} is opted out by its owners" if workload.opted_out else None
 
 
 def would_be_reverted(workload: WorkloadView) -> str | None:
-    """A GitOps controller owns the specification and puts back what is changed behind its back."""
+    """A GitOps controller owns the specification and reverts changes made in the cluster."""
     if workload.managed_by is None:
         return None
     return (
@@ -34,14 +34,14 @@ def rollout_paused(workload: WorkloadView) -> str | None:
 
 
 def rollout_under_way(workload: WorkloadView) -> str | None:
-    """Pods of two templates run at once: a restart would finish off the older ones."""
+    """Pods of two templates run at once: a restart would remove the older ones."""
     if not older_pods(workload):
         return None
     return f"a rollout of {workload.target.ref} is under way: a restart would remove pods that still serve"
 
 
 def pods_cannot_start(workload: WorkloadView, evidence: Evidence) -> str | None:
-    """New pods would fail like those there are."""
+    """New pods would fail like the existing ones."""
     stuck = [
         p
         for p in workload.pods

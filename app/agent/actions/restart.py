@@ -20,10 +20,10 @@ _EFFECT = "every pod is replaced in a rolling restart; memory and connections st
 
 
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:
-    """Needs a settled rollout: in the middle of one it would remove the pods that still serve.
+    """Needs a complete rollout: during one, a restart would remove pods that still serve.
 
-    With `when: config_read_at_start` it is needed only to make running pods read
-    the ConfigMap that the step before put back.
+    With `when: config_read_at_start` it runs only if running pods must read the
+    ConfigMap that the previous step restored.
     """
     workload = evidence.workload
     if parameters.get("when") == _CONFIG_READ_AT_START and not _reads_reverted_config(evidence, limits):
@@ -37,7 +37,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
 
 
 def _reads_reverted_config(evidence: Evidence, limits: PlanLimits) -> bool:
-    """Whether running pods would go on without the reverted content; crashing ones read it anyway."""
+    """Whether running pods would not read the reverted content; crashing pods read it on restart."""
     workload = evidence.workload
     if workload is None or rollout_under_way(workload) is not None:
         return False

@@ -20,7 +20,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
 
 
 def restore_of(action: Action) -> Action | None:
-    """The undo of `action`, with the same target and risk; None when it has none."""
+    """The undo of `action`, with the same target and risk; None if it has none."""
     if action.undo is None or action.target is None:
         return None
     return Action(
@@ -37,7 +37,7 @@ def restore_of(action: Action) -> Action | None:
 
 SPEC = ActionSpec(
     name=ActionName.RESTORE,
-    risk=Risk.HIGH,  # that of the action it undoes; the highest where nobody says which
+    risk=Risk.HIGH,  # the risk of the undone action; the highest if unknown
     parameters=(),
     expected_effect="the object asks again for what it asked for before the action",
     undo=None,

@@ -1,4 +1,4 @@
-"""Resume: let a paused rollout go on."""
+"""Resume: continue a paused rollout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Revert configuration: back to the last version that served well, the code staying as it is.
+"""Revert configuration: restore the last version that served well, without changing the code.
 
 Either the content of one ConfigMap, or the configuration inside the pod
 template (environment, resources, references), whichever changed last.

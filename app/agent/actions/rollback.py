@@ -56,7 +56,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
 
 
 def _going_back_to(revision: Revision, workload: WorkloadView) -> Resolution:
-    """Unless it would pull the image that runs: what is wrong with that would come back with it."""
+    """Rejects a revision that would pull the image that runs now."""
     current = current_revision(workload)
     images = ", ".join(revision.images)
     digests = moved_digests(revision, current, workload) if current is not None else None
@@ -98,7 +98,7 @@ def _barrier(workload: WorkloadView) -> str | None:
 
 
 def _objection(revision: Revision, workload: WorkloadView, evidence: Evidence) -> str | None:
-    """Why this revision is not a place to go back to."""
+    """Why this revision is not a rollback target."""
     if health_of(evidence, revision) is RevisionHealth.FAILED:
         return "failed before"
     if not served(evidence, revision):
@@ -116,7 +116,7 @@ def _objection(revision: Revision, workload: WorkloadView, evidence: Evidence) -
 
 
 def _carried_by(change: Change, revision: Revision) -> bool:
-    """Whether the revision already contains the irreversible change: going there does not cross it."""
+    """Whether the revision already contains the irreversible change, so that a rollback does not cross it."""
     return revision.created_at >= change.at or runs_version(revision, change.version)
 
 

@@ -1,4 +1,4 @@
-"""What an action is, before anyone runs it: its risk, its parameters, its effect and its undo.
+"""The definition of an action: its risk, parameters, effect and undo.
 
 The planner asks an action to resolve the symbolic parameters of a runbook
 ("the previous healthy revision") against the evidence. A precondition that does
@@ -93,7 +93,7 @@ class ActionSpec:
 
     @property
     def undoable(self) -> bool:
-        """Whether a `restore` of the snapshot taken before puts things back."""
+        """Whether a `restore` of the earlier snapshot undoes it."""
         return self.undo is not None
 
     def describe(self) -> str:

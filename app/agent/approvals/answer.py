@@ -1,6 +1,6 @@
-"""Answering what people are asked: once, and the same answer by the same person again is no quarrel.
+"""Answers to approval requests: once; a repeated answer by the same person is accepted.
 
-The API, the dashboard and the command line all end here.
+Used by the API, the dashboard and the command line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from app.errors import Conflict
 
 
 def said_yes(approval: Approval) -> bool | None:
-    """What was answered; None without an answer. A yes may since have been used, or become void."""
+    """The answer; None without one. An approval may since have been used or become void."""
     return None if approval.answered_by is None else approval.state is not ApprovalState.DENIED
 
 
@@ -29,7 +29,7 @@ async def answer(
     at: datetime,
     nonce: str | None = None,
 ) -> Approval:
-    """Record an answer, or find the same one recorded: a sender that never heard of it may repeat it.
+    """Record an answer, or return the same recorded one: a sender may retry after a lost response.
 
     Raises `NotFound`, `NotEntitled` when this person may not answer, and `Conflict`
     when something else was answered, by whomever, it is too late, or the button's

@@ -1,8 +1,8 @@
-"""Asking people: a durable request bound to plan and live state, and others when nobody answers.
+"""Approval requests: durable, bound to plan and live state, with escalation.
 
-Called by the executor where policy wants a person, and by the loop when an
-escalation is due. That an announcement could not be put on record blocks nothing:
-the request stands, and the timeline says so.
+Called by the executor where policy requires approval, and by the loop when an
+escalation is due. A failed notification blocks nothing: the request remains valid, and
+the timeline records the failure.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from app.errors import PermanentError, TransientError, UnknownOutcome
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """Makes requests durable and has people told of them."""
+    """Stores requests and notifies people."""
 
     store: Store
     clock: Clock
     notifier: Notifier | None
     timeout: timedelta
-    """How long people may take; no answer until then means no."""
+    """The time-out of a request; without an answer it is denied."""
 
     async def ask(
         self,
@@ -49,7 +49,7 @@ class Asking:
         decision: Decision,
         rehearsal: Rehearsal | None = None,
     ) -> None:
-        """Ask people, durably, and leave the incident waiting for them."""
+        """Store a request and set the incident to awaiting approval."""
         approval = Approval(
             id=ApprovalId(f"apr_{uuid.uuid4().hex}"),
             incident_id=incident.id,
@@ -84,7 +84,7 @@ class Asking:
         await self.store.ask(claim, waiting, approval, [note, *told])
 
     async def escalate(self, record: IncidentRecord, claim: Claim, asked: Approval) -> None:
-        """Nobody has answered for as long as the terms allow: tell the next ones, who may answer too."""
+        """No answer within the terms: escalate to the next roles, who may answer too."""
         now = self.clock.now()
         steps = escalations_due(record, now)
         taken = asked.escalated + len(steps)
@@ -104,12 +104,12 @@ class Asking:
         await self.store.escalated(claim, record.incident, asked.id, taken, [note, *told])
 
     async def _tell(self, message: str, incident: Incident) -> list[Note]:
-        """Have people told what is asked; that this could not be done is noted, and blocks nothing."""
+        """Notify people of the request; a failure is recorded and blocks nothing."""
         if self.notifier is None:
             return []
         try:
             await self.notifier.send(message, incident)
         except (TransientError, PermanentError, UnknownOutcome) as error:
-            message = f"People could not be told: {error}."
+            message = f"Notification failed: {error}."
             return [Note(at=self.clock.now(), stage=Stage.POLICY, message=message)]
         return []

@@ -1,4 +1,4 @@
-"""What an incident waits for people to say, and what their answer makes of a decision: pure (promise 1)."""
+"""The approval that an incident awaits, and its effect on a decision. Pure (promise 1)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def asked_for(record: IncidentRecord) -> Approval | None:
 
 
 def open_until(record: IncidentRecord, now: datetime) -> datetime | None:
-    """Until when people may still answer what the incident waits for; None when there is something to do."""
+    """Until when the awaited approval may be answered; None if a stage is due now."""
     asked = asked_for(record)
     if asked is None or asked.state is not ApprovalState.PENDING or now >= asked.expires_at:
         return None
@@ -38,7 +38,7 @@ def open_until(record: IncidentRecord, now: datetime) -> datetime | None:
 
 
 def wait_until(record: IncidentRecord, now: datetime) -> datetime | None:
-    """When an unanswered request is to be looked at again: at its next escalation, or at its end."""
+    """When an unanswered request is due again: at its next escalation, or at its expiry."""
     end = open_until(record, now)
     asked = asked_for(record)
     if end is None or asked is None:
@@ -51,7 +51,7 @@ def wait_until(record: IncidentRecord, now: datetime) -> datetime | None:
 
 
 def escalations_due(record: IncidentRecord, now: datetime) -> tuple[EscalationStep, ...]:
-    """The steps of the escalation whose time has come and that nobody was told about."""
+    """The escalation steps that are due and not yet notified."""
     asked = asked_for(record)
     if asked is None or open_until(record, now) is None:
         return ()
@@ -100,7 +100,7 @@ def _refuse_late(asked: Approval, said: Answer) -> None:
 
 
 def _refuse_unentitled(asked: Approval, said: Answer, reported_by: Sequence[str]) -> None:
-    """Whoever asked for the action, or reported what it rests on, may still say no to it."""
+    """The requester of the action and the senders of its signals may deny but not approve it."""
     if said.approve and any(same_person(name, said.by) for name in (*asked.terms.not_by, *reported_by)):
         raise NotEntitled(
             f"{said.by} asked for this action, or sent a signal that it rests on: "
@@ -121,7 +121,7 @@ def _words(roles: frozenset[str]) -> str:
 
 
 def answer_note(asked: Approval, said: Answer) -> Note:
-    """What the timeline says about an answer, given what came of it."""
+    """The timeline sentence about an answer."""
     verdict = "approved" if said.approve else "denied"
     words = f"{asked.action} {verdict} by {said.by}" + (f": {said.comment}" if said.comment else "")
     if asked.state is ApprovalState.PENDING:
@@ -142,7 +142,7 @@ def answer_note(asked: Approval, said: Answer) -> Note:
 
 
 def as_answered(decision: Decision, answered: Approval) -> Decision:
-    """What becomes of a decision that asks for an approval, given what people said (promise 1)."""
+    """The decision that follows from an approval's answer (promise 1)."""
     said = f": {answered.comment}" if answered.comment else ""
     match answered.state:
         case ApprovalState.APPROVED:
@@ -162,7 +162,7 @@ def as_answered(decision: Decision, answered: Approval) -> Decision:
 
 
 def refused_by_people(decision: Decision, answered: Approval) -> bool:
-    """Policy would do without an approval by now, but somebody was asked and said no: that stands."""
+    """Policy no longer requires an approval, but the request was denied: the denial holds."""
     return decision.kind is DecisionKind.ALLOW and answered.state is ApprovalState.DENIED
 
 

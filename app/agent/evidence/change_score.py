@@ -1,4 +1,4 @@
-"""Everything that is asked of a suspect change, in one order, whatever kind of change it is."""
+"""The score of a candidate change: how likely it is that the change caused the incident."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from app.agent.models import ActionName, Evidence
 
 
 def accuse(suspect: Suspect, evidence: Evidence, pods: PodWeights, remedy: ActionName) -> Weighing:
-    """Weigh pods, timing and alibis of a change; `remedy` is what would be done about it."""
+    """Score a change by pods, timing and counter-evidence; `remedy` is the action that would undo it."""
     weighing = Weighing()
     began = trouble_began(evidence)
     if suspect.recent and suspect.at < began:
-        weighing.speaks_for(0.1, f"{suspect.what} came {relative(suspect.at, began, 'the incident started')}")
+        weighing.speaks_for(0.1, f"{suspect.what} was {relative(suspect.at, began, 'the incident started')}")
     elif not suspect.recent:
         weighing.speaks_against(
-            0.85, f"{suspect.what} had been in force for {span(began - suspect.at)} by then"
+            0.85, f"{suspect.what} had been active for {span(began - suspect.at)} when the incident started"
         )
     if failed_deploys(evidence) and suspect.in_template:
-        weighing.speaks_for(0.5 if suspect.confirmed else 0.7, "the pipeline says that its deploy failed")
+        weighing.speaks_for(0.5 if suspect.confirmed else 0.7, "the pipeline reported a failed deploy")
     weigh_pods(weighing, suspect, evidence, pods)
     weigh_timing(weighing, suspect, evidence)
     weigh_alibis(weighing, suspect, evidence)

@@ -1,4 +1,4 @@
-"""The changes of a service that may have caused its trouble: its release, its configuration."""
+"""Candidate changes of a service that may have caused the incident: its release, its configuration."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from app.agent.models import (
 from app.agent.workload import Revision, RevisionHealth, WorkloadView
 
 _NAMED = 6
-"""How many changed fields a sentence names."""
+"""At most this many changed fields are listed in a message."""
 
 REPORT_DELAY = timedelta(minutes=10)
 """A pipeline reports the end of a deploy up to this long after the first new pod ran."""
@@ -37,26 +37,26 @@ REPORT_DELAY = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspect:
-    """A change of this very service, recent enough to matter."""
+    """A candidate change: a recent change of the service itself."""
 
     what: str
-    """`the release of 1.15.0`, as a sentence's subject or object."""
+    """`the release of 1.15.0`; used in messages."""
     at: datetime
     confirmed: bool
-    """Seen in the cluster, not only told by an event."""
+    """Seen in the cluster, not only reported by an event."""
     recent: bool = True
-    """In force since shortly before the trouble; a change that is not is cleared, not accused."""
+    """Active since shortly before the incident; an older change is ruled out as the cause."""
     stuck: bool = False
-    """It never took over: older pods still serve, so its age says nothing."""
+    """The rollout never completed: older pods still serve, so its age is not evidence."""
     in_template: bool = True
     """It is the workload's current template; a ConfigMap is not."""
     irreversible: bool = False
     reported_late: bool = False
-    """Known only from the end of a deploy, which began some time before."""
+    """Known only from the end of a deploy, which started earlier."""
 
 
 def release_of(evidence: Evidence) -> Suspect | None:
-    """The newest release of the service: new code, as the cluster shows it or else as a pipeline told."""
+    """The newest release (new code) of the service, from the cluster or else from the pipeline's reports."""
     if evidence.workload is None:
         return _told_release(evidence)
     current = current_revision(evidence.workload)
@@ -70,7 +70,7 @@ def release_of(evidence: Evidence) -> Suspect | None:
 
 
 def template_config_of(evidence: Evidence) -> Suspect | None:
-    """A new template that differs from the one before in its configuration alone."""
+    """A new template that differs from the previous one only in its configuration."""
     if evidence.workload is None:
         return None
     current, reference = current_revision(evidence.workload), reference_revision(evidence)
@@ -79,14 +79,15 @@ def template_config_of(evidence: Evidence) -> Suspect | None:
     if reference.config_hash == current.config_hash:
         return None
     what = (
-        f"the change of configuration in revision {current.number} (the code of revision {reference.number})"
+        f"the configuration change in revision {current.number} "
+        f"(code unchanged since revision {reference.number})"
         f"{_naming(current, reference)}"
     )
     return _template_suspect(evidence, evidence.workload, current, what)
 
 
 def _naming(current: Revision, reference: Revision | None) -> str:
-    """Which fields of the template changed, for a sentence; no value is named."""
+    """The changed fields of the template, for a message; values are never included."""
     changed = () if reference is None else changed_fields(current, reference)
     if not changed:
         return ""
@@ -95,14 +96,14 @@ def _naming(current: Revision, reference: Revision | None) -> str:
 
 
 def config_map_of(evidence: Evidence) -> Suspect | None:
-    """The ConfigMap that changed last before the trouble; failing that, one that changed right after."""
+    """The ConfigMap that changed last before the incident; else the first right after its start."""
     began = trouble_began(evidence)
     near = [c for c in config_map_changes(evidence) if began - LOOKBACK <= c.at <= began + CLOCK_SLACK]
     change = next((c for c in near if c.at < began), near[-1] if near else None)
     if change is None:
         return None
     return Suspect(
-        what=f"the change of ConfigMap {change.view.name}",
+        what=f"the change to ConfigMap {change.view.name}",
         at=change.at,
         confirmed=True,
         in_template=False,
@@ -110,25 +111,25 @@ def config_map_of(evidence: Evidence) -> Suspect | None:
 
 
 def told_config_of(evidence: Evidence) -> Suspect | None:
-    """A change of configuration that somebody reported, where no cluster can confirm it."""
+    """A reported configuration change, where no cluster is connected to confirm it."""
     if evidence.workload is not None:
         return None
     told = _in_window(evidence, own_changes(evidence, ChangeKind.CONFIG), CLOCK_SLACK)
     newest = _last_before(trouble_began(evidence), told)
     if newest is None:
         return None
-    return Suspect(what=f"a change of configuration ({newest.summary})", at=newest.at, confirmed=False)
+    return Suspect(what=f"a configuration change ({newest.summary})", at=newest.at, confirmed=False)
 
 
 def own_changes(evidence: Evidence, *kinds: ChangeKind) -> tuple[Change, ...]:
-    """Reported changes of these kinds to the service itself."""
+    """Reported changes of these kinds to the service."""
     return tuple(c for c in evidence.changes if c.key == evidence.key and c.kind in kinds)
 
 
 def deploys(evidence: Evidence) -> tuple[Change, ...]:
-    """Releases of the service, each once, whether kept as changes or only among the incident's signals.
+    """Releases of the service without duplicates, from stored changes and from the incident's signals.
 
-    A deploy that was cancelled did not finish: it is no release.
+    A cancelled deploy is not a release.
     """
     told = [c for c in reported_deploys(evidence.signals) if c.key == evidence.key]
     known = releases((*own_changes(evidence, ChangeKind.DEPLOY), *told))
@@ -148,7 +149,7 @@ def _template_suspect(
     stuck = rollout_stuck(workload)
     failed_before = health_of(evidence, current) is RevisionHealth.FAILED
     recent = began - LOOKBACK <= since <= began + CLOCK_SLACK
-    # An old template that is deployed again keeps its age in the cluster; the pipeline knows better.
+    # A redeployed old template keeps its creation time in the cluster; the pipeline's time is correct.
     at = since if recent or not named else min(c.at for c in named)
     return Suspect(
         what=what,
@@ -164,7 +165,7 @@ def _template_suspect(
 
 
 def _barrier_since(evidence: Evidence, at: datetime) -> bool:
-    """An irreversible deploy was reported about when this template came into force."""
+    """Whether an irreversible deploy was reported at or after the rollout of this template."""
     return any(c.irreversible and c.at >= at - REPORT_DELAY for c in deploys(evidence))
 
 
@@ -191,7 +192,7 @@ def _told_release(evidence: Evidence) -> Suspect | None:
 
 
 def _last_before(began: datetime, changes: Iterable[Change]) -> Change | None:
-    """The last change before the onset; failing that, the first one after it."""
+    """The last change before the onset; else the first one after it."""
     known = sorted(changes, key=lambda c: c.at)
     earlier = [c for c in known if c.at < began]
     return earlier[-1] if earlier else next(iter(known), None)

@@ -1,4 +1,4 @@
-"""What a workload shows to be wrong at one instant, and which trigger each condition stands for. Pure."""
+"""The failure conditions of a workload at one instant, and the trigger of each condition. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONDITION_TRIGGERS = {
 
 
 def workload_conditions(workload: WorkloadView) -> tuple[Condition, ...]:
-    """The conditions a workload shows at this instant, worst first, without repeats."""
+    """The conditions of a workload at this instant, worst first, without duplicates."""
     found: list[Condition] = []
     for pod in workload.pods:
         if pod.waiting_reason == "CrashLoopBackOff":
@@ -29,5 +29,5 @@ def workload_conditions(workload: WorkloadView) -> tuple[Condition, ...]:
 
 
 def restarting(pod: PodView) -> bool:
-    """Terminated before and not ready: between two crashes a pod runs for a moment and shows no condition."""
+    """Restarted and not ready: between two crashes a pod runs briefly and shows no condition."""
     return not pod.ready and pod.restarts > 0 and pod.last_termination_reason is not None

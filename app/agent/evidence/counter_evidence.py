@@ -1,7 +1,7 @@
-"""What clears a change that merely happened at the wrong moment.
+"""Counter-evidence: findings that make a candidate change a less likely cause.
 
-Each finding names another explanation for the same trouble. Where the pods that
-the change reaches are visibly sick, what happens elsewhere explains less.
+Each finding is another explanation for the same symptoms. Where the pods with the
+change are unhealthy, findings elsewhere count for less.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from app.agent.models import ActionName, ChangeKind, Evidence
 from app.agent.workload import RevisionHealth
 
 _CROWD = 3
-"""So many other services in trouble look like something shared."""
+"""This many other unhealthy services suggest a shared cause."""
 
 
 def weigh_alibis(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> None:
-    """Everything that explains the trouble without the suspect."""
+    """Apply every other explanation for the symptoms to the change's score."""
     _dependencies(weighing, suspect, evidence)
     _later_changes(weighing, suspect, evidence)
     _served_before(weighing, suspect, evidence)
@@ -48,17 +48,17 @@ def weigh_alibis(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> No
 
 
 def weigh_tried(weighing: Weighing, action: ActionName, evidence: Evidence) -> None:
-    """The remedy for this cause was tried on this incident: the cause is probably elsewhere."""
+    """The remedy for this cause failed on this incident, which makes the cause less likely."""
     if action in evidence.failed_actions:
         weighing.speaks_against(0.9, f"{action} was tried on this incident and did not help")
 
 
 def weigh_blindness(weighing: Weighing, evidence: Evidence) -> None:
-    """How little of the world could be seen."""
+    """Reduce confidence where data is missing, stale or unreliable."""
     if evidence.telemetry is not None and evidence.telemetry.outage:
-        weighing.speaks_against(0.6, "the telemetry itself is broken: its figures prove nothing")
+        weighing.speaks_against(0.6, "telemetry outage: its measurements are not reliable")
     if evidence.workload is None:
-        weighing.speaks_against(0.1, "no workload in a cluster could be looked at")
+        weighing.speaks_against(0.1, "no workload data from a cluster")
     if evidence.signals and all(s.stale for s in evidence.signals):
         oldest = min(s.observed_at for s in evidence.signals)
         weighing.speaks_against(
@@ -71,18 +71,18 @@ def _dependencies(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> N
     if down:
         names = ", ".join(d.service for d in down)
         weighing.speaks_against(
-            _dependency_weight(suspect, evidence), f"{names}, which it calls, is unhealthy too"
+            _dependency_weight(suspect, evidence), f"{names}, a dependency, is unhealthy too"
         )
     began = trouble_began(evidence)
     changed = [c for c in evidence.changes if c.key in evidence.dependencies and suspect.at < c.at < began]
     if changed and not pods_are_sick(suspect, evidence):
         first = changed[0]
         when = relative(first.at, suspect.at)
-        weighing.speaks_against(0.35, f"{first.key.service}, which it calls, changed {when}: {first.summary}")
+        weighing.speaks_against(0.35, f"{first.key.service}, a dependency, changed {when}: {first.summary}")
 
 
 def _dependency_weight(suspect: Suspect, evidence: Evidence) -> float:
-    """A dependency explains errors well, crashes at start less, an image that cannot be had not at all."""
+    """A dependency explains errors, less so crashes at start, and not an image that cannot be pulled."""
     if evidence.workload is None or not pods_are_sick(suspect, evidence):
         return 0.6
     found = sick(suspect_pods(suspect, evidence.workload), evidence)
@@ -100,12 +100,12 @@ def _later_changes(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> 
     ]
     if between:
         at, told = max(between)
-        found = f"another change came {relative(at, suspect.at)}, closer to the start of the incident: {told}"
+        found = f"another change was {relative(at, suspect.at)}, closer to the start of the incident: {told}"
         weighing.speaks_against(0.5, found)
 
 
 def _changes_beside(suspect: Suspect, evidence: Evidence) -> list[tuple[datetime, str]]:
-    """Changes of the service other than the suspect, as reported and as the cluster shows them."""
+    """Other changes of the service, as reported and as seen in the cluster."""
     if suspect.in_template:
         reported = own_changes(evidence, *(set(ChangeKind) - {ChangeKind.DEPLOY}))
         seen = [(c.at, f"ConfigMap {c.view.name}") for c in config_map_changes(evidence)]
@@ -137,7 +137,7 @@ def _served_before(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> 
     ]
     if good:
         weighing.speaks_against(
-            0.4, f"revision {current.number} served well for {span(max(good) - suspect.at)}"
+            0.4, f"revision {current.number} was healthy for {span(max(good) - suspect.at)}"
         )
 
 

@@ -1,8 +1,7 @@
-"""Facts that follow from an `Evidence` alone: templates, their health, sick pods, changed configuration.
+"""Facts derived from `Evidence`: templates, their health, unhealthy pods, changed configuration.
 
-Rules (to name a cause) and actions (to resolve what a runbook asks for) read
-them, so that both mean the same by "the release before" or "served well".
-Nothing here fetches anything.
+Shared by rules (to find a cause) and actions (to resolve a runbook's parameters), so
+that both use the same "previous release" and "served well". Pure: no I/O.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from app.agent.workload import (
 )
 
 LOOKBACK = timedelta(hours=1)
-"""A change older than this at the onset of the trouble is no suspect."""
+"""A change older than this at the start of the incident is not a candidate."""
 
 STARTING = timedelta(seconds=30)
-"""A pod that is not ready yet is only starting while younger than this."""
+"""A pod younger than this that is not ready counts as starting."""
 
 _RATE_LOOKS_BACK = timedelta(minutes=1)
 _FEW_REQUESTS = 10
-"""So few requests say nothing about a revision."""
+"""Fewer requests than this are no evidence about a revision."""
 
 _PULL = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})
 _CRASH = frozenset({"CrashLoopBackOff", "RunContainerError", "CreateContainerError", "StartError"})
@@ -38,19 +37,19 @@ _BEGINNING = frozenset({"ContainerCreating", "PodInitializing"})
 
 
 class Trouble(StrEnum):
-    """What is wrong with one pod."""
+    """The fault of one pod."""
 
-    IMAGE = "cannot get their image"
+    IMAGE = "cannot pull their image"
     CRASH = "keep crashing"
     OUT_OF_MEMORY = "are killed for using too much memory"
     CONFIGURATION = "refer to configuration that does not exist"
-    NOT_READY = "run without getting ready"
+    NOT_READY = "run but are not ready"
     UNSCHEDULED = "cannot be scheduled"
-    LOST = "are on a node that does not answer"
+    LOST = "are on an unreachable node"
 
 
 def trouble(pod: PodView, at: datetime) -> Trouble | None:
-    """What is wrong with `pod` at `at`; None for a pod that is ready, starting or already over."""
+    """The fault of `pod` at `at`; None for a pod that is ready, starting or terminated."""
     reason = pod.waiting_reason
     killed = pod.last_termination_reason == "OOMKilled"
     found: Trouble | None = None
@@ -74,7 +73,7 @@ def trouble(pod: PodView, at: datetime) -> Trouble | None:
 
 
 def current_revision(workload: WorkloadView) -> Revision | None:
-    """The revision that the workload asks for now; None when it shows no revisions at all."""
+    """The revision that the workload specifies; None when no revisions are known."""
     for revision in workload.revisions:
         if revision.number == workload.current_revision:
             return revision
@@ -82,13 +81,13 @@ def current_revision(workload: WorkloadView) -> Revision | None:
 
 
 def same_version(one: Revision, other: Revision) -> bool:
-    """The same code with the same configuration: at most a restart lies between them."""
+    """Whether code and configuration are equal: the revisions differ at most by a restart."""
     alike = one.code_hash == other.code_hash and one.config_hash == other.config_hash
     return alike or one.template_hash == other.template_hash
 
 
 def changed_fields(one: Revision, other: Revision) -> tuple[str, ...]:
-    """The names of the template's fields in which two revisions differ; empty where none were read."""
+    """The names of the template fields that differ; empty where the fields are not known."""
     if not one.fields or not other.fields:
         return ()
     differing = {name for name, _ in set(one.fields) ^ set(other.fields)}
@@ -96,10 +95,10 @@ def changed_fields(one: Revision, other: Revision) -> tuple[str, ...]:
 
 
 def runs_the_same(one: Revision, other: Revision) -> bool:
-    """Whether two revisions differ in nothing that runs: the same images, and only marks changed.
+    """Whether two revisions run the same images and differ only in labels or annotations.
 
-    Under a tag that moves what an image reference pulls is not what it pulled then:
-    going back to an equal reference brings back nothing.
+    A mutable tag may now pull another image: a rollback to an equal reference does
+    not restore the earlier image.
     """
     marks = ("label ", "annotation ")
     changed = changed_fields(one, other)
@@ -107,7 +106,7 @@ def runs_the_same(one: Revision, other: Revision) -> bool:
 
 
 def moved_digests(before: Revision, now: Revision, workload: WorkloadView) -> tuple[str, str] | None:
-    """The digests that ran under one image reference, before and now, where pods show that they differ."""
+    """The digests of one image reference, before and now, where the pods show that they differ."""
     then, here = _digests(before, workload), _digests(now, workload)
     for container in sorted(then.keys() & here.keys()):
         if not then[container] & here[container]:
@@ -116,7 +115,7 @@ def moved_digests(before: Revision, now: Revision, workload: WorkloadView) -> tu
 
 
 def _digests(revision: Revision, workload: WorkloadView) -> dict[str, set[str]]:
-    """By container, what the pods of a revision run."""
+    """The image digests that the pods of a revision run, by container."""
     found: dict[str, set[str]] = {}
     for pod in workload.pods:
         if pod.template_hash == revision.template_hash:
@@ -127,7 +126,7 @@ def _digests(revision: Revision, workload: WorkloadView) -> dict[str, set[str]]:
 
 
 def older_versions(workload: WorkloadView) -> tuple[Revision, ...]:
-    """Revisions below the current one that run something else, newest first, one for each template."""
+    """Older revisions with another version, newest first, one for each template."""
     current = current_revision(workload)
     if current is None:
         return ()
@@ -139,7 +138,7 @@ def older_versions(workload: WorkloadView) -> tuple[Revision, ...]:
 
 
 def in_force_since(workload: WorkloadView) -> datetime | None:
-    """When the current version was rolled out; restarts of it do not count."""
+    """When the current version was rolled out; restarts do not count."""
     current = current_revision(workload)
     if current is None:
         return None
@@ -154,7 +153,7 @@ def in_force_since(workload: WorkloadView) -> datetime | None:
 
 
 def health_of(evidence: Evidence, revision: Revision) -> RevisionHealth:
-    """What the agent's history says of a version; one failure outweighs any success."""
+    """The recorded health of a version; one failure outweighs any success."""
     kept = evidence.workload.revisions if evidence.workload is not None else ()
     templates = {revision.template_hash} | {r.template_hash for r in kept if same_version(r, revision)}
     found = {
@@ -167,7 +166,7 @@ def health_of(evidence: Evidence, revision: Revision) -> RevisionHealth:
 
 
 def served(evidence: Evidence, revision: Revision) -> bool:
-    """Positive evidence that a revision works: it served well before, or has ready pods that were called."""
+    """Evidence that a revision works: it served well before, or its ready pods received requests."""
     health = health_of(evidence, revision)
     return health is RevisionHealth.SERVED_WELL or (
         health is RevisionHealth.UNKNOWN
@@ -177,12 +176,12 @@ def served(evidence: Evidence, revision: Revision) -> bool:
 
 
 def called_by_nobody(evidence: Evidence, revision: Revision) -> bool:
-    """Whether requests are counted, and hardly any came until the current revision followed this one."""
+    """Whether requests are measured and this revision received fewer than 10 before it was replaced."""
     current = current_revision(evidence.workload) if evidence.workload is not None else None
     counted = [s for s in evidence.sli if s.request_rate is not None]
     if current is None or not counted:
         return False
-    # A rate holds the requests of some time before it.
+    # A rate covers the requests of a window before the sample.
     start, end = revision.created_at + _RATE_LOOKS_BACK, current.created_at
     if end <= min(s.at for s in counted) or end <= start:
         return False
@@ -194,7 +193,7 @@ def called_by_nobody(evidence: Evidence, revision: Revision) -> bool:
 
 
 def reference_revision(evidence: Evidence) -> Revision | None:
-    """What the current version is compared with: the newest older one that is not known to have failed."""
+    """The version to compare with: the newest older one that is not known to have failed."""
     if evidence.workload is None:
         return None
     for revision in older_versions(evidence.workload):
@@ -213,7 +212,7 @@ def current_pods(workload: WorkloadView) -> tuple[PodView, ...]:
 
 
 def older_pods(workload: WorkloadView) -> tuple[PodView, ...]:
-    """The pods that still run another version; pods of no known template are neither."""
+    """The pods that still run another version; pods without a known template are excluded."""
     current = set(current_pods(workload))
     return tuple(
         p
@@ -223,7 +222,7 @@ def older_pods(workload: WorkloadView) -> tuple[PodView, ...]:
 
 
 def rollout_stuck(workload: WorkloadView) -> bool:
-    """The current version never took over: none of its pods is ready while older ones serve."""
+    """The rollout is stuck: no pod of the current version is ready while older pods serve."""
     return any(p.ready for p in older_pods(workload)) and not any(p.ready for p in current_pods(workload))
 
 
@@ -236,7 +235,7 @@ def runs_version(revision: Revision, version: str | None) -> bool:
 
 
 def out_of_memory(evidence: Evidence) -> bool:
-    """Containers are being killed for memory now, as the cluster or a signal of this incident says."""
+    """Containers are OOM-killed now, according to the cluster or a signal of this incident."""
     if Condition.OOM_KILLED in evidence.conditions:
         return True
     workload = evidence.workload
@@ -247,11 +246,11 @@ def out_of_memory(evidence: Evidence) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigMapChange:
-    """A ConfigMap whose present content is not one that is known to have served well."""
+    """A ConfigMap whose current content is not known to have served well."""
 
     view: ConfigMapView
     at: datetime
-    """When the present content came into force, as far as anyone can tell."""
+    """When the current content was first seen or written; the best known time."""
     last_good: ConfigRecord | None
     """The newest other content that served well and never failed."""
 
@@ -259,8 +258,8 @@ class ConfigMapChange:
 def config_map_changes(evidence: Evidence) -> tuple[ConfigMapChange, ...]:
     """ConfigMaps of the workload that changed at a known time, latest change first.
 
-    A content that served well is no suspect; one whose time of change neither
-    the object nor the history tells is left out.
+    Content that served well is not a candidate. Content without a known time of change
+    is left out.
     """
     if evidence.workload is None:
         return ()

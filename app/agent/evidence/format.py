@@ -1,4 +1,4 @@
-"""Figures and ages as people say them, so that every rule speaks alike."""
+"""Formats of numbers and durations in messages; shared by all rules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 
 def span(length: timedelta) -> str:
-    """`45 s`, `3 min`, `2.5 h`, `4 days`; the sign does not count."""
+    """`45 s`, `3 min`, `2.5 h`, `4 days`; the sign is ignored."""
     seconds = abs(length.total_seconds())
     if seconds < 120:
         return f"{seconds:.0f} s"
@@ -19,7 +19,7 @@ def span(length: timedelta) -> str:
 
 
 def relative(at: datetime, reference: datetime, what: str = "it") -> str:
-    """`3 min after it` for a time after the reference, `3 min before it` for one ahead of it."""
+    """`3 min after it` or `3 min before it`."""
     return f"{span(at - reference)} {'before' if at < reference else 'after'} {what}"
 
 
@@ -29,17 +29,17 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def in_words(name: str) -> str:
-    """A cause, state or trigger as people write it: `bad release`."""
+    """A cause, state or trigger in words: `bad release`."""
     return name.replace("_", " ")
 
 
 def confidence(value: float) -> str:
-    """`75%`, `59.9%`: never rounded up, so that what is below a limit does not look equal to it."""
+    """`75%`, `59.9%`: rounded down, so that a value below a limit never looks equal to it."""
     return f"{math.floor(value * 1000 + 1e-6) / 10:g}%"
 
 
 def share(value: float) -> str:
-    """`13.0%`, `0.4%`: the one form of a rate, a share of requests or of replicas."""
+    """`13.0%`, `0.4%`: the format of error rates and of shares of requests or replicas."""
     return f"{value:.1%}"
 
 

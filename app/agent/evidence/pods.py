@@ -1,4 +1,4 @@
-"""What the pods say about a change: which ones are sick, in which way, and which are not."""
+"""Pod evidence about a change: which pods are unhealthy, with which fault, and which are healthy."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from app.agent.models import Condition, Evidence, Trigger
 from app.agent.workload import PodView, WorkloadView
 
 PROVEN = timedelta(minutes=1)
-"""A pod that has been ready for less has not shown anything yet."""
+"""A pod that has existed for less is no evidence of health."""
 
 PodWeights = Mapping[Trouble, float]
 
 
 def sick(pods: tuple[PodView, ...], evidence: Evidence) -> Counter[Trouble]:
-    """How many pods have which trouble."""
+    """The number of pods with each fault."""
     return Counter(t for p in pods if (t := trouble(p, evidence.at)) is not None)
 
 
 def sound(pods: tuple[PodView, ...], evidence: Evidence) -> int:
-    """How many pods have been ready for a while without ever restarting."""
+    """The number of ready pods older than `PROVEN` that never restarted."""
     return sum(p.ready and p.restarts == 0 and evidence.at - p.created_at >= PROVEN for p in pods)
 
 
 def suspect_pods(suspect: Suspect, workload: WorkloadView) -> tuple[PodView, ...]:
-    """The pods that the change reaches: those of the current template, or all for a ConfigMap."""
+    """The pods with the change: those of the current template, or all for a ConfigMap."""
     return current_pods(workload) if suspect.in_template else workload.pods
 
 
 def pods_are_sick(suspect: Suspect, evidence: Evidence) -> bool:
-    """Whether the cluster itself shows trouble in the pods that the change reaches."""
+    """Whether the cluster shows faults in the pods with the change."""
     workload = evidence.workload
     if workload is None:
         return False
@@ -47,7 +47,7 @@ def pods_are_sick(suspect: Suspect, evidence: Evidence) -> bool:
 
 
 def weigh_pods(weighing: Weighing, suspect: Suspect, evidence: Evidence, weights: PodWeights) -> None:
-    """Findings in the pods; `weights` says how telling each trouble is for the cause."""
+    """Apply pod findings to the score; `weights` gives the weight of each fault for the cause."""
     workload = evidence.workload
     if workload is None:
         _weigh_told(weighing, evidence, weights)
@@ -62,7 +62,7 @@ def weigh_pods(weighing: Weighing, suspect: Suspect, evidence: Evidence, weights
             weighing.speaks_for(weight, f"{count} of {len(pods)} pods with it {kind}")
     restarted = sum(p.restarts for p in pods)
     if not found and restarted and Trigger.CRASH_LOOP in evidence.triggers:
-        weighing.speaks_for(0.6, f"its pods were restarted {restarted} times, a crash loop is reported")
+        weighing.speaks_for(0.6, f"its pods restarted {restarted} times and a crash loop is reported")
     if suspect.in_template:
         _weigh_older(weighing, found, workload, evidence)
         if workload.progress_deadline_exceeded:
@@ -72,7 +72,7 @@ def weigh_pods(weighing: Weighing, suspect: Suspect, evidence: Evidence, weights
 
 
 def _weigh_told(weighing: Weighing, evidence: Evidence, weights: PodWeights) -> None:
-    """Without a cluster: only what signals told about the pods."""
+    """Without a cluster: use only the pod conditions that signals reported."""
     told = {
         Condition.IMAGE_PULL_BACK_OFF: Trouble.IMAGE,
         Condition.OOM_KILLED: Trouble.OUT_OF_MEMORY,
@@ -81,21 +81,19 @@ def _weigh_told(weighing: Weighing, evidence: Evidence, weights: PodWeights) -> 
     for condition, kind in told.items():
         weight = weights.get(kind, 0.0) / 2
         if condition in evidence.conditions and weight > 0:
-            weighing.speaks_for(
-                weight, f"{condition} is reported; no cluster is connected that could tell more"
-            )
+            weighing.speaks_for(weight, f"{condition} is reported; no cluster connected to confirm it")
 
 
 def _weigh_older(
     weighing: Weighing, found: Counter[Trouble], workload: WorkloadView, evidence: Evidence
 ) -> None:
-    """Pods of the template before are the control group."""
+    """Pods of the previous template are the control group."""
     older = older_pods(workload)
     if not older or not found:
         return
     bad = sick(older, evidence).total()
     if bad * 2 >= len(older):
-        weighing.speaks_against(0.7, f"{bad} of {len(older)} pods without it are unhealthy as well")
+        weighing.speaks_against(0.7, f"{bad} of {len(older)} pods without it are unhealthy too")
     elif all(p.ready for p in older):
         weighing.speaks_for(0.3, f"all {len(older)} pods without it are healthy")
 
@@ -103,32 +101,32 @@ def _weigh_older(
 def _weigh_unreached(
     weighing: Weighing, pods: tuple[PodView, ...], found: Counter[Trouble], workload: WorkloadView
 ) -> None:
-    """Pods that the cluster never started say something about the cluster, not about what they would run."""
+    """Pods that never started are evidence about the cluster, not about the change."""
     if workload.desired_replicas > 0 and not pods:
-        weighing.speaks_against(0.5, "the cluster created no pod with it yet")
+        weighing.speaks_against(0.5, "the cluster has not created a pod with it yet")
     elif found[Trouble.UNSCHEDULED]:
         weighing.speaks_against(0.5, f"{found[Trouble.UNSCHEDULED]} of its pods cannot be scheduled")
     if found[Trouble.LOST]:
-        weighing.speaks_against(0.6, f"{found[Trouble.LOST]} of its pods are on a node that does not answer")
+        weighing.speaks_against(0.6, f"{found[Trouble.LOST]} of its pods are on an unreachable node")
 
 
 def _weigh_sound(
     weighing: Weighing, pods: tuple[PodView, ...], found: Counter[Trouble], evidence: Evidence
 ) -> None:
-    """Some pods with the change are well: perhaps it is where they run, not what they run."""
+    """Healthy pods with the change suggest that the node is at fault, not the change."""
     well = sound(pods, evidence)
     if not well or not found:
         return
     finding = f"{well} of {len(pods)} pods with it are healthy and never restarted"
     node = sick_node(pods, evidence)
     if node is not None:
-        weighing.speaks_against(0.6, f"{finding}; all sick ones are on node {node}")
+        weighing.speaks_against(0.6, f"{finding}; all unhealthy ones are on node {node}")
     else:
         weighing.speaks_against(0.15, finding)
 
 
 def sick_node(pods: tuple[PodView, ...], evidence: Evidence) -> str | None:
-    """The one node that holds every sick pod (two or more) and no well one; None otherwise."""
+    """The one node that holds every unhealthy pod (two or more) and no healthy pod; None otherwise."""
     bad = [p for p in pods if trouble(p, evidence.at) is not None]
     nodes = {p.node for p in bad}
     node = next(iter(nodes), None)

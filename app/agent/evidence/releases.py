@@ -1,8 +1,8 @@
-"""Releases of a service as pipelines report them: each one once, and which failures still stand.
+"""Releases of a service from pipeline reports: deduplicated, with the failures that were not resolved.
 
-Pure; used by intake, the observer and the rules. Senders repeat themselves: a
-deploy is reported as it starts and as it ends, and a deployed version again each
-time the health of an application flaps. Reports may arrive in any order.
+Pure; used by intake, the observer and the rules. Senders report a deploy when it
+starts and when it ends, and report a deployed version again each time the health
+of the application flaps. Reports may arrive in any order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ORDER = (None, DeployStatus.STARTED, DeployStatus.FAILED, DeployStatus.SUCCEEDE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ReportedRelease:
-    """One version in force, or on its way, as one or several reports have it."""
+    """One deployed or deploying version, merged from one or more reports."""
 
     change: Change
     """At the first report, with the status of the last one."""
@@ -33,7 +33,7 @@ class _ReportedRelease:
 
 
 def change_of(key: ServiceKey, deploy: Deploy, at: datetime) -> Change:
-    """The change that one report of a deploy stands for."""
+    """The change that one deploy report describes."""
     return Change(
         kind=ChangeKind.DEPLOY,
         key=key,
@@ -47,16 +47,15 @@ def change_of(key: ServiceKey, deploy: Deploy, at: datetime) -> Change:
 
 
 def reported_deploys(signals: Iterable[Signal]) -> tuple[Change, ...]:
-    """The deploys among signals, one change for each report."""
+    """The deploy reports among signals, as one change each."""
     return tuple(change_of(s.key, s.payload, s.observed_at) for s in signals if isinstance(s.payload, Deploy))
 
 
 def releases(reports: Iterable[Change], since: datetime | None = None) -> tuple[Change, ...]:
-    """Each release of each service once, at its first report and with its last status; oldest first.
+    """Each release of each service once, with the time of its first report and its last status; oldest first.
 
-    A version that was replaced by another one and comes back is a new release; a
-    cancelled deploy replaces nothing. With `since`, releases that were last
-    reported before are left out.
+    A version that is deployed again after another one is a new release; a cancelled
+    deploy replaces nothing. With `since`, releases last reported before it are left out.
     """
     services: dict[ServiceKey, list[Change]] = {}
     for report in reports:
@@ -75,10 +74,10 @@ def once(changes: Iterable[Change], since: datetime | None = None) -> tuple[Chan
 
 
 def standing_failures(signals: Sequence[Signal], changes: Iterable[Change] = ()) -> tuple[Signal, ...]:
-    """The failed deploys among an incident's signals that no later success ended.
+    """The failed deploys among an incident's signals without a later successful deploy.
 
-    A retry that succeeded ends a failure, and so does another version that was
-    deployed after it. `changes` are further reports about the same service.
+    A successful retry resolves a failure, and so does a later deploy of another
+    version. `changes` are further reports about the same service.
     """
     reports = [*reported_deploys(signals), *(c for c in changes if c.kind is ChangeKind.DEPLOY)]
     succeeded = [(c.key, c.at) for c in reports if c.status is DeployStatus.SUCCEEDED]
@@ -124,7 +123,7 @@ def _merged(release: _ReportedRelease, report: Change) -> _ReportedRelease:
 
 
 def _same(one: Change, other: Change) -> bool:
-    """The same version, and not known to be built from another commit under the same name."""
+    """Whether both are the same version, and not known to be built from different commits."""
     if one.version is None or one.version != other.version:
         return False
     commits = {one.commit_sha, other.commit_sha} - {None}

@@ -1,6 +1,6 @@
-"""Whether an undo restored the service: judged by what runs, not by the specification alone.
+"""Whether an undo restored the service: judged by running replicas, not only by the specification.
 
-Pure; asked by `app.agent.soak`, which looks until there is an answer (promise 10).
+Pure; called by `app.agent.soak`, which observes until the result is known (promise 10).
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from app.agent.workload import WorkloadView
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restoration:
-    """What can be said of an undo at one instant."""
+    """The state of an undo at one instant."""
 
     restored: bool | None
-    """None: too early to tell."""
+    """None: not known yet."""
     serving: str
-    """`2 of 4 replicas are available (3 before)`, or why that is not known."""
+    """`2 of 4 replicas are available (3 before)`, or why it is not known."""
     seen: Verification
-    """How long it has been as before; kept for the next look."""
+    """How long the previous state has held; stored for the next observation."""
 
 
 def asks_as_before(undone: Intent, after: Snapshot | None) -> bool:
-    """Whether the object asks again for what the undone action changed; the rest of it may be others'."""
+    """Whether the fields that the undone action changed have their previous values; others may differ."""
     before = undone.snapshot
     if before is None or after is None:
         return False
@@ -42,14 +42,14 @@ def judge_restoration(
     steady_for: timedelta,
     timeout: timedelta,
 ) -> Restoration:
-    """As many replicas available as before the action, or all that are wanted, over a completed rollout.
+    """Restored: as many replicas available as before the action, or a complete rollout.
 
-    A rollout that was not complete before need not be now; then the number must hold
-    for `steady_for`. Until `timeout` after the undo it may still come.
+    If the rollout is not complete, the number must hold for `steady_for`. The result
+    is open until `timeout` after the undo.
     """
     before = undone.snapshot.available if undone.snapshot is not None else None
     if workload is None:
-        serving, enough, whole = "what runs cannot be seen", False, False
+        serving, enough, whole = "running replicas are unknown", False, False
     else:
         serving = serving_now(workload, before)
         wanted = workload.desired_replicas
@@ -67,7 +67,7 @@ def judge_restoration(
 
 
 def serving_now(workload: WorkloadView, before: int | None = None) -> str:
-    """How many replicas of how many are available, and why pods are missing where the cluster says so."""
+    """Available and desired replicas, and the cluster's reason for missing pods."""
     counted = f"{workload.available_replicas} of {workload.desired_replicas} replicas are available"
     if before is not None:
         counted += f" ({before} before)"

@@ -1,9 +1,8 @@
-"""How single findings become one confidence.
+"""Combines findings into one confidence.
 
-Each finding for a cause is a share of the doubt that it removes, each finding
-against it a share of the belief that it takes away: more evidence for never
-lowers a confidence, more evidence against never raises it, and both stay
-within 0..1.
+A finding for a cause removes a share of the remaining doubt; a finding against it
+removes a share of the confidence. Evidence for a cause never lowers its confidence,
+evidence against it never raises it, and the result stays within 0..1.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from app.agent.models import Cause, Hypothesis
 
 
 class Weighing:
-    """Collects findings for and against one cause."""
+    """Findings for and against one cause, and the resulting confidence."""
 
     def __init__(self) -> None:
         self._doubt = 1.0
@@ -22,12 +21,12 @@ class Weighing:
 
     @property
     def confidence(self) -> float:
-        """0..1, rounded to a hundredth: more digits would claim a precision that is not there."""
+        """0..1, rounded to a hundredth."""
         return round((1.0 - self._doubt) * self._kept, 2)
 
     @property
     def grounds(self) -> bool:
-        """Whether anything at all speaks for the cause."""
+        """Whether there is any evidence for the cause."""
         return bool(self._for)
 
     def speaks_for(self, weight: float, finding: str) -> None:
@@ -36,12 +35,12 @@ class Weighing:
         self._for.append(finding)
 
     def speaks_against(self, weight: float, finding: str) -> None:
-        """`weight` is the share of the belief that the finding takes away."""
+        """`weight` is the share of the confidence that the finding removes."""
         self._kept *= 1.0 - weight
         self._against.append(finding)
 
     def hypothesis(self, cause: Cause, rule: str) -> Hypothesis | None:
-        """The hypothesis, or None without any ground for it."""
+        """The hypothesis, or None without evidence for it."""
         if not self.grounds:
             return None
         return Hypothesis(

@@ -1,4 +1,4 @@
-"""What is wrong and since when: the onset of the trouble and the rises in the service levels."""
+"""Symptoms and their onset: when the incident started, and rises in the service level indicators."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from app.agent.models import (
 )
 
 CLOCK_SLACK = timedelta(seconds=60)
-"""Clocks of pipeline, cluster and monitoring differ, and rates are averages over a window."""
+"""Tolerance: clocks of pipeline, cluster and monitoring differ, and rates are window averages."""
 
 FRESH = timedelta(minutes=2)
-"""A measurement older than this says nothing about now."""
+"""A measurement older than this is not current."""
 
 _MIN_SIDE = 2
 """A rise needs this many samples on both sides."""
@@ -40,16 +40,16 @@ METRIC_TRIGGERS = frozenset({Trigger.HIGH_ERROR_RATE, Trigger.HIGH_LATENCY})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SymptomIndicator:
-    """One service level indicator, and what counts as a rise of it."""
+    """One service level indicator, and its thresholds for a rise."""
 
     name: str
     of: Callable[[SliSample], float | None]
     spoken: Callable[[float], str]
     factor: float
     least: float
-    """A rise is at least by this factor and by this much."""
+    """A rise is at least by this factor and by this amount."""
     objective: Callable[[Objectives], float | None] = lambda _: None
-    """Above it the indicator is a symptom; None for one that never is."""
+    """Above it the indicator is a symptom; None: never a symptom."""
 
 
 ERROR_RATE = SymptomIndicator(
@@ -77,7 +77,7 @@ _BREACHED = {Trigger.HIGH_ERROR_RATE: ERROR_RATE, Trigger.HIGH_LATENCY: LATENCY}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rise:
-    """An indicator went from one level to a clearly higher one, and is still there."""
+    """An indicator rose from one level to a clearly higher one and has not returned."""
 
     at: datetime
     base: float
@@ -85,10 +85,9 @@ class Rise:
 
 
 def onset(evidence: Evidence) -> datetime:
-    """The earliest sign that was reported: a sample out of its objective, an alert, a cluster condition.
+    """The earliest reported symptom: a sample out of its objective, an alert, a cluster condition.
 
-    Where the only sign is a failed deploy, the deploy is the symptom: its report
-    is then the earliest sign, and comes no time after the change that it reports.
+    If a failed deploy is the only symptom, the onset is the time of its report.
     """
     noticed = [s.observed_at for s in evidence.signals if _is_symptom(s, evidence.objectives)]
     failed = [
@@ -125,13 +124,13 @@ def _inside(indicator: SymptomIndicator, value: float, objectives: Objectives | 
 
 
 def failed_deploys(evidence: Evidence) -> tuple[Signal, ...]:
-    """The deploys that a pipeline reported as failed, and that no later one ended."""
+    """The deploys that a pipeline reported as failed, without a later success."""
     own = [c for c in evidence.changes if c.key == evidence.key and c.kind is ChangeKind.DEPLOY]
     return standing_failures(evidence.signals, own)
 
 
 def samples(evidence: Evidence) -> tuple[SliSample, ...]:
-    """Service levels, posted and measured, oldest first; `measured` says which is which."""
+    """Service levels, pushed and measured, oldest first; `measured` distinguishes them."""
     found: dict[tuple[datetime, bool], SliSample] = {}
     for signal in evidence.signals:
         if isinstance(signal.payload, MetricSample):
@@ -152,17 +151,17 @@ def _sample_of(signal: Signal, sample: MetricSample) -> SliSample:
 
 
 def reported(evidence: Evidence) -> tuple[SymptomIndicator, ...]:
-    """The indicators that the triggers of this incident are about."""
+    """The indicators of this incident's triggers."""
     return tuple(_BREACHED[t] for t in sorted(METRIC_TRIGGERS & set(evidence.triggers)))
 
 
 def breached(evidence: Evidence) -> tuple[SymptomIndicator, ...]:
-    """The indicators that this incident is about, without those that are known to be inside now."""
+    """The indicators of this incident, without those known to be within their objective now."""
     return tuple(i for i in reported(evidence) if doubt(evidence, i) is None and not _inside_now(evidence, i))
 
 
 def doubt(evidence: Evidence, indicator: SymptomIndicator) -> str | None:
-    """What the agent's own newest measurement says against a reported symptom; None if nothing."""
+    """How the agent's newest measurement contradicts a reported symptom; None if it does not."""
     own = [s for s in samples(evidence) if s.measured and evidence.at - FRESH <= s.at <= evidence.at]
     objectives = evidence.objectives
     if not own or objectives is None:
@@ -170,11 +169,11 @@ def doubt(evidence: Evidence, indicator: SymptomIndicator) -> str | None:
     newest_one = own[-1]
     traffic = newest_one.request_rate
     if traffic is not None and traffic < objectives.min_request_rate:
-        return f"only {traffic:.2f} requests/s are measured: too few to judge its {indicator.name}"
+        return f"only {traffic:.2f} requests/s measured: too few to evaluate its {indicator.name}"
     value = indicator.of(newest_one)
     if value is None or not isfinite(value) or not _inside(indicator, value, objectives):
         return None
-    return f"its {indicator.name} is measured at {indicator.spoken(value)}, inside its objective"
+    return f"its {indicator.name} is measured at {indicator.spoken(value)}, within its objective"
 
 
 def _inside_now(evidence: Evidence, indicator: SymptomIndicator) -> bool:
@@ -183,7 +182,7 @@ def _inside_now(evidence: Evidence, indicator: SymptomIndicator) -> bool:
 
 
 def now_at(evidence: Evidence, indicator: SymptomIndicator) -> float | None:
-    """The newest value that says something about now: none from before the symptom was last reported."""
+    """The newest value; None if it is older than the last report of the symptom."""
     points = _points(evidence, indicator)
     if not points:
         return None
@@ -193,16 +192,16 @@ def now_at(evidence: Evidence, indicator: SymptomIndicator) -> float | None:
 
 
 def metric_onset(evidence: Evidence) -> datetime:
-    """When the reported indicators rose, as their series shows; else when they were first reported."""
+    """When the reported indicators rose, by their series; else when they were first reported."""
     rises = [rise(evidence, indicator) for indicator in reported(evidence)]
     first = onset(evidence)
     rose = min((r.at for r in rises if r is not None), default=first)
-    # A rate shows a rise up to a window late; what was reported long before the series rose, it refutes.
+    # A rate shows a rise up to one window late. A report from long before the rise is not the onset.
     return min(rose, first) if rose - first <= FRESH else rose
 
 
 def trouble_began(evidence: Evidence) -> datetime:
-    """The onset: the earliest sign of what this incident is about; what changed then or later is no cause."""
+    """When the incident started: the earliest symptom. Changes at that time or later are not its cause."""
     if METRIC_TRIGGERS.isdisjoint(evidence.triggers):
         return onset(evidence)
     if METRIC_TRIGGERS.issuperset(evidence.triggers):
@@ -223,9 +222,9 @@ def levels_around(
 
 
 def rise(evidence: Evidence, indicator: SymptomIndicator) -> Rise | None:
-    """The one split into two levels that leaves the least squares, if the later level is clearly higher.
+    """The least-squares split into two levels, if the later level is clearly higher.
 
-    None as well when the newest values are back at the earlier level.
+    None also when the newest values are back at the earlier level.
     """
     points = _points(evidence, indicator)
     values = [v for _, v in points]
@@ -248,7 +247,7 @@ def rise(evidence: Evidence, indicator: SymptomIndicator) -> Rise | None:
 
 
 def _points(evidence: Evidence, indicator: SymptomIndicator) -> list[tuple[datetime, float]]:
-    """One history of an indicator: what the agent measured, or what was posted where it measured nothing."""
+    """The series of an indicator: the agent's measurements, or pushed samples where there are none."""
     known = [
         (s.measured, s.at, v) for s in samples(evidence) if (v := indicator.of(s)) is not None and isfinite(v)
     ]

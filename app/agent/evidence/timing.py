@@ -1,4 +1,4 @@
-"""What time says about a change: did the trouble begin with it, before it, or long after it."""
+"""Timing evidence about a change: whether the incident started with it, before it, or long after it."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ SOON = timedelta(minutes=5)
 LATE = timedelta(minutes=15)
 
 _SAME_LEVEL = 1.3
-"""Less than this factor between before and after is no difference."""
+"""A smaller factor between before and after is no difference."""
 
 _RISEN, _RISEN_TWICE = 0.75, 0.8
 _BREACHED_CONFIRMED, _BREACHED_TOLD = 0.62, 0.5
-"""A breach without a history of samples: the change is seen in the cluster, or only told."""
+"""A breach without a history of samples: the change is seen in the cluster, or only reported."""
 
 
 def weigh_timing(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> None:
-    """Findings in the service levels around the change, and in the distance between it and the trouble."""
+    """Apply findings from the service levels around the change, and from its distance to the onset."""
     _weigh_levels(weighing, suspect, evidence)
     _weigh_distance(weighing, suspect, evidence)
 
 
 def _weigh_levels(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> None:
-    """A symptom speaks for a change only where it began after the change."""
+    """A symptom is evidence for a change only if it began after the change."""
     risen = [t for i in breached(evidence) if (t := _risen(i, suspect, evidence)) is not None]
     flat = [t for i in breached(evidence) if (t := _flat(i, suspect, evidence)) is not None]
     came_first = suspect.at < trouble_began(evidence)
@@ -68,7 +68,7 @@ def _flat(indicator: SymptomIndicator, suspect: Suspect, evidence: Evidence) -> 
 def _told(indicator: SymptomIndicator, evidence: Evidence) -> str:
     value = now_at(evidence, indicator)
     if value is None:
-        return f"{indicator.name} above its objective, by an alert without a value"
+        return f"{indicator.name} above its objective (alert without a value)"
     return f"{indicator.name} {indicator.spoken(value)}, above its objective"
 
 
@@ -78,7 +78,7 @@ def _weigh_distance(weighing: Weighing, suspect: Suspect, evidence: Evidence) ->
         late_report = suspect.reported_late and lag >= -REPORT_DELAY
         weighing.speaks_against(0.3 if late_report else 0.8, f"the incident started {span(lag)} before it")
     elif suspect.stuck:
-        return  # it never took over: its age says nothing
+        return  # the rollout never completed: its age is not evidence
     elif lag > LATE:
         weighing.speaks_against(0.5, f"the incident started only {span(lag)} after it")
     elif lag > SOON:

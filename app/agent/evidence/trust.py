@@ -1,7 +1,7 @@
-"""Whether a revision may be trusted as one to go back to: it answered enough requests, and well.
+"""Whether a revision is a trusted rollback target: it answered enough requests within the SLO.
 
-Pure; asked by the historian (`app.agent.memory`) and, for a revision that nobody
-could judge yet, by the actions. A release that nobody called has shown nothing.
+Pure; called by the historian (`app.agent.memory`) and, for a revision without a
+recorded result, by the actions. A release without requests is not trusted.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ LONGEST_PERIOD = timedelta(hours=1)
 """How far back requests are counted for a service that has few."""
 
 _MOSTLY = 0.95
-"""Share of the requests that must have been answered while latency was within its objective."""
+"""Share of the requests that must be answered while latency is within its objective."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustRules:
-    """What a revision must show."""
+    """The requirements for a trusted revision."""
 
     after: timedelta
-    """How long it must have run complete, with nothing wrong."""
+    """How long it must have run fully rolled out without a fault."""
     min_requests: int
-    """How many requests it must have answered; 0 asks for none."""
+    """How many requests it must have answered; 0 requires none."""
     window: timedelta = timedelta(0)
-    """How far back a measurement looks: until then it holds requests of whatever ran before."""
+    """The window of a measurement; until it has passed, samples include requests to the previous revision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestTotals:
-    """What was answered in a period, added up over its samples."""
+    """Requests answered in a period, summed over its samples."""
 
     requests: float
     failed: float
@@ -43,7 +43,7 @@ class RequestTotals:
 
 
 def period_of(rules: TrustRules, since: datetime, now: datetime) -> tuple[datetime, datetime]:
-    """The period to be judged: all of the time since the revision runs alone, an hour at most.
+    """The period to evaluate: since only this revision runs, at most an hour.
 
     It begins one window later, and is empty before that.
     """
@@ -51,7 +51,7 @@ def period_of(rules: TrustRules, since: datetime, now: datetime) -> tuple[dateti
 
 
 def traffic_in(samples: Sequence[SliSample], slo: SloThresholds, step: timedelta) -> RequestTotals:
-    """Each sample stands for one `step`; one without a request rate is no traffic."""
+    """Each sample covers one `step`; a sample without a request rate counts as no traffic."""
     requests = failed = slow = 0.0
     for sample in samples:
         answered = (sample.request_rate or 0.0) * step.total_seconds()
@@ -63,9 +63,9 @@ def traffic_in(samples: Sequence[SliSample], slo: SloThresholds, step: timedelta
 
 
 def objection(traffic: RequestTotals, rules: TrustRules, slo: SloThresholds) -> str | None:
-    """Why the traffic of a period is no proof; None where it is one."""
+    """Why the traffic of a period is not sufficient for trust; None if it is."""
     if traffic.requests < rules.min_requests:
-        return f"answered {traffic.requests:.0f} requests, {rules.min_requests} are needed"
+        return f"answered {traffic.requests:.0f} requests, {rules.min_requests} required"
     if not traffic.requests:
         return None
     if traffic.failed / traffic.requests > slo.max_error_rate:

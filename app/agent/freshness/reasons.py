@@ -1,4 +1,4 @@
-"""Reasons: what an action stands on, when it was last known to be true, and who took it back (promise 13).
+"""Reasons for an action: when each was last known to be true, and who withdrew it (promise 13).
 
 Pure. Intake remembers for each service what was reported and what withdrew it
 (`remember_*`); before every decision the loop adds what the agent sees itself
@@ -54,7 +54,7 @@ _METRIC_TRIGGERS = frozenset({Trigger.HIGH_ERROR_RATE, Trigger.HIGH_LATENCY})
 
 
 class ReasonKind(StrEnum):
-    """What kind of thing says so."""
+    """The kind of source."""
 
     SAMPLE = "sample"
     ALERT = "alert"
@@ -67,7 +67,7 @@ class ReasonKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawal:
-    """A reason is no longer true, or the agent's own look speaks against it."""
+    """A reason is no longer true, or the agent's own observation contradicts it."""
 
     at: datetime
     by: str
@@ -80,7 +80,7 @@ class Withdrawal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """One thing that speaks for acting on a service."""
+    """One reason to act on a service."""
 
     trigger: Trigger
     kind: ReasonKind
@@ -181,7 +181,7 @@ def remember_level(
         return _claim(known, claim)
     words = f"{signal.source} measured" if own else f"{signal.source} reported"
     over = Withdrawal(at=at, by=signal.source, said=f"{words} the {figure}, within its objective")
-    if own:  # the agent's own measurement speaks against every report as well
+    if own:  # the agent's own measurement contradicts every report too
         known = _withdraw(known, _level_subject(trigger, ReasonKind.OWN_MEASUREMENT), over)
     return _withdraw(known, _level_subject(trigger, ReasonKind.SAMPLE), over)
 
@@ -482,7 +482,7 @@ def _still_unfinished(workload: WorkloadView, failed: Reason) -> bool:
 
 
 def _against(reason: Reason, seen: Observation, slo: SloThresholds) -> Reason:
-    """The reason, withdrawn where the agent's own look speaks against it or could not confirm it."""
+    """The reason, withdrawn if the agent's own observation contradicts it or cannot confirm it."""
     if reason.withdrawn is not None:
         return reason
     against = _metric_objection(reason, seen, slo)
@@ -529,7 +529,7 @@ def _cluster_objection(reason: Reason, seen: Observation) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reasons:
-    """What speaks for acting on one incident, as examined at one moment. Asked again as time goes on."""
+    """The reasons to act on one incident, as checked at one time; re-evaluated later."""
 
     found: tuple[Reason, ...]
     max_age: timedelta
@@ -543,12 +543,12 @@ class Reasons:
         return tuple(reason for reason in self.found if reason.stands(now, self.max_age))
 
     def refusal(self, reported: tuple[Reason, ...] = ()) -> str | None:
-        """Why nothing may begin now, given what is on record by now; None while a reason stands."""
+        """Why no action may begin now, given the stored reports; None while a reason holds."""
         current = replace(self, found=tuple(_as_reported(reason, reported) for reason in self.found))
         return None if current.standing() else current.why_none()
 
     def why_none(self) -> str:
-        """What became of each reason, in words; never empty."""
+        """The state of each reason, in words; never empty."""
         now = self.clock()
         said = [_fate(reason, now) for reason in self.found if not reason.stands(now, self.max_age)]
         return "; ".join(dict.fromkeys(said[:4])) or "nothing that opened the incident is on record any more"
@@ -607,7 +607,7 @@ def firing_alerts(
 
 
 def all_withdrawn(known: tuple[Reason, ...], triggers: tuple[Trigger, ...]) -> bool:
-    """Whether whoever reported the triggers of an incident took every one of them back."""
+    """Whether all reported triggers of an incident were withdrawn by their senders."""
     mine = [one for one in known if one.trigger in triggers]
     told = {one.trigger for one in mine}
     return told.issuperset(triggers) and all(

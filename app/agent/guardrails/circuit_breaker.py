@@ -1,10 +1,9 @@
-"""Circuit breakers: after actions that did not help in a row the agent leaves off, then tries once.
+"""Circuit breakers: after consecutive actions that did not help, block further actions.
 
-Pure; `app.agent.guardrails.limits` asks it for one service and for the cluster, both when
-policy decides and in the transaction that begins an action, so that of many
-workers exactly one gets the trial (promises 4 and 11). The state is not stored:
-it follows from what is on record, and so survives restarts. Undoing the agent's
-own action never asks.
+Pure; `app.agent.guardrails.limits` evaluates it for one service and for the cluster,
+when policy decides and in the transaction that begins an action, so that exactly one
+worker gets the half-open attempt (promises 4 and 11). The state is not stored: it is
+derived from recorded actions and survives restarts. It does not apply to undos.
 
 Closed until `Breaker.failures` actions in a row did not help; then open for
 `Breaker.open_for` from the moment the last of them began; then half-open: one
@@ -26,21 +25,21 @@ _AT_LEAST = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
-    """When one opens, and for how long."""
+    """The thresholds of a circuit breaker."""
 
     failures: int
-    """Actions in a row that did not help: at least one."""
+    """Consecutive actions that did not help: at least one."""
     open_for: timedelta
 
     @property
     def remembers(self) -> timedelta:
-        """For how long failures count: so long that trials which fail one after another keep it open."""
+        """How long failures count; long enough that consecutive failed half-open attempts keep it open."""
         return max((self.failures + 1) * self.open_for, _AT_LEAST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """One action that began and is no undo."""
+    """One action that began; not an undo."""
 
     intent_id: str
     incident_id: IncidentId
@@ -50,15 +49,15 @@ class Tried:
 
 
 def since_closed(tried: Iterable[Tried], closed_at: datetime | None) -> list[Tried]:
-    """What counts after somebody closed the breaker by hand: what began later."""
+    """The actions that count after a manual close: those that began later."""
     return [one for one in tried if closed_at is None or one.began_at > closed_at]
 
 
 def open_reason(tried: Iterable[Tried], breaker: Breaker, asking: IncidentId, at: datetime) -> str | None:
-    """Why no action of the incident `asking` may begin at `at`; None when the breaker lets it through.
+    """Why no action of the incident `asking` may begin at `at`; None if the breaker allows it.
 
-    Further steps of the incident that has the trial are let through: its own
-    budget bounds them, and each is verified before the next.
+    Further steps of the incident with the half-open attempt are allowed: its own budget
+    limits them, and each is verified before the next.
     """
     counted = (one for one in tried if one.began_at - at <= max(breaker.remembers, FAR_AHEAD))
     newest_first = sorted(counted, key=lambda one: (one.began_at, one.intent_id), reverse=True)
@@ -75,7 +74,7 @@ def open_reason(tried: Iterable[Tried], breaker: Breaker, asking: IncidentId, at
         return f"open until {_clock(until)}: {_last(len(failed))} did not help"
     for one in newest_first:
         if one.helped is None and one.began_at >= until and one.incident_id != asking:
-            return f"half-open: {one.incident_id} tries an action since {_clock(one.began_at)}"
+            return f"half-open: {one.incident_id} has an action in progress since {_clock(one.began_at)}"
     return None
 
 

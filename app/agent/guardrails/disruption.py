@@ -1,10 +1,9 @@
-"""How many pods of a service a change takes away at once, and whether that is too many (promise 4).
+"""How many pods a change makes unavailable at once, and whether that is too many (promise 4).
 
-Pure. Policy asks before every action. What a rolling change may take away is
-what the workload's own strategy lets go missing; the API server's eviction
-budgets (PodDisruptionBudgets) do not bind a rollout, so the agent holds its
-actions to them itself. How many pods are well at the moment does not count: a
-rollback is the remedy for pods that are not.
+Pure. Policy checks it before every action. A rolling change makes at most as many pods
+unavailable as the workload's strategy allows. PodDisruptionBudgets do not limit a
+rollout, so the agent applies them to its actions itself. Pods that are unhealthy now do
+not count: a rollback is their remedy.
 """
 
 from __future__ import annotations
@@ -22,26 +21,26 @@ class DisruptionBudget:
 
     name: str
     expected_pods: int
-    """How many pods it counts when all are there."""
+    """The expected number of pods."""
     desired_healthy: int
-    """How many of them must stay."""
+    """How many of them must stay available."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disruption:
-    """What a workload lets go missing while its pods are replaced."""
+    """How many pods a workload may miss during a rollout."""
 
     replicas: int
-    """As asked for."""
+    """The desired number of replicas."""
     missing_at_once: int
-    """The most pods that its rollout strategy lets be missing."""
+    """The maximum unavailable pods of its rollout strategy."""
     budgets: tuple[DisruptionBudget, ...] = ()
     unread: str | None = None
-    """Why budgets could not be read; None when they were."""
+    """Why the budgets could not be read; None if they were."""
 
 
 def disturbed_by(action: Action, disruption: Disruption) -> int:
-    """How many pods the action takes away at once."""
+    """How many pods the action makes unavailable at once."""
     if action.target is None or action.target.kind != "Deployment":
         return 0
     wanted = action.parameters.get("replicas")
@@ -51,7 +50,7 @@ def disturbed_by(action: Action, disruption: Disruption) -> int:
 
 
 def too_many(action: Action, disruption: Disruption, max_share: float) -> tuple[str, ...]:
-    """Why the action would take away too many pods at once; empty means it would not."""
+    """Why the action would make too many pods unavailable at once; empty if it would not."""
     disturbed = disturbed_by(action, disruption)
     if disturbed == 0:
         return ()
@@ -59,12 +58,12 @@ def too_many(action: Action, disruption: Disruption, max_share: float) -> tuple[
     allowed = max(1, int(max_share * disruption.replicas))
     if disturbed > allowed:
         reasons.append(
-            f"{action.name} may take away {disturbed} of {disruption.replicas} replicas at once, "
+            f"{action.name} may make {disturbed} of {disruption.replicas} replicas unavailable at once, "
             f"and MAX_REPLICA_SHARE={max_share:g} allows {allowed}"
         )
     reasons.extend(
         f"{action.name} may leave {budget.expected_pods - disturbed} pods, and "
-        f"PodDisruptionBudget {budget.name} wants {budget.desired_healthy}"
+        f"PodDisruptionBudget {budget.name} requires {budget.desired_healthy}"
         for budget in disruption.budgets
         if budget.expected_pods - disturbed < budget.desired_healthy
     )

@@ -1,10 +1,9 @@
-"""The document that a policy engine decides on: everything one decision depends on, as versioned JSON.
+"""The input document of the policy engine: everything one decision depends on, as versioned JSON.
 
-Called by policy for every question. Its form is published as
-`docs/policy-input.schema.json` and told in `docs/policy.md`; what a reader may
-rely on changes only together with `DOCUMENT_VERSION`, and new fields may be
-added under the same version. Secrets never enter it (promise 12): values of
-configuration do not reach the agent's models in the first place.
+Built for every decision. Its schema is `docs/policy-input.schema.json`, described in
+`docs/policy.md`. Incompatible changes increase `DOCUMENT_VERSION`; new fields may be
+added under the same version. It contains no secrets (promise 12): values of
+configuration never reach the agent's models.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ DOCUMENT_VERSION = "2"
 AGENT_NAME = "self-healing-devops-agent"
 
 _RECENT_ACTIONS = 50
-"""So many of the service's latest actions are told; the counts in `budgets` know all of them."""
+"""At most this many recent actions of the service are listed; the counts in `budgets` cover all."""
 
 
 def document(question: Question, limits: Guardrails) -> JsonObject:
-    """The versioned JSON document of one question."""
+    """The versioned JSON document of one decision."""
     incident = question.incident
     return {
         "version": DOCUMENT_VERSION,

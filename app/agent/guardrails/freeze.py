@@ -1,9 +1,8 @@
-"""Freeze windows: times in which nothing new is begun, on a calendar of people's own. Pure.
+"""Freeze windows: configured times in which no action begins. Pure.
 
-`app.agent.guardrails.limits` asks, both when policy decides and in the transaction that
-begins an action, with the same moment that is recorded as its beginning: so no
-recorded action lies within a window. Undoing the agent's own action never asks
-(promise 11).
+`app.agent.guardrails.limits` checks them when policy decides and in the transaction that
+begins an action, with the time that is recorded as its beginning: no recorded action
+lies within a window. They do not apply to undos (promise 11).
 
 A window starts at every moment of a cron expression, read in its time zone as
 Debian's cron reads it when clocks change, or once, at a given instant; and lasts
@@ -28,32 +27,32 @@ _CLOCK_CHANGE = timedelta(hours=3)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FreezeWindow:
-    """One window, once or again and again."""
+    """One window, once or recurring."""
 
     name: str
     length: timedelta
     cron: str | None = None
     """When it starts: minute, hour, day of month, month, day of week."""
     starts_at: datetime | None = None
-    """When it starts, once; where there is no `cron`."""
+    """When it starts, once; used without `cron`."""
     time_zone: str = "UTC"
     environments: tuple[str, ...] = ()
-    """Where it holds; none: everywhere."""
+    """The environments it applies to; none: all."""
     services: tuple[str, ...] = ()
-    """For whom it holds; none: for all."""
+    """The services it applies to; none: all."""
 
     def concerns(self, key: ServiceKey) -> bool:
-        """Whether it holds for that service at all."""
+        """Whether it applies to that service."""
         here = not self.environments or key.environment in self.environments
         return here and (not self.services or key.service in self.services)
 
     def holds_until(self, at: datetime) -> datetime | None:
-        """The end of the window that `at` lies in; None outside of one. The end itself is outside."""
+        """The end (exclusive) of the window that contains `at`; None outside of a window."""
         start = self._last_start(at)
         return start + self.length if start is not None and at < start + self.length else None
 
     def next_start(self, at: datetime) -> datetime | None:
-        """The first start after that moment; None when there is none any more."""
+        """The first start after that time; None if there is none."""
         if self.cron is None:
             return self.starts_at if self.starts_at is not None and self.starts_at > at else None
         return _instant(CronSim(self.cron, at.astimezone(ZoneInfo(self.time_zone))))
@@ -74,7 +73,7 @@ def _instant(ticks: CronSim) -> datetime | None:
 
 
 def check_cron(expression: str) -> None:
-    """Raises `ValueError`, saying what is wrong, for what is no cron expression of five fields."""
+    """Raises `ValueError` with the fault for anything but a cron expression of five fields."""
     if len(expression.split()) != _FIELDS:
         raise ValueError(f"{expression!r} is not a cron expression: {_EXPECTED}")
     try:
@@ -88,7 +87,7 @@ def check_cron(expression: str) -> None:
 
 
 def frozen(windows: Iterable[FreezeWindow], key: ServiceKey, at: datetime) -> str | None:
-    """Why nothing may begin on that service at that moment; None when nothing is frozen."""
+    """Why no action may begin on that service at that time; None outside of freeze windows."""
     ends = [
         (until, window.name)
         for window in windows
@@ -97,4 +96,4 @@ def frozen(windows: Iterable[FreezeWindow], key: ServiceKey, at: datetime) -> st
     if not ends:
         return None
     until, name = max(ends)
-    return f"the freeze window {name} holds until {until:%Y-%m-%d %H:%M:%S} UTC"
+    return f"freeze window {name} is active until {until:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,16 +1,15 @@
-"""Limits on what the agent does over many incidents: counts, shares, waits, and no going in circles.
+"""Limits on actions across incidents: budgets, fleet share, cooldown, backoff and repeated actions.
 
-Pure. `exceeded` is asked twice about every action: by policy, so that the
-decision already says so, and by the store inside the transaction that begins
-the action, so that no two workers can spend the same budget (promise 4). It
-also keeps promise 10 across incidents: what did not help is not done again on
-the same evidence. Undoing the agent's own action never asks.
+Pure. `exceeded` is evaluated twice for every action: by policy, for the decision,
+and by the store inside the transaction that begins the action, so that two workers
+cannot spend the same budget (promise 4). It also keeps promise 10 across incidents:
+an action that did not help is not repeated on the same evidence. Undos are exempt.
 
-Times are those that the workers recorded. An action with a time in the future
-counts, so that a clock that jumps back never makes room: in every window of
-recorded time each limit holds, in whatever order the actions were recorded. Only
-what is dated further ahead than a day, and than the limit's own length, is set
-aside: a clock that was years ahead for a moment would stop the agent for years.
+Times are those that the workers recorded. An action with a time in the future counts,
+so that a clock set back never frees budget: each limit holds in every window of
+recorded time, in whatever order actions were recorded. Only actions dated more than a
+day and more than the limit's length ahead are ignored; otherwise a clock that was
+briefly years ahead would block the agent for years.
 """
 
 from __future__ import annotations
@@ -40,14 +39,14 @@ from app.agent.models import (
 from app.agent.workload import ObjectRef
 
 SMALL_FLEET = 3
-"""So many services may be acted on in a window whatever the share says: half of two would be one."""
+"""The minimum number of services that the fleet share allows in a window."""
 
 _EXPONENT_LIMIT = 32
-"""Waits grow no further after so many failures; it keeps the arithmetic finite."""
+"""The backoff stops doubling after this many failures, which bounds the arithmetic."""
 
 
 class LimitName(StrEnum):
-    """Which limit an action would exceed."""
+    """The limit that an action would exceed."""
 
     INCIDENT = "actions_per_incident"
     SERVICE = "actions_per_service"
@@ -65,7 +64,7 @@ class LimitName(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What is set; the values that stand here limit nothing."""
+    """The configured limits; the defaults limit nothing."""
 
     window: timedelta = timedelta(hours=1)
     """The rolling window of the counts and of the share of the fleet."""
@@ -73,21 +72,21 @@ class Limits:
     per_namespace: int | None = None
     per_cluster: int | None = None
     fleet_share: float = 1.0
-    """Of the known services, how many may be acted on in one window: above 0, up to 1."""
+    """The share of known services that may be acted on in one window: above 0, up to 1."""
     cooldown: timedelta = timedelta(0)
-    """How long a service is left alone after an action of another incident began on it."""
+    """The cooldown of a service after an action of another incident began on it."""
     backoff_base: timedelta = timedelta(0)
-    """The wait after a first action that did not help; it doubles with each further one in a row."""
+    """The backoff after a first action that did not help; it doubles with each consecutive one."""
     backoff_max: timedelta = timedelta(0)
     memory: timedelta = timedelta(0)
-    """How long what did not help, and the states that were left, are remembered."""
+    """How long failed actions and the states they left are remembered."""
     service_breaker: Breaker | None = None
     cluster_breaker: Breaker | None = None
     freezes: tuple[FreezeWindow, ...] = ()
 
     @property
     def look_back(self) -> timedelta:
-        """How far back a service's own actions matter."""
+        """How far back a service's own actions count."""
         breakers = [b.remembers for b in (self.service_breaker, self.cluster_breaker) if b is not None]
         return max(self.window, self.cooldown, self.backoff_max, self.memory, *breakers)
 
@@ -99,17 +98,17 @@ INCIDENT_BUDGET_SPENT = "the incident's budget of actions is spent"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """What an action must stay within to begin."""
+    """The limits that an action must stay within to begin."""
 
     per_incident: int
     limits: Limits = UNLIMITED
     known_services: int | None = None
-    """How many services the cluster has; None where that cannot be told."""
+    """The number of services in the cluster; None if unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Touch:
-    """That a service was acted on: all that counting needs to know."""
+    """A record that a service was acted on, as needed for counting."""
 
     intent_id: IntentId
     key: ServiceKey
@@ -119,7 +118,7 @@ class Touch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastAction:
-    """One action that began, as far as later ones care."""
+    """One action that began, as needed to limit later ones."""
 
     intent_id: IntentId
     incident_id: IncidentId
@@ -131,28 +130,28 @@ class PastAction:
     """Names and values in words, sorted by name."""
     plan_hash: str
     cause: Cause | None
-    """What the incident was diagnosed with; None where it is not on record."""
+    """The diagnosed cause; None if not recorded."""
     evidence: str | None
-    """Fingerprint of what the diagnosis rested on; None where it is not on record."""
+    """Fingerprint of the diagnosis's evidence; None if not recorded."""
     began_at: datetime
     outcome: OutcomeKind | None
-    """None while it is under way."""
+    """None while it is in progress."""
     helped: bool | None
-    """Whether the service recovered by it; None while that is open."""
+    """Whether the service recovered by it; None if not known yet."""
     leaves: str | None = None
-    """The state of the target before it, by content; None where it has no name."""
+    """The content hash of the target's state before it; None if unnamed."""
     reaches: str | None = None
     undoes: IntentId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposed:
-    """An action that may begin, as far as the limits care."""
+    """An action that may begin, as needed by the limits."""
 
     incident_id: IncidentId
     key: ServiceKey
     namespace: str | None
-    """None for an action that touches nothing in a cluster: no limit but the incident's own applies."""
+    """None for an action outside a cluster: only the incident's own limit applies."""
     action: ActionName
     target: ObjectRef | None
     parameters: tuple[tuple[str, str], ...]
@@ -165,18 +164,18 @@ class Proposed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """What began before: all of the cluster within the window, and more of the service itself."""
+    """Earlier actions: of the cluster within the window, and further back of the service itself."""
 
     window: tuple[Touch, ...] = ()
-    """Actions but undoing ones, of any service, that began within the window: all, or the newest
-    as far as they spend the budget of the cluster."""
+    """Actions of any service, without undos, that began within the window: all, or the newest
+    up to the budget of the cluster."""
     service: tuple[PastAction, ...] = ()
-    """The service's own, undoing ones included, within `Limits.look_back`, oldest first."""
+    """The service's own actions, including undos, within `Limits.look_back`, oldest first."""
     cluster: tuple[Tried, ...] = ()
-    """Of any service: the newest whose end is known, as many as open the cluster's breaker, and those
-    under way; empty where there is no such breaker."""
+    """Of any service: the newest with a known outcome, as many as open the cluster's breaker, and those
+    in progress; empty without such a breaker."""
     service_closed_at: datetime | None = None
-    """When somebody last closed the service's breaker by hand."""
+    """When the service's breaker was last closed manually."""
     cluster_closed_at: datetime | None = None
 
 
@@ -190,7 +189,7 @@ class Excess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spending:
-    """How much of a budget is gone, for the record and for a policy of one's own."""
+    """How much of a budget is spent, for the record and for custom policies."""
 
     limit: LimitName
     spent: int
@@ -200,7 +199,7 @@ class Spending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitStatus:
-    """How an action stands with its limits at one moment."""
+    """The limit status of an action at one moment."""
 
     history: History = field(default_factory=History)
     spending: tuple[Spending, ...] = ()
@@ -208,7 +207,7 @@ class LimitStatus:
 
 
 def proposed_by(incident: Incident, plan_hash: str, action: Action) -> Proposed:
-    """The action of an incident as its limits see it."""
+    """The action of an incident as the limits need it."""
     diagnosis = incident.diagnosis
     return Proposed(
         incident_id=incident.id,
@@ -226,12 +225,12 @@ def proposed_by(incident: Incident, plan_hash: str, action: Action) -> Proposed:
 
 
 def in_words(action: Action) -> tuple[tuple[str, str], ...]:
-    """The parameters in a form that compares and sorts."""
+    """The parameters in a comparable and sortable form."""
     return tuple(sorted((name, str(value)) for name, value in action.parameters.items()))
 
 
 def helped(outcome: OutcomeKind | None, *, end: IncidentState, undone: bool) -> bool | None:
-    """Whether an action that began did help, from its outcome, its incident's state, and its undoing."""
+    """Whether an action helped, from its outcome, its incident's state, and its undo."""
     if undone:
         return False
     if not end.closed:
@@ -242,7 +241,7 @@ def helped(outcome: OutcomeKind | None, *, end: IncidentState, undone: bool) -> 
 def standing(
     proposed: Proposed, history: History, limits: Limits, known_services: int | None, at: datetime
 ) -> LimitStatus:
-    """Everything that there is to say about an action and its limits at that moment."""
+    """The complete limit status of an action at that moment."""
     return LimitStatus(
         history=history,
         spending=spending(proposed, history, limits, known_services, at),
@@ -253,7 +252,7 @@ def standing(
 def spending(
     proposed: Proposed, history: History, limits: Limits, known_services: int | None, at: datetime
 ) -> tuple[Spending, ...]:
-    """The counts over the window, this action not among them."""
+    """The counts over the window, without this action."""
     window = _within(history.window, limits.window, at)
     others = {t.key for t in window} - {proposed.key}
     share = _services_allowed(limits, known_services)
@@ -276,7 +275,7 @@ def spending(
 def exceeded(
     proposed: Proposed, history: History, limits: Limits, known_services: int | None, at: datetime
 ) -> tuple[Excess, ...]:
-    """The limits that the action would exceed if it began at `at`; empty means it may."""
+    """The limits that the action would exceed if it began at `at`; empty if none."""
     if proposed.namespace is None:
         return ()
     return tuple(
@@ -320,12 +319,14 @@ def _counts(
             )
         else:
             where, setting = of[one.limit]
-            reason = f"the budget is spent: {one.spent} of {setting}={one.allowed} {where} within {minutes}"
+            reason = (
+                f"the budget is exhausted: {one.spent} of {setting}={one.allowed} {where} within {minutes}"
+            )
         yield Excess(limit=one.limit, reason=reason)
 
 
 def _services_allowed(limits: Limits, known_services: int | None) -> int | None:
-    """How many services may be acted on in one window; where nobody knows the fleet, it counts as small."""
+    """How many services may be acted on in one window; an unknown fleet counts as small."""
     if limits.fleet_share >= 1:
         return None
     return max(SMALL_FLEET, int(limits.fleet_share * (known_services or 0)))
@@ -342,7 +343,7 @@ def _cooldown(proposed: Proposed, history: History, limits: Limits, at: datetime
     last = max(recent, key=_order)
     return Excess(
         limit=LimitName.COOLDOWN,
-        reason=f"{proposed.key} cools down until {_clock(last.began_at + limits.cooldown)}: "
+        reason=f"{proposed.key} is in cooldown until {_clock(last.began_at + limits.cooldown)}: "
         f"{last.action} began {_clock(last.began_at)}",
     )
 
@@ -369,7 +370,7 @@ def _backoff(proposed: Proposed, history: History, limits: Limits, at: datetime)
     return Excess(
         limit=LimitName.BACKOFF,
         reason=f"{last} did not help {proposed.key} against {proposed.cause}: "
-        f"the next one not before {_clock(until)}",
+        f"the next one may begin at {_clock(until)}",
     )
 
 
@@ -383,19 +384,19 @@ def _same_evidence(proposed: Proposed, history: History, limits: Limits, at: dat
         if (past.evidence, *_form(past)) == form:
             return Excess(
                 limit=LimitName.SAME_EVIDENCE,
-                reason=f"{past.action} was tried {_clock(past.began_at)} on the same evidence "
+                reason=f"{past.action} was executed {_clock(past.began_at)} on the same evidence "
                 f"({past.incident_id}) and did not help",
             )
     return None
 
 
 def _form(one: Proposed | PastAction) -> tuple[object, ...]:
-    """What is done to what; by content where it has a name, for the number of a revision changes."""
+    """The identity of an action; by content hash where known, because revision numbers change."""
     return one.action, one.target, one.reaches if one.reaches is not None else one.parameters
 
 
 def _oscillation(proposed: Proposed, history: History, limits: Limits, at: datetime) -> Excess | None:
-    """Whether it would restore a state that the agent itself left, from one that the agent brought about."""
+    """Whether it would restore a state that the agent itself replaced, from a state that the agent set."""
     if proposed.reaches is None or proposed.leaves is None:
         return None
     on_target = [
@@ -412,8 +413,8 @@ def _oscillation(proposed: Proposed, history: History, limits: Limits, at: datet
         if any(later.reaches == proposed.leaves for later in on_target[number:]):
             return Excess(
                 limit=LimitName.OSCILLATION,
-                reason=f"{proposed.action} would bring back the state of {proposed.target} that the agent "
-                f"itself left by {past.action} {_clock(past.began_at)}",
+                reason=f"{proposed.action} would restore the state of {proposed.target} that the agent "
+                f"itself replaced by {past.action} {_clock(past.began_at)}",
             )
     return None
 
@@ -459,7 +460,7 @@ def _cluster_circuit(proposed: Proposed, history: History, limits: Limits, at: d
 
 
 def _past_closing(closed_at: datetime | None, at: datetime) -> datetime | None:
-    """When a breaker was closed by hand; a time in the future closes nothing that is yet to come."""
+    """When a breaker was closed manually; a time in the future does not affect later actions."""
     return None if ahead(closed_at, at) else closed_at
 
 
@@ -468,12 +469,12 @@ def _within(window: Iterable[Touch], length: timedelta, at: datetime) -> list[To
 
 
 def _of_this_time(began_at: datetime, length: timedelta, at: datetime) -> bool:
-    """Whether a limit of that length counts it: not so far ahead that the clock must have been wrong."""
+    """Whether a limit of that length counts it: False if dated so far ahead that the clock was wrong."""
     return not ahead(began_at, at, max(length, FAR_AHEAD))
 
 
 def _of_others(proposed: Proposed, history: History) -> list[PastAction]:
-    """What began on the service under other incidents: an incident's own steps are judged in between."""
+    """Actions on the service by other incidents: an incident's own steps are each verified."""
     return [
         p
         for p in history.service
@@ -490,7 +491,7 @@ def _remembered(history: History, limits: Limits, at: datetime) -> list[PastActi
 
 
 def set_aside(history: History, limits: Limits, at: datetime) -> str | None:
-    """The note that says which actions no limit counts, because they are dated far in the future."""
+    """The note on actions that no limit counts because they are dated far in the future."""
     began = {touch.intent_id: touch.began_at for touch in history.window}
     began |= {past.intent_id: past.began_at for past in history.service}
     far = [moment for moment in began.values() if not _of_this_time(moment, limits.look_back, at)]

@@ -1,9 +1,9 @@
-"""Consent: what the owners of an object say about the agent, by label or annotation. Pure.
+"""Opt-out and opt-in of an object, by label or annotation. Pure.
 
-`self-healing-devops-agent/enabled: "false"` on the object or on its namespace
-keeps the agent off; `"true"` lets it in where REQUIRE_OPT_IN asks for that. A
-refusal anywhere wins. Policy asks before every action, and the executor again
-right before the write; undoing the agent's own action never asks (promise 11).
+`self-healing-devops-agent/enabled: "false"` on the object or on its namespace opts
+out; `"true"` opts in where REQUIRE_OPT_IN is set. An opt-out anywhere wins. Policy
+checks it before every action, and the executor again right before the write; undos
+are exempt (promise 11).
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _YES = "true"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consent:
-    """What was found on an object and on its namespace."""
+    """The opt-out settings found on an object and on its namespace."""
 
     refused_by: tuple[str, ...] = ()
-    """The objects whose owners keep the agent off."""
+    """The objects that opt out."""
     given_by: tuple[str, ...] = ()
     unread: str | None = None
-    """Why the namespace could not be read; None when it was."""
+    """Why the namespace could not be read; None if it was."""
 
 
 def consent_of(marks: Mapping[str, bool | None], unread: str | None = None) -> Consent:
-    """The consent of objects by name, each with what `said` found on it."""
+    """The opt-out settings of objects by name, each with the result of `said`."""
     return Consent(
         refused_by=tuple(name for name, says in marks.items() if says is False),
         given_by=tuple(name for name, says in marks.items() if says),
@@ -36,25 +36,22 @@ def consent_of(marks: Mapping[str, bool | None], unread: str | None = None) -> C
 
 
 def said(*places: Mapping[str, str]) -> bool | None:
-    """What labels and annotations of one object say; None when nothing.
+    """The setting in labels and annotations of one object; None if absent.
 
-    Whatever is written there and is not "true" is a refusal: somebody who writes
-    "no" or "off" does not mean yes.
+    Any value other than "true", such as "no" or "off", is an opt-out.
     """
     found = [place[KEY].strip().lower() for place in places if KEY in place]
     return all(value == _YES for value in found) if found else None
 
 
 def withheld(consent: Consent, *, opt_in: bool) -> str | None:
-    """Why owners do not let the agent act; None when they do."""
+    """Why opt-out or a missing opt-in forbids an action; None if it is allowed."""
     if consent.refused_by:
-        return f"its owners keep the agent off: {KEY} on {' and '.join(consent.refused_by)}"
+        return f"the target opts out: {KEY} on {' and '.join(consent.refused_by)}"
     if opt_in and not consent.given_by:
         if consent.unread is not None:
-            return (
-                f"REQUIRE_OPT_IN is set, and whether its namespace opts in cannot be read: {consent.unread}"
-            )
+            return f"REQUIRE_OPT_IN is set, and the opt-in of the namespace cannot be read: {consent.unread}"
         return f'REQUIRE_OPT_IN is set, and neither the object nor its namespace has {KEY}: "true"'
     if consent.unread is not None:
-        return f"whether the owners of its namespace keep the agent off cannot be read: {consent.unread}"
+        return f"the opt-out of the namespace cannot be read: {consent.unread}"
     return None

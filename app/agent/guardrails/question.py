@@ -33,15 +33,15 @@ class Guardrails:
     allow_high_risk: bool
     max_actions_per_incident: int
     approval_for: frozenset[Risk] = frozenset()
-    """Risks for which a person must say yes."""
+    """Risks that require an approval."""
     approval_terms: ApprovalTerms = field(default_factory=ApprovalTerms)
-    """Who must say yes; a policy may say so itself, or ask for more people."""
+    """Who must approve; a policy may set its own terms, or require more people."""
     shared: Limits = UNLIMITED
-    """What all incidents together must stay within."""
+    """The limits that all incidents share."""
     require_opt_in: bool = False
-    """Whether owners must have let the agent in; otherwise it is enough that they do not keep it off."""
+    """Whether an opt-in is required; otherwise no opt-out is enough."""
     max_replica_share: float = 1.0
-    """Of a workload's replicas, how many one action may take away at once; one always."""
+    """The share of a workload's replicas that one action may make unavailable; one is always allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,18 +52,18 @@ class Question:
     plan: Plan
     action: Action
     target: TargetState | None
-    """The live state of the object; None when the action touches none, or it cannot be read."""
+    """The live state of the object; None if the action has none, or it cannot be read."""
     target_problem: str | None
     """Why `target` could not be read."""
     rehearsal: Rehearsal | None
     taken: int
-    """Actions of this incident that began already; undoing ones are not counted."""
+    """Actions of this incident that already began, without undos."""
     at: datetime
     brake: Brake | None = None
-    """The kill switch as it stands."""
+    """The current state of the kill switch."""
     standing: LimitStatus = field(default_factory=LimitStatus)
-    """The recent actions, and how this one stands with the limits that all incidents share."""
+    """The recent actions, and the limit status of this one."""
     consent: Consent = field(default_factory=Consent)
-    """What the owners of the target say about the agent."""
+    """The opt-out settings of the target."""
     disruption: Disruption | None = None
-    """How many pods of the target may be missing at once; None where nothing is known of pods."""
+    """How many pods of the target may be unavailable at once; None if pods are unknown."""

@@ -1,9 +1,8 @@
-"""Names for states and for evidence, by content, so that they are known again in another incident.
+"""Content hashes of states and of evidence, which identify them across incidents.
 
-Pure. An object's token grows with every change and never comes back; what it
-holds does. The planner says of every action which state it leaves and which it
-reaches, the diagnosis what it rests on; `app.agent.guardrails.limits` compares both with
-what was done before (promise 10).
+Pure. An object's token changes with every write, but its content can recur. The
+planner records the state that each action leaves and reaches, the diagnosis its
+evidence; `app.agent.guardrails.limits` compares both with earlier actions (promise 10).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from app.agent.workload import ObjectRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
-    """From which state to which an action takes its target; None where the states have no names."""
+    """The state change of an action: from which state to which; None where states have no hash."""
 
     leaves: str | None = None
     reaches: str | None = None
@@ -30,7 +29,7 @@ class Passage:
 def passage_of(
     name: ActionName, target: ObjectRef | None, parameters: Mapping[str, JsonScalar], evidence: Evidence
 ) -> Passage:
-    """The passage of an action with resolved parameters; a restart leaves and reaches nothing."""
+    """The state change of an action with resolved parameters; empty for a restart."""
     workload = evidence.workload
     if workload is None or target is None:
         return Passage()
@@ -61,9 +60,9 @@ def passage_of(
 
 
 def fingerprint_of(evidence: Evidence, cause: Cause) -> str:
-    """SHA-256 over service, cause, symptoms and what runs: equal where the same is seen again.
+    """SHA-256 of service, cause, symptoms and running state: equal for the same evidence.
 
-    Times, figures and names of pods are left out, for they never come back.
+    Times, measured values and pod names are excluded because they never recur.
     """
     workload = evidence.workload
     current = current_revision(workload) if workload is not None else None

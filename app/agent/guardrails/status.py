@@ -1,7 +1,7 @@
-"""Everything that holds actions back at one moment, for people to read. Pure.
+"""The status of all guardrails at one moment, for display. Pure.
 
-The API and the command line show it. What counts when an action begins is worked
-out there again (`app.agent.guardrails.limits`); this only tells.
+The API and the command line show it. Limits are evaluated again when an action
+begins (`app.agent.guardrails.limits`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NOBODY = IncidentId("")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FreezeStanding:
-    """One freeze window, and how it stands."""
+    """One freeze window and its status."""
 
     window: FreezeWindow
     holds_until: datetime | None
@@ -35,25 +35,25 @@ class FreezeStanding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitStanding:
-    """A circuit breaker that lets nothing through, or one trial alone."""
+    """A circuit breaker that is open or half-open."""
 
     key: ServiceKey | None
-    """Whose it is; None: the cluster's."""
+    """The service it belongs to; None: the cluster."""
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempts:
-    """What was tried lately, and what people said to the breakers since."""
+    """Recent actions, and the manual closes of breakers."""
 
     tried: Mapping[ServiceKey, Sequence[Tried]]
     closed: Mapping[ServiceKey | None, datetime]
-    """When somebody closed a breaker by hand; None stands for the cluster's."""
+    """When a breaker was closed manually; key None is the cluster's breaker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Braking:
-    """The kill switch, the windows, and the breakers that are not closed."""
+    """The kill switch, the freeze windows, and the circuit breakers that are not closed."""
 
     kill_switch: Brake | None
     freezes: tuple[FreezeStanding, ...]
@@ -61,7 +61,7 @@ class Braking:
 
 
 def braking(kill_switch: Brake | None, attempts: Attempts, limits: Limits, at: datetime) -> Braking:
-    """How everything stands at that moment."""
+    """The status of all guardrails at that moment."""
     circuits = [
         _circuit(key, tried, limits.service_breaker, attempts, at)
         for key, tried in sorted(attempts.tried.items())

@@ -1,10 +1,10 @@
-"""What an object asks for, as one text, and which parts of it an action rests on and changes.
+"""The specification of an object as one token, and the parts that an action depends on and changes.
 
-Pure. The connectors write tokens, the loop compares them here. A decision rests on
-more than the action changes: a restart is decided on the template that it would
-roll out. An undo may put back only what the action changed, and only while that is
-still as the action left it: a change of something else, such as replicas set by an
-autoscaler, neither forbids an undo nor is overwritten by one (promises 1 and 10).
+Pure. The connectors write tokens; the loop compares them here. A decision depends on
+more than the action changes: a restart depends on the template that it would roll out.
+An undo restores only what the action changed, and only while that is unchanged since
+the action: another change, such as replicas set by an autoscaler, neither forbids an
+undo nor is overwritten by one (promises 1 and 10).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from app.agent.models import Action, ActionName
 
 TEMPLATE, PAUSED, REPLICAS, REST, GENERATION = "template", "paused", "replicas", "rest", "generation"
 DATA = "data"
-"""All that is asked for of a ConfigMap."""
+"""The only part of a ConfigMap's token."""
 
 _ROLLOUT = (TEMPLATE, PAUSED)
-"""A template takes effect through a rollout, which a paused Deployment does not begin."""
+"""A template takes effect through a rollout, which a paused Deployment does not start."""
 
 
 def deployment_token(
@@ -36,7 +36,7 @@ def deployment_token(
 
 
 def parts_changed(action: Action) -> tuple[str, ...]:
-    """Which parts of its object an action changes, or an undo puts back; empty: all of them."""
+    """The parts of its object that an action changes or an undo restores; empty: all."""
     if action.target is not None and action.target.kind == "ConfigMap":
         return (DATA,)
     name: object = action.name
@@ -54,9 +54,9 @@ def parts_changed(action: Action) -> tuple[str, ...]:
 
 
 def same_ground(action: Action, decided: str | None, now: str | None) -> bool:
-    """Whether what was decided for `action` on the state `decided` still holds for the state `now`.
+    """Whether a decision for `action` on the state `decided` still holds for the state `now`.
 
-    The number of replicas counts only for an action that sets it.
+    The number of replicas matters only for an action that sets it.
     """
     ground = (*_ROLLOUT, REST)
     changed = parts_changed(action)
@@ -64,23 +64,23 @@ def same_ground(action: Action, decided: str | None, now: str | None) -> bool:
 
 
 def as_left(action: Action, applied: str | None, now: str | None) -> bool:
-    """Whether what `action` changed is still as it left it, so that an undo overwrites nobody's change."""
+    """Whether what `action` changed is unchanged since, so that an undo overwrites no other change."""
     return _alike(applied, now, parts_held(action))
 
 
 def moved_parts(action: Action, applied: str | None, now: str | None) -> tuple[str, ...]:
-    """Which of the parts that `as_left` compares differ; empty where a token does not name its parts."""
+    """The parts compared by `as_left` that differ; empty if a token does not name its parts."""
     these, those = _parts(applied or ""), _parts(now or "")
     return tuple(part for part in parts_held(action) if these.get(part) != those.get(part))
 
 
 def restored_parts(action: Action, before: str | None, now: str | None) -> bool:
-    """Whether what `action` changed is again as it was before it."""
+    """Whether what `action` changed has its previous state again."""
     return _alike(before, now, parts_changed(action) or (*_ROLLOUT, REPLICAS))
 
 
 def parts_held(action: Action) -> tuple[str, ...]:
-    """Which parts must be as the action left them for its undo to mean the same as when it was done."""
+    """The parts that must be unchanged since the action for its undo to be valid."""
     changed = parts_changed(action)
     if not changed:
         return (*_ROLLOUT, REPLICAS)
@@ -88,7 +88,7 @@ def parts_held(action: Action) -> tuple[str, ...]:
 
 
 def makes_pods(before: str, after: str) -> bool:
-    """Whether a change of a Deployment has new pods made: a rollout, or more replicas."""
+    """Whether a change of a Deployment creates new pods: a rollout, or more replicas."""
     these, those = _parts(before), _parts(after)
     if those[PAUSED] == "true" or those[REPLICAS] == "0":
         return False
@@ -104,7 +104,7 @@ def _alike(one: str | None, other: str | None, parts: tuple[str, ...]) -> bool:
     these, those = _parts(one), _parts(other)
     if these and those:
         return all(these.get(part) == those.get(part) for part in parts)
-    # A version before this one kept the generation alone, which moves with every part.
+    # An older version stored only the generation, which changes with every part.
     generation = these.get(GENERATION) or those.get(GENERATION)
     return generation is not None and generation in (_asked(one), _asked(other))
 
@@ -118,6 +118,6 @@ def _asked(token: str) -> str:
 
 
 def _parts(token: str) -> Mapping[str, str]:
-    """The named parts; none in the token of a ConfigMap or of an older version."""
+    """The named parts; empty for the token of a ConfigMap or of an older version."""
     pairs = (item.partition("=") for item in _asked(token).split(","))
     return {name: value for name, separator, value in pairs if separator}

@@ -1,10 +1,10 @@
-"""Where people are shown incidents: the values and the port between the announcer and a chat. Pure.
+"""Notification channels: the values and the port between the announcer and a chat. Pure.
 
-The loop never talks to a channel. It puts announcements on record, and the
-announcer (`app.workers.notifier`) brings them, the incident as it stands and
-its timeline to every channel, in its own time: a channel that is down holds
-nothing up, and nothing is lost. Delivery is at least once; after a lost answer
-the channel is searched before anything is sent again.
+The loop never calls a channel. It stores announcements; the announcer
+(`app.workers.notifier`) delivers them, the current incident and its timeline to every
+channel asynchronously: a channel that is down blocks nothing, and nothing is lost.
+Delivery is at least once; after a lost response the channel is searched before a
+message is sent again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from app.agent.models import Approval, ApprovalState, IncidentRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Announcement:
-    """Something people are to be told at once, besides what the incident shows."""
+    """An immediate notification in addition to the incident's message."""
 
     number: int
     """Grows over all incidents."""
@@ -30,40 +30,40 @@ class Announcement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posting:
-    """How far one channel has been told about one incident; one bounded row."""
+    """The delivery state of one incident in one channel; one bounded row."""
 
     channel: str
     incident_id: IncidentId
     reference: str | None = None
     """Where the channel shows the incident, in the channel's own words; None before the first message."""
     shown: int = 0
-    """So many entries of the timeline were told."""
+    """The number of timeline entries that were sent."""
     announced: int = 0
     """The number of the last announcement that was delivered."""
     refreshed: int = 0
     """The length of the timeline when the first message was last brought up to date."""
     sending: str | None = None
-    """The key of a message that was on its way when this was stored: its answer may have been lost."""
+    """The key of a message in flight when this was stored: its response may have been lost."""
     sending_since: datetime | None = None
     due_at: datetime
-    """Not to be looked at before: a failed attempt is given time."""
+    """Not due before this time, after a failed attempt."""
     failures: int = 0
-    """Attempts in a row that failed."""
+    """Consecutive failed attempts."""
     version: int = 0
     """Grows with every stored change; 0 is not stored yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bulletin:
-    """What a channel shows of an incident, as it stands now."""
+    """The current content of an incident's message."""
 
     record: IncidentRecord
     nonce: str | None = field(default=None, repr=False)
-    """Makes one answer by button count, once; given where something waits for an answer."""
+    """Makes a button valid once; set if an approval is pending."""
 
     @property
     def asked(self) -> Approval | None:
-        """What waits for an answer; None where nothing does."""
+        """The pending approval; None if there is none."""
         pending = [one for one in self.record.approvals if one.state is ApprovalState.PENDING]
         return pending[-1] if pending else None
 
@@ -73,10 +73,10 @@ class ThreadReply:
     """One message besides the incident's own: in its thread, where the channel has threads."""
 
     key: str
-    """The same whenever this very reply is sent again."""
+    """Identical for each attempt of this reply."""
     lines: tuple[str, ...]
     loud: bool
-    """Meant for everybody now, and not only for who follows the incident."""
+    """Notifies the whole channel, not only followers of the incident."""
 
 
 class Channel(Protocol):
@@ -107,7 +107,7 @@ class Channel(Protocol):
         ...
 
     async def reply(self, reference: str, reply: ThreadReply) -> None:
-        """Tell one thing more about the incident."""
+        """Post a reply about the incident."""
         ...
 
     async def find(self, key: str, reference: str | None, since: datetime) -> str | None:

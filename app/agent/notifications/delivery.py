@@ -1,9 +1,9 @@
-"""What a channel is told next about an incident, and what is on record before and after. Pure.
+"""The next message for a channel about an incident, and the state stored before and after. Pure.
 
-Called by the announcer. A message has a key that names it for good, so that one
-whose answer was lost is looked for, and sent again as the very same. In one
-incident everything has its order: the first message, announcements by number,
-the timeline entry by entry, then the first message anew as things stand.
+Called by the announcer. A message has a permanent key, so that one whose response was
+lost can be found, or sent again unchanged. Messages of one incident are ordered: the
+first message, announcements by number, timeline entries, then an update of the first
+message.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ENTRIES_AT_ONCE = 20
 
 
 class ErrandKind(StrEnum):
-    """What a message is for; the values stand in keys, and in the store."""
+    """The purpose of a message; the values are part of keys and are stored."""
 
     BEGIN = "begin"
     ANNOUNCE = "a"
@@ -36,12 +36,12 @@ class Errand:
 
     kind: ErrandKind
     after: int = 0
-    """ENTRIES: so many entries were told before."""
+    """ENTRIES: the number of entries sent before."""
     until: int = 0
-    """ANNOUNCE: the announcement's number; otherwise how many entries are told, or shown, with it."""
+    """ANNOUNCE: the announcement's number; otherwise the number of entries sent including this message."""
 
     def key(self, incident_id: IncidentId) -> str:
-        """The same whenever this very message is sent; the first one's is the incident's id."""
+        """Identical for each attempt of this message; the first message has the incident's id."""
         match self.kind:
             case ErrandKind.BEGIN:
                 return incident_id
@@ -53,24 +53,24 @@ class Errand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryPace:
-    """How fast, and how patiently, channels are told."""
+    """Intervals and time-outs of delivery."""
 
     refresh_every: timedelta = timedelta(seconds=2)
-    """An incident that changes all the time is told that often, and not more."""
+    """The minimum interval between updates of an incident."""
     answer_within: timedelta = timedelta(seconds=30)
-    """What takes longer has no answer; connectors give up earlier."""
+    """The time-out of a send; connectors time out earlier."""
     patience: timedelta = timedelta(seconds=90)
-    """A message that set out less than this ago may still arrive: it is neither looked for nor sent again."""
+    """A message sent less than this ago may still arrive: it is neither searched for nor sent again."""
     retry_first: timedelta = timedelta(seconds=2)
     retry_longest: timedelta = timedelta(minutes=5)
     retry_refused: timedelta = timedelta(minutes=15)
-    """After a refusal that only a person can mend."""
+    """The delay after a permanent failure, which needs a manual fix."""
 
 
 def next_errand(
     record: IncidentRecord, posting: Posting, announcements: Sequence[Announcement]
 ) -> Errand | None:
-    """What the channel is to be told now; None when it knows everything."""
+    """The next message for the channel; None if it is up to date."""
     length = len(record.timeline)
     if posting.reference is None:
         return Errand(kind=ErrandKind.BEGIN, until=length)
@@ -86,10 +86,10 @@ def next_errand(
 
 
 def in_doubt(posting: Posting) -> Errand | None:
-    """The message of which nobody can tell whether it arrived, where that matters.
+    """The message with an unknown outcome that must be searched for.
 
-    A refresh may be repeated, and so may what some other version of this program
-    calls by a key of its own; neither is looked for.
+    A refresh may be repeated, and so may messages with keys of another version;
+    neither is searched for.
     """
     if posting.sending is None:
         return None
@@ -105,13 +105,13 @@ def in_doubt(posting: Posting) -> Errand | None:
 
 
 def under_way(posting: Posting, now: datetime, pace: DeliveryPace) -> bool:
-    """Whether a message may still be on its way, perhaps another announcer's: hands off."""
+    """Whether a message may still be in flight, possibly from another announcer."""
     since = posting.sending_since
     return posting.sending is not None and since is not None and abs(now - since) < pace.patience
 
 
 def setting_out(posting: Posting, errand: Errand, now: datetime, pace: DeliveryPace) -> Posting:
-    """On record before the message leaves; nobody else looks at it before it must have arrived."""
+    """The state stored before the message is sent; reserved until the message must have arrived."""
     return replace(
         posting,
         sending=errand.key(posting.incident_id),
@@ -121,7 +121,7 @@ def setting_out(posting: Posting, errand: Errand, now: datetime, pace: DeliveryP
 
 
 def delivered(posting: Posting, errand: Errand, reference: str, now: datetime, pace: DeliveryPace) -> Posting:
-    """On record once the channel has it."""
+    """The state stored after successful delivery."""
     told = replace(
         posting,
         reference=reference,
@@ -140,15 +140,15 @@ def delivered(posting: Posting, errand: Errand, reference: str, now: datetime, p
 
 
 def not_sent(posting: Posting, due_at: datetime) -> Posting:
-    """It certainly did not arrive, and is sent then."""
+    """The state after a certain failure: send again at that time."""
     return replace(posting, sending=None, sending_since=None, failures=posting.failures + 1, due_at=due_at)
 
 
 def unheard(posting: Posting, due_at: datetime) -> Posting:
-    """Nobody can tell, or nobody could be asked: it is looked for then."""
+    """The state after an unknown outcome: search for the message at that time."""
     return replace(posting, failures=posting.failures + 1, due_at=due_at)
 
 
 def wait_after(failures: int, pace: DeliveryPace) -> timedelta:
-    """How long to wait after so many failures in a row before this one; never for good."""
+    """The delay after a number of consecutive failures; bounded."""
     return min(pace.retry_longest, pace.retry_first * (1 << min(failures, 20)))

@@ -1,7 +1,7 @@
-"""The outbox: what people are to be told is put on record, and every channel delivers it in its own time.
+"""The outbox: notifications are stored, and delivered to every channel asynchronously.
 
-The `Notifier` of the product. It waits for the store and for nothing else, so
-that a chat that is down holds no incident up, and loses nothing (`docs/channels.md`).
+The `Notifier` of the product. It waits only for the store, so that a chat that is down
+neither blocks an incident nor loses a notification (`docs/channels.md`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from app.clock import Clock
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Announcements:
-    """`Notifier` into the store; `app.workers.notifier` takes it from there."""
+    """`Notifier` that writes to the store; `app.workers.notifier` delivers."""
 
     store: PostingStore
     clock: Clock

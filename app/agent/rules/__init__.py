@@ -1,9 +1,8 @@
-"""Diagnostic rules, one cause each: `evaluate(evidence)` answers a hypothesis or None.
+"""Diagnostic rules, one cause each: `evaluate(evidence)` returns a hypothesis or None.
 
-A rule reads the evidence and nothing else. It names what speaks against its
-cause as well as what speaks for it, and knows no service and no case by name.
-The other modules here hold what rules share: symptoms, suspects, and how
-findings are weighed.
+A rule reads only the evidence, reports evidence for and against its cause, and has
+no special case for any service. `app.agent.evidence` holds what rules share:
+symptoms, candidate changes, and scoring.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rule: a change of configuration is at fault, while the code stayed as it was."""
+"""Rule: a configuration change is the cause; the code did not change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _POD_WEIGHTS: PodWeights = {
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
-    """The likeliest of: the template's configuration, a ConfigMap, a reported change without a cluster."""
+    """The most likely of: template configuration, a ConfigMap, a reported change (without a cluster)."""
     suspects = (template_config_of(evidence), config_map_of(evidence), told_config_of(evidence))
     weighed = [_weigh(s, evidence) for s in suspects if s is not None]
     best = max(weighed, key=lambda w: w.confidence, default=None)
@@ -33,9 +33,9 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
 def _weigh(suspect: Suspect, evidence: Evidence) -> Weighing:
     weighing = accuse(suspect, evidence, _POD_WEIGHTS, ActionName.REVERT_CONFIG)
     if out_of_memory(evidence) and suspect.in_template:
-        weighing.speaks_against(0.5, "its pods run out of memory: a limit explains that better")
+        weighing.speaks_against(0.5, "its pods run out of memory: a memory limit is more likely")
     if evidence.workload is not None:
         found = sick(suspect_pods(suspect, evidence.workload), evidence)
         if found[Trouble.IMAGE]:
-            weighing.speaks_against(0.8, "its pods cannot get their image, which configuration does not name")
+            weighing.speaks_against(0.8, "its pods cannot pull their image, which configuration does not set")
     return weighing

@@ -1,4 +1,4 @@
-"""Rule: the newest release of the service is at fault, and may be taken back."""
+"""Rule: the newest release of the service is the cause, and can be rolled back."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ POD_WEIGHTS: PodWeights = {
     Trouble.CONFIGURATION: 0.8,
     Trouble.NOT_READY: 0.75,
 }
-"""How telling each trouble of its pods is for a release that does not work."""
+"""The weight of each pod fault as evidence of a bad release."""
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
-    """None when the service had no release; a release marked irreversible is another cause."""
+    """None without a release; an irreversible release is a separate cause."""
     release = release_of(evidence)
     if release is None:
         return None
     weighing = accuse(release, evidence, POD_WEIGHTS, ActionName.ROLLBACK)
     if release.irreversible:
-        weighing.speaks_against(
-            0.9, "it is marked irreversible: older code cannot run against what it changed"
-        )
+        weighing.speaks_against(0.9, "it is marked irreversible: older code cannot run after it")
     return weighing.hypothesis(Cause.BAD_RELEASE, "bad_release")

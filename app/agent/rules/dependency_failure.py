@@ -1,4 +1,4 @@
-"""Rule: what this service calls is in trouble, and this one only shows it."""
+"""Rule: a dependency of the service has failed, and the service only shows its symptoms."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     began = trouble_began(evidence)
     down = sorted(d.service for d in evidence.dependencies if d in evidence.other_open_incidents)
     if down:
-        weighing.speaks_for(0.7, f"{', '.join(down)}, which it calls, has an open incident")
+        weighing.speaks_for(0.7, f"{', '.join(down)}, a dependency, has an open incident")
     changed = [
         c for c in evidence.changes if c.key in evidence.dependencies and began - LOOKBACK <= c.at < began
     ]
     if changed:
         last = max(changed, key=lambda c: c.at)
         when = relative(last.at, began, "the incident started")
-        weighing.speaks_for(0.3, f"{last.key.service}, which it calls, changed {when}: {last.summary}")
+        weighing.speaks_for(0.3, f"{last.key.service}, a dependency, changed {when}: {last.summary}")
     if not weighing.grounds:
         return None
     _weigh_own(weighing, evidence)
@@ -38,11 +38,11 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
 
 
 def _weigh_own(weighing: Weighing, evidence: Evidence) -> None:
-    """What the service did itself."""
+    """Evidence from changes to the service itself."""
     own = release_of(evidence) or template_config_of(evidence)
     if own is None or not own.recent:
-        weighing.speaks_for(0.2, "nothing is known to have changed in the service itself")
+        weighing.speaks_for(0.2, "no recent change to the service itself is known")
     elif own.stuck:
-        weighing.speaks_against(0.5, f"{own.what} never came up, which a dependency seldom explains")
+        weighing.speaks_against(0.5, f"{own.what} never started, which a dependency rarely causes")
     elif pods_are_sick(own, evidence):
-        weighing.speaks_against(0.3, f"the pods of {own.what} are sick themselves")
+        weighing.speaks_against(0.3, f"the pods of {own.what} are unhealthy themselves")

@@ -1,4 +1,4 @@
-"""Rule: the newest release is at fault, and must not be taken back; people decide."""
+"""Rule: the newest release is the cause but must not be rolled back; people decide."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.agent.rules.bad_release import POD_WEIGHTS
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
-    """Only for a release that is marked irreversible, in the cluster or by the pipeline."""
+    """Only for a release that the cluster or the pipeline marks as irreversible."""
     release = release_of(evidence)
     if release is None or not release.irreversible:
         return None

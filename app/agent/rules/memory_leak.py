@@ -1,4 +1,4 @@
-"""Rule: code that ran well for hours runs out of memory, with nothing changed."""
+"""Rule: code that was healthy for hours runs out of memory without a change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.agent.models import ActionName, Cause, Evidence, Hypothesis
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
-    """Without a cluster nobody can tell how long the code has been running: a weak guess at most."""
+    """Without a cluster the age of the code is unknown, so the confidence stays low."""
     if not out_of_memory(evidence):
         return None
     weighing = Weighing()
@@ -26,11 +26,11 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     _weigh_age(weighing, evidence)
     changed = config_map_of(evidence)
     if changed is not None:
-        weighing.speaks_against(0.5, f"{changed.what} came shortly before")
+        weighing.speaks_against(0.5, f"{changed.what} was shortly before")
     surge = rise(evidence, TRAFFIC)
     if surge is not None:
         weighing.speaks_against(
-            0.4, f"request rate rose to {TRAFFIC.spoken(surge.level)}, which takes memory too"
+            0.4, f"request rate rose to {TRAFFIC.spoken(surge.level)}, which also uses memory"
         )
     weigh_blindness(weighing, evidence)
     weigh_tried(weighing, ActionName.RESTART, evidence)
@@ -41,10 +41,10 @@ def _weigh_kills(weighing: Weighing, evidence: Evidence) -> None:
     pods = evidence.workload.pods if evidence.workload is not None else ()
     killed = [p for p in pods if trouble(p, evidence.at) is Trouble.OUT_OF_MEMORY]
     if not killed:
-        weighing.speaks_for(0.4, "a container was killed for using too much memory")
+        weighing.speaks_for(0.4, "a container was OOM-killed")
         return
     restarts = max(p.restarts for p in killed)
-    told = f"{len(killed)} of {len(pods)} pods ran out of memory, restarted up to {restarts} times"
+    told = f"{len(killed)} of {len(pods)} pods ran out of memory and restarted up to {restarts} times"
     weighing.speaks_for(0.6 if restarts >= 2 else 0.4, told)
 
 
@@ -56,7 +56,9 @@ def _weigh_age(weighing: Weighing, evidence: Evidence) -> None:
         weighing.speaks_for(0.5, f"the same template had been running for {span(began - since)}")
     elif since is not None:
         weighing.speaks_against(
-            0.6, f"its template is only {span(began - since)} old: no time for a slow leak"
+            0.6, f"its template is only {span(began - since)} old: too young for a slow leak"
         )
     if recent:
-        weighing.speaks_against(0.3, f"there was a deploy {span(began - recent[0].at)} away")
+        weighing.speaks_against(
+            0.3, f"a deploy was reported {span(began - recent[0].at)} before the incident started"
+        )

@@ -1,4 +1,4 @@
-"""Rule: the pods are well except on one node."""
+"""Rule: only the pods on one node are unhealthy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.agent.models import Cause, Evidence, Hypothesis
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
-    """None unless the sick pods share a node that no well pod is on, or their node does not answer."""
+    """None unless all unhealthy pods share a node without healthy pods, or their node is unreachable."""
     workload = evidence.workload
     if workload is None:
         return None
@@ -18,12 +18,12 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     node = sick_node(workload.pods, evidence)
     found = sick(workload.pods, evidence)
     if node is not None:
-        told = f"all {found.total()} sick pods are on node {node}, and pods on other nodes are well"
+        told = f"all {found.total()} unhealthy pods are on node {node}, and pods on other nodes are healthy"
         weighing.speaks_for(0.65, told)
     if found[Trouble.LOST]:
-        told = f"{found[Trouble.LOST]} of {len(workload.pods)} pods are on a node that does not answer"
+        told = f"{found[Trouble.LOST]} of {len(workload.pods)} pods are on an unreachable node"
         weighing.speaks_for(0.6, told)
     if found[Trouble.IMAGE] or found[Trouble.CONFIGURATION]:
-        weighing.speaks_against(0.4, "some pods fail before they start, which a node seldom explains")
+        weighing.speaks_against(0.4, "some pods fail before they start, which a node rarely causes")
     weigh_blindness(weighing, evidence)
     return weighing.hypothesis(Cause.NODE_FAILURE, "node_failure")

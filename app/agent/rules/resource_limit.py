@@ -1,4 +1,4 @@
-"""Rule: containers are killed for memory since their limits or settings changed, with the same code."""
+"""Rule: containers are OOM-killed since their limits or settings changed; the code did not change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _POD_WEIGHTS: PodWeights = {Trouble.OUT_OF_MEMORY: 0.9}
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
-    """None unless containers run out of memory after such a change."""
+    """None unless containers run out of memory after a configuration change."""
     suspect = template_config_of(evidence) or told_config_of(evidence)
     if suspect is None or not out_of_memory(evidence):
         return None

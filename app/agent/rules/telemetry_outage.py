@@ -1,4 +1,4 @@
-"""Rule: the measuring is broken, not the service (promise 8)."""
+"""Rule: telemetry is broken, not the service (promise 8)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ CERTAIN = 0.97
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
-    """Outranks every other cause: nothing that is done now could be verified.
+    """Outranks every other cause, because no action could be verified.
 
-    So does a source that answers, but nothing usable about this very service:
-    failing to measure is never a reason for a remediation (promise 13).
+    This includes a source that answers without usable data about the service:
+    a failed measurement is never a reason for a remediation (promise 13).
     """
     told = _told(evidence)
     if not told:

@@ -1,4 +1,4 @@
-"""Rule: more requests than the replicas can serve, with nothing changed."""
+"""Rule: more requests than the replicas can serve, without a change."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FAR_MORE = 3.0
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
-    """None unless the request rate rose and an objective is broken; the load must have come first."""
+    """None unless the request rate rose and an objective is breached; the load must rise first."""
     surge = rise(evidence, TRAFFIC)
     if surge is None or not breached(evidence):
         return None
@@ -48,15 +48,15 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
 
 
 def _weigh_order(weighing: Weighing, surge: Rise, evidence: Evidence) -> None:
-    """Errors that come first make clients retry: then the load is a symptom."""
+    """If errors come first, clients retry: then the load is a symptom."""
     began = metric_onset(evidence)
     lead = began - surge.at
     if all(rise(evidence, i) is None for i in breached(evidence)):
-        weighing.speaks_against(0.4, "no history shows what came first, the load or the incident")
+        weighing.speaks_against(0.4, "no history shows whether the load or the incident came first")
     elif lead < timedelta(0):
         weighing.speaks_against(0.8, f"the incident started {span(lead)} before the load rose")
     elif lead > LATE:
-        weighing.speaks_against(0.5, f"the load had been there for {span(lead)} without an incident")
+        weighing.speaks_against(0.5, f"the load had been high for {span(lead)} without an incident")
     else:
         weighing.speaks_for(0.2, f"the load rose {span(lead)} before the incident started")
 
@@ -77,19 +77,17 @@ def _weigh_changes(weighing: Weighing, evidence: Evidence) -> None:
     at, what = max(times)
     close = abs(began - at) <= SOON
     weighing.speaks_against(
-        0.4 if close else 0.1, f"{what} came {span(began - at)} from the start of the incident"
+        0.4 if close else 0.1, f"{what} was {span(began - at)} before the incident started"
     )
 
 
 def _weigh_use(weighing: Weighing, evidence: Evidence) -> None:
-    """More replicas would not help, or would harm."""
+    """Evidence that more replicas would not help, or would cause harm."""
     down = sorted(d.service for d in evidence.dependencies if d in evidence.other_open_incidents)
     if down:
         weighing.speaks_against(
-            0.6, f"{', '.join(down)}, which it calls, is unhealthy: more replicas load it more"
+            0.6, f"{', '.join(down)}, a dependency, is unhealthy: more replicas would increase its load"
         )
     found = sick(evidence.workload.pods, evidence) if evidence.workload is not None else None
     if found is not None and found.total() > found[Trouble.NOT_READY] + found[Trouble.OUT_OF_MEMORY]:
-        weighing.speaks_against(
-            0.5, f"{found.total()} of its pods are sick in a way that load does not explain"
-        )
+        weighing.speaks_against(0.5, f"{found.total()} of its pods have faults that load does not cause")

@@ -1,4 +1,4 @@
-"""What is left when no rule explains the trouble: the facts, for the person who takes over."""
+"""The hypothesis when no rule finds a cause: the known facts, for the on-call engineer."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from app.agent.models import Cause, ChangeKind, Evidence, Hypothesis
 
 _START = "the incident started"
 _MOST = 5
-"""So many changes are told; a person can look up the rest."""
+"""At most this many changes are listed."""
 
 
 def unexplained(evidence: Evidence, best_confidence: float) -> Hypothesis:
-    """`UNKNOWN`, as likely as the best of the named causes is not."""
+    """`UNKNOWN`, with confidence 1 - `best_confidence`."""
     return Hypothesis(
         cause=Cause.UNKNOWN,
         confidence=round(1.0 - best_confidence, 2),
         rule="unknown",
-        evidence_for=tuple(_facts(evidence)) or ("no rule finds a cause in what is known",),
+        evidence_for=tuple(_facts(evidence)) or ("no rule found a cause in the evidence",),
     )
 
 
@@ -55,13 +55,13 @@ def _facts(evidence: Evidence) -> list[str]:
     ]
     late = release_of(evidence) or template_config_of(evidence)
     if late is not None and late.recent and late.at > began:
-        facts.append(f"{late.what} came {relative(late.at, began, _START)}, too late to be its cause")
+        facts.append(f"{late.what} was {relative(late.at, began, _START)}, too late to be its cause")
     elif not own:
-        facts.append("no change of the service itself is known around that time")
+        facts.append("no change to the service itself is known around that time")
     others = [c for c in window if c.key != evidence.key and c.at < began]
     facts += [f"{c.key.service} changed {relative(c.at, began, _START)}: {c.summary}" for c in others[:_MOST]]
     if any(c.kind is ChangeKind.FLAG for c in own_changes(evidence, ChangeKind.FLAG)):
-        facts.append("a feature flag was changed; no approved action switches one back")
+        facts.append("a feature flag was changed; no approved action reverts a flag")
     if evidence.other_open_incidents:
         names = sorted(str(key) for key in evidence.other_open_incidents)
         more = f", and {len(names) - _MOST} more" if len(names) > _MOST else ""
