@@ -401,7 +401,7 @@ async def test_an_escalation_waits_for_no_channel(tmp_path: Path) -> None:
         await stage.live(600)
         working.cancel()
         await asyncio.wait({working})
-        assert "needs a person" in chat.of(record.incident.id)[0].lines[0]
+        assert "escalated to on-call" in chat.of(record.incident.id)[0].lines[0]
         assert len(chat.of(f"{record.incident.id}-a{announcement.number}")) == 1
 
 

@@ -50,7 +50,7 @@ class PostedIncident:
         try:
             return PostedIncident(**json.loads(reference))
         except (TypeError, ValueError):
-            raise Invalid("what was told last is not on record in a form that can be read") from None
+            raise Invalid("the record of the last posted message cannot be parsed") from None
 
     def written(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))

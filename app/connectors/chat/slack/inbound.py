@@ -141,7 +141,7 @@ class SlackInbound:
             await ack()
 
         async def failed(error: Exception) -> BoltResponse:
-            log.error("what somebody did in Slack could not be handled", exc_info=error)
+            log.error("handling a Slack interaction failed", exc_info=error)
             return BoltResponse(status=500)
 
         app.action(APPROVE)(approve)
@@ -177,7 +177,7 @@ class SlackInbound:
     def _tell(self, response_url: str, told: PrivateReply) -> None:
         """In its own time: that somebody cannot be told changes nothing of what is recorded."""
         if not response_url or len(self._telling) >= _MOST_TELLING:
-            log.warning("somebody in Slack could not be told what came of a button")
+            log.warning("cannot report the result of a button to the Slack user")
             return
         task = asyncio.create_task(self._told(response_url, told))
         self._telling.add(task)
@@ -187,7 +187,7 @@ class SlackInbound:
         try:
             await self._client.tell(response_url, {**_private(told), "replace_original": False})
         except AgentError as error:
-            log.warning("somebody in Slack could not be told what came of a button: %s", error)
+            log.warning("cannot report the result of a button to the Slack user: %s", error)
 
 
 def _private(told: PrivateReply) -> JsonObject:
@@ -223,9 +223,9 @@ def _as_json(text: str) -> str:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise Invalid("the body is neither a JSON object nor a form with one")
+        raise Invalid("the body is neither a JSON object nor a form that contains one")
     if not _complete(found):
-        raise Invalid("the body says that somebody did something, and neither who nor what")
+        raise Invalid("the body is an interaction without user or action")
     return json.dumps(found)
 
 
