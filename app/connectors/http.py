@@ -116,7 +116,7 @@ class HttpPeer:
             raise TransientError(f"{self.name} ({self._setting}) cannot be reached") from None
         except httpx.TransportError as error:
             raise TransientError(
-                f"{self.name} ({self._setting}) broke off the conversation: {type(error).__name__}"
+                f"{self.name} ({self._setting}) closed the connection: {type(error).__name__}"
             ) from None
 
     async def deliver(self, body: bytes, *, headers: Mapping[str, str] | None = None) -> None:
@@ -141,7 +141,7 @@ class HttpPeer:
             ) from None
         except httpx.TransportError as error:
             raise UnknownOutcome(
-                f"{self.name} ({self._setting}) broke off the conversation: {type(error).__name__}"
+                f"{self.name} ({self._setting}) closed the connection: {type(error).__name__}"
             ) from None
         if reply.status in _PERHAPS_TAKEN:
             raise UnknownOutcome(f"{self.name} ({self._setting}) answered {reply.status}")

@@ -117,7 +117,7 @@ class PeerBreaker:
     def _refusal(self) -> TransientError:
         wait = max(FIRST_PAUSE_SECONDS, (self._open_until or 0.0) - self.monotonic())
         return TransientError(
-            f"{self.name} is not asked at the moment, because its last answer failed: {self._last_error}",
+            f"{self.name} is not called for now: its last call failed: {self._last_error}",
             retry_after=timedelta(seconds=wait),
         )
 

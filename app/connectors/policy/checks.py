@@ -27,11 +27,11 @@ from app.connectors.policy.tree import (
 DECISION_RULE = "data.heal.decision"
 
 _IMPURE = {
-    "http.send": "a policy asks nobody else",
-    "opa.runtime": "a policy does not look at the machine it runs on",
-    "rand.intn": "a decision is no game of chance",
+    "http.send": "a policy makes no network calls",
+    "opa.runtime": "a policy does not read its host",
+    "rand.intn": "a decision must be deterministic",
     "time.now_ns": "the document's `time` is when it is decided",
-    "uuid.rfc4122": "a decision is no game of chance",
+    "uuid.rfc4122": "a decision must be deterministic",
 }
 
 

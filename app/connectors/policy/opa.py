@@ -57,7 +57,7 @@ class OpaPolicy:
         try:
             body = json.dumps({"input": document}, allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
-            return deny(f"the question to the policy engine cannot be written as JSON: {error}")
+            return deny(f"the policy input cannot be encoded as JSON: {error}")
         try:
             reply = await self._breaker.ask(
                 lambda: self._peer.send("POST", _PATH, params=_STRICT, json_body=body)

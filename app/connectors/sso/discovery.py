@@ -90,7 +90,7 @@ def _algorithms(document: Mapping[object, object]) -> tuple[str, ...]:
     named = _texts(document.get("id_token_signing_alg_values_supported"), ("RS256",))
     usable = tuple(name for name in named if name in _SIGNED_WITH)
     if not usable:
-        raise PermanentError("it signs id tokens with nothing that only it could sign with")
+        raise PermanentError("it signs id tokens with no asymmetric algorithm")
     return usable
 
 

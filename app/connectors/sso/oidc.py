@@ -113,7 +113,7 @@ class OidcIssuer:
 
     async def begin(self) -> SignOnAttempt:
         """Where to send a browser, with fresh secrets."""
-        with self._explained("to begin a sign-on"):
+        with self._explained("starting a sign-in"):
             known = await self._issuer()
             made = await known.client.create_authorization_url(self._registration.redirect_uri)
             return SignOnAttempt(
@@ -122,7 +122,7 @@ class OidcIssuer:
 
     async def finish(self, *, code: str, nonce: str, verifier: str) -> SignedOn:
         """Who the issuer says it was; nothing is believed that it did not sign for this attempt."""
-        with self._explained("to finish a sign-on"):
+        with self._explained("finishing a sign-in"):
             known = await self._issuer()
             token = await self._token(known, code, verifier)
             claims = await self._signed_claims(known, token, nonce)
@@ -175,7 +175,7 @@ class OidcIssuer:
             return {}
         told = dict(await known.client.userinfo(token=dict(token)))
         if told.get("sub") != subject_of(claims):
-            raise PermanentError("it told of somebody else than signed on")
+            raise PermanentError("its userinfo is for another subject than the id token")
         return told
 
     async def _issuer(self) -> _KnownIssuer:
@@ -234,12 +234,12 @@ class OidcIssuer:
         except TransientError as error:
             failure = TransientError(f"{_NAMED} does not answer: {error}")
         except Invalid as error:
-            failure = Invalid(f"{_NAMED} did not take the code: {error}")
+            failure = Invalid(f"{_NAMED} rejected the code: {error}")
         except NotEntitled as error:
-            log.warning("somebody was not signed on: %s", error)
+            log.warning("sign-in failed: %s", error)
             raise
         except (PermanentError, OAuthError, JoseError, HTTPError, *_MALFORMED) as error:
-            failure = PermanentError(f"{_NAMED} cannot be believed: {_reason(error)}")
+            failure = PermanentError(f"{_NAMED} failed validation: {_reason(error)}")
             self._known = None
         else:
             return
@@ -261,4 +261,4 @@ def _reason(error: Exception) -> str:
         return f"the id token is not valid: {type(error).__name__}" + (
             f" ({claim})" if claim in CodeIDToken.REGISTERED_CLAIMS else ""
         )
-    return f"it sent what cannot be read: {type(error).__name__}"
+    return f"it sent an unreadable response: {type(error).__name__}"

@@ -49,7 +49,9 @@ class IssuerTransport(httpx2.AsyncBaseTransport):
         except (TimeoutError, httpx2.TimeoutException):
             raise TransientError(f"it gave no complete answer within {self._timeout:g} s") from None
         except httpx2.TransportError as error:
-            raise TransientError(f"it cannot be reached, or broke off: {type(error).__name__}") from None
+            raise TransientError(
+                f"it cannot be reached or closed the connection: {type(error).__name__}"
+            ) from None
         if answer.status_code >= 500 or answer.status_code == 429:
             raise TransientError(f"it answered {answer.status_code}")
         return httpx2.Response(answer.status_code, headers=answer.headers, content=body, request=request)
