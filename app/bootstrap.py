@@ -373,7 +373,7 @@ def connect_issuer(settings: Settings, clock: Clock) -> IdentityProvider | None:
     if settings.oidc_issuer is None or not _serves_people(settings):
         return None
     if any(importlib.util.find_spec(name) is None for name in ("authlib", "itsdangerous")):
-        raise ConfigurationError("signing on (OIDC_ISSUER) needs the extra 'oidc': pip install '.[oidc]'")
+        raise ConfigurationError("sign-in with OIDC_ISSUER needs the extra 'oidc': pip install '.[oidc]'")
     from app.connectors.sso.oidc import OidcIssuer  # here: only who signs on needs what the extra brings
 
     return OidcIssuer.from_settings(settings, clock)
@@ -424,7 +424,7 @@ def _stream_checks(streams: Sequence[OpenStream]) -> list[Check]:
         async def check() -> None:
             if progress.blocked_since is not None:
                 since = f"{progress.blocked_since:%Y-%m-%d %H:%M:%S}"
-                raise TransientError(f"nothing moves since {since} UTC: {progress.trouble}")
+                raise TransientError(f"blocked since {since} UTC: {progress.trouble}")
 
         return check
 

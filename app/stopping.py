@@ -86,5 +86,5 @@ def _end_in_time() -> None:
 
 
 def _end() -> None:
-    log.error("the process did not stop within %g s and is ended", HARD_SECONDS)
+    log.error("the process did not stop within %g s and is terminated", HARD_SECONDS)
     os._exit(1)

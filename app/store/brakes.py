@@ -43,7 +43,7 @@ def holds(connection: Connection) -> bool:
 def set_to(connection: Connection, brake: Brake, person: Person | None, nonce: str | None) -> None:
     """Engage or release; `Invalid` without the name of who does it, `Conflict` for a nonce seen before."""
     if not brake.by.strip():
-        raise Invalid("who sets the kill switch is not said")
+        raise Invalid("the kill switch needs the name of the person")
     # The switch first, so that whoever sends one command twice waits here, and then finds the nonce.
     connection.execute(select(brakes.c.name).where(brakes.c.name == _KILL_SWITCH).with_for_update())
     if nonce is not None:
@@ -65,7 +65,7 @@ def set_to(connection: Connection, brake: Brake, person: Person | None, nonce: s
 def close_circuit(connection: Connection, key: ServiceKey | None, said: Brake, person: Person | None) -> None:
     """Somebody closes a breaker, the cluster's where no service is named; `Invalid` without a name."""
     if not said.by.strip():
-        raise Invalid("who closes the circuit breaker is not said")
+        raise Invalid("closing the circuit breaker needs the name of the person")
     values = {
         "engaged": False,
         "set_by": storable_text(said.by),

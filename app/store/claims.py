@@ -180,9 +180,9 @@ def hold(connection: Connection, claim: Claim) -> Incident:
     incident = _locked(connection, claim.incident_id)
     held = connection.execute(select(claims).where(claims.c.incident_id == claim.incident_id)).one_or_none()
     if incident is None or held is None or (held.owner, held.token) != (claim.owner, claim.token):
-        raise ClaimLost(f"{claim.owner} does not hold incident {claim.incident_id} any more")
+        raise ClaimLost(f"{claim.owner} no longer holds incident {claim.incident_id}")
     if incident.closed_at is not None:
-        raise ClaimLost(f"incident {claim.incident_id} is closed, and stays as it is")
+        raise ClaimLost(f"incident {claim.incident_id} is closed and cannot change")
     return incident
 
 

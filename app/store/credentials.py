@@ -74,7 +74,7 @@ def revoke(connection: Connection, credential_id: CredentialId, deed: Deed) -> C
     if found is None:
         raise NotFound(f"credential {credential_id} is not on record")
     if not ended:
-        raise Conflict(f"credential {credential_id} was revoked by {found.revoked_by} already")
+        raise Conflict(f"credential {credential_id} was already revoked by {found.revoked_by}")
     trail.append(connection, deed)
     return found
 

@@ -113,7 +113,7 @@ def save(connection: Connection, posting: Posting) -> Posting:
         changed = 0
     found = get(connection, posting.channel, posting.incident_id)
     if not changed or found is None:
-        raise Conflict(f"another announcer tells {posting.channel} about {posting.incident_id}")
+        raise Conflict(f"another worker notifies {posting.channel} of {posting.incident_id}")
     return found
 
 

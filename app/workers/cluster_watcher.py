@@ -66,7 +66,7 @@ class Watcher:
                 async for event in self.watch.events():
                     self._looks.ask(event.key)
             except AgentError as error:
-                log.warning("the cluster cannot be watched: %s", error)
+                log.warning("cluster watch failed: %s", error)
             await self.clock.sleep(_PAUSE_AFTER_ERROR_SECONDS)
 
     async def recheck(self, every: timedelta) -> None:
@@ -96,7 +96,7 @@ class Watcher:
                 if not missing:
                     self._seen.pop(key, None)
                 else:
-                    log.warning("%s could not be looked at: %s", key, "; ".join(missing))
+                    log.warning("observing %s failed: %s", key, "; ".join(missing))
                 return ()
             present = frozenset(workload_conditions(workload))
             before = self._seen.get(key)
@@ -117,13 +117,13 @@ class Watcher:
         try:
             await self.look_at_workload(key)
         except AgentError as error:
-            log.warning("%s could not be looked at: %s", key, error)
+            log.warning("observing %s failed: %s", key, error)
 
     async def _note_safely(self, key: ServiceKey) -> None:
         try:
             await self.note(key)
         except AgentError as error:
-            log.warning("the history of %s could not be written: %s", key, error)
+            log.warning("writing the history of %s failed: %s", key, error)
 
     def _signals(
         self,

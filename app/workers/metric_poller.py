@@ -56,7 +56,7 @@ class Poller:
             try:
                 await self.poll()
             except AgentError as error:
-                log.warning("service levels could not be polled: %s", error)
+                log.warning("polling service levels failed: %s", error)
             await self.clock.sleep(self.every.total_seconds())
 
     async def poll(self) -> None:

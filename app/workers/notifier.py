@@ -84,7 +84,7 @@ class Courier:
             try:
                 await self.round()
             except AgentError as error:
-                log.warning("%s cannot be kept up to date now: %s", self.channel.name, error)
+                log.warning("updating %s failed: %s", self.channel.name, error)
             await self.clock.sleep(_LOOK_EVERY_SECONDS)
 
     async def round(self) -> None:
@@ -97,7 +97,7 @@ class Courier:
             try:
                 await self._bring_up_to_date(incident_id)
             except Conflict:
-                log.debug("another announcer tells %s about %s", self.channel.name, incident_id)
+                log.debug("another worker notifies %s of %s", self.channel.name, incident_id)
             except TransientError:
                 raise
             except Exception as error:  # noqa: BLE001 - the worker's boundary: one incident holds up no other
@@ -234,7 +234,7 @@ class Courier:
         if posting is None:
             posting = Posting(channel=self.channel.name, incident_id=incident_id, due_at=now)
         if posting.failures == 0:
-            log.error("%s cannot be told about %s", self.channel.name, incident_id, exc_info=error)
+            log.error("notifying %s of %s failed", self.channel.name, incident_id, exc_info=error)
         await self.store.save_posting(delivery.unheard(posting, now + self.pace.retry_refused))
 
     def _next_try(self, turn: _Turn, error: Exception) -> datetime:
@@ -246,20 +246,20 @@ class Courier:
             return self._paused_until
         if isinstance(error, PermanentError):
             if turn.posting.failures == 0:
-                log.warning("%s refuses to be told about %s: %s", self.channel.name, turn.id, error)
+                log.warning("%s rejected the notification of %s: %s", self.channel.name, turn.id, error)
             return now + self.pace.retry_refused
         if isinstance(error, AgentError):
             self._trouble(error)
         elif turn.posting.failures == 0:
-            log.error("%s failed over %s", self.channel.name, turn.id, exc_info=error)
+            log.error("%s failed for %s", self.channel.name, turn.id, exc_info=error)
         return now + delivery.wait_after(turn.posting.failures, self.pace)
 
     def _trouble(self, error: AgentError) -> None:
         if not self._troubled:
-            log.warning("%s cannot be told now, and is told later: %s", self.channel.name, error)
+            log.warning("%s unavailable, notifications delayed: %s", self.channel.name, error)
         self._troubled = True
 
     def _well(self) -> None:
         if self._troubled:
-            log.info("%s is told again", self.channel.name)
+            log.info("%s available again, notifications resumed", self.channel.name)
         self._troubled = False

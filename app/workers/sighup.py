@@ -27,7 +27,7 @@ def policies_on_hangup(container: Container) -> Iterator[None]:
     try:
         loop.add_signal_handler(signal.SIGHUP, reload)
     except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
-        log.debug("policies are read at start only: %s", error)
+        log.debug("policies are loaded at start only: %s", error)
         yield
         return
     try:

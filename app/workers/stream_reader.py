@@ -118,8 +118,8 @@ class StreamReader:
         limits = self.limits
         if message.deliveries > limits.max_deliveries:
             raise Poison(
-                f"it was handed out {message.deliveries - 1} times and never finished: "
-                "it is believed to kill its readers"
+                f"it was handed out {message.deliveries - 1} times and never acknowledged: "
+                "it may crash its readers"
             )
         schema = await self._schema(message) if len(message.body) <= limits.max_bytes else None
         latest = self.clock.now() + limits.max_future
@@ -129,7 +129,7 @@ class StreamReader:
             raise
         except Exception as error:  # the worker boundary: a fault of ours holds nobody up
             log.exception("reading the message at %s failed", message.position)
-            raise Poison(f"a fault of the agent: reading it failed with {type(error).__name__}") from error
+            raise Poison(f"internal error: reading it failed with {type(error).__name__}") from error
 
     async def _schema(self, message: StreamMessage) -> FlatSchema | None:
         number, registry = schema_id(message.body), self.schemas
@@ -143,7 +143,7 @@ class StreamReader:
             raise Poison(str(refusal)) from None
 
     async def _reject(self, message: StreamMessage, reason: str) -> None:
-        log.warning("message at %s goes to the dead letters: %s", message.position, reason)
+        log.warning("message at %s sent to the dead letters: %s", message.position, reason)
         await self._patiently("writing a dead letter", lambda: self.stream.reject(message, reason))
         self.progress.rejected += 1
 
@@ -161,7 +161,7 @@ class StreamReader:
             await self._patiently("storing signals", lambda: self._accept(run), refusals=(Invalid,))
         except Invalid as refusal:
             if len(run) == 1:
-                await self._reject(run[0].message, f"the store refused it: {refusal}")
+                await self._reject(run[0].message, f"rejected by the store: {refusal}")
                 return
             for one in run:
                 await self._settle([one])
@@ -205,10 +205,10 @@ class StreamReader:
                 if isinstance(error, TransientError) and error.retry_after is not None:
                     pause = max(wait, error.retry_after.total_seconds())
                 self._blocked(doing, str(error))
-                log.warning("%s: %s; tried again in %g s", doing, error, pause)
+                log.warning("%s: %s; retrying in %g s", doing, error, pause)
             except Exception as error:  # the worker boundary: a fault of ours loses nothing
                 self._blocked(doing, type(error).__name__)
-                log.exception("%s failed; tried again in %g s", doing, pause)
+                log.exception("%s failed; retrying in %g s", doing, pause)
             else:
                 self._well()
                 return result
@@ -231,5 +231,5 @@ class StreamReader:
             self.progress.lag = await self.stream.lag()
         except AgentError as error:
             self.progress.lag = None
-            log.info("the stream's lag is not known: %s", error)
+            log.info("stream lag unknown: %s", error)
         self.progress.lag_at = now

@@ -89,10 +89,7 @@ class SqliteDatabase:
     async def same(self) -> None:
         """A file that was replaced or removed takes what is written with it."""
         if await asyncio.to_thread(_identity, self._path) != self._file:
-            raise TransientError(
-                f"{self._path.name} is not the file any more that was opened: it was replaced or removed; "
-                "restart the agent"
-            )
+            raise TransientError(f"{self._path.name} was replaced or removed while open; restart the agent")
 
     async def close(self) -> None:
         with self._arrived:
@@ -208,7 +205,7 @@ async def open_sqlite(url: URL) -> SqliteDatabase:
 def _path(url: URL) -> Path:
     if not url.database or url.database == ":memory:":
         raise ConfigurationError(
-            "DATABASE_URL: an SQLite database in memory keeps nothing; name a file, as in sqlite:///heal.db"
+            "DATABASE_URL: an in-memory SQLite database is not durable; name a file, as in sqlite:///heal.db"
         )
     if url.query or url.host:
         raise ConfigurationError(

@@ -188,7 +188,7 @@ def _waiting_too_long(connection: Connection, question: AuditQuestion) -> Iterat
         .limit(STRAYS_NAMED + 1)
     )
     for row in rows:
-        detail = f"waits since {row.received_at.isoformat()}"
+        detail = f"pending since {row.received_at.isoformat()}"
         yield Stray(kind=StrayKind.PENDING_TOO_LONG, id=row.id, detail=detail)
 
 
@@ -201,7 +201,7 @@ def _adrift(connection: Connection) -> Iterator[Stray]:
     )
     for row in rows:
         what = "signal" if row.disposition == DispositionKind.DEDUPLICATED.value else "incident"
-        yield Stray(kind=StrayKind.NAMES_NOTHING, id=row.id, detail=f"{row.disposition}, and names no {what}")
+        yield Stray(kind=StrayKind.NAMES_NOTHING, id=row.id, detail=f"{row.disposition}, without {what}")
 
 
 def _repeating_nothing(connection: Connection, question: AuditQuestion) -> Iterator[Stray]:
@@ -221,7 +221,7 @@ def _repeating_nothing(connection: Connection, question: AuditQuestion) -> Itera
         .limit(STRAYS_NAMED + 1)
     )
     for row in rows:
-        detail = f"repeats {row.duplicate_of}, which is not there"
+        detail = f"repeats {row.duplicate_of}, which is missing"
         yield Stray(kind=StrayKind.REPEATS_NOTHING, id=row.id, detail=detail)
 
 
@@ -237,7 +237,7 @@ def _driven_by_nobody(connection: Connection, now: datetime) -> Iterator[Stray]:
         .limit(STRAYS_NAMED + 1)
     )
     for row in rows:
-        detail = f"{row.state}, due since {row.due_at.isoformat()}, and no worker holds it"
+        detail = f"{row.state}, due since {row.due_at.isoformat()}, not claimed by a worker"
         yield Stray(kind=StrayKind.NOBODY_DRIVES, id=row.id, detail=detail)
 
 
@@ -249,7 +249,7 @@ def _oversleeping(connection: Connection, now: datetime) -> Iterator[Stray]:
         .limit(STRAYS_NAMED + 1)
     )
     for row in rows:
-        detail = f"{row.state}, and would not be looked at before {row.due_at.isoformat()}"
+        detail = f"{row.state}, not scheduled before {row.due_at.isoformat()}"
         yield Stray(kind=StrayKind.OVERSLEEPS, id=row.id, detail=detail)
 
 
