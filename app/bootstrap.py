@@ -104,7 +104,7 @@ class Adapters:
     metrics: MetricSource | None = None
     silences: SilenceSource | None = None
     notifier: Notifier | None = None
-    """Tells people instead of the outbox: for tests and simulations."""
+    """Notifies people directly instead of through the outbox: for tests and simulations."""
     channels: tuple[Channel, ...] = ()
     """Where people are shown incidents, out of the outbox."""
     policy_engine: PolicyEngine | None = None
@@ -130,15 +130,15 @@ class Container:
     checks: tuple[Check, ...]
     """What readiness asks; each raises an `AgentError` when its part is not ready."""
     sign_on: IdentityProvider | None
-    """The issuer that people sign on with, if one is set."""
+    """The sign-in issuer, if one is set."""
     close_world: Callable[[], Awaitable[None]]
     vitals: Vitals = field(default_factory=Vitals)
     """Whether the driver moves, where this process has one."""
     slack: SlackInbound | None = None
-    """What hears people in Slack, where this process speaks with people."""
+    """Receives Slack buttons and commands, in a process that serves people."""
 
     async def reload_policies(self) -> None:
-        """Read the policies anew; a server that is asked instead keeps its own."""
+        """Reload the policies; a remote OPA server manages its own."""
         if isinstance(self.world.policy_engine, EmbeddedPolicy):
             await self.world.policy_engine.reload()
 

@@ -78,7 +78,7 @@ FOR_PEOPLE = (
     streams,
 )
 FOR_PROBES = (health, streams)
-"""What workers and watchers serve: whoever runs them asks whether they are well."""
+"""What workers and watchers serve: liveness and readiness probes."""
 
 
 @asynccontextmanager

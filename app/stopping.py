@@ -1,4 +1,4 @@
-"""Whether this process was asked to stop: SIGTERM and SIGINT reach everybody who has to know at once.
+"""Graceful shutdown: SIGTERM and SIGINT reach every part of the process at once.
 
 The driver claims nothing more, request bodies are read no further, and whatever
 hangs, the process ends within `HARD_SECONDS`.

@@ -1,7 +1,7 @@
-"""What the agent tells people about an incident, before any channel gives it a form.
+"""Renders incident messages as plain text, before a channel formats them.
 
 Pure and channel-neutral: plain lines, no markup. Called by every channel, for the
-incident as it stands (`describe`), and by the announcer, for what is told besides
+current incident (`describe`), and by the announcer, for thread replies
 (`told_line`, `announced_line`). Every text that came from outside is reduced to
 printable lines.
 """

@@ -48,7 +48,7 @@ class CircuitState(StrEnum):
 
     CLOSED = "closed"
     OPEN = "open"
-    """Nobody asks; the last call failed and nothing was answered since it began."""
+    """Calls are rejected; the last call failed and none succeeded since it began."""
     HALF_OPEN = "half_open"
     """One call finds out whether the peer answers again; the others still fail at once."""
 
@@ -122,12 +122,12 @@ class PeerBreaker:
         )
 
     def answered(self) -> None:
-        """The peer answered somebody: the circuit is closed."""
+        """A call succeeded: close the circuit."""
         self._answered_at = self.monotonic()
         self._failures, self._open_until, self._last_error = 0, None, ""
 
     def failed(self, began: float, why: str) -> None:
-        """A call that began then failed; opens the circuit unless somebody was answered meanwhile."""
+        """A call that began then failed; opens the circuit unless another call succeeded meanwhile."""
         if self._answered_at >= began:
             return
         now = self.monotonic()

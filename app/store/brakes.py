@@ -1,4 +1,4 @@
-"""The kill switch as a row, engaged once for all workers; circuit breakers that people closed (promise 11).
+"""The kill switch as one row for all workers, and circuit breakers closed by people (promise 11).
 
 `begin` reads it under a shared lock, so that setting it waits for the intents
 that are beginning at this moment and holds for every later one.

@@ -1,12 +1,12 @@
-"""The fleet over the database: who is alive, who leads, who rang; the `Fleet` port of `app.agent.ports`.
+"""Worker liveness, leases and notifications over the database; the `Fleet` port of `app.agent.ports`.
 
 On PostgreSQL each process holds a session advisory lock on a connection of its
 own. The kernel closes that connection when the process dies, the server frees
 the lock, and the first peer to get it voids what the dead one held: a take-over
 needs no lease to run out. A process that is cut off loses its lock once the
-server notices (TCP keepalives); until then, and for whatever nobody noticed, the
-leases of claims run out by themselves. None of this is what safety rests on:
-late writers are refused by their fencing tokens (promises 2 and 3).
+server notices (TCP keepalives); until then the leases of
+claims expire on their own. Safety does not depend on any of this:
+fencing tokens reject late writers (promises 2 and 3).
 
 On SQLite one process owns the file.
 """

@@ -1,4 +1,4 @@
-"""What served well and what failed, as rows that outlive ReplicaSets and restarts.
+"""Known-good and failed revisions, as rows that outlive ReplicaSets and restarts.
 
 Knowledge is never lost to ignorance: FAILED stands against everything but
 another FAILED, and SERVED_WELL against UNKNOWN, which then only moves the time

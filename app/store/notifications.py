@@ -1,6 +1,6 @@
-"""What channels were told, and what people are to be told, as rows.
+"""Sent and pending channel notifications, as rows.
 
-Of an incident that ended longer ago than `channels.told_until` everything was told;
+Of an incident that ended longer ago than `channels.told_until` every notification was sent;
 the mark moves on by itself, so that looking costs what is recent or open, and not
 what is on record.
 """

@@ -1,4 +1,4 @@
-"""Events as senders tell them, whichever door they come through: entries checked, signals made.
+"""Validates events of every interface and turns them into signals.
 
 `POST /events/...` and the readers of streams both end here, so that an event
 means the same, is refused for the same reasons in the same words, and becomes

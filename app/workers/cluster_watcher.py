@@ -1,9 +1,9 @@
-"""The cluster watcher: conditions that appear on a workload become signals with nobody posting anything.
+"""The cluster watcher: conditions that appear on a workload become signals without an external sender.
 
 Each event of the cluster watch leads to one look at the workload; what appeared or
-cleared since the last look is told to intake. Metrics are no part of it: a slow or
-silent metric source delays no condition. What has served well long enough is
-written to history, in a line of its own, because that needs metrics.
+cleared since the last look is reported to intake. Metrics are not part of it: a slow or
+silent metric source delays no condition. A revision that stayed healthy long enough is
+written to history by a separate task, because that needs metrics.
 """
 
 from __future__ import annotations

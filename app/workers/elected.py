@@ -2,7 +2,7 @@
 
 Whoever holds the lease works; the others ask for it again and again. A holder that
 cannot renew it stops before it runs out. Two that overlap for a moment do no harm:
-what they tell intake twice is recognised (promise 9).
+intake recognises duplicates (promise 9).
 """
 
 from __future__ import annotations

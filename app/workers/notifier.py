@@ -1,9 +1,9 @@
 """The announcer: brings every channel up to date about every incident, one message at a time.
 
-One elected process does it for all. Before a message leaves, it is on record that
-it is on its way; when it has arrived, that it was told. So after a crash, a lost
+One elected process does it for all. A message is recorded as pending before
+it is sent, and as sent once it has arrived. So after a crash, a lost
 answer or a take-over the channel itself is asked before anything is sent again,
-and nothing is lost (`docs/channels.md`). Each channel has a courier of its own: one
+and nothing is lost (`docs/channels.md`). Each channel has a sender of its own: one
 that is down or hangs holds up neither another channel nor the loop, which only
 puts announcements on record.
 """

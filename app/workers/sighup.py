@@ -1,4 +1,4 @@
-"""SIGHUP reads the policies anew, as daemons do; called around the work of one process."""
+"""SIGHUP reloads the policies; installed around the work of one process."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ One `StreamReader` reads one `SignalStream` for the life of the process, and its
 signals end in the same `Intake.accept` as those of HTTP. Crashes, lost answers
 and shutdowns only repeat messages: a signal's id is derived from the message's
 position, so that the store knows the very same signal again. A message that can
-never be a signal goes to the dead letters with the reason and holds nobody up;
+never be a signal goes to the dead letters with the reason and blocks nothing;
 a store, stream or schema registry out of reach makes everything wait, in order.
 """
 

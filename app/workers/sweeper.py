@@ -1,6 +1,6 @@
-"""The sweep: ends signals nobody follows up, forgets what is old, mends what went astray (promise 9).
+"""The sweep: expires pending signals, prunes old ones, repairs discrepancies (promise 9).
 
-What needs a person is said once when it is found, and shown by `heal audit signals`
+A discrepancy that needs manual repair is logged once when it is found, and shown by `heal audit signals`
 for as long as it lasts.
 """
 

@@ -1,7 +1,7 @@
-"""Which sources the agent cannot measure by: reported once for each source, not once for each service.
+"""Reports failing metric sources: once for each source, not once for each service.
 
 Called by the poller after every round. Pure but for what it remembers of earlier
-rounds; a process that takes the duty over begins to remember anew.
+rounds; a process that takes over the duty starts with empty state.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the labels of an alert say about its subject: which service, and where. Pure.
+"""Maps the labels of an alert to its subject: service and place. Pure.
 
 Label names come in dialects: dots, slashes and dashes read as underscores, so that
 `service.name` of OpenTelemetry and `service_name` are one. A metric about

@@ -1,4 +1,4 @@
-"""What a pod's name tells about its owner, and what it does not. Pure.
+"""Derives a pod's owner from the pod's name, where the name is unambiguous. Pure.
 
 A ReplicaSet names its pods `deployment-hash-suffix`, a Job and a DaemonSet
 `owner-suffix`, a StatefulSet `owner-ordinal`. The API server cuts the base of a

@@ -1,9 +1,9 @@
-"""Tells which services moved: lists, watches, and lists again whenever the thread is lost.
+"""Reports changed services: lists, watches, and lists again after every interruption.
 
 Called by the worker that watches the cluster. It keeps the promise of
 `ClusterWatch` that an event may be repeated but is never lost: after every
-interruption, whatever was missed is covered by telling every service of the
-namespace once more.
+interruption, missed events are covered by reporting every service of the
+namespace again.
 """
 
 from __future__ import annotations

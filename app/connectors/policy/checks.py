@@ -1,10 +1,10 @@
-"""What Open Policy Agent refuses in a policy and the embedded engine would only find out too late.
+"""Checks that Open Policy Agent makes at load time and the embedded engine does not.
 
 Called once for each bundle, on the syntax tree that the embedded engine gives. A
 function that calls itself ends the whole process there, for it has no bound on
 its stack; a call of a function that does not exist is an error only when it is
 reached; and what depends on more than the document (a request over the network,
-the clock of this machine) would make a decision that nobody can explain later.
+the clock of this machine) would make a decision that cannot be explained later.
 """
 
 from __future__ import annotations

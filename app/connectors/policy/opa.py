@@ -1,4 +1,4 @@
-"""Asks a remote OPA server before an action, and takes nothing but a complete answer for an answer.
+"""Asks a remote OPA server before an action and accepts only a complete decision.
 
 Called by policy, besides the built-in guardrails. Keeps promise 7: whatever goes
 wrong between the question and a well-formed decision is a deny with its reason.

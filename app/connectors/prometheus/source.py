@@ -3,7 +3,7 @@
 Called by the observer, the verifier and the poller through `MetricSource`. Keeps
 promise 8. An answer without a series is no data; so is NaN, which 0/0 without
 traffic gives. And a number counts only when raw samples inside the window stand
-behind it, because the numbers alone do not tell: an instant query repeats a
+behind it, because the number alone is ambiguous: an instant query repeats a
 value for up to five minutes, and `... or vector(0)` gives one for nothing at all.
 """
 

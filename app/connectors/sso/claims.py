@@ -1,7 +1,7 @@
-"""What an issuer says of a person, as a name and roles. Pure; `app.connectors.sso.oidc` has checked it.
+"""Maps an issuer's claims to a name and roles. Pure; `app.connectors.sso.oidc` verifies the claims.
 
-The claims are from outside: a name becomes part of every record of what somebody
-does, and roles decide what they may do, so anything that is not plainly usable
+The claims are from outside: a name becomes part of every record of a person's
+actions, and roles decide their permissions, so anything that is not plainly usable
 is refused (the name) or counts as nothing (the roles).
 """
 

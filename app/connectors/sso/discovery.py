@@ -1,4 +1,4 @@
-"""What an issuer publishes of itself: where it is asked what, and the keys it signs with. Pure.
+"""Reads an issuer's discovery document: endpoints and signing keys. Pure.
 
 `app.connectors.sso.oidc` fetches the documents. Only what is listed here is taken
 from them, so that no document can change how the agent's client behaves.

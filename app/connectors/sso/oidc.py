@@ -1,11 +1,11 @@
-"""People sign on with an OpenID Connect issuer: authorization code flow with PKCE, through authlib.
+"""Sign-in with an OpenID Connect issuer: authorization code flow with PKCE, through authlib.
 
 `IdentityProvider`, built by `app.bootstrap` where OIDC_ISSUER is set and loaded
-only then. Nothing is asked of the issuer before somebody signs on, so that the
-agent starts while it is down. authlib speaks the protocol; around it stand what
+only then. The issuer is not contacted before the first sign-in, so that the
+agent starts while the issuer is down. authlib speaks the protocol; around it stand what
 it leaves open: bounds on time and size, which signatures count, and the audience.
 Errors name OIDC_ISSUER and never carry a code, a token or the client's secret
-(promise 12); why an answer is not believed goes to the log.
+(promise 12); the reason of a failed validation is logged.
 """
 
 from __future__ import annotations

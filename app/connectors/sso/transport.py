@@ -1,7 +1,7 @@
 """How the agent speaks to an issuer: one deadline, one size bound, no redirects, no proxies.
 
 A transport that `app.connectors.sso.oidc` gives to authlib's client, whose own HTTP
-has none of these. The issuer is not trusted with the agent's memory or patience.
+has none of these. The issuer cannot exhaust the agent's memory or time.
 """
 
 from __future__ import annotations

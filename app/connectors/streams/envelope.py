@@ -1,4 +1,4 @@
-"""What a stream message says: the events in it, in whichever of the known wrappings, or why it is none.
+"""Decodes stream messages in every supported format into events, or gives the reason of the failure.
 
 Pure. The readers of streams call `read_message`; what is inside an envelope is
 exactly what `POST /events/deploy` and `POST /events/metric` take, checked by the

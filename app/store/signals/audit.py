@@ -1,7 +1,7 @@
-"""The audit of accepted signals: the sum, what is astray, and what a sweep can put right (promise 9).
+"""The audit of accepted signals: totals, discrepancies, and repairs by the sweep (promise 9).
 
-Everything is read in one snapshot. The sum is counted over indexes; strays are
-looked for over indexes that are empty as long as all is well, or among the
+Everything is read in one snapshot. The sum is counted over indexes; discrepancies
+are searched over indexes that are empty in a healthy store, or among the
 newest, unless the audit is deep.
 """
 

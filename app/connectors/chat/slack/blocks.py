@@ -1,4 +1,4 @@
-"""What Slack shows of an incident, in Block Kit. Pure.
+"""Renders an incident in Slack's Block Kit. Pure.
 
 Built by `slack`. What others wrote is always plain text with `&`, `<` and `>`
 escaped, so that it can mention nobody and link nowhere, and every text, block and
@@ -27,7 +27,7 @@ from app.connectors.text import shorten
 APPROVE = "heal_approve"
 DENY = "heal_deny"
 OPEN = "heal_open"
-"""A button that only leads somewhere; Slack tells of a click on it all the same."""
+"""A link button; Slack reports a click on it all the same."""
 
 MAX_TEXT = 3_000
 MAX_VALUE = 2_000
@@ -52,7 +52,7 @@ class Look:
     links: Links = field(default_factory=Links)
     """Where people reach the agent with a browser."""
     buttons: bool = False
-    """Whether somebody hears when a button is pressed."""
+    """Whether the agent receives button presses."""
 
 
 def escaped(text: str, limit: int) -> str:
@@ -103,7 +103,7 @@ def incident_text(bulletin: Bulletin) -> str:
 
 
 def reply_blocks(reply: ThreadReply) -> list[JsonObject]:
-    """An announcement may be long, and is told whole."""
+    """An announcement may be long and is shown in full."""
     return _sections(reply.lines, _REPLY_CHARS, MAX_TEXT)
 
 
@@ -112,7 +112,7 @@ def reply_text(reply: ThreadReply) -> str:
 
 
 def told_blocks(text: str, links: Sequence[tuple[str, str]]) -> list[JsonObject]:
-    """What one person alone is told, with buttons that lead somewhere."""
+    """A reply that only one person sees, with link buttons."""
     blocks = _sections(text.split("\n"), _REPLY_CHARS)
     buttons = _link_buttons(links)
     return [*blocks, {"type": "actions", "elements": [*buttons]}] if buttons else blocks

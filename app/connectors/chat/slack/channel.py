@@ -90,14 +90,14 @@ class SlackChannel:
 
     @property
     def has_buttons(self) -> bool:
-        """Only where Slack can tell the agent that one was pressed."""
+        """Only where the agent receives button presses."""
         return self._look.buttons
 
     async def begin(self, bulletin: Bulletin) -> str:
         return await self._post(self._channel, bulletin.record.incident.id, self._incident(bulletin))
 
     async def refresh(self, reference: str, bulletin: Bulletin) -> str:
-        """Where somebody removed the message of an open incident, it is shown anew, once."""
+        """Repost the message of an open incident once if it was deleted."""
         incident = bulletin.record.incident
         channel, ts = _place(reference)
         try:

@@ -1,8 +1,8 @@
-"""What people press and type in Slack, and what comes of it: the same decisions as at every other door.
+"""Handles Slack buttons and commands, with the same decisions as every other interface.
 
-Called by `slack_inbound`, which knows how Slack brings it. Who somebody is follows
-from SLACK_USERS alone. Everything is durable before the text that says so is
-returned; what could not be recorded in time is never claimed, neither way. A
+Called by `slack_inbound`, which knows how Slack brings it. A person's identity
+comes from SLACK_USERS alone. A result is durable before the reply reports it; if
+it could not be recorded in time, the reply says that the outcome is unknown. A
 button counts once by its nonce, a command by its trigger (promise 1).
 """
 
@@ -32,7 +32,7 @@ from app.errors import AgentError, Conflict, PermanentError
 log = logging.getLogger(__name__)
 
 RECORD_SECONDS = 2.0
-"""Slack wants to hear within three."""
+"""Slack's limit is 3 s."""
 
 _MOST_SHOWN = 10
 _MAX_REASON = 500
@@ -48,7 +48,7 @@ HELP = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Click:
-    """A button that somebody pressed."""
+    """A pressed button."""
 
     user: str
     approve: bool
@@ -57,7 +57,7 @@ class Click:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A slash command that somebody typed."""
+    """A typed slash command."""
 
     user: str
     text: str
@@ -67,14 +67,14 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateReply:
-    """What the person alone is told, and whether it is certain what was recorded."""
+    """A reply that only this person sees, and whether the recorded outcome is certain."""
 
     text: str
     """Plain; several lines."""
     links: tuple[tuple[str, str], ...] = ()
     """Words and addresses of where they can go on."""
     settled: bool = True
-    """False when it is not certain: Slack is not told that all went well."""
+    """False when the outcome is unknown: Slack gets no acknowledgement."""
 
 
 class Desk:
@@ -209,7 +209,7 @@ class Desk:
 
 
 async def _in_time(work: Callable[[], Awaitable[PrivateReply]], what: str | None, mend: str) -> PrivateReply:
-    """What the work says; where it fails or takes too long, no more is claimed than is certain.
+    """The result of the work; after a failure or timeout, a reply that the outcome is unknown.
 
     `what` is being recorded, None where something is only read.
     """
@@ -233,7 +233,7 @@ def _request(one: ApprovalRecord) -> str:
 
 
 def _recorded(approval: Approval, approve: bool) -> str:
-    """What an answer is worth by now; it may be one that was given before, and sent again."""
+    """The effect of an answer; it may be a repeat of an earlier one."""
     mine = f"Your {'yes' if approve else 'no'} to {approval.action} is recorded"
     match approval.state:
         case ApprovalState.PENDING:

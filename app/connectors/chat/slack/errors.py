@@ -1,4 +1,4 @@
-"""The one place where an answer of Slack, or its absence, becomes one of our errors. Pure.
+"""Maps Slack responses and timeouts to the agent's errors. Pure.
 
 Called by `slack_client`. Slack answers 200 and says in the body that it refused,
 by a code; only codes of its form are repeated in a message, so that nothing that

@@ -32,11 +32,11 @@ _CLOSE_SECONDS = 5.0
 _PING_SECONDS = 10.0
 _LOOK_SECONDS = 0.25
 _REFRESH_SECONDS = 15.0
-"""For how long Slack's own request to connect anew may keep the connection away."""
+"""How long a reconnect that Slack requested may take."""
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 _STEADY = timedelta(minutes=1)
-"""A connection that lasted so long says that all is well; the pauses start small again."""
+"""After a connection of this length the reconnect delay is reset."""
 
 
 class SlackSocket:

@@ -1,4 +1,4 @@
-"""The Kafka client library, where it can block nobody: its settings, errors and thread, and the dead letters.
+"""The Kafka client on a thread of its own: settings, errors and dead letters.
 
 Used by `app.connectors.streams.kafka.stream`. The library (the extra `kafka`) is
 imported when a stream is made, so that the agent starts without it.

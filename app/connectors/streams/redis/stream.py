@@ -5,7 +5,7 @@ An entry stays in the group's pending list until it was acknowledged or stands
 among the dead letters (`<stream>:dead`), so that a crash on either side only
 repeats it. Consumers share the work; a consumer that is alive renews what it
 holds, and what a dead one held is claimed by the others. What every group has
-acknowledged is trimmed, and nothing else ever is. Needs Redis 7.0 or later.
+acknowledged is trimmed, and nothing else. Needs Redis 7.0 or later.
 """
 
 from __future__ import annotations
