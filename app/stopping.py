@@ -53,7 +53,7 @@ class Stop:
         """Until the block ends SIGTERM and SIGINT request the stop.
 
         With `and_before` they then do what they did before, which is how a server
-        around this program hears of them too. Outside the main thread, where no
+        around this program receives them too. Outside the main thread, where no
         signal arrives, nothing changes.
         """
         if threading.current_thread() is not threading.main_thread():

@@ -57,7 +57,7 @@ class CircuitState(StrEnum):
 class PeerBreaker:
     """The state of one peer, shared by every caller in this process.
 
-    A call that failed opens the circuit only when the peer answered nobody since
+    A call that failed opens the circuit only when the peer answered no call since
     that call began: one expensive query that times out between others that are
     answered is not a silent peer. Times are seconds of a monotonic clock.
     """

@@ -103,7 +103,7 @@ def add(connection: Connection, incident: Incident, approval: Approval) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spoken:
-    """What somebody says to a request."""
+    """A person's answer to a request."""
 
     approve: bool
     by: Person
@@ -119,7 +119,7 @@ def answer(connection: Connection, approval_id: ApprovalId, spoken: Spoken) -> A
     ).scalar_one_or_none()
     if incident_id is None:
         raise NotFound(f"approval {approval_id} is not on record")
-    # The incident first, as everybody locks them, so that nobody waits in a circle.
+    # The incident first, in the lock order of all transactions, which prevents deadlocks.
     body = connection.execute(
         select(incidents.c.body).where(incidents.c.id == incident_id).with_for_update()
     ).scalar_one()

@@ -48,7 +48,7 @@ _UNDER_WAY = 100
 """The newest are enough: a trial begins after everything that led to it."""
 
 _SHOWN = 2_000
-"""Of so many of the newest actions people are told which breakers are not closed."""
+"""Number of the newest actions for which open breakers are reported."""
 
 _UNDOING = intents.alias("undoing")
 _UNDONE = exists().where(_UNDOING.c.undoes == intents.c.id)

@@ -64,7 +64,7 @@ def tokens(connection: Connection) -> tuple[Credential, ...]:
 
 
 def revoke(connection: Connection, credential_id: CredentialId, deed: Deed) -> Credential:
-    """End it; whoever is faster of two does."""
+    """Revoke it; of two concurrent calls one succeeds."""
     ended = connection.execute(
         update(credentials)
         .where(credentials.c.id == credential_id, credentials.c.revoked_at.is_(None))
@@ -80,7 +80,7 @@ def revoke(connection: Connection, credential_id: CredentialId, deed: Deed) -> C
 
 
 def is_stale(credential: Credential, at: datetime) -> bool:
-    """Whether its last use is to be written anew."""
+    """Whether its last use must be updated."""
     used = credential.last_used_at
     return used is None or used < at - _TOUCHED_EVERY
 

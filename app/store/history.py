@@ -112,7 +112,7 @@ def configs(connection: Connection, key: ServiceKey) -> tuple[ConfigRecord, ...]
 
 
 def _forget_oldest(connection: Connection, key: ServiceKey, name: str) -> None:
-    """Keep the newest versions of a ConfigMap, among them always the newest one that served well."""
+    """Keep the newest versions of a ConfigMap, among them always the newest known-good one."""
     here = (*_of(config_history, key), config_history.c.name == name)
     rows = connection.execute(
         select(config_history.c.content_hash, config_history.c.health)

@@ -271,7 +271,7 @@ class SqlStore:
     ) -> Incident:
         def work(connection: Connection) -> Incident:
             if intent.approval is not None:
-                # The incident first, as everybody locks them, so that nobody waits in a circle.
+                # The incident first, in the lock order of all transactions, which prevents deadlocks.
                 approvals.use(connection, claims.hold(connection, claim).id, intent.approval)
             saved = _save(connection, claim, incident, notes)
             intents.add(connection, saved, intent)

@@ -140,7 +140,7 @@ def read_events(
 ) -> tuple[Event, ...]:
     """Every entry as the event its model describes, or `Misfit` for them as a whole.
 
-    `latest` is the furthest future a sender's clock may tell; `listed` entries
+    `latest` is the furthest future a sender's timestamp may have; `listed` entries
     are named by their index.
     """
     check_length(entries)

@@ -201,7 +201,7 @@ def _sweeper(container: Container) -> Sweeper:
 
 
 def _announcing(container: Container) -> list[Work]:
-    """One courier for each channel, so that none waits for another."""
+    """One sender for each channel, so that none waits for another."""
     couriers = [
         Courier(store=container.store, clock=container.clock, channel=channel)
         for channel in container.world.channels

@@ -33,7 +33,7 @@ class Backlog:
     clock: Clock
     every: timedelta = timedelta(seconds=5)
     _notified: set[str] = field(default_factory=set)
-    """Senders whose backlog people know of."""
+    """Senders whose backlog was reported."""
 
     async def run(self) -> None:
         """Work until cancelled; a store out of reach is tried again."""

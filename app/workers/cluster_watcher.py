@@ -109,7 +109,7 @@ class Watcher:
             return signals
 
     async def note(self, key: ServiceKey) -> None:
-        """Write to history what has served well long enough."""
+        """Write revisions that stayed healthy long enough to history."""
         if key in self._seen:
             await self.historian.note(key, await self.observer.look(key, self.clock.now()))
 

@@ -42,9 +42,9 @@ class Driver:
     at_once: int = 16
     """Passes that run side by side; most of their time is spent waiting for others."""
     vitals: Vitals = field(default_factory=Vitals)
-    """Told whenever due work could be taken, or a pass came to its end."""
+    """Called after each claim of due work and at the end of each pass."""
     poll: timedelta = timedelta(seconds=1)
-    """How often to look for due work when nobody rings."""
+    """Polling interval for due work without notifications."""
     _running: dict[IncidentId, asyncio.Task[None]] = field(default_factory=dict)
     _claims: dict[IncidentId, Claim] = field(default_factory=dict)
     """What each running pass was started with."""
@@ -169,7 +169,7 @@ class Driver:
             log.exception("recording the failure of incident %s failed", identifier)
 
     async def _rest(self, seconds: float) -> None:
-        """Until somebody wakes the driver, or the time has passed."""
+        """Wait for a wake-up of the driver or the timeout."""
         waiting = {
             asyncio.create_task(self.clock.sleep(seconds)),
             asyncio.create_task(self._wake.wait()),

@@ -74,7 +74,7 @@ class Duty:
 
 
 async def kept_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run work for ever: what fails in a way nobody foresaw starts again."""
+    """Run work for ever: restart it after an unexpected failure."""
     while True:
         try:
             await work()

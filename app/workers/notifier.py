@@ -54,7 +54,7 @@ class ToldStore(IncidentStore, ApprovalStore, PostingStore, Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class _Turn:
-    """One incident's turn: what is known of it, and how far the channel has been told."""
+    """One incident's turn: its record and the channel's last notification."""
 
     record: IncidentRecord
     posting: Posting
@@ -67,7 +67,7 @@ class _Turn:
 
 @dataclass(kw_only=True)
 class Courier:
-    """Tells one channel; `run` is the work of one process."""
+    """Notifies one channel; `run` is the work of one process."""
 
     store: ToldStore
     clock: Clock
@@ -79,7 +79,7 @@ class Courier:
     """Its last call failed, and that was said."""
 
     async def run(self) -> None:
-        """Tell until cancelled; a store out of reach is tried again."""
+        """Notify until cancelled; retry while the store is unavailable."""
         while True:
             try:
                 await self.round()
@@ -88,7 +88,7 @@ class Courier:
             await self.clock.sleep(_LOOK_EVERY_SECONDS)
 
     async def round(self) -> None:
-        """Every incident of which the channel has something to be told, each as far as it goes."""
+        """Notify the channel of every incident with pending notifications."""
         if self._paused:
             return
         for incident_id in await self.store.unshown(self.channel.name, self.clock.now(), _INCIDENTS_AT_ONCE):
@@ -228,7 +228,7 @@ class Courier:
         turn.posting = await self.store.save_posting(delivery.unheard(turn.posting, due_at))
 
     async def _set_aside(self, incident_id: IncidentId, error: Exception) -> None:
-        """What is on record about it cannot be told, or not be read: tried again much later."""
+        """Its record cannot be sent or read: retry much later."""
         now = self.clock.now()
         posting = await self.store.posting(self.channel.name, incident_id)
         if posting is None:

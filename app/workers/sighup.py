@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def policies_on_hangup(container: Container) -> Iterator[None]:
-    """While the context lasts; not where signals cannot be heard (another thread, another platform)."""
+    """While the context lasts; not where signals are unavailable (another thread, another platform)."""
     loop = asyncio.get_running_loop()
     under_way: set[asyncio.Task[None]] = set()
 

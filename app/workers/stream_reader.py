@@ -127,7 +127,7 @@ class StreamReader:
             return read_message(message, latest=latest, max_bytes=limits.max_bytes, schema=schema)
         except Poison:
             raise
-        except Exception as error:  # the worker boundary: a fault of ours holds nobody up
+        except Exception as error:  # the worker boundary: an internal error blocks no message
             log.exception("reading the message at %s failed", message.position)
             raise Poison(f"internal error: reading it failed with {type(error).__name__}") from error
 
@@ -171,7 +171,7 @@ class StreamReader:
         self.progress.acknowledged += len(messages)
 
     async def _accept(self, run: Sequence[_Read]) -> None:
-        """One transaction. Staleness is judged anew at each attempt: waiting makes a signal old."""
+        """One transaction. Staleness is evaluated at each attempt: waiting makes a signal stale."""
         received_at = self.clock.now()
         signals = [
             to_signal(

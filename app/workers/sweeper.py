@@ -39,7 +39,7 @@ class Sweeper:
     keep_for: timedelta
     """How long signals that led to no incident are kept."""
     _told: set[Stray] = field(default_factory=set)
-    """What was astray at the last sweep, and has been said."""
+    """Discrepancies of the last sweep, already logged."""
 
     async def run(self) -> None:
         """Sweep until cancelled; a store out of reach is tried again."""

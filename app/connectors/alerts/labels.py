@@ -114,7 +114,7 @@ class _Place:
     environment: str
     namespace: str | None
     home: bool
-    """As far as the labels tell, of the cluster that is connected."""
+    """As far as the labels show, of the connected cluster."""
 
     def object(self, kind: str, name: str) -> str:
         where = f"{self.namespace}/" if self.namespace else ""

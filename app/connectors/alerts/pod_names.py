@@ -33,7 +33,7 @@ class PodName:
 
 
 def read_pod_name(pod: str) -> PodName:
-    """The Deployment that a pod's name tells, or why it tells none."""
+    """The Deployment derived from a pod's name, or the reason why there is none."""
     if len(pod) >= _LONGEST_NAME:
         return PodName(hint="it has the maximum length and may be truncated")
     if _OF_CRON_JOB.fullmatch(pod):

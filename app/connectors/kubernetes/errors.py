@@ -41,7 +41,7 @@ _NEVER_SENT = (
 
 
 class Expired(TransientError):
-    """The resourceVersion or continue token is too old (410): list anew."""
+    """The resourceVersion or continue token is too old (410): list again."""
 
 
 class Absent(NotFound):

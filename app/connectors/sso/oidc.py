@@ -42,7 +42,7 @@ CALLBACK_PATH = "/sign-on/callback"
 _TIMEOUT_SECONDS = 5.0
 _KNOWN_FOR = timedelta(hours=1)
 _SILENT_FOR = timedelta(seconds=2)
-"""After a failure nobody asks anew for so long: a crowd at the door is told at once."""
+"""Back-off after a failure, in which further sign-ins fail at once."""
 _CLOCK_SKEW_SECONDS = 120
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 """What an answer that is not of its promised shape makes of the libraries that read it."""
@@ -170,7 +170,7 @@ class OidcIssuer:
         return dict(signed.claims)
 
     async def _userinfo(self, known: _KnownIssuer, token: Mapping[str, Any], claims: Claims) -> Claims:
-        """What the issuer tells besides, asked only where the id token does not say enough."""
+        """The userinfo claims, requested only where the id token is not sufficient."""
         if known.published.userinfo_endpoint is None or not self._registration.claims.missing(claims):
             return {}
         told = dict(await known.client.userinfo(token=dict(token)))
@@ -223,7 +223,7 @@ class OidcIssuer:
 
     @contextmanager
     def _explained(self, purpose: str) -> Iterator[None]:
-        """The one place that maps what goes wrong here to the agent's errors, and tells the log.
+        """Map failures to the agent's errors and log them; the only place that does.
 
         After an answer that is not believed, what was learned of the issuer is learned
         anew by the next who tries: it may have new keys under an old name.

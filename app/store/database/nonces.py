@@ -34,7 +34,7 @@ def use(connection: Connection, subject: str, nonce: str, at: datetime) -> None:
 
 
 def once(connection: Connection, subject: str, nonce: str, at: datetime) -> None:
-    """Take note of one that somebody else made; `Conflict` when it was seen before."""
+    """Record a nonce issued elsewhere; `Conflict` when it was seen before."""
     hashed = digest(nonce)
     seen = connection.execute(select(nonces.c.digest).where(nonces.c.digest == hashed)).one_or_none()
     if seen is not None:

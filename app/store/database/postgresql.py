@@ -201,7 +201,7 @@ def went_away(error: Exception) -> bool:
 
 
 def told(error: Exception) -> Exception:
-    """As everywhere, and a connection that the driver itself gave up is a passing trouble."""
+    """As everywhere, and a connection closed by the driver is a transient error."""
     if isinstance(error, asyncpg.InterfaceError):
         return TransientError(f"the connection to the database broke: {error}")
     return translated(error)

@@ -75,7 +75,7 @@ class SqliteDatabase:
     async def write(self, work: Work[T], *, urgent: bool = False) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        with self._arrived:  # nothing may queue up once the store is closed, where nobody would answer it
+        with self._arrived:  # nothing may queue up after the store is closed: no thread would answer it
             self._require_open()
             (self._operators if urgent else self._others).append(_Item(work, urgent, loop, future))
             self._arrived.notify()
@@ -178,7 +178,7 @@ def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> Non
         loop.call_soon_threadsafe(call)
     except RuntimeError:
         if not loop.is_closed():
-            raise  # a loop that closed meanwhile has nobody left who waits
+            raise  # a loop that closed meanwhile has no waiter left
 
 
 def _resolver(items: list[_Item]) -> Callable[[], None]:

@@ -155,7 +155,7 @@ def _start(day: date) -> datetime:
 
 
 def strays(connection: Connection, question: AuditQuestion) -> Strays:
-    """What is astray, without the sum: cheap enough for every sweep."""
+    """Discrepancies without the totals: cheap enough for every sweep."""
     return _limited(_strays(connection, question))
 
 

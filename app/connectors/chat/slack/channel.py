@@ -105,7 +105,7 @@ class SlackChannel:
         except MessageGone:
             if incident.state.closed:
                 return reference
-        # Removed, and perhaps posted anew already by a call whose answer was lost.
+        # Deleted, and perhaps already reposted by a call whose response was lost.
         newer = await self.find(incident.id, None, _moment(ts) + _CLOCKS_DIFFER)
         if newer is not None and newer != reference:
             channel, ts = _place(newer)
@@ -118,7 +118,7 @@ class SlackChannel:
         in_thread: JsonObject = {"thread_ts": ts, "reply_broadcast": reply.loud}
         try:
             await self._post(channel, reply.key, {**content, **in_thread})
-        except MessageGone:  # nobody can follow a thread that was removed; what was to be told still is
+        except MessageGone:  # the thread is gone: post the reply in the channel
             await self._post(channel, reply.key, content)
 
     async def find(self, key: str, reference: str | None, since: datetime) -> str | None:
@@ -202,7 +202,7 @@ class SlackChannel:
 
 
 def inbound_from_settings(settings: Settings, store: Store, clock: Clock) -> SlackInbound | None:
-    """What hears buttons and commands; None where Slack is not set up to tell of them.
+    """The receiver of buttons and commands; None where Slack is not set up to send them.
 
     Raises `ConfigurationError`, naming the setting, for what cannot be used.
     """

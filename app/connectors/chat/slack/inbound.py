@@ -200,7 +200,7 @@ def _private(told: PrivateReply) -> JsonObject:
 
 
 async def _without_asking(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:
-    """A request that Slack signed, or brought over our own socket, is for this app; nothing is asked anew."""
+    """A signed request, or one over our own socket, is for this app; no second authorization."""
     return AuthorizeResult(enterprise_id=enterprise_id, team_id=team_id)
 
 
@@ -230,7 +230,7 @@ def _as_json(text: str) -> str:
 
 
 def _complete(content: JsonObject) -> bool:
-    """bolt takes it for granted that an interaction names somebody and something."""
+    """bolt assumes that every interaction has a user and an action."""
     if "actions" not in content:
         return True
     actions = content["actions"]

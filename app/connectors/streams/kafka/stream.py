@@ -77,7 +77,7 @@ class KafkaStream:
         self._thread = ClientThread(f"kafka-{address.topic}")
         self._letters = DeadLetters(self._library, address)
         self._trouble: KafkaError | None = None
-        """What the client said last of its connections; None when all is well since then."""
+        """The client's last connection error; None when connections recovered since."""
         self._cluster: str | None = None
         self._consumer: Consumer | None = None
         self._admin: AdminClient | None = None
@@ -115,7 +115,7 @@ class KafkaStream:
     async def acknowledge(self, messages: Sequence[StreamMessage]) -> None:
         """Harmless for messages of partitions that have left meanwhile.
 
-        Where the group cannot be told now it is tried again while reading, so
+        A commit that fails now is retried while reading, so
         that a reader never waits here for what only reading on can mend.
         """
         with self._lock:
@@ -304,7 +304,7 @@ class KafkaStream:
         log.info("%s: partitions revoked: %s", self._address, _numbers(partitions))
 
     def _lost(self, _consumer: Consumer | None, partitions: list[TopicPartition] | None) -> None:
-        """They belong to somebody else already."""
+        """Another consumer already owns them."""
         self._forget(None)
         if partitions:
             log.warning("%s: partitions lost: %s", self._address, _numbers(partitions))
@@ -325,7 +325,7 @@ class KafkaStream:
     # ------------------------------------------------------------ on the thread: finishing
 
     def _commit(self) -> None:
-        """Tell the group what is finished, where it does not know yet; what fails stays due."""
+        """Commit the finished offsets; a failed commit stays due."""
         with self._lock:
             due = self._due()
         if not due or self._consumer is None:

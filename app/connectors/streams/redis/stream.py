@@ -156,12 +156,12 @@ class RedisStream:
         }
         words = [word for pair in letter.items() for word in pair]
         keys = (self._stream, self.dead_letters)
-        with contextlib.suppress(NotFound):  # without the group nothing is pending: it will be read anew
+        with contextlib.suppress(NotFound):  # without the group nothing is pending: it will be read again
             await self._server.ask(lambda redis: redis.eval(_REJECT, 2, *keys, self._group, entry, *words))
         self._held.discard(entry)
 
     async def lag(self) -> int | None:
-        """Entries to be read or acknowledged by the group; None where Redis cannot tell (after XDEL)."""
+        """Entries to be read or acknowledged by the group; None where Redis does not know (after XDEL)."""
         for group in await self._groups():
             if text(group["name"]) == self._group:
                 lag: int | None = group.get("lag")
