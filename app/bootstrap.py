@@ -104,7 +104,7 @@ class Adapters:
     metrics: MetricSource | None = None
     silences: SilenceSource | None = None
     notifier: Notifier | None = None
-    """Tells people instead of the outbox: for tests and simulations."""
+    """Notifies people directly instead of through the outbox: for tests and simulations."""
     channels: tuple[Channel, ...] = ()
     """Where people are shown incidents, out of the outbox."""
     policy_engine: PolicyEngine | None = None
@@ -130,15 +130,15 @@ class Container:
     checks: tuple[Check, ...]
     """What readiness asks; each raises an `AgentError` when its part is not ready."""
     sign_on: IdentityProvider | None
-    """The issuer that people sign on with, if one is set."""
+    """The sign-in issuer, if one is set."""
     close_world: Callable[[], Awaitable[None]]
     vitals: Vitals = field(default_factory=Vitals)
     """Whether the driver moves, where this process has one."""
     slack: SlackInbound | None = None
-    """What hears people in Slack, where this process speaks with people."""
+    """Receives Slack buttons and commands, in a process that serves people."""
 
     async def reload_policies(self) -> None:
-        """Read the policies anew; a server that is asked instead keeps its own."""
+        """Reload the policies; a remote OPA server manages its own."""
         if isinstance(self.world.policy_engine, EmbeddedPolicy):
             await self.world.policy_engine.reload()
 
@@ -373,7 +373,7 @@ def connect_issuer(settings: Settings, clock: Clock) -> IdentityProvider | None:
     if settings.oidc_issuer is None or not _serves_people(settings):
         return None
     if any(importlib.util.find_spec(name) is None for name in ("authlib", "itsdangerous")):
-        raise ConfigurationError("signing on (OIDC_ISSUER) needs the extra 'oidc': pip install '.[oidc]'")
+        raise ConfigurationError("sign-in with OIDC_ISSUER needs the extra 'oidc': pip install '.[oidc]'")
     from app.connectors.sso.oidc import OidcIssuer  # here: only who signs on needs what the extra brings
 
     return OidcIssuer.from_settings(settings, clock)
@@ -424,7 +424,7 @@ def _stream_checks(streams: Sequence[OpenStream]) -> list[Check]:
         async def check() -> None:
             if progress.blocked_since is not None:
                 since = f"{progress.blocked_since:%Y-%m-%d %H:%M:%S}"
-                raise TransientError(f"nothing moves since {since} UTC: {progress.trouble}")
+                raise TransientError(f"blocked since {since} UTC: {progress.trouble}")
 
         return check
 

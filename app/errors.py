@@ -2,7 +2,7 @@
 
 Denial, failed verification and escalation are values of the domain, never
 exceptions. Adapters translate their library's errors into these classes in one
-place each, so that nobody recognises an error by its text.
+place each, so that no caller matches an error by its text.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Invalid(PermanentError):
 class UnknownOutcome(AgentError):
     """A write was sent and its answer never arrived: it may have happened.
 
-    The caller must look at the world before it does anything else.
+    The caller must read the actual state before it does anything else.
     """
 
 
@@ -87,4 +87,4 @@ class ClaimLost(AgentError):
 
 
 class ConfigurationError(AgentError):
-    """The agent cannot start as configured; the message names the mend."""
+    """The agent cannot start as configured; the message names the fix."""

@@ -1,4 +1,4 @@
-"""What the agent's log shows: its own lines from LOG_LEVEL on, libraries' warnings, and no credential.
+"""Log setup: the agent's lines from LOG_LEVEL on, libraries' warnings, and no credentials.
 
 Used by every process that starts; the server's own handlers are included, because
 what fails inside it is logged with a traceback that repeats an upstream's words.

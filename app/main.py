@@ -78,7 +78,7 @@ FOR_PEOPLE = (
     streams,
 )
 FOR_PROBES = (health, streams)
-"""What workers and watchers serve: whoever runs them asks whether they are well."""
+"""What workers and watchers serve: liveness and readiness probes."""
 
 
 @asynccontextmanager
@@ -92,7 +92,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if settings.listens_on != settings.host:
             log.warning(
                 "HOST=%s is not listened on: set REQUIRE_IDENTITY=true and create a token with `heal token "
-                "create`, or OIDC_ISSUER, so that the agent can tell who asks",
+                "create`, or OIDC_ISSUER, to authenticate callers",
                 settings.host,
             )
     stop: Stop = app.state.stop
@@ -111,10 +111,10 @@ async def _say_who_gets_in(container: ApiDependencies) -> None:
     if settings.identity_required and settings.oidc_issuer is None:
         now = container.clock.now()
         if all(token.refusal(now) is not None for token in await container.store.tokens()):
-            log.warning("no valid token: every request is refused; make one with `heal token create`")
+            log.warning("no valid token: all requests are rejected; create one with `heal token create`")
     if settings.approval_roles and not settings.identity_required and not settings.slack_users:
         log.warning(
-            "APPROVAL_ROLES=%s cannot be met: without identity nobody has a role",
+            "APPROVAL_ROLES=%s cannot be met: without authentication nobody has a role",
             ",".join(sorted(settings.approval_roles)),
         )
 

@@ -1,4 +1,4 @@
-"""Whether this process was asked to stop: SIGTERM and SIGINT reach everybody who has to know at once.
+"""Graceful shutdown: SIGTERM and SIGINT reach every part of the process at once.
 
 The driver claims nothing more, request bodies are read no further, and whatever
 hangs, the process ends within `HARD_SECONDS`.
@@ -53,7 +53,7 @@ class Stop:
         """Until the block ends SIGTERM and SIGINT request the stop.
 
         With `and_before` they then do what they did before, which is how a server
-        around this program hears of them too. Outside the main thread, where no
+        around this program receives them too. Outside the main thread, where no
         signal arrives, nothing changes.
         """
         if threading.current_thread() is not threading.main_thread():
@@ -86,5 +86,5 @@ def _end_in_time() -> None:
 
 
 def _end() -> None:
-    log.error("the process did not stop within %g s and is ended", HARD_SECONDS)
+    log.error("the process did not stop within %g s and is terminated", HARD_SECONDS)
     os._exit(1)

@@ -43,7 +43,7 @@ _ASYNCIO = str(Path(asyncio.__file__).parent)
 _THREAD_PATIENCE_SECONDS = 30.0
 """Real seconds that work in another thread may take before the clock calls it stuck."""
 _GUESS_PATIENCE_SECONDS = 0.5
-"""Real seconds given to a future of which nobody can say who will complete it."""
+"""Real seconds to wait for a future whose owner is unknown."""
 _MAX_ROUNDS = 10_000
 
 
@@ -73,7 +73,7 @@ class VirtualClock:
 
     @property
     def next_due(self) -> datetime | None:
-        """When the next sleeper wakes; None when nobody sleeps."""
+        """When the next sleeper wakes; None without sleepers."""
         while self._sleepers and self._sleepers[0][2].done():
             heapq.heappop(self._sleepers)
         return self._sleepers[0][0] if self._sleepers else None
@@ -202,7 +202,7 @@ class PacedClock:
 
 
 def _waiter(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
-    """What a task waits for. asyncio tells only through this private attribute."""
+    """What a task waits for. asyncio exposes it only in this private attribute."""
     waiter: asyncio.Future[Any] | None = getattr(task, "_fut_waiter", None)
     return waiter
 

@@ -1,4 +1,4 @@
-"""Whether the parts of a process that run by themselves still move, by a monotonic clock."""
+"""Liveness of background tasks, measured by a monotonic clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STILL_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vitals:
-    """When each part last moved. A part that was never heard of is not expected to move."""
+    """When each part last moved. A part that never reported is not monitored."""
 
     monotonic: Callable[[], float] = time.monotonic
     _moved_at: dict[str, float] = field(default_factory=dict)

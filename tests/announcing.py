@@ -201,7 +201,7 @@ class Theatre:
                 found.append(f"{incident_id} has {len(first)} first messages")
                 continue
             state = record.incident.state.replace("_", " ")
-            words = {"open": "incident open", "awaiting approval": "waiting for approval"}.get(state, state)
+            words = {"open": "incident open", "awaiting approval": "awaiting approval"}.get(state, state)
             if words not in first[-1].lines[0]:
                 found.append(f"{incident_id} is {state}, and {first[-1].lines[0]} is what people see")
             announced = await self.store.announcements(incident_id, 0)

@@ -225,11 +225,11 @@ async def test_a_channel_that_was_down_for_a_day_is_told_everything(
         await play.live(courier, 7_200, every=120)
     assert len(play.chat.calls) < 6 * 24 * 60 / 4
     assert play.chat.messages == []
-    assert caplog.text.count("cannot be told now") == 1
+    assert caplog.text.count("notifications delayed") == 1
     down = False
     await play.live(courier, 400)
     assert await play.complaints() == []
-    assert caplog.text.count("is told again") == 1
+    assert caplog.text.count("notifications resumed") == 1
 
 
 async def test_a_new_channel_tells_what_is_open_and_what_comes(play: Theatre) -> None:
@@ -401,7 +401,7 @@ async def test_an_escalation_waits_for_no_channel(tmp_path: Path) -> None:
         await stage.live(600)
         working.cancel()
         await asyncio.wait({working})
-        assert "needs a person" in chat.of(record.incident.id)[0].lines[0]
+        assert "escalated to on-call" in chat.of(record.incident.id)[0].lines[0]
         assert len(chat.of(f"{record.incident.id}-a{announcement.number}")) == 1
 
 

@@ -170,10 +170,10 @@ async def test_people_are_told_what_is_asked_of_them(tmp_path: Path) -> None:
         assert "APPROVAL_FOR_RISKS" in people.told[0]
         record = await stage.load(approval.incident_id)
         action, until, because, rehearsal = question(Bulletin(record=record))
-        assert action.startswith("Waits for an approval: rollback Deployment prod/shop")
+        assert action.startswith("Awaiting approval: rollback Deployment prod/shop")
         assert f"{approval.expires_at:%Y-%m-%d %H:%M:%S} UTC" in until
         assert "APPROVAL_FOR_RISKS" in because
-        assert rehearsal.startswith("Rehearsal (dryRun=All): the API server accepts it")
+        assert rehearsal.startswith("Dry run (dryRun=All): API server accepted it")
 
 
 async def test_a_dry_run_asks_nobody(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ async def test_a_click_lets_the_agent_act_once(tmp_path: Path) -> None:
         assert told.versions() == before
         assert len(record.intents) == 1
         assert record.intents[0].decision.reasons[-1] == "approved by ann"
-        assert "was used" in (await people.slack.until_told(2))[1]
+        assert "recorded and used" in (await people.slack.until_told(2))[1]
 
 
 async def test_a_click_on_what_was_there_does_not_cover_what_came_since(tmp_path: Path) -> None:

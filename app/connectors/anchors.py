@@ -87,13 +87,13 @@ class AnchorFolder:
     def _read(self, path: Path) -> Anchor:
         try:
             if path.stat().st_size > _MAX_BYTES:
-                raise PermanentError(f"{path} is larger than an anchor can be")
+                raise PermanentError(f"{path} exceeds the size limit of an anchor")
             found = msgspec.json.decode(path.read_bytes(), type=_File)
             at = datetime.strptime(found.at, _TIME).replace(tzinfo=UTC)
         except OSError as error:
             raise PermanentError(f"{path} cannot be read: {error.strerror}") from error
         except (msgspec.DecodeError, ValueError) as error:
-            raise PermanentError(f"{path} is no anchor: {error}") from error
+            raise PermanentError(f"{path} is not an anchor: {error}") from error
         if found.form != FORM:
             raise PermanentError(f"{path} has form {found.form}, and this program reads form {FORM}")
         anchor = Anchor(
@@ -108,5 +108,5 @@ class AnchorFolder:
             seal=found.seal,
         )
         if digest(anchor) != found.digest:
-            raise PermanentError(f"{path} was changed: its content has another digest than it names")
+            raise PermanentError(f"{path} was modified: its content does not match its digest")
         return anchor

@@ -1,4 +1,4 @@
-"""What an answer means for whoever asked, whichever connector it was: one table of statuses.
+"""Maps response statuses to the agent's errors: one table for all connectors.
 
 Used by `app.connectors.http` and by the Kubernetes connector, so that the same
 status leads to the same decision everywhere. Each connector adds only what its

@@ -1,7 +1,7 @@
-"""What the agent tells people about an incident, before any channel gives it a form.
+"""Renders incident messages as plain text, before a channel formats them.
 
 Pure and channel-neutral: plain lines, no markup. Called by every channel, for the
-incident as it stands (`describe`), and by the announcer, for what is told besides
+current incident (`describe`), and by the announcer, for thread replies
 (`told_line`, `announced_line`). Every text that came from outside is reduced to
 printable lines.
 """
@@ -37,13 +37,13 @@ _MAX_ANNOUNCED = 3_000
 
 _HEADLINES = {
     IncidentState.OPEN: "incident open",
-    IncidentState.AWAITING_APPROVAL: "waiting for approval",
+    IncidentState.AWAITING_APPROVAL: "awaiting approval",
     IncidentState.EXECUTING: "acting",
-    IncidentState.VERIFYING: "checking whether it recovered",
+    IncidentState.VERIFYING: "verifying recovery",
     IncidentState.RECOVERED: "recovered",
     IncidentState.RECOVERED_WITHOUT_ACTION: "recovered without action",
-    IncidentState.PROPOSED: "a remedy is proposed, nothing was changed",
-    IncidentState.ESCALATED: "needs a person",
+    IncidentState.PROPOSED: "fix proposed, nothing changed",
+    IncidentState.ESCALATED: "escalated to on-call",
 }
 
 
@@ -104,9 +104,9 @@ def question(bulletin: Bulletin) -> tuple[str, ...]:
         return ()
     until = f"{asked.expires_at:%Y-%m-%d %H:%M:%S} UTC"
     lines = [
-        f"Waits for an approval: {wanted_action(bulletin.record, asked)}",
-        f"Until {until}{wanted(asked.terms)}; no answer means no",
-        *(f"  because {reason}" for reason in asked.reasons[:_MAX_REASONS]),
+        f"Awaiting approval: {wanted_action(bulletin.record, asked)}",
+        f"Answer by {until}{wanted(asked.terms)}; no answer counts as a denial",
+        *(f"  reason: {reason}" for reason in asked.reasons[:_MAX_REASONS]),
         rehearsed(bulletin.record, asked),
     ]
     yes = [answer.by for answer in asked.answers if answer.approve]
@@ -134,13 +134,13 @@ def planned(record: IncidentRecord, asked: Approval) -> Action | None:
 
 
 def rehearsed(record: IncidentRecord, asked: Approval) -> str:
-    """What the API server said beforehand, as the entry has it that was made when people were asked."""
+    """API server dry run, as the entry has it that was made when people were asked."""
     for entry in reversed(record.timeline):
         said = entry.data.get("rehearsal")
         if entry.data.get("approval") == asked.id and isinstance(said, dict):
-            verb = "accepts" if said.get("accepted") is True else "refuses"
-            return f"Rehearsal (dryRun=All): the API server {verb} it: {said.get('message', '')}"
-    return "Not rehearsed"
+            verb = "accepted" if said.get("accepted") is True else "rejected"
+            return f"Dry run (dryRun=All): API server {verb} it: {said.get('message', '')}"
+    return "No dry run"
 
 
 def told_line(entry: TimelineEntry) -> str:
@@ -150,7 +150,7 @@ def told_line(entry: TimelineEntry) -> str:
 
 def announced_line(announcement: Announcement) -> str:
     """An announcement in its own words, as one line; one that has none points to the incident."""
-    return shorten(announcement.text, _MAX_ANNOUNCED) or "A person is asked to look at this incident."
+    return shorten(announcement.text, _MAX_ANNOUNCED) or "This incident needs manual review."
 
 
 def _severity(incident: Incident, intents: Sequence[Intent]) -> Severity:
@@ -165,11 +165,11 @@ def _severity(incident: Incident, intents: Sequence[Intent]) -> Severity:
 
 def _situation(incident: Incident) -> list[str]:
     triggers = ", ".join(trigger.replace("_", " ") for trigger in incident.triggers)
-    lines = [f"Triggered by: {triggers}" if triggers else "Triggered by: nothing on record"]
+    lines = [f"Triggered by: {triggers}" if triggers else "Triggered by: unknown"]
     if incident.summary:
         lines.append(incident.summary)
     if incident.stale:
-        lines.append("The signals were old on arrival, so the agent takes no real action.")
+        lines.append("The signals were stale on arrival; the agent takes no action.")
     return lines
 
 
@@ -191,7 +191,7 @@ def _plan(incident: Incident, intents: Sequence[Intent]) -> list[str]:
     if plan is None:
         return []
     if not plan.actions:
-        return ["Plan: no action; no runbook was chosen"]
+        return ["Plan: no action; no runbook matched"]
     tried = sum(1 for intent in intents if intent.undoes is None)
     return [
         f"Plan: {plan.runbook} ({counted(len(plan.actions), 'action')}, {tried} decided so far)",

@@ -1,4 +1,4 @@
-"""How every connector speaks HTTP: one deadline, one size bound, one mapping to the agent's errors.
+"""HTTP client of every connector: one deadline, one size limit, one mapping to the agent's errors.
 
 Used by the connectors that speak plain HTTP (Prometheus, OPA, webhooks). The
 other side is not trusted: an answer that drips for ever, is too long, is
@@ -116,7 +116,7 @@ class HttpPeer:
             raise TransientError(f"{self.name} ({self._setting}) cannot be reached") from None
         except httpx2.TransportError as error:
             raise TransientError(
-                f"{self.name} ({self._setting}) broke off the conversation: {type(error).__name__}"
+                f"{self.name} ({self._setting}) closed the connection: {type(error).__name__}"
             ) from None
 
     async def deliver(self, body: bytes, *, headers: Mapping[str, str] | None = None) -> None:
@@ -141,7 +141,7 @@ class HttpPeer:
             ) from None
         except httpx2.TransportError as error:
             raise UnknownOutcome(
-                f"{self.name} ({self._setting}) broke off the conversation: {type(error).__name__}"
+                f"{self.name} ({self._setting}) closed the connection: {type(error).__name__}"
             ) from None
         if reply.status in _PERHAPS_TAKEN:
             raise UnknownOutcome(f"{self.name} ({self._setting}) answered {reply.status}")
@@ -149,7 +149,7 @@ class HttpPeer:
             raise self.refusal(reply, "")
 
     async def knock(self) -> None:
-        """See that somebody answers at all, without writing anything; `TransientError` when nobody does."""
+        """Check that the peer answers, without writing; raises `TransientError` when it does not."""
         try:
             async with asyncio.timeout(self._timeout), self._client().stream("HEAD", self._url):
                 pass  # any answer will do: many webhooks take nothing but POST

@@ -217,7 +217,7 @@ class KubernetesReader:
         return tuple(item for item in found if item is not None)
 
     async def _warnings(self, namespace: str) -> tuple[tuple[JsonObject, ...], tuple[str, ...]]:
-        """Warning events; they only illustrate, so a missing right is told among them instead of raised."""
+        """Warning events; supplementary, so a missing permission is one of the warnings, not an error."""
         try:
             listing = await self._api.list(Kind.EVENT, namespace, fields="type=Warning")
         except Forbidden as error:

@@ -1,4 +1,4 @@
-"""What every monitoring system has in common: indicators, their age, and whether measuring works at all.
+"""Vendor-neutral metrics: indicators, their age, and detection of telemetry faults.
 
 Vendor-neutral and free of HTTP. Called by the metric connectors, which know how
 to ask, and by the poller. Keeps promise 8: a value without fresh data behind it

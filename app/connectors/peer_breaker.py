@@ -48,7 +48,7 @@ class CircuitState(StrEnum):
 
     CLOSED = "closed"
     OPEN = "open"
-    """Nobody asks; the last call failed and nothing was answered since it began."""
+    """Calls are rejected; the last call failed and none succeeded since it began."""
     HALF_OPEN = "half_open"
     """One call finds out whether the peer answers again; the others still fail at once."""
 
@@ -57,7 +57,7 @@ class CircuitState(StrEnum):
 class PeerBreaker:
     """The state of one peer, shared by every caller in this process.
 
-    A call that failed opens the circuit only when the peer answered nobody since
+    A call that failed opens the circuit only when the peer answered no call since
     that call began: one expensive query that times out between others that are
     answered is not a silent peer. Times are seconds of a monotonic clock.
     """
@@ -117,17 +117,17 @@ class PeerBreaker:
     def _refusal(self) -> TransientError:
         wait = max(FIRST_PAUSE_SECONDS, (self._open_until or 0.0) - self.monotonic())
         return TransientError(
-            f"{self.name} is not asked at the moment, because its last answer failed: {self._last_error}",
+            f"{self.name} is not called for now: its last call failed: {self._last_error}",
             retry_after=timedelta(seconds=wait),
         )
 
     def answered(self) -> None:
-        """The peer answered somebody: the circuit is closed."""
+        """A call succeeded: close the circuit."""
         self._answered_at = self.monotonic()
         self._failures, self._open_until, self._last_error = 0, None, ""
 
     def failed(self, began: float, why: str) -> None:
-        """A call that began then failed; opens the circuit unless somebody was answered meanwhile."""
+        """A call that began then failed; opens the circuit unless another call succeeded meanwhile."""
         if self._answered_at >= began:
             return
         now = self.monotonic()

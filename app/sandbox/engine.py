@@ -55,4 +55,4 @@ class Engine:
             due, _, happening = heapq.heappop(self._agenda)
             self._now = max(self._now, due)
             happening()
-        raise RuntimeError("the simulated world does not come to rest; this is a defect of the sandbox")
+        raise RuntimeError("the simulation does not settle; this is a defect of the sandbox")

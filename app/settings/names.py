@@ -1,4 +1,4 @@
-"""Names in the environment and in `.env` that look like a setting and are none. Pure.
+"""Finds mistyped setting names in the environment and in `.env`. Pure.
 
 Used by the settings, which refuse what was probably mistyped: a limit or an approval
 under a name that is not quite right would hold nothing back, and nothing would say so.

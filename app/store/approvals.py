@@ -76,7 +76,7 @@ def page(
     if cursor is not None:
         last = get(connection, ApprovalId(cursor))
         if last is None:
-            raise Invalid("cursor is not one that this list gave out; start again without a cursor")
+            raise Invalid("cursor was not returned by this list; start again without a cursor")
         same_moment = and_(approvals.c.requested_at == last.requested_at, approvals.c.id < last.id)
         wanted = wanted.where(or_(approvals.c.requested_at < last.requested_at, same_moment))
     newest_first = wanted.order_by(approvals.c.requested_at.desc(), approvals.c.id.desc())
@@ -103,7 +103,7 @@ def add(connection: Connection, incident: Incident, approval: Approval) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spoken:
-    """What somebody says to a request."""
+    """A person's answer to a request."""
 
     approve: bool
     by: Person
@@ -119,7 +119,7 @@ def answer(connection: Connection, approval_id: ApprovalId, spoken: Spoken) -> A
     ).scalar_one_or_none()
     if incident_id is None:
         raise NotFound(f"approval {approval_id} is not on record")
-    # The incident first, as everybody locks them, so that nobody waits in a circle.
+    # The incident first, in the lock order of all transactions, which prevents deadlocks.
     body = connection.execute(
         select(incidents.c.body).where(incidents.c.id == incident_id).with_for_update()
     ).scalar_one()
@@ -199,7 +199,7 @@ def use(connection: Connection, incident_id: IncidentId, approval_id: ApprovalId
         .values(state=ApprovalState.USED.value)
     ).rowcount
     if used != 1:
-        raise ClaimLost(f"approval {approval_id} is not there to be used; look again")
+        raise ClaimLost(f"approval {approval_id} is not available; reload it")
 
 
 def end_open(connection: Connection, incident_id: IncidentId, at: datetime) -> None:

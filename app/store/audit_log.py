@@ -1,8 +1,8 @@
 """The audit trail of people as rows; the chain itself is `app.agent.identity.audit_log` (promise 12).
 
-Appended to in the transaction of the decision. Whoever appends takes the trail's
-lock, last of all its locks, so that sequences have no gap and nobody waits in a
-circle.
+Appended to in the transaction of the decision. An append takes the trail's
+lock, last of all its locks, so that sequences have no gap and transactions
+cannot deadlock.
 """
 
 from __future__ import annotations

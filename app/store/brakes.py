@@ -1,4 +1,4 @@
-"""The kill switch as a row, engaged once for all workers; circuit breakers that people closed (promise 11).
+"""The kill switch as one row for all workers, and circuit breakers closed by people (promise 11).
 
 `begin` reads it under a shared lock, so that setting it waits for the intents
 that are beginning at this moment and holds for every later one.
@@ -33,7 +33,7 @@ def get(connection: Connection) -> Brake | None:
 
 
 def holds(connection: Connection) -> bool:
-    """Whether no action may begin; nobody changes the answer before this transaction ends."""
+    """Whether new actions are blocked; the answer holds until this transaction ends."""
     engaged = connection.execute(
         select(brakes.c.engaged).where(brakes.c.name == _KILL_SWITCH).with_for_update(read=True)
     ).scalar_one()
@@ -43,8 +43,8 @@ def holds(connection: Connection) -> bool:
 def set_to(connection: Connection, brake: Brake, person: Person | None, nonce: str | None) -> None:
     """Engage or release; `Invalid` without the name of who does it, `Conflict` for a nonce seen before."""
     if not brake.by.strip():
-        raise Invalid("who sets the kill switch is not said")
-    # The switch first, so that whoever sends one command twice waits here, and then finds the nonce.
+        raise Invalid("the kill switch needs the name of the person")
+    # Lock the switch first: a repeated command waits here and then finds the nonce.
     connection.execute(select(brakes.c.name).where(brakes.c.name == _KILL_SWITCH).with_for_update())
     if nonce is not None:
         nonces.once(connection, _COMMAND, nonce, brake.at)
@@ -63,9 +63,9 @@ def set_to(connection: Connection, brake: Brake, person: Person | None, nonce: s
 
 
 def close_circuit(connection: Connection, key: ServiceKey | None, said: Brake, person: Person | None) -> None:
-    """Somebody closes a breaker, the cluster's where no service is named; `Invalid` without a name."""
+    """Close a breaker, the cluster's if no service is named; `Invalid` without a person's name."""
     if not said.by.strip():
-        raise Invalid("who closes the circuit breaker is not said")
+        raise Invalid("closing the circuit breaker needs the name of the person")
     values = {
         "engaged": False,
         "set_by": storable_text(said.by),
@@ -85,7 +85,7 @@ def _deed(said: Brake, person: Person | None, kind: DeedKind, subject: str) -> D
 
 
 def circuit_closed_at(connection: Connection, key: ServiceKey | None) -> datetime | None:
-    """When somebody last closed that breaker; None when nobody ever did."""
+    """When a person last closed that breaker; None if never."""
     found: datetime | None = connection.execute(
         select(brakes.c.at).where(brakes.c.name == _name(key))
     ).scalar_one_or_none()
@@ -93,7 +93,7 @@ def circuit_closed_at(connection: Connection, key: ServiceKey | None) -> datetim
 
 
 def circuits_closed(connection: Connection) -> dict[ServiceKey | None, datetime]:
-    """Every breaker that somebody closed, with when; None stands for the cluster's."""
+    """Every breaker closed by a person, with the time; None is the cluster's."""
     rows = connection.execute(select(brakes.c.name, brakes.c.at).where(brakes.c.name.startswith(_CIRCUIT)))
     return {_key(row.name): row.at for row in rows}
 

@@ -1,8 +1,8 @@
-"""What began before, as the limits want it: counted while nobody else begins anything (promise 4).
+"""Counts started actions for the limits, serialised with every other start (promise 4).
 
 `turn` serialises the transactions that begin an action, on whichever worker; it
-comes after the incident's row and the brakes in the order of locks, and nobody
-waits for another lock behind it. Everything is read from the intents' own rows,
+comes after the incident's row and the brakes in the order of locks, and no
+transaction waits for another lock behind it. Everything is read from the intents' own rows,
 so that a restart forgets nothing and a second attempt at an intent counts once.
 """
 
@@ -48,7 +48,7 @@ _UNDER_WAY = 100
 """The newest are enough: a trial begins after everything that led to it."""
 
 _SHOWN = 2_000
-"""Of so many of the newest actions people are told which breakers are not closed."""
+"""Number of the newest actions for which open breakers are reported."""
 
 _UNDOING = intents.alias("undoing")
 _UNDONE = exists().where(_UNDOING.c.undoes == intents.c.id)

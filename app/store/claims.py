@@ -32,13 +32,13 @@ from app.store.incidents import incident_of
 def take(
     connection: Connection, incident_id: IncidentId, owner: str, lease: timedelta, now: datetime
 ) -> Claim | None:
-    """Take over, take anew or renew; None while another owner's lease lives; `NotFound` without incident."""
+    """Take over, reclaim or renew; None while another owner's lease is valid; `NotFound` without incident."""
     nudges = connection.execute(
         select(incidents.c.nudges).where(incidents.c.id == incident_id).with_for_update()
     ).scalar_one_or_none()
     if nudges is None:
         raise NotFound(f"incident {incident_id} is not on record")
-    # Due until it is released with another time, so that whoever finds the claim run out takes it over.
+    # Due until it is released with another time, so that a worker that finds the claim expired takes it over.
     connection.execute(
         update(incidents).where(incidents.c.id == incident_id, incidents.c.due_at > now).values(due_at=now)
     )
@@ -75,7 +75,7 @@ def take(
 def take_due(
     connection: Connection, owner: str, lease: timedelta, now: datetime, limit: int
 ) -> tuple[Claim, ...]:
-    """Claim due incidents that nobody holds; a peer that asks at the same time is given others.
+    """Claim due, unclaimed incidents; a concurrent peer gets others.
 
     First what people answered and what is due of known services; then the others,
     longest due first. A new incident counts from its opening, so that neither a
@@ -99,7 +99,7 @@ def take_due(
 
 
 def _due(connection: Connection, when: ColumnElement[bool], now: datetime, limit: int) -> Sequence[Any]:
-    """Open incidents that nobody holds, by the index over due times, which keeps equal ones in order."""
+    """Open unclaimed incidents, by the index over due times, which keeps equal ones in order."""
     if limit < 1:
         return ()
     return connection.execute(
@@ -122,7 +122,7 @@ def _due(connection: Connection, when: ColumnElement[bool], now: datetime, limit
 
 
 def next_due(connection: Connection) -> datetime | None:
-    """The earliest time at which an open incident that nobody holds is due."""
+    """The earliest due time of an open unclaimed incident."""
     # Not an outer join: with new statistics missing, PostgreSQL would sort all that rests at every poll.
     held = exists().where(claims.c.incident_id == incidents.c.id, claims.c.owner.is_not(None))
     return connection.execute(
@@ -138,7 +138,7 @@ def release(connection: Connection, claim: Claim, due_at: datetime | None) -> No
 
     An incident that was nudged since it was claimed stays due.
     """
-    # The incident first, as everybody locks them, so that nobody waits in a circle.
+    # The incident first, in the lock order of all transactions, which prevents deadlocks.
     nudges = connection.execute(
         select(incidents.c.nudges).where(incidents.c.id == claim.incident_id).with_for_update()
     ).scalar_one_or_none()
@@ -180,9 +180,9 @@ def hold(connection: Connection, claim: Claim) -> Incident:
     incident = _locked(connection, claim.incident_id)
     held = connection.execute(select(claims).where(claims.c.incident_id == claim.incident_id)).one_or_none()
     if incident is None or held is None or (held.owner, held.token) != (claim.owner, claim.token):
-        raise ClaimLost(f"{claim.owner} does not hold incident {claim.incident_id} any more")
+        raise ClaimLost(f"{claim.owner} no longer holds incident {claim.incident_id}")
     if incident.closed_at is not None:
-        raise ClaimLost(f"incident {claim.incident_id} is closed, and stays as it is")
+        raise ClaimLost(f"incident {claim.incident_id} is closed and cannot change")
     return incident
 
 

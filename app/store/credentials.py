@@ -64,7 +64,7 @@ def tokens(connection: Connection) -> tuple[Credential, ...]:
 
 
 def revoke(connection: Connection, credential_id: CredentialId, deed: Deed) -> Credential:
-    """End it; whoever is faster of two does."""
+    """Revoke it; of two concurrent calls one succeeds."""
     ended = connection.execute(
         update(credentials)
         .where(credentials.c.id == credential_id, credentials.c.revoked_at.is_(None))
@@ -74,13 +74,13 @@ def revoke(connection: Connection, credential_id: CredentialId, deed: Deed) -> C
     if found is None:
         raise NotFound(f"credential {credential_id} is not on record")
     if not ended:
-        raise Conflict(f"credential {credential_id} was revoked by {found.revoked_by} already")
+        raise Conflict(f"credential {credential_id} was already revoked by {found.revoked_by}")
     trail.append(connection, deed)
     return found
 
 
 def is_stale(credential: Credential, at: datetime) -> bool:
-    """Whether its last use is to be written anew."""
+    """Whether its last use must be updated."""
     used = credential.last_used_at
     return used is None or used < at - _TOUCHED_EVERY
 

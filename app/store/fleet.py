@@ -1,12 +1,12 @@
-"""The fleet over the database: who is alive, who leads, who rang; the `Fleet` port of `app.agent.ports`.
+"""Worker liveness, leases and notifications over the database; the `Fleet` port of `app.agent.ports`.
 
 On PostgreSQL each process holds a session advisory lock on a connection of its
 own. The kernel closes that connection when the process dies, the server frees
 the lock, and the first peer to get it voids what the dead one held: a take-over
 needs no lease to run out. A process that is cut off loses its lock once the
-server notices (TCP keepalives); until then, and for whatever nobody noticed, the
-leases of claims run out by themselves. None of this is what safety rests on:
-late writers are refused by their fencing tokens (promises 2 and 3).
+server notices (TCP keepalives); until then the leases of
+claims expire on their own. Safety does not depend on any of this:
+fencing tokens reject late writers (promises 2 and 3).
 
 On SQLite one process owns the file.
 """
@@ -36,7 +36,7 @@ ANSWER_SECONDS = 5.0
 """How long the connection that stands for being alive may take to answer before it counts as broken."""
 
 GRACE_SECONDS = 3.0
-"""For how long nobody is taken for dead by a process that lost its own connection: the others did too."""
+"""Grace period after losing our own connection, in which no peer is declared dead: peers lost theirs too."""
 
 
 class PostgresFleet:
@@ -110,7 +110,7 @@ class PostgresFleet:
                 number = await connection.fetchval(
                     "INSERT INTO workers (owner, entered_at) VALUES ($1, now()) RETURNING number", owner
                 )
-                # Held before the row shows, so that nobody takes the newcomer for dead.
+                # Held before the row shows, so that no peer declares the new worker dead.
                 await connection.execute(
                     "SELECT pg_advisory_lock($1::int, $2::int)", int(locks.Space.ALIVE), number
                 )
@@ -119,10 +119,10 @@ class PostgresFleet:
             connection.terminate()
             raise told(error) from error
         except BaseException:
-            connection.terminate()  # cancelled on the way: nobody else knows of it
+            connection.terminate()  # cancelled while connecting: no other reference exists
             raise
         self._presence = connection
-        self._bell.set()  # what rang while nobody listened
+        self._bell.set()  # notifications missed while disconnected
 
     async def _absent(self) -> None:
         connection, self._presence = self._presence, None
@@ -134,10 +134,10 @@ class PostgresFleet:
 
 
 class Alone:
-    """A `Fleet` of one, for agents that share their store with nobody: tests and simulations."""
+    """A `Fleet` of one, for agents that do not share their store: tests and simulations."""
 
     async def enter(self, owner: str) -> None:
-        """Nobody has to know."""
+        """No peer to notify."""
 
     async def reap(self) -> tuple[str, ...]:
         return ()
@@ -152,13 +152,13 @@ class Alone:
         return True
 
     async def resign(self, duty: str, owner: str) -> None:
-        """Nobody waits for it."""
+        """No peer waits for the lease."""
 
     async def rung(self) -> None:
         await asyncio.Event().wait()
 
     async def leave(self) -> None:
-        """Nobody has to know."""
+        """No peer to notify."""
 
 
 class EmbeddedFleet(Alone):
@@ -217,7 +217,7 @@ def _bury(connection: Connection, me: str) -> tuple[str, ...]:
         ),
         {"me": me, "space": int(locks.Space.ALIVE)},
     ).all()
-    # By its number: an owner that entered anew meanwhile has another one, and is alive.
+    # By its number: an owner that registered again meanwhile has another number, and is alive.
     buried = [
         str(owner)
         for number, owner in dead

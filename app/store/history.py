@@ -1,4 +1,4 @@
-"""What served well and what failed, as rows that outlive ReplicaSets and restarts.
+"""Known-good and failed revisions, as rows that outlive ReplicaSets and restarts.
 
 Knowledge is never lost to ignorance: FAILED stands against everything but
 another FAILED, and SERVED_WELL against UNKNOWN, which then only moves the time
@@ -112,7 +112,7 @@ def configs(connection: Connection, key: ServiceKey) -> tuple[ConfigRecord, ...]
 
 
 def _forget_oldest(connection: Connection, key: ServiceKey, name: str) -> None:
-    """Keep the newest versions of a ConfigMap, among them always the newest one that served well."""
+    """Keep the newest versions of a ConfigMap, among them always the newest known-good one."""
     here = (*_of(config_history, key), config_history.c.name == name)
     rows = connection.execute(
         select(config_history.c.content_hash, config_history.c.health)

@@ -249,7 +249,7 @@ def _after(connection: Connection, cursor: str) -> ColumnElement[bool]:
         select(incidents.c.opened_at, incidents.c.id).where(incidents.c.id == cursor)
     ).one_or_none()
     if last is None:
-        raise Invalid("cursor is not one that this list gave out; start again without a cursor")
+        raise Invalid("cursor was not returned by this list; start again without a cursor")
     return or_(
         incidents.c.opened_at < last.opened_at,
         and_(incidents.c.opened_at == last.opened_at, incidents.c.id < last.id),
@@ -385,7 +385,7 @@ def store_next_version(connection: Connection, stored: Incident, given: Incident
     if given.state.closed != (given.closed_at is not None):
         raise Invalid(f"incident {stored.id} must have closed_at exactly when its state is an end")
     if given.state in _RECOVERIES and given.joined != stored.joined:
-        raise ClaimLost(f"a signal joined incident {stored.id} since it was looked at; look again")
+        raise ClaimLost(f"a signal joined incident {stored.id} since it was loaded; reload it")
     merged = replace(
         given,
         joined=stored.joined,

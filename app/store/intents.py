@@ -165,7 +165,7 @@ def finish(
 ) -> None:
     intent = _get(connection, incident_id, intent_id)
     if intent.state is IntentState.FINISHED:
-        raise ClaimLost(f"intent {intent_id} is finished already")
+        raise ClaimLost(f"intent {intent_id} is already finished")
     connection.execute(
         update(intents)
         .where(intents.c.id == intent_id, intents.c.state != IntentState.FINISHED.value)

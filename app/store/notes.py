@@ -1,6 +1,6 @@
-"""What the store itself says in timelines and summaries: how a signal opened or joined an incident.
+"""Timeline entries and summaries written by the store: how a signal opened or joined an incident.
 
-Pure. Each sentence has its figures beside it as data, so that nobody has to
+Pure. Each sentence carries its figures as data, so that no reader has to
 parse it.
 """
 

@@ -1,6 +1,6 @@
-"""What channels were told, and what people are to be told, as rows.
+"""Sent and pending channel notifications, as rows.
 
-Of an incident that ended longer ago than `channels.told_until` everything was told;
+Of an incident that ended longer ago than `channels.told_until` every notification was sent;
 the mark moves on by itself, so that looking costs what is recent or open, and not
 what is on record.
 """
@@ -41,7 +41,7 @@ from app.store.database.tables import (
 
 _MARK_EVERY = timedelta(hours=1)
 _GIVEN_UP_AFTER = timedelta(days=30)
-"""What could not be told for so long is not looked for any more, so that looking stays cheap."""
+"""Age after which unsent notifications are dropped, which keeps the query cheap."""
 _MARGIN = timedelta(minutes=30)
 """Clocks of those who end incidents may differ by so much, and a commit may take so long."""
 
@@ -61,7 +61,7 @@ def announce(connection: Connection, incident_id: IncidentId, text: str, at: dat
 
 
 def unshown(connection: Connection, channel: str, at: datetime, limit: int) -> tuple[IncidentId, ...]:
-    """Incidents with something to be told, that may be tried now: open ones first, each kind oldest first."""
+    """Incidents with notifications due now: open ones first, each group oldest first."""
     mark = _mark(connection, channel, at)
     recent = _recent(channel, mark)
     if mark < at - _MARK_EVERY:
@@ -83,7 +83,7 @@ def get(connection: Connection, channel: str, incident_id: IncidentId) -> Postin
 
 
 def save(connection: Connection, posting: Posting) -> Posting:
-    """The next version; `Conflict` when somebody else stored it."""
+    """The next version; `Conflict` when another worker stored it."""
     values = {
         "reference": posting.reference,
         "shown": posting.shown,
@@ -113,7 +113,7 @@ def save(connection: Connection, posting: Posting) -> Posting:
         changed = 0
     found = get(connection, posting.channel, posting.incident_id)
     if not changed or found is None:
-        raise Conflict(f"another announcer tells {posting.channel} about {posting.incident_id}")
+        raise Conflict(f"another worker notifies {posting.channel} of {posting.incident_id}")
     return found
 
 
@@ -142,7 +142,7 @@ def _mark(connection: Connection, channel: str, at: datetime) -> datetime:
 
 
 def _recent(channel: str, mark: datetime) -> Subquery:
-    """Open incidents and those that ended since the mark, each with how far the channel was told.
+    """Open incidents and those that ended since the mark, each with the channel's last notification.
 
     In two parts, so that each is found by index however many incidents there are.
     """

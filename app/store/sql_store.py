@@ -271,7 +271,7 @@ class SqlStore:
     ) -> Incident:
         def work(connection: Connection) -> Incident:
             if intent.approval is not None:
-                # The incident first, as everybody locks them, so that nobody waits in a circle.
+                # The incident first, in the lock order of all transactions, which prevents deadlocks.
                 approvals.use(connection, claims.hold(connection, claim).id, intent.approval)
             saved = _save(connection, claim, incident, notes)
             intents.add(connection, saved, intent)
@@ -529,7 +529,7 @@ def _refusal(connection: Connection, incident: Incident, reasons: ReasonGuard | 
 def _save(connection: Connection, claim: Claim, incident: Incident, notes: Sequence[Note]) -> Incident:
     stored = claims.hold(connection, claim)
     if incident.id != stored.id or incident.version != stored.version:
-        raise ClaimLost(f"incident {stored.id} moved on to version {stored.version}; load it again")
+        raise ClaimLost(f"incident {stored.id} is now at version {stored.version}; reload it")
     saved = incidents.store_next_version(connection, stored, incident)
     if stored.state is IncidentState.AWAITING_APPROVAL and saved.state is not stored.state:
         ended_at = max((note.at for note in notes), default=claim.expires_at)

@@ -1,8 +1,7 @@
 """Appends to and reads the timelines of incidents; the chain itself is `app.agent.timeline`.
 
-The length and last hash of each timeline stand in the incident's row. Whoever
-appends holds that row's lock, so entries get gapless sequences, and a tail cut
-off the table still shows.
+The incident's row holds the length and last hash of its timeline. An append holds
+that row's lock, so sequences have no gap, and a truncated tail is detected.
 """
 
 from __future__ import annotations

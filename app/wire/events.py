@@ -1,4 +1,4 @@
-"""Events as senders tell them, whichever door they come through: entries checked, signals made.
+"""Validates events of every interface and turns them into signals.
 
 `POST /events/...` and the readers of streams both end here, so that an event
 means the same, is refused for the same reasons in the same words, and becomes
@@ -140,7 +140,7 @@ def read_events(
 ) -> tuple[Event, ...]:
     """Every entry as the event its model describes, or `Misfit` for them as a whole.
 
-    `latest` is the furthest future a sender's clock may tell; `listed` entries
+    `latest` is the furthest future a sender's timestamp may have; `listed` entries
     are named by their index.
     """
     check_length(entries)

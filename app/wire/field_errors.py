@@ -1,4 +1,4 @@
-"""What is wrong with the fields of an event or a request, and how to mend each: one wording for all doors.
+"""Field errors of events and requests, each with its fix: one wording for all interfaces.
 
 `app.api.problems` puts these into problem documents, the readers of streams into
 the reason of a dead letter.
@@ -20,7 +20,7 @@ _MAX_SHOWN_CHARS = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldError:
-    """What is wrong with one field, and how to mend it."""
+    """One invalid field, and its fix."""
 
     field: str
     """Path inside the body (`[3].error_rate`), or the name of a parameter or header."""

@@ -1,7 +1,7 @@
-"""Field types of the HTTP models, and what to tell a sender whose value does not fit one.
+"""Field types of the HTTP models, and the error messages for invalid values.
 
 `app.schemas` builds its requests from these; `app.api.problems` asks `explain`
-for the words. Every message comes with a mend.
+for the words. Every message comes with a fix.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ _MENDS = {
 
 
 def explain(error: Mapping[str, object]) -> tuple[str, str]:
-    """One pydantic error as (what is wrong, how to mend it), both without a full stop."""
+    """One pydantic error as (problem, fix), both without a full stop."""
     location = error["loc"]
     name = str(location[-1]) if isinstance(location, tuple) and location else ""
     mend = _MENDS.get(name, "see the request's schema at /docs")

@@ -1,4 +1,4 @@
-"""Which addresses and names mean this machine only: what listens there is reached by nobody else. Pure."""
+"""Recognises loopback addresses and names. Pure."""
 
 from __future__ import annotations
 

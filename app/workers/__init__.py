@@ -70,7 +70,7 @@ async def running(settings: Settings, stop: Stop | None = None) -> AsyncIterator
             async with attended(container, bell, stop):
                 yield container
     finally:
-        await within(CLOSE_SECONDS, "closing the connections", container.close())
+        await within(CLOSE_SECONDS, "closing connections", container.close())
 
 
 @asynccontextmanager
@@ -112,9 +112,9 @@ async def _present(fleet: Fleet, clock: Clock) -> None:
     while True:
         try:
             for owner in await fleet.reap():
-                log.info("%s died; its incidents are taken over", owner)
+                log.info("worker %s died; taking over its incidents", owner)
         except AgentError as error:
-            log.warning("this process cannot be counted as alive now: %s", error)
+            log.warning("worker liveness not renewed: %s", error)
         await clock.sleep(_REAP_EVERY_SECONDS)
 
 
@@ -201,12 +201,12 @@ def _sweeper(container: Container) -> Sweeper:
 
 
 def _announcing(container: Container) -> list[Work]:
-    """One courier for each channel, so that none waits for another."""
+    """One sender for each channel, so that none waits for another."""
     couriers = [
         Courier(store=container.store, clock=container.clock, channel=channel)
         for channel in container.world.channels
     ]
-    return [(f"tell {courier.channel.name}", courier.run) for courier in couriers]
+    return [(f"notify {courier.channel.name}", courier.run) for courier in couriers]
 
 
 def _watching(container: Container) -> list[Work]:

@@ -48,7 +48,7 @@ class Anchorer:
             try:
                 await self.write_if_due()
             except AgentError as error:
-                log.warning("no audit anchor was written: %s", error)
+                log.warning("audit anchor not written: %s", error)
             await self.clock.sleep(min(_LOOK_EVERY_SECONDS, self.every.total_seconds()))
 
     async def write_if_due(self) -> Anchor | None:

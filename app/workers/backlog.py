@@ -33,7 +33,7 @@ class Backlog:
     clock: Clock
     every: timedelta = timedelta(seconds=5)
     _notified: set[str] = field(default_factory=set)
-    """Senders whose backlog people know of."""
+    """Senders whose backlog was reported."""
 
     async def run(self) -> None:
         """Work until cancelled; a store out of reach is tried again."""
@@ -41,7 +41,7 @@ class Backlog:
             try:
                 await self.round()
             except AgentError as error:
-                log.warning("queued incidents could not be opened: %s", error)
+                log.warning("opening queued incidents failed: %s", error)
             await self.clock.sleep(self.every.total_seconds())
 
     async def round(self) -> None:
@@ -69,4 +69,4 @@ class Backlog:
             await self.notifier.send(text, record.incident)
         except AgentError as error:
             self._notified.discard(queued.sender)
-            log.warning("the channels could not be notified of the backlog: %s", error)
+            log.warning("notifying the channels of the backlog failed: %s", error)

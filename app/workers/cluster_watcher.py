@@ -1,9 +1,9 @@
-"""The cluster watcher: conditions that appear on a workload become signals with nobody posting anything.
+"""The cluster watcher: conditions that appear on a workload become signals without an external sender.
 
 Each event of the cluster watch leads to one look at the workload; what appeared or
-cleared since the last look is told to intake. Metrics are no part of it: a slow or
-silent metric source delays no condition. What has served well long enough is
-written to history, in a line of its own, because that needs metrics.
+cleared since the last look is reported to intake. Metrics are not part of it: a slow or
+silent metric source delays no condition. A revision that stayed healthy long enough is
+written to history by a separate task, because that needs metrics.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Watcher:
                 async for event in self.watch.events():
                     self._looks.ask(event.key)
             except AgentError as error:
-                log.warning("the cluster cannot be watched: %s", error)
+                log.warning("cluster watch failed: %s", error)
             await self.clock.sleep(_PAUSE_AFTER_ERROR_SECONDS)
 
     async def recheck(self, every: timedelta) -> None:
@@ -96,7 +96,7 @@ class Watcher:
                 if not missing:
                     self._seen.pop(key, None)
                 else:
-                    log.warning("%s could not be looked at: %s", key, "; ".join(missing))
+                    log.warning("observing %s failed: %s", key, "; ".join(missing))
                 return ()
             present = frozenset(workload_conditions(workload))
             before = self._seen.get(key)
@@ -109,7 +109,7 @@ class Watcher:
             return signals
 
     async def note(self, key: ServiceKey) -> None:
-        """Write to history what has served well long enough."""
+        """Write revisions that stayed healthy long enough to history."""
         if key in self._seen:
             await self.historian.note(key, await self.observer.look(key, self.clock.now()))
 
@@ -117,13 +117,13 @@ class Watcher:
         try:
             await self.look_at_workload(key)
         except AgentError as error:
-            log.warning("%s could not be looked at: %s", key, error)
+            log.warning("observing %s failed: %s", key, error)
 
     async def _note_safely(self, key: ServiceKey) -> None:
         try:
             await self.note(key)
         except AgentError as error:
-            log.warning("the history of %s could not be written: %s", key, error)
+            log.warning("writing the history of %s failed: %s", key, error)
 
     def _signals(
         self,

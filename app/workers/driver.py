@@ -42,9 +42,9 @@ class Driver:
     at_once: int = 16
     """Passes that run side by side; most of their time is spent waiting for others."""
     vitals: Vitals = field(default_factory=Vitals)
-    """Told whenever due work could be taken, or a pass came to its end."""
+    """Called after each claim of due work and at the end of each pass."""
     poll: timedelta = timedelta(seconds=1)
-    """How often to look for due work when nobody rings."""
+    """Polling interval for due work without notifications."""
     _running: dict[IncidentId, asyncio.Task[None]] = field(default_factory=dict)
     _claims: dict[IncidentId, Claim] = field(default_factory=dict)
     """What each running pass was started with."""
@@ -93,7 +93,7 @@ class Driver:
     async def _interrupt(self) -> None:
         left = tuple(self._claims.values())
         tasks = list(self._running.values())
-        log.warning("%d passes did not end in time and are interrupted", len(tasks))
+        log.warning("%d incident passes exceeded their time and are interrupted", len(tasks))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -101,7 +101,7 @@ class Driver:
             try:
                 await self.store.release(claim)
             except AgentError as error:
-                log.warning("the claim on %s runs out by itself: %s", claim.incident_id, error)
+                log.warning("claim on %s not released, it expires on its own: %s", claim.incident_id, error)
 
     async def _take(self) -> float:
         """Start a pass for each due incident there is room for; seconds until it makes sense to ask again."""
@@ -122,7 +122,7 @@ class Driver:
                 return self.poll.total_seconds()  # the end of a pass wakes the driver before
             return self._until(await self.store.next_due(), now)
         except AgentError as error:
-            log.warning("no due work could be taken: %s", error)
+            log.warning("claiming due incidents failed: %s", error)
             return _PAUSE_AFTER_ERROR_SECONDS
 
     def _until(self, due: datetime | None, now: datetime) -> float:
@@ -156,20 +156,20 @@ class Driver:
         try:
             await self.loop.advance(identifier)
         except AgentError as error:
-            log.warning("incident %s could not be moved on: %s", identifier, error)
+            log.warning("processing incident %s failed: %s", identifier, error)
         except Exception as error:
             # The worker boundary: an incident is never dropped for a defect.
-            log.exception("pass over incident %s failed; it will be tried again", identifier)
+            log.exception("processing incident %s failed; retrying", identifier)
             await self._tell(identifier, error)
 
     async def _tell(self, identifier: IncidentId, defect: Exception) -> None:
         try:
             await self.loop.suffer_defect(identifier, defect)
         except Exception:
-            log.exception("the failure over incident %s could not be recorded", identifier)
+            log.exception("recording the failure of incident %s failed", identifier)
 
     async def _rest(self, seconds: float) -> None:
-        """Until somebody wakes the driver, or the time has passed."""
+        """Wait for a wake-up of the driver or the timeout."""
         waiting = {
             asyncio.create_task(self.clock.sleep(seconds)),
             asyncio.create_task(self._wake.wait()),

@@ -2,7 +2,7 @@
 
 Whoever holds the lease works; the others ask for it again and again. A holder that
 cannot renew it stops before it runs out. Two that overlap for a moment do no harm:
-what they tell intake twice is recognised (promise 9).
+intake recognises duplicates (promise 9).
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Duty:
             while True:
                 elected = await self._elected()
                 if elected and not tasks:
-                    log.info("this process now does: %s", self.name)
+                    log.info("elected: this process now runs %s", self.name)
                     tasks = [asyncio.create_task(kept_running(*one), name=one[0]) for one in self.work]
                 elif not elected and tasks:
-                    log.info("another process does: %s", self.name)
+                    log.info("another process runs %s", self.name)
                     await _stop(tasks)
                 await self.clock.sleep(self._third_of_lease)
         finally:
@@ -63,9 +63,9 @@ class Duty:
             await asyncio.wait({asking, too_late}, return_when=asyncio.FIRST_COMPLETED)
             if asking.done():
                 return asking.result()
-            log.warning("the lease of %s could not be renewed: no answer", self.name)
+            log.warning("lease of %s not renewed: no answer", self.name)
         except AgentError as error:
-            log.warning("the lease of %s could not be renewed: %s", self.name, error)
+            log.warning("lease of %s not renewed: %s", self.name, error)
         finally:
             asking.cancel()
             too_late.cancel()
@@ -74,12 +74,12 @@ class Duty:
 
 
 async def kept_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run work for ever: what fails in a way nobody foresaw starts again."""
+    """Run work for ever: restart it after an unexpected failure."""
     while True:
         try:
             await work()
         except Exception:
-            log.exception("%s failed; it starts again in %.0f s", name, _RESTART_AFTER_SECONDS)
+            log.exception("%s failed; restarting in %.0f s", name, _RESTART_AFTER_SECONDS)
         await asyncio.sleep(_RESTART_AFTER_SECONDS)
 
 

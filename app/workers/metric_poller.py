@@ -1,6 +1,6 @@
-"""The metric poller: asks the metric source about every known service, tells intake of breaches.
+"""The metric poller: queries the metric source for every known service, reports breaches to intake.
 
-Healthy samples end here and cost no write; a sample is told when it breaks the
+Healthy samples end here and cost no write; a sample is reported when it breaches the
 SLO, or when a breach on record may have ended. A source that gives no usable
 answers is one incident of its own, however many services it concerns.
 """
@@ -56,7 +56,7 @@ class Poller:
             try:
                 await self.poll()
             except AgentError as error:
-                log.warning("service levels could not be polled: %s", error)
+                log.warning("polling service levels failed: %s", error)
             await self.clock.sleep(self.every.total_seconds())
 
     async def poll(self) -> None:

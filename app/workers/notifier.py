@@ -1,9 +1,9 @@
 """The announcer: brings every channel up to date about every incident, one message at a time.
 
-One elected process does it for all. Before a message leaves, it is on record that
-it is on its way; when it has arrived, that it was told. So after a crash, a lost
+One elected process does it for all. A message is recorded as pending before
+it is sent, and as sent once it has arrived. So after a crash, a lost
 answer or a take-over the channel itself is asked before anything is sent again,
-and nothing is lost (`docs/channels.md`). Each channel has a courier of its own: one
+and nothing is lost (`docs/channels.md`). Each channel has a sender of its own: one
 that is down or hangs holds up neither another channel nor the loop, which only
 puts announcements on record.
 """
@@ -54,7 +54,7 @@ class ToldStore(IncidentStore, ApprovalStore, PostingStore, Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class _Turn:
-    """One incident's turn: what is known of it, and how far the channel has been told."""
+    """One incident's turn: its record and the channel's last notification."""
 
     record: IncidentRecord
     posting: Posting
@@ -67,7 +67,7 @@ class _Turn:
 
 @dataclass(kw_only=True)
 class Courier:
-    """Tells one channel; `run` is the work of one process."""
+    """Notifies one channel; `run` is the work of one process."""
 
     store: ToldStore
     clock: Clock
@@ -79,16 +79,16 @@ class Courier:
     """Its last call failed, and that was said."""
 
     async def run(self) -> None:
-        """Tell until cancelled; a store out of reach is tried again."""
+        """Notify until cancelled; retry while the store is unavailable."""
         while True:
             try:
                 await self.round()
             except AgentError as error:
-                log.warning("%s cannot be kept up to date now: %s", self.channel.name, error)
+                log.warning("updating %s failed: %s", self.channel.name, error)
             await self.clock.sleep(_LOOK_EVERY_SECONDS)
 
     async def round(self) -> None:
-        """Every incident of which the channel has something to be told, each as far as it goes."""
+        """Notify the channel of every incident with pending notifications."""
         if self._paused:
             return
         for incident_id in await self.store.unshown(self.channel.name, self.clock.now(), _INCIDENTS_AT_ONCE):
@@ -97,7 +97,7 @@ class Courier:
             try:
                 await self._bring_up_to_date(incident_id)
             except Conflict:
-                log.debug("another announcer tells %s about %s", self.channel.name, incident_id)
+                log.debug("another worker notifies %s of %s", self.channel.name, incident_id)
             except TransientError:
                 raise
             except Exception as error:  # noqa: BLE001 - the worker's boundary: one incident holds up no other
@@ -228,13 +228,13 @@ class Courier:
         turn.posting = await self.store.save_posting(delivery.unheard(turn.posting, due_at))
 
     async def _set_aside(self, incident_id: IncidentId, error: Exception) -> None:
-        """What is on record about it cannot be told, or not be read: tried again much later."""
+        """Its record cannot be sent or read: retry much later."""
         now = self.clock.now()
         posting = await self.store.posting(self.channel.name, incident_id)
         if posting is None:
             posting = Posting(channel=self.channel.name, incident_id=incident_id, due_at=now)
         if posting.failures == 0:
-            log.error("%s cannot be told about %s", self.channel.name, incident_id, exc_info=error)
+            log.error("notifying %s of %s failed", self.channel.name, incident_id, exc_info=error)
         await self.store.save_posting(delivery.unheard(posting, now + self.pace.retry_refused))
 
     def _next_try(self, turn: _Turn, error: Exception) -> datetime:
@@ -246,20 +246,20 @@ class Courier:
             return self._paused_until
         if isinstance(error, PermanentError):
             if turn.posting.failures == 0:
-                log.warning("%s refuses to be told about %s: %s", self.channel.name, turn.id, error)
+                log.warning("%s rejected the notification of %s: %s", self.channel.name, turn.id, error)
             return now + self.pace.retry_refused
         if isinstance(error, AgentError):
             self._trouble(error)
         elif turn.posting.failures == 0:
-            log.error("%s failed over %s", self.channel.name, turn.id, exc_info=error)
+            log.error("%s failed for %s", self.channel.name, turn.id, exc_info=error)
         return now + delivery.wait_after(turn.posting.failures, self.pace)
 
     def _trouble(self, error: AgentError) -> None:
         if not self._troubled:
-            log.warning("%s cannot be told now, and is told later: %s", self.channel.name, error)
+            log.warning("%s unavailable, notifications delayed: %s", self.channel.name, error)
         self._troubled = True
 
     def _well(self) -> None:
         if self._troubled:
-            log.info("%s is told again", self.channel.name)
+            log.info("%s available again, notifications resumed", self.channel.name)
         self._troubled = False

@@ -1,4 +1,4 @@
-"""SIGHUP reads the policies anew, as daemons do; called around the work of one process."""
+"""SIGHUP reloads the policies; installed around the work of one process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def policies_on_hangup(container: Container) -> Iterator[None]:
-    """While the context lasts; not where signals cannot be heard (another thread, another platform)."""
+    """While the context lasts; not where signals are unavailable (another thread, another platform)."""
     loop = asyncio.get_running_loop()
     under_way: set[asyncio.Task[None]] = set()
 
@@ -27,7 +27,7 @@ def policies_on_hangup(container: Container) -> Iterator[None]:
     try:
         loop.add_signal_handler(signal.SIGHUP, reload)
     except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
-        log.debug("policies are read at start only: %s", error)
+        log.debug("policies are loaded at start only: %s", error)
         yield
         return
     try:

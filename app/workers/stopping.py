@@ -23,6 +23,6 @@ async def within(seconds: float, what: str, work: Awaitable[object]) -> None:
         async with asyncio.timeout(seconds):
             await work
     except TimeoutError:
-        log.warning("%s did not end within %g s and is left behind", what, seconds)
+        log.warning("%s did not stop within %g s and was abandoned", what, seconds)
     except AgentError as error:
         log.warning("%s failed: %s", what, error)

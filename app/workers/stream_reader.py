@@ -4,7 +4,7 @@ One `StreamReader` reads one `SignalStream` for the life of the process, and its
 signals end in the same `Intake.accept` as those of HTTP. Crashes, lost answers
 and shutdowns only repeat messages: a signal's id is derived from the message's
 position, so that the store knows the very same signal again. A message that can
-never be a signal goes to the dead letters with the reason and holds nobody up;
+never be a signal goes to the dead letters with the reason and blocks nothing;
 a store, stream or schema registry out of reach makes everything wait, in order.
 """
 
@@ -118,8 +118,8 @@ class StreamReader:
         limits = self.limits
         if message.deliveries > limits.max_deliveries:
             raise Poison(
-                f"it was handed out {message.deliveries - 1} times and never finished: "
-                "it is believed to kill its readers"
+                f"it was handed out {message.deliveries - 1} times and never acknowledged: "
+                "it may crash its readers"
             )
         schema = await self._schema(message) if len(message.body) <= limits.max_bytes else None
         latest = self.clock.now() + limits.max_future
@@ -127,9 +127,9 @@ class StreamReader:
             return read_message(message, latest=latest, max_bytes=limits.max_bytes, schema=schema)
         except Poison:
             raise
-        except Exception as error:  # the worker boundary: a fault of ours holds nobody up
+        except Exception as error:  # the worker boundary: an internal error blocks no message
             log.exception("reading the message at %s failed", message.position)
-            raise Poison(f"a fault of the agent: reading it failed with {type(error).__name__}") from error
+            raise Poison(f"internal error: reading it failed with {type(error).__name__}") from error
 
     async def _schema(self, message: StreamMessage) -> FlatSchema | None:
         number, registry = schema_id(message.body), self.schemas
@@ -143,7 +143,7 @@ class StreamReader:
             raise Poison(str(refusal)) from None
 
     async def _reject(self, message: StreamMessage, reason: str) -> None:
-        log.warning("message at %s goes to the dead letters: %s", message.position, reason)
+        log.warning("message at %s sent to the dead letters: %s", message.position, reason)
         await self._patiently("writing a dead letter", lambda: self.stream.reject(message, reason))
         self.progress.rejected += 1
 
@@ -161,7 +161,7 @@ class StreamReader:
             await self._patiently("storing signals", lambda: self._accept(run), refusals=(Invalid,))
         except Invalid as refusal:
             if len(run) == 1:
-                await self._reject(run[0].message, f"the store refused it: {refusal}")
+                await self._reject(run[0].message, f"rejected by the store: {refusal}")
                 return
             for one in run:
                 await self._settle([one])
@@ -171,7 +171,7 @@ class StreamReader:
         self.progress.acknowledged += len(messages)
 
     async def _accept(self, run: Sequence[_Read]) -> None:
-        """One transaction. Staleness is judged anew at each attempt: waiting makes a signal old."""
+        """One transaction. Staleness is evaluated at each attempt: waiting makes a signal stale."""
         received_at = self.clock.now()
         signals = [
             to_signal(
@@ -205,10 +205,10 @@ class StreamReader:
                 if isinstance(error, TransientError) and error.retry_after is not None:
                     pause = max(wait, error.retry_after.total_seconds())
                 self._blocked(doing, str(error))
-                log.warning("%s: %s; tried again in %g s", doing, error, pause)
+                log.warning("%s: %s; retrying in %g s", doing, error, pause)
             except Exception as error:  # the worker boundary: a fault of ours loses nothing
                 self._blocked(doing, type(error).__name__)
-                log.exception("%s failed; tried again in %g s", doing, pause)
+                log.exception("%s failed; retrying in %g s", doing, pause)
             else:
                 self._well()
                 return result
@@ -231,5 +231,5 @@ class StreamReader:
             self.progress.lag = await self.stream.lag()
         except AgentError as error:
             self.progress.lag = None
-            log.info("the stream's lag is not known: %s", error)
+            log.info("stream lag unknown: %s", error)
         self.progress.lag_at = now

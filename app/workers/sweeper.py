@@ -1,6 +1,6 @@
-"""The sweep: ends signals nobody follows up, forgets what is old, mends what went astray (promise 9).
+"""The sweep: expires pending signals, prunes old ones, repairs discrepancies (promise 9).
 
-What needs a person is said once when it is found, and shown by `heal audit signals`
+A discrepancy that needs manual repair is logged once when it is found, and shown by `heal audit signals`
 for as long as it lasts.
 """
 
@@ -39,7 +39,7 @@ class Sweeper:
     keep_for: timedelta
     """How long signals that led to no incident are kept."""
     _told: set[Stray] = field(default_factory=set)
-    """What was astray at the last sweep, and has been said."""
+    """Discrepancies of the last sweep, already logged."""
 
     async def run(self) -> None:
         """Sweep until cancelled; a store out of reach is tried again."""
@@ -47,7 +47,7 @@ class Sweeper:
             try:
                 await self.sweep()
             except AgentError as error:
-                log.warning("the sweep could not be done: %s", error)
+                log.warning("sweep failed: %s", error)
             await self.clock.sleep(self.every.total_seconds())
 
     async def forget(self) -> None:
@@ -56,7 +56,7 @@ class Sweeper:
             try:
                 await self.store.forget_credentials(self.clock.now() - _KEEP_CREDENTIALS)
             except AgentError as error:
-                log.warning("old credentials could not be removed: %s", error)
+                log.warning("removing expired credentials failed: %s", error)
             await self.clock.sleep(_FORGET_EVERY.total_seconds())
 
     async def sweep(self) -> None:
@@ -67,15 +67,15 @@ class Sweeper:
             log.info("%d pending signals expired", expired)
         mended = await self.store.mend(self.clock.now())
         if mended.entered:
-            log.info("%d signals of an older program were entered in the ledger", mended.entered)
+            log.info("%d signals accepted by an older version added to the ledger", mended.entered)
         if mended.woken:
-            log.warning("incidents that would have overslept are due now: %s", ", ".join(mended.woken))
+            log.warning("incidents with a missed wake-up are due now: %s", ", ".join(mended.woken))
         await self._tell_strays()
 
     async def _tell_strays(self) -> None:
         question = AuditQuestion(now=self.clock.now(), pending_for=self.pending_for + 2 * self.every)
         astray = set((await self.store.strays(question)).found)
         for stray in sorted(astray - self._told, key=lambda one: (one.kind, one.id)):
-            log.warning("astray (%s): %s, %s", stray.kind, stray.id, stray.detail)
+            log.warning("discrepancy (%s): %s, %s", stray.kind, stray.id, stray.detail)
         self._told.clear()
         self._told.update(astray)

@@ -1,7 +1,7 @@
-"""Which sources the agent cannot measure by: reported once for each source, not once for each service.
+"""Reports failing metric sources: once for each source, not once for each service.
 
 Called by the poller after every round. Pure but for what it remembers of earlier
-rounds; a process that takes the duty over begins to remember anew.
+rounds; a process that takes over the duty starts with empty state.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TelemetryFaults:
         lasting = [error for error in failed.values() if isinstance(error, PermanentError)]
         if lasting or len(failed) * 2 > len(answers):
             first = lasting[0] if lasting else next(iter(failed.values()))
-            return f"{len(failed)} of {len(answers)} services cannot be measured: {first}"[:_MAX_TOLD]
+            return f"{len(failed)} of {len(answers)} services have no metrics: {first}"[:_MAX_TOLD]
         now = {key for key, answer in answers if isinstance(answer, SliSample) and _has_data(answer)}
         known = {key for key, _ in answers}
         before = {key for key, last in self._seen.items() if key in known and at - last <= _LOOK_BACK}

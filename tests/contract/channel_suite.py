@@ -212,9 +212,9 @@ class ChannelContract:
         reference = await channel.begin(Bulletin(record=record()))
         for state, words in (
             (IncidentState.EXECUTING, "acting"),
-            (IncidentState.VERIFYING, "checking whether it recovered"),
+            (IncidentState.VERIFYING, "verifying recovery"),
             (IncidentState.EXECUTING, "acting"),
-            (IncidentState.ESCALATED, "needs a person"),
+            (IncidentState.ESCALATED, "escalated to on-call"),
         ):
             reference = await channel.refresh(reference, Bulletin(record=record(state=state)))
             assert words in world.seen()[-1]
@@ -248,7 +248,7 @@ class ChannelContract:
         await channel.begin(Bulletin(record=asked(), nonce=nonce))
         text = text_of(world).replace("\\", "")
         for words in (
-            "waiting for approval",
+            "awaiting approval",
             "rollback Deployment payments/payments-api (to_revision 3), high risk",
             "rollback is high risk",
             "2026-02-20 21:00:00 UTC",
@@ -265,7 +265,7 @@ class ChannelContract:
         channel = await world.open()
         reference = await channel.begin(Bulletin(record=record()))
         reference = await channel.refresh(reference, Bulletin(record=asked()))
-        assert "waiting for approval" in text_of(world)
+        assert "awaiting approval" in text_of(world)
         await channel.refresh(reference, Bulletin(record=record(state=IncidentState.RECOVERED)))
         assert "recovered" in world.seen()[-1]
 

@@ -124,7 +124,7 @@ async def test_a_request_is_shown_with_all_that_speaks_for_and_against_it(told: 
     assert reference == f"{CHANNEL}/{message.ts}"
     assert message.key == bulletin.record.incident.id
     for words in (
-        "waiting for approval",
+        "awaiting approval",
         "bad release (confidence 88%)",
         "only pods of the new revision crash",
         "latency rose a little before the release",
@@ -173,7 +173,7 @@ async def test_what_was_done_and_rehearsed_and_found_is_shown(told: Told) -> Non
     """Decision, what the API server said beforehand, outcome, verdict."""
     await told.channel.begin(await told.ended())
     shown = told.only.shown
-    for words in ("What the API server said beforehand", "denied", "Verdict: not recovered", "rehearsed"):
+    for words in ("API server dry run", "denied", "Verdict: not recovered", "rehearsed"):
         assert words in shown, shown
 
 
@@ -185,7 +185,7 @@ async def test_yes_so_far_is_shown(told: Told) -> None:
         bulletin.asked.id, approve=True, by=Person(name="ben"), comment="", at=told.clock.now()
     )
     await told.channel.begin(await told.bulletin(bulletin.asked.id))
-    assert "Yes so far: ben" in told.only.shown
+    assert "Approved by: ben" in told.only.shown
 
 
 @pytest.mark.parametrize("heard", [True, False])
@@ -321,9 +321,9 @@ async def test_a_reference_that_is_none_is_refused(told: Told, reference: str) -
 @pytest.mark.parametrize(
     ("fault", "error", "words"),
     [
-        (limited(7), TransientError, "at its limit"),
-        (answering(429, "<html>slow down", "text/html"), TransientError, "at its limit"),
-        (saying("ratelimited"), TransientError, "at its limit"),
+        (limited(7), TransientError, "is rate limited"),
+        (answering(429, "<html>slow down", "text/html"), TransientError, "is rate limited"),
+        (saying("ratelimited"), TransientError, "is rate limited"),
         (saying("service_unavailable"), TransientError, "service_unavailable"),
         (saying("invalid_auth"), Forbidden, "SLACK_BOT_TOKEN"),
         (saying("token_revoked"), Forbidden, "SLACK_BOT_TOKEN"),
@@ -332,17 +332,17 @@ async def test_a_reference_that_is_none_is_refused(told: Told, reference: str) -
         (saying("channel_not_found"), NotFound, "SLACK_CHANNEL"),
         (saying("is_archived"), PermanentError, "SLACK_CHANNEL"),
         (saying("invalid_blocks"), Invalid, "invalid_blocks"),
-        (saying("fatal_error"), UnknownOutcome, "may have been done"),
-        (saying(f"no such {BOT_TOKEN}"), UnknownOutcome, "may have been done"),
+        (saying("fatal_error"), UnknownOutcome, "may have taken effect"),
+        (saying(f"no such {BOT_TOKEN}"), UnknownOutcome, "may have taken effect"),
         (answering(500, "{}"), UnknownOutcome, "500"),
         (answering(503, f"<html>{BOT_TOKEN}", "text/html"), UnknownOutcome, "503"),
-        (answering(200, "<html>", "text/html", done=True), UnknownOutcome, "may have been done"),
-        (answering(200, "ok", "text/plain", done=True), UnknownOutcome, "cannot be read"),
-        (answering(200, "[1]", done=True), UnknownOutcome, "cannot be read"),
-        (answering(200, "{", done=True), UnknownOutcome, "may have been done"),
-        (answering(200, "[" * 100_000, done=True), UnknownOutcome, "cannot be read"),
-        (answering(200, '{"ok": true}', done=True), UnknownOutcome, "without saying where"),
-        (answering(200, '"' + "x" * 9_000_000, done=True), UnknownOutcome, "broke off"),
+        (answering(200, "<html>", "text/html", done=True), UnknownOutcome, "may have taken effect"),
+        (answering(200, "ok", "text/plain", done=True), UnknownOutcome, "unreadable response"),
+        (answering(200, "[1]", done=True), UnknownOutcome, "unreadable response"),
+        (answering(200, "{", done=True), UnknownOutcome, "may have taken effect"),
+        (answering(200, "[" * 100_000, done=True), UnknownOutcome, "unreadable response"),
+        (answering(200, '{"ok": true}', done=True), UnknownOutcome, "no message timestamp"),
+        (answering(200, '"' + "x" * 9_000_000, done=True), UnknownOutcome, "closed the connection"),
     ],
 )
 async def test_every_fault_says_what_to_do_next(

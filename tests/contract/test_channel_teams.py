@@ -139,7 +139,7 @@ async def test_no_card_is_longer_than_teams_takes(world: WebhookWorld, letter: s
     for request in world.taken:
         assert len(request.body) <= 28_000
     first, _ = world.seen()
-    assert "Waits for an approval: rollback" in first
+    assert "Awaiting approval: rollback" in first
     if letter in "*\U0001f525":
         assert "more lines" in first
 

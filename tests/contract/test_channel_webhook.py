@@ -70,7 +70,7 @@ async def test_the_document_says_what_a_program_needs(world: WebhookWorld) -> No
         "version": 1,
         "type": "incident",
         "id": "inc_1-1-awaiting_approval-apr_1",
-        "title": "payments-api in prod: waiting for approval",
+        "title": "payments-api in prod: awaiting approval",
         "severity": "warning",
         "incident": {
             "id": "inc_1",
@@ -94,7 +94,7 @@ async def test_the_document_says_what_a_program_needs(world: WebhookWorld) -> No
         },
     }
     assert "Triggered by: high error rate" in lines
-    assert text.startswith("payments-api in prod: waiting for approval\nAnswer with: heal approve apr_1")
+    assert text.startswith("payments-api in prod: awaiting approval\nAnswer with: heal approve apr_1")
     assert f"{PUBLIC_URL}/approvals/apr_1/page" in text
 
 

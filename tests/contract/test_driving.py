@@ -445,7 +445,7 @@ async def test_a_store_out_of_reach_is_tried_again_until_it_is_back(
     ):
         waiting = await agent.report(age=timedelta(seconds=1))
         with _out_of_reach(database_url, request):
-            await eventually(_true(lambda: "no due work could be taken" in caplog.text))
+            await eventually(_true(lambda: "claiming due incidents failed" in caplog.text))
         await agent.ends(waiting)
         await agent.ends(await agent.report(1))
 

@@ -33,7 +33,7 @@ from tests.stories import settings_for
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
 
 WATCHING = {"watcher", "recheck", "poller"}
-TELLING = {"tell memory"}
+TELLING = {"notify memory"}
 
 # ------------------------------------------------------------ what is started
 

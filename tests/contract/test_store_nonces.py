@@ -68,7 +68,7 @@ async def test_every_message_about_one_request_is_used_up_together(store: Store)
         await store.issue_nonce(request.id, nonce, NOW)
     assert (await press(store, request.id, "second")).state is ApprovalState.PENDING
     for nonce in ("first", "second", "third"):
-        with pytest.raises(Conflict, match="used already"):
+        with pytest.raises(Conflict, match="already used"):
             await press(store, request.id, nonce, "ben")
     await store.issue_nonce(request.id, "fourth", NOW)
     assert (await press(store, request.id, "fourth", "ben")).state is ApprovalState.APPROVED

@@ -203,7 +203,7 @@ def test_a_configured_workload_names_its_service(labels: dict[str, str]) -> None
         ({**BASE, "service": "a", "env": "../prod"}, "label env"),
         ({"alertname": "X", "service": "a", "namespace": "Ns"}, "label namespace"),
         ({**BASE, "service": "a", "heal_trigger": "panic"}, "use one of deploy_failed, high_error_rate"),
-        ({**BASE, "service": "kubelet"}, "no label names the service: kubelet is what reports the metric"),
+        ({**BASE, "service": "kubelet"}, "no label names the service: kubelet reports the metric"),
     ],
 )
 def test_an_alert_that_names_no_service_is_reported(labels: dict[str, str], words: str) -> None:
@@ -235,11 +235,11 @@ def test_what_an_alert_means_is_configured_or_labelled(
 @pytest.mark.parametrize(
     ("starts_at", "words"),
     [
-        ("0001-01-01T00:00:00Z", "not when an alert began"),
-        ("0001-01-01T00:00:00+10:00", "not when an alert began"),
-        ("1970-01-01T00:00:00Z", "not when an alert began"),
+        ("0001-01-01T00:00:00Z", "not a start time"),
+        ("0001-01-01T00:00:00+10:00", "not a start time"),
+        ("1970-01-01T00:00:00Z", "not a start time"),
         ("2026-11-23T13:15:03Z", "in the future; check the clocks"),
-        ("9999-12-31T23:59:59-10:00", "not when an alert began"),
+        ("9999-12-31T23:59:59-10:00", "not a start time"),
     ],
 )
 def test_absurd_beginnings_are_reported(starts_at: str, words: str) -> None:
@@ -284,7 +284,7 @@ def test_alerts_that_alertmanager_left_out_are_reported() -> None:
     batch = alerts_to_signals({**delivery(), "truncatedAlerts": 7}, settings=SETTINGS, received_at=RECEIVED)
     assert len(batch.signals) == 1
     assert str(batch.unmapped[0]).startswith(
-        "Alertmanager left 7 alerts out of this delivery; raise max_alerts"
+        "Alertmanager truncated 7 alerts from this delivery; raise max_alerts"
     )
 
 

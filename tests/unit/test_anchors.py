@@ -189,7 +189,7 @@ def test_a_changed_file_is_named(tmp_path: Path) -> None:
     body = json.loads(path.read_text())
     body["incidents"][ONE][0] = 2
     path.write_text(json.dumps(body))
-    with pytest.raises(PermanentError, match="was changed"):
+    with pytest.raises(PermanentError, match="was modified"):
         folder.read()
 
 

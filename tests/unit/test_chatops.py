@@ -98,7 +98,7 @@ DENIED = Intent(
 def test_a_message_tells_the_whole_story() -> None:
     """What set it off, the cause with its evidence, the plan, each decision with its reason, the verdict."""
     message = render(INCIDENT, [DENIED])
-    assert message.title == "payments-api in prod: needs a person"
+    assert message.title == "payments-api in prod: escalated to on-call"
     assert message.lines == (
         "Triggered by: deploy failed, high error rate",
         "rollback is high risk and not allowed",
@@ -124,7 +124,7 @@ def test_a_bare_incident_can_be_told() -> None:
 def test_a_dry_run_says_so_first() -> None:
     """Nobody should believe that something was changed."""
     message = render(replace(INCIDENT, dry_run=True, state=IncidentState.PROPOSED), [])
-    assert message.title == "[dry run] payments-api in prod: a remedy is proposed, nothing was changed"
+    assert message.title == "[dry run] payments-api in prod: fix proposed, nothing changed"
 
 
 def test_stale_signals_and_empty_plans_are_explained() -> None:
@@ -132,8 +132,8 @@ def test_stale_signals_and_empty_plans_are_explained() -> None:
     assert INCIDENT.plan is not None
     quiet = replace(INCIDENT, stale=True, plan=replace(INCIDENT.plan, runbook=None, actions=()))
     lines = render(quiet, []).lines
-    assert "The signals were old on arrival, so the agent takes no real action." in lines
-    assert "Plan: no action; no runbook was chosen" in lines
+    assert "The signals were stale on arrival; the agent takes no action." in lines
+    assert "Plan: no action; no runbook matched" in lines
 
 
 def test_an_undo_and_a_running_action_are_told_apart() -> None:
@@ -208,25 +208,25 @@ def test_a_request_says_what_is_asked_of_whom_until_when_and_what_a_rehearsal_sa
     bulletin = waiting(data=REHEARSED)
     message = describe(bulletin)
     assert message.lines[:5] == (
-        "Waits for an approval: rollback Deployment payments/payments-api (to_revision 3), high risk",
-        "Until 2026-02-20 21:00:00 UTC, by 2 different people with one of the roles sre, lead, not ann; "
-        "no answer means no",
-        "because rollback is high risk",
-        "Rehearsal (dryRun=All): the API server accepts it: 1 object would change",
+        "Awaiting approval: rollback Deployment payments/payments-api (to_revision 3), high risk",
+        "Answer by 2026-02-20 21:00:00 UTC, by 2 different people with one of the roles sre, lead, not ann; "
+        "no answer counts as a denial",
+        "reason: rollback is high risk",
+        "Dry run (dryRun=All): API server accepted it: 1 object would change",
         "Triggered by: deploy failed, high error rate",
     )
     assert question(bulletin) == message.lines[:4]
-    assert message.title == "payments-api in prod: waiting for approval"
+    assert message.title == "payments-api in prod: awaiting approval"
 
 
 def test_a_rehearsal_that_failed_or_was_not_made_is_said() -> None:
     """Nobody should take silence for a yes."""
     refused: JsonObject = {"approval": "apr_1", "rehearsal": {"accepted": False, "message": "quota exceeded"}}
-    assert question(waiting(data=refused))[-1].endswith("the API server refuses it: quota exceeded")
+    assert question(waiting(data=refused))[-1].endswith("API server rejected it: quota exceeded")
     of_another: JsonObject = {**REHEARSED, "approval": "apr_0"}
     of_no_use: JsonObject = {"approval": "apr_1", "rehearsal": "nonsense"}
     for data in (None, of_another, of_no_use):
-        assert question(waiting(data=data))[-1] == "Not rehearsed"
+        assert question(waiting(data=data))[-1] == "No dry run"
 
 
 def test_a_half_given_approval_says_who_agreed_so_far() -> None:
@@ -239,7 +239,7 @@ def test_a_half_given_approval_says_who_agreed_so_far() -> None:
 
 def test_a_request_about_another_plan_names_the_action_alone() -> None:
     """What the plan says by now is not what was asked."""
-    assert question(waiting(replace(APPROVAL, plan_hash="older")))[0] == "Waits for an approval: rollback"
+    assert question(waiting(replace(APPROVAL, plan_hash="older")))[0] == "Awaiting approval: rollback"
 
 
 @pytest.mark.parametrize("state", [one for one in ApprovalState if one is not ApprovalState.PENDING])
@@ -271,5 +271,5 @@ def test_an_announcement_is_one_line_in_its_own_words() -> None:
         return announced_line(Announcement(number=1, incident_id=INCIDENT.id, text=text, at=AT))
 
     assert told("look\n\nhere\x1b[2J") == "look here [2J"
-    assert told(" ") == "A person is asked to look at this incident."
+    assert told(" ") == "This incident needs manual review."
     assert len(told("x" * 9_000)) == 3_000

@@ -348,7 +348,7 @@ async def test_a_service_that_cannot_be_measured_is_named_with_the_reason(tmp_pa
     assert found["prometheus"][0].status is Status.OK
     assert [f.status for f in found["queries"]] == [Status.FAIL]
     assert "services cannot be measured" in found["queries"][0].message
-    assert "2 series where one is meant" in found["queries"][0].message
+    assert "2 series instead of one" in found["queries"][0].message
 
 
 # ------------------------------------------------------------------ the command
@@ -437,7 +437,7 @@ async def test_each_channel_is_asked_and_nothing_is_posted() -> None:
     [
         ({}, None),
         ({"slack_bot_token": SecretStr("xoxb-revoked")}, "SLACK_BOT_TOKEN is not, or no longer, valid"),
-        ({"slack_channel": "C0NOWHERE"}, "SLACK_CHANNEL must be the id of a channel that the app is in"),
+        ({"slack_channel": "C0NOWHERE"}, "SLACK_CHANNEL must be the id of a channel the app has joined"),
     ],
     ids=["well", "token", "channel"],
 )

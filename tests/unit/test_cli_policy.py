@@ -178,7 +178,7 @@ def test_a_mistake_at_reload_is_told_and_denies_until_it_is_mended(
         assert "every action is denied until the policies are mended" in (tmp_path / "agent.log").read_text()
         (folder / "heal.rego").write_text(ALLOW)
         agent.send_signal(signal.SIGHUP)
-        wait_for("the mended policies", lambda: logged("were read anew"), timeout_seconds=20)
+        wait_for("the mended policies", lambda: logged("policies reloaded"), timeout_seconds=20)
         assert agent.poll() is None
 
 

@@ -180,4 +180,4 @@ async def test_a_policy_engine_behind_an_open_circuit_denies() -> None:
     first, second = await policy.decide({}), await policy.decide({})
     await policy.aclose()
     assert first.kind is second.kind is DecisionKind.DENY
-    assert "not asked at the moment" in second.reasons[0]
+    assert "not called for now" in second.reasons[0]

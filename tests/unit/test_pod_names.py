@@ -61,10 +61,10 @@ def test_pods_of_other_workloads_name_no_deployment(base: str, suffix: str, ordi
         ("worker-0123bcdf-k8s2z", "Job"),
         ("shipper-7xk2d", "DaemonSet"),
         ("queue-11", "StatefulSet"),
-        ("kube-scheduler-node.example", "form"),
-        ("", "form"),
-        ("x" * 63, "cut"),
-        ("x" * 300, "cut"),
+        ("kube-scheduler-node.example", "match"),
+        ("", "match"),
+        ("x" * 63, "truncated"),
+        ("x" * 300, "truncated"),
     ],
 )
 def test_a_name_that_tells_nothing_says_why(pod: str, hint: str) -> None:

@@ -252,11 +252,11 @@ REJECTED = {"status": "error", "errorType": "execution", "error": "many-to-many 
         pytest.param(reply(302, Location="http://elsewhere"), PermanentError, "redirects", id="redirect"),
         pytest.param(hang, TransientError, "no complete answer within 0.5 s", id="hangs"),
         pytest.param(drip, TransientError, "no complete answer within 0.5 s", id="drips"),
-        pytest.param(raw(b""), TransientError, "broke off", id="hangs up"),
+        pytest.param(raw(b""), TransientError, "closed the connection", id="hangs up"),
         pytest.param(
             raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"), TransientError, "broke", id="cut"
         ),
-        pytest.param(raw(b"SSH-2.0-OpenSSH\r\n"), TransientError, "broke off", id="no HTTP"),
+        pytest.param(raw(b"SSH-2.0-OpenSSH\r\n"), TransientError, "closed the connection", id="no HTTP"),
         pytest.param(flood, PermanentError, "more than 8,388,608 bytes", id="flood"),
         pytest.param(
             reply(200, gzip.compress(b"{}"), Content_Encoding="gzip"), PermanentError, "compressed", id="gzip"

@@ -299,7 +299,7 @@ async def test_what_the_store_refuses_is_rejected_alone(desk: Desk) -> None:
     await desk.read()
 
     assert desk.topic.log == ["ack 0", "ack 1", "reject 2", "ack 3"]
-    assert desk.topic.letters[0][1] == "the store refused it: the database rejected a value"
+    assert desk.topic.letters[0][1] == "rejected by the store: the database rejected a value"
     assert await desk.rows() == 3
 
 
@@ -314,7 +314,7 @@ async def test_what_seems_to_kill_readers_is_not_read_again(desk: Desk) -> None:
 
     assert desk.doors.calls == []
     assert desk.topic.letters[0][1] == (
-        "it was handed out 10 times and never finished: it is believed to kill its readers"
+        "it was handed out 10 times and never acknowledged: it may crash its readers"
     )
 
 
@@ -334,7 +334,7 @@ async def test_a_fault_of_the_agents_own_holds_nobody_up(desk: Desk, monkeypatch
     await desk.read()
 
     assert desk.topic.log == ["reject 0", "ack 1"]
-    assert desk.topic.letters[0][1] == "a fault of the agent: reading it failed with ZeroDivisionError"
+    assert desk.topic.letters[0][1] == "internal error: reading it failed with ZeroDivisionError"
 
 
 # ------------------------------------------------------------------ outages

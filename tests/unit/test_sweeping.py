@@ -72,7 +72,7 @@ async def test_what_would_oversleep_is_woken_and_said(
     claim = await claimed(store, incident, at=clock.now())
     await store.release(claim, clock.now() + timedelta(days=400))
     await sweeper.sweep()
-    assert f"would have overslept are due now: {incident.id}" in caplog.text
+    assert f"with a missed wake-up are due now: {incident.id}" in caplog.text
     [taken] = await store.take_due("worker-2", timedelta(seconds=30), clock.now(), 5)
     assert taken.incident_id == incident.id
 
@@ -86,13 +86,13 @@ async def test_what_cannot_be_mended_is_said_once(
     await clock.advance(600)
     await sweeper.sweep()
     await sweeper.sweep()
-    assert caplog.text.count("astray (nobody_drives)") == 1
+    assert caplog.text.count("discrepancy (nobody_drives)") == 1
     claim = await claimed(store, incident, at=clock.now())
     await sweeper.sweep()
     await store.release(claim, clock.now())
     await clock.advance(600)
     await sweeper.sweep()
-    assert caplog.text.count("astray (nobody_drives)") == 2
+    assert caplog.text.count("discrepancy (nobody_drives)") == 2
 
 
 async def test_nothing_is_said_of_a_store_where_all_is_well(

@@ -136,7 +136,7 @@ class AlertDelivery:
                 UnmappedAlert(
                     fingerprint="",
                     name="",
-                    reason=f"Alertmanager left {self.truncated} alerts out of this delivery; "
+                    reason=f"Alertmanager truncated {self.truncated} alerts from this delivery; "
                     "raise max_alerts of its webhook_config or set it to 0",
                 )
             )
@@ -315,7 +315,7 @@ def _is_about_telemetry(alert: _Alert) -> bool:
 def _starts_at(alert: _Alert, received_at: datetime, tolerance: timedelta) -> datetime:
     starts_at = _utc(alert.starts_at)
     if starts_at is None or starts_at < _EARLIEST:
-        raise Unmapped(f"startsAt is {alert.starts_at.isoformat()}, which is not when an alert began")
+        raise Unmapped(f"startsAt is {alert.starts_at.isoformat()}, which is not a start time")
     if starts_at - received_at > tolerance:
         raise Unmapped(
             f"startsAt {starts_at.isoformat()} is in the future; check the clocks of Prometheus and the agent"

@@ -1,4 +1,4 @@
-"""What the labels of an alert say about its subject: which service, and where. Pure.
+"""Maps the labels of an alert to its subject: service and place. Pure.
 
 Label names come in dialects: dots, slashes and dashes read as underscores, so that
 `service.name` of OpenTelemetry and `service_name` are one. A metric about
@@ -114,7 +114,7 @@ class _Place:
     environment: str
     namespace: str | None
     home: bool
-    """As far as the labels tell, of the cluster that is connected."""
+    """As far as the labels show, of the connected cluster."""
 
     def object(self, kind: str, name: str) -> str:
         where = f"{self.namespace}/" if self.namespace else ""
@@ -256,7 +256,7 @@ def _nothing_named(reporters: Iterable[str]) -> str:
     who = ", ".join(shorten(name, 80) for name in reporters)
     if who:
         return (
-            f"no label names the service: {who} is what reports the metric, not what it is about; "
+            f"no label names the service: {who} reports the metric but is not its subject; "
             "add a label deployment or exported_service to the rule of the alert"
         )
     return f"no label names the service; add one of {', '.join(SERVICE_LABELS)} to the alert"
@@ -301,11 +301,11 @@ def _service_of_pod(
     read = read_pod_name(pod)
     if read.deployment is not None:
         return ServiceKey(environment=place.environment, service=_dns_label(read.deployment, "pod"))
-    asked = "no cluster is connected that could be asked"
+    asked = "no cluster is connected to ask"
     if owners is not None:
         asked = "the cluster has no such pod" if ref in owners else "the cluster could not be asked"
     raise Unmapped(
-        f"the name of the {place.object('Pod', pod)} does not tell its Deployment: {read.hint}; "
+        f"the name of the {place.object('Pod', pod)} does not identify its Deployment: {read.hint}; "
         f"{asked} for its owner"
     )
 

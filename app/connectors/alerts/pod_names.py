@@ -1,4 +1,4 @@
-"""What a pod's name tells about its owner, and what it does not. Pure.
+"""Derives a pod's owner from the pod's name, where the name is unambiguous. Pure.
 
 A ReplicaSet names its pods `deployment-hash-suffix`, a Job and a DaemonSet
 `owner-suffix`, a StatefulSet `owner-ordinal`. The API server cuts the base of a
@@ -33,9 +33,9 @@ class PodName:
 
 
 def read_pod_name(pod: str) -> PodName:
-    """The Deployment that a pod's name tells, or why it tells none."""
+    """The Deployment derived from a pod's name, or the reason why there is none."""
     if len(pod) >= _LONGEST_NAME:
-        return PodName(hint="it is as long as names get, and may have been cut")
+        return PodName(hint="it has the maximum length and may be truncated")
     if _OF_CRON_JOB.fullmatch(pod):
         return PodName(hint="it looks like the pod of a Job that a CronJob started")
     found = _OF_REPLICA_SET.fullmatch(pod)
@@ -45,7 +45,7 @@ def read_pod_name(pod: str) -> PodName:
         return PodName(hint="it looks like the pod of a Job or of a DaemonSet")
     if _ORDINAL.fullmatch(pod):
         return PodName(hint="it has an ordinal, as a pod of a StatefulSet has")
-    return PodName(hint="it has not the form of a Deployment's pod")
+    return PodName(hint="it does not match the name of a Deployment's pod")
 
 
 def possible_owners(pod: str) -> tuple[str, ...]:

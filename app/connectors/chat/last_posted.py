@@ -1,8 +1,7 @@
-"""What a channel that cannot edit its messages has told last about an incident: its `reference`. Pure.
+"""The last message posted by a channel that cannot edit messages: its `reference`. Pure.
 
-Used by the webhook and by Teams. Such a channel posts anew when the incident's
-state, or what waits for an answer, is another than was told, and stays silent
-about everything else.
+Used by the webhook and by Teams. Such a channel posts a new message when the
+incident's state or its pending approval changes, and for nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from app.errors import Invalid
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostedIncident:
-    """An incident as it was told, and the how manieth time that was."""
+    """An incident as last posted, and the number of posts."""
 
     incident_id: str
     service: str
@@ -32,7 +31,7 @@ class PostedIncident:
 
     @staticmethod
     def first(bulletin: Bulletin) -> PostedIncident:
-        """What a first message tells."""
+        """The content of the first message."""
         incident, asked = bulletin.record.incident, bulletin.asked
         return PostedIncident(
             incident_id=incident.id,
@@ -50,13 +49,13 @@ class PostedIncident:
         try:
             return PostedIncident(**json.loads(reference))
         except (TypeError, ValueError):
-            raise Invalid("what was told last is not on record in a form that can be read") from None
+            raise Invalid("the record of the last posted message cannot be parsed") from None
 
     def written(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))
 
     def followed_by(self, bulletin: Bulletin) -> PostedIncident | None:
-        """What is to be told next; None while it is what was told."""
+        """The next message; None while nothing changed."""
         now = PostedIncident.first(bulletin)
         if (now.state, now.approval) == (self.state, self.approval):
             return None

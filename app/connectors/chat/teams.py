@@ -65,7 +65,7 @@ class TeamsChannel:
         return await self._show(PostedIncident.first(bulletin), bulletin)
 
     async def refresh(self, reference: str, bulletin: Bulletin) -> str:
-        """Post a new card where its state, or what it waits for, is no longer what was told last."""
+        """Post a new card when the state or the pending approval changed since the last one."""
         now = PostedIncident.read(reference).followed_by(bulletin)
         return reference if now is None else await self._show(now, bulletin)
 
@@ -82,7 +82,7 @@ class TeamsChannel:
         return None
 
     async def check(self) -> None:
-        """Whether anybody answers at the address; whether the workflow posts, only a message shows."""
+        """Whether the address answers; only a message shows whether the workflow posts."""
         await self._peer.knock()
 
     async def aclose(self) -> None:

@@ -1,4 +1,4 @@
-"""Tells a webhook about incidents: one signed JSON document for each change of state and each announcement.
+"""Notifies a webhook: one signed JSON document for each incident state change and each announcement.
 
 `Channel` for any receiver of JSON; most chats take the `text` as it stands. Built
 only when `DRY_RUN=false` and `NOTIFY_WEBHOOK_URL` is set. Delivery is at least
@@ -117,7 +117,7 @@ class WebhookChannel:
         return await self._tell(PostedIncident.first(bulletin), bulletin)
 
     async def refresh(self, reference: str, bulletin: Bulletin) -> str:
-        """Post it again where its state, or what it waits for, is no longer what was told last."""
+        """Post again when the state or the pending approval changed since the last document."""
         before = PostedIncident.read(reference)
         now = before.followed_by(bulletin)
         return reference if now is None else await self._tell(now, bulletin)

@@ -1,4 +1,4 @@
-"""What the agent's identity may do, asked of the API server itself.
+"""Checks the permissions of the agent's identity with the API server.
 
 One `SelfSubjectAccessReview` per right: the only way to know without trying.
 Called by `heal doctor` alone.

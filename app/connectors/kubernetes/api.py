@@ -265,7 +265,7 @@ class ReadApi:
     async def list(
         self, kind: Kind, namespace: str, *, labels: str | None = None, fields: str | None = None
     ) -> Listing:
-        """All objects of a kind that match both selectors, page by page; anew when a page expires."""
+        """All objects of a kind that match both selectors, page by page; restarts when a page expires."""
         for _ in range(_LIST_ATTEMPTS):
             try:
                 return await self._list(kind, namespace, labels, fields)

@@ -1,6 +1,6 @@
 """Finds the cluster that the settings name: a kubeconfig's context, or the pod's own service account.
 
-Called by `k8s.connect`. Errors name the setting to mend and quote nothing of
+Called by `k8s.connect`. Errors name the setting to fix and quote nothing of
 the file, which holds credentials.
 """
 

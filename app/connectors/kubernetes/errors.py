@@ -1,4 +1,4 @@
-"""The one place where an answer of the API server, or its absence, becomes one of our errors.
+"""Maps API server responses and timeouts to the agent's errors.
 
 Called by `k8s_api`. Promise 2 rests on the distinction made here: a write that
 was certainly refused may be decided again, a write without an answer may have
@@ -41,7 +41,7 @@ _NEVER_SENT = (
 
 
 class Expired(TransientError):
-    """The resourceVersion or continue token is too old (410): list anew."""
+    """The resourceVersion or continue token is too old (410): list again."""
 
 
 class Absent(NotFound):

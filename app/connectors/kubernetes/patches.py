@@ -57,7 +57,7 @@ def target_ref(action: Action) -> ObjectRef:
     if ref.kind not in ("Deployment", "ConfigMap"):
         raise Invalid(f"{action.name} cannot act on a {ref.kind}")
     if not is_namespace_name(ref.namespace) or not is_object_name(ref.name):
-        raise Invalid(f"{action.name}: {str(ref)!r} is no possible name")
+        raise Invalid(f"{action.name}: {str(ref)!r} is not a valid name")
     return ref
 
 
@@ -98,9 +98,9 @@ def check_unmoved(current: JsonObject, target: TargetState, intent_id: IntentId)
         text(current, "metadata", "uid") != target.uid
         or text(current, "metadata", "resourceVersion") != target.resource_version
     ):
-        raise Conflict(f"{target.ref} is no longer in the state that was decided on")
+        raise Conflict(f"{target.ref} changed since the decision")
     if text(current, "metadata", "annotations", MARKER) == intent_id:
-        raise Conflict(f"{target.ref} carries intent {intent_id} already")
+        raise Conflict(f"{target.ref} already carries intent {intent_id}")
 
 
 def patch_for(
@@ -180,7 +180,7 @@ def _template_with_config(action: Action, current: JsonObject, revision: JsonObj
 
 def _must_differ(action: Action, current: JsonObject, wanted: JsonObject) -> JsonObject:
     if template_hash(wanted) == template_hash(template_of(current)):
-        raise Invalid(f"{action.name}: {action.target} asks for exactly that already")
+        raise Invalid(f"{action.name}: {action.target} already requests exactly this")
     return wanted
 
 
@@ -212,7 +212,7 @@ def _config_map_change(action: Action, current: JsonObject, body: JsonObject) ->
     if action.name is ActionName.REVERT_CONFIG and config_data_hash(
         {"data": wanted, "binaryData": binary}
     ) == config_data_hash(current):
-        raise Invalid(f"{action.name}: {action.target} holds exactly that already")
+        raise Invalid(f"{action.name}: {action.target} already holds exactly this")
     return [_set("/data", wanted), _set("/binaryData", binary)]
 
 

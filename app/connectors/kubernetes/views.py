@@ -84,7 +84,7 @@ class WorkloadObjects:
     events: tuple[JsonObject, ...]
     """Warning events of the namespace."""
     unread: tuple[str, ...] = ()
-    """What could not be read, in words; told among the warnings."""
+    """What could not be read, in words; reported among the warnings."""
 
 
 # ---------------------------------------------------------------- targets

@@ -1,9 +1,9 @@
-"""Tells which services moved: lists, watches, and lists again whenever the thread is lost.
+"""Reports changed services: lists, watches, and lists again after every interruption.
 
 Called by the worker that watches the cluster. It keeps the promise of
 `ClusterWatch` that an event may be repeated but is never lost: after every
-interruption, whatever was missed is covered by telling every service of the
-namespace once more.
+interruption, missed events are covered by reporting every service of the
+namespace again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class WatchTiming:
     """How patient the watch is."""
 
     coalesce_seconds: float = 0.25
-    """Changes within this time after the first are told as one."""
+    """Changes within this time after the first are reported as one."""
     stream_seconds: int = 120
     """A stream is ended and taken up again after this; bounds how long a dead connection goes unnoticed."""
     backoff_first_seconds: float = 0.5
@@ -46,7 +46,7 @@ class WatchTiming:
 
 
 class _Feed:
-    """Services that moved and were not told yet; a service is in it once, however often it moved."""
+    """Changed services not reported yet; each is listed once, however often it changed."""
 
     def __init__(self) -> None:
         self._pending: dict[ServiceKey, None] = {}
@@ -64,7 +64,7 @@ class _Feed:
             self._something.set()
 
     async def wait(self) -> None:
-        """Return once there is something to tell; raises what ended one of the streams."""
+        """Return once there is a change to report; raises the error that ended a stream."""
         await self._something.wait()
         if self._failed is not None:
             raise self._failed
@@ -143,7 +143,7 @@ class _Follower:
     timing: WatchTiming
     jitter: Callable[[], float]
     failures: int = 0
-    """Interruptions since the last event or the last stream that ended well."""
+    """Interruptions since the last event or the last stream that ended normally."""
 
     async def run(self) -> None:
         """For ever; ends only with an error that repeating does not mend."""
@@ -153,7 +153,7 @@ class _Follower:
                 while True:
                     version = await self._stream(version)
             except Expired as error:
-                # The thread is lost but the server is well: the first time, list anew at once.
+                # The watch expired but the server is healthy: the first time, list again at once.
                 await self._pause(error, self.failures)
             except TransientError as error:
                 await self._pause(error, self.failures + 1)

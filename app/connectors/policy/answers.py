@@ -1,7 +1,7 @@
-"""What counts as a decision, whichever engine gave it: nothing but a complete one (promise 7).
+"""Validates policy decisions of any engine: only a complete one counts (promise 7).
 
 Used by the embedded engine and by the client of a remote one, so that the same
-answer means the same whoever gives it.
+answer means the same from both.
 """
 
 from __future__ import annotations

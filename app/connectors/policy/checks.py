@@ -1,10 +1,10 @@
-"""What Open Policy Agent refuses in a policy and the embedded engine would only find out too late.
+"""Checks that Open Policy Agent makes at load time and the embedded engine does not.
 
 Called once for each bundle, on the syntax tree that the embedded engine gives. A
 function that calls itself ends the whole process there, for it has no bound on
 its stack; a call of a function that does not exist is an error only when it is
 reached; and what depends on more than the document (a request over the network,
-the clock of this machine) would make a decision that nobody can explain later.
+the clock of this machine) would make a decision that cannot be explained later.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from app.connectors.policy.tree import (
 DECISION_RULE = "data.heal.decision"
 
 _IMPURE = {
-    "http.send": "a policy asks nobody else",
-    "opa.runtime": "a policy does not look at the machine it runs on",
-    "rand.intn": "a decision is no game of chance",
+    "http.send": "a policy makes no network calls",
+    "opa.runtime": "a policy does not read its host",
+    "rand.intn": "a decision must be deterministic",
     "time.now_ns": "the document's `time` is when it is decided",
-    "uuid.rfc4122": "a decision is no game of chance",
+    "uuid.rfc4122": "a decision must be deterministic",
 }
 
 

@@ -80,7 +80,7 @@ class EmbeddedPolicy:
         try:
             text = input_text(document)
         except (TypeError, ValueError, RecursionError) as error:
-            return deny(f"the question to the policy engine cannot be written as JSON: {error}")
+            return deny(f"the policy input cannot be encoded as JSON: {error}")
         asked = time.monotonic()
         try:
             future = self._submit(lambda: self._answer(text))
@@ -94,12 +94,12 @@ class EmbeddedPolicy:
         return self._late() if time.monotonic() - asked > self._timeout else answer
 
     async def reload(self) -> tuple[BundleProblem, ...]:
-        """Read the folder anew; while something is wrong with it, which is returned, every answer is deny."""
+        """Reload the folder and return its problems; while there are any, every decision is deny."""
         await asyncio.wrap_future(self._submit(self._read))
         for problem in self._problems:
-            log.error("every action is denied until the policies are mended and read anew: %s", problem)
+            log.error("policies invalid, all actions denied until they are fixed and reloaded: %s", problem)
         if not self._problems:
-            log.info("the policies of %s were read anew", self._folder)
+            log.info("policies reloaded from %s", self._folder)
         return self._problems
 
     async def aclose(self) -> None:
@@ -130,7 +130,7 @@ class EmbeddedPolicy:
         try:
             value = compiled.value(DECISION_RULE, document)
         except EngineFault as fault:
-            # Whether a fault was the policy's or the engine's own cannot be told: a new engine is sound.
+            # The fault may be the policy's or the engine's own: start a new engine.
             self._compile()
             return deny(f"the policy engine failed: {fault}")
         if value is None:

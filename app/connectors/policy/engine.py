@@ -181,7 +181,7 @@ def _guarded(work: Callable[[], T]) -> T:
 
 
 def _problem(text: str) -> BundleProblem:
-    """The place and the message in what the library says; it adds a stack trace that helps nobody."""
+    """The place and the message of the library's error, without its stack trace."""
     said = text.split("Stack backtrace", 1)[0]
     place, error = _PLACE.search(said), _ERROR.search(said)
     message = shorten(error["message"] if error else said)

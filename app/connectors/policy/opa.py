@@ -1,4 +1,4 @@
-"""Asks a remote OPA server before an action, and takes nothing but a complete answer for an answer.
+"""Asks a remote OPA server before an action and accepts only a complete decision.
 
 Called by policy, besides the built-in guardrails. Keeps promise 7: whatever goes
 wrong between the question and a well-formed decision is a deny with its reason.
@@ -57,7 +57,7 @@ class OpaPolicy:
         try:
             body = json.dumps({"input": document}, allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
-            return deny(f"the question to the policy engine cannot be written as JSON: {error}")
+            return deny(f"the policy input cannot be encoded as JSON: {error}")
         try:
             reply = await self._breaker.ask(
                 lambda: self._peer.send("POST", _PATH, params=_STRICT, json_body=body)

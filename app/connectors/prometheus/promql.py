@@ -148,7 +148,7 @@ class QueryTemplate:
         slots = {part.placeholder for part in self.parts if isinstance(part, _Slot)}
         if "service" not in slots:
             raise ConfigurationError(
-                f'{self.setting} must select by "{{{{service}}}}": one answer for all services says nothing'
+                f'{self.setting} must select by "{{{{service}}}}": one value for all services is useless'
             )
         query = self.fill({"namespace": "n", "service": "s", "environment": "e", "window": "1m"})
         if not query.selectors:

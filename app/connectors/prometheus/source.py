@@ -3,7 +3,7 @@
 Called by the observer, the verifier and the poller through `MetricSource`. Keeps
 promise 8. An answer without a series is no data; so is NaN, which 0/0 without
 traffic gives. And a number counts only when raw samples inside the window stand
-behind it, because the numbers alone do not tell: an instant query repeats a
+behind it, because the number alone is ambiguous: an instant query repeats a
 value for up to five minutes, and `... or vector(0)` gives one for nothing at all.
 """
 
@@ -302,13 +302,13 @@ def parse_answer(body: bytes, what: str) -> list[_Points]:
         points = _parse(answer.data, what)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise PermanentError(
-            f"{what}: this is not how Prometheus answers ({shorten(str(error))}); "
+            f"{what}: unexpected response ({shorten(str(error))}); "
             "is PROMETHEUS_URL the address of its query API?"
         ) from None
     # Hints about style come as warnings too before Prometheus 3; all else means the answer is partial.
     doubts = [warning for warning in answer.warnings if not warning.startswith("PromQL info:")]
     if answer.is_partial:
-        doubts.append("it says so itself")
+        doubts.append("the response is marked partial")
     if doubts:
         raise TransientError(f"{what}: the answer may be partial: {shorten('; '.join(doubts))}")
     return points
@@ -338,7 +338,7 @@ def _only_series(points: Sequence[_Points], name: str) -> Mapping[int, float]:
     if len(points) > 1:
         labels = "; ".join(str(dict(series.labels)) for series in points[:3])
         raise Invalid(
-            f"{name} answers {len(points)} series where one is meant; aggregate it, for example with sum(): "
+            f"{name} answers {len(points)} series instead of one; aggregate it, for example with sum(): "
             f"{shorten(labels)}"
         )
     return points[0].values if points else {}

@@ -1,7 +1,7 @@
-"""What an issuer says of a person, as a name and roles. Pure; `app.connectors.sso.oidc` has checked it.
+"""Maps an issuer's claims to a name and roles. Pure; `app.connectors.sso.oidc` verifies the claims.
 
-The claims are from outside: a name becomes part of every record of what somebody
-does, and roles decide what they may do, so anything that is not plainly usable
+The claims are from outside: a name becomes part of every record of a person's
+actions, and roles decide their permissions, so anything that is not plainly usable
 is refused (the name) or counts as nothing (the roles).
 """
 
@@ -30,15 +30,15 @@ class ClaimNames:
     roles: str = "groups"
 
     def missing(self, claims: Claims) -> bool:
-        """Whether something is not told here and may be told elsewhere."""
+        """Whether a claim is missing here and may be in userinfo."""
         return not (self._names(claims) and self.roles in claims)
 
     def _names(self, claims: Claims) -> bool:
-        """Whether a name is told, with what makes it worth something: both from the same place."""
+        """Whether the name and its verification are present, both from the same source."""
         return self.name in claims and (self.name != _EMAIL or _EMAIL_VERIFIED in claims)
 
     def person(self, claims: Claims, more: Claims, issuer: str) -> SignedOn:
-        """Who it is, by the signed claims, and by `more` where these do not tell.
+        """The person named by the signed claims, or by `more` where these are incomplete.
 
         Raises `NotEntitled` with words for the person where nobody can be named.
         """
@@ -67,8 +67,8 @@ class ClaimNames:
             )
         if self.name == _EMAIL and claims.get(_EMAIL_VERIFIED) is not True:
             raise NotEntitled(
-                "The issuer has not verified your email address, so it cannot stand for you here. "
-                "Have it verified there, then sign on again"
+                "The issuer has not verified your email address, so it cannot identify you here. "
+                "Verify it there, then sign in again"
             )
         return name
 
@@ -84,7 +84,7 @@ def roles_in(told: object) -> frozenset[str]:
 
 
 def subject_of(claims: Claims) -> str:
-    """The issuer's own name for somebody; `PermanentError` where there is none."""
+    """The issuer's subject identifier; `PermanentError` where there is none."""
     subject = claims.get("sub")
     if not isinstance(subject, str) or not 1 <= len(subject) <= _MAX_SUBJECT or not subject.isprintable():
         raise PermanentError("it names no subject that can be kept")

@@ -1,4 +1,4 @@
-"""What an issuer publishes of itself: where it is asked what, and the keys it signs with. Pure.
+"""Reads an issuer's discovery document: endpoints and signing keys. Pure.
 
 `app.connectors.sso.oidc` fetches the documents. Only what is listed here is taken
 from them, so that no document can change how the agent's client behaves.
@@ -90,7 +90,7 @@ def _algorithms(document: Mapping[object, object]) -> tuple[str, ...]:
     named = _texts(document.get("id_token_signing_alg_values_supported"), ("RS256",))
     usable = tuple(name for name in named if name in _SIGNED_WITH)
     if not usable:
-        raise PermanentError("it signs id tokens with nothing that only it could sign with")
+        raise PermanentError("it signs id tokens with no asymmetric algorithm")
     return usable
 
 

@@ -1,11 +1,11 @@
-"""People sign on with an OpenID Connect issuer: authorization code flow with PKCE, through authlib.
+"""Sign-in with an OpenID Connect issuer: authorization code flow with PKCE, through authlib.
 
 `IdentityProvider`, built by `app.bootstrap` where OIDC_ISSUER is set and loaded
-only then. Nothing is asked of the issuer before somebody signs on, so that the
-agent starts while it is down. authlib speaks the protocol; around it stand what
+only then. The issuer is not contacted before the first sign-in, so that the
+agent starts while the issuer is down. authlib speaks the protocol; around it stand what
 it leaves open: bounds on time and size, which signatures count, and the audience.
 Errors name OIDC_ISSUER and never carry a code, a token or the client's secret
-(promise 12); why an answer is not believed goes to the log.
+(promise 12); the reason of a failed validation is logged.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CALLBACK_PATH = "/sign-on/callback"
 _TIMEOUT_SECONDS = 5.0
 _KNOWN_FOR = timedelta(hours=1)
 _SILENT_FOR = timedelta(seconds=2)
-"""After a failure nobody asks anew for so long: a crowd at the door is told at once."""
+"""Back-off after a failure, in which further sign-ins fail at once."""
 _CLOCK_SKEW_SECONDS = 120
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 """What an answer that is not of its promised shape makes of the libraries that read it."""
@@ -113,7 +113,7 @@ class OidcIssuer:
 
     async def begin(self) -> SignOnAttempt:
         """Where to send a browser, with fresh secrets."""
-        with self._explained("to begin a sign-on"):
+        with self._explained("starting a sign-in"):
             known = await self._issuer()
             made = await known.client.create_authorization_url(self._registration.redirect_uri)
             return SignOnAttempt(
@@ -122,7 +122,7 @@ class OidcIssuer:
 
     async def finish(self, *, code: str, nonce: str, verifier: str) -> SignedOn:
         """Who the issuer says it was; nothing is believed that it did not sign for this attempt."""
-        with self._explained("to finish a sign-on"):
+        with self._explained("finishing a sign-in"):
             known = await self._issuer()
             token = await self._token(known, code, verifier)
             claims = await self._signed_claims(known, token, nonce)
@@ -170,12 +170,12 @@ class OidcIssuer:
         return dict(signed.claims)
 
     async def _userinfo(self, known: _KnownIssuer, token: Mapping[str, Any], claims: Claims) -> Claims:
-        """What the issuer tells besides, asked only where the id token does not say enough."""
+        """The userinfo claims, requested only where the id token is not sufficient."""
         if known.published.userinfo_endpoint is None or not self._registration.claims.missing(claims):
             return {}
         told = dict(await known.client.userinfo(token=dict(token)))
         if told.get("sub") != subject_of(claims):
-            raise PermanentError("it told of somebody else than signed on")
+            raise PermanentError("its userinfo is for another subject than the id token")
         return told
 
     async def _issuer(self) -> _KnownIssuer:
@@ -223,7 +223,7 @@ class OidcIssuer:
 
     @contextmanager
     def _explained(self, purpose: str) -> Iterator[None]:
-        """The one place that maps what goes wrong here to the agent's errors, and tells the log.
+        """Map failures to the agent's errors and log them; the only place that does.
 
         After an answer that is not believed, what was learned of the issuer is learned
         anew by the next who tries: it may have new keys under an old name.
@@ -234,12 +234,12 @@ class OidcIssuer:
         except TransientError as error:
             failure = TransientError(f"{_NAMED} does not answer: {error}")
         except Invalid as error:
-            failure = Invalid(f"{_NAMED} did not take the code: {error}")
+            failure = Invalid(f"{_NAMED} rejected the code: {error}")
         except NotEntitled as error:
-            log.warning("somebody was not signed on: %s", error)
+            log.warning("sign-in failed: %s", error)
             raise
         except (PermanentError, OAuthError, JoseError, HTTPError, *_MALFORMED) as error:
-            failure = PermanentError(f"{_NAMED} cannot be believed: {_reason(error)}")
+            failure = PermanentError(f"{_NAMED} failed validation: {_reason(error)}")
             self._known = None
         else:
             return
@@ -261,4 +261,4 @@ def _reason(error: Exception) -> str:
         return f"the id token is not valid: {type(error).__name__}" + (
             f" ({claim})" if claim in CodeIDToken.REGISTERED_CLAIMS else ""
         )
-    return f"it sent what cannot be read: {type(error).__name__}"
+    return f"it sent an unreadable response: {type(error).__name__}"

@@ -1,7 +1,7 @@
 """How the agent speaks to an issuer: one deadline, one size bound, no redirects, no proxies.
 
 A transport that `app.connectors.sso.oidc` gives to authlib's client, whose own HTTP
-has none of these. The issuer is not trusted with the agent's memory or patience.
+has none of these. The issuer cannot exhaust the agent's memory or time.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class IssuerTransport(httpx2.AsyncBaseTransport):
         except (TimeoutError, httpx2.TimeoutException):
             raise TransientError(f"it gave no complete answer within {self._timeout:g} s") from None
         except httpx2.TransportError as error:
-            raise TransientError(f"it cannot be reached, or broke off: {type(error).__name__}") from None
+            raise TransientError(
+                f"it cannot be reached or closed the connection: {type(error).__name__}"
+            ) from None
         if answer.status_code >= 500 or answer.status_code == 429:
             raise TransientError(f"it answered {answer.status_code}")
         return httpx2.Response(answer.status_code, headers=answer.headers, content=body, request=request)

@@ -1,4 +1,4 @@
-"""What a stream message says: the events in it, in whichever of the known wrappings, or why it is none.
+"""Decodes stream messages in every supported format into events, or gives the reason of the failure.
 
 Pure. The readers of streams call `read_message`; what is inside an envelope is
 exactly what `POST /events/deploy` and `POST /events/metric` take, checked by the
@@ -62,7 +62,7 @@ class _Entry:
     fields: Json
     kind: str | None
     at: str | None = None
-    """The envelope's time, for an event that tells none itself."""
+    """The envelope's time, for an event without one."""
 
 
 def read_message(
@@ -70,7 +70,7 @@ def read_message(
 ) -> tuple[Event, ...]:
     """The events of a message, in order; raises `Poison`.
 
-    `latest` is the furthest future that a sender's clock may tell. `schema` is
+    `latest` is the furthest future that a sender's timestamp may have. `schema` is
     the one that `schema_id(message.body)` names, where it names one.
     """
     if len(message.body) > max_bytes:
@@ -123,7 +123,7 @@ def _bare(value: Json, said: str | None) -> _Entry:
     """Our own JSON: the event itself with its kind as `type`, or the kind in the header `type`."""
     if not isinstance(value, dict):
         return _Entry(fields=value, kind=said)
-    if "specversion" in value:  # a CloudEvent whose sender told no content type
+    if "specversion" in value:  # a CloudEvent without a content type
         return _structured(value)
     if "type" not in value:
         return _Entry(fields=value, kind=said)
@@ -209,7 +209,7 @@ def _model(entry: _Entry) -> EventModel:
 
 
 def _complete(entry: _Entry) -> Json:
-    """The event with its envelope's time where it tells none itself."""
+    """The event, with its envelope's time if it has none."""
     if entry.at is None or not isinstance(entry.fields, dict) or "timestamp" in entry.fields:
         return entry.fields
     return {**entry.fields, "timestamp": entry.at}

@@ -1,8 +1,8 @@
 """Models to JSON and back: the only place that knows how a value is written in a JSON column.
 
 Called by the statements of this package. Reading is tolerant towards records
-of an older version: fields it did not know take their defaults, and fields
-nobody knows any more are skipped. A record that cannot be read at all is a
+of an older version: fields it did not know take their defaults, and obsolete
+fields are skipped. A record that cannot be read at all is a
 `PermanentError` that says which value it was.
 
 JSON knows neither NaN nor infinity (written as null, which the models read as

@@ -72,7 +72,7 @@ def _ours() -> tuple[str, dict[str, str]]:
     script = ScriptDirectory.from_config(config)
     head = script.get_current_head()
     if head is None:
-        raise ConfigurationError("this installation has no migrations; install it anew")
+        raise ConfigurationError("this installation has no migrations; reinstall it")
     return head, {
         one.revision: getattr(one.module, "compatible_since", one.revision) for one in script.walk_revisions()
     }

@@ -29,16 +29,16 @@ def use(connection: Connection, subject: str, nonce: str, at: datetime) -> None:
         .values(used_at=at)
     ).rowcount
     if used != 1:
-        raise Conflict("this button was used already, or belongs to something else; use the newest message")
+        raise Conflict("this button was already used or belongs to another request; use the newest message")
     connection.execute(update(nonces).where(mine, nonces.c.used_at.is_(None)).values(used_at=at))
 
 
 def once(connection: Connection, subject: str, nonce: str, at: datetime) -> None:
-    """Take note of one that somebody else made; `Conflict` when it was seen before."""
+    """Record a nonce issued elsewhere; `Conflict` when it was seen before."""
     hashed = digest(nonce)
     seen = connection.execute(select(nonces.c.digest).where(nonces.c.digest == hashed)).one_or_none()
     if seen is not None:
-        raise Conflict("this very command was carried out already")
+        raise Conflict("this command was already executed")
     connection.execute(insert(nonces).values(digest=hashed, subject=subject, issued_at=at, used_at=at))
 
 

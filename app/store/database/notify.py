@@ -1,7 +1,7 @@
-"""The bell: tells workers in the same transaction that an incident became due.
+"""Notifies workers in the same transaction that an incident became due.
 
 PostgreSQL delivers it after the commit, and only then. On SQLite one process does
-everything and is told directly.
+everything and is notified directly.
 """
 
 from __future__ import annotations

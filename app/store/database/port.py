@@ -65,7 +65,7 @@ def sqlstate(error: BaseException) -> str | None:
 
 
 def translated(error: Exception) -> Exception:
-    """What the caller is told instead of a driver's error; an unknown error stays as it is."""
+    """The agent's error for a driver's error; an unknown error stays as it is."""
     if isinstance(error, AgentError):
         return error
     code = sqlstate(error)

@@ -5,8 +5,8 @@ Units of work run at READ COMMITTED under the locks that they take themselves
 (deadlock, serialization, a row inserted by a peer a moment before) is rolled
 back and run again. So is one whose connection went away before COMMIT was sent,
 since nothing of it can have happened: a database that restarts or fails over is
-a pause of a second or two. Once COMMIT was sent, only the caller can tell whether
-the unit took place, and nothing is repeated here (promise 2).
+a pause of a second or two. Once COMMIT was sent, only the caller can find out whether
+the unit committed, and nothing is retried here (promise 2).
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def went_away(error: Exception) -> bool:
 
 
 def told(error: Exception) -> Exception:
-    """As everywhere, and a connection that the driver itself gave up is a passing trouble."""
+    """As everywhere, and a connection closed by the driver is a transient error."""
     if isinstance(error, asyncpg.InterfaceError):
         return TransientError(f"the connection to the database broke: {error}")
     return translated(error)

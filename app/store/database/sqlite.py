@@ -75,7 +75,7 @@ class SqliteDatabase:
     async def write(self, work: Work[T], *, urgent: bool = False) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        with self._arrived:  # nothing may queue up once the store is closed, where nobody would answer it
+        with self._arrived:  # nothing may queue up after the store is closed: no thread would answer it
             self._require_open()
             (self._operators if urgent else self._others).append(_Item(work, urgent, loop, future))
             self._arrived.notify()
@@ -89,10 +89,7 @@ class SqliteDatabase:
     async def same(self) -> None:
         """A file that was replaced or removed takes what is written with it."""
         if await asyncio.to_thread(_identity, self._path) != self._file:
-            raise TransientError(
-                f"{self._path.name} is not the file any more that was opened: it was replaced or removed; "
-                "restart the agent"
-            )
+            raise TransientError(f"{self._path.name} was replaced or removed while open; restart the agent")
 
     async def close(self) -> None:
         with self._arrived:
@@ -181,7 +178,7 @@ def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> Non
         loop.call_soon_threadsafe(call)
     except RuntimeError:
         if not loop.is_closed():
-            raise  # a loop that closed meanwhile has nobody left who waits
+            raise  # a loop that closed meanwhile has no waiter left
 
 
 def _resolver(items: list[_Item]) -> Callable[[], None]:
@@ -208,7 +205,7 @@ async def open_sqlite(url: URL) -> SqliteDatabase:
 def _path(url: URL) -> Path:
     if not url.database or url.database == ":memory:":
         raise ConfigurationError(
-            "DATABASE_URL: an SQLite database in memory keeps nothing; name a file, as in sqlite:///heal.db"
+            "DATABASE_URL: an in-memory SQLite database is not durable; name a file, as in sqlite:///heal.db"
         )
     if url.query or url.host:
         raise ConfigurationError(

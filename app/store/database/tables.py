@@ -186,7 +186,7 @@ for _name, _columns, _condition in (
     ),
     ("waiting", (signals.c.received_at,), "disposition = 'pending'"),
     ("duplicates", (signals.c.duplicate_of,), "duplicate_of IS NOT NULL"),
-    # The last two are empty as long as all is well.
+    # The last two are empty in a healthy store.
     (
         "adrift",
         (signals.c.number,),

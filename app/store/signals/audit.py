@@ -1,7 +1,7 @@
-"""The audit of accepted signals: the sum, what is astray, and what a sweep can put right (promise 9).
+"""The audit of accepted signals: totals, discrepancies, and repairs by the sweep (promise 9).
 
-Everything is read in one snapshot. The sum is counted over indexes; strays are
-looked for over indexes that are empty as long as all is well, or among the
+Everything is read in one snapshot. The sum is counted over indexes; discrepancies
+are searched over indexes that are empty in a healthy store, or among the
 newest, unless the audit is deep.
 """
 
@@ -155,7 +155,7 @@ def _start(day: date) -> datetime:
 
 
 def strays(connection: Connection, question: AuditQuestion) -> Strays:
-    """What is astray, without the sum: cheap enough for every sweep."""
+    """Discrepancies without the totals: cheap enough for every sweep."""
     return _limited(_strays(connection, question))
 
 
@@ -188,7 +188,7 @@ def _waiting_too_long(connection: Connection, question: AuditQuestion) -> Iterat
         .limit(STRAYS_NAMED + 1)
     )
     for row in rows:
-        detail = f"waits since {row.received_at.isoformat()}"
+        detail = f"pending since {row.received_at.isoformat()}"
         yield Stray(kind=StrayKind.PENDING_TOO_LONG, id=row.id, detail=detail)
 
 
@@ -201,7 +201,7 @@ def _adrift(connection: Connection) -> Iterator[Stray]:
     )
     for row in rows:
         what = "signal" if row.disposition == DispositionKind.DEDUPLICATED.value else "incident"
-        yield Stray(kind=StrayKind.NAMES_NOTHING, id=row.id, detail=f"{row.disposition}, and names no {what}")
+        yield Stray(kind=StrayKind.NAMES_NOTHING, id=row.id, detail=f"{row.disposition}, without {what}")
 
 
 def _repeating_nothing(connection: Connection, question: AuditQuestion) -> Iterator[Stray]:
@@ -221,7 +221,7 @@ def _repeating_nothing(connection: Connection, question: AuditQuestion) -> Itera
         .limit(STRAYS_NAMED + 1)
     )
     for row in rows:
-        detail = f"repeats {row.duplicate_of}, which is not there"
+        detail = f"repeats {row.duplicate_of}, which is missing"
         yield Stray(kind=StrayKind.REPEATS_NOTHING, id=row.id, detail=detail)
 
 
@@ -237,7 +237,7 @@ def _driven_by_nobody(connection: Connection, now: datetime) -> Iterator[Stray]:
         .limit(STRAYS_NAMED + 1)
     )
     for row in rows:
-        detail = f"{row.state}, due since {row.due_at.isoformat()}, and no worker holds it"
+        detail = f"{row.state}, due since {row.due_at.isoformat()}, not claimed by a worker"
         yield Stray(kind=StrayKind.NOBODY_DRIVES, id=row.id, detail=detail)
 
 
@@ -249,7 +249,7 @@ def _oversleeping(connection: Connection, now: datetime) -> Iterator[Stray]:
         .limit(STRAYS_NAMED + 1)
     )
     for row in rows:
-        detail = f"{row.state}, and would not be looked at before {row.due_at.isoformat()}"
+        detail = f"{row.state}, not scheduled before {row.due_at.isoformat()}"
         yield Stray(kind=StrayKind.OVERSLEEPS, id=row.id, detail=detail)
 
 

@@ -1,4 +1,4 @@
-"""Signals as rows: every accepted one, with what became of it; also the samples and changes among them."""
+"""Signals as rows: every accepted one with its disposition; also the samples and changes among them."""
 
 from __future__ import annotations
 

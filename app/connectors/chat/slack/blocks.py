@@ -1,4 +1,4 @@
-"""What Slack shows of an incident, in Block Kit. Pure.
+"""Renders an incident in Slack's Block Kit. Pure.
 
 Built by `slack`. What others wrote is always plain text with `&`, `<` and `>`
 escaped, so that it can mention nobody and link nowhere, and every text, block and
@@ -27,7 +27,7 @@ from app.connectors.text import shorten
 APPROVE = "heal_approve"
 DENY = "heal_deny"
 OPEN = "heal_open"
-"""A button that only leads somewhere; Slack tells of a click on it all the same."""
+"""A link button; Slack reports a click on it all the same."""
 
 MAX_TEXT = 3_000
 MAX_VALUE = 2_000
@@ -52,7 +52,7 @@ class Look:
     links: Links = field(default_factory=Links)
     """Where people reach the agent with a browser."""
     buttons: bool = False
-    """Whether somebody hears when a button is pressed."""
+    """Whether the agent receives button presses."""
 
 
 def escaped(text: str, limit: int) -> str:
@@ -83,11 +83,11 @@ def incident_blocks(bulletin: Bulletin, look: Look) -> list[JsonObject]:
     blocks = [_header(message.title), *_sections(message.lines, _BODY_CHARS)]
     trials = [line for intent in record.intents for line in _rehearsal(intent)]
     if trials:
-        blocks += [_heading("What the API server said beforehand"), *_sections(trials, _PART_CHARS)]
+        blocks += [_heading("API server dry run"), *_sections(trials, _PART_CHARS)]
     asked = bulletin.asked
     if asked is not None:
         lines = _asking(record, asked)
-        blocks += [_heading(":red_circle: Waits for an answer"), *_sections(lines, _BODY_CHARS)]
+        blocks += [_heading(":red_circle: Awaiting approval"), *_sections(lines, _BODY_CHARS)]
     buttons = [*_answers(bulletin, look), *_links(record.incident, asked, look)]
     if buttons:
         blocks.append({"type": "actions", "elements": [*buttons]})
@@ -98,12 +98,12 @@ def incident_text(bulletin: Bulletin) -> str:
     """For notifications, and where blocks are not shown."""
     record = bulletin.record
     message = render(record.incident, record.intents)
-    asked = " Waits for an answer." if bulletin.asked is not None else ""
+    asked = " Awaiting approval." if bulletin.asked is not None else ""
     return escaped(f"{message.title}.{asked} {shorten(record.incident.summary, _MAX_LINE)}", _MAX_FALLBACK)
 
 
 def reply_blocks(reply: ThreadReply) -> list[JsonObject]:
-    """An announcement may be long, and is told whole."""
+    """An announcement may be long and is shown in full."""
     return _sections(reply.lines, _REPLY_CHARS, MAX_TEXT)
 
 
@@ -112,7 +112,7 @@ def reply_text(reply: ThreadReply) -> str:
 
 
 def told_blocks(text: str, links: Sequence[tuple[str, str]]) -> list[JsonObject]:
-    """What one person alone is told, with buttons that lead somewhere."""
+    """A reply that only one person sees, with link buttons."""
     blocks = _sections(text.split("\n"), _REPLY_CHARS)
     buttons = _link_buttons(links)
     return [*blocks, {"type": "actions", "elements": [*buttons]}] if buttons else blocks
@@ -172,24 +172,24 @@ def _sections(lines: Iterable[str], budget: int, longest: int = _MAX_LINE) -> li
 def _rehearsal(intent: Intent) -> list[str]:
     if intent.rehearsal is None:
         return []
-    verdict = "accepts" if intent.rehearsal.accepted else "refuses"
+    verdict = "accepted" if intent.rehearsal.accepted else "rejected"
     on = f" {intent.action.target}" if intent.action.target is not None else ""
-    return [f"{intent.action.name}{on}: it {verdict} this ({intent.rehearsal.message})"]
+    return [f"{intent.action.name}{on}: {verdict} ({intent.rehearsal.message})"]
 
 
 def _asking(record: IncidentRecord, asked: Approval) -> list[str]:
-    lines = [f"May I {wanted_action(record, asked)}?"]
+    lines = [f"Approve {wanted_action(record, asked)}?"]
     action = planned(record, asked)
     if action is not None:
         lines += [
-            f"It should do this: {action.expected_effect}",
-            f"To undo it: {action.undo}" if action.undo is not None else "It cannot be undone.",
+            f"Expected effect: {action.expected_effect}",
+            f"Undo: {action.undo}" if action.undo is not None else "Undo: not possible",
         ]
     lines.append(rehearsed(record, asked))
-    lines += _listed("Asked because", asked.reasons)
-    lines.append(f"To be answered until {_when(asked.expires_at)}{wanted(asked.terms)}")
-    lines += _listed("Yes so far", [f"{one.by}, {_when(one.at)}" for one in asked.answers if one.approve])
-    lines.append(f"The request is {asked.id}")
+    lines += _listed("Reason", asked.reasons)
+    lines.append(f"Answer by {_when(asked.expires_at)}{wanted(asked.terms)}")
+    lines += _listed("Approved by", [f"{one.by}, {_when(one.at)}" for one in asked.answers if one.approve])
+    lines.append(f"Request: {asked.id}")
     return lines
 
 
@@ -210,7 +210,7 @@ def _answers(bulletin: Bulletin, look: Look) -> list[JsonObject]:
     value = button_value(asked.id, nonce)
     if len(value) > MAX_VALUE:
         return []
-    sure = f"The agent will {asked.action} as planned, if nothing has changed by then."
+    sure = f"The agent runs {asked.action} as planned if the preconditions still hold."
     return [
         {
             "type": "button",
@@ -232,7 +232,7 @@ def _answers(bulletin: Bulletin, look: Look) -> list[JsonObject]:
 def _links(incident: Incident, asked: Approval | None, look: Look) -> list[JsonObject]:
     pages = [("Open the incident", look.links.incident(incident.id))]
     if asked is not None:
-        pages.append(("Answer on a page", look.links.approval(asked.id)))
+        pages.append(("Answer in the browser", look.links.approval(asked.id)))
     return _link_buttons([(words, url) for words, url in pages if url is not None])
 
 

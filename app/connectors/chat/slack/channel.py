@@ -79,9 +79,7 @@ class SlackChannel:
             raise ConfigurationError("SLACK_BOT_TOKEN is not set")
         channel = (settings.slack_channel or "").strip()
         if not channel:
-            raise ConfigurationError(
-                "SLACK_CHANNEL is not set: name the id of the channel that incidents are shown in"
-            )
+            raise ConfigurationError("SLACK_CHANNEL is not set: set it to the id of the incident channel")
         heard = settings.slack_signing_secret is not None or settings.slack_app_token is not None
         client = client_from_settings(settings, _checked_token(settings.slack_bot_token, "SLACK_BOT_TOKEN"))
         return SlackChannel(client, channel, Look(links=Links.from_settings(settings), buttons=heard))
@@ -92,14 +90,14 @@ class SlackChannel:
 
     @property
     def has_buttons(self) -> bool:
-        """Only where Slack can tell the agent that one was pressed."""
+        """Only where the agent receives button presses."""
         return self._look.buttons
 
     async def begin(self, bulletin: Bulletin) -> str:
         return await self._post(self._channel, bulletin.record.incident.id, self._incident(bulletin))
 
     async def refresh(self, reference: str, bulletin: Bulletin) -> str:
-        """Where somebody removed the message of an open incident, it is shown anew, once."""
+        """Repost the message of an open incident once if it was deleted."""
         incident = bulletin.record.incident
         channel, ts = _place(reference)
         try:
@@ -107,7 +105,7 @@ class SlackChannel:
         except MessageGone:
             if incident.state.closed:
                 return reference
-        # Removed, and perhaps posted anew already by a call whose answer was lost.
+        # Deleted, and perhaps already reposted by a call whose response was lost.
         newer = await self.find(incident.id, None, _moment(ts) + _CLOCKS_DIFFER)
         if newer is not None and newer != reference:
             channel, ts = _place(newer)
@@ -120,7 +118,7 @@ class SlackChannel:
         in_thread: JsonObject = {"thread_ts": ts, "reply_broadcast": reply.loud}
         try:
             await self._post(channel, reply.key, {**content, **in_thread})
-        except MessageGone:  # nobody can follow a thread that was removed; what was to be told still is
+        except MessageGone:  # the thread is gone: post the reply in the channel
             await self._post(channel, reply.key, content)
 
     async def find(self, key: str, reference: str | None, since: datetime) -> str | None:
@@ -133,7 +131,7 @@ class SlackChannel:
             if found is None:
                 found = await self._search(_HISTORY, {"channel": channel, "oldest": oldest}, key)
         except Forbidden as error:
-            log.warning("Slack cannot be searched for a message that may have arrived: %s", error)
+            log.warning("cannot search Slack for a message that may have been posted: %s", error)
             return None
         return None if found is None else f"{channel}/{found}"
 
@@ -142,9 +140,7 @@ class SlackChannel:
         self._bot_id = _text(answer, "bot_id")
         granted = next((value for name, value in headers.items() if name.lower() == "x-oauth-scopes"), None)
         if granted is not None and _NEEDED_SCOPE not in {scope.strip() for scope in granted.split(",")}:
-            raise Forbidden(
-                f"the Slack app lacks the scope {_NEEDED_SCOPE}: add it, and install the app anew"
-            )
+            raise Forbidden(f"the Slack app lacks the scope {_NEEDED_SCOPE}: add it and reinstall the app")
 
         await self._may_be_read()
 
@@ -153,7 +149,7 @@ class SlackChannel:
         try:
             await self._client.call(_HISTORY, {"channel": self._channel, "limit": 1})
         except MissingScope as error:
-            log.warning("After a lost answer Slack may be told twice: %s", error)
+            log.warning("Slack response lost, the message may be posted twice: %s", error)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
@@ -169,7 +165,7 @@ class SlackChannel:
         # Slack names the channel by its id, without which it takes no update.
         there, ts = _text(answer, "channel"), _text(answer, "ts")
         if there is None or ts is None:
-            raise unanswered(_POST, "answered without saying where the message is")
+            raise unanswered(_POST, "returned no message timestamp")
         return f"{there}/{ts}"
 
     async def _update(self, channel: str, ts: str, bulletin: Bulletin) -> str:
@@ -206,7 +202,7 @@ class SlackChannel:
 
 
 def inbound_from_settings(settings: Settings, store: Store, clock: Clock) -> SlackInbound | None:
-    """What hears buttons and commands; None where Slack is not set up to tell of them.
+    """The receiver of buttons and commands; None where Slack is not set up to send them.
 
     Raises `ConfigurationError`, naming the setting, for what cannot be used.
     """
@@ -253,7 +249,7 @@ def _checked_url(text: str, setting: str) -> str:
 def _checked_token(token: SecretStr, setting: str) -> SecretStr:
     text = token.get_secret_value().strip()
     if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise ConfigurationError(f"{setting} is empty, or has characters that no token of Slack's has")
+        raise ConfigurationError(f"{setting} is empty or contains characters that no Slack token has")
     return SecretStr(text)
 
 
@@ -264,7 +260,7 @@ def _metadata(key: str) -> JsonObject:
 def _place(reference: str) -> tuple[str, str]:
     channel, slash, ts = reference.partition("/")
     if not (channel and slash and ts.replace(".", "", 1).isdecimal() and ts.isascii()):
-        raise Invalid(f"{reference!r} names no message of Slack's")
+        raise Invalid(f"{reference!r} is not a Slack message reference")
     return channel, ts
 
 

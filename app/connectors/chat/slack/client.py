@@ -99,13 +99,13 @@ class SlackClient:
         except TimeoutError:
             failed = unanswered(call, f"gave no answer within {self._timeout:g} s")
         except (aiohttp.ClientError, OSError) as error:
-            failed = unanswered(call, f"broke off the conversation ({type(error).__name__})")
+            failed = unanswered(call, f"closed the connection ({type(error).__name__})")
         except _UNREADABLE:
-            failed = unanswered(call, "answered something that cannot be read")
+            failed = unanswered(call, "returned an unreadable response")
         else:
             if isinstance(response.data, dict):
                 return response.data, response.headers
-            failed = unanswered(call, "answered something that cannot be read")
+            failed = unanswered(call, "returned an unreadable response")
         raise failed
 
     async def tell(self, response_url: str, message: JsonObject) -> None:
@@ -114,7 +114,7 @@ class SlackClient:
         The address comes from outside: `PermanentError` for one that is not Slack's.
         """
         if not self.is_slacks(response_url):
-            raise PermanentError("an address to answer at is not Slack's; nothing was sent there")
+            raise PermanentError("the response_url is not a Slack address; nothing was sent")
         try:
             async with (
                 asyncio.timeout(self._timeout),
@@ -125,7 +125,7 @@ class SlackClient:
                 said = f"Slack said {response.status}"
         except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
             said = type(error).__name__
-        raise TransientError(f"a person could not be answered ({said})")
+        raise TransientError(f"the reply to a Slack user failed ({said})")
 
     def is_slacks(self, address: str) -> bool:
         """Whether an address is Slack's own, or that of SLACK_API_URL."""

@@ -1,8 +1,8 @@
-"""What people press and type in Slack, and what comes of it: the same decisions as at every other door.
+"""Handles Slack buttons and commands, with the same decisions as every other interface.
 
-Called by `slack_inbound`, which knows how Slack brings it. Who somebody is follows
-from SLACK_USERS alone. Everything is durable before the text that says so is
-returned; what could not be recorded in time is never claimed, neither way. A
+Called by `slack_inbound`, which knows how Slack brings it. A person's identity
+comes from SLACK_USERS alone. A result is durable before the reply reports it; if
+it could not be recorded in time, the reply says that the outcome is unknown. A
 button counts once by its nonce, a command by its trigger (promise 1).
 """
 
@@ -32,23 +32,23 @@ from app.errors import AgentError, Conflict, PermanentError
 log = logging.getLogger(__name__)
 
 RECORD_SECONDS = 2.0
-"""Slack wants to hear within three."""
+"""Slack's limit is 3 s."""
 
 _MOST_SHOWN = 10
 _MAX_REASON = 500
 
 HELP = (
-    "/heal brake: how the kill switch stands\n"
-    "/heal brake on REASON: stop every new action at once; an undo or a check under way goes on\n"
-    "/heal brake off [REASON]: let the agent act again\n"
-    "/heal approvals: what waits for an answer\n"
-    "/heal help: this"
+    "/heal brake: show the kill switch\n"
+    "/heal brake on REASON: block all new actions; running undos and verifications continue\n"
+    "/heal brake off [REASON]: allow actions again\n"
+    "/heal approvals: list pending approvals\n"
+    "/heal help: show this help"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Click:
-    """A button that somebody pressed."""
+    """A pressed button."""
 
     user: str
     approve: bool
@@ -57,7 +57,7 @@ class Click:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A slash command that somebody typed."""
+    """A typed slash command."""
 
     user: str
     text: str
@@ -67,14 +67,14 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateReply:
-    """What the person alone is told, and whether it is certain what was recorded."""
+    """A reply that only this person sees, and whether the recorded outcome is certain."""
 
     text: str
     """Plain; several lines."""
     links: tuple[tuple[str, str], ...] = ()
     """Words and addresses of where they can go on."""
     settled: bool = True
-    """False when it is not certain: Slack is not told that all went well."""
+    """False when the outcome is unknown: Slack gets no acknowledgement."""
 
 
 class Desk:
@@ -93,7 +93,7 @@ class Desk:
             return self._refused(click.user, person, Scope.APPROVE)
         carried = read_value(click.value)
         if carried is None:
-            return PrivateReply(text="Nothing was changed: this button carries nothing that can be read.")
+            return PrivateReply(text="Nothing changed: this button has an invalid value.")
         approval_id, nonce = carried
 
         async def say() -> PrivateReply:
@@ -108,7 +108,7 @@ class Desk:
             )
             return PrivateReply(text=_recorded(recorded, click.approve))
 
-        return await _in_time(say, "your answer", "Look at the incident, and press again: it counts once.")
+        return await _in_time(say, "your answer", "Check the incident and press again; a repeat counts once.")
 
     async def command(self, command: Command) -> PrivateReply:
         """Carry out a command, once, and say what came of it."""
@@ -122,7 +122,7 @@ class Desk:
                 return await self._reading(command, self._standing)
             case ["brake", "on" | "off" as way]:
                 return await self._set_brake(command, way == "on", " ".join(words[2:]))
-        return PrivateReply(text=f"That is no command of mine; nothing was changed.\n{HELP}")
+        return PrivateReply(text=f"Unknown command; nothing changed.\n{HELP}")
 
     async def _reading(self, command: Command, read: Callable[[], Awaitable[PrivateReply]]) -> PrivateReply:
         person = self._person(command.user)
@@ -135,10 +135,12 @@ class Desk:
         if person is None or not person.may(Scope.OPERATE):
             return self._refused(command.user, person, Scope.OPERATE)
         if engage and not reason:
-            return PrivateReply(text="Nothing was changed: say why, as in /heal brake on database migration")
+            return PrivateReply(
+                text="Nothing changed: a reason is required, as in /heal brake on database migration"
+            )
         if not command.trigger:
             return PrivateReply(
-                text="Nothing was changed: Slack did not say which command this is. Type it again."
+                text="Nothing changed: Slack sent no trigger id for this command. Type it again."
             )
         brake = Brake(
             engaged=engage, by=person.name, reason=shorten(reason, _MAX_REASON), at=self._clock.now()
@@ -149,21 +151,21 @@ class Desk:
             way = "engaged" if engage else "released"
             log.warning("kill switch %s by %s in Slack: %s", way, brake.by, brake.reason)
             after = (
-                "No new action begins; an undo or a check under way goes on."
+                "New actions are blocked; running undos and verifications continue."
                 if engage
-                else "The agent may act again."
+                else "Actions are allowed again."
             )
             return PrivateReply(text=f"The kill switch is {way}. {after}")
 
         return await _in_time(
-            set_it, "the kill switch", "See how it stands with /heal brake, or type it again."
+            set_it, "the kill switch", "Check it with /heal brake, or type the command again."
         )
 
     async def _standing(self) -> PrivateReply:
         brake = await self._store.brake()
         if brake is None:
-            return PrivateReply(text="The kill switch is off, and was never touched.")
-        way = "engaged: no new action begins" if brake.engaged else "off"
+            return PrivateReply(text="The kill switch is off and has never been used.")
+        way = "engaged: new actions are blocked" if brake.engaged else "off"
         why = f" ({brake.reason})" if brake.reason else ""
         at = f"{brake.at:%Y-%m-%d %H:%M:%S} UTC"
         return PrivateReply(text=f"The kill switch is {way}. Set by {brake.by} at {at}{why}.")
@@ -171,10 +173,10 @@ class Desk:
     async def _waiting(self) -> PrivateReply:
         page = await self._store.find_approvals(ApprovalState.PENDING, limit=_MOST_SHOWN, cursor=None)
         if not page.items:
-            return PrivateReply(text="Nothing waits for an answer.")
+            return PrivateReply(text="No pending approvals.")
         lines = [_request(one) for one in page.items]
         if page.next_cursor is not None:
-            lines.append("There are more; GET /approvals lists all.")
+            lines.append("More are pending; GET /approvals lists all of them.")
         pages = [(str(one.incident.key), self._links.approval(one.approval.id)) for one in page.items]
         links = tuple((words, url) for words, url in pages if url is not None)
         return PrivateReply(text="\n".join(lines), links=links)
@@ -195,19 +197,19 @@ class Desk:
     def _refused(self, user: str, person: Person | None, scope: Scope) -> PrivateReply:
         if person is None:
             return PrivateReply(
-                text=f"Nothing was changed: you are not listed. Ask whoever runs the agent to add {user} to "
+                text=f"Nothing changed: your Slack user is not listed. Ask the operator to add {user} to "
                 "SLACK_USERS."
             )
         roles = sorted(role for role, scopes in self._settings.role_scopes.items() if scope in scopes)
         have = ", ".join(sorted(person.roles)) or "no role"
         return PrivateReply(
-            text=f"Nothing was changed: {person.name} has {have}, and this needs the scope {scope}, which "
-            f"these roles have: {', '.join(roles) or 'none'}. See ROLE_SCOPES and SLACK_USERS."
+            text=f"Nothing changed: {person.name} has {have}. This needs the scope {scope}, granted by "
+            f"the roles: {', '.join(roles) or 'none'}. See ROLE_SCOPES and SLACK_USERS."
         )
 
 
 async def _in_time(work: Callable[[], Awaitable[PrivateReply]], what: str | None, mend: str) -> PrivateReply:
-    """What the work says; where it fails or takes too long, no more is claimed than is certain.
+    """The result of the work; after a failure or timeout, a reply that the outcome is unknown.
 
     `what` is being recorded, None where something is only read.
     """
@@ -215,16 +217,14 @@ async def _in_time(work: Callable[[], Awaitable[PrivateReply]], what: str | None
         async with asyncio.timeout(RECORD_SECONDS):
             return await work()
     except TimeoutError:
-        trouble = f"the database gave no answer within {RECORD_SECONDS:g} s"
+        trouble = f"the database timed out after {RECORD_SECONDS:g} s"
     except (Conflict, PermanentError) as error:
-        return PrivateReply(text=f"Nothing was changed: {error}.")
+        return PrivateReply(text=f"Nothing changed: {error}.")
     except AgentError as error:  # a commit whose answer was lost is one of these, too
         trouble = str(error)
     if what is None:
-        return PrivateReply(text=f"This could not be read: {trouble}. {mend}", settled=False)
-    return PrivateReply(
-        text=f"It is not certain whether {what} was recorded: {trouble}. {mend}", settled=False
-    )
+        return PrivateReply(text=f"Read failed: {trouble}. {mend}", settled=False)
+    return PrivateReply(text=f"Unknown whether {what} was recorded: {trouble}. {mend}", settled=False)
 
 
 def _request(one: ApprovalRecord) -> str:
@@ -233,19 +233,19 @@ def _request(one: ApprovalRecord) -> str:
 
 
 def _recorded(approval: Approval, approve: bool) -> str:
-    """What an answer is worth by now; it may be one that was given before, and sent again."""
-    mine = f"Your {'yes' if approve else 'no'} to {approval.action} is on record"
+    """The effect of an answer; it may be a repeat of an earlier one."""
+    mine = f"Your {'yes' if approve else 'no'} to {approval.action} is recorded"
     match approval.state:
         case ApprovalState.PENDING:
-            return f"{mine}: {len(approval.answers)} of {approval.terms.people} people have agreed."
+            return f"{mine}: {len(approval.answers)} of {approval.terms.people} approvals received."
         case ApprovalState.APPROVED:
-            return f"{mine}. Everything is checked once more before the agent acts."
+            return f"{mine}. All guardrails are checked again before the agent acts."
         case ApprovalState.DENIED:
-            return f"{mine}. It will not be done."
+            return f"{mine}. The action will not run."
         case ApprovalState.USED:
-            return f"{mine}, and was used: the agent has set out to act on it."
+            return f"{mine} and used: the agent has started the action."
         case ApprovalState.VOID | ApprovalState.EXPIRED:
-            return f"{mine}, and is worth nothing any more: the request is {approval.state}."
+            return f"{mine} but has no effect: the request is {approval.state}."
 
 
 def _as_typed(text: str) -> str:

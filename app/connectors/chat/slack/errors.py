@@ -1,4 +1,4 @@
-"""The one place where an answer of Slack, or its absence, becomes one of our errors. Pure.
+"""Maps Slack responses and timeouts to the agent's errors. Pure.
 
 Called by `slack_client`. Slack answers 200 and says in the body that it refused,
 by a code; only codes of its form are repeated in a message, so that nothing that
@@ -77,7 +77,7 @@ def unreachable(call: SlackCall) -> AgentError:
 def unanswered(call: SlackCall, why: str) -> AgentError:
     """The error for a request that was sent and whose answer is missing, or is not one."""
     if call.effect:
-        return UnknownOutcome(f"{call} was called and {why}: it may have been done")
+        return UnknownOutcome(f"{call} was called and {why}: it may have taken effect")
     return TransientError(f"{call} was called and {why}")
 
 
@@ -86,13 +86,13 @@ def refusal(call: SlackCall, status: int, headers: Mapping[str, str], body: Json
     said = body.get("error") if body is not None else None
     code = said if isinstance(said, str) and _CODE.fullmatch(said) else None
     if status == 429 or code in _LIMITS:
-        return TransientError(f"{call} is at its limit", retry_after=_retry_after(headers))
+        return TransientError(f"{call} is rate limited", retry_after=_retry_after(headers))
     if status >= 500 or code in _MAYBE or code is None:
-        return unanswered(call, f"answered {code or status} without saying whether it did it")
+        return unanswered(call, f"answered {code or status} with an unknown outcome")
     if code in _BUSY:
         return TransientError(f"{call} answered {code}")
     if code in _TOKEN:
-        return Forbidden(f"{call} answered {code}: {call.token_setting} is not, or no longer, valid there")
+        return Forbidden(f"{call} answered {code}: {call.token_setting} is invalid or was revoked")
     return _refused(call, code, body or {})
 
 
@@ -100,15 +100,15 @@ def _refused(call: SlackCall, code: str, body: JsonObject) -> AgentError:
     if code == "missing_scope":
         needed = body.get("needed")
         scope = needed if isinstance(needed, str) and _SCOPES.fullmatch(needed) else "a scope"
-        return MissingScope(f"{call} needs {scope}: add it to the app's scopes, and install the app anew")
+        return MissingScope(f"{call} needs {scope}: add it to the app's scopes and reinstall the app")
     if code in ("not_in_channel", "access_denied", "no_permission", "restricted_action"):
-        return Forbidden(f"{call} answered {code}: invite the app into the channel of SLACK_CHANNEL")
+        return Forbidden(f"{call} answered {code}: invite the app to the channel of SLACK_CHANNEL")
     if code == "channel_not_found":
         return NotFound(
-            f"{call} answered {code}: SLACK_CHANNEL must be the id of a channel that the app is in"
+            f"{call} answered {code}: SLACK_CHANNEL must be the id of a channel the app has joined"
         )
     if code == "is_archived":
-        return PermanentError(f"{call} answered {code}: SLACK_CHANNEL names a channel that was closed")
+        return PermanentError(f"{call} answered {code}: SLACK_CHANNEL is an archived channel")
     if code in _GONE:
         return MessageGone(f"{call} answered {code}")
     return Invalid(f"{call} answered {code}")

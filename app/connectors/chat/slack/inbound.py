@@ -2,7 +2,7 @@
 
 Built by `app.connectors.chat.slack.channel.inbound_from_settings`; `app.api.routes.chat` brings it
 requests, `app.workers` keeps its socket connected. An answer is durable before
-Slack is told that all went well. Needs the extra `slack`, and neither the bot
+Slack gets its acknowledgement. Needs the extra `slack`, and neither the bot
 token nor the writing side of Slack: what people do is written to our own database
 alone, so that it works in a dry run, too (promise 5).
 """
@@ -55,7 +55,7 @@ _CLOSE_SECONDS = 5.0
 
 
 class SlackInbound:
-    """What people do in Slack, brought to the desk."""
+    """Receives Slack interactions and passes them to the handler."""
 
     def __init__(self, *, settings: Settings, client: SlackClient, store: Store, clock: Clock) -> None:
         self._client = client
@@ -71,7 +71,7 @@ class SlackInbound:
 
     @property
     def takes_http(self) -> bool:
-        """Whether requests can be told from forgeries."""
+        """Whether request signatures can be verified."""
         return self._verifier is not None
 
     @property
@@ -107,7 +107,7 @@ class SlackInbound:
             await self._socket.run()
 
     async def aclose(self) -> None:
-        """Let what is being told to people arrive, for a moment, and close every connection."""
+        """Wait briefly for pending replies, then close every connection."""
         if self._telling:
             await asyncio.wait(self._telling, timeout=_CLOSE_SECONDS)
         for task in self._telling:
@@ -141,7 +141,7 @@ class SlackInbound:
             await ack()
 
         async def failed(error: Exception) -> BoltResponse:
-            log.error("what somebody did in Slack could not be handled", exc_info=error)
+            log.error("handling a Slack interaction failed", exc_info=error)
             return BoltResponse(status=500)
 
         app.action(APPROVE)(approve)
@@ -167,7 +167,7 @@ class SlackInbound:
         self._tell(_text(body, "response_url"), told)
 
     async def _typed(self, ack: AsyncAck, body: JsonObject) -> None:
-        """What a command is answered with is shown to whoever typed it, and to nobody else."""
+        """The reply to a command is shown only to the person who typed it."""
         command = Command(
             user=_text(body, "user_id"), text=_text(body, "text"), trigger=_text(body, "trigger_id")
         )
@@ -175,9 +175,9 @@ class SlackInbound:
         await ack(_private(told))
 
     def _tell(self, response_url: str, told: PrivateReply) -> None:
-        """In its own time: that somebody cannot be told changes nothing of what is recorded."""
+        """Runs in the background: a failed reply changes nothing that is recorded."""
         if not response_url or len(self._telling) >= _MOST_TELLING:
-            log.warning("somebody in Slack could not be told what came of a button")
+            log.warning("cannot report the result of a button to the Slack user")
             return
         task = asyncio.create_task(self._told(response_url, told))
         self._telling.add(task)
@@ -187,7 +187,7 @@ class SlackInbound:
         try:
             await self._client.tell(response_url, {**_private(told), "replace_original": False})
         except AgentError as error:
-            log.warning("somebody in Slack could not be told what came of a button: %s", error)
+            log.warning("cannot report the result of a button to the Slack user: %s", error)
 
 
 def _private(told: PrivateReply) -> JsonObject:
@@ -200,7 +200,7 @@ def _private(told: PrivateReply) -> JsonObject:
 
 
 async def _without_asking(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:
-    """A request that Slack signed, or brought over our own socket, is for this app; nothing is asked anew."""
+    """A signed request, or one over our own socket, is for this app; no second authorization."""
     return AuthorizeResult(enterprise_id=enterprise_id, team_id=team_id)
 
 
@@ -223,14 +223,14 @@ def _as_json(text: str) -> str:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise Invalid("the body is neither a JSON object nor a form with one")
+        raise Invalid("the body is neither a JSON object nor a form that contains one")
     if not _complete(found):
-        raise Invalid("the body says that somebody did something, and neither who nor what")
+        raise Invalid("the body is an interaction without user or action")
     return json.dumps(found)
 
 
 def _complete(content: JsonObject) -> bool:
-    """bolt takes it for granted that an interaction names somebody and something."""
+    """bolt assumes that every interaction has a user and an action."""
     if "actions" not in content:
         return True
     actions = content["actions"]

@@ -32,11 +32,11 @@ _CLOSE_SECONDS = 5.0
 _PING_SECONDS = 10.0
 _LOOK_SECONDS = 0.25
 _REFRESH_SECONDS = 15.0
-"""For how long Slack's own request to connect anew may keep the connection away."""
+"""How long a reconnect that Slack requested may take."""
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 _STEADY = timedelta(minutes=1)
-"""A connection that lasted so long says that all is well; the pauses start small again."""
+"""After a connection of this length the reconnect delay is reset."""
 
 
 class SlackSocket:
@@ -58,7 +58,7 @@ class SlackSocket:
                 await self._one_connection()
             except AgentError as error:
                 if not self._failing:
-                    log.warning("Slack's socket is away, so buttons are not heard: %s", error)
+                    log.warning("Slack socket disconnected, buttons and commands are not received: %s", error)
                 self._failing = True
                 if isinstance(error, TransientError) and error.retry_after is not None:
                     wait = max(pause, min(error.retry_after.total_seconds(), _LONGEST_PAUSE_SECONDS))
@@ -73,10 +73,10 @@ class SlackSocket:
         answer, _ = await self._client.ask(_OPEN, {}, token=self._token)
         address = answer.get("url")
         if not isinstance(address, str) or not address.startswith(("wss://", "ws://")):
-            raise unanswered(_OPEN, "answered without an address")
+            raise unanswered(_OPEN, "returned no address")
         async with self._connected(address) as socket:
             if self._failing:
-                log.warning("Slack's socket is back")
+                log.warning("Slack socket reconnected")
             self._failing = False
             absent = 0.0
             while absent < _REFRESH_SECONDS:
@@ -106,7 +106,7 @@ class SlackSocket:
                 async with asyncio.timeout(_CONNECT_SECONDS):
                     await socket.connect()  # type: ignore[no-untyped-call]  # slack-sdk leaves it untyped
             except TimeoutError:
-                raise TransientError("Slack's socket could not be opened (SLACK_API_URL)") from None
+                raise TransientError("the Slack socket could not be opened (SLACK_API_URL)") from None
             yield socket
         finally:
             with suppress(TimeoutError, OSError):

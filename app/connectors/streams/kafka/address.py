@@ -157,7 +157,7 @@ def _credentials(account: str) -> dict[str, str]:
 
 
 def _checked(properties: dict[str, str]) -> dict[str, str]:
-    """Properties that contradict the agent's guarantees or each other are a mistake to be told."""
+    """Properties that contradict the agent's guarantees or each other are errors."""
     for name in sorted(properties):
         if name in _OWNED:
             raise ConfigurationError(f"the Kafka property {name} cannot be set: the agent sees to it itself")

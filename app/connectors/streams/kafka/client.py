@@ -1,4 +1,4 @@
-"""The Kafka client library, where it can block nobody: its settings, errors and thread, and the dead letters.
+"""The Kafka client on a thread of its own: settings, errors and dead letters.
 
 Used by `app.connectors.streams.kafka.stream`. The library (the extra `kafka`) is
 imported when a stream is made, so that the agent starts without it.
@@ -74,7 +74,7 @@ def client_settings(address: KafkaAddress) -> dict[str, Any]:
 
 
 def consumer_settings(address: KafkaAddress) -> dict[str, Any]:
-    """The consumer's: it commits only when told to, and only complete transactions are read."""
+    """The consumer's: it commits only explicitly and reads only complete transactions."""
     return {
         **client_settings(address),
         **_CONSUMER_DEFAULTS,
@@ -90,7 +90,7 @@ def consumer_settings(address: KafkaAddress) -> dict[str, Any]:
 
 
 def producer_settings(address: KafkaAddress) -> dict[str, Any]:
-    """The dead letters' producer: written once, by all replicas, or told to have failed."""
+    """The dead letters' producer: written once, by all replicas, or reported as failed."""
     return {
         **client_settings(address),
         "acks": "all",

@@ -44,7 +44,7 @@ class Held:
 def to_message(cluster: str, topic: str, record: Record) -> StreamMessage:
     """A record as a message.
 
-    Offsets may come again in a topic that was deleted and made anew, or after
+    Offsets may come again in a topic that was deleted and recreated, or after
     brokers lost its end: the content is part of the position.
     """
     digest = hashlib.sha256(b"%d" % (-1 if record.timestamp_ms is None else record.timestamp_ms))
@@ -84,7 +84,7 @@ class PartitionProgress:
     """How far this consumer has come in one partition since it was assigned."""
 
     committed: int | None = None
-    """Where the group was told to begin after a crash; None when it does not know."""
+    """The group's committed offset, where it resumes after a crash; None when unknown."""
     _next: int | None = None
     _unfinished: dict[int, Held] = field(default_factory=dict)
     """By offset, lowest first: a partition is read in order."""
@@ -103,7 +103,7 @@ class PartitionProgress:
         """A record was handed over by the client."""
         offset = held.record.offset
         if self._next is not None and offset < self._next:
-            # The log was cut or made anew: what was known of it is no longer there, or comes again.
+            # The log was truncated or recreated: known records are gone, or are delivered again.
             self._unfinished.clear()
             self.committed = None
         self._unfinished[offset] = held

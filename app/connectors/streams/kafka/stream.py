@@ -77,7 +77,7 @@ class KafkaStream:
         self._thread = ClientThread(f"kafka-{address.topic}")
         self._letters = DeadLetters(self._library, address)
         self._trouble: KafkaError | None = None
-        """What the client said last of its connections; None when all is well since then."""
+        """The client's last connection error; None when connections recovered since."""
         self._cluster: str | None = None
         self._consumer: Consumer | None = None
         self._admin: AdminClient | None = None
@@ -115,7 +115,7 @@ class KafkaStream:
     async def acknowledge(self, messages: Sequence[StreamMessage]) -> None:
         """Harmless for messages of partitions that have left meanwhile.
 
-        Where the group cannot be told now it is tried again while reading, so
+        A commit that fails now is retried while reading, so
         that a reader never waits here for what only reading on can mend.
         """
         with self._lock:
@@ -151,7 +151,7 @@ class KafkaStream:
         try:
             await self._thread.run(self._leave, self._times.answer)
         except TransientError as error:
-            log.warning("%s was not left in good order: %s", self._address, error)
+            log.warning("leaving %s failed: %s", self._address, error)
         finally:
             self._thread.end()
 
@@ -206,10 +206,10 @@ class KafkaStream:
     def _judge(self, error: KafkaError) -> None:
         """Raise what the client says instead of a record, where it is more than a passing remark."""
         if error.fatal():
-            log.error("the consumer of %s begins anew: %s", self._address, error.str())
+            log.error("restarting the consumer of %s: %s", self._address, error.str())
             self._abandon()
         elif error.name() == "_MAX_POLL_EXCEEDED":
-            log.warning("%s: nothing was taken for too long, and the partitions left", self._address)
+            log.warning("%s: poll interval exceeded, partitions revoked", self._address)
             return
         raise agent_error(f"reading {self._address}", error)
 
@@ -282,7 +282,7 @@ class KafkaStream:
                     raise PermanentError(f"{self._address} is closed")
                 limit = self._times.answer.total_seconds()
                 self._admin.create_topics([new], request_timeout=limit)[name].result(limit + 1)
-                log.info("made the topic %s for dead letters", name)
+                log.info("created dead-letter topic %s", name)
             elif found.error is not None:
                 raise agent_error(f"looking for the topic {name} for dead letters", found.error)
         except self._library.KafkaException as exception:
@@ -295,19 +295,19 @@ class KafkaStream:
         with self._lock:
             self._partitions = self._partitions or {}
             self._partitions |= {one.partition: PartitionProgress() for one in partitions}
-        log.info("%s: partitions %s are ours", self._address, _numbers(partitions))
+        log.info("%s: partitions assigned: %s", self._address, _numbers(partitions))
 
     def _revoked(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """The last chance to commit what is finished: the client answers commits before it lets go."""
         self._commit()
         self._forget({one.partition for one in partitions})
-        log.info("%s: partitions %s go to others", self._address, _numbers(partitions))
+        log.info("%s: partitions revoked: %s", self._address, _numbers(partitions))
 
     def _lost(self, _consumer: Consumer | None, partitions: list[TopicPartition] | None) -> None:
-        """They belong to somebody else already."""
+        """Another consumer already owns them."""
         self._forget(None)
         if partitions:
-            log.warning("%s: partitions %s were lost to others", self._address, _numbers(partitions))
+            log.warning("%s: partitions lost: %s", self._address, _numbers(partitions))
 
     def _forget(self, numbers: set[int] | None) -> None:
         """Drop partitions, or all and the membership, with every record of them that waits."""
@@ -325,7 +325,7 @@ class KafkaStream:
     # ------------------------------------------------------------ on the thread: finishing
 
     def _commit(self) -> None:
-        """Tell the group what is finished, where it does not know yet; what fails stays due."""
+        """Commit the finished offsets; a failed commit stays due."""
         with self._lock:
             due = self._due()
         if not due or self._consumer is None:
@@ -336,7 +336,9 @@ class KafkaStream:
             # Waiting for the answer could take as long as the brokers are out of reach.
             self._consumer.commit(offsets=offsets, asynchronous=True)
         except self._library.KafkaException as exception:
-            log.info("%s: what was acknowledged may be repeated: %s", self._address, cause(exception).str())
+            log.info(
+                "%s: commit failed, messages may be redelivered: %s", self._address, cause(exception).str()
+            )
             return
         with self._lock:
             for number, offset in due.items():
@@ -349,7 +351,7 @@ class KafkaStream:
             refusal = error if one.error is None else one.error
             if refusal is None:
                 continue
-            log.info("%s: what was acknowledged may be repeated: %s", self._address, refusal.str())
+            log.info("%s: commit failed, messages may be redelivered: %s", self._address, refusal.str())
             with self._lock:
                 if (progress := (self._partitions or {}).get(one.partition)) is not None:
                     progress.refused(one.offset)

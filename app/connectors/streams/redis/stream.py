@@ -5,7 +5,7 @@ An entry stays in the group's pending list until it was acknowledged or stands
 among the dead letters (`<stream>:dead`), so that a crash on either side only
 repeats it. Consumers share the work; a consumer that is alive renews what it
 holds, and what a dead one held is claimed by the others. What every group has
-acknowledged is trimmed, and nothing else ever is. Needs Redis 7.0 or later.
+acknowledged is trimmed, and nothing else. Needs Redis 7.0 or later.
 """
 
 from __future__ import annotations
@@ -156,12 +156,12 @@ class RedisStream:
         }
         words = [word for pair in letter.items() for word in pair]
         keys = (self._stream, self.dead_letters)
-        with contextlib.suppress(NotFound):  # without the group nothing is pending: it will be read anew
+        with contextlib.suppress(NotFound):  # without the group nothing is pending: it will be read again
             await self._server.ask(lambda redis: redis.eval(_REJECT, 2, *keys, self._group, entry, *words))
         self._held.discard(entry)
 
     async def lag(self) -> int | None:
-        """Entries to be read or acknowledged by the group; None where Redis cannot tell (after XDEL)."""
+        """Entries to be read or acknowledged by the group; None where Redis does not know (after XDEL)."""
         for group in await self._groups():
             if text(group["name"]) == self._group:
                 lag: int | None = group.get("lag")
@@ -178,7 +178,7 @@ class RedisStream:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._hand_back()
         except (AgentError, TimeoutError) as error:
-            log.info("what this consumer held is left for the others to claim: %s", error)
+            log.info("pending entries left for other consumers to claim: %s", error)
         self._held.clear()
         await self._server.aclose()
 
@@ -257,7 +257,7 @@ class RedisStream:
             await self._server.ask(
                 lambda redis: redis.xgroup_create(self._stream, self._group, id="0", mkstream=True)
             )
-            log.info("group %s of stream %s begins at the first entry", self._group, self._stream)
+            log.info("group %s of stream %s starts at the first entry", self._group, self._stream)
 
     # ------------------------------------------------------------ keeping and giving back
 
@@ -273,7 +273,7 @@ class RedisStream:
                 if held:
                     await self._claim_silently(held)
             except AgentError as error:
-                log.info("what this consumer holds could not be renewed: %s", error)
+                log.info("claims on pending entries not renewed: %s", error)
 
     async def _claim_silently(
         self, entries: list[str], *, idle_ms: int | None = None, deliveries: int | None = None
@@ -315,7 +315,7 @@ class RedisStream:
                 self._next_forget = now + _FORGET_EVERY_SECONDS
                 await self.forget_consumers()
         except AgentError as error:
-            log.info("stream %s was not tidied up: %s", self._stream, error)
+            log.info("trimming stream %s failed: %s", self._stream, error)
 
     async def trim(self) -> int:
         """Remove the entries before the first that some group has still to read or acknowledge; how many.
