@@ -739,6 +739,12 @@ class HealthView(BaseModel):
     status: Literal["ok"]
 
 
+class VersionView(BaseModel):
+    """The version of the agent."""
+
+    version: str = Field(examples=["0.1.0"])
+
+
 class CheckView(BaseModel):
     """One thing the agent depends on."""
 
@@ -755,12 +761,15 @@ class ReadyView(BaseModel):
 
 
 class FieldProblem(BaseModel):
-    """What is wrong with one field, and how to mend it."""
+    """What is wrong with one field, and how to fix it."""
 
     field: str = Field(examples=["[3].error_rate"])
     value: JsonValue = Field(examples=[1.5])
     message: str = Field(examples=["input should be less than or equal to 1"])
-    mend: str = Field(examples=["send the share of failed requests as a number from 0 to 1, such as 0.13"])
+    fix: str = Field(examples=["send the share of failed requests as a number from 0 to 1, such as 0.13"])
+    mend: str = Field(
+        description="Deprecated: the same text as `fix`. The next release removes it.", deprecated=True
+    )
 
 
 class ProblemDocument(BaseModel):

@@ -7,6 +7,7 @@ No expected error prints a traceback; each has an exit code, told by `--help`.
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -34,6 +35,26 @@ app = typer.Typer(
 )
 for _part in (serving, incidents, people, catalogue):
     app.add_typer(_part.app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from app.version import package_version
+
+        typer.echo(package_version())
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
 app.add_typer(audit.app, name="audit")
 app.add_typer(tokens.app, name="token")
 

@@ -149,12 +149,21 @@ def doctor(as_json: AsJson = False) -> None:
             if not as_json:
                 _print_finding(finding)
         if as_json:
-            fields = ("check", "status", "message", "mend")
-            typer.echo(json.dumps([{f: str(getattr(one, f)) for f in fields} for one in findings], indent=2))
+            typer.echo(json.dumps([_finding_as_json(one) for one in findings], indent=2))
         return failed
 
     if finished(all_findings()):
         raise typer.Exit(1)
+
+
+def _finding_as_json(finding: Finding) -> dict[str, str]:
+    return {
+        "check": finding.check,
+        "status": finding.status.value,
+        "message": finding.message,
+        "fix": finding.mend,
+        "mend": finding.mend,  # deprecated: the same text for one release
+    }
 
 
 def _print_finding(finding: Finding) -> None:

@@ -109,7 +109,9 @@ def test_a_request_needs_its_scope(
             assert (status not in {401, 403, 429}) is allowed, (given, status)
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/docs", "/openapi.json", "/static/style.css"])
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/version", "/docs", "/openapi.json", "/static/style.css"]
+)
 def test_probes_and_the_reference_stay_open(tmp_path: Path, path: str) -> None:
     """They tell nothing of incidents."""
     with guarded(tmp_path) as api:

@@ -6,6 +6,7 @@ import re
 import sqlite3
 from dataclasses import replace
 from datetime import timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,7 @@ def test_run_once_for_a_healthy_service_says_so(api: Harness) -> None:
 def test_health_and_readiness(api: Harness) -> None:
     """Both answer while the store does."""
     assert api.get("/healthz").json() == {"status": "ok"}
+    assert api.get("/version").json() == {"version": metadata.version("self-healing-devops-agent")}
     ready = api.get("/readyz").json()
     assert ready["status"] == "ready"
     assert {check["name"] for check in ready["checks"]} >= {"store"}

@@ -377,6 +377,7 @@ def test_the_exit_code_tells_whether_anything_fails(
     told = json.loads(capsys.readouterr().out)
     assert [one["check"] for one in told if one["status"] == "fail"] == ["runbooks"]
     assert told[0]["check"] == "configuration"
+    assert all(one["fix"] == one["mend"] for one in told)
 
 
 # ------------------------------------------------------------------ stories on a real cluster

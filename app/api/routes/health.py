@@ -1,4 +1,4 @@
-"""`GET /healthz` and `GET /readyz`: whether the process is up, and whether it can do its work."""
+"""`GET /healthz`, `GET /readyz` and `GET /version`: liveness, readiness and the version of the agent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from app.api.dependencies import ApiDependencies, ContainerDep
 from app.api.openapi import problems
 from app.api.problems import FieldError, Problem
 from app.errors import AgentError
-from app.schemas import CheckView, HealthView, ReadyView
+from app.schemas import CheckView, HealthView, ReadyView, VersionView
+from app.version import package_version
 
 CHECK_TIMEOUT_SECONDS = 5.0
 REMEMBERED_SECONDS = 2.0
@@ -46,6 +47,11 @@ class Readiness:
 @router.get("/healthz", response_model=HealthView, summary="The process is up")
 async def healthz() -> HealthView:
     return HealthView(status="ok")
+
+
+@router.get("/version", response_model=VersionView, summary="The version of the agent")
+async def version() -> VersionView:
+    return VersionView(version=package_version())
 
 
 @router.get(

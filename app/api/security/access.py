@@ -43,6 +43,7 @@ OPEN = frozenset(
         "/openapi.json",
         "/healthz",
         "/readyz",
+        "/version",
         "/sign-on",
         "/sign-on/callback",
         "/sign-on/token",
