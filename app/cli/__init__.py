@@ -1,7 +1,7 @@
-"""The `heal` command: parses what a person typed, calls `app.commands`, and says what went wrong.
+"""The `heal` command: parses arguments, calls `app.cli.commands`, and reports errors.
 
-Modules are imported inside the commands, so that `heal --help` answers at once.
-No expected error prints a traceback; each has an exit code, told by `--help`.
+Modules are imported inside the commands, so that `heal --help` is fast. Expected
+errors print no traceback; `--help` lists the exit codes.
 """
 
 from __future__ import annotations
