@@ -390,7 +390,7 @@ def test_a_form_answers_in_the_name_of_who_signed_on(tmp_path: Path) -> None:
         approval_id = api.run(stories.awaiting(api.container))
         text = token(api, "ann", Scope.APPROVE)["Authorization"].removeprefix("Bearer ")
         page = api.get(f"/approvals/{approval_id}/page", headers=_cookie(text)).text
-        assert "You answer as ann" in page
+        assert "Answering as ann" in page
         assert 'name="by"' not in page
         answer = api.post(
             f"/dashboard/approvals/{approval_id}",

@@ -250,7 +250,7 @@ def test_run_once_for_an_unknown_service_says_so(api: Harness) -> None:
     answer = api.post("/agent/run-once?service=nobody&environment=prod").json()
     assert answer["incidents"] == []
     assert answer["steps"] == []
-    assert "Nothing is known about nobody in prod" in answer["summary"]
+    assert "No data for nobody in prod" in answer["summary"]
     assert "/events/metric" in answer["summary"]
 
 
