@@ -130,7 +130,7 @@ class Container:
     checks: tuple[Check, ...]
     """What readiness asks; each raises an `AgentError` when its part is not ready."""
     sign_on: IdentityProvider | None
-    """The issuer that people sign on with, if one is set."""
+    """The issuer for sign-in, if one is set."""
     close_world: Callable[[], Awaitable[None]]
     vitals: Vitals = field(default_factory=Vitals)
     """Whether the driver moves, where this process has one."""
@@ -373,8 +373,8 @@ def connect_issuer(settings: Settings, clock: Clock) -> IdentityProvider | None:
     if settings.oidc_issuer is None or not _serves_people(settings):
         return None
     if any(importlib.util.find_spec(name) is None for name in ("authlib", "itsdangerous")):
-        raise ConfigurationError("signing on (OIDC_ISSUER) needs the extra 'oidc': pip install '.[oidc]'")
-    from app.connectors.sso.oidc import OidcIssuer  # here: only who signs on needs what the extra brings
+        raise ConfigurationError("sign-in (OIDC_ISSUER) needs the extra 'oidc': pip install '.[oidc]'")
+    from app.connectors.sso.oidc import OidcIssuer  # here: only sign-in needs the extra
 
     return OidcIssuer.from_settings(settings, clock)
 

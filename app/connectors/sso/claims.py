@@ -68,7 +68,7 @@ class ClaimNames:
         if self.name == _EMAIL and claims.get(_EMAIL_VERIFIED) is not True:
             raise NotEntitled(
                 "The issuer has not verified your email address, so it cannot stand for you here. "
-                "Have it verified there, then sign on again"
+                "Have it verified there, then sign in again"
             )
         return name
 

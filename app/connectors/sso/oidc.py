@@ -1,7 +1,7 @@
-"""People sign on with an OpenID Connect issuer: authorization code flow with PKCE, through authlib.
+"""People sign in with an OpenID Connect issuer: authorization code flow with PKCE, through authlib.
 
 `IdentityProvider`, built by `app.bootstrap` where OIDC_ISSUER is set and loaded
-only then. Nothing is asked of the issuer before somebody signs on, so that the
+only then. Nothing is asked of the issuer before somebody signs in, so that the
 agent starts while it is down. authlib speaks the protocol; around it stand what
 it leaves open: bounds on time and size, which signatures count, and the audience.
 Errors name OIDC_ISSUER and never carry a code, a token or the client's secret
@@ -113,7 +113,7 @@ class OidcIssuer:
 
     async def begin(self) -> SignOnAttempt:
         """Where to send a browser, with fresh secrets."""
-        with self._explained("to begin a sign-on"):
+        with self._explained("to begin a sign-in"):
             known = await self._issuer()
             made = await known.client.create_authorization_url(self._registration.redirect_uri)
             return SignOnAttempt(
@@ -122,7 +122,7 @@ class OidcIssuer:
 
     async def finish(self, *, code: str, nonce: str, verifier: str) -> SignedOn:
         """Who the issuer says it was; nothing is believed that it did not sign for this attempt."""
-        with self._explained("to finish a sign-on"):
+        with self._explained("to finish a sign-in"):
             known = await self._issuer()
             token = await self._token(known, code, verifier)
             claims = await self._signed_claims(known, token, nonce)
@@ -175,7 +175,7 @@ class OidcIssuer:
             return {}
         told = dict(await known.client.userinfo(token=dict(token)))
         if told.get("sub") != subject_of(claims):
-            raise PermanentError("it told of somebody else than signed on")
+            raise PermanentError("it reported another person than signed in")
         return told
 
     async def _issuer(self) -> _KnownIssuer:
@@ -236,7 +236,7 @@ class OidcIssuer:
         except Invalid as error:
             failure = Invalid(f"{_NAMED} did not take the code: {error}")
         except NotEntitled as error:
-            log.warning("somebody was not signed on: %s", error)
+            log.warning("a sign-in failed: %s", error)
             raise
         except (PermanentError, OAuthError, JoseError, HTTPError, *_MALFORMED) as error:
             failure = PermanentError(f"{_NAMED} cannot be believed: {_reason(error)}")
