@@ -1,7 +1,7 @@
 """Settings: the only reader of the environment.
 
-Every setting here is documented in `.env.example`; a test holds the two against
-each other. Wrong values stop the start with a message that names the setting.
+`.env.example` documents every setting; a test compares the two. An invalid value
+stops the start with a message that names the setting.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class FreezeSetting(BaseModel):
         try:
             ZoneInfo(value)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError(f"{value!r} is no time zone; name one like Europe/Berlin") from None
+            raise ValueError(f"{value!r} is not a time zone; use a name such as Europe/Berlin") from None
         return value
 
     @model_validator(mode="after")
@@ -168,7 +168,7 @@ class Settings(BaseSettings):
     scale_max_replicas: Annotated[int, Field(ge=1)] = 20
     runbooks_dir: Path = Path("runbooks")
 
-    # When a service is unwell
+    # When a service is unhealthy
     slo_max_error_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
     slo_max_p95_latency_ms: Annotated[float, Field(gt=0)] = 1000.0
     slo_min_request_rate: Annotated[float, Field(ge=0)] = 0.2
@@ -182,7 +182,7 @@ class Settings(BaseSettings):
     incident_settle_seconds: Annotated[float, Field(ge=0)] = 20.0
     change_lookback_seconds: Annotated[float, Field(gt=0)] = 3600.0
 
-    # How recovery is judged
+    # Recovery
     verify_soak_seconds: Annotated[float, Field(ge=0)] = 60.0
     verify_timeout_seconds: Annotated[float, Field(gt=0)] = 600.0
     verify_interval_seconds: Annotated[float, Field(gt=0)] = 5.0
@@ -222,7 +222,7 @@ class Settings(BaseSettings):
     prometheus_poll_seconds: Annotated[float, Field(gt=0)] = 15.0
     prometheus_concurrency: Annotated[int, Field(ge=1, le=200)] = 8
     prometheus_error_rate_query: str = (
-        # A service that never failed has no 5xx series, and nothing divided by something is no data.
+        # A service without failures has no 5xx series, and an empty vector divided by a number is empty.
         "(sum(rate(http_requests_total" + _SERVICE_LABEL + ',code=~"5.."}[{{window}}]))'
         " or 0 * sum(rate(http_requests_total" + _SERVICE_LABEL + "}[{{window}}])))"
         " / sum(rate(http_requests_total" + _SERVICE_LABEL + "}[{{window}}]))"
@@ -321,7 +321,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        """Bounds that contradict each other are a mistake to be told, not to be lived with."""
+        """Reject values that contradict each other."""
         if self.scale_min_replicas > self.scale_max_replicas:
             raise ValueError(
                 f"SCALE_MIN_REPLICAS={self.scale_min_replicas} is above "
@@ -329,7 +329,7 @@ class Settings(BaseSettings):
             )
         if self.embedded and self.role in (Role.API, Role.WATCH):
             raise ValueError(
-                f"ROLE={self.role} needs a PostgreSQL in DATABASE_URL: SQLite serves one process, ROLE=all"
+                f"ROLE={self.role} requires PostgreSQL in DATABASE_URL: SQLite supports one process, ROLE=all"
             )
         if self.backoff_base_seconds > self.backoff_max_seconds:
             raise ValueError(
@@ -339,7 +339,7 @@ class Settings(BaseSettings):
         if self.verify_timeout_seconds < self.verify_soak_seconds:
             raise ValueError(
                 f"VERIFY_TIMEOUT_SECONDS={self.verify_timeout_seconds:g} is below VERIFY_SOAK_SECONDS="
-                f"{self.verify_soak_seconds:g}: no recovery could be verified; raise the first"
+                f"{self.verify_soak_seconds:g}: no recovery can be verified; raise the first"
             )
         if self.public_url is not None and not _is_base_url(self.public_url):
             raise ValueError(
@@ -350,21 +350,19 @@ class Settings(BaseSettings):
                 raise ValueError("AUDIT_ANCHOR_KEY needs AUDIT_ANCHOR_DIR")
             if len(self.audit_anchor_key.get_secret_value()) < _MIN_SECRET:
                 raise ValueError(
-                    f"AUDIT_ANCHOR_KEY needs {_MIN_SECRET} characters at least: openssl rand -hex 32"
+                    f"AUDIT_ANCHOR_KEY needs at least {_MIN_SECRET} characters: openssl rand -hex 32"
                 )
         self._sign_on_complete()
         self._channels_complete()
         return self
 
     def _channels_complete(self) -> None:
-        """A channel set by half is told also in a dry run, which constructs none."""
+        """Reject an incomplete channel also in a dry run, which constructs no channel."""
         for name in ("slack_channel", "slack_signing_secret", "slack_app_token"):
             if getattr(self, name) is not None and self.slack_bot_token is None:
                 raise ValueError(f"{name.upper()} needs SLACK_BOT_TOKEN")
         if self.slack_bot_token is not None and not (self.slack_channel or "").strip():
-            raise ValueError(
-                "SLACK_BOT_TOKEN needs SLACK_CHANNEL: the id of the channel to show incidents in"
-            )
+            raise ValueError("SLACK_BOT_TOKEN needs SLACK_CHANNEL: the id of the channel for incidents")
         if self.notify_webhook_secret is not None and self.notify_webhook_url is None:
             raise ValueError("NOTIFY_WEBHOOK_SECRET needs NOTIFY_WEBHOOK_URL")
         for name in ("notify_webhook_url", "teams_webhook_url"):
@@ -373,7 +371,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name.upper()} must be an address such as https://host/path")
 
     def _sign_on_complete(self) -> None:
-        """With OIDC_ISSUER, what a sign-on needs besides."""
+        """Check the settings that OIDC_ISSUER requires."""
         if self.oidc_issuer is None:
             if self.oidc_client_id is not None or self.oidc_client_secret is not None:
                 raise ValueError("OIDC_CLIENT_ID needs OIDC_ISSUER")
@@ -382,32 +380,32 @@ class Settings(BaseSettings):
             if getattr(self, name) is None:
                 raise ValueError(f"OIDC_ISSUER needs {name.upper()}")
         if self.session_secret is None or len(self.session_secret.get_secret_value()) < _MIN_SECRET:
-            raise ValueError(f"SESSION_SECRET needs {_MIN_SECRET} characters at least: openssl rand -hex 32")
+            raise ValueError(f"SESSION_SECRET needs at least {_MIN_SECRET} characters: openssl rand -hex 32")
         if "openid" not in self.oidc_scopes.split():
             raise ValueError("OIDC_SCOPES must contain openid")
 
     def secret_values(self) -> frozenset[str]:
-        """Everything here that must not be repeated: secrets, and passwords within addresses."""
+        """All values to redact: secrets, and passwords within addresses."""
         return frozenset(_secrets(getattr(self, name) for name in type(self).model_fields))
 
     @property
     def identity_required(self) -> bool:
-        """Nobody is heard without a token or a sign-on."""
+        """Every request requires a token or a sign-in."""
         return self.require_identity or self.oidc_issuer is not None
 
     @property
     def reached_by_https(self) -> bool:
-        """People reach the agent by https, so that its cookies need never travel in the clear."""
+        """PUBLIC_URL is https, so that cookies are sent over TLS only."""
         return self.public_url is not None and self.public_url.lower().startswith("https:")
 
     @property
     def listens_on(self) -> str:
-        """The address that is really listened on: this machine's own while there is no identity."""
+        """The effective listen address: loopback while authentication is disabled."""
         return self.host if self.identity_required or is_loopback(self.host) else "127.0.0.1"
 
     @property
     def embedded(self) -> bool:
-        """On SQLite, where one process does all the work."""
+        """The store is SQLite: one process has all roles."""
         return self.database_url.get_secret_value().startswith("sqlite")
 
     @field_validator("unrelated_names", mode="before")
@@ -426,7 +424,7 @@ class Settings(BaseSettings):
     @field_validator("intake_from", mode="before")
     @classmethod
     def _space_separated(cls, value: object) -> object:
-        """Accept several addresses with spaces between them: commas stand inside Kafka's."""
+        """Accept several addresses with spaces between them: Kafka addresses contain commas."""
         return tuple(value.split()) if isinstance(value, str) else value
 
 
@@ -436,7 +434,7 @@ def _secrets(values: Iterable[object]) -> Iterator[str]:
         if isinstance(value, SecretStr):
             text = value.get_secret_value()
             yield from _passwords(text)
-            # Of an address only the password is secret, except of a webhook, whose path is one.
+            # Of an address only the password is secret; of a webhook the whole URL is.
             if "://" not in text or _is_address(text):
                 yield text
         elif isinstance(value, dict):
@@ -448,7 +446,7 @@ def _secrets(values: Iterable[object]) -> Iterator[str]:
 
 
 def _passwords(address: str) -> Iterator[str]:
-    """The password of an address as it is written there and as it is meant; nothing where there is none."""
+    """The password of an address, encoded and decoded; empty without one."""
     try:
         password = urlsplit(address.strip()).password
     except ValueError:
@@ -459,7 +457,7 @@ def _passwords(address: str) -> Iterator[str]:
 
 
 def _is_address(text: str) -> bool:
-    """Whether something can be posted there."""
+    """Whether it is an http or https address."""
     try:
         parts = urlsplit(text.strip())
         _ = parts.port  # raises ValueError when it is no port
@@ -499,12 +497,12 @@ def load_settings() -> Settings:
 
 
 def unknown_in_env_file() -> tuple[str, ...]:
-    """Names in `.env` that are no setting of the agent and near none: they have no effect."""
+    """Names in `.env` that are no settings and not similar to one: they have no effect."""
     return unknown_names(Settings)
 
 
 def _undecodable(error: SettingsError) -> str:
-    """Which setting is no JSON, and where; the value itself may be a secret."""
+    """The setting with invalid JSON and the position; the value may be a secret."""
     field = _FIELD.search(str(error))
     name = field["name"].upper() if field else "a setting"
     wrong = str(error.__cause__ or error).rstrip(".")
@@ -523,9 +521,9 @@ def _explained(error: Mapping[str, object]) -> str:
 
 
 def told(where: tuple[int | str, ...], message: str) -> str:
-    """What is wrong with the settings: the setting as it is written, then what stands below it."""
+    """An error of a setting: its name, the path within it, and the message."""
     name = ".".join([str(part).upper() if index == 0 else str(part) for index, part in enumerate(where)])
     words = message.removeprefix("Value error, ")
     if words == _EXTRA:
-        words = "no field has this name"
+        words = "unknown field"
     return f"{name}: {words}" if name else words

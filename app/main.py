@@ -57,6 +57,7 @@ from app.config import Role, Settings, load_settings
 from app.errors import ConfigurationError
 from app.logs import show_log
 from app.stopping import Stop
+from app.version import package_version
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or _settings()
     app = FastAPI(
         title="Self-Healing DevOps Agent",
-        version="0.1.0",
+        version=package_version(),
         summary="Finds, diagnoses and heals incidents on Kubernetes, safely.",
         lifespan=_lifespan,
         docs_url=None,

@@ -1,7 +1,7 @@
-"""HTTP models: what the API takes and gives, and the way to and from the domain.
+"""HTTP models: requests and responses of the API, and their conversion to and from the domain.
 
 Only `app.api` uses them. Requests are strict: no unknown field, no coercion, no
-time without an offset. Whatever passes here can be stored and reckoned with.
+time without an offset. Every valid request can be stored and processed.
 """
 
 from __future__ import annotations
@@ -83,15 +83,15 @@ MOST_ENTRIES = 500
 
 
 class TimelineQuery(BaseModel):
-    """Query parameters of `GET /incidents/{id}`; without any the whole timeline is given."""
+    """Query parameters of `GET /incidents/{id}`; without any, the whole timeline is returned."""
 
     model_config = ConfigDict(frozen=True)
 
     timeline_limit: int | None = Field(
-        default=None, ge=1, le=MOST_ENTRIES, description="At most so many timeline entries, oldest first."
+        default=None, ge=1, le=MOST_ENTRIES, description="Maximum number of timeline entries, oldest first."
     )
     timeline_cursor: int | None = Field(
-        default=None, ge=0, le=2**31 - 1, description="The timeline_next of the part before."
+        default=None, ge=0, le=2**31 - 1, description="The timeline_next of the previous part."
     )
 
 
@@ -102,7 +102,7 @@ class RunOnceQuery(BaseModel):
 
     service: DnsLabel = Field(examples=["payments-api"])
     environment: DnsLabel | None = Field(
-        default=None, description="Every environment that the service is known in, when left out."
+        default=None, description="Default: every environment of the service."
     )
 
 
@@ -116,11 +116,13 @@ class ApprovalQuery(BaseModel):
     state: ApprovalState | None = None
 
 
-_TAKEN = "Needed, and taken at its word, while no identity is configured; else known by token or sign-on."
+_TAKEN = (
+    "Required without configured identity, and not verified then; otherwise the token or session gives it."
+)
 
 
 class AnswerRequest(_Request):
-    """What somebody says to a request for an approval."""
+    """The answer of a person to an approval request."""
 
     decision: Literal["approve", "deny"]
     by: Person | None = Field(default=None, description=f"Who answers. {_TAKEN}", examples=["ann"])
@@ -132,14 +134,14 @@ class AnswerRequest(_Request):
 
 
 class BrakeRequest(_Request):
-    """How the kill switch is to stand."""
+    """The new state of the kill switch."""
 
     engaged: bool
     by: Person | None = Field(default=None, description=f"Who sets it. {_TAKEN}", examples=["ann"])
     reason: Remark = Field(
         default="",
         validate_default=True,
-        description="Needed to engage it.",
+        description="Required to engage it.",
         examples=["database migration until 18:00"],
     )
 
@@ -147,14 +149,16 @@ class BrakeRequest(_Request):
     @classmethod
     def _says_why(cls, reason: str, info: ValidationInfo) -> str:
         if info.data.get("engaged") and not reason:
-            raise PydanticCustomError("no_reason", "is missing: nobody would know why nothing is done")
+            raise PydanticCustomError("no_reason", "is missing: the record requires a reason")
         return reason
 
 
 class CircuitRequest(_Request):
-    """Close a circuit breaker: what failed until now counts no more."""
+    """Close a circuit breaker: failures until now no longer count."""
 
-    environment: DnsLabel | None = Field(default=None, description="With `service`; neither: the cluster's.")
+    environment: DnsLabel | None = Field(
+        default=None, description="With `service`; without both, the breaker of the cluster."
+    )
     service: DnsLabel | None = None
     by: Person | None = Field(default=None, description=f"Who closes it. {_TAKEN}", examples=["ann"])
     reason: Remark = Field(min_length=1, examples=["the registry is back"])
@@ -163,7 +167,7 @@ class CircuitRequest(_Request):
     def _names_one(self) -> Self:
         if (self.environment is None) is not (self.service is None):
             raise PydanticCustomError(
-                "half_a_service", "names a service by half: give environment and service"
+                "half_a_service", "names only half of a service: give environment and service"
             )
         return self
 
@@ -172,13 +176,13 @@ class CircuitRequest(_Request):
 
 
 class AcceptedView(BaseModel):
-    """What became of one entry of a request. Durable when you read this."""
+    """The disposition of one entry of a request. It is durable before the response."""
 
     signal_id: str
     disposition: DispositionKind
     reason: str
     incident_id: str | None = Field(description="The incident it opened or joined.")
-    duplicate_of: str | None = Field(description="The signal that told the same before.")
+    duplicate_of: str | None = Field(description="The earlier signal that reported the same.")
 
     @classmethod
     def of(cls, accepted: Accepted) -> Self:
@@ -193,13 +197,13 @@ class AcceptedView(BaseModel):
 
 
 class AcceptedList(BaseModel):
-    """One entry per entry of the list that was sent, in its order."""
+    """One item per entry of the request, in its order."""
 
     items: list[AcceptedView]
 
 
 class UnmappedAlertView(BaseModel):
-    """An alert that became no signal, and what would have to change for it to become one."""
+    """An alert that was not mapped to a signal, with the reason and the fix."""
 
     name: str
     fingerprint: str
@@ -207,17 +211,17 @@ class UnmappedAlertView(BaseModel):
 
 
 class WebhookAccepted(AcceptedList):
-    """One entry per alert that became a signal, in order; the others with the reason."""
+    """One item per alert that was mapped to a signal, in order; the others with the reason."""
 
     unmapped: list[UnmappedAlertView]
 
 
 class SenderView(BaseModel):
-    """Who sent a signal, as far as it is known."""
+    """The sender of a signal, as far as known."""
 
     kind: SenderKind
     name: str = Field(description="The holder of the token, the webhook, the stream, or the address.")
-    token_id: str | None = Field(description="The token or session that proved it.")
+    token_id: str | None = Field(description="The token or session that authenticated it.")
     address: str | None = Field(description="The peer of the connection.")
 
     @classmethod
@@ -228,7 +232,7 @@ class SenderView(BaseModel):
 
 
 class SignalView(BaseModel):
-    """A signal and what became of it."""
+    """A signal and its disposition."""
 
     signal_id: str
     kind: SignalKind
@@ -238,7 +242,7 @@ class SignalView(BaseModel):
     observed_at: datetime
     received_at: datetime
     stale: bool
-    sender: SenderView | None = Field(description="Null for what the agent saw itself.")
+    sender: SenderView | None = Field(description="Null for signals that the agent observed itself.")
     disposition: DispositionKind
     reason: str
     incident_id: str | None
@@ -268,7 +272,7 @@ class SignalView(BaseModel):
 
 
 class HypothesisView(BaseModel):
-    """A cause that ranked below the first."""
+    """A less likely cause."""
 
     cause: Cause
     confidence: float
@@ -277,7 +281,7 @@ class HypothesisView(BaseModel):
 
 
 class DiagnosisView(BaseModel):
-    """The best hypothesis, and the others; confidence is an ordering from 0 to 1, no probability."""
+    """The best hypothesis, and the others; confidence is an ordering from 0 to 1, not a probability."""
 
     cause: Cause
     confidence: float
@@ -306,7 +310,7 @@ class DiagnosisView(BaseModel):
 
 
 class TargetView(BaseModel):
-    """The object in the cluster that an action is about."""
+    """The Kubernetes object of an action."""
 
     kind: str
     namespace: str
@@ -340,7 +344,7 @@ class PlannedActionView(BaseModel):
 
 
 class RejectedRunbookView(BaseModel):
-    """A runbook that was not chosen, and why."""
+    """A runbook that was not chosen, with the reason."""
 
     runbook: str
     reason: str
@@ -350,7 +354,7 @@ class PlanView(BaseModel):
     """The approved runbook chosen, its steps, and why every other runbook was not chosen."""
 
     runbook: str | None = Field(description="id@version; null when no runbook fits.")
-    hash: str = Field(description="What every decision on this plan is bound to.")
+    hash: str = Field(description="Every decision on this plan is bound to this hash.")
     actions: list[PlannedActionView]
     rejected: list[RejectedRunbookView]
 
@@ -365,14 +369,14 @@ class PlanView(BaseModel):
 
 
 class RehearsalView(BaseModel):
-    """What the API server said to the same request with `dryRun=All`."""
+    """The response of the API server to the same request with `dryRun=All`."""
 
     accepted: bool
     message: str
 
 
 class ActionView(BaseModel):
-    """An action that was decided on, with what came of it."""
+    """An action with its policy decision and its outcome."""
 
     id: str
     name: ActionName
@@ -382,15 +386,15 @@ class ActionView(BaseModel):
     decision: DecisionKind
     reasons: list[str]
     rules: list[str] = Field(
-        default_factory=list, description="Which rules decided; empty on records of an older version."
+        default_factory=list, description="The rules that decided; empty on records of an older version."
     )
     dry_run: bool
     rehearsal: RehearsalView | None
     state: IntentState
-    outcome: OutcomeKind | None = Field(description="Null while it is not finished.")
+    outcome: OutcomeKind | None = Field(description="Null while the action is in progress.")
     outcome_message: str | None
     undoes: str | None = Field(description="The action that this one undoes.")
-    approval: str | None = Field(description="The approval that it used up, where policy asked for one.")
+    approval: str | None = Field(description="The approval that it used, when policy required one.")
 
     @classmethod
     def of(cls, intent: Intent) -> Self:
@@ -415,12 +419,12 @@ class ActionView(BaseModel):
 
 
 class LessonView(BaseModel):
-    """What the closed incident taught."""
+    """The lesson of a closed incident."""
 
     cause: Cause
     runbook: str | None
     actions: list[ActionName]
-    worked: bool | None = Field(description="Null: nothing was done, so nothing was learnt about an action.")
+    worked: bool | None = Field(description="Null when no action was taken.")
     recovered_alone: bool
     seconds_to_recover: float | None
 
@@ -452,7 +456,7 @@ class TimelineEntryView(BaseModel):
 
 
 class StepView(TimelineEntryView):
-    """What one pass of the loop added to an incident's timeline."""
+    """A timeline entry that one pass of the loop added."""
 
     incident_id: str
 
@@ -463,7 +467,7 @@ class StepView(TimelineEntryView):
 
 
 class IncidentSummary(BaseModel):
-    """An incident without its timeline, as lists show it."""
+    """An incident without its timeline."""
 
     id: str
     service: str
@@ -473,11 +477,11 @@ class IncidentSummary(BaseModel):
     opened_at: datetime
     closed_at: datetime | None
     triggers: list[Trigger]
-    stale: bool = Field(description="Every trigger was stale on arrival: no real action follows.")
+    stale: bool = Field(description="Every trigger was stale on arrival: the agent takes no real action.")
     dry_run: bool
     diagnosis: DiagnosisView | None
     plan: PlanView | None
-    actions: list[ActionView] = Field(description="Every action decided on, in order.")
+    actions: list[ActionView] = Field(description="Every action with a policy decision, in order.")
     verdict: VerdictKind | None
     verdict_reasons: list[str]
     lesson: LessonView | None
@@ -488,14 +492,14 @@ class IncidentSummary(BaseModel):
 
 
 class AnswerView(BaseModel):
-    """What one person said to a request."""
+    """The answer of one person."""
 
     by: str
     decision: Literal["approve", "deny"]
     at: datetime
     comment: str
-    door: Door = Field(description="By which way it came.")
-    verified: bool = Field(description="Whether the name is proved; otherwise it is taken at its word.")
+    door: Door = Field(description="The channel of the answer.")
+    verified: bool = Field(description="Whether the name is authenticated.")
 
     @classmethod
     def of(cls, answer: Answer) -> Self:
@@ -510,7 +514,7 @@ class AnswerView(BaseModel):
 
 
 class ApprovalView(BaseModel):
-    """A request to people, and their answer; it covers one action of one plan on one state of the object."""
+    """An approval request and its answers; it covers one action of one plan on one state of the object."""
 
     id: str
     incident_id: str
@@ -522,22 +526,24 @@ class ApprovalView(BaseModel):
     )
     plan_hash: str
     target_token: str | None = Field(description="The state of the object that the approval is bound to.")
-    reasons: list[str] = Field(description="Why policy asks.")
+    reasons: list[str] = Field(description="Why policy requires approval.")
     requested_at: datetime
     expires_at: datetime
     state: ApprovalState
-    decision: Literal["approve", "deny"] | None = Field(description="What was answered; null without answer.")
+    decision: Literal["approve", "deny"] | None = Field(description="The decision; null without an answer.")
     answered_by: str | None
     answered_at: datetime | None
     comment: str
     roles: list[str] = Field(
-        description="One of these is needed to answer, or one that it was escalated to; empty: anybody may."
+        description="One of these roles, or one of the escalation, is required; empty: none is required."
     )
-    people: int = Field(description="So many different people must say yes; one no is enough.")
+    people: int = Field(
+        description="Number of different people who must approve; one denial is enough to deny."
+    )
     not_by: list[str] = Field(
-        description="Who may not say yes: they asked for the action, or sent a signal that it rests on."
+        description="People who cannot approve: they requested the action, or sent a signal behind it."
     )
-    answers: list[AnswerView] = Field(description="Every yes and no so far, oldest first.")
+    answers: list[AnswerView] = Field(description="All answers so far, oldest first.")
 
     @classmethod
     def of(cls, approval: Approval, incident: Incident) -> Self:
@@ -581,17 +587,17 @@ def _said(approval: Approval) -> Literal["approve", "deny"] | None:
 
 
 class ApprovalList(BaseModel):
-    """Approvals, newest first. `next` is the cursor of the page after this, null on the last."""
+    """Approvals, newest first. `next` is the cursor of the next page, null on the last."""
 
     items: list[ApprovalView]
     next: str | None
 
 
 class BrakeView(BaseModel):
-    """The kill switch: while it is engaged no new action begins; undo and verification go on."""
+    """The kill switch: while it is engaged, no new action starts; undo and verification continue."""
 
     engaged: bool
-    by: str | None = Field(description="Who set it last; null while it was never touched.")
+    by: str | None = Field(description="Who set it last; null when it was never set.")
     reason: str
     at: datetime | None
 
@@ -603,12 +609,12 @@ class BrakeView(BaseModel):
 
 
 class FreezeView(BaseModel):
-    """A freeze window of FREEZE_WINDOWS: within it no action begins."""
+    """A freeze window of FREEZE_WINDOWS: no action starts within it."""
 
     name: str
-    environments: list[str] = Field(description="Where it holds; empty: everywhere.")
-    services: list[str] = Field(description="For whom it holds; empty: for all.")
-    holds_until: datetime | None = Field(description="Set while it holds.")
+    environments: list[str] = Field(description="Affected environments; empty: all.")
+    services: list[str] = Field(description="Affected services; empty: all.")
+    holds_until: datetime | None = Field(description="End of the window; set while it is active.")
     next_start: datetime | None
 
     @classmethod
@@ -624,7 +630,7 @@ class FreezeView(BaseModel):
 
 
 class CircuitView(BaseModel):
-    """A circuit breaker that is open, or half-open with somebody trying."""
+    """A circuit breaker that is open, or half-open with an action in progress."""
 
     environment: str | None = Field(description="Null for the breaker of the cluster.")
     service: str | None
@@ -641,11 +647,13 @@ class CircuitView(BaseModel):
 
 
 class BrakesView(BaseModel):
-    """Everything that holds new actions back at this moment; undo and verification go on."""
+    """The guardrails that block new actions now; undo and verification continue."""
 
     kill_switch: BrakeView
     freezes: list[FreezeView]
-    circuits: list[CircuitView] = Field(description="Only those that are not closed, the cluster's first.")
+    circuits: list[CircuitView] = Field(
+        description="Circuit breakers that are not closed; the breaker of the cluster is first."
+    )
 
     @classmethod
     def of(cls, standing: Braking) -> Self:
@@ -657,16 +665,18 @@ class BrakesView(BaseModel):
 
 
 class IncidentView(IncidentSummary):
-    """An incident with its whole timeline, and what people were asked."""
+    """An incident with its timeline and its approvals."""
 
-    pending_approval: ApprovalView | None = Field(description="What the incident waits for, if it waits.")
-    approvals: list[ApprovalView] = Field(description="Every approval asked for, oldest first.")
+    pending_approval: ApprovalView | None = Field(
+        description="The approval that the incident awaits, if any."
+    )
+    approvals: list[ApprovalView] = Field(description="All approval requests, oldest first.")
     timeline: list[TimelineEntryView]
     timeline_length: int | None = Field(
-        default=None, description="How many entries were written; fewer in `timeline` means its end was cut."
+        default=None, description="Number of entries written; a shorter `timeline` was truncated."
     )
     timeline_head: str | None = Field(
-        default=None, description="The hash of the entry that was written last, as kept beside the timeline."
+        default=None, description="The hash of the last entry, stored separately from the timeline."
     )
     timeline_next: str | None = Field(
         default=None,
@@ -714,14 +724,14 @@ def _incident_fields(record: IncidentRecord) -> dict[str, object]:
 
 
 class IncidentPage(BaseModel):
-    """Incidents, newest first. `next` is the cursor of the page after this, null on the last."""
+    """Incidents, newest first. `next` is the cursor of the next page, null on the last."""
 
     items: list[IncidentSummary]
     next: str | None
 
 
 class RunOnceView(BaseModel):
-    """What one pass of the loop did."""
+    """The result of one pass of the loop."""
 
     service: str
     environment: str | None
@@ -739,8 +749,14 @@ class HealthView(BaseModel):
     status: Literal["ok"]
 
 
+class VersionView(BaseModel):
+    """The version of the agent."""
+
+    version: str = Field(examples=["0.1.0"])
+
+
 class CheckView(BaseModel):
-    """One thing the agent depends on."""
+    """One dependency of the agent."""
 
     name: str
     ready: bool
@@ -748,23 +764,26 @@ class CheckView(BaseModel):
 
 
 class ReadyView(BaseModel):
-    """Everything the agent depends on answers."""
+    """All dependencies respond."""
 
     status: Literal["ready"]
     checks: list[CheckView]
 
 
 class FieldProblem(BaseModel):
-    """What is wrong with one field, and how to mend it."""
+    """What is wrong with one field, and how to fix it."""
 
     field: str = Field(examples=["[3].error_rate"])
     value: JsonValue = Field(examples=[1.5])
     message: str = Field(examples=["input should be less than or equal to 1"])
-    mend: str = Field(examples=["send the share of failed requests as a number from 0 to 1, such as 0.13"])
+    fix: str = Field(examples=["send the share of failed requests as a number from 0 to 1, such as 0.13"])
+    mend: str = Field(
+        description="Deprecated: the same text as `fix`. The next release removes it.", deprecated=True
+    )
 
 
 class ProblemDocument(BaseModel):
-    """RFC 9457: why the answer is not the one asked for."""
+    """An error response (RFC 9457)."""
 
     type: str = Field(examples=["urn:self-healing-devops-agent:problem:invalid-content"])
     title: str

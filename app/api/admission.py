@@ -111,7 +111,7 @@ class Admission:
             return _busy(
                 "crowded",
                 "Too many requests are in progress",
-                "Send the same request again in a moment.",
+                "Retry the same request in a moment.",
                 _CROWDED_RETRY_SECONDS,
             )
         if _is_delivery(scope) and not self._deliveries.has_room(_declared(scope)):
@@ -166,7 +166,7 @@ class Admission:
     # ------------------------------------------------------------ stopping
 
     def _drain(self) -> None:
-        """Nobody's body is waited for any more; who is being worked on gets a little time."""
+        """Cancel requests whose body is incomplete; give requests in progress `DRAIN_SECONDS`."""
         self._interrupt(_Phase.READING)
         asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._interrupt, None)
 
@@ -183,7 +183,7 @@ def _is_delivery(scope: Scope) -> bool:
 
 
 def _declared(scope: Scope) -> int:
-    """The length that the sender names; 0 where it names none: what arrives is counted all the same."""
+    """The declared length; 0 without one. The received bytes are counted in every case."""
     text = Headers(scope=scope).get("content-length", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
 
@@ -191,8 +191,8 @@ def _declared(scope: Scope) -> int:
 def _no_room() -> Problem:
     return _busy(
         "deliveries-busy",
-        "Other large deliveries are being recorded",
-        "Nothing of this delivery was recorded. Send it again after the time that Retry-After names.",
+        "Busy with other large deliveries",
+        "Nothing of this delivery was recorded. Retry after the time in Retry-After.",
         _DELIVERY_RETRY_SECONDS,
     )
 
@@ -201,7 +201,7 @@ def _stopping() -> Problem:
     return _busy(
         "stopping",
         "The agent is stopping",
-        "Send the same request again in a moment: another process, or the next start, takes it.",
+        "Retry the same request in a moment; another process or the restarted agent handles it.",
         _STOPPING_RETRY_SECONDS,
         {"Connection": "close"},
     )

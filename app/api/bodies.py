@@ -1,7 +1,7 @@
-"""Reading request bodies: bounded, and decoded more strictly than the framework does.
+"""Read request bodies: bounded, and decoded more strictly than FastAPI does.
 
-The routers that take JSON call `read_json`. What it returns keeps the promises of
-`app.wire.strict_json`, so that nothing behind it can fail on the form of its input.
+Routers call `read_json` for JSON. Its result has the guarantees of
+`app.wire.strict_json`, so that later code cannot fail on malformed input.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ P = ParamSpec("P")
 
 BODY_TIMEOUT_SECONDS = 30.0
 LARGE_BYTES = 16_384
-"""Bodies up to this size are decoded at once: that takes less than a few milliseconds."""
+"""Bodies up to this size are decoded inline, in a few milliseconds at most."""
 _LARGE_BODIES = ThreadPoolExecutor(1, thread_name_prefix="large-bodies")
 MAX_KEY_CHARS = 255
 MAX_FORM_FIELDS = 20
@@ -49,7 +49,7 @@ def _unsupported(detail: str, headers: dict[str, str]) -> Problem:
     return Problem(
         status=415,
         kind="unsupported-media-type",
-        title="The body's form is not supported",
+        title="Unsupported media type",
         detail=detail,
         headers=headers,
     )
@@ -128,12 +128,12 @@ async def read_form(request: Request, limit: int) -> dict[str, str]:
         raise _unreadable_form("The form cannot be decoded.") from None
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise _unreadable_form("A field of the form is given twice.")
+        raise _unreadable_form("A field of the form appears twice.")
     return fields
 
 
 def _unreadable_form(detail: str) -> Problem:
-    return Problem(status=400, kind="broken-form", title="The form cannot be read", detail=detail)
+    return Problem(status=400, kind="broken-form", title="The form is malformed", detail=detail)
 
 
 def request_hash(request: Request, raw: bytes) -> str:
@@ -155,7 +155,7 @@ def idempotency_key(request: Request) -> str | None:
                 FieldError(
                     field="Idempotency-Key",
                     value=", ".join(values),
-                    message="is not one usable key",
+                    message="is not a single valid key",
                     mend=f"send the header once, 1 to {MAX_KEY_CHARS} visible ASCII characters, "
                     "for example a UUID",
                 )
@@ -183,12 +183,12 @@ def _check_media_type(request: Request) -> None:
 
 
 async def _read_bounded(request: Request, limit: int) -> bytes:
-    """Count what really arrives: a declared length may be absent or a lie."""
+    """Count the received bytes: a declared length may be absent or wrong."""
     too_large = Problem(
         status=413,
         kind="too-large",
         title="The body is too large",
-        detail=f"At most {limit} bytes are read. Send fewer entries per request, or raise MAX_BODY_BYTES.",
+        detail=f"The limit is {limit} bytes. Send fewer entries per request, or raise MAX_BODY_BYTES.",
         headers={"Connection": "close"},
     )
     declared = request.headers.get("content-length", "")
@@ -208,7 +208,7 @@ async def _read_bounded(request: Request, limit: int) -> bytes:
             status=408,
             kind="too-slow",
             title="The body did not arrive in time",
-            detail=f"The whole body has to arrive within {BODY_TIMEOUT_SECONDS:.0f} s.",
+            detail=f"The whole body must arrive within {BODY_TIMEOUT_SECONDS:.0f} s.",
             headers={"Connection": "close"},
         ) from None
     return b"".join(chunks)

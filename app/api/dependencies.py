@@ -1,6 +1,6 @@
-"""What routers are given: the container that `app.main` built, and the checks every request needs.
+"""Dependencies of the routers: the container of `app.main`, and the checks for every request.
 
-`ApiDependencies` names what HTTP uses of the real one, so that importing the routers
+`ApiDependencies` declares the part that HTTP uses, so that importing the routers
 imports no adapter.
 """
 
@@ -25,7 +25,7 @@ from app.config import Settings
 
 
 class ReadStream(Protocol):
-    """The part of an open stream that HTTP tells of."""
+    """The part of an open stream that HTTP reports."""
 
     @property
     def source(self) -> str: ...
@@ -36,7 +36,7 @@ class ReadStream(Protocol):
 
 
 class SlackDoor(Protocol):
-    """The part of Slack's inbound side that HTTP brings requests to."""
+    """The part of the Slack receiver that HTTP calls."""
 
     @property
     def takes_http(self) -> bool: ...
@@ -76,14 +76,14 @@ def _container(request: Request) -> ApiDependencies:
             status=503,
             kind="starting",
             title="The agent is starting or stopping",
-            detail="Send the same request again in a moment.",
+            detail="Retry the same request in a moment.",
             headers={"Retry-After": "1"},
         )
     return container
 
 
 def _each_parameter_once(request: Request) -> None:
-    """Two values for one query parameter would leave it to chance which one counts."""
+    """Reject a repeated query parameter: it is ambiguous which value applies."""
     names = [name for name, _ in request.query_params.multi_items()]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

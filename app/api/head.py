@@ -1,7 +1,7 @@
-"""`HEAD` wherever `GET` is answered: the same status and headers, without the body.
+"""`HEAD` for every `GET`: the same status and headers, without the body.
 
-A plain ASGI middleware, installed by `app.main` in front of everything, so that
-routes, pages, static files and refusals are asked as for `GET` and cannot differ.
+A plain ASGI middleware, the outermost of `app.main`, so that routes, pages, static
+files and errors handle `HEAD` exactly as `GET`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class HeadAsGet:
-    """Asks the application for `GET`, and keeps the body back."""
+    """Calls the application with `GET`, and drops the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

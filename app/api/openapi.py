@@ -1,4 +1,4 @@
-"""The parts of the OpenAPI document that the framework cannot derive: raw bodies and problem documents."""
+"""The parts of the OpenAPI document that FastAPI cannot derive: raw bodies and problem documents."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ Fragment: TypeAlias = dict[str, Any]  # Any: the shape is OpenAPI's, and the fra
 _SCHEMAS = "#/components/schemas/"
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": f"{_SCHEMAS}{ProblemDocument.__name__}"}}}
 _WHY = {
-    400: "The body cannot be read as JSON",
+    400: "The body is not valid JSON",
     401: "The bearer token is missing or wrong",
-    403: "A web page of another site, or somebody without the right, asked",
-    404: "There is no such thing",
+    403: "Cross-site request, or missing scope",
+    404: "Not found",
     409: "Another worker holds the incident",
     413: "The body is larger than MAX_BODY_BYTES",
-    415: "Not `application/json` in UTF-8, or compressed",
-    422: "The content is not acceptable; `errors` names field, value and mend",
-    429: "Too many wrong credentials came from this address; `Retry-After` says when it is heard again",
-    502: "A system that the agent depends on refused",
-    503: "Not possible right now; `Retry-After` says when to try again",
+    415: "The body is not `application/json` in UTF-8, or is compressed",
+    422: "Invalid content; `errors` names field, value and fix",
+    429: "Too many wrong credentials from this address; `Retry-After` gives the end of the lockout",
+    502: "A dependency of the agent refused the request",
+    503: "Temporarily unavailable; `Retry-After` gives the time to retry",
 }
 _MODELS = (
     DeployEvent,
@@ -93,7 +93,7 @@ def event_body(model: type[BaseModel], example: str) -> Fragment:
                     "schema": {"oneOf": [one, several]},
                     "examples": {
                         "one": {"summary": "One event", "value": body},
-                        "list": {"summary": "A list, accepted or refused as a whole", "value": [body]},
+                        "list": {"summary": "A list; accepted or rejected as a whole", "value": [body]},
                     },
                 }
             },
@@ -109,8 +109,8 @@ def event_headers() -> Fragment:
                 "name": "Idempotency-Key",
                 "in": "header",
                 "required": False,
-                "description": "With a key seen in the last 24 hours and the same content, the first answer "
-                "is given again and nothing is recorded.",
+                "description": "A request with a key of the last 24 hours and the same content gets the "
+                "first response again; nothing is recorded.",
                 "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
             }
         ]
@@ -122,7 +122,7 @@ def alertmanager_body() -> Fragment:
     return {
         "requestBody": {
             "required": True,
-            "description": "What Alertmanager or a webhook contact point of Grafana sends, unchanged.",
+            "description": "The unchanged payload of Alertmanager or of a Grafana webhook contact point.",
             "content": {
                 "application/json": {
                     "schema": {
@@ -146,14 +146,14 @@ def slack_body() -> Fragment:
     return {
         "requestBody": {
             "required": True,
-            "description": "What Slack sends, unchanged.",
+            "description": "The unchanged payload of Slack.",
             "content": {"application/x-www-form-urlencoded": content, "application/json": content},
         }
     }
 
 
 def _without_unsent_errors(schema: Fragment) -> None:
-    """Take out the framework's own error form: `app.api.problems` answers in its place."""
+    """Remove the error model of FastAPI: `app.api.problems` replaces it."""
     for operations in schema["paths"].values():
         for operation in operations.values():
             if "HTTPValidationError" in str(operation["responses"].get("422", "")):
@@ -163,7 +163,7 @@ def _without_unsent_errors(schema: Fragment) -> None:
 
 
 def install(app: FastAPI) -> None:
-    """Serve the framework's document with the models that it does not know of added."""
+    """Serve the document of FastAPI, with the models that it does not know."""
 
     def document() -> Fragment:
         if app.openapi_schema is None:
@@ -186,7 +186,7 @@ def install(app: FastAPI) -> None:
             components.setdefault("securitySchemes", {})["alertmanager"] = {
                 "type": "http",
                 "scheme": "bearer",
-                "description": "ALERTMANAGER_TOKEN, for deliveries of Alertmanager alone.",
+                "description": "ALERTMANAGER_TOKEN, valid for deliveries of Alertmanager only.",
             }
             app.openapi_schema = schema
         return app.openapi_schema

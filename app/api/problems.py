@@ -1,8 +1,8 @@
-"""Problem documents (RFC 9457): the one form in which the API says no.
+"""Problem documents (RFC 9457): the format of every error response of the API.
 
-Every router raises `Problem`; `install` teaches an application to answer it, the
-framework's own refusals and the agent's errors in that form. A document names
-the field, the value and the mend, and never carries anything internal.
+Routers raise `Problem`. `install` registers handlers that answer `Problem`, the
+framework's own errors and the agent's errors in this format. A document names the
+field, the value and the fix, and contains nothing internal.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _DEFAULT_RETRY_SECONDS = 1
 
 @dataclass(kw_only=True, eq=False)
 class Problem(Exception):
-    """An answer that is not the one asked for. Not frozen: Python writes the traceback into it."""
+    """An error response. Not frozen: Python writes the traceback into it."""
 
     status: int
     kind: str
@@ -79,26 +79,26 @@ class Problem(Exception):
 
 
 def invalid(errors: Sequence[FieldError], detail: str | None = None) -> Problem:
-    """The request is well-formed, and its content is not acceptable."""
+    """A well-formed request with invalid content: 422."""
     if detail is None:
         detail = in_words(errors)
     return Problem(
         status=422,
         kind="invalid-content",
-        title="The request's content is not acceptable",
+        title="The request content is invalid",
         detail=detail,
         errors=errors,
     )
 
 
 def _from_agent_error(error: AgentError) -> Problem:
-    """The one place that maps the agent's errors to HTTP."""
+    """Map an error of the agent to HTTP; no other code does."""
     if isinstance(error, TransientError):
         wait = error.retry_after.total_seconds() if error.retry_after else _DEFAULT_RETRY_SECONDS
         return Problem(
             status=503,
             kind="try-again",
-            title="Not possible right now",
+            title="Temporarily unavailable",
             detail=f"{error}. {_state_after(error)}",
             headers={"Retry-After": str(max(1, math.ceil(wait)))},
         )
@@ -107,44 +107,46 @@ def _from_agent_error(error: AgentError) -> Problem:
             status=409,
             kind="claim-lost",
             title="Another worker holds this incident",
-            detail=f"{error}. Look at the incident, or send the request again in a moment.",
+            detail=f"{error}. Check the incident, or retry the request.",
             headers={"Retry-After": str(_DEFAULT_RETRY_SECONDS)},
         )
     if isinstance(error, NotEntitled):
-        return Problem(status=403, kind="not-entitled", title="Somebody else must do this", detail=str(error))
+        return Problem(
+            status=403, kind="not-entitled", title="Not permitted for this person", detail=str(error)
+        )
     if isinstance(error, NotFound):
         return Problem(status=404, kind="not-found", title="Not found", detail=str(error))
     if isinstance(error, Invalid):
         return Problem(
             status=422,
             kind="invalid-content",
-            title="The request's content is not acceptable",
+            title="The request content is invalid",
             detail=str(error),
         )
     if isinstance(error, Forbidden):
         return Problem(
             status=502,
             kind="agent-lacks-right",
-            title="The agent's own identity lacks a right",
-            detail=f"{error}. Grant the agent that right; the caller's rights are not the matter.",
+            title="The agent lacks a permission",
+            detail=f"{error}. Grant the agent this permission; the caller's permissions are not the cause.",
         )
     if isinstance(error, PermanentError | UnknownOutcome):
         return Problem(
             status=502,
             kind="upstream-refused",
-            title="A system that the agent depends on refused or did not answer",
+            title="A dependency of the agent refused the request or did not respond",
             detail=str(error),
         )
     return _internal(error)
 
 
 def _state_after(error: TransientError) -> str:
-    """What became of the request, and what to do."""
+    """What was recorded, and what the client must do."""
     if not isinstance(error, PartlyRecorded):
-        return "Nothing was recorded or changed; send the same request again."
+        return "Nothing was recorded or changed. Retry the same request."
     return (
-        f"{error.recorded} of {error.total} entries of this delivery were recorded. Send the same request "
-        "again: what was recorded is recognised as a duplicate, and the rest is recorded."
+        f"{error.recorded} of {error.total} entries of this delivery were recorded. Retry the same request: "
+        "recorded entries are recognised as duplicates, and the others are recorded."
     )
 
 
@@ -154,8 +156,8 @@ def _internal(error: Exception) -> Problem:
     return Problem(
         status=500,
         kind="internal",
-        title="The agent failed",
-        detail=f"This is a fault of the agent, not of the request. Its log has it under {reference}.",
+        title="Internal error",
+        detail=f"The agent failed; the request is not the cause. Reference in the agent log: {reference}.",
     )
 
 
@@ -163,10 +165,10 @@ def _from_http(error: HTTPException) -> Problem:
     phrase = HTTPStatus(error.status_code).phrase
     detail = error.detail
     if error.status_code == 404 and detail == phrase:
-        detail = "Nothing is served at this path. GET /docs lists what is."
+        detail = "No resource exists at this path. GET /docs lists the API."
     elif error.status_code == 405:
         allowed = _allowed(error)
-        detail = f"This path does not answer that method; it answers {allowed or 'another one'}."
+        detail = f"This path does not support the method. Allowed: {allowed or 'another method'}."
     return Problem(
         status=error.status_code,
         kind=phrase.lower().replace(" ", "-").replace("'", ""),
@@ -177,7 +179,7 @@ def _from_http(error: HTTPException) -> Problem:
 
 
 def _allowed(error: HTTPException) -> str:
-    """The methods that a path answers: `HEAD` wherever it answers `GET`."""
+    """The methods that a path supports; `HEAD` wherever it supports `GET`."""
     methods = [name.strip() for name in (error.headers or {}).get("Allow", "").split(",") if name.strip()]
     if "GET" in methods and "HEAD" not in methods:
         methods.insert(methods.index("GET") + 1, "HEAD")
@@ -185,7 +187,7 @@ def _allowed(error: HTTPException) -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Teach an application to answer every refusal as a problem document."""
+    """Register handlers that answer every error as a problem document."""
 
     @app.exception_handler(Problem)
     async def on_problem(request: Request, error: Problem) -> Response:
@@ -209,8 +211,8 @@ def install(app: FastAPI) -> None:
         return Problem(
             status=400,
             kind="incomplete",
-            title="The request ended early",
-            detail="The connection closed before the whole body had arrived; nothing was recorded.",
+            title="The request body is incomplete",
+            detail="The client closed the connection before the end of the body. Nothing was recorded.",
         ).response(request.url.path)
 
     @app.exception_handler(Exception)

@@ -1,12 +1,13 @@
-"""The `heal` command: parses what a person typed, calls `app.commands`, and says what went wrong.
+"""The `heal` command: parses arguments, calls `app.cli.commands`, and reports errors.
 
-Modules are imported inside the commands, so that `heal --help` answers at once.
-No expected error prints a traceback; each has an exit code, told by `--help`.
+Modules are imported inside the commands, so that `heal --help` is fast. Expected
+errors print no traceback; `--help` lists the exit codes.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -34,6 +35,26 @@ app = typer.Typer(
 )
 for _part in (serving, incidents, people, catalogue):
     app.add_typer(_part.app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from app.version import package_version
+
+        typer.echo(package_version())
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
 app.add_typer(audit.app, name="audit")
 app.add_typer(tokens.app, name="token")
 

@@ -1,4 +1,4 @@
-"""`heal approvals`, `approve`, `deny` and `brake`: what people say to the agent."""
+"""`heal approvals`, `approve`, `deny` and `brake`: decisions of people."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ By = Annotated[
         help="Your name, for the record. Default: the holder of HEAL_TOKEN, or the user of this shell.",
     ),
 ]
-Comment = Annotated[str, typer.Option("--comment", help="A line for the record.")]
+Comment = Annotated[str, typer.Option("--comment", help="Comment for the record.")]
 ApprovalIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The approval's id: apr_...")]
 
 
@@ -43,7 +43,7 @@ def list_approvals(
     state: Annotated[
         str, typer.Option(help="pending, approved, denied, used, expired, void, or all.")
     ] = "pending",
-    limit: Annotated[int, typer.Option(min=1, max=200, help="Show at most this many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="Maximum number to show.")] = 50,
     url: Teller = None,
     as_json: AsJson = False,
 ) -> None:
@@ -72,7 +72,7 @@ def approve(
     url: Teller = None,
     as_json: AsJson = False,
 ) -> None:
-    """Approve an action. It is decided again on the live state before it runs."""
+    """Approve an action. Policy evaluates it again on the live state before it runs."""
     _answer(approval_id, approve=True, by=by, comment=comment, url=url, as_json=as_json)
 
 
@@ -102,18 +102,18 @@ def _answer(
 
 @brake_app.command("on", epilog=EXIT_CODES)
 def brake_on(
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")],
+    reason: Annotated[str, typer.Option("--reason", help="Reason for the record.")],
     by: By = None,
     url: Teller = None,
     as_json: AsJson = False,
 ) -> None:
-    """Engage the kill switch: no worker starts a new action. Undo and verification go on."""
+    """Engage the kill switch: no worker starts a new action. Undo and verification continue."""
     _set_brake(engaged=True, by=by, reason=reason, url=url, as_json=as_json)
 
 
 @brake_app.command("off", epilog=EXIT_CODES)
 def brake_off(
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Reason for the record.")] = "",
     by: By = None,
     url: Teller = None,
     as_json: AsJson = False,
@@ -138,10 +138,10 @@ def brake_show(url: Teller = None, as_json: AsJson = False) -> None:
 
 @brake_app.command("close-circuit", epilog=EXIT_CODES)
 def brake_close_circuit(
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")],
+    reason: Annotated[str, typer.Option("--reason", help="Reason for the record.")],
     service: Annotated[
         str | None,
-        typer.Option("--service", help="Whose breaker, with --environment. Default: the cluster's."),
+        typer.Option("--service", help="Service of the breaker, with --environment. Default: the cluster."),
     ] = None,
     environment: Annotated[str | None, typer.Option("--environment", help="With --service.")] = None,
     by: By = None,
@@ -155,7 +155,7 @@ def brake_close_circuit(
     wanted = people.circuit_of(service=service, environment=environment, by=by, reason=reason)
     finished(people.close_circuit(settings, url, wanted))
     whose = f"{service} in {environment}" if service else "the cluster"
-    typer.echo(f"Failures of {whose} until now no longer count: its circuit breaker is closed.")
+    typer.echo(f"Circuit breaker of {whose} closed: failures until now no longer count.")
 
 
 def _set_brake(*, engaged: bool, by: str | None, reason: str, url: str | None, as_json: bool) -> None:
@@ -169,7 +169,7 @@ def _set_brake(*, engaged: bool, by: str | None, reason: str, url: str | None, a
 
 
 def _user(settings: Settings) -> str | None:
-    """Who runs this, where their token does not say it."""
+    """The user of the shell; None when HEAL_TOKEN identifies the person."""
     from app.cli.commands.errors import CommandFailed
     from app.cli.commands.speaker import shell_user
 

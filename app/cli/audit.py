@@ -1,4 +1,4 @@
-"""`heal audit`: proof that nothing was lost, and of what people decided."""
+"""`heal audit`: audits of signals, decisions of people, and anchors."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ app = typer.Typer(
 @app.command("signals", epilog=EXIT_CODES)
 def audit_signals(
     since: Annotated[
-        str | None, typer.Option(help="Count from that day on: an RFC 3339 time, or 7d. Default: all.")
+        str | None, typer.Option(help="Count from this day: an RFC 3339 time, or 7d. Default: all.")
     ] = None,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Check every timeline and duplicate, in the database itself.")
+        bool, typer.Option("--deep", help="Check every timeline and duplicate directly in the database.")
     ] = False,
     url: Teller = None,
     as_json: AsJson = False,
@@ -53,11 +53,13 @@ def audit_signals(
 
 @app.command("people", epilog=EXIT_CODES)
 def audit_people(
-    limit: Annotated[int, typer.Option(min=0, help="Print this many of the newest; 0 for all.")] = 20,
+    limit: Annotated[
+        int, typer.Option(min=0, help="Number of newest decisions to print; 0 prints all.")
+    ] = 20,
     url: Teller = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what people decided, and check the whole chain; 1 if an entry was altered or taken out."""
+    """Print decisions of people, and check the whole chain; 1 if an entry was altered or removed."""
     from app.cli.commands import audit as auditing
     from app.cli.commands import output as terminal
 
@@ -91,7 +93,7 @@ def verify_anchors(
         ),
     ] = None,
 ) -> None:
-    """Compare the database with every anchor; 1 if entries or incidents were changed, cut off or deleted."""
+    """Compare the database with every anchor; 1 if records were changed, truncated or deleted."""
     from app.cli.commands import anchors as anchoring
     from app.cli.commands import output as terminal
 

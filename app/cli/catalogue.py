@@ -1,4 +1,4 @@
-"""`heal runbooks` and `heal policy`: the reviewed data that the agent acts by."""
+"""`heal runbooks` and `heal policy`: checks of runbooks and policies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ app.add_typer(policy_app, name="policy")
 def check_runbooks(
     path: Annotated[Path | None, typer.Argument(help="Folder of runbooks. Default: RUNBOOKS_DIR.")] = None,
 ) -> None:
-    """Validate every runbook of a folder; the first mistake is told with file and line."""
+    """Validate every runbook of a folder; reports the first error with file and line."""
     from app.agent.runbooks import load_catalogue
 
     folder = path or read_settings().runbooks_dir
@@ -46,13 +46,15 @@ def check_runbooks(
 
 PolicyFolder = Annotated[
     Path | None,
-    typer.Argument(metavar="DIR", help="Folder of policies. Default: POLICY_DIR, or the shipped ones."),
+    typer.Argument(
+        metavar="DIR", help="Folder of policies. Default: POLICY_DIR, or the policies of the package."
+    ),
 ]
 
 
 @policy_app.command("check", epilog=EXIT_CODES)
 def check_policies(path: PolicyFolder = None) -> None:
-    """Compile the policies of a folder; every mistake is reported with file and line."""
+    """Compile the policies of a folder; reports every error with file and line."""
     from app.cli.commands import policy
 
     typer.echo(policy.check(path or policy.policy_folder(read_settings())))

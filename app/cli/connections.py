@@ -1,9 +1,9 @@
-"""The connections of `heal run`: a time-out for heads, a bound on their size, and a limit with a way in.
+"""Connections of `heal run`: timeout and size limit of request heads, and a connection limit.
 
-Uvicorn closes connections that are idle after an answer, but waits for ever for
-the first byte and for the end of a request's head. Here a head has `HEAD_SECONDS`.
-At the limit of connections a newcomer is let in by closing the connection that has
-sent no complete head for the longest time, so that probes and operators get in.
+Uvicorn closes connections that are idle after a response, but waits without limit for
+the first byte and for the end of a request head. Here a head has `HEAD_SECONDS`. At the
+connection limit, a new connection replaces the one that has sent no complete head for
+the longest time, so that probes and operators always connect.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _make_room(self) -> None:
-        """Close whoever has waited longest without a request; the newcomer itself if all are busy."""
+        """Close the connection without a request for the longest time; the new one if all are busy."""
         waiting = [
             each
             for each in cast("set[BoundedProtocol]", self.connections)
@@ -85,5 +85,5 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def bounded(most: int) -> type[BoundedProtocol]:
-    """The protocol of a server that keeps at most so many connections open."""
+    """The protocol of a server with at most `most` open connections."""
     return type("Bounded", (BoundedProtocol,), {"most": most})

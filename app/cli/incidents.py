@@ -1,4 +1,4 @@
-"""`heal incidents` and `heal show`: what happened."""
+"""`heal incidents` and `heal show`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ app = typer.Typer()
 
 @app.command("incidents", epilog=EXIT_CODES)
 def list_incidents(
-    service: Annotated[str | None, typer.Option(help="Only of this service.")] = None,
+    service: Annotated[str | None, typer.Option(help="Only for this service.")] = None,
     environment: Annotated[str | None, typer.Option(help="Only in this environment.")] = None,
     state: Annotated[str | None, typer.Option(help="Only in this state, for example escalated.")] = None,
     since: Annotated[str | None, typer.Option(help="Opened since: an RFC 3339 time, or 30m, 2h, 7d.")] = None,
     until: Annotated[str | None, typer.Option(help="Opened before: same formats.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Show at most this many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number to show.")] = 20,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
@@ -57,7 +57,7 @@ def list_incidents(
         return
     terminal.print_table(console(), page.items)
     if page.next is not None:
-        typer.echo(f"There are more; --limit {limit} shows the newest {len(page.items)}.")
+        typer.echo(f"Showing the newest {len(page.items)}; raise --limit to show more.")
 
 
 @app.command(epilog=EXIT_CODES)

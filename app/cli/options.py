@@ -1,4 +1,4 @@
-"""What the parts of the command line share: options of one meaning, settings, output, exit codes."""
+"""Shared parts of the command line: options, settings, output, exit codes."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ Url = Annotated[
     str | None,
     typer.Option(
         "--url",
-        help="Address of a running agent. Default: HOST and PORT; when none answers there, the SQLite file.",
+        help="Address of a running agent. Default: HOST and PORT; if none responds, the SQLite file.",
     ),
 ]
 Teller = Annotated[
     str | None,
     typer.Option(
         "--url",
-        help="Address of a running agent. Default: HOST and PORT; when none answers there, the database.",
+        help="Address of a running agent. Default: HOST and PORT; if none responds, the database.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON, as the HTTP API answers it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, in the format of the HTTP API.")]
 
 
 def read_settings() -> Settings:
-    """The settings, or a message that names each wrong one."""
+    """The settings; raises `CommandFailed` that names each invalid one."""
     from app.cli.commands.errors import CommandFailed
     from app.config import load_settings
     from app.errors import ConfigurationError

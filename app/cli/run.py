@@ -1,4 +1,4 @@
-"""`heal run`, `worker`, `demo` and `doctor`: starting the agent, showing it, and whether it would work."""
+"""`heal run`, `worker`, `demo` and `doctor`: start the agent, demonstrate it, and check its setup."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def run(
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default: HOST.")] = None,
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one. Default: PORT."),
+        typer.Option(min=0, max=65535, help="Port to listen on; 0 selects a free one. Default: PORT."),
     ] = None,
     role: Annotated[
         str | None,
         typer.Option(help="all, or on PostgreSQL: api, worker, watch. Default: ROLE."),
     ] = None,
 ) -> None:
-    """Start the agent: API, dashboard, watcher, poller and driver in one process, or the part of one role."""
+    """Start the agent: API, dashboard, watcher, poller and driver, or the parts of one role."""
     import uvicorn
 
     from app.api.admission import DRAIN_SECONDS
@@ -67,7 +67,7 @@ def worker(
         typer.Option(
             "--from",
             metavar="URL",
-            help="Take signals from kafka://host:9092/topic or redis://host:6379/0?stream=signals; may be "
+            help="Read signals from kafka://host:9092/topic or redis://host:6379/0?stream=signals; may be "
             "repeated. Default: INTAKE_FROM.",
         ),
     ] = None,
@@ -82,7 +82,7 @@ def worker(
 
 
 async def _try_connections(settings: Settings) -> None:
-    """Open everything once, so that a wrong setting is said in one line before the server starts."""
+    """Open all connections once, to report a wrong setting in one line before the server starts."""
     from app.bootstrap import build
 
     await (await build(settings)).close()
@@ -93,14 +93,15 @@ def demo(
     *,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Only propose: nothing is written."),
+        typer.Option("--dry-run", help="Only propose actions; write nothing."),
     ] = False,
     simulated: Annotated[
-        bool, typer.Option("--simulated", help="Play on the simulated cluster, even when a test bed runs.")
+        bool, typer.Option("--simulated", help="Use the simulated cluster, even when a test bed runs.")
     ] = False,
-    fast: Annotated[bool, typer.Option("--fast", help="Play the simulation without pauses.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Run the simulation without pauses.")] = False,
     cluster: Annotated[
-        bool, typer.Option("--cluster", help="Play on the cluster of KUBECONFIG, watched by PROMETHEUS_URL.")
+        bool,
+        typer.Option("--cluster", help="Use the cluster of KUBECONFIG and the metrics of PROMETHEUS_URL."),
     ] = False,
     service: Annotated[
         str | None, typer.Option(help="With --cluster: the service, as ENVIRONMENT/SERVICE.")
@@ -109,10 +110,10 @@ def demo(
         str | None, typer.Option(help="With --cluster: the bad image that the demo releases.")
     ] = None,
 ) -> None:
-    """Play an incident from bad release to recovery.
+    """Demonstrate an incident from bad release to recovery.
 
-    With a test bed running (`make testbed`) it plays on that real control plane. Otherwise it
-    plays on a simulated cluster, in compressed time, with the real agent. The incident is kept
+    With a running test bed (`make testbed`), the demo uses its real control plane. Otherwise it
+    uses a simulated cluster, in compressed time, with the real agent. The incident is stored
     in the database of DATABASE_URL.
     """
     from app.cli.commands.demo import play_real, simulate
@@ -131,7 +132,7 @@ def demo(
 
 @app.command(epilog=EXIT_CODES)
 def doctor(as_json: AsJson = False) -> None:
-    """Check configuration, store, runbooks, cluster, rights, Prometheus and clocks; 1 if anything fails."""
+    """Check configuration, store, cluster, permissions, Prometheus, clocks and more; 1 if a check fails."""
     from app.cli.commands.doctor import configuration_findings, examine
     from app.cli.commands.findings import Status
 
@@ -149,12 +150,21 @@ def doctor(as_json: AsJson = False) -> None:
             if not as_json:
                 _print_finding(finding)
         if as_json:
-            fields = ("check", "status", "message", "mend")
-            typer.echo(json.dumps([{f: str(getattr(one, f)) for f in fields} for one in findings], indent=2))
+            typer.echo(json.dumps([_finding_as_json(one) for one in findings], indent=2))
         return failed
 
     if finished(all_findings()):
         raise typer.Exit(1)
+
+
+def _finding_as_json(finding: Finding) -> dict[str, str]:
+    return {
+        "check": finding.check,
+        "status": finding.status.value,
+        "message": finding.message,
+        "fix": finding.mend,
+        "mend": finding.mend,  # deprecated: the same text for one release
+    }
 
 
 def _print_finding(finding: Finding) -> None:

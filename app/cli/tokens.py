@@ -1,4 +1,4 @@
-"""`heal token`: what programs and people prove with who they are."""
+"""`heal token`: API tokens for programs and people."""
 
 from __future__ import annotations
 
@@ -23,40 +23,43 @@ app = typer.Typer(
 
 @app.command("create", epilog=EXIT_CODES)
 def token_create(
-    name: Annotated[str, typer.Argument(help="Whose it is: a person, or a program such as a pipeline.")],
+    name: Annotated[str, typer.Argument(help="Holder: a person, or a program such as a pipeline.")],
     scope: Annotated[
         list[str], typer.Option("--scope", help="ingest, read, approve, operate or admin; may be repeated.")
     ],
     role: Annotated[
         list[str] | None,
-        typer.Option("--role", help="A role that approvals may ask for, such as sre; may be repeated."),
+        typer.Option("--role", help="A role for approvals, such as sre; may be repeated."),
     ] = None,
     environment: Annotated[
         list[str] | None,
-        typer.Option("--environment", help="An environment that it may report about; none: all."),
+        typer.Option(
+            "--environment", help="An environment that it may report for; may be repeated. Default: all."
+        ),
     ] = None,
     service: Annotated[
-        list[str] | None, typer.Option("--service", help="A service that it may report about; none: all.")
+        list[str] | None,
+        typer.Option("--service", help="A service that it may report for; may be repeated. Default: all."),
     ] = None,
     days: Annotated[
-        float | None, typer.Option("--days", help="How long it holds. Default: until it is revoked.")
+        float | None, typer.Option("--days", help="Lifetime in days. Default: until it is revoked.")
     ] = None,
     recover: Annotated[
         bool,
         typer.Option(
             "--recover",
-            help="Write to the database without HEAL_TOKEN, after every administrator's token was lost; "
+            help="Write to the database without HEAL_TOKEN, after the loss of every administrator token; "
             "recorded in the audit trail with the user of the operating system.",
         ),
     ] = False,
     url: Teller = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a token and print it once: only its hash is kept.
+    """Create a token and print it once; only its hash is stored.
 
-    With HEAL_TOKEN a running agent is asked. Without one the token is written to the
-    database of DATABASE_URL, as long as no administrator's token exists: this is how the
-    first one is made.
+    With HEAL_TOKEN, a running agent creates the token. Without HEAL_TOKEN, the command
+    writes the token to the database of DATABASE_URL while no administrator token exists;
+    this creates the first token.
     """
     from app.cli.commands import tokens
 
@@ -90,7 +93,7 @@ def token_revoke(
     ],
     url: Teller = None,
 ) -> None:
-    """Revoke a token, or a session that `heal audit people` names, on every process."""
+    """Revoke a token, or a session listed by `heal audit people`, on every process."""
     from app.cli.commands import output as terminal
     from app.cli.commands import tokens
 

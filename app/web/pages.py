@@ -1,7 +1,7 @@
 """Rendering of the server-side pages: one Jinja2 environment that escapes everything.
 
 `app.api.pages.dashboard` and `app.api.pages.docs` call `render`. No template marks anything
-as safe, so whatever a pipeline, an alert or a cluster said stays text.
+as safe, so text of pipelines, alerts and clusters is never HTML.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from app.agent.ids import Json
 
 
 def _words(value: str) -> str:
-    """`recovered_without_action` as people write it."""
+    """`recovered_without_action` in words."""
     return value.replace("_", " ")
 
 
@@ -60,5 +60,5 @@ _ENVIRONMENT = _environment()
 
 
 def render(template: str, **values: object) -> str:
-    """One page as HTML; a value that the template names and nobody gave is an error."""
+    """One page as HTML; a value that the template uses and the caller omits is an error."""
     return _ENVIRONMENT.get_template(template).render(**values)

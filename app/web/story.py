@@ -1,4 +1,4 @@
-"""An incident as a story: the loop's six stages as chapters, each with its part of the timeline.
+"""The six stages of the loop as chapters of an incident page, each with its part of the timeline.
 
 Pure; `app.api.pages.dashboard` hands the chapters to the incident page.
 """
@@ -12,7 +12,7 @@ from app.agent.models import Incident, IncidentRecord, IncidentState, Stage, Tim
 
 
 class ChapterProgress(StrEnum):
-    """Where a chapter stands."""
+    """Progress of a chapter."""
 
     DONE = "done"
     CURRENT = "now"
@@ -22,7 +22,7 @@ class ChapterProgress(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chapter:
-    """One stage of the loop with what was written down in it, oldest first."""
+    """One stage of the loop with its timeline entries, oldest first."""
 
     number: int
     anchor: str
@@ -35,20 +35,20 @@ class Chapter:
 _CHAPTERS = (
     ("observe", "Observe", "What is wrong?", (Stage.OBSERVE,)),
     ("diagnose", "Diagnose", "Why?", (Stage.DIAGNOSE,)),
-    ("plan", "Plan", "What could help?", (Stage.PLAN,)),
+    ("plan", "Plan", "What is the remedy?", (Stage.PLAN,)),
     (
         "execute",
         "Decide and execute",
-        "May it be done, and what happened?",
+        "Is it permitted, and what was the outcome?",
         (Stage.POLICY, Stage.EXECUTE, Stage.UNDO),
     ),
     ("verify", "Verify", "Did it help?", (Stage.VERIFY,)),
-    ("learn", "Learn", "What does it teach?", (Stage.LEARN,)),
+    ("learn", "Learn", "What is the lesson?", (Stage.LEARN,)),
 )
 
 
 def chapters(record: IncidentRecord) -> tuple[Chapter, ...]:
-    """All six, in the loop's order, whether the incident came that far or not."""
+    """All six, in the order of the loop, reached or not."""
     reached = [tuple(entry for entry in record.timeline if entry.stage in stages) for *_, stages in _CHAPTERS]
     current = _current(record.incident, [bool(entries) for entries in reached])
     return tuple(
@@ -65,7 +65,7 @@ def chapters(record: IncidentRecord) -> tuple[Chapter, ...]:
 
 
 def _current(incident: Incident, reached: list[bool]) -> int | None:
-    """The chapter that is being written; None once the incident has ended."""
+    """The current chapter; None once the incident has ended."""
     if incident.state.closed:
         return None
     if incident.state is IncidentState.VERIFYING:

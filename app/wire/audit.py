@@ -98,9 +98,7 @@ class TrailEntryView(BaseModel):
     at: datetime
     by: str
     door: Door
-    verified: bool = Field(
-        description="Proved by token, sign-on or signature; otherwise taken at their word."
-    )
+    verified: bool = Field(description="Authenticated by token, sign-in or signature.")
     kind: DeedKind
     subject: str = Field(description="What it was about: an approval, a token, a service, or empty.")
     data: dict[str, JsonValue]

@@ -33,7 +33,8 @@ class FieldError:
             "field": shown(self.field or '""'),
             "value": shown(self.value),
             "message": self.message,
-            "mend": self.mend,
+            "fix": self.mend,
+            "mend": self.mend,  # deprecated: the same text for one release
         }
 
 

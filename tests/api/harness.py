@@ -125,8 +125,9 @@ def assert_problem(response: httpx2.Response, status: int) -> dict[str, Any]:
     assert document["title"]
     assert document["detail"]
     for error in document.get("errors", []):
-        assert set(error) == {"field", "value", "message", "mend"}
+        assert set(error) == {"field", "value", "message", "fix", "mend"}
         assert error["field"]
         assert error["message"]
-        assert error["mend"]
+        assert error["fix"]
+        assert error["mend"] == error["fix"]
     return document

@@ -109,7 +109,9 @@ def test_a_request_needs_its_scope(
             assert (status not in {401, 403, 429}) is allowed, (given, status)
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/docs", "/openapi.json", "/static/style.css"])
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/version", "/docs", "/openapi.json", "/static/style.css"]
+)
 def test_probes_and_the_reference_stay_open(tmp_path: Path, path: str) -> None:
     """They tell nothing of incidents."""
     with guarded(tmp_path) as api:
@@ -388,7 +390,7 @@ def test_a_form_answers_in_the_name_of_who_signed_on(tmp_path: Path) -> None:
         approval_id = api.run(stories.awaiting(api.container))
         text = token(api, "ann", Scope.APPROVE)["Authorization"].removeprefix("Bearer ")
         page = api.get(f"/approvals/{approval_id}/page", headers=_cookie(text)).text
-        assert "You answer as ann" in page
+        assert "Answering as ann" in page
         assert 'name="by"' not in page
         answer = api.post(
             f"/dashboard/approvals/{approval_id}",

@@ -120,7 +120,8 @@ def test_a_missing_field_is_named(api: Harness, field: str) -> None:
         "field": field,
         "value": None,
         "message": "is missing",
-        "mend": document["errors"][0]["mend"],
+        "fix": document["errors"][0]["fix"],
+        "mend": document["errors"][0]["fix"],
     }
 
 

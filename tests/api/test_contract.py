@@ -6,6 +6,7 @@ import re
 import sqlite3
 from dataclasses import replace
 from datetime import timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +250,7 @@ def test_run_once_for_an_unknown_service_says_so(api: Harness) -> None:
     answer = api.post("/agent/run-once?service=nobody&environment=prod").json()
     assert answer["incidents"] == []
     assert answer["steps"] == []
-    assert "Nothing is known about nobody in prod" in answer["summary"]
+    assert "No data for nobody in prod" in answer["summary"]
     assert "/events/metric" in answer["summary"]
 
 
@@ -264,6 +265,7 @@ def test_run_once_for_a_healthy_service_says_so(api: Harness) -> None:
 def test_health_and_readiness(api: Harness) -> None:
     """Both answer while the store does."""
     assert api.get("/healthz").json() == {"status": "ok"}
+    assert api.get("/version").json() == {"version": metadata.version("self-healing-devops-agent")}
     ready = api.get("/readyz").json()
     assert ready["status"] == "ready"
     assert {check["name"] for check in ready["checks"]} >= {"store"}

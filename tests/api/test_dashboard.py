@@ -281,7 +281,7 @@ def test_an_engaged_kill_switch_is_said_on_every_page(api: Harness) -> None:
     api.request("PUT", "/brakes/kill-switch", json=on)
     for path in pages:
         text = " ".join(_parsed(api.get(path).text).text.split())
-        assert "KILL SWITCH No new action begins. Engaged by ann at 2026-02-20 17:02:00 UTC" in text
+        assert "KILL SWITCH No new action starts. Engaged by ann at 2026-02-20 17:02:00 UTC" in text
         assert "database migration" in text
     api.request("PUT", "/brakes/kill-switch", json={"engaged": False, "by": "ann"})
     assert all("KILL SWITCH" not in api.get(path).text for path in pages)

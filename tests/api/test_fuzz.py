@@ -32,6 +32,7 @@ GETS = [
     "/dashboard/incidents/{}",
     "/static/{}",
     "/healthz",
+    "/version",
     "/{}",
 ]
 

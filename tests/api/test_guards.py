@@ -93,7 +93,7 @@ async def test_the_start_says_that_only_this_machine_is_heard(
     with caplog.at_level(logging.INFO, logger="app.main"):
         async with app.router.lifespan_context(app):
             assert app.state.container is not None
-    assert "accepting localhost connections only" in caplog.text
+    assert "authentication disabled: accepting localhost connections only" in caplog.text
     assert "HOST=0.0.0.0 is not listened on" in caplog.text
     assert app.state.container is None
 

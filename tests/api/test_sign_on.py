@@ -182,7 +182,7 @@ def test_a_callback_that_did_not_begin_here_opens_nothing(visit: Visit) -> None:
     victim = Visit(api=visit.api)
     refused = victim.request("GET", address)
     assert refused.status_code == 400
-    assert "did not begin here" in refused.text
+    assert "did not start here" in refused.text
     assert_nobody(victim)
     victim.request("GET", "/sign-on")  # one of their own under way changes nothing
     assert victim.request("GET", address).status_code == 400
@@ -212,7 +212,7 @@ def test_a_callback_counts_once_even_where_codes_last(visit: Visit, issuer: Oidc
     assert visit.request("GET", address).status_code == 303
     refused = thief.request("GET", address)
     assert refused.status_code == 400
-    assert "over already" in refused.text
+    assert "was used already" in refused.text
     assert thief.session() is None
     assert len(visit.trail()) == 1
 
@@ -525,7 +525,7 @@ def test_the_agent_starts_while_the_issuer_is_down(tmp_path: Path) -> None:
         refused = visit.request("GET", "/sign-on")
         assert refused.status_code == 503
         assert refused.headers["retry-after"]
-        assert "tokens need no issuer" in refused.text
+        assert "tokens work without the issuer" in refused.text
 
 
 def test_what_the_id_token_does_not_tell_userinfo_does(visit: Visit, issuer: OidcStandIn) -> None:

@@ -90,7 +90,7 @@ def test_an_empty_delivery_is_answered_with_an_example(api: Harness, body: bytes
     answer = api.post(PATH, content=body, headers=headers)
     assert_problem(answer, 400)
     detail = answer.json()["detail"]
-    assert detail.startswith("The body is empty. Send what Alertmanager's webhook sends")
+    assert detail.startswith("The body is empty. Send the unchanged payload of the Alertmanager webhook")
     example = detail[detail.index("{") :]
     assert api.post(PATH, content=example, headers=headers).json()["items"][0]["incident_id"]
 

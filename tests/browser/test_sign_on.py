@@ -75,5 +75,5 @@ def test_who_declines_is_told_so(signing: Served, watched: Watched) -> None:
     page, public = watched.page, signing.container.settings.public_url
     page.goto(f"{public}/sign-on")
     page.get_by_role("button", name="Decline").click()
-    expect(page.get_by_role("heading", name="You were not signed on")).to_be_visible()
+    expect(page.get_by_role("heading", name="Sign-in refused")).to_be_visible()
     assert SESSION_COOKIE not in {cookie["name"] for cookie in page.context.cookies()}

@@ -128,7 +128,7 @@ async def test_the_one_process_of_an_sqlite_file_does_everything(tmp_path: Path,
 @pytest.mark.parametrize("role", [Role.API, Role.WATCH])
 def test_roles_that_need_others_are_refused_on_sqlite(tmp_path: Path, role: Role) -> None:
     """The message says what to do."""
-    with pytest.raises(ValidationError, match="needs a PostgreSQL"):
+    with pytest.raises(ValidationError, match="requires PostgreSQL"):
         settings_for(tmp_path, role=role)
 
 

@@ -158,7 +158,7 @@ def test_signing_off_ends_the_session(visit: Visit) -> None:
     cookie = visit.cookies[SESSION_COOKIE]
     gone = visit.request("POST", "/sign-off")
     assert gone.status_code == 200
-    assert "signed off" in gone.text
+    assert "signed out" in gone.text
     assert visit.cookies.get(SESSION_COOKIE) is None
     visit.cookies.set(SESSION_COOKIE, cookie, domain="localhost.local", path="/")
     ended = visit.session()

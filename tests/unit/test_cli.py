@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
 import httpx2
@@ -63,6 +64,11 @@ def test_help_names_every_command_and_the_exit_codes(heal: Heal) -> None:
         told = heal(command, "--help")
         assert told.code == 0
         assert "Exit codes" in told.out
+
+
+def test_version_is_the_packages(heal: Heal) -> None:
+    """`--version` prints the version alone, without a command."""
+    assert heal("--version").out.strip() == metadata.version("self-healing-devops-agent")
 
 
 def test_the_command_line_is_light_to_import() -> None:

@@ -193,7 +193,7 @@ async def test_who_may_approve_is_told() -> None:
 async def test_real_mode_is_said_aloud() -> None:
     """Nobody should find out by accident that actions are carried out."""
     found = await findings(settings_with(dry_run=False, enabled_actions="restart"))
-    assert "REAL" in found["mode"][0].message
+    assert "LIVE" in found["mode"][0].message
     assert "restart" in found["mode"][0].message
     assert any("ENABLED_ACTIONS" in finding.mend for finding in found["runbooks"])
 
@@ -377,6 +377,7 @@ def test_the_exit_code_tells_whether_anything_fails(
     told = json.loads(capsys.readouterr().out)
     assert [one["check"] for one in told if one["status"] == "fail"] == ["runbooks"]
     assert told[0]["check"] == "configuration"
+    assert all(one["fix"] == one["mend"] for one in told)
 
 
 # ------------------------------------------------------------------ stories on a real cluster
@@ -426,7 +427,7 @@ async def test_each_channel_is_asked_and_nothing_is_posted() -> None:
         )
         assert [request.method for request in server.requests] == ["HEAD"]
     webhook, teams = found["people"]
-    assert (webhook.status, webhook.message) == (Status.OK, "webhook answers")
+    assert (webhook.status, webhook.message) == (Status.OK, "webhook is reachable")
     assert teams.status is Status.FAIL
     assert "TEAMS_WEBHOOK_URL" in teams.message
     assert "s3cr3t" not in repr(found["people"])
@@ -455,7 +456,7 @@ async def test_slack_is_asked_and_what_is_wrong_is_told_with_its_mend(
         (people,) = (await findings(settings_with(**{**values, **changes})))["people"]
         assert slack.count("chat.postMessage") == 0
     assert people.status is (Status.OK if mend is None else Status.FAIL)
-    assert (mend or "slack answers") in people.message
+    assert (mend or "slack is reachable") in people.message
     assert "xoxb" not in repr(people)
 
 

@@ -128,10 +128,10 @@ class Person:
 
     name: str
     roles: frozenset[str] = frozenset()
-    """What the sign-on, the token or the configuration gives them; never what they say themselves."""
+    """What the sign-in, the token or the configuration gives them; never what they say themselves."""
     door: Door = Door.API
     verified: bool = False
-    """Proved by a token, a sign-on or a signature; otherwise taken at their word, on a loopback address."""
+    """Proved by a token, a sign-in or a signature; otherwise taken at their word, on a loopback address."""
     scopes: frozenset[Scope] = frozenset(Scope)
     """What they may do; everything where no identity is configured."""
     token_id: CredentialId | None = None
@@ -147,7 +147,7 @@ class CredentialKind(StrEnum):
     TOKEN = "token"  # noqa: S105 - a kind, not a secret
     """Made by an administrator, for a program or a person; holds until it expires or is revoked."""
     SESSION = "session"
-    """Of a person who signed on, in a browser."""
+    """Of a person who signed in, in a browser."""
 
 
 _PREFIX = {CredentialKind.TOKEN: "tok_", CredentialKind.SESSION: "ses_"}

@@ -26,14 +26,14 @@ class Notifier(Protocol):
 
 
 class IdentityProvider(Protocol):
-    """The issuer that people sign on with: OpenID Connect's authorization code flow, seen from here."""
+    """The issuer that people sign in with: OpenID Connect's authorization code flow, seen from here."""
 
     async def begin(self) -> SignOnAttempt:
         """A fresh attempt; `TransientError` while the issuer is silent, `PermanentError` for nonsense."""
         ...
 
     async def finish(self, *, code: str, nonce: str, verifier: str) -> SignedOn:
-        """Who signed on, by what the issuer gives for the code that the browser brought.
+        """Who signed in, by what the issuer gives for the code that the browser brought.
 
         Raises `Invalid` when the issuer does not take the code, `NotEntitled` with
         words for the person when it vouches for nobody who can be named,

@@ -1,8 +1,8 @@
-"""The dashboard: incidents in a browser, each one readable as a story.
+"""The dashboard: incidents in a browser, each with its timeline.
 
-It reads, save for one form, on the incident and on a page of its own: a person may
-approve or deny what an incident waits for. The form takes the same door as
-`POST /approvals/{id}`, behind the same guard against other sites (`app.api.security.guards`).
+All pages only read, except one form on the incident page and on the approval page: a
+person approves or denies a pending action. The form uses the code of
+`POST /approvals/{id}`, behind the same cross-site protection (`app.api.security.guards`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ async def root() -> Response:
 
 @router.get("/dashboard")
 async def list_page(request: Request, pages: Reading) -> Response:
-    """A filter that fits nothing, or is malformed, still shows the page and says what to mend."""
+    """A malformed filter shows the page with the error and its fix."""
     given = {name: value.strip() for name, value in request.query_params.items() if value.strip()}
     try:
         query = IncidentQuery.model_validate(given)
@@ -53,7 +53,7 @@ async def list_page(request: Request, pages: Reading) -> Response:
     except Problem as problem:
         return await _list(pages, given, (), problems=[problem.detail])
     except TransientError as error:
-        return await pages.message(503, "Not possible right now", f"{error}. Reload in a moment.")
+        return await pages.message(503, "Temporarily unavailable", f"{error}. Reload in a moment.")
     older = None
     if page.next_cursor is not None:
         older = "/dashboard?" + urlencode({**given, "cursor": page.next_cursor})
@@ -65,9 +65,9 @@ async def incident_page(incident_id: str, pages: Reading) -> Response:
     try:
         part = await load_part(pages.container, incident_id, limit=MOST_ENTRIES)
     except Problem as problem:
-        return await pages.message(problem.status, problem.title, "Perhaps the address was cut short.")
+        return await pages.message(problem.status, problem.title, "Check that the address is complete.")
     except TransientError as error:
-        return await pages.message(503, "Not possible right now", f"{error}. Reload in a moment.")
+        return await pages.message(503, "Temporarily unavailable", f"{error}. Reload in a moment.")
     record = part.record
     return await pages.show(
         "incident.html",
@@ -82,14 +82,14 @@ async def incident_page(incident_id: str, pages: Reading) -> Response:
 
 @router.get("/approvals/{approval_id}/page")
 async def approval_page(approval_id: str, pages: Reading) -> Response:
-    """One request by itself: where chats link to, and people say yes or no."""
+    """The page of one approval, where people approve or deny; chat messages link to it."""
     try:
         asked = await load_approval(pages.container, approval_id)
         record = await load(pages.container, asked.incident.id)
     except Problem as problem:
-        return await pages.message(problem.status, problem.title, "Perhaps the address was cut short.")
+        return await pages.message(problem.status, problem.title, "Check that the address is complete.")
     except TransientError as error:
-        return await pages.message(503, "Not possible right now", f"{error}. Reload in a moment.")
+        return await pages.message(503, "Temporarily unavailable", f"{error}. Reload in a moment.")
     pending = _pending(record)
     return await pages.show(
         "approval.html",
@@ -107,7 +107,7 @@ async def answer_form(
     container: ContainerDep,
     person: Annotated[Person, page_needs(Scope.APPROVE)],
 ) -> Response:
-    """Back to where the form stood afterwards; a second click of the same person changes nothing."""
+    """Record the answer and redirect to the page of the form; a second click has no effect."""
     pages = Pages(container=container, person=person)
     try:
         fields = await read_form(request, container.settings.max_body_bytes)
@@ -117,13 +117,13 @@ async def answer_form(
     except ValidationError as error:
         found = field_errors([dict(item) for item in error.errors(include_url=False)])
         told = " ".join(f"{item.field} {item.message}: {item.mend}." for item in found)
-        return await pages.message(422, "Nothing was answered", told)
+        return await pages.message(422, "No answer was recorded", told)
     except Problem as problem:
         return await pages.message(problem.status, problem.title, problem.detail)
     except TransientError as error:
-        return await pages.message(503, "Not possible right now", f"{error}. Go back and try again.")
+        return await pages.message(503, "Temporarily unavailable", f"{error}. Go back and retry.")
     except NotEntitled as error:
-        return await pages.message(403, "Somebody else must answer this", f"{error}.")
+        return await pages.message(403, "Not permitted to answer", f"{error}.")
     there = f"/approvals/{view.id}/page" if from_page else f"/dashboard/incidents/{view.incident_id}"
     return RedirectResponse(there, status_code=303)
 

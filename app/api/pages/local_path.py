@@ -1,4 +1,4 @@
-"""Where somebody goes after signing on: a path of this agent, whatever an address said."""
+"""The redirect after sign-in: always a path of this agent."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What every page shows besides its own: the mode, the kill switch, and who is signed on.
+"""The parts of every page: the mode, the kill switch, and the signed-in person.
 
-`Pages` comes as a dependency of the routes of the dashboard; `install` teaches an
-application to answer as a page what a page could not be shown for.
+`Pages` is a dependency of the dashboard routes; `install` registers the handlers that
+show a refusal as a page.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Pages:
 
     container: ApiDependencies
     person: Person | None = None
-    """Who asks; None, or nameless, where nobody is known. The mode and the brake are for readers alone."""
+    """The caller; None or nameless without authentication. Only readers see the mode and the kill switch."""
 
     async def show(self, template: str, *, status: int = 200, **values: object) -> Response:
-        """One page, of a template and what it needs of its own."""
+        """Render one page from a template and its values."""
         settings = self.container.settings
         may_read = self.person is not None and self.person.may(Scope.READ)
         if not settings.identity_required:
@@ -51,11 +51,11 @@ class Pages:
         return HTMLResponse(html, status_code=status, headers={"Cache-Control": "no-store"})
 
     async def message(self, status: int, title: str, text: str) -> Response:
-        """A page that only says something."""
+        """A page with a title and a text only."""
         return await self.show("message.html", status=status, title=title, text=text, live=False)
 
     async def _brake(self) -> Brake | None:
-        """The kill switch; a page that says why nothing can be read is shown without it."""
+        """The kill switch; None while the store is unavailable."""
         try:
             return await self.container.store.brake()
         except TransientError:
@@ -70,7 +70,7 @@ Reading = Annotated[Pages, Depends(_reading)]
 
 
 def install(app: FastAPI) -> None:
-    """Who must sign on is sent there, and back; who may not see a page is told so as a page."""
+    """Redirect unauthenticated people to sign in, and show a refusal as a page."""
 
     @app.exception_handler(SignOnNeeded)
     async def on_unknown(request: Request, error: SignOnNeeded) -> Response:

@@ -1,11 +1,10 @@
-"""`/sign-on`: people prove who they are to an OpenID Connect issuer, and get a session.
+"""`/sign-on`: people sign in with an OpenID Connect issuer and get a session.
 
-Installed by `app.main` where OIDC_ISSUER is set. What must be known again when a
-browser comes back from the issuer goes with it in a signed cookie of its own,
-good for ten minutes, for these paths and for one sign-on: a callback that did
-not begin in this browser, or comes twice, opens nothing. A session is a new
-credential every time; what a browser brought is never taken over. Whatever goes
-wrong is a plain page, without a session and without the issuer's words.
+`app.main` installs it when OIDC_ISSUER is set. A signed cookie holds the state of
+one sign-in for ten minutes, for these paths only: a callback that started in
+another browser, or a repeated callback, opens no session. Every session is a new
+credential; a credential of the browser is never reused. Every failure shows a
+page without a session and without text of the issuer.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ ATTEMPT_LASTS = timedelta(minutes=10)
 _PATH = "/sign-on"
 _CALLBACK = f"{_PATH}/callback"
 _MAX_CODE = 4_000
-_AGAIN = "Begin again from the dashboard."
+_AGAIN = "Start again from the dashboard."
 _NOT_STORED = {"Cache-Control": "no-store"}
 _ERROR_WORD = re.compile(r"[a-z_]{1,40}")
 
@@ -66,12 +65,12 @@ class _Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     nonce: str
     verifier: str
     to: str
-    """The page that somebody came for."""
+    """The page to open after sign-in."""
     until: float
 
 
 class _WithoutCodes(logging.Filter):
-    """Keeps the codes of sign-ons out of the server's access log (promise 12)."""
+    """Keeps sign-in codes out of the access log (promise 12)."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
@@ -86,21 +85,21 @@ _WITHOUT_CODES = _WithoutCodes()
 
 
 def install(app: FastAPI) -> None:
-    """Serve signing on."""
+    """Serve sign-in with the issuer."""
     app.include_router(router)
     logging.getLogger("uvicorn.access").addFilter(_WITHOUT_CODES)
 
 
 @router.get(_PATH)
 async def sign_on(request: Request, container: ContainerDep) -> Response:
-    """Send the browser to the issuer; `to` is the page it came for."""
+    """Redirect the browser to the issuer; `to` is the page to open after sign-in."""
     to = request.query_params.getlist("to") or [HOME]
     if len(to) > 1 or not is_local(to[0]):
         return await _message(
             container,
             400,
-            "That is no page of this agent",
-            f"Nobody is sent there after signing on. {_AGAIN}",
+            "Not a page of this agent",
+            f"The agent does not redirect to this address after sign-in. {_AGAIN}",
         )
     try:
         attempt = await _issuer(container).begin()
@@ -120,7 +119,7 @@ async def sign_on(request: Request, container: ContainerDep) -> Response:
 
 @router.get(_CALLBACK)
 async def callback(request: Request, container: ContainerDep) -> Response:
-    """Where the issuer sends the browser back to; the attempt is over, whatever comes of it."""
+    """The redirect URI of the issuer; it ends the attempt in every case."""
     answer = await _come_back(request, container)
     forget_cookie(answer, container.settings, ATTEMPT_COOKIE, path=_PATH)
     return answer
@@ -143,7 +142,9 @@ async def _come_back(request: Request, container: ApiDependencies) -> Response:
     try:
         session = await _begin_session(container, known, ticket)
     except Conflict:
-        return await _message(container, 400, "This sign-on is over already", f"It counted once. {_AGAIN}")
+        return await _message(
+            container, 400, "This sign-in was used already", f"A sign-in is valid once. {_AGAIN}"
+        )
     except TransientError as failure:
         return await _failed(container, failure)
     answer = RedirectResponse(ticket.to, status_code=303, headers=_NOT_STORED)
@@ -153,7 +154,7 @@ async def _come_back(request: Request, container: ApiDependencies) -> Response:
 
 
 async def _begin_session(container: ApiDependencies, known: SignedOn, ticket: _Ticket) -> Issued:
-    """A session of their own, on record with the deed; `Conflict` when this attempt had one before."""
+    """A new session with its audit entry; `Conflict` when this attempt opened one before."""
     now = container.clock.now()
     session = issue(
         CredentialKind.SESSION,
@@ -183,62 +184,65 @@ async def _not_from_here(container: ApiDependencies) -> Response:
     return await _message(
         container,
         400,
-        "This sign-on did not begin here",
-        "It began in another browser or under another address, took longer than ten minutes, or is over. "
-        f"Begin again at {container.settings.public_url}.",
+        "This sign-in did not start here",
+        "It started in another browser or at another address, took longer than ten minutes, or has ended. "
+        f"Start again at {container.settings.public_url}.",
     )
 
 
 async def _turned_away(container: ApiDependencies, error: str) -> Response:
-    """The issuer sent the browser back without a code; its own words may be anybody's, and are not shown."""
+    """The issuer returned no code. Its text is not shown: anyone can put text into the URL."""
     log.warning(
-        "the issuer (OIDC_ISSUER) sent a browser back with %s",
+        "the issuer (OIDC_ISSUER) returned %s",
         f"the error {error}" if _ERROR_WORD.fullmatch(error) else "neither a code nor a known error",
     )
     if error == "access_denied":
         return await _message(
-            container, 403, "You were not signed on", f"You declined, or may not use this agent. {_AGAIN}"
+            container,
+            403,
+            "Sign-in refused",
+            f"You declined, or are not permitted to use this agent. {_AGAIN}",
         )
     if error in ("temporarily_unavailable", "server_error"):
         return await _failed(container, TransientError(error))
     return await _message(
-        container, 400, "You were not signed on", f"The issuer did not complete it. {_AGAIN}"
+        container, 400, "Sign-in failed", f"The issuer did not complete the sign-in. {_AGAIN}"
     )
 
 
 async def _failed(container: ApiDependencies, error: TransientError | PermanentError) -> Response:
-    """What somebody can do about it; why, is in the log."""
+    """A page with the next step for the person; the log has the cause."""
     match error:
         case TransientError():
             answer = await _message(
                 container,
                 503,
-                "Nobody can sign on right now",
-                "The issuer or the agent's database does not answer. Try again in a moment; "
-                "tokens need no issuer.",
+                "Sign-in is unavailable",
+                "The issuer or the database of the agent does not respond. Retry in a moment; "
+                "tokens work without the issuer.",
             )
             answer.headers["Retry-After"] = "5"
             return answer
         case NotEntitled():
-            return await _message(container, 403, "You were not signed on", f"{error}.")
+            return await _message(container, 403, "Sign-in refused", f"{error}.")
         case Invalid():
             return await _message(
-                container, 400, "This sign-on is over", f"It took too long, or was used already. {_AGAIN}"
+                container, 400, "This sign-in has ended", f"It expired, or was used already. {_AGAIN}"
             )
         case _:
             return await _message(
                 container,
                 503,
-                "Nobody was signed on",
-                "What the issuer said cannot be believed. Try once more; if it stays so, whoever runs the "
-                "agent finds the reason in its log.",
+                "Sign-in failed",
+                "The response of the issuer is not valid. Retry once; if it fails again, the administrator "
+                "finds the cause in the log of the agent.",
             )
 
 
 def _issuer(container: ApiDependencies) -> IdentityProvider:
     if container.sign_on is None:
         raise Problem(
-            status=404, kind="not-found", title="Nobody signs on here", detail="OIDC_ISSUER is not set."
+            status=404, kind="not-found", title="Sign-in is not configured", detail="OIDC_ISSUER is not set."
         )
     return container.sign_on
 
@@ -256,7 +260,7 @@ def _sealed(container: ApiDependencies, attempt: SignOnAttempt, to: str) -> str:
 
 
 def _ticket(request: Request, container: ApiDependencies) -> _Ticket | None:
-    """What this browser began, if it did and in time."""
+    """The sign-in that this browser started; None without one, and after it expired."""
     from itsdangerous import BadData
 
     try:
@@ -272,7 +276,10 @@ def _seal(settings: Settings) -> URLSafeSerializer:
 
     if settings.session_secret is None:
         raise Problem(
-            status=404, kind="not-found", title="Nobody signs on here", detail="SESSION_SECRET is not set."
+            status=404,
+            kind="not-found",
+            title="Sign-in is not configured",
+            detail="SESSION_SECRET is not set.",
         )
     return URLSafeSerializer(
         settings.session_secret.get_secret_value(),

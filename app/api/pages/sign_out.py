@@ -1,4 +1,4 @@
-"""`POST /sign-off`: this browser is nobody's any more, however its owner signed on."""
+"""`POST /sign-off`: sign out this browser, after a sign-in by issuer or token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.post("/sign-off")
 async def sign_off(request: Request, container: ContainerDep) -> Response:
-    """End a session for good; a token that was signed on with is only forgotten here."""
+    """Revoke the session; a token is only removed from this browser."""
     pages = Pages(container=container)
     try:
         session = await _session(request, container)
@@ -28,21 +28,21 @@ async def sign_off(request: Request, container: ContainerDep) -> Response:
             deed = Deed(at=container.clock.now(), by=by, kind=DeedKind.SIGNED_OFF, subject=session.id)
             await container.store.revoke(session.id, deed)
     except (Conflict, NotFound):
-        pass  # it has ended already, which is what was asked for
+        pass  # the session ended earlier
     except TransientError as error:
-        return await pages.message(503, "Not possible right now", f"{error}. Go back and try again.")
+        return await pages.message(503, "Temporarily unavailable", f"{error}. Go back and retry.")
     answer = await pages.message(
         200,
-        "You are signed off",
-        "The session of this browser has ended. The issuer may still know you: sign off there, too, "
-        "on a machine that others use.",
+        "You are signed out",
+        "The session of this browser has ended. The issuer may keep its own session: on a shared "
+        "machine, sign out there as well.",
     )
     forget_cookie(answer, container.settings, SESSION_COOKIE)
     return answer
 
 
 async def _session(request: Request, container: ApiDependencies) -> Credential | None:
-    """The session that the browser's cookie proves, if it holds."""
+    """The valid session of the cookie of the browser, if any."""
     credential = await proved(container.store, request.cookies.get(SESSION_COOKIE, ""))
     if credential is None or credential.kind is not CredentialKind.SESSION:
         return None

@@ -1,7 +1,7 @@
-"""Signing on to the pages with a token, where there is no OpenID Connect, or its issuer is down.
+"""Sign-in to the pages with a token, without OpenID Connect or while its issuer is down.
 
-The browser keeps the token itself in a cookie that no script can read: it is good
-for what the token is good for, and for as long.
+The browser keeps the token in a cookie that no script can read; the cookie has the
+scopes and the lifetime of the token.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from app.web.pages import render
 
 router = APIRouter(include_in_schema=False)
 without_issuer = APIRouter(include_in_schema=False)
-"""Where nobody signs on with OpenID Connect, the common way in leads here."""
+"""Without OpenID Connect, the sign-in page redirects here."""
 
 
 @without_issuer.get("/sign-on")
@@ -36,7 +36,7 @@ async def token_form(request: Request) -> Response:
 
 @router.post("/sign-on/token")
 async def sign_on(request: Request, container: ContainerDep) -> Response:
-    """Take the token if it holds; a wrong one counts as a guess."""
+    """Accept a valid token; a wrong one counts as a failed attempt."""
     to = HOME
     try:
         fields = await read_form(request, container.settings.max_body_bytes)
@@ -51,7 +51,7 @@ async def sign_on(request: Request, container: ContainerDep) -> Response:
 
 
 def _page(to: str) -> str:
-    """The page that somebody came for; the dashboard where it is none of ours."""
+    """The page to open after sign-in; the dashboard for any other address."""
     return to if is_local(to) else HOME
 
 

@@ -1,4 +1,4 @@
-"""`POST /agent/run-once`: one pass of the loop now, and what it did."""
+"""`POST /agent/run-once`: run one pass of the loop now, and report its steps."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ async def run_once(
     container: ContainerDep,
     person: Annotated[Person, needs(Scope.OPERATE)],
 ) -> RunOnceView:
-    """Judges what is known now, without waiting for a for-duration, under the same claim as every pass.
+    """Evaluates the current state without a for-duration, under the same claim as every pass.
 
-    Who is known to have asked may not approve what follows from it.
+    An authenticated caller cannot approve actions that result from the pass.
     """
     asked_by = person.name if person.verified else None
     if asked_by is not None:
@@ -70,8 +70,8 @@ async def _summary(container: ApiDependencies, query: RunOnceQuery, passes: Sequ
         IncidentFilter(service=query.service, environment=query.environment), limit=1, cursor=None
     )
     if known or earlier.items:
-        return f"Nothing to do for {where}: no open incident, and nothing known now breaches a threshold."
+        return f"Nothing to do for {where}: no open incident, and no threshold breached."
     return (
-        f"Nothing is known about {where}. Post a deploy to /events/deploy or a metric to /events/metric, "
-        "or connect Kubernetes, Prometheus or Alertmanager; and check the spelling of the name."
+        f"No data for {where}. Post a deploy to /events/deploy or a metric to /events/metric, "
+        "or connect Kubernetes, Prometheus or Alertmanager, and check the spelling of the name."
     )

@@ -1,7 +1,7 @@
-"""`/approvals`: what the agent asks people, and what they answer.
+"""`/approvals`: approval requests of the agent, and the answers of people.
 
-An approval is answered once (promise 1); the answer is durable before it is
-acknowledged, and on record with who gave it (`app.api.security.access`).
+An approval is answered once (promise 1). The answer is durable before it is
+acknowledged; the record names the author (`app.api.security.access`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ router = APIRouter(tags=["approvals"])
     response_model=ApprovalList,
     responses=problems(401, 403, 422, 429, 503),
     dependencies=[EachParameterOnce, needs(Scope.READ)],
-    summary="What people were asked, newest first; `state=pending` is what waits for an answer",
+    summary="List approvals, newest first; `state=pending` selects those awaiting an answer",
 )
 async def list_approvals(query: Annotated[ApprovalQuery, Query()], container: ContainerDep) -> ApprovalList:
     try:
@@ -60,7 +60,7 @@ async def list_approvals(query: Annotated[ApprovalQuery, Query()], container: Co
     response_model=ApprovalView,
     responses=problems(401, 403, 404, 429, 503),
     dependencies=[needs(Scope.READ)],
-    summary="One request for an approval: what it is bound to, and who answered what",
+    summary="Get one approval: its plan, its target state and its answers",
 )
 async def get_approval(approval_id: str, container: ContainerDep) -> ApprovalView:
     found = await load(container, approval_id)
@@ -81,10 +81,10 @@ async def get_approval(approval_id: str, container: ContainerDep) -> ApprovalVie
         422,
         429,
         503,
-        conflict="Answered by somebody else already, expired or void",
+        conflict="Already answered by another person, expired or void",
     ),
     openapi_extra=json_body(AnswerRequest),
-    summary="Approve or deny, once; the same answer by the same person again is answered with the record",
+    summary="Approve or deny once; a repeated identical answer returns the recorded approval",
 )
 async def post_answer(
     approval_id: str,
@@ -109,7 +109,7 @@ async def load(container: ApiDependencies, approval_id: str) -> ApprovalRecord:
             status=404,
             kind="not-found",
             title="No such approval",
-            detail="No approval has this id. GET /approvals lists those that were asked for.",
+            detail="No approval has this id. GET /approvals lists all approvals.",
         )
     return ApprovalRecord(approval=approval, incident=part.record.incident)
 
@@ -117,7 +117,7 @@ async def load(container: ApiDependencies, approval_id: str) -> ApprovalRecord:
 async def answer(
     container: ApiDependencies, approval_id: str, said: AnswerRequest, person: Person
 ) -> ApprovalView:
-    """Record what somebody says; raises `Problem` 404, 422, or 409 when something else holds already."""
+    """Record an answer; raises `Problem` 404, 422, or 409 when another answer or state is recorded."""
     by = speaker(person, said.by)
     asked = await load(container, approval_id)
     try:
@@ -137,11 +137,11 @@ async def answer(
 def _refusal(state: ApprovalState, error: Exception) -> Problem:
     match state:
         case ApprovalState.VOID:
-            kind, title = "approval-void", "What this approval was asked for is gone"
+            kind, title = "approval-void", "The approval is void"
         case ApprovalState.PENDING | ApprovalState.EXPIRED:
-            kind, title = "approval-expired", "The time to answer is over"
+            kind, title = "approval-expired", "The approval expired"
         case _:
-            kind, title = "already-answered", "This approval was answered already"
+            kind, title = "already-answered", "The approval was already answered"
     return Problem(
         status=409,
         kind=kind,

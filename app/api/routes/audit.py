@@ -1,4 +1,4 @@
-"""`GET /audit/...`: every accepted signal has its end (promise 9); what people decided (promise 12)."""
+"""`GET /audit/...`: dispositions of accepted signals (promise 9); decisions of people (promise 12)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ router = APIRouter(tags=["audit"])
     response_model=SignalAuditView,
     responses=problems(401, 403, 422, 429, 503),
     dependencies=[EachParameterOnce, needs(Scope.READ)],
-    summary="Whether every accepted signal is accounted for, and what has gone astray",
+    summary="Audit the accepted signals: counts by disposition, and discrepancies",
 )
 async def audit_signals(query: Annotated[AuditQuery, Query()], container: ContainerDep) -> SignalAuditView:
     question = AuditQuestion(
@@ -43,8 +43,8 @@ async def audit_signals(query: Annotated[AuditQuery, Query()], container: Contai
     response_model=TrailView,
     responses=problems(401, 403, 422, 429, 503),
     dependencies=[EachParameterOnce, needs(Scope.ADMIN)],
-    summary="What people decided: answers, brakes, tokens and sign-ons, oldest first, as a chain of hashes",
+    summary="List decisions of people, oldest first, as a hash chain: answers, guardrails, tokens, sign-ins",
 )
 async def audit_people(query: Annotated[TrailQuery, Query()], container: ContainerDep) -> TrailView:
-    """Each entry's hash covers the one before; `heal audit people` checks the whole chain."""
+    """The hash of each entry covers the previous hash; `heal audit people` checks the whole chain."""
     return TrailView.of(await container.store.trail(after=query.after, limit=query.limit), query.limit)

@@ -1,7 +1,7 @@
-"""`POST /webhooks/slack`: buttons that people press in Slack, and commands that they type there.
+"""`POST /webhooks/slack`: buttons and commands from Slack.
 
-Slack's signature is the whole authentication, and is checked before anything of the
-body is looked at. An answer is durable before it is acknowledged (promise 1).
+The signature of Slack is the only authentication; it is checked before the body is
+parsed. An answer is durable before it is acknowledged (promise 1).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ router = APIRouter(tags=["webhooks"])
     response_class=Response,
     responses=problems(400, 401, 403, 404, 413, 503),
     openapi_extra=slack_body(),
-    summary="Take a button or a command from Slack",
+    summary="Receive a button or a command from Slack",
 )
 async def slack(request: Request, container: ContainerDep) -> Response:
     inbound = container.slack
@@ -32,16 +32,16 @@ async def slack(request: Request, container: ContainerDep) -> Response:
         raise Problem(
             status=404,
             kind="not-configured",
-            title="Slack is not expected here",
-            detail="Set SLACK_SIGNING_SECRET to take buttons and commands at this address.",
+            title="Slack is not configured",
+            detail="Set SLACK_SIGNING_SECRET to receive buttons and commands at this address.",
         )
     body = await read_raw(request, container.settings.max_body_bytes)
     if not inbound.genuine(body, request.headers):
         raise Problem(
             status=401,
             kind="wrong-signature",
-            title="This was not signed by Slack just now",
-            detail="The signature does not fit SLACK_SIGNING_SECRET, or is more than five minutes old.",
+            title="Invalid Slack signature",
+            detail="The signature does not match SLACK_SIGNING_SECRET, or is older than five minutes.",
         )
     try:
         answered = await inbound.handle(body, request.headers)
@@ -53,15 +53,15 @@ async def slack(request: Request, container: ContainerDep) -> Response:
         raise Problem(
             status=503,
             kind="try-again",
-            title="It is not certain whether this was recorded",
-            detail="The database did not answer in time. Press the button again: it counts once.",
+            title="It is unknown whether this was recorded",
+            detail="The database did not respond in time. Press the button again: it counts once.",
         )
     if answered.status_code >= 400:
         status = 404 if answered.status_code < 500 else 500
         raise Problem(
             status=status,
             kind="not-handled",
-            title="Nothing of this app answers that",
-            detail="Only the app's own buttons and the command /heal are expected here.",
+            title="Unknown interaction",
+            detail="Only the buttons of the app and the command /heal are supported here.",
         )
     return answered

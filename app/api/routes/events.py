@@ -1,7 +1,7 @@
-"""`POST /events/...` and `GET /signals/{id}`: how pipelines and probes tell the agent something.
+"""`POST /events/...` and `GET /signals/{id}`: events of pipelines and probes.
 
-An event is answered with 202 only after the intake has made it durable
-(promise 9). A list is accepted or refused as a whole.
+The response to an event is 202 only after the intake has made it durable
+(promise 9). A list is accepted or rejected as a whole.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ router = APIRouter(tags=["events"])
     response_model=AcceptedView | AcceptedList,
     responses=problems(400, 401, 403, 413, 415, 422, 429, 503),
     openapi_extra=event_body(DeployEvent, "deploy") | event_headers(),
-    summary="Tell of a release: started, succeeded, failed or cancelled",
+    summary="Report a release: started, succeeded, failed or cancelled",
 )
 async def post_deploy(
     request: Request, container: ContainerDep, person: Annotated[Person, needs(Scope.INGEST)]
@@ -62,7 +62,7 @@ async def post_deploy(
     response_model=AcceptedView | AcceptedList,
     responses=problems(400, 401, 403, 413, 415, 422, 429, 503),
     openapi_extra=event_body(MetricEvent, "metric") | event_headers(),
-    summary="Tell the service levels of one instant",
+    summary="Report the service levels of one instant",
 )
 async def post_metric(
     request: Request, container: ContainerDep, person: Annotated[Person, needs(Scope.INGEST)]
@@ -75,7 +75,7 @@ async def post_metric(
     response_model=SignalView,
     responses=problems(401, 403, 404, 429, 503),
     dependencies=[needs(Scope.READ)],
-    summary="What became of one signal",
+    summary="Get one signal and its disposition",
 )
 async def get_signal(signal_id: str, container: ContainerDep) -> SignalView:
     record = None
@@ -86,7 +86,7 @@ async def get_signal(signal_id: str, container: ContainerDep) -> SignalView:
             status=404,
             kind="not-found",
             title="No such signal",
-            detail="No signal has this id. Use the signal_id of the answer to the event.",
+            detail="No signal has this id. Use the signal_id of the response to the event.",
         )
     return SignalView.of(record)
 
@@ -135,8 +135,8 @@ async def _accept(
                 FieldError(
                     field="Idempotency-Key",
                     value=key,
-                    message="was used for a request with another content",
-                    mend="send a new key with a new request, and the same key only with the same request",
+                    message="was used for a request with different content",
+                    mend="send a new key with each new request; repeat a key only with the same request",
                 )
             ],
         ) from error
@@ -144,7 +144,7 @@ async def _accept(
 
 
 def _parse(value: Json, model: EventModel, latest: datetime) -> tuple[Event, ...]:
-    """One object or a list of them; all of it fits, or `Problem` 422 names every misfit."""
+    """One object or a list of them; raises `Problem` 422 that names every invalid field."""
     listed = isinstance(value, list)
     entries = value if isinstance(value, list) else [value]
     try:

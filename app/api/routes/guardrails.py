@@ -1,7 +1,7 @@
-"""`/brakes`: what holds new actions back, and the kill switch that stops all of them at once (promise 11).
+"""`/brakes`: the guardrails, and the kill switch that stops all new actions (promise 11).
 
-It holds for each action that has not begun when this answers; undo and
-verification go on. Each setting is on record with who made it (`app.api.security.access`).
+The kill switch applies to every action that has not started before the response; undo
+and verification continue. The record names the author (`app.api.security.access`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ router = APIRouter(tags=["brakes"])
     response_model=BrakesView,
     responses=problems(401, 403, 429, 503),
     dependencies=[needs(Scope.READ)],
-    summary="The kill switch, freeze windows, and circuit breakers that are not closed",
+    summary="Get the guardrails: kill switch, freeze windows, and circuit breakers that are not closed",
 )
 async def get_brakes(container: ContainerDep) -> BrakesView:
     return await standing(container)
@@ -43,7 +43,7 @@ async def get_brakes(container: ContainerDep) -> BrakesView:
     response_model=BrakesView,
     responses=problems(400, 401, 403, 413, 415, 422, 429, 503),
     openapi_extra=json_body(CircuitRequest),
-    summary="Close a circuit breaker before its time: failures until now count no more",
+    summary="Close a circuit breaker early: failures until now no longer count",
 )
 async def close_circuit(
     request: Request, container: ContainerDep, person: Annotated[Person, needs(Scope.OPERATE)]
@@ -60,7 +60,7 @@ async def close_circuit(
 
 
 async def standing(container: ApiDependencies) -> BrakesView:
-    """How everything stands that holds actions back."""
+    """The status of all guardrails."""
     limits, now = container.loop.stages.executor.policy.limits.shared, container.clock.now()
     attempts = await container.store.attempts(now - limits.look_back)
     return BrakesView.of(braking(await container.store.brake(), attempts, limits, now))
@@ -71,7 +71,7 @@ async def standing(container: ApiDependencies) -> BrakesView:
     response_model=BrakeView,
     responses=problems(401, 403, 429, 503),
     dependencies=[needs(Scope.READ)],
-    summary="Whether new actions are stopped, by whom, and why",
+    summary="Get the kill switch: state, author and reason",
 )
 async def get_kill_switch(container: ContainerDep) -> BrakeView:
     return BrakeView.of(await container.store.brake())

@@ -1,4 +1,4 @@
-"""`GET /healthz` and `GET /readyz`: whether the process is up, and whether it can do its work."""
+"""`GET /healthz`, `GET /readyz` and `GET /version`: liveness, readiness and the version of the agent."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from app.api.dependencies import ApiDependencies, ContainerDep
 from app.api.openapi import problems
 from app.api.problems import FieldError, Problem
 from app.errors import AgentError
-from app.schemas import CheckView, HealthView, ReadyView
+from app.schemas import CheckView, HealthView, ReadyView, VersionView
+from app.version import package_version
 
 CHECK_TIMEOUT_SECONDS = 5.0
 REMEMBERED_SECONDS = 2.0
-"""How long an answer is good for: probes cost nothing, however many there are."""
+"""How long a result is reused, so that frequent probes add no load."""
 
 router = APIRouter(tags=["health"])
 
 
 @dataclass(slots=True, kw_only=True)
 class Readiness:
-    """The last answer, and how old it is; probes that come together share one look."""
+    """The last result and its age; concurrent probes share one check."""
 
     monotonic: Callable[[], float] = time.monotonic
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -34,7 +35,7 @@ class Readiness:
     _container: ApiDependencies | None = None
 
     async def of(self, container: ApiDependencies) -> list[CheckView]:
-        """What every check says, at most `REMEMBERED_SECONDS` ago."""
+        """The result of every check, at most `REMEMBERED_SECONDS` old."""
         async with self._looking:
             fresh = self._looked_at is not None and self.monotonic() - self._looked_at < REMEMBERED_SECONDS
             if not fresh or container is not self._container:
@@ -43,16 +44,21 @@ class Readiness:
             return self._checks
 
 
-@router.get("/healthz", response_model=HealthView, summary="The process is up")
+@router.get("/healthz", response_model=HealthView, summary="Liveness: the process is up")
 async def healthz() -> HealthView:
     return HealthView(status="ok")
+
+
+@router.get("/version", response_model=VersionView, summary="The version of the agent")
+async def version() -> VersionView:
+    return VersionView(version=package_version())
 
 
 @router.get(
     "/readyz",
     response_model=ReadyView,
     responses=problems(503),
-    summary="The agent is able to work: it writes, its driver moves, what it depends on answers",
+    summary="Readiness: the agent can write, its driver makes progress, and its dependencies respond",
 )
 async def readyz(request: Request, container: ContainerDep) -> ReadyView:
     readiness: Readiness = request.app.state.readiness
@@ -69,7 +75,7 @@ async def readyz(request: Request, container: ContainerDep) -> ReadyView:
                     field=check.name,
                     value=None,
                     message=check.message,
-                    mend="see to it that it answers, and check its settings",
+                    mend="check that it responds, and check its settings",
                 )
                 for check in failing
             ],
@@ -84,7 +90,7 @@ async def _run(name: str, check: Callable[[], Awaitable[None]]) -> CheckView:
             await check()
     except TimeoutError:
         return CheckView(
-            name=name, ready=False, message=f"did not answer within {CHECK_TIMEOUT_SECONDS:.0f} s"
+            name=name, ready=False, message=f"did not respond within {CHECK_TIMEOUT_SECONDS:.0f} s"
         )
     except AgentError as error:
         return CheckView(name=name, ready=False, message=str(error))

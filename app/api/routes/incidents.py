@@ -1,4 +1,4 @@
-"""`GET /incidents` and `GET /incidents/{id}`: what happened, what was done, and why."""
+"""`GET /incidents` and `GET /incidents/{id}`: incidents with actions and reasons."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ router = APIRouter(tags=["incidents"])
 
 
 async def find(container: ApiDependencies, query: IncidentQuery) -> Page:
-    """One page; a range that is none, or a foreign cursor, raises `Problem` 422."""
+    """One page; an empty range or an unknown cursor raises `Problem` 422."""
     if query.since is not None and query.until is not None and query.since >= query.until:
         raise invalid(
             [
@@ -92,7 +92,7 @@ def _no_such_incident() -> Problem:
         status=404,
         kind="not-found",
         title="No such incident",
-        detail="No incident has this id. GET /incidents lists those that exist.",
+        detail="No incident has this id. GET /incidents lists all incidents.",
     )
 
 
@@ -101,7 +101,7 @@ def _no_such_incident() -> Problem:
     response_model=IncidentPage,
     responses=problems(401, 403, 422, 429, 503),
     dependencies=[EachParameterOnce, needs(Scope.READ)],
-    summary="Incidents, newest first, without their timelines",
+    summary="List incidents, newest first, without timelines",
 )
 async def list_incidents(query: Annotated[IncidentQuery, Query()], container: ContainerDep) -> IncidentPage:
     page = await find(container, query)
@@ -113,7 +113,7 @@ async def list_incidents(query: Annotated[IncidentQuery, Query()], container: Co
     response_model=IncidentView,
     responses=problems(401, 403, 404, 422, 429, 503),
     dependencies=[EachParameterOnce, needs(Scope.READ)],
-    summary="One incident with its whole timeline, or a part of it",
+    summary="Get one incident with its timeline, or a part of it",
 )
 async def get_incident(
     incident_id: str, query: Annotated[TimelineQuery, Query()], container: ContainerDep

@@ -1,4 +1,4 @@
-"""`GET /streams`: how the reading of Kafka and Redis streams is getting on in this process."""
+"""`GET /streams`: progress of the Kafka and Redis consumers in this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ router = APIRouter(tags=["health"])
 
 
 class StreamView(BaseModel):
-    """One stream that this process reads. Counts start at zero with the process."""
+    """One stream that this process consumes. Counts start at zero with the process."""
 
     source: str
     address: str
@@ -25,14 +25,14 @@ class StreamView(BaseModel):
     rejected: int
     redelivered: int
     lag: int | None
-    """Messages that its consumer has still to read or acknowledge; null when not known."""
+    """Messages not yet read or acknowledged; null when unknown."""
     lag_at: datetime | None
     blocked_since: datetime | None
     trouble: str
 
 
 class StreamsView(BaseModel):
-    """Every stream that this process reads; empty where it reads none."""
+    """Every stream that this process consumes; empty without streams."""
 
     items: list[StreamView]
 
@@ -42,10 +42,10 @@ class StreamsView(BaseModel):
     response_model=StreamsView,
     responses=problems(401, 403, 429, 503),
     dependencies=[needs(Scope.READ)],
-    summary="Lag and counts of the streams read here",
+    summary="Get lag and counts of the streams that this process consumes",
 )
 async def streams(container: ContainerDep) -> StreamsView:
-    """What each consumer has accepted and rejected, how far behind it is, and what it waits for."""
+    """Accepted and rejected messages, lag and blocking error of each consumer."""
     return StreamsView(
         items=[
             StreamView(

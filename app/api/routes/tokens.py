@@ -1,8 +1,7 @@
-"""`/tokens`: API tokens, made and revoked by administrators.
+"""`/tokens`: administrators create and revoke API tokens.
 
-While no identity is configured nobody may make one over HTTP: whoever reaches the
-loopback address today would keep a key for tomorrow. `heal token create` writes
-the first one to the database.
+Without configured identity, HTTP creates no tokens: any local caller could keep a
+permanent credential. `heal token create` writes the first token to the database.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ router = APIRouter(tags=["tokens"])
     response_model=TokenList,
     responses=problems(401, 403, 429, 503),
     dependencies=[needs(Scope.ADMIN)],
-    summary="Every token without its secret, newest first",
+    summary="List tokens without their secrets, newest first",
 )
 async def list_tokens(container: ContainerDep) -> TokenList:
     return TokenList(items=[TokenView.of(one) for one in await container.store.tokens()])
@@ -46,11 +45,9 @@ async def list_tokens(container: ContainerDep) -> TokenList:
     "/tokens",
     status_code=201,
     response_model=NewTokenView,
-    responses=problems(
-        400, 401, 403, 409, 413, 415, 422, 429, 503, conflict="No identity is configured: nobody is known"
-    ),
+    responses=problems(400, 401, 403, 409, 413, 415, 422, 429, 503, conflict="No identity is configured"),
     openapi_extra=json_body(TokenRequest),
-    summary="Make a token; what proves it is shown in this answer, and never again",
+    summary="Create a token; only this response contains its secret",
 )
 async def create_token(
     request: Request, container: ContainerDep, person: Annotated[Person, needs(Scope.ADMIN)]
@@ -73,8 +70,8 @@ async def create_token(
 @router.delete(
     "/tokens/{token_id}",
     response_model=TokenView,
-    responses=problems(401, 403, 404, 409, 429, 503, conflict="It was revoked before"),
-    summary="Revoke a token, or the session of somebody who signed on: good for nothing from now on",
+    responses=problems(401, 403, 404, 409, 429, 503, conflict="Already revoked"),
+    summary="Revoke a token or a session",
 )
 async def revoke_token(
     token_id: str, container: ContainerDep, person: Annotated[Person, needs(Scope.ADMIN)]
@@ -86,13 +83,13 @@ async def revoke_token(
             status=404,
             kind="not-found",
             title="No such token",
-            detail="No token has this id. GET /tokens lists those that were made.",
+            detail="No token has this id. GET /tokens lists all tokens.",
         )
     try:
         revoked = await tokens.revoke(container.store, found.id, by=person, at=container.clock.now())
     except Conflict as error:
         raise Problem(
-            status=409, kind="already-revoked", title="This token was revoked before", detail=f"{error}."
+            status=409, kind="already-revoked", title="The token was already revoked", detail=f"{error}."
         ) from error
     return TokenView.of(revoked)
 
@@ -104,6 +101,6 @@ def _refuse_the_unknown(container: ApiDependencies) -> None:
         status=409,
         kind="no-identity",
         title="No identity is configured",
-        detail="Nobody can be told from anybody else here. Make the first token with `heal token create`, "
+        detail="Authentication is disabled. Create the first token with `heal token create`, "
         "which writes to the database, and start the agent with REQUIRE_IDENTITY=true.",
     )

@@ -1,9 +1,9 @@
-"""`POST /webhooks/alertmanager`: deliveries of Alertmanager, and of Grafana, become signals.
+"""`POST /webhooks/alertmanager`: convert deliveries of Alertmanager and Grafana to signals.
 
-Delivery is at least once, so the answer is 202 again for what was sent before.
-An alert that cannot be read, or maps to no service, is reported in the answer
-instead of refused: a 4xx would make Alertmanager drop the others of its group
-with it. Where a pod is all that an alert names, the cluster is asked for its owner.
+Delivery is at least once: a repeated delivery gets 202 again. The response reports an
+alert that is malformed or maps to no service, instead of rejecting the delivery: on a
+4xx, Alertmanager drops the whole group. For an alert that names only a pod, the agent
+queries the cluster for the owner.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ log = logging.getLogger(__name__)
 
 OWNERS_TIMEOUT_SECONDS = 5.0
 MOST_PODS_ASKED = 50
-"""Of one delivery; the names of further pods are read as if no cluster were connected."""
+"""Per delivery; further pods are mapped by name, as without a cluster."""
 PODS_AT_ONCE = 8
 MOST_LOGGED = 20
 MOST_NAMED = 5
-"""Services that a refusal names."""
+"""Services that a rejection names."""
 
 _EXPECTED = (
-    "Send what Alertmanager's webhook sends, unchanged: a JSON object with version, status and alerts; or "
-    "what a contact point of Grafana sends. To try it: "
+    "Send the unchanged payload of the Alertmanager webhook (a JSON object with version, status and alerts) "
+    "or of a Grafana contact point. Example: "
     '{"version":"4","status":"firing","alerts":[{"status":"firing","labels":{"alertname":"HighErrorRate",'
     '"namespace":"prod","service":"payments-api"},"startsAt":"2026-02-20T17:00:00Z","fingerprint":"1"}]}'
 )
@@ -64,7 +64,7 @@ router = APIRouter(tags=["webhooks"])
     response_model=WebhookAccepted,
     responses=problems(400, 401, 403, 413, 415, 422, 429, 503),
     openapi_extra=alertmanager_body(),
-    summary="Take a delivery of Alertmanager (webhook version 4) or Grafana (version 1)",
+    summary="Receive a delivery of Alertmanager (webhook version 4) or Grafana (version 1)",
 )
 async def alertmanager(request: Request, container: ContainerDep) -> WebhookAccepted:
     person, sender = await _authenticate(request, container)
@@ -78,7 +78,7 @@ async def alertmanager(request: Request, container: ContainerDep) -> WebhookAcce
                     field="body",
                     value=body.value,
                     message=str(error),
-                    mend="point a webhook of Alertmanager, or a contact point of Grafana, here unchanged",
+                    mend="configure an Alertmanager webhook or a Grafana contact point with this URL",
                 )
             ]
         ) from error
@@ -92,7 +92,7 @@ async def alertmanager(request: Request, container: ContainerDep) -> WebhookAcce
     signals, beyond = _within_reach(batch.signals, person)
     unmapped = (*batch.unmapped, *beyond)
     for one in unmapped[:MOST_LOGGED]:
-        log.info("not taken: %s", one)
+        log.info("alert not mapped: %s", one)
     signals = [replace(signal, sender=sender) for signal in signals]
     accepted = await container.intake.accept(signals) if signals else ()
     return WebhookAccepted(
@@ -105,7 +105,7 @@ async def alertmanager(request: Request, container: ContainerDep) -> WebhookAcce
 
 
 def _within_reach(signals: Sequence[Signal], person: Person) -> tuple[list[Signal], list[UnmappedAlert]]:
-    """What the token may report, and the others with a reason; raises `Problem` 403 where all are others."""
+    """Permitted signals, and the others with a reason; raises `Problem` 403 when none is permitted."""
     within: list[Signal] = []
     beyond: list[Signal] = []
     for signal in signals:
@@ -117,8 +117,8 @@ def _within_reach(signals: Sequence[Signal], person: Person) -> tuple[list[Signa
         UnmappedAlert(
             fingerprint=signal.payload.fingerprint,
             name=signal.payload.name,
-            reason=f"the token of {person.name} is limited to {person.reach}, and this is about "
-            f"{signal.key}; send it with another token",
+            reason=f"the token of {person.name} is limited to {person.reach}; the alert concerns "
+            f"{signal.key}; use another token",
         )
         for signal in beyond
         if isinstance(signal.payload, Alert)
@@ -126,7 +126,7 @@ def _within_reach(signals: Sequence[Signal], person: Person) -> tuple[list[Signa
 
 
 async def _owners(cluster: PodOwners | None, pods: Sequence[PodRef]) -> dict[PodRef, PodOwner | None] | None:
-    """What the cluster says of the pods, as far as it answers in time; None without a cluster."""
+    """The owners of the pods that the cluster reports in time; None without a cluster."""
     if cluster is None:
         return None
     found: dict[PodRef, PodOwner | None] = {}
@@ -145,7 +145,7 @@ async def _owners(cluster: PodOwners | None, pods: Sequence[PodRef]) -> dict[Pod
 
 
 async def _authenticate(request: Request, container: ApiDependencies) -> tuple[Person, Sender]:
-    """Its own token where one is set, or an API token; with neither configured a sender on this machine."""
+    """ALERTMANAGER_TOKEN, or an API token; with neither configured, a local sender."""
     token = container.settings.alertmanager_token
     if matches(given_token(request), token):
         return Person(name=""), sender_of(request, Person(name=""), webhook="alertmanager")
@@ -158,9 +158,9 @@ async def _authenticate(request: Request, container: ApiDependencies) -> tuple[P
         raise Problem(
             status=403,
             kind="token-not-configured",
-            title="Deliveries from other machines need a token",
+            title="Deliveries from other machines require a token",
             detail="Set ALERTMANAGER_TOKEN, and the same value as http_config.authorization.credentials in "
-            "Alertmanager; without it only senders on this machine are heard, and no proxy.",
+            "Alertmanager; without it, deliveries are accepted from localhost only, and not from a proxy.",
         )
     count_guess(request, container)
     raise Problem(

@@ -1,8 +1,7 @@
-"""Who may ask for what: a token or a session becomes a `Person`, and a route names the scope it needs.
+"""Authentication and authorization: a token or session identifies a `Person`; each route requires a scope.
 
-Every route declares `needs(Scope...)`, save those that `OPEN` lists; a test holds
-the two against each other. While no identity is configured everybody on this
-machine is taken at their word (ADR 16).
+Every route declares `needs(Scope...)`, except those in `OPEN`; a test compares the
+two. Without configured identity, local callers are not authenticated (ADR 16).
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ OPEN = frozenset(
         "/openapi.json",
         "/healthz",
         "/readyz",
+        "/version",
         "/sign-on",
         "/sign-on/callback",
         "/sign-on/token",
@@ -52,7 +52,7 @@ OPEN = frozenset(
         "/static/swagger",
     }
 )
-"""Paths that need no scope: they tell nothing of incidents, or check who asks by themselves."""
+"""Paths without a scope: they show no incident data, or authenticate callers themselves."""
 
 _bearer = HTTPBearer(
     scheme_name="token", description="An API token: heal_tok_...", auto_error=False
@@ -60,10 +60,10 @@ _bearer = HTTPBearer(
 
 
 class SignOnNeeded(Exception):
-    """A page was asked for by nobody known; they are sent to sign on, and come back to `to`."""
+    """An unauthenticated page request; the browser is redirected to sign in, then back to `to`."""
 
     def __init__(self, to: str) -> None:
-        super().__init__("sign on first")
+        super().__init__("sign in first")
         self.to = to
 
     def location(self, *, by_token: bool) -> str:
@@ -72,7 +72,7 @@ class SignOnNeeded(Exception):
 
 
 class PageRefused(Exception):
-    """A page was asked for by somebody who may not see it."""
+    """A page request by a person without the required scope."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.title)
@@ -80,7 +80,7 @@ class PageRefused(Exception):
 
 
 def needs(scope: Scope) -> Any:  # Any: what FastAPI's own Depends returns
-    """The dependency of a route that answers programs: the person who asks, entitled to it."""
+    """The dependency of an API route: the caller, with this scope."""
 
     async def admitted(
         request: Request, container: ContainerDep, _: Annotated[object, Depends(_bearer)]
@@ -91,7 +91,7 @@ def needs(scope: Scope) -> Any:  # Any: what FastAPI's own Depends returns
 
 
 def page_needs(scope: Scope) -> Any:  # Any: as above
-    """The same for a page: who is not known signs on first, who may not see it is told so as a page."""
+    """The same for a page: redirects to sign in without authentication, shows a refusal as a page."""
 
     async def admitted(request: Request, container: ContainerDep) -> Person:
         try:
@@ -106,13 +106,13 @@ def page_needs(scope: Scope) -> Any:  # Any: as above
 
 
 def _named(dependency: Callable[..., Any], scope: Scope) -> Callable[..., Any]:
-    """What lets a test, and a reader of the routes, see the scope."""
+    """Attach the scope to the dependency, for tests."""
     dependency.scope = scope  # type: ignore[attr-defined]  # a function may carry attributes
     return dependency
 
 
 async def admit(request: Request, container: ApiDependencies, scope: Scope) -> Person:
-    """The person who asks; raises `Problem` 401, 403 or 429."""
+    """The authenticated caller with this scope; raises `Problem` 401, 403 or 429."""
     if not container.settings.identity_required:
         return Person(name="")
     person = await recognised(request, container)
@@ -120,34 +120,34 @@ async def admit(request: Request, container: ApiDependencies, scope: Scope) -> P
         raise Problem(
             status=403,
             kind="missing-scope",
-            title="This needs another right",
+            title="Missing scope",
             detail=f"{person.name} lacks the scope {scope}. A token gets its scopes when it is created; "
-            "people get theirs by their roles, as ROLE_SCOPES says.",
+            "people get theirs from their roles (ROLE_SCOPES).",
         )
     return person
 
 
 async def recognised(request: Request, container: ApiDependencies) -> Person:
-    """Who asks, by token or session; raises `Problem` 401, 403 or 429."""
+    """The caller, by token or session; raises `Problem` 401, 403 or 429."""
     text = given_token(request)
     if text is None:
         text = request.cookies.get(SESSION_COOKIE)
         if not text:
-            raise _unauthenticated("Send 'Authorization: Bearer heal_tok_...'; people sign on at /sign-on.")
+            raise _unauthenticated("Send 'Authorization: Bearer heal_tok_...'; people sign in at /sign-on.")
         _refuse_unsaid_origin(request)
     return await recognised_token(request, container, text)
 
 
 async def recognised_token(request: Request, container: ApiDependencies, text: str) -> Person:
-    """Whom a token or a session's cookie speaks for; a wrong one counts as a guess of the sender's."""
+    """The holder of a token or session cookie; a wrong one counts as a failed attempt of its address."""
     now = container.clock.now()
     credential = await proved(container.store, text)
     if credential is None:
         count_guess(request, container)
-        raise _unauthenticated("This token is not known here.")
+        raise _unauthenticated("Unknown token.")
     ended = credential.refusal(now)
     if ended is not None:
-        raise _unauthenticated(f"This token is good for nothing any more: {ended}.")
+        raise _unauthenticated(f"The token is not valid: {ended}.")
     await container.store.touch(credential, now)
     return holder(credential, container.settings.role_scopes)
 
@@ -169,7 +169,7 @@ def matches(given: str | None, secret: SecretStr | None) -> bool:
 
 
 def sender_of(request: Request, person: Person, *, webhook: str | None = None) -> Sender:
-    """Who sent what the request brings: a token's holder, who knows a webhook's secret, or an address."""
+    """The sender of a request: the holder of a token, a webhook with its secret, or an address."""
     address = _address(request)
     if person.verified:
         return Sender(kind=SenderKind.TOKEN, name=person.name, token_id=person.token_id, address=address)
@@ -179,25 +179,25 @@ def sender_of(request: Request, person: Person, *, webhook: str | None = None) -
 
 
 def out_of_reach(person: Person, keys: Iterable[ServiceKey]) -> Problem:
-    """The refusal of a token that may not report about these services."""
+    """The 403 for a token that is not permitted to report for these services."""
     about = ", ".join(dict.fromkeys(str(key) for key in keys))
     return Problem(
         status=403,
         kind="beyond-the-token",
-        title="This token may not report about that service",
-        detail=f"The token of {person.name} is limited to {person.reach}, and this is about {about}. "
-        "Send it with another token, or make one with `heal token create --environment ... --service ...`.",
+        title="The token is not permitted for this service",
+        detail=f"The token of {person.name} is limited to {person.reach}; the request concerns {about}. "
+        "Use another token, or create one with `heal token create --environment ... --service ...`.",
     )
 
 
 def speaker(person: Person, by: str | None) -> Person:
-    """Who says it: whoever proved who they are, else the name that they give; raises `Problem` 422."""
+    """The author of a decision: the authenticated person, else the given name; raises `Problem` 422."""
     if person.verified:
         if by is not None and not same_person(by, person.name):
-            raise _unfit_name(by, f"is not {person.name}, whose token or session this is")
+            raise _unfit_name(by, f"is not {person.name}, the holder of the token or session")
         return person
     if by is None:
-        raise _unfit_name(None, "is missing: it stands in the record")
+        raise _unfit_name(None, "is missing: the record requires a name")
     return replace(person, name=by)
 
 
@@ -205,21 +205,21 @@ def _unauthenticated(detail: str) -> Problem:
     return Problem(
         status=401,
         kind="not-authenticated",
-        title="Who asks is not known",
+        title="Not authenticated",
         detail=detail,
         headers={"WWW-Authenticate": 'Bearer realm="heal"'},
     )
 
 
 def _unfit_name(by: str | None, message: str) -> Problem:
-    mend = "send the name of who says this" if by is None else "leave it out; the name is known"
+    mend = "send your name" if by is None else "omit it; the token or session gives the name"
     return invalid([FieldError(field="by", value=by, message=message, mend=mend)])
 
 
 def count_guess(request: Request, container: ApiDependencies) -> None:
-    """A wrong credential came with the request; raises `Problem` 429 once there were too many from there.
+    """Count a wrong credential; raises `Problem` 429 after too many from the address.
 
-    A right one is never locked out by those of others: it is looked at first.
+    Valid credentials are checked first and are never locked out.
     """
     _refuse_locked(request, container)
     lockout: Lockout = request.app.state.lockout
@@ -231,7 +231,7 @@ def _address(request: Request) -> str | None:
 
 
 def _refuse_locked(request: Request, container: ApiDependencies) -> None:
-    """Raise `Problem` 429 while guesses from the sender's address are not answered."""
+    """Raise `Problem` 429 while the address of the sender is locked out."""
     lockout: Lockout = request.app.state.lockout
     left = lockout.locked_for(_address(request), container.clock.now())
     if left is None:
@@ -240,28 +240,28 @@ def _refuse_locked(request: Request, container: ApiDependencies) -> None:
     raise Problem(
         status=429,
         kind="locked-out",
-        title="Too many wrong credentials came from this address",
-        detail=f"Credentials from there that are not known are refused unseen for another {seconds} s. "
-        "One that is known is heard.",
+        title="Too many wrong credentials from this address",
+        detail=f"Unknown credentials from this address are refused for another {seconds} s. "
+        "Valid credentials are accepted.",
         headers={"Retry-After": str(seconds)},
     )
 
 
 def _refuse_unsaid_origin(request: Request) -> None:
-    """A cookie comes along by itself, so a write with it must say which site it is from; browsers do."""
+    """Browsers send cookies on every request: a write with a cookie must state its site."""
     if request.method in SAFE_METHODS:
         return
     if "sec-fetch-site" not in request.headers and "origin" not in request.headers:
         raise Problem(
             status=403,
             kind="cross-site",
-            title="A cookie alone does not do for a write",
-            detail="The request does not say which site sent it. A program sends a token instead.",
+            title="A write with a cookie must state its origin",
+            detail="The request has neither Sec-Fetch-Site nor Origin. Programs must send a token instead.",
         )
 
 
 def _way_back(request: Request) -> str:
-    """Where somebody who signs on wants to go: the page itself, or for a form the page it stood on."""
+    """The page to return to after sign-in; the dashboard after a form."""
     if request.method not in SAFE_METHODS:
         return "/dashboard"
     query = request.url.query

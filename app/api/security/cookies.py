@@ -1,4 +1,4 @@
-"""Cookies of people who sign on: no script reads them, no other site uses them, none travels in the clear."""
+"""Cookies of people who sign in: no script reads them, no other site uses them, none travels in the clear."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Guards in front of every route: the browser may not be turned against a local agent.
+"""Middlewares in front of every route: they protect a local agent from requests of a browser.
 
-While no identity is configured a loopback address is the agent's only fence. Its
-holes are closed here: a web page that posts across sites, a name that an attacker
-points at 127.0.0.1 (DNS rebinding), a server that was made to listen elsewhere,
-and a proxy or tunnel on this machine. Both middlewares are plain ASGI and are installed by `app.main`.
+Without configured identity, the loopback address is the only protection of the agent.
+These middlewares refuse cross-site posts, DNS rebinding, connections on other
+addresses, and proxies or tunnels on this machine. Both are plain ASGI;
+`app.main` installs them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from app.api.security.access import SAFE_METHODS
 from app.wire.loopback import is_loopback
 
 _PROVED_BY_THEMSELVES = "/webhooks/"
-"""What arrives there carries a signature or a token of its own."""
+"""Requests to these paths carry a signature or their own token."""
 _PROBES = frozenset({"/healthz", "/readyz"})
 _WHERE_FROM = frozenset({"forwarded", "foreign-host"})
-"""Refusals that a probe is spared."""
+"""Refusals that do not apply to probes."""
 _FORWARDING_PREFIXES = ("x-forwarded", "x-original-", "x-envoy-external", "cf-connecting-")
 _FORWARDING = frozenset(
     {
@@ -70,7 +70,7 @@ def _host_name(host_header: str) -> str | None:
 
 
 class SecurityHeaders:
-    """Adds the headers that keep a browser from loading, framing or guessing anything."""
+    """Adds headers that forbid foreign content, framing and content sniffing."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -91,12 +91,11 @@ class SecurityHeaders:
 
 
 class BrowserGuard:
-    """Refuses cross-site writes; without identity also whoever may be further away than this machine.
+    """Refuses cross-site writes; without identity also every request from another machine.
 
-    `loopback_only` says that no identity is configured: then a request must arrive
-    on a loopback address or a socket file, name this machine, and carry no header
-    that a proxy adds. Webhooks prove themselves, and probes get a status and
-    nothing else.
+    `loopback_only`: no identity is configured. A request must then arrive on a
+    loopback address or a socket file, name this machine, and carry no header that
+    a proxy adds. Webhooks authenticate themselves; probes get the status only.
     """
 
     def __init__(self, app: ASGIApp, *, loopback_only: bool) -> None:
@@ -125,33 +124,33 @@ class BrowserGuard:
             return Problem(
                 status=403,
                 kind="cross-site",
-                title="A web page of another site may not do this",
-                detail="The browser says that another site sent this request. Send it from the agent's own "
-                "pages, or from a program that sets neither Sec-Fetch-Site nor Origin.",
+                title="Cross-site request refused",
+                detail="The browser reports that another site sent this request. Send it from the pages of "
+                "the agent, or from a program that sets neither Sec-Fetch-Site nor Origin.",
             )
         return None
 
 
 def is_local(scope: Scope) -> bool:
-    """Whether a request comes from this machine, as far as its connection and its headers tell."""
+    """Whether connection and headers show that a request comes from this machine."""
     headers = Headers(scope=scope)
     return _arrived_here(scope) and not _forwarded(scope, headers) and _names_loopback(headers)
 
 
 def _not_of_this_machine(scope: Scope, headers: Headers) -> Problem | None:
-    """The refusal of what may come from further away, while nobody can say who they are."""
+    """The refusal of a request that may come from another machine, without configured identity."""
     if not _arrived_here(scope):
-        return _no_identity("no-identity", "It arrived on an address that other machines reach.")
+        return _no_identity("no-identity", "The request arrived on an address that other machines can reach.")
     if scope["path"].startswith(_PROVED_BY_THEMSELVES):
         return None
     if _forwarded(scope, headers):
-        return _no_identity("forwarded", "A proxy brings this request from somewhere else.")
+        return _no_identity("forwarded", "A proxy forwarded the request.")
     if not _names_loopback(headers):
         return Problem(
             status=421,
             kind="foreign-host",
-            title="This agent is not known by that name",
-            detail="While no identity is configured it answers to localhost, 127.0.0.1 and [::1] only.",
+            title="Unknown host name",
+            detail="Authentication is disabled: use the host localhost, 127.0.0.1 or [::1].",
         )
     return None
 
@@ -160,21 +159,21 @@ def _no_identity(kind: str, why: str) -> Problem:
     return Problem(
         status=403,
         kind=kind,
-        title="Only this machine is heard",
-        detail=f"{why} No identity is configured, so the agent cannot tell who asks, and answers on a "
-        "loopback address only. Set REQUIRE_IDENTITY=true; `heal token create` makes a token.",
+        title="Localhost connections only",
+        detail=f"{why} Authentication is disabled, so the agent accepts localhost connections only. "
+        "Set REQUIRE_IDENTITY=true, and create a token with `heal token create`.",
     )
 
 
 def _arrived_here(scope: Scope) -> bool:
-    """Whether the connection came in by a loopback address or a socket file."""
+    """Whether the connection arrived on a loopback address or a socket file."""
     server = scope.get("server")
     arrived_on = server[0] if server else None
     return arrived_on is None or arrived_on.startswith("/") or is_loopback(arrived_on)
 
 
 def _forwarded(scope: Scope, headers: Headers) -> bool:
-    """Whether a proxy brings it, by its headers or by the address that the server took from them."""
+    """Whether a proxy forwarded it: by headers, or by the address that the server took from them."""
     client = scope.get("client")
     further_away = client is not None and bool(client[0]) and not is_loopback(client[0])
     return further_away or any(
@@ -183,13 +182,13 @@ def _forwarded(scope: Scope, headers: Headers) -> bool:
 
 
 def _is_probe(scope: Scope) -> bool:
-    """Whether it is a whole request of a probe: one without a host is malformed."""
+    """Whether it is a complete probe request: one without a host is malformed."""
     whole = "host" in Headers(scope=scope)
     return whole and scope["path"] in _PROBES and scope["method"] in SAFE_METHODS
 
 
 async def _status_only(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """The answer of a probe without what it says of the agent and of what it depends on."""
+    """Answer a probe with its status, without details of the agent and its dependencies."""
     status = 503
 
     async def take_status(message: Message) -> None:
@@ -208,7 +207,7 @@ def _names_loopback(headers: Headers) -> bool:
 
 
 def _from_same_origin(headers: Headers) -> bool:
-    """What the browser says of the sender; programs say nothing and pass.
+    """Whether the browser reports the same origin; requests of programs pass.
 
     Schemes are not compared: behind a proxy that ends TLS they differ.
     """

@@ -53,7 +53,7 @@ class Lockout:
         if count.failures == self.attempts:
             count.until = now + self.length
             log.warning(
-                "%d wrong credentials from %s: no others are looked at until %s",
+                "%d wrong credentials from %s: locked out until %s",
                 self.attempts,
                 network,
                 count.until,

@@ -1,4 +1,4 @@
-"""A running agent, asked over its HTTP API by the commands; with HEAL_TOKEN where one is set."""
+"""Client of the HTTP API of a running agent, for the commands; sends HEAL_TOKEN if set."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningAgent:
-    """Where an agent is asked, and with what token."""
+    """Address and token of a running agent."""
 
     base: str
     required: bool
-    """Somebody named it: that nobody answers there is a failure."""
+    """The address was given explicitly: no response is a failure."""
     token: SecretStr | None = field(repr=False)
 
     async def ask(
@@ -33,7 +33,7 @@ class RunningAgent:
         method: str = "GET",
         body: BaseModel | None = None,
     ) -> httpx2.Response | None:
-        """Its answer; None when nobody listens there and that is no failure."""
+        """The response; None when nothing listens there and the agent is not required."""
         content = None if body is None else body.model_dump_json(exclude_none=True)
         headers = {} if body is None else {"Content-Type": "application/json"}
         if self.token is not None:
@@ -57,7 +57,7 @@ class RunningAgent:
             ) from error
 
     def parsed(self, model: type[Model], reply: httpx2.Response) -> Model:
-        """What it answered; `CommandFailed` with its own words for a refusal."""
+        """The parsed response; raises `CommandFailed` with the detail of an error response."""
         if not reply.is_success:
             try:
                 detail = str(reply.json()["detail"])
@@ -83,6 +83,6 @@ def running_agent(settings: Settings, url: str | None) -> RunningAgent:
 
 
 def default_url(settings: Settings) -> str:
-    """Where an agent with these settings can be asked from this machine."""
+    """The address of an agent with these settings, from this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.listens_on, settings.listens_on)  # noqa: S104 - compared, not bound
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"

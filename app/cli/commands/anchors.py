@@ -1,4 +1,4 @@
-"""`heal audit anchor` and `heal audit verify`: the records beside the anchors kept apart from them."""
+"""`heal audit anchor` and `heal audit verify`: compare the records with their anchors."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from app.schemas import IncidentView
 from app.workers.anchor_writer import Anchorer, all_heads, whole_trail
 
 _LATE = 2
-"""So many intervals without an anchor are reported."""
+"""Number of intervals without an anchor that is reported."""
 
 
 async def anchor(settings: Settings) -> str:
-    """Write one now; what it is, in one line."""
+    """Write an anchor now; returns its description in one line."""
     folder = _folder(settings)
     async with database(settings) as store:
         anchorer = Anchorer(store=store, clock=SystemClock(), folder=folder, every=_every(settings))
@@ -114,7 +114,7 @@ def compared(settings: Settings) -> str:
 
 
 def of_missing(settings: Settings, incident_id: str) -> Iterator[str]:
-    """Why an incident that is not there should be."""
+    """The anchors that prove a missing incident existed."""
     folder = AnchorFolder.from_settings(settings)
     if folder is not None:
         yield from of_incident(IncidentId(incident_id), Known.of(_read(folder)), None)

@@ -44,7 +44,7 @@ async def audit(
 
 
 async def people(settings: Settings, url: str | None) -> tuple[list[TrailEntryView], int | None]:
-    """Every decision on record, and the first that does not follow from those before it, if any."""
+    """Every recorded decision, and the first that breaks the hash chain, if any."""
     agent = running_agent(settings, url)
     entries: list[TrailEntryView] = []
     after: int | None = -1
@@ -69,7 +69,7 @@ async def _people_on_file(settings: Settings) -> list[TrailEntryView]:
 
 
 def decision_line(entry: TrailEntryView) -> str:
-    """One decision as a person reads it."""
+    """One decision in one line."""
     how = "" if entry.verified else ", not verified"
     words = entry.kind.replace("_", " ") + (f" {entry.subject}" if entry.subject else "")
     said = entry.data.get("comment") or entry.data.get("reason")
@@ -81,7 +81,7 @@ def decision_line(entry: TrailEntryView) -> str:
 
 
 def lines(found: SignalAuditView) -> Iterator[str]:
-    """The audit as a person reads it."""
+    """The audit, line by line."""
     yield f"{found.accepted:>10}  accepted" + (f" since {found.since}" if found.since else "")
     if found.unledgered:
         yield f"{found.unledgered:>10}    of these by an older version; the next sweep enters them"

@@ -1,4 +1,4 @@
-"""`heal demo`: an incident from bad release to recovery, told in the terminal as it happens."""
+"""`heal demo`: an incident from bad release to recovery, shown live in the terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WALL_SECONDS_PER_SECOND = 0.04
 
 
 class ConsoleTeller:
-    """Tells a story to a terminal."""
+    """Prints the progress of a demo to a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._story = StoryPrinter(console)
@@ -106,7 +106,7 @@ def _announce(console: Console, label: str, what: str, may: str) -> None:
 
 
 def _conclude(settings: Settings, console: Console, record: IncidentRecord) -> None:
-    """How it ended, and how to look at it again."""
+    """Print the result, and how to show the incident again."""
     incident = record.incident
     console.print()
     console.print(Text.assemble("Ended as ", state_text(incident.state), f": {printable(incident.summary)}"))

@@ -1,8 +1,8 @@
-"""`heal doctor`: will the agent work as configured, and what is to be mended?
+"""`heal doctor`: checks the setup of the agent and reports fixes.
 
-Looks at everything the agent depends on without changing anything: settings,
-store, runbooks, cluster and the exact rights that the enabled actions need,
-Prometheus and its queries, clocks, tokens. Each check answers with its mend.
+Checks every dependency without changing anything: settings, store, runbooks, the
+cluster and the exact permissions of the enabled actions, Prometheus and its queries,
+clocks, tokens. Each finding has a fix.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         if cluster is None:
             yield _warn(
                 "cluster",
-                "no cluster is connected: incidents are diagnosed from what is sent, and nothing can be done",
+                "no cluster connected: the agent diagnoses incidents from posted signals, and cannot act",
                 "set KUBECONFIG, or KUBE_IN_CLUSTER=true inside a cluster",
             )
     if cluster is not None:
@@ -102,11 +102,11 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
 def _mode(settings: Settings) -> Finding:
     high = "allowed" if settings.allow_high_risk_actions else "blocked"
     if settings.dry_run:
-        return _ok("mode", f"dry run: nothing is written; high-risk actions would be {high}")
+        return _ok("mode", f"dry run: no writes; high-risk actions would be {high}")
     actions = ", ".join(sorted(settings.enabled_actions)) or "none"
     return _ok(
         "mode",
-        f"REAL: actions are carried out (enabled: {actions}; high risk {high}; "
+        f"LIVE: the agent acts (enabled: {actions}; high risk {high}; "
         f"at most {settings.max_actions_per_incident} per incident)",
     )
 
@@ -120,7 +120,7 @@ async def _store(settings: Settings) -> Finding:
         return _fail(
             "store",
             f"{path} cannot be created: {folder} is missing or not writable",
-            "create the folder, or point DATABASE_URL elsewhere",
+            "create the folder, or change DATABASE_URL",
         )
     try:
         store = await open_store(settings.database_url.get_secret_value())
@@ -131,20 +131,20 @@ async def _store(settings: Settings) -> Finding:
             await store.close()
     except AgentError as error:
         return _fail("store", str(error), "correct DATABASE_URL, or start the database it names")
-    return _ok("store", f"answers, schema up to date, {open_now} incidents open")
+    return _ok("store", f"reachable, schema current, {counted(open_now, 'open incident')}")
 
 
 def _runbooks(settings: Settings) -> list[Finding]:
     try:
         catalogue = load_catalogue(settings.runbooks_dir)
     except ConfigurationError as error:
-        return [_fail("runbooks", str(error), "mend the file it names; the agent refuses to start with it")]
+        return [_fail("runbooks", str(error), "correct the file; the agent does not start with it")]
     names = ", ".join(runbook.reference for runbook in catalogue.runbooks)
     return [_ok("runbooks", f"{len(catalogue.runbooks)} approved: {names}"), *_blocked(settings, catalogue)]
 
 
 def _blocked(settings: Settings, catalogue: Catalogue) -> list[Finding]:
-    """Runbooks that exist and whose actions policy will deny."""
+    """Runbooks with actions that policy denies."""
     used = {step.action for runbook in catalogue.runbooks for step in runbook.steps}
     found = []
     disabled = sorted(used - settings.enabled_actions)
@@ -152,7 +152,7 @@ def _blocked(settings: Settings, catalogue: Catalogue) -> list[Finding]:
         found.append(
             _warn(
                 "runbooks",
-                f"runbooks name actions that are not enabled: {', '.join(disabled)}",
+                f"runbooks use actions that are not enabled: {', '.join(disabled)}",
                 "add them to ENABLED_ACTIONS, or accept that they are denied",
             )
         )
@@ -162,7 +162,7 @@ def _blocked(settings: Settings, catalogue: Catalogue) -> list[Finding]:
             _warn(
                 "runbooks",
                 f"high-risk actions are denied: {', '.join(high)}",
-                "set ALLOW_HIGH_RISK_ACTIONS=true once you trust what the dry runs propose",
+                "set ALLOW_HIGH_RISK_ACTIONS=true when you trust the proposals of the dry runs",
             )
         )
     return found
@@ -173,28 +173,32 @@ async def _services(cluster: KubernetesCluster) -> tuple[Finding, tuple[ServiceK
         services = await cluster.reader.services()
     except AgentError as error:
         return (
-            _fail("cluster", str(error), "check KUBECONFIG and KUBE_CONTEXT, and that the agent may list"),
+            _fail(
+                "cluster", str(error), "check KUBECONFIG, KUBE_CONTEXT and the list permission of the agent"
+            ),
             (),
         )
     if not services:
         return (
             _warn(
                 "cluster",
-                "answers, but no Deployment maps to a service",
+                "reachable, but no Deployment maps to a service",
                 "label Deployments with app.kubernetes.io/name, and check ENVIRONMENT_NAMESPACES",
             ),
             services,
         )
-    return _ok("cluster", f"answers; {counted(len(services), 'service')}"), services
+    return _ok("cluster", f"reachable; {counted(len(services), 'service')}"), services
 
 
 async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
-    """Each right asked for one by one, as the API server would judge the request."""
+    """Check each permission with the API server."""
     try:
         answer = await clock_and_rights(settings, needed_rights(settings), clock)
     except AgentError as error:
         return [
-            _warn("rights", f"cannot be checked: {error}", "allow selfsubjectaccessreviews to be created")
+            _warn(
+                "rights", f"cannot be checked: {error}", "allow the agent to create selfsubjectaccessreviews"
+            )
         ]
     found = []
     missing = [access for access, allowed in answer.rights if not allowed]
@@ -204,8 +208,8 @@ async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
         found.append(
             _warn(
                 "new pods",
-                f"not tried in a rehearsal: {', '.join(str(access) for access in untried)} is forbidden",
-                "allow pods to be created in a dry run, with the policy of docs/kubernetes.md",
+                f"dry runs do not test new pods: {', '.join(str(access) for access in untried)} is forbidden",
+                "allow the agent to create pods in a dry run, with the policy of docs/kubernetes.md",
             )
         )
     if missing:
@@ -214,24 +218,26 @@ async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
             _fail(
                 "rights",
                 "forbidden: " + ", ".join(str(access) for access in missing),
-                "the agent cannot see what it needs; add these verbs to its Role"
+                "the agent cannot read required objects; add these verbs to its Role"
                 if reading
-                else "add these verbs to its Role (a dry run needs them too), or take the actions that need "
-                "them out of ENABLED_ACTIONS",
+                else "add these verbs to its Role (a dry run requires them too), or remove the actions that "
+                "require them from ENABLED_ACTIONS",
             )
         )
     elif not untried:
-        found.append(_ok("rights", f"all {len(answer.rights)} that the enabled actions need"))
+        found.append(
+            _ok("rights", f"all {len(answer.rights)} permissions of the enabled actions are granted")
+        )
     found.append(_skew("clock of the API server", answer.skew))
     return found
 
 
 _TRIES_PODS = ("create", "pods")
-"""The one right that is not needed: without it a rehearsal asks about the Deployment alone."""
+"""The only optional permission: without it a dry run tests the Deployment only."""
 
 
 def needed_rights(settings: Settings) -> tuple[Access, ...]:
-    """Exactly what reading needs, and what each enabled action needs, dry run or not."""
+    """The exact permissions for reading and for each enabled action, dry run or not."""
     namespaces: Sequence[str] = sorted(
         {
             *settings.environment_namespaces.values(),
@@ -268,7 +274,7 @@ async def _prometheus(
     if settings.prometheus_url is None:
         yield _warn(
             "prometheus",
-            "not configured: error rate and latency are known only where they are sent",
+            "not configured: error rate and latency are available from posted metrics only",
             "set PROMETHEUS_URL",
         )
         return
@@ -289,7 +295,7 @@ async def _prometheus(
 
 
 async def _silences(settings: Settings, clock: Clock) -> tuple[Finding, ...]:
-    """Whether silences can be read, where the agent is to heed them; without them it does not act."""
+    """Whether silences can be read; the agent does not act while they cannot."""
     if settings.alertmanager_url is None:
         return ()
     try:
@@ -298,7 +304,7 @@ async def _silences(settings: Settings, clock: Clock) -> tuple[Finding, ...]:
         return (_fail("silences", str(error), "correct the setting it names"),)
     try:
         active = await source.active(clock.now())
-        return (_ok("silences", f"Alertmanager answers; {counted(len(active), 'silence')} in force"),)
+        return (_ok("silences", f"Alertmanager reachable; {counted(len(active), 'active silence')}"),)
     except AgentError as error:
         return (_fail("silences", str(error), "check ALERTMANAGER_URL and ALERTMANAGER_API_TOKEN"),)
     finally:
@@ -308,50 +314,50 @@ async def _silences(settings: Settings, clock: Clock) -> tuple[Finding, ...]:
 async def _queries(
     source: PrometheusSource, services: Sequence[ServiceKey], clock: Clock
 ) -> AsyncIterator[Finding]:
-    """Whether each query template answers for at least one service of the cluster."""
+    """Whether each query template returns data for at least one service of the cluster."""
     if not services:
-        yield _warn(
-            "queries", "not tried: no service is known", "connect a cluster, and label its Deployments"
-        )
+        yield _warn("queries", "not tested: no service known", "connect a cluster, and label its Deployments")
         return
     samples: list[SliSample] = []
     faults: list[str] = []
     for key in services:
         try:
-            samples.append(await source.sli(key, clock.now()))  # one at a time spares Prometheus
+            samples.append(
+                await source.sli(key, clock.now())
+            )  # one at a time, to limit the load on Prometheus
         except PermanentError as error:
             faults.append(str(error))
     if faults:
         yield _fail(
             "queries",
             f"{len(services) - len(samples)} of {len(services)} services cannot be measured: " + faults[0],
-            "try the query in Prometheus: it must answer one fresh number for a service",
+            "run the query in Prometheus: it must return one current value per service",
         )
     if not samples:
         return
     for name, (attribute, setting) in _INDICATORS.items():
         having = sum(getattr(sample, attribute) is not None for sample in samples)
         if having:
-            yield _ok("queries", f"{name}: data for {having} of {len(samples)} services tried")
+            yield _ok("queries", f"{name}: data for {having} of {len(samples)} tested services")
         else:
             yield _fail(
                 "queries",
-                f"{name}: no data for any of {len(samples)} services tried, {services[0]} among them",
-                f"try the query of {setting} in Prometheus, and match its labels to yours",
+                f"{name}: no data for any of {len(samples)} tested services, such as {services[0]}",
+                f"run the query of {setting} in Prometheus, and adapt its labels",
             )
 
 
 def _skew(check: str, skew: timedelta | None) -> Finding:
     if skew is None:
-        return _warn(check, "unknown: no clock answered", "check that both machines keep time by NTP")
+        return _warn(check, "unknown: no response with a time", "synchronize both machines with NTP")
     seconds = skew.total_seconds()
     if abs(skew) > _MOST_SKEW:
         return _fail(
             check,
-            f"differs by {seconds:+.0f} s from this machine's",
-            "keep both by NTP: staleness and soaks are judged by the clock",
+            f"differs by {seconds:+.0f} s from this machine",
+            "synchronize both with NTP: staleness and soak depend on the clock",
         )
-    return _ok(check, f"agrees with this machine's to {abs(seconds):.0f} s")
+    return _ok(check, f"within {abs(seconds):.0f} s of this machine")
 
 
 def _identity(settings: Settings) -> Finding:
@@ -364,22 +370,22 @@ def _identity(settings: Settings) -> Finding:
             if approving
             else "only tokens may approve"
         )
-        return _ok("identity", f"required: requests need a token or a sign-in; {may}")
+        return _ok("identity", f"required: every request needs a token or a sign-in; {may}")
     if settings.listens_on != settings.host:
         return _fail(
             "identity",
             f"not configured, so the agent does not listen on HOST={settings.host}",
-            "set REQUIRE_IDENTITY=true and make a token with `heal token create`, or set OIDC_ISSUER",
+            "set REQUIRE_IDENTITY=true and create a token with `heal token create`, or set OIDC_ISSUER",
         )
     return _warn(
         "identity",
         "authentication disabled: accepting localhost connections only",
-        "set REQUIRE_IDENTITY=true and make a token with `heal token create`, or set OIDC_ISSUER",
+        "set REQUIRE_IDENTITY=true and create a token with `heal token create`, or set OIDC_ISSUER",
     )
 
 
 def _roles(settings: Settings) -> list[Finding]:
-    """Roles that are configured while nothing gives them to people who sign in."""
+    """Configured roles that no sign-in can have."""
     if not settings.identity_required or settings.oidc_issuer is not None or settings.slack_users:
         return []
     found = []
@@ -387,8 +393,8 @@ def _roles(settings: Settings) -> list[Finding]:
         found.append(
             _warn(
                 "roles",
-                "ROLE_SCOPES has no effect: neither OIDC_ISSUER nor SLACK_USERS gives anyone a role, and "
-                "tokens have the scopes they were made with",
+                "ROLE_SCOPES has no effect: neither OIDC_ISSUER nor SLACK_USERS assigns roles, and "
+                "tokens have their own scopes",
                 "set OIDC_ISSUER or SLACK_USERS, or remove ROLE_SCOPES",
             )
         )
@@ -399,7 +405,7 @@ def _roles(settings: Settings) -> list[Finding]:
                 "roles",
                 f"approvals need the role {' or '.join(asked)}, which only tokens can have: neither "
                 "OIDC_ISSUER nor SLACK_USERS is set",
-                f"make a token with `heal token create NAME --scope approve --role {asked[0]}`, or set "
+                f"create a token with `heal token create NAME --scope approve --role {asked[0]}`, or set "
                 "OIDC_ISSUER or SLACK_USERS",
             )
         )
@@ -413,7 +419,7 @@ def _asked_roles(settings: Settings) -> list[str]:
 
 
 async def _sign_on(settings: Settings, clock: Clock) -> list[Finding]:
-    """Whether people can sign in, and those who are asked to approve can have the role."""
+    """Whether people can sign in, and can have the roles that approvals require."""
     found = _roles(settings)
     asked = _asked_roles(settings)
     if asked and not settings.identity_required and not settings.slack_users:
@@ -429,7 +435,7 @@ async def _sign_on(settings: Settings, clock: Clock) -> list[Finding]:
         issuer = connect_issuer(settings, clock)
         if issuer is not None:
             await issuer.begin()
-            found.append(_ok("sign-in", "the issuer of OIDC_ISSUER answers"))
+            found.append(_ok("sign-in", "the issuer (OIDC_ISSUER) is reachable"))
     except AgentError as error:
         found.append(_fail("sign-in", str(error), "correct OIDC_ISSUER; tokens still work"))
     return found
@@ -448,12 +454,12 @@ def _alertmanager(settings: Settings) -> Finding:
 
 
 async def _policy(settings: Settings) -> Finding:
-    """Whether the policy engine decides at all: asked with a document that it must turn down."""
+    """Whether the policy engine decides: it must deny an empty document."""
     where = "OPA_URL" if settings.opa_url else "POLICY_DIR"
     try:
         engine = connect_policy(settings)
     except ConfigurationError as error:
-        return _fail("policy", str(error), f"correct {where}; `heal policy check` lists every mistake")
+        return _fail("policy", str(error), f"correct {where}; `heal policy check` lists every error")
     try:
         answer = await engine.decide({})
     finally:
@@ -464,14 +470,14 @@ async def _policy(settings: Settings) -> Finding:
     if answer.kind is not DecisionKind.DENY:
         return _fail(
             "policy",
-            f"{answer.kind} is the answer to an empty document",
-            "deny what the policy does not know",
+            f"the decision on an empty document is {answer.kind}",
+            "deny unknown input in the policy",
         )
     return _ok("policy", f"{'the server of OPA_URL' if settings.opa_url else 'the embedded engine'} decides")
 
 
 async def _people(settings: Settings) -> list[Finding]:
-    """Whether anybody would hear of an incident; each channel is asked, and nothing is posted."""
+    """Whether notifications reach a channel; each channel is checked, and nothing is posted."""
     wanted = {
         "NOTIFY_WEBHOOK_URL": settings.notify_webhook_url,
         "SLACK_BOT_TOKEN": settings.slack_bot_token,
@@ -502,14 +508,14 @@ async def _reachable(channel: Channel) -> Finding:
         return _fail(
             "people",
             f"{channel.name}: {error}",
-            "correct its settings; it is notified later",
+            "correct its settings; pending notifications are sent later",
         )
     finally:
         await channel.aclose()
-    return _ok("people", f"{channel.name} answers")
+    return _ok("people", f"{channel.name} is reachable")
 
 
 def configuration_findings(env_file: Path) -> Finding:
     """The settings were read: from where."""
     source = f"the environment and {env_file}" if env_file.is_file() else "the environment (there is no .env)"
-    return _ok("configuration", f"valid; read from {source} at {datetime.now(UTC):%H:%M:%S} UTC")
+    return _ok("configuration", f"valid; loaded from {source} at {datetime.now(UTC):%H:%M:%S} UTC")

@@ -1,4 +1,4 @@
-"""What a check of `heal doctor` finds."""
+"""Findings of `heal doctor`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What one check found."""
+    """The result of one check; `mend` is the fix."""
 
     check: str
     status: Status

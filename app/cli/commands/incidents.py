@@ -1,8 +1,8 @@
-"""Where `heal incidents` and `heal show` read from: a running agent, or else its SQLite file.
+"""Data source of `heal incidents` and `heal show`: a running agent, or its SQLite file.
 
-A running agent is asked over its HTTP API. When none answers, no `--url` was
-given and the store is a local SQLite file, that file is read. Nothing is written
-by either, save that an older file is brought to this version's schema.
+The commands query a running agent over HTTP. If none responds, no `--url` was given
+and the store is a local SQLite file, they read the file. They write nothing, except
+that an older file is migrated to the current schema.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ async def _from_agent(agent: RunningAgent, wanted: Wanted) -> IncidentPage | Non
 
 
 async def local_store(settings: Settings) -> Store:
-    """The SQLite file, if there is one: nothing is created for looking at it."""
+    """The existing SQLite file; never creates one."""
     path = sqlite_path(settings)
     where = default_url(settings)
     if path is None:

@@ -1,4 +1,4 @@
-"""Parts of `heal doctor`: settings that name services, environments and names that are not there."""
+"""Checks of `heal doctor`: settings with unknown services, environments and names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOST_SHOWN = 10
 
 
 def unknown_setting_findings() -> Iterator[Finding]:
-    """Names in `.env` that the agent does not know; those near a setting stop the start already."""
+    """Unknown names in `.env`; names similar to a setting stop the start."""
     unknown = unknown_in_env_file()
     if unknown:
         yield warn(
@@ -60,7 +60,7 @@ def mapping_findings(settings: Settings, services: Sequence[ServiceKey]) -> Iter
 
 
 def _freezes(settings: Settings, services: set[str], environments: set[str]) -> Iterator[Finding]:
-    """A freeze window that is limited to what is not there stops nothing."""
+    """Freeze windows that are limited to unknown environments or services."""
     for window in settings.freeze_windows:
         unknown = [f"environment {name}" for name in window.environments if name not in environments]
         unknown += [f"service {name}" for name in window.services if name not in services]

@@ -1,7 +1,7 @@
-"""How incidents look in a terminal: the table, and the timeline that reads like a story.
+"""Terminal output of incidents: the table and the timeline.
 
-Called by `heal incidents`, `heal show` and `heal demo`. Text from outside is
-printed as text: rich's markup is never interpreted in it.
+`heal incidents`, `heal show` and `heal demo` call it. External text is printed
+literally: rich markup in it is not interpreted.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Line(Protocol):
 
 
 def printable(text: str) -> str:
-    """Foreign text without control characters: a terminal obeys them."""
+    """External text without control characters, which a terminal would execute."""
     return "".join(c if c.isprintable() or c == " " else "�" for c in text.replace("\n", " "))
 
 
@@ -95,11 +95,11 @@ class StoryPrinter:
         )
 
     def aside(self, at: datetime, text: str, style: str) -> None:
-        """Something that is no entry of the record."""
+        """Print a line that is not an entry of the record."""
         self._row(at, Text("-", style="dim"), Text(printable(text), style=style))
 
     def flush(self) -> None:
-        """Tell how many signals were counted; call it at the end."""
+        """Print the number of folded signals; call it at the end."""
         if self._folded:
             count, last = len(self._folded), self._folded[-1]
             more = f"and {counted(count, 'more signal')}; the last: {last.message}"
@@ -213,7 +213,7 @@ def _asked(one: ApprovalView) -> tuple[str | tuple[str, str], ...]:
 
 
 def answer_line(view: ApprovalView) -> str:
-    """What an answer came to, in one sentence."""
+    """The result of an answer, in one sentence."""
     verb = "denied" if view.decision == "deny" else "approved"
     line = f"{view.action} for {view.service} in {view.environment}: {verb} by {view.answered_by}."
     if view.state is ApprovalState.VOID:
@@ -222,7 +222,7 @@ def answer_line(view: ApprovalView) -> str:
 
 
 def brake_line(view: BrakeView) -> str:
-    """How the kill switch stands, in one sentence."""
+    """The state of the kill switch, in one sentence."""
     stands = "engaged: no new action begins" if view.engaged else "released"
     if view.by is None or view.at is None:
         return f"The kill switch is {stands}; it was never used."
@@ -231,7 +231,7 @@ def brake_line(view: BrakeView) -> str:
 
 
 def brake_lines(view: BrakesView | BrakeView) -> Iterator[str]:
-    """Everything that holds actions back, a line each."""
+    """The guardrails, one per line."""
     if isinstance(view, BrakeView):
         yield brake_line(view)
         return

@@ -1,7 +1,7 @@
-"""Who speaks when a command writes to the database itself, because no agent answers.
+"""The author of a command that writes directly to the database, because no agent responds.
 
-Whoever can write to the database is not held up by a name; this keeps the record
-honest: with identity required, nothing is said in a name that nobody proved.
+A name cannot stop a person with write access to the database; this keeps the record
+correct: with required identity, only authenticated names are recorded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ async def speaker(settings: Settings, store: IdentityStore, by: str | None, scop
 
 
 def shell_user() -> str:
-    """Who runs this, as the operating system names them."""
+    """The user of the shell, as named by the operating system."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):

@@ -1,4 +1,4 @@
-"""`heal worker`: one process that moves incidents on and takes signals from streams, without HTTP."""
+"""`heal worker`: a process without HTTP that processes incidents and reads signals from streams."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 async def work(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT; the passes under way get a few seconds to come to their end."""
+    """Work until SIGTERM or SIGINT; passes in progress get a few seconds to finish."""
     show_log(settings.log_level)
     stop = Stop()
     with stop.on_signals():

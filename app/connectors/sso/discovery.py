@@ -26,7 +26,7 @@ _MAX_URL = 2_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """The part of a discovery document that a sign-on needs, checked."""
+    """The part of a discovery document that a sign-in needs, checked."""
 
     authorization_endpoint: str
     token_endpoint: str
