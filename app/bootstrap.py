@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from app.agent.approvals.request import Asking
+from app.agent.approvals.request import ApprovalRequester
 from app.agent.closing import Closer
 from app.agent.evidence.trust import TrustRules
 from app.agent.executor import Executor
@@ -47,7 +47,7 @@ from app.agent.ports.workers import Fleet, Runner
 from app.agent.reason_check import ReasonCheck
 from app.agent.runbooks import load_catalogue
 from app.agent.slo import SloThresholds
-from app.agent.soak import Trial
+from app.agent.soak import Soak
 from app.agent.verifier import Verifier, VerifyRules
 from app.clock import Clock, SystemClock
 from app.config import FreezeSetting, Role, Settings
@@ -219,7 +219,7 @@ def assemble(
         rehearsal=world.rehearsal,
         writer=world.writer,
         notifier=notifier,
-        asking=Asking(
+        asking=ApprovalRequester(
             store=store,
             clock=clock,
             notifier=notifier,
@@ -243,7 +243,7 @@ def assemble(
         observer=observer,
         executor=executor,
         verifier=verifier,
-        trial=Trial(store=store, observer=observer, executor=executor, verifier=verifier, closer=closer),
+        trial=Soak(store=store, observer=observer, executor=executor, verifier=verifier, closer=closer),
         closer=closer,
         catalogue=load_catalogue(settings.runbooks_dir),
         plan_limits=PlanLimits(scale_min=settings.scale_min_replicas, scale_max=settings.scale_max_replicas),

@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.agent.approvals.answer import said_yes
-from app.agent.guardrails.status import Braking, CircuitStanding, FreezeStanding
+from app.agent.guardrails.status import CircuitStatus, FreezeStatus, GuardrailStatus
 from app.agent.identity.people import Answer, Door, Sender, SenderKind
 from app.agent.ids import IncidentId
 from app.agent.models import (
@@ -29,7 +29,6 @@ from app.agent.models import (
     ActionName,
     Approval,
     ApprovalState,
-    Brake,
     Cause,
     DecisionKind,
     Diagnosis,
@@ -39,6 +38,7 @@ from app.agent.models import (
     IncidentState,
     Intent,
     IntentState,
+    KillSwitch,
     Lesson,
     OutcomeKind,
     Plan,
@@ -602,7 +602,7 @@ class BrakeView(BaseModel):
     at: datetime | None
 
     @classmethod
-    def of(cls, brake: Brake | None) -> Self:
+    def of(cls, brake: KillSwitch | None) -> Self:
         if brake is None:
             return cls(engaged=False, by=None, reason="", at=None)
         return cls(engaged=brake.engaged, by=brake.by, reason=brake.reason, at=brake.at)
@@ -618,7 +618,7 @@ class FreezeView(BaseModel):
     next_start: datetime | None
 
     @classmethod
-    def of(cls, standing: FreezeStanding) -> Self:
+    def of(cls, standing: FreezeStatus) -> Self:
         window = standing.window
         return cls(
             name=window.name,
@@ -637,7 +637,7 @@ class CircuitView(BaseModel):
     reason: str
 
     @classmethod
-    def of(cls, standing: CircuitStanding) -> Self:
+    def of(cls, standing: CircuitStatus) -> Self:
         key = standing.key
         return cls(
             environment=None if key is None else key.environment,
@@ -656,7 +656,7 @@ class BrakesView(BaseModel):
     )
 
     @classmethod
-    def of(cls, standing: Braking) -> Self:
+    def of(cls, standing: GuardrailStatus) -> Self:
         return cls(
             kill_switch=BrakeView.of(standing.kill_switch),
             freezes=[FreezeView.of(freeze) for freeze in standing.freezes],

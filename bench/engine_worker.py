@@ -74,7 +74,7 @@ class TrivialLoop:
                 await self.clock.sleep(HOURS.total_seconds())
         return Rest(closed=True, wake_at=None)
 
-    async def suffer_defect(self, _: IncidentId, error: Exception) -> Rest:
+    async def handle_defect(self, _: IncidentId, error: Exception) -> Rest:
         raise error
 
 

@@ -25,10 +25,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from app.agent.approvals.request import Asking
+from app.agent.approvals.request import ApprovalRequester
 from app.agent.executor import Executor
 from app.agent.guardrails.disruption import Disruption
-from app.agent.guardrails.opt_out import Consent
+from app.agent.guardrails.opt_out import OptOut
 from app.agent.guardrails.question import Guardrails
 from app.agent.ids import (
     IncidentId,
@@ -40,7 +40,6 @@ from app.agent.intake import IntakeRules
 from app.agent.models import (
     Action,
     ActionName,
-    Brake,
     Decision,
     DecisionKind,
     Deploy,
@@ -48,6 +47,7 @@ from app.agent.models import (
     IncidentState,
     Intent,
     IntentState,
+    KillSwitch,
     Plan,
     Risk,
     Signal,
@@ -106,8 +106,8 @@ class StandIn:
     async def disruption(self, action: Action) -> Disruption | None:  # noqa: ARG002 - the port's signature
         return None
 
-    async def consent(self, action: Action) -> Consent:  # noqa: ARG002 - as above
-        return Consent()
+    async def consent(self, action: Action) -> OptOut:  # noqa: ARG002 - as above
+        return OptOut()
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:  # noqa: ARG002 - as above
         return ()
@@ -147,7 +147,7 @@ def _executor(store: Store, cluster: StandIn) -> Executor:
         rehearsal=None,
         writer=cluster,
         notifier=None,
-        asking=Asking(store=store, clock=clock, notifier=None, timeout=LEASE),
+        asking=ApprovalRequester(store=store, clock=clock, notifier=None, timeout=LEASE),
         check=ReasonCheck(
             observer=Observer(
                 store=store, reader=None, metrics=None, lookback=timedelta(hours=1), dependencies={}
@@ -252,7 +252,7 @@ async def measure(url: str, notes: list[Path], rounds: int) -> list[tuple[float,
     for _ in range(rounds):
         await asyncio.sleep(dice.uniform(0.2, 0.4))
         called = time.monotonic()
-        await store.set_brake(Brake(engaged=True, by="bench", reason="bench", at=datetime.now(UTC)))
+        await store.set_brake(KillSwitch(engaged=True, by="bench", reason="bench", at=datetime.now(UTC)))
         answered = time.monotonic()
         await asyncio.sleep(QUIET_SECONDS)
         writes = [float(line) for path in notes for line in path.read_text().split()]
@@ -266,7 +266,7 @@ async def measure(url: str, notes: list[Path], rounds: int) -> list[tuple[float,
         )
         for path in notes:
             path.write_text("")
-        await store.set_brake(Brake(engaged=False, by="bench", reason="", at=datetime.now(UTC)))
+        await store.set_brake(KillSwitch(engaged=False, by="bench", reason="", at=datetime.now(UTC)))
     await store.close()
     return found
 

@@ -34,7 +34,7 @@ from app.sandbox.world import Workload
 from app.sandbox.world import World as SimulatedWorld
 from app.store import open_shared
 from app.testing import PacedClock
-from app.workers import LocalBell, attended
+from app.workers import LocalRunner, attended
 
 BOGUS = 8_000
 AT_ONCE = 500
@@ -85,7 +85,7 @@ async def stage(folder: Path) -> AsyncIterator[Stage]:
         incident_settle_seconds=10,
         verify_soak_seconds=30,
     )
-    cluster, bell = SandboxCluster.over(world), LocalBell()
+    cluster, bell = SandboxCluster.over(world), LocalRunner()
     policy = EmbeddedPolicy(shipped_policies(), timeout_seconds=60)
     outside = Adapters(
         reader=cluster.reader,

@@ -24,7 +24,7 @@ from app.agent.models import (
 from app.agent.notifications.channel import Channel
 from app.store.sql_store import SqlStore
 from app.testing import VirtualClock
-from app.workers.notifier import Courier
+from app.workers.notifier import ChannelSender
 from tests.contract.memory_channel import Chat, Fates, MemoryChannel
 from tests.contract.store_values import Deciding, approval, claimed, closed, opened
 from tests.simulation.store import Nearby, SharedDatabase
@@ -109,14 +109,14 @@ class Theatre:
     def channel(self, **changes: Any) -> MemoryChannel:
         return MemoryChannel(**{"chat": self.chat, **changes})
 
-    def courier(self, channel: Channel | None = None, fuse: Fuse | None = None) -> Courier:
+    def channel_sender(self, channel: Channel | None = None, fuse: Fuse | None = None) -> ChannelSender:
         """A freshly started announcer of one channel."""
         told = channel or self.channel()
         if fuse is None:
-            return Courier(store=self.store, clock=self.clock, channel=told)
+            return ChannelSender(store=self.store, clock=self.clock, channel=told)
         fused: Any = FusedStore(self.store, fuse)
         fused_channel: Any = FusedChannel(told, fuse)  # type: ignore[arg-type]
-        return Courier(store=fused, clock=self.clock, channel=fused_channel)
+        return ChannelSender(store=fused, clock=self.clock, channel=fused_channel)
 
     # ------------------------------------------------------------ what happens to incidents
 
@@ -173,10 +173,10 @@ class Theatre:
 
     # ------------------------------------------------------------ what people see
 
-    async def run(self, couriers: Courier | Sequence[Courier], seconds: float) -> None:
+    async def run(self, couriers: ChannelSender | Sequence[ChannelSender], seconds: float) -> None:
         """Let announcers work for that long."""
-        several = [couriers] if isinstance(couriers, Courier) else couriers
-        working = [asyncio.ensure_future(courier.run()) for courier in several]
+        several = [couriers] if isinstance(couriers, ChannelSender) else couriers
+        working = [asyncio.ensure_future(channel_sender.run()) for channel_sender in several]
         try:
             await self.clock.advance(seconds)
         finally:
@@ -184,11 +184,11 @@ class Theatre:
                 task.cancel()
             await asyncio.wait(working)
 
-    async def live(self, courier: Courier, seconds: float, every: float = 30) -> None:
+    async def live(self, channel_sender: ChannelSender, seconds: float, every: float = 30) -> None:
         """As `run`, for long times: the announcer looks now and then."""
         until = self.clock.now() + timedelta(seconds=seconds)
         while self.clock.now() < until:
-            await self.clock.run_until(courier.round(), limit=10_000)
+            await self.clock.run_until(channel_sender.round(), limit=10_000)
             await self.clock.advance(every)
 
     async def complaints(self, *, once: bool = True) -> list[str]:

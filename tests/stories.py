@@ -19,10 +19,10 @@ from app.agent.ids import IncidentId, ServiceKey
 from app.agent.models import (
     Approval,
     ApprovalState,
-    Brake,
     Incident,
     IncidentRecord,
     IncidentState,
+    KillSwitch,
     Note,
     Payload,
     TimelineEntry,
@@ -138,7 +138,7 @@ class Story:
     async def brake(self, *, engaged: bool, by: str = "ann", reason: str = "database migration") -> None:
         """A person sets the kill switch."""
         at = self.clock.now()
-        await self.agent.store.set_brake(Brake(engaged=engaged, by=by, reason=reason, at=at))
+        await self.agent.store.set_brake(KillSwitch(engaged=engaged, by=by, reason=reason, at=at))
 
     async def live_until_ended(self, limit_seconds: float = 1800, *, key: ServiceKey = KEY) -> IncidentRecord:
         """Live until the newest incident of the service has ended."""

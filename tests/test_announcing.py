@@ -25,7 +25,7 @@ from app.agent.notifications.channel import Bulletin
 from app.bootstrap import Adapters
 from app.errors import Conflict, Forbidden, TransientError, UnknownOutcome
 from app.store.sql_store import SqlStore
-from app.workers.notifier import Courier
+from app.workers.notifier import ChannelSender
 from tests.announcing import Fuse, Killed, Theatre, theatre
 from tests.contract.channel_suite import record
 from tests.contract.memory_channel import WELL, Chat, Fate, Fault, MemoryChannel, scripted
@@ -43,7 +43,7 @@ def play() -> Iterator[Theatre]:
         yield made
 
 
-async def a_whole_incident(play: Theatre, courier: Courier) -> None:
+async def a_whole_incident(play: Theatre, channel_sender: ChannelSender) -> None:
     """Opened, explained, announced, asked about, ended; the announcer looks in between.
 
     The channel is known from before: what ends before it is first looked at is not told.
@@ -51,16 +51,16 @@ async def a_whole_incident(play: Theatre, courier: Courier) -> None:
     await play.store.unshown("memory", play.clock.now(), 1)
     incident = await play.open()
     await play.note(incident, 3)
-    await courier.round()
+    await channel_sender.round()
     await play.clock.advance(3)
     await play.announce(incident)
     await play.announce(incident)
     await play.ask(incident)
-    await courier.round()
+    await channel_sender.round()
     await play.clock.advance(3)
     await play.note(incident, 25)
     await play.close(incident)
-    await courier.round()
+    await channel_sender.round()
 
 
 # ------------------------------------------------------------ what is told
@@ -68,7 +68,7 @@ async def a_whole_incident(play: Theatre, courier: Courier) -> None:
 
 async def test_an_incident_is_told_from_its_beginning_to_its_end(play: Theatre) -> None:
     """One first message that is kept up to date; announcements loud, the timeline in few quiet replies."""
-    await a_whole_incident(play, play.courier())
+    await a_whole_incident(play, play.channel_sender())
     assert await play.complaints() == []
     first, *replies = play.chat.messages
     assert "recovered" in first.lines[0]
@@ -78,17 +78,17 @@ async def test_an_incident_is_told_from_its_beginning_to_its_end(play: Theatre) 
 
 async def test_a_round_without_news_says_nothing(play: Theatre) -> None:
     """No call to the channel, however often it is looked."""
-    courier = play.courier()
-    await a_whole_incident(play, courier)
+    channel_sender = play.channel_sender()
+    await a_whole_incident(play, channel_sender)
     calls = len(play.chat.calls)
-    await play.run(courier, 600)
+    await play.run(channel_sender, 600)
     assert len(play.chat.calls) == calls
 
 
 async def test_an_incident_that_changes_all_the_time_is_told_every_two_seconds(play: Theatre) -> None:
     """A chat is no log."""
     incident = await play.open()
-    working = asyncio.ensure_future(play.courier().run())
+    working = asyncio.ensure_future(play.channel_sender().run())
     for _ in range(300):
         await play.note(incident)
         await play.clock.advance(0.1)
@@ -102,11 +102,11 @@ async def test_what_waits_for_an_answer_carries_a_nonce_that_counts_once(play: T
     """Issued before the message goes out, another for each message; only where there are buttons."""
     incident = await play.open()
     await play.ask(incident)
-    await play.courier().round()
+    await play.channel_sender().round()
     first = play.chat.messages[0].nonce
     await play.clock.advance(3)
     await play.note(incident)
-    await play.courier().round()
+    await play.channel_sender().round()
     second = play.chat.messages[0].nonce
     assert first is not None
     assert second is not None
@@ -122,10 +122,10 @@ async def test_what_waits_for_an_answer_carries_a_nonce_that_counts_once(play: T
         with pytest.raises(Conflict):
             await answer(again)
     await play.clock.advance(3)
-    await play.courier().round()
+    await play.channel_sender().round()
     assert play.chat.messages[0].nonce is None
     dumb = Chat(clock=play.clock)
-    await play.courier(MemoryChannel(chat=dumb, name="dumb", has_buttons=False)).round()
+    await play.channel_sender(MemoryChannel(chat=dumb, name="dumb", has_buttons=False)).round()
     assert {one.nonce for one in dumb.messages} == {None}
 
 
@@ -141,15 +141,15 @@ async def test_a_crash_at_any_point_loses_nothing_and_repeats_nothing() -> None:
     """Before and after every write and every message: whoever comes next looks before it speaks."""
     with theatre() as play:
         fuse = Fuse()
-        await a_whole_incident(play, play.courier(fuse=fuse))
+        await a_whole_incident(play, play.channel_sender(fuse=fuse))
     points = fuse.passed
     assert {"before channel.begin", "after channel.begin", "after channel.reply"} <= set(points)
     assert points.count("after store.save_posting") >= 10
     for die_at, point in enumerate(points):
         with theatre() as play:
-            courier = play.courier(fuse=Fuse(die_at=die_at))
+            channel_sender = play.channel_sender(fuse=Fuse(die_at=die_at))
             with pytest.raises(Killed):
-                await a_whole_incident(play, courier)
+                await a_whole_incident(play, channel_sender)
             await _finish(play)
             assert await play.complaints() == [], f"killed {point} (number {die_at})"
 
@@ -158,12 +158,12 @@ async def test_where_nothing_can_be_looked_for_it_is_said_again_rather_than_lost
     """At least once, in order, and never more than once more."""
     with theatre() as play:
         fuse = Fuse()
-        await a_whole_incident(play, play.courier(fuse=fuse))
+        await a_whole_incident(play, play.channel_sender(fuse=fuse))
     for die_at, point in enumerate(fuse.passed):
         with theatre() as play:
             blind = play.channel(searchable=False)
             with pytest.raises(Killed):
-                await a_whole_incident(play, play.courier(blind, Fuse(die_at=die_at)))
+                await a_whole_incident(play, play.channel_sender(blind, Fuse(die_at=die_at)))
             await _finish(play, blind)
             assert await play.complaints(once=False) == [], f"killed {point} (number {die_at})"
             keys = [one.key for one in play.chat.messages]
@@ -178,26 +178,26 @@ async def _finish(play: Theatre, channel: MemoryChannel | None = None) -> None:
     await play.close(incident)
     for _ in range(3):
         await play.clock.advance(PATIENCE)
-        await play.courier(channel).round()
+        await play.channel_sender(channel).round()
 
 
 async def test_a_message_that_may_be_on_its_way_is_left_alone(play: Theatre) -> None:
     """Neither looked for nor sent again before it must have arrived."""
     await play.open()
-    dead = play.courier(play.channel(fates=lambda call: Fault(fate=Fate.FAILED, error=Killed())))
+    dead = play.channel_sender(play.channel(fates=lambda call: Fault(fate=Fate.FAILED, error=Killed())))
     with pytest.raises(Killed):
         await dead.round()
     calls = len(play.chat.calls)
-    await play.run(play.courier(), 85)
+    await play.run(play.channel_sender(), 85)
     assert len(play.chat.calls) == calls
-    await play.run(play.courier(), 10)
+    await play.run(play.channel_sender(), 10)
     assert await play.complaints() == []
 
 
 async def test_two_announcers_that_overlap_do_not_speak_twice(play: Theatre) -> None:
     """Whichever is faster; the other one finds its turn taken."""
     incident = await play.open()
-    one, other = play.courier(fuse=Fuse()), play.courier(fuse=Fuse())
+    one, other = play.channel_sender(fuse=Fuse()), play.channel_sender(fuse=Fuse())
     for step in range(12):
         await (play.announce(incident) if step % 3 else play.note(incident, 2))
         await asyncio.gather(one.round(), other.round())
@@ -215,19 +215,19 @@ async def test_a_channel_that_was_down_for_a_day_is_told_everything(
     """Incidents that came and went meanwhile included; and it was not hammered, nor the log."""
     caplog.set_level(logging.INFO)
     down = True
-    courier = play.courier(play.channel(fates=lambda call: DOWN if down else WELL))
+    channel_sender = play.channel_sender(play.channel(fates=lambda call: DOWN if down else WELL))
     for _ in range(6):
         incident = await play.open()
         await play.note(incident, 30)
         await play.announce(incident)
-        await play.live(courier, 7_200, every=120)
+        await play.live(channel_sender, 7_200, every=120)
         await play.close(incident)
-        await play.live(courier, 7_200, every=120)
+        await play.live(channel_sender, 7_200, every=120)
     assert len(play.chat.calls) < 6 * 24 * 60 / 4
     assert play.chat.messages == []
     assert caplog.text.count("notifications delayed") == 1
     down = False
-    await play.live(courier, 400)
+    await play.live(channel_sender, 400)
     assert await play.complaints() == []
     assert caplog.text.count("notifications resumed") == 1
 
@@ -238,12 +238,12 @@ async def test_a_new_channel_tells_what_is_open_and_what_comes(play: Theatre) ->
     await play.note(going_on, 2)
     await play.close(over)
     await play.clock.advance(60)
-    courier = play.courier()
-    await courier.round()
+    channel_sender = play.channel_sender()
+    await channel_sender.round()
     await play.close(going_on)
     later = await play.open()
     await play.clock.advance(3)
-    await courier.round()
+    await channel_sender.round()
     assert play.chat.of(over) == []
     play.opened = [going_on, later]
     assert await play.complaints() == []
@@ -254,8 +254,8 @@ async def test_too_many_messages_pause_one_channel_as_a_whole(play: Theatre) -> 
     busy = Fault(fate=Fate.FAILED, error=TransientError("too many", retry_after=timedelta(seconds=60)))
     slow, quick = Chat(clock=play.clock), Chat(clock=play.clock)
     couriers = [
-        play.courier(MemoryChannel(chat=slow, name="slow", fates=scripted(iter([busy])))),
-        play.courier(MemoryChannel(chat=quick, name="quick")),
+        play.channel_sender(MemoryChannel(chat=slow, name="slow", fates=scripted(iter([busy])))),
+        play.channel_sender(MemoryChannel(chat=quick, name="quick")),
     ]
     for _ in range(5):
         await play.open()
@@ -273,10 +273,12 @@ async def test_a_channel_that_hangs_delays_no_other(play: Theatre) -> None:
     stuck, quick = Chat(clock=play.clock), Chat(clock=play.clock)
     hanging = True
     couriers = [
-        play.courier(MemoryChannel(chat=stuck, name="stuck", fates=lambda call: HANGS if hanging else WELL)),
-        play.courier(MemoryChannel(chat=quick, name="quick")),
+        play.channel_sender(
+            MemoryChannel(chat=stuck, name="stuck", fates=lambda call: HANGS if hanging else WELL)
+        ),
+        play.channel_sender(MemoryChannel(chat=quick, name="quick")),
     ]
-    working = [asyncio.ensure_future(courier.run()) for courier in couriers]
+    working = [asyncio.ensure_future(channel_sender.run()) for channel_sender in couriers]
     for _ in range(5):
         await play.open()
         await play.clock.advance(1)
@@ -298,7 +300,7 @@ async def test_a_lost_answer_is_looked_for_before_anything_is_said_again(play: T
     incident = await play.open()
     channel = play.channel(fates=scripted(iter([LOST, WELL, LOST])))
     await play.announce(incident)
-    await play.run(play.courier(channel), 300)
+    await play.run(play.channel_sender(channel), 300)
     assert await play.complaints() == []
     assert play.chat.calls.count("begin") == 1
     assert play.chat.calls.count("find") == 2
@@ -320,16 +322,16 @@ async def test_what_is_refused_is_tried_again_seldom_and_said_once(
                 raise error
             return await super().begin(bulletin)
 
-    courier = play.courier(Choosy(chat=play.chat))
-    await play.live(courier, 60)
+    channel_sender = play.channel_sender(Choosy(chat=play.chat))
+    await play.live(channel_sender, 60)
     other = await play.open()
-    await play.live(courier, 30)
+    await play.live(channel_sender, 30)
     assert len(play.chat.of(other)) == 1
-    await play.live(courier, 3 * 3_600)
+    await play.live(channel_sender, 3 * 3_600)
     assert play.chat.calls.count("refused") <= 45
     said = [one for one in caplog.records if refused in one.getMessage()]
     assert len(said) == 1
-    await play.live(courier, 1_200)
+    await play.live(channel_sender, 1_200)
     assert await play.complaints() == []
 
 
@@ -345,7 +347,7 @@ async def test_a_store_out_of_reach_is_tried_again(play: Theatre, caplog: pytest
             return await super().unshown(channel, at, limit)
 
     play.store = Flaky(play.database)
-    await play.run(play.courier(), 10)
+    await play.run(play.channel_sender(), 10)
     assert await play.complaints() == []
     assert caplog.text.count("the database does not answer") == 3
 
@@ -366,13 +368,13 @@ async def test_an_incident_that_cannot_be_read_holds_up_no_other(
             return await super().load(incident_id)
 
     play.store = Damaged(play.database)
-    courier = play.courier()
-    await play.live(courier, 600)
+    channel_sender = play.channel_sender()
+    await play.live(channel_sender, 600)
     assert play.chat.of(broken) == []
     assert len(play.chat.of(well)) == 1
     assert len(tries) == 1
     assert sum(broken in one.getMessage() for one in caplog.records) == 1
-    await play.live(courier, 4_600)
+    await play.live(channel_sender, 4_600)
     assert await play.complaints() == []
 
 
@@ -386,8 +388,8 @@ async def test_an_escalation_waits_for_no_channel(tmp_path: Path) -> None:
     channel = MemoryChannel(chat=chat, fates=lambda call: HANGS if hanging else WELL)
     async with story(tmp_path, connected=lambda world: _with(world, channel), dry_run=False) as stage:
         chat.clock = stage.clock
-        courier = Courier(store=stage.agent.store, clock=stage.clock, channel=channel)
-        working = asyncio.ensure_future(courier.run())
+        channel_sender = ChannelSender(store=stage.agent.store, clock=stage.clock, channel=channel)
+        working = asyncio.ensure_future(channel_sender.run())
         stage.deploy()
         await stage.live(180)
         stage.world.release("prod", "shop", "shop:2-crash")

@@ -23,7 +23,6 @@ from app.agent.models import (
     ActionName,
     Approval,
     ApprovalState,
-    Brake,
     Decision,
     DecisionKind,
     Deploy,
@@ -32,6 +31,7 @@ from app.agent.models import (
     IncidentState,
     Intent,
     IntentState,
+    KillSwitch,
     Plan,
     Rehearsal,
     Risk,
@@ -297,7 +297,7 @@ async def test_no_approval_is_asked_for_what_is_denied_anyway() -> None:
 @pytest.mark.parametrize("engaged", [True, False])
 def test_an_engaged_kill_switch_denies_and_says_who_and_why(engaged: bool) -> None:
     """Promise 11; a released one says nothing."""
-    brake = Brake(engaged=engaged, by="carol", reason="migration", at=AT)
+    brake = KillSwitch(engaged=engaged, by="carol", reason="migration", at=AT)
     reasons = guard(replace(QUESTION, brake=brake), LIMITS)
     assert reasons == (("the kill switch was engaged by carol: migration",) if engaged else ())
 

@@ -14,10 +14,10 @@ from app.agent.freshness.reasons import ALERTS_KEPT
 from app.agent.identity.people import Sender, SenderKind
 from app.agent.models import (
     Alert,
-    Brake,
     Disposition,
     DispositionKind,
     IncidentState,
+    KillSwitch,
     OutcomeKind,
     Signal,
     SliSample,
@@ -150,7 +150,7 @@ async def test_the_kill_switch_stops_a_write_that_is_tried_again(tmp_path: Path)
         await stage.tell(alert(starts_at=stage.clock.now()))
 
         async def engage() -> None:
-            switch = Brake(engaged=True, by="ann", reason="database migration", at=stage.clock.now())
+            switch = KillSwitch(engaged=True, by="ann", reason="database migration", at=stage.clock.now())
             await stage.agent.store.set_brake(switch)
 
         writers[0].meanwhile = engage

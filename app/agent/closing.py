@@ -64,13 +64,13 @@ class Closer:
         why: str,
     ) -> None:
         if end is IncidentState.ESCALATED:
-            notes = [*notes, *await self._tell_people(incident, why)]
+            notes = [*notes, *await self._notify_people(incident, why)]
         now = self.clock.now()
         learnt = lesson(record, end, now)
         ended = replace(incident, state=end, closed_at=now, lesson=learnt, summary=why)
         await self.store.save(claim, ended, [*notes, ending_note(end, why, learnt, now)])
 
-    async def _tell_people(self, incident: Incident, why: str) -> list[Note]:
+    async def _notify_people(self, incident: Incident, why: str) -> list[Note]:
         """Queue the notification before the end is stored, so that a crash repeats it, not loses it."""
         notifier = self.notifier
         if notifier is None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from app.agent.actions import restore_of
-from app.agent.approvals.request import Asking
+from app.agent.approvals.request import ApprovalRequester
 from app.agent.approvals.state import (
     as_answered,
     asked_for,
@@ -26,7 +26,7 @@ from app.agent.freshness.reasons import Reason, Reasons
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.freeze import frozen
 from app.agent.guardrails.limits import Budget, proposed_by, standing
-from app.agent.guardrails.opt_out import Consent, withheld
+from app.agent.guardrails.opt_out import OptOut, withheld
 from app.agent.guardrails.question import Question
 from app.agent.guardrails.target_token import as_left, moved_parts, same_ground
 from app.agent.ids import (
@@ -92,7 +92,7 @@ class Executor:
     rehearsal: ClusterRehearsal | None
     writer: ClusterWriter | None
     notifier: Notifier | None
-    asking: Asking
+    asking: ApprovalRequester
     check: ReasonCheck
     lease: timedelta = timedelta(seconds=30)
     """The lease that is renewed between two attempts of a write."""
@@ -481,9 +481,9 @@ class Executor:
         except PermanentError as error:
             return _Look(problem=str(error))
 
-    async def _consent(self, action: Action, look: _Look) -> Consent:
+    async def _consent(self, action: Action, look: _Look) -> OptOut:
         if self.reader is None or look.target is None:
-            return Consent()
+            return OptOut()
         return await self.reader.consent(action)
 
     async def _unwilling(self, intent: Intent) -> str | None:

@@ -51,7 +51,7 @@ from app.agent.planner import PlanLimits, make_plan, no_longer_planned
 from app.agent.ports.store import Claim, Store
 from app.agent.reason_check import Examination, ReasonCheck
 from app.agent.runbooks import Catalogue
-from app.agent.soak import Trial, moved_on
+from app.agent.soak import Soak, moved_on
 from app.agent.verifier import Assessment, Health, Verifier
 from app.clock import Clock
 from app.errors import AgentError, ClaimLost, NotFound, PermanentError, TransientError, UnknownOutcome
@@ -134,7 +134,7 @@ class Stages:
     observer: Observer
     executor: Executor
     verifier: Verifier
-    trial: Trial
+    trial: Soak
     closer: Closer
     catalogue: Catalogue
     plan_limits: PlanLimits
@@ -209,9 +209,9 @@ class Loop:
         except ClaimLost:
             return Rest(closed=False, wake_at=None)
         except TransientError as error:
-            return await self._suffer(claim, error, error.retry_after)
+            return await self._retry_later(claim, error, error.retry_after)
         except UnknownOutcome as error:
-            return await self._suffer(claim, error, None)
+            return await self._retry_later(claim, error, None)
 
     async def _give_up(self, claim: Claim) -> Rest:
         record = await self.store.load(claim.incident_id)
@@ -220,13 +220,13 @@ class Loop:
             await self.stages.closer.stop_at(record, claim, next_stage(record), error)
         return Rest(closed=True, wake_at=None)
 
-    async def suffer_defect(self, incident_id: IncidentId, error: Exception) -> Rest:
+    async def handle_defect(self, incident_id: IncidentId, error: Exception) -> Rest:
         """A pass failed with an unexpected exception: record it, retry, escalate in the end."""
         async with self._locks.setdefault(incident_id, asyncio.Lock()):
             claim = await self.store.claim(incident_id, self.owner, self.lease, self.clock.now())
             if claim is None:
                 return Rest(closed=False, wake_at=self.clock.now() + self.lease)
-            rest = await self._suffer(claim, AgentError(f"internal error: {error!r}"), None)
+            rest = await self._retry_later(claim, AgentError(f"internal error: {error!r}"), None)
             await self._release(claim, rest)
             return rest
 
@@ -236,7 +236,7 @@ class Loop:
         except TransientError:
             return  # the lease expires
 
-    async def _suffer(self, claim: Claim, error: AgentError, retry_after: timedelta | None) -> Rest:
+    async def _retry_later(self, claim: Claim, error: AgentError, retry_after: timedelta | None) -> Rest:
         """The step failed: record it once, retry with growing delays, escalate in the end."""
         now = self.clock.now()
         try:
@@ -423,7 +423,7 @@ class Loop:
             record = replace(record, incident=replace(incident, without_reason_since=None, wake_at=None))
         moved = await self.stages.executor.decide(record, claim, standing)
         if moved is not None:
-            await self._look_anew(record, claim, now, moved)
+            await self._reevaluate(record, claim, now, moved)
 
     def _aged(self, record: IncidentRecord, now: datetime) -> bool:
         """Whether the diagnosis is older than the maximum age of evidence."""
@@ -443,7 +443,7 @@ class Loop:
         incident, plan = record.incident, record.incident.plan
         old = _old_diagnosis(incident, now)
         if plan is None or (incident.next_action == 0 and asked_for(record) is None):
-            await self._look_anew(record, claim, now, old)
+            await self._reevaluate(record, claim, now, old)
             return
         gathered = await self.stages.observer.gather(record, now)
         taken = {action.name for action in plan.actions[: incident.next_action]}
@@ -466,7 +466,7 @@ class Loop:
         elif unjudged is not None and incident.verdict is None:
             await self.stages.trial.begin(record, unjudged, claim, now)
         else:
-            await self._look_anew(
+            await self._reevaluate(
                 record, claim, now, f"{old}, and the new diagnosis does not support the plan: {against}"
             )
 
@@ -489,7 +489,7 @@ class Loop:
             await self._wait_out(record, claim, now, examination.silenced)
         elif since is None:
             missing = replace(record, incident=replace(incident, without_reason_since=now))
-            await self._look_anew(missing, claim, now, why)
+            await self._reevaluate(missing, claim, now, why)
         elif now - since >= self.stages.verifier.rules.timeout:
             nothing = "No further action taken" if done_intents(record) else "No action taken"
             told = f"{nothing}: no current reason for an action. {why}. Now: {'; '.join(health.reasons)}."
@@ -569,11 +569,11 @@ class Loop:
         elif outcome.kind is OutcomeKind.DONE:
             await self._next_action(record, claim)
         elif outcome.look_anew and len(record.intents) < MAX_INTENTS:
-            await self._look_anew(record, claim, now, outcome.message)
+            await self._reevaluate(record, claim, now, outcome.message)
         else:
             await self._next_action(record, claim)
 
-    async def _look_anew(self, record: IncidentRecord, claim: Claim, now: datetime, why: str) -> None:
+    async def _reevaluate(self, record: IncidentRecord, claim: Claim, now: datetime, why: str) -> None:
         """Discard diagnosis and plan; wait for the settle time of a new incident before diagnosing again."""
         anew = replace(
             record.incident,

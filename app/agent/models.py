@@ -533,7 +533,7 @@ class Approval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Brake:
+class KillSwitch:
     """The kill switch: while engaged no new action begins; undo and verification go on (promise 11)."""
 
     engaged: bool

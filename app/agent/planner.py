@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 
 from app.agent.actions import ACTIONS, PlanLimits, Unmet, Unneeded
 from app.agent.evidence.format import confidence, in_words
-from app.agent.guardrails.state_change import passage_of
+from app.agent.guardrails.state_change import state_change_of
 from app.agent.ids import JsonScalar
 from app.agent.models import (
     Action,
@@ -203,7 +203,7 @@ def _action(step: Step, evidence: Evidence, limits: PlanLimits) -> Action | Unme
     resolution = spec.resolve(step.parameters, evidence, limits)
     if isinstance(resolution, Unmet | Unneeded):
         return resolution
-    passage = passage_of(spec.name, resolution.target, resolution.parameters, evidence)
+    transition = state_change_of(spec.name, resolution.target, resolution.parameters, evidence)
     return Action(
         name=spec.name,
         risk=spec.risk,
@@ -212,8 +212,8 @@ def _action(step: Step, evidence: Evidence, limits: PlanLimits) -> Action | Unme
         expected_effect=resolution.expected_effect,
         undo=spec.undo,
         diagnosed_token=_diagnosed_token(resolution.target, evidence),
-        leaves=passage.leaves,
-        reaches=passage.reaches,
+        leaves=transition.leaves,
+        reaches=transition.reaches,
     )
 
 

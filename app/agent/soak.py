@@ -46,7 +46,7 @@ from app.errors import PermanentError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class Soak:
     """Verifies executed actions and undos."""
 
     store: Store

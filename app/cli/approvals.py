@@ -9,7 +9,7 @@ import typer
 from app.cli.options import (
     EXIT_CODES,
     AsJson,
-    Teller,
+    StoryListener,
     console,
     finished,
     read_settings,
@@ -44,7 +44,7 @@ def list_approvals(
         str, typer.Option(help="pending, approved, denied, used, expired, void, or all.")
     ] = "pending",
     limit: Annotated[int, typer.Option(min=1, max=200, help="Maximum number to show.")] = 50,
-    url: Teller = None,
+    url: StoryListener = None,
     as_json: AsJson = False,
 ) -> None:
     """List approvals, newest first; by default those that are pending."""
@@ -69,7 +69,7 @@ def approve(
     approval_id: ApprovalIdArgument,
     comment: Comment = "",
     by: By = None,
-    url: Teller = None,
+    url: StoryListener = None,
     as_json: AsJson = False,
 ) -> None:
     """Approve an action. Policy evaluates it again on the live state before it runs."""
@@ -81,7 +81,7 @@ def deny(
     approval_id: ApprovalIdArgument,
     comment: Comment = "",
     by: By = None,
-    url: Teller = None,
+    url: StoryListener = None,
     as_json: AsJson = False,
 ) -> None:
     """Deny an action. The plan continues without it, or the incident is escalated."""
@@ -104,7 +104,7 @@ def _answer(
 def brake_on(
     reason: Annotated[str, typer.Option("--reason", help="Reason for the record.")],
     by: By = None,
-    url: Teller = None,
+    url: StoryListener = None,
     as_json: AsJson = False,
 ) -> None:
     """Engage the kill switch: no worker starts a new action. Undo and verification continue."""
@@ -115,7 +115,7 @@ def brake_on(
 def brake_off(
     reason: Annotated[str, typer.Option("--reason", help="Reason for the record.")] = "",
     by: By = None,
-    url: Teller = None,
+    url: StoryListener = None,
     as_json: AsJson = False,
 ) -> None:
     """Release the kill switch: new actions may start."""
@@ -123,7 +123,7 @@ def brake_off(
 
 
 @brake_app.command("show", epilog=EXIT_CODES)
-def brake_show(url: Teller = None, as_json: AsJson = False) -> None:
+def brake_show(url: StoryListener = None, as_json: AsJson = False) -> None:
     """Show the kill switch, freeze windows and circuit breakers that are not closed."""
     from app.cli.commands import approvals as people
     from app.cli.commands import output as terminal
@@ -145,7 +145,7 @@ def brake_close_circuit(
     ] = None,
     environment: Annotated[str | None, typer.Option("--environment", help="With --service.")] = None,
     by: By = None,
-    url: Teller = None,
+    url: StoryListener = None,
 ) -> None:
     """Close a circuit breaker early: earlier failures no longer count."""
     from app.cli.commands import approvals as people

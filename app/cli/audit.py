@@ -11,7 +11,7 @@ from app.agent.evidence.format import counted
 from app.cli.options import (
     EXIT_CODES,
     AsJson,
-    Teller,
+    StoryListener,
     complain,
     finished,
     read_settings,
@@ -30,7 +30,7 @@ def audit_signals(
     deep: Annotated[
         bool, typer.Option("--deep", help="Check every timeline and duplicate directly in the database.")
     ] = False,
-    url: Teller = None,
+    url: StoryListener = None,
     as_json: AsJson = False,
 ) -> None:
     """Count every accepted signal by its disposition, and list discrepancies; 1 if there are any."""
@@ -56,7 +56,7 @@ def audit_people(
     limit: Annotated[
         int, typer.Option(min=0, help="Number of newest decisions to print; 0 prints all.")
     ] = 20,
-    url: Teller = None,
+    url: StoryListener = None,
     as_json: AsJson = False,
 ) -> None:
     """Print decisions of people, and check the whole chain; 1 if an entry was altered or removed."""

@@ -28,7 +28,7 @@ Url = Annotated[
         help="Address of a running agent. Default: HOST and PORT; if none responds, the SQLite file.",
     ),
 ]
-Teller = Annotated[
+StoryListener = Annotated[
     str | None,
     typer.Option(
         "--url",

@@ -9,7 +9,7 @@ import typer
 from app.cli.options import (
     EXIT_CODES,
     AsJson,
-    Teller,
+    StoryListener,
     finished,
     read_settings,
 )
@@ -52,7 +52,7 @@ def token_create(
             "recorded in the audit trail with the user of the operating system.",
         ),
     ] = False,
-    url: Teller = None,
+    url: StoryListener = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a token and print it once; only its hash is stored.
@@ -71,7 +71,7 @@ def token_create(
 
 
 @app.command("list", epilog=EXIT_CODES)
-def token_list(url: Teller = None, as_json: AsJson = False) -> None:
+def token_list(url: StoryListener = None, as_json: AsJson = False) -> None:
     """List the tokens, newest first, without their secrets."""
     from app.cli.commands import output as terminal
     from app.cli.commands import tokens
@@ -91,7 +91,7 @@ def token_revoke(
     token_id: Annotated[
         str, typer.Argument(metavar="ID", help="The id of a token, tok_..., or of a session, ses_...")
     ],
-    url: Teller = None,
+    url: StoryListener = None,
 ) -> None:
     """Revoke a token, or a session listed by `heal audit people`, on every process."""
     from app.cli.commands import output as terminal

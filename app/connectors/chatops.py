@@ -2,7 +2,7 @@
 
 Pure and channel-neutral: plain lines, no markup. Called by every channel, for the
 current incident (`describe`), and by the announcer, for thread replies
-(`told_line`, `announced_line`). Every text that came from outside is reduced to
+(`timeline_line`, `announced_line`). Every text that came from outside is reduced to
 printable lines.
 """
 
@@ -143,7 +143,7 @@ def rehearsed(record: IncidentRecord, asked: Approval) -> str:
     return "No dry run"
 
 
-def told_line(entry: TimelineEntry) -> str:
+def timeline_line(entry: TimelineEntry) -> str:
     """One entry of the timeline as one line."""
     return shorten(f"{entry.at:%H:%M:%S} {entry.stage}: {entry.message}")
 

@@ -148,7 +148,7 @@ class HttpPeer:
         if not reply.ok:
             raise self.refusal(reply, "")
 
-    async def knock(self) -> None:
+    async def probe_connection(self) -> None:
         """Check that the peer answers, without writing; raises `TransientError` when it does not."""
         try:
             async with asyncio.timeout(self._timeout), self._client().stream("HEAD", self._url):

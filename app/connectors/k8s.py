@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.agent.guardrails.disruption import Disruption
-from app.agent.guardrails.opt_out import Consent, consent_of, said
+from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
 from app.agent.ids import JsonObject, ServiceKey
 from app.agent.models import Action, Snapshot
 from app.agent.ports.cluster import PodOwner
@@ -130,14 +130,14 @@ class KubernetesReader:
             return disruption_of(deployment, (), str(error))
         return disruption_of(deployment, budgets.items, None)
 
-    async def consent(self, action: Action) -> Consent:
+    async def consent(self, action: Action) -> OptOut:
         ref = target_ref(action)
         marks = {str(ref): _said(await get_object(self._api, ref))}
         try:
             namespace = await self._api.get(Kind.NAMESPACE, ref.namespace, ref.namespace)
         except Forbidden as error:
-            return consent_of(marks, str(error))
-        return consent_of({**marks, f"Namespace {ref.namespace}": _said(namespace)})
+            return opt_out_of(marks, str(error))
+        return opt_out_of({**marks, f"Namespace {ref.namespace}": _said(namespace)})
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         deployment = await self._deployment(key)

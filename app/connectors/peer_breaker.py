@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from app.agent.freshness.silences import Silencing
 from app.agent.guardrails.disruption import Disruption
-from app.agent.guardrails.opt_out import Consent
+from app.agent.guardrails.opt_out import OptOut
 from app.agent.ids import ServiceKey
 from app.agent.models import (
     Action,
@@ -202,7 +202,7 @@ class _GuardedReader:
     async def disruption(self, action: Action) -> Disruption | None:
         return await self.breaker.ask(lambda: self.reader.disruption(action))
 
-    async def consent(self, action: Action) -> Consent:
+    async def consent(self, action: Action) -> OptOut:
         return await self.breaker.ask(lambda: self.reader.consent(action))
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:

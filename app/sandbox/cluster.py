@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
 from app.agent.guardrails.disruption import Disruption
-from app.agent.guardrails.opt_out import Consent, consent_of, said
+from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
 from app.agent.guardrails.target_token import (
     deployment_token,
     makes_pods,
@@ -118,16 +118,16 @@ class SandboxReader:
         surge = math.ceil(found.max_surge * found.replicas)
         return Disruption(replicas=found.replicas, missing_at_once=missing if missing or surge else 1)
 
-    async def consent(self, action: Action) -> Consent:
+    async def consent(self, action: Action) -> OptOut:
         found = self._access.find(action, "get")
         ref = target_of(found).ref
         marks = {str(ref): said(found.meta.labels, found.meta.annotations)}
         try:
             self._access.ask("get", "Namespace")
         except Forbidden as error:
-            return consent_of(marks, str(error))
+            return opt_out_of(marks, str(error))
         namespace = self._access.world.namespaces.get(ref.namespace, {})
-        return consent_of({**marks, f"Namespace {ref.namespace}": said(namespace)})
+        return opt_out_of({**marks, f"Namespace {ref.namespace}": said(namespace)})
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         deployment = self._deployment(key)

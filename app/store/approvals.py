@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, insert, or_, select, update
 
-from app.agent.approvals.state import answer_note, weighed
-from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.approvals.state import answer_note, with_answer
+from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind
 from app.agent.identity.people import Answer, ApprovalTerms, Person
 from app.agent.ids import ApprovalId, IncidentId
 from app.agent.models import (
@@ -136,7 +136,7 @@ def answer(connection: Connection, approval_id: ApprovalId, spoken: Spoken) -> A
         door=by.door,
         verified=by.verified,
     )
-    answered = weighed(found, said, read(IncidentBody, body).reported_by)
+    answered = with_answer(found, said, read(IncidentBody, body).reported_by)
     if spoken.nonce is not None:
         nonces.use(connection, approval_id, spoken.nonce, spoken.at)
     connection.execute(
@@ -160,11 +160,11 @@ def answer(connection: Connection, approval_id: ApprovalId, spoken: Spoken) -> A
     return answered
 
 
-def _deed(answered: Approval, spoken: Spoken) -> Deed:
-    return Deed(
+def _deed(answered: Approval, spoken: Spoken) -> HumanDecision:
+    return HumanDecision(
         at=spoken.at,
         by=spoken.by,
-        kind=DeedKind.APPROVED if spoken.approve else DeedKind.DENIED,
+        kind=HumanDecisionKind.APPROVED if spoken.approve else HumanDecisionKind.DENIED,
         subject=answered.id,
         data={
             "incident": answered.incident_id,

@@ -13,24 +13,24 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select
 
 from app.agent.identity import audit_log as trail
-from app.agent.identity.audit_log import Deed, DeedKind, TrailEntry
+from app.agent.identity.audit_log import AuditLogEntry, HumanDecision, HumanDecisionKind
 from app.agent.identity.people import Door
 from app.store.database import locks
 from app.store.database.codec import storable_object, storable_text
 from app.store.database.tables import audit_trail
 
 
-def append(connection: Connection, deed: Deed) -> None:
+def append(connection: Connection, human_decision: HumanDecision) -> None:
     """Add a deed at the end."""
     locks.hold(connection, locks.Space.TRAIL, ["trail"])
     last = connection.execute(
         select(audit_trail.c.sequence, audit_trail.c.hash).order_by(audit_trail.c.sequence.desc()).limit(1)
     ).one_or_none()
     stored = replace(
-        deed,
-        by=replace(deed.by, name=storable_text(deed.by.name)),
-        subject=storable_text(deed.subject),
-        data=storable_object(deed.data),
+        human_decision,
+        by=replace(human_decision.by, name=storable_text(human_decision.by.name)),
+        subject=storable_text(human_decision.subject),
+        data=storable_object(human_decision.data),
     )
     entry = trail.entry(
         trail.START if last is None else last.hash, 0 if last is None else last.sequence + 1, stored
@@ -50,7 +50,7 @@ def append(connection: Connection, deed: Deed) -> None:
     )
 
 
-def entries(connection: Connection, after: int, limit: int) -> tuple[TrailEntry, ...]:
+def entries(connection: Connection, after: int, limit: int) -> tuple[AuditLogEntry, ...]:
     """Oldest first."""
     rows = connection.execute(
         select(audit_trail)
@@ -61,14 +61,14 @@ def entries(connection: Connection, after: int, limit: int) -> tuple[TrailEntry,
     return tuple(_entry(row) for row in rows)
 
 
-def _entry(row: Row[Any]) -> TrailEntry:
-    return TrailEntry(
+def _entry(row: Row[Any]) -> AuditLogEntry:
+    return AuditLogEntry(
         sequence=row.sequence,
         at=row.at,
         by=row.actor,
         door=Door(row.door),
         verified=row.verified,
-        kind=DeedKind(row.kind),
+        kind=HumanDecisionKind(row.kind),
         subject=row.subject,
         data=row.data,
         hash=row.hash,

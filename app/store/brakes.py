@@ -10,10 +10,10 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select, update
 
-from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind
 from app.agent.identity.people import Person
 from app.agent.ids import ServiceKey
-from app.agent.models import Brake
+from app.agent.models import KillSwitch
 from app.errors import Invalid
 from app.store import audit_log as trail
 from app.store.database import locks, nonces
@@ -26,10 +26,12 @@ _CLUSTER = "circuit cluster"
 _COMMAND = "kill switch command"
 
 
-def get(connection: Connection) -> Brake | None:
+def get(connection: Connection) -> KillSwitch | None:
     """The last setting; None while it was never touched."""
     row = connection.execute(select(brakes).where(brakes.c.name == _KILL_SWITCH)).one()
-    return Brake(engaged=row.engaged, by=row.set_by, reason=row.reason, at=row.at) if row.set_by else None
+    return (
+        KillSwitch(engaged=row.engaged, by=row.set_by, reason=row.reason, at=row.at) if row.set_by else None
+    )
 
 
 def holds(connection: Connection) -> bool:
@@ -40,7 +42,7 @@ def holds(connection: Connection) -> bool:
     return bool(engaged)
 
 
-def set_to(connection: Connection, brake: Brake, person: Person | None, nonce: str | None) -> None:
+def set_to(connection: Connection, brake: KillSwitch, person: Person | None, nonce: str | None) -> None:
     """Engage or release; `Invalid` without the name of who does it, `Conflict` for a nonce seen before."""
     if not brake.by.strip():
         raise Invalid("the kill switch needs the name of the person")
@@ -58,11 +60,13 @@ def set_to(connection: Connection, brake: Brake, person: Person | None, nonce: s
             at=brake.at,
         )
     )
-    kind = DeedKind.BRAKE_ENGAGED if brake.engaged else DeedKind.BRAKE_RELEASED
+    kind = HumanDecisionKind.BRAKE_ENGAGED if brake.engaged else HumanDecisionKind.BRAKE_RELEASED
     trail.append(connection, _deed(brake, person, kind, ""))
 
 
-def close_circuit(connection: Connection, key: ServiceKey | None, said: Brake, person: Person | None) -> None:
+def close_circuit(
+    connection: Connection, key: ServiceKey | None, said: KillSwitch, person: Person | None
+) -> None:
     """Close a breaker, the cluster's if no service is named; `Invalid` without a person's name."""
     if not said.by.strip():
         raise Invalid("closing the circuit breaker needs the name of the person")
@@ -76,12 +80,12 @@ def close_circuit(connection: Connection, key: ServiceKey | None, said: Brake, p
     changed = connection.execute(update(brakes).where(brakes.c.name == _name(key)).values(**values)).rowcount
     if not changed:
         connection.execute(insert(brakes).values(name=_name(key), **values))
-    trail.append(connection, _deed(said, person, DeedKind.CIRCUIT_CLOSED, str(key or "cluster")))
+    trail.append(connection, _deed(said, person, HumanDecisionKind.CIRCUIT_CLOSED, str(key or "cluster")))
 
 
-def _deed(said: Brake, person: Person | None, kind: DeedKind, subject: str) -> Deed:
+def _deed(said: KillSwitch, person: Person | None, kind: HumanDecisionKind, subject: str) -> HumanDecision:
     by = person or Person(name=said.by)
-    return Deed(at=said.at, by=by, kind=kind, subject=subject, data={"reason": said.reason})
+    return HumanDecision(at=said.at, by=by, kind=kind, subject=subject, data={"reason": said.reason})
 
 
 def circuit_closed_at(connection: Connection, key: ServiceKey | None) -> datetime | None:

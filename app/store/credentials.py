@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
-from app.agent.identity.audit_log import Deed
+from app.agent.identity.audit_log import HumanDecision
 from app.agent.identity.people import (
     NO_LIMIT,
     Credential,
@@ -27,7 +27,9 @@ BATCH = 500
 _TOUCHED_EVERY = timedelta(hours=1)
 
 
-def add(connection: Connection, credential: Credential, deed: Deed, nonce: str | None) -> None:
+def add(
+    connection: Connection, credential: Credential, human_decision: HumanDecision, nonce: str | None
+) -> None:
     """Keep a new one; `Conflict` for a nonce seen before."""
     connection.execute(
         insert(credentials).values(
@@ -43,9 +45,9 @@ def add(connection: Connection, credential: Credential, deed: Deed, nonce: str |
             reach=credential.reach if credential.reach.limited else None,
         )
     )
-    trail.append(connection, deed)
+    trail.append(connection, human_decision)
     if nonce is not None:  # after the trail, whose lock lets only one at a time come here
-        nonces.once(connection, credential.id, nonce, deed.at)
+        nonces.once(connection, credential.id, nonce, human_decision.at)
 
 
 def get(connection: Connection, credential_id: CredentialId) -> Credential | None:
@@ -63,19 +65,19 @@ def tokens(connection: Connection) -> tuple[Credential, ...]:
     return tuple(_credential(row) for row in rows)
 
 
-def revoke(connection: Connection, credential_id: CredentialId, deed: Deed) -> Credential:
+def revoke(connection: Connection, credential_id: CredentialId, human_decision: HumanDecision) -> Credential:
     """Revoke it; of two concurrent calls one succeeds."""
     ended = connection.execute(
         update(credentials)
         .where(credentials.c.id == credential_id, credentials.c.revoked_at.is_(None))
-        .values(revoked_at=deed.at, revoked_by=storable_text(deed.by.name))
+        .values(revoked_at=human_decision.at, revoked_by=storable_text(human_decision.by.name))
     ).rowcount
     found = get(connection, credential_id)
     if found is None:
         raise NotFound(f"credential {credential_id} is not on record")
     if not ended:
         raise Conflict(f"credential {credential_id} was already revoked by {found.revoked_by}")
-    trail.append(connection, deed)
+    trail.append(connection, human_decision)
     return found
 
 

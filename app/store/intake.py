@@ -111,7 +111,7 @@ def accept(connection: Connection, delivery: Delivery) -> tuple[Accepted, ...]:
     if before is not None:
         return before
     locks.hold(connection, locks.Space.SERVICE, {str(signal.key) for signal in delivery.signals})
-    desk = _Desk(connection, delivery)
+    desk = _IntakeTransaction(connection, delivery)
     desk.look_up(delivery.signals)
     answers = tuple(
         Accepted(signal_id=signal.id, disposition=desk.accept(signal)) for signal in delivery.signals
@@ -232,7 +232,7 @@ def open_queued(connection: Connection, decide: IntakeDecider, dry_run: bool, li
         delivery = Delivery(
             signals=waiting, decide=decide, dry_run=dry_run, idempotency_key=None, request_hash=None
         )
-        desk = _Desk(connection, delivery)
+        desk = _IntakeTransaction(connection, delivery)
         for signal in waiting:
             if signal.id not in desk.joined:
                 if desk.again(signal).reason.startswith(signals.QUEUED):
@@ -256,7 +256,7 @@ def open_queued(connection: Connection, decide: IntakeDecider, dry_run: bool, li
 
 
 @dataclass(slots=True)
-class _Desk:
+class _IntakeTransaction:
     """Takes the signals of one transaction in turn, keeping what it has read of each service.
 
     What it decides is written by `write`, once for each service and incident. Both

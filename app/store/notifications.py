@@ -117,7 +117,7 @@ def save(connection: Connection, posting: Posting) -> Posting:
     return found
 
 
-def to_be_told(connection: Connection, incident_id: IncidentId, after: int) -> tuple[Announcement, ...]:
+def unannounced(connection: Connection, incident_id: IncidentId, after: int) -> tuple[Announcement, ...]:
     """An incident's announcements with a higher number, oldest first."""
     rows = connection.execute(
         select(announcements)

@@ -16,14 +16,14 @@ from sqlalchemy import Connection
 
 from app.agent.audit.accounting import (
     AuditQuestion,
-    Mended,
+    Discrepancies,
+    Repairs,
     SignalAudit,
-    Strays,
 )
 from app.agent.audit.anchoring import Head
 from app.agent.guardrails.limits import Budget, History, Limits
 from app.agent.guardrails.status import Attempts
-from app.agent.identity.audit_log import Deed, TrailEntry
+from app.agent.identity.audit_log import AuditLogEntry, HumanDecision
 from app.agent.identity.people import Credential, CredentialId, Person
 from app.agent.ids import (
     ApprovalId,
@@ -35,12 +35,12 @@ from app.agent.ids import (
 from app.agent.models import (
     Approval,
     ApprovalState,
-    Brake,
     Change,
     Incident,
     IncidentRecord,
     IncidentState,
     Intent,
+    KillSwitch,
     Note,
     Outcome,
     Signal,
@@ -389,11 +389,11 @@ class SqlStore:
     async def issue_nonce(self, approval_id: ApprovalId, nonce: str, at: datetime) -> None:
         await self._database.write(lambda connection: nonces.issue(connection, approval_id, nonce, at))
 
-    async def brake(self) -> Brake | None:
+    async def brake(self) -> KillSwitch | None:
         return await self._database.read(brakes.get, urgent=True)
 
     async def set_brake(
-        self, brake: Brake, *, person: Person | None = None, nonce: str | None = None
+        self, brake: KillSwitch, *, person: Person | None = None, nonce: str | None = None
     ) -> None:
         await self._database.write(
             lambda connection: brakes.set_to(connection, brake, person, nonce), urgent=True
@@ -403,7 +403,7 @@ class SqlStore:
         return await self._database.read(lambda connection: budgets.attempts(connection, since), urgent=True)
 
     async def close_circuit(
-        self, key: ServiceKey | None, said: Brake, *, person: Person | None = None
+        self, key: ServiceKey | None, said: KillSwitch, *, person: Person | None = None
     ) -> None:
         await self._database.write(
             lambda connection: brakes.close_circuit(connection, key, said, person), urgent=True
@@ -411,9 +411,11 @@ class SqlStore:
 
     # ------------------------------------------------------------ identity
 
-    async def add_credential(self, credential: Credential, deed: Deed, *, nonce: str | None = None) -> None:
+    async def add_credential(
+        self, credential: Credential, human_decision: HumanDecision, *, nonce: str | None = None
+    ) -> None:
         await self._database.write(
-            lambda connection: credentials.add(connection, credential, deed, nonce), urgent=True
+            lambda connection: credentials.add(connection, credential, human_decision, nonce), urgent=True
         )
 
     async def credential(self, credential_id: CredentialId) -> Credential | None:
@@ -424,9 +426,9 @@ class SqlStore:
     async def tokens(self) -> tuple[Credential, ...]:
         return await self._database.read(credentials.tokens)
 
-    async def revoke(self, credential_id: CredentialId, deed: Deed) -> Credential:
+    async def revoke(self, credential_id: CredentialId, human_decision: HumanDecision) -> Credential:
         return await self._database.write(
-            lambda connection: credentials.revoke(connection, credential_id, deed), urgent=True
+            lambda connection: credentials.revoke(connection, credential_id, human_decision), urgent=True
         )
 
     async def touch(self, credential: Credential, at: datetime) -> None:
@@ -439,10 +441,10 @@ class SqlStore:
         await self._in_batches(partial(nonces.forget, older_than=older_than), nonces.BATCH)
         return await self._in_batches(partial(credentials.forget, older_than=older_than), credentials.BATCH)
 
-    async def record_deed(self, deed: Deed) -> None:
-        await self._database.write(lambda connection: trail.append(connection, deed), urgent=True)
+    async def record_human_decision(self, human_decision: HumanDecision) -> None:
+        await self._database.write(lambda connection: trail.append(connection, human_decision), urgent=True)
 
-    async def trail(self, *, after: int, limit: int) -> tuple[TrailEntry, ...]:
+    async def trail(self, *, after: int, limit: int) -> tuple[AuditLogEntry, ...]:
         return await self._database.read(lambda connection: trail.entries(connection, after, limit))
 
     async def timeline_heads(
@@ -466,7 +468,7 @@ class SqlStore:
 
     async def announcements(self, incident_id: IncidentId, after: int) -> tuple[Announcement, ...]:
         return await self._database.read(
-            lambda connection: postings.to_be_told(connection, incident_id, after)
+            lambda connection: postings.unannounced(connection, incident_id, after)
         )
 
     # ------------------------------------------------------------ history
@@ -488,10 +490,10 @@ class SqlStore:
     async def audit(self, question: AuditQuestion) -> SignalAudit:
         return await self._database.read(lambda connection: audit.examine(connection, question))
 
-    async def strays(self, question: AuditQuestion) -> Strays:
+    async def strays(self, question: AuditQuestion) -> Discrepancies:
         return await self._database.read(lambda connection: audit.strays(connection, question))
 
-    async def mend(self, now: datetime) -> Mended:
+    async def mend(self, now: datetime) -> Repairs:
         return await self._database.write(lambda connection: audit.mend(connection, now))
 
     # ------------------------------------------------------------ the database

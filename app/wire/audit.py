@@ -7,8 +7,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from app.agent.audit.accounting import SignalAudit, StrayKind
-from app.agent.identity.audit_log import DeedKind, TrailEntry
+from app.agent.audit.accounting import DiscrepancyKind, SignalAudit
+from app.agent.identity.audit_log import AuditLogEntry, HumanDecisionKind
 from app.agent.identity.people import Door
 from app.agent.models import DispositionKind
 from app.wire.fields import Moment
@@ -30,7 +30,7 @@ class AuditQuery(BaseModel):
 class StrayView(BaseModel):
     """One thing that is not as it should be."""
 
-    kind: StrayKind
+    kind: DiscrepancyKind
     id: str = Field(description="Of the signal, incident or intent.")
     detail: str
 
@@ -57,7 +57,7 @@ class SignalAuditView(BaseModel):
     )
     uneven_days: list[UnevenDayView]
     strays: list[StrayView]
-    more_strays: list[StrayKind] = Field(description="Kinds of which there are more than are named.")
+    more_strays: list[DiscrepancyKind] = Field(description="Kinds of which there are more than are named.")
     mended: dict[str, int] = Field(description="What sweeps have put right so far, by kind.")
     deep: bool
 
@@ -99,13 +99,13 @@ class TrailEntryView(BaseModel):
     by: str
     door: Door
     verified: bool = Field(description="Authenticated by token, sign-in or signature.")
-    kind: DeedKind
+    kind: HumanDecisionKind
     subject: str = Field(description="What it was about: an approval, a token, a service, or empty.")
     data: dict[str, JsonValue]
     hash: str
 
     @classmethod
-    def of(cls, entry: TrailEntry) -> Self:
+    def of(cls, entry: AuditLogEntry) -> Self:
         return cls(
             sequence=entry.sequence,
             at=entry.at,
@@ -118,9 +118,9 @@ class TrailEntryView(BaseModel):
             hash=entry.hash,
         )
 
-    def entry(self) -> TrailEntry:
+    def entry(self) -> AuditLogEntry:
         """The entry itself, to check the chain with."""
-        return TrailEntry(**{name: getattr(self, name) for name in type(self).model_fields})
+        return AuditLogEntry(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
 class TrailView(BaseModel):
@@ -130,7 +130,7 @@ class TrailView(BaseModel):
     next: int | None
 
     @classmethod
-    def of(cls, entries: tuple[TrailEntry, ...], limit: int) -> Self:
+    def of(cls, entries: tuple[AuditLogEntry, ...], limit: int) -> Self:
         more = len(entries) == limit
         return cls(
             items=[TrailEntryView.of(one) for one in entries],

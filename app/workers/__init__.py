@@ -25,9 +25,9 @@ from app.workers.anchor_writer import Anchorer
 from app.workers.backlog import Backlog
 from app.workers.cluster_watcher import Watcher
 from app.workers.driver import Driver
-from app.workers.elected import Duty, Work, kept_running
+from app.workers.elected import ElectedTask, Work, kept_running
 from app.workers.metric_poller import Poller
-from app.workers.notifier import Courier
+from app.workers.notifier import ChannelSender
 from app.workers.sighup import policies_on_hangup
 from app.workers.stopping import CLOSE_SECONDS, DRIVER_SECONDS, LEAVE_SECONDS, WORK_SECONDS, within
 from app.workers.stream_reader import StreamLimits, StreamReader
@@ -39,7 +39,7 @@ _SWEEP_EVERY = timedelta(seconds=15)
 _REAP_EVERY_SECONDS = 1.0
 
 
-class LocalBell:
+class LocalRunner:
     """The `Runner` that intake is given: wakes this process's driver, if it has one.
 
     Workers elsewhere are rung by the store itself, in the transaction that makes
@@ -63,7 +63,7 @@ async def running(settings: Settings, stop: Stop | None = None) -> AsyncIterator
     unknown = unknown_in_env_file()
     if unknown:
         log.warning(".env has names that are no settings and have no effect: %s", ", ".join(unknown))
-    bell = LocalBell()
+    bell = LocalRunner()
     container = await build(settings, runner=bell)
     try:
         with policies_on_hangup(container):
@@ -74,7 +74,7 @@ async def running(settings: Settings, stop: Stop | None = None) -> AsyncIterator
 
 
 @asynccontextmanager
-async def attended(container: Container, bell: LocalBell, stop: Stop | None = None) -> AsyncIterator[None]:
+async def attended(container: Container, bell: LocalRunner, stop: Stop | None = None) -> AsyncIterator[None]:
     """A wired agent with the work of its role started, and stopped in order."""
     fleet, role = container.fleet, container.settings.role
     await fleet.enter(container.loop.owner)
@@ -150,7 +150,7 @@ def _readers(container: Container) -> list[StreamReader]:
     ]
 
 
-def _duties(container: Container) -> list[Duty]:
+def _duties(container: Container) -> list[ElectedTask]:
     settings = container.settings
     duties: dict[str, list[Work]] = {}
     if settings.role is not Role.API:
@@ -178,7 +178,7 @@ def _duties(container: Container) -> list[Duty]:
         if watching:
             duties["watch"] = watching
     return [
-        Duty(
+        ElectedTask(
             name=name,
             work=work,
             fleet=container.fleet,
@@ -203,10 +203,10 @@ def _sweeper(container: Container) -> Sweeper:
 def _announcing(container: Container) -> list[Work]:
     """One sender for each channel, so that none waits for another."""
     couriers = [
-        Courier(store=container.store, clock=container.clock, channel=channel)
+        ChannelSender(store=container.store, clock=container.clock, channel=channel)
         for channel in container.world.channels
     ]
-    return [(f"notify {courier.channel.name}", courier.run) for courier in couriers]
+    return [(f"notify {channel_sender.channel.name}", channel_sender.run) for channel_sender in couriers]
 
 
 def _watching(container: Container) -> list[Work]:

@@ -20,7 +20,7 @@ from app.agent.audit.anchoring import (
     people_head,
     receded,
 )
-from app.agent.identity.audit_log import TrailEntry
+from app.agent.identity.audit_log import AuditLogEntry
 from app.agent.ids import IncidentId
 from app.agent.ports.store import Store
 from app.clock import Clock
@@ -96,9 +96,9 @@ async def all_heads(store: Store) -> dict[IncidentId, Head]:
     return found
 
 
-async def whole_trail(store: Store) -> tuple[TrailEntry, ...]:
+async def whole_trail(store: Store) -> tuple[AuditLogEntry, ...]:
     """Every decision of people, oldest first."""
-    found: list[TrailEntry] = []
+    found: list[AuditLogEntry] = []
     while part := await store.trail(after=found[-1].sequence if found else -1, limit=_PAGE):
         found += part
     return tuple(found)

@@ -164,7 +164,7 @@ class Driver:
 
     async def _tell(self, identifier: IncidentId, defect: Exception) -> None:
         try:
-            await self.loop.suffer_defect(identifier, defect)
+            await self.loop.handle_defect(identifier, defect)
         except Exception:
             log.exception("recording the failure of incident %s failed", identifier)
 

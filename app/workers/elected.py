@@ -25,7 +25,7 @@ Work = tuple[str, Callable[[], Awaitable[None]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Duty:
+class ElectedTask:
     """Work that only the elected process does."""
 
     name: str

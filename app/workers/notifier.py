@@ -28,10 +28,10 @@ from app.agent.notifications.channel import (
     Posting,
     ThreadReply,
 )
-from app.agent.notifications.delivery import DeliveryPace, Errand, ErrandKind
+from app.agent.notifications.delivery import DeliveryPace, NotificationKind, NotificationTask
 from app.agent.ports.store import ApprovalStore, IncidentStore, PostingStore
 from app.clock import Clock
-from app.connectors.chatops import announced_line, told_line
+from app.connectors.chatops import announced_line, timeline_line
 from app.errors import AgentError, Conflict, PermanentError, TransientError, UnknownOutcome
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ _SEARCH_MARGIN = timedelta(minutes=10)
 _NONCE_BYTES = 24
 
 
-class ToldStore(IncidentStore, ApprovalStore, PostingStore, Protocol):
+class AnnouncerStore(IncidentStore, ApprovalStore, PostingStore, Protocol):
     """What the announcer needs of the store."""
 
 
@@ -66,10 +66,10 @@ class _Turn:
 
 
 @dataclass(kw_only=True)
-class Courier:
+class ChannelSender:
     """Notifies one channel; `run` is the work of one process."""
 
-    store: ToldStore
+    store: AnnouncerStore
     clock: Clock
     channel: Channel
     pace: DeliveryPace = field(default_factory=DeliveryPace)
@@ -123,7 +123,7 @@ class Courier:
         if not await self._settled(turn):
             return
         for _ in range(_MESSAGES_IN_A_TURN):
-            errand = delivery.next_errand(turn.record, turn.posting, turn.announcements)
+            errand = delivery.next_notification(turn.record, turn.posting, turn.announcements)
             if errand is None or not await self._sent(turn, errand):
                 return
 
@@ -146,7 +146,7 @@ class Courier:
         await self._told(turn, errand, found)
         return True
 
-    async def _sent(self, turn: _Turn, errand: Errand) -> bool:
+    async def _sent(self, turn: _Turn, errand: NotificationTask) -> bool:
         """Send one message; whether the next may follow."""
         turn.posting = await self.store.save_posting(
             delivery.setting_out(turn.posting, errand, self.clock.now(), self.pace)
@@ -163,14 +163,14 @@ class Courier:
         await self._told(turn, errand, reference)
         return True
 
-    async def _send(self, turn: _Turn, errand: Errand) -> str:
+    async def _send(self, turn: _Turn, errand: NotificationTask) -> str:
         """The one call to the channel; where it shows the incident from now on."""
         reference = turn.posting.reference
-        if errand.kind is ErrandKind.BEGIN or reference is None:
+        if errand.kind is NotificationKind.BEGIN or reference is None:
             return await self.channel.begin(await self._bulletin(turn.record))
-        if errand.kind is ErrandKind.REFRESH:
+        if errand.kind is NotificationKind.REFRESH:
             return await self.channel.refresh(reference, await self._bulletin(turn.record))
-        loud = errand.kind is ErrandKind.ANNOUNCE
+        loud = errand.kind is NotificationKind.ANNOUNCE
         lines = (
             tuple(
                 announced_line(announcement)
@@ -178,7 +178,7 @@ class Courier:
                 if announcement.number == errand.until
             )
             if loud
-            else tuple(told_line(entry) for entry in turn.record.timeline[errand.after : errand.until])
+            else tuple(timeline_line(entry) for entry in turn.record.timeline[errand.after : errand.until])
         )
         await self.channel.reply(reference, ThreadReply(key=errand.key(turn.id), lines=lines, loud=loud))
         return reference
@@ -209,9 +209,9 @@ class Courier:
 
     # ------------------------------------------------------------ what came of it
 
-    async def _told(self, turn: _Turn, errand: Errand, reference: str) -> None:
+    async def _told(self, turn: _Turn, errand: NotificationTask, reference: str) -> None:
         """A found reply is no place of its own: only the first message and its refreshes are."""
-        if errand.kind in (ErrandKind.ANNOUNCE, ErrandKind.ENTRIES):
+        if errand.kind in (NotificationKind.ANNOUNCE, NotificationKind.ENTRIES):
             reference = turn.posting.reference or reference
         turn.posting = await self.store.save_posting(
             delivery.delivered(turn.posting, errand, reference, self.clock.now(), self.pace)

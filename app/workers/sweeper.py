@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
-from app.agent.audit.accounting import AuditQuestion, Stray
+from app.agent.audit.accounting import AuditQuestion, Discrepancy
 from app.agent.ports.signals import SignalStore
 from app.agent.ports.store import AuditStore, IdentityStore
 from app.clock import Clock
@@ -38,7 +38,7 @@ class Sweeper:
     """A breach that was not sustained for this long after its arrival is over."""
     keep_for: timedelta
     """How long signals that led to no incident are kept."""
-    _told: set[Stray] = field(default_factory=set)
+    _told: set[Discrepancy] = field(default_factory=set)
     """Discrepancies of the last sweep, already logged."""
 
     async def run(self) -> None:
@@ -75,7 +75,7 @@ class Sweeper:
     async def _tell_strays(self) -> None:
         question = AuditQuestion(now=self.clock.now(), pending_for=self.pending_for + 2 * self.every)
         astray = set((await self.store.strays(question)).found)
-        for stray in sorted(astray - self._told, key=lambda one: (one.kind, one.id)):
-            log.warning("discrepancy (%s): %s, %s", stray.kind, stray.id, stray.detail)
+        for discrepancy in sorted(astray - self._told, key=lambda one: (one.kind, one.id)):
+            log.warning("discrepancy (%s): %s, %s", discrepancy.kind, discrepancy.id, discrepancy.detail)
         self._told.clear()
         self._told.update(astray)

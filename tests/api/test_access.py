@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from pydantic import SecretStr
 from starlette.routing import Mount, Route
 
-from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind
 from app.agent.identity.people import (
     CredentialKind,
     Door,
@@ -491,8 +491,10 @@ def test_a_session_of_somebody_else_can_be_ended(tmp_path: Path) -> None:
             lifetime=timedelta(hours=9),
         )
         eve = Person(name="eve", door=Door.PAGE, verified=True)
-        deed = Deed(at=api.clock.now(), by=eve, kind=DeedKind.SIGNED_ON, subject=issued.credential.id)
-        api.run(api.container.store.add_credential(issued.credential, deed))
+        human_decision = HumanDecision(
+            at=api.clock.now(), by=eve, kind=HumanDecisionKind.SIGNED_ON, subject=issued.credential.id
+        )
+        api.run(api.container.store.add_credential(issued.credential, human_decision))
         hers = {"Authorization": f"Bearer {issued.text}"}
         assert api.get("/tokens", headers=hers).status_code == 200
         assert api.request("DELETE", f"/tokens/{issued.credential.id}", headers=root).status_code == 200

@@ -38,7 +38,7 @@ def test_what_is_astray_is_named(api: Harness) -> None:
     api.run(api.clock.advance(600))
     found = api.get("/audit/signals").json()
     assert found["adds_up"] is False
-    assert [(stray["kind"], stray["id"]) for stray in found["strays"]] == [
+    assert [(discrepancy["kind"], discrepancy["id"]) for discrepancy in found["strays"]] == [
         ("nobody_drives", opened["incident_id"])
     ]
 

@@ -15,7 +15,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
-from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind
 from app.agent.identity.people import CredentialKind, Person, issue
 from app.api.pages.local_path import is_local
 from app.api.pages.sign_in import ATTEMPT_COOKIE, ATTEMPT_LASTS
@@ -561,8 +561,10 @@ def test_signing_off_ends_only_a_session(visit: Visit) -> None:
     visit.sign_on(ANN)
     session = visit.session()
     assert session is not None
-    deed = Deed(at=now, by=Person(name="ann"), kind=DeedKind.TOKEN_CREATED, subject=token.credential.id)
-    visit.api.run(visit.api.container.store.add_credential(token.credential, deed))
+    human_decision = HumanDecision(
+        at=now, by=Person(name="ann"), kind=HumanDecisionKind.TOKEN_CREATED, subject=token.credential.id
+    )
+    visit.api.run(visit.api.container.store.add_credential(token.credential, human_decision))
     for value in (token.text, visit.cookies[SESSION_COOKIE][:-4] + "0000", "nonsense", ""):
         other = Visit(api=visit.api)
         other.cookies.set(SESSION_COOKIE, value, domain="localhost.local", path="/")

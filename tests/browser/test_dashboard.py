@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.agent.models import ApprovalState, Brake
+from app.agent.models import ApprovalState, KillSwitch
 from tests.api.stories import awaiting, opened, proposed
 from tests.browser.conftest import Served, Watched
 
@@ -253,4 +253,4 @@ def test_an_answer_half_typed_survives_the_refresh(served: Served, watched: Watc
 
 async def _engage(served: Served, engaged: bool) -> None:
     now = served.container.clock.now()
-    await served.container.store.set_brake(Brake(engaged=engaged, by="ann", reason="migration", at=now))
+    await served.container.store.set_brake(KillSwitch(engaged=engaged, by="ann", reason="migration", at=now))

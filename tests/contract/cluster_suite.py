@@ -17,7 +17,7 @@ import pytest
 from app.agent.evidence.facts import changed_fields
 from app.agent.evidence.trust import TrustRules
 from app.agent.guardrails.disruption import Disruption
-from app.agent.guardrails.opt_out import Consent
+from app.agent.guardrails.opt_out import OptOut
 from app.agent.guardrails.target_token import as_left, same_ground
 from app.agent.ids import (
     IntentId,
@@ -371,12 +371,12 @@ async def test_owners_of_object_and_namespace_are_heard(cluster: ClusterHarness)
     await cluster.deploy("cart", service="cart", annotations={enabled: "true"})
     shop, cart = (deployment(cluster, name) for name in ("shop", "cart"))
     reader = cluster.ports.reader
-    assert await reader.consent(restarted(shop)) == Consent()
-    assert await reader.consent(restarted(cart)) == Consent(given_by=(str(cart),))
+    assert await reader.consent(restarted(shop)) == OptOut()
+    assert await reader.consent(restarted(cart)) == OptOut(given_by=(str(cart),))
     await cluster.mark_namespace({enabled: "false"})
     space = f"Namespace {cluster.namespace}"
-    assert await reader.consent(restarted(shop)) == Consent(refused_by=(space,))
-    assert await reader.consent(restarted(cart)) == Consent(refused_by=(space,), given_by=(str(cart),))
+    assert await reader.consent(restarted(shop)) == OptOut(refused_by=(space,))
+    assert await reader.consent(restarted(cart)) == OptOut(refused_by=(space,), given_by=(str(cart),))
     gone = ObjectRef(kind="Deployment", namespace=cluster.namespace, name="gone")
     with pytest.raises(NotFound):
         await reader.consent(restarted(gone))

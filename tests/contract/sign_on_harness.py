@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 import httpx2
 from pydantic import SecretStr
 
-from app.agent.identity.audit_log import TrailEntry
+from app.agent.identity.audit_log import AuditLogEntry
 from app.agent.identity.people import Credential, presented, proves
 from app.api.security.cookies import SESSION_COOKIE
 from app.config import Settings
@@ -120,7 +120,7 @@ class Visit:
         found = self.api.run(self.api.container.store.credential(shown[0]))
         return found if found is not None and proves(shown[1], found) else None
 
-    def trail(self) -> tuple[TrailEntry, ...]:
+    def trail(self) -> tuple[AuditLogEntry, ...]:
         return self.api.run(self.api.container.store.trail(after=-1, limit=100))
 
 

@@ -39,7 +39,7 @@ from app.store import open_shared
 from app.store.sql_store import SqlStore
 from app.testing import VirtualClock
 from app.vitals import STILL_SECONDS, Vitals
-from app.workers import LocalBell, attended
+from app.workers import LocalRunner, attended
 from app.workers.driver import Driver
 from tests.contract.eventually import eventually
 from tests.contract.store_values import approval
@@ -127,7 +127,7 @@ class Worker:
 
     container: Container
     store: WatchedStore
-    bell: LocalBell
+    bell: LocalRunner
     book: Book
 
     def driver(
@@ -194,7 +194,7 @@ async def worker(
     settings = settings_for(directory, **{"database_url": database_url, **QUICK, **changes})
     opened, fleet = await open_shared(database_url)
     assert isinstance(opened, SqlStore)
-    book, bell = Book(), LocalBell()
+    book, bell = Book(), LocalRunner()
     store = WatchedStore(opened, book)
     container = assemble(
         settings, clock=clock or SystemClock(), store=store, world=Adapters(), fleet=fleet, runner=bell
@@ -593,7 +593,7 @@ async def test_the_loop_renews_its_claim_during_a_slow_step(tmp_path: Path, file
     agent = Worker(
         container=container,
         store=WatchedStore(cast("SqlStore", opened), Book()),
-        bell=LocalBell(),
+        bell=LocalRunner(),
         book=Book(),
     )
     incident_id = await agent.report()

@@ -15,7 +15,7 @@ from app.clock import Clock, SystemClock
 from app.errors import TransientError
 from app.store import Alone, open_shared
 from app.testing import VirtualClock
-from app.workers.elected import Duty
+from app.workers.elected import ElectedTask
 from tests.contract.eventually import eventually
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
@@ -71,7 +71,7 @@ async def standing(
     fleet: Fleet, shift: Shift, *, owner: str = "me", lease: timedelta = LEASE
 ) -> AsyncIterator[asyncio.Task[None]]:
     """A process that stands for election until the block ends."""
-    duty = Duty(
+    duty = ElectedTask(
         name="watch", work=[("shift", shift.work)], fleet=fleet, owner=owner, clock=shift.clock, lease=lease
     )
     running = asyncio.create_task(duty.run())
@@ -139,7 +139,7 @@ async def test_work_that_fails_is_started_again(monkeypatch: pytest.MonkeyPatch)
         again.set()
         await asyncio.Event().wait()
 
-    duty = Duty(
+    duty = ElectedTask(
         name="watch",
         work=[("failing", failing)],
         fleet=Alone(),

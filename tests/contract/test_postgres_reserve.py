@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, text
 
 from app.agent.ids import IncidentId
-from app.agent.models import Brake
+from app.agent.models import KillSwitch
 from app.agent.ports.store import Store
 from app.store import open_store
 from app.store.database.port import Database
@@ -80,7 +80,7 @@ async def test_operators_and_probes_reach_a_database_whose_other_connections_are
     store = await open_store(postgres_url)
     try:
         async with all_busy(store, postgres_url) as busy:
-            brake = Brake(engaged=True, by="alice", reason="storm", at=NOW)
+            brake = KillSwitch(engaged=True, by="alice", reason="storm", at=NOW)
             await store.set_brake(brake)
             assert await store.brake() == brake
             await store.attempts(NOW)

@@ -24,7 +24,7 @@ from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.world import World as SimulatedWorld
 from app.store import open_shared
-from app.workers import LocalBell, attended
+from app.workers import LocalRunner, attended
 from testbed.ports import free_ports
 from tests.contract.eventually import eventually
 from tests.contract.memory_channel import MemoryChannel
@@ -47,7 +47,7 @@ async def process(
     simulated = SimulatedWorld(clock)
     cluster = SandboxCluster.over(simulated)
     store, fleet = await open_shared(database_url)
-    bell = LocalBell()
+    bell = LocalRunner()
     container = assemble(
         settings_for(directory, database_url=database_url, role=role),
         clock=clock,

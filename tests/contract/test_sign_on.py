@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pytest
 
-from app.agent.identity.audit_log import DeedKind
+from app.agent.identity.audit_log import HumanDecisionKind
 from app.agent.identity.people import CredentialKind, Door
 from app.api.pages.sign_in import ATTEMPT_COOKIE
 from app.api.security.cookies import SESSION_COOKIE
@@ -97,7 +97,7 @@ def test_a_person_signs_on_and_lands_where_they_wanted_to_go(visit: Visit) -> No
     assert (session.created_at, session.expires_at) == (now, now + timedelta(hours=12))
     (entry,) = visit.trail()
     assert (entry.kind, entry.by, entry.door, entry.verified) == (
-        DeedKind.SIGNED_ON,
+        HumanDecisionKind.SIGNED_ON,
         ANN.email,
         Door.PAGE,
         True,
@@ -165,8 +165,8 @@ def test_signing_off_ends_the_session(visit: Visit) -> None:
     assert ended is not None
     assert ended.refusal(visit.api.clock.now()) is not None
     assert [(entry.kind, entry.by, entry.subject) for entry in visit.trail()] == [
-        (DeedKind.SIGNED_ON, ANN.email, ended.id),
-        (DeedKind.SIGNED_OFF, ANN.email, ended.id),
+        (HumanDecisionKind.SIGNED_ON, ANN.email, ended.id),
+        (HumanDecisionKind.SIGNED_OFF, ANN.email, ended.id),
     ]
     assert visit.request("POST", "/sign-off").status_code == 200
     assert len(visit.trail()) == 2

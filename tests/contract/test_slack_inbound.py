@@ -24,7 +24,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from app.agent.identity.audit_log import DeedKind, first_broken
+from app.agent.identity.audit_log import HumanDecisionKind, first_broken
 from app.agent.identity.people import ApprovalTerms, Door
 from app.agent.models import ApprovalState
 from app.agent.ports.store import Store
@@ -89,8 +89,11 @@ async def test_a_button_answers_in_the_name_of_who_pressed_it(stage: Stage, appr
     assert approval.state is (ApprovalState.APPROVED if approve else ApprovalState.DENIED)
     (said,) = approval.answers
     assert (said.by, said.roles, said.door, said.verified) == ("ann", ("responder",), Door.SLACK, True)
-    (deed,) = await stage.store.trail(after=-1, limit=10)
-    assert (deed.kind, deed.by) == (DeedKind.APPROVED if approve else DeedKind.DENIED, "ann")
+    (human_decision,) = await stage.store.trail(after=-1, limit=10)
+    assert (human_decision.kind, human_decision.by) == (
+        HumanDecisionKind.APPROVED if approve else HumanDecisionKind.DENIED,
+        "ann",
+    )
     (told,) = await stage.slack.until_told()
     assert ("Your yes to rollback is recorded" if approve else "Your no to rollback") in told
     assert stage.slack.calls == []
@@ -207,7 +210,7 @@ async def test_of_fifty_people_at_once_one_answers(stage: Stage, by_socket: bool
     (said,) = approval.answers
     assert approval.answered_by == said.by
     deeds = await stage.store.trail(after=-1, limit=200)
-    assert [deed.subject for deed in deeds] == [approval_id]
+    assert [human_decision.subject for human_decision in deeds] == [approval_id]
     assert first_broken(deeds) is None
     claimed = [one for one in told if "is recorded" in one]
     assert len(claimed) <= 2
@@ -318,9 +321,9 @@ async def test_the_kill_switch_by_command(stage: Stage) -> None:
     assert "the payload service &amp; more" in await stage.type(READER, "brake")
     assert "released" in await stage.type(BEN, "brake off")
     deeds = await stage.store.trail(after=-1, limit=10)
-    assert [(deed.kind, deed.by, deed.door) for deed in deeds] == [
-        (DeedKind.BRAKE_ENGAGED, "ann", Door.SLACK),
-        (DeedKind.BRAKE_RELEASED, "ben", Door.SLACK),
+    assert [(human_decision.kind, human_decision.by, human_decision.door) for human_decision in deeds] == [
+        (HumanDecisionKind.BRAKE_ENGAGED, "ann", Door.SLACK),
+        (HumanDecisionKind.BRAKE_RELEASED, "ben", Door.SLACK),
     ]
 
 

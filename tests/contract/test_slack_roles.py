@@ -14,7 +14,7 @@ from app.bootstrap import Adapters, Container, assemble
 from app.clock import SystemClock
 from app.config import Role
 from app.store import open_shared
-from app.workers import LocalBell, attended
+from app.workers import LocalRunner, attended
 from tests.api import stories
 from tests.contract.eventually import DEADLINE_SECONDS, eventually
 from tests.contract.slack_stage import ANN, dressed, slack_settings
@@ -30,7 +30,7 @@ async def process(folder: Path, slack: Slack, database_url: str, role: Role) -> 
     settings = slack_settings(folder, slack, database_url=database_url, role=role)
     container = assemble(settings, clock=SystemClock(), store=store, world=Adapters(), fleet=fleet)
     try:
-        async with attended(container, LocalBell()):
+        async with attended(container, LocalRunner()):
             yield container
     finally:
         await container.close()

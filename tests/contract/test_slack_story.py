@@ -28,7 +28,7 @@ from app.agent.workload import RevisionHealth
 from app.bootstrap import Adapters, assemble, connect_channels
 from app.config import Settings
 from app.connectors.chat.slack.blocks import escaped, read_value
-from app.connectors.chatops import announced_line, told_line
+from app.connectors.chatops import announced_line, timeline_line
 from app.connectors.policy.bundle import shipped_policies
 from app.connectors.policy.embedded import EmbeddedPolicy
 from app.sandbox.cluster import SandboxCluster
@@ -38,7 +38,7 @@ from app.sandbox.world import Workload
 from app.sandbox.world import World as SimulatedWorld
 from app.store import open_store
 from app.testing import PacedClock
-from app.workers import LocalBell, attended
+from app.workers import LocalRunner, attended
 from tests.contract.eventually import eventually
 from tests.contract.slack_stage import ANN, Stage, dressed
 from tests.contract.slack_standin import (
@@ -130,7 +130,7 @@ async def play(folder: Path, transport: str, monkeypatch: pytest.MonkeyPatch) ->
                 await channel.aclose()
             await policy.aclose()
 
-        bell = LocalBell()
+        bell = LocalRunner()
         container = assemble(
             settings,
             clock=clock,
@@ -231,7 +231,7 @@ async def check_what_people_see(told: Play, record: IncidentRecord) -> None:
     assert {one.body["thread_ts"] for one in thread} == {first.ts}
     quiet = [one for one in thread if not one.body["reply_broadcast"]]
     lines = [line for one in quiet for line in one.shown.split("\n")]
-    assert lines == [escaped(told_line(entry), 3_000) for entry in record.timeline]
+    assert lines == [escaped(timeline_line(entry), 3_000) for entry in record.timeline]
     announced = await told.people.store.announcements(incident_id, 0)
     loud = [one.shown for one in thread if one.body["reply_broadcast"]]
     assert loud == [escaped(announced_line(one), 3_000) for one in announced]

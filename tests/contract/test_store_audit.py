@@ -9,7 +9,7 @@ from datetime import date, timedelta
 import pytest
 from sqlalchemy import text
 
-from app.agent.audit.accounting import AuditQuestion, SignalAudit, StrayKind
+from app.agent.audit.accounting import AuditQuestion, DiscrepancyKind, SignalAudit
 from app.agent.guardrails.limits import Budget
 from app.agent.ids import ServiceKey
 from app.agent.models import DispositionKind, IncidentState
@@ -45,8 +45,8 @@ async def audited(
     return await store.audit(question)
 
 
-def kinds(found: SignalAudit) -> list[StrayKind]:
-    return [stray.kind for stray in found.strays.found]
+def kinds(found: SignalAudit) -> list[DiscrepancyKind]:
+    return [discrepancy.kind for discrepancy in found.strays.found]
 
 
 def tamper(database_url: str, *statements: str) -> None:
@@ -226,7 +226,9 @@ async def test_a_signal_that_waits_too_long_is_astray(store: Store) -> None:
     await store.accept([one], pending(), dry_run=True)
     assert (await audited(store)).adds_up
     found = await audited(store, later=timedelta(minutes=5))
-    assert [(stray.kind, stray.id) for stray in found.strays.found] == [(StrayKind.PENDING_TOO_LONG, one.id)]
+    assert [(discrepancy.kind, discrepancy.id) for discrepancy in found.strays.found] == [
+        (DiscrepancyKind.PENDING_TOO_LONG, one.id)
+    ]
     assert not found.adds_up
 
 
@@ -244,10 +246,10 @@ async def test_signals_that_name_nothing_are_astray(store: Store, database_url: 
     )
     found = await audited(store)
     assert sorted(kinds(found)) == [
-        StrayKind.NAMES_NOTHING,
-        StrayKind.NAMES_NOTHING,
-        StrayKind.REPEATS_NOTHING,
-        StrayKind.WITHOUT_ORIGIN,
+        DiscrepancyKind.NAMES_NOTHING,
+        DiscrepancyKind.NAMES_NOTHING,
+        DiscrepancyKind.REPEATS_NOTHING,
+        DiscrepancyKind.WITHOUT_ORIGIN,
     ]
 
 
@@ -256,7 +258,7 @@ async def test_an_incident_that_nobody_drives_is_astray(store: Store) -> None:
     incident = await opened(store)
     assert (await audited(store, later=timedelta(minutes=4))).adds_up
     found = await audited(store, later=timedelta(minutes=6))
-    assert kinds(found) == [StrayKind.NOBODY_DRIVES]
+    assert kinds(found) == [DiscrepancyKind.NOBODY_DRIVES]
     later = NOW + timedelta(minutes=6)
     claim = await claimed(store, incident, at=later)
     assert (await audited(store, later=timedelta(minutes=6))).adds_up
@@ -274,28 +276,28 @@ async def test_an_intent_under_way_in_an_ended_incident_is_astray(store: Store) 
     ended = replace(incident, state=IncidentState.ESCALATED, closed_at=NOW)
     await store.save(claim, ended, [note("ended")])
     found = await audited(store)
-    assert [(stray.kind, stray.id) for stray in found.strays.found] == [
-        (StrayKind.EXECUTING_AFTER_END, one.id)
+    assert [(discrepancy.kind, discrepancy.id) for discrepancy in found.strays.found] == [
+        (DiscrepancyKind.EXECUTING_AFTER_END, one.id)
     ]
 
 
 @pytest.mark.parametrize(
     ("statement", "kind"),
     [
-        ("DELETE FROM timeline WHERE sequence = 2", StrayKind.TIMELINE_CUT),
-        ("DELETE FROM timeline", StrayKind.TIMELINE_CUT),
-        ("UPDATE timeline SET hash = 'x' WHERE sequence = 2", StrayKind.TIMELINE_CUT),
+        ("DELETE FROM timeline WHERE sequence = 2", DiscrepancyKind.TIMELINE_CUT),
+        ("DELETE FROM timeline", DiscrepancyKind.TIMELINE_CUT),
+        ("UPDATE timeline SET hash = 'x' WHERE sequence = 2", DiscrepancyKind.TIMELINE_CUT),
         (
             "INSERT INTO timeline (incident_id, sequence, at, stage, message, data, hash)"
             " SELECT incident_id, 3, at, stage, message, data, hash FROM timeline WHERE sequence = 2",
-            StrayKind.TIMELINE_CUT,
+            DiscrepancyKind.TIMELINE_CUT,
         ),
-        ("UPDATE timeline SET message = 'x' WHERE sequence = 1", StrayKind.TIMELINE_ALTERED),
-        ("DELETE FROM timeline WHERE sequence = 0", StrayKind.TIMELINE_ALTERED),
+        ("UPDATE timeline SET message = 'x' WHERE sequence = 1", DiscrepancyKind.TIMELINE_ALTERED),
+        ("DELETE FROM timeline WHERE sequence = 0", DiscrepancyKind.TIMELINE_ALTERED),
     ],
 )
 async def test_a_timeline_that_is_not_what_was_written_is_astray(
-    store: Store, database_url: str, statement: str, kind: StrayKind
+    store: Store, database_url: str, statement: str, kind: DiscrepancyKind
 ) -> None:
     """A tail cut off leaves a valid chain: only length and head beside the incident show it (promise 12)."""
     incident = await opened(store)
@@ -305,7 +307,7 @@ async def test_a_timeline_that_is_not_what_was_written_is_astray(
     tamper(database_url, statement)
     shallow, deep = await audited(store), await audited(store, deep=True)
     assert kind in kinds(deep)
-    assert (kind in kinds(shallow)) == (kind is StrayKind.TIMELINE_CUT)
+    assert (kind in kinds(shallow)) == (kind is DiscrepancyKind.TIMELINE_CUT)
 
 
 async def test_many_strays_are_named_up_to_a_hundred(store: Store) -> None:
@@ -315,7 +317,7 @@ async def test_many_strays_are_named_up_to_a_hundred(store: Store) -> None:
         await store.accept([signal(key=key)], pending(), dry_run=True)
     found = await audited(store, later=timedelta(hours=1))
     assert len(found.strays.found) == 100
-    assert found.strays.more == (StrayKind.PENDING_TOO_LONG,)
+    assert found.strays.more == (DiscrepancyKind.PENDING_TOO_LONG,)
 
 
 # ------------------------------------------------------------ mending
@@ -326,7 +328,7 @@ async def test_an_incident_that_would_oversleep_is_woken(store: Store) -> None:
     incident = await opened(store)
     claim = await claimed(store, incident)
     await store.release(claim, NOW + 365 * DAY)
-    assert kinds(await audited(store)) == [StrayKind.OVERSLEEPS]
+    assert kinds(await audited(store)) == [DiscrepancyKind.OVERSLEEPS]
     mended = await store.mend(NOW)
     assert mended.woken == (incident.id,)
     assert (await store.mend(NOW)).woken == ()

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, func, select
 
 from app.agent.audit.accounting import AuditQuestion
-from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind
 from app.agent.identity.people import (
     Credential,
     CredentialId,
@@ -19,7 +19,7 @@ from app.agent.identity.people import (
     Person,
     digest,
 )
-from app.agent.models import Brake, Change, ChangeKind, DispositionKind, Signal
+from app.agent.models import Change, ChangeKind, DispositionKind, KillSwitch, Signal
 from app.agent.ports.store import Store
 from app.store import credentials
 from app.store.database import nonces
@@ -53,7 +53,7 @@ class Watched:
         result = await self._database.write(work, urgent=urgent)
         self.left.append(await self.read(self._count))
         if len(self.left) == 1:
-            await self._store.set_brake(Brake(engaged=True, by="alice", reason="storm", at=NOW))
+            await self._store.set_brake(KillSwitch(engaged=True, by="alice", reason="storm", at=NOW))
         return result
 
     async def read(self, work: Work[T], *, urgent: bool = False) -> T:
@@ -173,5 +173,7 @@ async def test_sessions_and_nonces_are_removed_in_batches(store: Store) -> None:
     assert watched.left[-1] == 0
 
 
-def _deed() -> Deed:
-    return Deed(at=NOW - 40 * DAY, by=Person(name="alice"), kind=DeedKind.SIGNED_ON, subject="")
+def _deed() -> HumanDecision:
+    return HumanDecision(
+        at=NOW - 40 * DAY, by=Person(name="alice"), kind=HumanDecisionKind.SIGNED_ON, subject=""
+    )

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from app.agent.guardrails.limits import Budget
-from app.agent.models import Brake, IntentState
+from app.agent.models import IntentState, KillSwitch
 from app.agent.ports.store import Begun, Store
 from app.errors import Invalid
 from app.store import open_store
@@ -28,8 +28,8 @@ from tests.contract.store_values import (
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
 
-ON = Brake(engaged=True, by="ann", reason="maintenance", at=NOW)
-OFF = Brake(engaged=False, by="ben", reason="done", at=NOW + MINUTE)
+ON = KillSwitch(engaged=True, by="ann", reason="maintenance", at=NOW)
+OFF = KillSwitch(engaged=False, by="ben", reason="done", at=NOW + MINUTE)
 
 
 async def test_the_switch_says_who_set_it_last(store: Store, database_url: str) -> None:
@@ -118,12 +118,12 @@ async def test_nothing_begins_once_the_switch_was_set(store: Store) -> None:
         for claim, act in claims[:20]
     ]
     await asyncio.wait(beginning, return_when=asyncio.FIRST_COMPLETED)
-    braking = asyncio.create_task(store.set_brake(ON))
+    guardrail_status = asyncio.create_task(store.set_brake(ON))
     beginning += [
         asyncio.create_task(store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW))
         for claim, act in claims[20:]
     ]
-    await braking
+    await guardrail_status
     begun_when_set = await executing()
     answers = [each.begun for each in await asyncio.gather(*beginning)]
     assert set(answers) <= {Begun.YES, Begun.BRAKED}
@@ -148,16 +148,16 @@ async def test_setting_the_switch_waits_for_an_intent_that_is_beginning(postgres
         await peer.execute("SELECT 1 FROM intents WHERE id = %s FOR UPDATE", [act.id])
         beginning = asyncio.create_task(store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW))
         await eventually(lambda: _waiting(postgres_url, 1), "the begin has read the switch")
-        braking = asyncio.create_task(store.set_brake(ON))
+        guardrail_status = asyncio.create_task(store.set_brake(ON))
 
         async def settled() -> bool:
-            return braking.done() or await _waiting(postgres_url, 2)
+            return guardrail_status.done() or await _waiting(postgres_url, 2)
 
         await eventually(settled)
-        assert not braking.done()
+        assert not guardrail_status.done()
         await peer.rollback()
     assert (await beginning).begun is Begun.YES
-    await braking
+    await guardrail_status
     assert await store.brake() == ON
     await store.close()
 

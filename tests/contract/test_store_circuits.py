@@ -9,7 +9,7 @@ import pytest
 
 from app.agent.guardrails.circuit_breaker import Breaker
 from app.agent.guardrails.limits import Limits
-from app.agent.models import Brake, IncidentState
+from app.agent.models import IncidentState, KillSwitch
 from app.agent.ports.store import Begun, Store
 from app.errors import Invalid
 from app.store import open_store
@@ -182,7 +182,7 @@ async def test_whoever_closes_it_is_named(store: Store) -> None:
     """Without a name nothing changes."""
     await failed(store, 1, SERVICE)
     with pytest.raises(Invalid):
-        await store.close_circuit(key(1), Brake(engaged=False, by=" ", reason="x", at=NOW))
+        await store.close_circuit(key(1), KillSwitch(engaged=False, by=" ", reason="x", at=NOW))
     assert (await store.attempts(NOW - HOUR)).closed == {}
 
 
@@ -201,5 +201,5 @@ async def test_what_was_tried_is_told_by_service(store: Store) -> None:
     assert set((await store.attempts(NOW)).tried) == {key(2)}
 
 
-def said(minutes: int) -> Brake:
-    return Brake(engaged=False, by="ann", reason="the registry is back", at=NOW + minutes * MINUTE)
+def said(minutes: int) -> KillSwitch:
+    return KillSwitch(engaged=False, by="ann", reason="the registry is back", at=NOW + minutes * MINUTE)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DatabaseError
 
 from app.agent.identity import audit_log as trail
 from app.agent.identity import tokens
-from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind
 from app.agent.identity.people import (
     CredentialId,
     CredentialKind,
@@ -21,7 +21,7 @@ from app.agent.identity.people import (
     Scope,
     issue,
 )
-from app.agent.models import Brake
+from app.agent.models import KillSwitch
 from app.agent.ports.store import Store
 from app.errors import Conflict, NotFound
 from app.store import open_store
@@ -85,15 +85,17 @@ async def test_a_token_ends_when_its_time_is_over_or_when_it_is_revoked(store: S
     with pytest.raises(NotFound):
         await tokens.revoke(store, CredentialId("tok_none"), by=ROOT, at=NOW)
     kinds = [one.kind for one in await store.trail(after=-1, limit=10)]
-    assert kinds == [DeedKind.TOKEN_CREATED, DeedKind.TOKEN_REVOKED]
+    assert kinds == [HumanDecisionKind.TOKEN_CREATED, HumanDecisionKind.TOKEN_REVOKED]
 
 
 async def test_sessions_are_not_listed_among_tokens(store: Store) -> None:
     """Newest first, those that ended included."""
     first = await _token(store, "one")
     issued = issue(CredentialKind.SESSION, "ann", roles=["sre"], scopes=(), by="ann", at=NOW, lifetime=MINUTE)
-    deed = Deed(at=NOW, by=ANN, kind=DeedKind.SIGNED_ON, subject=issued.credential.id)
-    await store.add_credential(issued.credential, deed)
+    human_decision = HumanDecision(
+        at=NOW, by=ANN, kind=HumanDecisionKind.SIGNED_ON, subject=issued.credential.id
+    )
+    await store.add_credential(issued.credential, human_decision)
     assert [one.id for one in await store.tokens()] == [first]
 
 
@@ -119,7 +121,9 @@ async def test_what_ended_long_ago_is_forgotten(store: Store) -> None:
     token = await _token(store, "old", lifetime=MINUTE)
     issued = issue(CredentialKind.SESSION, "ann", roles=(), scopes=(), by="ann", at=NOW, lifetime=MINUTE)
     session = issued.credential
-    await store.add_credential(session, Deed(at=NOW, by=ANN, kind=DeedKind.SIGNED_ON, subject=session.id))
+    await store.add_credential(
+        session, HumanDecision(at=NOW, by=ANN, kind=HumanDecisionKind.SIGNED_ON, subject=session.id)
+    )
     assert await store.forget_credentials(NOW) == 0
     assert await store.forget_credentials(NOW + timedelta(days=1)) == 1
     assert await store.credential(session.id) is None
@@ -129,16 +133,20 @@ async def test_what_ended_long_ago_is_forgotten(store: Store) -> None:
 
 async def test_every_decision_of_a_person_is_in_the_trail(store: Store) -> None:
     """The kill switch, a circuit breaker, a token: who, by which door, proved or not, in one chain."""
-    await store.set_brake(Brake(engaged=True, by="ann", reason="migration", at=NOW), person=ANN)
-    await store.set_brake(Brake(engaged=False, by="ben", reason="", at=NOW))
-    await store.close_circuit(key(1), Brake(engaged=False, by="ann", reason="mended", at=NOW), person=ANN)
-    await store.record_deed(Deed(at=NOW, by=ANN, kind=DeedKind.PASS_REQUESTED, subject="prod/x"))
+    await store.set_brake(KillSwitch(engaged=True, by="ann", reason="migration", at=NOW), person=ANN)
+    await store.set_brake(KillSwitch(engaged=False, by="ben", reason="", at=NOW))
+    await store.close_circuit(
+        key(1), KillSwitch(engaged=False, by="ann", reason="mended", at=NOW), person=ANN
+    )
+    await store.record_human_decision(
+        HumanDecision(at=NOW, by=ANN, kind=HumanDecisionKind.PASS_REQUESTED, subject="prod/x")
+    )
     entries = await store.trail(after=-1, limit=10)
     assert [(one.by, one.door, one.verified, one.kind) for one in entries] == [
-        ("ann", Door.PAGE, True, DeedKind.BRAKE_ENGAGED),
-        ("ben", Door.API, False, DeedKind.BRAKE_RELEASED),
-        ("ann", Door.PAGE, True, DeedKind.CIRCUIT_CLOSED),
-        ("ann", Door.PAGE, True, DeedKind.PASS_REQUESTED),
+        ("ann", Door.PAGE, True, HumanDecisionKind.BRAKE_ENGAGED),
+        ("ben", Door.API, False, HumanDecisionKind.BRAKE_RELEASED),
+        ("ann", Door.PAGE, True, HumanDecisionKind.CIRCUIT_CLOSED),
+        ("ann", Door.PAGE, True, HumanDecisionKind.PASS_REQUESTED),
     ]
     assert entries[0].data == {"reason": "migration"}
     assert entries[2].subject == str(key(1))
@@ -149,8 +157,10 @@ async def test_every_decision_of_a_person_is_in_the_trail(store: Store) -> None:
 async def test_decisions_at_one_moment_form_one_chain(store: Store, database_url: str) -> None:
     """Two processes, twenty decisions each: no gap, no fork."""
     other = await open_store(database_url) if database_url.startswith("postgresql") else store
-    deed = Deed(at=NOW, by=ANN, kind=DeedKind.PASS_REQUESTED, subject="x")
-    await asyncio.gather(*(one.record_deed(deed) for one in (store, other) for _ in range(20)))
+    human_decision = HumanDecision(at=NOW, by=ANN, kind=HumanDecisionKind.PASS_REQUESTED, subject="x")
+    await asyncio.gather(
+        *(one.record_human_decision(human_decision) for one in (store, other) for _ in range(20))
+    )
     entries = await store.trail(after=-1, limit=100)
     assert [one.sequence for one in entries] == list(range(40))
     assert trail.first_broken(entries) is None
@@ -165,7 +175,7 @@ async def test_the_database_refuses_to_alter_the_trail(
     store: Store, database_url: str, statement: str
 ) -> None:
     """Whoever has the table still has to go about it with more than a statement."""
-    await store.set_brake(Brake(engaged=True, by="ann", reason="x", at=NOW))
+    await store.set_brake(KillSwitch(engaged=True, by="ann", reason="x", at=NOW))
     with pytest.raises(DatabaseError), engine_of(database_url).begin() as connection:
         connection.execute(text(statement))
     assert [one.by for one in await store.trail(after=-1, limit=10)] == ["ann"]
@@ -175,7 +185,7 @@ async def test_nothing_is_put_in_the_place_of_an_entry(store: Store, database_ur
     """SQLite can replace a row without deleting it; not here, and not in a timeline."""
     if not database_url.startswith("sqlite"):
         return
-    await store.set_brake(Brake(engaged=True, by="ann", reason="x", at=NOW))
+    await store.set_brake(KillSwitch(engaged=True, by="ann", reason="x", at=NOW))
     incident = await opened(store, key(1))
     for table, where in (("audit_trail", "1 = 1"), ("timeline", f"incident_id = '{incident.id}'")):
         statement = f"INSERT OR REPLACE INTO {table} SELECT * FROM {table} WHERE {where}"  # noqa: S608 - constants
@@ -186,7 +196,7 @@ async def test_nothing_is_put_in_the_place_of_an_entry(store: Store, database_ur
 async def test_an_altered_trail_shows(store: Store) -> None:
     """A changed word, a missing entry, another order: the first that does not follow is named."""
     for reason in ("one", "two", "three"):
-        await store.set_brake(Brake(engaged=True, by="ann", reason=reason, at=NOW))
+        await store.set_brake(KillSwitch(engaged=True, by="ann", reason=reason, at=NOW))
     entries = await store.trail(after=-1, limit=10)
     assert trail.first_broken([entries[0], replace(entries[1], by="eve"), entries[2]]) == 1
     assert trail.first_broken([entries[0], entries[2]]) == 2
@@ -197,7 +207,7 @@ async def test_an_altered_trail_shows(store: Store) -> None:
 async def test_hostile_words_are_kept_as_words(store: Store) -> None:
     """What no database can hold is replaced, and the chain holds over what was stored."""
     eve = Person(name="e\x00v\ud800e")
-    await store.set_brake(Brake(engaged=True, by="x", reason="\x00'; DROP --", at=NOW), person=eve)
+    await store.set_brake(KillSwitch(engaged=True, by="x", reason="\x00'; DROP --", at=NOW), person=eve)
     entries = await store.trail(after=-1, limit=10)
     assert entries[0].by == "e\ufffdv\ufffde"
     assert trail.first_broken(entries) is None
@@ -205,13 +215,13 @@ async def test_hostile_words_are_kept_as_words(store: Store) -> None:
 
 async def test_a_command_counts_once(store: Store) -> None:
     """The same nonce again changes nothing, neither the switch nor the trail, also of many at once."""
-    off = Brake(engaged=False, by="ann", reason="", at=NOW)
+    off = KillSwitch(engaged=False, by="ann", reason="", at=NOW)
     results = await asyncio.gather(
         *(store.set_brake(off, person=ANN, nonce="command-1") for _ in range(20)), return_exceptions=True
     )
     assert sum(one is None for one in results) == 1
     assert all(one is None or isinstance(one, Conflict) for one in results)
-    await store.set_brake(Brake(engaged=True, by="ben", reason="x", at=NOW))
+    await store.set_brake(KillSwitch(engaged=True, by="ben", reason="x", at=NOW))
     with pytest.raises(Conflict):
         await store.set_brake(off, person=ANN, nonce="command-1")
     brake = await store.brake()

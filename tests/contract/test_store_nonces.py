@@ -13,8 +13,8 @@ from app.agent.ids import ApprovalId
 from app.agent.models import (
     Approval,
     ApprovalState,
-    Brake,
     IncidentState,
+    KillSwitch,
 )
 from app.agent.ports.store import Store
 from app.errors import Conflict
@@ -76,7 +76,7 @@ async def test_every_message_about_one_request_is_used_up_together(store: Store)
 
 async def test_a_command_that_is_sent_again_counts_once(store: Store) -> None:
     """The kill switch by a chat's own mark of the message."""
-    brake = Brake(engaged=True, by="ann", reason="look", at=NOW)
+    brake = KillSwitch(engaged=True, by="ann", reason="look", at=NOW)
     await store.set_brake(brake, nonce="of the chat")
     with pytest.raises(Conflict):
         await store.set_brake(brake, nonce="of the chat")

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.agent.identity.audit_log import Deed, DeedKind, first_broken
+from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind, first_broken
 from app.agent.identity.people import (
     CredentialKind,
     Door,
@@ -24,7 +24,7 @@ pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
 ANN = Person(name="ann", door=Door.PAGE, verified=True)
 
 
-def session() -> tuple[Issued, Deed]:
+def session() -> tuple[Issued, HumanDecision]:
     made = issue(
         CredentialKind.SESSION,
         "ann",
@@ -34,13 +34,13 @@ def session() -> tuple[Issued, Deed]:
         at=NOW,
         lifetime=timedelta(hours=12),
     )
-    return made, Deed(at=NOW, by=ANN, kind=DeedKind.SIGNED_ON, subject=made.credential.id)
+    return made, HumanDecision(at=NOW, by=ANN, kind=HumanDecisionKind.SIGNED_ON, subject=made.credential.id)
 
 
 async def test_a_nonce_seen_before_keeps_nothing(store: Store) -> None:
     """Neither the credential nor its entry of the trail; another nonce, and none, are free."""
-    first, deed = session()
-    await store.add_credential(first.credential, deed, nonce="once")
+    first, human_decision = session()
+    await store.add_credential(first.credential, human_decision, nonce="once")
     second, again = session()
     with pytest.raises(Conflict):
         await store.add_credential(second.credential, again, nonce="once")
@@ -60,7 +60,7 @@ async def test_of_many_at_once_one_counts(store: Store) -> None:
     """The others are told so; the trail stays whole."""
     made = [session() for _ in range(10)]
     said = await asyncio.gather(
-        *(store.add_credential(one.credential, deed, nonce="once") for one, deed in made),
+        *(store.add_credential(one.credential, human_decision, nonce="once") for one, human_decision in made),
         return_exceptions=True,
     )
     assert [type(one) for one in said if one is not None] == [Conflict] * 9

@@ -119,7 +119,7 @@ async def running_with_a_fuse(settings: Settings, stop: Stop | None = None) -> A
 
     clock = SystemClock()
     url = settings.database_url.get_secret_value()
-    bell = app.workers.LocalBell()
+    bell = app.workers.LocalRunner()
     world, close = connect_world(settings, clock)
     store, fleet = await open_shared(url)
     container = assemble(

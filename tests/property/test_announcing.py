@@ -59,7 +59,7 @@ async def _played(steps: Sequence[tuple[object, ...]], searchable: bool) -> None
                     await _changed(play, change, which)
         for _ in range(60):  # refused four times in a row is waited for an hour
             await play.clock.advance(100)
-            await play.clock.run_until(play.courier(play.channel(searchable=searchable)).round())
+            await play.clock.run_until(play.channel_sender(play.channel(searchable=searchable)).round())
         assert await play.complaints(once=searchable) == []
 
 
@@ -68,7 +68,7 @@ async def _round(
 ) -> None:
     """One look by one announcer, or by two at once, each of which may die on the way."""
     channel = play.channel(searchable=searchable, fates=scripted(iter(faults)))
-    rounds = [play.courier(channel, Fuse(die_at=point)).round() for _ in range(announcers)]
+    rounds = [play.channel_sender(channel, Fuse(die_at=point)).round() for _ in range(announcers)]
     for ended in await play.clock.run_until(asyncio.gather(*rounds, return_exceptions=True), limit=10_000):
         assert ended is None or isinstance(ended, Killed), ended
 

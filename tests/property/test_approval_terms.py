@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.agent.approvals.state import weighed
+from app.agent.approvals.state import with_answer
 from app.agent.identity.people import (
     Answer,
     ApprovalTerms,
@@ -86,7 +86,7 @@ def test_a_yes_counts_once_for_each_entitled_person_and_one_no_ends_it(
         counts = not over and said.minute < 60 and not barred and (level or not with_roles)
         counts = counts and not (said.approve and name in yes)
         try:
-            approval = weighed(approval, answer(said))
+            approval = with_answer(approval, answer(said))
         except (Conflict, NotEntitled):
             assert not counts, f"{said} was turned away"
             continue
@@ -113,13 +113,13 @@ def test_what_has_ended_takes_no_answer(state: ApprovalState) -> None:
     """Whatever it ended as, a late answer is told so, before anything is said about roles."""
     ended = replace(asked(with_roles=True, people=1, not_by=()), state=state, answered_by="bob")
     with pytest.raises(Conflict):
-        weighed(ended, Answer(by="ann", approve=True, at=NOW))
+        with_answer(ended, Answer(by="ann", approve=True, at=NOW))
 
 
 def test_who_asked_for_it_may_still_say_no() -> None:
     """Stopping what one set off needs nobody's leave."""
     approval = asked(with_roles=False, people=1, not_by=("ann",))
-    assert weighed(approval, Answer(by="ANN", approve=False, at=NOW)).state is ApprovalState.DENIED
+    assert with_answer(approval, Answer(by="ANN", approve=False, at=NOW)).state is ApprovalState.DENIED
 
 
 @given(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.agent.actions import ACTIONS, Resolved
 from app.agent.diagnosis import diagnose
-from app.agent.evidence.scoring import Weighing
+from app.agent.evidence.scoring import CauseScore
 from app.agent.ids import JsonScalar
 from app.agent.models import (
     Action,
@@ -339,10 +339,10 @@ def test_more_evidence_never_points_the_wrong_way(findings: list[tuple[bool, flo
     """A finding for a cause never lowers its confidence, one against never raises it."""
 
     def weighed(*extra: tuple[bool, float]) -> float:
-        weighing = Weighing()
-        for speaks_for, weight in (*findings, *extra):
-            (weighing.speaks_for if speaks_for else weighing.speaks_against)(weight, "finding")
-        return weighing.confidence
+        cause_score = CauseScore()
+        for add_for, weight in (*findings, *extra):
+            (cause_score.add_for if add_for else cause_score.add_against)(weight, "finding")
+        return cause_score.confidence
 
     assert 0.0 <= weighed() <= 1.0
     assert weighed((True, more)) >= weighed()

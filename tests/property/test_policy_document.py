@@ -27,13 +27,13 @@ from app.agent.ids import IncidentId, IntentId, ServiceKey
 from app.agent.models import (
     Action,
     ActionName,
-    Brake,
     Cause,
     DecisionKind,
     Diagnosis,
     Hypothesis,
     Incident,
     IncidentState,
+    KillSwitch,
     OutcomeKind,
     Plan,
     Rehearsal,
@@ -149,7 +149,7 @@ questions = st.builds(
     rehearsal=st.none() | st.builds(Rehearsal, accepted=st.booleans(), message=texts),
     taken=counts,
     at=moments,
-    brake=st.none() | st.builds(Brake, engaged=st.booleans(), by=texts, reason=texts, at=moments),
+    brake=st.none() | st.builds(KillSwitch, engaged=st.booleans(), by=texts, reason=texts, at=moments),
     standing=standings,
     disruption=st.none() | disruptions,
 )

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from app.agent.freshness.silences import Matcher, Silence, Silencing
 from app.agent.guardrails.disruption import Disruption
-from app.agent.guardrails.opt_out import Consent
+from app.agent.guardrails.opt_out import OptOut
 from app.agent.guardrails.target_token import same_ground
 from app.agent.ids import IntentId, JsonObject, ServiceKey
 from app.agent.models import (
@@ -129,9 +129,9 @@ class Reader(_Port):
         """Nothing in this world has single pods."""
         return None
 
-    async def consent(self, action: Action) -> Consent:
+    async def consent(self, action: Action) -> OptOut:
         """Nobody in this world keeps the agent off."""
-        return Consent()
+        return OptOut()
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         return await self._ask("world.read", lambda: (self._world.config_record(key),))

@@ -25,9 +25,9 @@ from app.config import Settings
 from app.errors import AgentError, TransientError
 from app.store.fleet import _elect, _forget
 from app.store.sql_store import SqlStore
-from app.workers import LocalBell
+from app.workers import LocalRunner
 from app.workers.driver import Driver
-from app.workers.elected import Duty, kept_running
+from app.workers.elected import ElectedTask, kept_running
 from app.workers.sweeper import Sweeper
 from tests.simulation.faults import Kind, Odds
 from tests.simulation.scheduler import moment
@@ -253,7 +253,7 @@ class Host:
 
     def start(self, adapters: Adapters, poll: timedelta) -> None:
         """Wire the product's parts and set them to work, as `app.workers.attended` does."""
-        bell = LocalBell()
+        bell = LocalRunner()
         self.container = assemble(
             self.settings,
             clock=self.clock,
@@ -317,7 +317,7 @@ class Host:
                 await self.fleet.reap()
             await self.clock.sleep(REAP_EVERY_SECONDS)
 
-    def _duty(self) -> Duty:
+    def _duty(self) -> ElectedTask:
         sweeper = Sweeper(
             store=self.store,
             clock=self.clock,
@@ -325,7 +325,7 @@ class Host:
             pending_for=PENDING_FOR,
             keep_for=timedelta(days=1),
         )
-        return Duty(
+        return ElectedTask(
             name="sweep",
             work=[("sweep", sweeper.run)],
             fleet=self.fleet,

@@ -238,7 +238,7 @@ EVIDENCE_MUTANTS = (
         name="onset-is-now",
         promise=8,
         told="whatever changed before the agent looks is taken to come before the symptom",
-        swaps=[(symptoms.trouble_began, lambda evidence: evidence.at)],
+        swaps=[(symptoms.incident_onset, lambda evidence: evidence.at)],
     ),
     Mutant(
         name="any-traffic-tells",

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.agent.identity.people import Person
 from app.agent.ids import ApprovalId
-from app.agent.models import Brake
+from app.agent.models import KillSwitch
 from app.errors import AgentError, TransientError
 from tests.simulation.faults import Kind
 from tests.simulation.host import Ground, Host
@@ -30,7 +30,7 @@ class OnCall:
         """Throw the kill switch, or release it."""
         if engaged:
             self._ground.tape.fault(Kind.BRAKED, "people")
-        brake = Brake(engaged=engaged, by="on-call", reason="drill", at=moment(self._ground.loop.time()))
+        brake = KillSwitch(engaged=engaged, by="on-call", reason="drill", at=moment(self._ground.loop.time()))
         self._begin(lambda host: host.store.set_brake(brake))
 
     def asked(self, approval: str) -> None:

@@ -17,7 +17,7 @@ import httpx2
 import msgspec
 
 from app.agent.guardrails.disruption import Disruption
-from app.agent.guardrails.opt_out import Consent
+from app.agent.guardrails.opt_out import OptOut
 from app.agent.ids import IntentId, ServiceKey
 from app.agent.models import (
     Action,
@@ -111,8 +111,8 @@ class StandInReader:
         found: WireSnapshot = await self._line.ask("/snapshot", AboutAction(action=action), WireSnapshot)
         return found.model()
 
-    async def consent(self, action: Action) -> Consent:
-        return Consent()
+    async def consent(self, action: Action) -> OptOut:
+        return OptOut()
 
     async def disruption(self, action: Action) -> Disruption | None:
         """The stand-in's houses have no disruption budgets, and their pods roll one by one."""

@@ -89,7 +89,7 @@ def test_the_dry_run_on_a_real_deployment_proposes_and_puts_the_image_back(bed: 
     """The agent changes nothing; the demo takes its bad release back, so that the next one starts well."""
     done = heal(bed, "demo", "--dry-run")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert in_order(done.stdout, "nothing was written", "Ended as proposed", "put the good image back")
+    assert in_order(done.stdout, "nothing was written", "Ended as proposed", "restored the good image")
     assert "rollback done" not in done.stdout
     again = heal(bed, "demo")
     assert again.returncode == 0, again.stdout + again.stderr

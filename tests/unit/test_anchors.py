@@ -24,7 +24,7 @@ from app.agent.audit.anchoring import (
     receded,
 )
 from app.agent.identity.audit_log import START as TRAIL_START
-from app.agent.identity.audit_log import Deed, DeedKind, TrailEntry
+from app.agent.identity.audit_log import AuditLogEntry, HumanDecision, HumanDecisionKind
 from app.agent.identity.audit_log import entry as trail_entry
 from app.agent.identity.people import Door, Person
 from app.agent.ids import IncidentId
@@ -144,11 +144,11 @@ def test_the_trail_of_people_is_anchored_as_timelines_are() -> None:
     """Decisions that were cut off, or computed again, differ from the anchor."""
     carol = Person(name="carol", door=Door.API, verified=True)
 
-    def decisions(*subjects: str) -> list[TrailEntry]:
-        made: list[TrailEntry] = []
+    def decisions(*subjects: str) -> list[AuditLogEntry]:
+        made: list[AuditLogEntry] = []
         for subject in subjects:
-            deed = Deed(at=AT, by=carol, kind=DeedKind.APPROVED, subject=subject)
-            made.append(trail_entry(made[-1].hash if made else TRAIL_START, len(made), deed))
+            human_decision = HumanDecision(at=AT, by=carol, kind=HumanDecisionKind.APPROVED, subject=subject)
+            made.append(trail_entry(made[-1].hash if made else TRAIL_START, len(made), human_decision))
         return made
 
     known = Known.of([next_anchor(Known(), {}, people_head(decisions("a", "b")), AT, None)])

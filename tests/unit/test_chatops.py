@@ -42,7 +42,7 @@ from app.agent.models import (
 )
 from app.agent.notifications.channel import Announcement, Bulletin
 from app.agent.workload import ObjectRef
-from app.connectors.chatops import Severity, announced_line, describe, question, render, told_line
+from app.connectors.chatops import Severity, announced_line, describe, question, render, timeline_line
 
 AT = datetime(2026, 2, 20, 17, 0, tzinfo=UTC)
 
@@ -261,7 +261,7 @@ def test_a_long_request_stays_bounded() -> None:
 def test_an_entry_is_one_line() -> None:
     """When, in which stage, and what."""
     entry = TimelineEntry(sequence=0, at=AT, stage=Stage.VERIFY, message="Looks\nhealthy.", data={}, hash="h")
-    assert told_line(entry) == "17:00:00 verify: Looks healthy."
+    assert timeline_line(entry) == "17:00:00 verify: Looks healthy."
 
 
 def test_an_announcement_is_one_line_in_its_own_words() -> None:

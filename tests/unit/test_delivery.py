@@ -11,7 +11,7 @@ from app.agent.ids import IncidentId
 from app.agent.models import IncidentRecord, Stage, TimelineEntry
 from app.agent.notifications import delivery
 from app.agent.notifications.channel import Announcement, Posting
-from app.agent.notifications.delivery import DeliveryPace, Errand, ErrandKind
+from app.agent.notifications.delivery import DeliveryPace, NotificationKind, NotificationTask
 from tests.contract.channel_suite import AT, record
 
 ID = IncidentId("inc_1")
@@ -36,35 +36,55 @@ def announced(*numbers: int) -> list[Announcement]:
 @pytest.mark.parametrize(
     ("posting", "length", "numbers", "expected"),
     [
-        pytest.param(NEW, 5, (8, 9), Errand(kind=ErrandKind.BEGIN, until=5), id="nothing was told"),
-        pytest.param(TOLD, 5, (9, 8), Errand(kind=ErrandKind.ANNOUNCE, until=8), id="announcements first"),
         pytest.param(
-            TOLD, 5, (7,), Errand(kind=ErrandKind.ENTRIES, after=3, until=5), id="then the timeline"
+            NEW, 5, (8, 9), NotificationTask(kind=NotificationKind.BEGIN, until=5), id="nothing was told"
         ),
         pytest.param(
-            TOLD, 99, (), Errand(kind=ErrandKind.ENTRIES, after=3, until=23), id="not all of it at once"
+            TOLD,
+            5,
+            (9, 8),
+            NotificationTask(kind=NotificationKind.ANNOUNCE, until=8),
+            id="announcements first",
         ),
         pytest.param(
-            replace(TOLD, shown=5), 5, (), Errand(kind=ErrandKind.REFRESH, until=5), id="then as it stands"
+            TOLD,
+            5,
+            (7,),
+            NotificationTask(kind=NotificationKind.ENTRIES, after=3, until=5),
+            id="then the timeline",
+        ),
+        pytest.param(
+            TOLD,
+            99,
+            (),
+            NotificationTask(kind=NotificationKind.ENTRIES, after=3, until=23),
+            id="not all of it at once",
+        ),
+        pytest.param(
+            replace(TOLD, shown=5),
+            5,
+            (),
+            NotificationTask(kind=NotificationKind.REFRESH, until=5),
+            id="then as it stands",
         ),
         pytest.param(TOLD, 3, (6, 7), None, id="all is told"),
     ],
 )
 def test_what_comes_next(
-    posting: Posting, length: int, numbers: tuple[int, ...], expected: Errand | None
+    posting: Posting, length: int, numbers: tuple[int, ...], expected: NotificationTask | None
 ) -> None:
     """The first message, announcements by number, the timeline, and the first message anew."""
-    assert delivery.next_errand(lasting(length), posting, announced(*numbers)) == expected
+    assert delivery.next_notification(lasting(length), posting, announced(*numbers)) == expected
 
 
 @pytest.mark.parametrize(
     "errand",
     [
-        Errand(kind=ErrandKind.ANNOUNCE, until=8),
-        Errand(kind=ErrandKind.ENTRIES, after=3, until=9),
+        NotificationTask(kind=NotificationKind.ANNOUNCE, until=8),
+        NotificationTask(kind=NotificationKind.ENTRIES, after=3, until=9),
     ],
 )
-def test_a_message_in_doubt_is_read_back_from_its_key(errand: Errand) -> None:
+def test_a_message_in_doubt_is_read_back_from_its_key(errand: NotificationTask) -> None:
     """So that the very same is looked for, and sent."""
     sent = delivery.setting_out(TOLD, errand, AT, PACE)
     assert delivery.in_doubt(sent) == errand
@@ -72,9 +92,9 @@ def test_a_message_in_doubt_is_read_back_from_its_key(errand: Errand) -> None:
 
 def test_the_key_of_the_first_message_is_the_incidents_id() -> None:
     """It is in doubt only while no first message is on record."""
-    sent = delivery.setting_out(NEW, Errand(kind=ErrandKind.BEGIN, until=5), AT, PACE)
+    sent = delivery.setting_out(NEW, NotificationTask(kind=NotificationKind.BEGIN, until=5), AT, PACE)
     assert sent.sending == ID
-    assert delivery.in_doubt(sent) == Errand(kind=ErrandKind.BEGIN)
+    assert delivery.in_doubt(sent) == NotificationTask(kind=NotificationKind.BEGIN)
     assert delivery.in_doubt(replace(sent, reference="message-1")) is None
 
 
@@ -106,14 +126,14 @@ def test_what_may_be_repeated_or_is_not_understood_is_no_doubt(key: str | None) 
 )
 def test_hands_off_while_it_may_be_on_its_way(age_seconds: float, busy: bool) -> None:
     """By any clock that is not too far off."""
-    sent = delivery.setting_out(TOLD, Errand(kind=ErrandKind.REFRESH, until=5), AT, PACE)
+    sent = delivery.setting_out(TOLD, NotificationTask(kind=NotificationKind.REFRESH, until=5), AT, PACE)
     assert delivery.under_way(sent, AT + timedelta(seconds=age_seconds), PACE) is busy
     assert not delivery.under_way(TOLD, AT, PACE)
 
 
 def test_nobody_looks_at_it_before_it_must_have_arrived() -> None:
     """And once it was delivered, not before the next refresh is due."""
-    errand = Errand(kind=ErrandKind.ENTRIES, after=3, until=5)
+    errand = NotificationTask(kind=NotificationKind.ENTRIES, after=3, until=5)
     sent = delivery.setting_out(replace(TOLD, failures=4), errand, AT, PACE)
     assert sent.due_at == AT + PACE.patience
     told = delivery.delivered(sent, errand, "message-1", AT, PACE)
@@ -123,7 +143,7 @@ def test_nobody_looks_at_it_before_it_must_have_arrived() -> None:
 
 def test_a_failure_is_told_from_a_doubt() -> None:
     """What certainly did not arrive is sent again; what may have is looked for first."""
-    sent = delivery.setting_out(TOLD, Errand(kind=ErrandKind.ANNOUNCE, until=8), AT, PACE)
+    sent = delivery.setting_out(TOLD, NotificationTask(kind=NotificationKind.ANNOUNCE, until=8), AT, PACE)
     later = AT + timedelta(minutes=1)
     assert delivery.not_sent(sent, later) == replace(TOLD, failures=1, due_at=later)
     assert delivery.unheard(sent, later) == replace(sent, failures=1, due_at=later)

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from app.agent.diagnosis import diagnose
-from app.agent.evidence.facts import Trouble, trouble
+from app.agent.evidence.facts import PodFault, trouble
 from app.agent.evidence.format import (
     milliseconds,
     rate,
@@ -213,7 +213,9 @@ def test_irreversible_outranks_bad_release_and_clears_it() -> None:
 def test_a_release_that_failed_before_is_believed_sooner() -> None:
     """History counts, and makes even an old template a suspect again."""
     failed = replace(RELEASE, revision_history=(record(OLD), record(NEW, RevisionHealth.FAILED)))
-    assert weighed(Cause.BAD_RELEASE, failed).confidence > weighed(Cause.BAD_RELEASE, RELEASE).confidence
+    assert (
+        weighed(Cause.BAD_RELEASE, failed).confidence > weighed(Cause.BAD_RELEASE, RELEASE).confidence
+    )
     again = replace(failed, workload=released(created=-20 * DAY))
     assert "had been in force" not in against(again)
 
@@ -247,7 +249,9 @@ def test_breaches_without_history_weigh_less_than_a_visible_rise() -> None:
     alert = Alert(name="HighErrorRate", firing=True, fingerprint="f", starts_at=at(-2), trigger=None)
     alone = replace(RELEASE, sli=(), signals=(signal(alert, -2),))
     assert (
-        0.6 <= weighed(Cause.BAD_RELEASE, alone).confidence < weighed(Cause.BAD_RELEASE, RELEASE).confidence
+        0.6
+        <= weighed(Cause.BAD_RELEASE, alone).confidence
+        < weighed(Cause.BAD_RELEASE, RELEASE).confidence
     )
     assert "(alert without a value)" in "; ".join(weighed(Cause.BAD_RELEASE, alone).evidence_for)
 
@@ -523,23 +527,23 @@ def test_the_onset_is_the_first_symptom_and_not_the_deploy() -> None:
     ("changes", "wanted"),
     [
         ({}, None),
-        ({"ready": False}, Trouble.NOT_READY),
+        ({"ready": False}, PodFault.NOT_READY),
         ({"ready": False, "created_at": at(0)}, None),
-        ({"ready": False, "phase": "Pending"}, Trouble.UNSCHEDULED),
+        ({"ready": False, "phase": "Pending"}, PodFault.UNSCHEDULED),
         ({"ready": False, "phase": "Pending", "waiting_reason": "ContainerCreating"}, None),
-        ({"ready": False, "phase": "Pending", "waiting_reason": "ErrImagePull"}, Trouble.IMAGE),
-        ({"ready": False, "waiting_reason": "CreateContainerConfigError"}, Trouble.CONFIGURATION),
-        ({"ready": False, "waiting_reason": "CrashLoopBackOff"}, Trouble.CRASH),
-        ({"ready": False, "restarts": 2}, Trouble.CRASH),
+        ({"ready": False, "phase": "Pending", "waiting_reason": "ErrImagePull"}, PodFault.IMAGE),
+        ({"ready": False, "waiting_reason": "CreateContainerConfigError"}, PodFault.CONFIGURATION),
+        ({"ready": False, "waiting_reason": "CrashLoopBackOff"}, PodFault.CRASH),
+        ({"ready": False, "restarts": 2}, PodFault.CRASH),
         (
             {"ready": False, "restarts": 1, "last_termination_reason": "OOMKilled"},
-            Trouble.OUT_OF_MEMORY,
+            PodFault.OUT_OF_MEMORY,
         ),
         ({"ready": False, "phase": "Failed"}, None),
-        ({"ready": False, "phase": "Unknown"}, Trouble.LOST),
+        ({"ready": False, "phase": "Unknown"}, PodFault.LOST),
     ],
 )
-def test_the_trouble_of_a_pod(changes: dict[str, object], wanted: Trouble | None) -> None:
+def test_the_trouble_of_a_pod(changes: dict[str, object], wanted: PodFault | None) -> None:
     """Waiting, termination, phase and age together say what is wrong, or that nothing is."""
     (plain,) = pods(OLD, 1)
     pod = replace(plain, **changes)  # type: ignore[arg-type]  # a row names real fields

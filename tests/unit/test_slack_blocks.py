@@ -47,10 +47,10 @@ from app.connectors.chat.slack.blocks import (
     escaped,
     incident_blocks,
     incident_text,
+    private_blocks,
     read_value,
     reply_blocks,
     reply_text,
-    told_blocks,
 )
 from tests.contract.slack_standin import faults_of
 
@@ -172,7 +172,7 @@ def test_every_reply_is_one_that_slack_takes(lines: tuple[str, ...], loud: bool)
     reply = ThreadReply(key="k", lines=lines, loud=loud)
     assert faults_of({"text": reply_text(reply), "blocks": reply_blocks(reply)}) == []
     links = [(line, "https://heal.example.com") for line in lines]
-    assert faults_of({"text": "x", "blocks": told_blocks("\n".join(lines), links)}) == []
+    assert faults_of({"text": "x", "blocks": private_blocks("\n".join(lines), links)}) == []
 
 
 @given(text=nasty, limit=st.integers(0, 200))

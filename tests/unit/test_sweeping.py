@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.agent.audit.accounting import AuditQuestion
-from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind
 from app.agent.identity.people import CredentialKind, Person, issue
 from app.agent.models import DispositionKind
 from app.agent.ports.store import Store
@@ -116,8 +116,10 @@ async def test_old_credentials_are_forgotten_now_and_then(
         CredentialKind.SESSION, "ann", roles=(), scopes=(), by="ann", at=clock.now(), lifetime=lifetime
     )
     ann = Person(name="ann")
-    deed = Deed(at=clock.now(), by=ann, kind=DeedKind.SIGNED_ON, subject=issued.credential.id)
-    await store.add_credential(issued.credential, deed)
+    human_decision = HumanDecision(
+        at=clock.now(), by=ann, kind=HumanDecisionKind.SIGNED_ON, subject=issued.credential.id
+    )
+    await store.add_credential(issued.credential, human_decision)
     forgetting = asyncio.create_task(sweeper.forget())
     await clock.advance(timedelta(days=30).total_seconds())
     assert await store.credential(issued.credential.id) is not None

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.agent.diagnosis import diagnose
-from app.agent.evidence.symptoms import trouble_began
+from app.agent.evidence.symptoms import incident_onset
 from app.agent.models import (
     Alert,
     Cause,
@@ -170,15 +170,15 @@ def test_the_onset_is_the_earliest_sign_of_the_symptom() -> None:
     cleared = replace(condition, present=False)
     both = (Trigger.HIGH_ERROR_RATE, Trigger.CRASH_LOOP)
     sample = signal(MetricSample(error_rate=0.2), -3)
-    assert trouble_began(unseen(*both, signals=(sample, alert(-2)))) == at(-3)
-    assert trouble_began(unseen(*both, signals=(alert(-2), signal(condition, -4)))) == at(-4)
+    assert incident_onset(unseen(*both, signals=(sample, alert(-2)))) == at(-3)
+    assert incident_onset(unseen(*both, signals=(alert(-2), signal(condition, -4)))) == at(-4)
     well = signal(MetricSample(error_rate=0.001), -9)
-    assert trouble_began(unseen(*both, signals=(well, signal(cleared, -8), alert(-2)))) == at(-2)
+    assert incident_onset(unseen(*both, signals=(well, signal(cleared, -8), alert(-2)))) == at(-2)
     series = replace(unseen(*both, signals=(alert(-2),)), sli=curves(errors=step(-3, 0.001, 0.2)))
-    assert trouble_began(series) == at(-3)
+    assert incident_onset(series) == at(-3)
     failed = signal(Deploy(version="2", status=DeployStatus.FAILED), -6)
-    assert trouble_began(unseen(Trigger.DEPLOY_FAILED, *both, signals=(failed, alert(-2)))) == at(-2)
-    assert trouble_began(unseen(Trigger.DEPLOY_FAILED, signals=(failed,))) == at(-6)
+    assert incident_onset(unseen(Trigger.DEPLOY_FAILED, *both, signals=(failed, alert(-2)))) == at(-2)
+    assert incident_onset(unseen(Trigger.DEPLOY_FAILED, signals=(failed,))) == at(-6)
 
 
 @given(

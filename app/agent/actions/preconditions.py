@@ -6,7 +6,7 @@ cluster's own preconditions are checked later in addition.
 
 from __future__ import annotations
 
-from app.agent.evidence.facts import Trouble, older_pods, trouble
+from app.agent.evidence.facts import PodFault, older_pods, trouble
 from app.agent.models import Evidence
 from app.agent.workload import WorkloadView
 
@@ -46,7 +46,7 @@ def pods_cannot_start(workload: WorkloadView, evidence: Evidence) -> str | None:
         p
         for p in workload.pods
         if trouble(p, evidence.at)
-        in (Trouble.IMAGE, Trouble.CRASH, Trouble.CONFIGURATION, Trouble.UNSCHEDULED)
+        in (PodFault.IMAGE, PodFault.CRASH, PodFault.CONFIGURATION, PodFault.UNSCHEDULED)
     ]
     if not stuck:
         return None

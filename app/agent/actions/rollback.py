@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from app.agent.actions.preconditions import first_reason, owner_refuses, rollout_paused, would_be_reverted
 from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet
 from app.agent.evidence.facts import (
-    called_by_nobody,
     changed_fields,
     current_revision,
     health_of,
@@ -19,6 +18,7 @@ from app.agent.evidence.facts import (
     runs_the_same,
     runs_version,
     served,
+    without_requests,
 )
 from app.agent.ids import JsonScalar
 from app.agent.models import (
@@ -102,7 +102,7 @@ def _objection(revision: Revision, workload: WorkloadView, evidence: Evidence) -
     if health_of(evidence, revision) is RevisionHealth.FAILED:
         return "failed before"
     if not served(evidence, revision):
-        if revision.ready_replicas and called_by_nobody(evidence, revision):
+        if revision.ready_replicas and without_requests(evidence, revision):
             return "has no record of serving well, and was called by nobody while it ran"
         return "has no record of serving well, and no ready pod now"
     for other in workload.revisions:

@@ -32,7 +32,7 @@ from app.errors import PermanentError, TransientError, UnknownOutcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asking:
+class ApprovalRequester:
     """Stores requests and notifies people."""
 
     store: Store

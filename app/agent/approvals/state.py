@@ -59,7 +59,7 @@ def escalations_due(record: IncidentRecord, now: datetime) -> tuple[EscalationSt
     return tuple(step for step in left if asked.requested_at + step.after <= now)
 
 
-def weighed(asked: Approval, said: Answer, reported_by: Sequence[str] = ()) -> Approval:
+def with_answer(asked: Approval, said: Answer, reported_by: Sequence[str] = ()) -> Approval:
     """The approval after somebody spoke; `reported_by` sent signals of the incident, up to now.
 
     One no denies; as many different people as its terms want approve. Raises

@@ -25,7 +25,7 @@ def allowed_wait(longest_gap: timedelta) -> timedelta:
     return 2 * longest_gap + timedelta(minutes=1)
 
 
-class StrayKind(StrEnum):
+class DiscrepancyKind(StrEnum):
     """What can have gone astray."""
 
     PENDING_TOO_LONG = "pending_too_long"
@@ -49,21 +49,21 @@ class StrayKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stray:
+class Discrepancy:
     """One thing that is not as it should be."""
 
-    kind: StrayKind
+    kind: DiscrepancyKind
     id: str
     """Of the signal, incident or intent."""
     detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Strays:
+class Discrepancies:
     """What was found astray, at most a hundred of a kind."""
 
-    found: tuple[Stray, ...]
-    more: tuple[StrayKind, ...] = ()
+    found: tuple[Discrepancy, ...]
+    more: tuple[DiscrepancyKind, ...] = ()
     """Kinds of which there are more than are named."""
 
 
@@ -103,7 +103,7 @@ class SignalAudit:
     forgotten: Mapping[DispositionKind, int]
     """Signals that led to nothing and were forgotten when they were old, by what had become of them."""
     uneven_days: tuple[UnevenDay, ...]
-    strays: Strays
+    strays: Discrepancies
     mended: Mapping[str, int]
     """What sweeps have put right so far."""
     deep: bool
@@ -119,7 +119,7 @@ class SignalAudit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mended:
+class Repairs:
     """What one sweep put right."""
 
     entered: int

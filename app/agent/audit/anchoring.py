@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from app.agent.identity.audit_log import START as TRAIL_START
-from app.agent.identity.audit_log import TrailEntry
+from app.agent.identity.audit_log import AuditLogEntry
 from app.agent.identity.audit_log import first_broken as first_broken_decision
 from app.agent.ids import IncidentId, JsonObject
 from app.agent.models import TimelineEntry
@@ -220,7 +220,7 @@ def of_incident(name: IncidentId, known: Known, entries: Sequence[TimelineEntry]
         yield _missing(name, heads[-1][0])
 
 
-def of_people(known: Known, entries: Sequence[TrailEntry]) -> Iterator[str]:
+def of_people(known: Known, entries: Sequence[AuditLogEntry]) -> Iterator[str]:
     """How the audit trail of people differs from its own chain and from what the anchors say of it."""
     broken = first_broken_decision(entries)
     if broken is not None:
@@ -228,7 +228,7 @@ def of_people(known: Known, entries: Sequence[TrailEntry]) -> Iterator[str]:
     yield from _differences("the audit trail of people", [one.hash for one in entries], known.people)
 
 
-def people_head(entries: Sequence[TrailEntry]) -> Head:
+def people_head(entries: Sequence[AuditLogEntry]) -> Head:
     return Head(length=len(entries), hash=entries[-1].hash if entries else TRAIL_START)
 
 

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from app.agent.evidence.changes import Suspect
-from app.agent.evidence.counter_evidence import weigh_alibis, weigh_tried
+from app.agent.evidence.changes import CandidateChange
+from app.agent.evidence.counter_evidence import score_counter_evidence, score_tried_remedy
 from app.agent.evidence.format import relative, span
-from app.agent.evidence.pods import PodWeights, weigh_pods
-from app.agent.evidence.scoring import Weighing
-from app.agent.evidence.symptoms import failed_deploys, trouble_began
-from app.agent.evidence.timing import weigh_timing
+from app.agent.evidence.pods import PodWeights, score_pods
+from app.agent.evidence.scoring import CauseScore
+from app.agent.evidence.symptoms import failed_deploys, incident_onset
+from app.agent.evidence.timing import score_timing
 from app.agent.models import ActionName, Evidence
 
 
-def accuse(suspect: Suspect, evidence: Evidence, pods: PodWeights, remedy: ActionName) -> Weighing:
+def score_change(
+    candidate_change: CandidateChange, evidence: Evidence, pods: PodWeights, remedy: ActionName
+) -> CauseScore:
     """Score a change by pods, timing and counter-evidence; `remedy` is the action that would undo it."""
-    weighing = Weighing()
-    began = trouble_began(evidence)
-    if suspect.recent and suspect.at < began:
-        weighing.speaks_for(0.1, f"{suspect.what} was {relative(suspect.at, began, 'the incident started')}")
-    elif not suspect.recent:
-        weighing.speaks_against(
-            0.85, f"{suspect.what} had been active for {span(began - suspect.at)} when the incident started"
+    cause_score = CauseScore()
+    began = incident_onset(evidence)
+    if candidate_change.recent and candidate_change.at < began:
+        cause_score.add_for(
+            0.1, f"{candidate_change.what} was {relative(candidate_change.at, began, 'the incident started')}"
         )
-    if failed_deploys(evidence) and suspect.in_template:
-        weighing.speaks_for(0.5 if suspect.confirmed else 0.7, "the pipeline reported a failed deploy")
-    weigh_pods(weighing, suspect, evidence, pods)
-    weigh_timing(weighing, suspect, evidence)
-    weigh_alibis(weighing, suspect, evidence)
-    weigh_tried(weighing, remedy, evidence)
-    return weighing
+    elif not candidate_change.recent:
+        cause_score.add_against(
+            0.85,
+            f"{candidate_change.what} had been active for {span(began - candidate_change.at)}"
+            " when the incident started",
+        )
+    if failed_deploys(evidence) and candidate_change.in_template:
+        cause_score.add_for(
+            0.5 if candidate_change.confirmed else 0.7, "the pipeline reported a failed deploy"
+        )
+    score_pods(cause_score, candidate_change, evidence, pods)
+    score_timing(cause_score, candidate_change, evidence)
+    score_counter_evidence(cause_score, candidate_change, evidence)
+    score_tried_remedy(cause_score, remedy, evidence)
+    return cause_score

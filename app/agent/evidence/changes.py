@@ -18,7 +18,7 @@ from app.agent.evidence.facts import (
     runs_version,
 )
 from app.agent.evidence.releases import releases, reported_deploys
-from app.agent.evidence.symptoms import CLOCK_SLACK, trouble_began
+from app.agent.evidence.symptoms import CLOCK_SLACK, incident_onset
 from app.agent.models import (
     Change,
     ChangeKind,
@@ -36,7 +36,7 @@ REPORT_DELAY = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Suspect:
+class CandidateChange:
     """A candidate change: a recent change of the service itself."""
 
     what: str
@@ -55,10 +55,10 @@ class Suspect:
     """Known only from the end of a deploy, which started earlier."""
 
 
-def release_of(evidence: Evidence) -> Suspect | None:
+def release_of(evidence: Evidence) -> CandidateChange | None:
     """The newest release (new code) of the service, from the cluster or else from the pipeline's reports."""
     if evidence.workload is None:
-        return _told_release(evidence)
+        return _reported_release(evidence)
     current = current_revision(evidence.workload)
     if current is None:
         return None
@@ -66,10 +66,10 @@ def release_of(evidence: Evidence) -> Suspect | None:
     if reference is not None and reference.code_hash == current.code_hash:
         return None
     what = f"the release of revision {current.number}{_naming(current, reference)}"
-    return _template_suspect(evidence, evidence.workload, current, what)
+    return _changed_template(evidence, evidence.workload, current, what)
 
 
-def template_config_of(evidence: Evidence) -> Suspect | None:
+def template_config_of(evidence: Evidence) -> CandidateChange | None:
     """A new template that differs from the previous one only in its configuration."""
     if evidence.workload is None:
         return None
@@ -83,7 +83,7 @@ def template_config_of(evidence: Evidence) -> Suspect | None:
         f"(code unchanged since revision {reference.number})"
         f"{_naming(current, reference)}"
     )
-    return _template_suspect(evidence, evidence.workload, current, what)
+    return _changed_template(evidence, evidence.workload, current, what)
 
 
 def _naming(current: Revision, reference: Revision | None) -> str:
@@ -95,14 +95,14 @@ def _naming(current: Revision, reference: Revision | None) -> str:
     return f", which changed {', '.join(changed[:_NAMED])}{more},"
 
 
-def config_map_of(evidence: Evidence) -> Suspect | None:
+def config_map_of(evidence: Evidence) -> CandidateChange | None:
     """The ConfigMap that changed last before the incident; else the first right after its start."""
-    began = trouble_began(evidence)
+    began = incident_onset(evidence)
     near = [c for c in config_map_changes(evidence) if began - LOOKBACK <= c.at <= began + CLOCK_SLACK]
     change = next((c for c in near if c.at < began), near[-1] if near else None)
     if change is None:
         return None
-    return Suspect(
+    return CandidateChange(
         what=f"the change to ConfigMap {change.view.name}",
         at=change.at,
         confirmed=True,
@@ -110,15 +110,15 @@ def config_map_of(evidence: Evidence) -> Suspect | None:
     )
 
 
-def told_config_of(evidence: Evidence) -> Suspect | None:
+def reported_config_of(evidence: Evidence) -> CandidateChange | None:
     """A reported configuration change, where no cluster is connected to confirm it."""
     if evidence.workload is not None:
         return None
     told = _in_window(evidence, own_changes(evidence, ChangeKind.CONFIG), CLOCK_SLACK)
-    newest = _last_before(trouble_began(evidence), told)
+    newest = _last_before(incident_onset(evidence), told)
     if newest is None:
         return None
-    return Suspect(what=f"a configuration change ({newest.summary})", at=newest.at, confirmed=False)
+    return CandidateChange(what=f"a configuration change ({newest.summary})", at=newest.at, confirmed=False)
 
 
 def own_changes(evidence: Evidence, *kinds: ChangeKind) -> tuple[Change, ...]:
@@ -136,13 +136,13 @@ def deploys(evidence: Evidence) -> tuple[Change, ...]:
     return tuple(c for c in reversed(known) if c.status is not DeployStatus.CANCELLED)
 
 
-def _template_suspect(
+def _changed_template(
     evidence: Evidence, workload: WorkloadView, current: Revision, what: str
-) -> Suspect | None:
+) -> CandidateChange | None:
     since = in_force_since(workload)
     if since is None:
         return None
-    began = trouble_began(evidence)
+    began = incident_onset(evidence)
     named = [
         c for c in _in_window(evidence, deploys(evidence), REPORT_DELAY) if runs_version(current, c.version)
     ]
@@ -151,7 +151,7 @@ def _template_suspect(
     recent = began - LOOKBACK <= since <= began + CLOCK_SLACK
     # A redeployed old template keeps its creation time in the cluster; the pipeline's time is correct.
     at = since if recent or not named else min(c.at for c in named)
-    return Suspect(
+    return CandidateChange(
         what=what,
         at=at,
         confirmed=True,
@@ -169,9 +169,9 @@ def _barrier_since(evidence: Evidence, at: datetime) -> bool:
     return any(c.irreversible and c.at >= at - REPORT_DELAY for c in deploys(evidence))
 
 
-def _told_release(evidence: Evidence) -> Suspect | None:
+def _reported_release(evidence: Evidence) -> CandidateChange | None:
     told = _in_window(evidence, deploys(evidence), REPORT_DELAY)
-    newest = _last_before(trouble_began(evidence), told)
+    newest = _last_before(incident_onset(evidence), told)
     if newest is None:
         return None
     reports = [
@@ -182,7 +182,7 @@ def _told_release(evidence: Evidence) -> Suspect | None:
     start_known = newest.status is DeployStatus.STARTED or any(
         isinstance(s.payload, Deploy) and s.payload.status is DeployStatus.STARTED for s in reports
     )
-    return Suspect(
+    return CandidateChange(
         what=f"the release of {newest.version or 'an unnamed version'}",
         at=newest.at,
         confirmed=False,
@@ -199,5 +199,5 @@ def _last_before(began: datetime, changes: Iterable[Change]) -> Change | None:
 
 
 def _in_window(evidence: Evidence, changes: Iterable[Change], slack: timedelta) -> list[Change]:
-    began = trouble_began(evidence)
+    began = incident_onset(evidence)
     return [c for c in changes if began - LOOKBACK <= c.at <= began + slack]

@@ -36,7 +36,7 @@ _CRASH = frozenset({"CrashLoopBackOff", "RunContainerError", "CreateContainerErr
 _BEGINNING = frozenset({"ContainerCreating", "PodInitializing"})
 
 
-class Trouble(StrEnum):
+class PodFault(StrEnum):
     """The fault of one pod."""
 
     IMAGE = "cannot pull their image"
@@ -48,27 +48,27 @@ class Trouble(StrEnum):
     LOST = "are on an unreachable node"
 
 
-def trouble(pod: PodView, at: datetime) -> Trouble | None:
+def trouble(pod: PodView, at: datetime) -> PodFault | None:
     """The fault of `pod` at `at`; None for a pod that is ready, starting or terminated."""
     reason = pod.waiting_reason
     killed = pod.last_termination_reason == "OOMKilled"
-    found: Trouble | None = None
+    found: PodFault | None = None
     if pod.phase == "Unknown" or reason == "NodeLost":
-        found = Trouble.LOST
+        found = PodFault.LOST
     elif reason in _PULL:
-        found = Trouble.IMAGE
+        found = PodFault.IMAGE
     elif reason == "CreateContainerConfigError":
-        found = Trouble.CONFIGURATION
+        found = PodFault.CONFIGURATION
     elif reason in _CRASH:
-        found = Trouble.OUT_OF_MEMORY if killed else Trouble.CRASH
+        found = PodFault.OUT_OF_MEMORY if killed else PodFault.CRASH
     elif pod.ready or pod.phase in ("Failed", "Succeeded"):
         found = None
     elif killed and pod.restarts > 0:
-        found = Trouble.OUT_OF_MEMORY
+        found = PodFault.OUT_OF_MEMORY
     elif pod.restarts >= 2:
-        found = Trouble.CRASH
+        found = PodFault.CRASH
     elif at - pod.created_at >= STARTING and reason not in _BEGINNING:
-        found = Trouble.UNSCHEDULED if pod.phase == "Pending" else Trouble.NOT_READY
+        found = PodFault.UNSCHEDULED if pod.phase == "Pending" else PodFault.NOT_READY
     return found
 
 
@@ -171,11 +171,11 @@ def served(evidence: Evidence, revision: Revision) -> bool:
     return health is RevisionHealth.SERVED_WELL or (
         health is RevisionHealth.UNKNOWN
         and revision.ready_replicas > 0
-        and not called_by_nobody(evidence, revision)
+        and not without_requests(evidence, revision)
     )
 
 
-def called_by_nobody(evidence: Evidence, revision: Revision) -> bool:
+def without_requests(evidence: Evidence, revision: Revision) -> bool:
     """Whether requests are measured and this revision received fewer than 10 before it was replaced."""
     current = current_revision(evidence.workload) if evidence.workload is not None else None
     counted = [s for s in evidence.sli if s.request_rate is not None]
@@ -240,7 +240,7 @@ def out_of_memory(evidence: Evidence) -> bool:
         return True
     workload = evidence.workload
     return workload is not None and any(
-        trouble(p, evidence.at) is Trouble.OUT_OF_MEMORY for p in workload.pods
+        trouble(p, evidence.at) is PodFault.OUT_OF_MEMORY for p in workload.pods
     )
 
 

@@ -6,24 +6,24 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
 
-from app.agent.evidence.changes import Suspect
+from app.agent.evidence.changes import CandidateChange
 from app.agent.evidence.facts import (
-    Trouble,
+    PodFault,
     current_pods,
     older_pods,
     trouble,
 )
-from app.agent.evidence.scoring import Weighing
+from app.agent.evidence.scoring import CauseScore
 from app.agent.models import Condition, Evidence, Trigger
 from app.agent.workload import PodView, WorkloadView
 
 PROVEN = timedelta(minutes=1)
 """A pod that has existed for less is no evidence of health."""
 
-PodWeights = Mapping[Trouble, float]
+PodWeights = Mapping[PodFault, float]
 
 
-def sick(pods: tuple[PodView, ...], evidence: Evidence) -> Counter[Trouble]:
+def sick(pods: tuple[PodView, ...], evidence: Evidence) -> Counter[PodFault]:
     """The number of pods with each fault."""
     return Counter(t for p in pods if (t := trouble(p, evidence.at)) is not None)
 
@@ -33,59 +33,61 @@ def sound(pods: tuple[PodView, ...], evidence: Evidence) -> int:
     return sum(p.ready and p.restarts == 0 and evidence.at - p.created_at >= PROVEN for p in pods)
 
 
-def suspect_pods(suspect: Suspect, workload: WorkloadView) -> tuple[PodView, ...]:
+def changed_pods(candidate_change: CandidateChange, workload: WorkloadView) -> tuple[PodView, ...]:
     """The pods with the change: those of the current template, or all for a ConfigMap."""
-    return current_pods(workload) if suspect.in_template else workload.pods
+    return current_pods(workload) if candidate_change.in_template else workload.pods
 
 
-def pods_are_sick(suspect: Suspect, evidence: Evidence) -> bool:
+def pods_are_sick(candidate_change: CandidateChange, evidence: Evidence) -> bool:
     """Whether the cluster shows faults in the pods with the change."""
     workload = evidence.workload
     if workload is None:
         return False
-    return bool(sick(suspect_pods(suspect, workload), evidence)) or suspect.stuck
+    return bool(sick(changed_pods(candidate_change, workload), evidence)) or candidate_change.stuck
 
 
-def weigh_pods(weighing: Weighing, suspect: Suspect, evidence: Evidence, weights: PodWeights) -> None:
+def score_pods(
+    cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence, weights: PodWeights
+) -> None:
     """Apply pod findings to the score; `weights` gives the weight of each fault for the cause."""
     workload = evidence.workload
     if workload is None:
-        _weigh_told(weighing, evidence, weights)
+        _score_reported_pods(cause_score, evidence, weights)
         return
-    pods = suspect_pods(suspect, workload)
+    pods = changed_pods(candidate_change, workload)
     found = sick(pods, evidence)
     for kind, count in sorted(found.items()):
         weight = weights.get(kind, 0.0)
-        if kind is Trouble.NOT_READY and not (suspect.stuck or not any(p.ready for p in pods)):
+        if kind is PodFault.NOT_READY and not (candidate_change.stuck or not any(p.ready for p in pods)):
             weight *= 0.4
         if weight > 0:
-            weighing.speaks_for(weight, f"{count} of {len(pods)} pods with it {kind}")
+            cause_score.add_for(weight, f"{count} of {len(pods)} pods with it {kind}")
     restarted = sum(p.restarts for p in pods)
     if not found and restarted and Trigger.CRASH_LOOP in evidence.triggers:
-        weighing.speaks_for(0.6, f"its pods restarted {restarted} times and a crash loop is reported")
-    if suspect.in_template:
-        _weigh_older(weighing, found, workload, evidence)
+        cause_score.add_for(0.6, f"its pods restarted {restarted} times and a crash loop is reported")
+    if candidate_change.in_template:
+        _score_older_pods(cause_score, found, workload, evidence)
         if workload.progress_deadline_exceeded:
-            weighing.speaks_for(0.4, "the rollout did not finish before its deadline")
-    _weigh_unreached(weighing, pods, found, workload)
-    _weigh_sound(weighing, pods, found, evidence)
+            cause_score.add_for(0.4, "the rollout did not finish before its deadline")
+    _score_unstarted_pods(cause_score, pods, found, workload)
+    _score_healthy_pods(cause_score, pods, found, evidence)
 
 
-def _weigh_told(weighing: Weighing, evidence: Evidence, weights: PodWeights) -> None:
+def _score_reported_pods(cause_score: CauseScore, evidence: Evidence, weights: PodWeights) -> None:
     """Without a cluster: use only the pod conditions that signals reported."""
     told = {
-        Condition.IMAGE_PULL_BACK_OFF: Trouble.IMAGE,
-        Condition.OOM_KILLED: Trouble.OUT_OF_MEMORY,
-        Condition.CRASH_LOOP_BACK_OFF: Trouble.CRASH,
+        Condition.IMAGE_PULL_BACK_OFF: PodFault.IMAGE,
+        Condition.OOM_KILLED: PodFault.OUT_OF_MEMORY,
+        Condition.CRASH_LOOP_BACK_OFF: PodFault.CRASH,
     }
     for condition, kind in told.items():
         weight = weights.get(kind, 0.0) / 2
         if condition in evidence.conditions and weight > 0:
-            weighing.speaks_for(weight, f"{condition} is reported; no cluster connected to confirm it")
+            cause_score.add_for(weight, f"{condition} is reported; no cluster connected to confirm it")
 
 
-def _weigh_older(
-    weighing: Weighing, found: Counter[Trouble], workload: WorkloadView, evidence: Evidence
+def _score_older_pods(
+    cause_score: CauseScore, found: Counter[PodFault], workload: WorkloadView, evidence: Evidence
 ) -> None:
     """Pods of the previous template are the control group."""
     older = older_pods(workload)
@@ -93,25 +95,25 @@ def _weigh_older(
         return
     bad = sick(older, evidence).total()
     if bad * 2 >= len(older):
-        weighing.speaks_against(0.7, f"{bad} of {len(older)} pods without it are unhealthy too")
+        cause_score.add_against(0.7, f"{bad} of {len(older)} pods without it are unhealthy too")
     elif all(p.ready for p in older):
-        weighing.speaks_for(0.3, f"all {len(older)} pods without it are healthy")
+        cause_score.add_for(0.3, f"all {len(older)} pods without it are healthy")
 
 
-def _weigh_unreached(
-    weighing: Weighing, pods: tuple[PodView, ...], found: Counter[Trouble], workload: WorkloadView
+def _score_unstarted_pods(
+    cause_score: CauseScore, pods: tuple[PodView, ...], found: Counter[PodFault], workload: WorkloadView
 ) -> None:
     """Pods that never started are evidence about the cluster, not about the change."""
     if workload.desired_replicas > 0 and not pods:
-        weighing.speaks_against(0.5, "the cluster has not created a pod with it yet")
-    elif found[Trouble.UNSCHEDULED]:
-        weighing.speaks_against(0.5, f"{found[Trouble.UNSCHEDULED]} of its pods cannot be scheduled")
-    if found[Trouble.LOST]:
-        weighing.speaks_against(0.6, f"{found[Trouble.LOST]} of its pods are on an unreachable node")
+        cause_score.add_against(0.5, "the cluster has not created a pod with it yet")
+    elif found[PodFault.UNSCHEDULED]:
+        cause_score.add_against(0.5, f"{found[PodFault.UNSCHEDULED]} of its pods cannot be scheduled")
+    if found[PodFault.LOST]:
+        cause_score.add_against(0.6, f"{found[PodFault.LOST]} of its pods are on an unreachable node")
 
 
-def _weigh_sound(
-    weighing: Weighing, pods: tuple[PodView, ...], found: Counter[Trouble], evidence: Evidence
+def _score_healthy_pods(
+    cause_score: CauseScore, pods: tuple[PodView, ...], found: Counter[PodFault], evidence: Evidence
 ) -> None:
     """Healthy pods with the change suggest that the node is at fault, not the change."""
     well = sound(pods, evidence)
@@ -120,9 +122,9 @@ def _weigh_sound(
     finding = f"{well} of {len(pods)} pods with it are healthy and never restarted"
     node = sick_node(pods, evidence)
     if node is not None:
-        weighing.speaks_against(0.6, f"{finding}; all unhealthy ones are on node {node}")
+        cause_score.add_against(0.6, f"{finding}; all unhealthy ones are on node {node}")
     else:
-        weighing.speaks_against(0.15, finding)
+        cause_score.add_against(0.15, finding)
 
 
 def sick_node(pods: tuple[PodView, ...], evidence: Evidence) -> str | None:

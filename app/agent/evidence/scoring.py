@@ -10,7 +10,7 @@ from __future__ import annotations
 from app.agent.models import Cause, Hypothesis
 
 
-class Weighing:
+class CauseScore:
     """Findings for and against one cause, and the resulting confidence."""
 
     def __init__(self) -> None:
@@ -29,12 +29,12 @@ class Weighing:
         """Whether there is any evidence for the cause."""
         return bool(self._for)
 
-    def speaks_for(self, weight: float, finding: str) -> None:
+    def add_for(self, weight: float, finding: str) -> None:
         """`weight` is the share of the remaining doubt that the finding removes."""
         self._doubt *= 1.0 - weight
         self._for.append(finding)
 
-    def speaks_against(self, weight: float, finding: str) -> None:
+    def add_against(self, weight: float, finding: str) -> None:
         """`weight` is the share of the confidence that the finding removes."""
         self._kept *= 1.0 - weight
         self._against.append(finding)

@@ -200,7 +200,7 @@ def metric_onset(evidence: Evidence) -> datetime:
     return min(rose, first) if rose - first <= FRESH else rose
 
 
-def trouble_began(evidence: Evidence) -> datetime:
+def incident_onset(evidence: Evidence) -> datetime:
     """When the incident started: the earliest symptom. Changes at that time or later are not its cause."""
     if METRIC_TRIGGERS.isdisjoint(evidence.triggers):
         return onset(evidence)

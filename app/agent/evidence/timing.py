@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from app.agent.evidence.changes import REPORT_DELAY, Suspect
+from app.agent.evidence.changes import REPORT_DELAY, CandidateChange
 from app.agent.evidence.format import relative, span
-from app.agent.evidence.scoring import Weighing
+from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import (
     CLOCK_SLACK,
     SymptomIndicator,
     breached,
+    incident_onset,
     levels_around,
     now_at,
     rise,
-    trouble_began,
 )
 from app.agent.models import Evidence
 
@@ -29,36 +29,36 @@ _BREACHED_CONFIRMED, _BREACHED_TOLD = 0.62, 0.5
 """A breach without a history of samples: the change is seen in the cluster, or only reported."""
 
 
-def weigh_timing(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> None:
+def score_timing(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:
     """Apply findings from the service levels around the change, and from its distance to the onset."""
-    _weigh_levels(weighing, suspect, evidence)
-    _weigh_distance(weighing, suspect, evidence)
+    _score_levels(cause_score, candidate_change, evidence)
+    _score_distance(cause_score, candidate_change, evidence)
 
 
-def _weigh_levels(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> None:
+def _score_levels(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:
     """A symptom is evidence for a change only if it began after the change."""
-    risen = [t for i in breached(evidence) if (t := _risen(i, suspect, evidence)) is not None]
-    flat = [t for i in breached(evidence) if (t := _flat(i, suspect, evidence)) is not None]
-    came_first = suspect.at < trouble_began(evidence)
+    risen = [t for i in breached(evidence) if (t := _risen(i, candidate_change, evidence)) is not None]
+    flat = [t for i in breached(evidence) if (t := _flat(i, candidate_change, evidence)) is not None]
+    came_first = candidate_change.at < incident_onset(evidence)
     if risen and came_first:
-        weighing.speaks_for(_RISEN_TWICE if len(risen) > 1 else _RISEN, "; ".join(risen))
+        cause_score.add_for(_RISEN_TWICE if len(risen) > 1 else _RISEN, "; ".join(risen))
     elif flat:
-        weighing.speaks_against(0.7, "; ".join(flat))
+        cause_score.add_against(0.7, "; ".join(flat))
     elif breached(evidence) and came_first:
         told = "; ".join(_told(i, evidence) for i in breached(evidence))
-        weighing.speaks_for(_BREACHED_CONFIRMED if suspect.confirmed else _BREACHED_TOLD, told)
+        cause_score.add_for(_BREACHED_CONFIRMED if candidate_change.confirmed else _BREACHED_TOLD, told)
 
 
-def _risen(indicator: SymptomIndicator, suspect: Suspect, evidence: Evidence) -> str | None:
+def _risen(indicator: SymptomIndicator, candidate_change: CandidateChange, evidence: Evidence) -> str | None:
     found = rise(evidence, indicator)
     if found is None:
         return None
     went = f"{indicator.name} went from {indicator.spoken(found.base)} to {indicator.spoken(found.level)}"
-    return f"{went} {relative(found.at, suspect.at)}"
+    return f"{went} {relative(found.at, candidate_change.at)}"
 
 
-def _flat(indicator: SymptomIndicator, suspect: Suspect, evidence: Evidence) -> str | None:
-    levels = levels_around(evidence, suspect.at, indicator)
+def _flat(indicator: SymptomIndicator, candidate_change: CandidateChange, evidence: Evidence) -> str | None:
+    levels = levels_around(evidence, candidate_change.at, indicator)
     if rise(evidence, indicator) is not None or levels is None or levels[1] > levels[0] * _SAME_LEVEL:
         return None
     earlier, later = (indicator.spoken(level) for level in levels)
@@ -72,14 +72,14 @@ def _told(indicator: SymptomIndicator, evidence: Evidence) -> str:
     return f"{indicator.name} {indicator.spoken(value)}, above its objective"
 
 
-def _weigh_distance(weighing: Weighing, suspect: Suspect, evidence: Evidence) -> None:
-    lag = trouble_began(evidence) - suspect.at
+def _score_distance(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:
+    lag = incident_onset(evidence) - candidate_change.at
     if lag < -CLOCK_SLACK:
-        late_report = suspect.reported_late and lag >= -REPORT_DELAY
-        weighing.speaks_against(0.3 if late_report else 0.8, f"the incident started {span(lag)} before it")
-    elif suspect.stuck:
+        late_report = candidate_change.reported_late and lag >= -REPORT_DELAY
+        cause_score.add_against(0.3 if late_report else 0.8, f"the incident started {span(lag)} before it")
+    elif candidate_change.stuck:
         return  # the rollout never completed: its age is not evidence
     elif lag > LATE:
-        weighing.speaks_against(0.5, f"the incident started only {span(lag)} after it")
+        cause_score.add_against(0.5, f"the incident started only {span(lag)} after it")
     elif lag > SOON:
-        weighing.speaks_against(0.25, f"the incident started {span(lag)} after it")
+        cause_score.add_against(0.25, f"the incident started {span(lag)} after it")

@@ -16,9 +16,9 @@ from app.agent.guardrails.limits import LimitStatus, PastAction
 from app.agent.ids import Json, JsonObject
 from app.agent.models import (
     Action,
-    Brake,
     Diagnosis,
     Incident,
+    KillSwitch,
     Plan,
 )
 from app.agent.workload import ObjectRef, TargetState
@@ -189,7 +189,7 @@ def _past(past: PastAction) -> JsonObject:
     }
 
 
-def _brake(brake: Brake) -> JsonObject:
+def _brake(brake: KillSwitch) -> JsonObject:
     return {"engaged": brake.engaged, "by": brake.by, "reason": brake.reason, "at": _moment(brake.at)}
 
 

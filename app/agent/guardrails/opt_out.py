@@ -16,7 +16,7 @@ _YES = "true"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Consent:
+class OptOut:
     """The opt-out settings found on an object and on its namespace."""
 
     refused_by: tuple[str, ...] = ()
@@ -26,9 +26,9 @@ class Consent:
     """Why the namespace could not be read; None if it was."""
 
 
-def consent_of(marks: Mapping[str, bool | None], unread: str | None = None) -> Consent:
+def opt_out_of(marks: Mapping[str, bool | None], unread: str | None = None) -> OptOut:
     """The opt-out settings of objects by name, each with the result of `said`."""
-    return Consent(
+    return OptOut(
         refused_by=tuple(name for name, says in marks.items() if says is False),
         given_by=tuple(name for name, says in marks.items() if says),
         unread=unread,
@@ -44,7 +44,7 @@ def said(*places: Mapping[str, str]) -> bool | None:
     return all(value == _YES for value in found) if found else None
 
 
-def withheld(consent: Consent, *, opt_in: bool) -> str | None:
+def withheld(consent: OptOut, *, opt_in: bool) -> str | None:
     """Why opt-out or a missing opt-in forbids an action; None if it is allowed."""
     if consent.refused_by:
         return f"the target opts out: {KEY} on {' and '.join(consent.refused_by)}"

@@ -11,13 +11,13 @@ from app.agent.guardrails.limits import (
     Limits,
     LimitStatus,
 )
-from app.agent.guardrails.opt_out import Consent
+from app.agent.guardrails.opt_out import OptOut
 from app.agent.identity.people import ApprovalTerms
 from app.agent.models import (
     Action,
     ActionName,
-    Brake,
     Incident,
+    KillSwitch,
     Plan,
     Rehearsal,
     Risk,
@@ -59,11 +59,11 @@ class Question:
     taken: int
     """Actions of this incident that already began, without undos."""
     at: datetime
-    brake: Brake | None = None
+    brake: KillSwitch | None = None
     """The current state of the kill switch."""
     standing: LimitStatus = field(default_factory=LimitStatus)
     """The recent actions, and the limit status of this one."""
-    consent: Consent = field(default_factory=Consent)
+    consent: OptOut = field(default_factory=OptOut)
     """The opt-out settings of the target."""
     disruption: Disruption | None = None
     """How many pods of the target may be unavailable at once; None if pods are unknown."""

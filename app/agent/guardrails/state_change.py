@@ -19,44 +19,44 @@ from app.agent.workload import ObjectRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Passage:
+class StateChange:
     """The state change of an action: from which state to which; None where states have no hash."""
 
     leaves: str | None = None
     reaches: str | None = None
 
 
-def passage_of(
+def state_change_of(
     name: ActionName, target: ObjectRef | None, parameters: Mapping[str, JsonScalar], evidence: Evidence
-) -> Passage:
+) -> StateChange:
     """The state change of an action with resolved parameters; empty for a restart."""
     workload = evidence.workload
     if workload is None or target is None:
-        return Passage()
+        return StateChange()
     match name:
         case ActionName.SCALE:
             wanted = parameters.get("replicas")
-            return Passage(leaves=f"replicas {workload.desired_replicas}", reaches=f"replicas {wanted}")
+            return StateChange(leaves=f"replicas {workload.desired_replicas}", reaches=f"replicas {wanted}")
         case ActionName.PAUSE:
-            return Passage(leaves="going on", reaches="paused")
+            return StateChange(leaves="going on", reaches="paused")
         case ActionName.RESUME:
-            return Passage(leaves="paused", reaches="going on")
+            return StateChange(leaves="paused", reaches="going on")
         case ActionName.ROLLBACK | ActionName.REVERT_CONFIG if "revision" in parameters:
             current = current_revision(workload)
             wanted_one = next((r for r in workload.revisions if r.number == parameters["revision"]), None)
             if current is None or wanted_one is None:
-                return Passage()
-            return Passage(
+                return StateChange()
+            return StateChange(
                 leaves=f"template {current.template_hash}", reaches=f"template {wanted_one.template_hash}"
             )
         case ActionName.REVERT_CONFIG:
             held = next((c.content_hash for c in workload.config_maps if c.name == target.name), None)
             reached = parameters.get("content_hash")
             if held is None or reached is None:
-                return Passage()
-            return Passage(leaves=f"content {held}", reaches=f"content {reached}")
+                return StateChange()
+            return StateChange(leaves=f"content {held}", reaches=f"content {reached}")
         case _:
-            return Passage()
+            return StateChange()
 
 
 def fingerprint_of(evidence: Evidence, cause: Cause) -> str:

@@ -19,13 +19,13 @@ from app.agent.guardrails.circuit_breaker import (
 from app.agent.guardrails.freeze import FreezeWindow
 from app.agent.guardrails.limits import Limits
 from app.agent.ids import IncidentId, ServiceKey
-from app.agent.models import Brake
+from app.agent.models import KillSwitch
 
 _NOBODY = IncidentId("")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FreezeStanding:
+class FreezeStatus:
     """One freeze window and its status."""
 
     window: FreezeWindow
@@ -34,7 +34,7 @@ class FreezeStanding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CircuitStanding:
+class CircuitStatus:
     """A circuit breaker that is open or half-open."""
 
     key: ServiceKey | None
@@ -52,15 +52,17 @@ class Attempts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Braking:
+class GuardrailStatus:
     """The kill switch, the freeze windows, and the circuit breakers that are not closed."""
 
-    kill_switch: Brake | None
-    freezes: tuple[FreezeStanding, ...]
-    circuits: tuple[CircuitStanding, ...]
+    kill_switch: KillSwitch | None
+    freezes: tuple[FreezeStatus, ...]
+    circuits: tuple[CircuitStatus, ...]
 
 
-def braking(kill_switch: Brake | None, attempts: Attempts, limits: Limits, at: datetime) -> Braking:
+def guardrail_status(
+    kill_switch: KillSwitch | None, attempts: Attempts, limits: Limits, at: datetime
+) -> GuardrailStatus:
     """The status of all guardrails at that moment."""
     circuits = [
         _circuit(key, tried, limits.service_breaker, attempts, at)
@@ -68,12 +70,10 @@ def braking(kill_switch: Brake | None, attempts: Attempts, limits: Limits, at: d
     ]
     everywhere = [one for tried in attempts.tried.values() for one in tried]
     circuits.insert(0, _circuit(None, everywhere, limits.cluster_breaker, attempts, at))
-    return Braking(
+    return GuardrailStatus(
         kill_switch=kill_switch,
         freezes=tuple(
-            FreezeStanding(
-                window=window, holds_until=window.holds_until(at), next_start=window.next_start(at)
-            )
+            FreezeStatus(window=window, holds_until=window.holds_until(at), next_start=window.next_start(at))
             for window in limits.freezes
         ),
         circuits=tuple(circuit for circuit in circuits if circuit is not None),
@@ -82,8 +82,8 @@ def braking(kill_switch: Brake | None, attempts: Attempts, limits: Limits, at: d
 
 def _circuit(
     key: ServiceKey | None, tried: Sequence[Tried], breaker: Breaker | None, attempts: Attempts, at: datetime
-) -> CircuitStanding | None:
+) -> CircuitStatus | None:
     if breaker is None:
         return None
     why = open_reason(since_closed(tried, attempts.closed.get(key)), breaker, _NOBODY, at)
-    return None if why is None else CircuitStanding(key=key, reason=why)
+    return None if why is None else CircuitStatus(key=key, reason=why)

@@ -21,7 +21,7 @@ START = hashlib.sha256(b"the audit trail of people").hexdigest()
 """What stands in for the hash before the first entry."""
 
 
-class DeedKind(StrEnum):
+class HumanDecisionKind(StrEnum):
     """What somebody decided."""
 
     APPROVED = "approval_approved"
@@ -37,19 +37,19 @@ class DeedKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deed:
+class HumanDecision:
     """One decision of one person, before it is on record."""
 
     at: datetime
     by: Person
-    kind: DeedKind
+    kind: HumanDecisionKind
     subject: str
     """What it was about: the id of an approval or token, a service, or empty."""
     data: JsonObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrailEntry:
+class AuditLogEntry:
     """One decision on record."""
 
     sequence: int
@@ -58,30 +58,30 @@ class TrailEntry:
     by: str
     door: Door
     verified: bool
-    kind: DeedKind
+    kind: HumanDecisionKind
     subject: str
     data: JsonObject
     hash: str
     """SHA-256 over the hash before it and this entry's canonical form."""
 
 
-def entry(previous: str, sequence: int, deed: Deed) -> TrailEntry:
+def entry(previous: str, sequence: int, human_decision: HumanDecision) -> AuditLogEntry:
     """The deed as the entry that follows one with the hash `previous`."""
-    unsealed = TrailEntry(
+    unsealed = AuditLogEntry(
         sequence=sequence,
-        at=deed.at,
-        by=deed.by.name,
-        door=deed.by.door,
-        verified=deed.by.verified,
-        kind=deed.kind,
-        subject=deed.subject,
-        data=deed.data,
+        at=human_decision.at,
+        by=human_decision.by.name,
+        door=human_decision.by.door,
+        verified=human_decision.by.verified,
+        kind=human_decision.kind,
+        subject=human_decision.subject,
+        data=human_decision.data,
         hash="",
     )
     return replace(unsealed, hash=_hash(previous, unsealed))
 
 
-def first_broken(entries: Sequence[TrailEntry], previous: str = START) -> int | None:
+def first_broken(entries: Sequence[AuditLogEntry], previous: str = START) -> int | None:
     """The sequence of the first entry that does not follow from those before it; None when all do."""
     expected = entries[0].sequence if previous != START and entries else 0
     for offset, one in enumerate(entries):
@@ -91,7 +91,7 @@ def first_broken(entries: Sequence[TrailEntry], previous: str = START) -> int | 
     return None
 
 
-def _hash(previous: str, one: TrailEntry) -> str:
+def _hash(previous: str, one: AuditLogEntry) -> str:
     body: JsonObject = {
         "at": one.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "by": one.by,

@@ -194,7 +194,7 @@ class Issued:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignOnAttempt:
+class SignInAttempt:
     """What a browser takes to the issuer, and what must be known again when it comes back."""
 
     url: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
-from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind
 from app.agent.identity.people import (
     NO_LIMIT,
     Credential,
@@ -56,10 +56,10 @@ async def create(
         reach=reach,
     )
     made = issued.credential
-    deed = Deed(
+    human_decision = HumanDecision(
         at=at,
         by=by,
-        kind=DeedKind.TOKEN_CREATED,
+        kind=HumanDecisionKind.TOKEN_CREATED,
         subject=made.id,
         data={
             "name": name,
@@ -70,7 +70,7 @@ async def create(
             **(noted or {}),
         },
     )
-    await store.add_credential(made, deed)
+    await store.add_credential(made, human_decision)
     return issued
 
 
@@ -85,8 +85,8 @@ async def revoke(
     store: IdentityStore, credential_id: CredentialId, *, by: Person, at: datetime
 ) -> Credential:
     """End it for every process at once; raises `NotFound`, or `Conflict` when it was revoked before."""
-    deed = Deed(at=at, by=by, kind=DeedKind.TOKEN_REVOKED, subject=credential_id)
-    return await store.revoke(credential_id, deed)
+    human_decision = HumanDecision(at=at, by=by, kind=HumanDecisionKind.TOKEN_REVOKED, subject=credential_id)
+    return await store.revoke(credential_id, human_decision)
 
 
 async def proved(store: IdentityStore, text: str) -> Credential | None:

@@ -21,7 +21,7 @@ from app.agent.notifications.channel import Announcement, Posting
 _ENTRIES_AT_ONCE = 20
 
 
-class ErrandKind(StrEnum):
+class NotificationKind(StrEnum):
     """The purpose of a message; the values are part of keys and are stored."""
 
     BEGIN = "begin"
@@ -31,10 +31,10 @@ class ErrandKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Errand:
+class NotificationTask:
     """One message to one channel about one incident."""
 
-    kind: ErrandKind
+    kind: NotificationKind
     after: int = 0
     """ENTRIES: the number of entries sent before."""
     until: int = 0
@@ -43,9 +43,9 @@ class Errand:
     def key(self, incident_id: IncidentId) -> str:
         """Identical for each attempt of this message; the first message has the incident's id."""
         match self.kind:
-            case ErrandKind.BEGIN:
+            case NotificationKind.BEGIN:
                 return incident_id
-            case ErrandKind.ENTRIES:
+            case NotificationKind.ENTRIES:
                 return f"{incident_id}-t{self.after}-{self.until}"
             case kind:
                 return f"{incident_id}-{kind}{self.until}"
@@ -67,25 +67,25 @@ class DeliveryPace:
     """The delay after a permanent failure, which needs a manual fix."""
 
 
-def next_errand(
+def next_notification(
     record: IncidentRecord, posting: Posting, announcements: Sequence[Announcement]
-) -> Errand | None:
+) -> NotificationTask | None:
     """The next message for the channel; None if it is up to date."""
     length = len(record.timeline)
     if posting.reference is None:
-        return Errand(kind=ErrandKind.BEGIN, until=length)
+        return NotificationTask(kind=NotificationKind.BEGIN, until=length)
     number = min((one.number for one in announcements if one.number > posting.announced), default=None)
     if number is not None:
-        return Errand(kind=ErrandKind.ANNOUNCE, until=number)
+        return NotificationTask(kind=NotificationKind.ANNOUNCE, until=number)
     if length > posting.shown:
         until = min(length, posting.shown + _ENTRIES_AT_ONCE)
-        return Errand(kind=ErrandKind.ENTRIES, after=posting.shown, until=until)
+        return NotificationTask(kind=NotificationKind.ENTRIES, after=posting.shown, until=until)
     if length > posting.refreshed:
-        return Errand(kind=ErrandKind.REFRESH, until=length)
+        return NotificationTask(kind=NotificationKind.REFRESH, until=length)
     return None
 
 
-def in_doubt(posting: Posting) -> Errand | None:
+def in_doubt(posting: Posting) -> NotificationTask | None:
     """The message with an unknown outcome that must be searched for.
 
     A refresh may be repeated, and so may messages with keys of another version;
@@ -94,13 +94,13 @@ def in_doubt(posting: Posting) -> Errand | None:
     if posting.sending is None:
         return None
     if posting.sending == posting.incident_id:
-        return Errand(kind=ErrandKind.BEGIN) if posting.reference is None else None
+        return NotificationTask(kind=NotificationKind.BEGIN) if posting.reference is None else None
     rest = posting.sending.removeprefix(f"{posting.incident_id}-")
     if (told := re.fullmatch(r"a([0-9]{1,18})", rest, re.ASCII)) and int(told[1]) > posting.announced:
-        return Errand(kind=ErrandKind.ANNOUNCE, until=int(told[1]))
+        return NotificationTask(kind=NotificationKind.ANNOUNCE, until=int(told[1]))
     told = re.fullmatch(r"t([0-9]{1,9})-([0-9]{1,9})", rest, re.ASCII)
     if told and int(told[1]) == posting.shown < int(told[2]):
-        return Errand(kind=ErrandKind.ENTRIES, after=int(told[1]), until=int(told[2]))
+        return NotificationTask(kind=NotificationKind.ENTRIES, after=int(told[1]), until=int(told[2]))
     return None
 
 
@@ -110,7 +110,7 @@ def under_way(posting: Posting, now: datetime, pace: DeliveryPace) -> bool:
     return posting.sending is not None and since is not None and abs(now - since) < pace.patience
 
 
-def setting_out(posting: Posting, errand: Errand, now: datetime, pace: DeliveryPace) -> Posting:
+def setting_out(posting: Posting, errand: NotificationTask, now: datetime, pace: DeliveryPace) -> Posting:
     """The state stored before the message is sent; reserved until the message must have arrived."""
     return replace(
         posting,
@@ -120,7 +120,9 @@ def setting_out(posting: Posting, errand: Errand, now: datetime, pace: DeliveryP
     )
 
 
-def delivered(posting: Posting, errand: Errand, reference: str, now: datetime, pace: DeliveryPace) -> Posting:
+def delivered(
+    posting: Posting, errand: NotificationTask, reference: str, now: datetime, pace: DeliveryPace
+) -> Posting:
     """The state stored after successful delivery."""
     told = replace(
         posting,
@@ -131,9 +133,9 @@ def delivered(posting: Posting, errand: Errand, reference: str, now: datetime, p
         due_at=now + pace.refresh_every,
     )
     match errand.kind:
-        case ErrandKind.ANNOUNCE:
+        case NotificationKind.ANNOUNCE:
             return replace(told, announced=errand.until)
-        case ErrandKind.ENTRIES:
+        case NotificationKind.ENTRIES:
             return replace(told, shown=errand.until)
         case _:
             return replace(told, refreshed=errand.until)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.agent.guardrails.disruption import Disruption
-from app.agent.guardrails.opt_out import Consent
+from app.agent.guardrails.opt_out import OptOut
 from app.agent.ids import (
     IntentId,
     ServiceKey,
@@ -70,7 +70,7 @@ class ClusterReader(Protocol):
         """How many pods a change of `action.target` may take away at once; None where it has no pods."""
         ...
 
-    async def consent(self, action: Action) -> Consent:
+    async def consent(self, action: Action) -> OptOut:
         """What owners say about the agent on `action.target` and on its namespace."""
         ...
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from app.agent.identity.people import (
     SignedOn,
-    SignOnAttempt,
+    SignInAttempt,
 )
 from app.agent.models import (
     Incident,
@@ -28,7 +28,7 @@ class Notifier(Protocol):
 class IdentityProvider(Protocol):
     """The issuer that people sign in with: OpenID Connect's authorization code flow, seen from here."""
 
-    async def begin(self) -> SignOnAttempt:
+    async def begin(self) -> SignInAttempt:
         """A fresh attempt; `TransientError` while the issuer is silent, `PermanentError` for nonsense."""
         ...
 

@@ -10,15 +10,15 @@ from typing import Protocol
 
 from app.agent.audit.accounting import (
     AuditQuestion,
-    Mended,
+    Discrepancies,
+    Repairs,
     SignalAudit,
-    Strays,
 )
 from app.agent.audit.anchoring import Head
 from app.agent.freshness.reasons import Reason
 from app.agent.guardrails.limits import Budget, History, Limits
 from app.agent.guardrails.status import Attempts
-from app.agent.identity.audit_log import Deed, TrailEntry
+from app.agent.identity.audit_log import AuditLogEntry, HumanDecision
 from app.agent.identity.people import (
     Credential,
     CredentialId,
@@ -34,11 +34,11 @@ from app.agent.ids import (
 from app.agent.models import (
     Approval,
     ApprovalState,
-    Brake,
     Incident,
     IncidentRecord,
     IncidentState,
     Intent,
+    KillSwitch,
     Note,
     Outcome,
     Snapshot,
@@ -348,15 +348,15 @@ class ApprovalStore(Protocol):
         ...
 
 
-class BrakeStore(Protocol):
+class GuardrailStore(Protocol):
     """The kill switch and the circuit breakers, shared by all workers."""
 
-    async def brake(self) -> Brake | None:
+    async def brake(self) -> KillSwitch | None:
         """Its last setting; None while it was never touched."""
         ...
 
     async def set_brake(
-        self, brake: Brake, *, person: Person | None = None, nonce: str | None = None
+        self, brake: KillSwitch, *, person: Person | None = None, nonce: str | None = None
     ) -> None:
         """Engage or release; holds for every `begin` that has not committed yet.
 
@@ -370,7 +370,7 @@ class BrakeStore(Protocol):
         ...
 
     async def close_circuit(
-        self, key: ServiceKey | None, said: Brake, *, person: Person | None = None
+        self, key: ServiceKey | None, said: KillSwitch, *, person: Person | None = None
     ) -> None:
         """Forget failures before `said.at` for one service's breaker; None: for the cluster's.
 
@@ -406,11 +406,11 @@ class AuditStore(Protocol):
         """The sum over every accepted signal and what is astray, as of one instant."""
         ...
 
-    async def strays(self, question: AuditQuestion) -> Strays:
+    async def strays(self, question: AuditQuestion) -> Discrepancies:
         """What is astray, without the sum: cheap enough for every sweep."""
         ...
 
-    async def mend(self, now: datetime) -> Mended:
+    async def mend(self, now: datetime) -> Repairs:
         """Put right what needs no judgement, and count it; at most 500 signals and 100 incidents."""
         ...
 
@@ -424,7 +424,9 @@ class AuditStore(Protocol):
 class IdentityStore(Protocol):
     """Credentials, and the audit trail of what people decided."""
 
-    async def add_credential(self, credential: Credential, deed: Deed, *, nonce: str | None = None) -> None:
+    async def add_credential(
+        self, credential: Credential, human_decision: HumanDecision, *, nonce: str | None = None
+    ) -> None:
         """Keep a new one, with the entry of the audit trail that says whose it is and who made it.
 
         `Conflict`, and nothing is kept, for a `nonce` seen before.
@@ -437,8 +439,8 @@ class IdentityStore(Protocol):
         """Every token, newest first, those that hold no more included; sessions are not listed."""
         ...
 
-    async def revoke(self, credential_id: CredentialId, deed: Deed) -> Credential:
-        """End it from `deed.at` on; `NotFound`, or `Conflict` when it was revoked before."""
+    async def revoke(self, credential_id: CredentialId, human_decision: HumanDecision) -> Credential:
+        """End it from `human_decision.at` on; `NotFound`, or `Conflict` when it was revoked before."""
         ...
 
     async def touch(self, credential: Credential, at: datetime) -> None:
@@ -449,11 +451,11 @@ class IdentityStore(Protocol):
         """Remove sessions that ended before that; how many. Tokens stay, for an old one is no guess."""
         ...
 
-    async def record_deed(self, deed: Deed) -> None:
+    async def record_human_decision(self, human_decision: HumanDecision) -> None:
         """Append to the audit trail what has no row of its own to be written with."""
         ...
 
-    async def trail(self, *, after: int, limit: int) -> tuple[TrailEntry, ...]:
+    async def trail(self, *, after: int, limit: int) -> tuple[AuditLogEntry, ...]:
         """Entries with a sequence above `after` (-1: from the start), oldest first."""
         ...
 
@@ -491,7 +493,7 @@ class Store(
     SignalStore,
     IncidentStore,
     ApprovalStore,
-    BrakeStore,
+    GuardrailStore,
     HistoryStore,
     AuditStore,
     IdentityStore,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from app.agent.evidence.change_score import accuse
+from app.agent.evidence.change_score import score_change
 from app.agent.evidence.changes import release_of
-from app.agent.evidence.facts import Trouble
+from app.agent.evidence.facts import PodFault
 from app.agent.evidence.pods import PodWeights
 from app.agent.models import ActionName, Cause, Evidence, Hypothesis
 
 POD_WEIGHTS: PodWeights = {
-    Trouble.IMAGE: 0.9,
-    Trouble.CRASH: 0.85,
-    Trouble.OUT_OF_MEMORY: 0.8,
-    Trouble.CONFIGURATION: 0.8,
-    Trouble.NOT_READY: 0.75,
+    PodFault.IMAGE: 0.9,
+    PodFault.CRASH: 0.85,
+    PodFault.OUT_OF_MEMORY: 0.8,
+    PodFault.CONFIGURATION: 0.8,
+    PodFault.NOT_READY: 0.75,
 }
 """The weight of each pod fault as evidence of a bad release."""
 
@@ -23,7 +23,7 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     release = release_of(evidence)
     if release is None:
         return None
-    weighing = accuse(release, evidence, POD_WEIGHTS, ActionName.ROLLBACK)
+    cause_score = score_change(release, evidence, POD_WEIGHTS, ActionName.ROLLBACK)
     if release.irreversible:
-        weighing.speaks_against(0.9, "it is marked irreversible: older code cannot run after it")
-    return weighing.hypothesis(Cause.BAD_RELEASE, "bad_release")
+        cause_score.add_against(0.9, "it is marked irreversible: older code cannot run after it")
+    return cause_score.hypothesis(Cause.BAD_RELEASE, "bad_release")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from app.agent.evidence.changes import release_of, template_config_of
-from app.agent.evidence.counter_evidence import weigh_blindness
+from app.agent.evidence.counter_evidence import score_missing_data
 from app.agent.evidence.facts import LOOKBACK
 from app.agent.evidence.format import relative
 from app.agent.evidence.pods import pods_are_sick
-from app.agent.evidence.scoring import Weighing
-from app.agent.evidence.symptoms import trouble_began
+from app.agent.evidence.scoring import CauseScore
+from app.agent.evidence.symptoms import incident_onset
 from app.agent.models import Cause, Evidence, Hypothesis, Trigger
 
 _VISIBLE = frozenset({Trigger.HIGH_ERROR_RATE, Trigger.HIGH_LATENCY, Trigger.CRASH_LOOP})
@@ -18,31 +18,31 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     """None unless a known dependency has an open incident or changed shortly before."""
     if _VISIBLE.isdisjoint(evidence.triggers):
         return None
-    weighing = Weighing()
-    began = trouble_began(evidence)
+    cause_score = CauseScore()
+    began = incident_onset(evidence)
     down = sorted(d.service for d in evidence.dependencies if d in evidence.other_open_incidents)
     if down:
-        weighing.speaks_for(0.7, f"{', '.join(down)}, a dependency, has an open incident")
+        cause_score.add_for(0.7, f"{', '.join(down)}, a dependency, has an open incident")
     changed = [
         c for c in evidence.changes if c.key in evidence.dependencies and began - LOOKBACK <= c.at < began
     ]
     if changed:
         last = max(changed, key=lambda c: c.at)
         when = relative(last.at, began, "the incident started")
-        weighing.speaks_for(0.3, f"{last.key.service}, a dependency, changed {when}: {last.summary}")
-    if not weighing.grounds:
+        cause_score.add_for(0.3, f"{last.key.service}, a dependency, changed {when}: {last.summary}")
+    if not cause_score.grounds:
         return None
-    _weigh_own(weighing, evidence)
-    weigh_blindness(weighing, evidence)
-    return weighing.hypothesis(Cause.DEPENDENCY_FAILURE, "dependency_failure")
+    _score_own_behaviour(cause_score, evidence)
+    score_missing_data(cause_score, evidence)
+    return cause_score.hypothesis(Cause.DEPENDENCY_FAILURE, "dependency_failure")
 
 
-def _weigh_own(weighing: Weighing, evidence: Evidence) -> None:
+def _score_own_behaviour(cause_score: CauseScore, evidence: Evidence) -> None:
     """Evidence from changes to the service itself."""
     own = release_of(evidence) or template_config_of(evidence)
     if own is None or not own.recent:
-        weighing.speaks_for(0.2, "no recent change to the service itself is known")
+        cause_score.add_for(0.2, "no recent change to the service itself is known")
     elif own.stuck:
-        weighing.speaks_against(0.5, f"{own.what} never started, which a dependency rarely causes")
+        cause_score.add_against(0.5, f"{own.what} never started, which a dependency rarely causes")
     elif pods_are_sick(own, evidence):
-        weighing.speaks_against(0.3, f"the pods of {own.what} are unhealthy themselves")
+        cause_score.add_against(0.3, f"the pods of {own.what} are unhealthy themselves")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from app.agent.evidence.changes import config_map_of, deploys
-from app.agent.evidence.counter_evidence import weigh_blindness, weigh_tried
+from app.agent.evidence.counter_evidence import score_missing_data, score_tried_remedy
 from app.agent.evidence.facts import (
     LOOKBACK,
-    Trouble,
+    PodFault,
     in_force_since,
     out_of_memory,
     trouble,
 )
 from app.agent.evidence.format import span
-from app.agent.evidence.scoring import Weighing
-from app.agent.evidence.symptoms import TRAFFIC, rise, trouble_began
+from app.agent.evidence.scoring import CauseScore
+from app.agent.evidence.symptoms import TRAFFIC, incident_onset, rise
 from app.agent.models import ActionName, Cause, Evidence, Hypothesis
 
 
@@ -21,44 +21,44 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     """Without a cluster the age of the code is unknown, so the confidence stays low."""
     if not out_of_memory(evidence):
         return None
-    weighing = Weighing()
-    _weigh_kills(weighing, evidence)
-    _weigh_age(weighing, evidence)
+    cause_score = CauseScore()
+    _score_kills(cause_score, evidence)
+    _score_age(cause_score, evidence)
     changed = config_map_of(evidence)
     if changed is not None:
-        weighing.speaks_against(0.5, f"{changed.what} was shortly before")
+        cause_score.add_against(0.5, f"{changed.what} was shortly before")
     surge = rise(evidence, TRAFFIC)
     if surge is not None:
-        weighing.speaks_against(
+        cause_score.add_against(
             0.4, f"request rate rose to {TRAFFIC.spoken(surge.level)}, which also uses memory"
         )
-    weigh_blindness(weighing, evidence)
-    weigh_tried(weighing, ActionName.RESTART, evidence)
-    return weighing.hypothesis(Cause.MEMORY_LEAK, "memory_leak")
+    score_missing_data(cause_score, evidence)
+    score_tried_remedy(cause_score, ActionName.RESTART, evidence)
+    return cause_score.hypothesis(Cause.MEMORY_LEAK, "memory_leak")
 
 
-def _weigh_kills(weighing: Weighing, evidence: Evidence) -> None:
+def _score_kills(cause_score: CauseScore, evidence: Evidence) -> None:
     pods = evidence.workload.pods if evidence.workload is not None else ()
-    killed = [p for p in pods if trouble(p, evidence.at) is Trouble.OUT_OF_MEMORY]
+    killed = [p for p in pods if trouble(p, evidence.at) is PodFault.OUT_OF_MEMORY]
     if not killed:
-        weighing.speaks_for(0.4, "a container was OOM-killed")
+        cause_score.add_for(0.4, "a container was OOM-killed")
         return
     restarts = max(p.restarts for p in killed)
     told = f"{len(killed)} of {len(pods)} pods ran out of memory and restarted up to {restarts} times"
-    weighing.speaks_for(0.6 if restarts >= 2 else 0.4, told)
+    cause_score.add_for(0.6 if restarts >= 2 else 0.4, told)
 
 
-def _weigh_age(weighing: Weighing, evidence: Evidence) -> None:
-    began = trouble_began(evidence)
+def _score_age(cause_score: CauseScore, evidence: Evidence) -> None:
+    began = incident_onset(evidence)
     since = in_force_since(evidence.workload) if evidence.workload is not None else None
     recent = [c for c in deploys(evidence) if began - LOOKBACK <= c.at < began]
     if since is not None and began - since > LOOKBACK:
-        weighing.speaks_for(0.5, f"the same template had been running for {span(began - since)}")
+        cause_score.add_for(0.5, f"the same template had been running for {span(began - since)}")
     elif since is not None:
-        weighing.speaks_against(
+        cause_score.add_against(
             0.6, f"its template is only {span(began - since)} old: too young for a slow leak"
         )
     if recent:
-        weighing.speaks_against(
+        cause_score.add_against(
             0.3, f"a deploy was reported {span(began - recent[0].at)} before the incident started"
         )

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from app.agent.evidence.change_score import accuse
-from app.agent.evidence.changes import template_config_of, told_config_of
-from app.agent.evidence.facts import Trouble, out_of_memory
+from app.agent.evidence.change_score import score_change
+from app.agent.evidence.changes import reported_config_of, template_config_of
+from app.agent.evidence.facts import PodFault, out_of_memory
 from app.agent.evidence.pods import PodWeights
 from app.agent.models import ActionName, Cause, Evidence, Hypothesis
 
-_POD_WEIGHTS: PodWeights = {Trouble.OUT_OF_MEMORY: 0.9}
+_POD_WEIGHTS: PodWeights = {PodFault.OUT_OF_MEMORY: 0.9}
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
     """None unless containers run out of memory after a configuration change."""
-    suspect = template_config_of(evidence) or told_config_of(evidence)
-    if suspect is None or not out_of_memory(evidence):
+    candidate_change = template_config_of(evidence) or reported_config_of(evidence)
+    if candidate_change is None or not out_of_memory(evidence):
         return None
-    weighing = accuse(suspect, evidence, _POD_WEIGHTS, ActionName.REVERT_CONFIG)
-    return weighing.hypothesis(Cause.RESOURCE_LIMIT, "resource_limit")
+    cause_score = score_change(candidate_change, evidence, _POD_WEIGHTS, ActionName.REVERT_CONFIG)
+    return cause_score.hypothesis(Cause.RESOURCE_LIMIT, "resource_limit")

@@ -8,9 +8,9 @@ from app.agent.evidence.format import relative
 from app.agent.evidence.symptoms import (
     CLOCK_SLACK,
     doubt,
+    incident_onset,
     now_at,
     reported,
-    trouble_began,
 )
 from app.agent.models import Cause, ChangeKind, Evidence, Hypothesis
 
@@ -30,7 +30,7 @@ def unexplained(evidence: Evidence, best_confidence: float) -> Hypothesis:
 
 
 def _facts(evidence: Evidence) -> list[str]:
-    began = trouble_began(evidence)
+    began = incident_onset(evidence)
     facts = []
     for indicator in reported(evidence):
         value = now_at(evidence, indicator)

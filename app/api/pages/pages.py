@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app.agent.identity.people import Person, Scope
-from app.agent.models import Brake
+from app.agent.models import KillSwitch
 from app.api.dependencies import ApiDependencies, ContainerDep
-from app.api.security.access import PageRefused, SignOnNeeded, page_needs
+from app.api.security.access import PageRefused, SignInNeeded, page_needs
 from app.config import Settings
 from app.errors import TransientError
 from app.web.pages import render
@@ -54,7 +54,7 @@ class Pages:
         """A page with a title and a text only."""
         return await self.show("message.html", status=status, title=title, text=text, live=False)
 
-    async def _brake(self) -> Brake | None:
+    async def _brake(self) -> KillSwitch | None:
         """The kill switch; None while the store is unavailable."""
         try:
             return await self.container.store.brake()
@@ -72,8 +72,8 @@ Reading = Annotated[Pages, Depends(_reading)]
 def install(app: FastAPI) -> None:
     """Redirect unauthenticated people to sign in, and show a refusal as a page."""
 
-    @app.exception_handler(SignOnNeeded)
-    async def on_unknown(request: Request, error: SignOnNeeded) -> Response:
+    @app.exception_handler(SignInNeeded)
+    async def on_unknown(request: Request, error: SignInNeeded) -> Response:
         settings: Settings = request.app.state.settings
         return RedirectResponse(error.location(by_token=settings.oidc_issuer is None), status_code=303)
 

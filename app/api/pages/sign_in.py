@@ -21,13 +21,13 @@ from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind
 from app.agent.identity.people import (
     CredentialKind,
     Door,
     Issued,
     SignedOn,
-    SignOnAttempt,
+    SignInAttempt,
     issue,
 )
 from app.agent.identity.tokens import holder
@@ -165,14 +165,14 @@ async def _begin_session(container: ApiDependencies, known: SignedOn, ticket: _T
         at=now,
         lifetime=timedelta(hours=container.settings.session_hours),
     )
-    deed = Deed(
+    human_decision = HumanDecision(
         at=now,
         by=holder(session.credential, container.settings.role_scopes, door=Door.PAGE),
-        kind=DeedKind.SIGNED_ON,
+        kind=HumanDecisionKind.SIGNED_ON,
         subject=session.credential.id,
         data={"issuer": known.issuer, "issuer_subject": known.subject, "roles": [*sorted(known.roles)]},
     )
-    await container.store.add_credential(session.credential, deed, nonce=f"sign-on {ticket.state}")
+    await container.store.add_credential(session.credential, human_decision, nonce=f"sign-on {ticket.state}")
     return session
 
 
@@ -247,7 +247,7 @@ def _issuer(container: ApiDependencies) -> IdentityProvider:
     return container.sign_on
 
 
-def _sealed(container: ApiDependencies, attempt: SignOnAttempt, to: str) -> str:
+def _sealed(container: ApiDependencies, attempt: SignInAttempt, to: str) -> str:
     ticket = _Ticket(
         state=attempt.state,
         nonce=attempt.nonce,

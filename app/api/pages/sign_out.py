@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind
 from app.agent.identity.people import Credential, CredentialKind, Door
 from app.agent.identity.tokens import holder, proved
 from app.api.dependencies import ApiDependencies, ContainerDep
@@ -25,8 +25,10 @@ async def sign_off(request: Request, container: ContainerDep) -> Response:
         session = await _session(request, container)
         if session is not None:
             by = holder(session, container.settings.role_scopes, door=Door.PAGE)
-            deed = Deed(at=container.clock.now(), by=by, kind=DeedKind.SIGNED_OFF, subject=session.id)
-            await container.store.revoke(session.id, deed)
+            human_decision = HumanDecision(
+                at=container.clock.now(), by=by, kind=HumanDecisionKind.SIGNED_OFF, subject=session.id
+            )
+            await container.store.revoke(session.id, human_decision)
     except (Conflict, NotFound):
         pass  # the session ended earlier
     except TransientError as error:

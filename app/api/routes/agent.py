@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from app.agent.identity.audit_log import Deed, DeedKind
+from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind
 from app.agent.identity.people import Person, Scope
 from app.agent.loop import Pass
 from app.agent.ports.store import IncidentFilter
@@ -38,8 +38,10 @@ async def run_once(
     asked_by = person.name if person.verified else None
     if asked_by is not None:
         subject = "/".join(filter(None, (query.environment, query.service)))
-        await container.store.record_deed(
-            Deed(at=container.clock.now(), by=person, kind=DeedKind.PASS_REQUESTED, subject=subject)
+        await container.store.record_human_decision(
+            HumanDecision(
+                at=container.clock.now(), by=person, kind=HumanDecisionKind.PASS_REQUESTED, subject=subject
+            )
         )
     report = await container.loop.run_once(query.service, query.environment, requested_by=asked_by)
     passes = report.passes

@@ -12,10 +12,10 @@ from typing import Annotated
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from app.agent.guardrails.status import braking
+from app.agent.guardrails.status import guardrail_status
 from app.agent.identity.people import Person, Scope
 from app.agent.ids import ServiceKey
-from app.agent.models import Brake
+from app.agent.models import KillSwitch
 from app.api.bodies import read_model
 from app.api.dependencies import ApiDependencies, ContainerDep
 from app.api.openapi import json_body, problems
@@ -53,7 +53,7 @@ async def close_circuit(
     if wanted.service is not None and wanted.environment is not None:
         key = ServiceKey(environment=wanted.environment, service=wanted.service)
     by = speaker(person, wanted.by)
-    said = Brake(engaged=False, by=by.name, reason=wanted.reason, at=container.clock.now())
+    said = KillSwitch(engaged=False, by=by.name, reason=wanted.reason, at=container.clock.now())
     await container.store.close_circuit(key, said, person=by)
     log.warning("circuit breaker of %s closed by %s: %s", key or "the cluster", said.by, said.reason)
     return await standing(container)
@@ -63,7 +63,7 @@ async def standing(container: ApiDependencies) -> BrakesView:
     """The status of all guardrails."""
     limits, now = container.loop.stages.executor.policy.limits.shared, container.clock.now()
     attempts = await container.store.attempts(now - limits.look_back)
-    return BrakesView.of(braking(await container.store.brake(), attempts, limits, now))
+    return BrakesView.of(guardrail_status(await container.store.brake(), attempts, limits, now))
 
 
 @router.get(
@@ -89,7 +89,7 @@ async def put_kill_switch(
 ) -> BrakeView:
     wanted = await read_model(request, container.settings.max_body_bytes, BrakeRequest)
     by = speaker(person, wanted.by)
-    brake = Brake(engaged=wanted.engaged, by=by.name, reason=wanted.reason, at=container.clock.now())
+    brake = KillSwitch(engaged=wanted.engaged, by=by.name, reason=wanted.reason, at=container.clock.now())
     await container.store.set_brake(brake, person=by)
     log.warning(
         "kill switch %s by %s: %s", "engaged" if brake.engaged else "released", brake.by, brake.reason

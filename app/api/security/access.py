@@ -59,7 +59,7 @@ _bearer = HTTPBearer(
 )  # declared for the API reference; the header itself is read below
 
 
-class SignOnNeeded(Exception):
+class SignInNeeded(Exception):
     """An unauthenticated page request; the browser is redirected to sign in, then back to `to`."""
 
     def __init__(self, to: str) -> None:
@@ -98,7 +98,7 @@ def page_needs(scope: Scope) -> Any:  # Any: as above
             person = await admit(request, container, scope)
         except Problem as problem:
             if problem.status == 401:
-                raise SignOnNeeded(_way_back(request)) from None
+                raise SignInNeeded(_way_back(request)) from None
             raise PageRefused(problem) from None
         return replace(person, door=Door.PAGE)
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from app.agent.approvals import answer as answering
 from app.agent.identity.people import Scope
 from app.agent.ids import ApprovalId, ServiceKey
-from app.agent.models import Approval, ApprovalState, Brake
+from app.agent.models import Approval, ApprovalState, KillSwitch
 from app.agent.ports.store import Store
 from app.cli.commands.agent_client import running_agent
 from app.cli.commands.errors import CommandFailed
@@ -124,7 +124,7 @@ async def close_circuit(settings: Settings, url: str | None, wanted: CircuitRequ
         key = ServiceKey(environment=wanted.environment, service=wanted.service)
     async with database(settings) as store:
         by = await speaker(settings, store, wanted.by, Scope.OPERATE)
-        said = Brake(engaged=False, by=by.name, reason=wanted.reason, at=datetime.now(UTC))
+        said = KillSwitch(engaged=False, by=by.name, reason=wanted.reason, at=datetime.now(UTC))
         await store.close_circuit(key, said, person=by)
 
 
@@ -146,7 +146,7 @@ async def set_brake(settings: Settings, url: str | None, wanted: BrakeRequest) -
         return agent.parsed(BrakeView, reply)
     async with database(settings) as store:
         by = await speaker(settings, store, wanted.by, Scope.OPERATE)
-        set_to = Brake(engaged=wanted.engaged, by=by.name, reason=wanted.reason, at=datetime.now(UTC))
+        set_to = KillSwitch(engaged=wanted.engaged, by=by.name, reason=wanted.reason, at=datetime.now(UTC))
         await store.set_brake(set_to, person=by)
     return BrakeView.of(set_to)
 

@@ -92,8 +92,8 @@ def lines(found: SignalAuditView) -> Iterator[str]:
     yield f"{found.accounted:>10}  accounted for"
     for day in found.uneven_days:
         yield f"On {day.day}: {day.accepted} accepted, {day.accounted} accounted for."
-    for stray in found.strays:
-        yield f"discrepancy: {stray.kind}  {stray.id}  {stray.detail}"
+    for discrepancy in found.strays:
+        yield f"discrepancy: {discrepancy.kind}  {discrepancy.id}  {discrepancy.detail}"
     for more in found.more_strays:
         yield f"discrepancy: {more}  there are more"
     for mended, count in found.mended.items():

@@ -28,7 +28,7 @@ from app.testing import VirtualClock
 _WALL_SECONDS_PER_SECOND = 0.04
 
 
-class ConsoleTeller:
+class ConsoleStory:
     """Prints the progress of a demo to a terminal."""
 
     def __init__(self, console: Console) -> None:
@@ -69,9 +69,9 @@ async def simulate(settings: Settings, console: Console, *, dry_run: bool, fast:
         _PROPOSES if dry_run else may,
     )
     pace = StoryPace(wall_seconds_per_second=0.0 if fast else _WALL_SECONDS_PER_SECOND)
-    teller = ConsoleTeller(console)
-    played = await play(wanted, BAD_RELEASE, VirtualClock, teller, pace)
-    teller.end()
+    story_listener = ConsoleStory(console)
+    played = await play(wanted, BAD_RELEASE, VirtualClock, story_listener, pace)
+    story_listener.end()
     record = played.incidents[0]
     _conclude(settings, console, record)
     if record.incident.state is IncidentState.PROPOSED:
@@ -88,9 +88,9 @@ async def play_real(story: LiveStory, console: Console) -> IncidentRecord:
         f"{story.key} gets the release {story.image}; Kubernetes and Prometheus are real.\n",
         _PROPOSES if story.settings.dry_run else may,
     )
-    teller = ConsoleTeller(console)
-    record = await play_live(story, teller)
-    teller.end()
+    story_listener = ConsoleStory(console)
+    record = await play_live(story, story_listener)
+    story_listener.end()
     _conclude(story.settings, console, record)
     if record.incident.state is not IncidentState.RECOVERED:
         console.print("The demo restored the good image.")

@@ -25,7 +25,7 @@ from app.agent.workload import RevisionHealth, WorkloadView
 from app.bootstrap import Container
 from app.cli.commands.agent_client import default_url
 from app.cli.commands.errors import CommandFailed
-from app.cli.commands.listener import SeenEvents, Teller
+from app.cli.commands.listener import SeenEvents, StoryListener
 from app.config import Settings
 from app.connectors.kubernetes.pipeline import pipeline
 from app.errors import PermanentError, TransientError
@@ -101,17 +101,17 @@ def story_settings(settings: Settings, values: Mapping[str, str], *, dry_run: bo
     )
 
 
-async def play_live(story: LiveStory, teller: Teller) -> IncidentRecord:
+async def play_live(story: LiveStory, story_listener: StoryListener) -> IncidentRecord:
     """Release, watch the agent at work, and return the incident as it ended."""
     await _must_be_alone(story.settings)
     async with running(story.settings) as container:
         before = await _healthy(container, story.key)
         now = container.clock.now()
-        teller.happened(now, f"{story.key}: healthy. The agent is getting to know what serves well.")
+        story_listener.happened(now, f"{story.key}: healthy. The agent is getting to know what serves well.")
         await _learn(container, story.key, before)
         async with _released(story, before) as release:
-            teller.happened(container.clock.now(), f"The pipeline releases {story.image}.")
-            record = await _watch(container, story.key, teller)
+            story_listener.happened(container.clock.now(), f"The pipeline releases {story.image}.")
+            record = await _watch(container, story.key, story_listener)
             release.healed = await _serves(container, story.key, before)
         if not release.healed:
             await _settled(container, story.key)
@@ -155,13 +155,13 @@ async def _learn(container: Container, key: ServiceKey, view: WorkloadView) -> N
         ) from None
 
 
-async def _watch(container: Container, key: ServiceKey, teller: Teller) -> IncidentRecord:
+async def _watch(container: Container, key: ServiceKey, story_listener: StoryListener) -> IncidentRecord:
     """Tell what happens until the incident of this release has ended."""
     begun = container.clock.now()
     where = IncidentFilter(
         service=key.service, environment=key.environment, since=begun - timedelta(seconds=1)
     )
-    told = SeenEvents(teller, begun)
+    told = SeenEvents(story_listener, begun)
     while (container.clock.now() - begun).total_seconds() < _STORY_SECONDS:
         await told.levels(container, key)
         page = await container.store.find(where, limit=1, cursor=None)

@@ -32,7 +32,7 @@ from app.agent.ports.store import Claim, IncidentFilter, Store
 from app.bootstrap import Adapters as Outside
 from app.bootstrap import Container, assemble
 from app.cli.commands.errors import CommandFailed
-from app.cli.commands.listener import SeenEvents, Teller
+from app.cli.commands.listener import SeenEvents, StoryListener
 from app.clock import Clock
 from app.config import Settings
 from app.connectors.policy.bundle import shipped_policies
@@ -105,7 +105,7 @@ async def play(
     settings: Settings,
     scenario: Scenario,
     new_clock: Callable[[datetime], SteppedClock],
-    teller: Teller,
+    story_listener: StoryListener,
     pace: StoryPace,
 ) -> Played:
     """Play to the end of every incident of the story; `CommandFailed` when it does not end.
@@ -123,7 +123,7 @@ async def play(
         try:
             stage = await _Stage.build(settings, scenario, clock, store, policy)
             async with stage.working():
-                return await _tell(stage, clock, teller, pace)
+                return await _tell(stage, clock, story_listener, pace)
         finally:
             await policy.aclose()
     finally:
@@ -270,16 +270,16 @@ async def _break_off(store: Store, claim: Claim, incident: Incident, now: dateti
     await store.save(claim, ended, [Note(at=now, stage=Stage.LEARN, message=f"Ended as escalated. {why}")])
 
 
-async def _tell(stage: _Stage, clock: SteppedClock, teller: Teller, pace: StoryPace) -> Played:
+async def _tell(stage: _Stage, clock: SteppedClock, story_listener: StoryListener, pace: StoryPace) -> Played:
     """Move time on step by step, and tell what is new after each."""
     begun = clock.now()
     beats = list(stage.scenario.beats)
-    told = SeenEvents(teller, begun)
-    teller.happened(begun, f"{stage.scenario.key}: healthy, under load.")
+    told = SeenEvents(story_listener, begun)
+    story_listener.happened(begun, f"{stage.scenario.key}: healthy, under load.")
     while True:
         passed = (clock.now() - begun).total_seconds()
         while beats and passed >= beats[0].at_seconds:
-            teller.happened(clock.now(), beats[0].says)
+            story_listener.happened(clock.now(), beats[0].says)
             await stage.happen(beats.pop(0))
         await told.levels(stage.container, stage.scenario.key)
         await clock.advance(_STEP_SECONDS)

@@ -17,7 +17,7 @@ from app.bootstrap import Container
 _LEVELS_EVERY_SECONDS = 15.0
 
 
-class Teller(Protocol):
+class StoryListener(Protocol):
     """Whoever listens to the story."""
 
     def happened(self, at: datetime, text: str) -> None:
@@ -36,8 +36,8 @@ class Teller(Protocol):
 class SeenEvents:
     """What the teller has heard already."""
 
-    def __init__(self, teller: Teller, begun: datetime) -> None:
-        self._teller = teller
+    def __init__(self, story_listener: StoryListener, begun: datetime) -> None:
+        self._teller = story_listener
         self._entries: dict[str, int] = {}
         self._levels_at = begun
 

@@ -83,7 +83,7 @@ class TeamsChannel:
 
     async def check(self) -> None:
         """Whether the address answers; only a message shows whether the workflow posts."""
-        await self._peer.knock()
+        await self._peer.probe_connection()
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""

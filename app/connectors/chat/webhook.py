@@ -136,7 +136,7 @@ class WebhookChannel:
 
     async def check(self) -> None:
         """Whether anybody answers at the address; whether it takes documents, only a document shows."""
-        await self._peer.knock()
+        await self._peer.probe_connection()
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""

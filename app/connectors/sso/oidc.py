@@ -27,7 +27,7 @@ from joserfc.jwk import KeySet
 from joserfc.jws import JWSRegistry
 from pydantic import SecretStr
 
-from app.agent.identity.people import SignedOn, SignOnAttempt
+from app.agent.identity.people import SignedOn, SignInAttempt
 from app.clock import Clock
 from app.config import Settings
 from app.connectors.sso.claims import ClaimNames, Claims, subject_of
@@ -111,12 +111,12 @@ class OidcIssuer:
             clock,
         )
 
-    async def begin(self) -> SignOnAttempt:
+    async def begin(self) -> SignInAttempt:
         """Where to send a browser, with fresh secrets."""
         with self._explained("starting a sign-in"):
             known = await self._issuer()
             made = await known.client.create_authorization_url(self._registration.redirect_uri)
-            return SignOnAttempt(
+            return SignInAttempt(
                 url=made["url"], state=made["state"], nonce=made["nonce"], verifier=made["code_verifier"]
             )
 

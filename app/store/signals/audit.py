@@ -33,11 +33,11 @@ from sqlalchemy.sql.expression import TextClause
 from app.agent.audit.accounting import (
     OVERDUE_AFTER,
     AuditQuestion,
-    Mended,
+    Discrepancies,
+    Discrepancy,
+    DiscrepancyKind,
+    Repairs,
     SignalAudit,
-    Stray,
-    StrayKind,
-    Strays,
     UnevenDay,
 )
 from app.agent.freshness.clock_jumps import LONGEST_REST
@@ -154,33 +154,33 @@ def _start(day: date) -> datetime:
 # ---------------------------------------------------------------- strays
 
 
-def strays(connection: Connection, question: AuditQuestion) -> Strays:
+def strays(connection: Connection, question: AuditQuestion) -> Discrepancies:
     """Discrepancies without the totals: cheap enough for every sweep."""
     return _limited(_strays(connection, question))
 
 
-def _limited(found: Iterator[Stray]) -> Strays:
-    named: list[Stray] = []
-    counts: Counter[StrayKind] = Counter()
-    for stray in found:
-        counts[stray.kind] += 1
-        if counts[stray.kind] <= STRAYS_NAMED:
-            named.append(stray)
+def _limited(found: Iterator[Discrepancy]) -> Discrepancies:
+    named: list[Discrepancy] = []
+    counts: Counter[DiscrepancyKind] = Counter()
+    for discrepancy in found:
+        counts[discrepancy.kind] += 1
+        if counts[discrepancy.kind] <= STRAYS_NAMED:
+            named.append(discrepancy)
     more = tuple(kind for kind, count in counts.items() if count > STRAYS_NAMED)
-    return Strays(found=tuple(named), more=more)
+    return Discrepancies(found=tuple(named), more=more)
 
 
-def _strays(connection: Connection, question: AuditQuestion) -> Iterator[Stray]:
+def _strays(connection: Connection, question: AuditQuestion) -> Iterator[Discrepancy]:
     yield from _waiting_too_long(connection, question)
     yield from _adrift(connection)
     yield from _repeating_nothing(connection, question)
-    yield from _driven_by_nobody(connection, question.now)
+    yield from _without_worker(connection, question.now)
     yield from _oversleeping(connection, question.now)
     yield from _executing_after_the_end(connection)
     yield from _without_origin_or_cut(connection, question)
 
 
-def _waiting_too_long(connection: Connection, question: AuditQuestion) -> Iterator[Stray]:
+def _waiting_too_long(connection: Connection, question: AuditQuestion) -> Iterator[Discrepancy]:
     rows = connection.execute(
         select(signals.c.id, signals.c.received_at)
         .where(WAITING, NOT_QUEUED, signals.c.received_at < question.now - question.pending_for)
@@ -189,10 +189,10 @@ def _waiting_too_long(connection: Connection, question: AuditQuestion) -> Iterat
     )
     for row in rows:
         detail = f"pending since {row.received_at.isoformat()}"
-        yield Stray(kind=StrayKind.PENDING_TOO_LONG, id=row.id, detail=detail)
+        yield Discrepancy(kind=DiscrepancyKind.PENDING_TOO_LONG, id=row.id, detail=detail)
 
 
-def _adrift(connection: Connection) -> Iterator[Stray]:
+def _adrift(connection: Connection) -> Iterator[Discrepancy]:
     rows = connection.execute(
         select(signals.c.id, signals.c.disposition)
         .where(_ADRIFT)
@@ -201,10 +201,12 @@ def _adrift(connection: Connection) -> Iterator[Stray]:
     )
     for row in rows:
         what = "signal" if row.disposition == DispositionKind.DEDUPLICATED.value else "incident"
-        yield Stray(kind=StrayKind.NAMES_NOTHING, id=row.id, detail=f"{row.disposition}, without {what}")
+        yield Discrepancy(
+            kind=DiscrepancyKind.NAMES_NOTHING, id=row.id, detail=f"{row.disposition}, without {what}"
+        )
 
 
-def _repeating_nothing(connection: Connection, question: AuditQuestion) -> Iterator[Stray]:
+def _repeating_nothing(connection: Connection, question: AuditQuestion) -> Iterator[Discrepancy]:
     """Every one when deep, otherwise among the newest."""
     repeats = select(signals.c.id, signals.c.duplicate_of).where(
         FORGETTABLE, literal_column("signals.disposition") == literal_column("'deduplicated'")
@@ -222,10 +224,10 @@ def _repeating_nothing(connection: Connection, question: AuditQuestion) -> Itera
     )
     for row in rows:
         detail = f"repeats {row.duplicate_of}, which is missing"
-        yield Stray(kind=StrayKind.REPEATS_NOTHING, id=row.id, detail=detail)
+        yield Discrepancy(kind=DiscrepancyKind.REPEATS_NOTHING, id=row.id, detail=detail)
 
 
-def _driven_by_nobody(connection: Connection, now: datetime) -> Iterator[Stray]:
+def _without_worker(connection: Connection, now: datetime) -> Iterator[Discrepancy]:
     rows = connection.execute(
         select(incidents.c.id, incidents.c.state, incidents.c.due_at)
         .select_from(incidents.outerjoin(claims, claims.c.incident_id == incidents.c.id))
@@ -238,10 +240,10 @@ def _driven_by_nobody(connection: Connection, now: datetime) -> Iterator[Stray]:
     )
     for row in rows:
         detail = f"{row.state}, due since {row.due_at.isoformat()}, not claimed by a worker"
-        yield Stray(kind=StrayKind.NOBODY_DRIVES, id=row.id, detail=detail)
+        yield Discrepancy(kind=DiscrepancyKind.NOBODY_DRIVES, id=row.id, detail=detail)
 
 
-def _oversleeping(connection: Connection, now: datetime) -> Iterator[Stray]:
+def _oversleeping(connection: Connection, now: datetime) -> Iterator[Discrepancy]:
     rows = connection.execute(
         select(incidents.c.id, incidents.c.state, incidents.c.due_at)
         .where(_oversleeps(now))
@@ -250,7 +252,7 @@ def _oversleeping(connection: Connection, now: datetime) -> Iterator[Stray]:
     )
     for row in rows:
         detail = f"{row.state}, not scheduled before {row.due_at.isoformat()}"
-        yield Stray(kind=StrayKind.OVERSLEEPS, id=row.id, detail=detail)
+        yield Discrepancy(kind=DiscrepancyKind.OVERSLEEPS, id=row.id, detail=detail)
 
 
 def _oversleeps(now: datetime) -> ColumnElement[bool]:
@@ -273,7 +275,7 @@ def _oversleeps(now: datetime) -> ColumnElement[bool]:
     )
 
 
-def _executing_after_the_end(connection: Connection) -> Iterator[Stray]:
+def _executing_after_the_end(connection: Connection) -> Iterator[Discrepancy]:
     rows = connection.execute(
         select(intents.c.id, incidents.c.id.label("incident_id"), incidents.c.state)
         .select_from(intents.join(incidents, incidents.c.id == intents.c.incident_id))
@@ -282,10 +284,10 @@ def _executing_after_the_end(connection: Connection) -> Iterator[Stray]:
     )
     for row in rows:
         detail = f"executing, and incident {row.incident_id} ended {row.state}"
-        yield Stray(kind=StrayKind.EXECUTING_AFTER_END, id=row.id, detail=detail)
+        yield Discrepancy(kind=DiscrepancyKind.EXECUTING_AFTER_END, id=row.id, detail=detail)
 
 
-def _without_origin_or_cut(connection: Connection, question: AuditQuestion) -> Iterator[Stray]:
+def _without_origin_or_cut(connection: Connection, question: AuditQuestion) -> Iterator[Discrepancy]:
     """Incidents whose beginning or timeline is not what was written: all when deep, else the newest."""
     left: int | None = None if question.deep else NEWEST_INCIDENTS
     cursor: Row[Any] | None = None
@@ -338,7 +340,7 @@ def _page(connection: Connection, since: date | None, after: Row[Any] | None) ->
     return list(connection.execute(wanted).all())
 
 
-def _of_incident(connection: Connection, row: Row[Any], *, deep: bool) -> Iterator[Stray]:
+def _of_incident(connection: Connection, row: Row[Any], *, deep: bool) -> Iterator[Discrepancy]:
     lacks = [
         name
         for name, there in (
@@ -349,23 +351,23 @@ def _of_incident(connection: Connection, row: Row[Any], *, deep: bool) -> Iterat
         if not there
     ]
     for name in lacks:
-        yield Stray(kind=StrayKind.WITHOUT_ORIGIN, id=row.id, detail=f"has no {name}")
+        yield Discrepancy(kind=DiscrepancyKind.WITHOUT_ORIGIN, id=row.id, detail=f"has no {name}")
     head = row.last_hash if row.timeline_length else chain_start(IncidentId(row.id))
     if row.beyond is not None or head != row.timeline_head:
         what = "goes on behind" if row.beyond is not None else "does not end with"
         detail = f"its timeline {what} entry {row.timeline_length - 1}, the last one that was written"
-        yield Stray(kind=StrayKind.TIMELINE_CUT, id=row.id, detail=detail)
+        yield Discrepancy(kind=DiscrepancyKind.TIMELINE_CUT, id=row.id, detail=detail)
     if deep:
         broken = first_broken(IncidentId(row.id), journal.entries(connection, IncidentId(row.id)))
         if broken is not None:
             detail = f"its timeline was altered at entry {broken}"
-            yield Stray(kind=StrayKind.TIMELINE_ALTERED, id=row.id, detail=detail)
+            yield Discrepancy(kind=DiscrepancyKind.TIMELINE_ALTERED, id=row.id, detail=detail)
 
 
 # ---------------------------------------------------------------- mending
 
 
-def mend(connection: Connection, now: datetime) -> Mended:
+def mend(connection: Connection, now: datetime) -> Repairs:
     """Put right what can be: enter what an older program accepted, wake what would oversleep."""
     entered = ledger.enter_later(connection)
     found = connection.execute(
@@ -386,4 +388,4 @@ def mend(connection: Connection, now: datetime) -> Mended:
     for kind, count in (("entered", entered), ("woken", len(woken))):
         if count:
             connection.execute(_MENDED, {"kind": kind, "mended": count, "at": now})
-    return Mended(entered=entered, woken=woken)
+    return Repairs(entered=entered, woken=woken)

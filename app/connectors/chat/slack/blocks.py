@@ -111,7 +111,7 @@ def reply_text(reply: ThreadReply) -> str:
     return escaped("\n".join(shorten(line, _MAX_LINE) for line in reply.lines), _MAX_FALLBACK) or "…"
 
 
-def told_blocks(text: str, links: Sequence[tuple[str, str]]) -> list[JsonObject]:
+def private_blocks(text: str, links: Sequence[tuple[str, str]]) -> list[JsonObject]:
     """A reply that only one person sees, with link buttons."""
     blocks = _sections(text.split("\n"), _REPLY_CHARS)
     buttons = _link_buttons(links)

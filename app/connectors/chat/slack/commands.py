@@ -20,7 +20,7 @@ from app.agent.identity.people import (
     Scope,
     scopes_of,
 )
-from app.agent.models import Approval, ApprovalState, Brake
+from app.agent.models import Approval, ApprovalState, KillSwitch
 from app.agent.ports.store import ApprovalRecord, Store
 from app.clock import Clock
 from app.config import Settings
@@ -77,7 +77,7 @@ class PrivateReply:
     """False when the outcome is unknown: Slack gets no acknowledgement."""
 
 
-class Desk:
+class SlackCommands:
     """Answers for people in Slack."""
 
     def __init__(self, settings: Settings, store: Store, clock: Clock) -> None:
@@ -142,7 +142,7 @@ class Desk:
             return PrivateReply(
                 text="Nothing changed: Slack sent no trigger id for this command. Type it again."
             )
-        brake = Brake(
+        brake = KillSwitch(
             engaged=engage, by=person.name, reason=shorten(reason, _MAX_REASON), at=self._clock.now()
         )
 

@@ -34,14 +34,14 @@ from app.connectors.chat.slack.blocks import (
     MAX_TEXT,
     OPEN,
     escaped,
-    told_blocks,
+    private_blocks,
 )
 from app.connectors.chat.slack.client import QUIET, SlackClient
 from app.connectors.chat.slack.commands import (
     Click,
     Command,
-    Desk,
     PrivateReply,
+    SlackCommands,
 )
 from app.connectors.chat.slack.socket import SlackSocket
 from app.errors import AgentError, Invalid
@@ -59,7 +59,7 @@ class SlackInbound:
 
     def __init__(self, *, settings: Settings, client: SlackClient, store: Store, clock: Clock) -> None:
         self._client = client
-        self._desk = Desk(settings, store, clock)
+        self._desk = SlackCommands(settings, store, clock)
         self._telling: set[asyncio.Task[None]] = set()
         secret = settings.slack_signing_secret
         self._verifier = None if secret is None else SignatureVerifier(secret.get_secret_value().strip())
@@ -195,7 +195,7 @@ def _private(told: PrivateReply) -> JsonObject:
     return {
         "response_type": "ephemeral",
         "text": escaped(told.text, MAX_TEXT),
-        "blocks": [*told_blocks(told.text, told.links)],
+        "blocks": [*private_blocks(told.text, told.links)],
     }
 
 
