@@ -115,7 +115,7 @@ async def _say_who_gets_in(container: ApiDependencies) -> None:
             log.warning("no valid token: all requests are rejected; create one with `heal token create`")
     if settings.approval_roles and not settings.identity_required and not settings.slack_users:
         log.warning(
-            "APPROVAL_ROLES=%s cannot be met: without authentication nobody has a role",
+            "APPROVAL_ROLES=%s cannot be met: without authentication no person has a role",
             ",".join(sorted(settings.approval_roles)),
         )
 

@@ -176,7 +176,7 @@ class VirtualClock:
             due = self.next_due
             if due is None:
                 raise TimeoutError(
-                    f"nobody sleeps at {self._now:%H:%M:%S}, and what was waited for is not so"
+                    f"no task sleeps at {self._now:%H:%M:%S}, and what was waited for is not so"
                 )
             if due > deadline:
                 self._now = deadline

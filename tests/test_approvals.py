@@ -147,7 +147,7 @@ async def test_nobody_answers(tmp_path: Path) -> None:
         assert waiting.incident.state is IncidentState.AWAITING_APPROVAL
         record = await stage.live_until_ended(limit_seconds=10)
         assert record.incident.state is IncidentState.ESCALATED
-        assert "nobody answered until" in record.incident.summary
+        assert "no answer before" in record.incident.summary
         assert states(record) == [ApprovalState.EXPIRED]
         assert stage.marker() is None
         with pytest.raises(Conflict, match="expired"):

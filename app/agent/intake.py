@@ -424,7 +424,7 @@ def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
             levels=replace(levels, resolved_alerts=(*others, identity)[-RESOLVED_KEPT:]),
         )
     if identity in levels.resolved_alerts:
-        return _Judged(healthy_reason=f"alert {alert.name} was told resolved before", joins=False)
+        return _Judged(healthy_reason=f"alert {alert.name} was reported as resolved before", joins=False)
     if alert.trigger is None:
         return _Judged(healthy_reason=f"alert {alert.name} stands for no trigger (ALERT_TRIGGERS names none)")
     return _Judged(triggers=(alert.trigger,))

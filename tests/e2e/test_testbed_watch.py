@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-import certifi
 import pytest
 
 from testbed.kubeapi import Api, Gone, Listed, Pod, Seen
-from testbed.pki import User, write_kubeconfig
+from testbed.pki import User, create_pki, write_kubeconfig
 
 
 def _pod(name: str, version: int) -> dict[str, object]:
@@ -68,7 +67,7 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[_Server, Api]]:
     server = await asyncio.start_server(script.handle, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     kubeconfig = tmp_path / "kubeconfig"
-    write_kubeconfig(kubeconfig, server=url, ca=Path(certifi.where()), user=User.new("someone"))
+    write_kubeconfig(kubeconfig, server=url, ca=create_pki(tmp_path / "pki").ca, user=User.new("someone"))
     api = Api(kubeconfig)
     yield script, api
     await api.close()

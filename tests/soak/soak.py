@@ -30,7 +30,7 @@ from tests.soak import accounts, audit
 from tests.soak.accounts import Books
 from tests.soak.intakes import Intake, Sent
 from tests.soak.processes import ROOT, Agent, Ground, Killing
-from tests.soak.score import DEPLOYS, Happening, Manner, Message, Outage, Trouble, Score
+from tests.soak.score import DEPLOYS, Happening, Manner, Message, Outage, Score, Trouble
 from tests.soak.wire import ENVIRONMENT, Break, Mend
 
 DRAIN_SECONDS = 600.0

@@ -20,7 +20,7 @@ from testbed.redis import RedisServer
 from testbed.supervisor import Supervisor
 from tests.soak.intakes import HttpIntake, Intake
 from tests.soak.processes import Ground
-from tests.soak.score import Outage, Trouble, Score, Size, compose
+from tests.soak.score import Outage, Score, Size, Trouble, compose
 from tests.soak.soak import Report, Stage, ground, play
 from tests.soak.stream_intakes import KafkaIntake, RedisIntake
 

@@ -164,7 +164,7 @@ async def test_an_alert_told_firing_after_its_resolution_is_over(stage: Story) -
     resolved = await stage.tell(alert(firing=False, starts_at=started))
     late = await stage.tell(alert(firing=True, starts_at=started))
     assert ends([resolved, late]) == [DispositionKind.IGNORED, DispositionKind.IGNORED]
-    assert late.disposition.reason == "alert HighErrorRate was told resolved before"
+    assert late.disposition.reason == "alert HighErrorRate was reported as resolved before"
     anew = await stage.tell(alert(firing=True, starts_at=started + timedelta(minutes=5)))
     assert anew.disposition.kind is DispositionKind.OPENED
 

@@ -213,9 +213,7 @@ def test_irreversible_outranks_bad_release_and_clears_it() -> None:
 def test_a_release_that_failed_before_is_believed_sooner() -> None:
     """History counts, and makes even an old template a suspect again."""
     failed = replace(RELEASE, revision_history=(record(OLD), record(NEW, RevisionHealth.FAILED)))
-    assert (
-        weighed(Cause.BAD_RELEASE, failed).confidence > weighed(Cause.BAD_RELEASE, RELEASE).confidence
-    )
+    assert weighed(Cause.BAD_RELEASE, failed).confidence > weighed(Cause.BAD_RELEASE, RELEASE).confidence
     again = replace(failed, workload=released(created=-20 * DAY))
     assert "had been in force" not in against(again)
 
@@ -249,9 +247,7 @@ def test_breaches_without_history_weigh_less_than_a_visible_rise() -> None:
     alert = Alert(name="HighErrorRate", firing=True, fingerprint="f", starts_at=at(-2), trigger=None)
     alone = replace(RELEASE, sli=(), signals=(signal(alert, -2),))
     assert (
-        0.6
-        <= weighed(Cause.BAD_RELEASE, alone).confidence
-        < weighed(Cause.BAD_RELEASE, RELEASE).confidence
+        0.6 <= weighed(Cause.BAD_RELEASE, alone).confidence < weighed(Cause.BAD_RELEASE, RELEASE).confidence
     )
     assert "(alert without a value)" in "; ".join(weighed(Cause.BAD_RELEASE, alone).evidence_for)
 

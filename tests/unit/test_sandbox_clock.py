@@ -173,7 +173,7 @@ async def test_run_until_gives_up_at_its_limit() -> None:
     with pytest.raises(TimeoutError, match="60 virtual seconds"):
         await clock.run_until(clock.sleep(61), limit=60)
     assert clock.now() == DEFAULT_START + timedelta(seconds=60)
-    with pytest.raises(TimeoutError, match="nobody sleeps"):
+    with pytest.raises(TimeoutError, match="no task sleeps"):
         await clock.run_until(lambda: False)
 
 

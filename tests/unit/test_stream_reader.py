@@ -318,9 +318,7 @@ async def test_what_seems_to_kill_readers_is_not_read_again(desk: Desk) -> None:
     )
 
 
-async def test_a_fault_of_the_agents_own_holds_nobody_up(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_fault_of_the_agents_own_holds_nobody_up(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should reading a message ever fail in an unforeseen way, that message is kept aside and told."""
     really = read_message
 

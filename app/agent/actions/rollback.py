@@ -103,7 +103,7 @@ def _objection(revision: Revision, workload: WorkloadView, evidence: Evidence) -
         return "failed before"
     if not served(evidence, revision):
         if revision.ready_replicas and without_requests(evidence, revision):
-            return "has no record of serving well, and was called by nobody while it ran"
+            return "has no record of serving well, and received no requests while it ran"
         return "has no record of serving well, and no ready pod now"
     for other in workload.revisions:
         later = other.number > revision.number or other.created_at > revision.created_at

@@ -152,7 +152,7 @@ def as_answered(decision: Decision, answered: Approval) -> Decision:
         case ApprovalState.PENDING | ApprovalState.EXPIRED:
             kind, why = (
                 DecisionKind.DENY,
-                f"nobody answered until {answered.expires_at:%Y-%m-%d %H:%M:%S} UTC",
+                f"no answer before {answered.expires_at:%Y-%m-%d %H:%M:%S} UTC",
             )
         case ApprovalState.USED | ApprovalState.VOID:
             kind, why = DecisionKind.DENY, f"approval {answered.id} is {answered.state}"

@@ -95,7 +95,8 @@ class Silencing:
             return False
         if reason.labels is not None and self.silence.matchers:
             return self.silence.matches(dict(reason.labels))
-        return not self.labels_only and all(matcher.matches(alert_name(reason)) for matcher in self.alerts)
+        # The labels were not kept, so every silence that the alert's name does not exclude may mean it.
+        return all(matcher.matches(alert_name(reason)) for matcher in self.alerts)
 
     @property
     def words(self) -> str:

@@ -64,7 +64,7 @@ def testbed_story(settings: Settings, env_file: Path, *, dry_run: bool) -> LiveS
         )
     except (KeyError, ValidationError) as error:
         raise CommandFailed(
-            f"{env_file} is not of this version's test bed; start it anew with `make testbed`"
+            f"{env_file} is not of this version's test bed; restart it with `make testbed`"
         ) from error
 
 

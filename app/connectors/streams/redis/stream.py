@@ -63,9 +63,9 @@ Not MULTI: there the acknowledgement would stand even where the letter fails.
 
 _FORGET = """
 local gone = 0
-for _, told in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+for _, entry in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   local one = {}
-  for i = 1, #told, 2 do one[told[i]] = told[i + 1] end
+  for i = 1, #entry, 2 do one[entry[i]] = entry[i + 1] end
   if one['pending'] == 0 and one['idle'] > tonumber(ARGV[2]) then
     gone = gone + 1
     redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], one['name'])
