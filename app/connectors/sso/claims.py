@@ -53,8 +53,8 @@ class ClaimNames:
         told = claims.get(self.name)
         if told is None:
             raise NotEntitled(
-                f"The issuer did not say who you are: it sends no claim {self.name!r}. Whoever runs the "
-                "agent can have it sent, or name another claim in OIDC_NAME_CLAIM"
+                f"The issuer did not say who you are: it sends no claim {self.name!r}. An administrator "
+                "of the agent can have it sent, or name another claim in OIDC_NAME_CLAIM"
             )
         if (
             not isinstance(told, str)
