@@ -328,7 +328,7 @@ def test_a_database_file_that_is_not_the_one_opened_is_not_ready(tmp_path: Path,
             file.unlink()
         document = assert_problem(api.get("/readyz"), 503)
         assert [error["field"] for error in document["errors"]] == ["store"]
-        assert "not the file" in document["detail"]
+        assert "replaced or removed" in document["detail"]
 
 
 def test_a_store_that_cannot_write_is_not_ready(tmp_path: Path) -> None:

@@ -122,7 +122,6 @@ _JSON = "Content-Type: application/json"
         (b"GET /incidents/\x01 HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", True),
         (b"GET /incidents?limit=%zz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", True),
         (b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n", True),
-        (b"HEAD /incidents HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", True),
         (b"OPTIONS * HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", True),
         (
             b"GET http://evil.example/incidents HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",

@@ -238,7 +238,7 @@ def test_links_stand_whatever_ends_the_public_address() -> None:
 @pytest.mark.parametrize("reference", ["", "17", "[]", "null", '{"told": 1}', '{"nonsense": 1}'])
 def test_a_reference_of_somebody_else_is_refused(reference: str) -> None:
     """As an error that says what it is."""
-    with pytest.raises(Invalid, match="in a form that can be read"):
+    with pytest.raises(Invalid, match="cannot be parsed"):
         PostedIncident.read(reference)
 
 

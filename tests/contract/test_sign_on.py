@@ -147,7 +147,7 @@ def test_a_code_is_good_for_nothing_twice(visit: Visit) -> None:
     visit.cookies.set(ATTEMPT_COOKIE, attempt, domain="localhost.local", path="/sign-on")
     again = visit.request("GET", address)
     assert again.status_code == 400
-    assert "over" in again.text
+    assert "This sign-in" in again.text
     assert visit.cookies[SESSION_COOKIE] == first
     assert len(visit.trail()) == 1
 

@@ -205,7 +205,7 @@ async def test_a_bad_release_is_told_asked_about_and_healed_whatever_slack_does(
         assert slack.count("conversations.history") >= 1
 
         await press(told.people, button["value"])
-        assert (await slack.until_told())[0].startswith("Your yes to rollback is on record.")
+        assert (await slack.until_told())[0].startswith("Your yes to rollback is recorded.")
         await slack.stop_listening()
         record = await eventually(told.ended, "the incident ended without Slack")
         assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)

@@ -437,7 +437,7 @@ async def test_each_channel_is_asked_and_nothing_is_posted() -> None:
     ("changes", "mend"),
     [
         ({}, None),
-        ({"slack_bot_token": SecretStr("xoxb-revoked")}, "SLACK_BOT_TOKEN is not, or no longer, valid"),
+        ({"slack_bot_token": SecretStr("xoxb-revoked")}, "SLACK_BOT_TOKEN is invalid or was revoked"),
         ({"slack_channel": "C0NOWHERE"}, "SLACK_CHANNEL must be the id of a channel the app has joined"),
     ],
     ids=["well", "token", "channel"],

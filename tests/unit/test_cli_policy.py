@@ -175,7 +175,7 @@ def test_a_mistake_at_reload_is_told_and_denies_until_it_is_mended(
         (folder / "heal.rego").write_text(BROKEN)
         agent.send_signal(signal.SIGHUP)
         wait_for("the mistake", lambda: logged(f"{folder / 'heal.rego'}:4:1"), timeout_seconds=20)
-        assert "every action is denied until the policies are mended" in (tmp_path / "agent.log").read_text()
+        assert "all actions denied until they are fixed and reloaded" in (tmp_path / "agent.log").read_text()
         (folder / "heal.rego").write_text(ALLOW)
         agent.send_signal(signal.SIGHUP)
         wait_for("the mended policies", lambda: logged("policies reloaded"), timeout_seconds=20)

@@ -254,7 +254,10 @@ REJECTED = {"status": "error", "errorType": "execution", "error": "many-to-many 
         pytest.param(drip, TransientError, "no complete answer within 0.5 s", id="drips"),
         pytest.param(raw(b""), TransientError, "closed the connection", id="hangs up"),
         pytest.param(
-            raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"), TransientError, "broke", id="cut"
+            raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"),
+            TransientError,
+            "closed the connection",
+            id="cut",
         ),
         pytest.param(raw(b"SSH-2.0-OpenSSH\r\n"), TransientError, "closed the connection", id="no HTTP"),
         pytest.param(flood, PermanentError, "more than 8,388,608 bytes", id="flood"),

@@ -61,7 +61,7 @@ def test_a_round_is_a_fault_by_what_its_answers_mean() -> None:
     assert faults.in_round(answers(late, late), at(1)) is None
     assert faults.in_round(answers(late, late, late), at(2)) is not None
     told = faults.in_round(answers(wrong), at(3))
-    assert told == "1 of 5 services cannot be measured: 2 series where one is meant"
+    assert told == "1 of 5 services have no metrics: 2 series where one is meant"
     assert faults.in_round([], at(4)) is None
 
 

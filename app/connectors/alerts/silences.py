@@ -99,7 +99,7 @@ class AlertmanagerSilences:
             found = [_read(one) for one in listed if one.status.state == "active"]
         except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
             raise PermanentError(
-                f"unexpected response to a list of silences ({shorten(str(error))}); "
+                f"unexpected response from Alertmanager to a list of silences ({shorten(str(error))}); "
                 "is ALERTMANAGER_URL the address of Alertmanager?"
             ) from None
         return tuple(one for one in found if one.active(at))

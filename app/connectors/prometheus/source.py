@@ -302,7 +302,7 @@ def parse_answer(body: bytes, what: str) -> list[_Points]:
         points = _parse(answer.data, what)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise PermanentError(
-            f"{what}: unexpected response ({shorten(str(error))}); "
+            f"{what}: unexpected response from Prometheus ({shorten(str(error))}); "
             "is PROMETHEUS_URL the address of its query API?"
         ) from None
     # Hints about style come as warnings too before Prometheus 3; all else means the answer is partial.
