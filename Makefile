@@ -31,7 +31,7 @@ help: ## list the commands
 run: $(RUNTIME) ## start the agent with its dashboard and API, on .env or the defaults
 	@$(BIN)/heal run
 
-demo: $(RUNTIME) ## play an incident from bad deploy to recovery in this terminal
+demo: $(RUNTIME) ## run a demo incident from bad deploy to recovery in this terminal
 	@$(BIN)/heal demo
 
 test: $(DEV) ## every test that needs no cluster: unit, contract, property, timeline, API, browser
@@ -50,12 +50,12 @@ test-real: $(DEV) ## against the real thing: Kubernetes, Prometheus, Kafka, Redi
 	@mkdir -p $(REPORTS)
 	$(REAL) --junitxml=$(REPORTS)/test-real.xml $(ARGS)
 
-soak: $(DEV) ## the whole of what test-real takes a share of: four soaks, 2,000 seeds, every crash point; before a release
+soak: $(DEV) ## the full size of test-real: four soaks, 2,000 seeds, every crash point; before a release
 	@$(REAL_NEEDS)
 	@mkdir -p $(REPORTS)
 	TEST_SIZE=whole $(BIN)/pytest -m real -rP --durations=0 --junitxml=$(REPORTS)/soak.xml $(SIZED) $(ARGS)
 
-testbed: $(DEV) ## bring up that control plane, monitoring and a sample service, and keep them up
+testbed: $(DEV) ## start the control plane, monitoring and a sample service of test-real, and keep them up
 	@$(BIN)/python -m testbed up
 
 lint: $(DEV) ## formatting, lint, types, layers and commit messages
@@ -65,7 +65,7 @@ lint: $(DEV) ## formatting, lint, types, layers and commit messages
 	$(BIN)/lint-imports
 	$(BIN)/python -m scripts.check_commits
 
-format: $(DEV) ## format the code and mend what the linter can
+format: $(DEV) ## format the code and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -76,7 +76,7 @@ bench: $(DEV) ## intake throughput beside Alertmanager's, as ratios
 lock: ## resolve pyproject.toml into the lock files (UPGRADE=--upgrade takes newer versions)
 	@scripts/lock.sh $(VENV)-lock $(UPGRADE)
 
-clean: ## remove everything made here, save databases and .env
+clean: ## remove everything made here except databases and .env
 	rm -rf $(VENV) $(VENV)-lock build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 
 # A second `make` finds these stamps and installs nothing.

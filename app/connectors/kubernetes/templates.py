@@ -1,6 +1,6 @@
 """What a pod template asks for: hashes, fields by name, and which of them are code or configuration.
 
-Pure; called by `k8s_views` and `k8s_changes`. Everything in a template counts,
+Pure; called by `views` and `patches`. Everything in a template counts,
 less a short list of noise. Code is what a release ships: the containers with
 their images, commands, ports and probes, how images are pulled, and the pod's
 labels. All the rest is configuration, fields that a newer server knows included.
