@@ -104,7 +104,7 @@ class VirtualClock:
 
         `goal` is an awaitable, whose result is returned, or a predicate. Raises
         `TimeoutError` when `limit` virtual seconds are not enough, or when
-        nobody sleeps any more, so that time could bring no change.
+        no task sleeps any more, so that advancing time changes nothing.
         """
         if inspect.isawaitable(goal):
             task = asyncio.ensure_future(goal)
@@ -134,7 +134,7 @@ class VirtualClock:
             outside = [task for task in others if self._outside(task) and id(_waiter(task)) not in parked]
             if not outside and quiet:
                 return
-            quiet = not outside  # once more: a task that has just ended may have called, and nobody heard yet
+            quiet = not outside  # once more: callbacks of a task that has just ended may not have run yet
             if quiet:
                 continue
             sure = [waiter for task in outside if (waiter := _waiter(task)) is not None and _chained(waiter)]

@@ -1,4 +1,4 @@
-"""Ids."""
+"""Identifiers and JSON types, shared by everything that names an incident, signal or service."""
 
 from __future__ import annotations
 

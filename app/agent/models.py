@@ -70,7 +70,7 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deploy:
-    """A release of a service changed state, as told by a pipeline."""
+    """A release of a service changed state, as reported by a pipeline."""
 
     version: str
     status: DeployStatus
@@ -154,7 +154,7 @@ class Signal:
     """When the sender says it was true."""
     received_at: datetime
     dedup_key: str
-    """Two signals with the same key are one observation told twice."""
+    """Two signals with the same key are one observation, reported twice."""
     stale: bool
     """Too old on arrival to act on: it may open an incident, never lead to a real action."""
     payload: Payload
@@ -381,7 +381,7 @@ class RejectedRunbook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Ordered actions from one approved runbook; empty actions mean: touch nothing, tell a person."""
+    """Ordered actions from one approved runbook; empty actions mean: take no action and escalate."""
 
     runbook: str | None
     """`id@version`, None when no runbook fits."""
@@ -434,7 +434,7 @@ class OutcomeKind(StrEnum):
     FAILED = "failed"
     """Attempted, and certainly without effect."""
     UNKNOWN = "unknown"
-    """Attempted, and nobody can tell; a person must look."""
+    """Attempted with an unknown outcome; escalated to a person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -522,7 +522,7 @@ class Approval:
     expires_at: datetime
     state: ApprovalState = ApprovalState.PENDING
     answered_by: str | None = None
-    """Whoever's answers decided it."""
+    """The people whose answers decided it."""
     answered_at: datetime | None = None
     comment: str = ""
     terms: ApprovalTerms = field(default_factory=ApprovalTerms)
@@ -568,7 +568,7 @@ class Observation:
     workload: WorkloadView | None
     telemetry: TelemetryHealth | None = None
     told_conditions: tuple[Condition, ...] = ()
-    """Conditions told by pushed signals and not yet told to be over."""
+    """Conditions reported by pushed signals whose end was not reported yet."""
     gone: bool = False
     """The cluster answered, and no workload maps to the service."""
     missing: tuple[str, ...] = ()
@@ -623,7 +623,7 @@ _ENDS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """How far verification has come; durable, so that a restart does not begin the soak anew."""
+    """How far verification has come; durable, so that a restart of the process does not restart the soak."""
 
     intent_id: IntentId | None
     """The action under test; None while a dry run only watches."""
@@ -674,7 +674,7 @@ class Incident:
     requested_by: str | None = None
     """The person who first had the agent act on it now, by name; they may not approve what follows."""
     also_requested_by: tuple[str, ...] = ()
-    """Whoever did so later; neither may they."""
+    """People who did so later; they may not either."""
     reported_by: tuple[str, ...] = ()
     """Who is proved to have sent a signal of it, by name; they may not approve what rests on it either."""
     cluster: str = ""

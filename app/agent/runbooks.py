@@ -276,7 +276,7 @@ def _first_complaint(content: Json) -> _Complaint | None:
 
 
 def _reading_order(error: ValidationError) -> tuple[list[str], bool, str]:
-    """What does not belong there is told before what is missing there."""
+    """Unknown fields are reported before missing ones."""
     return [str(p) for p in error.absolute_path], error.validator != "additionalProperties", error.message
 
 

@@ -164,43 +164,18 @@ class Soak:
     ) -> None:
         """Watch without an action (a dry run, or symptoms that ended)."""
         incident = record.incident
-        if verdict is not None and verdict.kind is VerdictKind.RECOVERED:
-            judged = replace(incident, verification=verification, verdict=verdict)
-            await self.closer.close_with(
-                record,
-                judged,
-                claim,
-                IncidentState.RECOVERED_WITHOUT_ACTION,
-                [*notes, verdict_note(verdict)],
-                "Recovered without any action.",
-            )
-        elif incident.dry_run and record.intents and verdict is not None:
-            judged = replace(incident, verification=verification, verdict=verdict)
-            await self.closer.close_with(
-                record,
-                judged,
-                claim,
-                IncidentState.PROPOSED,
-                [*notes, verdict_note(verdict)],
-                why_proposed(record),
-            )
-        elif not (incident.dry_run and record.intents) and health.health is Health.UNHEALTHY:
+        recovered = verdict is not None and verdict.kind is VerdictKind.RECOVERED
+        if health.health is Health.UNHEALTHY and not recovered and not _proposes(record):
             anew = replace(incident, state=IncidentState.OPEN, diagnosis=None, plan=None, verification=None)
             note = Note(at=now, stage=Stage.OBSERVE, message="The symptoms are back: re-evaluating.")
             await self.store.save(claim, anew, [*notes, note])
-        elif verdict is not None and verdict.kind is VerdictKind.CANNOT_TELL:
-            judged = replace(incident, verification=verification, verdict=verdict)
-            await self.closer.close_with(
-                record,
-                judged,
-                claim,
-                IncidentState.ESCALATED,
-                [*notes, verdict_note(verdict)],
-                "No action taken: the symptoms ended, but whether the service recovered is unknown. "
-                f"{'; '.join(verdict.reasons)}.",
-            )
-        else:
+            return
+        end = None if verdict is None else _end_of_watch(record, verdict)
+        if verdict is None or end is None:
             await self.store.save(claim, replace(incident, verification=verification), notes)
+            return
+        judged = replace(incident, verification=verification, verdict=verdict)
+        await self.closer.close_with(record, judged, claim, end[0], [*notes, verdict_note(verdict)], end[1])
 
     async def _remember_failed_revision(self, record: IncidentRecord, now: datetime) -> None:
         missing: list[str] = []
@@ -216,6 +191,23 @@ def _seen_so_far(incident: Incident, undo: Intent, outcome: Outcome, now: dateti
     if seen is None or seen.intent_id != undo.id:
         seen = Verification(intent_id=undo.id, started_at=outcome.at)
     return replace(seen, started_at=now, healthy_since=None) if dated_in_future(seen, now) else seen
+
+
+def _proposes(record: IncidentRecord) -> bool:
+    """Whether the incident is a dry run with a plan: it ends with its proposal, however the service fares."""
+    return record.incident.dry_run and bool(record.intents)
+
+
+def _end_of_watch(record: IncidentRecord, verdict: Verdict) -> tuple[IncidentState, str] | None:
+    """The end of a watch without an action, with its summary; None if the verdict ends nothing."""
+    if verdict.kind is VerdictKind.RECOVERED:
+        return IncidentState.RECOVERED_WITHOUT_ACTION, "Recovered without any action."
+    if _proposes(record):
+        return IncidentState.PROPOSED, why_proposed(record)
+    if verdict.kind is VerdictKind.CANNOT_TELL:
+        unknown = "No action taken: the symptoms ended, but whether the service recovered is unknown. "
+        return IncidentState.ESCALATED, f"{unknown}{'; '.join(verdict.reasons)}."
+    return None
 
 
 def _why_recovered(incident: Incident) -> str:

@@ -1,4 +1,4 @@
-"""Workload."""
+"""What the cluster shows of a workload: its state, revisions, pods and ConfigMaps, as read at one instant."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class WorkloadView:
     opted_out: bool = False
     """Annotated by its owners so that the agent leaves it alone."""
     trusted_without_traffic: bool = False
-    """Annotated by its owners: it is called by nobody, and trusted by its pods alone."""
+    """Annotated by its owners: it receives no requests, and is trusted by its pods alone."""
     replica_failure: str | None = None
     """Why the cluster refuses to make wanted pods (`FailedCreate: ...`); None where it does not."""
 

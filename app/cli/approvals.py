@@ -49,19 +49,18 @@ def list_approvals(
 ) -> None:
     """List approvals, newest first; by default those that are pending."""
     from app.agent.models import ApprovalState
-    from app.cli.commands import approvals as people
-    from app.cli.commands import output as terminal
+    from app.cli.commands import approvals, output
 
     if state != "all" and state not in set(ApprovalState):
         raise typer.BadParameter(f"one of {', '.join(ApprovalState)}, all", param_hint="--state")
     wanted = None if state == "all" else ApprovalState(state)
-    page = finished(people.list_approvals(read_settings(), url, wanted, limit))
+    page = finished(approvals.list_approvals(read_settings(), url, wanted, limit))
     if as_json:
         typer.echo(page.model_dump_json(indent=2))
     elif not page.items:
         typer.echo("No approval is pending." if state == "pending" else "No approvals.")
     else:
-        terminal.print_approvals(console(), page.items)
+        output.print_approvals(console(), page.items)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -91,13 +90,12 @@ def deny(
 def _answer(
     approval_id: str, *, approve: bool, by: str | None, comment: str, url: str | None, as_json: bool
 ) -> None:
-    from app.cli.commands import approvals as people
-    from app.cli.commands import output as terminal
+    from app.cli.commands import approvals, output
 
     settings = read_settings()
-    said = people.answer_of(approve=approve, by=by or _user(settings), comment=comment)
-    view = finished(people.answer(settings, url, approval_id, said))
-    typer.echo(view.model_dump_json(indent=2) if as_json else terminal.answer_line(view))
+    said = approvals.answer_of(approve=approve, by=by or _user(settings), comment=comment)
+    view = finished(approvals.answer(settings, url, approval_id, said))
+    typer.echo(view.model_dump_json(indent=2) if as_json else output.answer_line(view))
 
 
 @brake_app.command("on", epilog=EXIT_CODES)
@@ -125,14 +123,13 @@ def brake_off(
 @brake_app.command("show", epilog=EXIT_CODES)
 def brake_show(url: StoryListener = None, as_json: AsJson = False) -> None:
     """Show the kill switch, freeze windows and circuit breakers that are not closed."""
-    from app.cli.commands import approvals as people
-    from app.cli.commands import output as terminal
+    from app.cli.commands import approvals, output
 
-    view = finished(people.brakes(read_settings(), url))
+    view = finished(approvals.brakes(read_settings(), url))
     if as_json:
         typer.echo(view.model_dump_json(indent=2))
     else:
-        for line in terminal.brake_lines(view):
+        for line in output.brake_lines(view):
             typer.echo(line)
 
 
@@ -148,24 +145,23 @@ def brake_close_circuit(
     url: StoryListener = None,
 ) -> None:
     """Close a circuit breaker early: earlier failures no longer count."""
-    from app.cli.commands import approvals as people
+    from app.cli.commands import approvals
 
     settings = read_settings()
     by = by or _user(settings)
-    wanted = people.circuit_of(service=service, environment=environment, by=by, reason=reason)
-    finished(people.close_circuit(settings, url, wanted))
+    wanted = approvals.circuit_of(service=service, environment=environment, by=by, reason=reason)
+    finished(approvals.close_circuit(settings, url, wanted))
     whose = f"{service} in {environment}" if service else "the cluster"
     typer.echo(f"Circuit breaker of {whose} closed: failures until now no longer count.")
 
 
 def _set_brake(*, engaged: bool, by: str | None, reason: str, url: str | None, as_json: bool) -> None:
-    from app.cli.commands import approvals as people
-    from app.cli.commands import output as terminal
+    from app.cli.commands import approvals, output
 
     settings = read_settings()
-    wanted = people.brake_of(engaged=engaged, by=by or _user(settings), reason=reason)
-    view = finished(people.set_brake(settings, url, wanted))
-    typer.echo(view.model_dump_json(indent=2) if as_json else terminal.brake_line(view))
+    wanted = approvals.brake_of(engaged=engaged, by=by or _user(settings), reason=reason)
+    view = finished(approvals.set_brake(settings, url, wanted))
+    typer.echo(view.model_dump_json(indent=2) if as_json else output.brake_line(view))
 
 
 def _user(settings: Settings) -> str | None:

@@ -37,9 +37,9 @@ def audit_signals(
     from datetime import UTC, datetime
 
     from app.cli.commands import audit as auditing
-    from app.cli.commands import incidents as reading
+    from app.cli.commands import incidents
 
-    day = reading.moment(since, datetime.now(UTC), "--since")
+    day = incidents.moment(since, datetime.now(UTC), "--since")
     found = finished(auditing.audit(read_settings(), url, day, deep=deep))
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
@@ -79,9 +79,9 @@ def audit_people(
 @app.command("anchor", epilog=EXIT_CODES)
 def write_anchor() -> None:
     """Write an anchor of all records to AUDIT_ANCHOR_DIR now; an agent does so every AUDIT_ANCHOR_HOURS."""
-    from app.cli.commands import anchors as anchoring
+    from app.cli.commands import anchors
 
-    typer.echo(finished(anchoring.anchor(read_settings())))
+    typer.echo(finished(anchors.anchor(read_settings())))
 
 
 @app.command("verify", epilog=EXIT_CODES)
@@ -94,14 +94,14 @@ def verify_anchors(
     ] = None,
 ) -> None:
     """Compare the database with every anchor; 1 if records were changed, truncated or deleted."""
-    from app.cli.commands import anchors as anchoring
+    from app.cli.commands import anchors
     from app.cli.commands import output as terminal
 
     settings = read_settings()
 
     async def compared() -> tuple[list[str], str]:
-        found = [sentence async for sentence in anchoring.verify(settings, digest)]
-        return found, await anchoring.summary(settings)
+        found = [sentence async for sentence in anchors.verify(settings, digest)]
+        return found, await anchors.summary(settings)
 
     discrepancies, summary = finished(compared())
     for sentence in discrepancies:

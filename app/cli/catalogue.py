@@ -78,10 +78,8 @@ def explain_policy(
     url: Url = None,
 ) -> None:
     """Show for each action of an incident the decision, the reasons and the rules."""
-    from app.cli.commands import incidents as reading
-    from app.cli.commands import output as terminal
-    from app.cli.commands import policy
+    from app.cli.commands import incidents, output, policy
 
-    incident = finished(reading.load_incident(read_settings(), url, incident_id))
+    incident = finished(incidents.load_incident(read_settings(), url, incident_id))
     for line in policy.explain(incident):
-        typer.echo(terminal.printable(line))
+        typer.echo(output.printable(line))

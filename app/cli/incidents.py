@@ -34,21 +34,21 @@ def list_incidents(
     from datetime import UTC, datetime
 
     from app.agent.models import IncidentState
-    from app.cli.commands import incidents as reading
+    from app.cli.commands import incidents
     from app.cli.commands import output as terminal
 
     if state is not None and state not in set(IncidentState):
         raise typer.BadParameter(f"one of {', '.join(IncidentState)}", param_hint="--state")
     now = datetime.now(UTC)
-    wanted = reading.Wanted(
+    wanted = incidents.Wanted(
         service=service,
         environment=environment,
         state=None if state is None else IncidentState(state),
-        since=reading.moment(since, now, "--since"),
-        until=reading.moment(until, now, "--until"),
+        since=incidents.moment(since, now, "--since"),
+        until=incidents.moment(until, now, "--until"),
         limit=limit,
     )
-    page = finished(reading.list_incidents(read_settings(), url, wanted))
+    page = finished(incidents.list_incidents(read_settings(), url, wanted))
     if as_json:
         typer.echo(page.model_dump_json(indent=2))
         return
@@ -67,25 +67,24 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one incident and check its record: chain, length, head and anchors (exit code 1 if altered)."""
-    from app.cli.commands import anchors as anchoring
-    from app.cli.commands import incidents as reading
+    from app.cli.commands import anchors, incidents
     from app.cli.commands import output as terminal
     from app.cli.commands.errors import CommandFailed
 
     settings = read_settings()
     try:
-        incident = finished(reading.load_incident(settings, url, incident_id))
+        incident = finished(incidents.load_incident(settings, url, incident_id))
     except CommandFailed:
-        for sentence in anchoring.of_missing(settings, incident_id):
+        for sentence in anchors.of_missing(settings, incident_id):
             complain(f"the record was altered: {terminal.printable(sentence)}")
         raise
-    broken_at = reading.broken_entry(incident)
-    discrepancies = list(anchoring.of_view(settings, incident))
+    broken_at = incidents.broken_entry(incident)
+    discrepancies = list(anchors.of_view(settings, incident))
     if as_json:
         typer.echo(incident.model_dump_json(indent=2))
     else:
         terminal.print_story(console(), incident, broken_at, discrepancies)
-        typer.echo(terminal.printable(anchoring.compared(settings)))
+        typer.echo(terminal.printable(anchors.compared(settings)))
     for sentence in discrepancies:
         complain(f"the record was altered: {terminal.printable(sentence)}")
     if discrepancies:

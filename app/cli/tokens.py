@@ -73,15 +73,14 @@ def token_create(
 @app.command("list", epilog=EXIT_CODES)
 def token_list(url: StoryListener = None, as_json: AsJson = False) -> None:
     """List the tokens, newest first, without their secrets."""
-    from app.cli.commands import output as terminal
-    from app.cli.commands import tokens
+    from app.cli.commands import output, tokens
 
     found = finished(tokens.list_tokens(read_settings(), url))
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
         return
     for one in found.items:
-        typer.echo(terminal.printable(tokens.line(one)))
+        typer.echo(output.printable(tokens.line(one)))
     if not found.items:
         typer.echo("No tokens.")
 
@@ -94,7 +93,6 @@ def token_revoke(
     url: StoryListener = None,
 ) -> None:
     """Revoke a token, or a session listed by `heal audit people`, on every process."""
-    from app.cli.commands import output as terminal
-    from app.cli.commands import tokens
+    from app.cli.commands import output, tokens
 
-    typer.echo(terminal.printable(tokens.line(finished(tokens.revoke(read_settings(), url, token_id)))))
+    typer.echo(output.printable(tokens.line(finished(tokens.revoke(read_settings(), url, token_id)))))

@@ -132,7 +132,7 @@ class ApiServer:
         self.bump(thing)
 
     def bump(self, thing: Thing) -> None:
-        """The stored object changed: give it the next version and tell whoever listens."""
+        """The stored object changed: give it the next version and notify the listeners."""
         self._version += 1
         thing.meta.resource_version = self._version
         for listener in self.changed:

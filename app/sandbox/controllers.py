@@ -328,7 +328,7 @@ class DeploymentController:
 
 
 def _status_value(deployment: Deployment) -> tuple[object, ...]:
-    """The status of a Deployment as a value, to tell whether it moved."""
+    """The status of a Deployment as a value, to detect whether it changed."""
     s = deployment.status
     return (
         s.observed_generation,

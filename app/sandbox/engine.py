@@ -1,6 +1,6 @@
 """The event list of the simulated world: what happens next, and when.
 
-Nothing runs in the background. Whoever looks at the world first lets it catch
+Nothing runs in the background. A reader of the world first lets it catch
 up with its clock; every transition then happens at its own moment, in order, so
 that what is read at a time depends on that time and the seed alone.
 """

@@ -1,4 +1,4 @@
-"""The objects of the simulated cluster, as far as the agent can tell them from real ones.
+"""The objects of the simulated cluster, as far as the agent can distinguish them from real ones.
 
 A `Template` is a value: two equal templates are one ReplicaSet. The other
 objects are the mutable records that the simulated API server keeps; nothing

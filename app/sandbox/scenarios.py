@@ -1,7 +1,7 @@
 """Stories for the simulated world, as data: what runs, and what people do to it when.
 
 `heal demo` plays one; a scenario is a value, so that later ones can be written,
-generated from a seed, and compared with a twin in which nobody acts.
+generated from a seed, and compared with a twin in which no action is taken.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from app.sandbox.world import Workload, World
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """A pipeline rolls out another image, and tells the agent of it."""
+    """A pipeline rolls out another image, and reports it to the agent."""
 
     workload: str
     image: str
@@ -26,7 +26,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigUpdate:
-    """Somebody replaces the data of a ConfigMap, and tells nobody."""
+    """A person replaces the data of a ConfigMap without reporting it."""
 
     config_map: str
     data: Mapping[str, str]

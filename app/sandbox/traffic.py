@@ -49,7 +49,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """How a service does from `since` on; no shares: nobody answers, so nothing is measured."""
+    """How a service does from `since` on; no shares: no pod answers, so nothing is measured."""
 
     since: datetime
     requests_per_second: float
@@ -159,7 +159,7 @@ class Traffic:
         self._react()
 
     def _react(self) -> None:
-        """Work the levels out anew, once for all the changes of a moment."""
+        """Compute the levels again, once for all the changes of a moment."""
         if not self._queued:
             self._queued = True
             self._engine.after(_REACTION_SECONDS, self._refresh)
@@ -213,7 +213,7 @@ class Traffic:
         return 1 - succeeds
 
     def _dependency_error_share(self, namespace: str, url: str, depth: int) -> float:
-        """Share of calls to a dependency that fail: all when nobody is there."""
+        """Share of calls to a dependency that fail: all when no pod is ready."""
         host = (urlsplit(url if "//" in url else f"//{url}").hostname or "").split(".")
         target = (host[1] if len(host) > 1 else namespace, host[0])
         shares = self._shares(target, depth + 1) if depth < _DEPENDENCY_DEPTH else ()

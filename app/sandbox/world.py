@@ -57,7 +57,7 @@ class World:
         """Labels and annotations of namespaces, by name; those without any are not listed."""
 
     def catch_up(self) -> datetime:
-        """Let everything happen that is due by now."""
+        """Let everything happen that is due."""
         return self.engine.catch_up()
 
     # -------------------------------------------------------------- people and pipelines

@@ -24,7 +24,7 @@ from app.agent.models import (
 )
 from app.errors import ClaimLost, Invalid, NotFound
 from app.store import audit_log as trail
-from app.store import timeline as journal
+from app.store import timeline
 from app.store.database import nonces
 from app.store.database.codec import (
     IncidentBody,
@@ -149,7 +149,7 @@ def answer(connection: Connection, approval_id: ApprovalId, spoken: Spoken) -> A
             body=writable(ApprovalBody, _body(answered)),
         )
     )
-    journal.append(connection, found.incident_id, [answer_note(answered, said)])
+    timeline.append(connection, found.incident_id, [answer_note(answered, said)])
     connection.execute(
         update(incidents)
         .where(incidents.c.id == incident_id)

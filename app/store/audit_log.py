@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select
 
-from app.agent.identity import audit_log as trail
+from app.agent.identity import audit_log
 from app.agent.identity.audit_log import AuditLogEntry, HumanDecision, HumanDecisionKind
 from app.agent.identity.people import Door
 from app.store.database import locks
@@ -21,7 +21,7 @@ from app.store.database.tables import audit_trail
 
 
 def append(connection: Connection, human_decision: HumanDecision) -> None:
-    """Add a deed at the end."""
+    """Append a decision."""
     locks.hold(connection, locks.Space.TRAIL, ["trail"])
     last = connection.execute(
         select(audit_trail.c.sequence, audit_trail.c.hash).order_by(audit_trail.c.sequence.desc()).limit(1)
@@ -32,8 +32,8 @@ def append(connection: Connection, human_decision: HumanDecision) -> None:
         subject=storable_text(human_decision.subject),
         data=storable_object(human_decision.data),
     )
-    entry = trail.entry(
-        trail.START if last is None else last.hash, 0 if last is None else last.sequence + 1, stored
+    entry = audit_log.entry(
+        audit_log.START if last is None else last.hash, 0 if last is None else last.sequence + 1, stored
     )
     connection.execute(
         insert(audit_trail).values(

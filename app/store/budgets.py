@@ -1,7 +1,7 @@
 """Counts started actions for the limits, serialised with every other start (promise 4).
 
 `turn` serialises the transactions that begin an action, on whichever worker; it
-comes after the incident's row and the brakes in the order of locks, and no
+comes after the incident's row and the guardrails in the order of locks, and no
 transaction waits for another lock behind it. Everything is read from the intents' own rows,
 so that a restart forgets nothing and a second attempt at an intent counts once.
 """

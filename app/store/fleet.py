@@ -144,7 +144,7 @@ class Alone:
 
     async def elect(
         self,
-        duty: str,  # noqa: ARG002 - the port's signature; whoever is alone leads
+        duty: str,  # noqa: ARG002 - the port's signature; a single process leads
         owner: str,  # noqa: ARG002 - as above
         lease: timedelta,  # noqa: ARG002 - as above
         now: datetime,  # noqa: ARG002 - as above

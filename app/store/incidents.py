@@ -4,7 +4,7 @@ Two writers share an incident: intake, which adds triggers and freshness when a
 signal joins, and the loop, which owns everything else under its claim. Joining
 does not raise the version, so it never costs a running pass its work; saving
 merges instead: triggers are the union in stored order, `stale` holds only while
-both say so, `dry_run` never goes back from true to false, and whoever reported stays
+both say so, `dry_run` never goes back from true to false, and a sender that reported stays
 on record.
 """
 

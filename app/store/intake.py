@@ -48,8 +48,7 @@ from app.agent.ports.signals import (
     ServiceLevels,
 )
 from app.errors import Invalid
-from app.store import incidents
-from app.store import timeline as journal
+from app.store import incidents, timeline
 from app.store.database import locks
 from app.store.database.codec import read, storable_text
 from app.store.database.tables import changes, idempotency_keys, service_levels
@@ -111,15 +110,15 @@ def accept(connection: Connection, delivery: Delivery) -> tuple[Accepted, ...]:
     if before is not None:
         return before
     locks.hold(connection, locks.Space.SERVICE, {str(signal.key) for signal in delivery.signals})
-    desk = _IntakeTransaction(connection, delivery)
-    desk.look_up(delivery.signals)
+    transaction = _IntakeTransaction(connection, delivery)
+    transaction.look_up(delivery.signals)
     answers = tuple(
-        Accepted(signal_id=signal.id, disposition=desk.accept(signal)) for signal in delivery.signals
+        Accepted(signal_id=signal.id, disposition=transaction.accept(signal)) for signal in delivery.signals
     )
-    desk.write()
+    transaction.write()
     _keep(connection, delivery, answers)
-    if desk.entered:
-        ledger.enter(connection, delivery.signals[0].key, desk.entered)
+    if transaction.entered:
+        ledger.enter(connection, delivery.signals[0].key, transaction.entered)
     return answers
 
 
@@ -202,7 +201,7 @@ def open_from_pending(
         fresh = bool(triggers) and not all(signal.stale for signal in pending)
         joined = incidents.add_triggers(incident, triggers, fresh=fresh)
         incidents.store_joined(connection, incident, incidents.note_origin(joined, pending))
-        journal.append(connection, incident.id, [pending_note(pending, incident.opened_at)])
+        timeline.append(connection, incident.id, [pending_note(pending, incident.opened_at)])
         _join_pending(connection, incident)
         return incident.id
     first, *others = pending
@@ -210,11 +209,10 @@ def open_from_pending(
     before = incidents.last_closed(connection, key)
     incident = _open(connection, key, triggers, stale=stale, dry_run=dry_run, at=_not_before(before, at))
     incidents.store_joined(connection, incident, incidents.note_origin(incident, pending))
-    notes = [
-        signal_note(first, triggers, opened=True),
-        *([pending_note(others, incident.opened_at)] if others else []),
-    ]
-    journal.append(connection, incident.id, notes)
+    notes = [signal_note(first, triggers, opened=True)]
+    if others:
+        notes.append(pending_note(others, incident.opened_at))
+    timeline.append(connection, incident.id, notes)
     reason = "acted on before the breach had lasted"
     signals.settle_pending(connection, key, DispositionKind.OPENED, reason, incident.id, only=first.id)
     _join_pending(connection, incident)
@@ -232,15 +230,15 @@ def open_queued(connection: Connection, decide: IntakeDecider, dry_run: bool, li
         delivery = Delivery(
             signals=waiting, decide=decide, dry_run=dry_run, idempotency_key=None, request_hash=None
         )
-        desk = _IntakeTransaction(connection, delivery)
+        transaction = _IntakeTransaction(connection, delivery)
         for signal in waiting:
-            if signal.id not in desk.joined:
-                if desk.again(signal).reason.startswith(signals.QUEUED):
+            if signal.id not in transaction.joined:
+                if transaction.again(signal).reason.startswith(signals.QUEUED):
                     break
                 queues[sender] -= 1
             ended += 1
-        desk.write()
-        for other in desk.joined.values():
+        transaction.write()
+        for other in transaction.joined.values():
             queues[other] = queues.get(other, 0) - 1
     return Dequeued(
         ended=ended,
@@ -320,7 +318,7 @@ class _IntakeTransaction:
                 incidents.store_joined(self.connection, self._stored[incident.id], incident)
                 self._stored[incident.id] = incident
         for incident_id, notes in self._notes.items():
-            journal.append(self.connection, incident_id, notes)
+            timeline.append(self.connection, incident_id, notes)
         self._stored_levels = dict(self._levels)
         self._changes.clear()
         self._notes.clear()
@@ -346,8 +344,10 @@ class _IntakeTransaction:
         """Keep the levels, with a note for an open incident the first time that alerts are merged."""
         before, incident = self._levels[key], self._open[key]
         self._levels[key] = new
+        if incident is None:
+            return
         merged = merged_triggers(new.reasons) - merged_triggers(() if before is None else before.reasons)
-        if merged and incident is not None:
+        if merged:
             self._notes.setdefault(incident.id, []).append(merged_note(merged, at))
 
     def _look_at(self, key: ServiceKey) -> None:

@@ -50,7 +50,7 @@ def announce(connection: Connection, incident_id: IncidentId, text: str, at: dat
     """Put an announcement on record.
 
     Under the lock of the incident's row, so that its numbers are committed in
-    their order: a channel that was told one has been told all before it.
+    their order: a channel that received one has received all before it.
     """
     known = select(incidents.c.id).where(incidents.c.id == incident_id).with_for_update()
     if connection.execute(known).one_or_none() is None:
@@ -131,7 +131,7 @@ def unannounced(connection: Connection, incident_id: IncidentId, after: int) -> 
 
 
 def _mark(connection: Connection, channel: str, at: datetime) -> datetime:
-    """What ended before it is the past, or told; a new channel's is now, whoever asks first."""
+    """Incidents that ended before it are finished; for a new channel it is the time of the first call."""
     mark: datetime | None = connection.execute(
         select(channels.c.told_until).where(channels.c.name == channel)
     ).scalar_one_or_none()
@@ -165,7 +165,7 @@ def _recent(channel: str, mark: datetime) -> Subquery:
 
 
 def _move_mark(connection: Connection, channel: str, recent: Subquery, at: datetime) -> None:
-    """Up to the end of the incident that ended first of those of which something is still to be told."""
+    """Up to the end of the incident that ended first of those with pending notifications."""
     oldest = connection.execute(select(func.min(recent.c.closed_at)).where(_untold(recent))).scalar_one()
     mark = at - _MARGIN if oldest is None else min(oldest, at - _MARGIN)
     mark = max(mark, at - _GIVEN_UP_AFTER)

@@ -519,7 +519,7 @@ class SqlStore:
 def _refusal(connection: Connection, incident: Incident, reasons: ReasonGuard | None) -> str | None:
     """Why no reason for acting stands, by what is on record of the service in this transaction.
 
-    Whoever records a signal of the service locks the row of its open incident, which
+    A transaction that records a signal of the service locks the row of its open incident, which
     the caller holds: what was committed before is seen, what comes later comes later.
     """
     if reasons is None:

@@ -202,11 +202,11 @@ def _sweeper(container: Container) -> Sweeper:
 
 def _announcing(container: Container) -> list[Work]:
     """One sender for each channel, so that none waits for another."""
-    couriers = [
+    senders = [
         ChannelSender(store=container.store, clock=container.clock, channel=channel)
         for channel in container.world.channels
     ]
-    return [(f"notify {channel_sender.channel.name}", channel_sender.run) for channel_sender in couriers]
+    return [(f"notify {channel_sender.channel.name}", channel_sender.run) for channel_sender in senders]
 
 
 def _watching(container: Container) -> list[Work]:

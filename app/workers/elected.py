@@ -1,6 +1,6 @@
 """Duties: work that one process does for all, such as watching the cluster, under a lease.
 
-Whoever holds the lease works; the others ask for it again and again. A holder that
+The holder of the lease works; the others request it again and again. A holder that
 cannot renew it stops before it runs out. Two that overlap for a moment do no harm:
 intake recognises duplicates (promise 9).
 """

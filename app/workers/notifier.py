@@ -123,16 +123,16 @@ class ChannelSender:
         if not await self._settled(turn):
             return
         for _ in range(_MESSAGES_IN_A_TURN):
-            errand = delivery.next_notification(turn.record, turn.posting, turn.announcements)
-            if errand is None or not await self._sent(turn, errand):
+            task = delivery.next_notification(turn.record, turn.posting, turn.announcements)
+            if task is None or not await self._sent(turn, task):
                 return
 
     async def _settled(self, turn: _Turn) -> bool:
         """Find out what became of a message whose answer is missing; send it again if it did not arrive."""
-        errand, since = delivery.in_doubt(turn.posting), turn.posting.sending_since
-        if errand is None or since is None:
+        task, since = delivery.in_doubt(turn.posting), turn.posting.sending_since
+        if task is None or since is None:
             return True
-        key = errand.key(turn.id)
+        key = task.key(turn.id)
         try:
             found = await self._in_time(
                 self.channel.find(key, turn.posting.reference, since - _SEARCH_MARGIN)
@@ -142,17 +142,17 @@ class ChannelSender:
             return False
         self._well()
         if found is None:
-            return await self._sent(turn, errand)
-        await self._told(turn, errand, found)
+            return await self._sent(turn, task)
+        await self._told(turn, task, found)
         return True
 
-    async def _sent(self, turn: _Turn, errand: NotificationTask) -> bool:
+    async def _sent(self, turn: _Turn, task: NotificationTask) -> bool:
         """Send one message; whether the next may follow."""
         turn.posting = await self.store.save_posting(
-            delivery.setting_out(turn.posting, errand, self.clock.now(), self.pace)
+            delivery.setting_out(turn.posting, task, self.clock.now(), self.pace)
         )
         try:
-            reference = await self._in_time(self._send(turn, errand))
+            reference = await self._in_time(self._send(turn, task))
         except (TransientError, PermanentError) as error:
             await self._not_sent(turn, error)
             return False
@@ -160,27 +160,27 @@ class ChannelSender:
             await self._unheard(turn, error)
             return False
         self._well()
-        await self._told(turn, errand, reference)
+        await self._told(turn, task, reference)
         return True
 
-    async def _send(self, turn: _Turn, errand: NotificationTask) -> str:
+    async def _send(self, turn: _Turn, task: NotificationTask) -> str:
         """The one call to the channel; where it shows the incident from now on."""
         reference = turn.posting.reference
-        if errand.kind is NotificationKind.BEGIN or reference is None:
+        if task.kind is NotificationKind.BEGIN or reference is None:
             return await self.channel.begin(await self._bulletin(turn.record))
-        if errand.kind is NotificationKind.REFRESH:
+        if task.kind is NotificationKind.REFRESH:
             return await self.channel.refresh(reference, await self._bulletin(turn.record))
-        loud = errand.kind is NotificationKind.ANNOUNCE
+        loud = task.kind is NotificationKind.ANNOUNCE
         lines = (
             tuple(
                 announced_line(announcement)
                 for announcement in turn.announcements
-                if announcement.number == errand.until
+                if announcement.number == task.until
             )
             if loud
-            else tuple(timeline_line(entry) for entry in turn.record.timeline[errand.after : errand.until])
+            else tuple(timeline_line(entry) for entry in turn.record.timeline[task.after : task.until])
         )
-        await self.channel.reply(reference, ThreadReply(key=errand.key(turn.id), lines=lines, loud=loud))
+        await self.channel.reply(reference, ThreadReply(key=task.key(turn.id), lines=lines, loud=loud))
         return reference
 
     async def _bulletin(self, record: IncidentRecord) -> Bulletin:
@@ -209,12 +209,12 @@ class ChannelSender:
 
     # ------------------------------------------------------------ what came of it
 
-    async def _told(self, turn: _Turn, errand: NotificationTask, reference: str) -> None:
+    async def _told(self, turn: _Turn, task: NotificationTask, reference: str) -> None:
         """A found reply is no place of its own: only the first message and its refreshes are."""
-        if errand.kind in (NotificationKind.ANNOUNCE, NotificationKind.ENTRIES):
+        if task.kind in (NotificationKind.ANNOUNCE, NotificationKind.ENTRIES):
             reference = turn.posting.reference or reference
         turn.posting = await self.store.save_posting(
-            delivery.delivered(turn.posting, errand, reference, self.clock.now(), self.pace)
+            delivery.delivered(turn.posting, task, reference, self.clock.now(), self.pace)
         )
 
     async def _not_sent(self, turn: _Turn, error: TransientError | PermanentError) -> None:

@@ -49,7 +49,7 @@ class StreamLimits:
     max_deliveries: int = 10
     """A message handed out more often than this is believed to kill its readers."""
     batch: int = 200
-    """Messages taken at once; a transaction holds at most a thousand signals."""
+    """Messages taken in one call; a transaction holds at most a thousand signals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

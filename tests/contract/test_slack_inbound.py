@@ -29,7 +29,7 @@ from app.agent.identity.people import ApprovalTerms, Door
 from app.agent.models import ApprovalState
 from app.agent.ports.store import Store
 from app.config import Role
-from app.connectors.chat.slack import commands as slack_desk
+from app.connectors.chat.slack import commands
 from app.connectors.chat.slack.channel import inbound_from_settings
 from app.errors import ConfigurationError
 from app.store import open_store
@@ -59,7 +59,7 @@ from tests.contract.slack_standin import (
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
 
-SHIPPED_RECORD_SECONDS = slack_desk.RECORD_SECONDS
+SHIPPED_RECORD_SECONDS = commands.RECORD_SECONDS
 SLACK_GIVES_UP_AFTER_SECONDS = 3.0
 PATIENT_SECONDS = 120.0
 
@@ -67,7 +67,7 @@ PATIENT_SECONDS = 120.0
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine is no database that is down."""
-    monkeypatch.setattr(slack_desk, "RECORD_SECONDS", PATIENT_SECONDS)
+    monkeypatch.setattr(commands, "RECORD_SECONDS", PATIENT_SECONDS)
 
 
 @pytest.fixture
@@ -455,7 +455,7 @@ async def test_no_answer_of_the_database_in_time_is_no_claim(
 ) -> None:
     """Before Slack gives up, the person hears that it is not certain; pressing again settles it."""
     assert SHIPPED_RECORD_SECONDS < SLACK_GIVES_UP_AFTER_SECONDS
-    monkeypatch.setattr(slack_desk, "RECORD_SECONDS", 0.5)
+    monkeypatch.setattr(commands, "RECORD_SECONDS", 0.5)
     approval_id = await stories.awaiting(stage.container)
     value = await stage.button(approval_id)
     with held(database_url):
@@ -463,7 +463,7 @@ async def test_no_answer_of_the_database_in_time_is_no_claim(
     assert_problem(pressed, 503)
     assert "Unknown whether your answer was recorded" in (await stage.slack.until_told())[0]
     assert "Unknown whether the kill switch was recorded" in typed
-    monkeypatch.setattr(slack_desk, "RECORD_SECONDS", PATIENT_SECONDS)
+    monkeypatch.setattr(commands, "RECORD_SECONDS", PATIENT_SECONDS)
     assert (await stage.press(ANN, value)).status_code == 200
     assert "is recorded" in (await stage.slack.until_told(2))[1]
     assert len((await stage.approval(approval_id)).answers) == 1

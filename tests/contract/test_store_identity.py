@@ -10,8 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
-from app.agent.identity import audit_log as trail
-from app.agent.identity import tokens
+from app.agent.identity import audit_log, tokens
 from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind
 from app.agent.identity.people import (
     CredentialId,
@@ -150,7 +149,7 @@ async def test_every_decision_of_a_person_is_in_the_trail(store: Store) -> None:
     ]
     assert entries[0].data == {"reason": "migration"}
     assert entries[2].subject == str(key(1))
-    assert trail.first_broken(entries) is None
+    assert audit_log.first_broken(entries) is None
     assert await store.trail(after=1, limit=1) == entries[2:3]
 
 
@@ -163,7 +162,7 @@ async def test_decisions_at_one_moment_form_one_chain(store: Store, database_url
     )
     entries = await store.trail(after=-1, limit=100)
     assert [one.sequence for one in entries] == list(range(40))
-    assert trail.first_broken(entries) is None
+    assert audit_log.first_broken(entries) is None
     if other is not store:
         await other.close()
 
@@ -198,10 +197,10 @@ async def test_an_altered_trail_shows(store: Store) -> None:
     for reason in ("one", "two", "three"):
         await store.set_brake(KillSwitch(engaged=True, by="ann", reason=reason, at=NOW))
     entries = await store.trail(after=-1, limit=10)
-    assert trail.first_broken([entries[0], replace(entries[1], by="eve"), entries[2]]) == 1
-    assert trail.first_broken([entries[0], entries[2]]) == 2
-    assert trail.first_broken([entries[1], entries[0]]) == 1
-    assert trail.first_broken(entries[1:], previous=entries[0].hash) is None
+    assert audit_log.first_broken([entries[0], replace(entries[1], by="eve"), entries[2]]) == 1
+    assert audit_log.first_broken([entries[0], entries[2]]) == 2
+    assert audit_log.first_broken([entries[1], entries[0]]) == 1
+    assert audit_log.first_broken(entries[1:], previous=entries[0].hash) is None
 
 
 async def test_hostile_words_are_kept_as_words(store: Store) -> None:
@@ -210,7 +209,7 @@ async def test_hostile_words_are_kept_as_words(store: Store) -> None:
     await store.set_brake(KillSwitch(engaged=True, by="x", reason="\x00'; DROP --", at=NOW), person=eve)
     entries = await store.trail(after=-1, limit=10)
     assert entries[0].by == "e\ufffdv\ufffde"
-    assert trail.first_broken(entries) is None
+    assert audit_log.first_broken(entries) is None
 
 
 async def test_a_command_counts_once(store: Store) -> None:

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from app.agent.models import ActionName
 from app.cli import main
-from app.cli.commands import demo_live as live
+from app.cli.commands import demo_live
 from app.cli.commands.doctor import examine, needed_rights
 from app.cli.commands.errors import CommandFailed
 from app.cli.commands.findings import Finding, Status
@@ -390,26 +390,26 @@ def test_a_test_beds_settings_point_the_demo_at_it(tmp_path: Path) -> None:
         "KUBECONFIG=/bed/agent\nPROMETHEUS_URL=http://127.0.0.1:1\nPROMETHEUS_WINDOW=10s\n"
         "ALERTMANAGER_TOKEN=t\nTESTBED_ADMIN_KUBECONFIG=/bed/admin\n"
     )
-    story = live.testbed_story(settings_with(database_url="sqlite:///mine.db"), env, dry_run=False)
+    story = demo_live.testbed_story(settings_with(database_url="sqlite:///mine.db"), env, dry_run=False)
     assert str(story.settings.kubeconfig) == "/bed/agent"
     assert str(story.kubeconfig) == "/bed/admin"
     assert story.settings.database_url.get_secret_value() == "sqlite:///mine.db"
     assert story.settings.prometheus_window == "10s"
     assert not story.settings.dry_run
     assert ActionName.ROLLBACK in story.settings.enabled_actions
-    assert live.testbed_story(settings_with(), env, dry_run=True).settings.dry_run
+    assert demo_live.testbed_story(settings_with(), env, dry_run=True).settings.dry_run
     env.write_text("SOMETHING=else\n")
     with pytest.raises(CommandFailed, match="make testbed"):
-        live.testbed_story(settings_with(), env, dry_run=False)
+        demo_live.testbed_story(settings_with(), env, dry_run=False)
 
 
 def test_a_cluster_of_ones_own_needs_to_be_named(tmp_path: Path) -> None:
     """Without connection or with a malformed service nothing is released anywhere."""
     connected = settings_with(kubeconfig=tmp_path / "k", prometheus_url="http://127.0.0.1:1")
-    assert str(live.cluster_story(connected, "prod/shop", "bad", dry_run=True).key) == "shop in prod"
+    assert str(demo_live.cluster_story(connected, "prod/shop", "bad", dry_run=True).key) == "shop in prod"
     for settings, service in ((settings_with(), "prod/shop"), (connected, "shop"), (connected, "/shop")):
         with pytest.raises(CommandFailed):
-            live.cluster_story(settings, service, "bad", dry_run=False)
+            demo_live.cluster_story(settings, service, "bad", dry_run=False)
 
 
 # ------------------------------------------------------------------ people

@@ -54,27 +54,17 @@ NO_PROSE = re.compile(r"[\w./:{}-]+")
 """Keys, paths and names: one word without spaces is no sentence."""
 
 
-def _docstrings(tree: ast.AST) -> set[int]:
-    """Ids of the constants that document a module, class, function or attribute."""
-    return {
-        id(node.value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    }
-
-
 def _sentences(path: Path) -> Iterator[tuple[int, str]]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    documented = _docstrings(tree)
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in documented:
+        if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
             continue
         if not NO_PROSE.fullmatch(node.value.strip()) and not node.value.startswith(NOT_READ):
             yield node.lineno, node.value
 
 
 def test_no_message_uses_a_replaced_word() -> None:
-    """Messages, log lines, help texts and timeline sentences of `app`."""
+    """Messages, log lines, help texts, timeline sentences and docstrings of `app`."""
     found = [
         f"{path.relative_to(ROOT)}:{line}: {match[0]!r}, better {REPLACED[match[0].lower()]!r}"
         for path in sorted((ROOT / "app").rglob("*.py"))

@@ -1,6 +1,6 @@
 """What an audit of the accepted signals finds: a sum that adds up, or the days and strays that say why not.
 
-The store computes it, `heal audit signals` and `GET /audit/signals` tell it, and
+The store computes it, `heal audit signals` and `GET /audit/signals` report it, and
 the sweep watches the strays. It is how promise 9 is proved instead of believed:
 the ledger is written when a signal is accepted, its row by another statement,
 and what is forgotten is tallied, so that a loss anywhere leaves a difference.
@@ -17,7 +17,7 @@ from app.agent.ids import IncidentId
 from app.agent.models import DispositionKind
 
 OVERDUE_AFTER = timedelta(minutes=5)
-"""An incident that has been due for so long, with nobody holding it, is driven by nobody."""
+"""An incident that has been due for this long without a claim has no worker."""
 
 
 def allowed_wait(longest_gap: timedelta) -> timedelta:
@@ -26,7 +26,7 @@ def allowed_wait(longest_gap: timedelta) -> timedelta:
 
 
 class DiscrepancyKind(StrEnum):
-    """What can have gone astray."""
+    """The kinds of discrepancies."""
 
     PENDING_TOO_LONG = "pending_too_long"
     """A signal that waits, though the sweep should have ended it."""
@@ -37,7 +37,7 @@ class DiscrepancyKind(StrEnum):
     WITHOUT_ORIGIN = "without_origin"
     """An incident that no signal opened, or without triggers or timeline."""
     NOBODY_DRIVES = "nobody_drives"
-    """An open incident that is long due, and that nobody holds."""
+    """An open incident that is long due and unclaimed."""
     OVERSLEEPS = "oversleeps"
     """An open incident that would be looked at later than anything it waits for."""
     EXECUTING_AFTER_END = "executing_after_end"
@@ -60,7 +60,7 @@ class Discrepancy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discrepancies:
-    """What was found astray, at most a hundred of a kind."""
+    """The discrepancies found, at most a hundred of each kind."""
 
     found: tuple[Discrepancy, ...]
     more: tuple[DiscrepancyKind, ...] = ()
@@ -82,7 +82,7 @@ class AuditQuestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnevenDay:
-    """A day on which accepted signals are missing, or rows are there that nobody accepted."""
+    """A day on which accepted signals are missing, or rows exist that were never accepted."""
 
     day: date
     accepted: int
@@ -114,7 +114,7 @@ class SignalAudit:
 
     @property
     def adds_up(self) -> bool:
-        """Nothing is missing, nothing is there that was not accepted, and nothing is astray."""
+        """Nothing is missing, nothing is there that was not accepted, and there are no discrepancies."""
         return self.accepted == self.accounted and not self.uneven_days and not self.strays.found
 
 

@@ -1,4 +1,4 @@
-"""Question."""
+"""What policy decides on: the action with everything that the guardrails need to know about it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The audit trail of people: what they decided, chained so that no entry can be changed unseen (promise 12).
 
 The store appends an entry in the transaction of the decision itself. As in a
-timeline, each entry's hash covers the one before it; whoever holds an exported
+timeline, each entry's hash covers the one before it; a holder of an exported
 trail can check it with `first_broken`.
 """
 
@@ -66,7 +66,7 @@ class AuditLogEntry:
 
 
 def entry(previous: str, sequence: int, human_decision: HumanDecision) -> AuditLogEntry:
-    """The deed as the entry that follows one with the hash `previous`."""
+    """The decision as the entry after the one with the hash `previous`."""
     unsealed = AuditLogEntry(
         sequence=sequence,
         at=human_decision.at,

@@ -41,7 +41,7 @@ class Scope(StrEnum):
     INGEST = "ingest"
     """Post events."""
     READ = "read"
-    """See incidents, signals, approvals and brakes."""
+    """See incidents, signals, approvals and guardrails."""
     APPROVE = "approve"
     """Answer approvals; READ goes with it."""
     OPERATE = "operate"
@@ -64,16 +64,16 @@ def scopes_of(roles: Iterable[str], granted: Mapping[str, Iterable[Scope]]) -> f
 
 
 class SenderKind(StrEnum):
-    """What is known of whoever sent a signal."""
+    """What is known about the sender of a signal."""
 
     TOKEN = "token"  # noqa: S105 - a kind, not a secret
     """The holder of a token or session of this agent."""
     WEBHOOK = "webhook"
-    """Whoever knows the secret of a webhook."""
+    """A sender that knows the secret of a webhook."""
     ADDRESS = "address"
     """An address, and nothing that proves who it is."""
     STREAM = "stream"
-    """Whoever may write to a stream."""
+    """A sender that may write to a stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,14 +124,14 @@ NO_LIMIT = Reach()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """Somebody who answers, brakes or releases."""
+    """A person who answers a request, or changes a guardrail."""
 
     name: str
     roles: frozenset[str] = frozenset()
     """What the sign-in, the token or the configuration gives them; never what they say themselves."""
     door: Door = Door.API
     verified: bool = False
-    """Proved by a token, a sign-in or a signature; otherwise taken at their word, on a loopback address."""
+    """Proved by a token, a sign-in or a signature; otherwise unauthenticated, on a loopback address."""
     scopes: frozenset[Scope] = frozenset(Scope)
     """What they may do; everything where no identity is configured."""
     token_id: CredentialId | None = None
@@ -204,7 +204,7 @@ class SignInAttempt:
     nonce: str = field(repr=False)
     """Stands in what the issuer signs, so that it is good for this attempt only."""
     verifier: str = field(repr=False)
-    """PKCE: without it nobody can use the code that the browser carries."""
+    """PKCE: without it the code that the browser carries cannot be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +253,7 @@ def presented(text: str) -> tuple[CredentialId, str] | None:
 
 
 def proves(secret: str, credential: Credential) -> bool:
-    """Whether the secret is the credential's, in a time that does not tell how much of it is right."""
+    """Whether the secret is the credential's, in a time that does not depend on how much of it is right."""
     return hmac.compare_digest(digest(secret), credential.digest)
 
 
@@ -270,7 +270,7 @@ _INVISIBLE = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EscalationStep:
-    """When nobody has answered for so long, others are told, and may answer too."""
+    """Without an answer for this long, further people are notified and may answer too."""
 
     after: timedelta
     roles: tuple[str, ...]
@@ -281,7 +281,7 @@ class ApprovalTerms:
     """What makes a yes count. The values that stand here ask for one yes, of anybody."""
 
     roles: tuple[str, ...] = ()
-    """One of these is needed to answer; none: whoever may answer at all."""
+    """The roles of which an answer needs one; none: every person who may answer approvals."""
     people: int = 1
     """So many different people must say yes. One no is enough."""
     not_by: tuple[str, ...] = ()
@@ -303,7 +303,7 @@ class ApprovalTerms:
     def met_by(self, other: ApprovalTerms, said_yes: Iterable[str] = ()) -> bool:
         """Whether what was agreed to on `other` terms, by those who said yes, would do on these.
 
-        Nobody who said yes may be barred by now; a request that nobody answered
+        A person who approved may not be excluded since then; a request without an answer
         would do while it bars the same people.
         """
         roles = not self.roles or (bool(other.roles) and other.every_role <= self.every_role)
@@ -327,7 +327,7 @@ class Answer:
 
 
 def same_person(one: str, other: str) -> bool:
-    """Names as people see them: neither case, width, spaces nor what is not shown tells two people apart."""
+    """Names as people read them: case, width, spaces and invisible characters are ignored."""
     return _folded(one) == _folded(other)
 
 

@@ -110,18 +110,18 @@ def under_way(posting: Posting, now: datetime, pace: DeliveryPace) -> bool:
     return posting.sending is not None and since is not None and abs(now - since) < pace.patience
 
 
-def setting_out(posting: Posting, errand: NotificationTask, now: datetime, pace: DeliveryPace) -> Posting:
+def setting_out(posting: Posting, task: NotificationTask, now: datetime, pace: DeliveryPace) -> Posting:
     """The state stored before the message is sent; reserved until the message must have arrived."""
     return replace(
         posting,
-        sending=errand.key(posting.incident_id),
+        sending=task.key(posting.incident_id),
         sending_since=now,
         due_at=now + pace.patience,
     )
 
 
 def delivered(
-    posting: Posting, errand: NotificationTask, reference: str, now: datetime, pace: DeliveryPace
+    posting: Posting, task: NotificationTask, reference: str, now: datetime, pace: DeliveryPace
 ) -> Posting:
     """The state stored after successful delivery."""
     told = replace(
@@ -132,13 +132,13 @@ def delivered(
         failures=0,
         due_at=now + pace.refresh_every,
     )
-    match errand.kind:
+    match task.kind:
         case NotificationKind.ANNOUNCE:
-            return replace(told, announced=errand.until)
+            return replace(told, announced=task.until)
         case NotificationKind.ENTRIES:
-            return replace(told, shown=errand.until)
+            return replace(told, shown=task.until)
         case _:
-            return replace(told, refreshed=errand.until)
+            return replace(told, refreshed=task.until)
 
 
 def not_sent(posting: Posting, due_at: datetime) -> Posting:

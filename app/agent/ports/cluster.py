@@ -1,4 +1,4 @@
-"""Cluster."""
+"""The cluster: reading, dry runs, writing and watching, each a port of its own."""
 
 from __future__ import annotations
 
@@ -119,12 +119,12 @@ class ClusterEvent:
 
 
 class ClusterWatch(Protocol):
-    """Tells which services moved, without end."""
+    """Yields the services that changed, without end."""
 
     def events(self) -> AsyncIterator[ClusterEvent]:
         """Every known service once at the start, then each one whose objects change.
 
-        Survives expired versions (410) and dropped connections by listing anew;
+        Survives expired versions (410) and dropped connections by listing again;
         an event may be repeated, never lost.
         """
         ...

@@ -1,4 +1,4 @@
-"""Metrics."""
+"""The monitoring: service level indicators, and silences."""
 
 from __future__ import annotations
 

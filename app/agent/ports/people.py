@@ -1,4 +1,4 @@
-"""People."""
+"""People: notifications, and sign-in with an issuer."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from app.agent.models import (
 
 
 class Notifier(Protocol):
-    """Tells people. Constructed only when `DRY_RUN=false`.
+    """Notifies people. Constructed only when `DRY_RUN=false`.
 
     The product's own puts an announcement on record, which the announcer then
-    brings to every channel (`app.agent.notifications.channel`): telling people waits for nobody.
+    brings to every channel (`app.agent.notifications.channel`): a notification waits for no channel.
     """
 
     async def send(self, text: str, incident: Incident) -> None:
@@ -36,7 +36,7 @@ class IdentityProvider(Protocol):
         """Who signed in, by what the issuer gives for the code that the browser brought.
 
         Raises `Invalid` when the issuer does not take the code, `NotEntitled` with
-        words for the person when it vouches for nobody who can be named,
+        words for the person when it identifies no person by name,
         `TransientError` when it does not answer, and `PermanentError` when its
         answer cannot be trusted.
         """

@@ -1,4 +1,4 @@
-"""Policy."""
+"""The external policy engine, and its answer."""
 
 from __future__ import annotations
 

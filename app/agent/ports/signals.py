@@ -1,4 +1,4 @@
-"""Signals."""
+"""The durable intake of signals, and the pure decisions that run inside its transaction."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ServiceLevels:
     error_rate_breach_since: datetime | None = None
     latency_breach_since: datetime | None = None
     conditions: tuple[Condition, ...] = ()
-    """What the cluster says is wrong now; a crash loop told by a sample counts as CRASH_LOOP_BACK_OFF."""
+    """What the cluster says is wrong now; a crash loop reported by a sample counts as CRASH_LOOP_BACK_OFF."""
     last_sample_at: datetime | None = None
     last_sample: SliSample | None = None
     error_rate_breach_until: datetime | None = None
@@ -55,11 +55,11 @@ class ServiceLevels:
     """The newest sample at which the indicator was well: what is older and was not is over."""
     latency_clear_at: datetime | None = None
     crash_told_at: datetime | None = None
-    """The newest sample that told whether it crash loops."""
+    """The newest sample that reported whether the service crash loops."""
     rhythm_seconds: float | None = None
     """How far apart the last two pushed samples were; None where that says nothing."""
     resolved_alerts: tuple[str, ...] = ()
-    """The last alerts that were told resolved: one that is told firing after that is over."""
+    """The last alerts that were reported as resolved: an older report of one as firing does not count."""
     measured_error_rate: Breach = field(default_factory=Breach)
     """What the agent's own poller saw, apart from what was posted."""
     measured_latency: Breach = field(default_factory=Breach)
@@ -68,14 +68,15 @@ class ServiceLevels:
 
     @property
     def breached(self) -> tuple[bool, bool]:
-        """Whether a breach of the error rate, and one of the latency, is on record, whoever reported it."""
+        """Whether a breach of the error rate, and one of the latency, is on record, by any sender."""
         return (
             self.error_rate_breach_since is not None or self.measured_error_rate.since is not None,
             self.latency_breach_since is not None or self.measured_latency.since is not None,
         )
 
     reasons: tuple[Reason, ...] = ()
-    """What was reported that speaks for acting on the service, withdrawn or not (promise 13); at most 32."""
+    """Reported reasons for an action on the service, withdrawn or not (promise 13); bounded by
+    `REASONS_KEPT` and `ALERTS_KEPT` of `app.agent.freshness.reasons`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Store."""
+"""The store of incidents, approvals, guardrails, history, audit trail, identity and notifications."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Begun(StrEnum):
     NOT_DECIDED = "not_decided"
     """Begun or ended already."""
     NO_REASON = "no_reason"
-    """What the action stands on was withdrawn, or is too old by now (promise 13)."""
+    """What the action stands on was withdrawn, or is now too old (promise 13)."""
 
 
 class ReasonGuard(Protocol):
@@ -199,12 +199,12 @@ class IncidentStore(Protocol):
         """Hold on for another lease from now.
 
         Raises `ClaimLost` when the claim was voided or taken over meanwhile, or the
-        incident is closed; nothing is taken anew.
+        incident is closed; no further incident is claimed.
         """
         ...
 
     async def take_due(self, owner: str, lease: timedelta, now: datetime, limit: int) -> tuple[Claim, ...]:
-        """Claim up to `limit` open incidents that are due and that nobody holds, longest due first.
+        """Claim up to `limit` open incidents that are due and unclaimed, longest due first.
 
         Of two workers that ask at the same time each incident goes to one. An
         incident is due when it opens, when an approval is answered, and at the
@@ -213,7 +213,7 @@ class IncidentStore(Protocol):
         ...
 
     async def next_due(self) -> datetime | None:
-        """When the next open incident that nobody holds becomes due; None when there is none."""
+        """When the next unclaimed open incident becomes due; None when there is none."""
         ...
 
     async def release(self, claim: Claim, due_at: datetime | None = None) -> None:
@@ -403,11 +403,11 @@ class AuditStore(Protocol):
     """The proof that every accepted signal has its end (promise 9)."""
 
     async def audit(self, question: AuditQuestion) -> SignalAudit:
-        """The sum over every accepted signal and what is astray, as of one instant."""
+        """The sum over every accepted signal and the discrepancies, as of one instant."""
         ...
 
     async def strays(self, question: AuditQuestion) -> Discrepancies:
-        """What is astray, without the sum: cheap enough for every sweep."""
+        """The discrepancies without the sum: cheap enough for every sweep."""
         ...
 
     async def mend(self, now: datetime) -> Repairs:
@@ -461,7 +461,7 @@ class IdentityStore(Protocol):
 
 
 class PostingStore(Protocol):
-    """How far each channel has been told, and what people are to be told."""
+    """How far each channel is up to date, and the pending announcements."""
 
     async def announce(self, incident_id: IncidentId, text: str, at: datetime) -> None:
         """Put an announcement on record, durably; every channel gets it in its turn.
@@ -471,7 +471,7 @@ class PostingStore(Protocol):
         ...
 
     async def unshown(self, channel: str, at: datetime, limit: int) -> tuple[IncidentId, ...]:
-        """Incidents of which the channel has something still to be told, and that may be tried at `at`.
+        """Incidents with notifications pending for the channel, and that may be tried at `at`.
 
         Open ones first, each kind oldest first. What had ended before the channel was
         first asked about here is left out; dry runs are.

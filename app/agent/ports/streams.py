@@ -1,4 +1,4 @@
-"""Streams."""
+"""Streams of signals that several consumers share, such as a Kafka topic."""
 
 from __future__ import annotations
 

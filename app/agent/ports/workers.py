@@ -1,4 +1,4 @@
-"""Workers."""
+"""The engine that drives incidents, and the processes that share one store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Fleet(Protocol):
     async def enter(self, owner: str) -> None:
         """Be counted as alive from now on, until `leave` or the death of this process.
 
-        Enters anew by itself when the connection to the store breaks.
+        Registers again by itself when the connection to the store breaks.
         """
         ...
 

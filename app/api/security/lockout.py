@@ -1,7 +1,7 @@
 """Lock-out: an address that presents wrong credentials again and again gets no answer to them for a while.
 
 The secrets are far too long to be guessed; this makes guessing show in the log and
-tells a sender with an outdated token to slow down. A right credential is heard all
+makes a sender with an outdated token slow down. A valid credential is accepted all
 the while, so that senders behind one address do not lock each other out. Counts
 live in one process and are bounded.
 """
@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 
 _MOST_ADDRESSES = 10_000
 _IPV6_NETWORK_BITS = 64
-"""Whoever has one address there has the whole network."""
+"""A holder of one address there has the whole network."""
 
 
 @dataclass(slots=True)
 class _Count:
     failures: int
     until: datetime
-    """When the failures are forgotten; from the last allowed one on, when the address is heard again."""
+    """When the failures are forgotten; from the last allowed one on, when the lock-out ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Lockout:
     _counts: OrderedDict[str, _Count] = field(default_factory=OrderedDict)
 
     def locked_for(self, address: str | None, now: datetime) -> timedelta | None:
-        """How long the address is still not heard; None when it is."""
+        """How long the address is still locked out; None if it is not."""
         count = self._counts.get(_network(address))
         if count is None or count.failures < self.attempts or now >= count.until:
             return None

@@ -1,6 +1,6 @@
 """What people say from a terminal: `heal approve`, `deny` and `approvals`, and `heal brake`.
 
-A running agent is told over its HTTP API. When none answers and no `--url` was
+A running agent is called over its HTTP API. When none answers and no `--url` was
 given, the database of DATABASE_URL is written directly: the answer and the kill
 switch hold for every worker that shares it, or for the next one that starts.
 """

@@ -1,7 +1,7 @@
 """`heal audit`: the sum over every accepted signal, and the trail of people, from an agent or its database.
 
 A deep audit reads every timeline: it is done here, and never asked of an agent at work.
-The chain of the trail is always checked here, whoever answered.
+The chain of the trail is always checked here, for every source.
 """
 
 from __future__ import annotations

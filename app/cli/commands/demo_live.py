@@ -2,7 +2,7 @@
 
 Called by `heal demo` when a test bed runs, or when `--cluster` names a service
 and a bad image. Builds the agent as `heal run` does, engine included. What it
-released and nobody rolled back, it takes back at the end.
+released and was not rolled back, it undoes at the end.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ async def _learn(container: Container, key: ServiceKey, view: WorkloadView) -> N
 
 
 async def _watch(container: Container, key: ServiceKey, story_listener: StoryListener) -> IncidentRecord:
-    """Tell what happens until the incident of this release has ended."""
+    """Print what happens until the incident of this release has ended."""
     begun = container.clock.now()
     where = IncidentFilter(
         service=key.service, environment=key.environment, since=begun - timedelta(seconds=1)
@@ -207,7 +207,7 @@ class _DemoRelease:
 
 @asynccontextmanager
 async def _released(story: LiveStory, before: WorkloadView) -> AsyncIterator[_DemoRelease]:
-    """The bad image is out inside; afterwards the good one is back, whoever brought it back."""
+    """The bad image is out inside; afterwards the good one is back, by the agent or by the demo."""
     ref, good = before.target.ref, before.revisions[0].images[0]
     try:
         async with pipeline(story.kubeconfig) as set_image:

@@ -64,7 +64,7 @@ class SteppedClock(Clock, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoryPace:
-    """How fast the story is told."""
+    """How fast the story is printed."""
 
     wall_seconds_per_second: float
     """0 plays as fast as it can."""
@@ -80,7 +80,7 @@ class Played:
 
 
 def simulation_settings(settings: Settings, *, dry_run: bool) -> Settings:
-    """The user's settings with what a short story needs; nothing real is at risk, so nobody is asked."""
+    """The user's settings, changed for a short story without approvals: no real system is changed."""
     return settings.model_copy(
         update={
             "dry_run": dry_run,
@@ -118,7 +118,7 @@ async def play(
         start = datetime.now(UTC) - timedelta(seconds=scenario.limit_seconds) - _MARGIN
         scenario = await _undisturbed(store, scenario, start)
         clock = new_clock(start)
-        # The shipped policies: one's own may ask for people, and nobody answers in a simulation.
+        # The shipped policies: the user's own may require approvals, which a simulation cannot answer.
         policy = EmbeddedPolicy(shipped_policies(), timeout_seconds=settings.policy_timeout_seconds)
         try:
             stage = await _Stage.build(settings, scenario, clock, store, policy)
@@ -225,7 +225,7 @@ class _Stage:
             await self.kept.release_all()
 
     async def happen(self, beat: Beat) -> None:
-        """Play a beat; a pipeline tells the agent what it released."""
+        """Play a beat; a pipeline reports its release to the agent."""
         self.scenario.play(self.world, beat.happening)
         if isinstance(beat.happening, Release):
             now = self.container.clock.now()
@@ -271,7 +271,7 @@ async def _break_off(store: Store, claim: Claim, incident: Incident, now: dateti
 
 
 async def _tell(stage: _Stage, clock: SteppedClock, story_listener: StoryListener, pace: StoryPace) -> Played:
-    """Move time on step by step, and tell what is new after each."""
+    """Advance the time step by step, and print what is new after each step."""
     begun = clock.now()
     beats = list(stage.scenario.beats)
     told = SeenEvents(story_listener, begun)

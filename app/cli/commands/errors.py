@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class CommandFailed(Exception):
-    """The message is for a person and names the mend; `app.cli` prints it and exits with 1."""
+    """The message is for a person and names the fix; `app.cli` prints it and exits with 1."""

@@ -14,7 +14,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """The result of one check; `mend` is the fix."""
+    """The result of one check, with its fix."""
 
     check: str
     status: Status

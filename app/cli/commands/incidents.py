@@ -64,7 +64,7 @@ def moment(text: str | None, now: datetime, option: str) -> datetime | None:
 
 
 async def list_incidents(settings: Settings, url: str | None, wanted: Wanted) -> IncidentPage:
-    """The newest incidents that fit, at most `wanted.limit`; `next` tells whether there are more."""
+    """The newest incidents that fit, at most `wanted.limit`; `next` is set if there are more."""
     answer = await _from_agent(running_agent(settings, url), wanted)
     if answer is not None:
         return answer

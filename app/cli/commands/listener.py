@@ -1,4 +1,4 @@
-"""Telling an incident while it happens: who listens, and what was told already.
+"""Printing an incident while it happens: the listener, and what was printed already.
 
 Used by both demos, on the simulated and on a real cluster.
 """
@@ -18,7 +18,7 @@ _LEVELS_EVERY_SECONDS = 15.0
 
 
 class StoryListener(Protocol):
-    """Whoever listens to the story."""
+    """A listener that prints the story."""
 
     def happened(self, at: datetime, text: str) -> None:
         """Something happened in the simulated world."""
@@ -34,7 +34,7 @@ class StoryListener(Protocol):
 
 
 class SeenEvents:
-    """What the teller has heard already."""
+    """What the listener has received already."""
 
     def __init__(self, story_listener: StoryListener, begun: datetime) -> None:
         self._teller = story_listener
@@ -42,7 +42,7 @@ class SeenEvents:
         self._levels_at = begun
 
     def entries(self, records: Sequence[IncidentRecord]) -> None:
-        """Tell what was added to these incidents since the last call."""
+        """Print what was added to these incidents since the last call."""
         for record in records:
             known = self._entries.get(record.incident.id, 0)
             for entry in record.timeline[known:]:
@@ -50,7 +50,7 @@ class SeenEvents:
             self._entries[record.incident.id] = len(record.timeline)
 
     async def levels(self, container: Container, key: ServiceKey) -> None:
-        """Tell now and then how the service does."""
+        """Print the levels of the service at intervals."""
         now, world = container.clock.now(), container.world
         due = (now - self._levels_at).total_seconds() >= _LEVELS_EVERY_SECONDS
         if due and world.reader is not None and world.metrics is not None:

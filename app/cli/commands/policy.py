@@ -1,4 +1,4 @@
-"""`heal policy`: check and test a bundle of policies, and tell which rule decided what.
+"""`heal policy`: check and test a bundle of policies, and report which rule decided what.
 
 Nothing here asks a running agent to do anything: a bundle that passes `check` is
 taken over by an agent when it starts, or on SIGHUP.
@@ -24,7 +24,7 @@ def policy_folder(settings: Settings) -> Path:
 
 
 def check(folder: Path) -> str:
-    """What there is in a folder without mistakes; `CommandFailed` tells every mistake with file and line."""
+    """The contents of a valid folder; `CommandFailed` reports every mistake with file and line."""
     problems = check_folder(folder)
     if problems:
         raise CommandFailed("the policies cannot be used:\n  " + "\n  ".join(map(str, problems)))

@@ -19,7 +19,7 @@ from app.config import Settings
 
 
 async def speaker(settings: Settings, store: IdentityStore, by: str | None, scope: Scope) -> Person:
-    """The holder of HEAL_TOKEN, or while no identity is required whoever is named."""
+    """The holder of HEAL_TOKEN, or, while identity is not required, the person named."""
     if settings.heal_token is not None:
         return await _holder(settings, store, by, scope)
     if settings.identity_required:

@@ -129,7 +129,7 @@ def _token(ref: ObjectRef, item: JsonObject) -> str:
 def _last_change(item: JsonObject, paths: Sequence[tuple[str, ...]]) -> JsonObject:
     """The entry of `managedFields` that touched one of `paths` last; empty where none says so.
 
-    Entries of the subresource `scale` carry no time. Whoever writes a field takes it
+    Entries of the subresource `scale` carry no time. The writer of a field takes it
     from the others, so an entry without a time that still holds one wrote it last.
     """
     last: JsonObject = {}

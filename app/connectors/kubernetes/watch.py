@@ -146,7 +146,7 @@ class _Follower:
     """Interruptions since the last event or the last stream that ended normally."""
 
     async def run(self) -> None:
-        """For ever; ends only with an error that repeating does not mend."""
+        """Runs without end; stops only with an error that a retry does not fix."""
         while True:
             try:
                 version = await self._start()

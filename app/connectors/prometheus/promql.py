@@ -100,7 +100,7 @@ class QueryTemplate:
 
     @staticmethod
     def parse(text: str, setting: str) -> QueryTemplate:
-        """Raises `ConfigurationError`, naming `setting` and the mend, for what cannot be filled in safely."""
+        """Raises `ConfigurationError`, naming `setting` and the fix, for what cannot be filled in safely."""
         parts: list[str | _Slot] = []
         literal = ""
         for token in _TOKEN.finditer(text):

@@ -40,7 +40,7 @@ class ClaimNames:
     def person(self, claims: Claims, more: Claims, issuer: str) -> SignedOn:
         """The person named by the signed claims, or by `more` where these are incomplete.
 
-        Raises `NotEntitled` with words for the person where nobody can be named.
+        Raises `NotEntitled` with words for the person if the claims name no person.
         """
         return SignedOn(
             name=self._name(claims if self._names(claims) or self.name not in more else more),

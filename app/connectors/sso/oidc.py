@@ -226,7 +226,7 @@ class OidcIssuer:
         """Map failures to the agent's errors and log them; the only place that does.
 
         After an answer that is not believed, what was learned of the issuer is learned
-        anew by the next who tries: it may have new keys under an old name.
+        again at the next attempt: it may have new keys under an old name.
         """
         failure: AgentError
         try:

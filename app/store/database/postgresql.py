@@ -190,7 +190,7 @@ def _lost_a_race(error: Exception) -> bool:
 def went_away(error: Exception) -> bool:
     """Whether the connection, or the server's willingness to serve it, is gone, and a new one may help.
 
-    A time-out is not among it: whoever waited that long has waited enough.
+    A time-out is not among it: a caller that waited that long does not retry.
     """
     code = sqlstate(error)
     if code is not None:

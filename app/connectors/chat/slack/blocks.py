@@ -1,7 +1,7 @@
 """Renders an incident in Slack's Block Kit. Pure.
 
 Built by `slack`. What others wrote is always plain text with `&`, `<` and `>`
-escaped, so that it can mention nobody and link nowhere, and every text, block and
+escaped, so that it contains no mention and no link, and every text, block and
 list is within Slack's limits, for a message that is over them is not shown at all.
 """
 

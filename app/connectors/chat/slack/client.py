@@ -162,7 +162,7 @@ class SlackClient:
         if session is None or session.closed:
             session = aiohttp.ClientSession(
                 # A connection that the other side has just given up would make every second call one
-                # of which nobody knows whether it arrived.
+                # whose arrival is unknown.
                 connector=aiohttp.TCPConnector(force_close=True, limit=16),
                 timeout=aiohttp.ClientTimeout(
                     total=self._timeout, connect=_CONNECT_SECONDS, sock_connect=_CONNECT_SECONDS

@@ -2,7 +2,7 @@
 
 An option with a dot in its name is a property of the client library
 (`security.protocol=SASL_SSL`); what the agent's guarantees rest on cannot be
-set. Used by `app.connectors.streams.kafka.stream` and whoever shows or checks settings.
+set. Used by `app.connectors.streams.kafka.stream` and by what shows or checks settings.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class KafkaStream:
         """Harmless for messages of partitions that have left meanwhile.
 
         A commit that fails now is retried while reading, so
-        that a reader never waits here for what only reading on can mend.
+        that a reader never waits here for what only further reading can fix.
         """
         with self._lock:
             for message in messages:

@@ -1,7 +1,7 @@
 """The address of a Redis stream, `redis://[user[:password]@]host[:port][/db][?stream=...&group=...]`. Pure.
 
 `rediss://` speaks TLS and checks the server's certificate. Used by
-`app.connectors.streams.redis.stream` and whoever shows or checks settings.
+`app.connectors.streams.redis.stream` and what shows or checks settings.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ class RedisStream:
                 # The first start, a flush, or a server that lost its data: from the very beginning.
                 await self._create_group()
                 return await self._take(limit)
-        except BaseException:
+        except BaseException:  # a cancelled call too: entries may be on their way here
             self._answer_lost = True
             raise
 

@@ -120,7 +120,7 @@ def _partial_index(name: str, table: str, columns: list[str], condition: str) ->
 
 
 def _protect_signals() -> None:
-    """The database itself keeps what led to something, and what nobody accounts for (promise 9)."""
+    """The database itself keeps what led to something, and what is not accounted for (promise 9)."""
     if op.get_bind().dialect.name == "postgresql":
         op.execute(
             "CREATE FUNCTION signals_are_accounted_for() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "

@@ -1,4 +1,4 @@
-"""People: credentials, the audit trail of their decisions, nonces, and what channels were told.
+"""People: credentials, the audit trail of their decisions, nonces, and what channels received.
 
 Only additions: programs of the versions before go on while this is applied and
 afterwards. What people decide through those is in the timelines, as before, and
