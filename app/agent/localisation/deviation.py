@@ -8,7 +8,6 @@ caller that knows the season passes the range of that season.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -85,31 +84,17 @@ def normal_range(values: Iterable[float | None]) -> NormalRange:
         return NormalRange(count=0, median=0.0, low=0.0, high=0.0, spread=0.0, low_decile=0.0, missing=1.0)
     last = len(known) - 1
     middle = known[len(known) // 2]
+    distances = sorted(abs(value - middle) for value in known)
     low, high = known[round(_TAIL * last)], known[round((1 - _TAIL) * last)]
     return NormalRange(
         count=len(known),
         median=middle,
         low=low,
         high=high,
-        spread=max(_SCALE_OF_MEDIAN_DISTANCE * _median_distance(known, middle), (high - low) / 4),
+        spread=max(_SCALE_OF_MEDIAN_DISTANCE * distances[len(known) // 2], (high - low) / 4),
         low_decile=known[round(0.1 * last)],
         missing=1 - len(known) / len(every),
     )
-
-
-def _median_distance(ordered: Sequence[float], middle: float) -> float:
-    """The median distance from the middle: the distances on both sides of it are already in order."""
-    right = bisect_left(ordered, middle)
-    left = right - 1
-    distance = 0.0
-    for _ in range(len(ordered) // 2 + 1):
-        below = middle - ordered[left] if left >= 0 else math.inf
-        above = ordered[right] - middle if right < len(ordered) else math.inf
-        if below < above:
-            distance, left = below, left - 1
-        else:
-            distance, right = above, right + 1
-    return distance
 
 
 def deviation(
