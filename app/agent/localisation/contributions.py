@@ -23,13 +23,18 @@ def error_shares(caller: str, anomalies: Anomalies, graph: CallGraph) -> Shares:
 
 
 def _shares(kind: MetricKind, caller: str, anomalies: Anomalies, graph: CallGraph) -> Shares:
-    """What callees added per request of the caller, as a share of what the caller added."""
+    """What callees added per request of the caller, as a share of what the caller added.
+
+    A callee whose measurements stopped can explain everything: calls to it fail or time out.
+    """
     own = anomalies[caller]
     if own.rise(kind) <= 0.0:
         return {}
     found = {}
     for callee in graph.callees(caller):
-        if anomalies[callee].rise(kind) > 0.0:
+        if anomalies[callee].silent:
+            found[callee] = 1.0
+        elif anomalies[callee].rise(kind) > 0.0:
             share = _largest_ratio(own, anomalies[callee], kind, kind)
             found[callee] = min(1.0, share * calls_per_request(callee, anomalies, graph))
     return at_most_one(found)

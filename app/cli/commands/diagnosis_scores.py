@@ -93,21 +93,27 @@ def accuracy_of(cases: Sequence[ScoredCase]) -> Accuracy:
 
 
 def random_floor(cases: Sequence[ScoredCase]) -> Accuracy:
-    """What a random order of the services and a random label of the set score on average."""
-    labels = len({case.true_fault for case in cases})
+    """What a random order of the services and a random label of a case's own set score on average."""
+    labels = {
+        found: len({case.true_fault for case in cases if case.set_name == found})
+        for found in {case.set_name for case in cases}
+    }
     return _accuracy(
         {k: _mean([min(1.0, k / max(1, case.services)) for case in cases]) for k in CUTOFFS},
-        1 / labels if labels else 0.0,
+        _mean([1 / labels[case.set_name] for case in cases]),
     )
 
 
 def commonest_floor(cases: Sequence[ScoredCase]) -> Accuracy:
-    """What the commonest answers of the same set score: a memory of names, without looking at a case."""
-    names = [name for name, _ in _by_frequency([case.root_cause for case in cases])]
-    labels = _by_frequency([case.true_fault for case in cases])
+    """What the commonest answers of a case's own set score: a memory of names that looks at no case."""
+    names: dict[str, list[str]] = {}
+    labels: dict[str, str] = {}
+    for found in {case.set_name for case in cases}:
+        names[found] = _by_frequency([case.root_cause for case in cases if case.set_name == found])
+        labels[found] = _by_frequency([case.true_fault for case in cases if case.set_name == found])[0]
     return _accuracy(
-        {k: _mean([case.root_cause in names[:k] for case in cases]) for k in CUTOFFS},
-        labels[0][1] / len(cases) if labels else 0.0,
+        {k: _mean([case.root_cause in names[case.set_name][:k] for case in cases]) for k in CUTOFFS},
+        _mean([case.true_fault == labels[case.set_name] for case in cases]),
     )
 
 
@@ -150,8 +156,9 @@ def _accuracy(within: dict[int, float], fault: float) -> Accuracy:
     return Accuracy(ac1=within[1], ac3=within[3], avg5=_mean(list(within.values())), fault_accuracy=fault)
 
 
-def _by_frequency(names: Sequence[str]) -> list[tuple[str, int]]:
-    return sorted(Counter(names).items(), key=lambda item: (-item[1], item[0]))
+def _by_frequency(names: Sequence[str]) -> list[str]:
+    """The different names, commonest first."""
+    return [name for name, _ in sorted(Counter(names).items(), key=lambda item: (-item[1], item[0]))]
 
 
 def _mean(values: Sequence[float]) -> float:
