@@ -99,8 +99,7 @@ def _step(
     total = math.fsum(behind.values())
     if not total or own.waiting <= 0.0:
         return passed, {service: rest}
-    itself = max(0.0, own.latency - own.waiting) if kind is MetricKind.LATENCY else 0.0
-    network = own.waiting / (own.waiting + itself)
+    network = own.waiting_part if kind is MetricKind.LATENCY else 1.0
     ended = {callee: rest * network * strength / total for callee, strength in behind.items()}
     ended[service] = rest * (1.0 - network)
     return passed, ended

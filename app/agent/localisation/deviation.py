@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, median_high, median_low
 
 Point = tuple[float, float | None]
 """Unix time in seconds and the value; None where nothing was measured."""
@@ -106,7 +106,7 @@ def deviation(
     """How far the samples since the symptom are from normal; None where no range or no sample is known.
 
     `earlier` are samples shortly before the symptom: what was unusual then did not start
-    with it, so they widen the normal range. `least_spread` is in the unit of the metric.
+    with it, so the middle of them widens the normal range. `least_spread` is in the unit of the metric.
     """
     if normal is not None and normal.count < _LEAST_HISTORY:
         normal = None
@@ -144,14 +144,18 @@ def deviation(
 
 
 def _reference(normal: NormalRange | None, earlier: Sequence[float]) -> tuple[float, float, float, float]:
-    """Low and high end, level and spread of what is normal just before the symptom."""
+    """Low and high end, level and spread of what is normal just before the symptom.
+
+    Less than half of the earlier samples may already contain the fault, where it was noticed late.
+    """
     if normal is None:
         return min(earlier), max(earlier), median(earlier), 0.0
     if not earlier:
         return normal.low, normal.high, normal.median, normal.spread
     recent = median(earlier)
     level = normal.median if normal.low <= recent <= normal.high else recent
-    return min(normal.low, *earlier), max(normal.high, *earlier), level, normal.spread
+    low, high = median_low(earlier), median_high(earlier)
+    return min(normal.low, low), max(normal.high, high), level, normal.spread
 
 
 def _upper_half(values: Sequence[float]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from app.agent.localisation.anomalies import Anomalies, ServiceAnomalies
-from app.agent.localisation.call_graph import CallGraph, shares_of_calls
+from app.agent.localisation.call_graph import CallGraph, calls_per_request, shares_of_calls
 from app.agent.localisation.contributions import outgoing_latency_shares, tail_of, visibility
 from app.agent.localisation.metric_kinds import MetricKind
 
@@ -31,6 +31,17 @@ def outgoing_strength(own: ServiceAnomalies) -> float:
     outgoing, handled = own.added(MetricKind.OUTGOING_LATENCY), own.added(MetricKind.LATENCY)
     ratios = [handled[s] / outgoing[s] for s in outgoing.keys() & handled.keys() if outgoing[s] > 0]
     return strength * (max(_LEAST_FELT, min(1.0, max(ratios))) if ratios else 1.0)
+
+
+def waiting_part(caller: str, anomalies: Anomalies, graph: CallGraph) -> float:
+    """The share (0..1) of a service's added latency that waiting for its outgoing calls can make up."""
+    own = anomalies[caller]
+    if not own.rise(MetricKind.OUTGOING_LATENCY) or not own.rise(MetricKind.LATENCY):
+        return 0.0
+    outgoing, handled = own.added(MetricKind.OUTGOING_LATENCY), own.added(MetricKind.LATENCY)
+    ratios = [outgoing[s] / handled[s] for s in outgoing.keys() & handled.keys() if handled[s] > 0]
+    calls = math.fsum(calls_per_request(callee, anomalies, graph) for callee in graph.callees(caller))
+    return min(1.0, max(0.0, max(ratios, default=1.0)) * max(1.0, calls))
 
 
 def network_strengths(anomalies: Anomalies, graph: CallGraph) -> dict[str, float]:

@@ -17,7 +17,7 @@ from app.agent.localisation.contributions import (
 from app.agent.localisation.deviation import SURE
 from app.agent.localisation.local_faults import LocalFault, local_fault
 from app.agent.localisation.metric_kinds import MetricKind
-from app.agent.localisation.network_delay import network_strengths, outgoing_strength
+from app.agent.localisation.network_delay import network_strengths, outgoing_strength, waiting_part
 
 _UNCONFIRMED = 0.5
 """How much added latency counts that no caller shows: callers may be unmeasured, or may not wait."""
@@ -31,7 +31,8 @@ class ServiceEvidence:
     """What is known about one service; strengths are logarithms, shares 0..1.
 
     `latency_from`, `errors_from` and `waiting_from` are the shares of its anomaly that
-    each callee explains. `hidden_errors_from` are those of callees without error metrics
+    each callee explains. `waiting_part` is how much of its added latency
+    its waiting can make up. `hidden_errors_from` are those of callees without error metrics
     that show another fault. `felt` is how much of its added latency its callers show.
     `latency_seen` and `errors_seen` are the shares of its callees for which the metric exists,
     itself included: without them a clean callee is no evidence.
@@ -44,6 +45,7 @@ class ServiceEvidence:
     hidden_errors_from: Shares
     waiting_from: Shares
     waiting: float
+    waiting_part: float
     network: float
     felt: float
     latency_seen: float
@@ -61,9 +63,7 @@ class ServiceEvidence:
     def own_latency(self) -> float:
         """The strength of the added latency that is its own."""
         kept = self.latency * (1.0 - math.fsum(self.latency_from.values())) * self.felt * self.latency_seen
-        if self.latency > 0.0:
-            unexplained = self.waiting * (1.0 - math.fsum(self.waiting_from.values()))
-            kept *= max(0.0, 1.0 - unexplained / self.latency)
+        kept *= 1.0 - self.waiting_part * (1.0 - math.fsum(self.waiting_from.values()))
         return min(kept, SURE)
 
     @property
@@ -95,6 +95,7 @@ def evidence_of(anomalies: Anomalies, graph: CallGraph) -> dict[str, ServiceEvid
             hidden_errors_from=_hidden_errors(name, anomalies, graph, errors[name], shown, local[name]),
             waiting_from=waiting[name],
             waiting=outgoing_strength(anomalies[name]),
+            waiting_part=waiting_part(name, anomalies, graph),
             network=min(network.get(name, 0.0), SURE),
             felt=_felt(name, anomalies, graph, latency, waiting),
             latency_seen=_seen(name, MetricKind.LATENCY, anomalies, graph),
