@@ -122,7 +122,9 @@ def _series(
     return dict.fromkeys(values) if fault == "crash" else values
 
 
-def write_set(folder: Path, seed: int, cases: int = 12, style: str = "plain", *, observed: bool = True) -> Path:
+def write_set(
+    folder: Path, seed: int, cases: int = 12, style: str = "plain", *, observed: bool = True
+) -> Path:
     """A set of cases of one world in the format of the benchmark; answers the folder."""
     dice = random.Random(seed)
     world = make_world(seed, style=style)

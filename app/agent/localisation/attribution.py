@@ -60,15 +60,19 @@ def attribute(
 def _starts(
     evidence: Mapping[str, ServiceEvidence], graph: CallGraph, symptom: ObservedSymptom | None
 ) -> dict[Place, float]:
-    """Where the symptom starts: at the place where people noticed it, and at every anomaly of its kind."""
+    """Where the symptom starts: where people noticed it, and at every anomaly of its kind.
+
+    The more services are behind an anomaly, the more of what people notice it represents.
+    """
     kind = symptom_kind(symptom)
     starts: dict[Place, float] = {}
     for service, found in evidence.items():
+        behind = graph.behind(service)
         if kind is not MetricKind.ERRORS:
-            starts[service, MetricKind.LATENCY] = found.latency * found.felt
-            starts[service, MetricKind.OUTGOING_LATENCY] = found.waiting
+            starts[service, MetricKind.LATENCY] = behind * found.latency * found.felt
+            starts[service, MetricKind.OUTGOING_LATENCY] = behind * found.waiting
         if kind is not MetricKind.LATENCY:
-            starts[service, MetricKind.ERRORS] = found.errors
+            starts[service, MetricKind.ERRORS] = behind * found.errors
         starts[service, None] = found.local.strength
     total = math.fsum(starts.values())
     noticed = symptom is not None and bool(graph.callees(symptom.service))

@@ -28,6 +28,16 @@ class CallGraph:
     def callers(self, service: str) -> Sequence[str]:
         return self._callers.get(service, ())
 
+    def behind(self, service: str) -> int:
+        """How many services a service calls, directly or not, itself included."""
+        seen = {service}
+        pending = [service]
+        while pending:
+            following = [callee for callee in self.callees(pending.pop()) if callee not in seen]
+            seen.update(following)
+            pending.extend(following)
+        return len(seen)
+
     @property
     def empty(self) -> bool:
         """Whether no call is known."""
