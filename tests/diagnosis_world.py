@@ -14,6 +14,12 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
+from app.agent.localisation.deviation import normal_range
+from app.agent.localisation.system import ObservedSystem
+from app.cli.commands.diagnosis_sets import DiagnosisCase, series_key, system_of
+
 HISTORY = 160
 EARLIER, DURING = 3, 4
 INTERVAL = 60
@@ -55,7 +61,7 @@ class Sample:
 
 def make_world(seed: int, size: int = 9, style: str = "plain") -> World:
     """A world of a seed. `style` is `plain`, or `sides` where servers and clients measure latency."""
-    dice = random.Random(seed)
+    dice = random.Random(seed)  # noqa: S311 - a seed repeats the world
     calls = {}
     for callee in range(1, size):
         for caller in dice.sample(range(callee), k=min(callee, dice.choice((1, 1, 2)))):
@@ -126,7 +132,7 @@ def write_set(
     folder: Path, seed: int, cases: int = 12, style: str = "plain", *, observed: bool = True
 ) -> Path:
     """A set of cases of one world in the format of the benchmark; answers the folder."""
-    dice = random.Random(seed)
+    dice = random.Random(seed)  # noqa: S311 - a seed repeats the world
     world = make_world(seed, style=style)
     (folder / "cases").mkdir(parents=True)
     history = [measured(world, dice, dice.uniform(40, 60), None) for _ in range(HISTORY)]
@@ -173,3 +179,15 @@ def record_case(
         "changes": [{"kind": "deploy", "service": decoy, "timestamp": started - dice.randrange(900, 3600)}],
         "metrics": series,
     }
+
+
+def observed_system(seed: int, kind: str, style: str = "plain") -> tuple[ObservedSystem, str]:
+    """A system of a seed with a fault of a kind, and the service that has it."""
+    dice = random.Random(seed)  # noqa: S311 - as above
+    world = make_world(seed, style=style)
+    history = [measured(world, dice, dice.uniform(40, 60), None) for _ in range(HISTORY)]
+    first = 1 if kind in ("crash", "network_delay") else 0
+    fault = Fault(service=dice.randrange(first, len(world.names)), kind=kind)
+    case = msgspec.convert(record_case(world, dice, fault, "case"), DiagnosisCase)
+    normal = {series_key(name): normal_range([row[name] for row in history]) for name in history[0]}
+    return system_of(case, normal, with_changes=True), world.names[fault.service]

@@ -67,7 +67,7 @@ def _starts(
     kind = symptom_kind(symptom)
     starts: dict[Place, float] = {}
     for service, found in evidence.items():
-        behind = graph.behind(service)
+        behind = len(graph.behind(service))
         if kind is not MetricKind.ERRORS:
             starts[service, MetricKind.LATENCY] = behind * found.latency * found.felt
             starts[service, MetricKind.OUTGOING_LATENCY] = behind * found.waiting
@@ -75,13 +75,22 @@ def _starts(
             starts[service, MetricKind.ERRORS] = behind * found.errors
         starts[service, None] = found.local.strength
     total = math.fsum(starts.values())
-    noticed = symptom is not None and bool(graph.callees(symptom.service))
+    noticed = symptom is not None and _shows(symptom.service, kind, evidence, graph)
     rest = 1.0 - _TRUST_IN_SYMPTOM if noticed else 1.0
     starts = {place: rest * strength / total for place, strength in starts.items() if strength > 0.0}
     if symptom is not None and noticed:
         place = symptom.service, kind
         starts[place] = starts.get(place, 0.0) + _TRUST_IN_SYMPTOM
     return starts
+
+
+def _shows(
+    service: str, kind: MetricKind | None, evidence: Mapping[str, ServiceEvidence], graph: CallGraph
+) -> bool:
+    """Whether the series of the service show the symptom that people noticed, so that it can be followed."""
+    own = evidence[service]
+    strength = own.errors if kind is MetricKind.ERRORS else max(own.latency, own.waiting)
+    return strength > 0.0 and bool(graph.callees(service))
 
 
 def _step(

@@ -28,15 +28,15 @@ class CallGraph:
     def callers(self, service: str) -> Sequence[str]:
         return self._callers.get(service, ())
 
-    def behind(self, service: str) -> int:
-        """How many services a service calls, directly or not, itself included."""
+    def behind(self, service: str) -> set[str]:
+        """The services that a service calls, directly or not, and itself."""
         seen = {service}
         pending = [service]
         while pending:
             following = [callee for callee in self.callees(pending.pop()) if callee not in seen]
             seen.update(following)
             pending.extend(following)
-        return len(seen)
+        return seen
 
     @property
     def empty(self) -> bool:

@@ -12,6 +12,10 @@ Shares = dict[str, float]
 """For each callee the share of its caller's anomaly that it explains; together at most 1."""
 
 
+_IN_A_CIRCLE = 0.5
+"""How much a callee explains that calls its caller in turn: each may be the cause of the other's anomaly."""
+
+
 def latency_shares(caller: str, anomalies: Anomalies, graph: CallGraph) -> Shares:
     """The shares of a service's added latency that the added latency of its callees explains."""
     return _shares(MetricKind.LATENCY, caller, anomalies, graph)
@@ -37,6 +41,8 @@ def _shares(kind: MetricKind, caller: str, anomalies: Anomalies, graph: CallGrap
         elif anomalies[callee].rise(kind) > 0.0:
             share = _largest_ratio(own, anomalies[callee], kind, kind)
             found[callee] = min(1.0, share * calls_per_request(callee, anomalies, graph))
+            if caller in graph.behind(callee):
+                found[callee] *= _IN_A_CIRCLE
     return at_most_one(found)
 
 

@@ -30,7 +30,6 @@ _SHOWN = (
 
 def findings_for(
     service: str,
-    found: ServiceEvidence,
     share: float,
     evidence: Mapping[str, ServiceEvidence],
     graph: CallGraph,
@@ -38,27 +37,16 @@ def findings_for(
     started_at: float,
 ) -> tuple[str, ...]:
     """What makes the service a likely root cause."""
+    found = evidence[service]
     said = []
     if share >= _MENTIONED:
         said.append(f"{in_percent(share)} of the symptom ends at it")
     said.extend(_movement(series) for kind in _SHOWN if (series := found.anomalies.strongest(kind)))
-    explained = (
-        sorted(
-            (
-                (other.latency_from.get(service, 0.0), "added latency", name)
-                for name, other in evidence.items()
-            ),
-            reverse=True,
-        )[:2]
-        + sorted(
-            ((other.errors_from.get(service, 0.0), "added errors", name) for name, other in evidence.items()),
-            reverse=True,
-        )[:2]
+    said.extend(
+        _explains({name: other.latency_from.get(service, 0.0) for name, other in evidence.items()}, "latency")
     )
     said.extend(
-        f"it explains {in_percent(part)} of the {what} of {caller}"
-        for part, what, caller in explained
-        if part >= _MENTIONED
+        _explains({name: other.errors_from.get(service, 0.0) for name, other in evidence.items()}, "errors")
     )
     if found.network >= _MENTIONED:
         waiting = [name for name in graph.callers(service) if evidence[name].waiting > 0.0]
@@ -83,7 +71,7 @@ def findings_against(found: ServiceEvidence, share: float) -> tuple[str, ...]:
         said.append("nothing of it is measured")
     elif not any(found.anomalies.strongest(kind) for kind in _SHOWN) and not found.local.silent:
         said.append("its errors, latency and resources are as usual")
-    for shares, what in ((found.latency_from, "added latency"), (found.errors_from, "added errors")):
+    for shares, what in ((found.latency_from, "latency"), (found.errors_from, "errors")):
         said.extend(_explained(shares, what))
     if found.latency > 0.0 and found.felt < _MENTIONED:
         said.append("its added latency is too small to explain that of its callers")
@@ -98,9 +86,19 @@ def _movement(series: DeviatingSeries) -> str:
     return f"{series.metric} {verb} from {moved.before:.3g} to {moved.now:.3g}"
 
 
+def _explains(shares: Shares, what: str) -> list[str]:
+    """The callers whose anomaly the service explains most."""
+    most = sorted(shares, key=lambda name: (-shares[name], name))[:2]
+    return [
+        f"it explains {in_percent(shares[name])} of the added {what} of {name}"
+        for name in most
+        if shares[name] >= _MENTIONED
+    ]
+
+
 def _explained(shares: Shares, what: str) -> list[str]:
     total = math.fsum(shares.values())
     if total < _MENTIONED:
         return []
     main = max(sorted(shares), key=lambda name: shares[name])
-    return [f"its callees explain {in_percent(total)} of its {what}, most of it {main}"]
+    return [f"its callees explain {in_percent(total)} of its added {what}, most of it {main}"]

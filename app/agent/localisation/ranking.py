@@ -7,6 +7,8 @@ plus what is unusual about it and not explained by others, plus a change shortly
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from app.agent.localisation.anomalies import anomalies_of
 from app.agent.localisation.attribution import attribute, symptom_kind
@@ -56,50 +58,81 @@ _DESCRIBED = 5
 """How many candidates get their evidence in words."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Examined:
+    """A service with all that its score is made of."""
+
+    service: str
+    service_kind: str
+    evidence: ServiceEvidence
+    share: float
+    change: ObservedChange | None
+    change_strength: float
+    score: float
+
+
 def localise(system: ObservedSystem) -> Localisation:
     """The candidates for the root cause, with confidence and evidence, or unknown."""
-    named = {service for service, _ in system.series} | {c.service for c in system.changes}
-    if system.symptom is not None:
-        named.add(system.symptom.service)
-    graph = CallGraph(system.kinds.keys() | named, system.calls)
-    least = _LEAST_SHARE_WITHOUT_CALLS if graph.empty else _LEAST_SHARE
-    if system.symptom is not None:
-        graph = graph.with_assumed_calls(system.symptom.service)
+    graph = _graph_of(system)
     evidence = evidence_of(anomalies_of(system, graph.services), graph)
-    shares = attribute(evidence, graph, system.symptom)
+    examined = sorted(_examine(system, graph, evidence), key=lambda one: (-one.score, one.service))
+    confidences = _confidences([one.score for one in examined])
     kind = symptom_kind(system.symptom)
-    changes = {name: _latest_change(name, system) for name in graph.services}
-    scores = {
-        name: math.log(least + shares[name])
-        + _own_strength(evidence[name], kind)
-        + change_strength(changes[name], system.started_at)
-        for name in graph.services
-    }
-    ordered = sorted(graph.services, key=lambda name: (-round(scores[name], 9), name))
-    confidences = _confidences(scores)
     candidates = []
-    for place, name in enumerate(ordered):
+    for place, (one, confidence) in enumerate(zip(examined, confidences, strict=True)):
         described = place < _DESCRIBED
-        found, change = evidence[name], changes[name]
         candidates.append(
             RootCauseCandidate(
-                service=name,
-                score=scores[name],
-                confidence=confidences[name],
-                fault=fault_of(
-                    found, system.kinds.get(name, ""), kind, change_strength(change, system.started_at) > 0
-                ),
+                service=one.service,
+                score=one.score,
+                confidence=confidence,
+                fault=fault_of(one.evidence, one.service_kind, kind, one.change_strength > 0.0),
                 evidence_for=findings_for(
-                    name, found, shares[name], evidence, graph, change, system.started_at
+                    one.service, one.share, evidence, graph, one.change, system.started_at
                 )
                 if described
                 else (),
-                evidence_against=findings_against(found, shares[name]) if described else (),
+                evidence_against=findings_against(one.evidence, one.share) if described else (),
             )
         )
     # Without any anomaly there is nothing to explain, whatever changed.
-    unknown = not ordered or not any(shares.values()) or confidences[ordered[0]] < _LEAST_CONFIDENCE
-    return Localisation(candidates=tuple(candidates), unknown=unknown)
+    found = any(one.share for one in examined) and confidences[0] >= _LEAST_CONFIDENCE
+    return Localisation(candidates=tuple(candidates), unknown=not found)
+
+
+def _graph_of(system: ObservedSystem) -> CallGraph:
+    """Every service that is named anywhere, and the calls between them."""
+    named = {service for service, _ in system.series} | {change.service for change in system.changes}
+    if system.symptom is None:
+        return CallGraph(system.kinds.keys() | named, system.calls)
+    graph = CallGraph(system.kinds.keys() | named | {system.symptom.service}, system.calls)
+    return graph.with_assumed_calls(system.symptom.service)
+
+
+def _examine(
+    system: ObservedSystem, graph: CallGraph, evidence: Mapping[str, ServiceEvidence]
+) -> list[_Examined]:
+    shares = attribute(evidence, graph, system.symptom)
+    least = _LEAST_SHARE if system.calls else _LEAST_SHARE_WITHOUT_CALLS
+    kind = symptom_kind(system.symptom)
+    examined = []
+    for name in graph.services:
+        change = _latest_change(name, system)
+        strength = change_strength(change, system.started_at)
+        score = math.log(least + shares[name]) + _own_strength(evidence[name], kind) + strength
+        examined.append(
+            _Examined(
+                service=name,
+                service_kind=system.kinds.get(name, ""),
+                evidence=evidence[name],
+                share=shares[name],
+                change=change,
+                change_strength=strength,
+                # Sums differ in their last digits with the order of services; equal scores stay equal.
+                score=round(score, 9),
+            )
+        )
+    return examined
 
 
 def _own_strength(found: ServiceEvidence, kind: MetricKind | None) -> float:
@@ -128,10 +161,10 @@ def change_strength(change: ObservedChange | None, started_at: float) -> float:
     return max(0.0, math.log(_WINDOW_SECONDS / _USUAL_LAG_SECONDS) - lag / _USUAL_LAG_SECONDS)
 
 
-def _confidences(scores: dict[str, float]) -> dict[str, float]:
+def _confidences(scores: Sequence[float]) -> list[float]:
     """The probability of each service; together less than 1, because the cause may be none of them."""
-    best = max(scores.values(), default=0.0)
-    odds = {name: math.exp(_SHARPNESS * (score - best)) for name, score in scores.items()}
-    total = math.fsum(odds.values())
+    best = max(scores, default=0.0)
+    odds = [math.exp(_SHARPNESS * (score - best)) for score in scores]
+    total = math.fsum(odds)
     total += max(_OUTSIDE * total, math.exp(min(0.0, _SHARPNESS * (_OUTSIDE_SCORE - best))))
-    return {name: value / total for name, value in odds.items()}
+    return [value / total for value in odds]
