@@ -108,7 +108,7 @@ def test_generated_faults_are_found(
 ) -> None:
     """Six worlds with twelve faults each, whether or not it is known where people noticed the symptom.
 
-    Without the callers' view of latency a network delay cannot be told from a slow caller.
+    Without the callers' view of latency a network delay looks like a slow caller.
     """
     for seed in range(6):
         write_set(tmp_path / f"world-{seed}", seed=seed, style=style, observed=observed)

@@ -128,8 +128,9 @@ def deviation(
     spread = max(spread, _RELATIVE_SPREAD * abs(level), least_spread)
     if spread == 0.0:
         spread = _NEW_SPREAD * max(map(abs, values)) or 1.0
-    up = _upper_half([max(0.0, value - high) / spread for value in values])
-    down = _upper_half([max(0.0, low - value) / spread for value in values])
+    outside = max(values) > high or min(values) < low
+    up = _upper_half([max(0.0, value - high) / spread for value in values]) if outside else 0.0
+    down = _upper_half([max(0.0, low - value) / spread for value in values]) if outside else 0.0
     rises = up >= down
     lowest = normal.low_decile if normal is not None else low
     return Deviation(
