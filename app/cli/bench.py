@@ -33,17 +33,17 @@ def diagnosis(
 
     Every case is diagnosed alone, without the answers. A malformed file is an error (exit code 2).
     """
-    from app.cli.commands import bench
+    from app.cli.commands import bench_diagnosis
     from app.cli.commands.diagnosis_sets import MalformedSet
 
     try:
-        results = bench.run(folder)
+        results = bench_diagnosis.run(folder)
     except MalformedSet as error:
         complain(str(error))
         raise typer.Exit(2) from error
     if as_json:
-        typer.echo(json.dumps(bench.as_json(results), indent=2))
+        typer.echo(json.dumps(bench_diagnosis.as_json(results), indent=2))
         return
     screen = console()
-    screen.print(bench.accuracy_table(results))
-    screen.print(bench.calibration_table(results))
+    screen.print(bench_diagnosis.accuracy_table(results))
+    screen.print(bench_diagnosis.calibration_table(results))
