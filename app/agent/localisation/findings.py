@@ -83,7 +83,10 @@ def findings_against(found: ServiceEvidence, share: float) -> tuple[str, ...]:
 def _movement(series: DeviatingSeries) -> str:
     moved = series.deviation
     verb = "rose" if moved.rises else "fell"
-    return f"{series.metric} {verb} from {moved.before:.3g} to {moved.now:.3g}"
+    name = series.metric.replace("_", " ")
+    if series.meaning.is_share:
+        return f"{name} {verb} from {in_percent(moved.before)} to {in_percent(moved.now)}"
+    return f"{name} {verb} from {moved.before:.3g} to {moved.now:.3g}"
 
 
 def _explains(shares: Shares, what: str) -> list[str]:

@@ -72,6 +72,11 @@ class MetricMeaning:
     falls_in_fault: bool
     least_spread: float
 
+    @property
+    def is_share(self) -> bool:
+        """Whether its values are shares of 1."""
+        return self.least_spread == _LEAST_SHARE
+
 
 @lru_cache(maxsize=4096)
 def meaning_of(metric: str) -> MetricMeaning:
