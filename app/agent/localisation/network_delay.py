@@ -12,6 +12,9 @@ from app.agent.localisation.metric_kinds import MetricKind
 _UNMEASURED = 0.25
 """How much a callee without any measurement counts: nothing clears it, but nothing points at it either."""
 
+_ROUNDING = 1e-9
+"""What is left by an explanation of everything is the noise of a sum."""
+
 _LEAST_FELT = 0.25
 """How much added outgoing latency counts that the caller's own latency does not show."""
 
@@ -20,7 +23,8 @@ def unexplained_waiting(caller: str, anomalies: Anomalies, graph: CallGraph) -> 
     """The strength of a service's added outgoing latency that no slower callee explains."""
     own = anomalies[caller]
     explained = math.fsum(outgoing_latency_shares(caller, anomalies, graph).values())
-    return outgoing_strength(own) * (1.0 - explained)
+    left = outgoing_strength(own) * (1.0 - explained)
+    return left if left > _ROUNDING else 0.0
 
 
 def outgoing_strength(own: ServiceAnomalies) -> float:
