@@ -34,13 +34,49 @@ def is_undone(record: IncidentRecord, intent: Intent) -> bool:
     return any(i.undoes == intent.id for i in record.intents)
 
 
-def to_undo(record: IncidentRecord) -> Intent | None:
-    """Where undoing begins: the newest that took place, can be undone, and was not undone yet."""
-    for group in reversed(_judged_together(record)):
-        rest = rest_to_undo(record, group[0])
-        if rest:
-            return rest[0]
-    return None
+def unverified(record: IncidentRecord) -> Intent | None:
+    """The last action that took place, if neither a verdict nor an undo is about it; None otherwise.
+
+    A verdict on an earlier action says nothing about a later one. Of several actions
+    that are judged together the first stands for all.
+    """
+    groups = _judged_together(record)
+    if not groups:
+        return None
+    last, verdict = groups[-1], record.incident.verdict
+    judged = verdict is not None and any(verdict.intent_id == each.id for each in last)
+    return None if judged or any(is_undone(record, each) for each in last) else last[0]
+
+
+def awaits_completion(record: IncidentRecord) -> bool:
+    """Whether the next action of the plan completes the last one that took place: both are judged together."""
+    plan, index = record.incident.plan, record.incident.next_action
+    done = done_intents(record)
+    if plan is None or not done or not 0 < index < len(plan.actions):
+        return False
+    last, before = done[-1], plan.actions[index - 1]
+    return not before.then_verify and (last.action, last.decision.plan_hash) == (before, plan.hash)
+
+
+def in_place(record: IncidentRecord) -> tuple[Intent, ...]:
+    """The changes that took place and were not undone, oldest first; a restart only if it was not verified."""
+    undone = {
+        i.undoes for i in record.intents if i.outcome is not None and i.outcome.kind is OutcomeKind.DONE
+    }
+    first = unverified(record)
+    return tuple(
+        i
+        for i in done_intents(record)
+        if i.action.target is not None
+        and i.id not in undone
+        and (i.action.undo is not None or (first is not None and i.sequence >= first.sequence))
+    )
+
+
+def to_undo(record: IncidentRecord, judged: IntentId) -> Intent | None:
+    """Where undoing an action that did not help begins; None if nothing of it can be undone."""
+    rest = rest_to_undo(record, intent_by_id(record, judged))
+    return rest[0] if rest else None
 
 
 def rest_to_undo(record: IncidentRecord, judged: Intent) -> list[Intent]:

@@ -25,7 +25,7 @@ from app.agent.heartbeat import renewed
 from app.agent.identity.people import same_person
 from app.agent.ids import IncidentId
 from app.agent.intake import Intake
-from app.agent.intents import done_intents, to_undo
+from app.agent.intents import awaits_completion, done_intents, unverified
 from app.agent.models import (
     ActionName,
     ApprovalState,
@@ -77,6 +77,7 @@ class NextStage(StrEnum):
     EXECUTE = "execute"
     RECONCILE = "reconcile"
     SETTLE = "settle"
+    BEGIN_VERIFICATION = "begin_verification"
     VERIFY = "verify"
     CONCLUDE = "conclude"
 
@@ -93,6 +94,9 @@ def next_stage(record: IncidentRecord) -> NextStage:
     if incident.state is IncidentState.EXECUTING and record.intents:
         decided = record.intents[-1].state is IntentState.DECIDED
         return NextStage.EXECUTE if decided else NextStage.SETTLE
+    if unverified(record) is not None and not awaits_completion(record):
+        # However the plan went on, or ended: what took place is verified before anything else.
+        return NextStage.BEGIN_VERIFICATION
     if incident.diagnosis is None or incident.plan is None:
         return NextStage.DIAGNOSE
     if incident.next_action < len(incident.plan.actions):
@@ -357,6 +361,8 @@ class Loop:
                 await executor.reconcile(record, begun, claim)
             case NextStage.SETTLE:
                 await self._settle_outcome(record, claim, now)
+            case NextStage.BEGIN_VERIFICATION:
+                await self._verify_before_the_next(record, claim, now)
             case NextStage.VERIFY:
                 await self.stages.trial.look(record, claim, now)
             case NextStage.CONCLUDE:
@@ -383,7 +389,6 @@ class Loop:
             next_action=0,
             wake_at=None,
             verification=None,
-            verdict=None,
             summary=diagnosis_note(diagnosis, now).message,
         )
         _, health = await self.stages.verifier.look(incident, now)
@@ -408,7 +413,7 @@ class Loop:
         if incident.state is IncidentState.AWAITING_APPROVAL:
             _, health = await self.stages.verifier.look(incident, now)
             if health.health is Health.HEALTHY:
-                await self._watch_instead(incident, claim, health, now)
+                await self._watch_instead(record, claim, health, now)
                 return
         standing: tuple[Reason, ...] = ()
         if needs_reason(incident):
@@ -454,7 +459,6 @@ class Loop:
         against = no_longer_planned(
             plan, incident.next_action, diagnosis, evidence, self.stages.catalogue, self.stages.plan_limits
         )
-        unjudged = to_undo(record)
         if against is None:
             still = f"Re-evaluating: {old}. The new diagnosis supports the same plan."
             notes = [
@@ -463,8 +467,6 @@ class Loop:
                 diagnosis_note(diagnosis, now),
             ]
             await self.store.save(claim, replace(incident, diagnosis=diagnosis), notes)
-        elif unjudged is not None and incident.verdict is None:
-            await self.stages.trial.begin(record, unjudged, claim, now)
         else:
             await self._reevaluate(
                 record, claim, now, f"{old}, and the new diagnosis does not support the plan: {against}"
@@ -477,12 +479,12 @@ class Loop:
         incident, why = record.incident, examination.reasons.why_none()
         health = await self.stages.verifier.assess(incident, examination.seen)
         since = incident.without_reason_since
-        unjudged = to_undo(record)
-        if unjudged is not None and incident.verdict is None:
+        done = unverified(record)
+        if done is not None:
             # The completing action has no current reason: verify what was done.
-            await self.stages.trial.begin(record, unjudged, claim, now)
+            await self.stages.trial.begin(record, done, claim, now, [_first_verified(why, now)])
         elif health.health is Health.HEALTHY:
-            known = replace(incident, without_reason_since=since or now)
+            known = replace(record, incident=replace(incident, without_reason_since=since or now))
             words = f"Re-evaluating: {why}. No current reason for an action; watching for recovery. "
             await self._watch_instead(known, claim, health, now, words)
         elif examination.silenced:
@@ -532,16 +534,23 @@ class Loop:
 
     async def _watch_instead(
         self,
-        incident: Incident,
+        record: IncidentRecord,
         claim: Claim,
         health: Assessment,
         now: datetime,
         words: str = "The symptoms ended while awaiting approval; watching for recovery. ",
     ) -> None:
-        """The service recovered before any action: watch whether it stays healthy."""
+        """The service is healthy without the next action: watch whether it stays so.
+
+        A partly executed change is verified instead.
+        """
         note = Note(at=now, stage=Stage.VERIFY, message=words + "; ".join(health.reasons))
+        done = unverified(record)
+        if done is not None:
+            await self.stages.trial.begin(record, done, claim, now, [note])
+            return
         watching = replace(
-            incident,
+            record.incident,
             state=IncidentState.VERIFYING,
             verification=Verification(intent_id=None, started_at=now),
         )
@@ -574,7 +583,14 @@ class Loop:
             await self._next_action(record, claim)
 
     async def _reevaluate(self, record: IncidentRecord, claim: Claim, now: datetime, why: str) -> None:
-        """Discard diagnosis and plan; wait for the settle time of a new incident before diagnosing again."""
+        """Discard diagnosis and plan; wait for the settle time of a new incident before diagnosing again.
+
+        An action that completes the last one is left out: what was done is verified first.
+        """
+        done = unverified(record)
+        if done is not None:
+            await self.stages.trial.begin(record, done, claim, now, [_first_verified(why, now)])
+            return
         anew = replace(
             record.incident,
             state=IncidentState.OPEN,
@@ -587,6 +603,15 @@ class Loop:
         note = Note(at=now, stage=Stage.PLAN, message=f"Re-evaluating: {why}.")
         await self.store.save(claim, anew, [note])
 
+    async def _verify_before_the_next(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
+        """The plan went on past an action that is not verified: verify it, then go on from here."""
+        incident, done = record.incident, unverified(record)
+        if done is None:
+            raise PermanentError("no action is left to be verified")
+        # After a verdict the plan advances by one.
+        here = replace(record, incident=replace(incident, next_action=incident.next_action - 1))
+        await self.stages.trial.begin(here, done, claim, now)
+
     async def _next_action(self, record: IncidentRecord, claim: Claim) -> None:
         await self.store.save(claim, moved_on(record.incident), [])
 
@@ -595,11 +620,6 @@ class Loop:
     async def _conclude(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
         """The plan is finished without a recovery."""
         incident = record.incident
-        unjudged = to_undo(record)
-        if not incident.dry_run and incident.verdict is None and unjudged is not None:
-            # A partly executed plan is verified too, and undone if it did not help.
-            await self.stages.trial.begin(record, unjudged, claim, now)
-            return
         if not incident.dry_run or not record.intents:
             await self.stages.closer.close(record, claim, IncidentState.ESCALATED, why_escalated(record))
         elif incident.stale:
@@ -632,6 +652,11 @@ def needs_reason(incident: Incident) -> bool:
     if incident.next_action >= len(incident.plan.actions):
         return False
     return incident.plan.actions[incident.next_action].name is not ActionName.NOTIFY
+
+
+def _first_verified(why: str, now: datetime) -> Note:
+    """Why an action that completes the last one is left out."""
+    return Note(at=now, stage=Stage.PLAN, message=f"{why}. Verifying what was done.", data={})
 
 
 def _old_diagnosis(incident: Incident, now: datetime) -> str:
