@@ -49,7 +49,7 @@ def unverified(record: IncidentRecord) -> Intent | None:
 
 
 def awaits_completion(record: IncidentRecord) -> bool:
-    """Whether the next action of the plan completes the last one that took place: both are judged together."""
+    """Whether the next action of the plan completes the last one that took place: both get one verdict."""
     plan, index = record.incident.plan, record.incident.next_action
     done = done_intents(record)
     if plan is None or not done or not 0 < index < len(plan.actions):
@@ -59,7 +59,7 @@ def awaits_completion(record: IncidentRecord) -> bool:
 
 
 def in_place(record: IncidentRecord) -> tuple[Intent, ...]:
-    """The changes that took place and were not undone, oldest first; a restart only if it was not verified."""
+    """The changes that took place and were not undone, oldest first; a restart only if not verified."""
     undone = {
         i.undoes for i in record.intents if i.outcome is not None and i.outcome.kind is OutcomeKind.DONE
     }

@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 from app.agent.approvals.state import asked_for, escalations_due, wait_until
 from app.agent.closing import Closer
 from app.agent.diagnosis import diagnose
+from app.agent.evidence.format import in_words
 from app.agent.executor import Executor
 from app.agent.freshness.clock_jumps import LONGEST_REST, ahead
 from app.agent.freshness.reasons import Reason, ago_words
@@ -29,6 +30,7 @@ from app.agent.intents import awaits_completion, done_intents, unverified
 from app.agent.models import (
     ActionName,
     ApprovalState,
+    Diagnosis,
     Incident,
     IncidentRecord,
     IncidentState,
@@ -292,7 +294,7 @@ class Loop:
             await self.clock.sleep(_TURN_SECONDS)
 
     async def _run(self, claim: Claim, now_please: bool) -> Rest:
-        looked = settled = waited = False
+        looked = settled = waited = diagnosed = False
         while True:
             record = await self.store.load(claim.incident_id)
             if record is None:
@@ -310,13 +312,15 @@ class Loop:
             looked = looked or stage is NextStage.VERIFY
             settled = settled or stage is NextStage.SETTLE
             waited = waited or (stage is NextStage.DECIDE and incident.without_reason_since is not None)
+            aged = stage is NextStage.DECIDE and self._aged(record, now)
+            only_anew = stage is NextStage.DIAGNOSE or aged
             if incident.failing_since is not None:
                 # Storing the step clears the failure; a new diagnosis alone is no progress.
-                only_anew = stage is NextStage.DIAGNOSE or (
-                    stage is NextStage.DECIDE and self._aged(record, now)
-                )
                 since = incident.failing_since if only_anew else None
                 record = replace(record, incident=replace(incident, failing_since=since, wake_at=None))
+            if aged and diagnosed:
+                raise TransientError(_too_slow(record, now, self.stages.check.max_age))
+            diagnosed = diagnosed or only_anew  # at most once in a pass
             try:
                 async with renewed(self.store, claim, self.lease, self.clock):
                     await self._step(stage, record, claim, now)
@@ -461,12 +465,14 @@ class Loop:
         )
         if against is None:
             still = f"Re-evaluating: {old}. The new diagnosis supports the same plan."
+            still += _changed_cause(incident, diagnosis)
             notes = [
                 Note(at=now, stage=Stage.PLAN, message=still, data={"hash": plan.hash}),
                 evidence_note(evidence, gathered.missing, now),
                 diagnosis_note(diagnosis, now),
             ]
-            await self.store.save(claim, replace(incident, diagnosis=diagnosis), notes)
+            after = replace(incident, diagnosis=diagnosis, summary=notes[-1].message)
+            await self.store.save(claim, after, notes)
         else:
             await self._reevaluate(
                 record, claim, now, f"{old}, and the new diagnosis does not support the plan: {against}"
@@ -657,6 +663,22 @@ def needs_reason(incident: Incident) -> bool:
 def _first_verified(why: str, now: datetime) -> Note:
     """Why an action that completes the last one is left out."""
     return Note(at=now, stage=Stage.PLAN, message=f"{why}. Verifying what was done.", data={})
+
+
+def _too_slow(record: IncidentRecord, now: datetime, max_age: timedelta) -> str:
+    """Why a diagnosis of this pass is not used: evidence ages faster than it is gathered."""
+    return (
+        f"{_old_diagnosis(record.incident, now)}, and was made in this pass: evidence may be "
+        f"{max_age.total_seconds():g} s old at most (EVIDENCE_MAX_AGE_SECONDS)"
+    )
+
+
+def _changed_cause(incident: Incident, newer: Diagnosis) -> str:
+    """A sentence on the change if a newer diagnosis names another cause; or empty."""
+    before, now = incident.diagnosis, newer.best.cause
+    if before is None or before.best.cause is now:
+        return ""
+    return f" The most likely cause changed from {in_words(before.best.cause)} to {in_words(now)}."
 
 
 def _old_diagnosis(incident: Incident, now: datetime) -> str:

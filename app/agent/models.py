@@ -560,7 +560,7 @@ class Verdict:
     reasons: tuple[str, ...]
     at: datetime
     intent_id: IntentId | None = None
-    """The action that it judges; None where the service was only watched, and on records of older versions."""
+    """The action that it judges; None where the service was only watched, and on old records."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

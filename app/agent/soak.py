@@ -198,7 +198,7 @@ class Soak:
 def _seen_so_far(
     incident: Incident, undo: Intent, outcome: Outcome, now: datetime, rules: VerifyRules
 ) -> Verification:
-    """The state of the undo's verification so far; restarted after a gap, within the bound of all restarts."""
+    """The state of the undo's verification so far; restarted after a gap, a bounded number of times."""
     seen = incident.verification
     if seen is None or seen.intent_id != undo.id:
         seen = Verification(intent_id=undo.id, started_at=outcome.at)

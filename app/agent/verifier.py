@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from app.agent.evidence.format import milliseconds, share
+from app.agent.evidence.format import counted, milliseconds, share
 from app.agent.freshness.clock_jumps import ahead
 from app.agent.freshness.reasons import (
     Reason,
@@ -309,13 +309,29 @@ def _workload_problems(workload: WorkloadView, *, unfinished: bool) -> list[str]
     if rolling and not unfinished and workload.available_replicas > 0:
         return problems
     if rolling:
-        problems.append(
-            f"the rollout is not complete: {workload.updated_replicas} of "
-            f"{workload.desired_replicas} updated, {workload.available_replicas} available"
-        )
+        problems.append(f"the rollout is not complete: {_rollout_lacks(workload)}")
     elif workload.available_replicas < workload.desired_replicas:
         problems.append(f"{workload.available_replicas} of {workload.desired_replicas} replicas available")
     return problems
+
+
+def _rollout_lacks(workload: WorkloadView) -> str:
+    """What is missing from a complete rollout."""
+    wanted, updated, lacks = workload.desired_replicas, workload.updated_replicas, []
+    if not workload.spec_observed:
+        lacks.append("the controller has not observed the newest specification")
+    if updated < wanted:
+        lacks.append(f"{updated} of {wanted} updated")
+    older = (workload.total_replicas or 0) - updated
+    if older > 0:
+        lacks.append(f"{counted(older, 'pod')} of an older revision not removed yet")
+    elif updated > wanted:
+        lacks.append(f"{counted(updated - wanted, 'pod')} too many not removed yet")
+    if workload.available_replicas < max(wanted, updated):
+        lacks.append(f"{workload.available_replicas} of {max(wanted, updated)} available")
+    if workload.progress_deadline_exceeded:
+        lacks.append("its progress deadline is exceeded")
+    return ", ".join(lacks) or "the controller has not reported its end"
 
 
 def _unmeasured(
