@@ -7,19 +7,31 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.agent.ids import IntentId
 from app.agent.models import (
+    Action,
     ActionName,
     ApprovalState,
     IncidentRecord,
     IncidentState,
+    Snapshot,
 )
-from tests.stories import ACTING, Story, messages, story
+from app.agent.workload import TargetState
+from app.errors import Forbidden, PermanentError
+from tests.stories import (
+    ACTING,
+    NAMESPACE,
+    Story,
+    innocent_release_beside_a_dying_dependency,
+    messages,
+    story,
+)
 from tests.test_loop import CART, ReadAtStart, greeting, innocent_configuration_beside_a_dying_dependency
 
 REVERT = """  - action: revert_config
@@ -32,11 +44,10 @@ REVERT = """  - action: revert_config
 SCALE = "  - action: scale\n    parameters:\n      by: 1\n"
 
 
-def runbook(folder: Path, steps: str) -> Path:
+def runbook(folder: Path, steps: str, causes: str = "bad_config, resource_limit") -> Path:
     """A folder with one runbook of these steps."""
     found = folder / "runbooks"
     found.mkdir()
-    causes = "bad_config, resource_limit"
     head = f"schema: 1\nid: steps\nversion: 1\ntitle: t\ncauses: [{causes}]\nmin_confidence: 0.5\nsteps:\n"
     (found / "steps.yaml").write_text(head + steps)
     return found
@@ -115,9 +126,9 @@ async def killed(stage: Story, record: IncidentRecord) -> None:
 
 async def withdrawn(stage: Story, record: IncidentRecord) -> None:
     """The service answers again while people are asked, and then fails as before."""
-    stage.world.set_replicas("prod", "db", 3)
+    stage.world.set_replicas(NAMESPACE, "db", 3)
     await stage.live_until(lambda r: r.incident.state is not IncidentState.AWAITING_APPROVAL, key=CART)
-    stage.world.set_replicas("prod", "db", 0)
+    stage.world.set_replicas(NAMESPACE, "db", 0)
 
 
 @pytest.mark.parametrize("happens", [denied, expired, killed, withdrawn])
@@ -139,3 +150,76 @@ async def test_no_answer_leaves_an_action_unverified(
         assert taken(record)[:2] == [ActionName.REVERT_CONFIG, ActionName.RESTORE], told
         assert greeting(stage) == "hi"
         assert "Recovered without any action" not in told
+
+
+# ---------------------------------------------------------------- what the end says
+
+
+TWO_STEPS = "  - action: rollback\n    parameters:\n      to: previous_healthy\n  - action: restart\n"
+
+
+async def test_a_recovery_after_an_undo_names_what_was_done(tmp_path: Path) -> None:
+    """The rollback did not help and was undone; the service recovers while people are asked for more."""
+    found = runbook(tmp_path, TWO_STEPS, causes="bad_release")
+    asking = {"approval_for_risks": {"medium"}, "approval_timeout_seconds": 600}
+    async with story(tmp_path, runbooks_dir=found, **asking, **ACTING) as stage:
+        stage.deploy()
+        await innocent_release_beside_a_dying_dependency(stage)
+        await stage.live_until_asked()
+        stage.world.set_replicas(NAMESPACE, "db", 3)
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.RECOVERED_WITHOUT_ACTION
+        assert record.incident.summary == (
+            "Recovered by itself: rollback of Deployment prod/shop did not help and was undone."
+        )
+
+
+async def test_a_failure_of_verification_says_what_stands(tmp_path: Path) -> None:
+    """Verification fails for good: the rollback stands unverified, and the person who is asked reads so."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy()
+        await innocent_release_beside_a_dying_dependency(stage)
+        record = await stage.live_until(lambda r: r.incident.state is IncidentState.VERIFYING)
+        claim = await stage.agent.store.claim(
+            record.incident.id, "worker", stage.agent.loop.lease, stage.clock.now()
+        )
+        assert claim is not None
+        error = PermanentError("no such service")
+        await stage.agent.loop.stages.closer.stop_at(record, claim, "verify", error)
+        record = await stage.load(record.incident.id)
+        assert record.incident.summary == (
+            "Stage verify failed permanently: no such service. Still in place: rollback of Deployment "
+            "prod/shop. The effect of rollback was not verified."
+        )
+
+
+async def test_an_action_that_failed_is_not_given_the_verdict_of_an_earlier_one(tmp_path: Path) -> None:
+    """The API server refuses the second step: it did not run, so it cannot have failed to help."""
+    found = runbook(tmp_path, TWO_STEPS, causes="bad_release")
+    async with story(
+        tmp_path,
+        connected=lambda world: replace(world, writer=NoRestart(world.writer)),
+        runbooks_dir=found,
+        **ACTING,
+    ) as stage:
+        stage.deploy()
+        await innocent_release_beside_a_dying_dependency(stage)
+        record = await stage.live_until_ended()
+        assert record.incident.summary == (
+            "restart was not executed: refused by the API server: pods may not be replaced"
+        )
+
+
+@dataclass
+class NoRestart:
+    """A writer that the API server allows everything but a restart."""
+
+    inner: Any
+
+    async def apply(
+        self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
+    ) -> TargetState:
+        if action.name is ActionName.RESTART:
+            raise Forbidden("pods may not be replaced")
+        after: TargetState = await self.inner.apply(action, intent_id, target, snapshot)
+        return after
