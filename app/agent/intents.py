@@ -79,6 +79,11 @@ def to_undo(record: IncidentRecord, judged: IntentId) -> Intent | None:
     return rest[0] if rest else None
 
 
+def judged_with(record: IncidentRecord, judged: Intent) -> list[Intent]:
+    """The actions that took place and get one verdict with this one, itself included, oldest first."""
+    return next((group for group in _judged_together(record) if judged in group), [])
+
+
 def rest_to_undo(record: IncidentRecord, judged: Intent) -> list[Intent]:
     """What was judged together with this, can be undone and was not yet, in the order to undo it.
 
@@ -86,8 +91,7 @@ def rest_to_undo(record: IncidentRecord, judged: Intent) -> list[Intent]:
     configuration are replaced again after it was put back, not before.
     """
     undone = {i.undoes for i in record.intents}
-    group = next((g for g in _judged_together(record) if judged in g), [])
-    return [i for i in group if i.action.undo is not None and i.id not in undone]
+    return [i for i in judged_with(record, judged) if i.action.undo is not None and i.id not in undone]
 
 
 def _judged_together(record: IncidentRecord) -> list[list[Intent]]:

@@ -79,7 +79,7 @@ class NextStage(StrEnum):
     EXECUTE = "execute"
     RECONCILE = "reconcile"
     SETTLE = "settle"
-    BEGIN_VERIFICATION = "begin_verification"
+    BEGIN_VERIFICATION = "begin verification"
     VERIFY = "verify"
     CONCLUDE = "conclude"
 

@@ -142,7 +142,7 @@ class Soak:
         judged = replace(incident, verification=verification, verdict=verdict)
         notes.append(verdict_note(verdict))
         if verdict.kind is VerdictKind.RECOVERED:
-            await self._remember_failed_revision(record, now)
+            await self._remember_failed_revision(record, intent_by_id(record, before.intent_id), now)
             await self.closer.close_with(
                 record, judged, claim, IncidentState.RECOVERED, notes, _why_recovered(judged)
             )
@@ -187,10 +187,10 @@ class Soak:
         judged = replace(incident, verification=verification, verdict=verdict)
         await self.closer.close_with(record, judged, claim, end[0], [*notes, verdict_note(verdict)], end[1])
 
-    async def _remember_failed_revision(self, record: IncidentRecord, now: datetime) -> None:
+    async def _remember_failed_revision(self, record: IncidentRecord, helped: Intent, now: datetime) -> None:
         missing: list[str] = []
         workload = await self.observer.workload(record.incident.key, missing)
-        failed = failed_revision(record, workload, now) if workload is not None else None
+        failed = failed_revision(record, helped, workload, now) if workload is not None else None
         if failed is not None:
             await self.store.record_revision(failed)
 

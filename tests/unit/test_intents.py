@@ -9,6 +9,7 @@ import pytest
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intents import awaits_completion, in_place, unverified
 from app.agent.loop import NextStage, next_stage
+from app.agent.memory import failed_revision
 from app.agent.models import (
     ActionName,
     Incident,
@@ -23,6 +24,7 @@ from app.agent.models import (
 )
 from app.agent.notes import still_in_place, why_escalated, why_recovered_alone
 from tests.contract.store_values import NOW, intent, outcome
+from tests.unit.scenes import OLD, released
 
 INCIDENT = Incident(
     id=IncidentId("inc_1"),
@@ -140,3 +142,15 @@ def test_an_action_that_failed_has_no_verdict() -> None:
     failed = done(2, ActionName.SCALE, kind=OutcomeKind.FAILED)
     assert "scale was not executed" in why_escalated(record(FIRST, UNDO, failed, judged=FIRST))
     assert "rollback did not help: errors" in why_escalated(record(FIRST, UNDO, judged=FIRST))
+
+
+def test_only_the_rollback_that_helped_condemns_the_revision_that_it_left() -> None:
+    """A rollback that did not help, and could not be undone, is not what a later action made good."""
+    view = released()
+    rolled_back = replace(FIRST, applied_token=view.target.token)
+    scaled = done(1, ActionName.SCALE)
+    found = record(rolled_back, scaled, judged=rolled_back)
+    failed = failed_revision(found, rolled_back, view, NOW)
+    assert failed is not None
+    assert failed.number == OLD.number
+    assert failed_revision(found, scaled, view, NOW) is None
