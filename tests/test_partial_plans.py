@@ -161,7 +161,7 @@ TWO_STEPS = "  - action: rollback\n    parameters:\n      to: previous_healthy\n
 async def test_a_recovery_after_an_undo_names_what_was_done(tmp_path: Path) -> None:
     """The rollback did not help and was undone; the service recovers while people are asked for more."""
     found = runbook(tmp_path, TWO_STEPS, causes="bad_release")
-    asking = {"approval_for_risks": {"medium"}, "approval_timeout_seconds": 600}
+    asking: dict[str, Any] = {"approval_for_risks": {"medium"}, "approval_timeout_seconds": 600}
     async with story(tmp_path, runbooks_dir=found, **asking, **ACTING) as stage:
         stage.deploy()
         await innocent_release_beside_a_dying_dependency(stage)
