@@ -386,14 +386,12 @@ class Loop:
             plan_note(plan, now),
         ]
         after = replace(
-            incident,
+            _diagnosed(incident, diagnosis, now),
             dry_run=incident.dry_run or self.dry_run,
-            diagnosis=diagnosis,
             plan=plan,
             next_action=0,
             wake_at=None,
             verification=None,
-            summary=diagnosis_note(diagnosis, now).message,
         )
         _, health = await self.stages.verifier.look(incident, now)
         if health.health is Health.HEALTHY and not incident.stale:
@@ -471,8 +469,7 @@ class Loop:
                 evidence_note(evidence, gathered.missing, now),
                 diagnosis_note(diagnosis, now),
             ]
-            after = replace(incident, diagnosis=diagnosis, summary=notes[-1].message)
-            await self.store.save(claim, after, notes)
+            await self.store.save(claim, _diagnosed(incident, diagnosis, now), notes)
         else:
             await self._reevaluate(
                 record, claim, now, f"{old}, and the new diagnosis does not support the plan: {against}"
@@ -671,6 +668,11 @@ def _too_slow(record: IncidentRecord, now: datetime, max_age: timedelta) -> str:
         f"{_old_diagnosis(record.incident, now)}, and was made in this pass: evidence may be "
         f"{max_age.total_seconds():g} s old at most (EVIDENCE_MAX_AGE_SECONDS)"
     )
+
+
+def _diagnosed(incident: Incident, diagnosis: Diagnosis, now: datetime) -> Incident:
+    """The incident with this diagnosis, which is its summary too."""
+    return replace(incident, diagnosis=diagnosis, summary=diagnosis_note(diagnosis, now).message)
 
 
 def _changed_cause(incident: Incident, newer: Diagnosis) -> str:
