@@ -223,3 +223,16 @@ class NoRestart:
             raise Forbidden("pods may not be replaced")
         after: TargetState = await self.inner.apply(action, intent_id, target, snapshot)
         return after
+
+
+async def test_a_change_to_dry_run_after_an_action_ends_with_what_was_done(tmp_path: Path) -> None:
+    """The rollback was real and cannot be undone without write access: nothing is called a proposal."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy()
+        await innocent_release_beside_a_dying_dependency(stage)
+        await stage.live_until(lambda r: r.incident.state is IncidentState.VERIFYING)
+        await stage.restart(dry_run=True)
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
+        assert "nothing was written" not in messages(record.timeline)
+        assert record.incident.summary.endswith("Still in place: rollback of Deployment prod/shop.")

@@ -29,6 +29,11 @@ def done_intents(record: IncidentRecord) -> tuple[Intent, ...]:
     )
 
 
+def proposed_intents(record: IncidentRecord) -> tuple[Intent, ...]:
+    """The intents of a dry run; an incident may have real ones from before the setting was changed."""
+    return tuple(i for i in record.intents if i.dry_run)
+
+
 def is_undone(record: IncidentRecord, intent: Intent) -> bool:
     """Whether an undo of it was decided, whatever its outcome."""
     return any(i.undoes == intent.id for i in record.intents)

@@ -26,7 +26,7 @@ from app.agent.heartbeat import renewed
 from app.agent.identity.people import same_person
 from app.agent.ids import IncidentId
 from app.agent.intake import Intake
-from app.agent.intents import awaits_completion, done_intents, unverified
+from app.agent.intents import awaits_completion, done_intents, proposed_intents, unverified
 from app.agent.models import (
     ActionName,
     ApprovalState,
@@ -623,7 +623,7 @@ class Loop:
     async def _conclude(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
         """The plan is finished without a recovery."""
         incident = record.incident
-        if not incident.dry_run or not record.intents:
+        if not incident.dry_run or not proposed_intents(record):
             await self.stages.closer.close(record, claim, IncidentState.ESCALATED, why_escalated(record))
         elif incident.stale:
             await self.stages.closer.close(

@@ -12,7 +12,7 @@ from datetime import datetime
 from app.agent.evidence.format import confidence, counted, in_words
 from app.agent.evidence.restoration import Restoration
 from app.agent.ids import JsonObject
-from app.agent.intents import done_intents, in_place, is_undone, unverified
+from app.agent.intents import done_intents, in_place, is_undone, proposed_intents, unverified
 from app.agent.models import (
     ActionName,
     Cause,
@@ -278,7 +278,7 @@ def ending_note(end: IncidentState, why: str, learnt: Lesson, at: datetime) -> N
 def why_proposed(record: IncidentRecord) -> str:
     """The actions that a dry run proposes, with the policy decision on each."""
     proposed = []
-    for intent in (each for each in record.intents if each.dry_run):
+    for intent in proposed_intents(record):
         allowed = intent.decision.kind is DecisionKind.ALLOW
         name = in_words(intent.action.name)
         proposed.append(name if allowed else f"{name} {_policy_said(intent.decision.kind)}")

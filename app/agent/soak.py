@@ -15,7 +15,7 @@ from app.agent.closing import Closer
 from app.agent.evidence.format import in_words
 from app.agent.evidence.restoration import asks_as_before, judge_restoration
 from app.agent.executor import Executor
-from app.agent.intents import done_intents, intent_by_id, rest_to_undo, to_undo
+from app.agent.intents import done_intents, intent_by_id, proposed_intents, rest_to_undo, to_undo
 from app.agent.memory import failed_revision
 from app.agent.models import (
     Incident,
@@ -208,7 +208,7 @@ def _seen_so_far(
 
 def _proposes(record: IncidentRecord) -> bool:
     """Whether the incident is a dry run with a plan: it ends with its proposal, however the service fares."""
-    return record.incident.dry_run and any(intent.dry_run for intent in record.intents)
+    return record.incident.dry_run and bool(proposed_intents(record))
 
 
 def _end_of_watch(record: IncidentRecord, verdict: Verdict) -> tuple[IncidentState, str] | None:
