@@ -266,8 +266,8 @@ def _scalings(seed: int, services: int, until: float) -> tuple[Span, ...]:
 
 def _in_parts(seed: int, illnesses: tuple[Illness, ...]) -> bool:
     """In some of the seeds with a bad configuration, by dice of its own like the scalings."""
-    dice = Random(f"parts/{seed}")  # noqa: S311 - a seed, no secret
-    return dice.random() < 0.5 and any(one.ailment is Ailment.BAD_CONFIG for one in illnesses)
+    dice = Random(f"phases/{seed}")  # noqa: S311 - a seed, no secret
+    return dice.random() < 0.3 and any(one.ailment is Ailment.BAD_CONFIG for one in illnesses)
 
 
 def _illnesses(dice: Random, services: int) -> tuple[Illness, ...]:
