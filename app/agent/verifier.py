@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from app.agent.evidence.format import milliseconds, share
+from app.agent.evidence.format import counted, milliseconds, share
 from app.agent.freshness.clock_jumps import ahead
 from app.agent.freshness.reasons import (
     Reason,
@@ -73,7 +73,7 @@ class VerifyRules:
 
     @property
     def longest(self) -> timedelta:
-        """The longest verification including restarts, except for one complete attempt after a pause."""
+        """How long attempts may last in total that gaps between observations end; then no other begins."""
         return 3 * (self.timeout + self.soak + self.longest_gap)
 
 
@@ -146,61 +146,90 @@ def judge(
     at = seen.at
     if _unwatched(verification, at, rules):
         return _without_end(verification, at, rules)
+    ended = _ended(verification, now, seen, rules)
+    if ended is None:
+        return None
+    kind, reasons = ended
+    return Verdict(kind=kind, reasons=reasons, at=at, intent_id=verification.intent_id)
+
+
+def _ended(
+    verification: Verification, now: Assessment, seen: Observation, rules: VerifyRules
+) -> tuple[VerdictKind, tuple[str, ...]] | None:
+    """The verdict of a verification without gaps, with its reasons; None if it is too early for one."""
+    at = seen.at
     if now.health is Health.HEALTHY:
         since = verification.healthy_since
         if since is not None and at - since >= rules.soak:
             measured = "within the SLO" if seen.sli is not None else "no alert reported"
             soak = f"{measured} for {(at - since).total_seconds():.0f} s"
-            return Verdict(kind=VerdictKind.RECOVERED, reasons=(soak, *now.reasons), at=at)
+            return VerdictKind.RECOVERED, (soak, *now.reasons)
     elapsed = at - verification.started_at
     worse = _worse(verification.baseline, _fresh(seen, verification, rules), rules.slo)
     if now.health is Health.UNHEALTHY and elapsed >= rules.soak and worse:
-        return Verdict(kind=VerdictKind.WORSE, reasons=now.reasons, at=at)
+        return VerdictKind.WORSE, now.reasons
     if elapsed < rules.timeout:
         return None
     if now.health is Health.UNHEALTHY:
-        return Verdict(kind=VerdictKind.NOT_RECOVERED, reasons=now.reasons, at=at)
+        return VerdictKind.NOT_RECOVERED, now.reasons
     if now.health is Health.UNKNOWN:
-        return Verdict(kind=VerdictKind.CANNOT_TELL, reasons=now.reasons, at=at)
+        return VerdictKind.CANNOT_TELL, now.reasons
     # Healthy, but not yet for the whole soak: wait at most one soak longer.
     if elapsed < rules.timeout + rules.soak:
         return None
-    return Verdict(
-        kind=VerdictKind.NOT_RECOVERED,
-        reasons=("intermittent health: never healthy for the whole soak", *now.reasons),
-        at=at,
-    )
+    never = "intermittent health: never healthy for the whole soak"
+    return VerdictKind.NOT_RECOVERED, (never, *now.reasons)
 
 
 def _without_end(verification: Verification, at: datetime, rules: VerifyRules) -> Verdict | None:
-    """ "Cannot tell" after repeated gaps between observations that exceed `rules.longest` in total.
+    """ "Cannot tell" once the attempts that gaps ended add up to `rules.longest`.
 
-    A single gap, however long, only restarts the verification.
+    A gap, however long, adds at most twice the longest one allowed: a pause of hours
+    restarts the verification and does not use up the attempts that follow it.
     """
-    begun = verification.begun_at
-    if begun is None or ahead(begun, at) or at - begun < rules.longest:
+    lost = _lost(verification, at, rules)
+    if lost < rules.longest:
         return None
     return Verdict(
         kind=VerdictKind.CANNOT_TELL,
         reasons=(
             "the agent observed the service less often than every "
             f"{rules.longest_gap.total_seconds():.0f} s, so the verification kept restarting "
-            f"for {ago_words(at - begun)}",
+            f"for {ago_words(lost)}",
         ),
         at=at,
+        intent_id=verification.intent_id,
     )
+
+
+def _lost(verification: Verification, at: datetime, rules: VerifyRules) -> timedelta:
+    """The length of all attempts that gaps ended, with the one that ends at `at`.
+
+    Each counts as watched until its last observation, whatever the clock does after it.
+    """
+    seen = verification.last_observed_at or verification.started_at
+    watched = max(seen - verification.started_at, timedelta(0))
+    gap = at - seen if at >= seen else rules.longest_gap
+    return timedelta(seconds=verification.lost_seconds) + watched + min(gap, 2 * rules.longest_gap)
+
+
+def resumed(verification: Verification, at: datetime, rules: VerifyRules) -> Verification:
+    """The verification as an observation at `at` finds it: restarted after a gap.
+
+    An absence of the agent is no evidence about the service, either way.
+    """
+    if not _unwatched(verification, at, rules):
+        return verification
+    lost = _lost(verification, at, rules)
+    return replace(verification, started_at=at, healthy_since=None, lost_seconds=lost.total_seconds())
 
 
 def advance(verification: Verification, now: Assessment, at: datetime, rules: VerifyRules) -> Verification:
     """The verification after this observation: an unhealthy or unknown one restarts the soak.
 
-    A gap between observations restarts the whole verification, because an absence of
-    the agent is no evidence about the service. `begun_at` keeps its first start.
+    A gap between observations restarts the whole verification.
     """
-    if _unwatched(verification, at, rules):
-        first = verification.begun_at or verification.started_at
-        begun = at if ahead(first, at) else first
-        verification = replace(verification, started_at=at, healthy_since=None, begun_at=begun)
+    verification = resumed(verification, at, rules)
     if now.health is Health.HEALTHY:
         return replace(verification, healthy_since=verification.healthy_since or at, last_observed_at=at)
     return replace(
@@ -280,13 +309,29 @@ def _workload_problems(workload: WorkloadView, *, unfinished: bool) -> list[str]
     if rolling and not unfinished and workload.available_replicas > 0:
         return problems
     if rolling:
-        problems.append(
-            f"the rollout is not complete: {workload.updated_replicas} of "
-            f"{workload.desired_replicas} updated, {workload.available_replicas} available"
-        )
+        problems.append(f"the rollout is not complete: {_rollout_lacks(workload)}")
     elif workload.available_replicas < workload.desired_replicas:
         problems.append(f"{workload.available_replicas} of {workload.desired_replicas} replicas available")
     return problems
+
+
+def _rollout_lacks(workload: WorkloadView) -> str:
+    """What is missing from a complete rollout."""
+    wanted, updated, lacks = workload.desired_replicas, workload.updated_replicas, []
+    if not workload.spec_observed:
+        lacks.append("the controller has not observed the newest specification")
+    if updated < wanted:
+        lacks.append(f"{updated} of {wanted} updated")
+    older = (workload.total_replicas or 0) - updated
+    if older > 0:
+        lacks.append(f"{counted(older, 'pod')} of an older revision not removed yet")
+    elif updated > wanted:
+        lacks.append(f"{counted(updated - wanted, 'pod')} too many not removed yet")
+    if workload.available_replicas < max(wanted, updated):
+        lacks.append(f"{workload.available_replicas} of {max(wanted, updated)} available")
+    if workload.progress_deadline_exceeded:
+        lacks.append("its progress deadline is exceeded")
+    return ", ".join(lacks) or "the controller has not reported its end"
 
 
 def _unmeasured(

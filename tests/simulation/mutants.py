@@ -31,7 +31,7 @@ from app.agent.guardrails import limits
 from app.agent.guardrails.target_token import as_left
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intake import Intake
-from app.agent.intents import begun_intents, to_undo
+from app.agent.intents import begun_intents, to_undo, unverified
 from app.agent.models import (
     Disposition,
     DispositionKind,
@@ -164,10 +164,15 @@ async def _nothing_swept(*_: object) -> None:
 # ---------------------------------------------------------------- promises 10 to 13
 
 _moved_on = trial.moved_on
+_unverified = unverified
 
 
 def _from_the_beginning(incident: Incident) -> Incident:
     return replace(_moved_on(incident), next_action=0)
+
+
+def _verdict_of_any_step(record: IncidentRecord) -> Intent | None:
+    return _unverified(record) if record.incident.verdict is None else None
 
 
 def _chain_of_one(previous: str, sequence: int, notes: Sequence[Note]) -> tuple[TimelineEntry, ...]:
@@ -349,6 +354,13 @@ MUTANTS = {
             promise=10,
             told="what did not help is left standing",
             swaps=[(to_undo, _always(None))],
+        ),
+        Mutant(
+            name="verdict-of-another-step",
+            promise=10,
+            calm=True,
+            told="a verdict on an earlier action stands for every later one",
+            swaps=[(unverified, _verdict_of_any_step)],
         ),
         Mutant(
             name="undo-by-generation",
