@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from app.agent.freshness.reasons import ALERTS_KEPT
+from app.agent.freshness.memory import ALERTS_KEPT
 from app.agent.identity.people import Sender, SenderKind
 from app.agent.models import (
     Alert,

@@ -9,13 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from app.agent.freshness.reasons import (
-    Reason,
-    Reasons,
-    examined,
-    from_signals,
-    of_cluster,
-)
+from app.agent.freshness.own_look import examined
+from app.agent.freshness.reasons import Reason, Reasons, of_cluster
+from app.agent.freshness.reports import from_signals
 from app.agent.freshness.silences import Silencing, silenced, unreadable
 from app.agent.models import Incident, Observation
 from app.agent.observer import Observer

@@ -11,15 +11,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from app.agent.evidence.format import milliseconds, share
+from app.agent.freshness.all_clear import all_withdrawn, firing_alerts
 from app.agent.freshness.clock_jumps import ahead
-from app.agent.freshness.reasons import (
-    Reason,
-    ago_words,
-    all_withdrawn,
-    clock_words,
-    firing_alerts,
-    of_cluster,
-)
+from app.agent.freshness.reasons import Reason, ago_words, clock_words, of_cluster
 from app.agent.models import (
     Incident,
     Observation,

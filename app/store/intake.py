@@ -25,7 +25,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
 
-from app.agent.freshness.reasons import merged_triggers
+from app.agent.freshness.memory import merged_triggers
 from app.agent.ids import IncidentId, ServiceKey, SignalId
 from app.agent.models import (
     Change,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from app.agent.evidence.format import counted, milliseconds, share
-from app.agent.freshness.reasons import ALERTS_KEPT, FORGOTTEN_AFTER
+from app.agent.freshness.memory import ALERTS_KEPT, FORGOTTEN_AFTER
 from app.agent.ids import JsonObject, ServiceKey
 from app.agent.models import (
     Alert,

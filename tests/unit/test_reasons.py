@@ -9,21 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.agent.freshness.reasons import (
-    ALERTS_KEPT,
-    REASONS_KEPT,
-    Reason,
-    Reasons,
-    ago_words,
-    all_withdrawn,
-    examined,
-    firing_alerts,
-    from_signals,
-    merged_triggers,
-    remember_condition,
-    remember_signal,
-    repeated,
-)
+from app.agent.freshness.all_clear import all_withdrawn, firing_alerts
+from app.agent.freshness.memory import ALERTS_KEPT, REASONS_KEPT, merged_triggers
+from app.agent.freshness.own_look import examined
+from app.agent.freshness.reasons import Reason, Reasons, ago_words
+from app.agent.freshness.reports import from_signals, remember_condition, remember_signal, repeated
 from app.agent.ids import ServiceKey
 from app.agent.models import (
     POLLED,

@@ -9,13 +9,9 @@ from typing import Any
 
 import pytest
 
-from app.agent.freshness.reasons import (
-    Reason,
-    ReasonKind,
-    all_withdrawn,
-    remember_signal,
-    repeated,
-)
+from app.agent.freshness.all_clear import all_withdrawn
+from app.agent.freshness.reasons import Reason, ReasonKind
+from app.agent.freshness.reports import remember_signal, repeated
 from app.agent.freshness.silences import (
     MOST_STEPS,
     Matcher,
