@@ -11,9 +11,15 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from app.agent.evidence.format import milliseconds, share
-from app.agent.freshness.all_clear import all_withdrawn, firing_alerts
+from app.agent.freshness.all_clear import (
+    all_withdrawn,
+    firing_alerts,
+    firing_words,
+    unknown_alerts,
+    unknown_words,
+)
 from app.agent.freshness.clock_jumps import ahead
-from app.agent.freshness.reasons import Reason, ago_words, clock_words, of_cluster
+from app.agent.freshness.reasons import Reason, ago_words, of_cluster
 from app.agent.models import (
     Incident,
     Observation,
@@ -108,22 +114,33 @@ def with_reports(
     """Adjust health by reports: unknown while an alert is firing; healthy if all were withdrawn.
 
     The latter only without an action and without a metric source (`measures`), where
-    the end of the alert is the only evidence of recovery.
+    the end of the alert is the only evidence of recovery. Alerts whose state is not
+    known count until the agent has seen for itself, later, that the service is healthy.
     """
-    firing = firing_alerts(reported, incident.triggers, seen.at)
-    if firing and health.health is Health.HEALTHY:
-        still = tuple(
-            f"{one.said} is still firing, last reported at {clock_words(one.last_true_at, seen.at)}"
-            for one in firing
-        )
-        return Assessment(health=Health.UNKNOWN, reasons=(*still, *health.reasons))
+    firing = [firing_words(one, seen.at) for one in firing_alerts(reported, incident.triggers, seen.at)]
+    unknown = [
+        unknown_words(one, seen.at)
+        for one in unknown_alerts(reported, incident.triggers, incident.opened_at, seen.at)
+        if not (health.health is Health.HEALTHY and _seen_since(one, seen))
+    ]
+    if (firing or unknown) and health.health is Health.HEALTHY:
+        return Assessment(health=Health.UNKNOWN, reasons=(*firing, *unknown, *health.reasons))
     acted = incident.verification is not None and incident.verification.intent_id is not None
     if health.health is not Health.UNKNOWN or measures or acted or not _runs(seen):
         return health
     if not all_withdrawn(reported, incident.triggers):
         return health
+    if unknown:
+        return Assessment(health=Health.UNKNOWN, reasons=(*unknown, *health.reasons))
     over = [r.withdrawn.said for r in reported if r.withdrawn is not None and r.trigger in incident.triggers]
     return Assessment(health=Health.HEALTHY, reasons=tuple(over))
+
+
+def _seen_since(reported: Reason, seen: Observation) -> bool:
+    """Whether the agent looked for itself, after the report, at what the report is about."""
+    if reported.trigger in METRIC_ONLY:
+        return seen.sli is not None and seen.sli.measured and seen.sli.at > reported.last_true_at
+    return seen.workload is not None and seen.at > reported.last_true_at
 
 
 def _runs(seen: Observation) -> bool:

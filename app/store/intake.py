@@ -25,7 +25,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
 
-from app.agent.freshness.memory import merged_triggers
+from app.agent.freshness.memory import newly_merged
 from app.agent.ids import IncidentId, ServiceKey, SignalId
 from app.agent.models import (
     Change,
@@ -341,12 +341,12 @@ class _IntakeTransaction:
         return disposition
 
     def _keep_levels(self, key: ServiceKey, new: ServiceLevels, at: datetime) -> None:
-        """Keep the levels, with a note for an open incident the first time that alerts are merged."""
+        """Keep the levels, with a note the first time that alerts are merged while an incident is open."""
         before, incident = self._levels[key], self._open[key]
         self._levels[key] = new
         if incident is None:
             return
-        merged = merged_triggers(new.reasons) - merged_triggers(() if before is None else before.reasons)
+        merged = newly_merged(() if before is None else before.reasons, new.reasons, incident.opened_at)
         if merged:
             self._notes.setdefault(incident.id, []).append(merged_note(merged, at))
 

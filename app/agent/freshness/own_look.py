@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from app.agent.evidence.conditions import CONDITION_TRIGGERS, restarting, workload_conditions
+from app.agent.freshness.memory import is_merged, may_fire
 from app.agent.freshness.reasons import (
     Reason,
     ReasonKind,
@@ -37,7 +38,8 @@ def examined(
     own = (*_measured(seen, slo), *_seen_in_cluster(known, seen))
     subjects = {reason.subject for reason in own}
     candidates = [*own, *(reason for reason in known if reason.subject not in subjects)]
-    return tuple(_against(reason, seen, slo) for reason in candidates if reason.trigger in triggers)
+    mine = [one for one in candidates if one.trigger in triggers and (not is_merged(one) or may_fire(one))]
+    return tuple(_against(reason, seen, slo) for reason in mine)
 
 
 def _measured(seen: Observation, slo: SloThresholds) -> Iterable[Reason]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import TypeAlias
 
 from app.agent.models import Alert, Condition, Trigger
 
@@ -45,6 +46,27 @@ class Withdrawal:
     """People muted it, or it is not known whether they did: it may still be true, and nothing recovered."""
 
 
+Trace: TypeAlias = tuple[str, int, int, int]
+"""An alert in short: the digest of its fingerprint and start; then, in microseconds since 1970 and 0 for
+never, when it was last reported firing, when it was resolved, and when it first fired again after that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergedAlerts:
+    """The alerts of one trigger that are remembered in short because there are too many; see `memory`."""
+
+    firing: tuple[Trace, ...] = ()
+    """Not reported as resolved."""
+    over: tuple[Trace, ...] = ()
+    """Reported as resolved: a firing report of one may be a late copy."""
+    beyond: int = 0
+    """Alerts that may fire and are not remembered one by one: their state is not known."""
+    beyond_at: datetime | None = None
+    """When the last of them was reported."""
+    began_at: datetime | None = None
+    """When an alert that may fire was last merged."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
     """One reason to act on a service."""
@@ -64,6 +86,8 @@ class Reason:
     """When the alert was first reported as firing once more after it had been resolved."""
     labels: tuple[tuple[str, str], ...] | None = None
     """All labels of the alert, which silences are matched with; None where they are not known."""
+    merged: MergedAlerts | None = None
+    """Set in the entry that stands for alerts remembered in short, which is no reason for an action."""
 
     @property
     def newest(self) -> datetime:

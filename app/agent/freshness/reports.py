@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from app.agent.evidence.conditions import CONDITION_TRIGGERS
-from app.agent.freshness.memory import stored
+from app.agent.freshness.memory import one_less_unknown, recalled, stored
 from app.agent.freshness.reasons import (
     ALERT_WORDS,
     Reason,
@@ -46,7 +46,7 @@ def remember_signal(known: tuple[Reason, ...], signal: Signal) -> tuple[Reason, 
         case Alert(suppressed=True) as alert:
             said = f"the alert {alert.name} was reported as suppressed"
             over = Withdrawal(at=reported_at(signal), by=signal.source, said=said, muted=True)
-            return _withdraw(known, alert_subject(alert), over)
+            return _suppress(known, alert, over)
         case Alert(trigger=None):
             return known
         case Alert() as alert:
@@ -141,23 +141,28 @@ def repeated(known: tuple[Reason, ...], signal: Signal) -> tuple[tuple[Reason, .
         return known, False
     if alert.suppressed:
         return remember_signal(known, signal), False
-    before = find(known, alert_subject(alert))
-    after = _remember_alert(known, signal, alert)
-    now = find(after, alert_subject(alert))
+    _, before = recalled(known, alert)
+    after = _remember_alert(known, signal, alert, delivered_before=True)
+    _, now = recalled(after, alert)
     again = before is not None and before.withdrawn is not None and now is not None and now.withdrawn is None
     return after, again
 
 
 def remembers(known: tuple[Reason, ...], alert: Alert) -> bool:
     """Whether anything was reported of this alert with this start."""
-    return find(known, alert_subject(alert)) is not None
+    return recalled(known, alert)[1] is not None
 
 
-def _remember_alert(known: tuple[Reason, ...], signal: Signal, alert: Alert) -> tuple[Reason, ...]:
+def _remember_alert(
+    known: tuple[Reason, ...], signal: Signal, alert: Alert, *, delivered_before: bool = False
+) -> tuple[Reason, ...]:
     assert alert.trigger is not None  # noqa: S101 - both callers have checked
     subject, at = alert_subject(alert), reported_at(signal)
     said = ALERT_WORDS + alert.name
-    before = find(known, subject)
+    stored_before = known
+    known, before = recalled(known, alert)
+    if before is None and (delivered_before or not alert.firing):
+        known = one_less_unknown(known, alert.trigger)
     claim = Reason(
         trigger=alert.trigger,
         kind=ReasonKind.ALERT,
@@ -179,12 +184,20 @@ def _remember_alert(known: tuple[Reason, ...], signal: Signal, alert: Alert) -> 
         newest = claim if before is None else replace(claim, last_true_at=max(at, before.last_true_at))
         return stored(known, newest)
     if signal.received_at < before.withdrawn.at:
-        return known
+        return stored_before
     if before.repeated_at is None or signal.received_at < before.repeated_at:
         return stored(known, replace(before, repeated_at=signal.received_at))
     if signal.received_at - before.repeated_at < REPEAT_APART:
-        return known
+        return stored_before
     return stored(known, claim)
+
+
+def _suppress(known: tuple[Reason, ...], alert: Alert, over: Withdrawal) -> tuple[Reason, ...]:
+    """With an alert that fired and is muted now; one that was merged is remembered with all that is known."""
+    others, before = recalled(known, alert)
+    if before is None or before.withdrawn is not None or over.at < before.last_true_at:
+        return known
+    return stored(others, replace(before, withdrawn=over))
 
 
 def reported_at(signal: Signal) -> datetime:
