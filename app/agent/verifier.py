@@ -20,6 +20,7 @@ from app.agent.freshness.all_clear import (
 )
 from app.agent.freshness.clock_jumps import ahead
 from app.agent.freshness.reasons import Reason, ago_words, of_cluster
+from app.agent.freshness.silences import Silencing, covering
 from app.agent.models import (
     Incident,
     Observation,
@@ -30,8 +31,10 @@ from app.agent.models import (
     Verification,
 )
 from app.agent.observer import NO_CLUSTER, Observer, workload_conditions
+from app.agent.ports.metrics import SilenceSource
 from app.agent.slo import SloThresholds
 from app.agent.workload import WorkloadView
+from app.errors import AgentError
 
 _WORSE_ERROR_RATE = 0.2
 """An error rate this much above the one before the action is materially worse."""
@@ -110,6 +113,7 @@ def with_reports(
     reported: tuple[Reason, ...],
     *,
     measures: bool,
+    silencings: tuple[Silencing, ...] = (),
 ) -> Assessment:
     """Adjust health by reports: unknown while an alert is firing; healthy if all were withdrawn.
 
@@ -117,7 +121,10 @@ def with_reports(
     the end of the alert is the only evidence of recovery. Alerts whose state is not
     known count until the agent has seen for itself, later, that the service is healthy.
     """
-    firing = [firing_words(one, seen.at) for one in firing_alerts(reported, incident.triggers, seen.at)]
+    firing = []
+    for one in firing_alerts(reported, incident.triggers, seen.at):
+        mute = covering(one, silencings)
+        firing.append(firing_words(one, seen.at, mute.words if mute is not None else ""))
     unknown = [
         unknown_words(one, seen.at)
         for one in unknown_alerts(reported, incident.triggers, incident.opened_at, seen.at)
@@ -228,25 +235,47 @@ class Verifier:
 
     observer: Observer
     rules: VerifyRules
+    silences: SilenceSource | None = None
+    """None: silences are not read."""
 
     async def look(self, incident: Incident, now: datetime) -> tuple[Observation, Assessment]:
         """Observe the incident's service at `now` and assess its health."""
         seen = await self.observer.look(incident.key, now)
         return seen, await self.assess(incident, seen)
 
-    async def assess(self, incident: Incident, seen: Observation) -> Assessment:
-        """The health that an observation shows, given the reports on the incident that were not withdrawn."""
+    async def assess(
+        self, incident: Incident, seen: Observation, silencings: tuple[Silencing, ...] | None = None
+    ) -> Assessment:
+        """The health that an observation shows, given the reports on the incident that were not withdrawn.
+
+        `silencings` are the silences in force; None: they are read where an alert fires.
+        """
         health = assess(seen, incident.triggers, self.rules, incident.verification)
         levels = await self.observer.store.levels(incident.key)
         if levels is None:
             return health
+        reported = of_cluster(levels.reasons, incident.cluster)
+        if silencings is None and health.health is Health.HEALTHY:
+            firing = firing_alerts(reported, incident.triggers, seen.at)
+            silencings = await self._silencings(incident, seen.at) if firing else ()
         return with_reports(
             health,
             incident,
             seen,
-            of_cluster(levels.reasons, incident.cluster),
+            reported,
             measures=self.observer.metrics is not None,
+            silencings=silencings or (),
         )
+
+    async def _silencings(self, incident: Incident, at: datetime) -> tuple[Silencing, ...]:
+        """The silences in force, which only explain a verdict; none if they cannot be read."""
+        if self.silences is None:
+            return ()
+        try:
+            found = await self.silences.concerning(incident.key, at)
+        except AgentError:
+            return ()
+        return tuple(one for one in found if one.silence.active(at))
 
 
 def _fresh(seen: Observation, verification: Verification | None, rules: VerifyRules) -> SliSample | None:

@@ -60,12 +60,17 @@ def unknown_alerts(
     return tuple(found)
 
 
-def firing_words(one: Reason, now: datetime) -> str:
-    """What is known of an alert that `firing_alerts` found: `the alert X is still firing, last ...`."""
+def firing_words(one: Reason, now: datetime, silenced: str = "") -> str:
+    """What is known of an alert that `firing_alerts` found: `the alert X is still firing, last ...`.
+
+    `silenced` says who silenced it until when.
+    """
     last = f"last reported at {clock_words(one.last_true_at, now)}"
     if is_merged(one):
         were = "was" if one.said.startswith("1 ") else "were"
         return f"{one.said} {were} reported firing and not as resolved, {last}"
+    if silenced:
+        return f"{one.said} is suppressed ({silenced}), {last}"
     if one.withdrawn is not None and one.withdrawn.muted:
         return f"{one.said} is suppressed (silenced or inhibited by its sender), {last}"
     return f"{one.said} is still firing, {last}"
