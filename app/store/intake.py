@@ -436,12 +436,18 @@ class _IntakeTransaction:
         notes.append(signal_note(signal, verdict.triggers, opened=opened))
         if pending:
             notes.append(pending_note(pending, incident.opened_at))
-            _join_pending(self.connection, incident)
+            self._join(pending, incident)
         return Disposition(
             kind=DispositionKind.OPENED if opened else DispositionKind.JOINED,
             reason=verdict.disposition.reason,
             incident_id=incident.id,
         )
+
+    def _join(self, pending: Sequence[Signal], incident: Incident) -> None:
+        """The pending signals join the incident: a later duplicate of one is answered with it."""
+        joined = _join_pending(self.connection, incident)
+        for found in [self._same[signal.id] for signal in pending if signal.id in self._same]:
+            self._remember(replace(found, disposition=joined))
 
     def _opened_by(self, sender: str, most: int) -> int:
         """How many incidents of unknown services a sender has open; counted up to `most`, once."""
@@ -490,9 +496,11 @@ def _not_before(closed: Incident | None, at: datetime) -> datetime:
     return at if closed is None or closed.closed_at is None else max(at, closed.closed_at)
 
 
-def _join_pending(connection: Connection, incident: Incident) -> None:
+def _join_pending(connection: Connection, incident: Incident) -> Disposition:
+    """Let the service's pending signals join the incident; the disposition that each has then."""
     reason = "the breach it was part of is an incident"
     signals.settle_pending(connection, incident.key, DispositionKind.JOINED, reason, incident.id)
+    return Disposition(kind=DispositionKind.JOINED, reason=reason, incident_id=incident.id)
 
 
 # ------------------------------------------------------------ keys
