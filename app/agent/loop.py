@@ -21,7 +21,7 @@ from app.agent.evidence.format import in_words
 from app.agent.executor import Executor
 from app.agent.freshness.clock_jumps import LONGEST_REST, ahead
 from app.agent.freshness.reasons import Reason, ago_words
-from app.agent.freshness.silences import Silencing
+from app.agent.freshness.silences import Muting
 from app.agent.heartbeat import renewed
 from app.agent.identity.people import same_person
 from app.agent.ids import IncidentId
@@ -480,7 +480,7 @@ class Loop:
     ) -> None:
         """No current reason for an action (promise 13): diagnose again, then watch, wait or escalate."""
         incident, why = record.incident, examination.reasons.why_none()
-        health = await self.stages.verifier.assess(incident, examination.seen)
+        health = await self.stages.verifier.assess(incident, examination.seen, examination.silencings)
         since = incident.without_reason_since
         done = unverified(record)
         if done is not None:
@@ -490,8 +490,8 @@ class Loop:
             known = replace(record, incident=replace(incident, without_reason_since=since or now))
             words = f"Re-evaluating: {why}. No current reason for an action; watching for recovery. "
             await self._watch_instead(known, claim, health, now, words)
-        elif examination.silenced:
-            await self._wait_out(record, claim, now, examination.silenced)
+        elif examination.muting:
+            await self._wait_out(record, claim, now, examination.muting)
         elif since is None:
             missing = replace(record, incident=replace(incident, without_reason_since=now))
             await self._reevaluate(missing, claim, now, why)
@@ -511,26 +511,32 @@ class Loop:
             first = incident.wake_at is None
             await self.store.save(claim, waiting, [note] if first else [])
 
-    async def _wait_out(
-        self, record: IncidentRecord, claim: Claim, now: datetime, silences: tuple[Silencing, ...]
-    ) -> None:
-        """The service is silenced: no changes and no escalation until the silence ends."""
-        until = min(one.silence.ends_at for one in silences)
+    async def _wait_out(self, record: IncidentRecord, claim: Claim, now: datetime, muting: Muting) -> None:
+        """The service or its firing alerts are muted: no changes and no escalation until that ends."""
+        until = min((one.silence.ends_at for one in muting.silencings), default=now + LONGEST_RETRY)
         delay = min(max(until - now, RETRY_AFTER), LONGEST_RETRY)
         waiting = replace(
             record.incident, state=IncidentState.OPEN, without_reason_since=now, wake_at=now + delay
         )
-        known = {f"{one.silence.id} until {one.silence.ends_at.isoformat()}": one for one in silences}
+        known = {
+            f"{one.silence.id} until {one.silence.ends_at.isoformat()}": (
+                f"{'The service is' if one.whole else 'Alerts of the service are'} {one.words}"
+            )
+            for one in muting.silencings
+        }
+        if muting.suppressed:
+            known["suppressed"] = (
+                "Alerts of the service were reported as suppressed (silenced or inhibited by their sender)"
+            )
         said = {entry.data.get("silence") for entry in record.timeline}
         notes = [
             Note(
                 at=now,
                 stage=Stage.OBSERVE,
-                message=f"{'The service is' if one.whole else 'Alerts of the service are'} {one.words}. "
-                "No changes are made unless another reason for an action exists.",
+                message=f"{words}. No changes are made unless another reason for an action exists.",
                 data={"silence": name},
             )
-            for name, one in known.items()
+            for name, words in known.items()
             if name not in said
         ]
         await self.store.save(claim, waiting, notes)

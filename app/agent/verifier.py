@@ -11,15 +11,16 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from app.agent.evidence.format import counted, milliseconds, share
-from app.agent.freshness.clock_jumps import ahead
-from app.agent.freshness.reasons import (
-    Reason,
-    ago_words,
+from app.agent.freshness.all_clear import (
     all_withdrawn,
-    clock_words,
     firing_alerts,
-    of_cluster,
+    firing_words,
+    unknown_alerts,
+    unknown_words,
 )
+from app.agent.freshness.clock_jumps import ahead
+from app.agent.freshness.reasons import Reason, ago_words, of_cluster
+from app.agent.freshness.silences import Silencing, covering
 from app.agent.models import (
     Incident,
     Observation,
@@ -30,8 +31,10 @@ from app.agent.models import (
     Verification,
 )
 from app.agent.observer import NO_CLUSTER, Observer, workload_conditions
+from app.agent.ports.metrics import SilenceSource
 from app.agent.slo import SloThresholds
 from app.agent.workload import WorkloadView
+from app.errors import AgentError
 
 _WORSE_ERROR_RATE = 0.2
 """An error rate this much above the one before the action is materially worse."""
@@ -110,26 +113,41 @@ def with_reports(
     reported: tuple[Reason, ...],
     *,
     measures: bool,
+    silencings: tuple[Silencing, ...] = (),
 ) -> Assessment:
     """Adjust health by reports: unknown while an alert is firing; healthy if all were withdrawn.
 
     The latter only without an action and without a metric source (`measures`), where
-    the end of the alert is the only evidence of recovery.
+    the end of the alert is the only evidence of recovery. Alerts whose state is not
+    known count until the agent has seen for itself, later, that the service is healthy.
     """
-    firing = firing_alerts(reported, incident.triggers, seen.at)
-    if firing and health.health is Health.HEALTHY:
-        still = tuple(
-            f"{one.said} is still firing, last reported at {clock_words(one.last_true_at, seen.at)}"
-            for one in firing
-        )
-        return Assessment(health=Health.UNKNOWN, reasons=(*still, *health.reasons))
+    firing = []
+    for one in firing_alerts(reported, incident.triggers, seen.at):
+        mute = covering(one, silencings)
+        firing.append(firing_words(one, seen.at, mute.words if mute is not None else ""))
+    unknown = [
+        unknown_words(one, seen.at)
+        for one in unknown_alerts(reported, incident.triggers, incident.opened_at, seen.at)
+        if not (health.health is Health.HEALTHY and _seen_since(one, seen))
+    ]
+    if (firing or unknown) and health.health is Health.HEALTHY:
+        return Assessment(health=Health.UNKNOWN, reasons=(*firing, *unknown, *health.reasons))
     acted = incident.verification is not None and incident.verification.intent_id is not None
     if health.health is not Health.UNKNOWN or measures or acted or not _runs(seen):
         return health
     if not all_withdrawn(reported, incident.triggers):
         return health
+    if unknown:
+        return Assessment(health=Health.UNKNOWN, reasons=(*unknown, *health.reasons))
     over = [r.withdrawn.said for r in reported if r.withdrawn is not None and r.trigger in incident.triggers]
     return Assessment(health=Health.HEALTHY, reasons=tuple(over))
+
+
+def _seen_since(reported: Reason, seen: Observation) -> bool:
+    """Whether the agent looked for itself, after the report, at what the report is about."""
+    if reported.trigger in METRIC_ONLY:
+        return seen.sli is not None and seen.sli.measured and seen.sli.at > reported.last_true_at
+    return seen.workload is not None and seen.at > reported.last_true_at
 
 
 def _runs(seen: Observation) -> bool:
@@ -246,25 +264,47 @@ class Verifier:
 
     observer: Observer
     rules: VerifyRules
+    silences: SilenceSource | None = None
+    """None: silences are not read."""
 
     async def look(self, incident: Incident, now: datetime) -> tuple[Observation, Assessment]:
         """Observe the incident's service at `now` and assess its health."""
         seen = await self.observer.look(incident.key, now)
         return seen, await self.assess(incident, seen)
 
-    async def assess(self, incident: Incident, seen: Observation) -> Assessment:
-        """The health that an observation shows, given the reports on the incident that were not withdrawn."""
+    async def assess(
+        self, incident: Incident, seen: Observation, silencings: tuple[Silencing, ...] | None = None
+    ) -> Assessment:
+        """The health that an observation shows, given the reports on the incident that were not withdrawn.
+
+        `silencings` are the silences in force; None: they are read where an alert fires.
+        """
         health = assess(seen, incident.triggers, self.rules, incident.verification)
         levels = await self.observer.store.levels(incident.key)
         if levels is None:
             return health
+        reported = of_cluster(levels.reasons, incident.cluster)
+        if silencings is None and health.health is Health.HEALTHY:
+            firing = firing_alerts(reported, incident.triggers, seen.at)
+            silencings = await self._silencings(incident, seen.at) if firing else ()
         return with_reports(
             health,
             incident,
             seen,
-            of_cluster(levels.reasons, incident.cluster),
+            reported,
             measures=self.observer.metrics is not None,
+            silencings=silencings or (),
         )
+
+    async def _silencings(self, incident: Incident, at: datetime) -> tuple[Silencing, ...]:
+        """The silences in force, which only explain a verdict; none if they cannot be read."""
+        if self.silences is None:
+            return ()
+        try:
+            found = await self.silences.concerning(incident.key, at)
+        except AgentError:
+            return ()
+        return tuple(one for one in found if one.silence.active(at))
 
 
 def _fresh(seen: Observation, verification: Verification | None, rules: VerifyRules) -> SliSample | None:

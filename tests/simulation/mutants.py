@@ -26,7 +26,7 @@ from app.agent import (
     soak as trial,
 )
 from app.agent.evidence import symptoms
-from app.agent.freshness import reasons, silences
+from app.agent.freshness import all_clear, own_look, reasons, silences
 from app.agent.guardrails import limits
 from app.agent.guardrails.target_token import as_left
 from app.agent.ids import IncidentId, ServiceKey
@@ -198,7 +198,7 @@ def _never_withdrawn(self: reasons.Reason, now: datetime, max_age: timedelta) ->
     return by_sender and abs(now - self.last_true_at) <= max_age
 
 
-_objection = reasons._metric_objection
+_objection = own_look._metric_objection
 
 
 def _measured_in_vain(reason: reasons.Reason, seen: Observation, slo: SloThresholds) -> str | None:
@@ -418,14 +418,14 @@ MUTANTS = {
             promise=13,
             calm=True,
             told="what the agent measures itself contradicts no report",
-            swaps=[(reasons._metric_objection, _measured_in_vain)],
+            swaps=[(own_look._metric_objection, _measured_in_vain)],
         ),
         Mutant(
             name="refusal-is-a-reason",
             promise=13,
             calm=True,
             told="a metric source that refuses to answer leaves every report standing",
-            swaps=[(reasons._metric_objection, _refusal_is_fine)],
+            swaps=[(own_look._metric_objection, _refusal_is_fine)],
         ),
         Mutant(
             name="unasked-at-the-beginning",
@@ -437,7 +437,7 @@ MUTANTS = {
             name="all-clear-while-it-fires",
             promise=13,
             told="an incident recovers while the alert that opened it fires",
-            swaps=[(reasons.firing_alerts, _always(()))],
+            swaps=[(all_clear.firing_alerts, _always(()))],
         ),
     )
 }
