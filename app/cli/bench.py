@@ -28,12 +28,16 @@ def diagnosis(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, with the answer to each case.")
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", help="Write an HTML report with reliability diagrams to this file."),
+    ] = None,
 ) -> None:
     """Rank the services of each case by how likely they are the root cause, and score the ranking.
 
     Every case is diagnosed alone, without the answers. A malformed file is an error (exit code 2).
     """
-    from app.cli.commands import bench_diagnosis
+    from app.cli.commands import bench_diagnosis, diagnosis_report
     from app.cli.commands.diagnosis_sets import MalformedSet
 
     try:
@@ -41,9 +45,19 @@ def diagnosis(
     except MalformedSet as error:
         complain(str(error))
         raise typer.Exit(2) from error
+    if report is not None:
+        _write(report, diagnosis_report.html_report(results))
     if as_json:
         typer.echo(json.dumps(bench_diagnosis.as_json(results), indent=2))
         return
     screen = console()
     screen.print(bench_diagnosis.accuracy_table(results))
     screen.print(bench_diagnosis.calibration_table(results))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        complain(f"{path}: {error.strerror}")
+        raise typer.Exit(1) from error

@@ -73,6 +73,27 @@ def test_the_table_shows_the_agent_beside_both_floors(heal: Heal, one_set: Path)
         assert expected in answer.text
 
 
+def test_the_report_has_a_reliability_diagram_for_each_set(heal: Heal, one_set: Path) -> None:
+    """One file that any browser shows; text from the set is escaped."""
+    write_set(one_set.parent / "second", seed=2, cases=6)
+    edit(one_set / "set.json", lambda described: described.update(title="<script>alert(1)</script>"))
+    report = one_set.parent / "report.html"
+    assert heal("bench", "diagnosis", str(one_set.parent), "--report", str(report)).code == 0
+    text = report.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert text.count('aria-label="Reliability diagram, all change events"') == 3
+    assert text.count("expected calibration error") == 6
+    assert text.count("<tr") == text.count("</tr>")
+
+
+def test_a_report_that_cannot_be_written_is_an_error(heal: Heal, one_set: Path) -> None:
+    """The message names the file."""
+    answer = heal("bench", "diagnosis", str(one_set), "--report", str(one_set / "missing" / "report.html"))
+    assert answer.code == 1
+    assert "report.html: No such file" in answer.err
+
+
 def test_json_has_every_score_in_total_and_per_set(heal: Heal, one_set: Path) -> None:
     """Programs compare releases with it."""
     write_set(one_set.parent / "second", seed=2, cases=6)

@@ -96,12 +96,13 @@ def _scored(case: DiagnosisCase, read: DiagnosisSet, found: Localisation, millis
 def as_json(results: Sequence[BenchResult]) -> dict[str, object]:
     """The scores of all sets together, and of each set under `sets`."""
     return {
-        **_scores(_joined(results)),
+        **_scores(joined(results)),
         "sets": {result.name: {"title": result.title, **_scores(result)} for result in results},
     }
 
 
-def _joined(results: Sequence[BenchResult]) -> BenchResult:
+def joined(results: Sequence[BenchResult]) -> BenchResult:
+    """All sets as one."""
     return BenchResult(
         name=TOTAL,
         title="",
@@ -173,7 +174,7 @@ def accuracy_table(results: Sequence[BenchResult]) -> Table:
         "ms/case",
     ):
         table.add_column(heading, justify="right")
-    for result in [*results, *([_joined(results)] if len(results) > 1 else [])]:
+    for result in [*results, *([joined(results)] if len(results) > 1 else [])]:
         _add_rows(table, result)
     return table
 
@@ -203,7 +204,7 @@ def _add_rows(table: Table, result: BenchResult) -> None:
 
 def calibration_table(results: Sequence[BenchResult]) -> Table:
     """The confidence of the first candidates beside the share of them that is right."""
-    cases = _joined(results).cases
+    cases = joined(results).cases
     error = expected_calibration_error(cases)
     table = Table(title=f"Calibration: expected calibration error {error:.3f}", title_justify="left")
     for heading in ("confidence", "cases", "mean confidence", "right"):
