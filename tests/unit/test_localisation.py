@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from app.agent.localisation.anomalies import anomalies_of
+from app.agent.localisation.call_graph import CallGraph
 from app.agent.localisation.deviation import SURE, deviation, normal_range
 from app.agent.localisation.fault_classes import cause_of
 from app.agent.localisation.metric_kinds import MEAN, MetricKind, meaning_of
 from app.agent.localisation.ranking import change_strength, localise
+from app.agent.localisation.service_evidence import evidence_of
 from app.agent.localisation.system import (
     FaultClass,
     Localisation,
@@ -221,7 +224,9 @@ def test_a_service_that_stopped_reporting_is_unavailable() -> None:
 def test_series_that_vanish_together_are_a_fault_of_the_telemetry() -> None:
     """Missing data is neither healthy nor unhealthy (promise 8), so the answer is unknown."""
     nothing = {(service, metric): [None] * 3 for service in LATENCY for metric in USUAL}
-    assert localise(system(nothing, symptom=FAILING_SHOP)).unknown
+    found = localise(system(nothing, symptom=FAILING_SHOP))
+    assert found.unknown
+    assert FaultClass.UNAVAILABLE not in {candidate.fault for candidate in found.candidates}
 
 
 def test_a_resource_points_at_its_own_service() -> None:
@@ -241,11 +246,11 @@ def test_a_resource_points_at_its_own_service() -> None:
 
 
 def test_a_resource_that_rises_with_the_traffic_is_no_fault() -> None:
-    """Twice the requests need twice the processor time, everywhere."""
-    busy: dict[tuple[str, str], Sequence[float | None]] = {}
-    for service in LATENCY:
-        busy |= {(service, "requests"): [150.0] * 3, (service, "cpu_pct"): [60.0] * 3}
-    assert localise(system(busy)).unknown
+    """Three times the requests need three times the processor time; without them it is a fault."""
+    busy = {("search", "cpu_pct"): [60.0] * 3}
+    assert first(localise(system(busy))) == "search"
+    assert not localise(system(busy)).unknown
+    assert localise(system(busy | {("search", "requests"): [150.0] * 3})).unknown
 
 
 def test_calls_that_end_while_requests_continue_point_at_the_caller() -> None:
@@ -341,6 +346,22 @@ def test_calls_in_a_circle_end() -> None:
     )
     assert {c.service for c in found.candidates[:2]} == {"orders", "search"}
     assert found.candidates[1].confidence > 0.05
+
+
+def test_a_change_without_any_anomaly_is_no_cause() -> None:
+    """Nothing has to be explained, however few services and calls are known."""
+    changed = ObservedChange(service="orders", kind="deploy", at=STARTED - 10)
+    assert localise(system({}, calls=(), changes=[changed])).unknown
+
+
+def test_latency_that_callees_explain_is_not_the_callers_own() -> None:
+    """Of the caller's strength only the unexplained share counts."""
+    seen = system({("database", "latency_avg"): [0.85] * 3, ("orders", "latency_avg"): [0.95] * 3})
+    graph = CallGraph(seen.kinds, seen.calls)
+    found = evidence_of(anomalies_of(seen, graph.services), graph)
+    assert found["orders"].latency > SURE
+    assert found["orders"].own_latency < 0.1
+    assert found["database"].own_latency == SURE
 
 
 def test_nothing_known_is_unknown() -> None:
