@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from app.agent.actions import restore_of
+from app.agent.actions import ACTIONS
+from app.agent.actions.restore import restore_of
+from app.agent.actions.target_parts import as_left, moved_parts, same_ground
 from app.agent.approvals.request import ApprovalRequester
 from app.agent.approvals.state import (
     as_answered,
@@ -21,6 +23,7 @@ from app.agent.approvals.state import (
     refused_by_people,
     uses_up,
 )
+from app.agent.evidence.format import in_words
 from app.agent.evidence.restoration import serving_now
 from app.agent.freshness.reasons import Reason, Reasons
 from app.agent.guardrails.disruption import Disruption
@@ -28,7 +31,6 @@ from app.agent.guardrails.freeze import frozen
 from app.agent.guardrails.limits import Budget, proposed_by, standing
 from app.agent.guardrails.opt_out import OptOut, withheld
 from app.agent.guardrails.question import Question
-from app.agent.guardrails.target_token import as_left, moved_parts, same_ground
 from app.agent.ids import (
     IntentId,
     Json,
@@ -609,11 +611,8 @@ def _as_diagnosed(record: IncidentRecord, action: Action, target: TargetState) -
 
 
 def _undoing(undone: Intent) -> str:
-    """A restart cannot be undone: pods are replaced again, to load the restored version."""
-    target = undone.action.target
-    if undone.action.name is ActionName.RESTART:
-        return f"Replacing the pods of {target} again, to load the restored version."
-    return f"Undoing {undone.action.name} on {target}: it did not help."
+    action = undone.action
+    return ACTIONS[action.name].undo_note.format(name=in_words(action.name), target=action.target)
 
 
 def _not_to_undo(undone: Intent, look: _Look) -> str | None:

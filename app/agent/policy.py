@@ -11,17 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from app.agent.guardrails.disruption import too_many
+from app.agent.actions import ACTIONS
+from app.agent.guardrails.blast_radius import too_many
 from app.agent.guardrails.document import document
-from app.agent.guardrails.limits import (
-    set_aside,
-)
+from app.agent.guardrails.limits import set_aside
 from app.agent.guardrails.opt_out import withheld
 from app.agent.guardrails.question import Guardrails, Question
 from app.agent.identity.people import ApprovalTerms, combined
 from app.agent.models import (
     Action,
-    ActionName,
     Decision,
     DecisionKind,
     Intent,
@@ -60,7 +58,7 @@ def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
         reasons.append(f"the kill switch was engaged by {question.brake.by}: {question.brake.reason}")
     if incident.stale and not incident.dry_run:
         reasons.append("every signal of the incident was stale on arrival: only a dry run is allowed")
-    if action.name is not ActionName.NOTIFY and question.target is None and not incident.dry_run:
+    if ACTIONS[action.name].kinds and question.target is None and not incident.dry_run:
         reasons.append(f"the target of the action is unknown: {question.target_problem or 'no cluster'}")
     if question.rehearsal is not None and not question.rehearsal.accepted:
         reasons.append(f"the API server would reject it: {question.rehearsal.message}")

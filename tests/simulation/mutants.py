@@ -25,10 +25,10 @@ from app.agent import (
 from app.agent import (
     soak as trial,
 )
+from app.agent.actions.target_parts import as_left
 from app.agent.evidence import symptoms
 from app.agent.freshness import reasons, silences
 from app.agent.guardrails import limits
-from app.agent.guardrails.target_token import as_left
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intake import Intake
 from app.agent.intents import begun_intents, to_undo

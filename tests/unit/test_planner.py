@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from app.agent.actions import ACTIONS, restore_of
+from app.agent.actions import ACTIONS
+from app.agent.actions.restore import restore_of
 from app.agent.actions.spec import Resolution, Resolved, Unmet, Unneeded
 from app.agent.ids import JsonScalar
 from app.agent.models import (
