@@ -27,6 +27,7 @@ from app.agent import (
 )
 from app.agent.actions.target_parts import as_left
 from app.agent.evidence import symptoms
+from app.agent.execution import recheck
 from app.agent.freshness import reasons, silences
 from app.agent.guardrails import limits
 from app.agent.ids import IncidentId, ServiceKey
@@ -268,7 +269,7 @@ MUTANTS = {
             name="unbound-decisions",
             promise=1,
             told="a decision holds whatever became of the target since",
-            swaps=[(executor._moved_on, _always(None))],
+            swaps=[(recheck.target_changed, _always(None))],
         ),
         Mutant(
             name="effect-first",
