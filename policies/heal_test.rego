@@ -81,7 +81,7 @@ test_document_without_a_required_field_is_denied if {
 
 test_document_with_a_field_of_another_type_is_denied if {
 	every change in [
-		["/time", "yesterday"], ["/dry_run", "false"], ["/action/risk", "unknown"], ["/target", "a Deployment"],
+		["/dry_run", "false"], ["/action/risk", "unknown"], ["/target", "a Deployment"],
 		["/budgets/incident/taken", "0"], ["/guardrails/enabled_actions", "rollback"],
 	] {
 		decided(put(change[0], change[1])).rules == ["incomplete"]

@@ -380,7 +380,7 @@ class Executor:
         note = Note(
             at=now,
             stage=Stage.UNDO if intent.undoes else Stage.EXECUTE,
-            message=f"{intent.action.name} {kind}: {message}.",
+            message=f"{intent.action.name.words} {kind}: {message}.",
             data={"intent": intent.id, "outcome": kind},
         )
         await self.store.finish(

@@ -35,7 +35,7 @@ def forbidden_now(action: Action, limits: Guardrails) -> list[str]:
     if action.name not in limits.enabled_actions:
         reasons.append(f"{action.name} is not among ENABLED_ACTIONS")
     if action.risk is Risk.HIGH and not limits.allow_high_risk:
-        reasons.append(f"{action.name} is high risk: blocked unless ALLOW_HIGH_RISK_ACTIONS=true")
+        reasons.append(f"{action.name.words} is high risk: blocked unless ALLOW_HIGH_RISK_ACTIONS=true")
     return reasons
 
 
@@ -69,7 +69,7 @@ def undo_decision(undone: Intent, target: TargetState, at: datetime) -> Decision
     """Undoing the agent's own action is always allowed (promise 11), and recorded like any decision."""
     return Decision(
         kind=DecisionKind.ALLOW,
-        reasons=(f"undoes {undone.action.name} of this incident, which did not help",),
+        reasons=(f"undoes {undone.action.name.words} of this incident, which did not help",),
         rules=("undo",),
         plan_hash=undone.decision.plan_hash,
         target_token=target.token,
@@ -112,10 +112,10 @@ class Policy:
         action = question.action
         if action.risk in self.limits.approval_for:
             return DecisionKind.NEEDS_APPROVAL, (
-                f"{action.name} is {action.risk} risk, and APPROVAL_FOR_RISKS requires an approval",
+                f"{action.name.words} is {action.risk} risk, and APPROVAL_FOR_RISKS requires an approval",
             )
         note = set_aside(question.standing.history, self.limits.shared, question.at)
-        allowed = f"{action.name} is enabled, {action.risk} risk, within the budget"
+        allowed = f"{action.name.words} is enabled, {action.risk} risk, within the budget"
         return DecisionKind.ALLOW, (allowed,) if note is None else (allowed, note)
 
 

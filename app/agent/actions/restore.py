@@ -28,7 +28,7 @@ def restore_of(action: Action) -> Action | None:
         risk=action.risk,
         target=action.target,
         parameters={"undoes": action.name.value},
-        expected_effect=f"{action.target} asks again for what it asked for before the {action.name}",
+        expected_effect=f"{action.target} asks again for what it asked for before the {action.name.words}",
         undo=None,
         leaves=action.reaches,
         reaches=action.leaves,

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from app.agent.actions import ACTIONS
 from app.agent.actions.target_parts import same_ground
 from app.agent.approvals.state import as_answered, asked_for, refused_by_people, uses_up
+from app.agent.evidence.format import in_words
 from app.agent.freshness.reasons import Reason
 from app.agent.guardrails.question import Question
 from app.agent.ids import IntentId, Json, JsonObject
@@ -135,7 +136,9 @@ def _rehearsal_notes(intent: Intent, problem: str | None) -> list[Note]:
         data: JsonObject = {"intent": intent.id}
     else:
         verb = "accepts" if rehearsal.accepted else "refuses"
-        message = f"Rehearsal (dryRun=All): the API server {verb} {intent.action.name}: {rehearsal.message}"
+        message = (
+            f"Rehearsal (dryRun=All): the API server {verb} {intent.action.name.words}: {rehearsal.message}"
+        )
         data = {"intent": intent.id, "accepted": rehearsal.accepted}
     return [Note(at=intent.decision.at, stage=Stage.POLICY, message=message, data=data)]
 
@@ -149,7 +152,7 @@ def _decision_note(intent: Intent, stands_on: Sequence[Reason]) -> Note:
     return Note(
         at=decision.at,
         stage=Stage.POLICY,
-        message=f"{intent.action.name} ({intent.action.risk} risk): {decision.kind}. "
+        message=f"{intent.action.name.words} ({intent.action.risk} risk): {in_words(decision.kind)}. "
         + "; ".join(decision.reasons),
         data={
             "intent": intent.id,
@@ -174,7 +177,7 @@ def _rehearsed_message(intent: Intent) -> str:
         server = "the API server would accept it"
     else:
         server = "the API server would refuse it"
-    return f"Dry run of {intent.action.name}: nothing was written; {policy}; {server}."
+    return f"Dry run of {intent.action.name.words}: nothing was written; {policy}; {server}."
 
 
 def _refused_message(decision: Decision) -> str:

@@ -6,7 +6,6 @@ from datetime import datetime
 
 from app.agent.actions import ACTIONS
 from app.agent.actions.target_parts import as_left, moved_parts
-from app.agent.evidence.format import in_words
 from app.agent.guardrails.question import TargetLook
 from app.agent.ids import IntentId
 from app.agent.intents import intent_by_id
@@ -69,7 +68,7 @@ def undo_intent(
         at=at,
         stage=Stage.UNDO,
         message=ACTIONS[undone.action.name].undo_note.format(
-            name=in_words(undone.action.name), target=undone.action.target
+            name=undone.action.name.words, target=undone.action.target
         ),
         data={"intent": intent.id, "undoes": undone.id},
     )

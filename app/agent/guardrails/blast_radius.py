@@ -27,11 +27,11 @@ def too_many(action: Action, disruption: Disruption, max_share: float) -> tuple[
     allowed = max(1, int(max_share * disruption.replicas))
     if taken > allowed:
         reasons.append(
-            f"{action.name} may make {taken} of {disruption.replicas} replicas unavailable at once, "
+            f"{action.name.words} may make {taken} of {disruption.replicas} replicas unavailable at once, "
             f"and MAX_REPLICA_SHARE={max_share:g} allows {allowed}"
         )
     reasons.extend(
-        f"{action.name} may leave {budget.expected_pods - taken} pods, and "
+        f"{action.name.words} may leave {budget.expected_pods - taken} pods, and "
         f"PodDisruptionBudget {budget.name} requires {budget.desired_healthy}"
         for budget in disruption.budgets
         if budget.expected_pods - taken < budget.desired_healthy

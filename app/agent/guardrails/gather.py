@@ -151,7 +151,7 @@ class Gatherer:
             if found is not None and not found.accepted:
                 return Rehearsal(
                     accepted=False,
-                    message=f"{completing.name}, which completes it, would be refused: {found.message}",
+                    message=f"{completing.name.words}, which completes it, would be refused: {found.message}",
                 )
         return rehearsal
 
