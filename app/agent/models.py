@@ -328,7 +328,7 @@ class Diagnosis:
 
 
 class ActionName(StrEnum):
-    """The closed set of operations, each in its file of `app/agent/actions/`. There is no free-form command."""
+    """The closed set of operations, each in a file of `app/agent/actions/`. No command is free-form."""
 
     RESTART = "restart"
     ROLLBACK = "rollback"
