@@ -17,7 +17,7 @@ from app.agent.guardrails.opt_out import OptOut, withheld
 from app.agent.guardrails.question import Guardrails, Question, TargetLook
 from app.agent.ids import ServiceKey
 from app.agent.intents import begun_intents
-from app.agent.models import Action, ActionName, IncidentRecord, Intent, Rehearsal, Snapshot
+from app.agent.models import Action, IncidentRecord, Intent, Rehearsal, Snapshot
 from app.agent.ports.cluster import ClusterReader, ClusterRehearsal
 from app.agent.ports.store import Store
 from app.agent.workload import TargetState, WorkloadView
@@ -111,9 +111,9 @@ class Gatherer:
         return "" if workload is None else f"{serving_now(workload)}. "
 
     async def content(self, key: ServiceKey, action: Action, undone: Snapshot | None) -> Snapshot | None:
-        """The content that a restore or a ConfigMap revert writes; None for other actions."""
+        """The content that the action writes: the kept ConfigMap of `content_hash`, else that of an undo."""
         content_hash = action.parameters.get("content_hash")
-        if action.name is not ActionName.REVERT_CONFIG or content_hash is None or action.target is None:
+        if content_hash is None or action.target is None:
             return undone
         for kept in await self.store.configs(key):
             if kept.name == action.target.name and kept.content_hash == content_hash:
