@@ -32,6 +32,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from app.agent.actions import ENABLED_BY_DEFAULT
 from app.agent.guardrails.freeze import check_cron
 from app.agent.identity.people import Scope
 from app.agent.models import ActionName, Risk, Trigger
@@ -55,8 +56,6 @@ from app.settings.values import (
     what_is_wrong,
 )
 from app.wire.loopback import is_loopback
-
-RUNBOOK_ACTIONS = frozenset(ActionName) - {ActionName.RESTORE}
 
 _MIN_SECRET = 32
 
@@ -158,7 +157,7 @@ class Settings(BaseSettings):
     freeze_windows: tuple[FreezeSetting, ...] = ()
     action_memory_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = 604_800.0
     require_opt_in: bool = False
-    enabled_actions: Annotated[frozenset[ActionName], NoDecode] = RUNBOOK_ACTIONS
+    enabled_actions: Annotated[frozenset[ActionName], NoDecode] = ENABLED_BY_DEFAULT
     approval_for_risks: Annotated[frozenset[Risk], NoDecode] = frozenset()
     approval_timeout_seconds: Annotated[float, Field(gt=0)] = 14_400.0
     approval_roles: Annotated[frozenset[RoleName], NoDecode] = frozenset()

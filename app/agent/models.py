@@ -328,7 +328,7 @@ class Diagnosis:
 
 
 class ActionName(StrEnum):
-    """The closed set of operations. There is no free-form command."""
+    """The closed set of operations, each in a file of `app/agent/actions/`. No command is free-form."""
 
     RESTART = "restart"
     ROLLBACK = "rollback"
@@ -339,6 +339,11 @@ class ActionName(StrEnum):
     NOTIFY = "notify"
     RESTORE = "restore"
     """Undo: put an object back to the snapshot taken before another action. Never in a runbook."""
+
+    @property
+    def words(self) -> str:
+        """The action in a sentence: `revert config`."""
+        return self.value.replace("_", " ")
 
 
 class Risk(StrEnum):

@@ -344,7 +344,7 @@ def _cooldown(proposed: Proposed, history: History, limits: Limits, at: datetime
     return Excess(
         limit=LimitName.COOLDOWN,
         reason=f"{proposed.key} is in cooldown until {_clock(last.began_at + limits.cooldown)}: "
-        f"{last.action} began {_clock(last.began_at)}",
+        f"{last.action.words} began {_clock(last.began_at)}",
     )
 
 
@@ -384,7 +384,7 @@ def _same_evidence(proposed: Proposed, history: History, limits: Limits, at: dat
         if (past.evidence, *_form(past)) == form:
             return Excess(
                 limit=LimitName.SAME_EVIDENCE,
-                reason=f"{past.action} was executed {_clock(past.began_at)} on the same evidence "
+                reason=f"{past.action.words} was executed {_clock(past.began_at)} on the same evidence "
                 f"({past.incident_id}) and did not help",
             )
     return None
@@ -413,8 +413,8 @@ def _oscillation(proposed: Proposed, history: History, limits: Limits, at: datet
         if any(later.reaches == proposed.leaves for later in on_target[number:]):
             return Excess(
                 limit=LimitName.OSCILLATION,
-                reason=f"{proposed.action} would restore the state of {proposed.target} that the agent "
-                f"itself replaced by {past.action} {_clock(past.began_at)}",
+                reason=f"{proposed.action.words} would restore the state of {proposed.target} that the agent "
+                f"itself replaced by {past.action.words} {_clock(past.began_at)}",
             )
     return None
 

@@ -13,11 +13,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from app.agent.actions import ACTIONS
+from app.agent.actions.spec import CONFIG_MAP
 from app.agent.evidence.format import counted
 from app.agent.identity.people import Scope, scopes_of
 from app.agent.ids import ServiceKey
 from app.agent.models import (
-    ActionName,
     DecisionKind,
     Risk,
     SliSample,
@@ -253,13 +253,13 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
         *((verb, "", "configmaps") for verb in ("get", "list", "watch")),
         ("list", "", "events"),
     ]
-    writing = settings.enabled_actions - {ActionName.NOTIFY}
-    if writing:
+    written = {kind for name in settings.enabled_actions for kind in ACTIONS[name].kinds}
+    if written:
         needed.append(("list", "policy", "poddisruptionbudgets"))
         needed.append(("get", "", "namespaces"))
         needed.append(("patch", "apps", "deployments"))
         needed.append((_TRIES_PODS[0], "", _TRIES_PODS[1]))
-    if ActionName.REVERT_CONFIG in writing:
+    if CONFIG_MAP in written:
         needed.append(("patch", "", "configmaps"))
     return tuple(
         Access(verb=verb, group=group, resource=resource, namespace=namespace)

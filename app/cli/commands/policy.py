@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from app.agent.evidence.format import in_words
 from app.agent.models import ApprovalState
 from app.cli.commands.errors import CommandFailed
 from app.config import Settings
@@ -71,13 +72,13 @@ def explain(incident: IncidentView) -> Iterator[str]:
 
 def _decided(action: ActionView) -> Iterator[str]:
     on = f" on {action.target.kind} {action.target.namespace}/{action.target.name}" if action.target else ""
-    yield f"{action.name}{on} ({action.risk} risk): {action.decision}"
+    yield f"{in_words(action.name)}{on} ({action.risk} risk): {in_words(action.decision)}"
     for reason in action.reasons:
         yield f"    because  {reason}"
     yield f"    decided by  {', '.join(action.rules) or 'not on record (an older version decided)'}"
 
 
 def _asked(approval: ApprovalView) -> Iterator[str]:
-    yield f"{approval.action}: needs_approval, and {approval.id} waits for an answer"
+    yield f"{in_words(approval.action)}: needs approval, and {approval.id} awaits an answer"
     for reason in approval.reasons:
         yield f"    because  {reason}"
