@@ -216,6 +216,7 @@ class Settings(BaseSettings):
     service_dependencies: dict[ServiceName, list[Callee]] = {}
 
     # Prometheus and Alertmanager
+    metrics_source: str | None = None
     prometheus_url: str | None = None
     prometheus_bearer_token: SecretStr | None = None
     prometheus_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
@@ -402,6 +403,11 @@ class Settings(BaseSettings):
     def listens_on(self) -> str:
         """The effective listen address: loopback while authentication is disabled."""
         return self.host if self.identity_required or is_loopback(self.host) else "127.0.0.1"
+
+    @property
+    def serves_people(self) -> bool:
+        """This process has the API, the pages and what chats call."""
+        return self.role in (Role.ALL, Role.API)
 
     @property
     def embedded(self) -> bool:

@@ -38,15 +38,13 @@ from app.api.routes import (
     agent,
     approvals,
     audit,
+    chat,
     events,
     health,
     incidents,
     streams,
     tokens,
     webhooks,
-)
-from app.api.routes import (
-    chat as slack,
 )
 from app.api.routes import (
     guardrails as brakes,
@@ -70,7 +68,7 @@ FOR_PEOPLE = (
     audit,
     tokens,
     webhooks,
-    slack,
+    chat,
     health,
     dashboard,
     sign_off,

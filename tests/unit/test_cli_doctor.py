@@ -17,12 +17,12 @@ from pydantic import SecretStr
 from app.agent.models import ActionName
 from app.cli import main
 from app.cli.commands import demo_live
-from app.cli.commands.doctor import examine, needed_rights
+from app.cli.commands.doctor import examine
 from app.cli.commands.errors import CommandFailed
-from app.cli.commands.findings import Finding, Status
 from app.clock import SystemClock
 from app.config import Settings
-from app.connectors.kubernetes.access import Access, clock_and_rights
+from app.connectors.findings import Finding, Status
+from app.connectors.kubernetes.access import Access, clock_and_rights, needed_rights
 from app.errors import PermanentError, TransientError
 from tests.contract.slack_standin import BOT_TOKEN, CHANNEL, slack_standin
 from tests.unit.loopback import Behaviour, Request, loopback, raw, reply

@@ -28,6 +28,7 @@ from app.cli.commands.errors import CommandFailed
 from app.cli.commands.listener import SeenEvents, StoryListener
 from app.config import Settings
 from app.connectors.kubernetes.pipeline import pipeline
+from app.connectors.registry import METRIC_SOURCES
 from app.errors import PermanentError, TransientError
 from app.workers import running
 
@@ -73,8 +74,9 @@ def cluster_story(settings: Settings, service: str, image: str, *, dry_run: bool
     environment, _, name = service.partition("/")
     if not environment or not name:
         raise CommandFailed(f"--service {service!r}: write ENVIRONMENT/SERVICE, such as prod/payments-api")
-    if settings.kubeconfig is None or settings.prometheus_url is None:
-        raise CommandFailed("--cluster needs KUBECONFIG and PROMETHEUS_URL")
+    if settings.kubeconfig is None or not any(kind.configured(settings) for kind in METRIC_SOURCES):
+        sources = " or ".join(kind.settings[0] for kind in METRIC_SOURCES)
+        raise CommandFailed(f"--cluster needs KUBECONFIG and {sources}")
     return LiveStory(
         settings=story_settings(settings, {}, dry_run=dry_run),
         key=ServiceKey(environment=environment, service=name),
