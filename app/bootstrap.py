@@ -64,7 +64,7 @@ from app.connectors.policy.connect import connect_policy
 from app.connectors.policy.embedded import EmbeddedPolicy
 from app.connectors.registry import CHANNELS, METRIC_SOURCES, SILENCE_SOURCES
 from app.connectors.sso.issuer import connect_issuer
-from app.connectors.streams.open import OpenStream, open_stream
+from app.connectors.streams.open import OpenStream, open_streams
 from app.connectors.streams.schema_registry import SchemaRegistry
 from app.errors import AgentError, TransientError
 from app.redaction import remember
@@ -134,7 +134,7 @@ class Container:
     """Receives buttons and commands by channel, in a process that serves people."""
 
     async def reload_policies(self) -> None:
-        """Reload the policies; a remote OPA server manages its own."""
+        """Reload the policies; a remote policy server manages its own."""
         if isinstance(self.world.policy_engine, EmbeddedPolicy):
             await self.world.policy_engine.reload()
 
@@ -359,8 +359,7 @@ def connect_streams(settings: Settings) -> tuple[OpenStream, ...]:
     """The streams that a worker reads; they connect on first use."""
     if settings.role not in (Role.ALL, Role.WORKER):
         return ()
-    properties = {name: value.get_secret_value() for name, value in settings.kafka_properties.items()}
-    return tuple(open_stream(url.get_secret_value(), properties) for url in settings.intake_from)
+    return open_streams(settings)
 
 
 def _schemas(settings: Settings) -> SchemaRegistry | None:

@@ -58,6 +58,9 @@ from app.wire.loopback import is_loopback
 
 RUNBOOK_ACTIONS = frozenset(ActionName) - {ActionName.RESTORE}
 
+ROLE_SETTINGS = ("OIDC_ISSUER", "SLACK_USERS")
+"""The settings that give roles to people."""
+
 _MIN_SECRET = 32
 
 _EXTRA = "Extra inputs are not permitted"
@@ -403,6 +406,16 @@ class Settings(BaseSettings):
     def listens_on(self) -> str:
         """The effective listen address: loopback while authentication is disabled."""
         return self.host if self.identity_required or is_loopback(self.host) else "127.0.0.1"
+
+    @property
+    def people_have_roles(self) -> bool:
+        """A person can have a role: by a sign-in, by a token, or as a mapped user of a chat."""
+        return self.identity_required or self.chat_users
+
+    @property
+    def chat_users(self) -> bool:
+        """A chat maps its users to people with roles."""
+        return bool(self.slack_users)
 
     @property
     def serves_people(self) -> bool:

@@ -1,6 +1,6 @@
 """HTTP client of every connector: one deadline, one size limit, one mapping to the agent's errors.
 
-Used by the connectors that speak plain HTTP (Prometheus, OPA, webhooks). The
+Used by the connectors that speak plain HTTP (metrics, policy, webhooks). The
 other side is not trusted: an answer that drips for ever, is too long, is
 compressed or redirects elsewhere is an error, and no error carries the address
 or a credential, because both may be secrets (promise 12). The process

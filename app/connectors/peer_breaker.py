@@ -1,7 +1,7 @@
 """A circuit breaker for each source: a silent peer costs one time-out for all callers, not one for each.
 
 `guarded_reader`, `guarded_rehearsal` and `guarded_metrics` put a breaker in front
-of the ports that read; `app.connectors.policy.opa` asks its own. While the circuit is
+of the ports that read; the remote policy engine asks its own. While the circuit is
 open a call fails at once with the `TransientError` that an unreachable peer gives
 anyway, so the promises about missing data hold unchanged (promises 7 and 8).
 Writers have no breaker: the agent never writes where it could not read.

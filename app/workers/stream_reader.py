@@ -72,7 +72,7 @@ class StreamReader:
 
     stream: SignalStream
     source: str
-    """What its signals give as their source: `kafka`, `redis`."""
+    """What its signals give as their source: the kind of stream."""
     intake: Intake
     clock: Clock
     limits: StreamLimits

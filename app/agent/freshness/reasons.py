@@ -39,7 +39,7 @@ ALERTS_KEPT = 64
 into one entry for each trigger, which is no reason for an action and keeps the service from recovering."""
 
 REPEAT_APART = timedelta(seconds=15)
-"""Copies of one delivery (a retry, a second Alertmanager) arrive closer together than repeats of an alert."""
+"""Copies of one delivery (a retry, a second sender) arrive closer together than repeats of an alert."""
 
 CLOCKS_APART = timedelta(seconds=60)
 """Clocks of pipeline and cluster differ by no more."""

@@ -2,7 +2,7 @@
 
 Pure. A silence that names the service, or the namespace it runs in, silences the
 service: no reason for an action stands until it ends. Any other silences the alerts
-whose labels it matches, as in Alertmanager, and no other alert of the service. Undo
+whose labels it matches, as in the monitoring, and no other alert of the service. Undo
 and verification need no reason, so no silence stops them.
 """
 

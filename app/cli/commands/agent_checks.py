@@ -12,7 +12,7 @@ from app.agent.models import Risk
 from app.agent.runbooks import Catalogue, load_catalogue
 from app.cli.commands.anchors import anchor_findings
 from app.cli.commands.incidents import sqlite_path
-from app.config import Settings, unknown_in_env_file
+from app.config import ROLE_SETTINGS, Settings, unknown_in_env_file
 from app.connectors.findings import DoctorRun, Finding, fail, ok, warn
 from app.errors import AgentError, ConfigurationError
 from app.settings.names import ESCAPE
@@ -137,16 +137,17 @@ def _identity(settings: Settings) -> Finding:
 
 def _roles(settings: Settings) -> list[Finding]:
     """Configured roles that no sign-in can have."""
-    if not settings.identity_required or settings.oidc_issuer is not None or settings.slack_users:
+    if not settings.identity_required or settings.oidc_issuer is not None or settings.chat_users:
         return []
     found = []
+    sources = " or ".join(ROLE_SETTINGS)
     if settings.role_scopes != Settings.model_fields["role_scopes"].default:
         found.append(
             warn(
                 "roles",
-                "ROLE_SCOPES has no effect: neither OIDC_ISSUER nor SLACK_USERS assigns roles, and "
+                f"ROLE_SCOPES has no effect: neither {' nor '.join(ROLE_SETTINGS)} assigns roles, and "
                 "tokens have their own scopes",
-                "set OIDC_ISSUER or SLACK_USERS, or remove ROLE_SCOPES",
+                f"set {sources}, or remove ROLE_SCOPES",
             )
         )
     asked = _asked_roles(settings)
@@ -155,9 +156,9 @@ def _roles(settings: Settings) -> list[Finding]:
             warn(
                 "roles",
                 f"approvals need the role {' or '.join(asked)}, which only tokens can have: neither "
-                "OIDC_ISSUER nor SLACK_USERS is set",
+                f"{' nor '.join(ROLE_SETTINGS)} is set",
                 f"create a token with `heal token create NAME --scope approve --role {asked[0]}`, or set "
-                "OIDC_ISSUER or SLACK_USERS",
+                f"{sources}",
             )
         )
     return found
@@ -171,7 +172,7 @@ def _asked_roles(settings: Settings) -> list[str]:
 
 def _approvals(settings: Settings) -> list[Finding]:
     asked = _asked_roles(settings)
-    if not asked or settings.identity_required or settings.slack_users:
+    if not asked or settings.identity_required or settings.chat_users:
         return []
     return [
         fail(
