@@ -23,6 +23,7 @@ from app.agent.models import IncidentRecord
 from app.agent.ports.store import IncidentFilter
 from app.agent.workload import RevisionHealth, WorkloadView
 from app.bootstrap import Container
+from app.bounds.deadline import deadline
 from app.cli.commands.agent_client import default_url
 from app.cli.commands.errors import CommandFailed
 from app.cli.commands.listener import SeenEvents, StoryListener
@@ -143,18 +144,16 @@ async def _healthy(container: Container, key: ServiceKey) -> WorkloadView:
 
 async def _learn(container: Container, key: ServiceKey, view: WorkloadView) -> None:
     """Until history says that what runs now served well: only to that the agent would go back."""
-    try:
-        async with asyncio.timeout(_LEARN_SECONDS):
-            while True:
-                for known in await container.store.revisions(key):
-                    same = known.template_hash == view.revisions[0].template_hash
-                    if same and known.health is RevisionHealth.SERVED_WELL:
-                        return
-                await asyncio.sleep(_STEP_SECONDS)
-    except TimeoutError:
-        raise CommandFailed(
-            f"{key} was not seen to serve well for {_LEARN_SECONDS:.0f} s; `heal doctor` may say why"
-        ) from None
+    not_learned = CommandFailed(
+        f"{key} was not seen to serve well for {_LEARN_SECONDS:.0f} s; `heal doctor` may say why"
+    )
+    async with deadline(_LEARN_SECONDS, lambda: not_learned):
+        while True:
+            for known in await container.store.revisions(key):
+                same = known.template_hash == view.revisions[0].template_hash
+                if same and known.health is RevisionHealth.SERVED_WELL:
+                    return
+            await asyncio.sleep(_STEP_SECONDS)
 
 
 async def _watch(container: Container, key: ServiceKey, story_listener: StoryListener) -> IncidentRecord:
