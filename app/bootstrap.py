@@ -220,7 +220,7 @@ def assemble(
         verifier=verifier,
         trial=Soak(store=store, observer=observer, executor=executor, verifier=verifier, closer=closer),
         closer=closer,
-        catalogue=load_catalogue(settings.runbooks_dir),
+        catalogue=load_catalogue(settings.runbooks_folder),
         plan_limits=PlanLimits(scale_min=settings.scale_min_replicas, scale_max=settings.scale_max_replicas),
         check=check,
     )

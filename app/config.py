@@ -38,6 +38,7 @@ from app.agent.models import ActionName, Risk, Trigger
 from app.errors import ConfigurationError
 from app.redaction import remember
 from app.settings.names import listed
+from app.settings.shipped import shipped
 from app.settings.sources import (
     NoMistypedNames,
     StrictEnvFile,
@@ -169,7 +170,7 @@ class Settings(BaseSettings):
     approval_escalation: tuple[EscalationSetting, ...] = ()
     scale_min_replicas: Annotated[int, Field(ge=1)] = 1
     scale_max_replicas: Annotated[int, Field(ge=1)] = 20
-    runbooks_dir: Path = Path("runbooks")
+    runbooks_dir: Path | None = None
 
     # When a service is unhealthy
     slo_max_error_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
@@ -406,6 +407,12 @@ class Settings(BaseSettings):
     def listens_on(self) -> str:
         """The effective listen address: loopback while authentication is disabled."""
         return self.host if self.identity_required or is_loopback(self.host) else "127.0.0.1"
+
+    @property
+    def runbooks_folder(self) -> Path:
+        """RUNBOOKS_DIR, else `runbooks` in the working directory, else the catalogue of the agent."""
+        here = Path("runbooks")
+        return self.runbooks_dir or (here if here.is_dir() else shipped("runbooks"))
 
     @property
     def people_have_roles(self) -> bool:

@@ -24,7 +24,7 @@ class Backoff:
         """The wait after so many failures in a row; zero after none."""
         if failures < 1:
             return timedelta(0)
-        return min(self.first * 2 ** min(failures - 1, _MOST_DOUBLINGS), self.longest)
+        return min(self.first * (1 << min(failures - 1, _MOST_DOUBLINGS)), self.longest)
 
     def seconds_after(self, failures: int, retry_after: timedelta | None = None) -> float:
         """The same in seconds; at least the wait that the other side asked for."""

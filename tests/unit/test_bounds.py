@@ -21,7 +21,10 @@ from app.errors import PermanentError, TransientError
 APP = Path(__file__).parents[2] / "app"
 
 WRITTEN_ONCE = {
-    "a backoff that doubles": (r"\*\s*2(?:\.0)? \*\*|\bmin\(\s*2 \* |\* 2, _", {"app/bounds/backoff.py"}),
+    "a backoff that doubles": (
+        r"\*\s*2(?:\.0)? \*\*|\* \(1 << |\bmin\(\s*2 \* |\* 2, _",
+        {"app/bounds/backoff.py"},
+    ),
     "a chained hash": (r"sha256\(previous", {"app/hash_chain.py"}),
     "a bounded body": (r"aiter_(?:raw|bytes)\(\):|async for chunk in", {"app/bounds/body.py"}),
 }

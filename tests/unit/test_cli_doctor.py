@@ -180,6 +180,18 @@ async def test_a_fresh_folder_is_ready_to_start_with_warnings() -> None:
         assert setting in found[check][0].mend
 
 
+async def test_runbooks_that_are_missing_have_the_fix_for_it(tmp_path: Path) -> None:
+    """A folder without runbooks is a matter of RUNBOOKS_DIR; an invalid runbook one of its file."""
+    (found,) = (await findings(settings_with(runbooks_dir=tmp_path / "nowhere")))["runbooks"]
+    assert found.mend == (
+        "set RUNBOOKS_DIR to a folder of runbooks, or remove it to use the runbooks of the agent"
+    )
+    (tmp_path / "wrong.yaml").write_text("id: [")
+    (found,) = (await findings(settings_with(runbooks_dir=tmp_path)))["runbooks"]
+    assert found.mend.startswith("correct the file")
+    assert "wrong.yaml" in found.message
+
+
 async def test_who_may_approve_is_told() -> None:
     """With identity by role, and Alertmanager may use a token of the agent's own."""
     found = await findings(settings_with(require_identity=True, host="0.0.0.0"))  # noqa: S104 - only compared

@@ -79,9 +79,9 @@ async def _store(settings: Settings) -> Finding:
 
 def _runbooks(settings: Settings) -> list[Finding]:
     try:
-        catalogue = load_catalogue(settings.runbooks_dir)
+        catalogue = load_catalogue(settings.runbooks_folder)
     except ConfigurationError as error:
-        return [fail("runbooks", str(error), "correct the file; the agent does not start with it")]
+        return [fail("runbooks", str(error), _to_have_runbooks(settings))]
     names = ", ".join(runbook.reference for runbook in catalogue.runbooks)
     return [ok("runbooks", f"{len(catalogue.runbooks)} approved: {names}"), *_blocked(settings, catalogue)]
 
@@ -181,3 +181,12 @@ def _approvals(settings: Settings) -> list[Finding]:
             "set REQUIRE_IDENTITY=true, or remove APPROVAL_ROLES and APPROVAL_ESCALATION",
         )
     ]
+
+
+def _to_have_runbooks(settings: Settings) -> str:
+    folder = settings.runbooks_folder
+    if folder.is_dir() and any(folder.glob("*.y*ml")):
+        return "correct the file; the agent does not start with it"
+    if settings.runbooks_dir is None:
+        return "install the agent again with its data files, or set RUNBOOKS_DIR to a folder of runbooks"
+    return "set RUNBOOKS_DIR to a folder of runbooks, or remove it to use the runbooks of the agent"
