@@ -7,14 +7,14 @@ which is how tests, the demo and the sandbox run the same loop over other worlds
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from app.agent.approvals.request import ApprovalRequester
 from app.agent.closing import Closer
 from app.agent.executor import Executor
-from app.agent.ids import IncidentId, ServiceKey
+from app.agent.ids import IncidentId
 from app.agent.intake import Intake, IntakeRules
 from app.agent.loop import Loop, Stages
 from app.agent.memory import Historian
@@ -34,7 +34,6 @@ from app.agent.ports.metrics import MetricSource, SilenceSource
 from app.agent.ports.people import IdentityProvider, Notifier
 from app.agent.ports.policy import PolicyEngine
 from app.agent.ports.store import Store
-from app.agent.ports.streams import StreamProgress
 from app.agent.ports.workers import Fleet, Runner
 from app.agent.reason_check import ReasonCheck
 from app.agent.runbooks import load_catalogue
@@ -59,20 +58,25 @@ from app.connectors.peer_breaker import (
     guarded_rehearsal,
     guarded_silences,
 )
-from app.connectors.policy.answers import FAULT
 from app.connectors.policy.connect import connect_policy
 from app.connectors.policy.embedded import EmbeddedPolicy
+from app.connectors.readiness import (
+    ReadinessCheck,
+    cluster_ready,
+    metrics_ready,
+    policy_ready,
+    silences_ready,
+    streams_ready,
+)
 from app.connectors.registry import CHANNELS, METRIC_SOURCES, SILENCE_SOURCES
 from app.connectors.sso.issuer import connect_issuer
 from app.connectors.streams.open import OpenStream, open_streams
 from app.connectors.streams.schema_registry import SchemaRegistry
-from app.errors import AgentError, TransientError
+from app.errors import AgentError
 from app.redaction import remember
 from app.store import Alone, open_shared
 from app.terms import guardrails, service_dependencies, slo_thresholds, trust_rules, verify_rules
 from app.vitals import Vitals
-
-Check = tuple[str, Callable[[], Awaitable[None]]]
 
 
 class Unattended:
@@ -123,7 +127,7 @@ class Container:
     streams: tuple[OpenStream, ...]
     """What this process takes signals from, besides HTTP."""
     schemas: SchemaRegistry | None
-    checks: tuple[Check, ...]
+    checks: tuple[ReadinessCheck, ...]
     """What readiness asks; each raises an `AgentError` when its part is not ready."""
     sign_on: IdentityProvider | None
     """The sign-in issuer, if one is set."""
@@ -253,8 +257,8 @@ def assemble(
         historian=_historian(settings, store, world, slo, pace),
         slo=slo,
         streams=tuple(streams),
-        schemas=_schemas(settings),
-        checks=(*_checks(store, world, clock), ("driver", vitals.check), *_stream_checks(streams)),
+        schemas=SchemaRegistry.from_settings(settings),
+        checks=(*_checks(store, world, clock, streams), ("driver", vitals.check)),
         vitals=vitals,
         sign_on=connect_issuer(settings, clock),
         close_world=close_world or _nothing_to_close,
@@ -297,20 +301,15 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
     """
     closers: list[Callable[[], Awaitable[None]]] = []
     cluster = connect(settings, clock)
-    measuring = chosen_metrics(METRIC_SOURCES, settings)
-    metrics = measuring.connect(settings) if measuring is not None else None
-    silencing = configured_silences(SILENCE_SOURCES, settings)
-    silences = silencing.connect(settings) if silencing is not None else None
+    metrics = chosen_metrics(METRIC_SOURCES, settings)
+    source = metrics.connect(settings) if metrics is not None else None
+    silences = configured_silences(SILENCE_SOURCES, settings)
+    silenced = silences.connect(settings) if silences is not None else None
     channels = constructed_channels(CHANNELS, settings)
     engine = connect_policy(settings)  # last: it has a thread of its own, which only its closing ends
     if cluster is not None:
         closers.append(cluster.close)
-    closers.append(engine.aclose)
-    closers += [channel.aclose for channel in channels]
-    if metrics is not None:
-        closers.append(metrics.aclose)
-    if silences is not None:
-        closers.append(silences.aclose)
+    closers += [one.aclose for one in (engine, *channels, source, silenced) if one is not None]
 
     async def close() -> None:
         for closer in closers:
@@ -324,11 +323,9 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
             rehearsal=guarded_rehearsal(cluster.rehearsal, api_server) if cluster is not None else None,
             writer=cluster.writer if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,
-            metrics=guarded_metrics(metrics, PeerBreaker(name=measuring.title))
-            if metrics is not None and measuring is not None
-            else None,
-            silences=guarded_silences(silences, PeerBreaker(name=silencing.title))
-            if silences is not None and silencing is not None
+            metrics=guarded_metrics(source, PeerBreaker(name=metrics.title)) if source and metrics else None,
+            silences=guarded_silences(silenced, PeerBreaker(name=silences.title))
+            if silenced and silences
             else None,
             channels=channels,
             policy_engine=engine,
@@ -362,28 +359,6 @@ def connect_streams(settings: Settings) -> tuple[OpenStream, ...]:
     return open_streams(settings)
 
 
-def _schemas(settings: Settings) -> SchemaRegistry | None:
-    if settings.schema_registry_url is None:
-        return None
-    return SchemaRegistry(
-        url=settings.schema_registry_url,
-        timeout_seconds=settings.schema_registry_timeout_seconds,
-        bearer_token=settings.schema_registry_token,
-    )
-
-
-def _stream_checks(streams: Sequence[OpenStream]) -> list[Check]:
-    def moving(progress: StreamProgress) -> Callable[[], Awaitable[None]]:
-        async def check() -> None:
-            if progress.blocked_since is not None:
-                since = f"{progress.blocked_since:%Y-%m-%d %H:%M:%S}"
-                raise TransientError(f"blocked since {since} UTC: {progress.trouble}")
-
-        return check
-
-    return [(one.address, moving(one.progress)) for one in streams]
-
-
 def _historian(
     settings: Settings, store: Store, world: Adapters, slo: SloThresholds, pace: MetricPace
 ) -> Historian | None:
@@ -398,41 +373,20 @@ def _historian(
     )
 
 
-def _checks(store: Store, world: Adapters, clock: Clock) -> tuple[Check, ...]:
-    checks: list[Check] = [("store", store.ping)]
-    reader, metrics = world.reader, world.metrics
-    if reader is not None:
-
-        async def cluster_answers() -> None:
-            await reader.services()
-
-        checks.append(("cluster", cluster_answers))
-    if metrics is not None:
-        nobody = ServiceKey(environment="none", service="none")
-
-        async def metrics_answer() -> None:
-            await metrics.sli(nobody, clock.now())
-
-        checks.append(("metrics", metrics_answer))
+def _checks(
+    store: Store, world: Adapters, clock: Clock, streams: Sequence[OpenStream]
+) -> Iterator[ReadinessCheck]:
+    """What readiness asks of the parts that are connected."""
+    yield "store", store.ping
+    if world.reader is not None:
+        yield cluster_ready(world.reader)
+    if world.metrics is not None:
+        yield metrics_ready(world.metrics, clock)
     if world.silences is not None:
-        checks.append(("silences", _silences_answer(world.silences, clock)))
-    engine = world.policy_engine
-    if engine is not None:
-
-        async def policy_decides() -> None:
-            answer = await engine.decide({})
-            if answer.rules == FAULT:
-                raise TransientError("; ".join(answer.reasons))
-
-        checks.append(("policy", policy_decides))
-    return tuple(checks)
-
-
-def _silences_answer(source: SilenceSource, clock: Clock) -> Callable[[], Awaitable[None]]:
-    async def silences_answer() -> None:
-        await source.concerning(ServiceKey(environment="none", service="none"), clock.now())
-
-    return silences_answer
+        yield silences_ready(world.silences, clock)
+    if world.policy_engine is not None:
+        yield policy_ready(world.policy_engine)
+    yield from streams_ready(streams)
 
 
 def _owner(settings: Settings) -> str:
