@@ -6,8 +6,10 @@ import ast
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from app.connectors.registry import ALERT_FORMATS, CHANNELS, METRIC_SOURCES
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "app"
@@ -36,14 +38,23 @@ VENDOR_MODULES = {
 }
 """A vendor's library and the only folder that imports it."""
 
+FOR_ANY_VENDOR = {"webhook"}
+"""A channel that is no vendor's."""
+
+
+def _home(function: Callable[..., object]) -> str:
+    """The folder of the vendor that defines it, or its file in a folder with one file for each vendor."""
+    folder, _, module = function.__module__.replace(".", "/").rpartition("/")
+    return f"{folder}/{module}.py" if folder == "app/connectors/chat" else folder
+
+
 VENDOR_NAMES = {
-    "prometheus": "app/connectors/prometheus",
+    **{kind.name: _home(kind.connect) for kind in METRIC_SOURCES},
+    **{kind.name: _home(kind.connect) for kind in CHANNELS if kind.name not in FOR_ANY_VENDOR},
+    **{one.name: "app/connectors/alerts" for one in ALERT_FORMATS},
     "promql": "app/connectors/prometheus",
     "victoriametrics": "app/connectors/prometheus",
-    "alertmanager": "app/connectors/alerts",
     "grafana": "app/connectors/alerts",
-    "slack": "app/connectors/chat/slack",
-    "teams": "app/connectors/chat/teams.py",
     "kafka": "app/connectors/streams",
     "confluent": "app/connectors/streams",
     "redis": "app/connectors/streams",
