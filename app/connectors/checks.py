@@ -46,7 +46,7 @@ def metrics(kinds: Sequence[MetricSourceKind]) -> Check:
             return
         if kind is None:
             yield warn(
-                kinds[0].name if len(kinds) == 1 else "metrics",
+                "metrics",
                 "not configured: error rate and latency are available from posted metrics only",
                 "set " + " or ".join(one.settings[0] for one in kinds),
             )

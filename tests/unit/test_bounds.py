@@ -106,6 +106,15 @@ def test_a_changed_entry_breaks_its_chain(contents: list[bytes], data: st.DataOb
     assert hash_chain.first_broken(start, entries) == place
 
 
+def test_an_entry_follows_from_the_one_before_it() -> None:
+    """Equal contents in another place, or after another start, have other hashes."""
+    start = hash_chain.start_of("a record")
+    first = hash_chain.link(start, b"same")
+    second = hash_chain.link(first, b"same")
+    assert len({start, first, second, hash_chain.link(hash_chain.start_of("another"), b"same")}) == 4
+    assert hash_chain.first_broken(start, [(b"same", second), (b"same", first)]) == 0
+
+
 def test_a_naive_time_is_not_hashed() -> None:
     """It would hash differently on another machine."""
     with pytest.raises(ValueError, match="aware"):

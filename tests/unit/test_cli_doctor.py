@@ -171,7 +171,7 @@ async def test_a_fresh_folder_is_ready_to_start_with_warnings() -> None:
     assert created() == []
     for check, setting in (
         ("cluster", "KUBECONFIG"),
-        ("prometheus", "PROMETHEUS_URL"),
+        ("metrics", "PROMETHEUS_URL"),
         ("alertmanager", "ALERTMANAGER_TOKEN"),
         ("identity", "REQUIRE_IDENTITY"),
         ("people", "NOTIFY_WEBHOOK_URL"),
