@@ -216,6 +216,7 @@ def assemble(
     verifier = Verifier(
         observer=observer,
         rules=verify_rules(settings, slo),
+        silences=world.silences,
     )
     closer = Closer(store=store, notifier=notifier, clock=clock)
     stages = Stages(
