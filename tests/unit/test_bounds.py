@@ -30,6 +30,19 @@ WRITTEN_ONCE = {
 }
 """What is implemented in one place, by the form in which a second one would be written."""
 
+TIMED_OTHERWISE = {
+    "app/api/routes/webhooks.py": "the owners that answered in time are enough",
+    "app/connectors/chat/slack/client.py": "its library has time-outs that differ in what was sent",
+    "app/connectors/chat/slack/socket.py": "closing gives up without an error",
+    "app/connectors/kubernetes/api.py": "a time-out is one row of its table of failures",
+    "app/connectors/policy/embedded.py": "a late decision is a deny, no error",
+    "app/store/database/postgresql.py": "a time-out is one of the driver's errors",
+    "app/store/fleet.py": "as above",
+    "app/workers/driver.py": "passes that are late are interrupted",
+    "app/workers/stopping.py": "what does not stop is logged and left behind",
+}
+"""Where a time-out does not become an error of the product's own."""
+
 
 @pytest.mark.parametrize("what", WRITTEN_ONCE)
 def test_it_is_written_in_one_place(what: str) -> None:
@@ -41,6 +54,16 @@ def test_it_is_written_in_one_place(what: str) -> None:
         if re.search(pattern, path.read_text(encoding="utf-8"))
     }
     assert found == places
+
+
+def test_a_time_out_becomes_an_error_in_one_place() -> None:
+    """Everything else uses `deadline`; a place without the reason above would forget a case."""
+    found = {
+        str(path.relative_to(APP.parent))
+        for path in APP.rglob("*.py")
+        if re.search(r"asyncio\.(?:timeout|wait_for)\(", path.read_text(encoding="utf-8"))
+    }
+    assert found == {"app/bounds/deadline.py", *TIMED_OTHERWISE}
 
 
 @given(st.integers(1, 2000), st.integers(1, 10_000), st.integers(1, 10_000_000))
