@@ -93,7 +93,7 @@ class MetricSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """One alert as delivered by Alertmanager; identity is fingerprint + startsAt + status."""
+    """One alert as delivered; identity is fingerprint + startsAt + status."""
 
     name: str
     firing: bool
@@ -149,7 +149,7 @@ class Signal:
     kind: SignalKind
     key: ServiceKey
     source: str
-    """Where it came from: `http`, `alertmanager`, `kubernetes`, `prometheus`."""
+    """Where it came from: `http`, `kubernetes`, an alert format, a stream or `POLLED`."""
     observed_at: datetime
     """When the sender says it was true."""
     received_at: datetime

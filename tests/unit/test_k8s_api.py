@@ -13,6 +13,7 @@ import pytest
 
 from app.agent.ids import JsonObject, ServiceKey
 from app.agent.workload import ObjectRef
+from app.bounds.backoff import Backoff
 from app.clock import SystemClock
 from app.config import Settings
 from app.connectors.k8s import connect
@@ -196,7 +197,7 @@ async def test_a_stream_that_ends_at_once_is_not_asked_for_without_pause(
     """A proxy that closes every watch politely does not make the agent spin."""
     server.rule = lambda request: Answer(code=200, body=b"") if request.watches else listing("shop")
     services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
-    timing = WatchTiming(coalesce_seconds=0.01, backoff_first_seconds=0.2, backoff_max_seconds=10)
+    timing = WatchTiming(coalesce_seconds=0.01, backoff=Backoff.of_seconds(0.2, 10))
     api = ReadApi(connection())
     watch = KubernetesWatch(lambda _: api, services, SystemClock(), timing=timing, jitter=lambda: 1.0)
     async with asyncio.timeout(120):
@@ -214,7 +215,7 @@ async def test_retry_after_is_waited_for(server: Loopback, connection: Made) -> 
     busy = Answer(code=429, headers=(("Retry-After", "1"), ("Content-Type", "application/json")))
     server.rule = lambda _: busy
     services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
-    timing = WatchTiming(coalesce_seconds=0.01, backoff_first_seconds=0.01)
+    timing = WatchTiming(coalesce_seconds=0.01, backoff=Backoff.of_seconds(0.01, 30))
     api = ReadApi(connection())
     watch = KubernetesWatch(lambda _: api, services, SystemClock(), timing=timing)
     async with asyncio.timeout(120):

@@ -37,12 +37,10 @@ from app.agent.models import (
     OutcomeKind,
 )
 from app.agent.workload import ObjectRef
+from app.bounds.backoff import Backoff
 
 SMALL_FLEET = 3
 """The minimum number of services that the fleet share allows in a window."""
-
-_EXPONENT_LIMIT = 32
-"""The backoff stops doubling after this many failures, which bounds the arithmetic."""
 
 
 class LimitName(StrEnum):
@@ -362,8 +360,8 @@ def _backoff(proposed: Proposed, history: History, limits: Limits, at: datetime)
         failures.append(past)
     if not failures:
         return None
-    doubled = limits.backoff_base * 2 ** min(len(failures) - 1, _EXPONENT_LIMIT)
-    until = failures[0].began_at + min(doubled, limits.backoff_max)
+    backoff = Backoff(first=limits.backoff_base, longest=limits.backoff_max)
+    until = failures[0].began_at + backoff.after(len(failures))
     if at >= until:
         return None
     last = "the last action" if len(failures) == 1 else f"the last {len(failures)} actions"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.agent.evidence.format import in_words
+from app.agent.evidence.format import counted, in_words
 from app.agent.models import ApprovalState
 from app.cli.commands.errors import CommandFailed
 from app.config import Settings
@@ -31,7 +31,8 @@ def check(folder: Path) -> str:
         raise CommandFailed("the policies cannot be used:\n  " + "\n  ".join(map(str, problems)))
     bundle = read_bundle(folder)
     tests = sum(module.is_test for module in bundle.modules)
-    return f"{len(bundle.modules) - tests} policies and {tests} files of tests in {folder} are valid."
+    policies = counted(len(bundle.modules) - tests, "policy", "policies")
+    return f"Valid: {policies} and {counted(tests, 'test file')} in {folder}."
 
 
 def test(folder: Path) -> tuple[list[str], int]:
