@@ -39,7 +39,7 @@ _USUAL_LAG_SECONDS = 300.0
 _WINDOW_SECONDS = 3600.0
 """Changes without a connection are spread evenly over the hour before a symptom."""
 
-_CLOCK_SLACK_SECONDS = 60.0
+_RECORDED_LATE_SECONDS = 60.0
 """A change may be recorded this much after its effect: rollouts are reported at their end."""
 
 _SHARPNESS = 1.5
@@ -144,7 +144,7 @@ def _own_strength(found: ServiceEvidence, kind: MetricKind | None) -> float:
 
 def _latest_change(service: str, system: ObservedSystem) -> ObservedChange | None:
     """The last change of a service before the symptom."""
-    latest = system.started_at + _CLOCK_SLACK_SECONDS
+    latest = system.started_at + _RECORDED_LATE_SECONDS
     found = [c for c in system.changes if c.service == service and c.at <= latest]
     return max(found, key=lambda c: (c.at, c.kind), default=None)
 
