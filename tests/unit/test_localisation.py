@@ -136,6 +136,16 @@ def test_a_symptom_noticed_late_still_shows() -> None:
     assert late.strength > SURE
 
 
+def test_a_long_history_gives_nearly_the_range_of_all_of_it() -> None:
+    """Thinned out evenly, gaps counted in full."""
+    found = normal_range([None if k % 4 == 0 else float((k * 37) % 1000) for k in range(12_000)])
+    assert found.count == 800
+    assert found.missing == pytest.approx(0.25)
+    assert found.median == pytest.approx(500, abs=40)
+    assert found.low == pytest.approx(20, abs=20)
+    assert found.high == pytest.approx(980, abs=20)
+
+
 def test_one_odd_sample_proves_less_than_a_lasting_change() -> None:
     """Half of the samples decide, because the longest spike is no incident yet."""
     normal = normal_range(history(10.0))

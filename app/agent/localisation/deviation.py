@@ -21,6 +21,9 @@ _TAIL = 0.02
 _LEAST_HISTORY = 10
 """With fewer samples the history gives no range."""
 
+_MOST_HISTORY = 800
+"""A longer history is thinned out evenly: sixteen samples beyond each end are enough for its range."""
+
 _SCALE_OF_MEDIAN_DISTANCE = 1.4826
 """The standard deviation of a normal distribution, in median absolute distances."""
 
@@ -79,7 +82,10 @@ class Deviation:
 def normal_range(values: Iterable[float | None]) -> NormalRange:
     """The range of a fault-free history; without values, a range with `count` 0."""
     every = list(values)
-    known = sorted(value for value in every if value is not None)
+    present = [value for value in every if value is not None]
+    if len(present) > _MOST_HISTORY:
+        present = [present[place * len(present) // _MOST_HISTORY] for place in range(_MOST_HISTORY)]
+    known = sorted(present)
     if not known:
         return NormalRange(count=0, median=0.0, low=0.0, high=0.0, spread=0.0, low_decile=0.0, missing=1.0)
     last = len(known) - 1
@@ -93,7 +99,7 @@ def normal_range(values: Iterable[float | None]) -> NormalRange:
         high=high,
         spread=max(_SCALE_OF_MEDIAN_DISTANCE * distances[len(known) // 2], (high - low) / 4),
         low_decile=known[round(0.1 * last)],
-        missing=1 - len(known) / len(every),
+        missing=every.count(None) / len(every),
     )
 
 
