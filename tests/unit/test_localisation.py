@@ -255,6 +255,14 @@ def test_a_resource_points_at_its_own_service() -> None:
     assert found.candidates[0].fault is FaultClass.CPU
 
 
+def test_processor_time_is_named_before_the_memory_of_waiting_requests() -> None:
+    """Both are as sure as can be; memory alone is a fault of memory."""
+    full = {("orders", "mem_mi"): [1500.0] * 3}
+    busy = {("orders", "cpu_pct"): [95.0] * 3}
+    assert localise(system(full)).candidates[0].fault is FaultClass.MEMORY
+    assert localise(system(full | busy)).candidates[0].fault is FaultClass.CPU
+
+
 def test_a_resource_that_rises_with_the_traffic_is_no_fault() -> None:
     """Three times the requests need three times the processor time; without them it is a fault."""
     busy = {("search", "cpu_pct"): [60.0] * 3}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.agent.localisation.deviation import SURE
 from app.agent.localisation.local_faults import RESOURCES
 from app.agent.localisation.metric_kinds import MetricKind
 from app.agent.localisation.service_evidence import ServiceEvidence
@@ -38,8 +39,10 @@ def fault_of(
     failing = max(found.own_errors, found.local.lost_calls)
     if symptom is MetricKind.ERRORS or failing > found.own_latency:
         return FaultClass.ERRORS
+    # Waiting requests hold memory: where processor time and memory are both sure, the first is named.
     resource, strength = max(
-        ((kind, found.local.resources.get(kind, 0.0)) for kind in RESOURCES), key=lambda item: item[1]
+        ((kind, min(found.local.resources.get(kind, 0.0), SURE)) for kind in RESOURCES),
+        key=lambda item: item[1],
     )
     if strength > 0.0 and strength >= found.network:
         return _OF_RESOURCE[resource]
