@@ -183,7 +183,9 @@ def assemble(
         reopen_after=timedelta(seconds=settings.reopen_after_seconds),
         min_request_rate=settings.slo_min_request_rate,
     )
-    notifier = world.notifier or (Announcements(store=store, clock=clock) if world.channels else None)
+    notifier = world.notifier or (
+        Announcements(notifications=store.notifications, clock=clock) if world.channels else None
+    )
     observer = Observer(
         store=store,
         reader=world.reader,
@@ -250,7 +252,7 @@ def assemble(
         check=check,
     )
     intake = Intake(
-        store=store,
+        signals=store.signals,
         rules=IntakeRules(slo=slo, max_open_per_sender=settings.max_open_incidents_per_sender),
         runner=runner or Unattended(),
         dry_run=settings.dry_run,

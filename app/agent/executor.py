@@ -56,7 +56,9 @@ from app.agent.models import (
 from app.agent.policy import Policy, forbidden_now, undo_decision
 from app.agent.ports.cluster import ClusterReader, ClusterRehearsal, ClusterWriter
 from app.agent.ports.people import Notifier
-from app.agent.ports.store import Begun, Claim, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.claims import Claim
+from app.agent.ports.store.intents import Begun
 from app.agent.reason_check import ReasonCheck
 from app.agent.workload import TargetState, WorkloadView
 from app.clock import Clock
@@ -117,7 +119,7 @@ class Executor:
         rehearsal = await self._rehearse_whole(record, look)
         budget = await self._budget(action)
         now = self.clock.now()
-        history = await self.store.recent_actions(incident.key, budget.limits, now)
+        history = await self.store.budgets.recent_actions(incident.key, budget.limits, now)
         proposed = proposed_by(incident, plan.hash, action)
         decision = await self.policy.decide(
             Question(
@@ -128,7 +130,7 @@ class Executor:
                 target_problem=look.problem,
                 rehearsal=rehearsal,
                 taken=len(begun_intents(record)),
-                brake=await self.store.brake(),
+                brake=await self.store.guardrails.kill_switch(),
                 disruption=await self._disruption(action, look),
                 consent=await self._consent(action, look),
                 standing=standing(proposed, history, budget.limits, budget.known_services, now),
@@ -171,7 +173,7 @@ class Executor:
         now = self.clock.now()
         action = restore_of(undone.action)
         if action is None:
-            await self.store.save(claim, incident, notes)
+            await self.store.incidents.save(claim, incident, notes)
             return False
         look = await self._look(action)
         why, rehearsal = _not_to_undo(undone, look), None
@@ -186,7 +188,7 @@ class Executor:
                 message=f"Not undone: {why}. {await self._serving(incident.key)}Escalated.",
                 data={"undoes": undone.id},
             )
-            await self.store.save(claim, incident, [*notes, refused])
+            await self.store.incidents.save(claim, incident, [*notes, refused])
             return False
         intent = Intent(
             id=_new_intent_id(),
@@ -206,7 +208,7 @@ class Executor:
             data={"intent": intent.id, "undoes": undone.id},
         )
         executing = replace(incident, state=IncidentState.EXECUTING)
-        await self.store.decide(claim, executing, intent, [*notes, note])
+        await self.store.intents.add(claim, executing, intent, [*notes, note])
         return True
 
     async def execute(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
@@ -290,7 +292,7 @@ class Executor:
         if reasons is not None and (refusal := reasons.refusal()) is not None:
             await self._leave_open(claim, intent, f"no reason stands: {refusal}")
             return
-        match await self.store.retry(claim, intent.id, MAX_ATTEMPTS, self.clock.now(), reasons):
+        match await self.store.intents.retry(claim, intent.id, MAX_ATTEMPTS, self.clock.now(), reasons):
             case Begun.YES:
                 # The first attempt may have arrived without a response.
                 await self._write(record, intent, target, claim, reasons, unheard=True)
@@ -321,7 +323,9 @@ class Executor:
     ) -> bool:
         """Store the intent as begun; False if it was finished instead, with the reason."""
         budget = await self._budget(intent.action)
-        beginning = await self.store.begin(claim, intent.id, snapshot, budget, self.clock.now(), reasons)
+        beginning = await self.store.intents.begin(
+            claim, intent.id, snapshot, budget, self.clock.now(), reasons
+        )
         match beginning.begun:
             case Begun.YES:
                 return True
@@ -396,7 +400,7 @@ class Executor:
                     after = target
                 elif same_ground(intent.action, intent.decision.target_token, target.token):
                     # Another worker may have acted, undone and closed while this process was paused.
-                    await self.store.renew(claim, self.lease, self.clock.now())
+                    await self.store.claims.renew(claim, self.lease, self.clock.now())
                     stopped = await self._stopped(record, intent)
                     if stopped is not None:
                         await self._stop(claim, intent, stopped, unheard=unheard)
@@ -445,7 +449,7 @@ class Executor:
         """What now forbids another attempt of a write; an undo continues (promise 11)."""
         if intent.undoes is not None:
             return None
-        switch = await self.store.brake()
+        switch = await self.store.guardrails.kill_switch()
         if switch is not None and switch.engaged:
             return "the kill switch is engaged now"
         return self._lapsed(record, intent) or await self._unwilling(intent)
@@ -543,7 +547,7 @@ class Executor:
         content_hash = action.parameters.get("content_hash")
         if action.name is not ActionName.REVERT_CONFIG or content_hash is None or action.target is None:
             return undone
-        for kept in await self.store.configs(key):
+        for kept in await self.store.history.configs(key):
             if kept.name == action.target.name and kept.content_hash == content_hash:
                 return Snapshot(ref=action.target, token=content_hash, body={"data": dict(kept.data)})
         raise NotFound(f"{action.target} in version {content_hash} is no longer in the agent's history")
@@ -553,7 +557,9 @@ class Executor:
     ) -> None:
         """Allowed: continue with execution. Otherwise the intent is finished and the plan continues."""
         if not incident.dry_run and intent.decision.kind is DecisionKind.ALLOW:
-            await self.store.decide(claim, replace(incident, state=IncidentState.EXECUTING), intent, notes)
+            await self.store.intents.add(
+                claim, replace(incident, state=IncidentState.EXECUTING), intent, notes
+            )
             return
         now = self.clock.now()
         if incident.dry_run:
@@ -567,7 +573,7 @@ class Executor:
         )
         note = Note(at=now, stage=Stage.EXECUTE, message=message, data={"intent": intent.id, "outcome": kind})
         after = replace(incident, state=IncidentState.OPEN, next_action=incident.next_action + 1)
-        await self.store.decide(claim, after, ended, [*notes, note])
+        await self.store.intents.add(claim, after, ended, [*notes, note])
 
     async def _finish(
         self,
@@ -586,7 +592,7 @@ class Executor:
             message=f"{intent.action.name} {kind}: {message}.",
             data={"intent": intent.id, "outcome": kind},
         )
-        await self.store.finish(
+        await self.store.intents.finish(
             claim,
             intent.id,
             Outcome(kind=kind, message=message, at=now, look_anew=look_anew),

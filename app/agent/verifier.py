@@ -226,7 +226,7 @@ class Verifier:
     async def assess(self, incident: Incident, seen: Observation) -> Assessment:
         """The health that an observation shows, given the reports on the incident that were not withdrawn."""
         health = assess(seen, incident.triggers, self.rules, incident.verification)
-        levels = await self.observer.store.levels(incident.key)
+        levels = await self.observer.store.signals.levels(incident.key)
         if levels is None:
             return health
         return with_reports(

@@ -14,16 +14,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
 import msgspec
 
+from app.agent.identity.people import Answer, ApprovalTerms
 from app.agent.ids import Json, JsonObject
 from app.agent.models import (
     Action,
+    ActionName,
     Alert,
+    Approval,
     ClusterCondition,
     ConfigChange,
     Decision,
@@ -161,6 +164,35 @@ class IntentBody:
 
 def intent_body(intent: Intent) -> IntentBody:
     return IntentBody(action=intent.action, decision=intent.decision, rehearsal=intent.rehearsal)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalBody:
+    """The part of an approval that no statement searches by."""
+
+    action_index: int
+    action: ActionName
+    plan_hash: str
+    target_token: str | None
+    reasons: tuple[str, ...]
+    comment: str = ""
+    terms: ApprovalTerms = field(default_factory=ApprovalTerms)
+    answers: tuple[Answer, ...] = ()
+    escalated: int = 0
+
+
+def approval_body(approval: Approval) -> ApprovalBody:
+    return ApprovalBody(
+        action_index=approval.action_index,
+        action=approval.action,
+        plan_hash=approval.plan_hash,
+        target_token=approval.target_token,
+        reasons=approval.reasons,
+        comment=approval.comment,
+        terms=approval.terms,
+        answers=approval.answers,
+        escalated=approval.escalated,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

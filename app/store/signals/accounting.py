@@ -46,6 +46,7 @@ from app.agent.models import ApprovalState, DispositionKind, IncidentState
 from app.agent.timeline import chain_start, first_broken
 from app.store import timeline as journal
 from app.store.database.notify import ring
+from app.store.database.repository import Repository, reads, writes
 from app.store.database.tables import (
     approvals,
     claims,
@@ -60,7 +61,7 @@ from app.store.database.tables import (
 from app.store.signals import ledger
 from app.store.signals.records import FORGETTABLE, NOT_QUEUED, WAITING
 
-STRAYS_NAMED = 100
+NAMED = 100
 NEWEST_INCIDENTS = 1_000
 NEWEST_DUPLICATES = 10_000
 
@@ -78,38 +79,71 @@ _MENDED = text(
 ).bindparams(at=mendings.c.last_at.type)
 
 
+class SqlAccounting(Repository):
+    """`AccountingRepository` over SQL."""
+
+    @reads
+    def audit(self, connection: Connection, question: AuditQuestion) -> SignalAudit:
+        """The whole audit, as of the connection's snapshot."""
+        since = question.since
+        unledgered = _by_day(connection, since, [_UNLEDGERED])
+        present = _by_day(connection, since, [_KEPT]) + _by_day(connection, since, [FORGETTABLE])
+        accepted: Counter[date] = Counter()
+        for row in connection.execute(_ledger(since)):
+            accepted[row.day] += int(row.accepted)
+        for (day, _), count in unledgered.items():
+            accepted[day] += count
+        forgotten = _forgotten(connection, since)
+        accounted: Counter[date] = Counter()
+        for (day, _), count in (present + forgotten).items():
+            accounted[day] += count
+        return SignalAudit(
+            since=since,
+            accepted=accepted.total(),
+            unledgered=unledgered.total(),
+            present=_by_kind(present),
+            forgotten=_by_kind(forgotten),
+            uneven_days=tuple(
+                UnevenDay(day=day, accepted=accepted[day], accounted=accounted[day])
+                for day in sorted(accepted.keys() | accounted.keys())
+                if accepted[day] != accounted[day]
+            ),
+            strays=_limited(_discrepancies(connection, question)),
+            mended={row.kind: int(row.mended) for row in connection.execute(select(mendings))},
+            deep=question.deep,
+        )
+
+    @reads
+    def discrepancies(self, connection: Connection, question: AuditQuestion) -> Discrepancies:
+        """Discrepancies without the totals: cheap enough for every sweep."""
+        return _limited(_discrepancies(connection, question))
+
+    @writes
+    def repair(self, connection: Connection, now: datetime) -> Repairs:
+        """Put right what can be: enter what an older program accepted, wake what would oversleep."""
+        entered = ledger.enter_later(connection)
+        found = connection.execute(
+            select(incidents.c.id)
+            .where(_oversleeps(now))
+            .order_by(incidents.c.id)
+            .limit(NAMED)
+            .with_for_update(skip_locked=True, of=incidents)
+        ).scalars()
+        woken = tuple(IncidentId(one) for one in found)
+        if woken:
+            connection.execute(
+                update(incidents)
+                .where(incidents.c.id.in_(woken))
+                .values(due_at=now, nudges=incidents.c.nudges + 1)
+            )
+            ring(connection)
+        for kind, count in (("entered", entered), ("woken", len(woken))):
+            if count:
+                connection.execute(_MENDED, {"kind": kind, "mended": count, "at": now})
+        return Repairs(entered=entered, woken=woken)
+
+
 # ---------------------------------------------------------------- the sum
-
-
-def examine(connection: Connection, question: AuditQuestion) -> SignalAudit:
-    """The whole audit, as of the connection's snapshot."""
-    since = question.since
-    unledgered = _by_day(connection, since, [_UNLEDGERED])
-    present = _by_day(connection, since, [_KEPT]) + _by_day(connection, since, [FORGETTABLE])
-    accepted: Counter[date] = Counter()
-    for row in connection.execute(_ledger(since)):
-        accepted[row.day] += int(row.accepted)
-    for (day, _), count in unledgered.items():
-        accepted[day] += count
-    forgotten = _forgotten(connection, since)
-    accounted: Counter[date] = Counter()
-    for (day, _), count in (present + forgotten).items():
-        accounted[day] += count
-    return SignalAudit(
-        since=since,
-        accepted=accepted.total(),
-        unledgered=unledgered.total(),
-        present=_by_kind(present),
-        forgotten=_by_kind(forgotten),
-        uneven_days=tuple(
-            UnevenDay(day=day, accepted=accepted[day], accounted=accounted[day])
-            for day in sorted(accepted.keys() | accounted.keys())
-            if accepted[day] != accounted[day]
-        ),
-        strays=_limited(_strays(connection, question)),
-        mended={row.kind: int(row.mended) for row in connection.execute(select(mendings))},
-        deep=question.deep,
-    )
 
 
 def _ledger(since: date | None) -> Select[Any]:
@@ -151,12 +185,7 @@ def _start(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-# ---------------------------------------------------------------- strays
-
-
-def strays(connection: Connection, question: AuditQuestion) -> Discrepancies:
-    """Discrepancies without the totals: cheap enough for every sweep."""
-    return _limited(_strays(connection, question))
+# ---------------------------------------------------------------- discrepancies
 
 
 def _limited(found: Iterator[Discrepancy]) -> Discrepancies:
@@ -164,13 +193,13 @@ def _limited(found: Iterator[Discrepancy]) -> Discrepancies:
     counts: Counter[DiscrepancyKind] = Counter()
     for discrepancy in found:
         counts[discrepancy.kind] += 1
-        if counts[discrepancy.kind] <= STRAYS_NAMED:
+        if counts[discrepancy.kind] <= NAMED:
             named.append(discrepancy)
-    more = tuple(kind for kind, count in counts.items() if count > STRAYS_NAMED)
+    more = tuple(kind for kind, count in counts.items() if count > NAMED)
     return Discrepancies(found=tuple(named), more=more)
 
 
-def _strays(connection: Connection, question: AuditQuestion) -> Iterator[Discrepancy]:
+def _discrepancies(connection: Connection, question: AuditQuestion) -> Iterator[Discrepancy]:
     yield from _waiting_too_long(connection, question)
     yield from _adrift(connection)
     yield from _repeating_nothing(connection, question)
@@ -185,7 +214,7 @@ def _waiting_too_long(connection: Connection, question: AuditQuestion) -> Iterat
         select(signals.c.id, signals.c.received_at)
         .where(WAITING, NOT_QUEUED, signals.c.received_at < question.now - question.pending_for)
         .order_by(signals.c.received_at)
-        .limit(STRAYS_NAMED + 1)
+        .limit(NAMED + 1)
     )
     for row in rows:
         detail = f"pending since {row.received_at.isoformat()}"
@@ -194,10 +223,7 @@ def _waiting_too_long(connection: Connection, question: AuditQuestion) -> Iterat
 
 def _adrift(connection: Connection) -> Iterator[Discrepancy]:
     rows = connection.execute(
-        select(signals.c.id, signals.c.disposition)
-        .where(_ADRIFT)
-        .order_by(signals.c.number)
-        .limit(STRAYS_NAMED + 1)
+        select(signals.c.id, signals.c.disposition).where(_ADRIFT).order_by(signals.c.number).limit(NAMED + 1)
     )
     for row in rows:
         what = "signal" if row.disposition == DispositionKind.DEDUPLICATED.value else "incident"
@@ -220,7 +246,7 @@ def _repeating_nothing(connection: Connection, question: AuditQuestion) -> Itera
         select(looked_at.c.id, looked_at.c.duplicate_of)
         .select_from(looked_at.outerjoin(first, first.c.id == looked_at.c.duplicate_of))
         .where(first.c.id.is_(None), looked_at.c.duplicate_of.is_not(None))
-        .limit(STRAYS_NAMED + 1)
+        .limit(NAMED + 1)
     )
     for row in rows:
         detail = f"repeats {row.duplicate_of}, which is missing"
@@ -236,7 +262,7 @@ def _without_worker(connection: Connection, now: datetime) -> Iterator[Discrepan
         .where(incidents.c.opened_at < now - OVERDUE_AFTER)
         .where(or_(claims.c.incident_id.is_(None), claims.c.expires_at < now - OVERDUE_AFTER))
         .order_by(incidents.c.due_at)
-        .limit(STRAYS_NAMED + 1)
+        .limit(NAMED + 1)
     )
     for row in rows:
         detail = f"{row.state}, due since {row.due_at.isoformat()}, not claimed by a worker"
@@ -248,7 +274,7 @@ def _oversleeping(connection: Connection, now: datetime) -> Iterator[Discrepancy
         select(incidents.c.id, incidents.c.state, incidents.c.due_at)
         .where(_oversleeps(now))
         .order_by(incidents.c.due_at)
-        .limit(STRAYS_NAMED + 1)
+        .limit(NAMED + 1)
     )
     for row in rows:
         detail = f"{row.state}, not scheduled before {row.due_at.isoformat()}"
@@ -280,7 +306,7 @@ def _executing_after_the_end(connection: Connection) -> Iterator[Discrepancy]:
         select(intents.c.id, incidents.c.id.label("incident_id"), incidents.c.state)
         .select_from(intents.join(incidents, incidents.c.id == intents.c.incident_id))
         .where(_EXECUTING, incidents.c.closed_at.is_not(None))
-        .limit(STRAYS_NAMED + 1)
+        .limit(NAMED + 1)
     )
     for row in rows:
         detail = f"executing, and incident {row.incident_id} ended {row.state}"
@@ -362,30 +388,3 @@ def _of_incident(connection: Connection, row: Row[Any], *, deep: bool) -> Iterat
         if broken is not None:
             detail = f"its timeline was altered at entry {broken}"
             yield Discrepancy(kind=DiscrepancyKind.TIMELINE_ALTERED, id=row.id, detail=detail)
-
-
-# ---------------------------------------------------------------- mending
-
-
-def mend(connection: Connection, now: datetime) -> Repairs:
-    """Put right what can be: enter what an older program accepted, wake what would oversleep."""
-    entered = ledger.enter_later(connection)
-    found = connection.execute(
-        select(incidents.c.id)
-        .where(_oversleeps(now))
-        .order_by(incidents.c.id)
-        .limit(STRAYS_NAMED)
-        .with_for_update(skip_locked=True, of=incidents)
-    ).scalars()
-    woken = tuple(IncidentId(one) for one in found)
-    if woken:
-        connection.execute(
-            update(incidents)
-            .where(incidents.c.id.in_(woken))
-            .values(due_at=now, nudges=incidents.c.nudges + 1)
-        )
-        ring(connection)
-    for kind, count in (("entered", entered), ("woken", len(woken))):
-        if count:
-            connection.execute(_MENDED, {"kind": kind, "mended": count, "at": now})
-    return Repairs(entered=entered, woken=woken)

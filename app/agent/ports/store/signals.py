@@ -157,7 +157,7 @@ class Dequeued:
     queued: tuple[Queued, ...]
 
 
-class SignalStore(Protocol):
+class SignalRepository(Protocol):
     """Durable intake."""
 
     async def accept(
@@ -186,9 +186,9 @@ class SignalStore(Protocol):
         """
         ...
 
-    async def signal(self, signal_id: SignalId) -> SignalRecord | None: ...
+    async def get(self, signal_id: SignalId) -> SignalRecord | None: ...
 
-    async def incident_signals(self, incident_id: IncidentId, limit: int) -> tuple[Signal, ...]:
+    async def of_incident(self, incident_id: IncidentId, limit: int) -> tuple[Signal, ...]:
         """The signals that opened or joined an incident, oldest first: the first one and the newest."""
         ...
 
