@@ -22,7 +22,7 @@ from app.agent.ports.store.claims import Claim
 from app.errors import Invalid, NotFound
 from app.store import audit_log, timeline
 from app.store.database import nonces
-from app.store.database.codec import ApprovalBody, IncidentBody, approval_body, read, storable_text, writable
+from app.store.database.codec import IncidentBody, read, storable_text
 from app.store.database.notify import ring
 from app.store.database.repository import Repository, reads_urgently, writes, writes_urgently
 from app.store.database.rows import approval_columns, approval_of, incident_of
@@ -69,8 +69,8 @@ class SqlApprovals(Repository):
         saved = save_next_version(connection, claim, incident, notes)
         found = _get(connection, approval_id)
         if found is not None and found.incident_id == saved.id and found.state is ApprovalState.PENDING:
-            body = writable(ApprovalBody, approval_body(replace(found, escalated=steps)))
-            connection.execute(update(approvals).where(approvals.c.id == approval_id).values(body=body))
+            values = approval_columns(replace(found, escalated=steps))
+            connection.execute(update(approvals).where(approvals.c.id == approval_id).values(**values))
         return saved
 
     @reads_urgently

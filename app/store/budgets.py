@@ -32,13 +32,7 @@ from app.agent.guardrails.limits import (
 )
 from app.agent.guardrails.status import Attempts
 from app.agent.ids import IncidentId, IntentId, ServiceKey
-from app.agent.models import (
-    Cause,
-    Incident,
-    IncidentState,
-    Intent,
-    Outcome,
-)
+from app.agent.models import Cause, Incident, IncidentState, Intent, Outcome
 from app.store import guardrails
 from app.store.database import locks
 from app.store.database.codec import IntentBody, read, read_optional

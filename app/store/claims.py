@@ -22,12 +22,7 @@ from app.errors import ClaimLost, NotFound
 from app.store.database.notify import ring
 from app.store.database.repository import Repository, reads, writes
 from app.store.database.rows import incident_of
-from app.store.database.tables import (
-    AFTER_KNOWN,
-    AT_ONCE,
-    claims,
-    incidents,
-)
+from app.store.database.tables import AFTER_KNOWN, AT_ONCE, claims, incidents
 
 
 class SqlClaims(Repository):

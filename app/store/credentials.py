@@ -9,14 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
 from app.agent.identity.audit_log import HumanDecision
-from app.agent.identity.people import (
-    NO_LIMIT,
-    Credential,
-    CredentialId,
-    CredentialKind,
-    Reach,
-    Scope,
-)
+from app.agent.identity.people import NO_LIMIT, Credential, CredentialId, CredentialKind, Reach, Scope
 from app.errors import Conflict, NotFound
 from app.store import audit_log
 from app.store.database import nonces

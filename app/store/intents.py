@@ -28,7 +28,7 @@ from app.agent.ports.store.claims import Claim
 from app.agent.ports.store.intents import Beginning, Begun, ReasonGuard
 from app.errors import ClaimLost, Invalid, NotFound
 from app.store import budgets, claims, guardrails, timeline
-from app.store.database.codec import IntentBody, intent_body, writable
+from app.store.database.codec import IntentBody, part_of
 from app.store.database.repository import Repository, writes
 from app.store.database.rows import intent_of
 from app.store.database.tables import approvals, intents
@@ -65,7 +65,7 @@ class SqlIntents(Repository):
                 attempts=intent.attempts,
                 approval=intent.approval,
                 applied_token=intent.applied_token,
-                body=writable(IntentBody, intent_body(intent)),
+                body=part_of(IntentBody, intent),
                 snapshot=intent.snapshot,
                 outcome=intent.outcome,
                 **_concerns(saved, intent),

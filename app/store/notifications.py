@@ -33,12 +33,7 @@ from app.errors import Conflict, NotFound
 from app.redaction import redacted
 from app.store.database.codec import storable_text
 from app.store.database.repository import Repository, reads, writes
-from app.store.database.tables import (
-    announcements,
-    channels,
-    incidents,
-    postings,
-)
+from app.store.database.tables import announcements, channels, incidents, postings
 
 _MARK_EVERY = timedelta(hours=1)
 _GIVEN_UP_AFTER = timedelta(days=30)
@@ -170,8 +165,7 @@ def _recent(channel: str, mark: datetime) -> Subquery:
     ).select_from(incidents.outerjoin(postings, mine))
     real = incidents.c.dry_run.is_(False)
     return union_all(
-        told.where(real, incidents.c.closed_at.is_(None)),
-        told.where(real, incidents.c.closed_at >= mark),
+        told.where(real, incidents.c.closed_at.is_(None)), told.where(real, incidents.c.closed_at >= mark)
     ).subquery("recent")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
 
 from sqlalchemy import Connection
 
@@ -46,49 +46,30 @@ class Repository:
         return total
 
 
-def reads(method: Unit[S, P, T]) -> Method[S, P, T]:
-    """Over one consistent snapshot that contains every finished write."""
+def _unit(
+    how: Literal["read", "write"], *, urgent: bool = False
+) -> Callable[[Unit[S, P, T]], Method[S, P, T]]:
+    def decorator(method: Unit[S, P, T]) -> Method[S, P, T]:
+        async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            @functools.wraps(method)
+            def work(connection: Connection) -> T:
+                return method(self, connection, *args, **kwargs)
 
-    async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.database.read(_work(method, self, *args, **kwargs))
+            if how == "read":
+                return await self.database.read(work, urgent=urgent)
+            return await self.database.write(work, urgent=urgent)
 
-    functools.update_wrapper(run, method)
-    return run
+        functools.update_wrapper(run, method)
+        return run
 
-
-def reads_urgently(method: Unit[S, P, T]) -> Method[S, P, T]:
-    """As `reads`, in the lane that is reserved for operators."""
-
-    async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.database.read(_work(method, self, *args, **kwargs), urgent=True)
-
-    functools.update_wrapper(run, method)
-    return run
-
-
-def writes(method: Unit[S, P, T]) -> Method[S, P, T]:
-    """In one transaction, durable when the caller has its answer."""
-
-    async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.database.write(_work(method, self, *args, **kwargs))
-
-    functools.update_wrapper(run, method)
-    return run
+    return decorator
 
 
-def writes_urgently(method: Unit[S, P, T]) -> Method[S, P, T]:
-    """As `writes`, in the lane that is reserved for operators."""
-
-    async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.database.write(_work(method, self, *args, **kwargs), urgent=True)
-
-    functools.update_wrapper(run, method)
-    return run
-
-
-def _work(method: Unit[S, P, T], repository: S, *args: P.args, **kwargs: P.kwargs) -> Work[T]:
-    @functools.wraps(method)
-    def work(connection: Connection) -> T:
-        return method(repository, connection, *args, **kwargs)
-
-    return work
+reads = _unit("read")
+"""Over one consistent snapshot that contains every finished write."""
+reads_urgently = _unit("read", urgent=True)
+"""The same in the lane that is reserved for operators."""
+writes = _unit("write")
+"""In one transaction, durable when the caller has its answer."""
+writes_urgently = _unit("write", urgent=True)
+"""The same in the lane that is reserved for operators."""

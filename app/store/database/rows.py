@@ -21,17 +21,15 @@ from app.store.database.codec import (
     ApprovalBody,
     IncidentBody,
     IntentBody,
-    approval_body,
-    incident_body,
+    fields_of,
+    part_of,
     read,
     read_optional,
     read_snapshot,
-    writable,
 )
 
 
 def incident_of(row: Row[Any]) -> Incident:
-    body = read(IncidentBody, row.body)
     return Incident(
         id=IncidentId(row.id),
         key=ServiceKey(environment=row.environment, service=row.service),
@@ -42,21 +40,9 @@ def incident_of(row: Row[Any]) -> Incident:
         dry_run=row.dry_run,
         version=row.version,
         closed_at=row.closed_at,
-        diagnosis=body.diagnosis,
-        plan=body.plan,
-        next_action=body.next_action,
-        verification=body.verification,
-        verdict=body.verdict,
-        lesson=body.lesson,
-        failing_since=body.failing_since,
-        without_reason_since=body.without_reason_since,
         joined=row.joined,
         wake_at=row.wake_at,
-        summary=body.summary,
-        requested_by=body.requested_by,
-        also_requested_by=body.also_requested_by,
-        reported_by=body.reported_by,
-        cluster=body.cluster,
+        **fields_of(IncidentBody, read(IncidentBody, row.body)),
     )
 
 
@@ -69,20 +55,16 @@ def incident_columns(incident: Incident) -> dict[str, object]:
         "stale": incident.stale,
         "dry_run": incident.dry_run,
         "triggers": list(incident.triggers),
-        "body": writable(IncidentBody, incident_body(incident)),
+        "body": part_of(IncidentBody, incident),
     }
 
 
 def intent_of(row: Row[Any]) -> Intent:
-    body = read(IntentBody, row.body)
     return Intent(
         id=IntentId(row.id),
         incident_id=IncidentId(row.incident_id),
         sequence=row.sequence,
-        action=body.action,
         dry_run=row.dry_run,
-        decision=body.decision,
-        rehearsal=body.rehearsal,
         state=IntentState(row.state),
         snapshot=read_snapshot(row.snapshot),
         outcome=read_optional(Outcome, row.outcome),
@@ -91,28 +73,20 @@ def intent_of(row: Row[Any]) -> Intent:
         started_at=row.started_at,
         attempts=row.attempts,
         approval=None if row.approval is None else ApprovalId(row.approval),
+        **fields_of(IntentBody, read(IntentBody, row.body)),
     )
 
 
 def approval_of(row: Row[Any]) -> Approval:
-    body = read(ApprovalBody, row.body)
     return Approval(
         id=ApprovalId(row.id),
         incident_id=IncidentId(row.incident_id),
-        action_index=body.action_index,
-        action=body.action,
-        plan_hash=body.plan_hash,
-        target_token=body.target_token,
-        reasons=body.reasons,
         requested_at=row.requested_at,
         expires_at=row.expires_at,
         state=ApprovalState(row.state),
         answered_by=row.answered_by,
         answered_at=row.answered_at,
-        comment=body.comment,
-        terms=body.terms,
-        answers=body.answers,
-        escalated=body.escalated,
+        **fields_of(ApprovalBody, read(ApprovalBody, row.body)),
     )
 
 
@@ -122,5 +96,5 @@ def approval_columns(approval: Approval) -> dict[str, object]:
         "state": approval.state.value,
         "answered_at": approval.answered_at,
         "answered_by": approval.answered_by,
-        "body": writable(ApprovalBody, approval_body(approval)),
+        "body": part_of(ApprovalBody, approval),
     }

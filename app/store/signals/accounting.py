@@ -293,10 +293,7 @@ def _oversleeps(now: datetime) -> ColumnElement[bool]:
     return and_(
         incidents.c.closed_at.is_(None),
         incidents.c.due_at > now,
-        or_(
-            and_(waits_for_people, ~asked),
-            and_(~waits_for_people, incidents.c.due_at > now + LONGEST_REST),
-        ),
+        or_(and_(waits_for_people, ~asked), and_(~waits_for_people, incidents.c.due_at > now + LONGEST_REST)),
         ~held,
     )
 

@@ -15,29 +15,13 @@ from sqlalchemy import Connection, insert
 
 from app.agent.freshness.reasons import merged_triggers
 from app.agent.ids import IncidentId, ServiceKey, SignalId
-from app.agent.models import (
-    Change,
-    Disposition,
-    DispositionKind,
-    Incident,
-    Note,
-    Signal,
-    SignalKind,
-)
-from app.agent.ports.store.signals import (
-    Accepted,
-    IntakeVerdict,
-    ServiceLevels,
-)
+from app.agent.models import Change, Disposition, DispositionKind, Incident, Note, Signal, SignalKind
+from app.agent.ports.store.signals import Accepted, IntakeVerdict, ServiceLevels
 from app.store import timeline
 from app.store.database import locks
 from app.store.database.codec import storable_text
 from app.store.database.tables import changes
-from app.store.notes import (
-    merged_note,
-    pending_note,
-    signal_note,
-)
+from app.store.notes import merged_note, pending_note, signal_note
 from app.store.signals import deliveries, ledger, openings
 from app.store.signals import records as signals
 from app.store.signals.deliveries import Delivery

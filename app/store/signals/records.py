@@ -7,36 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    Row,
-    delete,
-    exists,
-    func,
-    insert,
-    literal_column,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import Connection, Row, delete, exists, func, insert, literal_column, select, text, update
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.expression import TextClause
 
 from app.agent.identity.people import Sender
 from app.agent.ids import IncidentId, ServiceKey, SignalId
-from app.agent.models import (
-    Disposition,
-    DispositionKind,
-    Incident,
-    Signal,
-    SignalKind,
-)
+from app.agent.models import Disposition, DispositionKind, Incident, Signal, SignalKind
 from app.redaction import redacted
-from app.store.database.codec import (
-    read_optional,
-    read_payload,
-    storable_text,
-)
+from app.store.database.codec import read_optional, read_payload, storable_text
 from app.store.database.tables import changes as change_rows
 from app.store.database.tables import signals
 from app.store.signals import ledger
@@ -272,11 +251,7 @@ def disposition_of(row: Row[Any]) -> Disposition:
 
 
 def _pending_of(key: ServiceKey) -> tuple[ColumnElement[bool] | TextClause, ...]:
-    return (
-        signals.c.service == key.service,
-        signals.c.environment == key.environment,
-        WAITING,
-    )
+    return (signals.c.service == key.service, signals.c.environment == key.environment, WAITING)
 
 
 def signal_of(row: Row[Any]) -> Signal:

@@ -104,10 +104,7 @@ class SqlSignals(Repository):
             if not answers:
                 raise
             raise PartlyRecorded(
-                str(error),
-                recorded=len(answers),
-                total=len(delivery.signals),
-                retry_after=error.retry_after,
+                str(error), recorded=len(answers), total=len(delivery.signals), retry_after=error.retry_after
             ) from error
         return in_order
 

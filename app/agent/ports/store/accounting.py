@@ -5,12 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Protocol
 
-from app.agent.audit.accounting import (
-    AuditQuestion,
-    Discrepancies,
-    Repairs,
-    SignalAudit,
-)
+from app.agent.audit.accounting import AuditQuestion, Discrepancies, Repairs, SignalAudit
 
 
 class AccountingRepository(Protocol):

@@ -7,18 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from app.agent.identity.people import (
-    Person,
-)
-from app.agent.ids import (
-    ApprovalId,
-)
-from app.agent.models import (
-    Approval,
-    ApprovalState,
-    Incident,
-    Note,
-)
+from app.agent.identity.people import Person
+from app.agent.ids import ApprovalId
+from app.agent.models import Approval, ApprovalState, Incident, Note
 from app.agent.ports.store.claims import Claim
 
 

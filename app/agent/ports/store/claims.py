@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from app.agent.ids import (
-    FencingToken,
-    IncidentId,
-)
+from app.agent.ids import FencingToken, IncidentId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,15 +7,9 @@ from typing import Protocol
 
 from app.agent.guardrails.limits import History, Limits
 from app.agent.guardrails.status import Attempts
-from app.agent.identity.people import (
-    Person,
-)
-from app.agent.ids import (
-    ServiceKey,
-)
-from app.agent.models import (
-    KillSwitch,
-)
+from app.agent.identity.people import Person
+from app.agent.ids import ServiceKey
+from app.agent.models import KillSwitch
 
 
 class GuardrailRepository(Protocol):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from app.agent.ids import (
-    ServiceKey,
-)
+from app.agent.ids import ServiceKey
 from app.agent.workload import ConfigRecord, RevisionRecord
 
 

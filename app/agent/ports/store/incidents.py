@@ -8,17 +8,8 @@ from datetime import datetime
 from typing import Protocol
 
 from app.agent.audit.anchoring import Head
-from app.agent.ids import (
-    IncidentId,
-    ServiceKey,
-)
-from app.agent.models import (
-    Incident,
-    IncidentRecord,
-    IncidentState,
-    Note,
-    TimelineEntry,
-)
+from app.agent.ids import IncidentId, ServiceKey
+from app.agent.models import Incident, IncidentRecord, IncidentState, Note, TimelineEntry
 from app.agent.ports.store.claims import Claim
 
 

@@ -10,16 +10,8 @@ from typing import Protocol
 
 from app.agent.freshness.reasons import Reason
 from app.agent.guardrails.limits import Budget
-from app.agent.ids import (
-    IntentId,
-)
-from app.agent.models import (
-    Incident,
-    Intent,
-    Note,
-    Outcome,
-    Snapshot,
-)
+from app.agent.ids import IntentId
+from app.agent.models import Incident, Intent, Note, Outcome, Snapshot
 from app.agent.ports.store.claims import Claim
 
 
@@ -85,12 +77,7 @@ class IntentRepository(Protocol):
         ...
 
     async def retry(
-        self,
-        claim: Claim,
-        intent_id: IntentId,
-        limit: int,
-        at: datetime,
-        reasons: ReasonGuard | None = None,
+        self, claim: Claim, intent_id: IntentId, limit: int, at: datetime, reasons: ReasonGuard | None = None
     ) -> Begun:
         """Count one more attempt at an intent that is EXECUTING, durable before it returns.
 

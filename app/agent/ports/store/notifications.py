@@ -5,9 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Protocol
 
-from app.agent.ids import (
-    IncidentId,
-)
+from app.agent.ids import IncidentId
 from app.agent.notifications.channel import Announcement, Posting
 
 

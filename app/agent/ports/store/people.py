@@ -6,10 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from app.agent.identity.audit_log import AuditLogEntry, HumanDecision
-from app.agent.identity.people import (
-    Credential,
-    CredentialId,
-)
+from app.agent.identity.people import Credential, CredentialId
 
 
 class CredentialRepository(Protocol):

@@ -8,20 +8,8 @@ from datetime import datetime
 from typing import Protocol
 
 from app.agent.freshness.reasons import Reason
-from app.agent.ids import (
-    IncidentId,
-    ServiceKey,
-    SignalId,
-)
-from app.agent.models import (
-    Change,
-    Condition,
-    Disposition,
-    Incident,
-    Signal,
-    SliSample,
-    Trigger,
-)
+from app.agent.ids import IncidentId, ServiceKey, SignalId
+from app.agent.models import Change, Condition, Disposition, Incident, Signal, SliSample, Trigger
 from app.agent.slo import Breach
 
 
