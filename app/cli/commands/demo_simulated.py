@@ -29,7 +29,7 @@ from app.agent.models import (
 from app.agent.observer import new_signal
 from app.agent.ports.policy import PolicyEngine
 from app.agent.ports.store import Store
-from app.agent.ports.store.claims import Claim
+from app.agent.ports.store.claims import Claim, ClaimRepository
 from app.agent.ports.store.incidents import IncidentFilter
 from app.bootstrap import Adapters as Outside
 from app.bootstrap import Container, assemble
@@ -162,7 +162,7 @@ class _Stage:
     container: Container
     loop: Loop
     runner: InlineRunner
-    kept: _KeepsClaims
+    kept: _KeptClaims
 
     @classmethod
     async def build(
@@ -180,8 +180,9 @@ class _Stage:
             policy_engine=policy,
         )
         runner = InlineRunner(clock)
-        kept = _KeepsClaims(store)
-        container = assemble(settings, clock=clock, store=cast("Store", kept), world=outside, runner=runner)
+        kept = _KeptClaims(store.claims)
+        keeping = replace(store, claims=cast("ClaimRepository", kept))
+        container = assemble(settings, clock=clock, store=keeping, world=outside, runner=runner)
         loop = replace(container.loop, owner=OWNER)
         runner.attach(loop)
         stage = cls(scenario=scenario, world=world, container=container, loop=loop, runner=runner, kept=kept)
@@ -299,19 +300,19 @@ async def _tell(stage: _Stage, clock: SteppedClock, story_listener: StoryListene
         await asyncio.sleep(_STEP_SECONDS * pace.wall_seconds_per_second)
 
 
-class _KeepsClaims:
-    """The store, except that a claim of the story is kept to its end.
+class _KeptClaims:
+    """Claims of a story, which are kept to its end.
 
     A running agent on the same database would otherwise take the incident over
     between two steps, and find no cluster behind it.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, claims: ClaimRepository) -> None:
+        self._claims = claims
         self._kept: dict[IncidentId, Claim] = {}
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        return getattr(self._claims, name)
 
     async def release(self, claim: Claim, due_at: datetime | None = None) -> None:  # noqa: ARG002 - kept
         """Later, with all others: a closed incident needs no claim, and an open one is still ours."""
@@ -320,5 +321,5 @@ class _KeepsClaims:
     async def release_all(self) -> None:
         """At the end of the story: their leases are in its time, and may be far from the machine's."""
         for claim in self._kept.values():
-            await self._store.claims.release(claim)
+            await self._claims.release(claim)
         self._kept.clear()
