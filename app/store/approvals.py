@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, insert, or_, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from app.agent.approvals.state import answer_note, with_answer
 from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind
@@ -25,7 +25,7 @@ from app.store.database import nonces
 from app.store.database.codec import IncidentBody, read, storable_text
 from app.store.database.notify import ring
 from app.store.database.repository import Repository, reads_urgently, writes, writes_urgently
-from app.store.database.rows import approval_columns, approval_of, incident_of
+from app.store.database.rows import approval_columns, approval_of, incident_of, page_of
 from app.store.database.tables import AT_ONCE, approvals, incidents
 from app.store.incidents import save_next_version
 
@@ -82,28 +82,21 @@ class SqlApprovals(Repository):
         self, connection: Connection, state: ApprovalState | None, *, limit: int, cursor: str | None
     ) -> ApprovalPage:
         """Each with its incident; the incidents come in one query."""
-        if limit < 1:
-            raise Invalid(f"limit is {limit}; it must be at least 1")
         wanted = select(approvals)
         if state is not None:
             wanted = wanted.where(approvals.c.state == state.value)
-        if cursor is not None:
-            last = _get(connection, ApprovalId(cursor))
-            if last is None:
-                raise Invalid("cursor was not returned by this list; start again without a cursor")
-            same_moment = and_(approvals.c.requested_at == last.requested_at, approvals.c.id < last.id)
-            wanted = wanted.where(or_(approvals.c.requested_at < last.requested_at, same_moment))
-        newest_first = wanted.order_by(approvals.c.requested_at.desc(), approvals.c.id.desc())
-        found = tuple(map(approval_of, connection.execute(newest_first.limit(limit + 1))))
-        page = found[:limit]
-        asked = {approval.incident_id for approval in page}
-        rows = connection.execute(select(incidents).where(incidents.c.id.in_(asked)))
-        known = {incident.id: incident for incident in map(incident_of, rows)}
+        rows, following = page_of(
+            connection, wanted, approvals.c.requested_at, approvals.c.id, limit=limit, cursor=cursor
+        )
+        asked = {row.incident_id for row in rows}
+        found = connection.execute(select(incidents).where(incidents.c.id.in_(asked)))
+        known = {incident.id: incident for incident in map(incident_of, found)}
         return ApprovalPage(
             items=tuple(
-                ApprovalRecord(approval=approval, incident=known[approval.incident_id]) for approval in page
+                ApprovalRecord(approval=approval, incident=known[approval.incident_id])
+                for approval in map(approval_of, rows)
             ),
-            next_cursor=page[-1].id if len(found) > limit else None,
+            next_cursor=following,
         )
 
     @writes_urgently

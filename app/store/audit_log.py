@@ -30,7 +30,6 @@ class SqlAuditLog(Repository):
 
     @reads
     def entries(self, connection: Connection, *, after: int, limit: int) -> tuple[AuditLogEntry, ...]:
-        """Oldest first."""
         rows = connection.execute(
             select(audit_trail)
             .where(audit_trail.c.sequence > after)

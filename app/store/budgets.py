@@ -1,6 +1,6 @@
 """Counts started actions for the limits, serialised with every other start (promise 4).
 
-`turn` serialises the transactions that begin an action, on whichever worker; it
+One lock serialises the transactions that begin an action, on whichever worker; it
 comes after the incident's row and the guardrails in the order of locks, and no
 transaction waits for another lock behind it. Everything is read from the intents' own rows,
 so that a restart forgets nothing and a second attempt at an intent counts once.
@@ -60,7 +60,6 @@ class SqlBudgets(Repository):
 
     @reads_urgently
     def attempts(self, connection: Connection, since: datetime) -> Attempts:
-        """What began lately on any service, the newest first, and which breakers were closed by hand."""
         tried: dict[ServiceKey, list[Tried]] = defaultdict(list)
         for row in connection.execute(_began(since).limit(_SHOWN)):
             tried[ServiceKey(environment=row.environment, service=row.service)].append(_one_tried(row))

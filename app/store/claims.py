@@ -62,7 +62,6 @@ class SqlClaims(Repository):
 
     @reads
     def next_due(self, connection: Connection) -> datetime | None:
-        """The earliest due time of an open unclaimed incident."""
         # Not an outer join: with new statistics missing, PostgreSQL would sort all that rests at every poll.
         held = exists().where(claims.c.incident_id == incidents.c.id, claims.c.owner.is_not(None))
         return connection.execute(
@@ -74,7 +73,6 @@ class SqlClaims(Repository):
 
     @writes
     def renew(self, connection: Connection, claim: Claim, lease: timedelta, now: datetime) -> None:
-        """Hold on for another lease; `ClaimLost` where `hold` says so. Never takes anything over."""
         hold(connection, claim)
         connection.execute(
             update(claims).where(claims.c.incident_id == claim.incident_id).values(expires_at=now + lease)

@@ -34,7 +34,6 @@ class SqlCredentials(Repository):
         *,
         nonce: str | None = None,
     ) -> None:
-        """Keep a new one; `Conflict` for a nonce seen before."""
         connection.execute(
             insert(credentials).values(
                 id=credential.id,
@@ -59,7 +58,6 @@ class SqlCredentials(Repository):
 
     @reads
     def tokens(self, connection: Connection) -> tuple[Credential, ...]:
-        """Newest first."""
         rows = connection.execute(
             select(credentials)
             .where(credentials.c.kind == CredentialKind.TOKEN.value)
@@ -71,7 +69,6 @@ class SqlCredentials(Repository):
     def revoke(
         self, connection: Connection, credential_id: CredentialId, human_decision: HumanDecision
     ) -> Credential:
-        """Revoke it; of two concurrent calls one succeeds."""
         ended = connection.execute(
             update(credentials)
             .where(credentials.c.id == credential_id, credentials.c.revoked_at.is_(None))
@@ -93,7 +90,6 @@ class SqlCredentials(Repository):
         await self.database.write(lambda connection: connection.execute(touched), urgent=True)
 
     async def forget(self, older_than: datetime) -> int:
-        """The audit log keeps what was done with them."""
         await self.in_batches(partial(nonces.forget, older_than=older_than), nonces.BATCH)
         return await self.in_batches(partial(_forget, older_than=older_than), BATCH)
 

@@ -32,7 +32,6 @@ class SqlGuardrails(Repository):
 
     @reads_urgently
     def kill_switch(self, connection: Connection) -> KillSwitch | None:
-        """The last setting; None while it was never touched."""
         row = connection.execute(select(brakes).where(brakes.c.name == _KILL_SWITCH)).one()
         return (
             KillSwitch(engaged=row.engaged, by=row.set_by, reason=row.reason, at=row.at)
@@ -49,7 +48,6 @@ class SqlGuardrails(Repository):
         person: Person | None = None,
         nonce: str | None = None,
     ) -> None:
-        """`Invalid` without the name of who does it."""
         if not setting.by.strip():
             raise Invalid("the kill switch needs the name of the person")
         # Lock the switch first: a repeated command waits here and then finds the nonce.
@@ -78,7 +76,6 @@ class SqlGuardrails(Repository):
         *,
         person: Person | None = None,
     ) -> None:
-        """Close a breaker, the cluster's if no service is named; `Invalid` without a person's name."""
         if not said.by.strip():
             raise Invalid("closing the circuit breaker needs the name of the person")
         values = {

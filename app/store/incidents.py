@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, or_, select, update
+from sqlalchemy import Connection, Row, Select, select, update
 from sqlalchemy.sql import ColumnElement
 
 from app.agent.audit.anchoring import Head
@@ -34,7 +34,7 @@ from app.agent.ports.store.incidents import IncidentFilter, OpenBeside, Page, Re
 from app.errors import ClaimLost, Invalid
 from app.store import claims, timeline
 from app.store.database.repository import Repository, reads, writes
-from app.store.database.rows import approval_of, incident_columns, incident_of, intent_of
+from app.store.database.rows import approval_of, incident_columns, incident_of, intent_of, page_of
 from app.store.database.tables import approvals, incidents, intents
 from app.store.notes import opening_summary
 
@@ -81,31 +81,18 @@ class SqlIncidents(Repository):
 
     @reads
     def find(self, connection: Connection, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:
-        """One page, newest first, without timelines; the intents of a page come in one query.
-
-        The cursor is the id of the last incident of the page before: incidents are
-        kept for good, so a cursor never loses its place, whatever opens or closes
-        meanwhile.
-        """
-        if limit < 1:
-            raise Invalid(f"limit is {limit}; it must be at least 1")
-        conditions = _conditions(where)
-        if cursor is not None:
-            conditions.append(_after(connection, cursor))
-        rows = connection.execute(
-            select(incidents)
-            .where(and_(True, *conditions))
-            .order_by(incidents.c.opened_at.desc(), incidents.c.id.desc())
-            .limit(limit + 1)
-        ).all()
-        page = [incident_of(row) for row in rows[:limit]]
-        by_incident = _intents_of(connection, [incident.id for incident in page])
+        """Without timelines; the intents of a page come in one query."""
+        wanted = select(incidents).where(*_conditions(where))
+        rows, following = page_of(
+            connection, wanted, incidents.c.opened_at, incidents.c.id, limit=limit, cursor=cursor
+        )
+        by_incident = _intents_of(connection, [row.id for row in rows])
         return Page(
             items=tuple(
                 IncidentRecord(incident=incident, intents=by_incident.get(incident.id, ()), timeline=())
-                for incident in page
+                for incident in map(incident_of, rows)
             ),
-            next_cursor=page[-1].id if len(rows) > limit else None,
+            next_cursor=following,
         )
 
     @reads
@@ -290,15 +277,3 @@ def _conditions(where: IncidentFilter) -> list[ColumnElement[bool]]:
     if where.until is not None:
         conditions.append(incidents.c.opened_at < where.until)
     return conditions
-
-
-def _after(connection: Connection, cursor: str) -> ColumnElement[bool]:
-    last = connection.execute(
-        select(incidents.c.opened_at, incidents.c.id).where(incidents.c.id == cursor)
-    ).one_or_none()
-    if last is None:
-        raise Invalid("cursor was not returned by this list; start again without a cursor")
-    return or_(
-        incidents.c.opened_at < last.opened_at,
-        and_(incidents.c.opened_at == last.opened_at, incidents.c.id < last.id),
-    )

@@ -84,7 +84,6 @@ class SqlIntents(Repository):
         at: datetime,
         reasons: ReasonGuard | None = None,
     ) -> Beginning:
-        """Raises `Invalid` for an intent that was never allowed, or only rehearsed (promises 1 and 5)."""
         incident = claims.hold(connection, claim)
         intent = _get(connection, incident.id, intent_id)
         if intent.dry_run or intent.decision.kind is not DecisionKind.ALLOW:

@@ -8,12 +8,10 @@ what is on record.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Row,
     Subquery,
     and_,
     exists,
@@ -31,7 +29,7 @@ from app.agent.ids import IncidentId
 from app.agent.notifications.channel import Announcement, Posting
 from app.errors import Conflict, NotFound
 from app.redaction import redacted
-from app.store.database.codec import storable_text
+from app.store.database.codec import fields_of, storable_text
 from app.store.database.repository import Repository, reads, writes
 from app.store.database.tables import announcements, channels, incidents, postings
 
@@ -61,7 +59,6 @@ class SqlNotifications(Repository):
 
     @writes
     def due(self, connection: Connection, channel: str, at: datetime, limit: int) -> tuple[IncidentId, ...]:
-        """Incidents with notifications due now: open ones first, each group oldest first."""
         mark = _mark(connection, channel, at)
         recent = _recent(channel, mark)
         if mark < at - _MARK_EVERY:
@@ -82,27 +79,12 @@ class SqlNotifications(Repository):
 
     @writes
     def save(self, connection: Connection, posting: Posting) -> Posting:
-        """The next version; `Conflict` when another worker stored it."""
-        values = {
-            "reference": posting.reference,
-            "shown": posting.shown,
-            "announced": posting.announced,
-            "refreshed": posting.refreshed,
-            "sending": posting.sending,
-            "sending_since": posting.sending_since,
-            "due_at": posting.due_at,
-            "failures": posting.failures,
-            "version": posting.version + 1,
-        }
+        values = {**fields_of(Posting, posting), "version": posting.version + 1}
         mine = _is(posting.channel, posting.incident_id)
         try:
             if posting.version == 0:
                 with connection.begin_nested():
-                    connection.execute(
-                        insert(postings).values(
-                            channel=posting.channel, incident_id=posting.incident_id, **values
-                        )
-                    )
+                    connection.execute(insert(postings).values(**values))
                 changed = 1
             else:
                 changed = connection.execute(
@@ -119,7 +101,6 @@ class SqlNotifications(Repository):
     def announcements(
         self, connection: Connection, incident_id: IncidentId, after: int
     ) -> tuple[Announcement, ...]:
-        """An incident's announcements with a higher number, oldest first."""
         rows = connection.execute(
             select(announcements)
             .where(announcements.c.incident_id == incident_id, announcements.c.number > after)
@@ -133,7 +114,7 @@ class SqlNotifications(Repository):
 
 def _get(connection: Connection, channel: str, incident_id: IncidentId) -> Posting | None:
     row = connection.execute(select(postings).where(_is(channel, incident_id))).one_or_none()
-    return None if row is None else _posting(row)
+    return None if row is None else Posting(**fields_of(Posting, row))
 
 
 def _mark(connection: Connection, channel: str, at: datetime) -> datetime:
@@ -188,19 +169,3 @@ def _untold(recent: Subquery) -> ColumnElement[bool]:
 
 def _is(channel: str, incident_id: IncidentId) -> ColumnElement[bool]:
     return and_(postings.c.channel == channel, postings.c.incident_id == incident_id)
-
-
-def _posting(row: Row[Any]) -> Posting:
-    return Posting(
-        channel=row.channel,
-        incident_id=IncidentId(row.incident_id),
-        reference=row.reference,
-        shown=row.shown,
-        announced=row.announced,
-        refreshed=row.refreshed,
-        sending=row.sending,
-        sending_since=row.sending_since,
-        due_at=row.due_at,
-        failures=row.failures,
-        version=row.version,
-    )

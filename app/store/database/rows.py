@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Column, Connection, Row, Select, and_, or_, select
 
 from app.agent.ids import ApprovalId, IncidentId, IntentId, ServiceKey
 from app.agent.models import (
@@ -17,6 +18,7 @@ from app.agent.models import (
     Outcome,
     Trigger,
 )
+from app.errors import Invalid
 from app.store.database.codec import (
     ApprovalBody,
     IncidentBody,
@@ -27,6 +29,31 @@ from app.store.database.codec import (
     read_optional,
     read_snapshot,
 )
+
+
+def page_of(
+    connection: Connection,
+    wanted: Select[Any],
+    moment: Column[Any],
+    key: Column[Any],
+    *,
+    limit: int,
+    cursor: str | None,
+) -> tuple[Sequence[Row[Any]], str | None]:
+    """One page, newest first, and the cursor of the next: the key of the page's last row.
+
+    Rows are kept for good, so a cursor never loses its place, whatever comes or ends
+    meanwhile. `Invalid` for a cursor that names no row.
+    """
+    if limit < 1:
+        raise Invalid(f"limit is {limit}; it must be at least 1")
+    if cursor is not None:
+        last = connection.execute(select(moment, key).where(key == cursor)).one_or_none()
+        if last is None:
+            raise Invalid("cursor was not returned by this list; start again without a cursor")
+        wanted = wanted.where(or_(moment < last[0], and_(moment == last[0], key < last[1])))
+    rows = connection.execute(wanted.order_by(moment.desc(), key.desc()).limit(limit + 1)).all()
+    return rows[:limit], str(rows[limit - 1].id) if len(rows) > limit else None
 
 
 def incident_of(row: Row[Any]) -> Incident:

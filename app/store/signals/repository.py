@@ -119,7 +119,6 @@ class SqlSignals(Repository):
 
     @reads
     def of_incident(self, connection: Connection, incident_id: IncidentId, limit: int) -> tuple[Signal, ...]:
-        """The first one, and the newest up to `limit` in all."""
         if limit < 1:
             return ()
         attached = select(signals).where(
@@ -230,7 +229,6 @@ class SqlSignals(Repository):
 
     @reads
     def samples(self, connection: Connection, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
-        """Metric samples among the signals since then, oldest first; of very many the newest."""
         rows = connection.execute(
             select(signals.c.observed_at, signals.c.payload, signals.c.source)
             .where(
@@ -261,7 +259,6 @@ class SqlSignals(Repository):
     def changes(
         self, connection: Connection, since: datetime, *, of: ServiceKey | None = None
     ) -> tuple[Change, ...]:
-        """Changes to any service, or to one, since then, newest first."""
         wanted = select(changes.c.body).where(changes.c.at >= since)
         if of is not None:
             wanted = wanted.where(changes.c.environment == of.environment, changes.c.service == of.service)

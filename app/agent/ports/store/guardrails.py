@@ -25,7 +25,8 @@ class GuardrailRepository(Protocol):
         """Engage or release; holds for every intent that has not committed yet.
 
         Adds an entry to the audit trail, in the name of `person`, else of `setting.by`
-        at their word. `Conflict`, and nothing is changed, for a `nonce` seen before.
+        at their word. `Conflict`, and nothing is changed, for a `nonce` seen before; `Invalid`
+        without the name of who sets it.
         """
         ...
 

@@ -73,6 +73,7 @@ class IntentRepository(Protocol):
         when `reasons` refuse it with what is on record of the service in this
         transaction (promise 13); NOT_DECIDED otherwise. An undo neither counts nor is
         braked, and needs no reason, as a notification does not. Adds a timeline entry.
+        `Invalid` for an intent that was never allowed, or only rehearsed (promises 1 and 5).
         """
         ...
 
