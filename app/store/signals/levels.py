@@ -35,16 +35,15 @@ def levels(connection: Connection, key: ServiceKey) -> ServiceLevels | None:
 
 def store_levels(
     connection: Connection,
-    stored: Mapping[ServiceKey, ServiceLevels | None],
-    current: Mapping[ServiceKey, ServiceLevels | None],
+    services: Mapping[ServiceKey, tuple[ServiceLevels | None, ServiceLevels | None]],
 ) -> None:
-    """Write what differs from what is on record."""
+    """Write what differs from what is on record; each service has its stored and its current levels."""
     changed = [
-        {"of_environment": key.environment, "of_service": key.service, "body": new}
-        for key, new in current.items()
-        if new is not None and new is not stored[key]
+        {"of_environment": key.environment, "of_service": key.service, "body": current}
+        for key, (stored, current) in services.items()
+        if current is not None and current is not stored
     ]
-    known = {(key.environment, key.service) for key, before in stored.items() if before is not None}
+    known = {(key.environment, key.service) for key, (stored, _) in services.items() if stored is not None}
     rows = [row for row in changed if (row["of_environment"], row["of_service"]) in known]
     new_rows = [row for row in changed if (row["of_environment"], row["of_service"]) not in known]
     if rows:

@@ -117,10 +117,11 @@ def settle_pending(
     connection.execute(chosen.values(disposition=kind.value, reason=reason, incident_id=incident_id))
 
 
-def join_pending(connection: Connection, incident: Incident) -> None:
-    """A service's pending signals join its incident."""
+def join_pending(connection: Connection, incident: Incident) -> Disposition:
+    """Let the service's pending signals join the incident; the disposition that each has then."""
     reason = "the breach it was part of is an incident"
     settle_pending(connection, incident.key, DispositionKind.JOINED, reason, incident.id)
+    return Disposition(kind=DispositionKind.JOINED, reason=reason, incident_id=incident.id)
 
 
 def expire_pending(connection: Connection, older_than: datetime) -> int:
