@@ -160,8 +160,9 @@ class SignalRepository(Protocol):
     ) -> tuple[Accepted, ...]:
         """Record signals, decide each, open or join incidents: in order, all durable when it returns.
 
-        Up to twenty signals are one transaction; more are recorded in parts of that
-        size. If it fails in between, the same call again completes it.
+        A delivery of up to fifty signals about at most ten services is one transaction;
+        a larger one is recorded in parts of that size. If it fails in
+        between, the same call again completes it.
 
         A `dedup_key` seen before gets the disposition deduplicated without
         `decide` being asked; `again` says what the repeat means for the service's
