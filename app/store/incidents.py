@@ -58,7 +58,7 @@ class SqlIncidents(Repository):
             if row is None:
                 return None
             begin = row.timeline_length - 1 - limit if after is None else after
-            entries = timeline.part(connection, incident_id, limit, begin)
+            entries = timeline.entries(connection, incident_id, after=begin, limit=limit)
             return RecordPart(record=_record(connection, row, entries), length=row.timeline_length)
 
         return await self.database.read(work, urgent=urgent)

@@ -58,16 +58,8 @@ def append(connection: Connection, incident_id: IncidentId, notes: Sequence[Note
     )
 
 
-def entries(connection: Connection, incident_id: IncidentId) -> tuple[TimelineEntry, ...]:
-    """The whole timeline in order."""
-    rows = connection.execute(
-        select(timeline).where(timeline.c.incident_id == incident_id).order_by(timeline.c.sequence)
-    )
-    return tuple(_entry(row) for row in rows)
-
-
-def part(
-    connection: Connection, incident_id: IncidentId, limit: int, after: int
+def entries(
+    connection: Connection, incident_id: IncidentId, *, after: int = -1, limit: int | None = None
 ) -> tuple[TimelineEntry, ...]:
     """Entries with a sequence above `after`, in order, at most `limit`."""
     rows = connection.execute(
@@ -76,7 +68,7 @@ def part(
         .order_by(timeline.c.sequence)
         .limit(limit)
     )
-    return tuple(_entry(row) for row in rows)
+    return tuple(map(_entry, rows))
 
 
 def _entry(row: Row[Any]) -> TimelineEntry:
