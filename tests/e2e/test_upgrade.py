@@ -69,7 +69,8 @@ async def answer():
     store = await open_store(sys.argv[1])
     print("ready", flush=True)
     sys.stdin.readline()
-    await store.approvals.answer(sys.argv[2], approve=True, by=ann, comment="", at=datetime.now(UTC))
+    approvals = getattr(store, "approvals", store)  # one object with every method, in older versions
+    await approvals.answer(sys.argv[2], approve=True, by=ann, comment="", at=datetime.now(UTC))
     await store.close()
 
 asyncio.run(answer())
