@@ -73,9 +73,9 @@ class FusedRepository:
 
         async def call(*arguments: Any, **named: Any) -> Any:
             await asyncio.sleep(0)
-            self._fuse.pass_by(f"before {self._name}.{name}")
+            self._fuse.pass_by(f"before store.{self._name}.{name}")
             answer = await found(*arguments, **named)
-            self._fuse.pass_by(f"after {self._name}.{name}")
+            self._fuse.pass_by(f"after store.{self._name}.{name}")
             return answer
 
         return call
