@@ -14,6 +14,7 @@ import math
 from collections import deque
 from enum import StrEnum
 
+from app.bounds.backoff import Backoff
 from app.errors import Forbidden
 from app.sandbox.api import ApiServer, Thing
 from app.sandbox.engine import Engine
@@ -33,7 +34,7 @@ SCHEDULE_SECONDS = 0.1
 START_SECONDS = (0.8, 1.6)
 CRASH_AFTER_SECONDS = 0.5
 FIRST_BACK_OFF_SECONDS = 10.0
-LONGEST_BACK_OFF_SECONDS = 300.0
+_BACKOFF = Backoff.of_seconds(FIRST_BACK_OFF_SECONDS, 300.0)
 CREATE_AGAIN_SECONDS = 10.0
 LEAST_MEMORY_BYTES = 32 * 2**20
 """A container limited to less is killed for want of memory."""
@@ -105,7 +106,7 @@ class Kubelet:
             return
         pod.last_termination_reason = "OOMKilled" if fate is Fate.OUT_OF_MEMORY else "Error"
         pod.restarts += 1
-        back_off = min(LONGEST_BACK_OFF_SECONDS, FIRST_BACK_OFF_SECONDS * 2 ** (pod.restarts - 1))
+        back_off = _BACKOFF.seconds_after(pod.restarts)
         self._wait(pod, "CrashLoopBackOff", f"back-off {back_off:.0f}s restarting failed container")
         self._engine.after(back_off, lambda: self._start(pod))
 
