@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from app.agent.evidence.fingerprint import fingerprint_of
 from app.agent.evidence.symptoms import METRIC_TRIGGERS, doubt, reported
+from app.agent.localisation.dependencies import LocatedSymptom, locate
 from app.agent.models import Cause, Diagnosis, Evidence, Hypothesis
 from app.agent.rules import RULES, unexplained
 
@@ -35,9 +36,18 @@ _SAFEST_FIRST = (
 """At equal confidence the cause with the least harmful remedy comes first."""
 
 
+_REMEDIED_AT_THE_SERVICE = frozenset(
+    {Cause.BAD_RELEASE, Cause.BAD_CONFIG, Cause.RESOURCE_LIMIT, Cause.MEMORY_LEAK, Cause.TRAFFIC_SURGE}
+)
+"""Causes whose remedy changes the service of the incident."""
+
+
 def diagnose(evidence: Evidence) -> Diagnosis:
     """The hypotheses of all rules, best first; `UNKNOWN` comes first when none reaches the floor."""
     found = [_measured_against(h, evidence) for rule in RULES if (h := rule(evidence)) is not None]
+    located = locate(evidence)
+    if located is not None and located.key != evidence.key and METRIC_TRIGGERS.issuperset(evidence.triggers):
+        found = [_located_elsewhere(h, located) for h in found]
     best = max((h.confidence for h in found), default=0.0)
     if best < FLOOR or not evidence.triggers:
         found.append(unexplained(evidence, best if evidence.triggers else 0.0))
@@ -60,6 +70,20 @@ def _measured_against(hypothesis: Hypothesis, evidence: Evidence) -> Hypothesis:
         hypothesis,
         confidence=round(hypothesis.confidence * _LEFT_BY_MEASUREMENT, 2) if every else hypothesis.confidence,
         evidence_against=(*hypothesis.evidence_against, *told),
+    )
+
+
+def _located_elsewhere(hypothesis: Hypothesis, located: LocatedSymptom) -> Hypothesis:
+    """The hypothesis adjusted where a dependency explains the symptom: its caller is not acted on."""
+    if hypothesis.cause not in _REMEDIED_AT_THE_SERVICE:
+        return hypothesis
+    return replace(
+        hypothesis,
+        confidence=round(hypothesis.confidence * (1.0 - located.confidence), 2),
+        evidence_against=(
+            *hypothesis.evidence_against,
+            f"the symptom starts at {located.key.service}, which the service calls",
+        ),
     )
 
 

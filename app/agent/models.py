@@ -254,6 +254,17 @@ class Objectives:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DependencyLevels:
+    """The service levels of a service that the incident's service calls, directly or not."""
+
+    key: ServiceKey
+    sli: tuple[SliSample, ...]
+    """Recent samples, oldest first."""
+    calls: tuple[ServiceKey, ...]
+    """The services that it calls in turn, where known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """All that diagnosis may look at; gathered by the observer, never fetched by a rule."""
 
@@ -281,6 +292,8 @@ class Evidence:
     """Why the agent's own metric source gave no usable answer; None: it answered, or none is configured."""
     objectives: Objectives | None = None
     """None: not known, so that every reported symptom is taken for one."""
+    dependency_levels: tuple[DependencyLevels, ...] = ()
+    """What was measured of the services that this one calls, directly or not."""
 
 
 class Cause(StrEnum):

@@ -26,6 +26,7 @@ from app.agent.models import (
     ClusterCondition,
     Condition,
     ConfigChange,
+    DependencyLevels,
     Deploy,
     Evidence,
     IncidentRecord,
@@ -58,6 +59,9 @@ _SLI_STEP = timedelta(seconds=15)
 _MAX_SIGNALS = 200
 _OTHERS_SHOWN = 50
 """The maximum number of other services with an open incident that are read."""
+
+_DEPENDENCIES_MEASURED = 8
+"""The maximum number of dependencies whose service levels are read for a diagnosis."""
 
 RELEASES_KNOWN = timedelta(days=7)
 """How far back reports of a release are looked for that is reported again now."""
@@ -148,6 +152,7 @@ class Observer:
         sli = await self._sli_history(key, now, unmeasured)
         telemetry = await self.telemetry(key, now, missing)
         missing.extend(unmeasured)
+        levels = () if unmeasured else await self._dependency_levels(key, now, missing)
         evidence = Evidence(
             key=key,
             at=now,
@@ -182,6 +187,7 @@ class Observer:
             ),
             unmeasured="; ".join(unmeasured) or None,
             objectives=self.objectives,
+            dependency_levels=levels,
         )
         return Gathered(evidence=evidence, missing=tuple(missing))
 
@@ -281,6 +287,24 @@ class Observer:
         for one in sorted({change.key for change in others})[:_OTHERS_SHOWN]:
             known.update(await self.store.signals.changes(since - RELEASES_KNOWN, of=one))
         return once(known, since)
+
+    async def _dependency_levels(
+        self, key: ServiceKey, now: datetime, missing: list[str]
+    ) -> tuple[DependencyLevels, ...]:
+        """The service levels of the nearest dependencies that have samples, direct ones first."""
+        near = [key]
+        for one in near:
+            near.extend(d for d in self.dependencies.get(one, ()) if d not in near)
+            if len(near) > _DEPENDENCIES_MEASURED:
+                break
+        found = []
+        for one in near[1 : _DEPENDENCIES_MEASURED + 1]:
+            unmeasured: list[str] = []
+            sli = await self._sli_history(one, now, unmeasured)
+            missing.extend(f"{one}: {reason}" for reason in unmeasured)
+            if sli:
+                found.append(DependencyLevels(key=one, sli=sli, calls=self.dependencies.get(one, ())))
+        return tuple(found)
 
     async def _sli_history(
         self, key: ServiceKey, now: datetime, unmeasured: list[str]

@@ -9,13 +9,17 @@ from app.agent.evidence.format import relative
 from app.agent.evidence.pods import pods_are_sick
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import incident_onset
+from app.agent.localisation.dependencies import locate
 from app.agent.models import Cause, Evidence, Hypothesis, Trigger
+
+_LOCATED = 0.8
+"""The weight of a symptom located with certainty: as much as an open incident of the dependency."""
 
 _VISIBLE = frozenset({Trigger.HIGH_ERROR_RATE, Trigger.HIGH_LATENCY, Trigger.CRASH_LOOP})
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
-    """None unless a known dependency has an open incident or changed shortly before."""
+    """None unless a known dependency has an open incident, changed shortly before or explains the symptom."""
     if _VISIBLE.isdisjoint(evidence.triggers):
         return None
     cause_score = CauseScore()
@@ -30,8 +34,19 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
         last = max(changed, key=lambda c: c.at)
         when = relative(last.at, began, "the incident started")
         cause_score.add_for(0.3, f"{last.key.service}, a dependency, changed {when}: {last.summary}")
+    located = locate(evidence)
+    if located is not None and located.key != evidence.key:
+        why = "; ".join(located.evidence_for)
+        cause_score.add_for(
+            _LOCATED * located.confidence,
+            f"the symptom starts at {located.key.service}, which it calls: {why}",
+        )
     if not cause_score.grounds:
         return None
+    if located is not None and located.key == evidence.key:
+        cause_score.add_against(
+            _LOCATED * located.confidence, "the measurements of its dependencies do not explain its symptom"
+        )
     _score_own_behaviour(cause_score, evidence)
     score_missing_data(cause_score, evidence)
     return cause_score.hypothesis(Cause.DEPENDENCY_FAILURE, "dependency_failure")
