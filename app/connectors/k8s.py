@@ -3,7 +3,7 @@
 `connect` builds what the settings allow and is called by `app.bootstrap` alone.
 In a dry run there is no `KubernetesWriter` (promise 5); `KubernetesRehearsal`
 asks the API server with `dryRun=All`. Reading, request building and error
-mapping live in `kubernetes/views.py`, `patches.py` and `errors.py`.
+mapping live in `kubernetes/views`, `patches.py` and `errors.py`.
 """
 
 from __future__ import annotations
