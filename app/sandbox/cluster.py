@@ -24,6 +24,7 @@ from app.agent.ports.cluster import ClusterEvent, PodOwner
 from app.agent.workload import (
     ConfigMapView,
     ConfigRecord,
+    FailingContainer,
     ObjectRef,
     PodView,
     Revision,
@@ -201,6 +202,8 @@ class SandboxReader:
             rollout_complete=complete,
             progress_deadline_exceeded=status.reason == "ProgressDeadlineExceeded",
             replica_failure=status.replica_failure,
+            replica_failure_since=status.replica_failure_since,
+            progress_deadline_seconds=int(deployment.progress_deadline_seconds),
             trusted_without_traffic=annotations.get(WITHOUT_TRAFFIC) == "true",
             current_revision=owned[0].revision if owned else 0,
             revisions=tuple(_revision(r, world.controller.pods(r)) for r in owned),
@@ -404,6 +407,7 @@ def _revision(replica_set: ReplicaSet, pods: list[Pod]) -> Revision:
         replicas=replica_set.replicas,
         ready_replicas=sum(pod.ready for pod in pods),
         irreversible=marked.get(IRREVERSIBLE) == "true",
+        references=frozenset(f"ConfigMap {name}" for name in template.config_maps),
     )
 
 
@@ -418,6 +422,10 @@ def _pod(pod: Pod, owner: ReplicaSet) -> PodView:
         last_termination_reason=pod.last_termination_reason,
         template_hash=owner.template.hash_of("code", "config"),
         created_at=pod.meta.created_at,
+        failing=None
+        if pod.ready
+        else FailingContainer(name="app", message=pod.waiting_message, exit_code=pod.exit_code),
+        ready_changed_at=pod.ready_changed_at,
     )
 
 
