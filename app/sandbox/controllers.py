@@ -68,6 +68,7 @@ class Kubelet:
         self._api = api
         self._nodes = nodes
         self.events: deque[WarningEvent] = deque(maxlen=1000)
+        self.registry_answers = True
 
     def admit(self, pod: Pod) -> None:
         """A new pod: schedule it, then start its container."""
@@ -82,8 +83,14 @@ class Kubelet:
         self._bump(pod)
         self._engine.after(self._engine.random.uniform(*START_SECONDS), lambda: self._start(pod))
 
-    def _start(self, pod: Pod) -> None:
+    def _start(self, pod: Pod, back_off_seconds: float = FIRST_BACK_OFF_SECONDS) -> None:
+        """Start the container; without a registry, or without its configuration, try again later."""
         if not self._exists(pod):
+            return
+        if not self.registry_answers and pod.restarts == 0:
+            self._wait(pod, "ErrImagePull", f'Failed to pull image "{pod.template.image}": i/o timeout')
+            longer = min(LONGEST_BACK_OFF_SECONDS, back_off_seconds * 2)
+            self._engine.after(back_off_seconds, lambda: self._start(pod, longer))
             return
         fate = fate_of(pod.template)
         missing = self._missing_config(pod)
@@ -240,6 +247,8 @@ class DeploymentController:
         elif new.replicas < wanted:
             room = max(0, wanted + surge - total)
             self._scale(deployment, new, min(wanted, new.replicas + room))
+        else:
+            self._scale(deployment, new, wanted)  # pods that somebody deleted come back
         self._retire(deployment, new, old, least=max(0, wanted - unavailable))
 
     def _retire(self, deployment: Deployment, new: ReplicaSet, old: list[ReplicaSet], least: int) -> None:

@@ -45,8 +45,7 @@ def pods_cannot_start(workload: WorkloadView, evidence: Evidence) -> str | None:
     stuck = [
         p
         for p in workload.pods
-        if trouble(p, evidence.at)
-        in (PodFault.IMAGE, PodFault.CRASH, PodFault.CONFIGURATION, PodFault.UNSCHEDULED)
+        if trouble(p, evidence.at) not in (None, PodFault.NOT_READY, PodFault.OUT_OF_MEMORY, PodFault.LOST)
     ]
     if not stuck:
         return None
