@@ -203,7 +203,16 @@ async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
     found = []
     missing = [access for access, allowed in answer.rights if not allowed]
     untried = [access for access in missing if (access.verb, access.resource) == _TRIES_PODS]
-    missing = [access for access in missing if access not in untried]
+    autoscalers = [access for access in missing if access.resource == _AUTOSCALERS]
+    missing = [access for access in missing if access not in (*untried, *autoscalers)]
+    if autoscalers:
+        found.append(
+            _warn(
+                "autoscalers",
+                f"not read, so `scale` may be overridden: {autoscalers[0]} is forbidden",
+                "grant the role of docs/kubernetes.md",
+            )
+        )
     if untried:
         found.append(
             _warn(
@@ -233,7 +242,9 @@ async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
 
 
 _TRIES_PODS = ("create", "pods")
-"""The only optional permission: without it a dry run tests the Deployment only."""
+"""Optional: without it a dry run tests the Deployment only."""
+_AUTOSCALERS = "horizontalpodautoscalers"
+"""Optional: without it the agent does not know what else sets the replicas."""
 
 
 def needed_rights(settings: Settings) -> tuple[Access, ...]:
@@ -252,6 +263,7 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
         *((verb, "", "pods") for verb in ("list", "watch")),
         *((verb, "", "configmaps") for verb in ("get", "list", "watch")),
         ("list", "", "events"),
+        ("list", "autoscaling", _AUTOSCALERS),
     ]
     writing = settings.enabled_actions - {ActionName.NOTIFY}
     if writing:
