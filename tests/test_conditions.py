@@ -43,6 +43,8 @@ async def test_a_deleted_config_map_is_named_and_nothing_is_rolled_back(tmp_path
     assert record.intents == ()
     assert "ConfigMap shop-settings does not exist" in said(record)
     assert "2 of 3 replicas serve" in said(record)
+    assert "ConfigMap shop-settings does not exist" in record.incident.summary
+    assert record.incident.summary.endswith("To inspect: kubectl -n prod get configmap shop-settings")
 
 
 async def test_a_registry_that_fails_for_forty_seconds_is_waited_out(tmp_path: Path) -> None:

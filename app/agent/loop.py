@@ -42,6 +42,7 @@ from app.agent.models import (
 from app.agent.notes import (
     diagnosis_note,
     evidence_note,
+    handover_note,
     plan_note,
     why_escalated,
     why_proposed,
@@ -375,6 +376,9 @@ class Loop:
             diagnosis_note(diagnosis, now),
             plan_note(plan, now),
         ]
+        told = None if plan.actions else handover_note(evidence, diagnosis, now)
+        if told is not None:
+            notes.append(told)
         after = replace(
             incident,
             dry_run=incident.dry_run or self.dry_run,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from app.agent.evidence.blockers import missing_objects
+from app.agent.evidence.cluster.blockers import missing_objects
 from app.agent.evidence.conditions import workload_conditions
 from app.agent.evidence.facts import changed_fields
 from app.agent.evidence.trust import TrustRules

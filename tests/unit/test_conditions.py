@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.agent.evidence.blockers import (
+from app.agent.evidence.cluster.blockers import (
     Obstacle,
     PullFault,
     Refusal,

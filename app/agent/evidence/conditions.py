@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from app.agent.evidence.blockers import (
+from app.agent.evidence.cluster.blockers import (
     PullFault,
     exit_words,
     missing_objects,

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
 
-from app.agent.evidence.blockers import (
+from app.agent.evidence.cluster.blockers import (
     PULL_REASONS,
     Obstacle,
     PullFault,

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
 
-from app.agent.evidence.blockers import refusal
 from app.agent.evidence.changes import CandidateChange
+from app.agent.evidence.cluster.blockers import refusal
+from app.agent.evidence.cluster.introduced import OUTER_FAULTS, introduced, refusal_introduced
 from app.agent.evidence.facts import (
     PodFault,
     current_pods,
@@ -15,7 +16,6 @@ from app.agent.evidence.facts import (
     trouble,
 )
 from app.agent.evidence.format import counted
-from app.agent.evidence.introduced import OUTER_FAULTS, introduced, refusal_introduced
 from app.agent.evidence.scoring import CauseScore
 from app.agent.models import Condition, Evidence, Trigger
 from app.agent.workload import PodView, WorkloadView

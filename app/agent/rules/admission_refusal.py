@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from app.agent.evidence.blockers import refusal
+from app.agent.evidence.cluster.blockers import refusal
+from app.agent.evidence.cluster.introduced import refusal_introduced
 from app.agent.evidence.conditions import creation_refused, serving_words
 from app.agent.evidence.counter_evidence import score_missing_data
 from app.agent.evidence.facts import current_revision
-from app.agent.evidence.introduced import refusal_introduced
 from app.agent.evidence.scoring import CauseScore
 from app.agent.models import Cause, Evidence, Hypothesis
 

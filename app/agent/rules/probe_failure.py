@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.agent.evidence.blockers import probe_failures
 from app.agent.evidence.changes import release_of, template_config_of
+from app.agent.evidence.cluster.blockers import probe_failures
 from app.agent.evidence.counter_evidence import score_missing_data
 from app.agent.evidence.facts import PodFault, changed_fields, current_revision, reference_revision, trouble
 from app.agent.evidence.scoring import CauseScore

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from app.agent.evidence.cluster.introduced import introduced
 from app.agent.evidence.conditions import pod_words
 from app.agent.evidence.counter_evidence import score_missing_data
 from app.agent.evidence.facts import PodFault, current_revision
-from app.agent.evidence.introduced import introduced
 from app.agent.evidence.pods import faulty
 from app.agent.evidence.scoring import CauseScore
 from app.agent.models import Cause, Evidence, Hypothesis

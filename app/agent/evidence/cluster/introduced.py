@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from app.agent.evidence.blockers import (
+from app.agent.evidence.cluster.blockers import (
     OBSTACLE_FIELDS,
     REFUSAL_FIELDS,
     missing_objects,
