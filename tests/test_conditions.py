@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from app.agent.models import Cause, IncidentRecord, IncidentState, Trigger
 from app.sandbox.objects import Template
@@ -22,7 +23,7 @@ def said(record: IncidentRecord) -> str:
     return "\n".join(entry.message for entry in record.timeline)
 
 
-async def settled(stage: Story, **changes: object) -> None:
+async def settled(stage: Story, **changes: Any) -> None:
     """A service whose revision has served long enough to be a rollback target."""
     stage.deploy(**changes)
     await stage.live(180)

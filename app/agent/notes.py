@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from app.agent.evidence.cluster.handover import handover
+from app.agent.evidence.conditions import impact_of
 from app.agent.evidence.format import confidence, counted, in_words
 from app.agent.evidence.restoration import Restoration
 from app.agent.ids import JsonObject
@@ -55,7 +56,11 @@ def evidence_note(evidence: Evidence, missing: Sequence[str], at: datetime) -> N
         at=at,
         stage=Stage.OBSERVE,
         message=message,
-        data={"conditions": [str(c) for c in evidence.conditions], "missing": list(missing)},
+        data={
+            "conditions": [str(c) for c in evidence.conditions],
+            "missing": list(missing),
+            "impact": None if workload is None else str(impact_of(workload)),
+        },
     )
 
 

@@ -28,7 +28,9 @@ from app.agent.evidence.conditions import (
     SCHEDULING_HOLDS,
     START_HOLDS,
     TERMINATED_HOLDS,
+    Impact,
     condition_words,
+    impact_of,
     workload_conditions,
 )
 from app.agent.ids import Json, JsonObject
@@ -251,7 +253,7 @@ def test_refused_pods_are_a_condition_with_the_servers_words() -> None:
     assert workload_conditions(view) == (Condition.FAILED_CREATE,)
     words = condition_words(view, Condition.FAILED_CREATE)
     assert words.startswith("a quota or limit range refuses new pods: FailedCreate: pods")
-    assert words.endswith("no replica serves")
+    assert words.endswith("outage: no replica serves")
 
 
 def test_what_is_missing_is_named_and_so_is_what_still_serves() -> None:
@@ -260,8 +262,26 @@ def test_what_is_missing_is_named_and_so_is_what_still_serves() -> None:
     view = seen(kube_pod(NO_CONFIG, phase="Pending"), well)
     assert workload_conditions(view) == (Condition.CREATE_CONTAINER_CONFIG_ERROR,)
     assert condition_words(view, Condition.CREATE_CONTAINER_CONFIG_ERROR) == (
-        "1 of 2 pods; ConfigMap shop-config does not exist; 1 of 2 replicas serve"
+        "1 of 2 pods; ConfigMap shop-config does not exist; degraded: 1 of 2 replicas serve"
     )
+
+
+@pytest.mark.parametrize(
+    ("available", "stuck", "impact"),
+    [
+        (0, True, Impact.OUTAGE),
+        (0, False, Impact.OUTAGE),
+        (1, True, Impact.DEGRADED),
+        (3, True, Impact.DEGRADED),
+        (3, False, Impact.NONE),
+    ],
+)
+def test_the_severity_is_how_much_still_serves(available: int, stuck: bool, impact: Impact) -> None:
+    """A stuck surge pod beside a full set of replicas is degraded, not an outage."""
+    extra = pods(OLD, 1, ready=False, created=-60) if stuck else ()
+    view = workload([OLD], (*extra, *pods(OLD, available)), available_replicas=available)
+    assert impact_of(view) is impact
+    assert impact_of(replace(view, desired_replicas=0, available_replicas=0)) is Impact.NONE
 
 
 def test_a_workload_scaled_to_zero_has_no_condition() -> None:

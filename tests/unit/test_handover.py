@@ -51,7 +51,7 @@ def test_the_first_line_to_copy_shows_what_is_wrong(case: str) -> None:
     pod, line = LINES[case]
     facts, commands = of(workload([OLD], (pod, *pods(OLD, 2)[1:])))
     assert commands[0] == line
-    assert facts[0] == "1 of 3 replicas serve"
+    assert facts[0] == "degraded: 1 of 3 replicas serve"
     assert facts[-1].startswith("pod checkout-6-0: ")
 
 
@@ -91,7 +91,7 @@ def test_the_note_repeats_the_clusters_own_messages() -> None:
     note = handover_note(found, diagnose(found), at(0))
     assert note is not None
     assert note.message == (
-        "Handover: 1 of 3 replicas serve; pod checkout-6-0: ConfigMap settings does not exist. "
+        "Handover: degraded: 1 of 3 replicas serve; pod checkout-6-0: ConfigMap settings does not exist. "
         "Warnings of the cluster: Failed: a; BackOff: b; c: c. "
         "To inspect: kubectl -n prod get configmap settings"
     )

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from app.agent.actions import ACTIONS, Unmet
+from app.agent.actions import ACTIONS, Resolved, Unmet
 from app.agent.diagnosis import diagnose
 from app.agent.ids import Json, JsonObject
 from app.agent.models import ActionName, Cause, Trigger
@@ -19,7 +19,7 @@ from app.connectors.kubernetes.views.owners import released_by, scaled
 from app.errors import Forbidden, NotFound
 from app.testing import VirtualClock
 from tests.unit.k8s_samples import REF, deployment
-from tests.unit.scenes import LIMITS, OLD, curves, evidence, pods, step, workload
+from tests.unit.scenes import LIMITS, OLD, crashing, curves, evidence, pods, revision, step, workload
 
 CANARY: JsonObject = {
     "apiVersion": "flagger.app/v1beta1",
@@ -211,3 +211,16 @@ def test_what_another_object_runs_is_left_to_that_object(name: ActionName) -> No
     )
     assert isinstance(refused, Unmet)
     assert "act on Canary shop instead" in refused.reason
+
+
+def test_a_rollback_of_a_helm_release_says_that_helm_does_not_notice() -> None:
+    """Allowed as policy says; the next release is built on what Helm believes to be installed."""
+    new = revision(7, -3)
+    view = workload([new, OLD], (*crashing(new, 1), *pods(OLD, 2)), released_by="Helm release payments")
+    resolved = ACTIONS[ActionName.ROLLBACK].resolve(
+        {"to": "previous_healthy"}, evidence(workload=view), LIMITS
+    )
+    assert isinstance(resolved, Resolved)
+    assert "Helm release payments does not notice it: the next release is to be watched" in (
+        resolved.expected_effect
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from app.agent.evidence.cluster.blockers import (
     PullFault,
@@ -182,11 +183,30 @@ def condition_words(workload: WorkloadView, condition: Condition) -> str:
     return "; ".join([counts, *list(reasons)[:3], serving_words(workload)])
 
 
+class Impact(StrEnum):
+    """How much of a service a fault takes away: the severity of its incident."""
+
+    OUTAGE = "outage"
+    """No replica serves."""
+    DEGRADED = "degraded"
+    """Some replicas serve: one affected replica of several is an incident of lower severity."""
+    NONE = "none"
+
+
+def impact_of(workload: WorkloadView) -> Impact:
+    """By the replicas that are available; a workload that asks for none is not impaired."""
+    if workload.available_replicas >= workload.desired_replicas:
+        return Impact.DEGRADED if workload_conditions(workload) else Impact.NONE
+    return Impact.DEGRADED if workload.available_replicas > 0 else Impact.OUTAGE
+
+
 def serving_words(workload: WorkloadView) -> str:
-    """Whether the service is down or only degraded: `2 of 3 replicas serve`, `no replica serves`."""
-    if workload.available_replicas == 0:
-        return "no replica serves"
-    return f"{workload.available_replicas} of {counted(workload.desired_replicas, 'replica')} serve"
+    """The impact and what still serves: `degraded: 2 of 3 replicas serve`, `outage: no replica serves`."""
+    impact = impact_of(workload)
+    if impact is Impact.OUTAGE:
+        return f"{impact}: no replica serves"
+    counts = f"{workload.available_replicas} of {counted(workload.desired_replicas, 'replica')} serve"
+    return counts if impact is Impact.NONE else f"{impact}: {counts}"
 
 
 def pod_words(pod: PodView, at: datetime) -> str:
