@@ -66,13 +66,18 @@ def deadline_exceeded(deployment: JsonObject) -> bool:
     return text(condition_of(deployment, "Progressing"), "reason") == "ProgressDeadlineExceeded"
 
 
+def spec_observed(deployment: JsonObject) -> bool:
+    """Whether the controller has seen the newest specification."""
+    observed = number(deployment, "status", "observedGeneration") or 0
+    return observed >= (number(deployment, "metadata", "generation") or 0)
+
+
 def rollout_complete(deployment: JsonObject) -> bool:
     """As `kubectl rollout status` decides it."""
     status = mapping(deployment, "status")
-    observed = number(status, "observedGeneration") or 0
     updated = number(status, "updatedReplicas") or 0
     return (
-        observed >= (number(deployment, "metadata", "generation") or 0)
+        spec_observed(deployment)
         and not deadline_exceeded(deployment)
         and updated >= desired_replicas(deployment)
         and (number(status, "replicas") or 0) <= updated

@@ -26,6 +26,7 @@ from app.connectors.kubernetes.views.revisions import (
     revision_number,
     revisions_of,
     rollout_complete,
+    spec_observed,
 )
 from app.connectors.kubernetes.views.targets import config_map_view, desired_replicas, target_state
 
@@ -70,6 +71,8 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
         updated_replicas=number(deployment, "status", "updatedReplicas") or 0,
         ready_replicas=number(deployment, "status", "readyReplicas") or 0,
         available_replicas=number(deployment, "status", "availableReplicas") or 0,
+        total_replicas=number(deployment, "status", "replicas") or 0,
+        spec_observed=spec_observed(deployment),
         paused=flag(deployment, "spec", "paused"),
         rollout_complete=rollout_complete(deployment),
         progress_deadline_exceeded=deadline_exceeded(deployment),
