@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from app.agent.models import Cause, IncidentRecord, IncidentState, Trigger
+from app.agent.models import Cause, Deploy, DeployStatus, IncidentRecord, IncidentState, Trigger
 from app.sandbox.objects import Template
 from tests.stories import ACTING, NAMESPACE, SERVICE, Story, story
 
@@ -58,6 +58,24 @@ async def test_a_registry_that_fails_for_forty_seconds_is_waited_out(tmp_path: P
         stage.world.set_registry(answers=True)
         await stage.live(300)
         assert await stage.newest() is None
+
+
+async def test_a_failed_deploy_is_not_judged_while_the_registry_may_come_back(tmp_path: Path) -> None:
+    """A pipeline gives up sooner than a cluster: no rollback and no escalation, and the service recovers."""
+    async with story(tmp_path, **ACTING) as stage:
+        await settled(stage)
+        stage.world.set_registry(answers=False)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2")
+        await stage.live(15)
+        await stage.tell(Deploy(version="2", status=DeployStatus.FAILED))
+        report = await stage.agent.loop.run_once(SERVICE, NAMESPACE)
+        assert len(report.passes) == 1
+        await stage.live(25)
+        stage.world.set_registry(answers=True)
+        record = await stage.live_until(ended)
+    assert record.incident.state is IncidentState.RECOVERED_WITHOUT_ACTION
+    assert record.intents == ()
+    assert said(record).count("for the registry") == 1
 
 
 async def test_a_registry_that_stays_down_is_handed_to_people(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 from app.agent.approvals.state import asked_for, escalations_due, wait_until
 from app.agent.closing import Closer
 from app.agent.diagnosis import diagnose
+from app.agent.evidence.conditions import waits_until
 from app.agent.evidence.format import in_words
 from app.agent.executor import Executor
 from app.agent.freshness.clock_jumps import LONGEST_REST, ahead
@@ -30,7 +31,9 @@ from app.agent.intents import awaits_completion, done_intents, proposed_intents,
 from app.agent.models import (
     ActionName,
     ApprovalState,
+    Cause,
     Diagnosis,
+    Evidence,
     Incident,
     IncidentRecord,
     IncidentState,
@@ -46,6 +49,7 @@ from app.agent.notes import (
     evidence_note,
     handover_note,
     plan_note,
+    registry_wait_note,
     why_escalated,
     why_proposed,
 )
@@ -307,8 +311,11 @@ class Loop:
             wake_at = self._due(record, stage, now, looked, now_please and not waited)
             if wake_at is None and stage is NextStage.SETTLE and settled:
                 wake_at = incident.wake_at  # an undo whose pods are not ready yet: no busy loop
+            if stage is NextStage.DIAGNOSE and diagnosed and wake_at is None:
+                wake_at = incident.wake_at  # the diagnosis waits for a registry
             if wake_at is not None:
                 return Rest(closed=False, wake_at=wake_at)
+            diagnosed = stage is NextStage.DIAGNOSE
             await self.store.renew(claim, self.lease, now)
             looked = looked or stage is NextStage.VERIFY
             settled = settled or stage is NextStage.SETTLE
@@ -380,6 +387,8 @@ class Loop:
         gathered = await self.stages.observer.gather(record, now)
         evidence = gathered.evidence
         diagnosis = diagnose(evidence)
+        if await self._waits_for_registry(record, claim, evidence, diagnosis, now):
+            return
         plan = make_plan(diagnosis, evidence, self.stages.catalogue, self.stages.plan_limits)
         notes = [
             evidence_note(evidence, gathered.missing, now),
@@ -413,6 +422,19 @@ class Loop:
                 verification=Verification(intent_id=None, started_at=now),
             )
         await self.store.save(claim, after, notes)
+
+    async def _waits_for_registry(
+        self, record: IncidentRecord, claim: Claim, evidence: Evidence, diagnosis: Diagnosis, now: datetime
+    ) -> bool:
+        """Give a registry that does not answer its time to come back before anything is decided."""
+        workload = evidence.workload
+        until = None if workload is None else waits_until(workload)
+        if diagnosis.best.cause is not Cause.REGISTRY_FAILURE or until is None or now >= until:
+            return False
+        note = registry_wait_note(diagnosis, until, now)
+        told = any(entry.data.get("waits_for") == "registry" for entry in record.timeline)
+        await self.store.save(claim, replace(record.incident, wake_at=until), [] if told else [note])
+        return True
 
     async def _decide(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
         incident = record.incident

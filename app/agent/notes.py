@@ -101,6 +101,16 @@ def handover_note(evidence: Evidence, diagnosis: Diagnosis, at: datetime) -> Not
     )
 
 
+def registry_wait_note(diagnosis: Diagnosis, until: datetime, at: datetime) -> Note:
+    """Nothing is decided while a registry may come back by itself."""
+    return Note(
+        at=at,
+        stage=Stage.DIAGNOSE,
+        message=f"{diagnosis.best.evidence_for[0]}. Waiting until {until:%H:%M:%S} UTC for the registry.",
+        data={"waits_for": "registry", "until": until.isoformat()},
+    )
+
+
 def plan_note(plan: Plan, at: datetime) -> Note:
     """The chosen runbook and its actions; the rejected runbooks are in the data."""
     if plan.actions:

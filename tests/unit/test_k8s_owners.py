@@ -126,7 +126,7 @@ def scaler(kind: str, aim: str = "shop", status: JsonObject | None = None, **spe
 def test_autoscalers_are_read_with_their_bounds() -> None:
     """Those that aim at the workload; what is not set has the default of its kind."""
     items = (
-        scaler("HorizontalPodAutoscaler", minReplicas=2, maxReplicas=2, status={"desiredReplicas": 2}),
+        scaler("HorizontalPodAutoscaler", minReplicas=2, maxReplicas=2),
         scaler("HorizontalPodAutoscaler", aim="cart", maxReplicas=9),
         scaler("ScaledObject"),
         scaler("VerticalPodAutoscaler"),
@@ -134,6 +134,8 @@ def test_autoscalers_are_read_with_their_bounds() -> None:
     horizontal, event_driven, vertical = seen(deployment(), autoscalers=items).autoscalers
     assert (horizontal.minimum, horizontal.maximum, horizontal.at_maximum) == (2, 2, True)
     assert (event_driven.minimum, event_driven.maximum, event_driven.at_maximum) == (0, 100, False)
+    calm = scaler("HorizontalPodAutoscaler", maxReplicas=2, status={"desiredReplicas": 1})
+    assert not seen(deployment(), autoscalers=(calm,)).autoscalers[0].at_maximum
     assert (vertical.sets_replicas, str(vertical)) == (False, "VerticalPodAutoscaler auto")
 
 

@@ -128,6 +128,18 @@ def _running_conditions(pod: PodView, workload: WorkloadView, unready: timedelta
         yield Condition.NOT_READY
 
 
+def waits_until(workload: WorkloadView) -> datetime | None:
+    """Until when a registry that does not answer is given time to come back; None: no pod waits for one.
+
+    Only while nothing else is wrong: another condition is not waited out.
+    """
+    if workload_conditions(workload):
+        return None
+    at = workload.observed_at
+    silent = [pod for pod in workload.pods if trouble(pod, at) is PodFault.REGISTRY and not pod.leftover]
+    return max((unready_since(pod) + PULL_HOLDS for pod in silent), default=None)
+
+
 def creation_refused(workload: WorkloadView) -> bool:
     """Whether the API server has refused to create wanted pods for `CREATE_HOLDS`, as far as it says."""
     since = workload.replica_failure_since

@@ -91,9 +91,12 @@ def served_by(deployment: JsonObject, stand_ins: Iterable[JsonObject]) -> str | 
     return next((words for by, words in _STAND_IN_MANAGERS.items() if last.by.startswith(by)), None)
 
 
-def autoscalers_of(ref: ObjectRef, items: Iterable[JsonObject]) -> tuple[AutoscalerView, ...]:
-    """Those of the autoscalers of a namespace that aim at this workload, by kind and name."""
-    views = (_autoscaler(item) for item in items if _aims_at(item, ref))
+def autoscalers_of(ref: ObjectRef, replicas: int, items: Iterable[JsonObject]) -> tuple[AutoscalerView, ...]:
+    """Those of the autoscalers of a namespace that aim at this workload, by kind and name.
+
+    `replicas` is what the workload asks for: what an autoscaler wants, unless it says otherwise.
+    """
+    views = (_autoscaler(item, replicas) for item in items if _aims_at(item, ref))
     return tuple(sorted(views, key=lambda one: (one.kind, one.name)))
 
 
@@ -110,17 +113,18 @@ _BOUNDS: Mapping[str, tuple[str, str, int, int]] = {
 """The fields of the bounds, and what holds where they are not set."""
 
 
-def _autoscaler(item: JsonObject) -> AutoscalerView:
+def _autoscaler(item: JsonObject, replicas: int) -> AutoscalerView:
     kind = text(item, "kind") or ""
     bounds = _BOUNDS.get(kind)
     if bounds is None:
         return AutoscalerView(kind=kind, name=name(item))
     low, high, least, most = bounds
     minimum, maximum = number(item, "spec", low), number(item, "spec", high)
+    wanted = number(item, "status", "desiredReplicas")
     return AutoscalerView(
         kind=kind,
         name=name(item),
         minimum=least if minimum is None else minimum,
         maximum=most if maximum is None else maximum,
-        wanted=number(item, "status", "desiredReplicas"),
+        wanted=replicas if wanted is None else wanted,
     )

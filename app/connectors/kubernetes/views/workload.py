@@ -88,7 +88,7 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
         warnings=_lines(found, events)[:_WARNINGS_LIMIT],
         managed_by=managed_by(deployment) or stands_in,
         released_by=released_by(deployment),
-        autoscalers=autoscalers_of(ref, found.autoscalers),
+        autoscalers=autoscalers_of(ref, desired_replicas(deployment), found.autoscalers),
         scaled=scaled(deployment),
         served_by=stands_in if desired_replicas(deployment) == 0 else None,
         opted_out=said(texts(deployment, "metadata", "labels"), texts(deployment, "metadata", "annotations"))
