@@ -18,7 +18,7 @@ from app.agent.workload import (
     WarningView,
     WorkloadView,
 )
-from tests.unit.scenes import CATALOGUE, LIMITS, OLD, at, evidence, pods, revision, workload
+from tests.unit.scenes import CATALOGUE, LIMITS, OLD, at, curves, evidence, pods, revision, step, workload
 
 FIELDS = (("image of app", "1"), ("resources of app", "1"), ("env of app", "1"))
 CONFIG = frozenset({"ConfigMap settings"})
@@ -230,6 +230,8 @@ def test_a_release_that_changed_the_probe_is_rolled_back() -> None:
     new = changed("image of app", "readinessProbe of app")
     seen = judged(workload([new, BEFORE], (*probed(new), *pods(BEFORE, 2))))
     assert best(seen).cause is Cause.BAD_RELEASE
+    [probe] = [h for h in diagnose(seen).hypotheses if h.cause is Cause.PROBE_FAILURE]
+    assert any(line.endswith("changed the probe") for line in probe.evidence_against)
     assert actions(seen) == [ActionName.ROLLBACK]
 
 
@@ -255,7 +257,8 @@ def test_an_autoscaler_that_may_scale_to_zero_is_named() -> None:
 def test_a_workload_whose_pods_another_object_runs_is_no_outage() -> None:
     """It stands at 0 on purpose: no cause, no action, and the object is named."""
     view = workload([AFTER, BEFORE], (), desired_replicas=0, served_by="Rollout checkout")
-    seen = judged(view, Trigger.HIGH_ERROR_RATE)
+    rising = curves(errors=step(-2.5, 0.001, 0.13))
+    seen = judged(view, Trigger.HIGH_ERROR_RATE, sli=rising)
     found = best(seen)
     assert found.cause is Cause.UNKNOWN
     assert "Deployment prod/checkout has 0 replicas: Rollout checkout runs its pods" in found.evidence_for
