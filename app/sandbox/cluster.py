@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
 from app.agent.guardrails.target_token import (
+    REPLICAS,
     deployment_token,
     makes_pods,
     parts_held,
@@ -29,6 +30,7 @@ from app.agent.workload import (
     PodView,
     Revision,
     RevisionHealth,
+    ScaleChange,
     TargetState,
     WorkloadView,
 )
@@ -211,6 +213,7 @@ class SandboxReader:
             config_maps=tuple(_config_map(c) for c in self._config_maps(deployment)),
             warnings=tuple(warnings[:_MAX_WARNINGS]),
             managed_by=next((owner for name, owner in GITOPS.items() if name in labelled), None),
+            scaled=_scaled(deployment),
             opted_out=said(deployment.meta.labels, annotations) is False,
         )
 
@@ -380,6 +383,12 @@ def target_of(thing: Deployment | ConfigMap, action: Action | None = None) -> Ta
         marker=None if marker is None else IntentId(marker),
         changed_by=changers[0] if changers else meta.changed_by,
     )
+
+
+def _scaled(deployment: Deployment) -> ScaleChange | None:
+    """Who set the replicas last, in a change of its own."""
+    by = deployment.meta.changers.get(REPLICAS)
+    return None if by is None else ScaleChange(by=by, at=None)
 
 
 def _token(deployment: Deployment) -> str:

@@ -422,6 +422,17 @@ async def test_a_gitops_owner_is_named(cluster: ClusterHarness) -> None:
     assert view.managed_by == "argocd"
 
 
+async def test_who_scaled_a_workload_to_zero_is_named(cluster: ClusterHarness) -> None:
+    """An autoscaler writes the subresource, which keeps no time; no condition follows from no replicas."""
+    await deploy_shop(cluster)
+    await cluster.autoscale("shop", 0)
+    view = await cluster.until(key_of(cluster), lambda seen: seen.desired_replicas == 0)
+    assert view.scaled is not None
+    assert view.scaled.by == "autoscaler"
+    assert view.served_by is None
+    assert workload_conditions(view) == ()
+
+
 async def test_a_status_change_leaves_the_token_alone(cluster: ClusterHarness) -> None:
     """The resourceVersion moves with the status, the token only with what is asked for."""
     await deploy_shop(cluster)

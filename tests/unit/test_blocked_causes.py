@@ -263,3 +263,12 @@ def test_a_workload_whose_pods_another_object_runs_is_no_outage() -> None:
     assert found.cause is Cause.UNKNOWN
     assert "Deployment prod/checkout has 0 replicas: Rollout checkout runs its pods" in found.evidence_for
     assert actions(seen) == []
+
+
+def test_a_release_after_pods_had_stopped_serving_is_not_their_cause() -> None:
+    """The condition was reported after it had held for its time; the pods say when it began."""
+    before = tuple(replace(pod, ready_changed_at=at(-5)) for pod in pods(BEFORE, 2, ready=False))
+    view = workload([AFTER, BEFORE], (*pods(AFTER, 1, ready=False), *before))
+    said = [h for h in diagnose(judged(view)).hypotheses if h.cause is Cause.BAD_RELEASE]
+    assert best(judged(view)).cause is not Cause.BAD_RELEASE
+    assert all("the incident started 2 min before it" in h.evidence_against for h in said)
