@@ -14,6 +14,7 @@ import math
 from collections import deque
 from enum import StrEnum
 
+from app.bounds.backoff import Backoff
 from app.errors import Forbidden
 from app.sandbox.api import ApiServer, Thing
 from app.sandbox.engine import Engine
@@ -33,7 +34,7 @@ SCHEDULE_SECONDS = 0.1
 START_SECONDS = (0.8, 1.6)
 CRASH_AFTER_SECONDS = 0.5
 FIRST_BACK_OFF_SECONDS = 10.0
-LONGEST_BACK_OFF_SECONDS = 300.0
+_BACKOFF = Backoff.of_seconds(FIRST_BACK_OFF_SECONDS, 300.0)
 CREATE_AGAIN_SECONDS = 10.0
 LEAST_MEMORY_BYTES = 32 * 2**20
 """A container limited to less is killed for want of memory."""
@@ -83,14 +84,13 @@ class Kubelet:
         self._bump(pod)
         self._engine.after(self._engine.random.uniform(*START_SECONDS), lambda: self._start(pod))
 
-    def _start(self, pod: Pod, back_off_seconds: float = FIRST_BACK_OFF_SECONDS) -> None:
+    def _start(self, pod: Pod, pulls: int = 1) -> None:
         """Start the container; without a registry, or without its configuration, try again later."""
         if not self._exists(pod):
             return
         if not self.registry_answers and pod.restarts == 0:
             self._wait(pod, "ErrImagePull", f'Failed to pull image "{pod.template.image}": i/o timeout')
-            longer = min(LONGEST_BACK_OFF_SECONDS, back_off_seconds * 2)
-            self._engine.after(back_off_seconds, lambda: self._start(pod, longer))
+            self._engine.after(_BACKOFF.seconds_after(pulls), lambda: self._start(pod, pulls + 1))
             return
         fate = fate_of(pod.template)
         missing = self._missing_config(pod)
@@ -116,7 +116,7 @@ class Kubelet:
         killed = fate is Fate.OUT_OF_MEMORY
         pod.last_termination_reason, pod.exit_code = ("OOMKilled", 137) if killed else ("Error", 1)
         pod.restarts += 1
-        back_off = min(LONGEST_BACK_OFF_SECONDS, FIRST_BACK_OFF_SECONDS * 2 ** (pod.restarts - 1))
+        back_off = _BACKOFF.seconds_after(pod.restarts)
         self._wait(pod, "CrashLoopBackOff", f"back-off {back_off:.0f}s restarting failed container")
         self._engine.after(back_off, lambda: self._start(pod))
 

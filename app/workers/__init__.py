@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -87,8 +87,11 @@ async def attended(container: Container, bell: LocalRunner, stop: Stop | None = 
             work.append(("halt", lambda: _halted(driver, stop)))
     work += [(f"stream {reader.source}", reader.run) for reader in _readers(container)]
     work += [(duty.name, duty.run) for duty in _duties(container)]
-    if container.slack is not None and container.slack.takes_socket:
-        work.append(("Slack's socket", container.slack.keep_connected))
+    work += [
+        (f"socket of {name}", chat.keep_connected)
+        for name, chat in container.chats.items()
+        if chat.takes_socket
+    ]
     tasks = [asyncio.create_task(kept_running(*one), name=one[0]) for one in work]
     try:
         yield
@@ -120,7 +123,7 @@ async def _present(fleet: Fleet, clock: Clock) -> None:
 
 def _driver(container: Container) -> Driver:
     return Driver(
-        store=container.store,
+        claims=container.store.claims,
         loop=container.loop,
         clock=container.clock,
         fleet=container.fleet,
@@ -157,7 +160,7 @@ def _duties(container: Container) -> list[ElectedTask]:
         sweeper = _sweeper(container)
         backlog = Backlog(
             intake=container.intake,
-            store=container.store,
+            incidents=container.store.incidents,
             notifier=container.loop.stages.closer.notifier,
             clock=container.clock,
         )
@@ -174,9 +177,9 @@ def _duties(container: Container) -> list[ElectedTask]:
     if settings.role in (Role.ALL, Role.WORKER) and container.world.channels:
         duties["announce"] = _announcing(container)
     if settings.role is not Role.API and (settings.role is not Role.WORKER or settings.embedded):
-        watching = _watching(container)
-        if watching:
-            duties["watch"] = watching
+        found = watching(container)
+        if found:
+            duties["watch"] = found
     return [
         ElectedTask(
             name=name,
@@ -209,10 +212,11 @@ def _announcing(container: Container) -> list[Work]:
     return [(f"notify {channel_sender.channel.name}", channel_sender.run) for channel_sender in senders]
 
 
-def _watching(container: Container) -> list[Work]:
+def watching(container: Container) -> list[Work]:
+    """What observes the world that is connected: the watcher and the poller."""
     settings, world = container.settings, container.world
-    every = timedelta(seconds=settings.prometheus_poll_seconds)
-    work: list[tuple[str, Callable[[], Awaitable[None]]]] = []
+    every = container.pace.every
+    work: list[Work] = []
     if world.watch is not None and container.historian is not None:
         watcher = Watcher(
             watch=world.watch,
@@ -228,13 +232,13 @@ def _watching(container: Container) -> list[Work]:
         poller = Poller(
             source=world.metrics,
             reader=world.reader,
-            store=container.store,
+            signals=container.store.signals,
             intake=container.intake,
             slo=container.slo,
             clock=container.clock,
             every=every,
             stale_after=container.stale_after,
-            at_once=settings.prometheus_concurrency,
+            at_once=container.pace.at_once,
         )
         work.append(("poller", poller.run))
     return work

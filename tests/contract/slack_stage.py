@@ -80,7 +80,7 @@ class Stage:
     async def button(self, approval_id: ApprovalId) -> str:
         """The value of a button with a fresh nonce, as the announcer would post it."""
         nonce = uuid4().hex
-        await self.store.issue_nonce(approval_id, nonce, self.container.clock.now())
+        await self.store.approvals.issue_nonce(approval_id, nonce, self.container.clock.now())
         return button_value(approval_id, nonce)
 
     async def send(self, request: Signed) -> httpx2.Response:
@@ -99,21 +99,20 @@ class Stage:
         return shown
 
     async def approval(self, approval_id: ApprovalId) -> Approval:
-        found = await self.store.approval(approval_id)
+        found = await self.store.approvals.get(approval_id)
         assert found is not None
         return found
 
     async def answer(self, approval_id: ApprovalId, *, approve: bool = True, by: str = "ann") -> None:
         """Somebody answers at another door."""
-        await self.store.answer(
+        await self.store.approvals.answer(
             approval_id, approve=approve, by=Person(name=by), comment="", at=self.container.clock.now()
         )
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         """With the agent's socket to Slack open."""
-        assert self.container.slack is not None
-        work = asyncio.create_task(self.container.slack.keep_connected())
+        work = asyncio.ensure_future(self.container.chats["slack"].keep_connected())
         try:
             await self.slack.until_linked()
             yield
@@ -142,5 +141,5 @@ async def dressed(slack: Slack, container: Container) -> AsyncIterator[Stage]:
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
             yield Stage(slack=slack, container=container, client=client)
     finally:
-        if container.slack is not None:
-            await container.slack.aclose()
+        for chat in container.chats.values():
+            await chat.aclose()

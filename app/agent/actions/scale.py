@@ -11,9 +11,21 @@ from app.agent.actions.preconditions import (
     replicas_held,
     would_be_reverted,
 )
-from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet
+from app.agent.actions.spec import (
+    DEPLOYMENT,
+    UNNAMED,
+    ActionSpec,
+    Parameter,
+    PlanLimits,
+    Resolution,
+    Resolved,
+    StateChange,
+    Unmet,
+)
+from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.target_token import REPLICAS
 from app.agent.ids import JsonScalar
-from app.agent.models import ActionName, Evidence, Risk
+from app.agent.models import Action, ActionName, Evidence, Risk
 from app.agent.workload import WorkloadView
 
 _EFFECT = "the load is shared by another number of replicas"
@@ -23,7 +35,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     """`by` (added to what is asked for now) or `to` becomes `replicas`."""
     workload = evidence.workload
     if workload is None:
-        return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT)
+        return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT, change=UNNAMED)
     reason = first_reason(
         owner_refuses(workload),
         would_be_reverted(workload),
@@ -39,6 +51,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
         target=workload.target.ref,
         parameters={"replicas": wanted},
         expected_effect=f"{wanted} replicas share the load instead of {workload.desired_replicas}",
+        change=StateChange(leaves=f"replicas {workload.desired_replicas}", reaches=f"replicas {wanted}"),
     )
 
 
@@ -65,6 +78,12 @@ def _wanted(parameters: Mapping[str, JsonScalar], workload: WorkloadView, limits
     return wanted
 
 
+def pods_taken(action: Action, disruption: Disruption) -> int:
+    """The replicas removed, where fewer are wanted."""
+    wanted = action.parameters.get("replicas")
+    return max(0, disruption.replicas - wanted) if isinstance(wanted, int) else 0
+
+
 SPEC = ActionSpec(
     name=ActionName.SCALE,
     risk=Risk.MEDIUM,
@@ -76,4 +95,8 @@ SPEC = ActionSpec(
     expected_effect=_EFFECT,
     undo="go back to the number of replicas from before",
     resolve=resolve,
+    kinds=frozenset({DEPLOYMENT}),
+    changes=(REPLICAS,),
+    pods_taken=pods_taken,
+    enabled_by_default=True,
 )

@@ -7,7 +7,7 @@ from app.agent.evidence.conditions import condition_words, workload_conditions
 from app.agent.evidence.facts import LOOKBACK
 from app.agent.evidence.format import relative
 from app.agent.evidence.symptoms import (
-    CLOCK_SLACK,
+    CLOCK_TOLERANCE,
     doubt,
     incident_onset,
     now_at,
@@ -50,7 +50,7 @@ def _facts(evidence: Evidence) -> list[str]:
         facts.append(
             f"{evidence.workload.target.ref} has 0 replicas: {evidence.workload.served_by} runs its pods"
         )
-    window = [c for c in evidence.changes if began - LOOKBACK <= c.at <= began + CLOCK_SLACK]
+    window = [c for c in evidence.changes if began - LOOKBACK <= c.at <= began + CLOCK_TOLERANCE]
     own = [c for c in window if c.key == evidence.key]
     facts += [
         f"{c.kind} change {relative(c.at, began, _START)}: {c.summary}"

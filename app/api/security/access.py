@@ -32,6 +32,7 @@ from app.api.dependencies import ApiDependencies, ContainerDep
 from app.api.problems import FieldError, Problem, invalid
 from app.api.security.cookies import SESSION_COOKIE
 from app.api.security.lockout import Lockout
+from app.connectors.registry import CHAT_PATHS
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -47,7 +48,7 @@ OPEN = frozenset(
         "/sign-on/callback",
         "/sign-on/token",
         "/sign-off",
-        "/webhooks/slack",
+        *CHAT_PATHS,
         "/static",
         "/static/swagger",
     }
@@ -141,14 +142,14 @@ async def recognised(request: Request, container: ApiDependencies) -> Person:
 async def recognised_token(request: Request, container: ApiDependencies, text: str) -> Person:
     """The holder of a token or session cookie; a wrong one counts as a failed attempt of its address."""
     now = container.clock.now()
-    credential = await proved(container.store, text)
+    credential = await proved(container.store.credentials, text)
     if credential is None:
         count_guess(request, container)
         raise _unauthenticated("Unknown token.")
     ended = credential.refusal(now)
     if ended is not None:
         raise _unauthenticated(f"The token is not valid: {ended}.")
-    await container.store.touch(credential, now)
+    await container.store.credentials.touch(credential, now)
     return holder(credential, container.settings.role_scopes)
 
 

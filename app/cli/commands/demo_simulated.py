@@ -28,13 +28,16 @@ from app.agent.models import (
 )
 from app.agent.observer import new_signal
 from app.agent.ports.policy import PolicyEngine
-from app.agent.ports.store import Claim, IncidentFilter, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.claims import Claim, ClaimRepository
+from app.agent.ports.store.incidents import IncidentFilter
 from app.bootstrap import Adapters as Outside
 from app.bootstrap import Container, assemble
 from app.cli.commands.errors import CommandFailed
 from app.cli.commands.listener import SeenEvents, StoryListener
 from app.clock import Clock
 from app.config import Settings
+from app.connectors.kinds import MetricPace
 from app.connectors.policy.bundle import shipped_policies
 from app.connectors.policy.embedded import EmbeddedPolicy
 from app.sandbox.api import AuditEntry
@@ -44,8 +47,7 @@ from app.sandbox.runner import InlineRunner
 from app.sandbox.scenarios import Beat, Release, Scenario
 from app.sandbox.world import DEFAULT_WINDOW, World
 from app.store import open_store
-from app.workers.cluster_watcher import Watcher
-from app.workers.metric_poller import Poller
+from app.workers import watching
 
 OWNER = "simulation"
 _LEASE_SECONDS = 3600.0
@@ -54,6 +56,7 @@ _MARGIN = timedelta(seconds=10)
 """What the last step of a story may take beyond its limit."""
 _BETWEEN_STORIES = timedelta(minutes=2)
 _MOST_STORIES = 1000
+_METRIC_PACE = MetricPace(window=DEFAULT_WINDOW, every=timedelta(seconds=5), at_once=8)
 
 
 class SteppedClock(Clock, Protocol):
@@ -90,10 +93,8 @@ def simulation_settings(settings: Settings, *, dry_run: bool) -> Settings:
             "reopen_after_seconds": 0.0,
             "incident_settle_seconds": 10.0,
             "trust_revision_after_seconds": 30.0,
-            "prometheus_window": f"{DEFAULT_WINDOW.total_seconds():.0f}s",
             "verify_soak_seconds": 30.0,
             "verify_timeout_seconds": 120.0,
-            "prometheus_poll_seconds": 5.0,
             "claim_lease_seconds": _LEASE_SECONDS,
             # Stories in namespaces of their own are so many services of a cluster that none of them has.
             "max_fleet_share": 1.0,
@@ -142,11 +143,11 @@ async def _undisturbed(store: Store, scenario: Scenario, start: datetime) -> Sce
 async def _last_story(store: Store, scenario: Scenario) -> datetime:
     """When the last story of that service ended, as its records say."""
     ends = [datetime.min.replace(tzinfo=UTC)]
-    levels = await store.levels(scenario.key)
+    levels = await store.signals.levels(scenario.key)
     if levels is not None and levels.last_sample_at is not None:
         ends.append(levels.last_sample_at)
     where = IncidentFilter(service=scenario.key.service, environment=scenario.key.environment)
-    newest = (await store.find(where, limit=1, cursor=None)).items
+    newest = (await store.incidents.find(where, limit=1, cursor=None)).items
     ends += [record.incident.closed_at or record.incident.opened_at for record in newest]
     return max(ends)
 
@@ -160,7 +161,7 @@ class _Stage:
     container: Container
     loop: Loop
     runner: InlineRunner
-    kept: _KeepsClaims
+    kept: _KeptClaims
 
     @classmethod
     async def build(
@@ -175,11 +176,13 @@ class _Stage:
             writer=None if settings.dry_run else cluster.writer(),
             watch=cluster.watch,
             metrics=SandboxMetrics(world),
+            pace=_METRIC_PACE,
             policy_engine=policy,
         )
         runner = InlineRunner(clock)
-        kept = _KeepsClaims(store)
-        container = assemble(settings, clock=clock, store=cast("Store", kept), world=outside, runner=runner)
+        kept = _KeptClaims(store.claims)
+        keeping = replace(store, claims=cast("ClaimRepository", kept))
+        container = assemble(settings, clock=clock, store=keeping, world=outside, runner=runner)
         loop = replace(container.loop, owner=OWNER)
         runner.attach(loop)
         stage = cls(scenario=scenario, world=world, container=container, loop=loop, runner=runner, kept=kept)
@@ -189,31 +192,7 @@ class _Stage:
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """Watcher and poller at work; an incident that is open when this ends is ended too."""
-        container, outside = self.container, self.container.world
-        every = timedelta(seconds=container.settings.prometheus_poll_seconds)
-        if outside.watch is None or outside.reader is None or outside.metrics is None:
-            raise CommandFailed("the simulated world is incomplete")
-        if container.historian is None:
-            raise CommandFailed("the simulated world keeps no history")
-        watcher = Watcher(
-            watch=outside.watch,
-            observer=container.observer,
-            historian=container.historian,
-            intake=container.intake,
-            clock=container.clock,
-            stale_after=container.stale_after,
-        )
-        poller = Poller(
-            source=outside.metrics,
-            reader=outside.reader,
-            store=container.store,
-            intake=container.intake,
-            slo=container.slo,
-            clock=container.clock,
-            every=every,
-            stale_after=container.stale_after,
-        )
-        tasks = [asyncio.create_task(work) for work in (watcher.run(), watcher.recheck(every), poller.run())]
+        tasks = [asyncio.ensure_future(work()) for _, work in watching(self.container)]
         try:
             yield
         finally:
@@ -241,21 +220,21 @@ class _Stage:
 
     async def records(self) -> tuple[IncidentRecord, ...]:
         """Every incident of this story, as it is on record now."""
-        found = [await self.container.store.load(one) for one in self.runner.woken]
+        found = [await self.container.store.incidents.get(one) for one in self.runner.woken]
         return tuple(record for record in found if record is not None)
 
     async def end_leftovers(self) -> None:
         """A story that was broken off leaves its incident open, and no agent can heal it: end it honestly."""
         store, clock = self.container.store, self.container.clock
-        for incident in await store.open_incidents():
+        for incident in await store.incidents.all_open():
             if _family(incident.key.environment) != _family(self.scenario.namespace):
                 continue
             lease = timedelta(seconds=_LEASE_SECONDS)
             now = max(clock.now(), incident.opened_at)
-            claim = await store.claim(incident.id, OWNER, lease, now)
+            claim = await store.claims.take(incident.id, OWNER, lease, now)
             if claim is not None:
                 await _break_off(store, claim, incident, now)
-                await store.release(claim)
+                await store.claims.release(claim)
 
 
 def _family(namespace: str) -> str:
@@ -267,7 +246,9 @@ def _family(namespace: str) -> str:
 async def _break_off(store: Store, claim: Claim, incident: Incident, now: datetime) -> None:
     why = "The simulation was broken off before its end."
     ended = replace(incident, state=IncidentState.ESCALATED, closed_at=now, summary=why)
-    await store.save(claim, ended, [Note(at=now, stage=Stage.LEARN, message=f"Ended as escalated. {why}")])
+    await store.incidents.save(
+        claim, ended, [Note(at=now, stage=Stage.LEARN, message=f"Ended as escalated. {why}")]
+    )
 
 
 async def _tell(stage: _Stage, clock: SteppedClock, story_listener: StoryListener, pace: StoryPace) -> Played:
@@ -295,19 +276,19 @@ async def _tell(stage: _Stage, clock: SteppedClock, story_listener: StoryListene
         await asyncio.sleep(_STEP_SECONDS * pace.wall_seconds_per_second)
 
 
-class _KeepsClaims:
-    """The store, except that a claim of the story is kept to its end.
+class _KeptClaims:
+    """Claims of a story, which are kept to its end.
 
     A running agent on the same database would otherwise take the incident over
     between two steps, and find no cluster behind it.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, claims: ClaimRepository) -> None:
+        self._claims = claims
         self._kept: dict[IncidentId, Claim] = {}
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        return getattr(self._claims, name)
 
     async def release(self, claim: Claim, due_at: datetime | None = None) -> None:  # noqa: ARG002 - kept
         """Later, with all others: a closed incident needs no claim, and an open one is still ours."""
@@ -316,5 +297,5 @@ class _KeepsClaims:
     async def release_all(self) -> None:
         """At the end of the story: their leases are in its time, and may be far from the machine's."""
         for claim in self._kept.values():
-            await self._store.release(claim)
+            await self._claims.release(claim)
         self._kept.clear()
