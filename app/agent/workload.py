@@ -188,10 +188,10 @@ class AutoscalerView:
 class ScaleChange:
     """Who set the replicas of a workload last, as far as the object says."""
 
-    by: str
-    """The field manager."""
+    by: str | None
+    """The field manager; None: it was set to 0 through the subresource `scale`, which then keeps no name."""
     at: datetime | None
-    """None: the API server keeps no time for writes through the subresource `scale`."""
+    """When; None where the cluster keeps no time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,7 @@ from app.sandbox.operations import (
     mark,
 )
 from app.sandbox.traffic import service_of
-from app.sandbox.world import SAME_NAMES, Naming, World
+from app.sandbox.world import AUTOSCALER, SAME_NAMES, Naming, World
 
 FIELD_MANAGER = "self-healing-devops-agent"
 IRREVERSIBLE = "self-healing-devops-agent/irreversible"
@@ -381,9 +381,12 @@ def target_of(thing: Deployment | ConfigMap, action: Action | None = None) -> Ta
 
 
 def _scaled(deployment: Deployment) -> ScaleChange | None:
-    """Who set the replicas last, in a change of its own."""
+    """Who set the replicas last, in a change of its own; the subresource keeps no name with 0 replicas."""
     by = deployment.meta.changers.get(REPLICAS)
-    return None if by is None else ScaleChange(by=by, at=None)
+    if by is None:
+        return None
+    unnamed = by == AUTOSCALER and deployment.replicas == 0
+    return ScaleChange(by=None if unnamed else by, at=deployment.meta.changed_at)
 
 
 def _token(deployment: Deployment) -> str:

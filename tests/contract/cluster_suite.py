@@ -422,13 +422,20 @@ async def test_a_gitops_owner_is_named(cluster: ClusterHarness) -> None:
     assert view.managed_by == "argocd"
 
 
-async def test_who_scaled_a_workload_to_zero_is_named(cluster: ClusterHarness) -> None:
-    """An autoscaler writes the subresource, which keeps no time; no condition follows from no replicas."""
+async def test_who_scaled_a_workload_is_named_and_when_it_went_to_zero(cluster: ClusterHarness) -> None:
+    """The subresource `scale` keeps no name with 0 replicas; no condition follows from no replicas."""
     await deploy_shop(cluster)
-    await cluster.autoscale("shop", 0)
-    view = await cluster.until(key_of(cluster), lambda seen: seen.desired_replicas == 0)
+    await cluster.autoscale("shop", 3)
+    view = await cluster.until(key_of(cluster), lambda seen: seen.desired_replicas == 3)
     assert view.scaled is not None
     assert view.scaled.by == "autoscaler"
+    await cluster.autoscale("shop", 0)
+    view = await cluster.until(
+        key_of(cluster), lambda seen: seen.desired_replicas == 0 and seen.revisions[0].replicas == 0
+    )
+    assert view.scaled is not None
+    assert view.scaled.by is None
+    assert view.scaled.at is not None
     assert view.served_by is None
     assert workload_conditions(view) == ()
 

@@ -18,7 +18,7 @@ from app.connectors.kubernetes.views import WorkloadObjects, managed_by, workloa
 from app.connectors.kubernetes.views.owners import released_by, scaled
 from app.errors import Forbidden, NotFound
 from app.testing import VirtualClock
-from tests.unit.k8s_samples import REF, deployment
+from tests.unit.k8s_samples import REF, deployment, replica_set
 from tests.unit.scenes import LIMITS, OLD, crashing, curves, evidence, pods, revision, step, workload
 
 CANARY: JsonObject = {
@@ -114,6 +114,11 @@ def test_who_scaled_a_workload_is_named_with_the_time_where_there_is_one() -> No
     by_scale = holder("kubectl", REPLICAS, subresource="scale")
     del by_scale["time"]
     assert scaled(deployment(managedFields=[by_scale])) == ScaleChange(by="kubectl", at=None)
+    zero = deployment(spec={"replicas": 0}, managedFields=[holder("kubectl", SPEC)])
+    followed = replica_set(1, managedFields=[holder("kube-controller-manager", REPLICAS)])
+    since = datetime(2026, 2, 20, 17, tzinfo=UTC)
+    assert scaled(zero, (followed,)) == ScaleChange(by=None, at=since)
+    assert scaled(deployment(managedFields=[holder("kubectl", SPEC)])) is None
     assert scaled(deployment()) is None
 
 

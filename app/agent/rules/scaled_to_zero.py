@@ -24,7 +24,7 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
 def _by(workload: WorkloadView, evidence: Evidence) -> str:
     scaler = next((one for one in workload.autoscalers if one.minimum == 0), None)
     change = workload.scaled
-    said = "" if change is None else f" by {change.by}"
+    said = "" if change is None else f" by {change.by or 'an author that the cluster does not record'}"
     if change is not None and change.at is not None:
         when = relative(change.at, incident_onset(evidence), "the incident started")
         said += f" since {change.at:%Y-%m-%d %H:%M:%S} UTC, {when}"

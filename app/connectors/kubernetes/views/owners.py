@@ -70,11 +70,22 @@ def released_by(deployment: JsonObject) -> str | None:
     return f"Helm release {release or text(deployment, 'metadata', 'labels', 'app.kubernetes.io/instance')}"
 
 
-def scaled(deployment: JsonObject) -> ScaleChange | None:
-    """Who wrote the replicas last; None where `managedFields` does not say."""
-    entry = last_change(deployment, (("f:spec", "f:replicas"),))
-    by = text(entry, "manager")
-    return None if by is None else ScaleChange(by=by, at=moment(entry, "time"))
+def scaled(deployment: JsonObject, replica_sets: Iterable[JsonObject] = ()) -> ScaleChange | None:
+    """Who wrote the replicas last; None where `managedFields` does not say.
+
+    A write through the subresource `scale` keeps no time, and one of 0 replicas no name either: then
+    the ReplicaSets say when they followed.
+    """
+    replicas = (("f:spec", "f:replicas"),)
+    entry = last_change(deployment, replicas)
+    by, at = text(entry, "manager"), moment(entry, "time")
+    zero = number(deployment, "spec", "replicas") == 0
+    if by is None and not (zero and objects(deployment, "metadata", "managedFields")):
+        return None
+    if at is None:
+        followed = (moment(last_change(item, replicas), "time") for item in replica_sets)
+        at = max((time for time in followed if time is not None), default=None)
+    return ScaleChange(by=by, at=at)
 
 
 def served_by(deployment: JsonObject, stand_ins: Iterable[JsonObject]) -> str | None:
@@ -86,7 +97,7 @@ def served_by(deployment: JsonObject, stand_ins: Iterable[JsonObject]) -> str | 
             if text(ref, "kind") == "Deployment" and text(ref, "name") == named:
                 return f"{text(item, 'kind')} {name(item)}"
     last = scaled(deployment)
-    if last is None or number(deployment, "spec", "replicas") != 0:
+    if last is None or last.by is None or number(deployment, "spec", "replicas") != 0:
         return None
     return next((words for by, words in _STAND_IN_MANAGERS.items() if last.by.startswith(by)), None)
 

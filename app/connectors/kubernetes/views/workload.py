@@ -89,7 +89,7 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
         managed_by=managed_by(deployment) or stands_in,
         released_by=released_by(deployment),
         autoscalers=autoscalers_of(ref, desired_replicas(deployment), found.autoscalers),
-        scaled=scaled(deployment),
+        scaled=scaled(deployment, found.replica_sets),
         served_by=stands_in if desired_replicas(deployment) == 0 else None,
         opted_out=said(texts(deployment, "metadata", "labels"), texts(deployment, "metadata", "annotations"))
         is False,
