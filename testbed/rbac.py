@@ -35,6 +35,11 @@ _READ_RULES = [
     ),
     PolicyRule(apiGroups=["apps"], resources=["deployments", "replicasets"], verbs=_READ),
     PolicyRule(apiGroups=["policy"], resources=["poddisruptionbudgets"], verbs=_READ),
+    PolicyRule(apiGroups=["autoscaling"], resources=["horizontalpodautoscalers"], verbs=_READ),
+    PolicyRule(apiGroups=["argoproj.io"], resources=["rollouts"], verbs=_READ),
+    PolicyRule(apiGroups=["flagger.app"], resources=["canaries"], verbs=_READ),
+    PolicyRule(apiGroups=["keda.sh"], resources=["scaledobjects"], verbs=_READ),
+    PolicyRule(apiGroups=["autoscaling.k8s.io"], resources=["verticalpodautoscalers"], verbs=_READ),
 ]
 _WRITE_RULES = [
     PolicyRule(apiGroups=["apps"], resources=["deployments", "deployments/scale"], verbs=["patch"]),

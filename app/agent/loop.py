@@ -18,6 +18,7 @@ from app.agent.actions import ACTIONS
 from app.agent.approvals.state import asked_for, escalations_due, wait_until
 from app.agent.closing import Closer
 from app.agent.diagnosis import diagnose
+from app.agent.evidence.conditions import waits_until
 from app.agent.evidence.format import in_words
 from app.agent.executor import Executor
 from app.agent.freshness.clock_jumps import LONGEST_REST, ahead
@@ -30,7 +31,9 @@ from app.agent.intake import Intake
 from app.agent.intents import awaits_completion, done_intents, proposed_intents, unverified
 from app.agent.models import (
     ApprovalState,
+    Cause,
     Diagnosis,
+    Evidence,
     Incident,
     IncidentRecord,
     IncidentState,
@@ -44,7 +47,9 @@ from app.agent.models import (
 from app.agent.notes import (
     diagnosis_note,
     evidence_note,
+    handover_note,
     plan_note,
+    registry_wait_note,
     why_escalated,
     why_proposed,
 )
@@ -309,8 +314,11 @@ class Loop:
             wake_at = self._due(record, stage, now, looked, now_please and not waited)
             if wake_at is None and stage is NextStage.SETTLE and settled:
                 wake_at = incident.wake_at  # an undo whose pods are not ready yet: no busy loop
+            if stage is NextStage.DIAGNOSE and diagnosed and wake_at is None:
+                wake_at = incident.wake_at  # the diagnosis waits for a registry
             if wake_at is not None:
                 return Rest(closed=False, wake_at=wake_at)
+            diagnosed = stage is NextStage.DIAGNOSE
             await self.store.claims.renew(claim, self.lease, now)
             looked = looked or stage is NextStage.VERIFY
             settled = settled or stage is NextStage.SETTLE
@@ -382,12 +390,17 @@ class Loop:
         gathered = await self.stages.observer.gather(record, now)
         evidence = gathered.evidence
         diagnosis = diagnose(evidence)
+        if await self._waits_for_registry(record, claim, evidence, diagnosis, now):
+            return
         plan = make_plan(diagnosis, evidence, self.stages.catalogue, self.stages.plan_limits)
         notes = [
             evidence_note(evidence, gathered.missing, now),
             diagnosis_note(diagnosis, now),
             plan_note(plan, now),
         ]
+        told = None if plan.actions else handover_note(evidence, diagnosis, now)
+        if told is not None:
+            notes.append(told)
         after = replace(
             _diagnosed(incident, diagnosis, now),
             dry_run=incident.dry_run or self.dry_run,
@@ -412,6 +425,21 @@ class Loop:
                 verification=Verification(intent_id=None, started_at=now),
             )
         await self.store.incidents.save(claim, after, notes)
+
+    async def _waits_for_registry(
+        self, record: IncidentRecord, claim: Claim, evidence: Evidence, diagnosis: Diagnosis, now: datetime
+    ) -> bool:
+        """Give a registry that does not answer its time to come back before anything is decided."""
+        workload = evidence.workload
+        until = None if workload is None else waits_until(workload)
+        if diagnosis.best.cause is not Cause.REGISTRY_FAILURE or until is None or now >= until:
+            return False
+        note = registry_wait_note(diagnosis, until, now)
+        told = any(entry.data.get("waits_for") == "registry" for entry in record.timeline)
+        await self.store.incidents.save(
+            claim, replace(record.incident, wake_at=until), [] if told else [note]
+        )
+        return True
 
     async def _decide(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
         incident = record.incident

@@ -55,6 +55,8 @@ class Trigger(StrEnum):
     HIGH_ERROR_RATE = "high_error_rate"
     HIGH_LATENCY = "high_latency"
     CRASH_LOOP = "crash_loop"
+    PODS_UNAVAILABLE = "pods_unavailable"
+    """Pods of the service cannot be created, scheduled, started or reached, or do not get ready."""
     TELEMETRY_OUTAGE = "telemetry_outage"
     """A source that the agent measures by gives no usable answer; never a reason for a remediation."""
 
@@ -66,6 +68,20 @@ class Condition(StrEnum):
     IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
     OOM_KILLED = "OOMKilled"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    CREATE_CONTAINER_CONFIG_ERROR = "CreateContainerConfigError"
+    """A ConfigMap, a Secret or a key that a container needs does not exist."""
+    CREATE_CONTAINER_ERROR = "CreateContainerError"
+    """A container cannot be created or its command cannot be run."""
+    FAILED_CREATE = "FailedCreate"
+    """The API server refuses to create pods: quota, admission, Pod Security."""
+    FAILED_SCHEDULING = "FailedScheduling"
+    FAILED_MOUNT = "FailedMount"
+    NODE_LOST = "NodeLost"
+    """The cluster no longer hears from the node of a pod."""
+    CONTAINER_TERMINATED = "ContainerTerminated"
+    """A container ended, and its node does not start it again."""
+    NOT_READY = "NotReady"
+    """A pod has not been ready for longer than its service usually takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,6 +324,13 @@ class Cause(StrEnum):
     DEPENDENCY_FAILURE = "dependency_failure"
     NODE_FAILURE = "node_failure"
     TELEMETRY_OUTAGE = "telemetry_outage"
+    MISSING_CONFIGURATION = "missing_configuration"
+    SCHEDULING_FAILURE = "scheduling_failure"
+    STORAGE_FAILURE = "storage_failure"
+    ADMISSION_REFUSAL = "admission_refusal"
+    PROBE_FAILURE = "probe_failure"
+    REGISTRY_FAILURE = "registry_failure"
+    SCALED_TO_ZERO = "scaled_to_zero"
     UNKNOWN = "unknown"
 
 

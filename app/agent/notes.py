@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from app.agent.actions import ACTIONS
+from app.agent.evidence.cluster.handover import handover
+from app.agent.evidence.conditions import impact_of
 from app.agent.evidence.format import confidence, counted, in_words
 from app.agent.evidence.restoration import Restoration
 from app.agent.ids import JsonObject
@@ -54,7 +56,11 @@ def evidence_note(evidence: Evidence, missing: Sequence[str], at: datetime) -> N
         at=at,
         stage=Stage.OBSERVE,
         message=message,
-        data={"conditions": [str(c) for c in evidence.conditions], "missing": list(missing)},
+        data={
+            "conditions": [str(c) for c in evidence.conditions],
+            "missing": list(missing),
+            "impact": None if workload is None else str(impact_of(workload)),
+        },
     )
 
 
@@ -72,6 +78,37 @@ def diagnosis_note(diagnosis: Diagnosis, at: datetime) -> Note:
         {"cause": h.cause, "confidence": h.confidence, "rule": h.rule} for h in diagnosis.hypotheses
     ]
     return Note(at=at, stage=Stage.DIAGNOSE, message=message, data={"hypotheses": [*ranked]})
+
+
+def handover_note(evidence: Evidence, diagnosis: Diagnosis, at: datetime) -> Note | None:
+    """What a person who takes over needs, where no action is planned; None without a workload."""
+    found = handover(evidence, diagnosis.best.cause)
+    if found is None:
+        return None
+    message = f"Handover: {'; '.join(found.facts)}."
+    if found.warnings:
+        message += f" Warnings of the cluster: {'; '.join(found.warnings)}."
+    message += f" To inspect: {found.commands[0]}"
+    return Note(
+        at=at,
+        stage=Stage.PLAN,
+        message=message,
+        data={
+            "facts": list(found.facts),
+            "warnings": list(found.warnings),
+            "commands": list(found.commands),
+        },
+    )
+
+
+def registry_wait_note(diagnosis: Diagnosis, until: datetime, at: datetime) -> Note:
+    """Nothing is decided while a registry may come back by itself."""
+    return Note(
+        at=at,
+        stage=Stage.DIAGNOSE,
+        message=f"{diagnosis.best.evidence_for[0]}. Waiting until {until:%H:%M:%S} UTC for the registry.",
+        data={"waits_for": "registry", "until": until.isoformat()},
+    )
 
 
 def plan_note(plan: Plan, at: datetime) -> Note:
@@ -143,7 +180,8 @@ def why_escalated(record: IncidentRecord) -> str:
         if incident.diagnosis is not None and cause is Cause.TELEMETRY_OUTAGE:
             said = "; ".join(incident.diagnosis.best.evidence_for)
             return f"No action taken: telemetry is unavailable: {said}."
-        return why_no_runbook(cause, incident.plan.rejected if incident.plan is not None else ())
+        why = why_no_runbook(cause, incident.plan.rejected if incident.plan is not None else ())
+        return f"{why}{_what_is_wrong(incident.diagnosis)}{_to_inspect(record)}"
     last = [i for i in record.intents if i.undoes is None][-1]
     outcome = last.outcome.message if last.outcome is not None else "not finished"
     if last.decision.kind is not DecisionKind.ALLOW:
@@ -154,6 +192,22 @@ def why_escalated(record: IncidentRecord) -> str:
     if last.outcome is not None and last.outcome.kind is OutcomeKind.DONE:
         return f"{in_words(last.action.name)} did not help, and no other action is available"
     return f"{in_words(last.action.name)} was not executed: {outcome}"
+
+
+def _what_is_wrong(diagnosis: Diagnosis | None) -> str:
+    """The strongest evidence for a named cause, as a sentence."""
+    if diagnosis is None or diagnosis.best.cause is Cause.UNKNOWN or not diagnosis.best.evidence_for:
+        return ""
+    return f" {diagnosis.best.evidence_for[0]}."
+
+
+def _to_inspect(record: IncidentRecord) -> str:
+    """The first command of the newest handover."""
+    for entry in reversed(record.timeline):
+        commands = entry.data.get("commands")
+        if isinstance(commands, list) and commands:
+            return f" To inspect: {commands[0]}"
+    return ""
 
 
 def why_recovered_alone(record: IncidentRecord) -> str:

@@ -395,7 +395,7 @@ def _unmeasured(
         gaps.append("no fresh error rate")
     if (Trigger.HIGH_LATENCY in triggers or had_latency) and (sli is None or sli.p95_latency_ms is None):
         gaps.append("no fresh p95 latency")
-    cluster_triggers = {Trigger.CRASH_LOOP, Trigger.DEPLOY_FAILED} & set(triggers)
+    cluster_triggers = {Trigger.CRASH_LOOP, Trigger.DEPLOY_FAILED, Trigger.PODS_UNAVAILABLE} & set(triggers)
     if cluster_triggers and seen.workload is None and sli is None:
         gaps.append("neither the workload nor a fresh sample is available")
     if seen.workload is not None and seen.workload.desired_replicas == 0:

@@ -68,6 +68,45 @@ class Revision:
     """Annotated as not to be rolled back (for example by a schema migration)."""
     fields: tuple[tuple[str, str], ...] = ()
     """Each field of the template that counts, by name, with a digest of its value."""
+    references: frozenset[str] | None = None
+    """The objects that its pods need (`ConfigMap a`, `Secret b`, `PersistentVolumeClaim c`), without
+    optional ones; None: unknown."""
+
+
+class ContainerRole(StrEnum):
+    """What a container is for; the values are the words for it."""
+
+    INIT = "init container"
+    SIDECAR = "sidecar"
+    """An init container that keeps running beside the others (`restartPolicy: Always`)."""
+    MAIN = "container"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailingContainer:
+    """The container that keeps a pod from serving."""
+
+    name: str
+    role: ContainerRole = ContainerRole.MAIN
+    message: str = ""
+    """What the node says about it, redacted, at most 300 characters; empty where it says nothing."""
+    exit_code: int | None = None
+    """The exit code of its last end; None if it never ended."""
+    ended_at: datetime | None = None
+    """When it ended, if nothing has started it again; None if it runs or waits to be started."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarningView:
+    """One Warning event about an object, repeats folded."""
+
+    reason: str
+    message: str
+    """Redacted, at most 300 characters."""
+    count: int
+    """How often it was reported; at least 1."""
+    at: datetime
+    """When it was reported last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +125,21 @@ class PodView:
     created_at: datetime
     image_digests: tuple[str, ...] = ()
     """`container=sha256:...` of the images that it runs, sorted, as far as the node reported them."""
+    failing: FailingContainer | None = None
+    """The container that keeps it from serving; None for a pod that serves, or whose node reports none."""
+    ready_changed_at: datetime | None = None
+    """When it became ready or stopped being ready; None where the cluster does not say."""
+    unschedulable: str | None = None
+    """Why no node takes it, in the scheduler's words; None if it is scheduled or not judged yet."""
+    node_lost: bool = False
+    """The cluster no longer hears from its node: nothing is known about its containers."""
+    warnings: tuple[WarningView, ...] = ()
+    """The Warning events about it, newest first."""
+
+    @property
+    def leftover(self) -> bool:
+        """Evicted, completed or failed for good: its controller has replaced it, and it says nothing."""
+        return self.phase in ("Failed", "Succeeded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +154,44 @@ class ConfigMapView:
     """When its data last changed, where the object says."""
     read_at_start: bool = False
     """Containers take it into their environment as they start: running ones do not see a change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoscalerView:
+    """An object that sets the replicas or the resources of a workload by itself."""
+
+    kind: str
+    """`HorizontalPodAutoscaler`, `VerticalPodAutoscaler` or `ScaledObject`."""
+    name: str
+    minimum: int | None = None
+    """The least replicas it sets; None where it does not set replicas."""
+    maximum: int | None = None
+    """The most replicas it sets; None where it does not set replicas."""
+    wanted: int | None = None
+    """The replicas it wants now; None where it does not say."""
+
+    @property
+    def sets_replicas(self) -> bool:
+        """Whether another writer of the replicas is overridden by it."""
+        return self.maximum is not None
+
+    @property
+    def at_maximum(self) -> bool:
+        """It wants as many replicas as it may set: load may exceed what it can add."""
+        return self.maximum is not None and self.wanted is not None and self.wanted >= self.maximum
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleChange:
+    """Who set the replicas of a workload last, as far as the object says."""
+
+    by: str | None
+    """The field manager; None: it was set to 0 through the subresource `scale`, which then keeps no name."""
+    at: datetime | None
+    """When; None where the cluster keeps no time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +216,17 @@ class WorkloadView:
     warnings: tuple[str, ...] = ()
     """Recent Warning events, `reason: message`, newest first, at most twenty."""
     managed_by: str | None = None
-    """A GitOps controller that owns this workload, where labels or annotations say so."""
+    """The controller that owns this workload and reverts changes to it: `argocd`, `flux`, or kind and name
+    of an object (`Canary shop`); None if none is known."""
+    released_by: str | None = None
+    """What released it without watching it since (`Helm release shop`): a rollback is drift to it."""
+    autoscalers: tuple[AutoscalerView, ...] = ()
+    """What sets its replicas or resources by itself, as far as the agent may read it."""
+    scaled: ScaleChange | None = None
+    """Who set its replicas last; None where the object does not say."""
+    served_by: str | None = None
+    """The object that runs the pods in its place (`Rollout shop`), while it stands at 0 replicas for that."""
+    progress_deadline_seconds: int = 600
     opted_out: bool = False
     """Annotated by its owners so that the agent leaves it alone."""
     trusted_without_traffic: bool = False
@@ -135,6 +237,10 @@ class WorkloadView:
     """The controller has seen the newest specification: the numbers are about it."""
     replica_failure: str | None = None
     """Why the cluster refuses to make wanted pods (`FailedCreate: ...`); None where it does not."""
+    replica_failure_since: datetime | None = None
+    """Since when; None where the cluster does not say."""
+    start_seconds: int = 0
+    """The time that its probes grant a pod before it counts as failed, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 `connect` builds what the settings allow and is called by `app.bootstrap` alone.
 In a dry run there is no `KubernetesWriter` (promise 5); `KubernetesRehearsal`
 asks the API server with `dryRun=All`. Reading, request building and error
-mapping live in `kubernetes/views.py`, `patches.py` and `errors.py`.
+mapping live in `kubernetes/views`, `patches.py` and `errors.py`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from app.connectors.kubernetes.api import (
     ReadApi,
 )
 from app.connectors.kubernetes.config import load_config
+from app.connectors.kubernetes.controllers import ControllerReader
 from app.connectors.kubernetes.disruption import disruption_of
 from app.connectors.kubernetes.errors import Absent
 from app.connectors.kubernetes.fields import (
@@ -77,6 +78,7 @@ class KubernetesReader:
         self._api = api
         self._services = services
         self._clock = clock
+        self._controllers = ControllerReader(api, clock)
 
     async def ping(self) -> None:
         """Raises when the API server does not answer, or does not let the agent read."""
@@ -99,13 +101,16 @@ class KubernetesReader:
         pods = await owned(self._api, Kind.POD, namespace, selector, {uid(item) for item in replica_sets})
         config_maps = await self._config_maps(deployment)
         events, unread = await self._warnings(namespace)
+        controllers = await self._controllers.read(namespace)
         found = WorkloadObjects(
             deployment=deployment,
             replica_sets=replica_sets,
             pods=tuple(item for item in pods if text(item, "metadata", "deletionTimestamp") is None),
             config_maps=config_maps,
             events=events,
-            unread=unread,
+            unread=(*unread, *controllers.unread),
+            autoscalers=controllers.autoscalers,
+            stand_ins=controllers.stand_ins,
         )
         ref = ObjectRef(kind=Kind.DEPLOYMENT, namespace=namespace, name=name(deployment))
         return workload_view(found, ref, self._clock.now())

@@ -13,17 +13,19 @@ from dataclasses import dataclass, replace
 from app.agent.actions.target_parts import parts_held, same_ground
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
-from app.agent.guardrails.target_token import deployment_token, makes_pods
+from app.agent.guardrails.target_token import REPLICAS, deployment_token, makes_pods
 from app.agent.ids import IntentId, JsonObject, ServiceKey
 from app.agent.models import Action, Rehearsal, Snapshot
 from app.agent.ports.cluster import ClusterEvent, PodOwner
 from app.agent.workload import (
     ConfigMapView,
     ConfigRecord,
+    FailingContainer,
     ObjectRef,
     PodView,
     Revision,
     RevisionHealth,
+    ScaleChange,
     TargetState,
     WorkloadView,
 )
@@ -38,7 +40,7 @@ from app.sandbox.operations import (
     mark,
 )
 from app.sandbox.traffic import service_of
-from app.sandbox.world import SAME_NAMES, Naming, World
+from app.sandbox.world import AUTOSCALER, SAME_NAMES, Naming, World
 
 FIELD_MANAGER = "self-healing-devops-agent"
 IRREVERSIBLE = "self-healing-devops-agent/irreversible"
@@ -197,6 +199,8 @@ class SandboxReader:
             rollout_complete=complete,
             progress_deadline_exceeded=status.reason == "ProgressDeadlineExceeded",
             replica_failure=status.replica_failure,
+            replica_failure_since=status.replica_failure_since,
+            progress_deadline_seconds=int(deployment.progress_deadline_seconds),
             trusted_without_traffic=annotations.get(WITHOUT_TRAFFIC) == "true",
             current_revision=owned[0].revision if owned else 0,
             revisions=tuple(_revision(r, world.controller.pods(r)) for r in owned),
@@ -204,6 +208,7 @@ class SandboxReader:
             config_maps=tuple(_config_map(c) for c in self._config_maps(deployment)),
             warnings=tuple(warnings[:_MAX_WARNINGS]),
             managed_by=next((owner for name, owner in GITOPS.items() if name in labelled), None),
+            scaled=_scaled(deployment),
             opted_out=said(deployment.meta.labels, annotations) is False,
         )
 
@@ -375,6 +380,15 @@ def target_of(thing: Deployment | ConfigMap, action: Action | None = None) -> Ta
     )
 
 
+def _scaled(deployment: Deployment) -> ScaleChange | None:
+    """Who set the replicas last, in a change of its own; the subresource keeps no name with 0 replicas."""
+    by = deployment.meta.changers.get(REPLICAS)
+    if by is None:
+        return None
+    unnamed = by == AUTOSCALER and deployment.replicas == 0
+    return ScaleChange(by=None if unnamed else by, at=deployment.meta.changed_at)
+
+
 def _token(deployment: Deployment) -> str:
     return deployment_token(
         deployment.meta.uid,
@@ -400,6 +414,7 @@ def _revision(replica_set: ReplicaSet, pods: list[Pod]) -> Revision:
         replicas=replica_set.replicas,
         ready_replicas=sum(pod.ready for pod in pods),
         irreversible=marked.get(IRREVERSIBLE) == "true",
+        references=frozenset(f"ConfigMap {name}" for name in template.config_maps),
     )
 
 
@@ -414,6 +429,10 @@ def _pod(pod: Pod, owner: ReplicaSet) -> PodView:
         last_termination_reason=pod.last_termination_reason,
         template_hash=owner.template.hash_of("code", "config"),
         created_at=pod.meta.created_at,
+        failing=None
+        if pod.ready
+        else FailingContainer(name="app", message=pod.waiting_message, exit_code=pod.exit_code),
+        ready_changed_at=pod.ready_changed_at,
     )
 
 

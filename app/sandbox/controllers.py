@@ -69,6 +69,7 @@ class Kubelet:
         self._api = api
         self._nodes = nodes
         self.events: deque[WarningEvent] = deque(maxlen=1000)
+        self.registry_answers = True
 
     def admit(self, pod: Pod) -> None:
         """A new pod: schedule it, then start its container."""
@@ -83,28 +84,37 @@ class Kubelet:
         self._bump(pod)
         self._engine.after(self._engine.random.uniform(*START_SECONDS), lambda: self._start(pod))
 
-    def _start(self, pod: Pod) -> None:
+    def _start(self, pod: Pod, pulls: int = 1) -> None:
+        """Start the container; without a registry, or without its configuration, try again later."""
         if not self._exists(pod):
             return
+        if not self.registry_answers and pod.restarts == 0:
+            self._wait(pod, "ErrImagePull", f'Failed to pull image "{pod.template.image}": i/o timeout')
+            self._engine.after(_BACKOFF.seconds_after(pulls), lambda: self._start(pod, pulls + 1))
+            return
         fate = fate_of(pod.template)
-        if self._missing_config(pod):
-            self._wait(pod, "CreateContainerConfigError", "a ConfigMap that the container needs is missing")
+        missing = self._missing_config(pod)
+        if missing is not None:
+            self._wait(pod, "CreateContainerConfigError", f'configmap "{missing}" not found')
             self._engine.after(FIRST_BACK_OFF_SECONDS, lambda: self._start(pod))
         elif fate is Fate.IMAGE_MISSING:
             self._wait(pod, "ErrImagePull", f"manifest for {pod.template.image} not found")
             self._engine.after(FIRST_BACK_OFF_SECONDS / 5, lambda: self._back_off_pull(pod))
         elif fate is Fate.SERVES:
-            pod.phase, pod.ready, pod.waiting_reason = "Running", True, None
+            pod.phase, pod.waiting_reason, pod.waiting_message = "Running", None, ""
+            pod.set_ready(True, self._engine.now)
             self._bump(pod)
         else:
-            pod.phase, pod.ready, pod.waiting_reason = "Running", False, None
+            pod.phase, pod.waiting_reason, pod.waiting_message = "Running", None, ""
+            pod.set_ready(False, self._engine.now)
             self._bump(pod)
             self._engine.after(CRASH_AFTER_SECONDS, lambda: self._crash(pod, fate))
 
     def _crash(self, pod: Pod, fate: Fate) -> None:
         if not self._exists(pod):
             return
-        pod.last_termination_reason = "OOMKilled" if fate is Fate.OUT_OF_MEMORY else "Error"
+        killed = fate is Fate.OUT_OF_MEMORY
+        pod.last_termination_reason, pod.exit_code = ("OOMKilled", 137) if killed else ("Error", 1)
         pod.restarts += 1
         back_off = _BACKOFF.seconds_after(pod.restarts)
         self._wait(pod, "CrashLoopBackOff", f"back-off {back_off:.0f}s restarting failed container")
@@ -112,10 +122,13 @@ class Kubelet:
 
     def _back_off_pull(self, pod: Pod) -> None:
         if self._exists(pod):
-            self._wait(pod, "ImagePullBackOff", f'Back-off pulling image "{pod.template.image}"')
+            image = pod.template.image
+            said = f'Back-off pulling image "{image}": ErrImagePull: manifest for {image} not found'
+            self._wait(pod, "ImagePullBackOff", said)
 
     def _wait(self, pod: Pod, reason: str, message: str) -> None:
-        pod.ready, pod.waiting_reason = False, reason
+        pod.set_ready(False, self._engine.now)
+        pod.waiting_reason, pod.waiting_message = reason, message
         if reason != "CrashLoopBackOff":
             pod.phase = "Pending"
         self.events.append(
@@ -129,9 +142,10 @@ class Kubelet:
         )
         self._bump(pod)
 
-    def _missing_config(self, pod: Pod) -> bool:
+    def _missing_config(self, pod: Pod) -> str | None:
+        """The first ConfigMap that the container needs and that does not exist."""
         there = {config.meta.name for config in self._api.list(ConfigMap, pod.meta.namespace)}
-        return not there.issuperset(pod.template.config_maps)
+        return next((name for name in pod.template.config_maps if name not in there), None)
 
     def _exists(self, pod: Pod) -> bool:
         return self._api.holds(pod)
@@ -233,6 +247,8 @@ class DeploymentController:
         elif new.replicas < wanted:
             room = max(0, wanted + surge - total)
             self._scale(deployment, new, min(wanted, new.replicas + room))
+        else:
+            self._scale(deployment, new, wanted)  # pods that somebody deleted come back
         self._retire(deployment, new, old, least=max(0, wanted - unavailable))
 
     def _retire(self, deployment: Deployment, new: ReplicaSet, old: list[ReplicaSet], least: int) -> None:
@@ -273,10 +289,12 @@ class DeploymentController:
                 return
             pod = Pod(meta=meta, owner_uid=replica_set.meta.uid, template=replica_set.template)
             self._kubelet.admit(self._api.create(pod))
+        deployment.status.replica_failure_since = None
 
     def _refused(self, deployment: Deployment, why: str) -> None:
         """A pod could not be made: say so, and try again later."""
         deployment.status.replica_failure = f"FailedCreate: {why}"
+        deployment.status.replica_failure_since = deployment.status.replica_failure_since or self._engine.now
         uid, meta = deployment.meta.uid, deployment.meta
         self._kubelet.events.append(
             WarningEvent(

@@ -108,6 +108,7 @@ class DeploymentStatus:
     reason: str = ""
     replica_failure: str | None = None
     """Why wanted pods could not be made, as the controller was answered last."""
+    replica_failure_since: datetime | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -156,9 +157,17 @@ class Pod:
     ready: bool = False
     restarts: int = 0
     waiting_reason: str | None = "ContainerCreating"
+    waiting_message: str = ""
     last_termination_reason: str | None = None
+    exit_code: int | None = None
+    ready_changed_at: datetime | None = None
 
     kind = "Pod"
+
+    def set_ready(self, ready: bool, at: datetime) -> None:
+        """Ready or not from now on; the time of the change is kept as a cluster keeps it."""
+        if self.ready is not ready:
+            self.ready, self.ready_changed_at = ready, at
 
 
 @dataclass(slots=True, kw_only=True)

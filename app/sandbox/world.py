@@ -165,6 +165,27 @@ class World:
         config = self.api.get(ConfigMap, namespace, name)
         self.api.change(config, lambda c: c.meta.annotations.update(annotations), manager=PIPELINE)
 
+    def delete_config_map(self, namespace: str, name: str) -> None:
+        """Delete a ConfigMap; containers that run keep what they read."""
+        self.catch_up()
+        self.api.delete(self.api.get(ConfigMap, namespace, name))
+
+    def evict(self, namespace: str, name: str) -> str:
+        """Delete the oldest pod of a Deployment, as a drain does; its name. Another takes its place."""
+        self.catch_up()
+        deployment = self.api.get(Deployment, namespace, name)
+        running = [
+            pod for owner in self.controller.replica_sets(deployment) for pod in self.controller.pods(owner)
+        ]
+        oldest = min(running, key=lambda pod: (pod.meta.created_at, pod.meta.name))
+        self.api.delete(oldest)
+        return oldest.meta.name
+
+    def set_registry(self, *, answers: bool) -> None:
+        """Whether the image registry answers from now on; what runs goes on running."""
+        self.catch_up()
+        self.kubelet.registry_answers = answers
+
     def delete_deployment(self, namespace: str, name: str) -> None:
         """Delete a Deployment with its ReplicaSets and pods, at once."""
         self.catch_up()

@@ -37,6 +37,7 @@ _TRIGGER_WORDS = {
     Trigger.HIGH_ERROR_RATE: "high error rate",
     Trigger.HIGH_LATENCY: "high latency",
     Trigger.CRASH_LOOP: "crash loop",
+    Trigger.PODS_UNAVAILABLE: "pods unavailable",
     Trigger.TELEMETRY_OUTAGE: "telemetry fault",
 }
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from app.agent.evidence.conditions import condition_words
 from app.agent.ids import ServiceKey
 from app.agent.intake import Intake
 from app.agent.memory import Historian
@@ -144,21 +145,8 @@ class Watcher:
                 payload=ClusterCondition(
                     condition=condition,
                     present=is_present,
-                    message=_message(workload, condition) if is_present else "cleared",
+                    message=condition_words(workload, condition) if is_present else "cleared",
                     revision=workload.current_revision,
                 ),
                 stale_after=self.stale_after,
             )
-
-
-def _message(workload: WorkloadView, condition: Condition) -> str:
-    if condition is Condition.PROGRESS_DEADLINE_EXCEEDED:
-        return f"the rollout of revision {workload.current_revision} made no progress"
-    reasons = {
-        Condition.CRASH_LOOP_BACK_OFF: ("CrashLoopBackOff",),
-        Condition.OOM_KILLED: ("CrashLoopBackOff",),
-        Condition.IMAGE_PULL_BACK_OFF: ("ImagePullBackOff", "ErrImagePull", "InvalidImageName"),
-    }[condition]
-    sick = [p for p in workload.pods if p.waiting_reason in reasons]
-    restarts = max((p.restarts for p in sick), default=0)
-    return f"{len(sick)} of {len(workload.pods)} pods, up to {restarts} restarts"

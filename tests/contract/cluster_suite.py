@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from app.agent.actions.target_parts import as_left, same_ground
+from app.agent.evidence.cluster.blockers import missing_objects
+from app.agent.evidence.conditions import workload_conditions
 from app.agent.evidence.facts import changed_fields
 from app.agent.evidence.trust import TrustRules
 from app.agent.guardrails.disruption import Disruption
@@ -349,6 +351,31 @@ async def test_a_config_map_that_is_missing_is_left_out(cluster: ClusterHarness)
     assert view.config_maps == ()
 
 
+async def test_a_pod_that_waits_for_configuration_names_what_is_missing(cluster: ClusterHarness) -> None:
+    """The node's own words reach the view, and what the template refers to."""
+    await cluster.deploy("shop", service="shop", config_map="never-created")
+    view = await cluster.until(
+        key_of(cluster),
+        lambda seen: any(pod.waiting_reason == "CreateContainerConfigError" for pod in seen.pods),
+    )
+    waiting = next(pod for pod in view.pods if pod.waiting_reason == "CreateContainerConfigError")
+    assert [str(one) for one in missing_objects(waiting)] == ["ConfigMap never-created"]
+    assert waiting.failing is not None
+    assert waiting.failing.name == "app"
+    assert view.revisions[0].references == frozenset({"ConfigMap never-created"})
+
+
+async def test_a_ready_pod_has_no_failing_container_and_says_since_when(cluster: ClusterHarness) -> None:
+    """How long a start usually takes is read from the pods that serve."""
+    view = await deploy_shop(cluster)
+    for pod in view.pods:
+        assert pod.failing is None
+        assert not pod.node_lost
+        assert pod.ready_changed_at is not None
+        assert pod.ready_changed_at >= pod.created_at
+    assert workload_conditions(view) == ()
+
+
 async def test_annotations_say_opted_out_and_irreversible(cluster: ClusterHarness) -> None:
     """What owners wrote on the Deployment reaches policy."""
     await cluster.deploy(
@@ -393,6 +420,24 @@ async def test_a_gitops_owner_is_named(cluster: ClusterHarness) -> None:
     )
     view = await cluster.until(key_of(cluster), rolled_out)
     assert view.managed_by == "argocd"
+
+
+async def test_who_scaled_a_workload_is_named_and_when_it_went_to_zero(cluster: ClusterHarness) -> None:
+    """The subresource `scale` keeps no name with 0 replicas; no condition follows from no replicas."""
+    await deploy_shop(cluster)
+    await cluster.autoscale("shop", 3)
+    view = await cluster.until(key_of(cluster), lambda seen: seen.desired_replicas == 3)
+    assert view.scaled is not None
+    assert view.scaled.by == "autoscaler"
+    await cluster.autoscale("shop", 0)
+    view = await cluster.until(
+        key_of(cluster), lambda seen: seen.desired_replicas == 0 and seen.revisions[0].replicas == 0
+    )
+    assert view.scaled is not None
+    assert view.scaled.by is None
+    assert view.scaled.at is not None
+    assert view.served_by is None
+    assert workload_conditions(view) == ()
 
 
 async def test_a_status_change_leaves_the_token_alone(cluster: ClusterHarness) -> None:

@@ -6,17 +6,31 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from lightkube import Client
+from lightkube.generic_resource import create_namespaced_resource
+from lightkube.models.apiextensions_v1 import (
+    CustomResourceDefinitionNames,
+    CustomResourceDefinitionSpec,
+    CustomResourceDefinitionVersion,
+    CustomResourceValidation,
+    JSONSchemaProps,
+)
+from lightkube.models.autoscaling_v2 import CrossVersionObjectReference, HorizontalPodAutoscalerSpec
 from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
 from lightkube.models.policy_v1 import PodDisruptionBudgetSpec
+from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
+from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
+from lightkube.resources.core_v1 import Pod
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
 pytest.register_assert_rewrite("tests.contract.cluster_suite")
 
+from app.agent.evidence.facts import PodFault, trouble  # noqa: E402 - after the rewrite is registered
 from app.agent.guardrails.blast_radius import too_many  # noqa: E402 - after the rewrite is registered
 from app.agent.models import ActionName  # noqa: E402 - as above
-from testbed.world import TestBed  # noqa: E402 - after the rewrite is registered
+from testbed.world import TestBed  # noqa: E402 - as above
 from tests.contract.cluster_suite import *  # noqa: E402, F403 - the shared contract
-from tests.contract.cluster_suite import action, deployment  # noqa: E402 - as above
+from tests.contract.cluster_suite import action, deployment, key_of  # noqa: E402 - as above
 from tests.contract.kubernetes_harness import KubernetesHarness  # noqa: E402 - as above
 
 pytestmark = pytest.mark.real
@@ -42,6 +56,68 @@ async def test_disruption_budgets_are_read_and_hold_actions_back(cluster: Kubern
     assert [budget.name for budget in found.budgets] == ["shop-pdb"]
     [reason] = too_many(restart, found, 1.0)
     assert reason.endswith("PodDisruptionBudget shop-pdb requires 4")
+
+
+async def test_autoscalers_are_read_with_their_bounds(cluster: KubernetesHarness) -> None:
+    """Those that aim at the workload; kinds that the cluster does not have are left out."""
+    await cluster.deploy("shop", service="shop", replicas=2)
+    for name, aim in (("shop-hpa", "shop"), ("other-hpa", "other")):
+        target = CrossVersionObjectReference(apiVersion="apps/v1", kind="Deployment", name=aim)
+        autoscaler = HorizontalPodAutoscaler(
+            metadata=ObjectMeta(name=name, namespace=cluster.namespace),
+            spec=HorizontalPodAutoscalerSpec(scaleTargetRef=target, minReplicas=2, maxReplicas=3),
+        )
+        await asyncio.to_thread(cluster.client.create, autoscaler)
+    view = await cluster.until(key_of(cluster), lambda seen: bool(seen.autoscalers))
+    [found] = view.autoscalers
+    assert (str(found), found.minimum, found.maximum) == ("HorizontalPodAutoscaler shop-hpa", 2, 3)
+    assert not any("forbidden" in warning for warning in view.warnings)
+
+
+async def test_a_rollout_that_runs_the_pods_of_a_deployment_is_named(cluster: KubernetesHarness) -> None:
+    """The Deployment stands at 0 on purpose; who scaled it is read from the object."""
+    await asyncio.to_thread(_define_rollouts, cluster.client)
+    await cluster.deploy("shop", service="shop", replicas=0)
+    rollout = create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "rollouts")
+    body = {
+        "metadata": {"name": "shop-rollout", "namespace": cluster.namespace},
+        "spec": {"workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "shop"}},
+    }
+    await asyncio.to_thread(cluster.client.create, rollout.from_dict(body))
+    view = await cluster.until(key_of(cluster), lambda seen: seen.served_by is not None)
+    assert (view.served_by, view.managed_by) == ("Rollout shop-rollout", "Rollout shop-rollout")
+    assert view.scaled is not None
+
+
+def _define_rollouts(client: Client) -> None:
+    names = CustomResourceDefinitionNames(kind="Rollout", plural="rollouts", singular="rollout")
+    word = JSONSchemaProps(type="string")
+    ref = JSONSchemaProps(type="object", properties={"apiVersion": word, "kind": word, "name": word})
+    spec = JSONSchemaProps(type="object", properties={"workloadRef": ref})
+    whole = JSONSchemaProps(type="object", properties={"spec": spec})
+    schema = CustomResourceValidation(openAPIV3Schema=whole)
+    version = CustomResourceDefinitionVersion(name="v1alpha1", served=True, storage=True, schema=schema)
+    definition = CustomResourceDefinition(
+        metadata=ObjectMeta(name="rollouts.argoproj.io"),
+        spec=CustomResourceDefinitionSpec(
+            group="argoproj.io", names=names, scope="Namespaced", versions=[version]
+        ),
+    )
+    client.create(definition)
+    client.wait(CustomResourceDefinition, "rollouts.argoproj.io", for_conditions=["Established"])
+
+
+async def test_a_node_that_is_lost_shows_on_its_pods(cluster: KubernetesHarness) -> None:
+    """The node controller writes that readiness is unknown; the containers stay as last reported."""
+    await cluster.deploy("shop", service="shop", replicas=2)
+    view = await cluster.until(key_of(cluster), lambda seen: seen.rollout_complete)
+    gone = view.pods[0]
+    unknown = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
+    body = {"status": {"reason": "NodeLost", "conditions": [unknown]}}
+    await asyncio.to_thread(cluster.client.patch, Pod.Status, gone.name, body, namespace=cluster.namespace)
+    view = await cluster.until(key_of(cluster), lambda seen: any(pod.node_lost for pod in seen.pods))
+    faults = {pod.name: trouble(pod, view.observed_at) for pod in view.pods}
+    assert {name for name, fault in faults.items() if fault is PodFault.LOST} == {gone.name}
 
 
 @pytest.fixture

@@ -10,6 +10,9 @@ from app.agent.evidence.facts import PodFault, older_pods, trouble
 from app.agent.models import Evidence
 from app.agent.workload import WorkloadView
 
+_FROM_GIT = frozenset({"argocd", "flux", "Config Sync", "Fleet", "kapp-controller"})
+"""Owners that take the specification from a repository."""
+
 
 def owner_refuses(workload: WorkloadView) -> str | None:
     """The workload opts out by annotation."""
@@ -17,13 +20,36 @@ def owner_refuses(workload: WorkloadView) -> str | None:
 
 
 def would_be_reverted(workload: WorkloadView) -> str | None:
-    """A GitOps controller owns the specification and reverts changes made in the cluster."""
-    if workload.managed_by is None:
+    """Another controller owns the specification and reverts changes made in the cluster."""
+    owner = workload.managed_by
+    if owner is None:
         return None
+    instead = "change it in Git" if owner in _FROM_GIT else f"act on {owner} instead"
     return (
-        f"{workload.target.ref} is managed by {workload.managed_by}, which would revert a change "
-        "made in the cluster: change it in Git"
+        f"{workload.target.ref} is managed by {owner}, which would revert a change "
+        f"made in the cluster: {instead}"
     )
+
+
+def owner_rolls_out(workload: WorkloadView) -> str | None:
+    """An object of another controller runs the pods, and takes a restart for a new release or undoes it."""
+    owner = workload.managed_by
+    if owner is None or owner in _FROM_GIT:
+        return None
+    return f"{workload.target.ref} is managed by {owner}: act on {owner} instead"
+
+
+def replicas_held(workload: WorkloadView) -> str | None:
+    """An autoscaler sets the replicas: another number would be overridden within seconds."""
+    scaler = next((one for one in workload.autoscalers if one.sets_replicas), None)
+    if scaler is None:
+        return None
+    held = (
+        f"{scaler} sets the replicas of {workload.target.ref} between {scaler.minimum} and {scaler.maximum}"
+    )
+    if scaler.at_maximum:
+        return f"{held} and is at its maximum: only a higher maximum adds replicas"
+    return f"{held} and would override another number"
 
 
 def rollout_paused(workload: WorkloadView) -> str | None:
@@ -45,8 +71,7 @@ def pods_cannot_start(workload: WorkloadView, evidence: Evidence) -> str | None:
     stuck = [
         p
         for p in workload.pods
-        if trouble(p, evidence.at)
-        in (PodFault.IMAGE, PodFault.CRASH, PodFault.CONFIGURATION, PodFault.UNSCHEDULED)
+        if trouble(p, evidence.at) not in (None, PodFault.NOT_READY, PodFault.OUT_OF_MEMORY, PodFault.LOST)
     ]
     if not stuck:
         return None

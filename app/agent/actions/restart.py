@@ -8,6 +8,7 @@ from app.agent.actions import revert_config
 from app.agent.actions.preconditions import (
     first_reason,
     owner_refuses,
+    owner_rolls_out,
     rollout_paused,
     rollout_under_way,
 )
@@ -43,7 +44,12 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
         return Unneeded()
     if workload is None:
         return Resolved(target=None, parameters={}, expected_effect=_EFFECT, change=UNNAMED)
-    reason = first_reason(owner_refuses(workload), rollout_paused(workload), rollout_under_way(workload))
+    reason = first_reason(
+        owner_refuses(workload),
+        owner_rolls_out(workload),
+        rollout_paused(workload),
+        rollout_under_way(workload),
+    )
     if reason is not None:
         return Unmet(reason=reason)
     return Resolved(target=workload.target.ref, parameters={}, expected_effect=_EFFECT, change=UNNAMED)

@@ -93,6 +93,8 @@ def _going_back_to(revision: Revision, workload: WorkloadView) -> Resolution:
         effect += "; the image references are the same, so the same images are pulled"
         if digests is not None:
             effect += f", and not {digests[0]}, which ran in revision {revision.number}"
+    if workload.released_by is not None:
+        effect += f"; {workload.released_by} does not notice it: the next release is to be watched"
     return Resolved(
         target=workload.target.ref,
         parameters={"revision": revision.number},

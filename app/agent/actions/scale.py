@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.agent.actions.preconditions import first_reason, owner_refuses, pods_cannot_start, would_be_reverted
+from app.agent.actions.preconditions import (
+    first_reason,
+    owner_refuses,
+    pods_cannot_start,
+    replicas_held,
+    would_be_reverted,
+)
 from app.agent.actions.spec import (
     DEPLOYMENT,
     UNNAMED,
@@ -31,7 +37,10 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     if workload is None:
         return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT, change=UNNAMED)
     reason = first_reason(
-        owner_refuses(workload), would_be_reverted(workload), pods_cannot_start(workload, evidence)
+        owner_refuses(workload),
+        would_be_reverted(workload),
+        replicas_held(workload),
+        pods_cannot_start(workload, evidence),
     )
     if reason is not None:
         return Unmet(reason=reason)

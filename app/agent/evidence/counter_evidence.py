@@ -43,6 +43,7 @@ def score_counter_evidence(
     _later_changes(cause_score, candidate_change, evidence)
     _served_before(cause_score, candidate_change, evidence)
     _all_well(cause_score, evidence)
+    _scaled_to_zero(cause_score, evidence)
     if not pods_are_sick(candidate_change, evidence):
         _traffic(cause_score, candidate_change, evidence)
         _crowd(cause_score, evidence)
@@ -155,6 +156,11 @@ def _all_well(cause_score: CauseScore, evidence: Evidence) -> None:
     pods = current_pods(workload)
     if workload.rollout_complete and pods and all(p.ready for p in pods):
         cause_score.add_against(0.7, f"the rollout is complete and all {len(pods)} pods are ready")
+
+
+def _scaled_to_zero(cause_score: CauseScore, evidence: Evidence) -> None:
+    if evidence.workload is not None and evidence.workload.desired_replicas == 0:
+        cause_score.add_against(0.9, "the workload is scaled to zero: no version of it runs")
 
 
 def _traffic(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:

@@ -11,6 +11,15 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
 
+from app.agent.evidence.cluster.blockers import (
+    PULL_REASONS,
+    Obstacle,
+    PullFault,
+    missing_objects,
+    mount_warning,
+    obstacles,
+    pull_fault,
+)
 from app.agent.models import Condition, Evidence
 from app.agent.workload import (
     ConfigMapView,
@@ -31,8 +40,8 @@ _RATE_LOOKS_BACK = timedelta(minutes=1)
 _FEW_REQUESTS = 10
 """Fewer requests than this are no evidence about a revision."""
 
-_PULL = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})
-_CRASH = frozenset({"CrashLoopBackOff", "RunContainerError", "CreateContainerError", "StartError"})
+_CRASH = frozenset({"CrashLoopBackOff"})
+_START = frozenset({"RunContainerError", "CreateContainerError", "StartError"})
 _BEGINNING = frozenset({"ContainerCreating", "PodInitializing"})
 
 
@@ -40,36 +49,54 @@ class PodFault(StrEnum):
     """The fault of one pod."""
 
     IMAGE = "cannot pull their image"
+    REGISTRY = "wait for a registry that does not answer"
     CRASH = "keep crashing"
+    START = "cannot create or run their container"
     OUT_OF_MEMORY = "are killed for using too much memory"
     CONFIGURATION = "refer to configuration that does not exist"
     NOT_READY = "run but are not ready"
     UNSCHEDULED = "cannot be scheduled"
+    STORAGE = "wait for a volume"
+    STOPPED = "ended and are not started again"
     LOST = "are on an unreachable node"
 
 
 def trouble(pod: PodView, at: datetime) -> PodFault | None:
-    """The fault of `pod` at `at`; None for a pod that is ready, starting or terminated."""
-    reason = pod.waiting_reason
+    """The fault of `pod` at `at`; None for a pod that is ready, starting, or replaced already."""
+    if pod.phase == "Unknown" or pod.node_lost or pod.waiting_reason == "NodeLost":
+        return PodFault.LOST
+    if pod.waiting_reason in PULL_REASONS:
+        return PodFault.REGISTRY if pull_fault(pod) is PullFault.UNREACHABLE else PodFault.IMAGE
+    if pod.waiting_reason == "CreateContainerConfigError":
+        said = pod.failing.message if pod.failing is not None else ""
+        return PodFault.CONFIGURATION if not said or missing_objects(pod) else PodFault.START
+    if pod.waiting_reason in _START:
+        return PodFault.START
     killed = pod.last_termination_reason == "OOMKilled"
-    found: PodFault | None = None
-    if pod.phase == "Unknown" or reason == "NodeLost":
-        found = PodFault.LOST
-    elif reason in _PULL:
-        found = PodFault.IMAGE
-    elif reason == "CreateContainerConfigError":
-        found = PodFault.CONFIGURATION
-    elif reason in _CRASH:
-        found = PodFault.OUT_OF_MEMORY if killed else PodFault.CRASH
-    elif pod.ready or pod.phase in ("Failed", "Succeeded"):
-        found = None
-    elif killed and pod.restarts > 0:
-        found = PodFault.OUT_OF_MEMORY
-    elif pod.restarts >= 2:
-        found = PodFault.CRASH
-    elif at - pod.created_at >= STARTING and reason not in _BEGINNING:
-        found = PodFault.UNSCHEDULED if pod.phase == "Pending" else PodFault.NOT_READY
-    return found
+    if pod.waiting_reason in _CRASH:
+        return PodFault.OUT_OF_MEMORY if killed else PodFault.CRASH
+    if pod.ready or pod.leftover:
+        return None
+    if killed and pod.restarts > 0:
+        return PodFault.OUT_OF_MEMORY
+    if pod.restarts >= 2:
+        return PodFault.CRASH
+    return _standstill(pod, at) if at - pod.created_at >= STARTING else None
+
+
+def _standstill(pod: PodView, at: datetime) -> PodFault | None:
+    """What a pod waits for that does not fail loudly; None while its containers are being created."""
+    if pod.unschedulable is not None:
+        claim = obstacles(pod.unschedulable) == (Obstacle.VOLUME,)
+        return PodFault.STORAGE if claim else PodFault.UNSCHEDULED
+    if mount_warning(pod) is not None:
+        return PodFault.CONFIGURATION if missing_objects(pod) else PodFault.STORAGE
+    ended = pod.failing.ended_at if pod.failing is not None else None
+    if ended is not None and at - ended >= STARTING:
+        return PodFault.STOPPED
+    if pod.waiting_reason in _BEGINNING:
+        return None
+    return PodFault.UNSCHEDULED if pod.phase == "Pending" else PodFault.NOT_READY
 
 
 def current_revision(workload: WorkloadView) -> Revision | None:

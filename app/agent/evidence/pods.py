@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from app.agent.evidence.changes import CandidateChange
+from app.agent.evidence.cluster.blockers import refusal
+from app.agent.evidence.cluster.introduced import OUTER_FAULTS, introduced, refusal_introduced
 from app.agent.evidence.facts import (
     PodFault,
     current_pods,
     older_pods,
     trouble,
 )
+from app.agent.evidence.format import counted
 from app.agent.evidence.scoring import CauseScore
 from app.agent.models import Condition, Evidence, Trigger
 from app.agent.workload import PodView, WorkloadView
@@ -26,6 +29,20 @@ PodWeights = Mapping[PodFault, float]
 def sick(pods: tuple[PodView, ...], evidence: Evidence) -> Counter[PodFault]:
     """The number of pods with each fault."""
     return Counter(t for p in pods if (t := trouble(p, evidence.at)) is not None)
+
+
+def faulty(workload: WorkloadView, fault: PodFault, evidence: Evidence) -> tuple[PodView, ...]:
+    """The pods of a workload with that fault."""
+    return tuple(pod for pod in workload.pods if trouble(pod, evidence.at) is fault)
+
+
+def score_same_template(cause_score: CauseScore, affected: tuple[PodView, ...], evidence: Evidence) -> None:
+    """Ready pods of the same template show that the template works: what it needs went since."""
+    workload = evidence.workload
+    templates = {pod.template_hash for pod in affected}
+    ready = [] if workload is None else [p for p in workload.pods if p.ready and p.template_hash in templates]
+    if ready:
+        cause_score.add_for(0.3, f"{counted(len(ready), 'pod')} of the same template started before")
 
 
 def sound(pods: tuple[PodView, ...], evidence: Evidence) -> int:
@@ -56,8 +73,9 @@ def score_pods(
         return
     pods = changed_pods(candidate_change, workload)
     found = sick(pods, evidence)
+    met = _met_faults(candidate_change, found, evidence)
     for kind, count in sorted(found.items()):
-        weight = weights.get(kind, 0.0)
+        weight = 0.0 if kind in met else weights.get(kind, 0.0)
         if kind is PodFault.NOT_READY and not (candidate_change.stuck or not any(p.ready for p in pods)):
             weight *= 0.4
         if weight > 0:
@@ -69,7 +87,9 @@ def score_pods(
         _score_older_pods(cause_score, found, workload, evidence)
         if workload.progress_deadline_exceeded:
             cause_score.add_for(0.4, "the rollout did not finish before its deadline")
-    _score_unstarted_pods(cause_score, pods, found, workload)
+    for kind in sorted(met):
+        cause_score.add_against(0.85, f"{found[kind]} of its pods {kind}, which the change did not cause")
+    _score_unstarted_pods(cause_score, candidate_change, pods, evidence, weights)
     _score_healthy_pods(cause_score, pods, found, evidence)
 
 
@@ -100,16 +120,38 @@ def _score_older_pods(
         cause_score.add_for(0.3, f"all {len(older)} pods without it are healthy")
 
 
+def _met_faults(
+    candidate_change: CandidateChange, found: Counter[PodFault], evidence: Evidence
+) -> frozenset[PodFault]:
+    """The faults that would stop any pod of the service: a template change met them and is no cause."""
+    if not candidate_change.in_template:
+        return frozenset(found) & (OUTER_FAULTS - {PodFault.CONFIGURATION})
+    return frozenset(kind for kind in found if kind in OUTER_FAULTS and not introduced(evidence, kind))
+
+
 def _score_unstarted_pods(
-    cause_score: CauseScore, pods: tuple[PodView, ...], found: Counter[PodFault], workload: WorkloadView
+    cause_score: CauseScore,
+    candidate_change: CandidateChange,
+    pods: tuple[PodView, ...],
+    evidence: Evidence,
+    weights: PodWeights,
 ) -> None:
-    """Pods that never started are evidence about the cluster, not about the change."""
-    if workload.desired_replicas > 0 and not pods:
+    """Pods that were never created or are lost: evidence about the cluster, unless the change caused it."""
+    workload = evidence.workload
+    if workload is None:
+        return
+    if workload.replica_failure is not None and candidate_change.in_template:
+        words = refusal(workload.replica_failure)
+        if refusal_introduced(evidence):
+            weight = weights.get(PodFault.UNSCHEDULED, 0.0)
+            cause_score.add_for(weight, f"{words} since the change: {workload.replica_failure}")
+        else:
+            cause_score.add_against(0.85, f"{words}, which the change did not cause")
+    elif workload.desired_replicas > 0 and not pods:
         cause_score.add_against(0.5, "the cluster has not created a pod with it yet")
-    elif found[PodFault.UNSCHEDULED]:
-        cause_score.add_against(0.5, f"{found[PodFault.UNSCHEDULED]} of its pods cannot be scheduled")
-    if found[PodFault.LOST]:
-        cause_score.add_against(0.6, f"{found[PodFault.LOST]} of its pods are on an unreachable node")
+    lost = sick(pods, evidence)[PodFault.LOST]
+    if lost:
+        cause_score.add_against(0.6, f"{lost} of its pods are on an unreachable node")
 
 
 def _score_healthy_pods(

@@ -9,6 +9,7 @@ from itertools import accumulate
 from math import isfinite
 from statistics import fmean, median
 
+from app.agent.evidence.conditions import pod_conditions
 from app.agent.evidence.format import milliseconds, rate, share
 from app.agent.evidence.releases import standing_failures
 from app.agent.models import (
@@ -85,7 +86,7 @@ class Rise:
 
 
 def onset(evidence: Evidence) -> datetime:
-    """The earliest reported symptom: a sample out of its objective, an alert, a cluster condition.
+    """The earliest symptom: a sample out of its objective, an alert, a cluster condition, lost readiness.
 
     If a failed deploy is the only symptom, the onset is the time of its report.
     """
@@ -95,7 +96,25 @@ def onset(evidence: Evidence) -> datetime:
         for s in evidence.signals
         if isinstance(s.payload, Deploy) and s.payload.status is DeployStatus.FAILED
     ]
-    return min([*(noticed or failed), evidence.opened_at])
+    return min([*(noticed or failed), *_lost_readiness(evidence), evidence.opened_at])
+
+
+def _lost_readiness(evidence: Evidence) -> list[datetime]:
+    """When pods that had served and have a condition now stopped being ready.
+
+    A condition is reported only after it has held for its time; a change in between is not its cause.
+    """
+    workload = evidence.workload
+    if workload is None or METRIC_TRIGGERS.issuperset(evidence.triggers):
+        return []
+    return [
+        pod.ready_changed_at
+        for pod in workload.pods
+        if pod.ready_changed_at is not None
+        and not pod.ready
+        and pod.ready_changed_at - pod.created_at > FRESH
+        and any(pod_conditions(pod, workload))
+    ]
 
 
 def _is_symptom(signal: Signal, objectives: Objectives | None) -> bool:

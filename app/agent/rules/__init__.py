@@ -12,13 +12,20 @@ from typing import TypeAlias
 
 from app.agent.models import Evidence, Hypothesis
 from app.agent.rules import (
+    admission_refusal,
     bad_config,
     bad_release,
     dependency_failure,
     irreversible_release,
     memory_leak,
+    missing_configuration,
     node_failure,
+    probe_failure,
+    registry_failure,
     resource_limit,
+    scaled_to_zero,
+    scheduling_failure,
+    storage_failure,
     telemetry_outage,
     traffic_surge,
 )
@@ -31,7 +38,14 @@ Rule: TypeAlias = Callable[[Evidence], Hypothesis | None]
 RULES: tuple[Rule, ...] = (
     telemetry_outage.evaluate,
     irreversible_release.evaluate,
+    scaled_to_zero.evaluate,
     node_failure.evaluate,
+    admission_refusal.evaluate,
+    scheduling_failure.evaluate,
+    storage_failure.evaluate,
+    registry_failure.evaluate,
+    missing_configuration.evaluate,
+    probe_failure.evaluate,
     dependency_failure.evaluate,
     traffic_surge.evaluate,
     memory_leak.evaluate,

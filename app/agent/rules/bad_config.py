@@ -17,6 +17,10 @@ from app.agent.models import ActionName, Cause, Evidence, Hypothesis
 _POD_WEIGHTS: PodWeights = {
     PodFault.CONFIGURATION: 0.85,
     PodFault.CRASH: 0.8,
+    PodFault.START: 0.8,
+    PodFault.UNSCHEDULED: 0.85,
+    PodFault.STORAGE: 0.85,
+    PodFault.STOPPED: 0.7,
     PodFault.OUT_OF_MEMORY: 0.7,
     PodFault.NOT_READY: 0.6,
 }

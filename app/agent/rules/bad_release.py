@@ -12,7 +12,12 @@ POD_WEIGHTS: PodWeights = {
     PodFault.IMAGE: 0.9,
     PodFault.CRASH: 0.85,
     PodFault.OUT_OF_MEMORY: 0.8,
+    PodFault.START: 0.85,
     PodFault.CONFIGURATION: 0.8,
+    PodFault.REGISTRY: 0.8,
+    PodFault.UNSCHEDULED: 0.8,
+    PodFault.STORAGE: 0.8,
+    PodFault.STOPPED: 0.75,
     PodFault.NOT_READY: 0.75,
 }
 """The weight of each pod fault as evidence of a bad release."""

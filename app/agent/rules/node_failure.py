@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.agent.evidence.counter_evidence import score_missing_data
 from app.agent.evidence.facts import PodFault
-from app.agent.evidence.pods import sick, sick_node
+from app.agent.evidence.pods import faulty, sick, sick_node
 from app.agent.evidence.scoring import CauseScore
 from app.agent.models import Cause, Evidence, Hypothesis
 
@@ -21,8 +21,12 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
         told = f"all {found.total()} unhealthy pods are on node {node}, and pods on other nodes are healthy"
         cause_score.add_for(0.65, told)
     if found[PodFault.LOST]:
-        told = f"{found[PodFault.LOST]} of {len(workload.pods)} pods are on an unreachable node"
-        cause_score.add_for(0.6, told)
+        lost = sorted({pod.node or "unknown" for pod in faulty(workload, PodFault.LOST, evidence)})
+        told = (
+            f"{found[PodFault.LOST]} of {len(workload.pods)} pods are on node {', '.join(lost)}, "
+            "from which the cluster no longer hears"
+        )
+        cause_score.add_for(0.8, told)
     if found[PodFault.IMAGE] or found[PodFault.CONFIGURATION]:
         cause_score.add_against(0.4, "some pods fail before they start, which a node rarely causes")
     score_missing_data(cause_score, evidence)

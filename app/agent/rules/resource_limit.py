@@ -17,4 +17,8 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     if candidate_change is None or not out_of_memory(evidence):
         return None
     cause_score = score_change(candidate_change, evidence, _POD_WEIGHTS, ActionName.REVERT_CONFIG)
+    scalers = () if evidence.workload is None else evidence.workload.autoscalers
+    vertical = next((one for one in scalers if not one.sets_replicas), None)
+    if vertical is not None:
+        cause_score.add_against(0.5, f"{vertical} sets the resources of its pods, not the template")
     return cause_score.hypothesis(Cause.RESOURCE_LIMIT, "resource_limit")

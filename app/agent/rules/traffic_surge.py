@@ -42,6 +42,7 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     _score_order(cause_score, surge, evidence)
     _score_changes(cause_score, evidence)
     _score_use(cause_score, evidence)
+    _score_autoscaler(cause_score, evidence)
     score_missing_data(cause_score, evidence)
     score_tried_remedy(cause_score, ActionName.SCALE, evidence)
     return cause_score.hypothesis(Cause.TRAFFIC_SURGE, "traffic_surge")
@@ -91,3 +92,11 @@ def _score_use(cause_score: CauseScore, evidence: Evidence) -> None:
     found = sick(evidence.workload.pods, evidence) if evidence.workload is not None else None
     if found is not None and found.total() > found[PodFault.NOT_READY] + found[PodFault.OUT_OF_MEMORY]:
         cause_score.add_against(0.5, f"{found.total()} of its pods have faults that load does not cause")
+
+
+def _score_autoscaler(cause_score: CauseScore, evidence: Evidence) -> None:
+    """An autoscaler at its maximum confirms that the load exceeds what may run."""
+    scalers = () if evidence.workload is None else evidence.workload.autoscalers
+    full = next((one for one in scalers if one.at_maximum), None)
+    if full is not None:
+        cause_score.add_for(0.3, f"{full} is at its maximum of {full.maximum} replicas")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.agent.evidence.changes import own_changes, release_of, template_config_of
+from app.agent.evidence.conditions import condition_words, workload_conditions
 from app.agent.evidence.facts import LOOKBACK
 from app.agent.evidence.format import relative
 from app.agent.evidence.symptoms import (
@@ -44,7 +45,11 @@ def _facts(evidence: Evidence) -> list[str]:
             facts.append(f"{indicator.name} is above its objective; now {indicator.spoken(value)}")
         else:
             facts.append(f"{indicator.name} was above its objective; now {indicator.spoken(value)}")
-    facts += [f"the cluster reports {condition}" for condition in evidence.conditions]
+    facts += _reported_conditions(evidence)
+    if evidence.workload is not None and evidence.workload.served_by is not None:
+        facts.append(
+            f"{evidence.workload.target.ref} has 0 replicas: {evidence.workload.served_by} runs its pods"
+        )
     window = [c for c in evidence.changes if began - LOOKBACK <= c.at <= began + CLOCK_TOLERANCE]
     own = [c for c in window if c.key == evidence.key]
     facts += [
@@ -69,3 +74,15 @@ def _facts(evidence: Evidence) -> list[str]:
     if evidence.failed_actions:
         facts.append(f"tried without recovery: {', '.join(evidence.failed_actions)}")
     return facts
+
+
+def _reported_conditions(evidence: Evidence) -> list[str]:
+    """Each condition, with what the cluster says about it while it is present."""
+    workload = evidence.workload
+    present = () if workload is None else workload_conditions(workload)
+    return [
+        f"the cluster reports {one}: {condition_words(workload, one)}"
+        if workload is not None and one in present
+        else f"the cluster reports {one}"
+        for one in evidence.conditions
+    ]

@@ -28,7 +28,9 @@ from app.errors import AgentError, ConfigurationError, PermanentError, Transient
 
 _MOST_SKEW = timedelta(seconds=5)
 _TRIES_PODS = ("create", "pods")
-"""The only optional permission: without it a dry run tests the Deployment only."""
+"""Optional: without it a dry run tests the Deployment only."""
+_AUTOSCALERS = "horizontalpodautoscalers"
+"""Optional: without it the agent does not know what else sets the replicas."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +150,16 @@ async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
     found = []
     missing = [access for access, allowed in answer.rights if not allowed]
     untried = [access for access in missing if (access.verb, access.resource) == _TRIES_PODS]
-    missing = [access for access in missing if access not in untried]
+    autoscalers = [access for access in missing if access.resource == _AUTOSCALERS]
+    missing = [access for access in missing if access not in (*untried, *autoscalers)]
+    if autoscalers:
+        found.append(
+            warn(
+                "autoscalers",
+                f"not read, so `scale` may be overridden: {autoscalers[0]} is forbidden",
+                "grant the role of docs/kubernetes.md",
+            )
+        )
     if untried:
         found.append(
             warn(
@@ -191,6 +202,7 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
         *((verb, "", "pods") for verb in ("list", "watch")),
         *((verb, "", "configmaps") for verb in ("get", "list", "watch")),
         ("list", "", "events"),
+        ("list", "autoscaling", _AUTOSCALERS),
     ]
     written = {kind for name in settings.enabled_actions for kind in ACTIONS[name].kinds}
     if written:

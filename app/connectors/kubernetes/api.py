@@ -24,7 +24,9 @@ from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.exceptions import ConfigError
 from lightkube.core.generic_client import ALL_NS, BasicRequest, GenericAsyncClient
 from lightkube.core.resource import GlobalResource, NamespacedResourceG, api_info
+from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet
+from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.core_v1 import ConfigMap, Event, Namespace, Pod
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
@@ -83,6 +85,11 @@ class Kind(StrEnum):
     EVENT = "Event"
     DISRUPTION_BUDGET = "PodDisruptionBudget"
     NAMESPACE = "Namespace"
+    HORIZONTAL_POD_AUTOSCALER = "HorizontalPodAutoscaler"
+    VERTICAL_POD_AUTOSCALER = "VerticalPodAutoscaler"
+    SCALED_OBJECT = "ScaledObject"
+    ROLLOUT = "Rollout"
+    CANARY = "Canary"
 
 
 _RESOURCES: dict[Kind, type[NamespacedResourceG] | type[GlobalResource]] = {
@@ -93,6 +100,13 @@ _RESOURCES: dict[Kind, type[NamespacedResourceG] | type[GlobalResource]] = {
     Kind.EVENT: Event,
     Kind.DISRUPTION_BUDGET: PodDisruptionBudget,
     Kind.NAMESPACE: Namespace,
+    Kind.HORIZONTAL_POD_AUTOSCALER: HorizontalPodAutoscaler,
+    Kind.VERTICAL_POD_AUTOSCALER: create_namespaced_resource(
+        "autoscaling.k8s.io", "v1", "VerticalPodAutoscaler", "verticalpodautoscalers"
+    ),
+    Kind.SCALED_OBJECT: create_namespaced_resource("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects"),
+    Kind.ROLLOUT: create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "rollouts"),
+    Kind.CANARY: create_namespaced_resource("flagger.app", "v1beta1", "Canary", "canaries"),
 }
 
 

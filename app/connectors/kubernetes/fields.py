@@ -94,6 +94,11 @@ def controller(item: JsonObject) -> tuple[str, str] | None:
     return None
 
 
+def condition_of(item: JsonObject, wanted: str) -> JsonObject:
+    """The condition of that type in an object's status, or an empty object."""
+    return next((c for c in objects(item, "status", "conditions") if text(c, "type") == wanted), {})
+
+
 def digest(value: Json) -> str:
     """SHA-256 over the canonical JSON form: sorted keys, no spaces, no nulls."""
     canonical = json.dumps(_without_nulls(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,111 @@
+"""What a person needs who takes over: which pods fail and why, the warnings, who else holds it, what to run.
+
+Pure. Every name in a command comes from the API server, which allows no character that a
+shell would interpret.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.agent.evidence.cluster.blockers import MissingObject, Refusal, missing_objects, refusal
+from app.agent.evidence.conditions import pod_words, serving_words
+from app.agent.evidence.facts import PodFault, trouble
+from app.agent.models import Cause, Evidence
+from app.agent.workload import PodView, WorkloadView
+
+_PODS, _WARNINGS, _COMMANDS = 3, 3, 3
+"""At most this many of each are listed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handover:
+    """Each line is a clause without a full stop."""
+
+    facts: tuple[str, ...]
+    warnings: tuple[str, ...]
+    """The cluster's own messages, newest first."""
+    commands: tuple[str, ...]
+    """kubectl lines to copy; they only read."""
+
+
+def handover(evidence: Evidence, cause: Cause) -> Handover | None:
+    """The handover of a workload that the agent sees; None without one."""
+    workload = evidence.workload
+    if workload is None:
+        return None
+    failing = [pod for pod in workload.pods if trouble(pod, evidence.at) is not None]
+    return Handover(
+        facts=(*_facts(workload), *_pod_facts(failing, evidence)),
+        warnings=workload.warnings[:_WARNINGS],
+        commands=tuple(dict.fromkeys(_commands(workload, failing, evidence, cause)))[:_COMMANDS],
+    )
+
+
+def _facts(workload: WorkloadView) -> list[str]:
+    facts = [serving_words(workload)]
+    if workload.served_by is not None:
+        facts.append(f"{workload.served_by} runs its pods, and its 0 replicas are on purpose")
+    elif workload.managed_by is not None:
+        facts.append(f"{workload.managed_by} manages it and reverts changes made in the cluster")
+    if workload.released_by is not None:
+        facts.append(f"it was released by {workload.released_by}, which does not notice a rollback")
+    for scaler in workload.autoscalers:
+        if scaler.sets_replicas:
+            at = " and is at its maximum" if scaler.at_maximum else ""
+            facts.append(f"{scaler} sets its replicas between {scaler.minimum} and {scaler.maximum}{at}")
+        else:
+            facts.append(f"{scaler} sets the resources of its pods")
+    return facts
+
+
+def _pod_facts(failing: list[PodView], evidence: Evidence) -> list[str]:
+    """Each reason once, with the first pod that shows it."""
+    by_words: dict[str, str] = {}
+    for pod in failing:
+        words = pod_words(pod, evidence.at) or f"is one of those that {trouble(pod, evidence.at)}"
+        by_words.setdefault(words, pod.name)
+    return [f"pod {name}: {words}" for words, name in list(by_words.items())[:_PODS]]
+
+
+def _commands(workload: WorkloadView, failing: list[PodView], evidence: Evidence, cause: Cause) -> list[str]:
+    """The most telling first."""
+    ref = workload.target.ref
+    here = f"kubectl -n {ref.namespace}"
+    found: list[str] = []
+    if cause is Cause.SCALED_TO_ZERO:
+        found.append(f"{here} get deployment {ref.name} -o yaml --show-managed-fields")
+    if workload.replica_failure is not None:
+        quota = refusal(workload.replica_failure) is Refusal.QUOTA
+        found.append(
+            f"{here} describe quota,limitrange" if quota else f"{here} get events --sort-by=.lastTimestamp"
+        )
+    for pod in failing:
+        found += _pod_commands(here, pod, evidence)
+    found.append(f"{here} describe deployment {ref.name}")
+    return found
+
+
+def _pod_commands(here: str, pod: PodView, evidence: Evidence) -> list[str]:
+    container = f" -c {pod.failing.name}" if pod.failing is not None else ""
+    match trouble(pod, evidence.at):
+        case PodFault.LOST:
+            return [f"kubectl describe node {pod.node}"] if pod.node is not None else ["kubectl get nodes"]
+        case PodFault.CRASH | PodFault.OUT_OF_MEMORY | PodFault.STOPPED:
+            return [
+                f"{here} logs {pod.name}{container} --previous --tail=50",
+                f"{here} describe pod {pod.name}",
+            ]
+        case PodFault.CONFIGURATION:
+            missing = [_get(here, one) for one in missing_objects(pod) if one.name]
+            return [*missing, f"{here} describe pod {pod.name}"]
+        case PodFault.STORAGE:
+            return [f"{here} describe pod {pod.name}", f"{here} get persistentvolumeclaims"]
+        case PodFault.UNSCHEDULED:
+            return [f"{here} describe pod {pod.name}", "kubectl describe nodes"]
+        case _:
+            return [f"{here} describe pod {pod.name}"]
+
+
+def _get(here: str, missing: MissingObject) -> str:
+    return f"{here} get {missing.kind.lower()} {missing.name}"

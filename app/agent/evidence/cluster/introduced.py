@@ -1,0 +1,113 @@
+"""Whether the newest template brought what keeps its pods from starting, or only met it. Pure.
+
+A template that brought it is put right by going back; one that met it is not: its
+older pods run only because they started earlier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from app.agent.evidence.cluster.blockers import (
+    OBSTACLE_FIELDS,
+    REFUSAL_FIELDS,
+    missing_objects,
+    obstacles,
+    refusal,
+)
+from app.agent.evidence.facts import (
+    PodFault,
+    changed_fields,
+    current_pods,
+    current_revision,
+    older_pods,
+    reference_revision,
+    rollout_stuck,
+    trouble,
+)
+from app.agent.models import Evidence
+from app.agent.workload import PodView, Revision, WorkloadView
+
+OUTER_FAULTS = frozenset(
+    {
+        PodFault.CONFIGURATION,
+        PodFault.IMAGE,
+        PodFault.REGISTRY,
+        PodFault.STORAGE,
+        PodFault.UNSCHEDULED,
+    }
+)
+"""Faults that a template can bring, or meet without any change of its own."""
+
+_REFERENCE_FIELDS = ("env of ", "envFrom of ", "volumes", "volumeMounts of ")
+
+
+def introduced(evidence: Evidence, fault: PodFault) -> bool:
+    """Whether the newest template brought this fault.
+
+    It did not if a pod of it is ready, if older pods have the same fault, or if none of
+    the fields that could cause it is known to have changed.
+    """
+    workload = evidence.workload
+    current = current_revision(workload) if workload is not None else None
+    if workload is None or current is None:
+        return False
+    mine = current_pods(workload)
+    affected = [pod for pod in mine if trouble(pod, evidence.at) is fault]
+    others = [pod for pod in older_pods(workload) if trouble(pod, evidence.at) is fault]
+    if not affected or others or any(pod.ready for pod in mine):
+        return False
+    before = reference_revision(evidence)
+    if before is None:
+        return fault is PodFault.IMAGE
+    match fault:
+        case PodFault.IMAGE:
+            return before.images != current.images
+        case PodFault.REGISTRY:
+            return _registries(before) != _registries(current)
+        case PodFault.CONFIGURATION:
+            return _brought_reference(workload, before, current, affected)
+        case PodFault.STORAGE:
+            return _changed(before, current, ("volumes", *_obstacle_fields(affected)))
+        case _:
+            return _changed(before, current, _obstacle_fields(affected))
+
+
+def refusal_introduced(evidence: Evidence) -> bool:
+    """Whether the API server refuses the newest template for what the template changed."""
+    workload = evidence.workload
+    current = current_revision(workload) if workload is not None else None
+    if workload is None or current is None or workload.replica_failure is None:
+        return False
+    before = reference_revision(evidence)
+    if before is None or any(pod.ready for pod in current_pods(workload)):
+        return False
+    fields = REFUSAL_FIELDS.get(refusal(workload.replica_failure))
+    return rollout_stuck(workload) if fields is None else _changed(before, current, fields)
+
+
+def _brought_reference(
+    workload: WorkloadView, before: Revision, current: Revision, affected: Iterable[PodView]
+) -> bool:
+    """Whether what is missing is referred to since the newest template only."""
+    missing = {one for pod in affected for one in missing_objects(pod)}
+    if not missing or before.references is None or current.references is None:
+        return rollout_stuck(workload)
+    if any(one.key is not None for one in missing):
+        return _changed(before, current, _REFERENCE_FIELDS)
+    return any(one.reference in current.references - before.references for one in missing)
+
+
+def _changed(before: Revision, current: Revision, prefixes: tuple[str, ...]) -> bool:
+    """Whether a field with one of these prefixes differs."""
+    return any(name.startswith(prefixes) for name in changed_fields(current, before))
+
+
+def _obstacle_fields(affected: Iterable[PodView]) -> tuple[str, ...]:
+    kinds = {kind for pod in affected for kind in obstacles(pod.unschedulable or "")}
+    return tuple(sorted({field for kind in kinds for field in OBSTACLE_FIELDS[kind]}))
+
+
+def _registries(revision: Revision) -> set[str]:
+    """The registry hosts of its images."""
+    return {image.partition("/")[0] if "/" in image else "" for image in revision.images}

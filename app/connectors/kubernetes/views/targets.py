@@ -1,0 +1,106 @@
+"""What a decision on a Deployment or ConfigMap is bound to, and who changed it last. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from app.agent.actions.target_parts import parts_held
+from app.agent.guardrails import target_token
+from app.agent.ids import IntentId, JsonObject
+from app.agent.models import Action
+from app.agent.workload import ConfigMapView, ObjectRef, TargetState
+from app.connectors.kubernetes.fields import digest, flag, mapping, moment, name, number, objects, text, uid
+from app.connectors.kubernetes.templates import PREFIX, template_hash, template_of
+
+MARKER = PREFIX + "intent"
+
+_WHOLE = {"Deployment": (("f:spec",),), "ConfigMap": (("f:data",), ("f:binaryData",))}
+_PARTS = {
+    target_token.TEMPLATE: (("f:spec", "f:template"),),
+    target_token.PAUSED: (("f:spec", "f:paused"),),
+    target_token.REPLICAS: (("f:spec", "f:replicas"),),
+    target_token.DATA: _WHOLE["ConfigMap"],
+}
+"""Where `managedFields` says who owns each part of a token."""
+_OWN_PARTS = frozenset({"template", "replicas", "paused"})
+"""The fields of a Deployment's spec that the token names one by one."""
+_TOKEN_DIGITS = 16
+
+
+def config_data_hash(config_map: JsonObject) -> str:
+    """Over the data alone; binary data joins in where there is some."""
+    data = mapping(config_map, "data")
+    binary = mapping(config_map, "binaryData")
+    return digest({"data": data, "binaryData": binary} if binary else data)
+
+
+def target_state(ref: ObjectRef, item: JsonObject, action: Action | None = None) -> TargetState:
+    """What a decision on this object is bound to; with an action, `changed_by` is about what it changes."""
+    held = () if action is None else parts_held(action)
+    paths = [path for part in held for path in _PARTS[part]] or _WHOLE.get(ref.kind, ())
+    marker = text(item, "metadata", "annotations", MARKER)
+    return TargetState(
+        ref=ref,
+        uid=uid(item),
+        resource_version=text(item, "metadata", "resourceVersion") or "",
+        token=_token(ref, item),
+        marker=IntentId(marker) if marker is not None else None,
+        changed_by=text(last_change(item, paths), "manager"),
+    )
+
+
+def _token(ref: ObjectRef, item: JsonObject) -> str:
+    if ref.kind == "ConfigMap":
+        return f"{uid(item)}/{config_data_hash(item)}"
+    rest = {field: value for field, value in mapping(item, "spec").items() if field not in _OWN_PARTS}
+    return target_token.deployment_token(
+        uid(item),
+        generation=number(item, "metadata", "generation") or 0,
+        template=template_hash(template_of(item))[:_TOKEN_DIGITS],
+        paused=flag(item, "spec", "paused"),
+        replicas=desired_replicas(item),
+        rest=digest(rest)[:_TOKEN_DIGITS],
+    )
+
+
+def last_change(item: JsonObject, paths: Sequence[tuple[str, ...]]) -> JsonObject:
+    """The entry of `managedFields` that touched one of `paths` last; empty where none says so.
+
+    Entries of the subresource `scale` carry no time. The writer of a field takes it
+    from the others, so an entry without a time that still holds one wrote it last.
+    """
+    last: JsonObject = {}
+    at: datetime | None = None
+    whole = ("f:spec",) in paths
+    for entry in objects(item, "metadata", "managedFields"):
+        if text(entry, "subresource") == "status":
+            continue
+        fields = mapping(entry, "fieldsV1")
+        if not any(path[-1] in mapping(fields, *path[:-1]) for path in paths):
+            continue
+        time = moment(entry, "time")
+        if time is None and not whole:
+            return entry
+        if not last or (time is not None and (at is None or time >= at)):
+            last, at = entry, time
+    return last
+
+
+def desired_replicas(deployment: JsonObject) -> int:
+    """The replicas that a Deployment asks for; 1 where it does not say."""
+    replicas = number(deployment, "spec", "replicas")
+    return 1 if replicas is None else replicas
+
+
+def config_map_view(config_map: JsonObject, read_at_start: frozenset[str]) -> ConfigMapView:
+    """A ConfigMap without its values; `read_at_start` names those that go into an environment."""
+    changed = last_change(config_map, _WHOLE["ConfigMap"])
+    return ConfigMapView(
+        name=name(config_map),
+        content_hash=config_data_hash(config_map),
+        resource_version=text(config_map, "metadata", "resourceVersion") or "",
+        keys=tuple(sorted({*mapping(config_map, "data"), *mapping(config_map, "binaryData")})),
+        changed_at=moment(changed, "time") or moment(config_map, "metadata", "creationTimestamp"),
+        read_at_start=name(config_map) in read_at_start,
+    )

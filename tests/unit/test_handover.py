@@ -1,0 +1,103 @@
+"""What a person gets who takes over: facts in words, the cluster's messages, lines to copy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from app.agent.diagnosis import diagnose
+from app.agent.evidence.cluster.handover import handover
+from app.agent.models import Cause, Evidence, Trigger
+from app.agent.notes import handover_note
+from app.agent.workload import AutoscalerView, FailingContainer, PodView, WorkloadView
+from tests.unit.scenes import OLD, at, crashing, evidence, pods, workload
+
+
+def blocked(reason: str, message: str = "", **changes: object) -> PodView:
+    failing = FailingContainer(name="app", message=message)
+    [pod] = pods(OLD, 1, ready=False, phase="Pending", waiting_reason=reason, failing=failing)
+    return replace(pod, **changes)  # type: ignore[arg-type]  # a test names real fields
+
+
+def seen(view: WorkloadView) -> Evidence:
+    return evidence(Trigger.PODS_UNAVAILABLE, workload=view)
+
+
+def of(view: WorkloadView, cause: Cause = Cause.UNKNOWN) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    found = handover(seen(view), cause)
+    assert found is not None
+    return found.facts, found.commands
+
+
+MISSING = blocked("CreateContainerConfigError", 'configmap "settings" not found')
+LOST = blocked("", node_lost=True, node="node-z", waiting_reason=None)
+UNSCHEDULED = blocked("", unschedulable="0/3 nodes are available: 3 Insufficient cpu.", waiting_reason=None)
+
+LINES = {
+    "missing configuration": (MISSING, "kubectl -n prod get configmap settings"),
+    "a lost node": (LOST, "kubectl describe node node-z"),
+    "no node": (UNSCHEDULED, "kubectl -n prod describe pod checkout-6-0"),
+    "a crash": (
+        replace(crashing(OLD, 1)[0], failing=FailingContainer(name="app", exit_code=1)),
+        "kubectl -n prod logs checkout-6-0 -c app --previous --tail=50",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LINES)
+def test_the_first_line_to_copy_shows_what_is_wrong(case: str) -> None:
+    """It only reads, and names namespace, object and container."""
+    pod, line = LINES[case]
+    facts, commands = of(workload([OLD], (pod, *pods(OLD, 2)[1:])))
+    assert commands[0] == line
+    assert facts[0] == "degraded: 1 of 3 replicas serve"
+    assert facts[-1].startswith("pod checkout-6-0: ")
+
+
+def test_a_full_quota_and_a_scale_to_zero_have_their_own_line() -> None:
+    """There is no pod to look at."""
+    refused = workload([OLD], pods(OLD, 2), replica_failure="FailedCreate: exceeded quota: team")
+    assert of(refused)[1][0] == "kubectl -n prod describe quota,limitrange"
+    zero = workload([OLD], (), desired_replicas=0)
+    assert of(zero, Cause.SCALED_TO_ZERO)[1][0] == (
+        "kubectl -n prod get deployment checkout -o yaml --show-managed-fields"
+    )
+
+
+def test_owner_release_and_autoscaler_are_named() -> None:
+    """A person must not fight them either."""
+    scaler = AutoscalerView(kind="HorizontalPodAutoscaler", name="auto", minimum=2, maximum=3, wanted=3)
+    view = workload(
+        [OLD],
+        pods(OLD),
+        managed_by="argocd",
+        released_by="Helm release payments",
+        autoscalers=(scaler, AutoscalerView(kind="VerticalPodAutoscaler", name="sizes")),
+    )
+    assert of(view)[0] == (
+        "3 of 3 replicas serve",
+        "argocd manages it and reverts changes made in the cluster",
+        "it was released by Helm release payments, which does not notice a rollback",
+        "HorizontalPodAutoscaler auto sets its replicas between 2 and 3 and is at its maximum",
+        "VerticalPodAutoscaler sizes sets the resources of its pods",
+    )
+
+
+def test_the_note_repeats_the_clusters_own_messages() -> None:
+    """At most three, and every line to copy in the data."""
+    view = workload([OLD], (MISSING, *pods(OLD, 2)[1:]), warnings=("Failed: a", "BackOff: b", "c: c", "d: d"))
+    found = seen(view)
+    note = handover_note(found, diagnose(found), at(0))
+    assert note is not None
+    assert note.message == (
+        "Handover: degraded: 1 of 3 replicas serve; pod checkout-6-0: ConfigMap settings does not exist. "
+        "Warnings of the cluster: Failed: a; BackOff: b; c: c. "
+        "To inspect: kubectl -n prod get configmap settings"
+    )
+    assert note.data["commands"] == [
+        "kubectl -n prod get configmap settings",
+        "kubectl -n prod describe pod checkout-6-0",
+        "kubectl -n prod describe deployment checkout",
+    ]
+    assert handover_note(replace(found, workload=None), diagnose(found), at(0)) is None
