@@ -16,6 +16,7 @@ from app.cli import (
 )
 from app.cli import (
     audit,
+    bench,
     catalogue,
     incidents,
     tokens,
@@ -57,6 +58,7 @@ def _options(
 
 app.add_typer(audit.app, name="audit")
 app.add_typer(tokens.app, name="token")
+app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError
 from app.agent.ports.store import Store
 from app.agent.ports.workers import Fleet
 from app.errors import ConfigurationError
+from app.store.database.memory import MemoryDatabase
 from app.store.database.postgresql import open_postgresql
 from app.store.database.servers import connecting, one_host
 from app.store.database.sqlite import open_sqlite
@@ -48,6 +49,11 @@ async def open_shared(database_url: str) -> tuple[Store, Fleet]:
             )
 
 
+def open_in_memory() -> Store:
+    """A store of one event loop that nothing survives: for simulations."""
+    return SqlStore(MemoryDatabase())
+
+
 def _understood(database_url: str) -> URL:
     try:
         return make_url(one_host(database_url))
@@ -57,4 +63,4 @@ def _understood(database_url: str) -> URL:
         ) from None
 
 
-__all__ = ["Alone", "open_shared", "open_store"]
+__all__ = ["Alone", "open_in_memory", "open_shared", "open_store"]

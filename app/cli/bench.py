@@ -1,0 +1,62 @@
+"""`heal bench`: benchmarks of the agent's judgement; nothing outside this process is touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.options import EXIT_CODES, AsJson, complain, console
+
+app = typer.Typer(
+    help="Benchmarks of the agent's judgement on simulated faults.", no_args_is_help=True, epilog=EXIT_CODES
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Keep the group a group while it has one command."""
+
+
+@app.command(epilog=EXIT_CODES)
+def healing(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of scenario files, or one file.")],
+    as_json: AsJson = False,
+    variants: Annotated[
+        int | None, typer.Option(min=1, help="Play only so many variants of each scenario.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Processes that play side by side.")] = 2,
+    expect: Annotated[
+        Path | None,
+        typer.Option(help="Compare with the results in this file; exit code 1 if a scenario became worse."),
+    ] = None,
+    write_expected: Annotated[
+        Path | None, typer.Option(help="Write the agent's results to this file, to compare with later.")
+    ] = None,
+) -> None:
+    """Play every scenario to the agent, to a naive one and to none, and report ends, times and harm.
+
+    A scenario file that is not valid is reported with file and line (exit code 2).
+    """
+    from app.cli.commands import bench_healing
+    from app.errors import ConfigurationError
+
+    try:
+        results = bench_healing.play_all(folder, variants=variants, processes=processes)
+        known = None if expect is None else bench_healing.read_expected(expect)
+    except ConfigurationError as error:
+        complain(str(error))
+        raise typer.Exit(2) from error
+    if write_expected is not None:
+        bench_healing.write_expected(write_expected, results)
+    if as_json:
+        typer.echo(bench_healing.as_json(results))
+    else:
+        for part in bench_healing.report(results):
+            console().print(part)
+    worse = [] if known is None else bench_healing.worse(known, results.of(bench_healing.AGENT))
+    for line in worse:
+        complain(line)
+    if worse:
+        raise typer.Exit(1)
