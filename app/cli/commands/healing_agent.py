@@ -36,7 +36,7 @@ from app.sandbox.runner import InlineRunner
 from app.sandbox.scenarios.files import Variant
 from app.sandbox.scenarios.judge import Act, Run
 from app.sandbox.scenarios.naive import WINDOW, fared
-from app.sandbox.scenarios.stage import ScenarioWorld
+from app.sandbox.scenarios.stage import PAST_SECONDS, ScenarioWorld
 from app.store import open_in_memory
 from app.workers.cluster_watcher import Watcher
 from app.workers.metric_poller import Poller
@@ -70,8 +70,10 @@ class HealingStage:
         return asyncio.run(self._run(variant, start))
 
     async def _run(self, variant: Variant, start: datetime) -> Run:
-        clock = self.new_clock(start)
+        clock = self.new_clock(start - timedelta(seconds=PAST_SECONDS))
         played = ScenarioWorld(variant, clock)
+        await _pass_to(clock, start)
+        played.world.catch_up()
         known = played.dependencies if variant.scenario.topology.dependencies_known else {}
         settings = self.settings.model_copy(update={"service_dependencies": known})
         cluster = SandboxCluster.over(played.world, watch_seconds=_WATCH_SECONDS)

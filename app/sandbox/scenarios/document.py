@@ -1,6 +1,7 @@
 """The format of a scenario file, as types: `scenario.schema.json` is generated from them.
 
-Times are seconds from the start of the simulation, rates are requests per second,
+Times are seconds from the moment the agent starts, when the services have run for
+three hours (`PAST_SECONDS` in `app.sandbox.scenarios.stage`); rates are requests per second,
 shares lie between 0 and 1.
 """
 
@@ -144,6 +145,8 @@ class ReleaseEvent(_Event, kw_only=True, tag="release"):
     env: dict[str, str] | None = None
     probe: str | None = None
     port: str | None = None
+    config_maps: tuple[Name, ...] | None = None
+    """What it reads from now on; the pods of a ConfigMap that does not exist never start."""
     memory_limit: str | None = None
     irreversible: bool = False
     reported: bool = True
@@ -306,6 +309,8 @@ class EndSpec(_Part, kw_only=True):
     """recovered: at least one of these was carried out; escalated: these may have been."""
     all_of: bool = False
     """recovered: every action of `by` is needed."""
+    undone: bool = False
+    """escalated: every action of `by` that was carried out was undone again."""
 
 
 class RangeSpec(_Part, kw_only=True):
@@ -328,6 +333,8 @@ class ScenarioFile(_Part, kw_only=True):
     timeline: tuple[Event, ...]
     right_ends: Annotated[tuple[EndSpec, ...], msgspec.Meta(min_length=1)]
     about: str = ""
+    fault_at: Amount | None = None
+    """When the fault begins, where no event of the timeline is its beginning."""
     control: bool = False
     """Nothing is wrong, and nothing may be done."""
     forbidden: tuple[ActSpec, ...] = ()
@@ -335,4 +342,4 @@ class ScenarioFile(_Part, kw_only=True):
     vary: dict[str, RangeSpec | tuple[str | float | int | bool, ...]] = {}
     """What differs between variants: a range, or values taken in turn; used as `$name`."""
     variants: Some = 10
-    horizon: Annotated[float, msgspec.Meta(ge=60, le=86400)] = 2400.0
+    horizon: Annotated[float, msgspec.Meta(ge=60, le=86400)] = 2100.0

@@ -66,7 +66,8 @@ class Variant:
     @property
     def fault_at(self) -> float | None:
         """When the fault begins, in seconds; None where nothing is wrong."""
-        return min((event.at for event in self.events if event.role == "fault"), default=None)
+        begun = min((event.at for event in self.events if event.role == "fault"), default=None)
+        return begun if self.scenario.fault_at is None else self.scenario.fault_at
 
 
 def scenario_files(folder: Path) -> list[Path]:
@@ -193,8 +194,9 @@ def _check(document: Document, scenario: ScenarioFile) -> None:
             raise document.error(("timeline", index, "at"), "it is not before the horizon")
         if scenario.control and event.role == "fault":
             raise document.error(("timeline", index), "a control has no fault: give it the role decoy")
-    if not scenario.control and all(event.role != "fault" for event in scenario.timeline):
-        raise document.error(("timeline",), "no event has the role fault; is this a control?")
+    begun = scenario.fault_at is not None
+    if not begun and not scenario.control and all(event.role != "fault" for event in scenario.timeline):
+        raise document.error(("timeline",), "no event has the role fault: is this a control, or is fault_at missing?")
 
 
 def _references(scenario: ScenarioFile) -> Iterator[tuple[Place, str, str, set[str]]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from statistics import fmean
 
 from app.agent.models import ActionName
@@ -20,8 +20,6 @@ MAX_ERRORS = 0.05
 MAX_P95_MS = 1000.0
 QUIET_SECONDS = 120.0
 """A service that was within its objectives for so long before the horizon has recovered."""
-SETTLED_SECONDS = 60.0
-"""What happens while the simulation starts up does not count."""
 _LEAST_RATE = 0.2
 
 
@@ -77,16 +75,16 @@ class Judgement:
     escalated_rightly: bool
     detect_seconds: float | None
     recover_seconds: float | None
-    """To the end of the last violation, or to the horizon; None where no right end is a recovery."""
+    """To the end of the last violation, or to the horizon; None where no right end is a recovery,
+    and where the objectives hold although something is wrong."""
 
 
 def violations(levels: Sequence[Level], start: datetime, end: datetime) -> tuple[float, float]:
-    """Seconds outside the objectives up to `end`, and when the last of them ended, from `start`."""
+    """Seconds outside the objectives between two moments, and when the last of them ended, from `start`."""
     total, last = 0.0, 0.0
-    settled = start + timedelta(seconds=SETTLED_SECONDS)
     for index, level in enumerate(levels):
         until = min(levels[index + 1].since if index + 1 < len(levels) else end, end)
-        since = max(level.since, settled)
+        since = max(level.since, start)
         if until > since and _violated(level):
             total += (until - since).total_seconds()
             last = (until - start).total_seconds()
@@ -117,7 +115,7 @@ def judge(scenario: ScenarioFile, fault_at: float | None, run: Run, twin: Run) -
         saved_seconds=_beyond(twin.violated, run.violated),
         escalated_rightly=any(end.end == "escalated" for end in reached),
         detect_seconds=None if run.detected_at is None else run.detected_at - begun,
-        recover_seconds=_recovery(run, begun) if heals and fault_at is not None else None,
+        recover_seconds=_recovery(run, begun) if heals and twin.unhealthy_until > begun > 0 else None,
     )
 
 
@@ -135,7 +133,8 @@ def _reached(end: EndSpec, run: Run, done: Sequence[Act]) -> bool:
             found = [one for one in end.by if _carried_out(one, done)]
             return run.recovered and bool(found) and (not end.all_of or len(found) == len(end.by))
         case "escalated":
-            return bool(run.pages) and all(_one_of(act, end.by) for act in done)
+            undone = not end.undone or len(done) <= sum(act.undo for act in run.acts)
+            return bool(run.pages) and undone and all(_one_of(act, end.by) for act in done)
         case "no_action":
             return not done and not run.pages
 

@@ -21,7 +21,7 @@ from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.scenarios.document import Event
 from app.sandbox.scenarios.files import Variant
 from app.sandbox.scenarios.judge import MAX_ERRORS, MAX_P95_MS, Act, Run, violations
-from app.sandbox.scenarios.stage import ScenarioWorld, key_of
+from app.sandbox.scenarios.stage import PAST_SECONDS, ScenarioWorld, key_of
 
 LOOK_SECONDS = 15.0
 WINDOW = timedelta(minutes=1)
@@ -158,7 +158,7 @@ def run_naive(variant: Variant, start: datetime) -> Run:
 
 
 async def _play(variant: Variant, start: datetime, *, act: bool) -> Run:
-    clock = HandClock(start)
+    clock = HandClock(start - timedelta(seconds=PAST_SECONDS))
     played = ScenarioWorld(variant, clock)
     naive = _Naive(played, start)
     horizon = variant.scenario.horizon

@@ -43,6 +43,8 @@ from app.sandbox.traffic import Outage, OutageKind
 from app.sandbox.world import Workload, World
 
 NAMESPACE = "prod"
+PAST_SECONDS = 10_800.0
+"""How long the services have run, under steady load, when a scenario begins: set up so long before."""
 _WARM_AFTER_SECONDS = 30.0
 _RAMP_STEPS = 8
 _FILLERS = (
@@ -203,6 +205,7 @@ class ScenarioWorld:
             pod_fields=tuple(sorted(fields.items())),
             annotations=tuple(sorted(marks.items())),
             memory_limit=event.memory_limit or old.memory_limit,
+            config_maps=old.config_maps if event.config_maps is None else event.config_maps,
         )
         world.set_template(NAMESPACE, event.service, template)
         payload = Deploy(version=event.version, status=DeployStatus.STARTED, irreversible=event.irreversible)
