@@ -28,7 +28,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 # ---------------------------------------------------------------- topology
 
 
-class CallSpec(_Part, kw_only=True):
+class CallSpec(_Part, frozen=True, kw_only=True):
     """One dependency of a service: see `app.sandbox.services.Call`."""
 
     to: Name
@@ -41,7 +41,7 @@ class CallSpec(_Part, kw_only=True):
     at_start: bool = False
 
 
-class BehaviourSpec(_Part, kw_only=True):
+class BehaviourSpec(_Part, frozen=True, kw_only=True):
     """What a version or a flag does: see `app.sandbox.services.Behaviour`."""
 
     errors: Share = 0.0
@@ -55,7 +55,7 @@ class BehaviourSpec(_Part, kw_only=True):
     schema: Some = 1
 
 
-class AutoscalerSpec(_Part, kw_only=True):
+class AutoscalerSpec(_Part, frozen=True, kw_only=True):
     """Keeps the number of replicas so that each uses about `target` of its capacity."""
 
     least: Some
@@ -63,7 +63,7 @@ class AutoscalerSpec(_Part, kw_only=True):
     target: Share = 0.6
 
 
-class ServiceSpec(_Part, kw_only=True):
+class ServiceSpec(_Part, frozen=True, kw_only=True):
     """A Deployment with the load on it."""
 
     name: Name
@@ -88,7 +88,7 @@ class ServiceSpec(_Part, kw_only=True):
     autoscaler: AutoscalerSpec | None = None
 
 
-class ExternalSpec(_Part, kw_only=True):
+class ExternalSpec(_Part, frozen=True, kw_only=True):
     """A system outside the cluster: see `app.sandbox.services.External`."""
 
     name: Name
@@ -98,7 +98,7 @@ class ExternalSpec(_Part, kw_only=True):
     max_connections: Count = 0
 
 
-class FlagSpec(_Part, kw_only=True):
+class FlagSpec(_Part, frozen=True, kw_only=True):
     """A feature flag, off at first."""
 
     name: Name
@@ -106,7 +106,7 @@ class FlagSpec(_Part, kw_only=True):
     behaviour: BehaviourSpec
 
 
-class Topology(_Part, kw_only=True):
+class Topology(_Part, frozen=True, kw_only=True):
     """What runs before anything happens."""
 
     services: Annotated[tuple[ServiceSpec, ...], msgspec.Meta(min_length=1)]
@@ -126,7 +126,7 @@ class Topology(_Part, kw_only=True):
 # ---------------------------------------------------------------- what happens
 
 
-class _Event(_Part, kw_only=True, tag_field="do"):
+class _Event(_Part, frozen=True, kw_only=True, tag_field="do"):
     """Something that happens at a moment."""
 
     at: Amount
@@ -136,7 +136,7 @@ class _Event(_Part, kw_only=True, tag_field="do"):
     """The variants in which it happens; all where it is missing."""
 
 
-class ReleaseEvent(_Event, kw_only=True, tag="release"):
+class ReleaseEvent(_Event, frozen=True, kw_only=True, tag="release"):
     """A pipeline rolls out another version, and reports it unless `reported` is false."""
 
     service: Name
@@ -152,42 +152,42 @@ class ReleaseEvent(_Event, kw_only=True, tag="release"):
     reported: bool = True
 
 
-class EnvEvent(_Event, kw_only=True, tag="set_env"):
+class EnvEvent(_Event, frozen=True, kw_only=True, tag="set_env"):
     """Settings in the Deployment change; the image stays."""
 
     service: Name
     env: dict[str, str]
 
 
-class ConfigEvent(_Event, kw_only=True, tag="set_config"):
+class ConfigEvent(_Event, frozen=True, kw_only=True, tag="set_config"):
     """Keys of a ConfigMap change."""
 
     config_map: Name
     data: dict[str, str]
 
 
-class MemoryEvent(_Event, kw_only=True, tag="set_memory"):
+class MemoryEvent(_Event, frozen=True, kw_only=True, tag="set_memory"):
     """The memory limit changes."""
 
     service: Name
     limit: str
 
 
-class PlacementEvent(_Event, kw_only=True, tag="place_on"):
+class PlacementEvent(_Event, frozen=True, kw_only=True, tag="place_on"):
     """The pods ask for one node, which may not exist."""
 
     service: Name
     node: str
 
 
-class SelectorEvent(_Event, kw_only=True, tag="selector"):
+class SelectorEvent(_Event, frozen=True, kw_only=True, tag="selector"):
     """The Service object stops selecting its pods, or selects them again."""
 
     service: Name
     selects: bool = False
 
 
-class NetworkEvent(_Event, kw_only=True, tag="network"):
+class NetworkEvent(_Event, frozen=True, kw_only=True, tag="network"):
     """A network policy drops the packets of one edge, or no longer does."""
 
     caller: Name
@@ -195,7 +195,7 @@ class NetworkEvent(_Event, kw_only=True, tag="network"):
     blocked: bool = True
 
 
-class NodeEvent(_Event, kw_only=True, tag="node"):
+class NodeEvent(_Event, frozen=True, kw_only=True, tag="node"):
     """A node is lost, returns, or serves badly."""
 
     node: str
@@ -205,7 +205,7 @@ class NodeEvent(_Event, kw_only=True, tag="node"):
     latency_factor: Positive | None = None
 
 
-class LoadEvent(_Event, kw_only=True, tag="load"):
+class LoadEvent(_Event, frozen=True, kw_only=True, tag="load"):
     """The load on a service from outside becomes `factor` times that of the start."""
 
     service: Name
@@ -213,7 +213,7 @@ class LoadEvent(_Event, kw_only=True, tag="load"):
     over_seconds: Amount = 0.0
 
 
-class ExternalEvent(_Event, kw_only=True, tag="external"):
+class ExternalEvent(_Event, frozen=True, kw_only=True, tag="external"):
     """A system outside changes."""
 
     name: Name
@@ -223,47 +223,47 @@ class ExternalEvent(_Event, kw_only=True, tag="external"):
     latency_factor: Positive | None = None
 
 
-class CredentialsEvent(_Event, kw_only=True, tag="rotate_credentials"):
+class CredentialsEvent(_Event, frozen=True, kw_only=True, tag="rotate_credentials"):
     """A system outside accepts only credentials that pods read as they start from now on."""
 
     name: Name
 
 
-class FlagEvent(_Event, kw_only=True, tag="flag"):
+class FlagEvent(_Event, frozen=True, kw_only=True, tag="flag"):
     """A feature flag is switched; the change is reported unless `reported` is false."""
 
     name: Name
-    on: bool = True
+    enabled: bool = True
     reported: bool = True
 
 
-class TelemetryEvent(_Event, kw_only=True, tag="telemetry"):
+class TelemetryEvent(_Event, frozen=True, kw_only=True, tag="telemetry"):
     """The monitoring shows nothing, old values or zeros of some services or of all, or is repaired."""
 
     shows: Literal["nothing", "frozen", "zeros", "all"]
     services: tuple[Name, ...] = ()
 
 
-class AdmissionEvent(_Event, kw_only=True, tag="admission"):
+class AdmissionEvent(_Event, frozen=True, kw_only=True, tag="admission"):
     """New pods are refused, for a quota or a policy; without `refuses` they are admitted again."""
 
     refuses: str | None = None
 
 
-class RegistryEvent(_Event, kw_only=True, tag="registry"):
+class RegistryEvent(_Event, frozen=True, kw_only=True, tag="registry"):
     """The registry answers, or does not: images that a node has are not pulled."""
 
     up: bool
 
 
-class ScaleEvent(_Event, kw_only=True, tag="scale"):
+class ScaleEvent(_Event, frozen=True, kw_only=True, tag="scale"):
     """A person sets the number of replicas."""
 
     service: Name
     replicas: Count
 
 
-class PauseEvent(_Event, kw_only=True, tag="pause"):
+class PauseEvent(_Event, frozen=True, kw_only=True, tag="pause"):
     """A person pauses the rollout, or resumes it."""
 
     service: Name
@@ -294,14 +294,14 @@ Event: TypeAlias = (
 # ---------------------------------------------------------------- how it should end
 
 
-class ActSpec(_Part, kw_only=True):
+class ActSpec(_Part, frozen=True, kw_only=True):
     """One action on one service."""
 
     action: ActionName
     service: Name
 
 
-class EndSpec(_Part, kw_only=True):
+class EndSpec(_Part, frozen=True, kw_only=True):
     """One end that a careful engineer would want."""
 
     end: Literal["recovered", "escalated", "no_action"]
@@ -313,7 +313,7 @@ class EndSpec(_Part, kw_only=True):
     """escalated: every action of `by` that was carried out was undone again."""
 
 
-class RangeSpec(_Part, kw_only=True):
+class RangeSpec(_Part, frozen=True, kw_only=True):
     """A number drawn for each variant."""
 
     least: float
@@ -321,7 +321,7 @@ class RangeSpec(_Part, kw_only=True):
     whole: bool = False
 
 
-class ScenarioFile(_Part, kw_only=True):
+class ScenarioFile(_Part, frozen=True, kw_only=True):
     """One file of the benchmark."""
 
     schema: Literal[1]

@@ -196,7 +196,9 @@ def _check(document: Document, scenario: ScenarioFile) -> None:
             raise document.error(("timeline", index), "a control has no fault: give it the role decoy")
     begun = scenario.fault_at is not None
     if not begun and not scenario.control and all(event.role != "fault" for event in scenario.timeline):
-        raise document.error(("timeline",), "no event has the role fault: is this a control, or is fault_at missing?")
+        raise document.error(
+            ("timeline",), "no event has the role fault: is this a control, or is fault_at missing?"
+        )
 
 
 def _references(scenario: ScenarioFile) -> Iterator[tuple[Place, str, str, set[str]]]:

@@ -133,7 +133,7 @@ class ScenarioWorld:
             case ReleaseEvent():
                 return self._release(event)
             case FlagEvent():
-                world.surroundings.flags[event.name].on = event.on
+                world.surroundings.flags[event.name].on = event.enabled
                 return self._reported_flag(event)
             case EnvEvent():
                 world.set_env(NAMESPACE, event.service, {**self._env(event.service), **event.env})
@@ -212,7 +212,7 @@ class ScenarioWorld:
         return [(key_of(event.service), payload)] if event.reported else []
 
     def _reported_flag(self, event: FlagEvent) -> list[tuple[ServiceKey, Payload]]:
-        state = "on" if event.on else "off"
+        state = "on" if event.enabled else "off"
         payload = ConfigChange(summary=f"feature flag {event.name} switched {state}", kind=ChangeKind.FLAG)
         service = self.world.surroundings.flags[event.name].service
         return [(key_of(service), payload)] if event.reported else []
