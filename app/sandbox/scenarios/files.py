@@ -276,11 +276,12 @@ _NAMED = {"type": "string", "pattern": r"^\$\w+$"}
 
 
 def _with_names(schema: object) -> object:
-    """The schema, in which `$name` may stand for any number and any truth value."""
+    """The schema, in which `$name` may stand for any value that is no free text."""
     if isinstance(schema, list):
         return [_with_names(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    if schema.get("type") in ("number", "integer", "boolean"):
+    choice = len(schema.get("enum", ())) > 1 or "pattern" in schema
+    if choice or schema.get("type") in ("number", "integer", "boolean"):
         return {"anyOf": [schema, _NAMED]}
     return {key: _with_names(item) for key, item in schema.items()}
