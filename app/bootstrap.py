@@ -237,6 +237,7 @@ def assemble(
             interval=timedelta(seconds=settings.verify_interval_seconds),
             max_sample_age=timedelta(seconds=settings.verify_max_sample_age_seconds),
         ),
+        silences=world.silences,
     )
     closer = Closer(store=store, notifier=notifier, clock=clock)
     stages = Stages(

@@ -341,6 +341,16 @@ class Settings(BaseSettings):
                 f"VERIFY_TIMEOUT_SECONDS={self.verify_timeout_seconds:g} is below VERIFY_SOAK_SECONDS="
                 f"{self.verify_soak_seconds:g}: no recovery can be verified; raise the first"
             )
+        longest, slowest = max(
+            (self.kube_timeout_seconds, "KUBE_TIMEOUT_SECONDS"),
+            (self.prometheus_timeout_seconds, "PROMETHEUS_TIMEOUT_SECONDS"),
+            (self.alertmanager_timeout_seconds, "ALERTMANAGER_TIMEOUT_SECONDS"),
+        )
+        if self.evidence_max_age_seconds < longest:
+            raise ValueError(
+                f"EVIDENCE_MAX_AGE_SECONDS={self.evidence_max_age_seconds:g} is below {slowest}={longest:g}: "
+                "evidence could be too old before all of it is gathered; raise the first or lower the second"
+            )
         if self.public_url is not None and not _is_base_url(self.public_url):
             raise ValueError(
                 "PUBLIC_URL must be an absolute address without a query: https://heal.example.com"

@@ -584,7 +584,7 @@ class ReadAtStart:
         return replace(seen, config_maps=maps)
 
 
-async def _innocent_configuration_beside_a_dying_dependency(stage: Story) -> None:
+async def innocent_configuration_beside_a_dying_dependency(stage: Story) -> None:
     """Cart's greeting changes, and the database it calls goes away: no configuration will help."""
     stage.deploy("db", "db:1")
     settings = {"DEPENDENCY_URL": "http://db", "GREETING": "hello"}
@@ -600,7 +600,7 @@ async def _innocent_configuration_beside_a_dying_dependency(stage: Story) -> Non
     stage.world.set_replicas(NAMESPACE, "db", 0)
 
 
-def _greeting(stage: Story) -> str:
+def greeting(stage: Story) -> str:
     return stage.world.api.get(ConfigMap, NAMESPACE, "cart-config").data["GREETING"]
 
 
@@ -612,7 +612,7 @@ async def test_undoing_a_configuration_read_at_start_restarts_the_pods_again(tmp
         max_actions_per_incident=3,
         **ACTING,
     ) as stage:
-        await _innocent_configuration_beside_a_dying_dependency(stage)
+        await innocent_configuration_beside_a_dying_dependency(stage)
         record = await stage.live_until_ended(key=CART)
         assert [i.action.name for i in record.intents] == [
             ActionName.REVERT_CONFIG,
@@ -622,7 +622,7 @@ async def test_undoing_a_configuration_read_at_start_restarts_the_pods_again(tmp
         ], messages(record.timeline)
         reverted, restarted, content, pods = record.intents
         assert (content.undoes, pods.undoes) == (reverted.id, restarted.id)
-        assert _greeting(stage) == "hi"
+        assert greeting(stage) == "hi"
         story_told = messages(record.timeline)
         assert (
             "Undo of revert config: ConfigMap prod/cart-config has its previous specification" in story_told
@@ -646,7 +646,7 @@ async def test_what_somebody_changed_since_is_not_restarted_either(tmp_path: Pat
         max_actions_per_incident=3,
         **ACTING,
     ) as stage:
-        await _innocent_configuration_beside_a_dying_dependency(stage)
+        await innocent_configuration_beside_a_dying_dependency(stage)
         await stage.live_until(lambda r: r.incident.state is IncidentState.VERIFYING, key=CART)
         settings = {"DEPENDENCY_URL": "http://db", "GREETING": "good day"}
         stage.world.put_config_map(NAMESPACE, "cart-config", settings)
@@ -655,4 +655,4 @@ async def test_what_somebody_changed_since_is_not_restarted_either(tmp_path: Pat
         assert f"Not undone: ConfigMap prod/cart-config was changed since by {PIPELINE}" in messages(
             record.timeline
         )
-        assert _greeting(stage) == "good day"
+        assert greeting(stage) == "good day"

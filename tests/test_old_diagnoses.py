@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from app.agent.models import ActionName, IncidentRecord, IncidentState, SliSample
+import pytest
+
+from app.agent.ids import IncidentId, ServiceKey
+from app.agent.loop import _changed_cause, _diagnosed
+from app.agent.models import (
+    ActionName,
+    Cause,
+    Diagnosis,
+    Hypothesis,
+    Incident,
+    IncidentRecord,
+    IncidentState,
+    SliSample,
+)
 from tests.stories import (
     ACTING,
+    KEY,
+    NAMESPACE,
+    SERVICE,
     Story,
     innocent_release_beside_a_dying_dependency,
     messages,
     story,
 )
-from tests.test_reasons import HOURS, fire, innocent, nothing_began
+from tests.test_reasons import HOURS, UNCOUNTED, Metrics, alert, fire, innocent, nothing_began
 
 TWO_STEPS = """
 schema: 1
@@ -111,3 +128,87 @@ async def test_a_late_approval_is_used_on_a_diagnosis_of_its_own_time(tmp_path: 
         assert intent.decision.plan_hash == asked.plan_hash
         assert record.incident.diagnosis is not None
         assert intent.decision.at - record.incident.diagnosis.at <= MAX_AGE
+
+
+def test_a_cause_that_changed_is_named_and_is_the_summary() -> None:
+    """The same plan may be for another cause than the one that people were asked about."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    before = replace(
+        incident_with(Cause.BAD_RELEASE, now), summary="Most likely bad release", opened_at=now - MAX_AGE
+    )
+    newer = diagnosis_of(Cause.MEMORY_LEAK, now)
+    assert _changed_cause(before, newer) == (
+        " The most likely cause changed from bad release to memory leak."
+    )
+    assert _changed_cause(before, diagnosis_of(Cause.BAD_RELEASE, now)) == ""
+    after = _diagnosed(before, newer, now)
+    assert (after.diagnosis, after.summary) == (newer, "Most likely memory leak (90%): because.")
+
+
+def diagnosis_of(cause: Cause, at: datetime) -> Diagnosis:
+    found = Hypothesis(cause=cause, confidence=0.9, rule="test", evidence_for=("because",))
+    return Diagnosis(hypotheses=(found,), at=at)
+
+
+def incident_with(cause: Cause, at: datetime) -> Incident:
+    return Incident(
+        id=IncidentId("inc_1"),
+        key=KEY,
+        state=IncidentState.AWAITING_APPROVAL,
+        opened_at=at,
+        triggers=(),
+        stale=False,
+        dry_run=False,
+        diagnosis=diagnosis_of(cause, at),
+    )
+
+
+@dataclass
+class SlowMetrics(Metrics):
+    """A metric source that takes longer to answer than evidence may be old."""
+
+    stages: list[Story] = field(default_factory=list)
+    gathered: list[datetime] = field(default_factory=list)
+    slow: bool = False
+
+    async def sli_range(
+        self, key: ServiceKey, start: datetime, end: datetime, step: timedelta
+    ) -> tuple[SliSample, ...]:
+        if self.slow:
+            self.gathered.append(end)
+            await self.stages[0].clock.advance(15)
+        return ()
+
+
+@pytest.mark.parametrize("asking", [frozenset({"high"}), frozenset()])
+async def test_evidence_that_ages_faster_than_it_is_gathered_ends_the_incident(
+    tmp_path: Path, asking: frozenset[str]
+) -> None:
+    """A pass diagnoses once; the passes that follow come with pauses, and a person is asked in the end."""
+    metrics = SlowMetrics()
+    async with story(
+        tmp_path,
+        connected=lambda world: replace(world, metrics=metrics),
+        evidence_max_age_seconds=12,
+        approval_for_risks=asking,
+        **UNCOUNTED,
+    ) as stage:
+        metrics.stages.append(stage)
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2")
+        await stage.live(10)
+        metrics.says = lambda at: SliSample(at=at, error_rate=0.4, p95_latency_ms=80.0)
+        await stage.tell(alert(starts_at=stage.clock.now()))
+        if asking:
+            asked = await stage.live_until_asked()
+            await stage.say(asked, yes=True)
+            await stage.clock.advance(13)
+        metrics.slow = True
+        started = stage.clock.now()
+        record = await stage.live_until_ended()
+        told = messages(record.timeline)
+        assert nothing_began(record), told
+        assert "failed permanently: the diagnosis is 15 s old" in record.incident.summary, told
+        assert "(EVIDENCE_MAX_AGE_SECONDS)" in record.incident.summary
+        assert len(metrics.gathered) <= (stage.clock.now() - started) / timedelta(seconds=15 + 5) + 1, told

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from app.agent.freshness.reasons import ALERTS_KEPT
+from app.agent.freshness.memory import ALERTS_KEPT, MERGED_KEPT
 from app.agent.identity.people import Sender, SenderKind
 from app.agent.models import (
     Alert,
@@ -74,23 +74,84 @@ async def test_a_repeated_alert_about_another_cluster_is_no_reason(tmp_path: Pat
         assert nothing_began(record)
 
 
-async def test_alerts_beyond_the_bound_leave_a_note_and_no_all_clear(tmp_path: Path) -> None:
-    """All of them resolve but for the merged ones, whose ends cannot be matched: a person is asked."""
+def _storm(stage: Story, count: int) -> list[Alert]:
+    """So many alerts of the service that start now."""
+    return [alert(starts_at=stage.clock.now(), fingerprint=f"f{number}") for number in range(count)]
+
+
+async def _all_delivered(stage: Story, alerts: list[Alert], *, firing: bool) -> None:
+    for one in alerts:
+        await _deliver(stage, replace(one, firing=firing))
+
+
+async def test_seventy_alerts_that_resolve_leave_nothing_behind(tmp_path: Path) -> None:
+    """The timeline notes once that the oldest are remembered in short; the service recovers."""
     async with innocent(tmp_path) as setting:
         stage = setting.stage
         setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001)
-        fired = [
-            alert(starts_at=stage.clock.now(), fingerprint=f"f{number}") for number in range(ALERTS_KEPT + 1)
-        ]
-        for one in fired:
-            await _deliver(stage, one)
-        for one in fired:
-            await _deliver(stage, replace(one, firing=False))
+        storm = _storm(stage, ALERTS_KEPT + 6)
+        await _all_delivered(stage, storm, firing=True)
+        await _all_delivered(stage, storm, firing=False)
+        await _all_delivered(stage, storm, firing=True)  # late copies
+        record = await stage.live_until_ended()
+        assert setting.untouched, messages(record.timeline)
+        assert record.incident.state is IncidentState.RECOVERED_WITHOUT_ACTION, messages(record.timeline)
+        assert messages(record.timeline).count(f"More than {ALERTS_KEPT} alerts of the service") == 1
+
+
+async def test_a_merged_alert_that_is_not_resolved_leaves_no_all_clear(tmp_path: Path) -> None:
+    """One of seventy, and not among the newest: the agent asks a person, and says how many there are."""
+    async with innocent(tmp_path) as setting:
+        stage = setting.stage
+        setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001)
+        storm = _storm(stage, ALERTS_KEPT + 6)
+        await _all_delivered(stage, storm, firing=True)
+        await _all_delivered(stage, storm[1:], firing=False)
         record = await stage.live_until_ended()
         assert setting.untouched, messages(record.timeline)
         assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
-        assert messages(record.timeline).count(f"More than {ALERTS_KEPT} alerts of the service") == 1
-        assert f"beyond the newest {ALERTS_KEPT} of the service is still firing" in messages(record.timeline)
+        words = messages(record.timeline)
+        assert "1 further alert was reported firing and not as resolved, last reported at" in words
+        assert "is still firing" not in words
+
+
+async def test_a_storm_of_alerts_does_not_touch_a_later_incident(tmp_path: Path) -> None:
+    """An hour later a bad release is rolled back and its alert resolves: the service has recovered."""
+    async with innocent(tmp_path, reopen_after_seconds=0) as setting:
+        stage, bad = setting.stage, [False]
+        setting.metrics.says = lambda at: SliSample(
+            at=at, error_rate=0.4 if bad[0] else 0.001, p95_latency_ms=80.0
+        )
+        storm = _storm(stage, ALERTS_KEPT + 6)
+        await _all_delivered(stage, storm, firing=True)
+        await _all_delivered(stage, storm, firing=False)
+        first = await stage.live_until_ended()
+        await stage.live(3600)
+        stage.world.release(NAMESPACE, SERVICE, "shop:3")
+        await stage.live(10)
+        bad[0] = True
+        news = alert(starts_at=stage.clock.now(), fingerprint="g")
+        await _deliver(stage, news)
+        await stage.live_until(tried)
+        bad[0] = False
+        await stage.live(20)
+        await _deliver(stage, replace(news, firing=False))
+        record = await stage.live_until_ended()
+        assert record.incident.id != first.incident.id
+        assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
+
+
+async def test_alerts_that_are_only_a_number_end_with_the_agents_own_measurement(tmp_path: Path) -> None:
+    """The ends of alerts beyond every bound are lost: nothing says that they fire, and it recovers."""
+    async with innocent(tmp_path) as setting:
+        stage = setting.stage
+        setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001, measured=True)
+        storm = _storm(stage, ALERTS_KEPT + MERGED_KEPT + 20)
+        await stage.agent.intake.accept([_delivered(one, stage.clock.now()) for one in storm])
+        ended = [replace(one, firing=False) for one in storm[20:]]
+        await stage.agent.intake.accept([_delivered(one, stage.clock.now()) for one in ended])
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.RECOVERED_WITHOUT_ACTION, messages(record.timeline)
 
 
 async def test_a_ratio_over_a_handful_of_requests_is_no_reason(tmp_path: Path) -> None:

@@ -167,3 +167,104 @@ async def test_an_alert_reported_as_suppressed_takes_its_reason_back(tmp_path: P
         await stage.tell(alert)
         record = await stage.live_until(tried)
         assert record.intents[0].started_at is not None
+
+
+def _of_severity(stage: Story, *, elsewhere: bool) -> Silencing:
+    """A silence on a label that is not known of the alert."""
+    now = stage.clock.now()
+    return Silencing(
+        silence=Silence(
+            id="s1",
+            matchers=(Matcher(name="severity", value="page"),),
+            starts_at=now,
+            ends_at=now + timedelta(days=30),
+            by="bob",
+            comment="another team",
+        ),
+        labels_only=True,
+        elsewhere=elsewhere,
+    )
+
+
+async def test_a_silence_that_may_mean_the_alert_ends_with_a_person(tmp_path: Path) -> None:
+    """Its labels were not kept: nothing is written, and the incident is escalated, not left waiting."""
+    async with alerted(tmp_path) as (stage, silences, alert):
+        silences.found.append(_of_severity(stage, elsewhere=False))
+        for _ in range(6):
+            await stage.live(170)
+            await stage.tell(alert)
+        record = await stage.live_until_ended()
+        assert nothing_began(record), messages(record.timeline)
+        assert record.incident.state is IncidentState.ESCALATED
+        assert "the alert HighErrorRate may be silenced by bob until" in record.incident.summary
+        assert "its labels were not kept, so this could not be checked" in record.incident.summary
+
+
+async def test_a_silence_of_another_service_is_no_reason_to_wait(tmp_path: Path) -> None:
+    """Whether or not the labels of the alert were kept, it is acted on."""
+    async with alerted(tmp_path) as (stage, silences, _):
+        silences.found.append(_of_severity(stage, elsewhere=True))
+        record = await stage.live_until(tried)
+        assert record.intents[0].started_at is not None, messages(record.timeline)
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_a_silenced_alert_beside_a_healthy_measurement_waits(tmp_path: Path, named: bool) -> None:
+    """People muted it: no escalation and no all-clear until it resolves, whatever the silence names."""
+    async with alerted(tmp_path, error_rate=0.001) as (stage, silences, alert):
+        silences.add(stage.clock.now(), 36_000, *(["HighErrorRate"] if named else []))
+        for _ in range(6):
+            await stage.live(200)
+            await stage.tell(alert)
+        record = await stage.newest()
+        assert record is not None
+        assert record.incident.state is IncidentState.OPEN, messages(record.timeline)
+        assert messages(record.timeline).count("silenced by ann until") == 1
+        await stage.tell(replace(alert, firing=False))
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.RECOVERED_WITHOUT_ACTION, messages(record.timeline)
+
+
+async def test_a_suppressed_alert_beside_a_healthy_measurement_waits_for_a_day(tmp_path: Path) -> None:
+    """Its end may never be reported: after a day without a report the measurement decides."""
+    async with alerted(tmp_path, error_rate=0.001) as (stage, silences, alert):
+        silences.add(stage.clock.now(), 0.1)
+        await stage.tell(replace(alert, firing=False, suppressed=True))
+        await stage.live(1200)
+        record = await stage.newest()
+        assert record is not None
+        assert record.incident.state is IncidentState.OPEN, messages(record.timeline)
+        assert messages(record.timeline).count("were reported as suppressed") == 1
+        assert "still firing" not in messages(record.timeline)
+        await stage.clock.advance(86_400)
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.RECOVERED_WITHOUT_ACTION, messages(record.timeline)
+
+
+async def test_one_alert_that_is_not_silenced_beside_one_that_is_leads_to_a_person(tmp_path: Path) -> None:
+    """The other one fires against the measurement: it is escalated, and each is described as it is."""
+    async with alerted(tmp_path, error_rate=0.001) as (stage, silences, alert):
+        other = replace(alert, name="ErrorBudgetBurn", fingerprint="f2", starts_at=stage.clock.now())
+        await stage.tell(other)
+        silences.add(stage.clock.now(), 36_000, "HighErrorRate")
+        record = await stage.live_until_ended()
+        assert nothing_began(record), messages(record.timeline)
+        assert record.incident.state is IncidentState.ESCALATED
+        assert "the alert HighErrorRate is suppressed (silenced by ann until" in record.incident.summary
+        assert "the alert ErrorBudgetBurn is still firing" in record.incident.summary
+
+
+async def test_a_verdict_says_that_an_alert_is_silenced(tmp_path: Path) -> None:
+    """Rolled back and healthy, while the alert is muted and not resolved: nothing is called firing."""
+    rate = [0.4]
+    async with alerted(tmp_path, error_rate=0.4) as (stage, silences, _):
+        await stage.live_until(tried)
+        metrics = stage.agent.observer.metrics
+        assert isinstance(metrics, Metrics)
+        rate[0] = 0.001
+        metrics.says = lambda at: SliSample(at=at, error_rate=rate[0], p95_latency_ms=80.0)
+        silences.add(stage.clock.now(), 36_000, "HighErrorRate")
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
+        assert "the alert HighErrorRate is suppressed (silenced by ann until" in messages(record.timeline)
+        assert "is still firing" not in messages(record.timeline)

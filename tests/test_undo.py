@@ -31,7 +31,7 @@ from tests.stories import (
     messages,
     story,
 )
-from tests.test_loop import CART, ReadAtStart, _greeting, _innocent_configuration_beside_a_dying_dependency
+from tests.test_loop import CART, ReadAtStart, greeting, innocent_configuration_beside_a_dying_dependency
 
 REFUSED = "pods need a signed image"
 
@@ -92,12 +92,12 @@ async def test_a_revert_whose_restart_could_make_no_pods_is_not_begun(tmp_path: 
     async with story(
         tmp_path, connected=lambda world: replace(world, reader=ReadAtStart(world.reader)), **ACTING
     ) as stage:
-        await _innocent_configuration_beside_a_dying_dependency(stage)
+        await innocent_configuration_beside_a_dying_dependency(stage)
         _refuse(stage)
         record = await stage.live_until_ended(key=CART)
         assert record.incident.state is IncidentState.ESCALATED
         assert _actions(record) == []
-        assert _greeting(stage) == "hi"
+        assert greeting(stage) == "hi"
         told = messages(record.timeline)
         assert "restart, which completes it, would be refused: new pods would be refused" in told
         assert REFUSED in told

@@ -20,7 +20,7 @@ from app.agent.models import (
     OutcomeKind,
     Stage,
 )
-from app.agent.notes import ending_note
+from app.agent.notes import ending_note, still_in_place
 from app.agent.ports.people import Notifier
 from app.agent.ports.store import Claim, Store
 from app.clock import Clock
@@ -64,6 +64,8 @@ class Closer:
         why: str,
     ) -> None:
         if end is IncidentState.ESCALATED:
+            stands = still_in_place(replace(record, incident=incident))
+            why = f"{why.removesuffix('.')}.{stands}" if stands else why
             notes = [*notes, *await self._notify_people(incident, why)]
         now = self.clock.now()
         learnt = lesson(record, end, now)

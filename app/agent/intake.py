@@ -15,8 +15,8 @@ from app.agent.evidence.conditions import CONDITION_TRIGGERS
 from app.agent.evidence.releases import change_of
 from app.agent.freshness.clock_jumps import ahead
 from app.agent.freshness.levels import without_future
-from app.agent.freshness.reasons import (
-    Reason,
+from app.agent.freshness.reasons import Reason
+from app.agent.freshness.reports import (
     remember_condition,
     remember_level,
     remember_signal,

@@ -29,18 +29,64 @@ def done_intents(record: IncidentRecord) -> tuple[Intent, ...]:
     )
 
 
+def proposed_intents(record: IncidentRecord) -> tuple[Intent, ...]:
+    """The intents of a dry run; an incident may have real ones from before the setting was changed."""
+    return tuple(i for i in record.intents if i.dry_run)
+
+
 def is_undone(record: IncidentRecord, intent: Intent) -> bool:
     """Whether an undo of it was decided, whatever its outcome."""
     return any(i.undoes == intent.id for i in record.intents)
 
 
-def to_undo(record: IncidentRecord) -> Intent | None:
-    """Where undoing begins: the newest that took place, can be undone, and was not undone yet."""
-    for group in reversed(_judged_together(record)):
-        rest = rest_to_undo(record, group[0])
-        if rest:
-            return rest[0]
-    return None
+def unverified(record: IncidentRecord) -> Intent | None:
+    """The last action that took place, if neither a verdict nor an undo is about it; None otherwise.
+
+    A verdict on an earlier action says nothing about a later one. Of several actions
+    that are judged together the first stands for all.
+    """
+    groups = _judged_together(record)
+    if not groups:
+        return None
+    last, verdict = groups[-1], record.incident.verdict
+    judged = verdict is not None and any(verdict.intent_id == each.id for each in last)
+    return None if judged or any(is_undone(record, each) for each in last) else last[0]
+
+
+def awaits_completion(record: IncidentRecord) -> bool:
+    """Whether the next action of the plan completes the last one that took place: both get one verdict."""
+    plan, index = record.incident.plan, record.incident.next_action
+    done = done_intents(record)
+    if plan is None or not done or not 0 < index < len(plan.actions):
+        return False
+    last, before = done[-1], plan.actions[index - 1]
+    return not before.then_verify and (last.action, last.decision.plan_hash) == (before, plan.hash)
+
+
+def in_place(record: IncidentRecord) -> tuple[Intent, ...]:
+    """The changes that took place and were not undone, oldest first; a restart only if not verified."""
+    undone = {
+        i.undoes for i in record.intents if i.outcome is not None and i.outcome.kind is OutcomeKind.DONE
+    }
+    first = unverified(record)
+    return tuple(
+        i
+        for i in done_intents(record)
+        if i.action.target is not None
+        and i.id not in undone
+        and (i.action.undo is not None or (first is not None and i.sequence >= first.sequence))
+    )
+
+
+def to_undo(record: IncidentRecord, judged: IntentId) -> Intent | None:
+    """Where undoing an action that did not help begins; None if nothing of it can be undone."""
+    rest = rest_to_undo(record, intent_by_id(record, judged))
+    return rest[0] if rest else None
+
+
+def judged_with(record: IncidentRecord, judged: Intent) -> list[Intent]:
+    """The actions that took place and get one verdict with this one, itself included, oldest first."""
+    return next((group for group in _judged_together(record) if judged in group), [])
 
 
 def rest_to_undo(record: IncidentRecord, judged: Intent) -> list[Intent]:
@@ -50,8 +96,7 @@ def rest_to_undo(record: IncidentRecord, judged: Intent) -> list[Intent]:
     configuration are replaced again after it was put back, not before.
     """
     undone = {i.undoes for i in record.intents}
-    group = next((g for g in _judged_together(record) if judged in g), [])
-    return [i for i in group if i.action.undo is not None and i.id not in undone]
+    return [i for i in judged_with(record, judged) if i.action.undo is not None and i.id not in undone]
 
 
 def _judged_together(record: IncidentRecord) -> list[list[Intent]]:

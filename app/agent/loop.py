@@ -17,18 +17,20 @@ from weakref import WeakValueDictionary
 from app.agent.approvals.state import asked_for, escalations_due, wait_until
 from app.agent.closing import Closer
 from app.agent.diagnosis import diagnose
+from app.agent.evidence.format import in_words
 from app.agent.executor import Executor
 from app.agent.freshness.clock_jumps import LONGEST_REST, ahead
 from app.agent.freshness.reasons import Reason, ago_words
-from app.agent.freshness.silences import Silencing
+from app.agent.freshness.silences import Muting
 from app.agent.heartbeat import renewed
 from app.agent.identity.people import same_person
 from app.agent.ids import IncidentId
 from app.agent.intake import Intake
-from app.agent.intents import done_intents, to_undo
+from app.agent.intents import awaits_completion, done_intents, proposed_intents, unverified
 from app.agent.models import (
     ActionName,
     ApprovalState,
+    Diagnosis,
     Incident,
     IncidentRecord,
     IncidentState,
@@ -77,6 +79,7 @@ class NextStage(StrEnum):
     EXECUTE = "execute"
     RECONCILE = "reconcile"
     SETTLE = "settle"
+    BEGIN_VERIFICATION = "begin verification"
     VERIFY = "verify"
     CONCLUDE = "conclude"
 
@@ -93,6 +96,9 @@ def next_stage(record: IncidentRecord) -> NextStage:
     if incident.state is IncidentState.EXECUTING and record.intents:
         decided = record.intents[-1].state is IntentState.DECIDED
         return NextStage.EXECUTE if decided else NextStage.SETTLE
+    if unverified(record) is not None and not awaits_completion(record):
+        # However the plan went on, or ended: what took place is verified before anything else.
+        return NextStage.BEGIN_VERIFICATION
     if incident.diagnosis is None or incident.plan is None:
         return NextStage.DIAGNOSE
     if incident.next_action < len(incident.plan.actions):
@@ -288,7 +294,7 @@ class Loop:
             await self.clock.sleep(_TURN_SECONDS)
 
     async def _run(self, claim: Claim, now_please: bool) -> Rest:
-        looked = settled = waited = False
+        looked = settled = waited = diagnosed = False
         while True:
             record = await self.store.load(claim.incident_id)
             if record is None:
@@ -306,13 +312,15 @@ class Loop:
             looked = looked or stage is NextStage.VERIFY
             settled = settled or stage is NextStage.SETTLE
             waited = waited or (stage is NextStage.DECIDE and incident.without_reason_since is not None)
+            aged = stage is NextStage.DECIDE and self._aged(record, now)
+            only_anew = stage is NextStage.DIAGNOSE or aged
             if incident.failing_since is not None:
                 # Storing the step clears the failure; a new diagnosis alone is no progress.
-                only_anew = stage is NextStage.DIAGNOSE or (
-                    stage is NextStage.DECIDE and self._aged(record, now)
-                )
                 since = incident.failing_since if only_anew else None
                 record = replace(record, incident=replace(incident, failing_since=since, wake_at=None))
+            if aged and diagnosed:
+                raise TransientError(_too_slow(record, now, self.stages.check.max_age))
+            diagnosed = diagnosed or only_anew  # at most once in a pass
             try:
                 async with renewed(self.store, claim, self.lease, self.clock):
                     await self._step(stage, record, claim, now)
@@ -357,6 +365,8 @@ class Loop:
                 await executor.reconcile(record, begun, claim)
             case NextStage.SETTLE:
                 await self._settle_outcome(record, claim, now)
+            case NextStage.BEGIN_VERIFICATION:
+                await self._verify_before_the_next(record, claim, now)
             case NextStage.VERIFY:
                 await self.stages.trial.look(record, claim, now)
             case NextStage.CONCLUDE:
@@ -376,15 +386,12 @@ class Loop:
             plan_note(plan, now),
         ]
         after = replace(
-            incident,
+            _diagnosed(incident, diagnosis, now),
             dry_run=incident.dry_run or self.dry_run,
-            diagnosis=diagnosis,
             plan=plan,
             next_action=0,
             wake_at=None,
             verification=None,
-            verdict=None,
-            summary=diagnosis_note(diagnosis, now).message,
         )
         _, health = await self.stages.verifier.look(incident, now)
         if health.health is Health.HEALTHY and not incident.stale:
@@ -408,7 +415,7 @@ class Loop:
         if incident.state is IncidentState.AWAITING_APPROVAL:
             _, health = await self.stages.verifier.look(incident, now)
             if health.health is Health.HEALTHY:
-                await self._watch_instead(incident, claim, health, now)
+                await self._watch_instead(record, claim, health, now)
                 return
         standing: tuple[Reason, ...] = ()
         if needs_reason(incident):
@@ -454,17 +461,15 @@ class Loop:
         against = no_longer_planned(
             plan, incident.next_action, diagnosis, evidence, self.stages.catalogue, self.stages.plan_limits
         )
-        unjudged = to_undo(record)
         if against is None:
             still = f"Re-evaluating: {old}. The new diagnosis supports the same plan."
+            still += _changed_cause(incident, diagnosis)
             notes = [
                 Note(at=now, stage=Stage.PLAN, message=still, data={"hash": plan.hash}),
                 evidence_note(evidence, gathered.missing, now),
                 diagnosis_note(diagnosis, now),
             ]
-            await self.store.save(claim, replace(incident, diagnosis=diagnosis), notes)
-        elif unjudged is not None and incident.verdict is None:
-            await self.stages.trial.begin(record, unjudged, claim, now)
+            await self.store.save(claim, _diagnosed(incident, diagnosis, now), notes)
         else:
             await self._reevaluate(
                 record, claim, now, f"{old}, and the new diagnosis does not support the plan: {against}"
@@ -475,18 +480,18 @@ class Loop:
     ) -> None:
         """No current reason for an action (promise 13): diagnose again, then watch, wait or escalate."""
         incident, why = record.incident, examination.reasons.why_none()
-        health = await self.stages.verifier.assess(incident, examination.seen)
+        health = await self.stages.verifier.assess(incident, examination.seen, examination.silencings)
         since = incident.without_reason_since
-        unjudged = to_undo(record)
-        if unjudged is not None and incident.verdict is None:
+        done = unverified(record)
+        if done is not None:
             # The completing action has no current reason: verify what was done.
-            await self.stages.trial.begin(record, unjudged, claim, now)
+            await self.stages.trial.begin(record, done, claim, now, [_first_verified(why, now)])
         elif health.health is Health.HEALTHY:
-            known = replace(incident, without_reason_since=since or now)
+            known = replace(record, incident=replace(incident, without_reason_since=since or now))
             words = f"Re-evaluating: {why}. No current reason for an action; watching for recovery. "
             await self._watch_instead(known, claim, health, now, words)
-        elif examination.silenced:
-            await self._wait_out(record, claim, now, examination.silenced)
+        elif examination.muting:
+            await self._wait_out(record, claim, now, examination.muting)
         elif since is None:
             missing = replace(record, incident=replace(incident, without_reason_since=now))
             await self._reevaluate(missing, claim, now, why)
@@ -506,42 +511,55 @@ class Loop:
             first = incident.wake_at is None
             await self.store.save(claim, waiting, [note] if first else [])
 
-    async def _wait_out(
-        self, record: IncidentRecord, claim: Claim, now: datetime, silences: tuple[Silencing, ...]
-    ) -> None:
-        """The service is silenced: no changes and no escalation until the silence ends."""
-        until = min(one.silence.ends_at for one in silences)
+    async def _wait_out(self, record: IncidentRecord, claim: Claim, now: datetime, muting: Muting) -> None:
+        """The service or its firing alerts are muted: no changes and no escalation until that ends."""
+        until = min((one.silence.ends_at for one in muting.silencings), default=now + LONGEST_RETRY)
         delay = min(max(until - now, RETRY_AFTER), LONGEST_RETRY)
         waiting = replace(
             record.incident, state=IncidentState.OPEN, without_reason_since=now, wake_at=now + delay
         )
-        known = {f"{one.silence.id} until {one.silence.ends_at.isoformat()}": one for one in silences}
+        known = {
+            f"{one.silence.id} until {one.silence.ends_at.isoformat()}": (
+                f"{'The service is' if one.whole else 'Alerts of the service are'} {one.words}"
+            )
+            for one in muting.silencings
+        }
+        if muting.suppressed:
+            known["suppressed"] = (
+                "Alerts of the service were reported as suppressed (silenced or inhibited by their sender)"
+            )
         said = {entry.data.get("silence") for entry in record.timeline}
         notes = [
             Note(
                 at=now,
                 stage=Stage.OBSERVE,
-                message=f"{'The service is' if one.whole else 'Alerts of the service are'} {one.words}. "
-                "No changes are made unless another reason for an action exists.",
+                message=f"{words}. No changes are made unless another reason for an action exists.",
                 data={"silence": name},
             )
-            for name, one in known.items()
+            for name, words in known.items()
             if name not in said
         ]
         await self.store.save(claim, waiting, notes)
 
     async def _watch_instead(
         self,
-        incident: Incident,
+        record: IncidentRecord,
         claim: Claim,
         health: Assessment,
         now: datetime,
         words: str = "The symptoms ended while awaiting approval; watching for recovery. ",
     ) -> None:
-        """The service recovered before any action: watch whether it stays healthy."""
+        """The service is healthy without the next action: watch whether it stays so.
+
+        A partly executed change is verified instead.
+        """
         note = Note(at=now, stage=Stage.VERIFY, message=words + "; ".join(health.reasons))
+        done = unverified(record)
+        if done is not None:
+            await self.stages.trial.begin(record, done, claim, now, [note])
+            return
         watching = replace(
-            incident,
+            record.incident,
             state=IncidentState.VERIFYING,
             verification=Verification(intent_id=None, started_at=now),
         )
@@ -574,7 +592,14 @@ class Loop:
             await self._next_action(record, claim)
 
     async def _reevaluate(self, record: IncidentRecord, claim: Claim, now: datetime, why: str) -> None:
-        """Discard diagnosis and plan; wait for the settle time of a new incident before diagnosing again."""
+        """Discard diagnosis and plan; wait for the settle time of a new incident before diagnosing again.
+
+        An action that completes the last one is left out: what was done is verified first.
+        """
+        done = unverified(record)
+        if done is not None:
+            await self.stages.trial.begin(record, done, claim, now, [_first_verified(why, now)])
+            return
         anew = replace(
             record.incident,
             state=IncidentState.OPEN,
@@ -587,6 +612,15 @@ class Loop:
         note = Note(at=now, stage=Stage.PLAN, message=f"Re-evaluating: {why}.")
         await self.store.save(claim, anew, [note])
 
+    async def _verify_before_the_next(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
+        """The plan went on past an action that is not verified: verify it, then go on from here."""
+        incident, done = record.incident, unverified(record)
+        if done is None:
+            raise PermanentError("no action is left to be verified")
+        # After a verdict the plan advances by one.
+        here = replace(record, incident=replace(incident, next_action=incident.next_action - 1))
+        await self.stages.trial.begin(here, done, claim, now)
+
     async def _next_action(self, record: IncidentRecord, claim: Claim) -> None:
         await self.store.save(claim, moved_on(record.incident), [])
 
@@ -595,12 +629,7 @@ class Loop:
     async def _conclude(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
         """The plan is finished without a recovery."""
         incident = record.incident
-        unjudged = to_undo(record)
-        if not incident.dry_run and incident.verdict is None and unjudged is not None:
-            # A partly executed plan is verified too, and undone if it did not help.
-            await self.stages.trial.begin(record, unjudged, claim, now)
-            return
-        if not incident.dry_run or not record.intents:
+        if not incident.dry_run or not proposed_intents(record):
             await self.stages.closer.close(record, claim, IncidentState.ESCALATED, why_escalated(record))
         elif incident.stale:
             await self.stages.closer.close(
@@ -632,6 +661,32 @@ def needs_reason(incident: Incident) -> bool:
     if incident.next_action >= len(incident.plan.actions):
         return False
     return incident.plan.actions[incident.next_action].name is not ActionName.NOTIFY
+
+
+def _first_verified(why: str, now: datetime) -> Note:
+    """Why an action that completes the last one is left out."""
+    return Note(at=now, stage=Stage.PLAN, message=f"{why}. Verifying what was done.", data={})
+
+
+def _too_slow(record: IncidentRecord, now: datetime, max_age: timedelta) -> str:
+    """Why a diagnosis of this pass is not used: evidence ages faster than it is gathered."""
+    return (
+        f"{_old_diagnosis(record.incident, now)}, and was made in this pass: evidence may be "
+        f"{max_age.total_seconds():g} s old at most (EVIDENCE_MAX_AGE_SECONDS)"
+    )
+
+
+def _diagnosed(incident: Incident, diagnosis: Diagnosis, now: datetime) -> Incident:
+    """The incident with this diagnosis, which is its summary too."""
+    return replace(incident, diagnosis=diagnosis, summary=diagnosis_note(diagnosis, now).message)
+
+
+def _changed_cause(incident: Incident, newer: Diagnosis) -> str:
+    """A sentence on the change if a newer diagnosis names another cause; or empty."""
+    before, now = incident.diagnosis, newer.best.cause
+    if before is None or before.best.cause is now:
+        return ""
+    return f" The most likely cause changed from {in_words(before.best.cause)} to {in_words(now)}."
 
 
 def _old_diagnosis(incident: Incident, now: datetime) -> str:

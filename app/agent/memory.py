@@ -18,12 +18,13 @@ from app.agent.evidence.trust import (
 )
 from app.agent.guardrails.target_token import as_left
 from app.agent.ids import ServiceKey
-from app.agent.intents import done_intents, is_undone
+from app.agent.intents import done_intents, is_undone, judged_with
 from app.agent.models import (
     ActionName,
     Cause,
     IncidentRecord,
     IncidentState,
+    Intent,
     Lesson,
     Observation,
 )
@@ -61,13 +62,18 @@ def lesson(record: IncidentRecord, end: IncidentState, at: datetime) -> Lesson:
     )
 
 
-def failed_revision(record: IncidentRecord, workload: WorkloadView, at: datetime) -> RevisionRecord | None:
-    """The revision that a successful rollback replaced: it is never a rollback target again."""
+def failed_revision(
+    record: IncidentRecord, helped: Intent, workload: WorkloadView, at: datetime
+) -> RevisionRecord | None:
+    """The revision that a successful rollback replaced: it is never a rollback target again.
+
+    `helped` is the action after which the service recovered; an earlier rollback did not help.
+    """
     rolled_back = any(
         i.action.name is ActionName.ROLLBACK
         and not is_undone(record, i)
         and as_left(i.action, i.applied_token, workload.target.token)
-        for i in record.intents
+        for i in judged_with(record, helped)
     )
     older = workload.revisions[1:]
     if not rolled_back or not older:

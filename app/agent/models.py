@@ -554,9 +554,13 @@ class VerdictKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
+    """The end of a verification."""
+
     kind: VerdictKind
     reasons: tuple[str, ...]
     at: datetime
+    intent_id: IntentId | None = None
+    """The action that it judges; None where the service was only watched, and on old records."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -634,8 +638,8 @@ class Verification:
     last_observed_at: datetime | None = None
     baseline: SliSample | None = None
     """Service levels right before the action: what "worse" is measured against."""
-    begun_at: datetime | None = None
-    """When it first started, where it was restarted since: the bound of all restarts counts from here."""
+    lost_seconds: float = 0.0
+    """The length of the attempts that a gap between observations ended; bounds the number of restarts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -662,6 +666,7 @@ class Incident:
     """Index into `plan.actions` of the action to take next."""
     verification: Verification | None = None
     verdict: Verdict | None = None
+    """The last one given; it stands for the action that it names, and for no later one."""
     lesson: Lesson | None = None
     wake_at: datetime | None = None
     """Nothing to be done before: a change is given time to show, or an error time to pass."""

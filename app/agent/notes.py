@@ -12,7 +12,7 @@ from datetime import datetime
 from app.agent.evidence.format import confidence, counted, in_words
 from app.agent.evidence.restoration import Restoration
 from app.agent.ids import JsonObject
-from app.agent.intents import done_intents
+from app.agent.intents import done_intents, in_place, is_undone, proposed_intents, unverified
 from app.agent.models import (
     ActionName,
     Cause,
@@ -149,11 +149,44 @@ def why_escalated(record: IncidentRecord) -> str:
     if last.decision.kind is not DecisionKind.ALLOW:
         reasons = "; ".join(last.decision.reasons)
         return f"{in_words(last.action.name)} was not executed ({last.decision.kind}): {reasons}"
-    if incident.verdict is not None:
+    if incident.verdict is not None and unverified(record) is None and last in done_intents(record):
         return f"{in_words(last.action.name)} did not help: {'; '.join(incident.verdict.reasons)}"
     if last.outcome is not None and last.outcome.kind is OutcomeKind.DONE:
         return f"{in_words(last.action.name)} did not help, and no other action is available"
     return f"{in_words(last.action.name)} was not executed: {outcome}"
+
+
+def why_recovered_alone(record: IncidentRecord) -> str:
+    """One sentence: the service recovered by itself, and which actions were taken before and undone."""
+    done = [i for i in done_intents(record) if i.action.target is not None]
+    if not done:
+        return "Recovered without any action."
+    stands = in_place(record)
+    undone = [i for i in done if i not in stands and is_undone(record, i)]
+    kept = [i for i in done if i not in undone]
+    said = [f"{_named(undone)} did not help and {_was(undone)} undone"] if undone else []
+    said += [f"{_named(kept)} did not help"] if kept else []
+    return f"Recovered by itself: {'; '.join(said)}.{still_in_place(record)}"
+
+
+def still_in_place(record: IncidentRecord) -> str:
+    """A sentence on the changes that took place and were not undone, for the end of a summary; or empty."""
+    stands = in_place(record)
+    if not stands:
+        return ""
+    known = unverified(record)
+    said = f" Still in place: {_named(stands)}."
+    if known is not None and known in stands:
+        said += f" The effect of {in_words(known.action.name)} was not verified."
+    return said
+
+
+def _named(intents: Sequence[Intent]) -> str:
+    return ", ".join(f"{in_words(i.action.name)} of {i.action.target}" for i in intents)
+
+
+def _was(intents: Sequence[Intent]) -> str:
+    return "was" if len(intents) == 1 else "were"
 
 
 def why_no_runbook(cause: str, rejected: Sequence[RejectedRunbook]) -> str:
@@ -245,11 +278,12 @@ def ending_note(end: IncidentState, why: str, learnt: Lesson, at: datetime) -> N
 def why_proposed(record: IncidentRecord) -> str:
     """The actions that a dry run proposes, with the policy decision on each."""
     proposed = []
-    for intent in record.intents:
+    for intent in proposed_intents(record):
         allowed = intent.decision.kind is DecisionKind.ALLOW
         name = in_words(intent.action.name)
         proposed.append(name if allowed else f"{name} {_policy_said(intent.decision.kind)}")
-    return f"Dry run, nothing was written. Proposed: {'; then '.join(proposed)}."
+    written = "Dry run, nothing was written." if not done_intents(record) else "Dry run now."
+    return f"{written} Proposed: {'; then '.join(proposed)}.{still_in_place(record)}"
 
 
 def _policy_said(kind: DecisionKind) -> str:

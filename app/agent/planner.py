@@ -82,8 +82,8 @@ def no_longer_planned(
     """Why a newer diagnosis does not support the rest of a plan; None if it does.
 
     The runbook must still address the cause, and each remaining action must resolve to
-    the same target and parameters. A step that completes the previous one is exempt:
-    its condition was that step.
+    the same target and parameters. A step that completes the one that was just taken needs
+    only the same target: its condition was that step.
     """
     runbook = next((each for each in catalogue.runbooks if each.hash == plan.runbook_hash), None)
     if runbook is None:
@@ -97,13 +97,26 @@ def no_longer_planned(
             return steps.reason
         same = [*map(_aims, steps)] == [*map(_aims, plan.actions)]
         return None if same else f"{plan.runbook} now resolves to other actions"
-    for action in plan.actions[next_action:]:
+    for index, action in enumerate(plan.actions[next_action:], start=next_action):
         resolved = [_action(step, evidence, limits) for step in runbook.steps if step.action is action.name]
-        alike = [one for one in resolved if isinstance(one, Action) and _aims(one) == _aims(action)]
-        if not alike and not any(isinstance(one, Unneeded) for one in resolved):
-            unmet = "; ".join(one.reason for one in resolved if isinstance(one, Unmet))
-            return f"{action.name}: {unmet or 'now resolves to another change'}"
+        if any(isinstance(one, Action) and _aims(one) == _aims(action) for one in resolved):
+            continue
+        completes = index == next_action and not plan.actions[index - 1].then_verify
+        workload = evidence.workload
+        same_target = workload is not None and action.target == workload.target.ref
+        if completes and same_target and any(isinstance(one, Unneeded) for one in resolved):
+            continue
+        unmet = "; ".join(one.reason for one in resolved if isinstance(one, Unmet))
+        return f"{action.name}: {unmet or _other_change(action, resolved)}"
     return None
+
+
+def _other_change(action: Action, resolved: list[Action | Unmet | Unneeded]) -> str:
+    """What the step resolves to now, where that differs from the planned action."""
+    targets = [one.target for one in resolved if isinstance(one, Action)]
+    if targets and action.target not in targets:
+        return f"planned for {action.target}, now resolves to {targets[0]}"
+    return "now resolves to another change" if targets else "no longer needed"
 
 
 def _aims(action: Action) -> tuple[ActionName, ObjectRef | None, dict[str, JsonScalar]]:

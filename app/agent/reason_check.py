@@ -6,17 +6,14 @@ is in `app.agent.freshness.reasons`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
-from app.agent.freshness.reasons import (
-    Reason,
-    Reasons,
-    examined,
-    from_signals,
-    of_cluster,
-)
-from app.agent.freshness.silences import Silencing, silenced, unreadable
+from app.agent.freshness.all_clear import firing_alerts
+from app.agent.freshness.own_look import examined
+from app.agent.freshness.reasons import Reason, Reasons, of_cluster
+from app.agent.freshness.reports import from_signals
+from app.agent.freshness.silences import Muting, Silencing, muting, silenced, unreadable
 from app.agent.models import Incident, Observation
 from app.agent.observer import Observer
 from app.agent.ports.metrics import SilenceSource
@@ -33,8 +30,10 @@ class Examination:
 
     reasons: Reasons
     seen: Observation
-    silenced: tuple[Silencing, ...] = ()
-    """The silences in force that take reasons away: the incident waits for their end."""
+    muting: Muting = field(default_factory=Muting)
+    """What mutes every alert of the incident that may fire: the incident waits for its end."""
+    silencings: tuple[Silencing, ...] = ()
+    """The silences in force."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,25 +52,29 @@ class ReasonCheck:
         seen = await self.observer.look(incident.key, self.clock.now())
         known = of_cluster(await self._reported(incident), incident.cluster)
         found = examined(known, incident.triggers, seen, self.slo)
-        found, muting = await self._heeding_silences(incident, found)
-        return Examination(
-            reasons=Reasons(found=found, max_age=self.max_age, clock=self.clock.now),
-            seen=seen,
-            silenced=muting,
-        )
-
-    async def _heeding_silences(
-        self, incident: Incident, found: tuple[Reason, ...]
-    ) -> tuple[tuple[Reason, ...], tuple[Silencing, ...]]:
-        """Without the reasons that are silenced; without any while silences cannot be read."""
-        if self.silences is None:
-            return found, ()
         now = self.clock.now()
         try:
-            silencings = await self.silences.concerning(incident.key, now)
+            silencings = await self._silencings(incident, now)
         except AgentError as error:
-            return unreadable(found, str(error), now), ()
-        return silenced(found, silencings, now)
+            found = unreadable(found, str(error), now)
+            return Examination(reasons=self._reasons(found), seen=seen)
+        firing = firing_alerts(known, incident.triggers, now)
+        return Examination(
+            reasons=self._reasons(silenced(found, silencings, now)[0]),
+            seen=seen,
+            muting=muting(firing, silencings, now),
+            silencings=silencings,
+        )
+
+    def _reasons(self, found: tuple[Reason, ...]) -> Reasons:
+        return Reasons(found=found, max_age=self.max_age, clock=self.clock.now)
+
+    async def _silencings(self, incident: Incident, now: datetime) -> tuple[Silencing, ...]:
+        """The silences in force that may concern the incident's service or its alerts."""
+        if self.silences is None:
+            return ()
+        found = await self.silences.concerning(incident.key, now)
+        return tuple(one for one in found if one.silence.active(now))
 
     async def _reported(self, incident: Incident) -> tuple[Reason, ...]:
         """What was reported of the service; read from the signals where an older version took them in."""

@@ -7,6 +7,7 @@ escalated, and the undo itself is verified.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -14,7 +15,7 @@ from app.agent.closing import Closer
 from app.agent.evidence.format import in_words
 from app.agent.evidence.restoration import asks_as_before, judge_restoration
 from app.agent.executor import Executor
-from app.agent.intents import intent_by_id, rest_to_undo, to_undo
+from app.agent.intents import done_intents, intent_by_id, proposed_intents, rest_to_undo, to_undo
 from app.agent.memory import failed_revision
 from app.agent.models import (
     Incident,
@@ -38,10 +39,11 @@ from app.agent.notes import (
     verdict_note,
     why_not_restored,
     why_proposed,
+    why_recovered_alone,
 )
 from app.agent.observer import Observer
 from app.agent.ports.store import Claim, Store
-from app.agent.verifier import Assessment, Health, Verifier, advance, dated_in_future, judge
+from app.agent.verifier import Assessment, Health, Verifier, VerifyRules, advance, judge, resumed
 from app.errors import PermanentError
 
 
@@ -55,13 +57,21 @@ class Soak:
     verifier: Verifier
     closer: Closer
 
-    async def begin(self, record: IncidentRecord, done: Intent, claim: Claim, now: datetime) -> None:
+    async def begin(
+        self,
+        record: IncidentRecord,
+        done: Intent,
+        claim: Claim,
+        now: datetime,
+        notes: Sequence[Note] = (),
+    ) -> None:
         """An action was executed: record the baseline and start the verification."""
         missing: list[str] = []
         baseline = await self.observer.sli(record.incident.key, now, missing)
         after = replace(
             record.incident,
             state=IncidentState.VERIFYING,
+            wake_at=None,
             verification=Verification(intent_id=done.id, started_at=now, baseline=baseline),
         )
         rules = self.verifier.rules
@@ -72,7 +82,7 @@ class Soak:
             f"{rules.soak.total_seconds():.0f} s within {rules.timeout.total_seconds():.0f} s.",
             data={"intent": done.id},
         )
-        await self.store.save(claim, after, [note])
+        await self.store.save(claim, after, [*notes, note])
 
     async def settle_undo(
         self, record: IncidentRecord, undo: Intent, outcome: Outcome, claim: Claim, now: datetime
@@ -97,7 +107,7 @@ class Soak:
         found = judge_restoration(
             undone,
             await self.observer.workload(record.incident.key, []),
-            _seen_so_far(record.incident, undo, outcome, now),
+            _seen_so_far(record.incident, undo, outcome, now, rules),
             now=now,
             steady_for=rules.soak,
             timeout=rules.timeout,
@@ -132,12 +142,12 @@ class Soak:
         judged = replace(incident, verification=verification, verdict=verdict)
         notes.append(verdict_note(verdict))
         if verdict.kind is VerdictKind.RECOVERED:
-            await self._remember_failed_revision(record, now)
+            await self._remember_failed_revision(record, intent_by_id(record, before.intent_id), now)
             await self.closer.close_with(
                 record, judged, claim, IncidentState.RECOVERED, notes, _why_recovered(judged)
             )
             return
-        tested = to_undo(record)
+        tested = to_undo(record, before.intent_id)
         if verdict.kind is VerdictKind.CANNOT_TELL:
             await self.closer.close_with(
                 record,
@@ -177,35 +187,39 @@ class Soak:
         judged = replace(incident, verification=verification, verdict=verdict)
         await self.closer.close_with(record, judged, claim, end[0], [*notes, verdict_note(verdict)], end[1])
 
-    async def _remember_failed_revision(self, record: IncidentRecord, now: datetime) -> None:
+    async def _remember_failed_revision(self, record: IncidentRecord, helped: Intent, now: datetime) -> None:
         missing: list[str] = []
         workload = await self.observer.workload(record.incident.key, missing)
-        failed = failed_revision(record, workload, now) if workload is not None else None
+        failed = failed_revision(record, helped, workload, now) if workload is not None else None
         if failed is not None:
             await self.store.record_revision(failed)
 
 
-def _seen_so_far(incident: Incident, undo: Intent, outcome: Outcome, now: datetime) -> Verification:
-    """The state of the undo's verification so far; restarted if the clock went back."""
+def _seen_so_far(
+    incident: Incident, undo: Intent, outcome: Outcome, now: datetime, rules: VerifyRules
+) -> Verification:
+    """The state of the undo's verification so far; restarted after a gap, a bounded number of times."""
     seen = incident.verification
     if seen is None or seen.intent_id != undo.id:
         seen = Verification(intent_id=undo.id, started_at=outcome.at)
-    return replace(seen, started_at=now, healthy_since=None) if dated_in_future(seen, now) else seen
+    again = resumed(seen, now, rules)
+    return again if again.lost_seconds < rules.longest.total_seconds() else seen
 
 
 def _proposes(record: IncidentRecord) -> bool:
     """Whether the incident is a dry run with a plan: it ends with its proposal, however the service fares."""
-    return record.incident.dry_run and bool(record.intents)
+    return record.incident.dry_run and bool(proposed_intents(record))
 
 
 def _end_of_watch(record: IncidentRecord, verdict: Verdict) -> tuple[IncidentState, str] | None:
     """The end of a watch without an action, with its summary; None if the verdict ends nothing."""
     if verdict.kind is VerdictKind.RECOVERED:
-        return IncidentState.RECOVERED_WITHOUT_ACTION, "Recovered without any action."
+        return IncidentState.RECOVERED_WITHOUT_ACTION, why_recovered_alone(record)
     if _proposes(record):
         return IncidentState.PROPOSED, why_proposed(record)
     if verdict.kind is VerdictKind.CANNOT_TELL:
-        unknown = "No action taken: the symptoms ended, but whether the service recovered is unknown. "
+        taken = "No further action taken" if done_intents(record) else "No action taken"
+        unknown = f"{taken}: the symptoms ended, but whether the service recovered is unknown. "
         return IncidentState.ESCALATED, f"{unknown}{'; '.join(verdict.reasons)}."
     return None
 

@@ -10,16 +10,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from app.agent.evidence.format import milliseconds, share
-from app.agent.freshness.clock_jumps import ahead
-from app.agent.freshness.reasons import (
-    Reason,
-    ago_words,
+from app.agent.evidence.format import counted, milliseconds, share
+from app.agent.freshness.all_clear import (
     all_withdrawn,
-    clock_words,
     firing_alerts,
-    of_cluster,
+    firing_words,
+    unknown_alerts,
+    unknown_words,
 )
+from app.agent.freshness.clock_jumps import ahead
+from app.agent.freshness.reasons import Reason, ago_words, of_cluster
+from app.agent.freshness.silences import Silencing, covering
 from app.agent.models import (
     Incident,
     Observation,
@@ -30,8 +31,10 @@ from app.agent.models import (
     Verification,
 )
 from app.agent.observer import NO_CLUSTER, Observer, workload_conditions
+from app.agent.ports.metrics import SilenceSource
 from app.agent.slo import SloThresholds
 from app.agent.workload import WorkloadView
+from app.errors import AgentError
 
 _WORSE_ERROR_RATE = 0.2
 """An error rate this much above the one before the action is materially worse."""
@@ -73,7 +76,7 @@ class VerifyRules:
 
     @property
     def longest(self) -> timedelta:
-        """The longest verification including restarts, except for one complete attempt after a pause."""
+        """How long attempts may last in total that gaps between observations end; then no other begins."""
         return 3 * (self.timeout + self.soak + self.longest_gap)
 
 
@@ -110,26 +113,41 @@ def with_reports(
     reported: tuple[Reason, ...],
     *,
     measures: bool,
+    silencings: tuple[Silencing, ...] = (),
 ) -> Assessment:
     """Adjust health by reports: unknown while an alert is firing; healthy if all were withdrawn.
 
     The latter only without an action and without a metric source (`measures`), where
-    the end of the alert is the only evidence of recovery.
+    the end of the alert is the only evidence of recovery. Alerts whose state is not
+    known count until the agent has seen for itself, later, that the service is healthy.
     """
-    firing = firing_alerts(reported, incident.triggers, seen.at)
-    if firing and health.health is Health.HEALTHY:
-        still = tuple(
-            f"{one.said} is still firing, last reported at {clock_words(one.last_true_at, seen.at)}"
-            for one in firing
-        )
-        return Assessment(health=Health.UNKNOWN, reasons=(*still, *health.reasons))
+    firing = []
+    for one in firing_alerts(reported, incident.triggers, seen.at):
+        mute = covering(one, silencings)
+        firing.append(firing_words(one, seen.at, mute.words if mute is not None else ""))
+    unknown = [
+        unknown_words(one, seen.at)
+        for one in unknown_alerts(reported, incident.triggers, incident.opened_at, seen.at)
+        if not (health.health is Health.HEALTHY and _seen_since(one, seen))
+    ]
+    if (firing or unknown) and health.health is Health.HEALTHY:
+        return Assessment(health=Health.UNKNOWN, reasons=(*firing, *unknown, *health.reasons))
     acted = incident.verification is not None and incident.verification.intent_id is not None
     if health.health is not Health.UNKNOWN or measures or acted or not _runs(seen):
         return health
     if not all_withdrawn(reported, incident.triggers):
         return health
+    if unknown:
+        return Assessment(health=Health.UNKNOWN, reasons=(*unknown, *health.reasons))
     over = [r.withdrawn.said for r in reported if r.withdrawn is not None and r.trigger in incident.triggers]
     return Assessment(health=Health.HEALTHY, reasons=tuple(over))
+
+
+def _seen_since(reported: Reason, seen: Observation) -> bool:
+    """Whether the agent looked for itself, after the report, at what the report is about."""
+    if reported.trigger in METRIC_ONLY:
+        return seen.sli is not None and seen.sli.measured and seen.sli.at > reported.last_true_at
+    return seen.workload is not None and seen.at > reported.last_true_at
 
 
 def _runs(seen: Observation) -> bool:
@@ -146,61 +164,90 @@ def judge(
     at = seen.at
     if _unwatched(verification, at, rules):
         return _without_end(verification, at, rules)
+    ended = _ended(verification, now, seen, rules)
+    if ended is None:
+        return None
+    kind, reasons = ended
+    return Verdict(kind=kind, reasons=reasons, at=at, intent_id=verification.intent_id)
+
+
+def _ended(
+    verification: Verification, now: Assessment, seen: Observation, rules: VerifyRules
+) -> tuple[VerdictKind, tuple[str, ...]] | None:
+    """The verdict of a verification without gaps, with its reasons; None if it is too early for one."""
+    at = seen.at
     if now.health is Health.HEALTHY:
         since = verification.healthy_since
         if since is not None and at - since >= rules.soak:
             measured = "within the SLO" if seen.sli is not None else "no alert reported"
             soak = f"{measured} for {(at - since).total_seconds():.0f} s"
-            return Verdict(kind=VerdictKind.RECOVERED, reasons=(soak, *now.reasons), at=at)
+            return VerdictKind.RECOVERED, (soak, *now.reasons)
     elapsed = at - verification.started_at
     worse = _worse(verification.baseline, _fresh(seen, verification, rules), rules.slo)
     if now.health is Health.UNHEALTHY and elapsed >= rules.soak and worse:
-        return Verdict(kind=VerdictKind.WORSE, reasons=now.reasons, at=at)
+        return VerdictKind.WORSE, now.reasons
     if elapsed < rules.timeout:
         return None
     if now.health is Health.UNHEALTHY:
-        return Verdict(kind=VerdictKind.NOT_RECOVERED, reasons=now.reasons, at=at)
+        return VerdictKind.NOT_RECOVERED, now.reasons
     if now.health is Health.UNKNOWN:
-        return Verdict(kind=VerdictKind.CANNOT_TELL, reasons=now.reasons, at=at)
+        return VerdictKind.CANNOT_TELL, now.reasons
     # Healthy, but not yet for the whole soak: wait at most one soak longer.
     if elapsed < rules.timeout + rules.soak:
         return None
-    return Verdict(
-        kind=VerdictKind.NOT_RECOVERED,
-        reasons=("intermittent health: never healthy for the whole soak", *now.reasons),
-        at=at,
-    )
+    never = "intermittent health: never healthy for the whole soak"
+    return VerdictKind.NOT_RECOVERED, (never, *now.reasons)
 
 
 def _without_end(verification: Verification, at: datetime, rules: VerifyRules) -> Verdict | None:
-    """ "Cannot tell" after repeated gaps between observations that exceed `rules.longest` in total.
+    """ "Cannot tell" once the attempts that gaps ended add up to `rules.longest`.
 
-    A single gap, however long, only restarts the verification.
+    A gap, however long, adds at most twice the longest one allowed: a pause of hours
+    restarts the verification and does not use up the attempts that follow it.
     """
-    begun = verification.begun_at
-    if begun is None or ahead(begun, at) or at - begun < rules.longest:
+    lost = _lost(verification, at, rules)
+    if lost < rules.longest:
         return None
     return Verdict(
         kind=VerdictKind.CANNOT_TELL,
         reasons=(
             "the agent observed the service less often than every "
             f"{rules.longest_gap.total_seconds():.0f} s, so the verification kept restarting "
-            f"for {ago_words(at - begun)}",
+            f"for {ago_words(lost)}",
         ),
         at=at,
+        intent_id=verification.intent_id,
     )
+
+
+def _lost(verification: Verification, at: datetime, rules: VerifyRules) -> timedelta:
+    """The length of all attempts that gaps ended, with the one that ends at `at`.
+
+    Each counts as watched until its last observation, whatever the clock does after it.
+    """
+    seen = verification.last_observed_at or verification.started_at
+    watched = max(seen - verification.started_at, timedelta(0))
+    gap = at - seen if at >= seen else rules.longest_gap
+    return timedelta(seconds=verification.lost_seconds) + watched + min(gap, 2 * rules.longest_gap)
+
+
+def resumed(verification: Verification, at: datetime, rules: VerifyRules) -> Verification:
+    """The verification as an observation at `at` finds it: restarted after a gap.
+
+    An absence of the agent is no evidence about the service, either way.
+    """
+    if not _unwatched(verification, at, rules):
+        return verification
+    lost = _lost(verification, at, rules)
+    return replace(verification, started_at=at, healthy_since=None, lost_seconds=lost.total_seconds())
 
 
 def advance(verification: Verification, now: Assessment, at: datetime, rules: VerifyRules) -> Verification:
     """The verification after this observation: an unhealthy or unknown one restarts the soak.
 
-    A gap between observations restarts the whole verification, because an absence of
-    the agent is no evidence about the service. `begun_at` keeps its first start.
+    A gap between observations restarts the whole verification.
     """
-    if _unwatched(verification, at, rules):
-        first = verification.begun_at or verification.started_at
-        begun = at if ahead(first, at) else first
-        verification = replace(verification, started_at=at, healthy_since=None, begun_at=begun)
+    verification = resumed(verification, at, rules)
     if now.health is Health.HEALTHY:
         return replace(verification, healthy_since=verification.healthy_since or at, last_observed_at=at)
     return replace(
@@ -217,25 +264,47 @@ class Verifier:
 
     observer: Observer
     rules: VerifyRules
+    silences: SilenceSource | None = None
+    """None: silences are not read."""
 
     async def look(self, incident: Incident, now: datetime) -> tuple[Observation, Assessment]:
         """Observe the incident's service at `now` and assess its health."""
         seen = await self.observer.look(incident.key, now)
         return seen, await self.assess(incident, seen)
 
-    async def assess(self, incident: Incident, seen: Observation) -> Assessment:
-        """The health that an observation shows, given the reports on the incident that were not withdrawn."""
+    async def assess(
+        self, incident: Incident, seen: Observation, silencings: tuple[Silencing, ...] | None = None
+    ) -> Assessment:
+        """The health that an observation shows, given the reports on the incident that were not withdrawn.
+
+        `silencings` are the silences in force; None: they are read where an alert fires.
+        """
         health = assess(seen, incident.triggers, self.rules, incident.verification)
         levels = await self.observer.store.levels(incident.key)
         if levels is None:
             return health
+        reported = of_cluster(levels.reasons, incident.cluster)
+        if silencings is None and health.health is Health.HEALTHY:
+            firing = firing_alerts(reported, incident.triggers, seen.at)
+            silencings = await self._silencings(incident, seen.at) if firing else ()
         return with_reports(
             health,
             incident,
             seen,
-            of_cluster(levels.reasons, incident.cluster),
+            reported,
             measures=self.observer.metrics is not None,
+            silencings=silencings or (),
         )
+
+    async def _silencings(self, incident: Incident, at: datetime) -> tuple[Silencing, ...]:
+        """The silences in force, which only explain a verdict; none if they cannot be read."""
+        if self.silences is None:
+            return ()
+        try:
+            found = await self.silences.concerning(incident.key, at)
+        except AgentError:
+            return ()
+        return tuple(one for one in found if one.silence.active(at))
 
 
 def _fresh(seen: Observation, verification: Verification | None, rules: VerifyRules) -> SliSample | None:
@@ -280,13 +349,29 @@ def _workload_problems(workload: WorkloadView, *, unfinished: bool) -> list[str]
     if rolling and not unfinished and workload.available_replicas > 0:
         return problems
     if rolling:
-        problems.append(
-            f"the rollout is not complete: {workload.updated_replicas} of "
-            f"{workload.desired_replicas} updated, {workload.available_replicas} available"
-        )
+        problems.append(f"the rollout is not complete: {_rollout_lacks(workload)}")
     elif workload.available_replicas < workload.desired_replicas:
         problems.append(f"{workload.available_replicas} of {workload.desired_replicas} replicas available")
     return problems
+
+
+def _rollout_lacks(workload: WorkloadView) -> str:
+    """What is missing from a complete rollout."""
+    wanted, updated, lacks = workload.desired_replicas, workload.updated_replicas, []
+    if not workload.spec_observed:
+        lacks.append("the controller has not observed the newest specification")
+    if updated < wanted:
+        lacks.append(f"{updated} of {wanted} updated")
+    older = (workload.total_replicas or 0) - updated
+    if older > 0:
+        lacks.append(f"{counted(older, 'pod')} of an older revision not removed yet")
+    elif updated > wanted:
+        lacks.append(f"{counted(updated - wanted, 'pod')} too many not removed yet")
+    if workload.available_replicas < max(wanted, updated):
+        lacks.append(f"{workload.available_replicas} of {max(wanted, updated)} available")
+    if workload.progress_deadline_exceeded:
+        lacks.append("its progress deadline is exceeded")
+    return ", ".join(lacks) or "the controller has not reported its end"
 
 
 def _unmeasured(

@@ -129,6 +129,10 @@ class WorkloadView:
     """Annotated by its owners so that the agent leaves it alone."""
     trusted_without_traffic: bool = False
     """Annotated by its owners: it receives no requests, and is trusted by its pods alone."""
+    total_replicas: int | None = None
+    """Pods of every revision; None where it is not known."""
+    spec_observed: bool = True
+    """The controller has seen the newest specification: the numbers are about it."""
     replica_failure: str | None = None
     """Why the cluster refuses to make wanted pods (`FailedCreate: ...`); None where it does not."""
 

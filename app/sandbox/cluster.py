@@ -180,10 +180,8 @@ class SandboxReader:
         owned = world.controller.replica_sets(deployment)
         status, annotations = deployment.status, deployment.meta.annotations
         wanted = deployment.replicas
-        complete = (
-            status.observed_generation == deployment.meta.generation
-            and status.updated == status.replicas == status.available == wanted
-        )
+        observed = status.observed_generation == deployment.meta.generation
+        complete = observed and status.updated == status.replicas == status.available == wanted
         labelled = {**deployment.meta.labels, **annotations}
         warnings = [
             f"{event.reason}: {event.message}"
@@ -197,6 +195,8 @@ class SandboxReader:
             updated_replicas=status.updated,
             ready_replicas=status.ready,
             available_replicas=status.available,
+            total_replicas=status.replicas,
+            spec_observed=observed,
             paused=deployment.paused,
             rollout_complete=complete,
             progress_deadline_exceeded=status.reason == "ProgressDeadlineExceeded",

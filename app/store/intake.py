@@ -25,7 +25,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
 
-from app.agent.freshness.reasons import merged_triggers
+from app.agent.freshness.memory import newly_merged
 from app.agent.ids import IncidentId, ServiceKey, SignalId
 from app.agent.models import (
     Change,
@@ -253,6 +253,24 @@ def open_queued(connection: Connection, decide: IntakeDecider, dry_run: bool, li
 # ------------------------------------------------------------ one delivery
 
 
+@dataclass(slots=True, kw_only=True)
+class _Service:
+    """One service within a transaction: as it is on record, and as it stands after what was decided."""
+
+    stored_levels: ServiceLevels | None
+    levels: ServiceLevels | None
+    stored: Incident | None
+    """The open incident on record."""
+    incident: Incident | None
+    """The open incident."""
+    closed: Incident | None
+    """The incident that closed last."""
+    none_pending: bool = False
+    """No signal of it is pending."""
+    notes: list[Note] = field(default_factory=list)
+    """For the timeline of the open incident, and not written yet."""
+
+
 @dataclass(slots=True)
 class _IntakeTransaction:
     """Takes the signals of one transaction in turn, keeping what it has read of each service.
@@ -270,17 +288,10 @@ class _IntakeTransaction:
     _same: dict[SignalId, signals.Recorded] = field(default_factory=dict)
     _first: dict[str, signals.Recorded] = field(default_factory=dict)
     """By deduplication key."""
-    _levels: dict[ServiceKey, ServiceLevels | None] = field(default_factory=dict)
-    _stored_levels: dict[ServiceKey, ServiceLevels | None] = field(default_factory=dict)
-    _open: dict[ServiceKey, Incident | None] = field(default_factory=dict)
-    _stored: dict[IncidentId, Incident] = field(default_factory=dict)
-    """The open incidents as they are on record."""
-    _closed: dict[ServiceKey, Incident | None] = field(default_factory=dict)
-    _none_pending: set[ServiceKey] = field(default_factory=set)
+    _services: dict[ServiceKey, _Service] = field(default_factory=dict)
     _open_of_sender: dict[str, int] = field(default_factory=dict)
     _decided: list[tuple[Signal, Disposition]] = field(default_factory=list)
     _changes: list[Change] = field(default_factory=list)
-    _notes: dict[IncidentId, list[Note]] = field(default_factory=dict)
 
     def look_up(self, given: Sequence[Signal]) -> None:
         """Read which of these signals, and of their observations, are on record."""
@@ -305,76 +316,66 @@ class _IntakeTransaction:
         disposition = self._decide(signal)
         signals.settle(self.connection, signal.id, disposition)
         if disposition.kind is DispositionKind.PENDING:
-            self._none_pending.discard(signal.key)
+            self._service(signal.key).none_pending = False
         return disposition
 
     def write(self) -> None:
         """Put on record what was decided and is not yet."""
         self._write_signals()
         _store_changes(self.connection, self._changes)
-        _store_levels(self.connection, self._stored_levels, self._levels)
-        for incident in self._open.values():
-            if incident is not None:
-                incidents.store_joined(self.connection, self._stored[incident.id], incident)
-                self._stored[incident.id] = incident
-        for incident_id, notes in self._notes.items():
-            timeline.append(self.connection, incident_id, notes)
-        self._stored_levels = dict(self._levels)
         self._changes.clear()
-        self._notes.clear()
+        _store_levels(self.connection, self._services)
+        for one in self._services.values():
+            if one.stored is not None and one.incident is not None:
+                incidents.store_joined(self.connection, one.stored, one.incident)
+        for one in self._services.values():
+            if one.incident is not None and one.notes:
+                timeline.append(self.connection, one.incident.id, one.notes)
+            one.stored, one.stored_levels, one.notes = one.incident, one.levels, []
 
     def _write_signals(self) -> None:
         signals.add(self.connection, self._decided)
         self._decided.clear()
 
     def _decide(self, signal: Signal) -> Disposition:
-        key = signal.key
-        self._look_at(key)
-        verdict = self.delivery.decide(signal, self._levels[key], self._open[key], self._closed[key])
+        one = self._service(signal.key)
+        verdict = self.delivery.decide(signal, one.levels, one.incident, one.closed)
         if verdict.levels is not None:
-            self._keep_levels(key, verdict.levels, signal.received_at)
+            _keep_levels(one, verdict.levels, signal.received_at)
         if verdict.change is not None:
             self._changes.append(verdict.change)
         disposition = verdict.disposition
         if disposition.kind in _ATTACHED:
-            disposition = self._attach(signal, verdict)
+            disposition = self._attach(signal, one, verdict)
         return disposition
 
-    def _keep_levels(self, key: ServiceKey, new: ServiceLevels, at: datetime) -> None:
-        """Keep the levels, with a note for an open incident the first time that alerts are merged."""
-        before, incident = self._levels[key], self._open[key]
-        self._levels[key] = new
-        if incident is None:
-            return
-        merged = merged_triggers(new.reasons) - merged_triggers(() if before is None else before.reasons)
-        if merged:
-            self._notes.setdefault(incident.id, []).append(merged_note(merged, at))
-
-    def _look_at(self, key: ServiceKey) -> None:
-        if key in self._open:
-            return
-        self._levels[key] = self._stored_levels[key] = levels(self.connection, key)
-        incident = self._open[key] = incidents.open_incident(self.connection, key)
-        if incident is not None:
-            self._stored[incident.id] = incident
-        self._closed[key] = incidents.last_closed(self.connection, key)
+    def _service(self, key: ServiceKey) -> _Service:
+        """The service, read the first time."""
+        if key not in self._services:
+            known, incident = levels(self.connection, key), incidents.open_incident(self.connection, key)
+            self._services[key] = _Service(
+                stored_levels=known,
+                levels=known,
+                stored=incident,
+                incident=incident,
+                closed=incidents.last_closed(self.connection, key),
+            )
+        return self._services[key]
 
     def _true_once_more(self, signal: Signal, before: signals.Recorded) -> bool:
         """What a repeat says of its service is remembered; True where it is to be decided as if new."""
         if self.delivery.again is None or signal.kind is not SignalKind.ALERT:
             return False
-        key = signal.key
-        self._look_at(key)
-        incident = self._open[key]
+        one = self._service(signal.key)
         # It was ignored for the sake of an incident that has ended since: what holds now decides.
-        ignored = before.disposition.kind is DispositionKind.IGNORED and incident is None
-        repeat = self.delivery.again(signal, self._levels[key], incident)
+        ignored = before.disposition.kind is DispositionKind.IGNORED and one.incident is None
+        repeat = self.delivery.again(signal, one.levels, one.incident)
         if repeat is None:
-            return ignored and self._closed[key] is not None
-        self._keep_levels(key, repeat.levels, signal.received_at)
-        if incident is not None:  # what keeps a reason fresh was sent by somebody, too
-            self._open[key] = incidents.note_origin(incident, [signal])
-        return repeat.anew or (ignored and self._closed[key] is not None)
+            return ignored and one.closed is not None
+        _keep_levels(one, repeat.levels, signal.received_at)
+        if one.incident is not None:  # what keeps a reason fresh was sent by somebody, too
+            one.incident = incidents.note_origin(one.incident, [signal])
+        return repeat.anew or (ignored and one.closed is not None)
 
     def _record(self, signal: Signal, disposition: Disposition) -> None:
         self._decided.append((signal, disposition))
@@ -382,7 +383,7 @@ class _IntakeTransaction:
             signals.Recorded(id=signal.id, dedup_key=storable_text(signal.dedup_key), disposition=disposition)
         )
         if disposition.kind is DispositionKind.PENDING:
-            self._none_pending.discard(signal.key)
+            self._service(signal.key).none_pending = False
         self.entered.append(signal.received_at)
 
     def _remember(self, found: signals.Recorded) -> None:
@@ -403,9 +404,9 @@ class _IntakeTransaction:
         self._record(signal, disposition)
         return disposition
 
-    def _attach(self, signal: Signal, verdict: IntakeVerdict) -> Disposition:
+    def _attach(self, signal: Signal, one: _Service, verdict: IntakeVerdict) -> Disposition:
         """Open, queue or join, as the service stands now: at most one incident of it is ever open."""
-        key, incident = signal.key, self._open[signal.key]
+        key, incident = signal.key, one.incident
         unknown_to = None
         if incident is None and not incidents.is_known(self.connection, key):
             unknown_to = storable_text(signal.source)
@@ -413,7 +414,7 @@ class _IntakeTransaction:
             if most is not None and self._opened_by(unknown_to, most) >= most:
                 reason = f"{signals.QUEUED}{signal.source} has {most} incidents open; opened as they end"
                 return Disposition(kind=DispositionKind.PENDING, reason=reason)
-        pending = self._take_pending(key) if verdict.release_pending else ()
+        pending = self._take_pending(key, one) if verdict.release_pending else ()
         opened = incident is None
         if incident is None:
             incident = _open(
@@ -422,26 +423,31 @@ class _IntakeTransaction:
                 verdict.triggers,
                 stale=signal.stale,
                 dry_run=self.delivery.dry_run,
-                at=_not_before(self._closed[key], signal.received_at),
+                at=_not_before(one.closed, signal.received_at),
                 unknown_to=unknown_to,
             )
-            self._stored[incident.id] = incident
+            one.stored = incident
             if unknown_to in self._open_of_sender:
                 self._open_of_sender[unknown_to] += 1
         else:
             fresh = bool(verdict.triggers) and not signal.stale
             incident = incidents.add_triggers(incident, verdict.triggers, fresh=fresh)
-        self._open[key] = incidents.note_origin(incident, [signal, *pending])
-        notes = self._notes.setdefault(incident.id, [])
-        notes.append(signal_note(signal, verdict.triggers, opened=opened))
+        one.incident = incidents.note_origin(incident, [signal, *pending])
+        one.notes.append(signal_note(signal, verdict.triggers, opened=opened))
         if pending:
-            notes.append(pending_note(pending, incident.opened_at))
-            _join_pending(self.connection, incident)
+            one.notes.append(pending_note(pending, incident.opened_at))
+            self._join(pending, incident)
         return Disposition(
             kind=DispositionKind.OPENED if opened else DispositionKind.JOINED,
             reason=verdict.disposition.reason,
             incident_id=incident.id,
         )
+
+    def _join(self, pending: Sequence[Signal], incident: Incident) -> None:
+        """The pending signals join the incident: a later duplicate of one is answered with it."""
+        joined = _join_pending(self.connection, incident)
+        for found in [self._same[signal.id] for signal in pending if signal.id in self._same]:
+            self._remember(replace(found, disposition=joined))
 
     def _opened_by(self, sender: str, most: int) -> int:
         """How many incidents of unknown services a sender has open; counted up to `most`, once."""
@@ -449,15 +455,26 @@ class _IntakeTransaction:
             self._open_of_sender[sender] = incidents.open_of_sender(self.connection, sender, most)
         return self._open_of_sender[sender]
 
-    def _take_pending(self, key: ServiceKey) -> tuple[Signal, ...]:
+    def _take_pending(self, key: ServiceKey, one: _Service) -> tuple[Signal, ...]:
         """The service's pending signals, for the caller to join; read again only after one was added."""
-        if key in self._none_pending:
+        if one.none_pending:
             return ()
         self._write_signals()
         pending = signals.pending(self.connection, key)
-        self._none_pending.add(key)
+        one.none_pending = True
         self.joined.update((signal.id, signal.source) for signal in pending)
         return pending
+
+
+def _keep_levels(one: _Service, new: ServiceLevels, at: datetime) -> None:
+    """Keep the levels, with a note the first time that alerts are merged while an incident is open."""
+    before, one.levels = one.levels, new
+    if one.incident is None:
+        return
+    known = () if before is None else before.reasons
+    merged = newly_merged(known, new.reasons, one.incident.opened_at)
+    if merged:
+        one.notes.append(merged_note(merged, at))
 
 
 def _open(
@@ -490,9 +507,11 @@ def _not_before(closed: Incident | None, at: datetime) -> datetime:
     return at if closed is None or closed.closed_at is None else max(at, closed.closed_at)
 
 
-def _join_pending(connection: Connection, incident: Incident) -> None:
+def _join_pending(connection: Connection, incident: Incident) -> Disposition:
+    """Let the service's pending signals join the incident; the disposition that each has then."""
     reason = "the breach it was part of is an incident"
     signals.settle_pending(connection, incident.key, DispositionKind.JOINED, reason, incident.id)
+    return Disposition(kind=DispositionKind.JOINED, reason=reason, incident_id=incident.id)
 
 
 # ------------------------------------------------------------ keys
@@ -543,18 +562,14 @@ def levels(connection: Connection, key: ServiceKey) -> ServiceLevels | None:
     return None if row is None else read(ServiceLevels, row.body)
 
 
-def _store_levels(
-    connection: Connection,
-    stored: Mapping[ServiceKey, ServiceLevels | None],
-    current: Mapping[ServiceKey, ServiceLevels | None],
-) -> None:
+def _store_levels(connection: Connection, services: Mapping[ServiceKey, _Service]) -> None:
     """Write what differs from what is on record."""
     changed = [
-        {"of_environment": key.environment, "of_service": key.service, "body": new}
-        for key, new in current.items()
-        if new is not None and new is not stored[key]
+        {"of_environment": key.environment, "of_service": key.service, "body": one.levels}
+        for key, one in services.items()
+        if one.levels is not None and one.levels is not one.stored_levels
     ]
-    known = {(key.environment, key.service) for key, before in stored.items() if before is not None}
+    known = {(key.environment, key.service) for key, one in services.items() if one.stored_levels is not None}
     rows = [row for row in changed if (row["of_environment"], row["of_service"]) in known]
     new_rows = [row for row in changed if (row["of_environment"], row["of_service"]) not in known]
     if rows:

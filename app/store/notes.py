@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from app.agent.evidence.format import counted, milliseconds, share
-from app.agent.freshness.reasons import ALERTS_KEPT, FORGOTTEN_AFTER
+from app.agent.freshness.memory import ALERTS_KEPT, FORGOTTEN_AFTER
 from app.agent.ids import JsonObject, ServiceKey
 from app.agent.models import (
     Alert,
@@ -110,13 +110,14 @@ def pending_note(signals: Sequence[Signal], at: datetime) -> Note:
 
 
 def merged_note(triggers: frozenset[Trigger], at: datetime) -> Note:
-    """The timeline entry for alerts that are not remembered one by one any more."""
+    """The timeline entry for alerts that are remembered in short from then on."""
     return Note(
         at=at,
         stage=Stage.OBSERVE,
         message=f"More than {ALERTS_KEPT} alerts of the service were reported firing at once. The oldest of "
-        "them are counted together: no action is taken on them, and because their ends cannot be matched, "
-        f"the service does not count as recovered for {FORGOTTEN_AFTER.total_seconds() / 3600:.0f} h.",
+        "them are remembered in short: no action is taken on them, and the service does not count as "
+        "recovered until they are resolved or were not reported for "
+        f"{FORGOTTEN_AFTER.total_seconds() / 3600:.0f} h.",
         data={"alerts_kept": ALERTS_KEPT, "triggers": [*sorted(trigger.value for trigger in triggers)]},
     )
 

@@ -26,12 +26,12 @@ from app.agent import (
     soak as trial,
 )
 from app.agent.evidence import symptoms
-from app.agent.freshness import reasons, silences
+from app.agent.freshness import all_clear, own_look, reasons, silences
 from app.agent.guardrails import limits
 from app.agent.guardrails.target_token import as_left
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intake import Intake
-from app.agent.intents import begun_intents, to_undo
+from app.agent.intents import begun_intents, to_undo, unverified
 from app.agent.models import (
     Disposition,
     DispositionKind,
@@ -164,10 +164,15 @@ async def _nothing_swept(*_: object) -> None:
 # ---------------------------------------------------------------- promises 10 to 13
 
 _moved_on = trial.moved_on
+_unverified = unverified
 
 
 def _from_the_beginning(incident: Incident) -> Incident:
     return replace(_moved_on(incident), next_action=0)
+
+
+def _verdict_of_any_step(record: IncidentRecord) -> Intent | None:
+    return _unverified(record) if record.incident.verdict is None else None
 
 
 def _chain_of_one(previous: str, sequence: int, notes: Sequence[Note]) -> tuple[TimelineEntry, ...]:
@@ -193,7 +198,7 @@ def _never_withdrawn(self: reasons.Reason, now: datetime, max_age: timedelta) ->
     return by_sender and abs(now - self.last_true_at) <= max_age
 
 
-_objection = reasons._metric_objection
+_objection = own_look._metric_objection
 
 
 def _measured_in_vain(reason: reasons.Reason, seen: Observation, slo: SloThresholds) -> str | None:
@@ -351,6 +356,13 @@ MUTANTS = {
             swaps=[(to_undo, _always(None))],
         ),
         Mutant(
+            name="verdict-of-another-step",
+            promise=10,
+            calm=True,
+            told="a verdict on an earlier action stands for every later one",
+            swaps=[(unverified, _verdict_of_any_step)],
+        ),
+        Mutant(
             name="undo-by-generation",
             promise=10,
             calm=True,
@@ -406,14 +418,14 @@ MUTANTS = {
             promise=13,
             calm=True,
             told="what the agent measures itself contradicts no report",
-            swaps=[(reasons._metric_objection, _measured_in_vain)],
+            swaps=[(own_look._metric_objection, _measured_in_vain)],
         ),
         Mutant(
             name="refusal-is-a-reason",
             promise=13,
             calm=True,
             told="a metric source that refuses to answer leaves every report standing",
-            swaps=[(reasons._metric_objection, _refusal_is_fine)],
+            swaps=[(own_look._metric_objection, _refusal_is_fine)],
         ),
         Mutant(
             name="unasked-at-the-beginning",
@@ -425,7 +437,7 @@ MUTANTS = {
             name="all-clear-while-it-fires",
             promise=13,
             told="an incident recovers while the alert that opened it fires",
-            swaps=[(reasons.firing_alerts, _always(()))],
+            swaps=[(all_clear.firing_alerts, _always(()))],
         ),
     )
 }

@@ -369,6 +369,7 @@ def unhelpful_is_undone(case: Case) -> Iterator[str]:
         for intent in record.intents:
             if intent.undoes is not None and intent.outcome is not None:
                 yield from _proved(record, intent, restored.get(intent.id))
+        yield from _left_unverified(record)
         yield from _innocent(case, record)
         yield from _repeated(record)
 
@@ -403,6 +404,35 @@ def _judged(record: IncidentRecord) -> Iterator[tuple[Intent, bool]]:
             if verdict != "cannot_tell":
                 yield testing, verdict == "recovered"
             testing = None
+
+
+def _left_unverified(record: IncidentRecord) -> Iterator[str]:
+    """What took place in an ended incident got a verdict, or was undone, or its end says that it stands."""
+    if not record.incident.state.closed:
+        return
+    verified, testing = set(), ""
+    for entry in record.timeline:
+        if entry.message.startswith("Verifying ") and "intent" in entry.data:
+            testing = str(entry.data["intent"])
+        elif "verdict" in entry.data:
+            verified.add(testing)
+    undone = {i.undoes for i in record.intents if i.outcome and i.outcome.kind is OutcomeKind.DONE}
+    done = [
+        i for i in record.intents if i.undoes is None and i.outcome and i.outcome.kind is OutcomeKind.DONE
+    ]
+    for number, intent in enumerate(done):
+        together = [intent]
+        while not together[-1].action.then_verify and number + len(together) < len(done):
+            together.append(done[number + len(together)])
+        if number > 0 and not done[number - 1].action.then_verify:
+            together.append(done[number - 1])
+        if intent.id in undone or any(each.id in verified for each in together):
+            continue
+        named = intent.action.name.replace("_", " ")
+        if not (
+            "Still in place" in record.incident.summary and f"of {named} was not" in record.incident.summary
+        ):
+            yield f"{intent.action.name} of {record.incident.id} stands unverified, its end does not say so"
 
 
 def _said_why_not(record: IncidentRecord, intent: Intent) -> bool:

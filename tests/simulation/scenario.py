@@ -21,6 +21,8 @@ from tests.simulation.hostile import Hostile
 from tests.simulation.world import Ailment, Remedy
 
 RUNBOOKS = Path(__file__).parent / "runbooks"
+RUNBOOKS_IN_PARTS = Path(__file__).parent / "runbooks_in_parts"
+"""One runbook, with an action that only the next one completes."""
 BREACH_FOR_SECONDS = 10.0
 _WITH_A_RUNBOOK = 2 * (Ailment.BAD_CONFIG, Ailment.LEAK, Ailment.LEAK, Ailment.BAD_RELEASE)
 _DRY_RUNS = (*6 * ((False,),), (True,), (True, False), (False, True))
@@ -117,11 +119,17 @@ class Scenario:
     poll_seconds: float
     concurrent_clients: int
     hostile: Hostile
+    in_parts: bool = False
+    """Configuration is read by pods as they start: its revert is complete with a restart only.
+
+    The budget ends between the two.
+    """
 
     def settings(self, start: int) -> Settings:
         """What the start number `start` of a host reads from its environment."""
         return _settings().model_copy(
             update={
+                "runbooks_dir": RUNBOOKS_IN_PARTS if self.in_parts else RUNBOOKS,
                 "dry_run": self.dry_runs[start % len(self.dry_runs)],
                 "allow_high_risk_actions": self.allow_high_risk,
                 "max_actions_per_incident": self.budget,
@@ -149,7 +157,7 @@ class Scenario:
             braked=None,
             dry_runs=(False,),
             allow_high_risk=True,
-            budget=3,
+            budget=2 if self.in_parts else 3,
             approvals=False,
             strict_engine=False,
         )
@@ -168,7 +176,6 @@ def _settings() -> Settings:
     return Settings(
         _env_file=None,
         approval_timeout_seconds=30.0,
-        runbooks_dir=RUNBOOKS,
         breach_for_seconds=BREACH_FOR_SECONDS,
         slo_max_error_rate=MAX_ERROR_RATE,
         evidence_max_age_seconds=EVIDENCE_MAX_AGE_SECONDS,
@@ -192,6 +199,7 @@ def scenario_of(seed: int) -> Scenario:
     hosts = dice.choice((1, 2, 2, 3))
     until = dice.uniform(50, 95)
     odds, illnesses = Odds.of(dice), _illnesses(dice, services)
+    in_parts = _in_parts(seed, illnesses)
     # By dice of their own, so that everything else in a seed is as it would be without.
     evidence = Random(f"evidence/{seed}")  # noqa: S311 - a seed, no secret
     return Scenario(
@@ -237,13 +245,14 @@ def scenario_of(seed: int) -> Scenario:
         braked=_brake(dice, until),
         dry_runs=dice.choice(_DRY_RUNS),
         allow_high_risk=dice.random() < 0.8,
-        budget=dice.choice((1, 2, 2, 3)),
+        budget=dice.choice((2, 2, 2, 2) if in_parts else (1, 2, 2, 3)),
         shared=Shared.of(seed),
         approvals=dice.random() < 0.2,
         strict_engine=dice.random() < 0.15,
         poll_seconds=dice.uniform(4.0, 12.0),
         concurrent_clients=dice.choice((1, 2)),
         hostile=Hostile.of(seed, illnesses, until),
+        in_parts=in_parts,
     )
 
 
@@ -253,6 +262,12 @@ def _scalings(seed: int, services: int, until: float) -> tuple[Span, ...]:
     return tuple(
         Span(start=at, end=at, number=dice.randrange(services)) for at in _moments(dice, until, 0.5, 4)
     )
+
+
+def _in_parts(seed: int, illnesses: tuple[Illness, ...]) -> bool:
+    """In some of the seeds with a bad configuration, by dice of its own like the scalings."""
+    dice = Random(f"phases/{seed}")  # noqa: S311 - a seed, no secret
+    return dice.random() < 0.3 and any(one.ailment is Ailment.BAD_CONFIG for one in illnesses)
 
 
 def _illnesses(dice: Random, services: int) -> tuple[Illness, ...]:

@@ -157,7 +157,7 @@ class _Run:
         self.ground = Ground(
             loop=loop, tape=self.tape, dice=self.dice, database=shared, odds=scenario.odds, hosts=[]
         )
-        self.world = SimulatedWorld(self.tape, scenario.services)
+        self.world = SimulatedWorld(self.tape, scenario.services, read_at_start=scenario.in_parts)
         self.world.bind(loop.call_later)
         keys = list(self.world.services)
         self.world.mutes += [(keys[mute.stretch.service], mute) for mute in scenario.hostile.mutes]

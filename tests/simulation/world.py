@@ -159,8 +159,9 @@ class Service:
 class SimulatedWorld:
     """All services, their measurements, and the API server's side of every request."""
 
-    def __init__(self, tape: Tape, count: int) -> None:
+    def __init__(self, tape: Tape, count: int, *, read_at_start: bool = False) -> None:
         self._tape = tape
+        self._read_at_start = read_at_start
         self._version = 1000
         self.services: dict[ServiceKey, Service] = {}
         self.source_down: list[tuple[float, float]] = []
@@ -332,6 +333,7 @@ class SimulatedWorld:
                     resource_version=str(service.config.version),
                     keys=("mode", "secret"),
                     changed_at=service.config.changed_at,
+                    read_at_start=self._read_at_start,
                 ),
             ),
         )

@@ -369,6 +369,11 @@ def test_a_wrong_setting_is_told_as_it_is_written() -> None:
         ("SLACK_USERS", '{"U1": "ann"}', ("'ann' does not have the right form", '"roles": ["responder"]')),
         ("SCALE_MIN_REPLICAS", "30", ("SCALE_MIN_REPLICAS=30 is above SCALE_MAX_REPLICAS=20", "lower")),
         (
+            "EVIDENCE_MAX_AGE_SECONDS",
+            "4",
+            ("EVIDENCE_MAX_AGE_SECONDS=4 is below PROMETHEUS_TIMEOUT_SECONDS=10", "raise the first"),
+        ),
+        (
             "FREEZE_WINDOWS",
             '[{"name": "x", "hours": 1, "cron": "99 * * * *"}]',
             ("'99 * * * *' is not a cron expression (bad minute)", "such as '0 18 * * FRI'"),

@@ -291,6 +291,14 @@ def test_a_rollout_is_complete_as_kubectl_says(status: JsonObject, complete: boo
     assert view(deployment(status=status)).rollout_complete is complete
 
 
+def test_pods_of_every_revision_and_an_unseen_specification_are_read() -> None:
+    """What is missing from a rollout can be named."""
+    numbers: JsonObject = {"observedGeneration": 1, "replicas": 4, "updatedReplicas": 3}
+    seen = view(deployment(status=numbers))
+    assert (seen.total_replicas, seen.spec_observed) == (4, False)
+    assert view(deployment(status={**numbers, "observedGeneration": 99})).spec_observed
+
+
 def test_a_rollout_past_its_deadline_is_not_complete() -> None:
     """Old pods that still serve do not make it so."""
     conditions: list[Json] = [

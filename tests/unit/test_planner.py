@@ -22,7 +22,7 @@ from app.agent.models import (
     TelemetryHealth,
     Trigger,
 )
-from app.agent.planner import PlanLimits, make_plan, plan_hash
+from app.agent.planner import PlanLimits, make_plan, no_longer_planned, plan_hash
 from app.agent.runbooks import Catalogue, Runbook, Step
 from app.agent.workload import (
     ObjectRef,
@@ -590,3 +590,41 @@ def test_the_runbooks_for_the_cause_are_marked_among_those_rejected() -> None:
     """So that a summary names them, and leaves out those for other causes."""
     found = plan(BAD, Cause.BAD_RELEASE, confidence=0.59)
     assert [r.runbook for r in found.rejected if r.addresses_cause] == ["roll-back-bad-release@1"]
+
+
+# ---------------------------------------------------------------- a newer diagnosis
+
+COMPLETING = Step(action=ActionName.RESTART, parameters={"when": "config_read_at_start"})
+
+
+def rest_of_plan(*, then_verify: bool, target: ObjectRef = REF) -> str | None:
+    """What a newer diagnosis says against a restart that follows another step of its plan."""
+    runbook = custom(Step(action=ActionName.ROLLBACK, parameters={"to": "previous_healthy"}), COMPLETING)
+    act = Action(
+        name=ActionName.RESTART, risk=Risk.MEDIUM, target=target, parameters={}, expected_effect="", undo=None
+    )
+    before = replace(act, name=ActionName.REVERT_CONFIG, then_verify=then_verify)
+    found = Plan(
+        runbook=runbook.reference,
+        runbook_hash=runbook.hash,
+        actions=(before, replace(act, then_verify=True)),
+        rejected=(),
+        hash="h",
+        at=BAD.at,
+    )
+    return no_longer_planned(
+        found,
+        1,
+        diagnosed(Cause.BAD_RELEASE),
+        evidence(Trigger.HIGH_ERROR_RATE, workload=released()),
+        Catalogue(runbooks=(runbook,)),
+        LIMITS,
+    )
+
+
+def test_only_the_step_that_completes_the_last_one_is_exempt_from_a_newer_diagnosis() -> None:
+    """Its condition was that step; it keeps its target, and no other step is exempt."""
+    assert rest_of_plan(then_verify=False) is None
+    assert rest_of_plan(then_verify=True) == "restart: no longer needed"
+    elsewhere = replace(REF, name="another")
+    assert rest_of_plan(then_verify=False, target=elsewhere) == "restart: no longer needed"

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.agent.freshness.reasons import (
-    ALERTS_KEPT,
-    REASONS_KEPT,
-    Reason,
-    Reasons,
-    ago_words,
+from app.agent.freshness.all_clear import (
     all_withdrawn,
-    examined,
     firing_alerts,
-    from_signals,
-    merged_triggers,
-    remember_condition,
-    remember_signal,
-    repeated,
+    firing_words,
+    unknown_alerts,
+    unknown_words,
 )
-from app.agent.ids import ServiceKey
+from app.agent.freshness.memory import ALERTS_KEPT, MERGED_KEPT, REASONS_KEPT, newly_merged
+from app.agent.freshness.own_look import examined
+from app.agent.freshness.reasons import MergedAlerts, Reason, ReasonKind, Reasons, Withdrawal, ago_words
+from app.agent.freshness.reports import from_signals, remember_condition, remember_signal, repeated
+from app.agent.ids import IncidentId, ServiceKey
 from app.agent.models import (
     POLLED,
     WATCHED,
@@ -33,6 +29,8 @@ from app.agent.models import (
     Condition,
     Deploy,
     DeployStatus,
+    Incident,
+    IncidentState,
     MetricSample,
     Observation,
     Payload,
@@ -41,8 +39,10 @@ from app.agent.models import (
     TelemetryHealth,
     Trigger,
 )
-from app.agent.observer import new_signal
+from app.agent.observer import NO_CLUSTER, new_signal
 from app.agent.slo import SloThresholds
+from app.agent.verifier import Assessment, Health, with_reports
+from app.store.database.codec import dumps
 from tests.unit.scenes import NEW, OLD, at, crashing, pods, workload
 
 SLO = SloThresholds(
@@ -272,19 +272,135 @@ def test_the_oldest_alert_that_fires_is_remembered_beside_many_others() -> None:
     assert those_standing(known) == ["the alert A0"]
 
 
-def test_alerts_beyond_the_bound_are_no_reason_and_leave_no_all_clear() -> None:
-    """Whose end could not be matched any more must neither be acted on nor be forgotten."""
-    fired = [replace(FIRING, fingerprint=f"f{number}") for number in range(ALERTS_KEPT + 1)]
+def test_alerts_beyond_the_bound_are_no_reason_until_they_are_resolved() -> None:
+    """Remembered in short: neither acted on nor forgotten, and over as soon as each of them is resolved."""
+    fired = [replace(FIRING, fingerprint=f"f{number}") for number in range(ALERTS_KEPT + 6)]
     known = from_signals([told(one, number / 100) for number, one in enumerate(fired)], SLO)
-    assert merged_triggers(known) == {Trigger.HIGH_ERROR_RATE}
-    for one in fired:
+    assert newly_merged((), known, NOW) == {Trigger.HIGH_ERROR_RATE}
+    assert len(those_standing(known)) == ALERTS_KEPT
+    for one in fired[6:]:
         known = remember_signal(known, told(replace(one, firing=False), 2))
     assert those_standing(known) == []
-    assert [one.said for one in firing_alerts(known, ALL, NOW)] == [
-        f"one of the alerts beyond the newest {ALERTS_KEPT} of the service"
+    assert said(known) == [
+        "6 further alerts were reported firing and not as resolved, last reported at 12:00:03 UTC"
     ]
     assert not all_withdrawn(known, (Trigger.HIGH_ERROR_RATE,))
     assert firing_alerts(known, ALL, NOW + timedelta(days=2)) == ()
+    for one in fired[:6]:
+        known = remember_signal(known, told(replace(one, firing=False), 2))
+    assert said(known) == []
+    assert all_withdrawn(known, (Trigger.HIGH_ERROR_RATE,))
+
+
+def test_a_merged_alert_that_is_repeated_is_a_reason_again() -> None:
+    """It is among the newest then; a late copy of a resolved one is none, however many were resolved."""
+    fired = [replace(FIRING, fingerprint=f"f{number}") for number in range(ALERTS_KEPT + 6)]
+    known = from_signals([told(one, number / 100) for number, one in enumerate(fired)], SLO)
+    for one in fired[1:]:
+        known = remember_signal(known, told(replace(one, firing=False), 2))
+    known, again = repeated(known, told(fired[0], 3))
+    assert not again
+    assert [one.last_true_at for one in firing_alerts(known, ALL, NOW)] == [NOW + timedelta(minutes=3)]
+    for one in fired[1:]:
+        known, again = repeated(known, told(one, 3))
+        assert not again
+    assert [one.said for one in firing_alerts(known, ALL, NOW)] == ["the alert HighErrorRate"]
+    known, again = repeated(known, told(fired[1], 4))
+    assert again
+    assert len(those_standing(known)) == 2
+
+
+def test_alerts_beyond_both_bounds_are_a_number_that_ends() -> None:
+    """With their resolutions, with the incident, and after an hour; they are never called firing."""
+    most = ALERTS_KEPT + MERGED_KEPT
+    fired = [replace(FIRING, fingerprint=f"f{number}") for number in range(5_000)]
+    known: tuple[Reason, ...] = ()
+    for number, one in enumerate(fired):
+        known = remember_signal(known, told(one, number / 1000))
+    assert len(known) == ALERTS_KEPT + 1
+    assert len(dumps(known)) < 100_000
+    (unknown,) = unknown_alerts(known, ALL, NOW, at(5))
+    assert unknown_words(unknown, at(5)) == (
+        f"{5_000 - most} further alerts, state not known, last reported at 12:04:25 UTC"
+    )
+    assert unknown_alerts(known, ALL, at(6), at(6)) == ()
+    assert unknown_alerts(known, ALL, NOW, at(65)) == ()
+    assert unknown_alerts(known, (Trigger.CRASH_LOOP,), NOW, at(5)) == ()
+    for one in reversed(fired):
+        known = remember_signal(known, told(replace(one, firing=False), 6))
+        assert len(known) <= ALERTS_KEPT + REASONS_KEPT
+    assert unknown_alerts(known, ALL, NOW, at(6)) == ()
+    assert firing_alerts(known, ALL, at(6)) == ()
+    assert all_withdrawn(known, (Trigger.HIGH_ERROR_RATE,))
+    assert len(dumps(known)) < 100_000
+
+
+@pytest.mark.parametrize("triggers", [(Trigger.HIGH_ERROR_RATE,), (Trigger.CRASH_LOOP,)])
+def test_alerts_of_unknown_state_count_until_the_agent_looked_for_itself(
+    triggers: tuple[Trigger, ...],
+) -> None:
+    """A posted sample is no look of its own; where there is none, a person is asked, with their number."""
+    entry = Reason(
+        trigger=triggers[0],
+        kind=ReasonKind.ALERT,
+        subject=f"alerts merged {triggers[0]}",
+        source="alertmanager",
+        said="",
+        last_true_at=NOW,
+        withdrawn=Withdrawal(at=NOW, by="the agent", said="resolved"),
+        merged=MergedAlerts(beyond=20, beyond_at=NOW),
+    )
+    incident = Incident(
+        id=IncidentId("inc_1"),
+        key=KEY,
+        state=IncidentState.OPEN,
+        opened_at=NOW,
+        triggers=triggers,
+        stale=False,
+        dry_run=False,
+    )
+    posted = SliSample(at=at(1), error_rate=0.001, p95_latency_ms=80)
+    well = Assessment(health=Health.HEALTHY, reasons=("error rate 0.1%",))
+
+    def judged(health: Assessment, seen: Observation, *, measures: bool) -> tuple[Health, str]:
+        found = with_reports(health, incident, seen, (entry,), measures=measures)
+        return found.health, found.reasons[0]
+
+    words = "20 further alerts, state not known, last reported at 12:00:00 UTC"
+    seen = Observation(at=at(1), sli=posted, workload=None, missing=(NO_CLUSTER,))
+    assert judged(well, seen, measures=False) == (Health.UNKNOWN, words)
+    own = replace(seen, sli=replace(posted, measured=True), workload=RUNNING)
+    assert judged(well, own, measures=True) == (Health.HEALTHY, "error rate 0.1%")
+    resolved = replace(entry, subject="alert f1", merged=None)
+    unknown = Assessment(health=Health.UNKNOWN, reasons=("no fresh error rate",))
+    found = with_reports(unknown, incident, seen, (entry, resolved), measures=False)
+    assert (found.health, found.reasons[0]) == (Health.UNKNOWN, words)
+    later = replace(seen, at=at(61))
+    assert with_reports(unknown, incident, later, (entry, resolved), measures=False).health is Health.HEALTHY
+
+
+def test_what_an_older_version_merged_is_not_known() -> None:
+    """It kept no more than that there were some: no reason, and no alert that is called firing."""
+    old = Reason(
+        trigger=Trigger.HIGH_ERROR_RATE,
+        kind=ReasonKind.ALERT,
+        subject="alerts merged high_error_rate",
+        source="alertmanager",
+        said="one of the alerts",
+        last_true_at=NOW,
+        withdrawn=Withdrawal(at=NOW, by="the agent", said="more than 64", muted=True),
+    )
+    assert firing_alerts((old,), ALL, NOW) == ()
+    assert [one.said for one in unknown_alerts((old,), ALL, NOW, NOW)] == ["1 further alert"]
+    assert unknown_alerts((old,), ALL, at(1), at(1)) == ()
+    assert said(remember_signal((old,), told(FIRING))) == [
+        "the alert HighErrorRate is still firing, last reported at 12:00:00 UTC"
+    ]
+
+
+def said(known: tuple[Reason, ...]) -> list[str]:
+    """What is known of the alerts that may fire, in words."""
+    return [firing_words(one, NOW) for one in firing_alerts(known, ALL, NOW)]
 
 
 def those_standing(known: tuple[Reason, ...]) -> list[str]:
@@ -292,40 +408,72 @@ def those_standing(known: tuple[Reason, ...]) -> list[str]:
     return [one.said for one in known if one.stands(NOW, AGE)]
 
 
+@dataclass
+class Remembered:
+    """One alert as a memory without bounds has it."""
+
+    over: float | None = None
+    repeat: float | None = None
+
+    def report(self, minutes: float, *, firing: bool) -> None:
+        """One delivery: after the end the first firing one may be a copy, and fires again 15 s after that."""
+        if not firing:
+            self.over, self.repeat = minutes, None
+        elif self.over is not None and self.repeat is None:
+            self.repeat = minutes
+        elif self.over is not None and self.repeat is not None and minutes - self.repeat >= 0.25:
+            self.over = self.repeat = None
+
+
 @given(
     st.lists(
-        st.tuples(st.integers(0, 3 * ALERTS_KEPT), st.sampled_from(["fires", "fires", "resolves", "sample"])),
-        max_size=6 * ALERTS_KEPT,
-    )
+        st.tuples(
+            st.integers(0, 5 * ALERTS_KEPT),
+            st.sampled_from(["fires", "fires", "resolves", "sample", "storm"]),
+        ),
+        max_size=40,
+    ),
+    st.booleans(),
 )
-def test_what_is_remembered_stays_bounded_and_forgets_no_firing_alert(events: list[tuple[int, str]]) -> None:
-    """However many alerts are reported of one service, and whatever comes in between."""
+def test_what_is_remembered_stays_bounded_and_knows_every_alert(
+    events: list[tuple[int, str]], delivered_before: bool
+) -> None:
+    """However many alerts open and resolve in any order, with repeats and late copies in between."""
     known: tuple[Reason, ...] = ()
-    firing: dict[int, Alert] = {}
-    for step, (number, event) in enumerate(events):
-        payload: Payload | None = None
-        if event == "sample":
-            payload = MetricSample(crash_looping=number % 2 == 0)
-        elif event == "fires" and number not in firing:
-            payload = firing[number] = replace(
-                FIRING, name=f"A{number}", fingerprint=f"f{number}", starts_at=NOW + timedelta(seconds=step)
-            )
-        elif event == "resolves" and number in firing:
-            payload = replace(firing.pop(number), firing=False)
-        if isinstance(payload, MetricSample):
-            known = remember_condition(
-                known, told(payload, step / 60), Condition.OOM_KILLED, present=bool(payload.crash_looping)
-            )
-        elif payload is not None:
-            known = remember_signal(known, told(payload, step / 60))
+    alerts: dict[int, Remembered] = {}
+    minutes = 0.0
+
+    def report(number: int, *, firing: bool) -> None:
+        nonlocal known, minutes
+        minutes += 0.1
+        alert = replace(FIRING, name=f"A{number}", fingerprint=f"f{number}", firing=firing)
+        if number in alerts and delivered_before:
+            known, _ = repeated(known, told(alert, minutes))
+        else:
+            known = remember_signal(known, told(alert, minutes))
+        before = Remembered(over=None if firing else minutes)
+        alerts[number].report(minutes, firing=firing) if number in alerts else alerts.update({number: before})
         assert len(known) <= ALERTS_KEPT + REASONS_KEPT + len(Trigger)
+
+    for number, event in events:
+        if event == "sample":
+            end = told(MetricSample(crash_looping=False), minutes)
+            known = remember_condition(known, end, Condition.OOM_KILLED, present=number % 2 == 0)
+        elif event == "storm":
+            for other in range(number, number + 60):
+                report(other, firing=number % 2 == 0)
+        else:
+            report(number, firing=event == "fires")
     assert len({one.subject for one in known}) == len(known)
-    kept = {one.said for one in known if one.withdrawn is None}
-    lost = {f"the alert A{number}" for number in firing} - kept
-    assert not lost or (merged_triggers(known) and firing_alerts(known, ALL, NOW))
-    assert kept <= {f"the alert A{number}" for number in firing} | {
-        f"{Condition.OOM_KILLED}, reported by http"
-    }
+    expected = {f"the alert A{number}" for number, one in alerts.items() if one.over is None}
+    now = NOW + timedelta(minutes=minutes)
+    found = firing_alerts(known, ALL, now)
+    names = {one.said for one in found if one.merged is None}
+    merged = sum(int(one.said.split()[0]) for one in found if one.merged is not None)
+    assert names <= expected
+    assert len(names) + merged == len(expected)
+    assert unknown_alerts(known, ALL, NOW, now) == ()
+    assert len(names) == min(ALERTS_KEPT, len(expected)) or merged
 
 
 def test_spans_are_said_in_two_units_at_most() -> None:

@@ -27,9 +27,19 @@ from app.agent.models import (
 from app.agent.soak import _seen_so_far
 from app.agent.workload import WorkloadView
 from tests.unit.scenes import NEW, OLD, REF, at, pods, workload
+from tests.unit.test_verifier import RULES
 
 SOAK, TIMEOUT = timedelta(minutes=1), timedelta(minutes=10)
 UNDO = IntentId("undo")
+INCIDENT = Incident(
+    id=IncidentId("inc"),
+    key=ServiceKey(environment="prod", service="shop"),
+    state=IncidentState.EXECUTING,
+    opened_at=at(0),
+    triggers=(),
+    stale=False,
+    dry_run=False,
+)
 
 
 def undone(available: int | None) -> Intent:
@@ -100,19 +110,22 @@ def test_an_undo_begun_in_the_future_is_timed_from_now() -> None:
     now, later = at(0), at(0) + timedelta(days=30)
     undo = replace(undone(3), id=UNDO)
     outcome = Outcome(kind=OutcomeKind.DONE, message="", at=later)
-    incident = Incident(
-        id=undo.incident_id,
-        key=ServiceKey(environment="prod", service="shop"),
-        state=IncidentState.EXECUTING,
-        opened_at=now,
-        triggers=(),
-        stale=False,
-        dry_run=False,
-    )
     seen = Verification(intent_id=UNDO, started_at=later, healthy_since=later)
-    for one in (incident, replace(incident, verification=seen)):
-        begun = _seen_so_far(one, undo, outcome, now)
+    for one in (INCIDENT, replace(INCIDENT, verification=seen)):
+        begun = _seen_so_far(one, undo, outcome, now, RULES)
         assert (begun.started_at, begun.healthy_since) == (now, None)
+
+
+def test_a_pause_of_the_agent_uses_up_no_time_of_an_undo() -> None:
+    """Pods are judged by a complete attempt after the pause; attempts are bounded."""
+    undo = replace(undone(3), id=UNDO)
+    outcome = Outcome(kind=OutcomeKind.DONE, message="", at=at(0))
+    seen = Verification(intent_id=UNDO, started_at=at(0), healthy_since=at(1), last_observed_at=at(1))
+    paused = _seen_so_far(replace(INCIDENT, verification=seen), undo, outcome, at(300), RULES)
+    assert (paused.started_at, paused.healthy_since) == (at(300), None)
+    assert judged(3, running(2, complete=False), at(300), seen=paused).restored is None
+    spent = replace(seen, lost_seconds=RULES.longest.total_seconds())
+    assert _seen_so_far(replace(INCIDENT, verification=spent), undo, outcome, at(300), RULES) == spent
 
 
 def test_where_nobody_counted_before_all_that_is_wanted_must_be_there() -> None:

@@ -9,19 +9,16 @@ from typing import Any
 
 import pytest
 
-from app.agent.freshness.reasons import (
-    Reason,
-    ReasonKind,
-    all_withdrawn,
-    remember_signal,
-    repeated,
-)
+from app.agent.freshness.all_clear import all_withdrawn
+from app.agent.freshness.reasons import MergedAlerts, Reason, ReasonKind, Withdrawal
+from app.agent.freshness.reports import remember_signal, repeated
 from app.agent.freshness.silences import (
     MOST_STEPS,
     Matcher,
     Silence,
     Silencing,
     _steps,
+    muting,
     silenced,
     unreadable,
 )
@@ -281,6 +278,81 @@ async def test_silences_that_do_not_speak_of_the_service_are_matched_with_its_al
         await source.aclose()
     left_over, _ = silenced((labelled(PAGED), labelled(INFO), *REASONS), found, NOW)
     assert [one.withdrawn is None for one in left_over] == [False, True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        (["service=shop"], True),
+        (["alertname=HighErrorRate"], True),
+        (["alertname=HighErrorRate", "service=shop"], True),
+        (["alertname=~High.*", "namespace=prod"], True),
+        (["alertname=DiskFull"], False),
+        (["alertname=DiskFull", "team=web"], False),
+        (["alertname=DiskFull", "service=cart", "namespace=staging"], False),
+        (["service=cart", "namespace=staging"], False),
+        (["service=cart"], False),
+        (["service=~cart|basket"], False),
+        (["service!=shop"], False),
+        (["namespace=staging"], False),
+        (["namespace=staging", "severity=page"], False),
+        (["environment=staging", "alertname=HighErrorRate"], False),
+        (["team=web"], None),
+        (["severity=page"], None),
+        (["alertname=HighErrorRate", "severity=page"], None),
+        (["service=shop", "severity=page"], None),
+        (["deployment=shop-api"], None),
+        (["pod=cart-7d9c5b8f6d-bcd2f"], None),
+        (["service=kube-state-metrics"], None),
+    ],
+)
+async def test_an_alert_without_its_labels_is_silenced_where_that_can_be_shown(
+    conditions: list[str], expected: bool | None
+) -> None:
+    """By its name, its service and its place; where another label decides, it is not known."""
+    one = silence(*conditions)
+    listing = [
+        listed(
+            matchers=[
+                {"name": m.name, "value": m.value, "isRegex": m.is_regex, "isEqual": m.is_equal}
+                for m in one.matchers
+            ]
+        )
+    ]
+    async with loopback(reply(200, json.dumps(listing))) as server:
+        source = AlertmanagerSilences.from_settings(settings(alertmanager_url=server.url))
+        (found,) = await source.concerning(KEY, NOW)
+        await source.aclose()
+    assert found.covers(REASONS[0]) is expected
+    (after,), used = silenced(REASONS[:1], [found], NOW)
+    assert (after.withdrawn is None) is (expected is False)
+    assert bool(used) is (expected is True)
+    if expected is None:
+        assert after.withdrawn is not None
+        assert "may be silenced by ann until" in after.withdrawn.said
+        assert "its labels were not kept" in after.withdrawn.said
+
+
+def test_a_name_that_was_cut_shows_no_silence_of_one_alert() -> None:
+    """What follows is not known, so the silence may mean it."""
+    cut = reason(ReasonKind.ALERT, "the alert " + "a" * 199 + "…")
+    assert meant("alertname=~a+b").covers(cut) is None
+    assert meant("service=shop").covers(cut) is True
+
+
+def test_only_where_every_alert_that_fires_is_muted_the_incident_is_muted() -> None:
+    """By silences or by their sender; a silence that may mean one of them is not enough."""
+    errors, latency = REASONS[:2]
+    suppressed = replace(latency, withdrawn=Withdrawal(at=NOW, by="x", said="suppressed", muted=True))
+    named = meant("alertname=HighErrorRate")
+    assert muting((errors,), [named], NOW).silencings == (named,)
+    assert muting((errors, suppressed), [named], NOW).suppressed == (suppressed,)
+    assert not muting((errors, latency), [named], NOW)
+    assert not muting((errors,), [meant("service=shop", "severity=page")], NOW)
+    assert not muting((errors,), [named], NOW + timedelta(hours=1))
+    assert not muting((), [named], NOW)
+    assert not muting((replace(suppressed, merged=MergedAlerts()),), [named], NOW)
+    assert muting((errors, latency), [meant("service=shop")], NOW)
 
 
 def test_all_labels_of_a_delivered_alert_are_kept_with_the_reason() -> None:

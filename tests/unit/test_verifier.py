@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -71,6 +72,30 @@ def test_a_whole_rollout_within_the_slo_is_healthy() -> None:
 def test_any_one_sign_of_sickness_is_sickness(seen: Observation) -> None:
     """Good figures elsewhere do not outweigh it."""
     assert health(seen) is Health.UNHEALTHY
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"updated_replicas": 1, "available_replicas": 2},
+            "1 of 3 updated, 2 pods of an older revision not removed yet, 2 of 3 available",
+        ),
+        ({"total_replicas": 4}, "1 pod of an older revision not removed yet"),
+        (
+            {"updated_replicas": 4, "available_replicas": 4, "total_replicas": 4},
+            "1 pod too many not removed yet",
+        ),
+        ({"spec_observed": False}, "the controller has not observed the newest specification"),
+        ({"progress_deadline_exceeded": True}, "its progress deadline is exceeded"),
+        ({}, "the controller has not reported its end"),
+    ],
+)
+def test_a_rollout_that_is_not_complete_says_what_is_missing(changes: dict[str, Any], said: str) -> None:
+    """`3 of 3 updated, 3 available` names nothing that is missing."""
+    view = replace(RUNNING, updated_replicas=3, total_replicas=3, rollout_complete=False)
+    found = assess(replace(SEEN, workload=replace(view, **changes)), (Trigger.CRASH_LOOP,), RULES, TESTED)
+    assert f"the rollout is not complete: {said}" in found.reasons
 
 
 @pytest.mark.parametrize(
@@ -197,11 +222,50 @@ def test_after_one_long_pause_a_verification_gets_a_complete_try() -> None:
     st.lists(st.tuples(st.integers(1, 7200), st.sampled_from(Health)), min_size=1, max_size=40),
 )
 def test_every_verification_ends(rhythm: list[tuple[int, Health]]) -> None:
-    """Whatever is seen and however far apart: within its bound and one pause, however long that was."""
+    """Whatever is seen and however far apart: after a bounded number of restarts and one complete attempt."""
     looks = [(seconds * SECOND, health) for seconds, health in rhythm]
     ended = looked_at(itertools.cycle(looks)).at - NOW
     longest = max(apart for apart, _ in looks)
-    assert ended < RULES.longest + RULES.timeout + RULES.soak + 2 * longest
+    gaps = RULES.longest / RULES.longest_gap + 1
+    assert ended < RULES.longest + RULES.timeout + RULES.soak + gaps * longest
+
+
+HEALTHY = (RULES.interval, Health.HEALTHY)
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        pytest.param([(10 * HOUR, Health.HEALTHY), HEALTHY, (70 * SECOND, Health.HEALTHY)], id="a gap"),
+        pytest.param([(10 * HOUR, Health.HEALTHY), HEALTHY] * 4, id="four pauses"),
+        pytest.param([HEALTHY, (-HOUR, Health.HEALTHY), HEALTHY, (HOUR, Health.HEALTHY)], id="clock"),
+        pytest.param([HEALTHY, (HOUR, Health.HEALTHY), HEALTHY, (-HOUR, Health.HEALTHY)] * 3, id="often"),
+    ],
+)
+def test_pauses_and_jumps_of_the_clock_use_up_no_attempt(looks: list[tuple[timedelta, Health]]) -> None:
+    """After a pause of hours, or a clock that jumps, what is seen without a gap is judged as ever."""
+    assert looked_at([*looks, *[HEALTHY] * 20]).kind is VerdictKind.RECOVERED
+
+
+def test_a_clock_that_never_stops_jumping_ends_undecided() -> None:
+    """An hour back and an hour forth every 40 s leave no soak without a gap; verification still ends."""
+    cycle = [(-HOUR, Health.HEALTHY), *[HEALTHY] * 8, (HOUR, Health.HEALTHY), *[HEALTHY] * 8]
+    assert looked_at(itertools.cycle(cycle)).kind is VerdictKind.CANNOT_TELL
+
+
+def test_a_verification_without_telemetry_ends() -> None:
+    """Nothing is ever measured, before and after a pause of a day."""
+    looks = [(RULES.interval, Health.UNKNOWN), (timedelta(days=1), Health.UNKNOWN)]
+    verdict = looked_at([*looks, *[(RULES.interval, Health.UNKNOWN)] * 200])
+    assert verdict.kind is VerdictKind.CANNOT_TELL
+    assert verdict.at - NOW < timedelta(days=1) + RULES.timeout + 2 * RULES.interval
+
+
+def test_a_verdict_names_the_action_that_it_judges() -> None:
+    """So that it never stands for another one; a watched service has none."""
+    assert looked_at(itertools.repeat(HEALTHY)).intent_id == IntentId("int_1")
+    assert looked_at(itertools.repeat((75 * SECOND, Health.HEALTHY))).intent_id == IntentId("int_1")
 
 
 def looked_at(looks: Iterable[tuple[timedelta, Health]]) -> Verdict:

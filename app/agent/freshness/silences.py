@@ -2,8 +2,10 @@
 
 Pure. A silence that names the service, or the namespace it runs in, silences the
 service: no reason for an action stands until it ends. Any other silences the alerts
-whose labels it matches, as in Alertmanager, and no other alert of the service. Undo
-and verification need no reason, so no silence stops them.
+whose labels it matches, as in Alertmanager, and no other alert of the service. Where
+the labels of an alert were not kept, what is known of it decides; if that is not
+enough, the alert is no reason, and it is no reason to wait for the end of the silence
+either. Undo and verification need no reason, so no silence stops them.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ MOST_STEPS = 5_000_000
 """A pattern that could take more steps over one label is not evaluated: it counts as matching."""
 
 EVERYTHING = (".*", ".+")
+
+_CUT = "…"
+"""At the end of a name that was too long to be kept as a whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,22 +86,33 @@ class Silencing:
     """It has conditions on labels that say neither service nor place, so that it means some alerts only."""
     labels_only: bool = False
     """It does not speak of the service: only the labels of an alert can say whether it is meant."""
+    elsewhere: bool = False
+    """It names another service or place: an alert whose labels are not known is not meant."""
 
     @property
     def whole(self) -> bool:
         """It silences the service, and not some of its alerts."""
         return not self.alerts and not self.narrowed and not self.labels_only
 
-    def covers(self, reason: Reason) -> bool:
-        """Whether the reason counts no longer."""
+    def covers(self, reason: Reason) -> bool | None:
+        """Whether the reason is silenced; None where it may be, and what is known of it cannot show it."""
         if self.whole:
             return True
         if reason.kind is not ReasonKind.ALERT:
             return False
         if reason.labels is not None and self.silence.matchers:
             return self.silence.matches(dict(reason.labels))
-        # The labels were not kept, so every silence that the alert's name does not exclude may mean it.
-        return all(matcher.matches(alert_name(reason)) for matcher in self.alerts)
+        if self.elsewhere:
+            return False
+        if reason.merged is not None:
+            return None
+        names = (*self.alerts, *(one for one in self.silence.matchers if one.name == "alertname"))
+        name = alert_name(reason)
+        if name.endswith(_CUT):  # what follows is not known
+            return None if names or self.narrowed or self.labels_only else True
+        if not all(matcher.matches(name) for matcher in names):
+            return False
+        return None if self.narrowed or self.labels_only else True
 
     @property
     def words(self) -> str:
@@ -114,15 +130,62 @@ def silenced(
     used: dict[str, Silencing] = {one.silence.id: one for one in active if one.whole}
     after = []
     for reason in found:
-        mute = next((one for one in active if reason.withdrawn is None and one.covers(reason)), None)
-        if mute is None:
+        mute = None if reason.withdrawn is not None else covering(reason, active)
+        if mute is not None:
+            used[mute.silence.id] = mute
+            said = f"the service was {mute.words}" if mute.whole else f"{reason.said} was {mute.words}"
+            over = Withdrawal(at=at, by=mute.silence.by, said=f"{said}, as read", muted=True)
+            after.append(replace(reason, withdrawn=over))
+        elif reason.withdrawn is None and (maybe := _possible(reason, active)) is not None:
+            said = (
+                f"{reason.said} may be {maybe.words}; its labels were not kept, so this could not be checked"
+            )
+            over = Withdrawal(at=at, by="the agent", said=said, muted=True)
+            after.append(replace(reason, withdrawn=over))
+        else:
             after.append(reason)
-            continue
-        used[mute.silence.id] = mute
-        said = f"the service was {mute.words}" if mute.whole else f"{reason.said} was {mute.words}"
-        over = Withdrawal(at=at, by=mute.silence.by, said=f"{said}, as read", muted=True)
-        after.append(replace(reason, withdrawn=over))
     return tuple(after), tuple(used.values())
+
+
+def covering(reason: Reason, active: Iterable[Silencing]) -> Silencing | None:
+    """The first of these silences that is known to silence the reason."""
+    return next((one for one in active if one.covers(reason)), None)
+
+
+def _possible(reason: Reason, active: Iterable[Silencing]) -> Silencing | None:
+    return next((one for one in active if one.covers(reason) is None), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Muting:
+    """That every alert of an incident that may fire is muted by people or by the sender."""
+
+    silencings: tuple[Silencing, ...] = ()
+    """The silences in force that mute them."""
+    suppressed: tuple[Reason, ...] = ()
+    """The alerts that were reported as suppressed."""
+
+    def __bool__(self) -> bool:
+        return bool(self.silencings or self.suppressed)
+
+
+def muting(firing: tuple[Reason, ...], silencings: Iterable[Silencing], at: datetime) -> Muting:
+    """What mutes these alerts, of which each may fire; nothing if one of them is not muted."""
+    active = [one for one in silencings if one.silence.active(at)]
+    whole = tuple(one for one in active if one.whole)
+    if whole:
+        return Muting(silencings=whole)
+    used: dict[str, Silencing] = {}
+    suppressed = []
+    for alert in firing:
+        mute = covering(alert, active)
+        if mute is not None:
+            used[mute.silence.id] = mute
+        elif alert.merged is None and alert.withdrawn is not None and alert.withdrawn.muted:
+            suppressed.append(alert)
+        else:
+            return Muting()
+    return Muting(silencings=tuple(used.values()), suppressed=tuple(suppressed))
 
 
 def unreadable(found: tuple[Reason, ...], fault: str, at: datetime) -> tuple[Reason, ...]:

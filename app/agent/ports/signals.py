@@ -76,7 +76,7 @@ class ServiceLevels:
 
     reasons: tuple[Reason, ...] = ()
     """Reported reasons for an action on the service, withdrawn or not (promise 13); bounded by
-    `REASONS_KEPT` and `ALERTS_KEPT` of `app.agent.freshness.reasons`."""
+    `REASONS_KEPT` and `ALERTS_KEPT` of `app.agent.freshness.memory`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -179,6 +179,8 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
         updated_replicas=number(deployment, "status", "updatedReplicas") or 0,
         ready_replicas=number(deployment, "status", "readyReplicas") or 0,
         available_replicas=number(deployment, "status", "availableReplicas") or 0,
+        total_replicas=number(deployment, "status", "replicas") or 0,
+        spec_observed=_spec_observed(deployment),
         paused=flag(deployment, "spec", "paused"),
         rollout_complete=_rollout_complete(deployment),
         progress_deadline_exceeded=_deadline_exceeded(deployment),
@@ -260,13 +262,17 @@ def _replica_failure(deployment: JsonObject) -> str | None:
     return " ".join(said.split())[:_WARNING_CHARACTERS]
 
 
+def _spec_observed(deployment: JsonObject) -> bool:
+    observed = number(deployment, "status", "observedGeneration") or 0
+    return observed >= (number(deployment, "metadata", "generation") or 0)
+
+
 def _rollout_complete(deployment: JsonObject) -> bool:
     """As `kubectl rollout status` decides it."""
     status = mapping(deployment, "status")
-    observed = number(status, "observedGeneration") or 0
     updated = number(status, "updatedReplicas") or 0
     return (
-        observed >= (number(deployment, "metadata", "generation") or 0)
+        _spec_observed(deployment)
         and not _deadline_exceeded(deployment)
         and updated >= _desired(deployment)
         and (number(status, "replicas") or 0) <= updated

@@ -1,0 +1,100 @@
+"""The all-clear: which alerts of an incident may still fire, and whether all of it was withdrawn. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from app.agent.freshness.memory import (
+    FORGOTTEN_AFTER,
+    UNKNOWN_FOR,
+    is_merged,
+    may_fire,
+    merged_alerts,
+    still_firing,
+)
+from app.agent.freshness.reasons import Reason, clock_words
+from app.agent.models import Trigger
+
+
+def firing_alerts(
+    known: tuple[Reason, ...], triggers: tuple[Trigger, ...], now: datetime
+) -> tuple[Reason, ...]:
+    """The alerts of an incident that were reported firing within a day and not resolved since.
+
+    Those that are remembered in short are one for each trigger, with their number.
+    """
+    return tuple(_firing(known, triggers, now))
+
+
+def _firing(known: tuple[Reason, ...], triggers: tuple[Trigger, ...], now: datetime) -> Iterator[Reason]:
+    for one in known:
+        if one.trigger not in triggers or not may_fire(one):
+            continue
+        merged = merged_alerts(one)
+        if merged is None:
+            if now - one.last_true_at <= FORGOTTEN_AFTER:
+                yield one
+            continue
+        count, newest = still_firing(merged, now)
+        if count:
+            yield replace(one, said=_further(count), last_true_at=newest)
+
+
+def unknown_alerts(
+    known: tuple[Reason, ...], triggers: tuple[Trigger, ...], since: datetime, now: datetime
+) -> tuple[Reason, ...]:
+    """The alerts of which only the number is kept, one reason for each trigger; their state is not known.
+
+    Those reported before `since`, when the incident was opened, are no part of it, and
+    after `UNKNOWN_FOR` they count no longer.
+    """
+    found = []
+    for one in known:
+        merged = merged_alerts(one)
+        if one.trigger not in triggers or merged is None or merged.beyond_at is None or not merged.beyond:
+            continue
+        if merged.beyond_at >= since and now - merged.beyond_at <= UNKNOWN_FOR:
+            found.append(replace(one, said=_further(merged.beyond), last_true_at=merged.beyond_at))
+    return tuple(found)
+
+
+def firing_words(one: Reason, now: datetime, silenced: str = "") -> str:
+    """What is known of an alert that `firing_alerts` found: `the alert X is still firing, last ...`.
+
+    `silenced` says who silenced it until when.
+    """
+    last = f"last reported at {clock_words(one.last_true_at, now)}"
+    if is_merged(one):
+        were = "was" if one.said.startswith("1 ") else "were"
+        return f"{one.said} {were} reported firing and not as resolved, {last}"
+    if silenced:
+        return f"{one.said} is suppressed ({silenced}), {last}"
+    if one.withdrawn is not None and one.withdrawn.muted:
+        return f"{one.said} is suppressed (silenced or inhibited by its sender), {last}"
+    return f"{one.said} is still firing, {last}"
+
+
+def unknown_words(one: Reason, now: datetime) -> str:
+    """What is known of alerts that `unknown_alerts` found."""
+    return f"{one.said}, state not known, last reported at {clock_words(one.last_true_at, now)}"
+
+
+def _further(count: int) -> str:
+    return f"{count} further alert{'' if count == 1 else 's'}"
+
+
+def all_withdrawn(known: tuple[Reason, ...], triggers: tuple[Trigger, ...]) -> bool:
+    """Whether all reported triggers of an incident were withdrawn by their senders."""
+    mine = [one for one in known if one.trigger in triggers and not _only_unknown(one)]
+    told = {one.trigger for one in mine}
+    return told.issuperset(triggers) and all(
+        one.withdrawn is not None and not one.withdrawn.muted for one in mine
+    )
+
+
+def _only_unknown(reason: Reason) -> bool:
+    """It stands for alerts of which none is remembered one by one: `unknown_alerts` has them."""
+    merged = merged_alerts(reason)
+    return merged is not None and not merged.firing and not merged.over

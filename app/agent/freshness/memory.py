@@ -1,0 +1,252 @@
+"""What is remembered of the reports on one service, within bounds. Pure, called by `reports`."""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import urlsafe_b64encode
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+
+from app.agent.freshness.reasons import (
+    ALERT_WORDS,
+    MergedAlerts,
+    Reason,
+    ReasonKind,
+    Trace,
+    Withdrawal,
+    alert_subject,
+    find,
+)
+from app.agent.models import Alert, Trigger
+
+REASONS_KEPT = 32
+"""How many reasons are remembered for one service; more only where more alerts stand at once."""
+
+ALERTS_KEPT = 64
+"""How many alerts that may still fire are remembered for one service with all that is known of them. Beyond
+it the oldest are merged: into one entry for each trigger, which is no reason for an action."""
+
+MERGED_KEPT = 512
+"""How many alerts that may still fire, and how many that were resolved, are remembered in short for each
+trigger. Of more that may fire only their number is kept."""
+
+FORGOTTEN_AFTER = timedelta(days=1)
+"""An alert neither repeated nor resolved for so long keeps no incident from recovering: its end was lost."""
+
+UNKNOWN_FOR = timedelta(hours=1)
+"""Alerts of which only the number is kept keep no incident from recovering for longer."""
+
+_MERGED = "alerts merged "
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def stored(known: tuple[Reason, ...], reason: Reason) -> tuple[Reason, ...]:
+    """With this reason, and without what is least needed where there are too many.
+
+    What was withdrawn goes first, then alerts whose end was lost, then posted
+    samples. An alert that may still fire is never dropped, only merged, and of one
+    that was resolved it stays known that it was.
+    """
+    kept = [one for one in known if one.subject != reason.subject]
+    at, dropped = reason.newest, list[Reason]()
+    while len(kept) >= REASONS_KEPT:
+        least = min(kept, key=lambda one: (_need(one, at), one.last_true_at))
+        if _need(least, at) is _Need.STANDS:
+            break
+        kept.remove(least)
+        if least.kind is ReasonKind.ALERT and least.withdrawn is not None and not least.withdrawn.muted:
+            dropped.append(least)
+    after = (*kept, reason)
+    for one in dropped:
+        after = _in_short(after, one, at)
+    return _merged(after, at)
+
+
+class _Need(IntEnum):
+    """How much a reason is needed: the lowest goes first."""
+
+    WITHDRAWN = 0
+    FORGOTTEN = 1
+    SAMPLE = 2
+    STANDS = 3
+
+
+def _need(reason: Reason, at: datetime) -> _Need:
+    if is_merged(reason):
+        return _Need.FORGOTTEN if at - reason.last_true_at > FORGOTTEN_AFTER else _Need.STANDS
+    if reason.withdrawn is not None and not reason.withdrawn.muted:
+        return _Need.WITHDRAWN
+    if at - reason.last_true_at > FORGOTTEN_AFTER:
+        return _Need.FORGOTTEN
+    return _Need.SAMPLE if reason.kind is ReasonKind.SAMPLE else _Need.STANDS
+
+
+def _merged(known: tuple[Reason, ...], at: datetime) -> tuple[Reason, ...]:
+    """The oldest alerts that may fire, beyond `ALERTS_KEPT`, in short."""
+    alerts = sorted(
+        (one for one in known if may_fire(one) and not is_merged(one)), key=lambda one: one.last_true_at
+    )
+    for one in alerts[: -ALERTS_KEPT or None]:
+        known = _in_short(tuple(each for each in known if each is not one), one, at)
+    return known
+
+
+# ---------------------------------------------------------------- alerts in short
+
+
+def is_merged(reason: Reason) -> bool:
+    """Whether this entry stands for alerts that are remembered in short."""
+    return reason.subject.startswith(_MERGED)
+
+
+def merged_alerts(reason: Reason) -> MergedAlerts | None:
+    """The alerts that the entry stands for; an older version kept no more than that there are some."""
+    if reason.merged is None and is_merged(reason):
+        return MergedAlerts(beyond=1, beyond_at=reason.last_true_at)
+    return reason.merged
+
+
+def newly_merged(
+    before: tuple[Reason, ...], after: tuple[Reason, ...], since: datetime
+) -> frozenset[Trigger]:
+    """Of which triggers alerts that may fire were merged for the first time since then."""
+    known = {one.trigger for one in before if _merged_since(one, since)}
+    return frozenset(one.trigger for one in after if _merged_since(one, since)) - known
+
+
+def _merged_since(reason: Reason, since: datetime) -> bool:
+    return (
+        reason.merged is not None and reason.merged.began_at is not None and reason.merged.began_at >= since
+    )
+
+
+def recalled(known: tuple[Reason, ...], alert: Alert) -> tuple[tuple[Reason, ...], Reason | None]:
+    """What is known of this alert with this start, taken out of those remembered in short if it is there."""
+    subject = alert_subject(alert)
+    found = find(known, subject)
+    if found is not None:
+        return known, found
+    digest = _digest(subject)
+    for entry in known:
+        merged = merged_alerts(entry)
+        traces = () if merged is None else (*merged.firing, *merged.over)
+        trace = next((one for one in traces if one[0] == digest), None)
+        if merged is None or trace is None:
+            continue
+        left = replace(
+            merged,
+            firing=tuple(one for one in merged.firing if one is not trace),
+            over=tuple(one for one in merged.over if one is not trace),
+        )
+        without = tuple(_entry(entry, left) if one is entry else one for one in known)
+        return without, _in_full(trace, alert, entry)
+    return known, None
+
+
+def one_less_unknown(known: tuple[Reason, ...], trigger: Trigger) -> tuple[Reason, ...]:
+    """After a report of an alert that is not remembered one by one: it was among those beyond the bound."""
+    entry = find(known, f"{_MERGED}{trigger}")
+    merged = None if entry is None else merged_alerts(entry)
+    if entry is None or merged is None or merged.beyond == 0:
+        return known
+    beyond = merged.beyond - 1
+    left = replace(merged, beyond=beyond, beyond_at=merged.beyond_at if beyond else None)
+    return tuple(_entry(entry, left) if one is entry else one for one in known)
+
+
+def _in_short(known: tuple[Reason, ...], one: Reason, at: datetime) -> tuple[Reason, ...]:
+    """With this alert in the entry of its trigger."""
+    subject = f"{_MERGED}{one.trigger}"
+    before = find(known, subject)
+    merged = (merged_alerts(before) if before is not None else None) or MergedAlerts()
+    ended = one.withdrawn.at if one.withdrawn is not None and not one.withdrawn.muted else None
+    trace = (_digest(one.subject), _micros(one.last_true_at), _micros(ended), _micros(one.repeated_at))
+    if ended is not None:
+        merged = replace(merged, over=(*merged.over, trace)[-MERGED_KEPT:])
+    else:
+        merged = _bounded(replace(merged, firing=(*merged.firing, trace), began_at=at), at)
+    template = before or Reason(
+        trigger=one.trigger,
+        kind=ReasonKind.ALERT,
+        subject=subject,
+        source=one.source,
+        said="",
+        last_true_at=one.newest,
+    )
+    newest = max(template.last_true_at, one.newest)
+    entry = _entry(replace(template, last_true_at=newest), merged)
+    return (*(each for each in known if each.subject != subject), entry)
+
+
+def _bounded(merged: MergedAlerts, at: datetime) -> MergedAlerts:
+    """Without the alerts whose end was lost, and with a number of the oldest beyond the bound."""
+    if len(merged.firing) <= MERGED_KEPT:
+        return merged
+    forgotten = _micros(at - FORGOTTEN_AFTER)
+    ordered = sorted((one for one in merged.firing if one[1] >= forgotten), key=lambda one: one[1])
+    cut = max(0, len(ordered) - MERGED_KEPT)
+    if not cut:
+        return replace(merged, firing=tuple(ordered))
+    last = _EPOCH + ordered[cut - 1][1] * _MICROSECOND
+    before = merged.beyond if merged.beyond_at is None or at - merged.beyond_at <= UNKNOWN_FOR else 0
+    return replace(
+        merged,
+        firing=tuple(ordered[cut:]),
+        beyond=before + cut,
+        beyond_at=last if merged.beyond_at is None else max(last, merged.beyond_at),
+    )
+
+
+def _entry(template: Reason, merged: MergedAlerts) -> Reason:
+    """The entry that stands for these alerts: withdrawn as a reason, and muted while one of them may fire."""
+    beside = f"the alerts beside the newest {ALERTS_KEPT} of the service"
+    state = "are no reason for an action, last reported" if merged.firing else "were reported as resolved,"
+    over = Withdrawal(
+        at=template.last_true_at, by="the agent", said=f"{beside} {state}", muted=bool(merged.firing)
+    )
+    return replace(template, said=beside, withdrawn=over, merged=merged)
+
+
+def _in_full(trace: Trace, alert: Alert, entry: Reason) -> Reason:
+    """The alert as it was remembered before it was merged, with the labels of its new report."""
+    _, fired, ended, repeated = trace
+    said = ALERT_WORDS + alert.name
+    over = Withdrawal(
+        at=_EPOCH + ended * _MICROSECOND, by=entry.source, said=f"{said} was reported as resolved"
+    )
+    return Reason(
+        trigger=entry.trigger,
+        kind=ReasonKind.ALERT,
+        subject=alert_subject(alert),
+        source=entry.source,
+        said=said,
+        last_true_at=_EPOCH + fired * _MICROSECOND,
+        withdrawn=over if ended else None,
+        cluster=alert.cluster,
+        repeated_at=_EPOCH + repeated * _MICROSECOND if repeated else None,
+        labels=alert.labels,
+    )
+
+
+def _digest(subject: str) -> str:
+    """48 bits in eight characters: two of a thousand alerts have the same once in half a billion services."""
+    return urlsafe_b64encode(
+        hashlib.blake2b(subject.encode("utf-8", "replace"), digest_size=6).digest()
+    ).decode()
+
+
+def _micros(at: datetime | None) -> int:
+    return 0 if at is None else (at - _EPOCH) // _MICROSECOND
+
+
+def still_firing(merged: MergedAlerts, now: datetime) -> tuple[int, datetime]:
+    """How many of the alerts in short may fire at that moment, and when one was last reported."""
+    recent = [one[1] for one in merged.firing if one[1] >= _micros(now - FORGOTTEN_AFTER)]
+    return len(recent), _EPOCH + max(recent, default=0) * _MICROSECOND
+
+
+def may_fire(reason: Reason) -> bool:
+    """An alert that was not reported as resolved; muted ones are among them."""
+    return reason.kind is ReasonKind.ALERT and (reason.withdrawn is None or reason.withdrawn.muted)

@@ -1,0 +1,238 @@
+"""Whatever stops a plan after an action took place, that action is verified and undone (promise 10).
+
+A verdict on an earlier step says nothing about a later one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.agent.ids import IntentId
+from app.agent.models import (
+    Action,
+    ActionName,
+    ApprovalState,
+    IncidentRecord,
+    IncidentState,
+    Snapshot,
+)
+from app.agent.workload import TargetState
+from app.errors import Forbidden, PermanentError
+from tests.stories import (
+    ACTING,
+    NAMESPACE,
+    Story,
+    innocent_release_beside_a_dying_dependency,
+    messages,
+    story,
+)
+from tests.test_loop import CART, ReadAtStart, greeting, innocent_configuration_beside_a_dying_dependency
+
+REVERT = """  - action: revert_config
+    parameters:
+      to: last_served_well
+  - action: restart
+    parameters:
+      when: config_read_at_start
+"""
+SCALE = "  - action: scale\n    parameters:\n      by: 1\n"
+
+
+def runbook(folder: Path, steps: str, causes: str = "bad_config, resource_limit") -> Path:
+    """A folder with one runbook of these steps."""
+    found = folder / "runbooks"
+    found.mkdir()
+    head = f"schema: 1\nid: steps\nversion: 1\ntitle: t\ncauses: [{causes}]\nmin_confidence: 0.5\nsteps:\n"
+    (found / "steps.yaml").write_text(head + steps)
+    return found
+
+
+@asynccontextmanager
+async def useless_configuration(folder: Path, steps: str, **settings: Any) -> AsyncIterator[Story]:
+    """The dependency of cart is gone; the runbook reverts a configuration, which will not help."""
+    async with story(
+        folder,
+        connected=lambda world: replace(world, reader=ReadAtStart(world.reader)),
+        runbooks_dir=runbook(folder, steps),
+        **{**ACTING, **settings},
+    ) as stage:
+        await innocent_configuration_beside_a_dying_dependency(stage)
+        yield stage
+
+
+def taken(record: IncidentRecord) -> list[ActionName]:
+    return [i.action.name for i in record.intents if i.started_at is not None]
+
+
+def judged(record: IncidentRecord) -> list[str]:
+    """The messages of the verifications, in order."""
+    return [e.message.partition(":")[0] for e in record.timeline if e.message.startswith("Verifying ")]
+
+
+async def test_a_verdict_on_an_earlier_step_does_not_stand_for_a_later_one(tmp_path: Path) -> None:
+    """The first step is judged and undone; the second is cut short by the budget, judged and undone too."""
+    async with useless_configuration(tmp_path, SCALE + REVERT, max_actions_per_incident=2) as stage:
+        record = await stage.live_until_ended(key=CART)
+        told = messages(record.timeline)
+        assert taken(record) == [
+            ActionName.SCALE,
+            ActionName.RESTORE,
+            ActionName.REVERT_CONFIG,
+            ActionName.RESTORE,
+        ], told
+        assert judged(record) == ["Verifying scale", "Verifying revert config"], told
+        assert "Undoing revert_config on ConfigMap prod/cart-config: it did not help." in told
+        assert greeting(stage) == "hi"
+        assert record.incident.state is IncidentState.ESCALATED
+        assert record.incident.verdict is not None
+        assert record.incident.verdict.intent_id == record.intents[2].id
+        assert "Still in place" not in record.incident.summary
+
+
+async def test_a_step_that_is_not_complete_is_judged_before_the_plan_goes_on(tmp_path: Path) -> None:
+    """The completing restart is denied: the revert is undone before the next step, which is not skipped."""
+    allowed = {"revert_config", "scale"}
+    async with useless_configuration(tmp_path, REVERT + SCALE, enabled_actions=allowed) as stage:
+        record = await stage.live_until_ended(key=CART)
+        told = messages(record.timeline)
+        assert taken(record) == [
+            ActionName.REVERT_CONFIG,
+            ActionName.RESTORE,
+            ActionName.SCALE,
+            ActionName.RESTORE,
+        ], told
+        assert judged(record) == ["Verifying revert config", "Verifying scale"], told
+        assert greeting(stage) == "hi"
+
+
+async def denied(stage: Story, record: IncidentRecord) -> None:
+    await stage.say(record.approvals[-1], yes=False)
+
+
+async def expired(stage: Story, record: IncidentRecord) -> None:
+    await stage.clock.advance((record.approvals[-1].expires_at - stage.clock.now()).total_seconds())
+
+
+async def killed(stage: Story, record: IncidentRecord) -> None:
+    await stage.brake(engaged=True)
+    await stage.say(record.approvals[-1], yes=True)
+
+
+async def withdrawn(stage: Story, record: IncidentRecord) -> None:
+    """The service answers again while people are asked, and then fails as before."""
+    stage.world.set_replicas(NAMESPACE, "db", 3)
+    await stage.live_until(lambda r: r.incident.state is not IncidentState.AWAITING_APPROVAL, key=CART)
+    stage.world.set_replicas(NAMESPACE, "db", 0)
+
+
+@pytest.mark.parametrize("happens", [denied, expired, killed, withdrawn])
+async def test_no_answer_leaves_an_action_unverified(
+    tmp_path: Path, happens: Callable[[Story, IncidentRecord], Any]
+) -> None:
+    """The first step was judged; the second is half done when people are asked for the rest of it."""
+    async with useless_configuration(
+        tmp_path, REVERT, approval_for_risks={"medium"}, approval_timeout_seconds=600
+    ) as stage:
+        record = await stage.live_until(
+            lambda r: bool(r.approvals) and r.approvals[-1].state is ApprovalState.PENDING, key=CART
+        )
+        assert taken(record) == [ActionName.REVERT_CONFIG], messages(record.timeline)
+        await happens(stage, record)
+        record = await stage.live_until_ended(key=CART)
+        told = messages(record.timeline)
+        assert judged(record)[0] == "Verifying revert config", told
+        assert taken(record)[:2] == [ActionName.REVERT_CONFIG, ActionName.RESTORE], told
+        assert greeting(stage) == "hi"
+        assert "Recovered without any action" not in told
+
+
+# ---------------------------------------------------------------- what the end says
+
+
+TWO_STEPS = "  - action: rollback\n    parameters:\n      to: previous_healthy\n  - action: restart\n"
+
+
+async def test_a_recovery_after_an_undo_names_what_was_done(tmp_path: Path) -> None:
+    """The rollback did not help and was undone; the service recovers while people are asked for more."""
+    found = runbook(tmp_path, TWO_STEPS, causes="bad_release")
+    asking: dict[str, Any] = {"approval_for_risks": {"medium"}, "approval_timeout_seconds": 600}
+    async with story(tmp_path, runbooks_dir=found, **asking, **ACTING) as stage:
+        stage.deploy()
+        await innocent_release_beside_a_dying_dependency(stage)
+        await stage.live_until_asked()
+        stage.world.set_replicas(NAMESPACE, "db", 3)
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.RECOVERED_WITHOUT_ACTION
+        assert record.incident.summary == (
+            "Recovered by itself: rollback of Deployment prod/shop did not help and was undone."
+        )
+
+
+async def test_a_failure_of_verification_says_what_stands(tmp_path: Path) -> None:
+    """Verification fails for good: the rollback stands unverified, and the person who is asked reads so."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy()
+        await innocent_release_beside_a_dying_dependency(stage)
+        record = await stage.live_until(lambda r: r.incident.state is IncidentState.VERIFYING)
+        claim = await stage.agent.store.claim(
+            record.incident.id, "worker", stage.agent.loop.lease, stage.clock.now()
+        )
+        assert claim is not None
+        error = PermanentError("no such service")
+        await stage.agent.loop.stages.closer.stop_at(record, claim, "verify", error)
+        record = await stage.load(record.incident.id)
+        assert record.incident.summary == (
+            "Stage verify failed permanently: no such service. Still in place: rollback of Deployment "
+            "prod/shop. The effect of rollback was not verified."
+        )
+
+
+async def test_an_action_that_failed_is_not_given_the_verdict_of_an_earlier_one(tmp_path: Path) -> None:
+    """The API server refuses the second step: it did not run, so it cannot have failed to help."""
+    found = runbook(tmp_path, TWO_STEPS, causes="bad_release")
+    async with story(
+        tmp_path,
+        connected=lambda world: replace(world, writer=NoRestart(world.writer)),
+        runbooks_dir=found,
+        **ACTING,
+    ) as stage:
+        stage.deploy()
+        await innocent_release_beside_a_dying_dependency(stage)
+        record = await stage.live_until_ended()
+        assert record.incident.summary == (
+            "restart was not executed: refused by the API server: pods may not be replaced"
+        )
+
+
+@dataclass
+class NoRestart:
+    """A writer that the API server allows everything but a restart."""
+
+    inner: Any
+
+    async def apply(
+        self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
+    ) -> TargetState:
+        if action.name is ActionName.RESTART:
+            raise Forbidden("pods may not be replaced")
+        after: TargetState = await self.inner.apply(action, intent_id, target, snapshot)
+        return after
+
+
+async def test_a_change_to_dry_run_after_an_action_ends_with_what_was_done(tmp_path: Path) -> None:
+    """The rollback was real and cannot be undone without write access: nothing is called a proposal."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy()
+        await innocent_release_beside_a_dying_dependency(stage)
+        await stage.live_until(lambda r: r.incident.state is IncidentState.VERIFYING)
+        await stage.restart(dry_run=True)
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
+        assert "nothing was written" not in messages(record.timeline)
+        assert record.incident.summary.endswith("Still in place: rollback of Deployment prod/shop.")

@@ -1,0 +1,156 @@
+"""Which action of an incident still needs a verdict, and which changes stand: pure, on records."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from app.agent.ids import IncidentId, ServiceKey
+from app.agent.intents import awaits_completion, in_place, unverified
+from app.agent.loop import NextStage, next_stage
+from app.agent.memory import failed_revision
+from app.agent.models import (
+    ActionName,
+    Incident,
+    IncidentRecord,
+    IncidentState,
+    Intent,
+    IntentState,
+    OutcomeKind,
+    Plan,
+    Verdict,
+    VerdictKind,
+)
+from app.agent.notes import still_in_place, why_escalated, why_recovered_alone
+from tests.contract.store_values import NOW, intent, outcome
+from tests.unit.scenes import OLD, released
+
+INCIDENT = Incident(
+    id=IncidentId("inc_1"),
+    key=ServiceKey(environment="prod", service="shop"),
+    state=IncidentState.OPEN,
+    opened_at=NOW,
+    triggers=(),
+    stale=False,
+    dry_run=False,
+)
+
+
+def done(
+    number: int,
+    name: ActionName = ActionName.ROLLBACK,
+    *,
+    kind: OutcomeKind = OutcomeKind.DONE,
+    completed_later: bool = False,
+    undoes: Intent | None = None,
+) -> Intent:
+    """An intent that ended so."""
+    one = intent(INCIDENT, number, undoes=undoes.id if undoes is not None else None)
+    action = replace(one.action, name=one.action.name if undoes else name, then_verify=not completed_later)
+    return replace(one, action=action, state=IntentState.FINISHED, outcome=outcome(kind))
+
+
+def record(*intents: Intent, judged: Intent | None = None, next_action: int = 0) -> IncidentRecord:
+    """An open incident with these, whose plan they follow; `judged` has the last verdict."""
+    actions = tuple(i.action for i in intents if i.undoes is None)
+    plan = Plan(runbook="r@1", runbook_hash="r", actions=actions, rejected=(), hash="abc", at=NOW)
+    verdict = None
+    if judged is not None:
+        verdict = Verdict(kind=VerdictKind.NOT_RECOVERED, reasons=("errors",), at=NOW, intent_id=judged.id)
+    incident = replace(INCIDENT, plan=plan, verdict=verdict, next_action=next_action)
+    return IncidentRecord(incident=incident, intents=intents, timeline=())
+
+
+FIRST, REVERT = done(0), done(2, ActionName.REVERT_CONFIG, completed_later=True)
+UNDO = done(1, undoes=FIRST)
+RESTART = done(3, ActionName.RESTART)
+REFUSED = done(3, ActionName.RESTART, kind=OutcomeKind.REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (record(), None),
+        (record(FIRST), FIRST),
+        (record(FIRST, judged=FIRST), None),
+        (record(FIRST, UNDO), None),
+        (record(FIRST, UNDO, REVERT, judged=FIRST), REVERT),
+        (record(FIRST, UNDO, REVERT, REFUSED, judged=FIRST), REVERT),
+        (record(FIRST, UNDO, REVERT, RESTART, judged=FIRST), REVERT),
+        (record(FIRST, UNDO, REVERT, RESTART, judged=RESTART), None),
+        (record(FIRST, UNDO, REVERT, RESTART, judged=REVERT), None),
+        (record(FIRST, UNDO, REVERT, done(4, undoes=REVERT), judged=FIRST), None),
+    ],
+)
+def test_a_verdict_stands_for_its_own_action_only(found: IncidentRecord, expected: Intent | None) -> None:
+    """The last action is verified by a verdict on it or on what completes it, or by its undo."""
+    assert unverified(found) == expected
+
+
+def test_a_verdict_of_an_older_version_names_no_action_and_stands_for_none() -> None:
+    """The action is verified once more; nothing is left unverified."""
+    found = record(FIRST, judged=FIRST)
+    assert found.incident.verdict is not None
+    unnamed = replace(found.incident, verdict=replace(found.incident.verdict, intent_id=None))
+    assert unverified(replace(found, incident=unnamed)) == FIRST
+
+
+def test_what_took_place_is_verified_before_anything_but_its_completion() -> None:
+    """However the plan went on: denied, failed, withdrawn, at its end or without a plan."""
+    half = record(REVERT, RESTART, next_action=1)
+    begun = replace(half, intents=(REVERT,))
+    assert awaits_completion(begun)
+    unplanned = replace(half, incident=replace(half.incident, plan=None, next_action=0))
+    for stopped in (
+        replace(half, intents=(REVERT, REFUSED), incident=replace(half.incident, next_action=2)),
+        replace(unplanned, intents=(REVERT,)),
+        record(FIRST, next_action=1),
+    ):
+        assert not awaits_completion(stopped)
+        assert next_stage(stopped) is NextStage.BEGIN_VERIFICATION
+
+
+def test_the_end_of_a_summary_names_what_stands() -> None:
+    """What was undone is not named; a restart only where its effect is unknown."""
+    assert still_in_place(record(FIRST, UNDO, judged=FIRST)) == ""
+    assert (
+        still_in_place(record(FIRST, judged=FIRST)) == f" Still in place: rollback of {REVERT.action.target}."
+    )
+    assert still_in_place(record(FIRST)).endswith(" The effect of rollback was not verified.")
+    failed = done(1, undoes=FIRST, kind=OutcomeKind.FAILED)
+    assert in_place(record(FIRST, failed, judged=FIRST)) == (FIRST,)
+    lone = replace(RESTART, action=replace(RESTART.action, undo=None))
+    assert in_place(record(lone, judged=lone)) == ()
+    assert in_place(record(lone)) == (lone,)
+
+
+def test_a_recovery_by_itself_names_what_was_tried_before() -> None:
+    """Undone or still in place; nothing was tried in most incidents."""
+    target = FIRST.action.target
+    assert why_recovered_alone(record()) == "Recovered without any action."
+    assert why_recovered_alone(record(FIRST, UNDO, judged=FIRST)) == (
+        f"Recovered by itself: rollback of {target} did not help and was undone."
+    )
+    assert why_recovered_alone(record(FIRST, judged=FIRST)) == (
+        f"Recovered by itself: rollback of {target} did not help. Still in place: rollback of {target}."
+    )
+
+
+def test_an_action_that_failed_has_no_verdict() -> None:
+    """The verdict on the step before it says nothing about it."""
+    failed = done(2, ActionName.SCALE, kind=OutcomeKind.FAILED)
+    assert "scale was not executed" in why_escalated(record(FIRST, UNDO, failed, judged=FIRST))
+    assert "rollback did not help: errors" in why_escalated(record(FIRST, UNDO, judged=FIRST))
+
+
+def test_only_the_rollback_that_helped_condemns_the_revision_that_it_left() -> None:
+    """A rollback that did not help, and could not be undone, is not what a later action made good."""
+    view = released()
+    rolled_back = replace(FIRST, applied_token=view.target.token)
+    scaled = done(1, ActionName.SCALE)
+    found = record(rolled_back, scaled, judged=rolled_back)
+    failed = failed_revision(found, rolled_back, view, NOW)
+    assert failed is not None
+    assert failed.number == OLD.number
+    assert failed_revision(found, scaled, view, NOW) is None
