@@ -32,12 +32,14 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from app.agent.actions import ENABLED_BY_DEFAULT
 from app.agent.guardrails.freeze import check_cron
 from app.agent.identity.people import Scope
 from app.agent.models import ActionName, Risk, Trigger
 from app.errors import ConfigurationError
 from app.redaction import remember
 from app.settings.names import listed
+from app.settings.shipped import shipped
 from app.settings.sources import (
     NoMistypedNames,
     StrictEnvFile,
@@ -56,7 +58,8 @@ from app.settings.values import (
 )
 from app.wire.loopback import is_loopback
 
-RUNBOOK_ACTIONS = frozenset(ActionName) - {ActionName.RESTORE}
+ROLE_SETTINGS = ("OIDC_ISSUER", "SLACK_USERS")
+"""The settings that give roles to people."""
 
 _MIN_SECRET = 32
 
@@ -158,7 +161,7 @@ class Settings(BaseSettings):
     freeze_windows: tuple[FreezeSetting, ...] = ()
     action_memory_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = 604_800.0
     require_opt_in: bool = False
-    enabled_actions: Annotated[frozenset[ActionName], NoDecode] = RUNBOOK_ACTIONS
+    enabled_actions: Annotated[frozenset[ActionName], NoDecode] = ENABLED_BY_DEFAULT
     approval_for_risks: Annotated[frozenset[Risk], NoDecode] = frozenset()
     approval_timeout_seconds: Annotated[float, Field(gt=0)] = 14_400.0
     approval_roles: Annotated[frozenset[RoleName], NoDecode] = frozenset()
@@ -166,7 +169,7 @@ class Settings(BaseSettings):
     approval_escalation: tuple[EscalationSetting, ...] = ()
     scale_min_replicas: Annotated[int, Field(ge=1)] = 1
     scale_max_replicas: Annotated[int, Field(ge=1)] = 20
-    runbooks_dir: Path = Path("runbooks")
+    runbooks_dir: Path | None = None
 
     # When a service is unhealthy
     slo_max_error_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
@@ -216,6 +219,7 @@ class Settings(BaseSettings):
     service_dependencies: dict[ServiceName, list[Callee]] = {}
 
     # Prometheus and Alertmanager
+    metrics_source: str | None = None
     prometheus_url: str | None = None
     prometheus_bearer_token: SecretStr | None = None
     prometheus_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
@@ -412,6 +416,27 @@ class Settings(BaseSettings):
     def listens_on(self) -> str:
         """The effective listen address: loopback while authentication is disabled."""
         return self.host if self.identity_required or is_loopback(self.host) else "127.0.0.1"
+
+    @property
+    def runbooks_folder(self) -> Path:
+        """RUNBOOKS_DIR, else `runbooks` in the working directory, else the catalogue of the agent."""
+        here = Path("runbooks")
+        return self.runbooks_dir or (here if here.is_dir() else shipped("runbooks"))
+
+    @property
+    def people_have_roles(self) -> bool:
+        """A person can have a role: by a sign-in, by a token, or as a mapped user of a chat."""
+        return self.identity_required or self.chat_users
+
+    @property
+    def chat_users(self) -> bool:
+        """A chat maps its users to people with roles."""
+        return bool(self.slack_users)
+
+    @property
+    def serves_people(self) -> bool:
+        """This process has the API, the pages and what chats call."""
+        return self.role in (Role.ALL, Role.API)
 
     @property
     def embedded(self) -> bool:

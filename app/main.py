@@ -38,15 +38,13 @@ from app.api.routes import (
     agent,
     approvals,
     audit,
+    chat,
     events,
     health,
     incidents,
     streams,
     tokens,
     webhooks,
-)
-from app.api.routes import (
-    chat as slack,
 )
 from app.api.routes import (
     guardrails as brakes,
@@ -70,7 +68,7 @@ FOR_PEOPLE = (
     audit,
     tokens,
     webhooks,
-    slack,
+    chat,
     health,
     dashboard,
     sign_off,
@@ -113,7 +111,7 @@ async def _say_who_gets_in(container: ApiDependencies) -> None:
         now = container.clock.now()
         if all(token.refusal(now) is not None for token in await container.store.tokens()):
             log.warning("no valid token: all requests are rejected; create one with `heal token create`")
-    if settings.approval_roles and not settings.identity_required and not settings.slack_users:
+    if settings.approval_roles and not settings.people_have_roles:
         log.warning(
             "APPROVAL_ROLES=%s cannot be met: without authentication no person has a role",
             ",".join(sorted(settings.approval_roles)),

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.agent.ids import JsonObject
+from app.agent.models import DecisionKind
 from app.agent.ports.policy import PolicyEngine
 from app.connectors.policy.bundle import shipped_policies
 from app.connectors.policy.embedded import EmbeddedPolicy
@@ -39,7 +40,7 @@ async def _milliseconds(engine: PolicyEngine, document: JsonObject) -> float:
 def _as_sent(case: Case) -> bool:
     """Whether an agent could send it to the shipped policies: a malformed one costs a new embedded engine."""
     shipped = case.config is None and case.module is None
-    return shipped and case.rules is not None and case.rules != ("incomplete",)
+    return shipped and case.decision is DecisionKind.ALLOW
 
 
 async def measure(url: str, decisions: int) -> Table:

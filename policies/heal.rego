@@ -3,6 +3,10 @@
 # The agent asks for `data.heal.decision` before every action, with the document of
 # docs/policy.md as `input`. A rule of another file in this package adds to `deny` or
 # `ask`; the strictest answer wins. A missing field in the document never allows an action.
+#
+# The guardrails are not repeated here: enabled actions, risks, budgets, disruption, opt-out,
+# kill switch, stale signals, unknown targets, the rehearsal and APPROVAL_FOR_RISKS are decided
+# in the agent, whatever a policy answers (docs/policy.md). This file holds what a team decides.
 package heal
 
 import rego.v1
@@ -37,7 +41,7 @@ decision := object.union(
 
 decision := {
 	"decision": "allow",
-	"reasons": [sprintf("%s is enabled, %s risk, within the budget", [input.action.name, input.action.risk])],
+	"reasons": ["no rule of the policy denies it or requires an approval"],
 	"rules": ["nothing_against"],
 } if {
 	complete
@@ -73,126 +77,6 @@ complete if {
 known_or_null(name, parent) if parent[name] == null
 
 known_or_null(name, parent) if is_object(parent[name])
-
-# ---------------------------------------------------------------- settings
-
-deny contains {"rule": "enabled_actions", "reason": reason} if {
-	not input.action.name in input.guardrails.enabled_actions
-	reason := sprintf("%s is not among ENABLED_ACTIONS", [input.action.name])
-}
-
-deny contains {"rule": "high_risk", "reason": reason} if {
-	input.action.risk == "high"
-	input.guardrails.allow_high_risk != true
-	reason := sprintf("%s is high risk: blocked unless ALLOW_HIGH_RISK_ACTIONS=true", [input.action.name])
-}
-
-deny contains {"rule": "incident_budget", "reason": reason} if {
-	budget := input.budgets.incident
-	budget.taken >= budget.allowed
-	reason := sprintf(
-		"the incident's budget is spent: %d of MAX_ACTIONS_PER_INCIDENT=%d taken",
-		[budget.taken, budget.allowed],
-	)
-}
-
-deny contains {"rule": rule, "reason": excess.reason} if {
-	some excess in input.budgets.exceeded
-	rule := sprintf("budget_%s", [excess.limit])
-}
-
-deny contains {"rule": "budget_unclear", "reason": "a budget is exceeded, but the document does not name it"} if {
-	some excess in input.budgets.exceeded
-	not named(excess)
-}
-
-named(excess) if {
-	is_string(excess.limit)
-	is_string(excess.reason)
-}
-
-deny contains {"rule": "disruption", "reason": reason} if {
-	some reason in input.disruption.too_many
-}
-
-deny contains {"rule": "disruption", "reason": "the number of pods it makes unavailable is unknown"} if {
-	input.disruption != null
-	not is_array(object.get(input.disruption, "too_many", null))
-}
-
-# ---------------------------------------------------------------- opt-out
-
-deny contains {"rule": "opted_out", "reason": reason} if {
-	input.target != null
-	some refusing in input.consent.refused_by
-	reason := sprintf("the target opts out: %v", [refusing])
-}
-
-deny contains {"rule": "consent_unclear", "reason": "the opt-out of the target is unknown"} if {
-	input.target != null
-	object.get(input.consent, "unread", null) != null
-}
-
-deny contains {"rule": "opt_in", "reason": "REQUIRE_OPT_IN is set, and the target does not opt in"} if {
-	input.target != null
-	object.get(input.guardrails, "require_opt_in", false) != false
-	count(input.consent.given_by) == 0
-}
-
-# ---------------------------------------------------------------- kill switch
-
-# Only an explicit "off" allows an action. Fields that may be missing are read with object.get: within
-# `not f(x.y)` OPA skips the whole rule if x.y is missing.
-deny contains {"rule": "kill_switch", "reason": reason} if {
-	brake := input.brakes.kill_switch
-	brake != null
-	object.get(brake, "engaged", null) != false
-	reason := sprintf(
-		"the kill switch was engaged by %s: %s",
-		[object.get(brake, "by", "?"), object.get(brake, "reason", "?")],
-	)
-}
-
-# ---------------------------------------------------------------- insufficient data
-
-deny contains {"rule": "stale", "reason": reason} if {
-	input.incident.stale
-	not input.dry_run
-	reason := "every signal of the incident was stale on arrival: only a dry run is allowed"
-}
-
-deny contains {"rule": "target_unknown", "reason": reason} if {
-	input.target == null
-	not input.dry_run
-	input.action.name != "notify"
-	problem := object.get(input, "target_problem", null)
-	reason := sprintf("the target of the action is unknown: %s", [told(problem)])
-}
-
-told(problem) := problem if worded(problem)
-
-told(problem) := "no cluster" if not worded(problem)
-
-worded(problem) if {
-	is_string(problem)
-	problem != ""
-}
-
-deny contains {"rule": "rehearsal", "reason": reason} if {
-	input.rehearsal != null
-	object.get(input.rehearsal, "accepted", false) != true
-	reason := sprintf("the API server would reject it: %s", [object.get(input.rehearsal, "message", "")])
-}
-
-# ---------------------------------------------------------------- approvals
-
-ask contains {"rule": "approval_for_risks", "reason": reason} if {
-	input.action.risk in input.guardrails.approval_for_risks
-	reason := sprintf(
-		"%s is %s risk, and APPROVAL_FOR_RISKS requires an approval",
-		[input.action.name, input.action.risk],
-	)
-}
 
 # ---------------------------------------------------------------- approval terms, set in data.json
 

@@ -1,4 +1,4 @@
-# The shipped policy, rule by rule: `heal policy test policies`, or `opa test policies`.
+# Tests of the shipped policy, one for each rule: `heal policy test policies`, or `opa test policies`.
 package heal_test
 
 import data.heal
@@ -32,14 +32,19 @@ decided(question) := decision if {
 	decision := heal.decision with input as question with data.heal_config as config({}, [])
 }
 
+# The decision on the ordinary document with another configuration.
+configured(configuration) := decision if {
+	decision := heal.decision with input as document with data.heal_config as configuration
+}
+
 with_changes(changes) := json.patch(document, changes)
 
 put(path, value) := with_changes([{"op": "replace", "path": path, "value": value}])
 
 config(environments, windows) := {"environments": environments, "windows": windows}
 
-weekday_afternoon := {
-	"name": "friday afternoon",
+friday_evening := {
+	"name": "friday evening",
 	"decision": "deny",
 	"environments": ["prod"],
 	"days": ["Friday"],
@@ -48,243 +53,167 @@ weekday_afternoon := {
 	"time_zone": "Europe/Berlin",
 }
 
-test_nothing_against_it_is_allowed if {
+# ---------------------------------------------------------------- the document
+
+test_complete_document_without_any_rule_is_allowed if {
 	decided(document).decision == "allow"
+	decided(document).rules == ["nothing_against"]
+	count(decided(document).reasons) == 1
 }
 
-test_nothing_at_all_is_denied if {
+test_empty_document_is_denied_as_incomplete if {
 	decided({}).decision == "deny"
 	decided({}).rules == ["incomplete"]
 }
 
-test_another_version_is_denied if {
+test_document_of_another_version_is_denied_as_incomplete if {
 	decided(put("/version", "1")).rules == ["incomplete"]
 }
 
-test_what_is_missing_is_denied if {
+test_document_without_a_required_field_is_denied if {
 	every path in [
 		"/time", "/environment", "/dry_run", "/incident", "/plan", "/action/name", "/action/risk", "/target",
-		"/rehearsal", "/disruption", "/budgets", "/brakes", "/guardrails/allow_high_risk",
+		"/rehearsal", "/disruption", "/consent", "/budgets", "/brakes", "/guardrails/allow_high_risk",
 	] {
-		decided(with_changes([{"op": "remove", "path": path}])).decision == "deny"
+		decided(with_changes([{"op": "remove", "path": path}])).rules == ["incomplete"]
 	}
 }
 
-test_an_action_that_is_not_enabled_is_denied if {
-	decided(put("/action/name", "scale")).rules == ["enabled_actions"]
+test_document_with_a_field_of_another_type_is_denied if {
+	every change in [
+		["/dry_run", "false"], ["/action/risk", "unknown"], ["/target", "a Deployment"],
+		["/budgets/incident/taken", "0"], ["/guardrails/enabled_actions", "rollback"],
+	] {
+		decided(put(change[0], change[1])).rules == ["incomplete"]
+	}
 }
 
-test_high_risk_is_denied_until_it_is_allowed if {
-	decided(put("/guardrails/allow_high_risk", false)).rules == ["high_risk"]
+# ---------------------------------------------------------------- environments
+
+test_environment_set_to_deny_is_denied if {
+	configured(config({"prod": "deny"}, [])).decision == "deny"
+	configured(config({"prod": "deny"}, [])).rules == ["environment"]
 }
 
-test_low_risk_needs_no_permission if {
-	changed := with_changes([
-		{"op": "replace", "path": "/action", "value": {"name": "notify", "risk": "low"}},
-		{"op": "replace", "path": "/guardrails/allow_high_risk", "value": false},
-	])
-	decided(changed).decision == "allow"
+test_environment_set_to_needs_approval_requires_an_approval if {
+	configured(config({"prod": "needs_approval"}, [])).decision == "needs_approval"
+	configured(config({"prod": "needs_approval"}, [])).rules == ["environment"]
 }
 
-test_a_spent_budget_denies if {
-	decided(put("/budgets/incident/taken", 2)).rules == ["incident_budget"]
+test_environment_set_to_allow_is_allowed if {
+	configured(config({"prod": "allow"}, [])).decision == "allow"
 }
 
-test_the_last_of_a_budget_is_allowed if {
-	decided(put("/budgets/incident/taken", 1)).decision == "allow"
+test_setting_of_another_environment_does_not_apply if {
+	configured(config({"dev": "deny"}, [])).decision == "allow"
 }
 
-test_an_exceeded_limit_denies_by_its_name if {
-	changed := put("/budgets/exceeded", [{"limit": "cooldown", "reason": "it cools down"}])
-	decided(changed).rules == ["budget_cooldown"]
-	decided(changed).reasons == ["it cools down"]
+test_unknown_decision_for_any_environment_is_denied if {
+	configured(config({"dev": "maybe"}, [])).rules == ["config"]
 }
 
-test_a_limit_without_a_name_denies_too if {
-	decided(put("/budgets/exceeded", [{}])).rules == ["budget_unclear"]
+# ---------------------------------------------------------------- windows
+
+test_window_denies_by_the_clock_of_its_time_zone if {
+	configured(config({}, [friday_evening])).rules == ["window"]
 }
 
-test_too_many_pods_deny if {
-	changed := put("/disruption", {"too_many": ["3 of 3 replicas"]})
-	decided(changed).reasons == ["3 of 3 replicas"]
-	decided(changed).rules == ["disruption"]
-}
-
-test_pods_that_cannot_be_counted_deny if {
-	decided(put("/disruption", {})).rules == ["disruption"]
-}
-
-test_the_kill_switch_denies if {
-	on := {"engaged": true, "by": "carol", "reason": "migration"}
-	decided(put("/brakes/kill_switch", on)).reasons == ["the kill switch was engaged by carol: migration"]
-}
-
-test_a_released_kill_switch_does_not if {
-	off := {"engaged": false, "by": "carol", "reason": ""}
-	decided(put("/brakes/kill_switch", off)).decision == "allow"
-}
-
-test_old_news_leads_to_no_real_action if {
-	decided(put("/incident/stale", true)).rules == ["stale"]
-}
-
-test_old_news_may_be_rehearsed if {
-	changed := with_changes([
-		{"op": "replace", "path": "/incident/stale", "value": true},
-		{"op": "replace", "path": "/dry_run", "value": true},
-	])
-	decided(changed).decision == "allow"
-}
-
-test_what_cannot_be_seen_is_not_acted_on if {
-	changed := with_changes([
-		{"op": "replace", "path": "/target", "value": null},
-		{"op": "replace", "path": "/target_problem", "value": "forbidden"},
-	])
-	decided(changed).reasons == ["the target of the action is unknown: forbidden"]
-}
-
-test_what_the_api_server_refuses_is_denied if {
-	changed := put("/rehearsal", {"accepted": false, "message": "no"})
-	decided(changed).reasons == ["the API server would reject it: no"]
-}
-
-test_an_unclear_rehearsal_is_denied if {
-	decided(put("/rehearsal", {})).rules == ["rehearsal"]
-}
-
-test_risks_ask_for_a_person if {
-	changed := put("/guardrails/approval_for_risks", ["high"])
-	decided(changed).decision == "needs_approval"
-	decided(changed).rules == ["approval_for_risks"]
-}
-
-test_a_denial_is_stricter_than_a_question if {
-	changed := with_changes([
-		{"op": "replace", "path": "/guardrails/approval_for_risks", "value": ["high"]},
-		{"op": "replace", "path": "/budgets/incident/taken", "value": 9},
-	])
-	decided(changed).decision == "deny"
-}
-
-test_every_reason_is_given if {
-	changed := with_changes([
-		{"op": "replace", "path": "/guardrails/allow_high_risk", "value": false},
-		{"op": "replace", "path": "/guardrails/enabled_actions", "value": []},
-	])
-	decided(changed).rules == ["enabled_actions", "high_risk"]
-}
-
-test_an_environment_may_be_closed if {
-	heal.decision.rules == ["environment"] with input as document with data.heal_config as config({"prod": "deny"}, [])
-}
-
-test_an_environment_may_ask if {
-	found := heal.decision with input as document with data.heal_config as config({"prod": "needs_approval"}, [])
-	found.decision == "needs_approval"
-}
-
-test_another_environment_is_not_meant if {
-	found := heal.decision with input as document with data.heal_config as config({"dev": "deny"}, [])
-	found.decision == "allow"
-}
-
-test_an_unknown_word_for_an_environment_denies_everywhere if {
-	found := heal.decision with input as document with data.heal_config as config({"dev": "maybe"}, [])
-	found.rules == ["config"]
-}
-
-test_a_window_denies_within_in_its_own_time_zone if {
-	found := heal.decision with input as document with data.heal_config as config({}, [weekday_afternoon])
-	found.rules == ["window"]
-}
-
-test_a_window_is_over_when_it_is_over if {
+test_window_does_not_apply_one_second_before_its_start if {
 	before := put("/time", "2026-02-20T15:59:59+00:00")
-	found := heal.decision with input as before with data.heal_config as config({}, [weekday_afternoon])
+	found := heal.decision with input as before with data.heal_config as config({}, [friday_evening])
 	found.decision == "allow"
 }
 
-test_a_window_has_days if {
+test_window_does_not_apply_on_another_day if {
 	thursday := put("/time", "2026-02-19T17:02:00+00:00")
-	found := heal.decision with input as thursday with data.heal_config as config({}, [weekday_afternoon])
+	found := heal.decision with input as thursday with data.heal_config as config({}, [friday_evening])
 	found.decision == "allow"
 }
 
-test_a_window_may_ask if {
-	asking := object.union(weekday_afternoon, {"decision": "needs_approval"})
-	found := heal.decision with input as document with data.heal_config as config({}, [asking])
-	found.decision == "needs_approval"
+test_window_does_not_apply_in_another_environment if {
+	elsewhere := put("/environment", "staging")
+	found := heal.decision with input as elsewhere with data.heal_config as config({}, [friday_evening])
+	found.decision == "allow"
 }
 
-test_a_window_that_is_not_understood_denies if {
+test_window_set_to_needs_approval_requires_an_approval if {
+	approving := object.union(friday_evening, {"decision": "needs_approval"})
+	configured(config({}, [approving])).decision == "needs_approval"
+}
+
+test_invalid_window_is_denied if {
 	every change in [
 		{"decision": "maybe"}, {"days": ["Someday"]}, {"from": "25:00"},
 		{"until": "16:00"}, {"environments": [1]}, {"name": 7},
 	] {
-		wrong := object.union(weekday_afternoon, change)
-		heal.decision.decision == "deny" with input as document with data.heal_config as config({}, [wrong])
-		"config" in heal.decision.rules with input as document with data.heal_config as config({}, [wrong])
+		wrong := object.union(friday_evening, change)
+		configured(config({}, [wrong])).decision == "deny"
+		"config" in configured(config({}, [wrong])).rules
 	}
 }
 
-test_a_lost_configuration_denies if {
-	heal.decision.rules == ["config"] with input as document with data.heal_config as {}
+# ---------------------------------------------------------------- several rules
+
+test_denial_is_stricter_than_a_required_approval if {
+	both := config({"prod": "needs_approval"}, [friday_evening])
+	configured(both).decision == "deny"
+	configured(both).rules == ["window"]
 }
 
-# ---------------------------------------------------------------- who must agree
+test_every_denial_is_listed_with_its_reason if {
+	both := config({"prod": "deny"}, [friday_evening])
+	configured(both).rules == ["environment", "window"]
+	configured(both).reasons == [
+		"actions are denied in prod",
+		"actions are denied within the window friday evening",
+	]
+}
 
-asking(approvals) := object.union(config({"prod": "needs_approval"}, []), {"approvals": approvals})
+test_missing_configuration_is_denied if {
+	configured({}).rules == ["config"]
+}
 
-test_who_must_agree_is_told_with_the_question if {
+# ---------------------------------------------------------------- guardrails, which the agent decides
+
+test_settings_of_the_guardrails_are_not_decided_here if {
+	limited := with_changes([
+		{"op": "replace", "path": "/guardrails/enabled_actions", "value": []},
+		{"op": "replace", "path": "/guardrails/allow_high_risk", "value": false},
+		{"op": "replace", "path": "/guardrails/approval_for_risks", "value": ["high"]},
+		{"op": "replace", "path": "/budgets/incident/taken", "value": 9},
+	])
+	decided(limited).decision == "allow"
+}
+
+# ---------------------------------------------------------------- approval terms
+
+approving(approvals) := object.union(config({"prod": "needs_approval"}, []), {"approvals": approvals})
+
+test_approval_terms_of_the_environment_are_part_of_the_decision if {
 	terms := {"roles": ["sre"], "people": 2}
-	decision := heal.decision with input as document with data.heal_config as asking({"prod": terms})
-	decision.decision == "needs_approval"
-	decision.approval == terms
+	configured(approving({"prod": terms})).decision == "needs_approval"
+	configured(approving({"prod": terms})).approval == terms
 }
 
-test_without_terms_the_settings_decide if {
-	decision := heal.decision with input as document with data.heal_config as asking({"staging": {"people": 2}})
-	decision.decision == "needs_approval"
-	not decision.approval
+test_decision_has_no_approval_terms_if_none_are_set_for_the_environment if {
+	found := configured(approving({"staging": {"people": 2}}))
+	found.decision == "needs_approval"
+	not found.approval
 }
 
-test_what_is_allowed_asks_nobody if {
-	only := object.union(config({}, []), {"approvals": {"prod": {"people": 2}}})
-	decision := heal.decision with input as document with data.heal_config as only
-	decision.decision == "allow"
-	not decision.approval
+test_allowed_decision_has_no_approval_terms if {
+	found := configured(object.union(config({}, []), {"approvals": {"prod": {"people": 2}}}))
+	found.decision == "allow"
+	not found.approval
 }
 
-test_terms_that_are_not_understood_deny if {
+test_invalid_approval_terms_are_denied if {
 	every approvals in [
 		["prod"], {"prod": ["sre"]}, {"prod": {"people": 0}}, {"prod": {"people": "two"}},
 		{"prod": {"role": ["sre"]}}, {"prod": {"roles": "sre"}}, {"prod": {"roles": [""]}},
 		{"prod": {"not_by": [1]}}, {"elsewhere": {"people": 11}},
 	] {
-		decision := heal.decision with input as document with data.heal_config as asking(approvals)
-		decision.decision == "deny"
-		"config" in decision.rules
+		configured(approving(approvals)).decision == "deny"
+		"config" in configured(approving(approvals)).rules
 	}
-}
-
-# ---------------------------------------------------------------- owners
-
-test_whoever_keeps_the_agent_off_is_heard if {
-	decided(put("/consent/refused_by", ["Namespace prod"])).rules == ["opted_out"]
-}
-
-test_a_namespace_that_cannot_be_read_denies if {
-	decided(put("/consent/unread", "no right")).rules == ["consent_unclear"]
-}
-
-test_where_owners_must_let_it_in_they_must if {
-	asked := with_changes([{"op": "add", "path": "/guardrails/require_opt_in", "value": true}])
-	decided(asked).rules == ["opt_in"]
-	given := json.patch(asked, [{"op": "replace", "path": "/consent/given_by", "value": ["Namespace prod"]}])
-	decided(given).decision == "allow"
-}
-
-test_without_a_word_about_owners_nothing_is_allowed if {
-	decided(with_changes([{"op": "remove", "path": "/consent"}])).rules == ["incomplete"]
 }

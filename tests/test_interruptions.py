@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.agent.executor import MAX_DECISION_AGE
+from app.agent.execution.recheck import MAX_DECISION_AGE
 from app.agent.ids import IntentId
 from app.agent.loop import MAX_INTERRUPTIONS
 from app.agent.models import (

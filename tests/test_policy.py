@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.agent.approvals.state import as_answered
+from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.document import document
+from app.agent.guardrails.limits import Excess, LimitName, LimitStatus
+from app.agent.guardrails.opt_out import OptOut
 from app.agent.guardrails.question import Guardrails, Question
 from app.agent.ids import (
     ApprovalId,
@@ -190,6 +194,56 @@ async def test_why_one_side_would_allow_is_no_reason_for_a_stricter_decision(
     allows = [reason for reason in decision.reasons if "is enabled" in reason or reason == "engine: allow"]
     assert decision.reasons
     assert bool(allows) is (decision.kind is DecisionKind.ALLOW)
+
+
+GUARDRAILS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "enabled actions": ({}, {"enabled_actions": frozenset()}, "not among ENABLED_ACTIONS"),
+    "high risk": ({}, {"allow_high_risk": False}, "ALLOW_HIGH_RISK_ACTIONS"),
+    "budget of the incident": ({"taken": 2}, {}, "MAX_ACTIONS_PER_INCIDENT"),
+    "shared limits": (
+        {"standing": LimitStatus(exceeded=(Excess(limit=LimitName.COOLDOWN, reason="in cooldown"),))},
+        {},
+        "in cooldown",
+    ),
+    "disruption": (
+        {"disruption": Disruption(replicas=3, missing_at_once=3)},
+        {"max_replica_share": 0.5},
+        "MAX_REPLICA_SHARE",
+    ),
+    "opt-out": ({"consent": OptOut(refused_by=("Namespace prod",))}, {}, "opts out"),
+    "unreadable opt-out": ({"consent": OptOut(unread="forbidden")}, {}, "cannot be read"),
+    "missing opt-in": ({}, {"require_opt_in": True}, "REQUIRE_OPT_IN"),
+    "kill switch": (
+        {"brake": KillSwitch(engaged=True, by="carol", reason="migration", at=AT)},
+        {},
+        "kill switch",
+    ),
+    "stale signals": ({"incident": replace(QUESTION.incident, stale=True)}, {}, "stale"),
+    "unknown target": ({"target": None, "target_problem": "forbidden"}, {}, "forbidden"),
+    "rehearsal": ({"rehearsal": Rehearsal(accepted=False, message="quota")}, {}, "quota"),
+}
+
+
+@pytest.mark.parametrize("name", GUARDRAILS)
+async def test_no_policy_loosens_a_guardrail(name: str) -> None:
+    """Each is decided in the agent: the engine allows, and the decision is deny, with one reason."""
+    asked, limited, words = GUARDRAILS[name]
+    engine = Engine(DecisionKind.ALLOW, [])
+    policy = Policy(limits=replace(LIMITS, **limited), engine=engine)
+    decision = await policy.decide(replace(QUESTION, **asked))
+    assert decision.kind is DecisionKind.DENY
+    assert decision.rules == ("guardrails",)
+    [reason] = decision.reasons
+    assert words in reason
+
+
+async def test_no_policy_skips_an_approval_that_the_settings_require() -> None:
+    """APPROVAL_FOR_RISKS holds with every policy."""
+    policy = Policy(
+        limits=replace(LIMITS, approval_for=frozenset({Risk.HIGH})), engine=Engine(DecisionKind.ALLOW, [])
+    )
+    decision = await policy.decide(QUESTION)
+    assert (decision.kind, decision.rules) == (DecisionKind.NEEDS_APPROVAL, ("guardrails",))
 
 
 async def test_a_denial_without_a_reason_says_who_gave_none() -> None:

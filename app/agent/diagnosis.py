@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from app.agent.evidence.fingerprint import fingerprint_of
 from app.agent.evidence.symptoms import METRIC_TRIGGERS, doubt, reported
-from app.agent.guardrails.state_change import fingerprint_of
 from app.agent.models import Cause, Diagnosis, Evidence, Hypothesis
 from app.agent.rules import RULES, unexplained
 

@@ -13,34 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from app.agent.actions import restore_of
+from app.agent.actions import ACTIONS
+from app.agent.actions.restore import restore_of
+from app.agent.actions.target_parts import same_ground
 from app.agent.approvals.request import ApprovalRequester
-from app.agent.approvals.state import (
-    as_answered,
-    asked_for,
-    refused_by_people,
-    uses_up,
-)
-from app.agent.evidence.restoration import serving_now
+from app.agent.execution.decision import ApprovalMismatch, ApprovalNeeded, DecidedIntent, settle
+from app.agent.execution.recheck import lapsed, target_changed
+from app.agent.execution.undo import not_to_undo, not_undone_note, undo_intent, undone_snapshot
 from app.agent.freshness.reasons import Reason, Reasons
-from app.agent.guardrails.disruption import Disruption
-from app.agent.guardrails.freeze import frozen
-from app.agent.guardrails.limits import Budget, proposed_by, standing
-from app.agent.guardrails.opt_out import OptOut, withheld
-from app.agent.guardrails.question import Question
-from app.agent.guardrails.target_token import as_left, moved_parts, same_ground
-from app.agent.ids import (
-    IntentId,
-    Json,
-    JsonObject,
-    ServiceKey,
-)
-from app.agent.intents import begun_intents, intent_by_id
+from app.agent.guardrails.gather import ChangedTarget, Gatherer
+from app.agent.ids import IntentId
 from app.agent.models import (
-    Action,
-    ActionName,
-    Decision,
-    DecisionKind,
     Incident,
     IncidentRecord,
     IncidentState,
@@ -49,36 +32,23 @@ from app.agent.models import (
     Note,
     Outcome,
     OutcomeKind,
-    Rehearsal,
     Snapshot,
     Stage,
 )
-from app.agent.policy import Policy, forbidden_now, undo_decision
+from app.agent.policy import Policy
 from app.agent.ports.cluster import ClusterReader, ClusterRehearsal, ClusterWriter
 from app.agent.ports.people import Notifier
 from app.agent.ports.store import Begun, Claim, Store
 from app.agent.reason_check import ReasonCheck
-from app.agent.workload import TargetState, WorkloadView
+from app.agent.workload import TargetState
 from app.clock import Clock
-from app.errors import ClaimLost, Conflict, NotFound, PermanentError, TransientError, UnknownOutcome
+from app.errors import ClaimLost, Conflict, PermanentError, TransientError, UnknownOutcome
 
 MAX_WRITE_ATTEMPTS = 5
 """Attempts to write one intent to a target that keeps changing; each is guarded by its version."""
 
-
 MAX_ATTEMPTS = 2
 """An interrupted intent is attempted once more; after a second interruption it is escalated."""
-
-MAX_DECISION_AGE = timedelta(minutes=1)
-"""A decision older than this that was not executed is made again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
-    """A target as read, or why it could not be read."""
-
-    target: TargetState | None = None
-    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +67,14 @@ class Executor:
     lease: timedelta = timedelta(seconds=30)
     """The lease that is renewed between two attempts of a write."""
 
+    @property
+    def gatherer(self) -> Gatherer:
+        """Reads what a decision depends on, through the same ports."""
+        limits, reader = self.policy.limits, self.reader
+        return Gatherer(
+            store=self.store, clock=self.clock, limits=limits, reader=reader, rehearsal=self.rehearsal
+        )
+
     async def decide(
         self, record: IncidentRecord, claim: Claim, stands_on: Sequence[Reason] = ()
     ) -> str | None:
@@ -107,61 +85,19 @@ class Executor:
         state that was planned for or approved. `stands_on` are the current reasons
         for the action, for the record.
         """
-        incident, plan = record.incident, record.incident.plan
-        assert plan is not None  # noqa: S101 - the loop decides only where a plan stands
-        action = plan.actions[incident.next_action]
-        look = await self._look(action)
-        if look.target is not None and not _as_diagnosed(record, action, look.target):
-            by = look.target.changed_by or "someone"
-            return f"{action.target} was changed by {by} since the diagnosis"
-        rehearsal = await self._rehearse_whole(record, look)
-        budget = await self._budget(action)
-        now = self.clock.now()
-        history = await self.store.recent_actions(incident.key, budget.limits, now)
-        proposed = proposed_by(incident, plan.hash, action)
-        decision = await self.policy.decide(
-            Question(
-                incident=incident,
-                plan=plan,
-                action=action,
-                target=look.target,
-                target_problem=look.problem,
-                rehearsal=rehearsal,
-                taken=len(begun_intents(record)),
-                brake=await self.store.brake(),
-                disruption=await self._disruption(action, look),
-                consent=await self._consent(action, look),
-                standing=standing(proposed, history, budget.limits, budget.known_services, now),
-                at=now,
-            )
-        )
-        answered = asked_for(record)
-        needed = decision.kind is DecisionKind.NEEDS_APPROVAL and not incident.dry_run
-        if needed and answered is None:
-            await self.asking.ask(incident, claim, action, decision, rehearsal)
-            return None
-        if answered is not None and (needed or refused_by_people(decision, answered)):
-            if answered.plan_hash != decision.plan_hash or not same_ground(
-                action, answered.target_token, decision.target_token
-            ):
-                return f"the approval is for another state of {action.target}"
-            said_yes = [one.by for one in answered.answers if one.approve]
-            if needed and decision.terms and not decision.terms.met_by(answered.terms, said_yes):
-                return "policy now requires approval by other people"
-            decision = as_answered(decision, answered)
-        intent = Intent(
-            id=_new_intent_id(),
-            incident_id=incident.id,
-            sequence=len(record.intents),
-            action=action,
-            dry_run=incident.dry_run,
-            decision=decision,
-            rehearsal=rehearsal,
-            state=IntentState.DECIDED,
-            approval=answered.id if answered is not None and uses_up(decision, answered) else None,
-        )
-        notes = [*_rehearsal_notes(intent, look.problem), _decision_note(intent, stands_on)]
-        await self._record_decision(claim, incident, intent, notes)
+        question = await self.gatherer.question(record)
+        if isinstance(question, ChangedTarget):
+            return question.reason
+        decision = await self.policy.decide(question)
+        new_id, now = _new_intent_id(), self.clock.now()
+        result = settle(record, question, decision, stands_on=stands_on, intent_id=new_id, now=now)
+        match result:
+            case ApprovalNeeded():
+                await self.asking.ask(question.incident, claim, question.action, decision, question.rehearsal)
+            case ApprovalMismatch():
+                return result.reason
+            case DecidedIntent():
+                await self.store.decide(claim, result.incident, result.intent, result.notes)
         return None
 
     async def decide_undo(
@@ -173,37 +109,18 @@ class Executor:
         if action is None:
             await self.store.save(claim, incident, notes)
             return False
-        look = await self._look(action)
-        why, rehearsal = _not_to_undo(undone, look), None
+        look = await self.gatherer.look(action)
+        why, rehearsal = not_to_undo(undone, look), None
         if why is None and look.target is not None and self.rehearsal is not None:
             rehearsal = await self.rehearsal.rehearse(action, look.target, undone.snapshot)
             if not rehearsal.accepted:
                 why = f"the API server would reject it: {rehearsal.message}"
         if why is not None or look.target is None:
-            refused = Note(
-                at=now,
-                stage=Stage.UNDO,
-                message=f"Not undone: {why}. {await self._serving(incident.key)}Escalated.",
-                data={"undoes": undone.id},
-            )
+            refused = not_undone_note(undone, why, await self.gatherer.serving(incident.key), now)
             await self.store.save(claim, incident, [*notes, refused])
             return False
-        intent = Intent(
-            id=_new_intent_id(),
-            incident_id=incident.id,
-            sequence=len(record.intents),
-            action=action,
-            dry_run=False,
-            decision=undo_decision(undone, look.target, now),
-            rehearsal=rehearsal,
-            state=IntentState.DECIDED,
-            undoes=undone.id,
-        )
-        note = Note(
-            at=now,
-            stage=Stage.UNDO,
-            message=_undoing(undone),
-            data={"intent": intent.id, "undoes": undone.id},
+        intent, note = undo_intent(
+            record, undone, action, look.target, rehearsal, intent_id=_new_intent_id(), at=now
         )
         executing = replace(incident, state=IncidentState.EXECUTING)
         await self.store.decide(claim, executing, intent, [*notes, note])
@@ -211,7 +128,7 @@ class Executor:
 
     async def execute(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """Execute a decided intent: check again, store it as begun, act, record the outcome."""
-        if intent.action.name is ActionName.NOTIFY:
+        if not ACTIONS[intent.action.name].kinds:
             await self._notify(record, intent, claim)
             return
         if self.writer is None or self.reader is None:
@@ -219,14 +136,14 @@ class Executor:
                 claim, intent, OutcomeKind.REFUSED, "the agent has no write access now", look_anew=True
             )
             return
-        available = await self._available(record.incident.key)
+        available = await self.gatherer.available(record.incident.key)
         snapshot_of_now = replace(await self.reader.snapshot(intent.action), available=available)
         target = await self.reader.target(intent.action)
-        moved = _moved_on(intent, target, snapshot_of_now) or self._lapsed(record, intent)
+        moved = target_changed(intent, target, snapshot_of_now) or self._lapsed(record, intent)
         if moved is not None:
             await self._finish(claim, intent, OutcomeKind.REFUSED, moved, look_anew=True)
             return
-        unwilling = await self._unwilling(intent)
+        unwilling = await self.gatherer.opted_out(intent)
         if unwilling is not None:
             await self._finish(claim, intent, OutcomeKind.REFUSED, unwilling)
             return
@@ -249,7 +166,7 @@ class Executor:
 
     async def reconcile(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """An intent was begun and has no recorded outcome: read the target, then adopt or retry."""
-        if intent.action.name is ActionName.NOTIFY:
+        if not ACTIONS[intent.action.name].kinds:
             await self._finish(
                 claim,
                 intent,
@@ -320,7 +237,7 @@ class Executor:
         self, claim: Claim, intent: Intent, snapshot: Snapshot | None, reasons: Reasons | None = None
     ) -> bool:
         """Store the intent as begun; False if it was finished instead, with the reason."""
-        budget = await self._budget(intent.action)
+        budget = await self.gatherer.budget(intent.action)
         beginning = await self.store.begin(claim, intent.id, snapshot, budget, self.clock.now(), reasons)
         match beginning.begun:
             case Begun.YES:
@@ -337,32 +254,8 @@ class Executor:
         await self._finish(claim, intent, OutcomeKind.REFUSED, why, look_anew=gone)
         return False
 
-    async def _budget(self, action: Action) -> Budget:
-        """The limits of the action; services are counted only if MAX_FLEET_SHARE is set."""
-        limits = self.policy.limits
-        known = None
-        if limits.shared.fleet_share < 1 and action.target is not None and self.reader is not None:
-            known = len(await self.reader.services())
-        return Budget(
-            per_incident=limits.max_actions_per_incident, limits=limits.shared, known_services=known
-        )
-
     def _lapsed(self, record: IncidentRecord, intent: Intent) -> str | None:
-        """Why a recorded decision no longer holds, or None (promise 1). An undo's always holds."""
-        if self.writer is None:
-            return "the agent has no write access now"
-        if intent.undoes is not None:
-            return None
-        plan, age = record.incident.plan, self.clock.now() - intent.decision.at
-        if plan is None or plan.hash != intent.decision.plan_hash:
-            return "the decision is for another plan"
-        if age > MAX_DECISION_AGE:
-            return f"the decision is {age.total_seconds():.0f} s old"
-        lifted = forbidden_now(intent.action, self.policy.limits)
-        if intent.action.target is not None:
-            why = frozen(self.policy.limits.shared.freezes, record.incident.key, self.clock.now())
-            lifted += [] if why is None else [why]
-        return f"it is no longer allowed: {'; '.join(lifted)}" if lifted else None
+        return lapsed(record, intent, self.policy.limits, self.clock.now(), can_write=self.writer is not None)
 
     async def _write(
         self,
@@ -381,7 +274,9 @@ class Executor:
         """
         assert self.writer is not None  # noqa: S101 - both callers have checked
         assert self.reader is not None  # noqa: S101 - both callers have checked
-        content = await self._content(record.incident.key, intent.action, _undone_snapshot(record, intent))
+        content = await self.gatherer.content(
+            record.incident.key, intent.action, undone_snapshot(record, intent)
+        )
         for _ in range(MAX_WRITE_ATTEMPTS):
             if reasons is not None and (refusal := reasons.refusal()) is not None:
                 # This process was paused, or the state changed between two attempts.
@@ -448,7 +343,7 @@ class Executor:
         switch = await self.store.brake()
         if switch is not None and switch.engaged:
             return "the kill switch is engaged now"
-        return self._lapsed(record, intent) or await self._unwilling(intent)
+        return self._lapsed(record, intent) or await self.gatherer.opted_out(intent)
 
     async def _notify(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """Done means: queued for delivery to every channel."""
@@ -471,104 +366,6 @@ class Executor:
         else:
             await self._finish(claim, intent, OutcomeKind.DONE, "queued for every channel")
 
-    async def _look(self, action: Action) -> _Look:
-        if action.name is ActionName.NOTIFY:
-            return _Look()
-        if self.reader is None or action.target is None:
-            return _Look(problem="no cluster is connected")
-        try:
-            return _Look(target=await self.reader.target(action))
-        except PermanentError as error:
-            return _Look(problem=str(error))
-
-    async def _consent(self, action: Action, look: _Look) -> OptOut:
-        if self.reader is None or look.target is None:
-            return OptOut()
-        return await self.reader.consent(action)
-
-    async def _unwilling(self, intent: Intent) -> str | None:
-        """Why opt-out forbids the action, read right before the write; an undo is always allowed."""
-        if self.reader is None or intent.undoes is not None:
-            return None
-        consent = await self.reader.consent(intent.action)
-        return withheld(consent, opt_in=self.policy.limits.require_opt_in)
-
-    async def _disruption(self, action: Action, look: _Look) -> Disruption | None:
-        if self.reader is None or look.target is None:
-            return None
-        return await self.reader.disruption(action)
-
-    async def _available(self, key: ServiceKey) -> int | None:
-        """The available replicas right before the action: the number an undo must restore."""
-        workload = await self._workload(key)
-        return None if workload is None else workload.available_replicas
-
-    async def _serving(self, key: ServiceKey) -> str:
-        """The available replicas as a sentence; empty if unknown."""
-        workload = await self._workload(key)
-        return "" if workload is None else f"{serving_now(workload)}. "
-
-    async def _workload(self, key: ServiceKey) -> WorkloadView | None:
-        try:
-            return None if self.reader is None else await self.reader.workload(key)
-        except PermanentError:
-            return None
-
-    async def _rehearse_whole(self, record: IncidentRecord, look: _Look) -> Rehearsal | None:
-        """Rehearse the next action together with the actions that complete it."""
-        incident, plan = record.incident, record.incident.plan
-        assert plan is not None  # noqa: S101 - the caller decides an action of it
-        index = incident.next_action
-        rehearsal = await self._rehearse(incident.key, plan.actions[index], look)
-        while rehearsal is not None and rehearsal.accepted and not plan.actions[index].then_verify:
-            index += 1
-            if index >= len(plan.actions):
-                break
-            completing = plan.actions[index]
-            found = await self._rehearse(incident.key, completing, await self._look(completing))
-            if found is not None and not found.accepted:
-                return Rehearsal(
-                    accepted=False,
-                    message=f"{completing.name}, which completes it, would be refused: {found.message}",
-                )
-        return rehearsal
-
-    async def _rehearse(self, key: ServiceKey, action: Action, look: _Look) -> Rehearsal | None:
-        if self.rehearsal is None or look.target is None:
-            return None
-        return await self.rehearsal.rehearse(action, look.target, await self._content(key, action, None))
-
-    async def _content(self, key: ServiceKey, action: Action, undone: Snapshot | None) -> Snapshot | None:
-        """The content that a restore or a ConfigMap revert writes; None for other actions."""
-        content_hash = action.parameters.get("content_hash")
-        if action.name is not ActionName.REVERT_CONFIG or content_hash is None or action.target is None:
-            return undone
-        for kept in await self.store.configs(key):
-            if kept.name == action.target.name and kept.content_hash == content_hash:
-                return Snapshot(ref=action.target, token=content_hash, body={"data": dict(kept.data)})
-        raise NotFound(f"{action.target} in version {content_hash} is no longer in the agent's history")
-
-    async def _record_decision(
-        self, claim: Claim, incident: Incident, intent: Intent, notes: list[Note]
-    ) -> None:
-        """Allowed: continue with execution. Otherwise the intent is finished and the plan continues."""
-        if not incident.dry_run and intent.decision.kind is DecisionKind.ALLOW:
-            await self.store.decide(claim, replace(incident, state=IncidentState.EXECUTING), intent, notes)
-            return
-        now = self.clock.now()
-        if incident.dry_run:
-            kind, message = OutcomeKind.REHEARSED, _rehearsed_message(intent)
-        else:
-            kind, message = OutcomeKind.REFUSED, _refused_message(intent.decision)
-        ended = replace(
-            intent,
-            state=IntentState.FINISHED,
-            outcome=Outcome(kind=kind, message=message, at=now),
-        )
-        note = Note(at=now, stage=Stage.EXECUTE, message=message, data={"intent": intent.id, "outcome": kind})
-        after = replace(incident, state=IncidentState.OPEN, next_action=incident.next_action + 1)
-        await self.store.decide(claim, after, ended, [*notes, note])
-
     async def _finish(
         self,
         claim: Claim,
@@ -583,7 +380,7 @@ class Executor:
         note = Note(
             at=now,
             stage=Stage.UNDO if intent.undoes else Stage.EXECUTE,
-            message=f"{intent.action.name} {kind}: {message}.",
+            message=f"{intent.action.name.words} {kind}: {message}.",
             data={"intent": intent.id, "outcome": kind},
         )
         await self.store.finish(
@@ -595,112 +392,5 @@ class Executor:
         )
 
 
-def _as_diagnosed(record: IncidentRecord, action: Action, target: TargetState) -> bool:
-    """Whether the target is unchanged since the diagnosis or since this plan's previous action."""
-    left = [
-        i.applied_token
-        for i in record.intents
-        if i.action.target == action.target and i.applied_token is not None
-    ]
-    if left:
-        return same_ground(action, left[-1], target.token)
-    seen = action.diagnosed_token
-    return seen is None or same_ground(action, seen, target.token) or target.token.endswith(f"/{seen}")
-
-
-def _undoing(undone: Intent) -> str:
-    """A restart cannot be undone: pods are replaced again, to load the restored version."""
-    target = undone.action.target
-    if undone.action.name is ActionName.RESTART:
-        return f"Replacing the pods of {target} again, to load the restored version."
-    return f"Undoing {undone.action.name} on {target}: it did not help."
-
-
-def _not_to_undo(undone: Intent, look: _Look) -> str | None:
-    """Why an intent must not be undone: the target changed since."""
-    target = look.target
-    if target is None:
-        return look.problem or "the target cannot be read"
-    if as_left(undone.action, undone.applied_token, target.token):
-        return None
-    parts = ", ".join(moved_parts(undone.action, undone.applied_token, target.token))
-    return f"{target.ref} was changed since by {target.changed_by or 'someone else'}" + (
-        f" ({parts})" if parts else ""
-    )
-
-
 def _new_intent_id() -> IntentId:
     return IntentId(f"int_{uuid.uuid4().hex}")
-
-
-def _undone_snapshot(record: IncidentRecord, intent: Intent) -> Snapshot | None:
-    """The snapshot that a restore writes: taken before the intent that it undoes."""
-    return intent_by_id(record, intent.undoes).snapshot if intent.undoes is not None else None
-
-
-def _moved_on(intent: Intent, target: TargetState, snapshot: Snapshot) -> str | None:
-    """Why the decision no longer holds for the target, or None (promise 1)."""
-    decided = intent.decision.target_token
-    if same_ground(intent.action, decided, target.token) and same_ground(
-        intent.action, target.token, snapshot.token
-    ):
-        return None
-    return (
-        f"{target.ref} was changed by {target.changed_by or 'someone else'} after the decision; "
-        "a new decision is required"
-    )
-
-
-def _rehearsal_notes(intent: Intent, problem: str | None) -> list[Note]:
-    rehearsal = intent.rehearsal
-    if rehearsal is None:
-        if intent.action.name is ActionName.NOTIFY:
-            return []
-        message = f"Not rehearsed: {problem or 'no cluster is connected'}."
-        data: JsonObject = {"intent": intent.id}
-    else:
-        verb = "accepts" if rehearsal.accepted else "refuses"
-        message = f"Rehearsal (dryRun=All): the API server {verb} {intent.action.name}: {rehearsal.message}"
-        data = {"intent": intent.id, "accepted": rehearsal.accepted}
-    return [Note(at=intent.decision.at, stage=Stage.POLICY, message=message, data=data)]
-
-
-def _decision_note(intent: Intent, stands_on: Sequence[Reason]) -> Note:
-    decision: Decision = intent.decision
-    reasons: list[Json] = [
-        {"reason": one.said, "source": one.source, "last_true_at": one.last_true_at.isoformat()}
-        for one in stands_on
-    ]
-    return Note(
-        at=decision.at,
-        stage=Stage.POLICY,
-        message=f"{intent.action.name} ({intent.action.risk} risk): {decision.kind}. "
-        + "; ".join(decision.reasons),
-        data={
-            "intent": intent.id,
-            "action": intent.action.name,
-            "decision": decision.kind,
-            "reasons": list(decision.reasons),
-            "rules": list(decision.rules),
-            "plan_hash": decision.plan_hash,
-            "target_token": decision.target_token,
-            **({"stands_on": reasons} if reasons else {}),
-        },
-    )
-
-
-def _rehearsed_message(intent: Intent) -> str:
-    allowed = intent.decision.kind is DecisionKind.ALLOW
-    denied = intent.decision.kind is DecisionKind.DENY
-    policy = "allowed by policy" if allowed else "denied by policy" if denied else "needs approval"
-    if intent.rehearsal is None:
-        server = "no cluster connected"
-    elif intent.rehearsal.accepted:
-        server = "the API server would accept it"
-    else:
-        server = "the API server would refuse it"
-    return f"Dry run of {intent.action.name}: nothing was written; {policy}; {server}."
-
-
-def _refused_message(decision: Decision) -> str:
-    return f"Not executed: {decision.reasons[-1] if decision.reasons else 'policy denies it'}."

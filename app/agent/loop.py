@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from weakref import WeakValueDictionary
 
+from app.agent.actions import ACTIONS
 from app.agent.approvals.state import asked_for, escalations_due, wait_until
 from app.agent.closing import Closer
 from app.agent.diagnosis import diagnose
@@ -28,7 +29,6 @@ from app.agent.ids import IncidentId
 from app.agent.intake import Intake
 from app.agent.intents import awaits_completion, done_intents, proposed_intents, unverified
 from app.agent.models import (
-    ActionName,
     ApprovalState,
     Diagnosis,
     Incident,
@@ -660,7 +660,7 @@ def needs_reason(incident: Incident) -> bool:
         return False
     if incident.next_action >= len(incident.plan.actions):
         return False
-    return incident.plan.actions[incident.next_action].name is not ActionName.NOTIFY
+    return bool(ACTIONS[incident.plan.actions[incident.next_action].name].kinds)
 
 
 def _first_verified(why: str, now: datetime) -> Note:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from app.agent.actions.target_parts import as_left
 from app.agent.evidence.trust import (
     TrustRules,
     objection,
     period_of,
     traffic_in,
 )
-from app.agent.guardrails.target_token import as_left
 from app.agent.ids import ServiceKey
 from app.agent.intents import done_intents, is_undone, judged_with
 from app.agent.models import (

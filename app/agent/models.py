@@ -93,7 +93,7 @@ class MetricSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """One alert as delivered by Alertmanager; identity is fingerprint + startsAt + status."""
+    """One alert as delivered; identity is fingerprint + startsAt + status."""
 
     name: str
     firing: bool
@@ -149,7 +149,7 @@ class Signal:
     kind: SignalKind
     key: ServiceKey
     source: str
-    """Where it came from: `http`, `alertmanager`, `kubernetes`, `prometheus`."""
+    """Where it came from: `http`, `kubernetes`, an alert format, a stream or `POLLED`."""
     observed_at: datetime
     """When the sender says it was true."""
     received_at: datetime
@@ -328,7 +328,7 @@ class Diagnosis:
 
 
 class ActionName(StrEnum):
-    """The closed set of operations. There is no free-form command."""
+    """The closed set of operations, each in a file of `app/agent/actions/`. No command is free-form."""
 
     RESTART = "restart"
     ROLLBACK = "rollback"
@@ -339,6 +339,11 @@ class ActionName(StrEnum):
     NOTIFY = "notify"
     RESTORE = "restore"
     """Undo: put an object back to the snapshot taken before another action. Never in a runbook."""
+
+    @property
+    def words(self) -> str:
+        """The action in a sentence: `revert config`."""
+        return self.value.replace("_", " ")
 
 
 class Risk(StrEnum):

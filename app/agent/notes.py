@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from app.agent.actions import ACTIONS
 from app.agent.evidence.format import confidence, counted, in_words
 from app.agent.evidence.restoration import Restoration
 from app.agent.ids import JsonObject
 from app.agent.intents import done_intents, in_place, is_undone, proposed_intents, unverified
 from app.agent.models import (
-    ActionName,
     Cause,
     DecisionKind,
     Diagnosis,
@@ -250,9 +250,10 @@ def why_not_restored(undo: Intent, undone: Intent, found: Restoration, *, asks: 
 def no_undo_notes(record: IncidentRecord, at: datetime) -> list[Note]:
     """Reports an executed action that cannot be undone (a restart)."""
     done = done_intents(record)
-    if not done or done[-1].action.name is not ActionName.RESTART:
+    why = ACTIONS[done[-1].action.name].no_undo_note if done else None
+    if why is None:
         return []
-    message = f"The restart of {done[-1].action.target} cannot be undone: the replaced pods are gone."
+    message = why.format(name=in_words(done[-1].action.name), target=done[-1].action.target)
     return [Note(at=at, stage=Stage.UNDO, message=message, data={"intent": done[-1].id})]
 
 

@@ -13,7 +13,6 @@ from dataclasses import asdict, replace
 
 from app.agent.actions import ACTIONS, PlanLimits, Unmet, Unneeded
 from app.agent.evidence.format import confidence, in_words
-from app.agent.guardrails.state_change import state_change_of
 from app.agent.ids import JsonScalar
 from app.agent.models import (
     Action,
@@ -161,7 +160,7 @@ def _objection(runbook: Runbook, diagnosis: Diagnosis, evidence: Evidence) -> st
             f"the confidence of {confidence(best.confidence)} is below "
             f"the {confidence(runbook.min_confidence)} that {runbook.id} needs"
         )
-    touching = [step.action for step in runbook.steps if step.action is not ActionName.NOTIFY]
+    touching = [step.action for step in runbook.steps if ACTIONS[step.action].kinds]
     if touching and _measuring_is_broken(evidence):
         return "telemetry outage: an action could not be verified"
     rival = _rival(runbook, diagnosis)
@@ -216,7 +215,6 @@ def _action(step: Step, evidence: Evidence, limits: PlanLimits) -> Action | Unme
     resolution = spec.resolve(step.parameters, evidence, limits)
     if isinstance(resolution, Unmet | Unneeded):
         return resolution
-    transition = state_change_of(spec.name, resolution.target, resolution.parameters, evidence)
     return Action(
         name=spec.name,
         risk=spec.risk,
@@ -225,8 +223,8 @@ def _action(step: Step, evidence: Evidence, limits: PlanLimits) -> Action | Unme
         expected_effect=resolution.expected_effect,
         undo=spec.undo,
         diagnosed_token=_diagnosed_token(resolution.target, evidence),
-        leaves=transition.leaves,
-        reaches=transition.reaches,
+        leaves=resolution.change.leaves,
+        reaches=resolution.change.reaches,
     )
 
 

@@ -11,17 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from app.agent.guardrails.disruption import too_many
+from app.agent.actions import ACTIONS
+from app.agent.guardrails.blast_radius import too_many
 from app.agent.guardrails.document import document
-from app.agent.guardrails.limits import (
-    set_aside,
-)
+from app.agent.guardrails.limits import set_aside
 from app.agent.guardrails.opt_out import withheld
 from app.agent.guardrails.question import Guardrails, Question
 from app.agent.identity.people import ApprovalTerms, combined
 from app.agent.models import (
     Action,
-    ActionName,
     Decision,
     DecisionKind,
     Intent,
@@ -37,7 +35,7 @@ def forbidden_now(action: Action, limits: Guardrails) -> list[str]:
     if action.name not in limits.enabled_actions:
         reasons.append(f"{action.name} is not among ENABLED_ACTIONS")
     if action.risk is Risk.HIGH and not limits.allow_high_risk:
-        reasons.append(f"{action.name} is high risk: blocked unless ALLOW_HIGH_RISK_ACTIONS=true")
+        reasons.append(f"{action.name.words} is high risk: blocked unless ALLOW_HIGH_RISK_ACTIONS=true")
     return reasons
 
 
@@ -60,7 +58,7 @@ def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
         reasons.append(f"the kill switch was engaged by {question.brake.by}: {question.brake.reason}")
     if incident.stale and not incident.dry_run:
         reasons.append("every signal of the incident was stale on arrival: only a dry run is allowed")
-    if action.name is not ActionName.NOTIFY and question.target is None and not incident.dry_run:
+    if ACTIONS[action.name].kinds and question.target is None and not incident.dry_run:
         reasons.append(f"the target of the action is unknown: {question.target_problem or 'no cluster'}")
     if question.rehearsal is not None and not question.rehearsal.accepted:
         reasons.append(f"the API server would reject it: {question.rehearsal.message}")
@@ -71,7 +69,7 @@ def undo_decision(undone: Intent, target: TargetState, at: datetime) -> Decision
     """Undoing the agent's own action is always allowed (promise 11), and recorded like any decision."""
     return Decision(
         kind=DecisionKind.ALLOW,
-        reasons=(f"undoes {undone.action.name} of this incident, which did not help",),
+        reasons=(f"undoes {undone.action.name.words} of this incident, which did not help",),
         rules=("undo",),
         plan_hash=undone.decision.plan_hash,
         target_token=target.token,
@@ -114,10 +112,10 @@ class Policy:
         action = question.action
         if action.risk in self.limits.approval_for:
             return DecisionKind.NEEDS_APPROVAL, (
-                f"{action.name} is {action.risk} risk, and APPROVAL_FOR_RISKS requires an approval",
+                f"{action.name.words} is {action.risk} risk, and APPROVAL_FOR_RISKS requires an approval",
             )
         note = set_aside(question.standing.history, self.limits.shared, question.at)
-        allowed = f"{action.name} is enabled, {action.risk} risk, within the budget"
+        allowed = f"{action.name.words} is enabled, {action.risk} risk, within the budget"
         return DecisionKind.ALLOW, (allowed,) if note is None else (allowed, note)
 
 

@@ -90,12 +90,10 @@ def load_catalogue(path: Path) -> Catalogue:
         files = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml") and p.is_file())
     except OSError as error:
         raise ConfigurationError(
-            f"{path}: the folder of runbooks cannot be read ({error.strerror}); set RUNBOOKS_DIR to one"
+            f"{path}: the folder of runbooks cannot be read ({error.strerror}); check RUNBOOKS_DIR"
         ) from error
     if not files:
-        raise ConfigurationError(
-            f"{path}: no runbook (*.yaml) in this folder; set RUNBOOKS_DIR to one that has some"
-        )
+        raise ConfigurationError(f"{path}: no runbook (*.yaml) in this folder; check RUNBOOKS_DIR")
     found: dict[str, Runbook] = {}
     for file in files:
         document = Document(file)

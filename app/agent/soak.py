@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from app.agent.actions.target_parts import asks_as_before
 from app.agent.closing import Closer
 from app.agent.evidence.format import in_words
-from app.agent.evidence.restoration import asks_as_before, judge_restoration
+from app.agent.evidence.restoration import judge_restoration
 from app.agent.executor import Executor
 from app.agent.intents import done_intents, intent_by_id, proposed_intents, rest_to_undo, to_undo
 from app.agent.memory import failed_revision

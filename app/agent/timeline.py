@@ -11,18 +11,16 @@ and the last hash beside the incident for that.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
+from app import hash_chain
 from app.agent.ids import IncidentId, JsonObject
 from app.agent.models import Note, TimelineEntry
 
 
 def chain_start(incident_id: IncidentId) -> str:
     """What stands in for the previous hash of an incident's first entry, in hex."""
-    return hashlib.sha256(f"timeline of {incident_id}".encode()).hexdigest()
+    return hash_chain.start_of(f"timeline of {incident_id}")
 
 
 def canonical(note: Note | TimelineEntry) -> bytes:
@@ -32,18 +30,17 @@ def canonical(note: Note | TimelineEntry) -> bytes:
     time and for NaN or infinite numbers, which JSON cannot carry.
     """
     body: JsonObject = {
-        "at": _instant(note.at),
+        "at": hash_chain.instant(note.at),
         "stage": note.stage.value,
         "message": note.message,
         "data": note.data,
     }
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()
+    return hash_chain.canonical(body)
 
 
 def entry_hash(previous: str, entry: Note | TimelineEntry) -> str:
     """SHA-256 in hex over the previous entry's hash (as ASCII) followed by this entry's canonical form."""
-    return hashlib.sha256(previous.encode() + canonical(entry)).hexdigest()
+    return hash_chain.link(previous, canonical(entry))
 
 
 def extend_chain(previous: str, sequence: int, notes: Sequence[Note]) -> tuple[TimelineEntry, ...]:
@@ -66,20 +63,12 @@ def extend_chain(previous: str, sequence: int, notes: Sequence[Note]) -> tuple[T
 
 def first_broken(incident_id: IncidentId, entries: Sequence[TimelineEntry]) -> int | None:
     """The position of the first entry that does not follow from those before it; None when all do."""
-    previous = chain_start(incident_id)
-    for position, entry in enumerate(entries):
-        if entry.sequence != position or entry.hash != entry_hash(previous, entry):
-            return position
-        previous = entry.hash
-    return None
+    hashes = ((canonical(entry), entry.hash) for entry in entries)
+    broken = hash_chain.first_broken(chain_start(incident_id), hashes)
+    gaps = (position for position, entry in enumerate(entries) if entry.sequence != position)
+    return min((one for one in (broken, next(gaps, None)) if one is not None), default=None)
 
 
 def verify_chain(incident_id: IncidentId, entries: Sequence[TimelineEntry]) -> bool:
     """Whether `entries` are an unchanged beginning of the incident's timeline, from its first entry on."""
     return first_broken(incident_id, entries) is None
-
-
-def _instant(at: datetime) -> str:
-    if at.utcoffset() is None:
-        raise ValueError("a timeline entry needs an aware time")
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

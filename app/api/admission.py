@@ -18,6 +18,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import Problem
+from app.connectors.registry import CHAT_PATHS
 from app.stopping import Stop
 
 DRAIN_SECONDS = 3.0
@@ -27,7 +28,7 @@ LARGE_BYTES = 65_536
 RESERVED = 16
 """Requests that only probes and operators may have in progress."""
 
-_FOR_OPERATORS = ("/healthz", "/readyz", "/brakes", "/approvals", "/webhooks/slack")
+_FOR_OPERATORS = ("/healthz", "/readyz", "/brakes", "/approvals", *CHAT_PATHS)
 _DELIVERIES = ("/events/", "/webhooks/")
 _DELIVERY_RETRY_SECONDS = 2
 _CROWDED_RETRY_SECONDS = 1

@@ -21,6 +21,8 @@ from starlette.requests import Request
 
 from app.agent.ids import Json
 from app.api.problems import FieldError, Problem, field_errors, invalid
+from app.bounds.body import read_bounded
+from app.bounds.deadline import deadline
 from app.wire.strict_json import UnreadableJson, decode, decode_leniently
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -183,7 +185,7 @@ def _check_media_type(request: Request) -> None:
 
 
 async def _read_bounded(request: Request, limit: int) -> bytes:
-    """Count the received bytes: a declared length may be absent or wrong."""
+    """The body; a declared length over the limit is rejected before anything is read."""
     too_large = Problem(
         status=413,
         kind="too-large",
@@ -194,21 +196,12 @@ async def _read_bounded(request: Request, limit: int) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
         raise too_large
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > limit:
-                    raise too_large
-                chunks.append(chunk)
-    except TimeoutError:
-        raise Problem(
-            status=408,
-            kind="too-slow",
-            title="The body did not arrive in time",
-            detail=f"The whole body must arrive within {BODY_TIMEOUT_SECONDS:.0f} s.",
-            headers={"Connection": "close"},
-        ) from None
-    return b"".join(chunks)
+    too_slow = Problem(
+        status=408,
+        kind="too-slow",
+        title="The body did not arrive in time",
+        detail=f"The whole body must arrive within {BODY_TIMEOUT_SECONDS:.0f} s.",
+        headers={"Connection": "close"},
+    )
+    async with deadline(BODY_TIMEOUT_SECONDS, lambda: too_slow):
+        return await read_bounded(request.stream(), limit, lambda: too_large)

@@ -11,7 +11,6 @@ from typing import Annotated, Protocol
 
 from fastapi import Depends
 from starlette.requests import Request
-from starlette.responses import Response
 
 from app.agent.intake import Intake
 from app.agent.loop import Loop
@@ -22,6 +21,7 @@ from app.agent.ports.streams import StreamProgress
 from app.api.problems import FieldError, Problem, invalid
 from app.clock import Clock
 from app.config import Settings
+from app.connectors.kinds import ChatInbound
 
 
 class ReadStream(Protocol):
@@ -33,15 +33,6 @@ class ReadStream(Protocol):
     def address(self) -> str: ...
     @property
     def progress(self) -> StreamProgress: ...
-
-
-class SlackDoor(Protocol):
-    """The part of the Slack receiver that HTTP calls."""
-
-    @property
-    def takes_http(self) -> bool: ...
-    def genuine(self, body: bytes, headers: Mapping[str, str]) -> bool: ...
-    async def handle(self, body: bytes, headers: Mapping[str, str]) -> Response: ...
 
 
 class ApiDependencies(Protocol):
@@ -64,7 +55,7 @@ class ApiDependencies(Protocol):
     @property
     def checks(self) -> Sequence[tuple[str, Callable[[], Awaitable[None]]]]: ...
     @property
-    def slack(self) -> SlackDoor | None: ...
+    def chats(self) -> Mapping[str, ChatInbound]: ...
     @property
     def pod_owners(self) -> PodOwners | None: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from fastapi import FastAPI
@@ -9,6 +10,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from app.connectors.alerts.delivery import AlertFormat
+from app.connectors.registry import ALERT_FORMATS
 from app.schemas import (
     AnswerRequest,
     BrakeRequest,
@@ -117,37 +120,29 @@ def event_headers() -> Fragment:
     }
 
 
-def alertmanager_body() -> Fragment:
-    """Alertmanager's own format, as far as it is read; Grafana's has more fields."""
+def delivery_body(alert_format: AlertFormat) -> Fragment:
+    """A delivery of that format, as far as it is read."""
+    security: list[dict[str, list[str]]] = [{"token": []}]
+    if alert_format.token is not None:
+        security.insert(0, {alert_format.name: []})
     return {
         "requestBody": {
             "required": True,
-            "description": "The unchanged payload of Alertmanager or of a Grafana webhook contact point.",
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["alerts"],
-                        "properties": {
-                            "version": {"enum": ["4", "1"]},
-                            "alerts": {"type": "array", "items": {"type": "object"}},
-                        },
-                    }
-                }
-            },
+            "description": alert_format.payload,
+            "content": {"application/json": {"schema": alert_format.schema}},
         },
-        "security": [{"alertmanager": []}, {"token": []}],
+        "security": security,
     }
 
 
-def slack_body() -> Fragment:
-    """Slack's own forms, signed by Slack."""
+def chat_body(title: str, media_types: Sequence[str]) -> Fragment:
+    """A chat's own forms, signed by the chat."""
     content = {"schema": {"type": "object"}}
     return {
         "requestBody": {
             "required": True,
-            "description": "The unchanged payload of Slack.",
-            "content": {"application/x-www-form-urlencoded": content, "application/json": content},
+            "description": f"The unchanged payload of {title}.",
+            "content": dict.fromkeys(media_types, content),
         }
     }
 
@@ -183,11 +178,17 @@ def install(app: FastAPI) -> None:
             for name, definition in definitions["$defs"].items():
                 schemas.setdefault(name, definition)
             _without_unsent_errors(schema)
-            components.setdefault("securitySchemes", {})["alertmanager"] = {
-                "type": "http",
-                "scheme": "bearer",
-                "description": "ALERTMANAGER_TOKEN, valid for deliveries of Alertmanager only.",
-            }
+            components.setdefault("securitySchemes", {}).update(
+                {
+                    one.name: {
+                        "type": "http",
+                        "scheme": "bearer",
+                        "description": f"{one.token.setting}, valid for deliveries of {one.title} only.",
+                    }
+                    for one in ALERT_FORMATS
+                    if one.token is not None
+                }
+            )
             app.openapi_schema = schema
         return app.openapi_schema
 

@@ -34,7 +34,7 @@ def check_runbooks(
     """Validate every runbook of a folder; reports the first error with file and line."""
     from app.agent.runbooks import load_catalogue
 
-    folder = path or read_settings().runbooks_dir
+    folder = path or read_settings().runbooks_folder
     catalogue = load_catalogue(folder)
     for runbook in catalogue.runbooks:
         steps = ", then ".join(step.action for step in runbook.steps)

@@ -19,8 +19,8 @@ from app.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from app.cli.commands.findings import Finding
     from app.config import Settings
+    from app.connectors.findings import Finding
 
 app = typer.Typer()
 
@@ -67,7 +67,7 @@ def worker(
         typer.Option(
             "--from",
             metavar="URL",
-            help="Read signals from kafka://host:9092/topic or redis://host:6379/0?stream=signals; may be "
+            help="Read signals from a stream, an address as in INTAKE_FROM; may be "
             "repeated. Default: INTAKE_FROM.",
         ),
     ] = None,
@@ -101,7 +101,7 @@ def demo(
     fast: Annotated[bool, typer.Option("--fast", help="Run the simulation without pauses.")] = False,
     cluster: Annotated[
         bool,
-        typer.Option("--cluster", help="Use the cluster of KUBECONFIG and the metrics of PROMETHEUS_URL."),
+        typer.Option("--cluster", help="Use the configured cluster and metric source."),
     ] = False,
     service: Annotated[
         str | None, typer.Option(help="With --cluster: the service, as ENVIRONMENT/SERVICE.")
@@ -132,9 +132,9 @@ def demo(
 
 @app.command(epilog=EXIT_CODES)
 def doctor(as_json: AsJson = False) -> None:
-    """Check configuration, store, cluster, permissions, Prometheus, clocks and more; 1 if a check fails."""
+    """Check configuration, store, cluster, permissions, metrics, clocks and more; 1 if a check fails."""
     from app.cli.commands.doctor import configuration_findings, examine
-    from app.cli.commands.findings import Status
+    from app.connectors.findings import Status
 
     settings = read_settings()
     first = configuration_findings(Path(".env"))

@@ -23,7 +23,7 @@ MEANING: Final[Mapping[int, type[AgentError]]] = MappingProxyType(
         408: TransientError,
         425: TransientError,
         429: TransientError,
-        499: TransientError,  # nginx and Prometheus: the request was cancelled before it was answered
+        499: TransientError,  # of proxies and of monitoring: the request was cancelled before it was answered
     }
 )
 """Statuses whose meaning differs from that of their class."""

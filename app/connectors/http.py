@@ -1,6 +1,6 @@
 """HTTP client of every connector: one deadline, one size limit, one mapping to the agent's errors.
 
-Used by the connectors that speak plain HTTP (Prometheus, OPA, webhooks). The
+Used by the connectors that speak plain HTTP (metrics, policy, webhooks). The
 other side is not trusted: an answer that drips for ever, is too long, is
 compressed or redirects elsewhere is an error, and no error carries the address
 or a credential, because both may be secrets (promise 12). The process
@@ -20,6 +20,8 @@ from weakref import WeakKeyDictionary
 import httpx2
 from pydantic import SecretStr
 
+from app.bounds.body import read_bounded
+from app.bounds.deadline import deadline
 from app.connectors.answers import error_for, retry_after
 from app.connectors.text import shorten
 from app.errors import AgentError, ConfigurationError, PermanentError, TransientError, UnknownOutcome
@@ -103,17 +105,15 @@ class HttpPeer:
         headers = {"Content-Type": "application/json"} if json_body is not None else {}
         try:
             async with (
-                asyncio.timeout(self._timeout),
+                deadline(self._timeout, self._incomplete),
                 self._client().stream(method, url, data=form, content=json_body, headers=headers) as response,
             ):
                 body = await self._read(response)
                 return HttpReply(status=response.status_code, headers=response.headers, body=body)
-        except (TimeoutError, httpx2.TimeoutException):
-            raise TransientError(
-                f"{self.name} ({self._setting}) gave no complete answer within {self._timeout:g} s"
-            ) from None
+        except httpx2.TimeoutException:
+            raise self._incomplete() from None
         except httpx2.ConnectError:
-            raise TransientError(f"{self.name} ({self._setting}) cannot be reached") from None
+            raise self._unreachable() from None
         except httpx2.TransportError as error:
             raise TransientError(
                 f"{self.name} ({self._setting}) closed the connection: {type(error).__name__}"
@@ -129,16 +129,14 @@ class HttpPeer:
         sent = {"Content-Type": "application/json", **(headers or {})}
         try:
             async with (
-                asyncio.timeout(self._timeout),
+                deadline(self._timeout, self._unanswered),
                 self._client().stream("POST", self._url, content=body, headers=sent) as response,
             ):
                 reply = HttpReply(status=response.status_code, headers=response.headers, body=b"")
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
-            raise TransientError(f"{self.name} ({self._setting}) cannot be reached") from None
-        except (TimeoutError, httpx2.TimeoutException):
-            raise UnknownOutcome(
-                f"{self.name} ({self._setting}) gave no answer within {self._timeout:g} s"
-            ) from None
+            raise self._unreachable() from None
+        except httpx2.TimeoutException:
+            raise self._unanswered() from None
         except httpx2.TransportError as error:
             raise UnknownOutcome(
                 f"{self.name} ({self._setting}) closed the connection: {type(error).__name__}"
@@ -151,10 +149,13 @@ class HttpPeer:
     async def probe_connection(self) -> None:
         """Check that the peer answers, without writing; raises `TransientError` when it does not."""
         try:
-            async with asyncio.timeout(self._timeout), self._client().stream("HEAD", self._url):
+            async with (
+                deadline(self._timeout, self._unreachable),
+                self._client().stream("HEAD", self._url),
+            ):
                 pass  # any answer will do: many webhooks take nothing but POST
-        except (TimeoutError, httpx2.TransportError):
-            raise TransientError(f"{self.name} ({self._setting}) cannot be reached") from None
+        except httpx2.TransportError:
+            raise self._unreachable() from None
 
     def refusal(self, reply: HttpReply, said: str | None = None) -> AgentError:
         """The error that an answer other than 2xx stands for.
@@ -199,14 +200,21 @@ class HttpPeer:
             raise PermanentError(
                 f"{self.name} ({self._setting}) sent a compressed answer that was not asked for"
             )
-        body = bytearray()
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > self._max_bytes:
-                raise PermanentError(
-                    f"{self.name} ({self._setting}) sent more than {self._max_bytes:,} bytes"
-                )
-        return bytes(body)
+        return await read_bounded(response.aiter_raw(), self._max_bytes, self._too_long)
+
+    def _too_long(self) -> PermanentError:
+        return PermanentError(f"{self.name} ({self._setting}) sent more than {self._max_bytes:,} bytes")
+
+    def _incomplete(self) -> TransientError:
+        return TransientError(
+            f"{self.name} ({self._setting}) gave no complete answer within {self._timeout:g} s"
+        )
+
+    def _unreachable(self) -> TransientError:
+        return TransientError(f"{self.name} ({self._setting}) cannot be reached")
+
+    def _unanswered(self) -> UnknownOutcome:
+        return UnknownOutcome(f"{self.name} ({self._setting}) gave no answer within {self._timeout:g} s")
 
 
 def _checked_url(text: str, setting: str) -> httpx2.URL:

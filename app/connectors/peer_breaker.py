@@ -1,7 +1,7 @@
 """A circuit breaker for each source: a silent peer costs one time-out for all callers, not one for each.
 
 `guarded_reader`, `guarded_rehearsal` and `guarded_metrics` put a breaker in front
-of the ports that read; `app.connectors.policy.opa` asks its own. While the circuit is
+of the ports that read; the remote policy engine asks its own. While the circuit is
 open a call fails at once with the `TransientError` that an unreachable peer gives
 anyway, so the promises about missing data hold unchanged (promises 7 and 8).
 Writers have no breaker: the agent never writes where it could not read.
@@ -35,10 +35,12 @@ from app.agent.ports.cluster import (
 )
 from app.agent.ports.metrics import MetricSource, SilenceSource
 from app.agent.workload import ConfigRecord, TargetState, WorkloadView
+from app.bounds.backoff import Backoff
 from app.errors import AgentError, Conflict, PermanentError, TransientError
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 15.0
+_BACKOFF = Backoff.of_seconds(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
 T = TypeVar("T")
 
@@ -134,8 +136,7 @@ class PeerBreaker:
         if self._open_until is None or now >= self._open_until:
             # Calls that began together and fail together count as one.
             self._failures += 1
-            pause = min(FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures - 1, 10), LONGEST_PAUSE_SECONDS)
-            self._open_until = now + pause
+            self._open_until = now + _BACKOFF.seconds_after(self._failures)
         self._last_error = why
 
 

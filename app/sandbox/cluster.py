@@ -10,14 +10,10 @@ import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
+from app.agent.actions.target_parts import parts_held, same_ground
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
-from app.agent.guardrails.target_token import (
-    deployment_token,
-    makes_pods,
-    parts_held,
-    same_ground,
-)
+from app.agent.guardrails.target_token import deployment_token, makes_pods
 from app.agent.ids import IntentId, JsonObject, ServiceKey
 from app.agent.models import Action, Rehearsal, Snapshot
 from app.agent.ports.cluster import ClusterEvent, PodOwner

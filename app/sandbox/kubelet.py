@@ -10,6 +10,7 @@ from collections import deque
 from datetime import datetime
 from enum import StrEnum
 
+from app.bounds.backoff import Backoff
 from app.sandbox.api import ApiServer
 from app.sandbox.engine import Engine
 from app.sandbox.objects import NODE_SELECTOR, PROBE, ConfigMap, Pod, Template, WarningEvent
@@ -19,7 +20,7 @@ SCHEDULE_SECONDS = 0.1
 START_SECONDS = (0.8, 1.6)
 CRASH_AFTER_SECONDS = 0.5
 FIRST_BACK_OFF_SECONDS = 10.0
-LONGEST_BACK_OFF_SECONDS = 300.0
+_BACKOFF = Backoff.of_seconds(FIRST_BACK_OFF_SECONDS, 300.0)
 FORGIVEN_AFTER_SECONDS = 600.0
 """A container that ran for so long is restarted without delay."""
 CREATE_AGAIN_SECONDS = 10.0
@@ -192,7 +193,7 @@ class Kubelet:
         pod.restarts += 1
         ran = self._engine.now - (pod.started_at or self._engine.now)
         pod.back_offs = 1 if ran.total_seconds() >= FORGIVEN_AFTER_SECONDS else pod.back_offs + 1
-        back_off = min(LONGEST_BACK_OFF_SECONDS, FIRST_BACK_OFF_SECONDS * 2 ** (pod.back_offs - 1))
+        back_off = _BACKOFF.seconds_after(pod.back_offs)
         self._wait(pod, "CrashLoopBackOff", f"back-off {back_off:.0f}s restarting failed container")
         self._engine.after(back_off, lambda: self._start(pod))
 
@@ -205,7 +206,7 @@ class Kubelet:
         pod.back_offs += 1
         reason = "ErrImagePull" if pod.back_offs == 1 else "ImagePullBackOff"
         self._wait(pod, reason, f'Failed to pull image "{pod.template.image}": i/o timeout')
-        again = min(LONGEST_BACK_OFF_SECONDS, FIRST_BACK_OFF_SECONDS * 2 ** (pod.back_offs - 1))
+        again = _BACKOFF.seconds_after(pod.back_offs)
         self._engine.after(again, lambda: self._start(pod))
 
     def _wait(self, pod: Pod, reason: str, message: str) -> None:

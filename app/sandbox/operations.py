@@ -7,15 +7,13 @@ cannot mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from app.agent.guardrails.target_token import (
-    PAUSED,
-    REPLICAS,
-    TEMPLATE,
-    parts_changed,
-)
+from app.agent.actions import ACTIONS
+from app.agent.actions.spec import CONFIG_MAP
+from app.agent.actions.target_parts import parts_changed
+from app.agent.guardrails.target_token import PAUSED, REPLICAS, TEMPLATE
 from app.agent.ids import IntentId, JsonObject
 from app.agent.models import Action, ActionName, Snapshot
 from app.errors import Invalid
@@ -30,6 +28,17 @@ from app.sandbox.objects import (
 )
 
 MARKER = "self-healing-devops-agent/intent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _WantedChange:
+    """An action with what its change needs."""
+
+    action: Action
+    owned: Sequence[ReplicaSet]
+    snapshot: Snapshot | None
+    moment: str
+
 
 DeploymentChange = Callable[[Deployment], None]
 
@@ -47,26 +56,16 @@ def change_deployment(
     action: Action, owned: Sequence[ReplicaSet], snapshot: Snapshot | None, moment: str
 ) -> DeploymentChange:
     """The change of a Deployment that an action asks for."""
-    match action.name:
-        case ActionName.RESTART:
-            return lambda d: _restart(d, moment)
-        case ActionName.ROLLBACK:
-            return lambda d: _roll_back(d, action, owned)
-        case ActionName.REVERT_CONFIG:
-            return lambda d: _revert_template(d, action, owned)
-        case ActionName.SCALE:
-            return lambda d: _scale(d, action)
-        case ActionName.PAUSE | ActionName.RESUME:
-            return lambda d: _pause(d, paused=action.name is ActionName.PAUSE)
-        case ActionName.RESTORE:
-            return lambda d: _restore(d, action, snapshot)
-        case _:
-            raise Invalid(f"{action.name} does not change a Deployment")
+    change = ON_DEPLOYMENT.get(action.name)
+    if change is None:
+        raise Invalid(f"{action.name} does not change a Deployment")
+    asked = _WantedChange(action=action, owned=owned, snapshot=snapshot, moment=moment)
+    return lambda deployment: change(deployment, asked)
 
 
 def change_config_map(action: Action, snapshot: Snapshot | None) -> Callable[[ConfigMap], None]:
     """The change of a ConfigMap that an action asks for: its data becomes the snapshot's."""
-    if action.name not in (ActionName.REVERT_CONFIG, ActionName.RESTORE):
+    if CONFIG_MAP not in ACTIONS[action.name].kinds:
         raise Invalid(f"{action.name} does not change a ConfigMap")
     data = _own_body(action, snapshot).get("data")
     if not isinstance(data, dict):
@@ -86,24 +85,24 @@ def mark(annotations: dict[str, str], intent_id: IntentId) -> None:
     annotations[MARKER] = intent_id
 
 
-def _restart(deployment: Deployment, moment: str) -> None:
+def _restart(deployment: Deployment, asked: _WantedChange) -> None:
     if deployment.paused:
         raise Invalid(f"{deployment.meta.name} is paused: a restart would not begin")
     kept = tuple(pair for pair in deployment.template.annotations if pair[0] != RESTARTED_AT)
-    deployment.template = replace(deployment.template, annotations=(*kept, (RESTARTED_AT, moment)))
+    deployment.template = replace(deployment.template, annotations=(*kept, (RESTARTED_AT, asked.moment)))
 
 
-def _roll_back(deployment: Deployment, action: Action, owned: Sequence[ReplicaSet]) -> None:
+def _roll_back(deployment: Deployment, asked: _WantedChange) -> None:
     if deployment.paused:
         raise Invalid(f"{deployment.meta.name} is paused: resume it before rolling back")
-    found = _revision(action, owned)
+    found = _revision(asked.action, asked.owned)
     if found.template == deployment.template:
         raise Invalid(f"revision {found.revision} is what {deployment.meta.name} asks for already")
     deployment.template = found.template
 
 
-def _revert_template(deployment: Deployment, action: Action, owned: Sequence[ReplicaSet]) -> None:
-    old = _revision(action, owned).template
+def _revert_template(deployment: Deployment, asked: _WantedChange) -> None:
+    old = _revision(asked.action, asked.owned).template
     if old.config == deployment.template.config:
         raise Invalid("that revision had the same configuration")
     present = deployment.template
@@ -117,23 +116,27 @@ def _revert_template(deployment: Deployment, action: Action, owned: Sequence[Rep
     )
 
 
-def _scale(deployment: Deployment, action: Action) -> None:
-    replicas = action.parameters.get("replicas")
+def _scale(deployment: Deployment, asked: _WantedChange) -> None:
+    replicas = asked.action.parameters.get("replicas")
     if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
         raise Invalid(f"scale needs replicas, a whole number of zero or more, not {replicas!r}")
     deployment.replicas = replicas
 
 
-def _pause(deployment: Deployment, *, paused: bool) -> None:
-    deployment.paused = paused
+def _pause(deployment: Deployment, asked: _WantedChange) -> None:  # noqa: ARG001 - every change has the same signature
+    deployment.paused = True
 
 
-def _restore(deployment: Deployment, action: Action, snapshot: Snapshot | None) -> None:
-    body = _own_body(action, snapshot)
+def _resume(deployment: Deployment, asked: _WantedChange) -> None:  # noqa: ARG001 - every change has the same signature
+    deployment.paused = False
+
+
+def _restore(deployment: Deployment, asked: _WantedChange) -> None:
+    body = _own_body(asked.action, asked.snapshot)
     replicas, paused, template = body.get("replicas"), body.get("paused"), body.get("template")
     if not (isinstance(replicas, int) and isinstance(paused, bool) and isinstance(template, dict)):
         raise Invalid("the snapshot is not one of a Deployment")
-    parts = parts_changed(action) or (TEMPLATE, REPLICAS, PAUSED)
+    parts = parts_changed(asked.action) or (TEMPLATE, REPLICAS, PAUSED)
     if TEMPLATE in parts and deployment.paused and PAUSED not in parts:
         raise Invalid(f"{deployment.meta.name} is paused: resume it before putting its template back")
     if TEMPLATE in parts:
@@ -159,3 +162,14 @@ def _revision(action: Action, owned: Sequence[ReplicaSet]) -> ReplicaSet:
             if replica_set.revision == number:
                 return replica_set
     raise Invalid(f"{action.target} has no revision {number!r}; it keeps {[r.revision for r in owned]}")
+
+
+ON_DEPLOYMENT: Mapping[ActionName, Callable[[Deployment, _WantedChange], None]] = {
+    ActionName.RESTART: _restart,
+    ActionName.ROLLBACK: _roll_back,
+    ActionName.REVERT_CONFIG: _revert_template,
+    ActionName.SCALE: _scale,
+    ActionName.PAUSE: _pause,
+    ActionName.RESUME: _resume,
+    ActionName.RESTORE: _restore,
+}

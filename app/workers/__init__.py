@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -87,8 +87,11 @@ async def attended(container: Container, bell: LocalRunner, stop: Stop | None = 
             work.append(("halt", lambda: _halted(driver, stop)))
     work += [(f"stream {reader.source}", reader.run) for reader in _readers(container)]
     work += [(duty.name, duty.run) for duty in _duties(container)]
-    if container.slack is not None and container.slack.takes_socket:
-        work.append(("Slack's socket", container.slack.keep_connected))
+    work += [
+        (f"socket of {name}", chat.keep_connected)
+        for name, chat in container.chats.items()
+        if chat.takes_socket
+    ]
     tasks = [asyncio.create_task(kept_running(*one), name=one[0]) for one in work]
     try:
         yield
@@ -174,9 +177,9 @@ def _duties(container: Container) -> list[ElectedTask]:
     if settings.role in (Role.ALL, Role.WORKER) and container.world.channels:
         duties["announce"] = _announcing(container)
     if settings.role is not Role.API and (settings.role is not Role.WORKER or settings.embedded):
-        watching = _watching(container)
-        if watching:
-            duties["watch"] = watching
+        found = watching(container)
+        if found:
+            duties["watch"] = found
     return [
         ElectedTask(
             name=name,
@@ -209,10 +212,11 @@ def _announcing(container: Container) -> list[Work]:
     return [(f"notify {channel_sender.channel.name}", channel_sender.run) for channel_sender in senders]
 
 
-def _watching(container: Container) -> list[Work]:
+def watching(container: Container) -> list[Work]:
+    """What observes the world that is connected: the watcher and the poller."""
     settings, world = container.settings, container.world
-    every = timedelta(seconds=settings.prometheus_poll_seconds)
-    work: list[tuple[str, Callable[[], Awaitable[None]]]] = []
+    every = container.pace.every
+    work: list[Work] = []
     if world.watch is not None and container.historian is not None:
         watcher = Watcher(
             watch=world.watch,
@@ -234,7 +238,7 @@ def _watching(container: Container) -> list[Work]:
             clock=container.clock,
             every=every,
             stale_after=container.stale_after,
-            at_once=settings.prometheus_concurrency,
+            at_once=container.pace.at_once,
         )
         work.append(("poller", poller.run))
     return work

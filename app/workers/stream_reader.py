@@ -21,6 +21,7 @@ from app.agent.identity.people import Sender, SenderKind
 from app.agent.ids import SignalId
 from app.agent.intake import Intake
 from app.agent.ports.streams import SignalStream, StreamMessage, StreamProgress
+from app.bounds.backoff import Backoff
 from app.clock import Clock
 from app.connectors.streams.avro import FlatSchema, schema_id
 from app.connectors.streams.envelope import Poison, read_message
@@ -30,8 +31,7 @@ from app.wire.events import MAX_ENTRIES, Event, to_signal
 
 log = logging.getLogger(__name__)
 
-_FIRST_WAIT_SECONDS = 0.25
-_LONGEST_WAIT_SECONDS = 30.0
+_BACKOFF = Backoff.of_seconds(0.25, 30.0)
 _LAG_EVERY = timedelta(seconds=5)
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ class StreamReader:
 
     stream: SignalStream
     source: str
-    """What its signals give as their source: `kafka`, `redis`."""
+    """What its signals give as their source: the kind of stream."""
     intake: Intake
     clock: Clock
     limits: StreamLimits
@@ -193,9 +193,10 @@ class StreamReader:
         self, doing: str, attempt: Callable[[], Awaitable[T]], *, refusals: tuple[type[AgentError], ...] = ()
     ) -> T:
         """Try until it succeeds, with growing waits; only `refusals` are the caller's to deal with."""
-        wait = _FIRST_WAIT_SECONDS
+        failures = 0
         while True:
-            pause = wait
+            failures += 1
+            pause = _BACKOFF.seconds_after(failures)
             try:
                 result = await attempt()
             except refusals:
@@ -203,7 +204,7 @@ class StreamReader:
                 raise
             except AgentError as error:
                 if isinstance(error, TransientError) and error.retry_after is not None:
-                    pause = max(wait, error.retry_after.total_seconds())
+                    pause = _BACKOFF.seconds_after(failures, error.retry_after)
                 self._blocked(doing, str(error))
                 log.warning("%s: %s; retrying in %g s", doing, error, pause)
             except Exception as error:  # the worker boundary: a fault of ours loses nothing
@@ -213,7 +214,6 @@ class StreamReader:
                 self._well()
                 return result
             await self.clock.sleep(pause)
-            wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
 
     def _blocked(self, doing: str, why: str) -> None:
         self.progress.blocked_since = self.progress.blocked_since or self.clock.now()

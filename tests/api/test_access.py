@@ -21,15 +21,18 @@ from app.agent.identity.people import (
 )
 from app.agent.ids import IncidentId
 from app.api.security.access import OPEN
+from app.connectors.registry import ALERT_FORMATS
 from app.main import FOR_PEOPLE
 from tests.api import stories
 from tests.api.harness import DEPLOY, Harness, assert_problem, harness, make_settings
 from tests.api.people import guarded, token
 
+DELIVERIES = tuple(f"/webhooks/{one.name}" for one in ALERT_FORMATS)
+
 REQUESTS: list[tuple[str, str, Scope, dict[str, Any]]] = [
     ("POST", "/events/deploy", Scope.INGEST, {"json": DEPLOY}),
     ("POST", "/events/metric", Scope.INGEST, {"json": {}}),
-    ("POST", "/webhooks/alertmanager", Scope.INGEST, {"json": {}}),
+    *(("POST", path, Scope.INGEST, {"json": {}}) for path in DELIVERIES),
     ("GET", "/signals/sig_0", Scope.READ, {}),
     ("GET", "/incidents", Scope.READ, {}),
     ("GET", "/incidents/inc_0", Scope.READ, {}),
@@ -77,7 +80,7 @@ def test_every_route_names_its_scope_or_is_open_on_purpose(api: Harness) -> None
     unguarded = {
         route.path for route in _routes(api) if not isinstance(route, APIRoute) or _scope_of(route) is None
     }
-    assert unguarded - {"/webhooks/alertmanager"} <= OPEN
+    assert unguarded - set(DELIVERIES) <= OPEN
     assert len(_routes(api)) > 25
 
 

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from app.connectors.registry import ALERT_FORMATS
 from tests.api.harness import DEPLOY, METRIC, Harness, assert_problem
+
+DELIVERIES = tuple(f"/webhooks/{one.name}" for one in ALERT_FORMATS)
 
 JSON = {"Content-Type": "application/json"}
 
@@ -167,7 +170,7 @@ def test_every_misfit_is_told_at_once(api: Harness) -> None:
         (b'[{"a": ["\\ud800"]}]', "surrogate"),
     ],
 )
-@pytest.mark.parametrize("path", ["/events/metric", "/events/deploy", "/webhooks/alertmanager"])
+@pytest.mark.parametrize("path", ["/events/metric", "/events/deploy", *DELIVERIES])
 def test_a_body_that_is_no_sound_json_is_refused(api: Harness, path: str, raw: bytes, said: str) -> None:
     """Broken JSON, and JSON that cannot be carried further, is a 400 that says where or why."""
     response = api.post(path, content=raw, headers=JSON)
@@ -230,7 +233,7 @@ def test_json_in_utf8_is_taken_however_it_is_written(api: Harness, charset: str)
     assert response.status_code == 202
 
 
-@pytest.mark.parametrize("path", ["/events/metric", "/events/deploy", "/webhooks/alertmanager"])
+@pytest.mark.parametrize("path", ["/events/metric", "/events/deploy", *DELIVERIES])
 def test_ten_megabytes_are_refused(api: Harness, path: str) -> None:
     """A declared length over the limit is refused before a byte is read."""
     response = api.post(path, content=b" " * 10_000_000, headers=JSON)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.connectors.registry import ALERT_FORMATS
 from tests.api.harness import DEPLOY, METRIC, PROBLEM_JSON, Harness, assert_problem, harness, make_settings
 
 fuzz = settings(
@@ -21,7 +22,7 @@ fuzz = settings(
 POSTS = [
     "/events/deploy",
     "/events/metric",
-    "/webhooks/alertmanager",
+    *(f"/webhooks/{one.name}" for one in ALERT_FORMATS),
     "/approvals/apr_00000000000000000000000000000000",
 ]
 GETS = [

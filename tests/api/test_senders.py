@@ -21,11 +21,11 @@ import pytest
 from app.agent.ports.cluster import PodOwner
 from app.bootstrap import Adapters as Outside
 from app.config import Settings
-from app.connectors.alerts.alertmanager import alerts_to_signals
 from app.connectors.alerts.labels import PodRef
 from app.sandbox.objects import Pod
 from app.testing import SandboxCluster, Template, VirtualClock, Workload, World
 from tests.api.harness import NOW, Harness, harness, make_settings
+from tests.deliveries import alerts_to_signals
 
 FOLDER = Path(__file__).parents[1] / "data" / "deliveries"
 CASES = sorted(FOLDER.glob("*.json"))

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from app.agent.actions.target_parts import as_left, same_ground
 from app.agent.evidence.facts import changed_fields
 from app.agent.evidence.trust import TrustRules
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut
-from app.agent.guardrails.target_token import as_left, same_ground
 from app.agent.ids import (
     IntentId,
     JsonObject,

@@ -112,8 +112,7 @@ class Stage:
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         """With the agent's socket to Slack open."""
-        assert self.container.slack is not None
-        work = asyncio.create_task(self.container.slack.keep_connected())
+        work = asyncio.ensure_future(self.container.chats["slack"].keep_connected())
         try:
             await self.slack.until_linked()
             yield
@@ -142,5 +141,5 @@ async def dressed(slack: Slack, container: Container) -> AsyncIterator[Stage]:
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
             yield Stage(slack=slack, container=container, client=client)
     finally:
-        if container.slack is not None:
-            await container.slack.aclose()
+        for chat in container.chats.values():
+            await chat.aclose()

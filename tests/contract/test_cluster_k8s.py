@@ -12,7 +12,7 @@ from lightkube.resources.policy_v1 import PodDisruptionBudget
 
 pytest.register_assert_rewrite("tests.contract.cluster_suite")
 
-from app.agent.guardrails.disruption import too_many  # noqa: E402 - after the rewrite is registered
+from app.agent.guardrails.blast_radius import too_many  # noqa: E402 - after the rewrite is registered
 from app.agent.models import ActionName  # noqa: E402 - as above
 from testbed.world import TestBed  # noqa: E402 - after the rewrite is registered
 from tests.contract.cluster_suite import *  # noqa: E402, F403 - the shared contract

@@ -12,6 +12,7 @@ from lightkube.core.exceptions import ApiError
 from lightkube.resources.apps_v1 import Deployment
 
 from app.agent.models import ActionName
+from app.bounds.backoff import Backoff
 from app.clock import SystemClock
 from app.connectors.k8s import KubernetesCluster, connect
 from app.connectors.kubernetes.api import Connection, ReadApi
@@ -35,9 +36,7 @@ from tests.contract.loopback import Answer, Fate, Loopback, Request, kubeconfig_
 
 pytestmark = pytest.mark.real
 
-FAST = WatchTiming(
-    coalesce_seconds=0.05, stream_seconds=30, backoff_first_seconds=0.1, backoff_max_seconds=0.5
-)
+FAST = WatchTiming(coalesce_seconds=0.05, stream_seconds=30, backoff=Backoff.of_seconds(0.1, 0.5))
 
 
 @pytest.fixture
@@ -377,9 +376,7 @@ async def test_a_stream_that_carries_nothing_any_more_is_taken_up_again(
     cluster: KubernetesHarness, network: Loopback, tmp_path: Path
 ) -> None:
     """A connection that died without a word is noticed by its silence."""
-    timing = WatchTiming(
-        coalesce_seconds=0.05, stream_seconds=1, backoff_first_seconds=0.1, backoff_max_seconds=0.5
-    )
+    timing = WatchTiming(coalesce_seconds=0.05, stream_seconds=1, backoff=Backoff.of_seconds(0.1, 0.5))
     async with watching(network, cluster, tmp_path, timing) as told:
         network.thawed.clear()
         await cluster.put_config_map("shop-config", {"mode": "broken"})

@@ -46,7 +46,7 @@ def test_there_are_cases_of_every_answer() -> None:
 def test_the_policy_s_own_tests_pass() -> None:
     """Those that stand beside it, in Rego."""
     results = run_tests(read_bundle(shipped_policies()))
-    assert len(results) >= 30
+    assert len(results) >= 24
     assert [name for name, failure in results.items() if failure is not None] == []
 
 

@@ -25,12 +25,14 @@ from app.agent.models import (
 )
 from app.agent.ports.store import IncidentFilter
 from app.agent.workload import RevisionHealth
-from app.bootstrap import Adapters, assemble, connect_channels
+from app.bootstrap import Adapters, assemble
 from app.config import Settings
 from app.connectors.chat.slack.blocks import escaped, read_value
 from app.connectors.chatops import announced_line, timeline_line
+from app.connectors.kinds import constructed_channels
 from app.connectors.policy.bundle import shipped_policies
 from app.connectors.policy.embedded import EmbeddedPolicy
+from app.connectors.registry import CHANNELS
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.objects import Template
@@ -123,7 +125,7 @@ async def play(folder: Path, transport: str, monkeypatch: pytest.MonkeyPatch) ->
     async with slack_standin() as slack:
         slack.clock = clock
         settings = _configured(folder, slack.api_url, HEARD[transport], monkeypatch)
-        channels = connect_channels(settings)
+        channels = constructed_channels(CHANNELS, settings)
 
         async def close() -> None:
             for channel in channels:

@@ -187,20 +187,13 @@ def test_every_document_is_as_published(question: Question, limits: Guardrails) 
 
 
 @given(question=questions, limits=guardrails)
-def test_the_shipped_policy_agrees_with_the_guardrails(question: Question, limits: Guardrails) -> None:
-    """For any question: it denies where they deny, asks where they ask, and else allows."""
+def test_the_shipped_policy_repeats_no_guardrail(question: Question, limits: Guardrails) -> None:
+    """It allows any question that an agent can ask; what the guardrails deny stays denied without it."""
     value = shipped().value("data.heal.decision", input_text(document(question, limits)))
     assert value is not None
     decided = json.loads(value)
-    denials = guard(question, limits)
-    if denials:
-        expected = DecisionKind.DENY
-        assert set(denials) == set(decided["reasons"])
-    elif question.action.risk in limits.approval_for:
-        expected = DecisionKind.NEEDS_APPROVAL
-    else:
-        expected = DecisionKind.ALLOW
-    assert decided["decision"] == expected
+    assert (decided["decision"], decided["rules"]) == (DecisionKind.ALLOW, ["nothing_against"])
+    assert set(decided["reasons"]).isdisjoint(guard(question, limits))
 
 
 def test_the_documents_of_the_cases_are_as_published() -> None:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from app.agent.actions.target_parts import same_ground
 from app.agent.freshness.silences import Matcher, Silence, Silencing
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut
-from app.agent.guardrails.target_token import same_ground
 from app.agent.ids import IntentId, JsonObject, ServiceKey
 from app.agent.models import (
     Action,

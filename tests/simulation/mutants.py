@@ -25,10 +25,11 @@ from app.agent import (
 from app.agent import (
     soak as trial,
 )
+from app.agent.actions.target_parts import as_left
 from app.agent.evidence import symptoms
+from app.agent.execution import recheck
 from app.agent.freshness import all_clear, own_look, reasons, silences
 from app.agent.guardrails import limits
-from app.agent.guardrails.target_token import as_left
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intake import Intake
 from app.agent.intents import begun_intents, to_undo, unverified
@@ -273,7 +274,7 @@ MUTANTS = {
             name="unbound-decisions",
             promise=1,
             told="a decision holds whatever became of the target since",
-            swaps=[(executor._moved_on, _always(None))],
+            swaps=[(recheck.target_changed, _always(None))],
         ),
         Mutant(
             name="effect-first",

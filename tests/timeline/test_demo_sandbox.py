@@ -185,7 +185,7 @@ async def test_a_bad_config_is_reverted_and_the_release_stays(settings: Settings
             Want(after=60, before=61, stage=None, says="Somebody edits"),
             Want(after=80, before=100, stage=Stage.OBSERVE, says="Opened by"),
             Want(after=85, before=120, stage=Stage.DIAGNOSE, says="Most likely bad config"),
-            Want(after=85, before=120, stage=Stage.EXECUTE, says="revert_config done"),
+            Want(after=85, before=120, stage=Stage.EXECUTE, says="revert config done"),
             Want(after=130, before=200, stage=Stage.LEARN, says="Ended as recovered"),
         ],
     )

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from app.agent.ids import ServiceKey
 from app.agent.models import Alert, SignalKind, Trigger
 from app.config import Settings
-from app.connectors.alerts import alertmanager
-from app.connectors.alerts.alertmanager import AlertBatch, alerts_to_signals
+from app.connectors.alerts import delivery as alert_delivery
+from app.connectors.alerts.delivery import AlertBatch
 from app.connectors.alerts.labels import SERVICE_LABELS, is_exporter
 from app.errors import Invalid
+from tests.deliveries import alerts_to_signals
 
 CAPTURED = json.loads((Path(__file__).parents[1] / "data" / "alertmanager-webhook-v4.json").read_text())
 RECEIVED = datetime(2026, 11, 23, 13, 10, 2, tzinfo=UTC)
@@ -150,7 +151,7 @@ def test_the_service_is_the_first_label_that_names_one(labels: dict[str, str], s
 
 def test_the_order_of_labels_is_the_documented_one() -> None:
     """The module tells the order in words: the words and the tuple agree."""
-    documented = str(alertmanager.__doc__)
+    documented = str(alert_delivery.__doc__)
     places = [documented.index(f"`{label}`") for label in SERVICE_LABELS]
     assert places == sorted(places)
 

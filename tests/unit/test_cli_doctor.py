@@ -17,12 +17,12 @@ from pydantic import SecretStr
 from app.agent.models import ActionName
 from app.cli import main
 from app.cli.commands import demo_live
-from app.cli.commands.doctor import examine, needed_rights
+from app.cli.commands.doctor import examine
 from app.cli.commands.errors import CommandFailed
-from app.cli.commands.findings import Finding, Status
 from app.clock import SystemClock
 from app.config import Settings
-from app.connectors.kubernetes.access import Access, clock_and_rights
+from app.connectors.findings import Finding, Status
+from app.connectors.kubernetes.access import Access, clock_and_rights, needed_rights
 from app.errors import PermanentError, TransientError
 from tests.contract.slack_standin import BOT_TOKEN, CHANNEL, slack_standin
 from tests.unit.loopback import Behaviour, Request, loopback, raw, reply
@@ -171,13 +171,25 @@ async def test_a_fresh_folder_is_ready_to_start_with_warnings() -> None:
     assert created() == []
     for check, setting in (
         ("cluster", "KUBECONFIG"),
-        ("prometheus", "PROMETHEUS_URL"),
+        ("metrics", "PROMETHEUS_URL"),
         ("alertmanager", "ALERTMANAGER_TOKEN"),
         ("identity", "REQUIRE_IDENTITY"),
         ("people", "NOTIFY_WEBHOOK_URL"),
     ):
         assert found[check][0].status is Status.WARN
         assert setting in found[check][0].mend
+
+
+async def test_runbooks_that_are_missing_have_the_fix_for_it(tmp_path: Path) -> None:
+    """A folder without runbooks is a matter of RUNBOOKS_DIR; an invalid runbook one of its file."""
+    (found,) = (await findings(settings_with(runbooks_dir=tmp_path / "nowhere")))["runbooks"]
+    assert found.mend == (
+        "set RUNBOOKS_DIR to a folder of runbooks, or remove it to use the runbooks of the agent"
+    )
+    (tmp_path / "wrong.yaml").write_text("id: [")
+    (found,) = (await findings(settings_with(runbooks_dir=tmp_path)))["runbooks"]
+    assert found.mend.startswith("correct the file")
+    assert "wrong.yaml" in found.message
 
 
 async def test_who_may_approve_is_told() -> None:

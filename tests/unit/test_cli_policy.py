@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from app.agent.models import DecisionKind
+from app.config import Settings
 from app.connectors.policy.bundle import shipped_policies
 from app.connectors.policy.fields import input_schema
 from testbed.waiting import NotYet, wait_for
@@ -192,6 +193,19 @@ def test_a_wheel_holds_every_file_of_the_shipped_policies() -> None:
     patterns = data_files["share/self-healing-devops-agent/policies"]
     packed = {file for pattern in patterns for file in REPOSITORY.glob(pattern)}
     assert packed == set(shipped_policies().iterdir())
+
+
+def test_a_wheel_holds_every_runbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed agent has its catalogue in any working directory; RUNBOOKS_DIR names another."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    (pattern,) = project["tool"]["setuptools"]["data-files"]["share/self-healing-devops-agent/runbooks"]
+    assert set(REPOSITORY.glob(pattern)) == set((REPOSITORY / "runbooks").iterdir())
+    monkeypatch.chdir(tmp_path)
+    assert Settings(_env_file=None).runbooks_folder == REPOSITORY / "runbooks"
+    (tmp_path / "runbooks").mkdir()
+    assert Settings(_env_file=None).runbooks_folder == Path("runbooks")
+    chosen = Settings.model_validate({"runbooks_dir": tmp_path / "mine"})
+    assert chosen.runbooks_folder == tmp_path / "mine"
 
 
 def test_a_wheel_holds_the_schema_that_policies_are_checked_against() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
@@ -38,6 +40,23 @@ def test_every_setting_is_explained(setting: Setting) -> None:
     """Each setting has its meaning, as whole sentences, in the comment right above it."""
     assert setting.meaning.endswith(".")
     assert setting.section
+
+
+def _choices(annotation: object) -> set[str]:
+    """The values of every enumeration within a type."""
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return {one.value for one in annotation}
+    return set().union(*map(_choices, get_args(annotation)))
+
+
+@pytest.mark.parametrize("setting", DOCUMENTED, ids=lambda setting: setting.name)
+def test_every_choice_of_a_setting_is_documented(setting: Setting) -> None:
+    """Comment and default together name each value that the setting accepts."""
+    choices = _choices(Settings.model_fields[setting.name.lower()].annotation)
+    if setting.name == "ENABLED_ACTIONS":
+        choices -= {ActionName.RESTORE}  # the undo of another action; no setting enables it
+    described = set(re.findall(r"[a-z_]+", f"{setting.meaning} {setting.default}"))
+    assert choices <= described
 
 
 def test_a_copy_of_the_example_changes_nothing(tmp_path: Path) -> None:

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.agent.guardrails.blast_radius import pods_taken, too_many
 from app.agent.guardrails.disruption import (
     Disruption,
     DisruptionBudget,
-    disturbed_by,
-    too_many,
 )
 from app.agent.ids import Json, JsonObject, JsonScalar
 from app.agent.models import Action, ActionName, Risk
@@ -132,7 +131,7 @@ ONE = Disruption(replicas=4, missing_at_once=1)
 )
 def test_what_an_action_takes_away(asked: Action, disruption: Disruption, disturbed: int) -> None:
     """A rolling change what the strategy lets go, scaling down what is too many, the others nothing."""
-    assert disturbed_by(asked, disruption) == disturbed
+    assert pods_taken(asked, disruption) == disturbed
 
 
 def test_a_share_of_the_replicas_is_kept_to() -> None:

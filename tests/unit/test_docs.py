@@ -14,8 +14,8 @@ from packaging.utils import canonicalize_name
 
 from app.agent.actions import ACTIONS
 from app.agent.models import ActionName, Cause
-from app.cli.commands.doctor import needed_rights
 from app.config import Settings
+from app.connectors.kubernetes.access import needed_rights
 from scripts.check_readme import blocks, read_documents
 from scripts.settings import ROOT
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
-from app.bootstrap import connect_channels
 from app.config import Settings
 from app.connectors.http import HttpPeer
+from app.connectors.kinds import constructed_channels
+from app.connectors.registry import CHANNELS
 from app.errors import AgentError, Invalid, PermanentError, TransientError, UnknownOutcome
 from tests.unit.loopback import Behaviour, drip, flood, hang, loopback, raw, reply
 
@@ -71,7 +72,7 @@ def test_the_channels_are_those_that_are_set() -> None:
 
     def names(**values: object) -> list[str]:
         settings = Settings.model_validate({"dry_run": False, **values})
-        return [channel.name for channel in connect_channels(settings)]
+        return [channel.name for channel in constructed_channels(CHANNELS, settings)]
 
     assert names() == []
     assert names(notify_webhook_url=hook) == ["webhook"]
@@ -92,4 +93,4 @@ def test_in_a_dry_run_there_is_no_channel() -> None:
             "slack_channel": "C0123456789",
         }
     )
-    assert connect_channels(settings) == ()
+    assert constructed_channels(CHANNELS, settings) == ()

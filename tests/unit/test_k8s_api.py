@@ -13,6 +13,7 @@ import pytest
 
 from app.agent.ids import JsonObject, ServiceKey
 from app.agent.workload import ObjectRef
+from app.bounds.backoff import Backoff
 from app.clock import SystemClock
 from app.config import Settings
 from app.connectors.k8s import connect
@@ -118,7 +119,7 @@ async def test_a_broken_answer_is_transient_for_a_read_and_unknown_for_a_write(
 ) -> None:
     """No answer of a broken proxy leaves the connector as another error."""
     server.rule = lambda _: answer
-    seconds = 0.5 if answer is Fate.HANG else 30
+    seconds = 2 if answer is Fate.HANG else 30
     with pytest.raises(TransientError):
         await ReadApi(connection(timeout_seconds=seconds)).get(Kind.DEPLOYMENT, "payments", "shop")
     with pytest.raises(TransientError):
@@ -142,7 +143,7 @@ async def test_a_trickling_answer_is_not_waited_for_for_ever(server: Loopback, c
     try:
         async with asyncio.timeout(120):
             with pytest.raises(TransientError, match="Timeout"):
-                await ReadApi(connection(timeout_seconds=0.5)).get(Kind.POD, "payments", "x")
+                await ReadApi(connection(timeout_seconds=2)).get(Kind.POD, "payments", "x")
     finally:
         slow.close()
 
@@ -196,7 +197,7 @@ async def test_a_stream_that_ends_at_once_is_not_asked_for_without_pause(
     """A proxy that closes every watch politely does not make the agent spin."""
     server.rule = lambda request: Answer(code=200, body=b"") if request.watches else listing("shop")
     services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
-    timing = WatchTiming(coalesce_seconds=0.01, backoff_first_seconds=0.2, backoff_max_seconds=10)
+    timing = WatchTiming(coalesce_seconds=0.01, backoff=Backoff.of_seconds(0.2, 10))
     api = ReadApi(connection())
     watch = KubernetesWatch(lambda _: api, services, SystemClock(), timing=timing, jitter=lambda: 1.0)
     async with asyncio.timeout(120):
@@ -214,7 +215,7 @@ async def test_retry_after_is_waited_for(server: Loopback, connection: Made) -> 
     busy = Answer(code=429, headers=(("Retry-After", "1"), ("Content-Type", "application/json")))
     server.rule = lambda _: busy
     services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
-    timing = WatchTiming(coalesce_seconds=0.01, backoff_first_seconds=0.01)
+    timing = WatchTiming(coalesce_seconds=0.01, backoff=Backoff.of_seconds(0.01, 30))
     api = ReadApi(connection())
     watch = KubernetesWatch(lambda _: api, services, SystemClock(), timing=timing)
     async with asyncio.timeout(120):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from app.connectors.registry import ALERT_FORMATS, CHANNELS, METRIC_SOURCES
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "app"
@@ -34,9 +38,58 @@ VENDOR_MODULES = {
 }
 """A vendor's library and the only folder that imports it."""
 
+FOR_ANY_VENDOR = {"webhook"}
+"""A channel that is no vendor's."""
+
+
+def _home(function: Callable[..., object]) -> str:
+    """The folder of the vendor that defines it, or its file in a folder with one file for each vendor."""
+    folder, _, module = function.__module__.replace(".", "/").rpartition("/")
+    return f"{folder}/{module}.py" if folder == "app/connectors/chat" else folder
+
+
+VENDOR_NAMES = {
+    **{kind.name: _home(kind.connect) for kind in METRIC_SOURCES},
+    **{kind.name: _home(kind.connect) for kind in CHANNELS if kind.name not in FOR_ANY_VENDOR},
+    **{one.name: "app/connectors/alerts" for one in ALERT_FORMATS},
+    "promql": "app/connectors/prometheus",
+    "victoriametrics": "app/connectors/prometheus",
+    "grafana": "app/connectors/alerts",
+    "kafka": "app/connectors/streams",
+    "confluent": "app/connectors/streams",
+    "redis": "app/connectors/streams",
+    "opa": "app/connectors/policy",
+    "authlib": "app/connectors/sso",
+    "lightkube": "app/connectors/kubernetes",
+}
+"""A vendor's name, and where it stands. The product is for Kubernetes, so that name stands anywhere."""
+
+NAMED_BY_RIGHT = {
+    "app/config.py": "the settings of every vendor",
+    "app/settings": "the examples and the look-alikes of those settings",
+    "app/connectors/registry.py": "the registration lines",
+    "app/store/database": "the SQL servers",
+}
+
+NAMED_FOR_A_REASON = {
+    ("app/agent/models.py", "prometheus"): "the stored source of the agent's own samples",
+    ("app/agent/identity/people.py", "slack"): "the stored way on which a person answered",
+    ("app/redaction.py", "slack"): "the form of an address that is a credential",
+    ("app/connectors/alerts/labels.py", "prometheus"): "a workload that reports about others",
+}
+"""Single files beside them."""
+
 
 def _modules() -> list[Path]:
     return sorted(p for p in APP.rglob("*.py") if p.name != "__init__.py")
+
+
+def _lines() -> Iterator[tuple[str, int, str]]:
+    """Every line of the product: code, templates and scripts."""
+    for path in sorted(APP.rglob("*")):
+        if path.suffix in {".py", ".html", ".js", ".json"}:
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+                yield str(path.relative_to(ROOT)), number, line
 
 
 def _name(path: Path) -> str:
@@ -82,6 +135,25 @@ def test_only_a_vendors_own_folder_imports_its_library() -> None:
         and _imports(path.read_text(encoding="utf-8"), library)
     ]
     assert strays == []
+
+
+def test_a_vendor_is_named_only_where_it_belongs() -> None:
+    """A new vendor is its own folder, its settings and its registration line; nothing else changes."""
+    named = re.compile(rf"(?<![a-z])(?:{'|'.join(VENDOR_NAMES)})(?![a-z])")
+    found = [
+        f"{path}:{number} names {vendor}: {line.strip()}"
+        for path, number, line in _lines()
+        for vendor in named.findall(line.lower())
+        if not path.startswith((VENDOR_NAMES[vendor], *NAMED_BY_RIGHT))
+        and (path, vendor) not in NAMED_FOR_A_REASON
+    ]
+    assert found == []
+
+
+def test_each_exemption_is_needed() -> None:
+    """An exemption that nothing uses hides the next mistake."""
+    text = {path: (ROOT / path).read_text(encoding="utf-8").lower() for path, _ in NAMED_FOR_A_REASON}
+    assert [one for one in NAMED_FOR_A_REASON if one[1] not in text[one[0]]] == []
 
 
 def test_a_class_name_occurs_once() -> None:

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from app.bootstrap import connect_issuer
 from app.config import Role, Settings
 from app.connectors.sso.claims import ClaimNames, roles_in
+from app.connectors.sso.issuer import connect_issuer
 from app.connectors.sso.oidc import OidcIssuer, Registration
 from app.connectors.sso.transport import reachable_safely
 from app.errors import ConfigurationError, NotEntitled, PermanentError, TransientError

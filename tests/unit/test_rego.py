@@ -14,10 +14,10 @@ import pytest
 from app.agent.ids import JsonObject
 from app.agent.models import DecisionKind
 from app.agent.ports.policy import PolicyAnswer
-from app.bootstrap import connect_policy
 from app.config import Settings
 from app.connectors.policy import engine as rego_engine
 from app.connectors.policy.bundle import read_bundle, shipped_policies
+from app.connectors.policy.connect import connect_policy
 from app.connectors.policy.embedded import EmbeddedPolicy
 from app.connectors.policy.engine import check_folder
 from app.connectors.policy.opa import OpaPolicy

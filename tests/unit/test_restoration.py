@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from app.agent.evidence.restoration import Restoration, asks_as_before, judge_restoration
+from app.agent.actions.target_parts import asks_as_before
+from app.agent.evidence.restoration import Restoration, judge_restoration
 from app.agent.ids import IncidentId, IntentId, ServiceKey
 from app.agent.models import (
     Action,

@@ -26,8 +26,8 @@ from app.agent.ids import ServiceKey
 from app.agent.models import Alert, Trigger
 from app.agent.observer import new_signal
 from app.config import Settings
-from app.connectors.alerts.alertmanager import alerts_to_signals
 from app.connectors.alerts.silences import AlertmanagerSilences, silencing
+from tests.deliveries import alerts_to_signals
 from tests.unit.loopback import loopback, reply
 
 NOW = datetime(2026, 2, 20, 17, 0, tzinfo=UTC)

@@ -6,13 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.agent.guardrails.target_token import (
-    as_left,
-    deployment_token,
-    moved_parts,
-    restored_parts,
-    same_ground,
-)
+from app.agent.actions.target_parts import as_left, moved_parts, restored_parts, same_ground
+from app.agent.guardrails.target_token import deployment_token
 from app.agent.ids import JsonScalar
 from app.agent.models import Action, ActionName, Risk
 from app.agent.workload import ObjectRef

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved
+from app.agent.actions.spec import UNNAMED, ActionSpec, Parameter, PlanLimits, Resolution, Resolved, no_pods
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
 
@@ -13,7 +13,7 @@ _EFFECT = "people know about the incident"
 
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
     """Always possible."""
-    return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT)
+    return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT, change=UNNAMED)
 
 
 SPEC = ActionSpec(
@@ -25,4 +25,8 @@ SPEC = ActionSpec(
     expected_effect=_EFFECT,
     undo=None,
     resolve=resolve,
+    kinds=frozenset(),
+    changes=(),
+    pods_taken=no_pods,
+    enabled_by_default=True,
 )

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.agent.actions.preconditions import first_reason, owner_refuses, would_be_reverted
-from app.agent.actions.spec import ActionSpec, PlanLimits, Resolution, Resolved, Unmet
+from app.agent.actions.spec import (
+    DEPLOYMENT,
+    UNNAMED,
+    ActionSpec,
+    PlanLimits,
+    Resolution,
+    Resolved,
+    StateChange,
+    Unmet,
+    no_pods,
+)
+from app.agent.guardrails.target_token import PAUSED
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
 
@@ -16,12 +27,17 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     """Needs a rollout that is not paused yet."""
     workload = evidence.workload
     if workload is None:
-        return Resolved(target=None, parameters={}, expected_effect=_EFFECT)
+        return Resolved(target=None, parameters={}, expected_effect=_EFFECT, change=UNNAMED)
     paused = f"{workload.target.ref} is paused already" if workload.paused else None
     reason = first_reason(owner_refuses(workload), would_be_reverted(workload), paused)
     if reason is not None:
         return Unmet(reason=reason)
-    return Resolved(target=workload.target.ref, parameters={}, expected_effect=_EFFECT)
+    return Resolved(
+        target=workload.target.ref,
+        parameters={},
+        expected_effect=_EFFECT,
+        change=StateChange(leaves="going on", reaches="paused"),
+    )
 
 
 SPEC = ActionSpec(
@@ -31,4 +47,8 @@ SPEC = ActionSpec(
     expected_effect=_EFFECT,
     undo="let the rollout go on",
     resolve=resolve,
+    kinds=frozenset({DEPLOYMENT}),
+    changes=(PAUSED,),
+    pods_taken=no_pods,
+    enabled_by_default=True,
 )

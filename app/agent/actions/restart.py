@@ -11,7 +11,20 @@ from app.agent.actions.preconditions import (
     rollout_paused,
     rollout_under_way,
 )
-from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet, Unneeded
+from app.agent.actions.spec import (
+    CONFIG_MAP,
+    DEPLOYMENT,
+    UNNAMED,
+    ActionSpec,
+    Parameter,
+    PlanLimits,
+    Resolution,
+    Resolved,
+    Unmet,
+    Unneeded,
+    rolling_pods,
+)
+from app.agent.guardrails.target_token import TEMPLATE
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
 
@@ -29,11 +42,11 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     if parameters.get("when") == _CONFIG_READ_AT_START and not _reads_reverted_config(evidence, limits):
         return Unneeded()
     if workload is None:
-        return Resolved(target=None, parameters={}, expected_effect=_EFFECT)
+        return Resolved(target=None, parameters={}, expected_effect=_EFFECT, change=UNNAMED)
     reason = first_reason(owner_refuses(workload), rollout_paused(workload), rollout_under_way(workload))
     if reason is not None:
         return Unmet(reason=reason)
-    return Resolved(target=workload.target.ref, parameters={}, expected_effect=_EFFECT)
+    return Resolved(target=workload.target.ref, parameters={}, expected_effect=_EFFECT, change=UNNAMED)
 
 
 def _reads_reverted_config(evidence: Evidence, limits: PlanLimits) -> bool:
@@ -42,7 +55,7 @@ def _reads_reverted_config(evidence: Evidence, limits: PlanLimits) -> bool:
     if workload is None or rollout_under_way(workload) is not None:
         return False
     reverted = revert_config.resolve({"to": "last_served_well"}, evidence, limits)
-    if not isinstance(reverted, Resolved) or reverted.target is None or reverted.target.kind != "ConfigMap":
+    if not isinstance(reverted, Resolved) or reverted.target is None or reverted.target.kind != CONFIG_MAP:
         return False
     return any(c.read_at_start for c in workload.config_maps if c.name == reverted.target.name)
 
@@ -61,4 +74,10 @@ SPEC = ActionSpec(
     expected_effect=_EFFECT,
     undo=None,
     resolve=resolve,
+    kinds=frozenset({DEPLOYMENT}),
+    changes=(TEMPLATE,),
+    pods_taken=rolling_pods,
+    enabled_by_default=True,
+    undo_note="Replacing the pods of {target} again, to load the restored version.",
+    no_undo_note="The {name} of {target} cannot be undone: the replaced pods are gone.",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.agent.actions.spec import ActionSpec, PlanLimits, Resolution, Unmet
+from app.agent.actions.spec import CONFIG_MAP, DEPLOYMENT, ActionSpec, PlanLimits, Resolution, Unmet, no_pods
 from app.agent.ids import JsonScalar
 from app.agent.models import (
     Action,
@@ -28,7 +28,7 @@ def restore_of(action: Action) -> Action | None:
         risk=action.risk,
         target=action.target,
         parameters={"undoes": action.name.value},
-        expected_effect=f"{action.target} asks again for what it asked for before the {action.name}",
+        expected_effect=f"{action.target} asks again for what it asked for before the {action.name.words}",
         undo=None,
         leaves=action.reaches,
         reaches=action.leaves,
@@ -42,5 +42,9 @@ SPEC = ActionSpec(
     expected_effect="the object asks again for what it asked for before the action",
     undo=None,
     resolve=resolve,
+    kinds=frozenset({DEPLOYMENT, CONFIG_MAP}),
+    changes=(),  # those of the undone action
+    pods_taken=no_pods,  # no guardrail limits an undo
+    enabled_by_default=False,
     in_runbooks=False,
 )

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.agent.actions.preconditions import first_reason, owner_refuses, would_be_reverted
-from app.agent.actions.spec import ActionSpec, PlanLimits, Resolution, Resolved, Unmet
+from app.agent.actions.spec import (
+    DEPLOYMENT,
+    UNNAMED,
+    ActionSpec,
+    PlanLimits,
+    Resolution,
+    Resolved,
+    StateChange,
+    Unmet,
+    rolling_pods,
+)
+from app.agent.guardrails.target_token import PAUSED
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
 
@@ -16,12 +27,17 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     """Needs a rollout that is paused."""
     workload = evidence.workload
     if workload is None:
-        return Resolved(target=None, parameters={}, expected_effect=_EFFECT)
+        return Resolved(target=None, parameters={}, expected_effect=_EFFECT, change=UNNAMED)
     running = None if workload.paused else f"{workload.target.ref} is not paused"
     reason = first_reason(owner_refuses(workload), would_be_reverted(workload), running)
     if reason is not None:
         return Unmet(reason=reason)
-    return Resolved(target=workload.target.ref, parameters={}, expected_effect=_EFFECT)
+    return Resolved(
+        target=workload.target.ref,
+        parameters={},
+        expected_effect=_EFFECT,
+        change=StateChange(leaves="paused", reaches="going on"),
+    )
 
 
 SPEC = ActionSpec(
@@ -31,4 +47,8 @@ SPEC = ActionSpec(
     expected_effect=_EFFECT,
     undo="pause the rollout again",
     resolve=resolve,
+    kinds=frozenset({DEPLOYMENT}),
+    changes=(PAUSED,),
+    pods_taken=rolling_pods,
+    enabled_by_default=True,
 )

@@ -10,7 +10,20 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from app.agent.actions.preconditions import first_reason, owner_refuses, rollout_paused, would_be_reverted
-from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet
+from app.agent.actions.spec import (
+    CONFIG_MAP,
+    DEPLOYMENT,
+    UNNAMED,
+    ActionSpec,
+    Parameter,
+    PlanLimits,
+    Resolution,
+    Resolved,
+    StateChange,
+    Unmet,
+    rolling_pods,
+    template_change,
+)
 from app.agent.evidence.facts import (
     LOOKBACK,
     ConfigMapChange,
@@ -20,6 +33,7 @@ from app.agent.evidence.facts import (
     older_versions,
     served,
 )
+from app.agent.guardrails.target_token import TEMPLATE
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
 from app.agent.workload import ObjectRef, Revision, WorkloadView
@@ -34,7 +48,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     """`to: last_served_well` becomes `content_hash` of a ConfigMap, or `revision` of a template."""
     workload = evidence.workload
     if workload is None:
-        return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT)
+        return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT, change=UNNAMED)
     reason = first_reason(owner_refuses(workload), would_be_reverted(workload))
     if reason is not None:
         return Unmet(reason=reason)
@@ -59,11 +73,14 @@ def _config_map(maps: list[ConfigMapChange], workload: WorkloadView) -> Resoluti
         return Unmet(
             reason=f"no earlier content of ConfigMap {newest.view.name} is known to have served well"
         )
-    ref = ObjectRef(kind="ConfigMap", namespace=workload.target.ref.namespace, name=newest.view.name)
+    ref = ObjectRef(kind=CONFIG_MAP, namespace=workload.target.ref.namespace, name=newest.view.name)
     return Resolved(
         target=ref,
         parameters={"content_hash": newest.last_good.content_hash},
         expected_effect=f"{ref} holds again the content that last served well",
+        change=StateChange(
+            leaves=f"content {newest.view.content_hash}", reaches=f"content {newest.last_good.content_hash}"
+        ),
     )
 
 
@@ -88,6 +105,7 @@ def _template(revision: Revision, workload: WorkloadView) -> Resolution:
         parameters={"revision": revision.number},
         expected_effect=f"the configuration of revision {revision.number} is in force again, "
         f"with the same code as revision {workload.current_revision}",
+        change=template_change(workload, revision),
     )
 
 
@@ -104,4 +122,8 @@ SPEC = ActionSpec(
     expected_effect=_EFFECT,
     undo="put back the configuration that was in force before",
     resolve=resolve,
+    kinds=frozenset({DEPLOYMENT, CONFIG_MAP}),
+    changes=(TEMPLATE,),
+    pods_taken=rolling_pods,
+    enabled_by_default=True,
 )

@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.agent.actions.preconditions import first_reason, owner_refuses, rollout_paused, would_be_reverted
-from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet
+from app.agent.actions.spec import (
+    DEPLOYMENT,
+    UNNAMED,
+    ActionSpec,
+    Parameter,
+    PlanLimits,
+    Resolution,
+    Resolved,
+    Unmet,
+    rolling_pods,
+    template_change,
+)
 from app.agent.evidence.facts import (
     changed_fields,
     current_revision,
@@ -20,6 +31,7 @@ from app.agent.evidence.facts import (
     served,
     without_requests,
 )
+from app.agent.guardrails.target_token import TEMPLATE
 from app.agent.ids import JsonScalar
 from app.agent.models import (
     ActionName,
@@ -39,7 +51,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
         crossed = next((c for c in evidence.changes if c.irreversible and c.key == evidence.key), None)
         if crossed is not None:
             return Unmet(reason=f"the deploy of {crossed.version} is marked irreversible")
-        return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT)
+        return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT, change=UNNAMED)
     reason = first_reason(
         owner_refuses(workload), would_be_reverted(workload), rollout_paused(workload), _barrier(workload)
     )
@@ -82,7 +94,10 @@ def _going_back_to(revision: Revision, workload: WorkloadView) -> Resolution:
         if digests is not None:
             effect += f", and not {digests[0]}, which ran in revision {revision.number}"
     return Resolved(
-        target=workload.target.ref, parameters={"revision": revision.number}, expected_effect=effect
+        target=workload.target.ref,
+        parameters={"revision": revision.number},
+        expected_effect=effect,
+        change=template_change(workload, revision),
     )
 
 
@@ -133,4 +148,8 @@ SPEC = ActionSpec(
     expected_effect=_EFFECT,
     undo="put back the template that ran before the rollback",
     resolve=resolve,
+    kinds=frozenset({DEPLOYMENT}),
+    changes=(TEMPLATE,),
+    pods_taken=rolling_pods,
+    enabled_by_default=True,
 )

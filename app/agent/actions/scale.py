@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.agent.actions.preconditions import first_reason, owner_refuses, pods_cannot_start, would_be_reverted
-from app.agent.actions.spec import ActionSpec, Parameter, PlanLimits, Resolution, Resolved, Unmet
+from app.agent.actions.spec import (
+    DEPLOYMENT,
+    UNNAMED,
+    ActionSpec,
+    Parameter,
+    PlanLimits,
+    Resolution,
+    Resolved,
+    StateChange,
+    Unmet,
+)
+from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.target_token import REPLICAS
 from app.agent.ids import JsonScalar
-from app.agent.models import ActionName, Evidence, Risk
+from app.agent.models import Action, ActionName, Evidence, Risk
 from app.agent.workload import WorkloadView
 
 _EFFECT = "the load is shared by another number of replicas"
@@ -17,7 +29,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     """`by` (added to what is asked for now) or `to` becomes `replicas`."""
     workload = evidence.workload
     if workload is None:
-        return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT)
+        return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT, change=UNNAMED)
     reason = first_reason(
         owner_refuses(workload), would_be_reverted(workload), pods_cannot_start(workload, evidence)
     )
@@ -30,6 +42,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
         target=workload.target.ref,
         parameters={"replicas": wanted},
         expected_effect=f"{wanted} replicas share the load instead of {workload.desired_replicas}",
+        change=StateChange(leaves=f"replicas {workload.desired_replicas}", reaches=f"replicas {wanted}"),
     )
 
 
@@ -56,6 +69,12 @@ def _wanted(parameters: Mapping[str, JsonScalar], workload: WorkloadView, limits
     return wanted
 
 
+def pods_taken(action: Action, disruption: Disruption) -> int:
+    """The replicas removed, where fewer are wanted."""
+    wanted = action.parameters.get("replicas")
+    return max(0, disruption.replicas - wanted) if isinstance(wanted, int) else 0
+
+
 SPEC = ActionSpec(
     name=ActionName.SCALE,
     risk=Risk.MEDIUM,
@@ -67,4 +86,8 @@ SPEC = ActionSpec(
     expected_effect=_EFFECT,
     undo="go back to the number of replicas from before",
     resolve=resolve,
+    kinds=frozenset({DEPLOYMENT}),
+    changes=(REPLICAS,),
+    pods_taken=pods_taken,
+    enabled_by_default=True,
 )

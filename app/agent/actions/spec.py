@@ -1,4 +1,4 @@
-"""The definition of an action: its risk, parameters, effect and undo.
+"""The definition of an action: everything that other parts of the agent read about it.
 
 The planner asks an action to resolve the symbolic parameters of a runbook
 ("the previous healthy revision") against the evidence. A precondition that does
@@ -11,9 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from app.agent.evidence.facts import current_revision
+from app.agent.guardrails.disruption import Disruption
 from app.agent.ids import Json, JsonObject, JsonScalar
-from app.agent.models import ActionName, Evidence, Risk
-from app.agent.workload import ObjectRef
+from app.agent.models import Action, ActionName, Evidence, Risk
+from app.agent.workload import ObjectRef, Revision, WorkloadView
+
+DEPLOYMENT, CONFIG_MAP = "Deployment", "ConfigMap"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +56,29 @@ class PlanLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StateChange:
+    """The state of the target before and after, by content; a state without a name is None.
+
+    An object's token changes with every write, but its content can recur:
+    `app.agent.guardrails.limits` compares it with earlier actions (promise 10).
+    """
+
+    leaves: str | None = None
+    reaches: str | None = None
+
+
+UNNAMED = StateChange()
+"""The action repeats what the target requests already, or the states have no name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
     """The action as it would be carried out."""
 
     target: ObjectRef | None
     parameters: Mapping[str, JsonScalar]
     expected_effect: str
+    change: StateChange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +95,7 @@ class Unneeded:
 
 Resolution: TypeAlias = Resolved | Unmet | Unneeded
 Resolver: TypeAlias = Callable[[Mapping[str, JsonScalar], Evidence, PlanLimits], Resolution]
+PodsTaken: TypeAlias = Callable[[Action, Disruption], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +109,21 @@ class ActionSpec:
     undo: str | None
     """How it is undone, in words; None when it cannot or need not be."""
     resolve: Resolver
+    kinds: frozenset[str]
+    """The kinds of objects that it acts on; empty if it changes no cluster."""
+    changes: tuple[str, ...]
+    """The parts of a Deployment's token that it changes (`app.agent.guardrails.target_token`)."""
+    pods_taken: PodsTaken
+    """How many pods it makes unavailable at once."""
+    enabled_by_default: bool
+    """Whether it is in the default of ENABLED_ACTIONS."""
     exactly_one_parameter: bool = False
     """The parameters are alternatives."""
     in_runbooks: bool = True
+    undo_note: str = "Undoing {name} on {target}: it did not help."
+    """The timeline's sentence when its undo begins."""
+    no_undo_note: str | None = None
+    """The timeline's sentence after it did not help; None if it has an undo, or changes no cluster."""
 
     @property
     def undoable(self) -> bool:
@@ -115,3 +149,22 @@ class ActionSpec:
         if self.exactly_one_parameter:
             found |= {"minProperties": 1, "maxProperties": 1}
         return found
+
+
+def no_pods(action: Action, disruption: Disruption) -> int:  # noqa: ARG001 - every action counts with the same signature
+    """The action replaces no pods."""
+    return 0
+
+
+def rolling_pods(action: Action, disruption: Disruption) -> int:
+    """A rollout makes at most as many pods unavailable as the strategy of the Deployment allows."""
+    on_deployment = action.target is not None and action.target.kind == DEPLOYMENT
+    return disruption.missing_at_once if on_deployment else 0
+
+
+def template_change(workload: WorkloadView, wanted: Revision) -> StateChange:
+    """From the current pod template to that of another revision."""
+    current = current_revision(workload)
+    if current is None:
+        return UNNAMED
+    return StateChange(leaves=f"template {current.template_hash}", reaches=f"template {wanted.template_hash}")

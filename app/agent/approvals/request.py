@@ -65,7 +65,7 @@ class ApprovalRequester:
         on = f" on {action.target}" if action.target is not None else ""
         until = f"{approval.expires_at:%Y-%m-%d %H:%M:%S} UTC{wanted(approval.terms)}"
         asking = (
-            f"{action.name}{on} ({action.risk} risk) needs an approval until {until}: "
+            f"{action.name.words}{on} ({action.risk} risk) needs an approval until {until}: "
             f"{'; '.join(decision.reasons)}"
         )
         data: JsonObject = {
@@ -92,7 +92,7 @@ class ApprovalRequester:
         minutes = (now - asked.requested_at).total_seconds() / 60
         may = "may answer too" if asked.terms.roles else "are asked"
         message = (
-            f"{asked.action} waits for an approval since {minutes:.0f} minutes: {', '.join(roles)} {may}"
+            f"{asked.action.words} awaits an approval since {minutes:.0f} minutes: {', '.join(roles)} {may}"
         )
         note = Note(
             at=now,

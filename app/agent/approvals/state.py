@@ -123,7 +123,7 @@ def _words(roles: frozenset[str]) -> str:
 def answer_note(asked: Approval, said: Answer) -> Note:
     """The timeline sentence about an answer."""
     verdict = "approved" if said.approve else "denied"
-    words = f"{asked.action} {verdict} by {said.by}" + (f": {said.comment}" if said.comment else "")
+    words = f"{asked.action.words} {verdict} by {said.by}" + (f": {said.comment}" if said.comment else "")
     if asked.state is ApprovalState.PENDING:
         words += f" ({len(asked.answers)} of {asked.terms.people} people)"
     return Note(

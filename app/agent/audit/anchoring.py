@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
+from app import hash_chain
 from app.agent.identity.audit_log import START as TRAIL_START
 from app.agent.identity.audit_log import AuditLogEntry
 from app.agent.identity.audit_log import first_broken as first_broken_decision
@@ -27,7 +27,7 @@ from app.agent.timeline import chain_start, first_broken
 from app.errors import Invalid
 
 FORM = 1
-START = hashlib.sha256(b"the anchors of the audit").hexdigest()
+START = hash_chain.start_of("the anchors of the audit")
 """What stands in for the digest before the first anchor."""
 _LEAST_DIGITS, _DIGEST_DIGITS = 12, 64
 """Hex digits that name an anchor at least, and those of a whole digest."""
@@ -84,17 +84,17 @@ def canonical(anchor: Anchor) -> bytes:
     body: JsonObject = {
         "form": FORM,
         "number": anchor.number,
-        "at": anchor.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "at": hash_chain.instant(anchor.at),
         "previous": anchor.previous,
         "incidents": {name: [head.length, head.hash] for name, head in anchor.incidents.items()},
         "people": [anchor.people.length, anchor.people.hash],
     }
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return hash_chain.canonical(body)
 
 
 def digest(anchor: Anchor) -> str:
     """SHA-256 in hex: what the next anchor names, and what a log line holds."""
-    return hashlib.sha256(canonical(anchor)).hexdigest()
+    return hash_chain.link("", canonical(anchor))  # its form holds the digest before it
 
 
 def sealed(anchor: Anchor, key: bytes | None) -> Anchor:

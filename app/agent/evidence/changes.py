@@ -18,7 +18,7 @@ from app.agent.evidence.facts import (
     runs_version,
 )
 from app.agent.evidence.releases import releases, reported_deploys
-from app.agent.evidence.symptoms import CLOCK_SLACK, incident_onset
+from app.agent.evidence.symptoms import CLOCK_TOLERANCE, incident_onset
 from app.agent.models import (
     Change,
     ChangeKind,
@@ -98,7 +98,7 @@ def _naming(current: Revision, reference: Revision | None) -> str:
 def config_map_of(evidence: Evidence) -> CandidateChange | None:
     """The ConfigMap that changed last before the incident; else the first right after its start."""
     began = incident_onset(evidence)
-    near = [c for c in config_map_changes(evidence) if began - LOOKBACK <= c.at <= began + CLOCK_SLACK]
+    near = [c for c in config_map_changes(evidence) if began - LOOKBACK <= c.at <= began + CLOCK_TOLERANCE]
     change = next((c for c in near if c.at < began), near[-1] if near else None)
     if change is None:
         return None
@@ -114,7 +114,7 @@ def reported_config_of(evidence: Evidence) -> CandidateChange | None:
     """A reported configuration change, where no cluster is connected to confirm it."""
     if evidence.workload is not None:
         return None
-    told = _in_window(evidence, own_changes(evidence, ChangeKind.CONFIG), CLOCK_SLACK)
+    told = _in_window(evidence, own_changes(evidence, ChangeKind.CONFIG), CLOCK_TOLERANCE)
     newest = _last_before(incident_onset(evidence), told)
     if newest is None:
         return None
@@ -148,7 +148,7 @@ def _changed_template(
     ]
     stuck = rollout_stuck(workload)
     failed_before = health_of(evidence, current) is RevisionHealth.FAILED
-    recent = began - LOOKBACK <= since <= began + CLOCK_SLACK
+    recent = began - LOOKBACK <= since <= began + CLOCK_TOLERANCE
     # A redeployed old template keeps its creation time in the cluster; the pipeline's time is correct.
     at = since if recent or not named else min(c.at for c in named)
     return CandidateChange(
@@ -198,6 +198,6 @@ def _last_before(began: datetime, changes: Iterable[Change]) -> Change | None:
     return earlier[-1] if earlier else next(iter(known), None)
 
 
-def _in_window(evidence: Evidence, changes: Iterable[Change], slack: timedelta) -> list[Change]:
+def _in_window(evidence: Evidence, changes: Iterable[Change], tolerance: timedelta) -> list[Change]:
     began = incident_onset(evidence)
-    return [c for c in changes if began - LOOKBACK <= c.at <= began + slack]
+    return [c for c in changes if began - LOOKBACK <= c.at <= began + tolerance]

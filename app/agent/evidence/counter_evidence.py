@@ -22,7 +22,7 @@ from app.agent.evidence.format import relative, span
 from app.agent.evidence.pods import changed_pods, pods_are_sick, sick
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import (
-    CLOCK_SLACK,
+    CLOCK_TOLERANCE,
     METRIC_TRIGGERS,
     TRAFFIC,
     incident_onset,
@@ -102,7 +102,7 @@ def _later_changes(cause_score: CauseScore, candidate_change: CandidateChange, e
     between = [
         (at, told)
         for at, told in _changes_beside(candidate_change, evidence)
-        if candidate_change.at + CLOCK_SLACK < at < began
+        if candidate_change.at + CLOCK_TOLERANCE < at < began
     ]
     if between:
         at, told = max(between)

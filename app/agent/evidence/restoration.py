@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from app.agent.guardrails.target_token import restored_parts
-from app.agent.models import Intent, Snapshot, Verification
+from app.agent.models import Intent, Verification
 from app.agent.workload import WorkloadView
 
 
@@ -23,14 +22,6 @@ class Restoration:
     """`2 of 4 replicas are available (3 before)`, or why it is not known."""
     seen: Verification
     """How long the previous state has held; stored for the next observation."""
-
-
-def asks_as_before(undone: Intent, after: Snapshot | None) -> bool:
-    """Whether the fields that the undone action changed have their previous values; others may differ."""
-    before = undone.snapshot
-    if before is None or after is None:
-        return False
-    return after.body == before.body or restored_parts(undone.action, before.token, after.token)
 
 
 def judge_restoration(

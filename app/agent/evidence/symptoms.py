@@ -26,7 +26,7 @@ from app.agent.models import (
     Trigger,
 )
 
-CLOCK_SLACK = timedelta(seconds=60)
+CLOCK_TOLERANCE = timedelta(seconds=60)
 """Tolerance: clocks of pipeline, cluster and monitoring differ, and rates are window averages."""
 
 FRESH = timedelta(minutes=2)

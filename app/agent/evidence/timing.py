@@ -8,7 +8,7 @@ from app.agent.evidence.changes import REPORT_DELAY, CandidateChange
 from app.agent.evidence.format import relative, span
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import (
-    CLOCK_SLACK,
+    CLOCK_TOLERANCE,
     SymptomIndicator,
     breached,
     incident_onset,
@@ -74,7 +74,7 @@ def _told(indicator: SymptomIndicator, evidence: Evidence) -> str:
 
 def _score_distance(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:
     lag = incident_onset(evidence) - candidate_change.at
-    if lag < -CLOCK_SLACK:
+    if lag < -CLOCK_TOLERANCE:
         late_report = candidate_change.reported_late and lag >= -REPORT_DELAY
         cause_score.add_against(0.3 if late_report else 0.8, f"the incident started {span(lag)} before it")
     elif candidate_change.stuck:

@@ -37,7 +37,7 @@ from app.agent.models import (
 from app.agent.slo import SloThresholds
 
 REPEAT_APART = timedelta(seconds=15)
-"""Copies of one delivery (a retry, a second Alertmanager) arrive closer together than repeats of an alert."""
+"""Copies of one delivery (a retry, a second sender) arrive closer together than repeats of an alert."""
 
 
 def remember_signal(known: tuple[Reason, ...], signal: Signal) -> tuple[Reason, ...]:

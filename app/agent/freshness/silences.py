@@ -2,7 +2,7 @@
 
 Pure. A silence that names the service, or the namespace it runs in, silences the
 service: no reason for an action stands until it ends. Any other silences the alerts
-whose labels it matches, as in Alertmanager, and no other alert of the service. Where
+whose labels it matches, as in the monitoring, and no other alert of the service. Where
 the labels of an alert were not kept, what is known of it decides; if that is not
 enough, the alert is no reason, and it is no reason to wait for the end of the silence
 either. Undo and verification need no reason, so no silence stops them.

@@ -9,10 +9,11 @@ configuration never reach the agent's models.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
-from app.agent.guardrails.disruption import Disruption, disturbed_by, too_many
+from app.agent.guardrails.blast_radius import pods_taken, too_many
+from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.limits import LimitStatus, PastAction
+from app.agent.guardrails.question import Guardrails, Question
 from app.agent.ids import Json, JsonObject
 from app.agent.models import (
     Action,
@@ -22,9 +23,6 @@ from app.agent.models import (
     Plan,
 )
 from app.agent.workload import ObjectRef, TargetState
-
-if TYPE_CHECKING:
-    from app.agent.guardrails.question import Guardrails, Question
 
 DOCUMENT_VERSION = "2"
 
@@ -142,7 +140,7 @@ def _object(ref: ObjectRef) -> JsonObject:
 def _disruption(action: Action, disruption: Disruption, max_share: float) -> JsonObject:
     return {
         "replicas": disruption.replicas,
-        "takes_away": disturbed_by(action, disruption),
+        "takes_away": pods_taken(action, disruption),
         "pod_disruption_budgets": [
             {
                 "name": budget.name,

@@ -37,12 +37,10 @@ from app.agent.models import (
     OutcomeKind,
 )
 from app.agent.workload import ObjectRef
+from app.bounds.backoff import Backoff
 
 SMALL_FLEET = 3
 """The minimum number of services that the fleet share allows in a window."""
-
-_EXPONENT_LIMIT = 32
-"""The backoff stops doubling after this many failures, which bounds the arithmetic."""
 
 
 class LimitName(StrEnum):
@@ -344,7 +342,7 @@ def _cooldown(proposed: Proposed, history: History, limits: Limits, at: datetime
     return Excess(
         limit=LimitName.COOLDOWN,
         reason=f"{proposed.key} is in cooldown until {_clock(last.began_at + limits.cooldown)}: "
-        f"{last.action} began {_clock(last.began_at)}",
+        f"{last.action.words} began {_clock(last.began_at)}",
     )
 
 
@@ -362,8 +360,8 @@ def _backoff(proposed: Proposed, history: History, limits: Limits, at: datetime)
         failures.append(past)
     if not failures:
         return None
-    doubled = limits.backoff_base * 2 ** min(len(failures) - 1, _EXPONENT_LIMIT)
-    until = failures[0].began_at + min(doubled, limits.backoff_max)
+    backoff = Backoff(first=limits.backoff_base, longest=limits.backoff_max)
+    until = failures[0].began_at + backoff.after(len(failures))
     if at >= until:
         return None
     last = "the last action" if len(failures) == 1 else f"the last {len(failures)} actions"
@@ -384,7 +382,7 @@ def _same_evidence(proposed: Proposed, history: History, limits: Limits, at: dat
         if (past.evidence, *_form(past)) == form:
             return Excess(
                 limit=LimitName.SAME_EVIDENCE,
-                reason=f"{past.action} was executed {_clock(past.began_at)} on the same evidence "
+                reason=f"{past.action.words} was executed {_clock(past.began_at)} on the same evidence "
                 f"({past.incident_id}) and did not help",
             )
     return None
@@ -413,8 +411,8 @@ def _oscillation(proposed: Proposed, history: History, limits: Limits, at: datet
         if any(later.reaches == proposed.leaves for later in on_target[number:]):
             return Excess(
                 limit=LimitName.OSCILLATION,
-                reason=f"{proposed.action} would restore the state of {proposed.target} that the agent "
-                f"itself replaced by {past.action} {_clock(past.began_at)}",
+                reason=f"{proposed.action.words} would restore the state of {proposed.target} that the agent "
+                f"itself replaced by {past.action.words} {_clock(past.began_at)}",
             )
     return None
 

@@ -45,6 +45,14 @@ class Guardrails:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TargetLook:
+    """A target as read, or why it could not be read."""
+
+    target: TargetState | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """Everything one decision depends on."""
 

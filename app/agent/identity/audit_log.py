@@ -7,17 +7,16 @@ trail can check it with `first_broken`.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 
+from app import hash_chain
 from app.agent.identity.people import Door, Person
 from app.agent.ids import JsonObject
 
-START = hashlib.sha256(b"the audit trail of people").hexdigest()
+START = hash_chain.start_of("the audit trail of people")
 """What stands in for the hash before the first entry."""
 
 
@@ -78,22 +77,21 @@ def entry(previous: str, sequence: int, human_decision: HumanDecision) -> AuditL
         data=human_decision.data,
         hash="",
     )
-    return replace(unsealed, hash=_hash(previous, unsealed))
+    return replace(unsealed, hash=hash_chain.link(previous, _canonical(unsealed)))
 
 
 def first_broken(entries: Sequence[AuditLogEntry], previous: str = START) -> int | None:
     """The sequence of the first entry that does not follow from those before it; None when all do."""
-    expected = entries[0].sequence if previous != START and entries else 0
-    for offset, one in enumerate(entries):
-        if one.sequence != expected + offset or one.hash != _hash(previous, one):
-            return one.sequence
-        previous = one.hash
-    return None
+    first = entries[0].sequence if previous != START and entries else 0
+    broken = hash_chain.first_broken(previous, ((_canonical(one), one.hash) for one in entries))
+    gaps = (position for position, one in enumerate(entries) if one.sequence != first + position)
+    position = min((one for one in (broken, next(gaps, None)) if one is not None), default=None)
+    return None if position is None else entries[position].sequence
 
 
-def _hash(previous: str, one: AuditLogEntry) -> str:
+def _canonical(one: AuditLogEntry) -> bytes:
     body: JsonObject = {
-        "at": one.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "at": hash_chain.instant(one.at),
         "by": one.by,
         "data": one.data,
         "door": one.door.value,
@@ -101,5 +99,4 @@ def _hash(previous: str, one: AuditLogEntry) -> str:
         "subject": one.subject,
         "verified": one.verified,
     }
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(previous.encode() + text.encode()).hexdigest()
+    return hash_chain.canonical(body)

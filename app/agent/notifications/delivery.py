@@ -17,6 +17,7 @@ from enum import StrEnum
 from app.agent.ids import IncidentId
 from app.agent.models import IncidentRecord
 from app.agent.notifications.channel import Announcement, Posting
+from app.bounds.backoff import Backoff
 
 _ENTRIES_AT_ONCE = 20
 
@@ -152,5 +153,5 @@ def unheard(posting: Posting, due_at: datetime) -> Posting:
 
 
 def wait_after(failures: int, pace: DeliveryPace) -> timedelta:
-    """The delay after a number of consecutive failures; bounded."""
-    return min(pace.retry_longest, pace.retry_first * (1 << min(failures, 20)))
+    """The delay after one more failure than these in a row; bounded."""
+    return Backoff(first=pace.retry_first, longest=pace.retry_longest).after(failures + 1)

@@ -1,4 +1,4 @@
-"""Streams of signals that several consumers share, such as a Kafka topic."""
+"""Streams of signals that several consumers share, such as a topic of a broker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class StreamMessage:
     """One entry of a stream, as it was read."""
 
     position: str
-    """Where it stands, the same on every redelivery: `kafka:<cluster>/<topic>/<partition>/<offset>`."""
+    """Where it stands, the same on every redelivery: `<source>:<cluster>/<topic>/<partition>/<offset>`."""
     key: str | None
     """What it is ordered by, where the stream has keys: `<environment>/<service>`."""
     body: bytes

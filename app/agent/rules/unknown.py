@@ -6,7 +6,7 @@ from app.agent.evidence.changes import own_changes, release_of, template_config_
 from app.agent.evidence.facts import LOOKBACK
 from app.agent.evidence.format import relative
 from app.agent.evidence.symptoms import (
-    CLOCK_SLACK,
+    CLOCK_TOLERANCE,
     doubt,
     incident_onset,
     now_at,
@@ -45,7 +45,7 @@ def _facts(evidence: Evidence) -> list[str]:
         else:
             facts.append(f"{indicator.name} was above its objective; now {indicator.spoken(value)}")
     facts += [f"the cluster reports {condition}" for condition in evidence.conditions]
-    window = [c for c in evidence.changes if began - LOOKBACK <= c.at <= began + CLOCK_SLACK]
+    window = [c for c in evidence.changes if began - LOOKBACK <= c.at <= began + CLOCK_TOLERANCE]
     own = [c for c in window if c.key == evidence.key]
     facts += [
         f"{c.kind} change {relative(c.at, began, _START)}: {c.summary}"

@@ -75,5 +75,5 @@ async def _summary(container: ApiDependencies, query: RunOnceQuery, passes: Sequ
         return f"Nothing to do for {where}: no open incident, and no threshold breached."
     return (
         f"No data for {where}. Post a deploy to /events/deploy or a metric to /events/metric, "
-        "or connect Kubernetes, Prometheus or Alertmanager, and check the spelling of the name."
+        "or connect a cluster, a metric source or alerts, and check the spelling of the name."
     )

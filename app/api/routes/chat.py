@@ -1,10 +1,12 @@
-"""`POST /webhooks/slack`: buttons and commands from Slack.
+"""`POST /webhooks/CHANNEL`: buttons and commands from each registered chat that receives.
 
-The signature of Slack is the only authentication; it is checked before the body is
+The chat's signature is the only authentication; it is checked before the body is
 parsed. An answer is durable before it is acknowledged (promise 1).
 """
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -12,39 +14,43 @@ from starlette.responses import Response
 
 from app.api.bodies import read_raw
 from app.api.dependencies import ContainerDep
-from app.api.openapi import problems, slack_body
+from app.api.openapi import chat_body, problems
 from app.api.problems import Problem
+from app.connectors.kinds import ChannelKind, ChatInbound, InboundKind
+from app.connectors.registry import CHANNELS
 from app.errors import Invalid
 
 router = APIRouter(tags=["webhooks"])
 
 
-@router.post(
-    "/webhooks/slack",
-    response_class=Response,
-    responses=problems(400, 401, 403, 404, 413, 503),
-    openapi_extra=slack_body(),
-    summary="Receive a button or a command from Slack",
-)
-async def slack(request: Request, container: ContainerDep) -> Response:
-    inbound = container.slack
-    if inbound is None or not inbound.takes_http:
-        raise Problem(
-            status=404,
-            kind="not-configured",
-            title="Slack is not configured",
-            detail="Set SLACK_SIGNING_SECRET to receive buttons and commands at this address.",
-        )
-    body = await read_raw(request, container.settings.max_body_bytes)
-    if not inbound.genuine(body, request.headers):
-        raise Problem(
-            status=401,
-            kind="wrong-signature",
-            title="Invalid Slack signature",
-            detail="The signature does not match SLACK_SIGNING_SECRET, or is older than five minutes.",
-        )
+def _receiving(kind: ChannelKind, inbound: InboundKind) -> Callable[..., Awaitable[Response]]:
+    """The handler of one chat's route."""
+
+    async def receive(request: Request, container: ContainerDep) -> Response:
+        chat = container.chats.get(kind.name)
+        if chat is None or not chat.takes_http:
+            raise Problem(
+                status=404,
+                kind="not-configured",
+                title=f"{kind.title} is not configured",
+                detail=f"Set {inbound.setting} to receive buttons and commands at this address.",
+            )
+        body = await read_raw(request, container.settings.max_body_bytes)
+        if not chat.genuine(body, request.headers):
+            raise Problem(
+                status=401,
+                kind="wrong-signature",
+                title=f"Invalid {kind.title} signature",
+                detail=f"The signature does not match {inbound.setting}, or is older than five minutes.",
+            )
+        return await _answered(chat, body, request)
+
+    return receive
+
+
+async def _answered(chat: ChatInbound, body: bytes, request: Request) -> Response:
     try:
-        answered = await inbound.handle(body, request.headers)
+        answered = await chat.handle(body, request.headers)
     except Invalid as error:
         raise Problem(
             status=400, kind="broken-body", title="The body cannot be read", detail=f"{error}."
@@ -65,3 +71,17 @@ async def slack(request: Request, container: ContainerDep) -> Response:
             detail="Only the buttons of the app and the command /heal are supported here.",
         )
     return answered
+
+
+for _kind in CHANNELS:
+    if _kind.inbound is not None:
+        router.add_api_route(
+            f"/webhooks/{_kind.name}",
+            _receiving(_kind, _kind.inbound),
+            methods=["POST"],
+            name=_kind.name,
+            response_class=Response,
+            responses=problems(400, 401, 403, 404, 413, 503),
+            openapi_extra=chat_body(_kind.title, _kind.inbound.media_types),
+            summary=f"Receive a button or a command from {_kind.title}",
+        )

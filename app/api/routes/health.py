@@ -13,7 +13,8 @@ from starlette.requests import Request
 from app.api.dependencies import ApiDependencies, ContainerDep
 from app.api.openapi import problems
 from app.api.problems import FieldError, Problem
-from app.errors import AgentError
+from app.bounds.deadline import deadline
+from app.errors import AgentError, TransientError
 from app.schemas import CheckView, HealthView, ReadyView, VersionView
 from app.version import package_version
 
@@ -86,12 +87,12 @@ async def readyz(request: Request, container: ContainerDep) -> ReadyView:
 
 async def _run(name: str, check: Callable[[], Awaitable[None]]) -> CheckView:
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+        async with deadline(CHECK_TIMEOUT_SECONDS, _silent):
             await check()
-    except TimeoutError:
-        return CheckView(
-            name=name, ready=False, message=f"did not respond within {CHECK_TIMEOUT_SECONDS:.0f} s"
-        )
     except AgentError as error:
         return CheckView(name=name, ready=False, message=str(error))
     return CheckView(name=name, ready=True, message="answers")
+
+
+def _silent() -> TransientError:
+    return TransientError(f"did not respond within {CHECK_TIMEOUT_SECONDS:.0f} s")

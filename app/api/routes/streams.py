@@ -1,4 +1,4 @@
-"""`GET /streams`: progress of the Kafka and Redis consumers in this process."""
+"""`GET /streams`: progress of the stream consumers in this process."""
 
 from __future__ import annotations
 

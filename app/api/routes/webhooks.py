@@ -1,8 +1,8 @@
-"""`POST /webhooks/alertmanager`: convert deliveries of Alertmanager and Grafana to signals.
+"""`POST /webhooks/FORMAT`: convert deliveries of each registered alert format to signals.
 
 Delivery is at least once: a repeated delivery gets 202 again. The response reports an
 alert that is malformed or maps to no service, instead of rejecting the delivery: on a
-4xx, Alertmanager drops the whole group. For an alert that names only a pod, the agent
+4xx, a sender may drop the whole group. For an alert that names only a pod, the agent
 queries the cluster for the owner.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ from app.agent.models import Alert, Signal
 from app.agent.ports.cluster import PodOwner, PodOwners
 from app.api.bodies import beside, read_json
 from app.api.dependencies import ApiDependencies, ContainerDep
-from app.api.openapi import alertmanager_body, problems
+from app.api.openapi import delivery_body, problems
 from app.api.problems import FieldError, Problem, invalid
 from app.api.security.access import (
     admit,
@@ -33,8 +33,9 @@ from app.api.security.access import (
     sender_of,
 )
 from app.api.security.guards import is_local
-from app.connectors.alerts.alertmanager import UnmappedAlert, is_delivery, read_delivery
+from app.connectors.alerts.delivery import AlertFormat, DeliveryToken, UnmappedAlert
 from app.connectors.alerts.labels import PodRef
+from app.connectors.registry import ALERT_FORMATS
 from app.errors import AgentError, Invalid
 from app.schemas import AcceptedView, UnmappedAlertView, WebhookAccepted
 
@@ -48,39 +49,33 @@ MOST_LOGGED = 20
 MOST_NAMED = 5
 """Services that a rejection names."""
 
-_EXPECTED = (
-    "Send the unchanged payload of the Alertmanager webhook (a JSON object with version, status and alerts) "
-    "or of a Grafana contact point. Example: "
-    '{"version":"4","status":"firing","alerts":[{"status":"firing","labels":{"alertname":"HighErrorRate",'
-    '"namespace":"prod","service":"payments-api"},"startsAt":"2026-02-20T17:00:00Z","fingerprint":"1"}]}'
-)
-
 router = APIRouter(tags=["webhooks"])
 
 
-@router.post(
-    "/webhooks/alertmanager",
-    status_code=202,
-    response_model=WebhookAccepted,
-    responses=problems(400, 401, 403, 413, 415, 422, 429, 503),
-    openapi_extra=alertmanager_body(),
-    summary="Receive a delivery of Alertmanager (webhook version 4) or Grafana (version 1)",
-)
-async def alertmanager(request: Request, container: ContainerDep) -> WebhookAccepted:
-    person, sender = await _authenticate(request, container)
-    body = await read_json(request, container.settings.max_body_bytes, spared=is_delivery, expected=_EXPECTED)
+def _receiving(alert_format: AlertFormat) -> Callable[..., Awaitable[WebhookAccepted]]:
+    """The handler of one format's route."""
+
+    async def receive(request: Request, container: ContainerDep) -> WebhookAccepted:
+        return await _receive(alert_format, request, container)
+
+    return receive
+
+
+async def _receive(
+    alert_format: AlertFormat, request: Request, container: ApiDependencies
+) -> WebhookAccepted:
+    person, sender = await _authenticate(alert_format, request, container)
+    body = await read_json(
+        request,
+        container.settings.max_body_bytes,
+        spared=alert_format.is_delivery,
+        expected=alert_format.expected,
+    )
     try:
-        delivery = await beside(len(body.raw), read_delivery, body.value)
+        delivery = await beside(len(body.raw), alert_format.read, body.value)
     except Invalid as error:
         raise invalid(
-            [
-                FieldError(
-                    field="body",
-                    value=body.value,
-                    message=str(error),
-                    mend="configure an Alertmanager webhook or a Grafana contact point with this URL",
-                )
-            ]
+            [FieldError(field="body", value=body.value, message=str(error), mend=alert_format.fix)]
         ) from error
     batch = await beside(
         len(body.raw),
@@ -144,29 +139,52 @@ async def _owners(cluster: PodOwners | None, pods: Sequence[PodRef]) -> dict[Pod
     return found
 
 
-async def _authenticate(request: Request, container: ApiDependencies) -> tuple[Person, Sender]:
-    """ALERTMANAGER_TOKEN, or an API token; with neither configured, a local sender."""
-    token = container.settings.alertmanager_token
-    if matches(given_token(request), token):
-        return Person(name=""), sender_of(request, Person(name=""), webhook="alertmanager")
+async def _authenticate(
+    alert_format: AlertFormat, request: Request, container: ApiDependencies
+) -> tuple[Person, Sender]:
+    """The format's own token, or an API token; with neither configured, a local sender."""
+    token = alert_format.token
+    secret = None if token is None else token.of(container.settings)
+    if matches(given_token(request), secret):
+        return Person(name=""), sender_of(request, Person(name=""), webhook=alert_format.name)
     if container.settings.identity_required:
         person = await admit(request, container, Scope.INGEST)
         return person, sender_of(request, person)
-    if token is None:
+    if secret is None:
         if request.client is not None and is_local(request.scope):
             return Person(name=""), sender_of(request, Person(name=""))
         raise Problem(
             status=403,
             kind="token-not-configured",
             title="Deliveries from other machines require a token",
-            detail="Set ALERTMANAGER_TOKEN, and the same value as http_config.authorization.credentials in "
-            "Alertmanager; without it, deliveries are accepted from localhost only, and not from a proxy.",
+            detail=f"{_to_configure(token)}; without it, deliveries are accepted from localhost only, "
+            "and not from a proxy.",
         )
     count_guess(request, container)
     raise Problem(
         status=401,
         kind="wrong-token",
         title="The bearer token is missing or wrong",
-        detail="Send 'Authorization: Bearer ...' with the value of ALERTMANAGER_TOKEN.",
-        headers={"WWW-Authenticate": 'Bearer realm="alertmanager"'},
+        detail=f"Send 'Authorization: Bearer ...' with the value of {token.setting if token else 'a token'}.",
+        headers={"WWW-Authenticate": f'Bearer realm="{alert_format.name}"'},
+    )
+
+
+def _to_configure(token: DeliveryToken | None) -> str:
+    if token is None:
+        return "Set REQUIRE_IDENTITY=true and send a token of `heal token create` with the scope ingest"
+    return f"Set {token.setting}, and the same value as {token.placed}"
+
+
+for _format in ALERT_FORMATS:
+    router.add_api_route(
+        f"/webhooks/{_format.name}",
+        _receiving(_format),
+        methods=["POST"],
+        name=_format.name,
+        status_code=202,
+        response_model=WebhookAccepted,
+        responses=problems(400, 401, 403, 413, 415, 422, 429, 503),
+        openapi_extra=delivery_body(_format),
+        summary=_format.summary,
     )

@@ -32,6 +32,7 @@ from app.api.dependencies import ApiDependencies, ContainerDep
 from app.api.problems import FieldError, Problem, invalid
 from app.api.security.cookies import SESSION_COOKIE
 from app.api.security.lockout import Lockout
+from app.connectors.registry import CHAT_PATHS
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -47,7 +48,7 @@ OPEN = frozenset(
         "/sign-on/callback",
         "/sign-on/token",
         "/sign-off",
-        "/webhooks/slack",
+        *CHAT_PATHS,
         "/static",
         "/static/swagger",
     }

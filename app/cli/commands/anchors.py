@@ -19,16 +19,16 @@ from app.agent.evidence.format import counted
 from app.agent.ids import IncidentId
 from app.agent.ports.store import Store
 from app.cli.commands.errors import CommandFailed
-from app.cli.commands.findings import (
+from app.cli.commands.incidents import database, timeline_of
+from app.clock import SystemClock
+from app.config import Settings
+from app.connectors.anchors import AnchorFolder
+from app.connectors.findings import (
     Finding,
     fail,
     ok,
     warn,
 )
-from app.cli.commands.incidents import database, timeline_of
-from app.clock import SystemClock
-from app.config import Settings
-from app.connectors.anchors import AnchorFolder
 from app.errors import AgentError, Invalid, PermanentError
 from app.schemas import IncidentView
 from app.workers.anchor_writer import Anchorer, all_heads, whole_trail

@@ -7,15 +7,15 @@ The chain of the trail is always checked here, for every source.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from app.agent.audit.accounting import AuditQuestion, allowed_wait
 from app.agent.identity.audit_log import first_broken
-from app.agent.slo import SloThresholds
 from app.cli.commands.agent_client import running_agent
 from app.cli.commands.errors import CommandFailed
 from app.cli.commands.incidents import database
 from app.config import Settings
+from app.terms import slo_thresholds
 from app.wire.audit import SignalAuditView, TrailEntryView, TrailView
 
 _PAGE = 1000
@@ -36,7 +36,7 @@ async def audit(
     async with database(settings) as store:
         question = AuditQuestion(
             now=datetime.now(UTC),
-            pending_for=allowed_wait(_slo(settings).longest_gap),
+            pending_for=allowed_wait(slo_thresholds(settings).longest_gap),
             since=None if since is None else since.astimezone(UTC).date(),
             deep=deep,
         )
@@ -100,14 +100,3 @@ def lines(found: SignalAuditView) -> Iterator[str]:
         yield f"Repaired by sweeps so far: {count} {mended}."
     if found.adds_up:
         yield "Every accepted signal is accounted for; no discrepancies."
-
-
-def _slo(settings: Settings) -> SloThresholds:
-    return SloThresholds(
-        max_error_rate=settings.slo_max_error_rate,
-        max_p95_latency_ms=settings.slo_max_p95_latency_ms,
-        clear_ratio=settings.slo_clear_ratio,
-        breach_for=timedelta(seconds=settings.breach_for_seconds),
-        reopen_after=timedelta(seconds=settings.reopen_after_seconds),
-        min_request_rate=settings.slo_min_request_rate,
-    )

@@ -85,7 +85,7 @@ async def play_real(story: LiveStory, console: Console) -> IncidentRecord:
     _announce(
         console,
         "REAL CLUSTER",
-        f"{story.key} gets the release {story.image}; Kubernetes and Prometheus are real.\n",
+        f"{story.key} gets the release {story.image}; cluster and metrics are real.\n",
         _PROPOSES if story.settings.dry_run else may,
     )
     story_listener = ConsoleStory(console)

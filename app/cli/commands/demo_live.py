@@ -23,11 +23,13 @@ from app.agent.models import IncidentRecord
 from app.agent.ports.store import IncidentFilter
 from app.agent.workload import RevisionHealth, WorkloadView
 from app.bootstrap import Container
+from app.bounds.deadline import deadline
 from app.cli.commands.agent_client import default_url
 from app.cli.commands.errors import CommandFailed
 from app.cli.commands.listener import SeenEvents, StoryListener
 from app.config import Settings
 from app.connectors.kubernetes.pipeline import pipeline
+from app.connectors.registry import METRIC_SOURCES
 from app.errors import PermanentError, TransientError
 from app.workers import running
 
@@ -73,8 +75,9 @@ def cluster_story(settings: Settings, service: str, image: str, *, dry_run: bool
     environment, _, name = service.partition("/")
     if not environment or not name:
         raise CommandFailed(f"--service {service!r}: write ENVIRONMENT/SERVICE, such as prod/payments-api")
-    if settings.kubeconfig is None or settings.prometheus_url is None:
-        raise CommandFailed("--cluster needs KUBECONFIG and PROMETHEUS_URL")
+    if settings.kubeconfig is None or not any(kind.configured(settings) for kind in METRIC_SOURCES):
+        sources = " or ".join(kind.settings[0] for kind in METRIC_SOURCES)
+        raise CommandFailed(f"--cluster needs KUBECONFIG and {sources}")
     return LiveStory(
         settings=story_settings(settings, {}, dry_run=dry_run),
         key=ServiceKey(environment=environment, service=name),
@@ -141,18 +144,16 @@ async def _healthy(container: Container, key: ServiceKey) -> WorkloadView:
 
 async def _learn(container: Container, key: ServiceKey, view: WorkloadView) -> None:
     """Until history says that what runs now served well: only to that the agent would go back."""
-    try:
-        async with asyncio.timeout(_LEARN_SECONDS):
-            while True:
-                for known in await container.store.revisions(key):
-                    same = known.template_hash == view.revisions[0].template_hash
-                    if same and known.health is RevisionHealth.SERVED_WELL:
-                        return
-                await asyncio.sleep(_STEP_SECONDS)
-    except TimeoutError:
-        raise CommandFailed(
-            f"{key} was not seen to serve well for {_LEARN_SECONDS:.0f} s; `heal doctor` may say why"
-        ) from None
+    not_learned = CommandFailed(
+        f"{key} was not seen to serve well for {_LEARN_SECONDS:.0f} s; `heal doctor` may say why"
+    )
+    async with deadline(_LEARN_SECONDS, lambda: not_learned):
+        while True:
+            for known in await container.store.revisions(key):
+                same = known.template_hash == view.revisions[0].template_hash
+                if same and known.health is RevisionHealth.SERVED_WELL:
+                    return
+            await asyncio.sleep(_STEP_SECONDS)
 
 
 async def _watch(container: Container, key: ServiceKey, story_listener: StoryListener) -> IncidentRecord:

@@ -35,6 +35,7 @@ from app.cli.commands.errors import CommandFailed
 from app.cli.commands.listener import SeenEvents, StoryListener
 from app.clock import Clock
 from app.config import Settings
+from app.connectors.kinds import MetricPace
 from app.connectors.policy.bundle import shipped_policies
 from app.connectors.policy.embedded import EmbeddedPolicy
 from app.sandbox.api import AuditEntry
@@ -44,8 +45,7 @@ from app.sandbox.runner import InlineRunner
 from app.sandbox.scenarios.story import Beat, Release, Scenario
 from app.sandbox.world import DEFAULT_WINDOW, World
 from app.store import open_store
-from app.workers.cluster_watcher import Watcher
-from app.workers.metric_poller import Poller
+from app.workers import watching
 
 OWNER = "simulation"
 _LEASE_SECONDS = 3600.0
@@ -54,6 +54,7 @@ _MARGIN = timedelta(seconds=10)
 """What the last step of a story may take beyond its limit."""
 _BETWEEN_STORIES = timedelta(minutes=2)
 _MOST_STORIES = 1000
+_METRIC_PACE = MetricPace(window=DEFAULT_WINDOW, every=timedelta(seconds=5), at_once=8)
 
 
 class SteppedClock(Clock, Protocol):
@@ -90,10 +91,8 @@ def simulation_settings(settings: Settings, *, dry_run: bool) -> Settings:
             "reopen_after_seconds": 0.0,
             "incident_settle_seconds": 10.0,
             "trust_revision_after_seconds": 30.0,
-            "prometheus_window": f"{DEFAULT_WINDOW.total_seconds():.0f}s",
             "verify_soak_seconds": 30.0,
             "verify_timeout_seconds": 120.0,
-            "prometheus_poll_seconds": 5.0,
             "claim_lease_seconds": _LEASE_SECONDS,
             # Stories in namespaces of their own are so many services of a cluster that none of them has.
             "max_fleet_share": 1.0,
@@ -175,6 +174,7 @@ class _Stage:
             writer=None if settings.dry_run else cluster.writer(),
             watch=cluster.watch,
             metrics=SandboxMetrics(world),
+            pace=_METRIC_PACE,
             policy_engine=policy,
         )
         runner = InlineRunner(clock)
@@ -189,31 +189,7 @@ class _Stage:
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """Watcher and poller at work; an incident that is open when this ends is ended too."""
-        container, outside = self.container, self.container.world
-        every = timedelta(seconds=container.settings.prometheus_poll_seconds)
-        if outside.watch is None or outside.reader is None or outside.metrics is None:
-            raise CommandFailed("the simulated world is incomplete")
-        if container.historian is None:
-            raise CommandFailed("the simulated world keeps no history")
-        watcher = Watcher(
-            watch=outside.watch,
-            observer=container.observer,
-            historian=container.historian,
-            intake=container.intake,
-            clock=container.clock,
-            stale_after=container.stale_after,
-        )
-        poller = Poller(
-            source=outside.metrics,
-            reader=outside.reader,
-            store=container.store,
-            intake=container.intake,
-            slo=container.slo,
-            clock=container.clock,
-            every=every,
-            stale_after=container.stale_after,
-        )
-        tasks = [asyncio.create_task(work) for work in (watcher.run(), watcher.recheck(every), poller.run())]
+        tasks = [asyncio.ensure_future(work()) for _, work in watching(self.container)]
         try:
             yield
         finally:

@@ -28,6 +28,7 @@ from app.bootstrap import Adapters, Container, assemble
 from app.cli.commands.demo_simulated import SteppedClock
 from app.cli.commands.errors import CommandFailed
 from app.config import Settings
+from app.connectors.kinds import MetricPace
 from app.connectors.policy.bundle import shipped_policies
 from app.connectors.policy.embedded import EmbeddedPolicy
 from app.sandbox.cluster import SandboxCluster
@@ -44,6 +45,7 @@ from app.workers.metric_poller import Poller
 OWNER = "benchmark"
 _WATCH_SECONDS = 5.0
 _RECHECK = timedelta(seconds=60)
+_PACE = MetricPace(window=WINDOW, every=timedelta(seconds=15), at_once=1)
 
 
 def benchmark_settings(runbooks: Path) -> Settings:
@@ -53,7 +55,6 @@ def benchmark_settings(runbooks: Path) -> Settings:
         dry_run=False,
         allow_high_risk_actions=True,
         claim_lease_seconds=3600.0,
-        prometheus_window=f"{WINDOW.total_seconds():.0f}s",
     )
 
 
@@ -83,6 +84,7 @@ class HealingStage:
             writer=cluster.writer(),
             watch=cluster.watch,
             metrics=SandboxMetrics(played.world, window=WINDOW),
+            pace=_PACE,
             policy_engine=self.policy,
         )
         store = open_in_memory()
@@ -141,9 +143,9 @@ def _start_workers(container: Container) -> list[asyncio.Task[None]]:
         intake=container.intake,
         slo=container.slo,
         clock=container.clock,
-        every=timedelta(seconds=container.settings.prometheus_poll_seconds),
+        every=container.pace.every,
         stale_after=container.stale_after,
-        at_once=1,
+        at_once=container.pace.at_once,
     )
     return [asyncio.create_task(work) for work in (watcher.run(), watcher.recheck(_RECHECK), poller.run())]
 

@@ -206,7 +206,7 @@ def _asked(one: ApprovalView) -> tuple[str | tuple[str, str], ...]:
     said = f" ({one.comment})" if one.comment else ""
     style = "bold yellow" if one.state is ApprovalState.PENDING else "dim"
     return (
-        printable(f"{one.action}{where}{risk} for {one.service} in {one.environment}: "),
+        printable(f"{in_words(one.action)}{where}{risk} for {one.service} in {one.environment}: "),
         (one.state.value, style),
         printable(f"{by}{said}{until}"),
     )
@@ -215,7 +215,7 @@ def _asked(one: ApprovalView) -> tuple[str | tuple[str, str], ...]:
 def answer_line(view: ApprovalView) -> str:
     """The result of an answer, in one sentence."""
     verb = "denied" if view.decision == "deny" else "approved"
-    line = f"{view.action} for {view.service} in {view.environment}: {verb} by {view.answered_by}."
+    line = f"{in_words(view.action)} for {view.service} in {view.environment}: {verb} by {view.answered_by}."
     if view.state is ApprovalState.VOID:
         line += " It is void: the action is no longer planned."
     return printable(line)
@@ -252,7 +252,7 @@ def _print_actions(console: Console, incident: IncidentView) -> None:
     for action in incident.actions:
         target = action.target
         where = f" on {target.kind} {target.namespace}/{target.name}" if target is not None else ""
-        text = f"{action.name}{where}"
+        text = f"{in_words(action.name)}{where}"
         ended = f"{ending(action)}: {action.outcome_message}" if action.outcome else str(action.state)
         console.print(
             Text(f"{text} ({action.risk} risk): {in_words(action.decision)}; {printable(ended)}", style="dim")

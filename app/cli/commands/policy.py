@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from app.agent.evidence.format import counted, in_words
 from app.agent.models import ApprovalState
 from app.cli.commands.errors import CommandFailed
 from app.config import Settings
@@ -30,7 +31,8 @@ def check(folder: Path) -> str:
         raise CommandFailed("the policies cannot be used:\n  " + "\n  ".join(map(str, problems)))
     bundle = read_bundle(folder)
     tests = sum(module.is_test for module in bundle.modules)
-    return f"{len(bundle.modules) - tests} policies and {tests} files of tests in {folder} are valid."
+    policies = counted(len(bundle.modules) - tests, "policy", "policies")
+    return f"Valid: {policies} and {counted(tests, 'test file')} in {folder}."
 
 
 def test(folder: Path) -> tuple[list[str], int]:
@@ -71,13 +73,13 @@ def explain(incident: IncidentView) -> Iterator[str]:
 
 def _decided(action: ActionView) -> Iterator[str]:
     on = f" on {action.target.kind} {action.target.namespace}/{action.target.name}" if action.target else ""
-    yield f"{action.name}{on} ({action.risk} risk): {action.decision}"
+    yield f"{in_words(action.name)}{on} ({action.risk} risk): {in_words(action.decision)}"
     for reason in action.reasons:
         yield f"    because  {reason}"
     yield f"    decided by  {', '.join(action.rules) or 'not on record (an older version decided)'}"
 
 
 def _asked(approval: ApprovalView) -> Iterator[str]:
-    yield f"{approval.action}: needs_approval, and {approval.id} waits for an answer"
+    yield f"{in_words(approval.action)}: needs approval, and {approval.id} awaits an answer"
     for reason in approval.reasons:
         yield f"    because  {reason}"

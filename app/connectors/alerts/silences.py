@@ -29,6 +29,7 @@ from app.connectors.alerts.labels import (
     service_of,
 )
 from app.connectors.http import HttpPeer
+from app.connectors.kinds import SilenceSourceKind
 from app.connectors.text import shorten
 from app.errors import ConfigurationError, PermanentError
 
@@ -255,3 +256,11 @@ def _completed(meant: Mapping[str, str], labels: Mapping[str, str]) -> dict[str,
     names_service = any(name in given for name in SERVICE_LABELS if name != "job")
     left = {k: v for k, v in labels.items() if not (names_service and k in SERVICE_LABELS)}
     return {**left, **given}
+
+
+KIND = SilenceSourceKind(
+    title="Alertmanager",
+    settings=("ALERTMANAGER_URL", "ALERTMANAGER_API_TOKEN"),
+    configured=lambda settings: settings.alertmanager_url is not None,
+    connect=AlertmanagerSilences.from_settings,
+)

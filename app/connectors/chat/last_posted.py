@@ -1,6 +1,6 @@
 """The last message posted by a channel that cannot edit messages: its `reference`. Pure.
 
-Used by the webhook and by Teams. Such a channel posts a new message when the
+Used by channels that cannot edit a message. Such a channel posts a new message when the
 incident's state or its pending approval changes, and for nothing else.
 """
 

@@ -24,6 +24,7 @@ from app.connectors.chat.last_posted import PostedIncident
 from app.connectors.chat.links import Links
 from app.connectors.chatops import Message, Severity, describe
 from app.connectors.http import HttpPeer
+from app.connectors.kinds import ChannelKind
 from app.errors import ConfigurationError
 
 _TIMEOUT_SECONDS = 20.0
@@ -164,3 +165,12 @@ def _payload(card: JsonObject) -> bytes:
     }
     document: JsonObject = {"type": "message", "attachments": [attachment]}
     return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
+
+
+KIND = ChannelKind(
+    name=TeamsChannel.name,
+    title="Microsoft Teams",
+    setting="TEAMS_WEBHOOK_URL",
+    configured=lambda settings: settings.teams_webhook_url is not None,
+    connect=TeamsChannel.from_settings,
+)

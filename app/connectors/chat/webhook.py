@@ -31,6 +31,7 @@ from app.connectors.chat.last_posted import PostedIncident
 from app.connectors.chat.links import Links
 from app.connectors.chatops import Message, Severity, describe
 from app.connectors.http import HttpPeer
+from app.connectors.kinds import ChannelKind
 from app.errors import ConfigurationError
 
 VERSION = 1
@@ -199,3 +200,12 @@ def _text(lines: Sequence[str]) -> str:
     """As chats take it; what they would take for a call to everybody is taken apart."""
     calm = _CALLS.sub("\\g<0>\u200b", "\n".join(lines))
     return calm if len(calm) <= _MAX_TEXT else calm[: _MAX_TEXT - 1] + "…"
+
+
+KIND = ChannelKind(
+    name=WebhookChannel.name,
+    title="a webhook",
+    setting="NOTIFY_WEBHOOK_URL",
+    configured=lambda settings: settings.notify_webhook_url is not None,
+    connect=WebhookChannel.from_settings,
+)

@@ -1,4 +1,4 @@
-"""Checks the permissions of the agent's identity with the API server.
+"""The check of the cluster: reachable, its services, and the permissions of the agent's identity.
 
 One `SelfSubjectAccessReview` per right: the only way to know without trying.
 Called by `heal doctor` alone.
@@ -6,7 +6,7 @@ Called by `heal doctor` alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -16,10 +16,19 @@ from lightkube.core.exceptions import ApiError, ConfigError
 from lightkube.models.authorization_v1 import ResourceAttributes, SelfSubjectAccessReviewSpec
 from lightkube.resources.authorization_v1 import SelfSubjectAccessReview
 
+from app.agent.actions import ACTIONS
+from app.agent.actions.spec import CONFIG_MAP
+from app.agent.evidence.format import counted
 from app.clock import Clock
 from app.config import Settings
+from app.connectors.findings import DoctorRun, Finding, fail, ok, warn
+from app.connectors.k8s import connect
 from app.connectors.kubernetes.api import load_config
-from app.errors import ConfigurationError, PermanentError, TransientError
+from app.errors import AgentError, ConfigurationError, PermanentError, TransientError
+
+_MOST_SKEW = timedelta(seconds=5)
+_TRIES_PODS = ("create", "pods")
+"""The only optional permission: without it a dry run tests the Deployment only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,3 +92,130 @@ def _skew(review: SelfSubjectAccessReview, clock: Clock) -> timedelta | None:
     fields = (review.metadata.managedFields if review.metadata else None) or ()
     stamps = [field.time for field in fields if field.time is not None]
     return max(stamps) - clock.now() if stamps else None
+
+
+# ------------------------------------------------------------------ the check of `heal doctor`
+
+
+async def check(run: DoctorRun) -> AsyncIterator[Finding]:
+    """Whether the cluster is reachable, and grants the permissions of the enabled actions."""
+    settings, clock = run.settings, run.clock
+    try:
+        cluster = connect(settings, clock)
+    except ConfigurationError as error:
+        yield fail("cluster", str(error), "correct the setting it names")
+        return
+    if cluster is None:
+        yield warn(
+            "cluster",
+            "no cluster connected: the agent diagnoses incidents from posted signals, and cannot act",
+            "set KUBECONFIG, or KUBE_IN_CLUSTER=true inside a cluster",
+        )
+        return
+    try:
+        run.services = await cluster.reader.services()
+        yield _mapped(len(run.services))
+        for found in await _rights(settings, clock):
+            yield found
+    except AgentError as error:
+        yield fail(
+            "cluster", str(error), "check KUBECONFIG, KUBE_CONTEXT and the list permission of the agent"
+        )
+    finally:
+        await cluster.close()
+
+
+def _mapped(services: int) -> Finding:
+    if not services:
+        return warn(
+            "cluster",
+            "reachable, but no Deployment maps to a service",
+            "label Deployments with app.kubernetes.io/name, and check ENVIRONMENT_NAMESPACES",
+        )
+    return ok("cluster", f"reachable; {counted(services, 'service')}")
+
+
+async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
+    """Check each permission with the API server."""
+    try:
+        answer = await clock_and_rights(settings, needed_rights(settings), clock)
+    except AgentError as error:
+        return [
+            warn(
+                "rights", f"cannot be checked: {error}", "allow the agent to create selfsubjectaccessreviews"
+            )
+        ]
+    found = []
+    missing = [access for access, allowed in answer.rights if not allowed]
+    untried = [access for access in missing if (access.verb, access.resource) == _TRIES_PODS]
+    missing = [access for access in missing if access not in untried]
+    if untried:
+        found.append(
+            warn(
+                "new pods",
+                f"dry runs do not test new pods: {', '.join(str(access) for access in untried)} is forbidden",
+                "allow the agent to create pods in a dry run, with the policy of docs/kubernetes.md",
+            )
+        )
+    if missing:
+        reading = any(access.verb != "patch" for access in missing)
+        found.append(
+            fail(
+                "rights",
+                "forbidden: " + ", ".join(str(access) for access in missing),
+                "the agent cannot read required objects; add these verbs to its Role"
+                if reading
+                else "add these verbs to its Role (a dry run requires them too), or remove the actions that "
+                "require them from ENABLED_ACTIONS",
+            )
+        )
+    elif not untried:
+        found.append(ok("rights", f"all {len(answer.rights)} permissions of the enabled actions are granted"))
+    found.append(_clock(answer.skew))
+    return found
+
+
+def needed_rights(settings: Settings) -> tuple[Access, ...]:
+    """The exact permissions for reading and for each enabled action, dry run or not."""
+    namespaces: Sequence[str] = sorted(
+        {
+            *settings.environment_namespaces.values(),
+            *(place.partition("/")[0] for place in settings.service_workloads.values()),
+        }
+    )
+    if not settings.environment_namespaces:
+        namespaces = [""]
+    needed = [
+        *((verb, "apps", "deployments") for verb in ("get", "list", "watch")),
+        *((verb, "apps", "replicasets") for verb in ("list", "watch")),
+        *((verb, "", "pods") for verb in ("list", "watch")),
+        *((verb, "", "configmaps") for verb in ("get", "list", "watch")),
+        ("list", "", "events"),
+    ]
+    written = {kind for name in settings.enabled_actions for kind in ACTIONS[name].kinds}
+    if written:
+        needed.append(("list", "policy", "poddisruptionbudgets"))
+        needed.append(("get", "", "namespaces"))
+        needed.append(("patch", "apps", "deployments"))
+        needed.append((_TRIES_PODS[0], "", _TRIES_PODS[1]))
+    if CONFIG_MAP in written:
+        needed.append(("patch", "", "configmaps"))
+    return tuple(
+        Access(verb=verb, group=group, resource=resource, namespace=namespace)
+        for namespace in namespaces
+        for verb, group, resource in needed
+    )
+
+
+def _clock(skew: timedelta | None) -> Finding:
+    check = "clock of the API server"
+    if skew is None:
+        return warn(check, "unknown: no response with a time", "synchronize both machines with NTP")
+    seconds = skew.total_seconds()
+    if abs(skew) > _MOST_SKEW:
+        return fail(
+            check,
+            f"differs by {seconds:+.0f} s from this machine",
+            "synchronize both with NTP: staleness and soak depend on the clock",
+        )
+    return ok(check, f"within {abs(seconds):.0f} s of this machine")

@@ -31,6 +31,7 @@ from lightkube.types import PatchType
 
 from app.agent.ids import JsonObject
 from app.agent.workload import ObjectRef
+from app.bounds.body import read_bounded
 from app.connectors.kubernetes.config import load_config
 from app.connectors.kubernetes.errors import (
     Expired,
@@ -236,12 +237,11 @@ class Connection:
 async def _bounded(response: httpx2.Response) -> bytes:
     """The whole body; `ValueError` for one that is longer than any page of objects."""
     try:
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > _MAX_ANSWER_BYTES:
-                raise ValueError(f"the answer is longer than {_MAX_ANSWER_BYTES:,} bytes")
-        return bytes(body)
+        return await read_bounded(
+            response.aiter_bytes(),
+            _MAX_ANSWER_BYTES,
+            lambda: ValueError(f"the answer is longer than {_MAX_ANSWER_BYTES:,} bytes"),
+        )
     finally:
         await response.aclose()
 

@@ -8,12 +8,14 @@ server, which refuses the second copy of it.
 
 from __future__ import annotations
 
-from app.agent.guardrails.target_token import (
-    PAUSED,
-    REPLICAS,
-    TEMPLATE,
-    parts_changed,
-)
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from app.agent.actions import ACTIONS
+from app.agent.actions.spec import CONFIG_MAP, DEPLOYMENT
+from app.agent.actions.target_parts import parts_changed
+from app.agent.guardrails.target_token import PAUSED, REPLICAS, TEMPLATE
 from app.agent.ids import IntentId, Json, JsonObject
 from app.agent.models import Action, ActionName, Snapshot
 from app.agent.workload import ObjectRef, TargetState
@@ -34,19 +36,30 @@ from app.connectors.kubernetes.templates import (
 from app.connectors.kubernetes.views import MARKER, config_data_hash
 from app.errors import Conflict, Invalid
 
-_ON_DEPLOYMENT = frozenset(
-    {
-        ActionName.RESTART,
-        ActionName.ROLLBACK,
-        ActionName.REVERT_CONFIG,
-        ActionName.SCALE,
-        ActionName.PAUSE,
-        ActionName.RESUME,
-        ActionName.RESTORE,
-    }
-)
-_ON_CONFIG_MAP = frozenset({ActionName.REVERT_CONFIG, ActionName.RESTORE})
-_NEW_TEMPLATE = frozenset({ActionName.RESTART, ActionName.ROLLBACK, ActionName.REVERT_CONFIG})
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeRequest:
+    """An action on an object as it is now, with what its change needs."""
+
+    action: Action
+    ref: ObjectRef
+    intent_id: IntentId
+    current: JsonObject
+    revision: JsonObject | None
+    """The ReplicaSet of `revision_wanted`; None when the Deployment keeps none of that number."""
+    snapshot: Snapshot | None
+
+
+Change = Callable[[ChangeRequest], list[JsonObject]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patch:
+    """How an action changes each kind of object that it acts on."""
+
+    changes: Mapping[str, Change]
+    uses_revision: bool = False
+    """Whether a Deployment's change needs the template of the parameter `revision`."""
 
 
 def target_ref(action: Action) -> ObjectRef:
@@ -54,7 +67,7 @@ def target_ref(action: Action) -> ObjectRef:
     ref = action.target
     if ref is None:
         raise Invalid(f"{action.name} names no object of the cluster")
-    if ref.kind not in ("Deployment", "ConfigMap"):
+    if not any(ref.kind in patch.changes for patch in PATCHES.values()):
         raise Invalid(f"{action.name} cannot act on a {ref.kind}")
     if not is_namespace_name(ref.namespace) or not is_object_name(ref.name):
         raise Invalid(f"{action.name}: {str(ref)!r} is not a valid name")
@@ -64,7 +77,7 @@ def target_ref(action: Action) -> ObjectRef:
 def writable_ref(action: Action) -> ObjectRef:
     """The object that an action would change; `Invalid` where the two do not go together."""
     ref = target_ref(action)
-    if action.name not in (_ON_CONFIG_MAP if ref.kind == "ConfigMap" else _ON_DEPLOYMENT):
+    if action.name not in PATCHES or ref.kind not in PATCHES[action.name].changes:
         raise Invalid(f"{action.name} is no change of a {ref.kind}")
     return ref
 
@@ -72,16 +85,14 @@ def writable_ref(action: Action) -> ObjectRef:
 def revision_wanted(action: Action) -> int | None:
     """The revision of the Deployment that the change needs the template of."""
     ref = action.target
-    if ref is None or ref.kind != "Deployment":
+    if ref is None or ref.kind != DEPLOYMENT or not PATCHES[action.name].uses_revision:
         return None
-    if action.name in (ActionName.ROLLBACK, ActionName.REVERT_CONFIG):
-        return _integer(action, "revision")
-    return None
+    return _integer(action, "revision")
 
 
 def snapshot_body(ref: ObjectRef, current: JsonObject) -> JsonObject:
     """What the object asks for now, in the form that `restore` takes."""
-    if ref.kind == "ConfigMap":
+    if ref.kind == CONFIG_MAP:
         return {"data": mapping(current, "data"), "binaryData": mapping(current, "binaryData")}
     return {
         "spec": {
@@ -117,44 +128,28 @@ def patch_for(
     `revision` is the ReplicaSet of `revision_wanted`, None when the Deployment
     keeps none of that number.
     """
+    request = ChangeRequest(
+        action=action,
+        ref=writable_ref(action),
+        intent_id=intent_id,
+        current=current,
+        revision=revision,
+        snapshot=snapshot,
+    )
     return [
         {"op": "replace", "path": "/metadata/uid", "value": target.uid},
         {"op": "replace", "path": "/metadata/resourceVersion", "value": target.resource_version},
         _annotate("/metadata", mapping(current, "metadata"), MARKER, intent_id),
-        *_change(action, intent_id, current, revision=revision, snapshot=snapshot),
+        *_change(request),
     ]
 
 
-def _change(
-    action: Action,
-    intent_id: IntentId,
-    current: JsonObject,
-    *,
-    revision: JsonObject | None,
-    snapshot: Snapshot | None,
-) -> list[JsonObject]:
-    ref = writable_ref(action)
-    if ref.kind == "ConfigMap":
-        return _config_map_change(action, current, _body_of(action, ref, snapshot))
-    if action.name in _NEW_TEMPLATE and flag(current, "spec", "paused"):
+def _change(request: ChangeRequest) -> list[JsonObject]:
+    action, ref = request.action, request.ref
+    rolls_out = ref.kind == DEPLOYMENT and TEMPLATE in ACTIONS[action.name].changes
+    if rolls_out and flag(request.current, "spec", "paused"):
         raise Invalid(f"{action.name}: {ref} is paused; resume it first")
-    match action.name:
-        case ActionName.RESTART:
-            # The intent's id: the same for a repeat, another for the next restart.
-            metadata = mapping(current, "spec", "template", "metadata")
-            return [_annotate("/spec/template/metadata", metadata, RESTARTED_AT, intent_id)]
-        case ActionName.ROLLBACK:
-            return [_set("/spec/template", _template_to_return_to(action, current, revision))]
-        case ActionName.REVERT_CONFIG:
-            return [_set("/spec/template", _template_with_config(action, current, revision))]
-        case ActionName.SCALE:
-            return [_set("/spec/replicas", _integer(action, "replicas"))]
-        case ActionName.PAUSE:
-            return [_set("/spec/paused", True)]
-        case ActionName.RESUME:
-            return [_set("/spec/paused", False)]
-        case _:
-            return _deployment_restore(action, ref, current, _body_of(action, ref, snapshot))
+    return PATCHES[action.name].changes[ref.kind](request)
 
 
 # ---------------------------------------------------------------- Deployments
@@ -168,14 +163,34 @@ def _kept_template(action: Action, revision: JsonObject | None) -> JsonObject:
     return template_of(revision)
 
 
-def _template_to_return_to(action: Action, current: JsonObject, revision: JsonObject | None) -> JsonObject:
-    return _must_differ(action, current, _kept_template(action, revision))
+def _restart(request: ChangeRequest) -> list[JsonObject]:
+    """The intent's id: the same for a repeat, another for the next restart."""
+    metadata = mapping(request.current, "spec", "template", "metadata")
+    return [_annotate("/spec/template/metadata", metadata, RESTARTED_AT, request.intent_id)]
 
 
-def _template_with_config(action: Action, current: JsonObject, revision: JsonObject | None) -> JsonObject:
+def _roll_back(request: ChangeRequest) -> list[JsonObject]:
+    kept = _kept_template(request.action, request.revision)
+    return [_set("/spec/template", _must_differ(request.action, request.current, kept))]
+
+
+def _revert_template(request: ChangeRequest) -> list[JsonObject]:
     """The present code with the configuration of the revision."""
-    old = _kept_template(action, revision)
-    return _must_differ(action, current, with_config_of(template_of(current), old))
+    old = _kept_template(request.action, request.revision)
+    wanted = with_config_of(template_of(request.current), old)
+    return [_set("/spec/template", _must_differ(request.action, request.current, wanted))]
+
+
+def _scale(request: ChangeRequest) -> list[JsonObject]:
+    return [_set("/spec/replicas", _integer(request.action, "replicas"))]
+
+
+def _pause(request: ChangeRequest) -> list[JsonObject]:  # noqa: ARG001 - every change has the same signature
+    return [_set("/spec/paused", True)]
+
+
+def _resume(request: ChangeRequest) -> list[JsonObject]:  # noqa: ARG001 - every change has the same signature
+    return [_set("/spec/paused", False)]
 
 
 def _must_differ(action: Action, current: JsonObject, wanted: JsonObject) -> JsonObject:
@@ -184,10 +199,9 @@ def _must_differ(action: Action, current: JsonObject, wanted: JsonObject) -> Jso
     return wanted
 
 
-def _deployment_restore(
-    action: Action, ref: ObjectRef, current: JsonObject, body: JsonObject
-) -> list[JsonObject]:
+def _restore_deployment(request: ChangeRequest) -> list[JsonObject]:
     """Only what the undone action changed: what others set meanwhile, such as replicas, stays theirs."""
+    action, ref, current, body = request.action, request.ref, request.current, _body_of(request)
     parts = parts_changed(action)
     if TEMPLATE in parts and flag(current, "spec", "paused"):
         raise Invalid(f"{action.name}: {ref} is paused; resume it first")
@@ -202,24 +216,53 @@ def _deployment_restore(
 # ---------------------------------------------------------------- ConfigMaps
 
 
-def _config_map_change(action: Action, current: JsonObject, body: JsonObject) -> list[JsonObject]:
+def _revert_data(request: ChangeRequest) -> list[JsonObject]:
+    data, binary = _wanted_data(request)
+    if config_data_hash({"data": data, "binaryData": binary}) == config_data_hash(request.current):
+        raise Invalid(f"{request.action.name}: {request.ref} already holds exactly this")
+    return _put_data(data, binary)
+
+
+def _restore_data(request: ChangeRequest) -> list[JsonObject]:
+    return _put_data(*_wanted_data(request))
+
+
+def _put_data(data: JsonObject, binary: JsonObject) -> list[JsonObject]:
+    return [_set("/data", data), _set("/binaryData", binary)]
+
+
+def _wanted_data(request: ChangeRequest) -> tuple[JsonObject, JsonObject]:
+    action, body = request.action, _body_of(request)
     wanted = body.get("data")
     if not isinstance(wanted, dict) or len(texts(body, "data")) != len(wanted):
         raise Invalid(f"{action.name}: the wanted data of {action.target} is missing or no text")
-    binary = body.get("binaryData", mapping(current, "binaryData"))
+    binary = body.get("binaryData", mapping(request.current, "binaryData"))
     if not isinstance(binary, dict) or any(not isinstance(item, str) for item in binary.values()):
         raise Invalid(f"{action.name}: the wanted binary data of {action.target} is no text")
-    if action.name is ActionName.REVERT_CONFIG and config_data_hash(
-        {"data": wanted, "binaryData": binary}
-    ) == config_data_hash(current):
-        raise Invalid(f"{action.name}: {action.target} already holds exactly this")
-    return [_set("/data", wanted), _set("/binaryData", binary)]
+    return wanted, binary
+
+
+PATCHES: Mapping[ActionName, Patch] = MappingProxyType(
+    {
+        ActionName.RESTART: Patch(changes={DEPLOYMENT: _restart}),
+        ActionName.ROLLBACK: Patch(changes={DEPLOYMENT: _roll_back}, uses_revision=True),
+        ActionName.REVERT_CONFIG: Patch(
+            changes={DEPLOYMENT: _revert_template, CONFIG_MAP: _revert_data}, uses_revision=True
+        ),
+        ActionName.SCALE: Patch(changes={DEPLOYMENT: _scale}),
+        ActionName.PAUSE: Patch(changes={DEPLOYMENT: _pause}),
+        ActionName.RESUME: Patch(changes={DEPLOYMENT: _resume}),
+        ActionName.RESTORE: Patch(changes={DEPLOYMENT: _restore_deployment, CONFIG_MAP: _restore_data}),
+    }
+)
+"""One entry for each action that acts on an object of the cluster."""
 
 
 # ---------------------------------------------------------------- parts
 
 
-def _body_of(action: Action, ref: ObjectRef, snapshot: Snapshot | None) -> JsonObject:
+def _body_of(request: ChangeRequest) -> JsonObject:
+    action, ref, snapshot = request.action, request.ref, request.snapshot
     if snapshot is None:
         raise Invalid(f"{action.name} of {ref} needs a snapshot")
     if snapshot.ref != ref:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.agent.actions.target_parts import parts_held
 from app.agent.guardrails import target_token
 from app.agent.guardrails.opt_out import said
 from app.agent.ids import IntentId, JsonObject
@@ -99,7 +100,7 @@ def config_data_hash(config_map: JsonObject) -> str:
 
 def target_state(ref: ObjectRef, item: JsonObject, action: Action | None = None) -> TargetState:
     """What a decision on this object is bound to; with an action, `changed_by` is about what it changes."""
-    held = () if action is None else target_token.parts_held(action)
+    held = () if action is None else parts_held(action)
     paths = [path for part in held for path in _PARTS[part]] or _WHOLE.get(ref.kind, ())
     marker = text(item, "metadata", "annotations", MARKER)
     return TargetState(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from app.agent.ids import ServiceKey
 from app.agent.ports.cluster import ClusterEvent
+from app.bounds.backoff import Backoff
 from app.clock import Clock
 from app.connectors.kubernetes.api import (
     Kind,
@@ -33,6 +34,9 @@ _log = logging.getLogger(__name__)
 _WATCHED_KINDS = (Kind.DEPLOYMENT, Kind.POD, Kind.CONFIG_MAP)
 
 
+_BACKOFF = Backoff.of_seconds(0.5, 30.0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchTiming:
     """How patient the watch is."""
@@ -41,8 +45,7 @@ class WatchTiming:
     """Changes within this time after the first are reported as one."""
     stream_seconds: int = 120
     """A stream is ended and taken up again after this; bounds how long a dead connection goes unnoticed."""
-    backoff_first_seconds: float = 0.5
-    backoff_max_seconds: float = 30.0
+    backoff: Backoff = _BACKOFF
 
 
 class _Feed:
@@ -189,8 +192,7 @@ class _Follower:
     async def _pause(self, error: TransientError, failures: int) -> None:
         if failures < 1:
             return
-        timing = self.timing
-        ceiling = min(timing.backoff_max_seconds, timing.backoff_first_seconds * 2 ** min(failures - 1, 16))
+        ceiling = self.timing.backoff.seconds_after(failures)
         seconds = ceiling * (0.5 + self.jitter() / 2)
         if error.retry_after is not None:
             seconds = max(seconds, error.retry_after.total_seconds())

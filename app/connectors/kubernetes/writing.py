@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from app.agent.guardrails.target_token import makes_pods, same_ground
+from app.agent.actions.target_parts import same_ground
+from app.agent.guardrails.target_token import makes_pods
 from app.agent.ids import IntentId, JsonObject
 from app.agent.models import Action, Rehearsal, Snapshot
 from app.agent.workload import ObjectRef, TargetState

@@ -7,19 +7,18 @@ Hidden files and folders are left out, for a mounted ConfigMap keeps its copies 
 
 from __future__ import annotations
 
-import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.agent.ids import JsonObject
+from app.settings.shipped import shipped
 from app.wire.strict_json import UnreadableJson, decode
 
 DATA_FILE = "data.json"
 TEST_SUFFIX = "_test.rego"
 _MAX_FILES = 500
 _MAX_FILE_BYTES = 1024 * 1024
-_INSTALLED = Path("share", "self-healing-devops-agent", "policies")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +64,7 @@ class Bundle:
 
 def shipped_policies() -> Path:
     """The bundle that comes with the agent: in a source tree, else where a wheel puts it."""
-    tree = Path(__file__).resolve().parents[3] / "policies"
-    return tree if (tree / "heal.rego").is_file() else Path(sysconfig.get_path("data")) / _INSTALLED
+    return shipped("policies")
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -12,11 +12,9 @@ with several definitions, and rules that are asked `with input as` something els
 from __future__ import annotations
 
 import json
-import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path as File
 from typing import Any
 
 from app.agent.ids import Json, JsonObject
@@ -33,6 +31,7 @@ from app.connectors.policy.tree import (
     span_text,
     specs,
 )
+from app.settings.shipped import shipped
 from app.spelling import nearest
 
 Schema = Mapping[str, Any]
@@ -41,17 +40,14 @@ Schema = Mapping[str, Any]
 _ANYTHING: Schema = {}
 _FORMER_FIELDS = frozenset({"budget", "max_actions"})
 """Names of an older version of the document, which a policy for both may ask for with a default."""
-_SCHEMA = "policy-input.schema.json"
-_INSTALLED = File("share", "self-healing-devops-agent", "docs")
+_SCHEMA = "docs/policy-input.schema.json"
 _MOST_PASSES = 10
 
 
 @cache
 def input_schema() -> Schema:
     """The published schema of the input: in a source tree, else where a wheel puts it."""
-    tree = File(__file__).resolve().parents[3] / "docs" / _SCHEMA
-    file = tree if tree.is_file() else File(sysconfig.get_path("data")) / _INSTALLED / _SCHEMA
-    schema: Schema = json.loads(file.read_text())
+    schema: Schema = json.loads(shipped(_SCHEMA).read_text())
     return schema
 
 

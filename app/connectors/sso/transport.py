@@ -6,13 +6,14 @@ has none of these. The issuer cannot exhaust the agent's memory or time.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import json
 import ssl
 
 import httpx2
 
+from app.bounds.body import read_bounded
+from app.bounds.deadline import deadline
 from app.errors import PermanentError, TransientError
 
 _MAX_BYTES = 512 * 1024
@@ -41,13 +42,13 @@ class IssuerTransport(httpx2.AsyncBaseTransport):
         """Raises `TransientError` when no complete answer arrives in time, `PermanentError` for a bad one."""
         try:
             async with (
-                asyncio.timeout(self._timeout),
+                deadline(self._timeout, self._incomplete),
                 httpx2.AsyncHTTPTransport(verify=self._tls, trust_env=False) as wire,
             ):
                 answer = await wire.handle_async_request(request)
                 body = await _read(answer)
-        except (TimeoutError, httpx2.TimeoutException):
-            raise TransientError(f"it gave no complete answer within {self._timeout:g} s") from None
+        except httpx2.TimeoutException:
+            raise self._incomplete() from None
         except httpx2.TransportError as error:
             raise TransientError(
                 f"it cannot be reached or closed the connection: {type(error).__name__}"
@@ -55,6 +56,9 @@ class IssuerTransport(httpx2.AsyncBaseTransport):
         if answer.status_code >= 500 or answer.status_code == 429:
             raise TransientError(f"it answered {answer.status_code}")
         return httpx2.Response(answer.status_code, headers=answer.headers, content=body, request=request)
+
+    def _incomplete(self) -> TransientError:
+        return TransientError(f"it gave no complete answer within {self._timeout:g} s")
 
     async def get_json(self, url: str) -> object:
         """A document of the issuer's."""
@@ -91,9 +95,6 @@ def _loopback(host: str) -> bool:
 async def _read(answer: httpx2.Response) -> bytes:
     if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise PermanentError("it sent a compressed answer that was not asked for")
-    body = bytearray()
-    async for chunk in answer.aiter_raw():
-        body += chunk
-        if len(body) > _MAX_BYTES:
-            raise PermanentError(f"it sent more than {_MAX_BYTES:,} bytes")
-    return bytes(body)
+    return await read_bounded(
+        answer.aiter_raw(), _MAX_BYTES, lambda: PermanentError(f"it sent more than {_MAX_BYTES:,} bytes")
+    )

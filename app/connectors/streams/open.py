@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.agent.ports.streams import SignalStream, StreamProgress
+from app.config import Settings
 from app.connectors.streams.kafka.address import parse_kafka_url
 from app.connectors.streams.kafka.stream import KafkaStream
 from app.connectors.streams.redis.address import parse_redis_url
@@ -25,8 +26,16 @@ class OpenStream:
     progress: StreamProgress = field(default_factory=StreamProgress)
 
 
-def open_stream(url: str, kafka_properties: Mapping[str, str]) -> OpenStream:
-    """A stream that connects on first use; `ConfigurationError`, without secrets, for a wrong address."""
+def open_streams(settings: Settings) -> tuple[OpenStream, ...]:
+    """The streams of INTAKE_FROM; they connect on first use.
+
+    Raises `ConfigurationError`, without secrets, for a wrong address.
+    """
+    properties = {name: value.get_secret_value() for name, value in settings.kafka_properties.items()}
+    return tuple(_open(url.get_secret_value(), properties) for url in settings.intake_from)
+
+
+def _open(url: str, kafka_properties: Mapping[str, str]) -> OpenStream:
     match url.partition("://")[0]:
         case "kafka":
             kafka = parse_kafka_url(url, kafka_properties)

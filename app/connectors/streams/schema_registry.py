@@ -11,6 +11,7 @@ import json
 
 from pydantic import SecretStr
 
+from app.config import Settings
 from app.connectors.http import HttpPeer, HttpReply
 from app.connectors.streams.avro import FlatSchema, flat_schema, require_library
 from app.errors import Invalid, NotFound, TransientError
@@ -36,6 +37,17 @@ class SchemaRegistry:
             max_bytes=_MAX_BYTES,
         )
         self._known: dict[int, FlatSchema] = {}
+
+    @staticmethod
+    def from_settings(settings: Settings) -> SchemaRegistry | None:
+        """None where SCHEMA_REGISTRY_URL is not set; raises `ConfigurationError` as the constructor does."""
+        if settings.schema_registry_url is None:
+            return None
+        return SchemaRegistry(
+            url=settings.schema_registry_url,
+            timeout_seconds=settings.schema_registry_timeout_seconds,
+            bearer_token=settings.schema_registry_token,
+        )
 
     async def schema(self, schema_id: int) -> FlatSchema:
         """The schema with this id.

@@ -35,6 +35,7 @@ from app.connectors.chat.slack.errors import (
     SlackCall,
     unanswered,
 )
+from app.connectors.kinds import ChannelKind, InboundKind
 from app.errors import ConfigurationError, Forbidden, Invalid, NotFound
 
 if TYPE_CHECKING:
@@ -279,3 +280,17 @@ def _object(value: object) -> JsonObject:
 
 def _objects(value: object) -> list[JsonObject]:
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+KIND = ChannelKind(
+    name="slack",
+    title="Slack",
+    setting="SLACK_BOT_TOKEN",
+    configured=lambda settings: settings.slack_bot_token is not None,
+    connect=SlackChannel.from_settings,
+    inbound=InboundKind(
+        setting="SLACK_SIGNING_SECRET",
+        media_types=("application/x-www-form-urlencoded", "application/json"),
+        connect=inbound_from_settings,
+    ),
+)

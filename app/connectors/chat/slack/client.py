@@ -19,6 +19,7 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from app.agent.ids import JsonObject
+from app.bounds.body import read_bounded
 from app.connectors.chat.slack.errors import (
     SlackCall,
     refusal,
@@ -50,13 +51,11 @@ class _BoundedResponse(aiohttp.ClientResponse):
 
     async def read(self) -> bytes:
         if self._body is None:
-            whole = bytearray()
-            async for chunk in self.content.iter_any():
-                whole += chunk
-                if len(whole) > _MAX_BYTES:
-                    self.close()
-                    raise _TooLong
-            self._body = bytes(whole)
+            try:
+                self._body = await read_bounded(self.content.iter_any(), _MAX_BYTES, _TooLong)
+            except _TooLong:
+                self.close()
+                raise
         return self._body
 
 

@@ -8,7 +8,6 @@ button counts once by its nonce, a command by its trigger (promise 1).
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -22,12 +21,13 @@ from app.agent.identity.people import (
 )
 from app.agent.models import Approval, ApprovalState, KillSwitch
 from app.agent.ports.store import ApprovalRecord, Store
+from app.bounds.deadline import deadline
 from app.clock import Clock
 from app.config import Settings
 from app.connectors.chat.links import Links
 from app.connectors.chat.slack.blocks import read_value
 from app.connectors.text import shorten
-from app.errors import AgentError, Conflict, PermanentError
+from app.errors import AgentError, Conflict, PermanentError, TransientError
 
 log = logging.getLogger(__name__)
 
@@ -208,16 +208,18 @@ class SlackCommands:
         )
 
 
+def _timed_out() -> TransientError:
+    return TransientError(f"the database timed out after {RECORD_SECONDS:g} s")
+
+
 async def _in_time(work: Callable[[], Awaitable[PrivateReply]], what: str | None, mend: str) -> PrivateReply:
     """The result of the work; after a failure or timeout, a reply that the outcome is unknown.
 
     `what` is being recorded, None where something is only read.
     """
     try:
-        async with asyncio.timeout(RECORD_SECONDS):
+        async with deadline(RECORD_SECONDS, _timed_out):
             return await work()
-    except TimeoutError:
-        trouble = f"the database timed out after {RECORD_SECONDS:g} s"
     except (Conflict, PermanentError) as error:
         return PrivateReply(text=f"Nothing changed: {error}.")
     except AgentError as error:  # a commit whose answer was lost is one of these, too

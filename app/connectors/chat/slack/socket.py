@@ -19,6 +19,8 @@ from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 from slack_sdk.socket_mode.aiohttp import SocketModeClient
 
+from app.bounds.backoff import Backoff
+from app.bounds.deadline import deadline
 from app.clock import Clock
 from app.connectors.chat.slack.client import QUIET, SlackClient
 from app.connectors.chat.slack.errors import SlackCall, unanswered
@@ -33,8 +35,7 @@ _PING_SECONDS = 10.0
 _LOOK_SECONDS = 0.25
 _REFRESH_SECONDS = 15.0
 """How long a reconnect that Slack requested may take."""
-_FIRST_PAUSE_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 60.0
+_BACKOFF = Backoff.of_seconds(1.0, 60.0)
 _STEADY = timedelta(minutes=1)
 """After a connection of this length the reconnect delay is reset."""
 
@@ -51,9 +52,9 @@ class SlackSocket:
 
     async def run(self) -> None:
         """Be connected until cancelled."""
-        pause = _FIRST_PAUSE_SECONDS
+        failures = 0
         while True:
-            began, wait = self._clock.now(), pause
+            began, retry_after = self._clock.now(), None
             try:
                 await self._one_connection()
             except AgentError as error:
@@ -61,12 +62,9 @@ class SlackSocket:
                     log.warning("Slack socket disconnected, buttons and commands are not received: %s", error)
                 self._failing = True
                 if isinstance(error, TransientError) and error.retry_after is not None:
-                    wait = max(pause, min(error.retry_after.total_seconds(), _LONGEST_PAUSE_SECONDS))
-            if self._clock.now() - began >= _STEADY:
-                pause = wait = _FIRST_PAUSE_SECONDS
-            else:
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            await self._clock.sleep(wait)
+                    retry_after = min(error.retry_after, _BACKOFF.longest)
+            failures = 1 if self._clock.now() - began >= _STEADY else failures + 1
+            await self._clock.sleep(_BACKOFF.seconds_after(failures, retry_after))
 
     async def _one_connection(self) -> None:
         """Return when it ended; raises when there was none."""
@@ -102,11 +100,8 @@ class SlackSocket:
         socket.wss_uri = address
         socket.auto_reconnect_enabled = socket.default_auto_reconnect_enabled = False
         try:
-            try:
-                async with asyncio.timeout(_CONNECT_SECONDS):
-                    await socket.connect()  # type: ignore[no-untyped-call]  # slack-sdk leaves it untyped
-            except TimeoutError:
-                raise TransientError("the Slack socket could not be opened (SLACK_API_URL)") from None
+            async with deadline(_CONNECT_SECONDS, _not_opened):
+                await socket.connect()  # type: ignore[no-untyped-call]  # slack-sdk leaves it untyped
             yield socket
         finally:
             with suppress(TimeoutError, OSError):
@@ -118,3 +113,7 @@ class SlackSocket:
                     task.cancel()
             await asyncio.gather(*(one for one in tasks if one is not None), return_exceptions=True)
             await socket.aiohttp_client_session.close()
+
+
+def _not_opened() -> TransientError:
+    return TransientError("the Slack socket could not be opened (SLACK_API_URL)")

@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from app.agent.ports.streams import StreamMessage
+from app.bounds.deadline import deadline
 from app.connectors.streams.kafka.address import KafkaAddress
 from app.connectors.streams.kafka.client import (
     ClientThread,
@@ -387,16 +388,17 @@ class KafkaStream:
         latest = library.admin.OffsetSpec.latest()
         wanted = {library.TopicPartition(self._address.topic, number): latest for number in known}
         try:
-            async with asyncio.timeout(self._times.stuck.total_seconds()):
+            async with deadline(self._times.stuck.total_seconds(), self._no_lag):
                 answers = admin.list_offsets(wanted, isolation_level=library.IsolationLevel.READ_COMMITTED)
                 found = {
                     place.partition: await asyncio.wrap_future(future) for place, future in answers.items()
                 }
         except library.KafkaException as exception:
             raise agent_error(f"the lag of {self._address}", cause(exception)) from exception
-        except TimeoutError:
-            raise TransientError(f"the lag of {self._address}: no answer") from None
         return {number: one.offset for number, one in found.items()}
+
+    def _no_lag(self) -> TransientError:
+        return TransientError(f"the lag of {self._address}: no answer")
 
 
 def _record(message: Message, partition: int, offset: int) -> Record:

@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.agent.ports.streams import StreamMessage
+from app.bounds.deadline import deadline
 from app.connectors.streams.redis.address import RedisAddress
 from app.connectors.streams.redis.client import GroupExists, RedisServer
 from app.connectors.streams.redis.entries import (
@@ -33,7 +34,7 @@ from app.connectors.streams.redis.entries import (
     to_message,
 )
 from app.connectors.text import shorten
-from app.errors import AgentError, NotFound
+from app.errors import AgentError, NotFound, TransientError
 
 log = logging.getLogger(__name__)
 
@@ -175,9 +176,9 @@ class RedisStream:
             renewing.cancel()
             await asyncio.wait({renewing})
         try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
+            async with deadline(_CLOSE_SECONDS, lambda: TransientError("no answer")):
                 await self._hand_back()
-        except (AgentError, TimeoutError) as error:
+        except AgentError as error:
             log.info("pending entries left for other consumers to claim: %s", error)
         self._held.clear()
         await self._server.aclose()

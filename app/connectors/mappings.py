@@ -1,26 +1,21 @@
-"""Checks of `heal doctor`: settings with unknown services, environments and names."""
+"""The check of the settings that name services, environments and namespaces of the cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from app.agent.ids import ServiceKey
-from app.cli.commands.findings import Finding, warn
-from app.config import Settings, unknown_in_env_file
-from app.settings.names import ESCAPE
+from app.config import Settings
+from app.connectors.findings import DoctorRun, Finding, warn
 
 _MOST_SHOWN = 10
 
 
-def unknown_setting_findings() -> Iterator[Finding]:
-    """Unknown names in `.env`; names similar to a setting stop the start."""
-    unknown = unknown_in_env_file()
-    if unknown:
-        yield warn(
-            "configuration",
-            f".env has names that are no settings and have no effect: {_shown(unknown)}",
-            f"correct or remove them, or list them in {ESCAPE}",
-        )
+async def check(run: DoctorRun) -> AsyncIterator[Finding]:
+    """Nothing where no cluster was reached."""
+    if run.services is not None:
+        for finding in mapping_findings(run.settings, run.services):
+            yield finding
 
 
 def mapping_findings(settings: Settings, services: Sequence[ServiceKey]) -> Iterator[Finding]:

@@ -1,9 +1,15 @@
-"""Findings of `heal doctor`."""
+"""Findings of `heal doctor`, and the form of the checks that make them."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias
+
+from app.agent.ids import ServiceKey
+from app.clock import Clock
+from app.config import Settings
 
 
 class Status(StrEnum):
@@ -20,6 +26,20 @@ class Finding:
     status: Status
     message: str
     mend: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class DoctorRun:
+    """The setup that one `heal doctor` checks, and what earlier checks found for later ones."""
+
+    settings: Settings
+    clock: Clock
+    services: tuple[ServiceKey, ...] | None = None
+    """The services of the cluster; None while none was reached."""
+
+
+Check: TypeAlias = Callable[[DoctorRun], AsyncIterator[Finding]]
+"""Yields the findings of one part, and changes nothing outside; handles every `AgentError` itself."""
 
 
 def ok(check: str, message: str) -> Finding:

@@ -1,0 +1,48 @@
+"""Whether a recorded decision still holds right before the write. Pure (promise 1)."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from app.agent.actions.target_parts import same_ground
+from app.agent.guardrails.freeze import frozen
+from app.agent.guardrails.question import Guardrails
+from app.agent.models import IncidentRecord, Intent, Snapshot
+from app.agent.policy import forbidden_now
+from app.agent.workload import TargetState
+
+MAX_DECISION_AGE = timedelta(minutes=1)
+"""A decision older than this that was not executed is made again."""
+
+
+def target_changed(intent: Intent, target: TargetState, snapshot: Snapshot) -> str | None:
+    """Why the decision no longer holds for the target, or None."""
+    decided = intent.decision.target_token
+    if same_ground(intent.action, decided, target.token) and same_ground(
+        intent.action, target.token, snapshot.token
+    ):
+        return None
+    return (
+        f"{target.ref} was changed by {target.changed_by or 'someone else'} after the decision; "
+        "a new decision is required"
+    )
+
+
+def lapsed(
+    record: IncidentRecord, intent: Intent, limits: Guardrails, now: datetime, *, can_write: bool
+) -> str | None:
+    """Why plan, age or configuration void the decision, or None. An undo's always holds."""
+    if not can_write:
+        return "the agent has no write access now"
+    if intent.undoes is not None:
+        return None
+    plan, age = record.incident.plan, now - intent.decision.at
+    if plan is None or plan.hash != intent.decision.plan_hash:
+        return "the decision is for another plan"
+    if age > MAX_DECISION_AGE:
+        return f"the decision is {age.total_seconds():.0f} s old"
+    lifted = forbidden_now(intent.action, limits)
+    if intent.action.target is not None:
+        why = frozen(limits.shared.freezes, record.incident.key, now)
+        lifted += [] if why is None else [why]
+    return f"it is no longer allowed: {'; '.join(lifted)}" if lifted else None

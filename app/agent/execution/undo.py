@@ -1,0 +1,80 @@
+"""The undo of an executed action as an intent, or why it must not be undone. Pure (promises 10 and 11)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from app.agent.actions import ACTIONS
+from app.agent.actions.target_parts import as_left, moved_parts
+from app.agent.guardrails.question import TargetLook
+from app.agent.ids import IntentId
+from app.agent.intents import intent_by_id
+from app.agent.models import (
+    Action,
+    IncidentRecord,
+    Intent,
+    IntentState,
+    Note,
+    Rehearsal,
+    Snapshot,
+    Stage,
+)
+from app.agent.policy import undo_decision
+from app.agent.workload import TargetState
+
+
+def not_to_undo(undone: Intent, look: TargetLook) -> str | None:
+    """Why an intent must not be undone: the target changed since."""
+    target = look.target
+    if target is None:
+        return look.problem or "the target cannot be read"
+    if as_left(undone.action, undone.applied_token, target.token):
+        return None
+    parts = ", ".join(moved_parts(undone.action, undone.applied_token, target.token))
+    return f"{target.ref} was changed since by {target.changed_by or 'someone else'}" + (
+        f" ({parts})" if parts else ""
+    )
+
+
+def not_undone_note(undone: Intent, why: str | None, serving: str, at: datetime) -> Note:
+    """The timeline's sentence when an undo is not attempted; `serving` is how many replicas are available."""
+    message = f"Not undone: {why}. {serving}Escalated."
+    return Note(at=at, stage=Stage.UNDO, message=message, data={"undoes": undone.id})
+
+
+def undo_intent(
+    record: IncidentRecord,
+    undone: Intent,
+    action: Action,
+    target: TargetState,
+    rehearsal: Rehearsal | None,
+    *,
+    intent_id: IntentId,
+    at: datetime,
+) -> tuple[Intent, Note]:
+    """The intent that undoes `undone` by `action`, and its note."""
+    intent = Intent(
+        id=intent_id,
+        incident_id=record.incident.id,
+        sequence=len(record.intents),
+        action=action,
+        dry_run=False,
+        decision=undo_decision(undone, target, at),
+        rehearsal=rehearsal,
+        state=IntentState.DECIDED,
+        undoes=undone.id,
+    )
+    note = Note(
+        at=at,
+        stage=Stage.UNDO,
+        message=ACTIONS[undone.action.name].undo_note.format(
+            name=undone.action.name.words, target=undone.action.target
+        ),
+        data={"intent": intent.id, "undoes": undone.id},
+    )
+    return intent, note
+
+
+def undone_snapshot(record: IncidentRecord, intent: Intent) -> Snapshot | None:
+    """The snapshot that a restore writes: taken before the intent that it undoes."""
+    return intent_by_id(record, intent.undoes).snapshot if intent.undoes is not None else None

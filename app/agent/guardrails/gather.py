@@ -1,0 +1,174 @@
+"""Gathers what a decision depends on, from store, cluster and rehearsal.
+
+`Gatherer.question` collects everything for policy as one value; the executor uses the
+single reads again right before a write. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.agent.actions import ACTIONS
+from app.agent.actions.target_parts import same_ground
+from app.agent.evidence.restoration import serving_now
+from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.limits import Budget, proposed_by, standing
+from app.agent.guardrails.opt_out import OptOut, withheld
+from app.agent.guardrails.question import Guardrails, Question, TargetLook
+from app.agent.ids import ServiceKey
+from app.agent.intents import begun_intents
+from app.agent.models import Action, IncidentRecord, Intent, Rehearsal, Snapshot
+from app.agent.ports.cluster import ClusterReader, ClusterRehearsal
+from app.agent.ports.store import Store
+from app.agent.workload import TargetState, WorkloadView
+from app.clock import Clock
+from app.errors import NotFound, PermanentError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedTarget:
+    """The target is not in the state that was diagnosed: there is no question to decide."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gatherer:
+    """Reads the facts of one action. Without a reader, nothing is known of the cluster."""
+
+    store: Store
+    clock: Clock
+    limits: Guardrails
+    reader: ClusterReader | None
+    rehearsal: ClusterRehearsal | None
+
+    async def question(self, record: IncidentRecord) -> Question | ChangedTarget:
+        """Everything that the decision on the plan's next action depends on, including its rehearsal."""
+        incident, plan = record.incident, record.incident.plan
+        assert plan is not None  # noqa: S101 - the loop decides only where a plan stands
+        action = plan.actions[incident.next_action]
+        look = await self.look(action)
+        if look.target is not None and not _as_diagnosed(record, action, look.target):
+            by = look.target.changed_by or "someone"
+            return ChangedTarget(reason=f"{action.target} was changed by {by} since the diagnosis")
+        rehearsal = await self._rehearse_whole(record, look)
+        budget = await self.budget(action)
+        now = self.clock.now()
+        history = await self.store.recent_actions(incident.key, budget.limits, now)
+        proposed = proposed_by(incident, plan.hash, action)
+        return Question(
+            incident=incident,
+            plan=plan,
+            action=action,
+            target=look.target,
+            target_problem=look.problem,
+            rehearsal=rehearsal,
+            taken=len(begun_intents(record)),
+            brake=await self.store.brake(),
+            disruption=await self._disruption(action, look),
+            consent=await self._consent(action, look),
+            standing=standing(proposed, history, budget.limits, budget.known_services, now),
+            at=now,
+        )
+
+    async def look(self, action: Action) -> TargetLook:
+        """The live state of the action's target; neither state nor problem if it has no target."""
+        if not ACTIONS[action.name].kinds:
+            return TargetLook()
+        if self.reader is None or action.target is None:
+            return TargetLook(problem="no cluster is connected")
+        try:
+            return TargetLook(target=await self.reader.target(action))
+        except PermanentError as error:
+            return TargetLook(problem=str(error))
+
+    async def budget(self, action: Action) -> Budget:
+        """The limits of the action; services are counted only if MAX_FLEET_SHARE is set."""
+        known = None
+        if self.limits.shared.fleet_share < 1 and action.target is not None and self.reader is not None:
+            known = len(await self.reader.services())
+        return Budget(
+            per_incident=self.limits.max_actions_per_incident,
+            limits=self.limits.shared,
+            known_services=known,
+        )
+
+    async def opted_out(self, intent: Intent) -> str | None:
+        """Why opt-out forbids the action, read right before the write; an undo is always allowed."""
+        if self.reader is None or intent.undoes is not None:
+            return None
+        consent = await self.reader.consent(intent.action)
+        return withheld(consent, opt_in=self.limits.require_opt_in)
+
+    async def available(self, key: ServiceKey) -> int | None:
+        """The available replicas right before the action: the number an undo must restore."""
+        workload = await self._workload(key)
+        return None if workload is None else workload.available_replicas
+
+    async def serving(self, key: ServiceKey) -> str:
+        """The available replicas as a sentence; empty if unknown."""
+        workload = await self._workload(key)
+        return "" if workload is None else f"{serving_now(workload)}. "
+
+    async def content(self, key: ServiceKey, action: Action, undone: Snapshot | None) -> Snapshot | None:
+        """The content that the action writes: the kept ConfigMap of `content_hash`, else that of an undo."""
+        content_hash = action.parameters.get("content_hash")
+        if content_hash is None or action.target is None:
+            return undone
+        for kept in await self.store.configs(key):
+            if kept.name == action.target.name and kept.content_hash == content_hash:
+                return Snapshot(ref=action.target, token=content_hash, body={"data": dict(kept.data)})
+        raise NotFound(f"{action.target} in version {content_hash} is no longer in the agent's history")
+
+    async def _consent(self, action: Action, look: TargetLook) -> OptOut:
+        if self.reader is None or look.target is None:
+            return OptOut()
+        return await self.reader.consent(action)
+
+    async def _disruption(self, action: Action, look: TargetLook) -> Disruption | None:
+        if self.reader is None or look.target is None:
+            return None
+        return await self.reader.disruption(action)
+
+    async def _workload(self, key: ServiceKey) -> WorkloadView | None:
+        try:
+            return None if self.reader is None else await self.reader.workload(key)
+        except PermanentError:
+            return None
+
+    async def _rehearse_whole(self, record: IncidentRecord, look: TargetLook) -> Rehearsal | None:
+        """Rehearse the next action together with the actions that complete it."""
+        incident, plan = record.incident, record.incident.plan
+        assert plan is not None  # noqa: S101 - the caller decides an action of it
+        index = incident.next_action
+        rehearsal = await self._rehearse(incident.key, plan.actions[index], look)
+        while rehearsal is not None and rehearsal.accepted and not plan.actions[index].then_verify:
+            index += 1
+            if index >= len(plan.actions):
+                break
+            completing = plan.actions[index]
+            found = await self._rehearse(incident.key, completing, await self.look(completing))
+            if found is not None and not found.accepted:
+                return Rehearsal(
+                    accepted=False,
+                    message=f"{completing.name.words}, which completes it, would be refused: {found.message}",
+                )
+        return rehearsal
+
+    async def _rehearse(self, key: ServiceKey, action: Action, look: TargetLook) -> Rehearsal | None:
+        if self.rehearsal is None or look.target is None:
+            return None
+        return await self.rehearsal.rehearse(action, look.target, await self.content(key, action, None))
+
+
+def _as_diagnosed(record: IncidentRecord, action: Action, target: TargetState) -> bool:
+    """Whether the target is unchanged since the diagnosis or since this plan's previous action."""
+    left = [
+        i.applied_token
+        for i in record.intents
+        if i.action.target == action.target and i.applied_token is not None
+    ]
+    if left:
+        return same_ground(action, left[-1], target.token)
+    seen = action.diagnosed_token
+    return seen is None or same_ground(action, seen, target.token) or target.token.endswith(f"/{seen}")

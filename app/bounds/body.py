@@ -1,0 +1,18 @@
+"""The one reader of bodies from outside: whole, and never longer than a limit."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable
+
+
+async def read_bounded(chunks: AsyncIterable[bytes], limit: int, too_long: Callable[[], Exception]) -> bytes:
+    """The chunks as one body; raises `too_long()` once more than `limit` bytes arrived.
+
+    Received bytes are counted: a declared length may be absent or wrong.
+    """
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > limit:
+            raise too_long()
+    return bytes(body)
