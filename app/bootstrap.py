@@ -177,7 +177,9 @@ def assemble(
     """Wire the loop over the given parts; raises `ConfigurationError` for an unusable catalogue."""
     slo = slo_thresholds(settings)
     pace = world.pace or metric_pace(settings)
-    notifier = world.notifier or (Announcements(store=store, clock=clock) if world.channels else None)
+    notifier = world.notifier or (
+        Announcements(notifications=store.notifications, clock=clock) if world.channels else None
+    )
     observer = Observer(
         store=store,
         reader=world.reader,
@@ -230,7 +232,7 @@ def assemble(
         check=check,
     )
     intake = Intake(
-        store=store,
+        signals=store.signals,
         rules=IntakeRules(slo=slo, max_open_per_sender=settings.max_open_incidents_per_sender),
         runner=runner or Unattended(),
         dry_run=settings.dry_run,

@@ -109,7 +109,7 @@ async def _say_who_gets_in(container: ApiDependencies) -> None:
     settings = container.settings
     if settings.identity_required and settings.oidc_issuer is None:
         now = container.clock.now()
-        if all(token.refusal(now) is not None for token in await container.store.tokens()):
+        if all(token.refusal(now) is not None for token in await container.store.credentials.tokens()):
             log.warning("no valid token: all requests are rejected; create one with `heal token create`")
     if settings.approval_roles and not settings.people_have_roles:
         log.warning(

@@ -49,7 +49,7 @@ from app.agent.models import (
     Trigger,
     VerdictKind,
 )
-from app.agent.ports.signals import Accepted, SignalRecord
+from app.agent.ports.store.signals import Accepted, SignalRecord
 from app.agent.workload import ObjectRef
 from app.wire.events import _Request
 from app.wire.fields import (

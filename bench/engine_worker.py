@@ -50,15 +50,15 @@ class TrivialLoop:
     clock: SystemClock
 
     async def advance(self, incident_id: IncidentId) -> Rest:
-        claim = await self.store.claim(incident_id, self.owner, self.lease, self.clock.now())
+        claim = await self.store.claims.take(incident_id, self.owner, self.lease, self.clock.now())
         if claim is None:
             return Rest(closed=False, wake_at=self.clock.now() + self.lease, held_elsewhere=True)
         rest = await self._run(incident_id, claim)
-        await self.store.release(claim, rest.wake_at)
+        await self.store.claims.release(claim, rest.wake_at)
         return rest
 
     async def _run(self, incident_id: IncidentId, claim: Any) -> Rest:
-        record = await self.store.load(incident_id)
+        record = await self.store.incidents.get(incident_id)
         if record is None or record.incident.state.closed:
             return Rest(closed=True, wake_at=None)
         incident = record.incident
@@ -67,7 +67,7 @@ class TrivialLoop:
             note = Note(at=now, stage=Stage.OBSERVE, message=f"step {number}")
             if number == STEPS - 1:
                 incident = replace(incident, state=IncidentState.ESCALATED, closed_at=now)
-            incident = await self.store.save(claim, incident, [note])
+            incident = await self.store.incidents.save(claim, incident, [note])
             if incident.key.service.startswith(RESTING):
                 return Rest(closed=False, wake_at=now + HOURS)
             if incident.key.service.startswith(HANGING) and number == 0:
@@ -83,7 +83,7 @@ async def drive(url: str, owner: str) -> None:
     store, fleet = await open_shared(url)
     clock = SystemClock()
     loop: Any = TrivialLoop(store=store, owner=owner, clock=clock)
-    driver = Driver(store=store, loop=loop, clock=clock, fleet=fleet)
+    driver = Driver(claims=store.claims, loop=loop, clock=clock, fleet=fleet)
     await fleet.enter(owner)
 
     async def reap() -> None:

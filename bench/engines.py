@@ -101,7 +101,7 @@ class Engine:
         times: list[float] = []
         for at in range(0, len(services), AT_ONCE):
             some = [_signal(service) for service in services[at : at + AT_ONCE]]
-            accepted = await self.store.accept(some, _RULES, dry_run=True)
+            accepted = await self.store.signals.accept(some, _RULES, dry_run=True)
             times += [time.time()] * len(some)
             opened += [str(each.disposition.incident_id) for each in accepted]
         return times if self.name == "driver" else [await self._hand_over(each) for each in opened]

@@ -57,8 +57,9 @@ from app.agent.models import (
 from app.agent.observer import Observer
 from app.agent.planner import plan_hash
 from app.agent.policy import Policy
-from app.agent.ports.signals import IntakeDecider
-from app.agent.ports.store import Claim, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.claims import Claim
+from app.agent.ports.store.signals import IntakeDecider
 from app.agent.reason_check import ReasonCheck
 from app.agent.slo import SloThresholds
 from app.agent.workload import (
@@ -173,13 +174,13 @@ async def act_for_ever(url: str, notes: Path) -> None:
 async def _one(store: Store, executor: Executor, decide: IntakeDecider) -> None:
     now = datetime.now(UTC)
     key = ServiceKey(environment="prod", service=f"s-{uuid.uuid4().hex[:16]}")
-    [accepted] = await store.accept([_signal(key, now)], decide, dry_run=False)
+    [accepted] = await store.signals.accept([_signal(key, now)], decide, dry_run=False)
     incident_id = accepted.disposition.incident_id
     assert incident_id is not None  # noqa: S101 - a failed deploy opens an incident
-    claim = await store.claim(incident_id, f"bench-{uuid.uuid4().hex}", LEASE, now)
+    claim = await store.claims.take(incident_id, f"bench-{uuid.uuid4().hex}", LEASE, now)
     assert claim is not None  # noqa: S101 - nobody else knows it
     intent = await _decided(store, claim, incident_id, key, now)
-    record = await store.load(incident_id)
+    record = await store.incidents.get(incident_id)
     assert record is not None  # noqa: S101 - it was opened above
     try:
         await executor.execute(record, intent, claim)
@@ -190,7 +191,7 @@ async def _one(store: Store, executor: Executor, decide: IntakeDecider) -> None:
 async def _decided(
     store: Store, claim: Claim, incident_id: IncidentId, key: ServiceKey, now: datetime
 ) -> Intent:
-    record = await store.load(incident_id)
+    record = await store.incidents.get(incident_id)
     assert record is not None  # noqa: S101 - it was opened above
     action = Action(
         name=ActionName.RESTART,
@@ -225,7 +226,7 @@ async def _decided(
         state=IntentState.DECIDED,
     )
     executing = replace(record.incident, state=IncidentState.EXECUTING, plan=plan)
-    await store.decide(claim, executing, intent, [])
+    await store.intents.add(claim, executing, intent, [])
     return intent
 
 
@@ -252,7 +253,9 @@ async def measure(url: str, notes: list[Path], rounds: int) -> list[tuple[float,
     for _ in range(rounds):
         await asyncio.sleep(dice.uniform(0.2, 0.4))
         called = time.monotonic()
-        await store.set_brake(KillSwitch(engaged=True, by="bench", reason="bench", at=datetime.now(UTC)))
+        await store.guardrails.set_kill_switch(
+            KillSwitch(engaged=True, by="bench", reason="bench", at=datetime.now(UTC))
+        )
         answered = time.monotonic()
         await asyncio.sleep(QUIET_SECONDS)
         writes = [float(line) for path in notes for line in path.read_text().split()]
@@ -266,7 +269,9 @@ async def measure(url: str, notes: list[Path], rounds: int) -> list[tuple[float,
         )
         for path in notes:
             path.write_text("")
-        await store.set_brake(KillSwitch(engaged=False, by="bench", reason="", at=datetime.now(UTC)))
+        await store.guardrails.set_kill_switch(
+            KillSwitch(engaged=False, by="bench", reason="", at=datetime.now(UTC))
+        )
     await store.close()
     return found
 

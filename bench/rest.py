@@ -43,9 +43,10 @@ from app.agent.models import (
     Stage,
 )
 from app.agent.planner import plan_hash
+from app.agent.ports.store import Store
 from app.agent.slo import SloThresholds
+from app.store import store_over
 from app.store.database.port import Database, Work
-from app.store.sql_store import SqlStore
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ async def fill(database: Database, count: int, expires_in: timedelta) -> list[Wa
     keys = [next(_numbers) for _ in range(MADE)]
 
     def work(connection: Connection) -> list[Waiting]:
-        store = SqlStore(_Inside(connection))
+        store = store_over(_Inside(connection))
         made = [_at_once(_waiting(store, key, expires_in)) for key in keys]
         for table, changed in _COPIED.items():
             connection.execute(
@@ -138,7 +139,7 @@ def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("it waits for something")
 
 
-async def _waiting(store: SqlStore, number: int, expires_in: timedelta) -> Waiting:
+async def _waiting(store: Store, number: int, expires_in: timedelta) -> Waiting:
     now = datetime.now(UTC)
     signal = Signal(
         id=SignalId(f"sig_{uuid.uuid4().hex}"),
@@ -158,15 +159,15 @@ async def _waiting(store: SqlStore, number: int, expires_in: timedelta) -> Waiti
         breach_for=timedelta(minutes=1),
         reopen_after=timedelta(hours=1),
     )
-    [accepted] = await store.accept([signal], IntakeRules(slo=thresholds), dry_run=False)
+    [accepted] = await store.signals.accept([signal], IntakeRules(slo=thresholds), dry_run=False)
     identifier = accepted.disposition.incident_id
     if identifier is None:
         raise RuntimeError(f"no incident was opened: {accepted.disposition.reason}")
-    claim = await store.claim(identifier, "bench", LEASE, now)
-    record = await store.load(identifier)
+    claim = await store.claims.take(identifier, "bench", LEASE, now)
+    record = await store.incidents.get(identifier)
     if claim is None or record is None:
         raise RuntimeError(f"{identifier} is held by somebody")
-    planned = await store.save(claim, _planned(record.incident, now), _notes(now))
+    planned = await store.incidents.save(claim, _planned(record.incident, now), _notes(now))
     asked = _asked(planned, now, expires_in)
     asking = replace(planned, state=IncidentState.AWAITING_APPROVAL)
     note = Note(
@@ -175,8 +176,8 @@ async def _waiting(store: SqlStore, number: int, expires_in: timedelta) -> Waiti
         message=f"notify (low risk) needs an approval until {asked.expires_at:%Y-%m-%d %H:%M:%S} UTC.",
         data={"approval": asked.id, "plan_hash": asked.plan_hash},
     )
-    await store.ask(claim, asking, asked, [note])
-    await store.release(claim, asked.expires_at)
+    await store.approvals.request(claim, asking, asked, [note])
+    await store.claims.release(claim, asked.expires_at)
     return Waiting(incident=identifier, approval=asked.id)
 
 

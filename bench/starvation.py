@@ -119,14 +119,14 @@ async def _move(world: SimulatedWorld) -> None:
 async def _until_trusted(one: Stage) -> None:
     key = ServiceKey(environment=NAMESPACE, service="shop")
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await one.container.store.revisions(key):
+        while not await one.container.store.history.revisions(key):
             await one.clock.sleep(STEP_SECONDS * SPEED)
 
 
 async def _ended(one: Stage, incident_id: IncidentId) -> str:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
-            record = await one.container.store.load(incident_id)
+            record = await one.container.store.incidents.get(incident_id)
             if record is not None and record.incident.state.closed:
                 return str(record.incident.state)
             await one.clock.sleep(STEP_SECONDS * SPEED)

@@ -25,8 +25,9 @@ from rich.table import Table
 from sqlalchemy.engine import make_url
 
 from app.agent.identity.people import Person
+from app.agent.ports.store import Store
+from app.store import store_over
 from app.store.database.postgresql import PostgresDatabase, open_postgresql
-from app.store.sql_store import SqlStore
 from bench.processes import Start, cpu_seconds, family_cpu_seconds, memory_mib, percentile
 from bench.rest import Waiting, fill
 from testbed.postgres import PostgresServer, postgres_server
@@ -59,8 +60,8 @@ class Ground:
     """By the name under which they hold claims."""
 
     @property
-    def store(self) -> SqlStore:
-        return SqlStore(self.database)
+    def store(self) -> Store:
+        return store_over(self.database)
 
     async def add_worker(self) -> None:
         known = await self._owners()
@@ -123,7 +124,7 @@ class Ear:
 async def answered(ground: Ground, ear: Ear, one: Waiting) -> float:
     """Seconds from the answer's commit to a worker's first write."""
     acted = ear.expect(one)
-    await ground.store.answer(
+    await ground.store.approvals.answer(
         one.approval, approve=True, by=Person(name="bench"), comment="", at=datetime.now(UTC)
     )
     committed = time.monotonic()
@@ -134,11 +135,11 @@ async def answered(ground: Ground, ear: Ear, one: Waiting) -> float:
 async def taken_over(ground: Ground, ear: Ear, one: Waiting) -> float:
     """Seconds from the kill of a worker that held an answered incident to the other's first write."""
     owner, process = ground.workers.popitem()
-    held = await ground.store.claim(one.incident, owner, timedelta(hours=1), datetime.now(UTC))
+    held = await ground.store.claims.take(one.incident, owner, timedelta(hours=1), datetime.now(UTC))
     if held is None:
         raise RuntimeError(f"{one.incident} is held by somebody")
     acted = ear.expect(one)
-    await ground.store.answer(
+    await ground.store.approvals.answer(
         one.approval, approve=True, by=Person(name="bench"), comment="", at=datetime.now(UTC)
     )
     os.kill(process.pid, signal.SIGKILL)

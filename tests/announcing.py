@@ -22,15 +22,22 @@ from app.agent.models import (
     Stage,
 )
 from app.agent.notifications.channel import Channel
-from app.store.sql_store import SqlStore
+from app.agent.ports.store import Store
+from app.store import store_over
 from app.testing import VirtualClock
 from app.workers.notifier import ChannelSender
 from tests.contract.memory_channel import Chat, Fates, MemoryChannel
 from tests.contract.store_values import Deciding, approval, claimed, closed, opened
+from tests.repositories import exchanged
 from tests.simulation.store import Nearby, SharedDatabase
 from tests.simulation.tape import Tape
 
-_WATCHED = {"unshown", "posting", "announcements", "load", "save_posting", "issue_nonce"}
+_WATCHED = {
+    "notifications": {"due", "get", "announcements", "save"},
+    "incidents": {"get"},
+    "approvals": {"issue_nonce"},
+}
+"""The calls of an announcer, by repository."""
 _DATABASES: list[SharedDatabase] = []
 
 
@@ -51,23 +58,24 @@ class Fuse:
             raise Killed(point)
 
 
-class FusedStore:
-    """The store as one announcer has it; each call lets others have their turn."""
+class FusedRepository:
+    """A repository as one announcer has it; each call lets others have their turn."""
 
-    def __init__(self, store: SqlStore, fuse: Fuse) -> None:
-        self._store = store
+    def __init__(self, store: Store, name: str, fuse: Fuse) -> None:
+        self._repository = getattr(store, name)
+        self._name = name
         self._fuse = fuse
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._store, name)
-        if name not in _WATCHED:
+        found = getattr(self._repository, name)
+        if name not in _WATCHED[self._name]:
             return found
 
         async def call(*arguments: Any, **named: Any) -> Any:
             await asyncio.sleep(0)
-            self._fuse.pass_by(f"before store.{name}")
+            self._fuse.pass_by(f"before store.{self._name}.{name}")
             answer = await found(*arguments, **named)
-            self._fuse.pass_by(f"after store.{name}")
+            self._fuse.pass_by(f"after store.{self._name}.{name}")
             return answer
 
         return call
@@ -101,7 +109,7 @@ class Theatre:
 
     clock: VirtualClock
     database: Nearby
-    store: SqlStore
+    store: Store
     chat: Chat
     opened: list[IncidentId] = field(default_factory=list)
     _numbers: int = 0
@@ -114,7 +122,7 @@ class Theatre:
         told = channel or self.channel()
         if fuse is None:
             return ChannelSender(store=self.store, clock=self.clock, channel=told)
-        fused: Any = FusedStore(self.store, fuse)
+        fused = exchanged(self.store, **{name: FusedRepository(self.store, name, fuse) for name in _WATCHED})
         fused_channel: Any = FusedChannel(told, fuse)  # type: ignore[arg-type]
         return ChannelSender(store=fused, clock=self.clock, channel=fused_channel)
 
@@ -135,7 +143,9 @@ class Theatre:
 
     async def announce(self, incident_id: IncidentId) -> None:
         self._numbers += 1
-        await self.store.announce(incident_id, f"announcement {self._numbers}", self.clock.now())
+        await self.store.notifications.announce(
+            incident_id, f"announcement {self._numbers}", self.clock.now()
+        )
 
     async def ask(self, incident_id: IncidentId) -> None:
         incident = (await self.record(incident_id)).incident
@@ -144,8 +154,8 @@ class Theatre:
             approval(incident), requested_at=self.clock.now(), expires_at=self.clock.now() + timedelta(days=2)
         )
         waiting = replace(incident, state=IncidentState.AWAITING_APPROVAL)
-        await self.store.ask(claim, waiting, request, [self._note("asked")])
-        await self.store.release(claim)
+        await self.store.approvals.request(claim, waiting, request, [self._note("asked")])
+        await self.store.claims.release(claim)
 
     async def close(self, incident_id: IncidentId) -> None:
         def end(incident: Incident) -> Incident:
@@ -154,7 +164,7 @@ class Theatre:
         await self._save(incident_id, end, [self._note("recovered")])
 
     async def record(self, incident_id: IncidentId) -> IncidentRecord:
-        found = await self.store.load(incident_id)
+        found = await self.store.incidents.get(incident_id)
         assert found is not None
         return found
 
@@ -165,8 +175,8 @@ class Theatre:
         if incident.state.closed:
             return
         claim = await claimed(self.store, incident, at=self.clock.now())
-        await self.store.save(claim, change(incident), notes)
-        await self.store.release(claim)
+        await self.store.incidents.save(claim, change(incident), notes)
+        await self.store.claims.release(claim)
 
     def _note(self, message: str) -> Note:
         return Note(at=self.clock.now(), stage=Stage.DIAGNOSE, message=message)
@@ -204,7 +214,7 @@ class Theatre:
             words = {"open": "incident open", "awaiting approval": "awaiting approval"}.get(state, state)
             if words not in first[-1].lines[0]:
                 found.append(f"{incident_id} is {state}, and {first[-1].lines[0]} is what people see")
-            announced = await self.store.announcements(incident_id, 0)
+            announced = await self.store.notifications.announcements(incident_id, 0)
             expected = [f"{incident_id}-a{one.number}" for one in announced]
             found += _in_order(expected, [one.key for one in self.chat.messages], once)
             told = [line for one in self._quiet(incident_id) for line in one.lines]
@@ -237,7 +247,7 @@ def theatre() -> Iterator[Theatre]:
     clock = VirtualClock()
     _DATABASES[0].empty(Tape(lambda: 0.0))
     nearby = Nearby(_DATABASES[0])
-    yield Theatre(clock=clock, database=nearby, store=SqlStore(nearby), chat=Chat(clock=clock))
+    yield Theatre(clock=clock, database=nearby, store=store_over(nearby), chat=Chat(clock=clock))
 
 
 __all__ = ["Fates", "Fuse", "Killed", "Theatre", "theatre"]

@@ -28,8 +28,9 @@ from app.agent.models import (
     TimelineEntry,
 )
 from app.agent.observer import new_signal
-from app.agent.ports.signals import Accepted
-from app.agent.ports.store import IncidentFilter, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.incidents import IncidentFilter
+from app.agent.ports.store.signals import Accepted
 from app.bootstrap import Adapters, Container, assemble
 from app.config import Settings
 from app.connectors.policy.bundle import shipped_policies
@@ -88,7 +89,7 @@ class Story:
         It takes over what its predecessor held, as a process does that opens the file anew.
         """
         self.agent, self.watcher, self.poller = self.start(**settings_changes)
-        await self.agent.store.release_owner(self.agent.loop.owner)
+        await self.agent.store.claims.release_owner(self.agent.loop.owner)
 
     def deploy(self, name: str = SERVICE, image: str = "shop:1", **changes: Any) -> None:
         """A service with three healthy replicas."""
@@ -104,7 +105,7 @@ class Story:
             for key in await self.cluster.reader.services():
                 await self.watcher.look(key)
             await self.poller.poll()
-            for incident in await self.agent.store.open_incidents():
+            for incident in await self.agent.store.incidents.all_open():
                 await self.agent.loop.advance(incident.id)
 
     async def live_until(
@@ -133,12 +134,14 @@ class Story:
         """A person answers."""
         store, now = self.agent.store, self.clock.now()
         person = Person(name=by, roles=frozenset(roles))
-        return await answer(store, approval.id, approve=yes, by=person, comment=comment, at=now)
+        return await answer(store.approvals, approval.id, approve=yes, by=person, comment=comment, at=now)
 
     async def brake(self, *, engaged: bool, by: str = "ann", reason: str = "database migration") -> None:
         """A person sets the kill switch."""
         at = self.clock.now()
-        await self.agent.store.set_brake(KillSwitch(engaged=engaged, by=by, reason=reason, at=at))
+        await self.agent.store.guardrails.set_kill_switch(
+            KillSwitch(engaged=engaged, by=by, reason=reason, at=at)
+        )
 
     async def live_until_ended(self, limit_seconds: float = 1800, *, key: ServiceKey = KEY) -> IncidentRecord:
         """Live until the newest incident of the service has ended."""
@@ -164,11 +167,11 @@ class Story:
     async def newest(self, key: ServiceKey = KEY) -> IncidentRecord | None:
         """The newest incident of a service, whole."""
         where = IncidentFilter(service=key.service, environment=key.environment)
-        page = await self.agent.store.find(where, limit=1, cursor=None)
-        return await self.agent.store.load(page.items[0].incident.id) if page.items else None
+        page = await self.agent.store.incidents.find(where, limit=1, cursor=None)
+        return await self.agent.store.incidents.get(page.items[0].incident.id) if page.items else None
 
     async def load(self, incident_id: IncidentId) -> IncidentRecord:
-        record = await self.agent.store.load(incident_id)
+        record = await self.agent.store.incidents.get(incident_id)
         assert record is not None
         return record
 
@@ -285,7 +288,7 @@ def _agent(
     poller = Poller(
         source=adapters.metrics,
         reader=adapters.reader,
-        store=store,
+        signals=store.signals,
         intake=agent.intake,
         slo=agent.slo,
         clock=clock,

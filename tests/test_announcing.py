@@ -24,11 +24,13 @@ from app.agent.models import (
 from app.agent.notifications.channel import Bulletin
 from app.bootstrap import Adapters
 from app.errors import Conflict, Forbidden, TransientError, UnknownOutcome
-from app.store.sql_store import SqlStore
+from app.store.incidents import SqlIncidents
+from app.store.notifications import SqlNotifications
 from app.workers.notifier import ChannelSender
 from tests.announcing import Fuse, Killed, Theatre, theatre
 from tests.contract.channel_suite import record
 from tests.contract.memory_channel import WELL, Chat, Fate, Fault, MemoryChannel, scripted
+from tests.repositories import exchanged
 from tests.stories import messages, story
 
 DOWN = Fault(fate=Fate.FAILED, error=TransientError("nobody there"))
@@ -48,7 +50,7 @@ async def a_whole_incident(play: Theatre, channel_sender: ChannelSender) -> None
 
     The channel is known from before: what ends before it is first looked at is not told.
     """
-    await play.store.unshown("memory", play.clock.now(), 1)
+    await play.store.notifications.due("memory", play.clock.now(), 1)
     incident = await play.open()
     await play.note(incident, 3)
     await channel_sender.round()
@@ -115,7 +117,9 @@ async def test_what_waits_for_an_answer_carries_a_nonce_that_counts_once(play: T
 
     async def answer(nonce: str) -> Approval:
         ann, now = Person(name="ann"), play.clock.now()
-        return await play.store.answer(request.id, approve=True, by=ann, comment="", at=now, nonce=nonce)
+        return await play.store.approvals.answer(
+            request.id, approve=True, by=ann, comment="", at=now, nonce=nonce
+        )
 
     assert (await answer(second)).state is ApprovalState.APPROVED
     for again in (first, second):
@@ -144,7 +148,7 @@ async def test_a_crash_at_any_point_loses_nothing_and_repeats_nothing() -> None:
         await a_whole_incident(play, play.channel_sender(fuse=fuse))
     points = fuse.passed
     assert {"before channel.begin", "after channel.begin", "after channel.reply"} <= set(points)
-    assert points.count("after store.save_posting") >= 10
+    assert points.count("after store.notifications.save") >= 10
     for die_at, point in enumerate(points):
         with theatre() as play:
             channel_sender = play.channel_sender(fuse=Fuse(die_at=die_at))
@@ -340,13 +344,13 @@ async def test_a_store_out_of_reach_is_tried_again(play: Theatre, caplog: pytest
     await play.open()
     failures = itertools.count()
 
-    class Flaky(SqlStore):
-        async def unshown(self, channel: str, at: datetime, limit: int) -> tuple[IncidentId, ...]:
+    class Flaky(SqlNotifications):
+        async def due(self, channel: str, at: datetime, limit: int) -> tuple[IncidentId, ...]:
             if next(failures) < 3:
                 raise TransientError("the database does not answer")
-            return await super().unshown(channel, at, limit)
+            return await super().due(channel, at, limit)
 
-    play.store = Flaky(play.database)
+    play.store = exchanged(play.store, notifications=Flaky(play.database))
     await play.run(play.channel_sender(), 10)
     assert await play.complaints() == []
     assert caplog.text.count("the database does not answer") == 3
@@ -360,14 +364,14 @@ async def test_an_incident_that_cannot_be_read_holds_up_no_other(
     until = play.clock.now() + timedelta(hours=1)
     tries: list[datetime] = []
 
-    class Damaged(SqlStore):
-        async def load(self, incident_id: IncidentId) -> IncidentRecord | None:
+    class Damaged(SqlIncidents):
+        async def get(self, incident_id: IncidentId) -> IncidentRecord | None:
             if incident_id == broken and play.clock.now() < until:
                 tries.append(play.clock.now())
                 raise ValueError("nonsense on record")
-            return await super().load(incident_id)
+            return await super().get(incident_id)
 
-    play.store = Damaged(play.database)
+    play.store = exchanged(play.store, incidents=Damaged(play.database))
     channel_sender = play.channel_sender()
     await play.live(channel_sender, 600)
     assert play.chat.of(broken) == []
@@ -396,7 +400,7 @@ async def test_an_escalation_waits_for_no_channel(tmp_path: Path) -> None:
         record = await stage.live_until_ended()
         assert record.incident.state is IncidentState.ESCALATED
         assert "Notification queued." in messages(record.timeline)
-        (announcement,) = await stage.agent.store.announcements(record.incident.id, 0)
+        (announcement,) = await stage.agent.store.notifications.announcements(record.incident.id, 0)
         assert announcement.text == record.incident.summary
         assert chat.of(f"{record.incident.id}-a{announcement.number}") == []
         hanging = False
@@ -427,7 +431,7 @@ async def test_a_runbook_that_tells_people_is_done_when_it_is_on_record(tmp_path
         record = await stage.live_until_ended()
         (outcome,) = [one.outcome for one in record.intents if one.outcome]
         assert (outcome.kind, outcome.message) == (OutcomeKind.DONE, "queued for every channel")
-        told = await stage.agent.store.announcements(record.incident.id, 0)
+        told = await stage.agent.store.notifications.announcements(record.incident.id, 0)
         assert told[0].text == "look"
 
 

@@ -30,7 +30,7 @@ from app.agent.models import (
     Trigger,
 )
 from app.agent.ports.metrics import MetricSource
-from app.agent.ports.store import IncidentFilter
+from app.agent.ports.store.incidents import IncidentFilter
 from app.bootstrap import Adapters
 from app.errors import AgentError, Forbidden, Invalid, TransientError
 from tests.stories import ACTING, KEY, NAMESPACE, SERVICE, Story, messages, story
@@ -202,7 +202,7 @@ async def test_a_source_that_fails_is_one_incident_for_all_services(tmp_path: Pa
         await stage.live(120)
         found[0].error = NO_ANSWERS[name]
         await stage.live(300)
-        page = await stage.agent.store.find(_EVERY, limit=50, cursor=None)
+        page = await stage.agent.store.incidents.find(_EVERY, limit=50, cursor=None)
         (record,) = page.items
         assert record.incident.key == METRICS_SOURCE
         assert record.incident.triggers == (Trigger.TELEMETRY_OUTAGE,)
@@ -214,7 +214,7 @@ async def test_a_source_that_fails_is_one_incident_for_all_services(tmp_path: Pa
         await stage.live(60)
         found[0].error = NO_ANSWERS[name]
         await stage.live(60)
-        assert len((await stage.agent.store.find(_EVERY, limit=50, cursor=None)).items) == 1
+        assert len((await stage.agent.store.incidents.find(_EVERY, limit=50, cursor=None)).items) == 1
 
 
 async def test_services_that_fall_silent_together_are_one_incident_of_telemetry(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ async def test_a_fault_that_passes_at_once_is_no_incident(tmp_path: Path) -> Non
             await stage.live(20)
             found[0].error = None
             await stage.live(10)
-        assert (await stage.agent.store.find(_EVERY, limit=50, cursor=None)).items == ()
+        assert (await stage.agent.store.incidents.find(_EVERY, limit=50, cursor=None)).items == ()
 
 
 async def test_a_cluster_that_cannot_be_listed_is_one_incident_too(tmp_path: Path) -> None:

@@ -269,13 +269,15 @@ async def test_run_once_waits_for_the_worker_that_holds_the_incident(tmp_path: P
         incident_id = accepted.disposition.incident_id
         assert incident_id is not None
         store = stage.agent.store
-        held = await store.claim(incident_id, "another worker", timedelta(seconds=20), stage.clock.now())
+        held = await store.claims.take(
+            incident_id, "another worker", timedelta(seconds=20), stage.clock.now()
+        )
         assert held is not None
         asked = asyncio.create_task(stage.agent.loop.run_once(SERVICE, NAMESPACE))
         await stage.clock.advance(10)
         assert not asked.done()
         assert len((await stage.load(incident_id)).timeline) == 1
-        await store.release(held, stage.clock.now())
+        await store.claims.release(held, stage.clock.now())
         (passed,) = (await stage.clock.run_until(asked, limit=5)).passes
         assert passed.record.incident.diagnosis is not None
         assert passed.entries
@@ -290,7 +292,7 @@ async def test_run_once_takes_over_from_a_worker_whose_lease_ran_out(tmp_path: P
         incident_id = accepted.disposition.incident_id
         assert incident_id is not None
         store = stage.agent.store
-        await store.claim(incident_id, "another worker", timedelta(seconds=20), stage.clock.now())
+        await store.claims.take(incident_id, "another worker", timedelta(seconds=20), stage.clock.now())
         asked = asyncio.create_task(stage.agent.loop.run_once(SERVICE, NAMESPACE))
         (passed,) = (await stage.clock.run_until(asked, limit=30)).passes
         assert passed.record.incident.diagnosis is not None
@@ -331,7 +333,9 @@ async def test_a_write_is_repeated_only_under_the_claim_it_was_begun_under(tmp_p
             record = await stage.newest()
             assert record is not None
             later = stage.clock.now() + timedelta(hours=1)
-            held.append(await store.claim(record.incident.id, "another worker", timedelta(hours=1), later))
+            held.append(
+                await store.claims.take(record.incident.id, "another worker", timedelta(hours=1), later)
+            )
 
         writers[0].overtake = overtake
         stage.deploy()
@@ -342,7 +346,7 @@ async def test_a_write_is_repeated_only_under_the_claim_it_was_begun_under(tmp_p
         assert writers[0].tries == 1
         (claim,) = held
         assert claim is not None
-        await store.release(claim, stage.clock.now())
+        await store.claims.release(claim, stage.clock.now())
         record = await stage.live_until_ended()
         assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
         assert writers[0].tries == 2

@@ -78,9 +78,9 @@ async def test_a_budget_that_is_spent_after_the_decision_holds_all_the_same(tmp_
         **ACTING,
     ) as stage:
         await both_crash(stage)
-        while len(await stage.agent.store.open_incidents()) < 2:
+        while len(await stage.agent.store.incidents.all_open()) < 2:
             await stage.live(5)
-        first, second = await stage.agent.store.open_incidents()
+        first, second = await stage.agent.store.incidents.all_open()
 
         async def the_other_begins() -> None:
             await stage.agent.loop.advance(second.id, now_please=True)

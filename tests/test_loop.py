@@ -223,7 +223,7 @@ async def test_one_high_sample_opens_nothing_and_a_sustained_breach_does(dry: St
     await dry.clock.advance(31)
     second = await dry.tell(MetricSample(error_rate=0.4))
     assert second.disposition.kind is DispositionKind.OPENED
-    kept = await dry.agent.store.signal(first.signal_id)
+    kept = await dry.agent.store.signals.get(first.signal_id)
     assert kept is not None
     assert kept.disposition.kind is DispositionKind.JOINED
 
@@ -542,7 +542,7 @@ async def test_a_revision_that_a_person_left_is_not_branded(acting: Story) -> No
     await acting.live(15)
     acting.world.release(NAMESPACE, SERVICE, "shop:3")
     await acting.live_until_ended()
-    healths = {r.template_hash: r.health for r in await acting.agent.store.revisions(KEY)}
+    healths = {r.template_hash: r.health for r in await acting.agent.store.history.revisions(KEY)}
     (deployment,) = acting.world.deployments(NAMESPACE, SERVICE)
     good = Template(image="shop:1", memory_limit="256Mi").hash_of("code", "config")
     assert deployment.template.image == "shop:3"

@@ -180,7 +180,7 @@ async def test_a_failure_of_verification_says_what_stands(tmp_path: Path) -> Non
         stage.deploy()
         await innocent_release_beside_a_dying_dependency(stage)
         record = await stage.live_until(lambda r: r.incident.state is IncidentState.VERIFYING)
-        claim = await stage.agent.store.claim(
+        claim = await stage.agent.store.claims.take(
             record.incident.id, "worker", stage.agent.loop.lease, stage.clock.now()
         )
         assert claim is not None

@@ -190,7 +190,7 @@ async def test_a_sender_who_repeats_an_alert_is_among_those_who_reported(tmp_pat
         await _deliver(stage, told)
         await stage.clock.advance(1)
         await _deliver(stage, told, Sender(kind=SenderKind.TOKEN, name="mallory"))
-        (incident,) = await stage.agent.store.open_of_service(SERVICE, None)
+        (incident,) = await stage.agent.store.incidents.open_of_service(SERVICE, None)
         assert "mallory" in incident.reported_by
 
 
@@ -212,7 +212,7 @@ async def test_the_kill_switch_stops_a_write_that_is_tried_again(tmp_path: Path)
 
         async def engage() -> None:
             switch = KillSwitch(engaged=True, by="ann", reason="database migration", at=stage.clock.now())
-            await stage.agent.store.set_brake(switch)
+            await stage.agent.store.guardrails.set_kill_switch(switch)
 
         writers[0].meanwhile = engage
         record = await stage.live_until(tried)

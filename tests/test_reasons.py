@@ -34,6 +34,7 @@ from app.agent.ports.cluster import ClusterWriter
 from app.agent.workload import TargetState
 from app.bootstrap import Adapters
 from app.errors import Conflict, Forbidden, TransientError
+from tests.repositories import exchanged
 from tests.stories import ACTING, KEY, NAMESPACE, SERVICE, Story, messages, story
 
 HOURS = 3600.0
@@ -314,8 +315,8 @@ async def test_a_resolution_that_commits_right_before_the_action_begins_refuses_
     stores: list[Resolving] = []
 
     def shaken(store: Any) -> Any:
-        stores.append(Resolving(store, "begin"))
-        return stores[0]
+        stores.append(Resolving(store.intents, "begin"))
+        return exchanged(store, intents=stores[0])
 
     metrics = Metrics()
     async with story(
@@ -350,8 +351,8 @@ async def test_the_agent_that_stood_still_after_it_began_sends_nothing(tmp_path:
     stores: list[Resolving] = []
 
     def shaken(store: Any) -> Any:
-        stores.append(_PausesAfter(store, "begin"))
-        return stores[0]
+        stores.append(_PausesAfter(store.intents, "begin"))
+        return exchanged(store, intents=stores[0])
 
     metrics = Metrics()
     async with story(

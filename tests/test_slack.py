@@ -56,7 +56,7 @@ async def in_slack(folder: Path) -> AsyncIterator[tuple[Story, Stage]]:
 async def shown(people: Stage, approval: Approval) -> str:
     """The message in Slack with its buttons; the value of one."""
     value = await people.button(approval.id)
-    record = await people.store.load(approval.incident_id)
+    record = await people.store.incidents.get(approval.incident_id)
     assert record is not None
     channel = SlackChannel.from_settings(people.container.settings)
     await channel.begin(Bulletin(record=record, nonce=value.partition(".")[2]))

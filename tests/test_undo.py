@@ -189,7 +189,7 @@ async def test_the_revision_that_was_left_is_failed_though_an_autoscaler_moved_t
         stage.world.release(NAMESPACE, SERVICE, "shop:2-errors")
         record = await stage.live_until_ended()
         assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
-        known = {r.health for r in await stage.agent.store.revisions(KEY)}
+        known = {r.health for r in await stage.agent.store.history.revisions(KEY)}
         assert RevisionHealth.FAILED in known
 
 
@@ -205,7 +205,9 @@ async def test_a_release_that_nobody_called_is_not_gone_back_to(tmp_path: Path) 
         stage.world.release(NAMESPACE, SERVICE, "shop:2-errors")
         await stage.live(900)
         trusted = [
-            r for r in await stage.agent.store.revisions(KEY) if r.health is RevisionHealth.SERVED_WELL
+            r
+            for r in await stage.agent.store.history.revisions(KEY)
+            if r.health is RevisionHealth.SERVED_WELL
         ]
         assert [r.number for r in trusted] == [1]
         stage.world.release(NAMESPACE, SERVICE, "shop:3-crash")
@@ -227,6 +229,6 @@ async def test_a_workload_that_nobody_calls_is_trusted_where_its_owners_say_so(t
         stage.deploy("silent", "silent:1", requests_per_second=0.0)
         await stage.live(300)
         store = stage.agent.store
-        [known] = await store.revisions(replace(KEY, service="worker"))
+        [known] = await store.history.revisions(replace(KEY, service="worker"))
         assert known.health is RevisionHealth.SERVED_WELL
-        assert await store.revisions(replace(KEY, service="silent")) == ()
+        assert await store.history.revisions(replace(KEY, service="silent")) == ()

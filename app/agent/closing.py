@@ -22,7 +22,8 @@ from app.agent.models import (
 )
 from app.agent.notes import ending_note, still_in_place
 from app.agent.ports.people import Notifier
-from app.agent.ports.store import Claim, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.claims import Claim
 from app.clock import Clock
 from app.errors import AgentError
 
@@ -43,10 +44,10 @@ class Closer:
                 continue
             began = intent.state is IntentState.EXECUTING
             kind = OutcomeKind.UNKNOWN if began else OutcomeKind.REFUSED
-            await self.store.finish(
+            await self.store.intents.finish(
                 claim, intent.id, Outcome(kind=kind, message=str(error), at=now), None, []
             )
-        fresh = await self.store.load(record.incident.id)
+        fresh = await self.store.incidents.get(record.incident.id)
         await self.close(
             fresh or record, claim, IncidentState.ESCALATED, f"Stage {stage} failed permanently: {error}"
         )
@@ -70,7 +71,7 @@ class Closer:
         now = self.clock.now()
         learnt = lesson(record, end, now)
         ended = replace(incident, state=end, closed_at=now, lesson=learnt, summary=why)
-        await self.store.save(claim, ended, [*notes, ending_note(end, why, learnt, now)])
+        await self.store.incidents.save(claim, ended, [*notes, ending_note(end, why, learnt, now)])
 
     async def _notify_people(self, incident: Incident, why: str) -> list[Note]:
         """Queue the notification before the end is stored, so that a crash repeats it, not loses it."""

@@ -38,7 +38,9 @@ from app.agent.models import (
 from app.agent.policy import Policy
 from app.agent.ports.cluster import ClusterReader, ClusterRehearsal, ClusterWriter
 from app.agent.ports.people import Notifier
-from app.agent.ports.store import Begun, Claim, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.claims import Claim
+from app.agent.ports.store.intents import Begun
 from app.agent.reason_check import ReasonCheck
 from app.agent.workload import TargetState
 from app.clock import Clock
@@ -97,7 +99,7 @@ class Executor:
             case ApprovalMismatch():
                 return result.reason
             case DecidedIntent():
-                await self.store.decide(claim, result.incident, result.intent, result.notes)
+                await self.store.intents.add(claim, result.incident, result.intent, result.notes)
         return None
 
     async def decide_undo(
@@ -107,7 +109,7 @@ class Executor:
         now = self.clock.now()
         action = restore_of(undone.action)
         if action is None:
-            await self.store.save(claim, incident, notes)
+            await self.store.incidents.save(claim, incident, notes)
             return False
         look = await self.gatherer.look(action)
         why, rehearsal = not_to_undo(undone, look), None
@@ -117,13 +119,13 @@ class Executor:
                 why = f"the API server would reject it: {rehearsal.message}"
         if why is not None or look.target is None:
             refused = not_undone_note(undone, why, await self.gatherer.serving(incident.key), now)
-            await self.store.save(claim, incident, [*notes, refused])
+            await self.store.incidents.save(claim, incident, [*notes, refused])
             return False
         intent, note = undo_intent(
             record, undone, action, look.target, rehearsal, intent_id=_new_intent_id(), at=now
         )
         executing = replace(incident, state=IncidentState.EXECUTING)
-        await self.store.decide(claim, executing, intent, [*notes, note])
+        await self.store.intents.add(claim, executing, intent, [*notes, note])
         return True
 
     async def execute(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
@@ -207,7 +209,7 @@ class Executor:
         if reasons is not None and (refusal := reasons.refusal()) is not None:
             await self._leave_open(claim, intent, f"no reason stands: {refusal}")
             return
-        match await self.store.retry(claim, intent.id, MAX_ATTEMPTS, self.clock.now(), reasons):
+        match await self.store.intents.retry(claim, intent.id, MAX_ATTEMPTS, self.clock.now(), reasons):
             case Begun.YES:
                 # The first attempt may have arrived without a response.
                 await self._write(record, intent, target, claim, reasons, unheard=True)
@@ -238,7 +240,9 @@ class Executor:
     ) -> bool:
         """Store the intent as begun; False if it was finished instead, with the reason."""
         budget = await self.gatherer.budget(intent.action)
-        beginning = await self.store.begin(claim, intent.id, snapshot, budget, self.clock.now(), reasons)
+        beginning = await self.store.intents.begin(
+            claim, intent.id, snapshot, budget, self.clock.now(), reasons
+        )
         match beginning.begun:
             case Begun.YES:
                 return True
@@ -291,7 +295,7 @@ class Executor:
                     after = target
                 elif same_ground(intent.action, intent.decision.target_token, target.token):
                     # Another worker may have acted, undone and closed while this process was paused.
-                    await self.store.renew(claim, self.lease, self.clock.now())
+                    await self.store.claims.renew(claim, self.lease, self.clock.now())
                     stopped = await self._stopped(record, intent)
                     if stopped is not None:
                         await self._stop(claim, intent, stopped, unheard=unheard)
@@ -340,7 +344,7 @@ class Executor:
         """What now forbids another attempt of a write; an undo continues (promise 11)."""
         if intent.undoes is not None:
             return None
-        switch = await self.store.brake()
+        switch = await self.store.guardrails.kill_switch()
         if switch is not None and switch.engaged:
             return "the kill switch is engaged now"
         return self._lapsed(record, intent) or await self.gatherer.opted_out(intent)
@@ -383,7 +387,7 @@ class Executor:
             message=f"{intent.action.name.words} {kind}: {message}.",
             data={"intent": intent.id, "outcome": kind},
         )
-        await self.store.finish(
+        await self.store.intents.finish(
             claim,
             intent.id,
             Outcome(kind=kind, message=message, at=now, look_anew=look_anew),

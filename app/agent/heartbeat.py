@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from app.agent.ports.store import Claim, IncidentStore
+from app.agent.ports.store.claims import Claim, ClaimRepository
 from app.clock import Clock
 from app.errors import AgentError, ClaimLost
 
@@ -21,13 +21,15 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def renewed(store: IncidentStore, claim: Claim, lease: timedelta, clock: Clock) -> AsyncIterator[None]:
+async def renewed(
+    claims: ClaimRepository, claim: Claim, lease: timedelta, clock: Clock
+) -> AsyncIterator[None]:
     """Renew the claim three times in each lease until the block ends.
 
     A claim that is lost all the same is logged once; the fencing token refuses
     whatever the step still tries to write.
     """
-    beating = asyncio.create_task(_beat(store, claim, lease, clock))
+    beating = asyncio.create_task(_beat(claims, claim, lease, clock))
     try:
         yield
     finally:
@@ -35,11 +37,11 @@ async def renewed(store: IncidentStore, claim: Claim, lease: timedelta, clock: C
         await asyncio.gather(beating, return_exceptions=True)
 
 
-async def _beat(store: IncidentStore, claim: Claim, lease: timedelta, clock: Clock) -> None:
+async def _beat(claims: ClaimRepository, claim: Claim, lease: timedelta, clock: Clock) -> None:
     while True:
         await clock.sleep(lease.total_seconds() / 3)
         try:
-            await store.renew(claim, lease, clock.now())
+            await claims.renew(claim, lease, clock.now())
         except ClaimLost as lost:
             # A step that has just closed the incident ends here too: that is no loss.
             log.info("the claim on %s is not renewed any more: %s", claim.incident_id, lost)

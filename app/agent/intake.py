@@ -43,13 +43,13 @@ from app.agent.models import (
     SliSample,
     Trigger,
 )
-from app.agent.ports.signals import (
+from app.agent.ports.store.signals import (
     Accepted,
     Dequeued,
     IntakeVerdict,
     Repeat,
     ServiceLevels,
-    SignalStore,
+    SignalRepository,
 )
 from app.agent.ports.workers import Runner
 from app.agent.slo import Breach, BreachLimits, SloThresholds
@@ -503,7 +503,7 @@ def _verdict(
 class Intake:
     """The function that every source of signals calls."""
 
-    store: SignalStore
+    signals: SignalRepository
     rules: IntakeRules
     runner: Runner
     dry_run: bool
@@ -520,7 +520,7 @@ class Intake:
         When this returns the caller may acknowledge. Waking comes after the
         commit and may be lost in a crash: the sweep finds open incidents again.
         """
-        accepted = await self.store.accept(
+        accepted = await self.signals.accept(
             signals,
             self.rules,
             again=self.rules.again,
@@ -540,13 +540,13 @@ class Intake:
 
     async def open_queued(self, limit: int) -> Dequeued:
         """Decide queued openings again, as far as their senders' limits allow."""
-        return await self.store.open_queued(
+        return await self.signals.open_queued(
             replace(self.rules, queued=True), dry_run=self.dry_run, limit=limit
         )
 
     async def open_now(self, key: ServiceKey, at: datetime) -> None:
         """Open an incident from breaches on record, however short (run-once)."""
-        levels = await self.store.levels(key)
+        levels = await self.signals.levels(key)
         triggers = self.rules.breaching(levels) if levels is not None else ()
         if triggers:
-            await self.store.open_from_pending(key, triggers, dry_run=self.dry_run, at=at)
+            await self.signals.open_from_pending(key, triggers, dry_run=self.dry_run, at=at)

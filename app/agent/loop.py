@@ -50,7 +50,8 @@ from app.agent.notes import (
 )
 from app.agent.observer import Observer
 from app.agent.planner import PlanLimits, make_plan, no_longer_planned
-from app.agent.ports.store import Claim, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.claims import Claim
 from app.agent.reason_check import Examination, ReasonCheck
 from app.agent.runbooks import Catalogue
 from app.agent.soak import Soak, moved_on
@@ -175,7 +176,7 @@ class Loop:
         lock = self._locks.setdefault(incident_id, asyncio.Lock())
         async with lock:
             try:
-                claim = await self.store.claim(incident_id, self.owner, self.lease, self.clock.now())
+                claim = await self.store.claims.take(incident_id, self.owner, self.lease, self.clock.now())
             except NotFound:
                 return Rest(closed=True, wake_at=None)
             if claim is None:
@@ -188,7 +189,7 @@ class Loop:
 
     async def _request(self, claim: Claim, by: str) -> None:
         """Record who requested the pass: that person may not approve the resulting actions."""
-        record = await self.store.load(claim.incident_id)
+        record = await self.store.incidents.get(claim.incident_id)
         if record is None or record.incident.state.closed:
             return
         incident = record.incident
@@ -205,7 +206,7 @@ class Loop:
             message=f"{by} requested an immediate pass.",
             data={"requested_by": by},
         )
-        await self.store.save(claim, asked_for, [note])
+        await self.store.incidents.save(claim, asked_for, [note])
 
     async def _held(self, claim: Claim, now_please: bool) -> Rest:
         try:
@@ -220,7 +221,7 @@ class Loop:
             return await self._retry_later(claim, error, None)
 
     async def _give_up(self, claim: Claim) -> Rest:
-        record = await self.store.load(claim.incident_id)
+        record = await self.store.incidents.get(claim.incident_id)
         if record is not None and not record.incident.state.closed:
             error = AgentError(f"{claim.interruptions} consecutive workers were interrupted")
             await self.stages.closer.stop_at(record, claim, next_stage(record), error)
@@ -229,7 +230,7 @@ class Loop:
     async def handle_defect(self, incident_id: IncidentId, error: Exception) -> Rest:
         """A pass failed with an unexpected exception: record it, retry, escalate in the end."""
         async with self._locks.setdefault(incident_id, asyncio.Lock()):
-            claim = await self.store.claim(incident_id, self.owner, self.lease, self.clock.now())
+            claim = await self.store.claims.take(incident_id, self.owner, self.lease, self.clock.now())
             if claim is None:
                 return Rest(closed=False, wake_at=self.clock.now() + self.lease)
             rest = await self._retry_later(claim, AgentError(f"internal error: {error!r}"), None)
@@ -238,7 +239,7 @@ class Loop:
 
     async def _release(self, claim: Claim, rest: Rest) -> None:
         try:
-            await self.store.release(claim, rest.wake_at)
+            await self.store.claims.release(claim, rest.wake_at)
         except TransientError:
             return  # the lease expires
 
@@ -246,7 +247,7 @@ class Loop:
         """The step failed: record it once, retry with growing delays, escalate in the end."""
         now = self.clock.now()
         try:
-            record = await self.store.load(claim.incident_id)
+            record = await self.store.incidents.get(claim.incident_id)
             if record is None or record.incident.state.closed:
                 return Rest(closed=True, wake_at=None)
             incident = record.incident
@@ -261,7 +262,9 @@ class Loop:
                 message=f"Stage {next_stage(record)} failed: {error}. Retrying.",
             )
             waiting = replace(incident, failing_since=since, wake_at=now + delay)
-            await self.store.save(claim, waiting, [] if incident.failing_since is not None else [note])
+            await self.store.incidents.save(
+                claim, waiting, [] if incident.failing_since is not None else [note]
+            )
         except (TransientError, ClaimLost):
             return Rest(closed=False, wake_at=now + RETRY_AFTER)
         return Rest(closed=False, wake_at=now + delay)
@@ -273,13 +276,13 @@ class Loop:
 
         `requested_by` is the person who requested it, if authenticated.
         """
-        for key in await self.store.pending_services(service, environment):
+        for key in await self.store.signals.pending_services(service, environment):
             await self.intake.open_now(key, self.clock.now())
         passes = []
-        for found in await self.store.open_of_service(service, environment):
-            known = len(await self.store.timeline(found.id))
+        for found in await self.store.incidents.open_of_service(service, environment):
+            known = len(await self.store.incidents.timeline(found.id))
             await self._advance_in_turn(found.id, requested_by)
-            record = await self.store.load(found.id)
+            record = await self.store.incidents.get(found.id)
             if record is not None:
                 passes.append(Pass(record=record, entries=record.timeline[known:]))
         return RunOnceReport(service=service, environment=environment, passes=tuple(passes))
@@ -296,7 +299,7 @@ class Loop:
     async def _run(self, claim: Claim, now_please: bool) -> Rest:
         looked = settled = waited = diagnosed = False
         while True:
-            record = await self.store.load(claim.incident_id)
+            record = await self.store.incidents.get(claim.incident_id)
             if record is None:
                 return Rest(closed=True, wake_at=None)
             incident, now = record.incident, self.clock.now()
@@ -308,7 +311,7 @@ class Loop:
                 wake_at = incident.wake_at  # an undo whose pods are not ready yet: no busy loop
             if wake_at is not None:
                 return Rest(closed=False, wake_at=wake_at)
-            await self.store.renew(claim, self.lease, now)
+            await self.store.claims.renew(claim, self.lease, now)
             looked = looked or stage is NextStage.VERIFY
             settled = settled or stage is NextStage.SETTLE
             waited = waited or (stage is NextStage.DECIDE and incident.without_reason_since is not None)
@@ -322,7 +325,7 @@ class Loop:
                 raise TransientError(_too_slow(record, now, self.stages.check.max_age))
             diagnosed = diagnosed or only_anew  # at most once in a pass
             try:
-                async with renewed(self.store, claim, self.lease, self.clock):
+                async with renewed(self.store.claims, claim, self.lease, self.clock):
                     await self._step(stage, record, claim, now)
             except PermanentError as error:
                 await self.stages.closer.stop_at(record, claim, stage, error)
@@ -408,7 +411,7 @@ class Loop:
                 state=IncidentState.VERIFYING,
                 verification=Verification(intent_id=None, started_at=now),
             )
-        await self.store.save(claim, after, notes)
+        await self.store.incidents.save(claim, after, notes)
 
     async def _decide(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
         incident = record.incident
@@ -469,7 +472,7 @@ class Loop:
                 evidence_note(evidence, gathered.missing, now),
                 diagnosis_note(diagnosis, now),
             ]
-            await self.store.save(claim, _diagnosed(incident, diagnosis, now), notes)
+            await self.store.incidents.save(claim, _diagnosed(incident, diagnosis, now), notes)
         else:
             await self._reevaluate(
                 record, claim, now, f"{old}, and the new diagnosis does not support the plan: {against}"
@@ -509,7 +512,7 @@ class Loop:
                 "Waiting for fresh evidence.",
             )
             first = incident.wake_at is None
-            await self.store.save(claim, waiting, [note] if first else [])
+            await self.store.incidents.save(claim, waiting, [note] if first else [])
 
     async def _wait_out(self, record: IncidentRecord, claim: Claim, now: datetime, muting: Muting) -> None:
         """The service or its firing alerts are muted: no changes and no escalation until that ends."""
@@ -539,7 +542,7 @@ class Loop:
             for name, words in known.items()
             if name not in said
         ]
-        await self.store.save(claim, waiting, notes)
+        await self.store.incidents.save(claim, waiting, notes)
 
     async def _watch_instead(
         self,
@@ -563,7 +566,7 @@ class Loop:
             state=IncidentState.VERIFYING,
             verification=Verification(intent_id=None, started_at=now),
         )
-        await self.store.save(claim, watching, [note])
+        await self.store.incidents.save(claim, watching, [note])
 
     # -------------------------------------------------------- after an action
 
@@ -610,7 +613,7 @@ class Loop:
             wake_at=now + self.settle,
         )
         note = Note(at=now, stage=Stage.PLAN, message=f"Re-evaluating: {why}.")
-        await self.store.save(claim, anew, [note])
+        await self.store.incidents.save(claim, anew, [note])
 
     async def _verify_before_the_next(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
         """The plan went on past an action that is not verified: verify it, then go on from here."""
@@ -622,7 +625,7 @@ class Loop:
         await self.stages.trial.begin(here, done, claim, now)
 
     async def _next_action(self, record: IncidentRecord, claim: Claim) -> None:
-        await self.store.save(claim, moved_on(record.incident), [])
+        await self.store.incidents.save(claim, moved_on(record.incident), [])
 
     # -------------------------------------------------------- conclude and learn
 
@@ -651,7 +654,7 @@ class Loop:
                 message="Dry run: no action taken. Watching for recovery without action, for up to "
                 f"{rules.timeout.total_seconds():.0f} s.",
             )
-            await self.store.save(claim, watching, [note])
+            await self.store.incidents.save(claim, watching, [note])
 
 
 def needs_reason(incident: Incident) -> bool:

@@ -31,7 +31,8 @@ from app.agent.models import (
 from app.agent.observer import workload_conditions
 from app.agent.ports.cluster import ClusterReader
 from app.agent.ports.metrics import MetricSource
-from app.agent.ports.store import IncidentFilter, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.slo import SloThresholds
 from app.agent.workload import (
     ConfigRecord,
@@ -123,7 +124,7 @@ class Historian:
         if seen.at - since < self.rules.after:
             return False
         current = workload.revisions[0]
-        known = {r.template_hash: r.health for r in await self.store.revisions(key)}
+        known = {r.template_hash: r.health for r in await self.store.history.revisions(key)}
         proved = known.get(current.template_hash) is RevisionHealth.SERVED_WELL
         configs = await self._unproved_configs(key, workload, seen.at)
         if proved and not configs:
@@ -134,7 +135,7 @@ class Historian:
         if configs:
             await self._note_configs(key, configs, seen.at)
         if not proved:
-            await self.store.record_revision(
+            await self.store.history.record_revision(
                 RevisionRecord(
                     key=key,
                     template_hash=current.template_hash,
@@ -152,7 +153,7 @@ class Historian:
         """Why the period since then is not sufficient to trust the version."""
         start, end = period_of(self.rules, since, now)
         where = IncidentFilter(service=key.service, environment=key.environment)
-        for record in (await self.store.find(where, limit=1, cursor=None)).items:
+        for record in (await self.store.incidents.find(where, limit=1, cursor=None)).items:
             closed = record.incident.closed_at
             if closed is None or closed > max(since, now - self.rules.after):
                 return f"incident {record.incident.id} was open in that time"
@@ -175,7 +176,7 @@ class Historian:
         """Name and hash of each ConfigMap's content that is in force and not known to serve well."""
         trusted = {
             (c.name, c.content_hash)
-            for c in await self.store.configs(key)
+            for c in await self.store.history.configs(key)
             if c.health is RevisionHealth.SERVED_WELL
         }
         started = min((pod.created_at for pod in workload.pods), default=at)
@@ -190,7 +191,7 @@ class Historian:
         for config in await self.reader.config_contents(key):
             # A version that arrived between the two reads has not been judged.
             if (config.name, config.content_hash) in proved:
-                await self.store.record_config(_served_well(config, at))
+                await self.store.history.record_config(_served_well(config, at))
 
 
 def _served_well(config: ConfigRecord, at: datetime) -> ConfigRecord:

@@ -141,10 +141,10 @@ class Observer:
         if workload is None and not missing:
             missing.append(_unmapped(key))
         unmeasured: list[str] = []
-        signals = await self.store.incident_signals(incident.id, _MAX_SIGNALS)
+        signals = await self.store.signals.of_incident(incident.id, _MAX_SIGNALS)
         earliest = min((s.observed_at for s in signals), default=incident.opened_at)
         dependencies = self.dependencies.get(key, ())
-        beside = await self.store.open_beside(key, dependencies, _OTHERS_SHOWN)
+        beside = await self.store.incidents.open_beside(key, dependencies, _OTHERS_SHOWN)
         sli = await self._sli_history(key, now, unmeasured)
         telemetry = await self.telemetry(key, now, missing)
         missing.extend(unmeasured)
@@ -161,8 +161,8 @@ class Observer:
                 self.dependencies.get(key, ()),
             ),
             workload=workload,
-            revision_history=await self.store.revisions(key),
-            config_history=await self.store.configs(key),
+            revision_history=await self.store.history.revisions(key),
+            config_history=await self.store.history.configs(key),
             sli=sli,
             telemetry=telemetry,
             other_open_incidents=tuple(
@@ -188,7 +188,7 @@ class Observer:
     async def look(self, key: ServiceKey, now: datetime) -> Observation:
         """One observation of a service, for verification and the historian."""
         missing: list[str] = []
-        levels = await self.store.levels(key)
+        levels = await self.store.signals.levels(key)
         workload = await self.workload(key, missing)
         gone = workload is None and not missing
         unseen = "; ".join(missing) or None if self._looks_at(key) else None
@@ -224,7 +224,7 @@ class Observer:
 
     async def told_conditions(self, key: ServiceKey) -> tuple[Condition, ...]:
         """What was last reported to intake about the service."""
-        levels = await self.store.levels(key)
+        levels = await self.store.signals.levels(key)
         return levels.conditions if levels is not None else ()
 
     async def sli(self, key: ServiceKey, now: datetime, missing: list[str]) -> SliSample | None:
@@ -239,7 +239,7 @@ class Observer:
                 return None
             if _has_data(sample):
                 return replace(sample, measured=True)
-        levels = await self.store.levels(key)
+        levels = await self.store.signals.levels(key)
         return levels.last_sample if levels is not None else None
 
     async def telemetry(self, key: ServiceKey, now: datetime, missing: list[str]) -> TelemetryHealth | None:
@@ -270,23 +270,23 @@ class Observer:
         """
         known: set[Change] = set()
         for one in (key, *dependencies):
-            known.update(await self.store.changes(since - RELEASES_KNOWN, of=one))
+            known.update(await self.store.signals.changes(since - RELEASES_KNOWN, of=one))
         near = {key, *dependencies}
         others = [
             change
-            for change in await self.store.changes(since)
+            for change in await self.store.signals.changes(since)
             if change.key.environment == key.environment and change.key not in near
         ]
         known.update(others)
         for one in sorted({change.key for change in others})[:_OTHERS_SHOWN]:
-            known.update(await self.store.changes(since - RELEASES_KNOWN, of=one))
+            known.update(await self.store.signals.changes(since - RELEASES_KNOWN, of=one))
         return once(known, since)
 
     async def _sli_history(
         self, key: ServiceKey, now: datetime, unmeasured: list[str]
     ) -> tuple[SliSample, ...]:
         """Posted and measured samples, each marked: a rule reads one kind, never both as one history."""
-        posted = await self.store.samples(key, now - self.lookback)
+        posted = await self.store.signals.samples(key, now - self.lookback)
         if self.metrics is None or key in TELEMETRY_SOURCES:
             return posted
         found = await _or_missing(

@@ -79,9 +79,9 @@ class ReasonCheck:
     async def _reported(self, incident: Incident) -> tuple[Reason, ...]:
         """What was reported of the service; read from the signals where an older version took them in."""
         store = self.observer.store
-        levels = await store.levels(incident.key)
+        levels = await store.signals.levels(incident.key)
         known = levels.reasons if levels is not None else ()
         if any(reason.trigger in incident.triggers for reason in known):
             return known
-        signals = await store.incident_signals(incident.id, _MAX_SIGNALS)
+        signals = await store.signals.of_incident(incident.id, _MAX_SIGNALS)
         return (*known, *from_signals(signals, self.slo))

@@ -43,7 +43,8 @@ from app.agent.notes import (
     why_recovered_alone,
 )
 from app.agent.observer import Observer
-from app.agent.ports.store import Claim, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.claims import Claim
 from app.agent.verifier import Assessment, Health, Verifier, VerifyRules, advance, judge, resumed
 from app.errors import PermanentError
 
@@ -83,7 +84,7 @@ class Soak:
             f"{rules.soak.total_seconds():.0f} s within {rules.timeout.total_seconds():.0f} s.",
             data={"intent": done.id},
         )
-        await self.store.save(claim, after, [*notes, note])
+        await self.store.incidents.save(claim, after, [*notes, note])
 
     async def settle_undo(
         self, record: IncidentRecord, undo: Intent, outcome: Outcome, claim: Claim, now: datetime
@@ -96,7 +97,7 @@ class Soak:
         moving_on = replace(record.incident, state=IncidentState.OPEN, verification=None, wake_at=None)
         reader = self.executor.reader
         if outcome.kind is not OutcomeKind.DONE or reader is None:
-            await self.store.save(claim, moving_on, [undo_not_done_note(undo, outcome, now)])
+            await self.store.incidents.save(claim, moving_on, [undo_not_done_note(undo, outcome, now)])
             return
         asks = asks_as_before(undone, await reader.snapshot(undo.action))
         rest = rest_to_undo(record, undone)
@@ -115,11 +116,11 @@ class Soak:
         )
         if asks and found.restored is None:
             waiting = replace(record.incident, verification=found.seen, wake_at=now + rules.interval)
-            await self.store.save(claim, waiting, [])
+            await self.store.incidents.save(claim, waiting, [])
             return
         note = undo_note(undo, undone, found, asks=asks, at=now)
         if asks and found.restored:
-            await self.store.save(claim, moving_on, [note])
+            await self.store.incidents.save(claim, moving_on, [note])
             return
         why = why_not_restored(undo, undone, found, asks=asks)
         await self.closer.close_with(record, moving_on, claim, IncidentState.ESCALATED, [note], why)
@@ -138,7 +139,7 @@ class Soak:
             await self._watch(record, verification, verdict, health, claim, notes, now)
             return
         if verdict is None:
-            await self.store.save(claim, replace(incident, verification=verification), notes)
+            await self.store.incidents.save(claim, replace(incident, verification=verification), notes)
             return
         judged = replace(incident, verification=verification, verdict=verdict)
         notes.append(verdict_note(verdict))
@@ -159,7 +160,7 @@ class Soak:
                 "Whether the service recovered is unknown.",
             )
         elif tested is None:
-            await self.store.save(claim, moved_on(judged), [*notes, *no_undo_notes(record, now)])
+            await self.store.incidents.save(claim, moved_on(judged), [*notes, *no_undo_notes(record, now)])
         else:
             await self.executor.decide_undo(record, tested, claim, moved_on(judged), notes)
 
@@ -179,11 +180,11 @@ class Soak:
         if health.health is Health.UNHEALTHY and not recovered and not _proposes(record):
             anew = replace(incident, state=IncidentState.OPEN, diagnosis=None, plan=None, verification=None)
             note = Note(at=now, stage=Stage.OBSERVE, message="The symptoms are back: re-evaluating.")
-            await self.store.save(claim, anew, [*notes, note])
+            await self.store.incidents.save(claim, anew, [*notes, note])
             return
         end = None if verdict is None else _end_of_watch(record, verdict)
         if verdict is None or end is None:
-            await self.store.save(claim, replace(incident, verification=verification), notes)
+            await self.store.incidents.save(claim, replace(incident, verification=verification), notes)
             return
         judged = replace(incident, verification=verification, verdict=verdict)
         await self.closer.close_with(record, judged, claim, end[0], [*notes, verdict_note(verdict)], end[1])
@@ -193,7 +194,7 @@ class Soak:
         workload = await self.observer.workload(record.incident.key, missing)
         failed = failed_revision(record, helped, workload, now) if workload is not None else None
         if failed is not None:
-            await self.store.record_revision(failed)
+            await self.store.history.record_revision(failed)
 
 
 def _seen_so_far(

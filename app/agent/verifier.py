@@ -280,7 +280,7 @@ class Verifier:
         `silencings` are the silences in force; None: they are read where an alert fires.
         """
         health = assess(seen, incident.triggers, self.rules, incident.verification)
-        levels = await self.observer.store.levels(incident.key)
+        levels = await self.observer.store.signals.levels(incident.key)
         if levels is None:
             return health
         reported = of_cluster(levels.reasons, incident.cluster)

@@ -1,7 +1,8 @@
-"""The store: signals, incidents and history over SQLite or PostgreSQL.
+"""The store over SQLite or PostgreSQL: one repository for each aggregate.
 
-The composition root calls `open_store` and hands the result on as the `Store`
-port. Every sentence of that port is held by the contract suite
+The composition root calls `open_shared` and hands the `Store` on; a caller that
+needs one repository takes that one alone. Every sentence of the ports
+(`app.agent.ports.store`) is held by the contract suite
 `tests/contract/test_store_*.py`, which runs over both databases.
 """
 
@@ -15,12 +16,25 @@ from sqlalchemy.exc import ArgumentError
 from app.agent.ports.store import Store
 from app.agent.ports.workers import Fleet
 from app.errors import ConfigurationError
+from app.store.approvals import SqlApprovals
+from app.store.audit_log import SqlAuditLog
+from app.store.budgets import SqlBudgets
+from app.store.claims import SqlClaims
+from app.store.credentials import SqlCredentials
+from app.store.database import ping
 from app.store.database.memory import MemoryDatabase
+from app.store.database.port import Database
 from app.store.database.postgresql import open_postgresql
 from app.store.database.servers import connecting, one_host
 from app.store.database.sqlite import open_sqlite
 from app.store.fleet import Alone, EmbeddedFleet, PostgresFleet
-from app.store.sql_store import SqlStore
+from app.store.guardrails import SqlGuardrails
+from app.store.history import SqlHistory
+from app.store.incidents import SqlIncidents
+from app.store.intents import SqlIntents
+from app.store.notifications import SqlNotifications
+from app.store.signals.accounting import SqlAccounting
+from app.store.signals.repository import SqlSignals
 
 
 async def open_store(database_url: str) -> Store:
@@ -39,10 +53,10 @@ async def open_shared(database_url: str) -> tuple[Store, Fleet]:
     match url.drivername:
         case "sqlite":
             file = await open_sqlite(url)
-            return SqlStore(file), EmbeddedFleet(file, Path(url.database or "heal.db"))
+            return store_over(file), EmbeddedFleet(file, Path(url.database or "heal.db"))
         case "postgresql" | "postgres":
             server = await open_postgresql(url)
-            return SqlStore(server), PostgresFleet(server, connecting(url))
+            return store_over(server), PostgresFleet(server, connecting(url))
         case other:
             raise ConfigurationError(
                 f"DATABASE_URL: {other}:// is not supported; use sqlite:///path or postgresql://..."
@@ -51,7 +65,32 @@ async def open_shared(database_url: str) -> tuple[Store, Fleet]:
 
 def open_in_memory() -> Store:
     """A store of one event loop that nothing survives: for simulations."""
-    return SqlStore(MemoryDatabase())
+    return store_over(MemoryDatabase())
+
+
+def store_over(database: Database) -> Store:
+    """Every repository over one open database."""
+
+    async def answers() -> None:
+        await database.same()
+        await database.write(ping.write, urgent=True)
+
+    return Store(
+        signals=SqlSignals(database),
+        incidents=SqlIncidents(database),
+        claims=SqlClaims(database),
+        intents=SqlIntents(database),
+        budgets=SqlBudgets(database),
+        approvals=SqlApprovals(database),
+        guardrails=SqlGuardrails(database),
+        history=SqlHistory(database),
+        accounting=SqlAccounting(database),
+        credentials=SqlCredentials(database),
+        audit_log=SqlAuditLog(database),
+        notifications=SqlNotifications(database),
+        ping=answers,
+        close=database.close,
+    )
 
 
 def _understood(database_url: str) -> URL:
@@ -63,4 +102,4 @@ def _understood(database_url: str) -> URL:
         ) from None
 
 
-__all__ = ["Alone", "open_in_memory", "open_shared", "open_store"]
+__all__ = ["Alone", "open_in_memory", "open_shared", "open_store", "store_over"]

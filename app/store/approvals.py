@@ -1,4 +1,4 @@
-"""Approvals as rows: asked for, answered once, used once (promise 1).
+"""Approvals as rows: requested, answered once, used once (promise 1).
 
 Every change is a compare-and-set on the state, under the incident's row lock:
 of fifty clicks at the same moment one counts.
@@ -6,249 +6,172 @@ of fifty clicks at the same moment one counts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Connection, Row, and_, insert, or_, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from app.agent.approvals.state import answer_note, with_answer
 from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind
-from app.agent.identity.people import Answer, ApprovalTerms, Person
-from app.agent.ids import ApprovalId, IncidentId
-from app.agent.models import (
-    ActionName,
-    Approval,
-    ApprovalState,
-    Incident,
-)
-from app.errors import ClaimLost, Invalid, NotFound
-from app.store import audit_log as trail
-from app.store import timeline
+from app.agent.identity.people import Answer, Person
+from app.agent.ids import ApprovalId
+from app.agent.models import Approval, ApprovalState, Incident, Note
+from app.agent.ports.store.approvals import ApprovalPage, ApprovalRecord
+from app.agent.ports.store.claims import Claim
+from app.errors import Invalid, NotFound
+from app.store import audit_log, timeline
 from app.store.database import nonces
-from app.store.database.codec import (
-    IncidentBody,
-    read,
-    storable_text,
-    writable,
-)
+from app.store.database.codec import IncidentBody, read, storable_text
 from app.store.database.notify import ring
+from app.store.database.repository import Repository, reads_urgently, writes, writes_urgently
+from app.store.database.rows import approval_columns, approval_of, incident_of, page_of
 from app.store.database.tables import AT_ONCE, approvals, incidents
+from app.store.incidents import save_next_version
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApprovalBody:
-    """The part of an approval that no statement searches by."""
+class SqlApprovals(Repository):
+    """`ApprovalRepository` over SQL."""
 
-    action_index: int
-    action: ActionName
-    plan_hash: str
-    target_token: str | None
-    reasons: tuple[str, ...]
-    comment: str = ""
-    terms: ApprovalTerms = field(default_factory=ApprovalTerms)
-    answers: tuple[Answer, ...] = ()
-    escalated: int = 0
-
-
-def get(connection: Connection, approval_id: ApprovalId) -> Approval | None:
-    row = connection.execute(select(approvals).where(approvals.c.id == approval_id)).one_or_none()
-    return None if row is None else _approval(row)
-
-
-def of_incident(connection: Connection, incident_id: IncidentId) -> tuple[Approval, ...]:
-    """Oldest first."""
-    rows = connection.execute(
-        select(approvals)
-        .where(approvals.c.incident_id == incident_id)
-        .order_by(approvals.c.requested_at, approvals.c.id)
-    )
-    return tuple(_approval(row) for row in rows)
-
-
-def page(
-    connection: Connection, state: ApprovalState | None, limit: int, cursor: str | None
-) -> tuple[Approval, ...]:
-    """Up to `limit`, newest first, after the approval that the cursor names."""
-    wanted = select(approvals)
-    if state is not None:
-        wanted = wanted.where(approvals.c.state == state.value)
-    if cursor is not None:
-        last = get(connection, ApprovalId(cursor))
-        if last is None:
-            raise Invalid("cursor was not returned by this list; start again without a cursor")
-        same_moment = and_(approvals.c.requested_at == last.requested_at, approvals.c.id < last.id)
-        wanted = wanted.where(or_(approvals.c.requested_at < last.requested_at, same_moment))
-    newest_first = wanted.order_by(approvals.c.requested_at.desc(), approvals.c.id.desc())
-    return tuple(_approval(row) for row in connection.execute(newest_first.limit(limit)))
-
-
-def add(connection: Connection, incident: Incident, approval: Approval) -> None:
-    """Store a new request; the caller holds the claim."""
-    if approval.incident_id != incident.id or approval.state is not ApprovalState.PENDING:
-        raise Invalid(f"approval {approval.id} must be a pending one of incident {incident.id}")
-    connection.execute(
-        insert(approvals).values(
-            id=approval.id,
-            incident_id=approval.incident_id,
-            state=approval.state.value,
-            requested_at=approval.requested_at,
-            expires_at=approval.expires_at,
-            answered_at=None,
-            answered_by=None,
-            body=writable(ApprovalBody, _body(approval)),
+    @writes
+    def request(
+        self,
+        connection: Connection,
+        claim: Claim,
+        incident: Incident,
+        approval: Approval,
+        notes: Sequence[Note],
+    ) -> Incident:
+        saved = save_next_version(connection, claim, incident, notes)
+        if approval.incident_id != saved.id or approval.state is not ApprovalState.PENDING:
+            raise Invalid(f"approval {approval.id} must be a pending one of incident {saved.id}")
+        connection.execute(
+            insert(approvals).values(
+                id=approval.id,
+                incident_id=approval.incident_id,
+                requested_at=approval.requested_at,
+                expires_at=approval.expires_at,
+                **approval_columns(approval),
+            )
         )
-    )
+        return saved
 
+    @writes
+    def record_escalation(
+        self,
+        connection: Connection,
+        claim: Claim,
+        incident: Incident,
+        approval_id: ApprovalId,
+        steps: int,
+        notes: Sequence[Note],
+    ) -> Incident:
+        saved = save_next_version(connection, claim, incident, notes)
+        found = _get(connection, approval_id)
+        if found is not None and found.incident_id == saved.id and found.state is ApprovalState.PENDING:
+            values = approval_columns(replace(found, escalated=steps))
+            connection.execute(update(approvals).where(approvals.c.id == approval_id).values(**values))
+        return saved
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spoken:
-    """A person's answer to a request."""
+    @reads_urgently
+    def get(self, connection: Connection, approval_id: ApprovalId) -> Approval | None:
+        return _get(connection, approval_id)
 
-    approve: bool
-    by: Person
-    comment: str
-    at: datetime
-    nonce: str | None = None
-
-
-def answer(connection: Connection, approval_id: ApprovalId, spoken: Spoken) -> Approval:
-    """One answer, weighed; the incident is due at once."""
-    incident_id = connection.execute(
-        select(approvals.c.incident_id).where(approvals.c.id == approval_id)
-    ).scalar_one_or_none()
-    if incident_id is None:
-        raise NotFound(f"approval {approval_id} is not on record")
-    # The incident first, in the lock order of all transactions, which prevents deadlocks.
-    body = connection.execute(
-        select(incidents.c.body).where(incidents.c.id == incident_id).with_for_update()
-    ).scalar_one()
-    found = get(connection, approval_id)
-    if found is None:
-        raise NotFound(f"approval {approval_id} is not on record")
-    by = spoken.by
-    said = Answer(
-        by=storable_text(by.name),
-        approve=spoken.approve,
-        at=spoken.at,
-        comment=storable_text(spoken.comment),
-        roles=tuple(sorted(map(storable_text, by.roles))),
-        door=by.door,
-        verified=by.verified,
-    )
-    answered = with_answer(found, said, read(IncidentBody, body).reported_by)
-    if spoken.nonce is not None:
-        nonces.use(connection, approval_id, spoken.nonce, spoken.at)
-    connection.execute(
-        update(approvals)
-        .where(approvals.c.id == approval_id, approvals.c.state == ApprovalState.PENDING.value)
-        .values(
-            state=answered.state.value,
-            answered_at=answered.answered_at,
-            answered_by=answered.answered_by,
-            body=writable(ApprovalBody, _body(answered)),
+    @reads_urgently
+    def find(
+        self, connection: Connection, state: ApprovalState | None, *, limit: int, cursor: str | None
+    ) -> ApprovalPage:
+        """Each with its incident; the incidents come in one query."""
+        wanted = select(approvals)
+        if state is not None:
+            wanted = wanted.where(approvals.c.state == state.value)
+        rows, following = page_of(
+            connection, wanted, approvals.c.requested_at, approvals.c.id, limit=limit, cursor=cursor
         )
-    )
-    timeline.append(connection, found.incident_id, [answer_note(answered, said)])
-    connection.execute(
-        update(incidents)
-        .where(incidents.c.id == incident_id)
-        .values(due_at=AT_ONCE, nudges=incidents.c.nudges + 1)
-    )
-    ring(connection)
-    trail.append(connection, _deed(answered, spoken))
-    return answered
+        asked = {row.incident_id for row in rows}
+        found = connection.execute(select(incidents).where(incidents.c.id.in_(asked)))
+        known = {incident.id: incident for incident in map(incident_of, found)}
+        return ApprovalPage(
+            items=tuple(
+                ApprovalRecord(approval=approval, incident=known[approval.incident_id])
+                for approval in map(approval_of, rows)
+            ),
+            next_cursor=following,
+        )
+
+    @writes_urgently
+    def answer(
+        self,
+        connection: Connection,
+        approval_id: ApprovalId,
+        *,
+        approve: bool,
+        by: Person,
+        comment: str,
+        at: datetime,
+        nonce: str | None = None,
+    ) -> Approval:
+        incident_id = connection.execute(
+            select(approvals.c.incident_id).where(approvals.c.id == approval_id)
+        ).scalar_one_or_none()
+        if incident_id is None:
+            raise NotFound(f"approval {approval_id} is not on record")
+        # The incident first, in the lock order of all transactions, which prevents deadlocks.
+        body = connection.execute(
+            select(incidents.c.body).where(incidents.c.id == incident_id).with_for_update()
+        ).scalar_one()
+        found = _get(connection, approval_id)
+        if found is None:
+            raise NotFound(f"approval {approval_id} is not on record")
+        said = Answer(
+            by=storable_text(by.name),
+            approve=approve,
+            at=at,
+            comment=storable_text(comment),
+            roles=tuple(sorted(map(storable_text, by.roles))),
+            door=by.door,
+            verified=by.verified,
+        )
+        answered = with_answer(found, said, read(IncidentBody, body).reported_by)
+        if nonce is not None:
+            nonces.use(connection, approval_id, nonce, at)
+        connection.execute(
+            update(approvals)
+            .where(approvals.c.id == approval_id, approvals.c.state == ApprovalState.PENDING.value)
+            .values(**approval_columns(answered))
+        )
+        timeline.append(connection, found.incident_id, [answer_note(answered, said)])
+        connection.execute(
+            update(incidents)
+            .where(incidents.c.id == incident_id)
+            .values(due_at=AT_ONCE, nudges=incidents.c.nudges + 1)
+        )
+        ring(connection)
+        audit_log.append(connection, _decision(answered, by, comment, at, approve=approve))
+        return answered
+
+    @writes
+    def issue_nonce(self, connection: Connection, approval_id: ApprovalId, nonce: str, at: datetime) -> None:
+        nonces.issue(connection, approval_id, nonce, at)
 
 
-def _deed(answered: Approval, spoken: Spoken) -> HumanDecision:
+def _decision(answered: Approval, by: Person, comment: str, at: datetime, *, approve: bool) -> HumanDecision:
     return HumanDecision(
-        at=spoken.at,
-        by=spoken.by,
-        kind=HumanDecisionKind.APPROVED if spoken.approve else HumanDecisionKind.DENIED,
+        at=at,
+        by=by,
+        kind=HumanDecisionKind.APPROVED if approve else HumanDecisionKind.DENIED,
         subject=answered.id,
         data={
             "incident": answered.incident_id,
             "action": answered.action.value,
             "plan_hash": answered.plan_hash,
             "target_token": answered.target_token,
-            "roles": [*sorted(spoken.by.roles)],
-            "comment": spoken.comment,
+            "roles": [*sorted(by.roles)],
+            "comment": comment,
         },
     )
 
 
-def escalated(connection: Connection, incident_id: IncidentId, approval_id: ApprovalId, steps: int) -> bool:
-    """Record that so many steps were taken; False when it does not wait for an answer any more."""
-    found = get(connection, approval_id)
-    if found is None or found.incident_id != incident_id or found.state is not ApprovalState.PENDING:
-        return False
-    body = writable(ApprovalBody, _body(replace(found, escalated=steps)))
-    connection.execute(update(approvals).where(approvals.c.id == approval_id).values(body=body))
-    return True
-
-
-def use(connection: Connection, incident_id: IncidentId, approval_id: ApprovalId) -> None:
-    """APPROVED -> USED; `ClaimLost` when the incident has none to be used by that id."""
-    used = connection.execute(
-        update(approvals)
-        .where(
-            approvals.c.id == approval_id,
-            approvals.c.incident_id == incident_id,
-            approvals.c.state == ApprovalState.APPROVED.value,
-        )
-        .values(state=ApprovalState.USED.value)
-    ).rowcount
-    if used != 1:
-        raise ClaimLost(f"approval {approval_id} is not available; reload it")
-
-
-def end_open(connection: Connection, incident_id: IncidentId, at: datetime) -> None:
-    """Whatever the incident still waited for, or had not used, is expired or void."""
-    open_states = [ApprovalState.PENDING.value, ApprovalState.APPROVED.value]
-    mine = approvals.c.incident_id == incident_id
-    connection.execute(
-        update(approvals)
-        .where(mine, approvals.c.state == ApprovalState.PENDING.value, approvals.c.expires_at <= at)
-        .values(state=ApprovalState.EXPIRED.value)
-    )
-    connection.execute(
-        update(approvals)
-        .where(mine, approvals.c.state.in_(open_states))
-        .values(state=ApprovalState.VOID.value)
-    )
-
-
-def _body(approval: Approval) -> ApprovalBody:
-    return ApprovalBody(
-        action_index=approval.action_index,
-        action=approval.action,
-        plan_hash=approval.plan_hash,
-        target_token=approval.target_token,
-        reasons=approval.reasons,
-        comment=approval.comment,
-        terms=approval.terms,
-        answers=approval.answers,
-        escalated=approval.escalated,
-    )
-
-
-def _approval(row: Row[Any]) -> Approval:
-    body = read(ApprovalBody, row.body)
-    return Approval(
-        id=ApprovalId(row.id),
-        incident_id=IncidentId(row.incident_id),
-        action_index=body.action_index,
-        action=body.action,
-        plan_hash=body.plan_hash,
-        target_token=body.target_token,
-        reasons=body.reasons,
-        requested_at=row.requested_at,
-        expires_at=row.expires_at,
-        state=ApprovalState(row.state),
-        answered_by=row.answered_by,
-        answered_at=row.answered_at,
-        comment=body.comment,
-        terms=body.terms,
-        answers=body.answers,
-        escalated=body.escalated,
-    )
+def _get(connection: Connection, approval_id: ApprovalId) -> Approval | None:
+    row = connection.execute(select(approvals).where(approvals.c.id == approval_id)).one_or_none()
+    return None if row is None else approval_of(row)

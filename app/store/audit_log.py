@@ -17,7 +17,26 @@ from app.agent.identity.audit_log import AuditLogEntry, HumanDecision, HumanDeci
 from app.agent.identity.people import Door
 from app.store.database import locks
 from app.store.database.codec import storable_object, storable_text
+from app.store.database.repository import Repository, reads, writes_urgently
 from app.store.database.tables import audit_trail
+
+
+class SqlAuditLog(Repository):
+    """`AuditLogRepository` over SQL."""
+
+    @writes_urgently
+    def append(self, connection: Connection, human_decision: HumanDecision) -> None:
+        append(connection, human_decision)
+
+    @reads
+    def entries(self, connection: Connection, *, after: int, limit: int) -> tuple[AuditLogEntry, ...]:
+        rows = connection.execute(
+            select(audit_trail)
+            .where(audit_trail.c.sequence > after)
+            .order_by(audit_trail.c.sequence)
+            .limit(limit)
+        )
+        return tuple(_entry(row) for row in rows)
 
 
 def append(connection: Connection, human_decision: HumanDecision) -> None:
@@ -48,17 +67,6 @@ def append(connection: Connection, human_decision: HumanDecision) -> None:
             hash=entry.hash,
         )
     )
-
-
-def entries(connection: Connection, after: int, limit: int) -> tuple[AuditLogEntry, ...]:
-    """Oldest first."""
-    rows = connection.execute(
-        select(audit_trail)
-        .where(audit_trail.c.sequence > after)
-        .order_by(audit_trail.c.sequence)
-        .limit(limit)
-    )
-    return tuple(_entry(row) for row in rows)
 
 
 def _entry(row: Row[Any]) -> AuditLogEntry:

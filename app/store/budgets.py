@@ -1,6 +1,6 @@
 """Counts started actions for the limits, serialised with every other start (promise 4).
 
-`turn` serialises the transactions that begin an action, on whichever worker; it
+One lock serialises the transactions that begin an action, on whichever worker; it
 comes after the incident's row and the guardrails in the order of locks, and no
 transaction waits for another lock behind it. Everything is read from the intents' own rows,
 so that a restart forgets nothing and a second attempt at an intent counts once.
@@ -32,16 +32,11 @@ from app.agent.guardrails.limits import (
 )
 from app.agent.guardrails.status import Attempts
 from app.agent.ids import IncidentId, IntentId, ServiceKey
-from app.agent.models import (
-    Cause,
-    Incident,
-    IncidentState,
-    Intent,
-    Outcome,
-)
-from app.store import brakes
+from app.agent.models import Cause, Incident, IncidentState, Intent, Outcome
+from app.store import guardrails
 from app.store.database import locks
 from app.store.database.codec import IntentBody, read, read_optional
+from app.store.database.repository import Repository, reads, reads_urgently
 from app.store.database.tables import incidents, intents
 
 _UNDER_WAY = 100
@@ -54,40 +49,45 @@ _UNDOING = intents.alias("undoing")
 _UNDONE = exists().where(_UNDOING.c.undoes == intents.c.id)
 
 
-def turn(connection: Connection) -> None:
-    """Wait until no other transaction is beginning an action; none does before this one ends."""
-    locks.hold(connection, locks.Space.BUDGET, ["budget"])
+class SqlBudgets(Repository):
+    """`BudgetRepository` over SQL."""
+
+    @reads
+    def recent_actions(
+        self, connection: Connection, key: ServiceKey, limits: Limits, at: datetime
+    ) -> History:
+        return _recent(connection, key, limits, at)
+
+    @reads_urgently
+    def attempts(self, connection: Connection, since: datetime) -> Attempts:
+        tried: dict[ServiceKey, list[Tried]] = defaultdict(list)
+        for row in connection.execute(_began(since).limit(_SHOWN)):
+            tried[ServiceKey(environment=row.environment, service=row.service)].append(_one_tried(row))
+        return Attempts(tried=tried, closed=guardrails.circuits_closed(connection))
 
 
 def over(
     connection: Connection, incident: Incident, intent: Intent, budget: Budget, at: datetime
 ) -> tuple[Excess, ...]:
-    """The shared limits that the intent would exceed by beginning now; takes the turn."""
+    """The shared limits that the intent would exceed by beginning now; serialised
+    with every other start until this transaction ends."""
     if budget.limits == UNLIMITED:
         return ()
-    turn(connection)
+    locks.hold(connection, locks.Space.BUDGET, ["budget"])
     proposed = proposed_by(incident, intent.decision.plan_hash, intent.action)
-    history = recent(connection, incident.key, budget.limits, at)
+    history = _recent(connection, incident.key, budget.limits, at)
     return exceeded(proposed, history, budget.limits, budget.known_services, at)
 
 
-def recent(connection: Connection, key: ServiceKey, limits: Limits, at: datetime) -> History:
+def _recent(connection: Connection, key: ServiceKey, limits: Limits, at: datetime) -> History:
     """What began within the window in the whole cluster, and on one service as far back as it matters."""
     return History(
         window=_window(connection, limits.window, at, limits.per_cluster),
         service=_of_service(connection, key, at - limits.look_back),
         cluster=_tried(connection, limits, at),
-        service_closed_at=brakes.circuit_closed_at(connection, key) if limits.service_breaker else None,
-        cluster_closed_at=brakes.circuit_closed_at(connection, None) if limits.cluster_breaker else None,
+        service_closed_at=guardrails.circuit_closed_at(connection, key) if limits.service_breaker else None,
+        cluster_closed_at=guardrails.circuit_closed_at(connection, None) if limits.cluster_breaker else None,
     )
-
-
-def attempts(connection: Connection, since: datetime) -> Attempts:
-    """What began lately on any service, the newest first, and which breakers were closed by hand."""
-    tried: dict[ServiceKey, list[Tried]] = defaultdict(list)
-    for row in connection.execute(_began(since).limit(_SHOWN)):
-        tried[ServiceKey(environment=row.environment, service=row.service)].append(_one_tried(row))
-    return Attempts(tried=tried, closed=brakes.circuits_closed(connection))
 
 
 def _window(connection: Connection, length: timedelta, at: datetime, enough: int | None) -> tuple[Touch, ...]:

@@ -17,19 +17,97 @@ from sqlalchemy.sql import ColumnElement
 from app.agent.freshness.clock_jumps import FAR_AHEAD
 from app.agent.ids import FencingToken, IncidentId
 from app.agent.models import Incident
-from app.agent.ports.store import Claim
+from app.agent.ports.store.claims import Claim
 from app.errors import ClaimLost, NotFound
 from app.store.database.notify import ring
-from app.store.database.tables import (
-    AFTER_KNOWN,
-    AT_ONCE,
-    claims,
-    incidents,
-)
-from app.store.incidents import incident_of
+from app.store.database.repository import Repository, reads, writes
+from app.store.database.rows import incident_of
+from app.store.database.tables import AFTER_KNOWN, AT_ONCE, claims, incidents
 
 
-def take(
+class SqlClaims(Repository):
+    """`ClaimRepository` over SQL."""
+
+    @writes
+    def take(
+        self, connection: Connection, incident_id: IncidentId, owner: str, lease: timedelta, now: datetime
+    ) -> Claim | None:
+        return taken(connection, incident_id, owner, lease, now)
+
+    @writes
+    def take_due(
+        self, connection: Connection, owner: str, lease: timedelta, now: datetime, limit: int
+    ) -> tuple[Claim, ...]:
+        """Claim due, unclaimed incidents; a concurrent peer gets others.
+
+        First what people answered and what is due of known services; then the others,
+        longest due first. A new incident counts from its opening, so that neither a
+        storm of new ones nor incidents under way keep the rest waiting for ever.
+        """
+        if limit < 1:
+            return ()
+        first = _due(connection, incidents.c.due_at <= AT_ONCE, now, limit)
+        known = and_(incidents.c.due_at > AT_ONCE, incidents.c.due_at <= now, incidents.c.sender.is_(None))
+        first = [*first, *_due(connection, known, now, limit - len(first))]
+        left = limit - len(first)
+        unknown = _due(connection, incidents.c.due_at == AFTER_KNOWN, now, left)
+        strangers = and_(
+            incidents.c.due_at > AFTER_KNOWN, incidents.c.due_at <= now, incidents.c.sender.is_not(None)
+        )
+        resting = _due(connection, strangers, now, left)
+        since = [(row.opened_at, row.id) for row in unknown] + [(row.due_at, row.id) for row in resting]
+        found = [row.id for row in first] + [each for _, each in sorted(since)[:left]]
+        claimed = [taken(connection, IncidentId(each), owner, lease, now) for each in found]
+        return tuple(claim for claim in claimed if claim is not None)
+
+    @reads
+    def next_due(self, connection: Connection) -> datetime | None:
+        # Not an outer join: with new statistics missing, PostgreSQL would sort all that rests at every poll.
+        held = exists().where(claims.c.incident_id == incidents.c.id, claims.c.owner.is_not(None))
+        return connection.execute(
+            select(incidents.c.due_at)
+            .where(incidents.c.closed_at.is_(None), ~held)
+            .order_by(incidents.c.due_at)
+            .limit(1)
+        ).scalar_one_or_none()
+
+    @writes
+    def renew(self, connection: Connection, claim: Claim, lease: timedelta, now: datetime) -> None:
+        hold(connection, claim)
+        connection.execute(
+            update(claims).where(claims.c.incident_id == claim.incident_id).values(expires_at=now + lease)
+        )
+
+    @writes
+    def release(self, connection: Connection, claim: Claim, due_at: datetime | None = None) -> None:
+        """Free the incident at once; the next claim, by whomever, gets a higher token.
+
+        An incident that was nudged since it was claimed stays due.
+        """
+        # The incident first, in the lock order of all transactions, which prevents deadlocks.
+        nudges = connection.execute(
+            select(incidents.c.nudges).where(incidents.c.id == claim.incident_id).with_for_update()
+        ).scalar_one_or_none()
+        freed = connection.execute(
+            update(claims)
+            .where(
+                claims.c.incident_id == claim.incident_id,
+                claims.c.owner == claim.owner,
+                claims.c.token == claim.token,
+            )
+            .values(owner=None, interruptions=0)
+        ).rowcount
+        if freed and due_at is not None and nudges == claim.nudges:
+            connection.execute(
+                update(incidents).where(incidents.c.id == claim.incident_id).values(due_at=due_at)
+            )
+
+    @writes
+    def release_owner(self, connection: Connection, owner: str) -> int:
+        return release_owner(connection, owner)
+
+
+def taken(
     connection: Connection, incident_id: IncidentId, owner: str, lease: timedelta, now: datetime
 ) -> Claim | None:
     """Take over, reclaim or renew; None while another owner's lease is valid; `NotFound` without incident."""
@@ -72,32 +150,6 @@ def take(
     )
 
 
-def take_due(
-    connection: Connection, owner: str, lease: timedelta, now: datetime, limit: int
-) -> tuple[Claim, ...]:
-    """Claim due, unclaimed incidents; a concurrent peer gets others.
-
-    First what people answered and what is due of known services; then the others,
-    longest due first. A new incident counts from its opening, so that neither a
-    storm of new ones nor incidents under way keep the rest waiting for ever.
-    """
-    if limit < 1:
-        return ()
-    first = _due(connection, incidents.c.due_at <= AT_ONCE, now, limit)
-    known = and_(incidents.c.due_at > AT_ONCE, incidents.c.due_at <= now, incidents.c.sender.is_(None))
-    first = [*first, *_due(connection, known, now, limit - len(first))]
-    left = limit - len(first)
-    unknown = _due(connection, incidents.c.due_at == AFTER_KNOWN, now, left)
-    strangers = and_(
-        incidents.c.due_at > AFTER_KNOWN, incidents.c.due_at <= now, incidents.c.sender.is_not(None)
-    )
-    resting = _due(connection, strangers, now, left)
-    since = [(row.opened_at, row.id) for row in unknown] + [(row.due_at, row.id) for row in resting]
-    found = [row.id for row in first] + [each for _, each in sorted(since)[:left]]
-    taken = [take(connection, IncidentId(each), owner, lease, now) for each in found]
-    return tuple(claim for claim in taken if claim is not None)
-
-
 def _due(connection: Connection, when: ColumnElement[bool], now: datetime, limit: int) -> Sequence[Any]:
     """Open unclaimed incidents, by the index over due times, which keeps equal ones in order."""
     if limit < 1:
@@ -121,40 +173,6 @@ def _due(connection: Connection, when: ColumnElement[bool], now: datetime, limit
     ).all()
 
 
-def next_due(connection: Connection) -> datetime | None:
-    """The earliest due time of an open unclaimed incident."""
-    # Not an outer join: with new statistics missing, PostgreSQL would sort all that rests at every poll.
-    held = exists().where(claims.c.incident_id == incidents.c.id, claims.c.owner.is_not(None))
-    return connection.execute(
-        select(incidents.c.due_at)
-        .where(incidents.c.closed_at.is_(None), ~held)
-        .order_by(incidents.c.due_at)
-        .limit(1)
-    ).scalar_one_or_none()
-
-
-def release(connection: Connection, claim: Claim, due_at: datetime | None) -> None:
-    """Free the incident at once; the next claim, by whomever, gets a higher token.
-
-    An incident that was nudged since it was claimed stays due.
-    """
-    # The incident first, in the lock order of all transactions, which prevents deadlocks.
-    nudges = connection.execute(
-        select(incidents.c.nudges).where(incidents.c.id == claim.incident_id).with_for_update()
-    ).scalar_one_or_none()
-    freed = connection.execute(
-        update(claims)
-        .where(
-            claims.c.incident_id == claim.incident_id,
-            claims.c.owner == claim.owner,
-            claims.c.token == claim.token,
-        )
-        .values(owner=None, interruptions=0)
-    ).rowcount
-    if freed and due_at is not None and nudges == claim.nudges:
-        connection.execute(update(incidents).where(incidents.c.id == claim.incident_id).values(due_at=due_at))
-
-
 def release_owner(connection: Connection, owner: str) -> int:
     """Void the claims of an owner that died; what it held was interrupted, and is due as before."""
     voided = connection.execute(
@@ -167,27 +185,15 @@ def release_owner(connection: Connection, owner: str) -> int:
     return voided
 
 
-def renew(connection: Connection, claim: Claim, lease: timedelta, now: datetime) -> None:
-    """Hold on for another lease; `ClaimLost` where `hold` says so. Never takes anything over."""
-    hold(connection, claim)
-    connection.execute(
-        update(claims).where(claims.c.incident_id == claim.incident_id).values(expires_at=now + lease)
-    )
-
-
 def hold(connection: Connection, claim: Claim) -> Incident:
     """The claimed incident, its row locked for this transaction; `ClaimLost` when the right to it is gone."""
-    incident = _locked(connection, claim.incident_id)
+    row = connection.execute(
+        select(incidents).where(incidents.c.id == claim.incident_id).with_for_update()
+    ).one_or_none()
     held = connection.execute(select(claims).where(claims.c.incident_id == claim.incident_id)).one_or_none()
-    if incident is None or held is None or (held.owner, held.token) != (claim.owner, claim.token):
+    if row is None or held is None or (held.owner, held.token) != (claim.owner, claim.token):
         raise ClaimLost(f"{claim.owner} no longer holds incident {claim.incident_id}")
+    incident = incident_of(row)
     if incident.closed_at is not None:
         raise ClaimLost(f"incident {claim.incident_id} is closed and cannot change")
     return incident
-
-
-def _locked(connection: Connection, incident_id: IncidentId) -> Incident | None:
-    row = connection.execute(
-        select(incidents).where(incidents.c.id == incident_id).with_for_update()
-    ).one_or_none()
-    return None if row is None else incident_of(row)

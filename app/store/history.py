@@ -16,6 +16,7 @@ from app.agent.ids import ServiceKey
 from app.agent.workload import ConfigRecord, RevisionHealth, RevisionRecord
 from app.store.database import locks
 from app.store.database.codec import read, storable_text
+from app.store.database.repository import Repository, reads, writes
 from app.store.database.tables import config_history, revision_history
 
 REVISIONS_SHOWN = 50
@@ -42,73 +43,77 @@ def learned(stored: Remembered, new: Remembered) -> Remembered:
     return seen_again
 
 
-def record_revision(connection: Connection, record: RevisionRecord) -> None:
-    locks.hold(connection, locks.Space.HISTORY, [str(record.key)])
-    here = (*_of(revision_history, record.key), revision_history.c.template_hash == record.template_hash)
-    row = connection.execute(select(revision_history).where(*here)).one_or_none()
-    known = record if row is None else learned(_revision(row), record)
-    values: dict[str, object] = {
-        "number": known.number,
-        "health": known.health.value,
-        "seen_at": known.seen_at,
-        "reason": storable_text(known.reason),
-    }
-    if row is not None:
-        connection.execute(update(revision_history).where(*here).values(**values))
-        return
-    connection.execute(
-        insert(revision_history).values(
-            environment=record.key.environment,
-            service=record.key.service,
-            template_hash=record.template_hash,
-            **values,
+class SqlHistory(Repository):
+    """`HistoryRepository` over SQL."""
+
+    @writes
+    def record_revision(self, connection: Connection, record: RevisionRecord) -> None:
+        locks.hold(connection, locks.Space.HISTORY, [str(record.key)])
+        here = (*_of(revision_history, record.key), revision_history.c.template_hash == record.template_hash)
+        row = connection.execute(select(revision_history).where(*here)).one_or_none()
+        known = record if row is None else learned(_revision(row), record)
+        values: dict[str, object] = {
+            "number": known.number,
+            "health": known.health.value,
+            "seen_at": known.seen_at,
+            "reason": storable_text(known.reason),
+        }
+        if row is not None:
+            connection.execute(update(revision_history).where(*here).values(**values))
+            return
+        connection.execute(
+            insert(revision_history).values(
+                environment=record.key.environment,
+                service=record.key.service,
+                template_hash=record.template_hash,
+                **values,
+            )
         )
-    )
 
-
-def revisions(connection: Connection, key: ServiceKey) -> tuple[RevisionRecord, ...]:
-    rows = connection.execute(
-        select(revision_history)
-        .where(*_of(revision_history, key))
-        .order_by(revision_history.c.seen_at.desc(), revision_history.c.number.desc())
-        .limit(REVISIONS_SHOWN)
-    )
-    return tuple(_revision(row) for row in rows)
-
-
-def record_config(connection: Connection, record: ConfigRecord) -> None:
-    locks.hold(connection, locks.Space.HISTORY, [str(record.key)])
-    here = (
-        *_of(config_history, record.key),
-        config_history.c.name == record.name,
-        config_history.c.content_hash == record.content_hash,
-    )
-    row = connection.execute(select(config_history).where(*here)).one_or_none()
-    known = record if row is None else learned(_config(row), record)
-    values: dict[str, object] = {"health": known.health.value, "seen_at": known.seen_at}
-    if row is not None:
-        connection.execute(update(config_history).where(*here).values(**values))
-        return
-    connection.execute(
-        insert(config_history).values(
-            environment=record.key.environment,
-            service=record.key.service,
-            name=record.name,
-            content_hash=record.content_hash,
-            data=dict(record.data),
-            **values,
+    @reads
+    def revisions(self, connection: Connection, key: ServiceKey) -> tuple[RevisionRecord, ...]:
+        rows = connection.execute(
+            select(revision_history)
+            .where(*_of(revision_history, key))
+            .order_by(revision_history.c.seen_at.desc(), revision_history.c.number.desc())
+            .limit(REVISIONS_SHOWN)
         )
-    )
-    _forget_oldest(connection, record.key, record.name)
+        return tuple(_revision(row) for row in rows)
 
+    @writes
+    def record_config(self, connection: Connection, record: ConfigRecord) -> None:
+        locks.hold(connection, locks.Space.HISTORY, [str(record.key)])
+        here = (
+            *_of(config_history, record.key),
+            config_history.c.name == record.name,
+            config_history.c.content_hash == record.content_hash,
+        )
+        row = connection.execute(select(config_history).where(*here)).one_or_none()
+        known = record if row is None else learned(_config(row), record)
+        values: dict[str, object] = {"health": known.health.value, "seen_at": known.seen_at}
+        if row is not None:
+            connection.execute(update(config_history).where(*here).values(**values))
+            return
+        connection.execute(
+            insert(config_history).values(
+                environment=record.key.environment,
+                service=record.key.service,
+                name=record.name,
+                content_hash=record.content_hash,
+                data=dict(record.data),
+                **values,
+            )
+        )
+        _forget_oldest(connection, record.key, record.name)
 
-def configs(connection: Connection, key: ServiceKey) -> tuple[ConfigRecord, ...]:
-    rows = connection.execute(
-        select(config_history)
-        .where(*_of(config_history, key))
-        .order_by(config_history.c.seen_at.desc(), config_history.c.name, config_history.c.content_hash)
-    )
-    return tuple(_config(row) for row in rows)
+    @reads
+    def configs(self, connection: Connection, key: ServiceKey) -> tuple[ConfigRecord, ...]:
+        rows = connection.execute(
+            select(config_history)
+            .where(*_of(config_history, key))
+            .order_by(config_history.c.seen_at.desc(), config_history.c.name, config_history.c.content_hash)
+        )
+        return tuple(_config(row) for row in rows)
 
 
 def _forget_oldest(connection: Connection, key: ServiceKey, name: str) -> None:

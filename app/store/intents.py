@@ -1,81 +1,171 @@
 """Intents as rows: decided, begun by compare-and-set, finished (promises 2 and 4).
 
-Every function here runs under the incident's row lock and a checked claim
+Everything here runs under the incident's row lock and a checked claim
 (`app.store.claims.hold`), which is what makes count-then-begin one step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from app.agent.guardrails.limits import INCIDENT_BUDGET_SPENT, Budget
 from app.agent.ids import ApprovalId, IncidentId, IntentId
 from app.agent.models import (
+    ApprovalState,
     DecisionKind,
     Incident,
     Intent,
     IntentState,
+    Note,
     Outcome,
     Snapshot,
 )
-from app.agent.ports.store import Beginning, Begun
+from app.agent.ports.store.claims import Claim
+from app.agent.ports.store.intents import Beginning, Begun, ReasonGuard
 from app.errors import ClaimLost, Invalid, NotFound
-from app.store import brakes, budgets
-from app.store.database.codec import (
-    IntentBody,
-    intent_body,
-    read,
-    read_optional,
-    read_snapshot,
-    writable,
-)
-from app.store.database.tables import intents
+from app.store import budgets, claims, guardrails, timeline
+from app.store.database.codec import IntentBody, part_of
+from app.store.database.repository import Repository, writes
+from app.store.database.rows import intent_of
+from app.store.database.tables import approvals, intents
+from app.store.incidents import save_next_version
+from app.store.notes import begin_note, retry_note
+from app.store.signals.levels import levels
 
 
-def of_incidents(
-    connection: Connection, incident_ids: Sequence[IncidentId]
-) -> dict[IncidentId, tuple[Intent, ...]]:
-    """The intents of several incidents in one query, each incident's in the order of their sequence."""
-    rows = connection.execute(
-        select(intents).where(intents.c.incident_id.in_(incident_ids)).order_by(intents.c.sequence)
-    )
-    found: dict[IncidentId, tuple[Intent, ...]] = {}
-    for row in rows:
-        intent = _intent(row)
-        found[intent.incident_id] = (*found.get(intent.incident_id, ()), intent)
-    return found
+class SqlIntents(Repository):
+    """`IntentRepository` over SQL."""
 
-
-def add(connection: Connection, incident: Incident, intent: Intent) -> None:
-    """Store a decided intent; one that is refused or rehearsed comes finished, with its outcome."""
-    if intent.incident_id != incident.id:
-        raise Invalid(f"intent {intent.id} belongs to {intent.incident_id}, not to {incident.id}")
-    finished = intent.state is IntentState.FINISHED
-    if intent.state is IntentState.EXECUTING or finished != (intent.outcome is not None):
-        raise Invalid(f"intent {intent.id} must come decided without an outcome, or finished with one")
-    connection.execute(
-        insert(intents).values(
-            id=intent.id,
-            incident_id=intent.incident_id,
-            sequence=intent.sequence,
-            state=intent.state.value,
-            dry_run=intent.dry_run,
-            undoes=intent.undoes,
-            started_at=intent.started_at,
-            attempts=intent.attempts,
-            approval=intent.approval,
-            applied_token=intent.applied_token,
-            body=writable(IntentBody, intent_body(intent)),
-            snapshot=intent.snapshot,
-            outcome=intent.outcome,
-            **_concerns(incident, intent),
+    @writes
+    def add(
+        self, connection: Connection, claim: Claim, incident: Incident, intent: Intent, notes: Sequence[Note]
+    ) -> Incident:
+        if intent.approval is not None:
+            # The incident first, in the lock order of all transactions, which prevents deadlocks.
+            _use_approval(connection, claims.hold(connection, claim).id, intent.approval)
+        saved = save_next_version(connection, claim, incident, notes)
+        if intent.incident_id != saved.id:
+            raise Invalid(f"intent {intent.id} belongs to {intent.incident_id}, not to {saved.id}")
+        finished = intent.state is IntentState.FINISHED
+        if intent.state is IntentState.EXECUTING or finished != (intent.outcome is not None):
+            raise Invalid(f"intent {intent.id} must come decided without an outcome, or finished with one")
+        connection.execute(
+            insert(intents).values(
+                id=intent.id,
+                incident_id=intent.incident_id,
+                sequence=intent.sequence,
+                state=intent.state.value,
+                dry_run=intent.dry_run,
+                undoes=intent.undoes,
+                started_at=intent.started_at,
+                attempts=intent.attempts,
+                approval=intent.approval,
+                applied_token=intent.applied_token,
+                body=part_of(IntentBody, intent),
+                snapshot=intent.snapshot,
+                outcome=intent.outcome,
+                **_concerns(saved, intent),
+            )
         )
-    )
+        return saved
+
+    @writes
+    def begin(
+        self,
+        connection: Connection,
+        claim: Claim,
+        intent_id: IntentId,
+        snapshot: Snapshot | None,
+        budget: Budget,
+        at: datetime,
+        reasons: ReasonGuard | None = None,
+    ) -> Beginning:
+        incident = claims.hold(connection, claim)
+        intent = _get(connection, incident.id, intent_id)
+        if intent.dry_run or intent.decision.kind is not DecisionKind.ALLOW:
+            raise Invalid(f"intent {intent_id} has no decision that allows a real effect")
+        if intent.state is not IntentState.DECIDED:
+            return Beginning(begun=Begun.NOT_DECIDED)
+        if intent.undoes is None:
+            if guardrails.holds(connection):
+                return Beginning(begun=Begun.BRAKED)
+            if _begun(connection, incident.id) >= budget.per_incident:
+                return Beginning(begun=Begun.BUDGET_SPENT, reasons=(INCIDENT_BUDGET_SPENT,))
+            exceeded = budgets.over(connection, incident, intent, budget, at)
+            if exceeded:
+                return Beginning(begun=Begun.BUDGET_SPENT, reasons=tuple(each.reason for each in exceeded))
+            # Last, after every lock was waited for.
+            refused = _refusal(connection, incident, reasons)
+            if refused is not None:
+                return Beginning(begun=Begun.NO_REASON, reasons=(refused,))
+        connection.execute(
+            update(intents)
+            .where(intents.c.id == intent_id, intents.c.state == IntentState.DECIDED.value)
+            .values(state=IntentState.EXECUTING.value, started_at=at, snapshot=snapshot, attempts=1)
+        )
+        timeline.append(connection, incident.id, [begin_note(intent, snapshot, at)])
+        return Beginning(begun=Begun.YES)
+
+    @writes
+    def retry(
+        self,
+        connection: Connection,
+        claim: Claim,
+        intent_id: IntentId,
+        limit: int,
+        at: datetime,
+        reasons: ReasonGuard | None = None,
+    ) -> Begun:
+        incident = claims.hold(connection, claim)
+        intent = _get(connection, incident.id, intent_id)
+        if intent.state is not IntentState.EXECUTING:
+            return Begun.NOT_DECIDED
+        if intent.undoes is None and guardrails.holds(connection):
+            return Begun.BRAKED
+        if intent.attempts >= limit:
+            return Begun.BUDGET_SPENT
+        if intent.undoes is None and _refusal(connection, incident, reasons) is not None:
+            return Begun.NO_REASON
+        again = replace(intent, attempts=intent.attempts + 1)
+        connection.execute(update(intents).where(intents.c.id == intent_id).values(attempts=again.attempts))
+        timeline.append(connection, incident.id, [retry_note(again, at)])
+        return Begun.YES
+
+    @writes
+    def finish(
+        self,
+        connection: Connection,
+        claim: Claim,
+        intent_id: IntentId,
+        outcome: Outcome,
+        applied_token: str | None,
+        notes: Sequence[Note],
+    ) -> None:
+        incident = claims.hold(connection, claim)
+        if _get(connection, incident.id, intent_id).state is IntentState.FINISHED:
+            raise ClaimLost(f"intent {intent_id} is already finished")
+        connection.execute(
+            update(intents)
+            .where(intents.c.id == intent_id, intents.c.state != IntentState.FINISHED.value)
+            .values(state=IntentState.FINISHED.value, outcome=outcome, applied_token=applied_token)
+        )
+        timeline.append(connection, incident.id, notes)
+
+
+def _refusal(connection: Connection, incident: Incident, reasons: ReasonGuard | None) -> str | None:
+    """Why no reason for acting stands, by what is on record of the service in this transaction.
+
+    A transaction that records a signal of the service locks the row of its open incident, which
+    the caller holds: what was committed before is seen, what comes later comes later.
+    """
+    if reasons is None:
+        return None
+    found = levels(connection, incident.key)
+    return reasons.refusal(() if found is None else found.reasons)
 
 
 def _concerns(incident: Incident, intent: Intent) -> dict[str, str | None]:
@@ -90,87 +180,19 @@ def _concerns(incident: Incident, intent: Intent) -> dict[str, str | None]:
     }
 
 
-def _stands() -> None:
-    """Nothing is said against it: undoing and notifying need no reason."""
-
-
-def begin(
-    connection: Connection,
-    incident: Incident,
-    intent_id: IntentId,
-    snapshot: Snapshot | None,
-    budget: Budget,
-    at: datetime,
-    refusal: Callable[[], str | None] = _stands,
-) -> tuple[Beginning, Intent]:
-    """DECIDED -> EXECUTING, or why not, with nothing changed.
-
-    `refusal` says why no reason for the action stands; it is asked last, after
-    every lock was waited for. An undo needs no budget and no reason, and heeds no
-    brake. Raises `Invalid` for an intent that
-    was never allowed, or only rehearsed (promises 1 and 5): no effect may follow from it.
-    """
-    intent = _get(connection, incident.id, intent_id)
-    if intent.dry_run or intent.decision.kind is not DecisionKind.ALLOW:
-        raise Invalid(f"intent {intent_id} has no decision that allows a real effect")
-    if intent.state is not IntentState.DECIDED:
-        return Beginning(begun=Begun.NOT_DECIDED), intent
-    if intent.undoes is None:
-        if brakes.holds(connection):
-            return Beginning(begun=Begun.BRAKED), intent
-        if _begun(connection, incident.id) >= budget.per_incident:
-            return Beginning(begun=Begun.BUDGET_SPENT, reasons=(INCIDENT_BUDGET_SPENT,)), intent
-        exceeded = budgets.over(connection, incident, intent, budget, at)
-        if exceeded:
-            reasons = tuple(each.reason for each in exceeded)
-            return Beginning(begun=Begun.BUDGET_SPENT, reasons=reasons), intent
-        refused = refusal()
-        if refused is not None:
-            return Beginning(begun=Begun.NO_REASON, reasons=(refused,)), intent
-    connection.execute(
-        update(intents)
-        .where(intents.c.id == intent_id, intents.c.state == IntentState.DECIDED.value)
-        .values(state=IntentState.EXECUTING.value, started_at=at, snapshot=snapshot, attempts=1)
-    )
-    return Beginning(begun=Begun.YES), intent
-
-
-def retry(
-    connection: Connection,
-    incident_id: IncidentId,
-    intent_id: IntentId,
-    limit: int,
-    refusal: Callable[[], str | None] = _stands,
-) -> tuple[Begun, Intent]:
-    """One more attempt at an intent that was begun, or why not, with nothing changed."""
-    intent = _get(connection, incident_id, intent_id)
-    if intent.state is not IntentState.EXECUTING:
-        return Begun.NOT_DECIDED, intent
-    if intent.undoes is None and brakes.holds(connection):
-        return Begun.BRAKED, intent
-    if intent.attempts >= limit:
-        return Begun.BUDGET_SPENT, intent
-    if intent.undoes is None and refusal() is not None:
-        return Begun.NO_REASON, intent
-    connection.execute(update(intents).where(intents.c.id == intent_id).values(attempts=intent.attempts + 1))
-    return Begun.YES, replace(intent, attempts=intent.attempts + 1)
-
-
-def finish(
-    connection: Connection,
-    incident_id: IncidentId,
-    intent_id: IntentId,
-    outcome: Outcome,
-    applied_token: str | None,
-) -> None:
-    intent = _get(connection, incident_id, intent_id)
-    if intent.state is IntentState.FINISHED:
-        raise ClaimLost(f"intent {intent_id} is already finished")
-    connection.execute(
-        update(intents)
-        .where(intents.c.id == intent_id, intents.c.state != IntentState.FINISHED.value)
-        .values(state=IntentState.FINISHED.value, outcome=outcome, applied_token=applied_token)
-    )
+def _use_approval(connection: Connection, incident_id: IncidentId, approval_id: ApprovalId) -> None:
+    """APPROVED -> USED; `ClaimLost` when the incident has none to be used by that id."""
+    used = connection.execute(
+        update(approvals)
+        .where(
+            approvals.c.id == approval_id,
+            approvals.c.incident_id == incident_id,
+            approvals.c.state == ApprovalState.APPROVED.value,
+        )
+        .values(state=ApprovalState.USED.value)
+    ).rowcount
+    if used != 1:
+        raise ClaimLost(f"approval {approval_id} is not available; reload it")
 
 
 def _get(connection: Connection, incident_id: IncidentId, intent_id: IntentId) -> Intent:
@@ -179,7 +201,7 @@ def _get(connection: Connection, incident_id: IncidentId, intent_id: IntentId) -
     ).one_or_none()
     if row is None:
         raise NotFound(f"intent {intent_id} of incident {incident_id} is not on record")
-    return _intent(row)
+    return intent_of(row)
 
 
 def _begun(connection: Connection, incident_id: IncidentId) -> int:
@@ -193,24 +215,3 @@ def _begun(connection: Connection, incident_id: IncidentId) -> int:
         )
     ).scalar_one()
     return int(count)
-
-
-def _intent(row: Row[Any]) -> Intent:
-    body = read(IntentBody, row.body)
-    return Intent(
-        id=IntentId(row.id),
-        incident_id=IncidentId(row.incident_id),
-        sequence=row.sequence,
-        action=body.action,
-        dry_run=row.dry_run,
-        decision=body.decision,
-        rehearsal=body.rehearsal,
-        state=IntentState(row.state),
-        snapshot=read_snapshot(row.snapshot),
-        outcome=read_optional(Outcome, row.outcome),
-        applied_token=row.applied_token,
-        undoes=None if row.undoes is None else IntentId(row.undoes),
-        started_at=row.started_at,
-        attempts=row.attempts,
-        approval=None if row.approval is None else ApprovalId(row.approval),
-    )

@@ -8,12 +8,10 @@ what is on record.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Row,
     Subquery,
     and_,
     exists,
@@ -31,13 +29,9 @@ from app.agent.ids import IncidentId
 from app.agent.notifications.channel import Announcement, Posting
 from app.errors import Conflict, NotFound
 from app.redaction import redacted
-from app.store.database.codec import storable_text
-from app.store.database.tables import (
-    announcements,
-    channels,
-    incidents,
-    postings,
-)
+from app.store.database.codec import fields_of, storable_text
+from app.store.database.repository import Repository, reads, writes
+from app.store.database.tables import announcements, channels, incidents, postings
 
 _MARK_EVERY = timedelta(hours=1)
 _GIVEN_UP_AFTER = timedelta(days=30)
@@ -46,88 +40,81 @@ _MARGIN = timedelta(minutes=30)
 """Clocks of those who end incidents may differ by so much, and a commit may take so long."""
 
 
-def announce(connection: Connection, incident_id: IncidentId, text: str, at: datetime) -> None:
-    """Put an announcement on record.
+class SqlNotifications(Repository):
+    """`NotificationRepository` over SQL."""
 
-    Under the lock of the incident's row, so that its numbers are committed in
-    their order: a channel that received one has received all before it.
-    """
-    known = select(incidents.c.id).where(incidents.c.id == incident_id).with_for_update()
-    if connection.execute(known).one_or_none() is None:
-        raise NotFound(f"incident {incident_id} is not on record")
-    connection.execute(
-        insert(announcements).values(incident_id=incident_id, text=storable_text(redacted(text)), at=at)
-    )
+    @writes
+    def announce(self, connection: Connection, incident_id: IncidentId, text: str, at: datetime) -> None:
+        """Put an announcement on record.
+
+        Under the lock of the incident's row, so that its numbers are committed in
+        their order: a channel that received one has received all before it.
+        """
+        known = select(incidents.c.id).where(incidents.c.id == incident_id).with_for_update()
+        if connection.execute(known).one_or_none() is None:
+            raise NotFound(f"incident {incident_id} is not on record")
+        connection.execute(
+            insert(announcements).values(incident_id=incident_id, text=storable_text(redacted(text)), at=at)
+        )
+
+    @writes
+    def due(self, connection: Connection, channel: str, at: datetime, limit: int) -> tuple[IncidentId, ...]:
+        mark = _mark(connection, channel, at)
+        recent = _recent(channel, mark)
+        if mark < at - _MARK_EVERY:
+            _move_mark(connection, channel, recent, at)
+        # A next try dated further ahead than any waits was set by a clock that has gone back since.
+        due = or_(recent.c.due_at.is_(None), recent.c.due_at <= at, recent.c.due_at > at + FAR_AHEAD)
+        rows = connection.execute(
+            select(recent.c.id)
+            .where(_untold(recent), due)
+            .order_by(recent.c.closed_at.is_not(None), recent.c.opened_at, recent.c.id)
+            .limit(limit)
+        )
+        return tuple(IncidentId(row.id) for row in rows)
+
+    @reads
+    def get(self, connection: Connection, channel: str, incident_id: IncidentId) -> Posting | None:
+        return _get(connection, channel, incident_id)
+
+    @writes
+    def save(self, connection: Connection, posting: Posting) -> Posting:
+        values = {**fields_of(Posting, posting), "version": posting.version + 1}
+        mine = _is(posting.channel, posting.incident_id)
+        try:
+            if posting.version == 0:
+                with connection.begin_nested():
+                    connection.execute(insert(postings).values(**values))
+                changed = 1
+            else:
+                changed = connection.execute(
+                    update(postings).where(mine, postings.c.version == posting.version).values(**values)
+                ).rowcount
+        except IntegrityError:
+            changed = 0
+        found = _get(connection, posting.channel, posting.incident_id)
+        if not changed or found is None:
+            raise Conflict(f"another worker notifies {posting.channel} of {posting.incident_id}")
+        return found
+
+    @reads
+    def announcements(
+        self, connection: Connection, incident_id: IncidentId, after: int
+    ) -> tuple[Announcement, ...]:
+        rows = connection.execute(
+            select(announcements)
+            .where(announcements.c.incident_id == incident_id, announcements.c.number > after)
+            .order_by(announcements.c.number)
+        )
+        return tuple(
+            Announcement(number=row.number, incident_id=IncidentId(row.incident_id), text=row.text, at=row.at)
+            for row in rows
+        )
 
 
-def unshown(connection: Connection, channel: str, at: datetime, limit: int) -> tuple[IncidentId, ...]:
-    """Incidents with notifications due now: open ones first, each group oldest first."""
-    mark = _mark(connection, channel, at)
-    recent = _recent(channel, mark)
-    if mark < at - _MARK_EVERY:
-        _move_mark(connection, channel, recent, at)
-    # A next try dated further ahead than any waits was set by a clock that has gone back since.
-    due = or_(recent.c.due_at.is_(None), recent.c.due_at <= at, recent.c.due_at > at + FAR_AHEAD)
-    rows = connection.execute(
-        select(recent.c.id)
-        .where(_untold(recent), due)
-        .order_by(recent.c.closed_at.is_not(None), recent.c.opened_at, recent.c.id)
-        .limit(limit)
-    )
-    return tuple(IncidentId(row.id) for row in rows)
-
-
-def get(connection: Connection, channel: str, incident_id: IncidentId) -> Posting | None:
+def _get(connection: Connection, channel: str, incident_id: IncidentId) -> Posting | None:
     row = connection.execute(select(postings).where(_is(channel, incident_id))).one_or_none()
-    return None if row is None else _posting(row)
-
-
-def save(connection: Connection, posting: Posting) -> Posting:
-    """The next version; `Conflict` when another worker stored it."""
-    values = {
-        "reference": posting.reference,
-        "shown": posting.shown,
-        "announced": posting.announced,
-        "refreshed": posting.refreshed,
-        "sending": posting.sending,
-        "sending_since": posting.sending_since,
-        "due_at": posting.due_at,
-        "failures": posting.failures,
-        "version": posting.version + 1,
-    }
-    mine = _is(posting.channel, posting.incident_id)
-    try:
-        if posting.version == 0:
-            with connection.begin_nested():
-                connection.execute(
-                    insert(postings).values(
-                        channel=posting.channel, incident_id=posting.incident_id, **values
-                    )
-                )
-            changed = 1
-        else:
-            changed = connection.execute(
-                update(postings).where(mine, postings.c.version == posting.version).values(**values)
-            ).rowcount
-    except IntegrityError:
-        changed = 0
-    found = get(connection, posting.channel, posting.incident_id)
-    if not changed or found is None:
-        raise Conflict(f"another worker notifies {posting.channel} of {posting.incident_id}")
-    return found
-
-
-def unannounced(connection: Connection, incident_id: IncidentId, after: int) -> tuple[Announcement, ...]:
-    """An incident's announcements with a higher number, oldest first."""
-    rows = connection.execute(
-        select(announcements)
-        .where(announcements.c.incident_id == incident_id, announcements.c.number > after)
-        .order_by(announcements.c.number)
-    )
-    return tuple(
-        Announcement(number=row.number, incident_id=IncidentId(row.incident_id), text=row.text, at=row.at)
-        for row in rows
-    )
+    return None if row is None else Posting(**fields_of(Posting, row))
 
 
 def _mark(connection: Connection, channel: str, at: datetime) -> datetime:
@@ -159,8 +146,7 @@ def _recent(channel: str, mark: datetime) -> Subquery:
     ).select_from(incidents.outerjoin(postings, mine))
     real = incidents.c.dry_run.is_(False)
     return union_all(
-        told.where(real, incidents.c.closed_at.is_(None)),
-        told.where(real, incidents.c.closed_at >= mark),
+        told.where(real, incidents.c.closed_at.is_(None)), told.where(real, incidents.c.closed_at >= mark)
     ).subquery("recent")
 
 
@@ -183,19 +169,3 @@ def _untold(recent: Subquery) -> ColumnElement[bool]:
 
 def _is(channel: str, incident_id: IncidentId) -> ColumnElement[bool]:
     return and_(postings.c.channel == channel, postings.c.incident_id == incident_id)
-
-
-def _posting(row: Row[Any]) -> Posting:
-    return Posting(
-        channel=row.channel,
-        incident_id=IncidentId(row.incident_id),
-        reference=row.reference,
-        shown=row.shown,
-        announced=row.announced,
-        refreshed=row.refreshed,
-        sending=row.sending,
-        sending_since=row.sending_since,
-        due_at=row.due_at,
-        failures=row.failures,
-        version=row.version,
-    )

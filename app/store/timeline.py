@@ -12,7 +12,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from app.agent.audit.anchoring import Head
 from app.agent.ids import IncidentId
 from app.agent.models import Note, Stage, TimelineEntry
 from app.agent.timeline import extend_chain
@@ -59,29 +58,8 @@ def append(connection: Connection, incident_id: IncidentId, notes: Sequence[Note
     )
 
 
-def entries(connection: Connection, incident_id: IncidentId) -> tuple[TimelineEntry, ...]:
-    """The whole timeline in order."""
-    rows = connection.execute(
-        select(timeline).where(timeline.c.incident_id == incident_id).order_by(timeline.c.sequence)
-    )
-    return tuple(_entry(row) for row in rows)
-
-
-def heads(
-    connection: Connection, after: IncidentId | None, limit: int
-) -> tuple[tuple[IncidentId, Head], ...]:
-    """The length and last hash of each timeline, by the incident's id."""
-    wanted = select(incidents.c.id, incidents.c.timeline_length, incidents.c.timeline_head)
-    if after is not None:
-        wanted = wanted.where(incidents.c.id > after)
-    rows = connection.execute(wanted.order_by(incidents.c.id).limit(limit))
-    return tuple(
-        (IncidentId(row.id), Head(length=row.timeline_length, hash=row.timeline_head)) for row in rows
-    )
-
-
-def part(
-    connection: Connection, incident_id: IncidentId, limit: int, after: int
+def entries(
+    connection: Connection, incident_id: IncidentId, *, after: int = -1, limit: int | None = None
 ) -> tuple[TimelineEntry, ...]:
     """Entries with a sequence above `after`, in order, at most `limit`."""
     rows = connection.execute(
@@ -90,7 +68,7 @@ def part(
         .order_by(timeline.c.sequence)
         .limit(limit)
     )
-    return tuple(_entry(row) for row in rows)
+    return tuple(map(_entry, rows))
 
 
 def _entry(row: Row[Any]) -> TimelineEntry:

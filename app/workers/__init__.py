@@ -123,7 +123,7 @@ async def _present(fleet: Fleet, clock: Clock) -> None:
 
 def _driver(container: Container) -> Driver:
     return Driver(
-        store=container.store,
+        claims=container.store.claims,
         loop=container.loop,
         clock=container.clock,
         fleet=container.fleet,
@@ -160,7 +160,7 @@ def _duties(container: Container) -> list[ElectedTask]:
         sweeper = _sweeper(container)
         backlog = Backlog(
             intake=container.intake,
-            store=container.store,
+            incidents=container.store.incidents,
             notifier=container.loop.stages.closer.notifier,
             clock=container.clock,
         )
@@ -232,7 +232,7 @@ def watching(container: Container) -> list[Work]:
         poller = Poller(
             source=world.metrics,
             reader=world.reader,
-            store=container.store,
+            signals=container.store.signals,
             intake=container.intake,
             slo=container.slo,
             clock=container.clock,

@@ -90,7 +90,7 @@ async def all_heads(store: Store) -> dict[IncidentId, Head]:
     """The length and last hash of every timeline."""
     found: dict[IncidentId, Head] = {}
     after: IncidentId | None = None
-    while part := await store.timeline_heads(after=after, limit=_PAGE):
+    while part := await store.incidents.timeline_heads(after=after, limit=_PAGE):
         found.update(part)
         after = part[-1][0]
     return found
@@ -99,6 +99,6 @@ async def all_heads(store: Store) -> dict[IncidentId, Head]:
 async def whole_trail(store: Store) -> tuple[AuditLogEntry, ...]:
     """Every decision of people, oldest first."""
     found: list[AuditLogEntry] = []
-    while part := await store.trail(after=found[-1].sequence if found else -1, limit=_PAGE):
+    while part := await store.audit_log.entries(after=found[-1].sequence if found else -1, limit=_PAGE):
         found += part
     return tuple(found)

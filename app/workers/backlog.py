@@ -12,8 +12,8 @@ from datetime import timedelta
 
 from app.agent.intake import Intake
 from app.agent.ports.people import Notifier
-from app.agent.ports.signals import Queued
-from app.agent.ports.store import IncidentStore
+from app.agent.ports.store.incidents import IncidentRepository
+from app.agent.ports.store.signals import Queued
 from app.clock import Clock
 from app.errors import AgentError
 
@@ -28,7 +28,7 @@ class Backlog:
     """Works the queued openings off, every so often."""
 
     intake: Intake
-    store: IncidentStore
+    incidents: IncidentRepository
     notifier: Notifier | None
     clock: Clock
     every: timedelta = timedelta(seconds=5)
@@ -62,7 +62,7 @@ class Backlog:
             "queued and opened as others end (MAX_OPEN_INCIDENTS_PER_SENDER). None is dropped."
         )
         log.warning("%s", text)
-        record = await self.store.load(queued.newest) if queued.newest is not None else None
+        record = await self.incidents.get(queued.newest) if queued.newest is not None else None
         if self.notifier is None or record is None:
             return
         try:

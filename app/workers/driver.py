@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from app.agent.ids import IncidentId
 from app.agent.loop import Loop
-from app.agent.ports.store import Claim, IncidentStore
+from app.agent.ports.store.claims import Claim, ClaimRepository
 from app.agent.ports.workers import Fleet
 from app.clock import Clock
 from app.errors import AgentError
@@ -35,7 +35,7 @@ _PAUSE_AFTER_ERROR_SECONDS = 1.0
 class Driver:
     """Moves due incidents on, several at a time; a `Runner`. One per process."""
 
-    store: IncidentStore
+    claims: ClaimRepository
     loop: Loop
     clock: Clock
     fleet: Fleet
@@ -99,7 +99,7 @@ class Driver:
         await asyncio.gather(*tasks, return_exceptions=True)
         for claim in left:
             try:
-                await self.store.release(claim)
+                await self.claims.release(claim)
             except AgentError as error:
                 log.warning("claim on %s not released, it expires on its own: %s", claim.incident_id, error)
 
@@ -114,13 +114,13 @@ class Driver:
             return self.poll.total_seconds()
         now = self.clock.now()
         try:
-            claims = await self.store.take_due(self.loop.owner, self.loop.lease, now, room)
+            claims = await self.claims.take_due(self.loop.owner, self.loop.lease, now, room)
             self.vitals.moved(PART)
             for claim in claims:
                 self._start(claim)
             if len(claims) == room:
                 return self.poll.total_seconds()  # the end of a pass wakes the driver before
-            return self._until(await self.store.next_due(), now)
+            return self._until(await self.claims.next_due(), now)
         except AgentError as error:
             log.warning("claiming due incidents failed: %s", error)
             return _PAUSE_AFTER_ERROR_SECONDS

@@ -23,7 +23,7 @@ from app.agent.models import (
 from app.agent.observer import new_signal
 from app.agent.ports.cluster import ClusterReader
 from app.agent.ports.metrics import MetricSource
-from app.agent.ports.signals import ServiceLevels, SignalStore
+from app.agent.ports.store.signals import ServiceLevels, SignalRepository
 from app.agent.slo import SloThresholds
 from app.clock import Clock
 from app.connectors.observability import polled
@@ -39,7 +39,7 @@ class Poller:
 
     source: MetricSource
     reader: ClusterReader
-    store: SignalStore
+    signals: SignalRepository
     intake: Intake
     slo: SloThresholds
     clock: Clock
@@ -73,7 +73,7 @@ class Poller:
             answers.append((key, answer))
             if isinstance(answer, AgentError):
                 log.warning("no service levels of %s: %s", key, answer)
-            elif _worth_telling(answer, await self.store.levels(key), self.slo):
+            elif _worth_telling(answer, await self.signals.levels(key), self.slo):
                 try:
                     await self._tell(key, answer)
                 except AgentError as error:

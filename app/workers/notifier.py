@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from app.agent.ids import IncidentId
 from app.agent.models import IncidentRecord
@@ -29,7 +29,7 @@ from app.agent.notifications.channel import (
     ThreadReply,
 )
 from app.agent.notifications.delivery import DeliveryPace, NotificationKind, NotificationTask
-from app.agent.ports.store import ApprovalStore, IncidentStore, PostingStore
+from app.agent.ports.store import Store
 from app.clock import Clock
 from app.connectors.chatops import announced_line, timeline_line
 from app.errors import AgentError, Conflict, PermanentError, TransientError, UnknownOutcome
@@ -46,10 +46,6 @@ _LONGEST_PAUSE = timedelta(hours=1)
 _SEARCH_MARGIN = timedelta(minutes=10)
 """The channel's clock may differ from ours by so much."""
 _NONCE_BYTES = 24
-
-
-class AnnouncerStore(IncidentStore, ApprovalStore, PostingStore, Protocol):
-    """What the announcer needs of the store."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,7 +65,7 @@ class _Turn:
 class ChannelSender:
     """Notifies one channel; `run` is the work of one process."""
 
-    store: AnnouncerStore
+    store: Store
     clock: Clock
     channel: Channel
     pace: DeliveryPace = field(default_factory=DeliveryPace)
@@ -91,7 +87,9 @@ class ChannelSender:
         """Notify the channel of every incident with pending notifications."""
         if self._paused:
             return
-        for incident_id in await self.store.unshown(self.channel.name, self.clock.now(), _INCIDENTS_AT_ONCE):
+        for incident_id in await self.store.notifications.due(
+            self.channel.name, self.clock.now(), _INCIDENTS_AT_ONCE
+        ):
             if self._paused:
                 return
             try:
@@ -108,15 +106,15 @@ class ChannelSender:
         return self._paused_until is not None and self.clock.now() < self._paused_until
 
     async def _bring_up_to_date(self, incident_id: IncidentId) -> None:
-        posting = await self.store.posting(self.channel.name, incident_id)
+        posting = await self.store.notifications.get(self.channel.name, incident_id)
         now = self.clock.now()
         if posting is None:
             posting = Posting(channel=self.channel.name, incident_id=incident_id, due_at=now)
         if delivery.under_way(posting, now, self.pace):
             return
         # The announcements first: the record is then at least as new, and shows what they speak of.
-        announcements = await self.store.announcements(incident_id, posting.announced)
-        record = await self.store.load(incident_id)
+        announcements = await self.store.notifications.announcements(incident_id, posting.announced)
+        record = await self.store.incidents.get(incident_id)
         if record is None:
             return
         turn = _Turn(record=record, posting=posting, announcements=announcements)
@@ -148,7 +146,7 @@ class ChannelSender:
 
     async def _sent(self, turn: _Turn, task: NotificationTask) -> bool:
         """Send one message; whether the next may follow."""
-        turn.posting = await self.store.save_posting(
+        turn.posting = await self.store.notifications.save(
             delivery.setting_out(turn.posting, task, self.clock.now(), self.pace)
         )
         try:
@@ -190,7 +188,7 @@ class ChannelSender:
         if asked is None or not self.channel.has_buttons:
             return bulletin
         nonce = secrets.token_urlsafe(_NONCE_BYTES)
-        await self.store.issue_nonce(asked.id, nonce, self.clock.now())
+        await self.store.approvals.issue_nonce(asked.id, nonce, self.clock.now())
         return replace(bulletin, nonce=nonce)
 
     async def _in_time(self, work: Coroutine[Any, Any, T]) -> T:
@@ -213,29 +211,29 @@ class ChannelSender:
         """A found reply is no place of its own: only the first message and its refreshes are."""
         if task.kind in (NotificationKind.ANNOUNCE, NotificationKind.ENTRIES):
             reference = turn.posting.reference or reference
-        turn.posting = await self.store.save_posting(
+        turn.posting = await self.store.notifications.save(
             delivery.delivered(turn.posting, task, reference, self.clock.now(), self.pace)
         )
 
     async def _not_sent(self, turn: _Turn, error: TransientError | PermanentError) -> None:
         due_at = self._next_try(turn, error)
-        turn.posting = await self.store.save_posting(delivery.not_sent(turn.posting, due_at))
+        turn.posting = await self.store.notifications.save(delivery.not_sent(turn.posting, due_at))
 
     async def _unheard(self, turn: _Turn, error: Exception) -> None:
         due_at = self._next_try(turn, error)
         if turn.posting.sending_since is not None:
             due_at = max(due_at, turn.posting.sending_since + self.pace.patience)
-        turn.posting = await self.store.save_posting(delivery.unheard(turn.posting, due_at))
+        turn.posting = await self.store.notifications.save(delivery.unheard(turn.posting, due_at))
 
     async def _set_aside(self, incident_id: IncidentId, error: Exception) -> None:
         """Its record cannot be sent or read: retry much later."""
         now = self.clock.now()
-        posting = await self.store.posting(self.channel.name, incident_id)
+        posting = await self.store.notifications.get(self.channel.name, incident_id)
         if posting is None:
             posting = Posting(channel=self.channel.name, incident_id=incident_id, due_at=now)
         if posting.failures == 0:
             log.error("notifying %s of %s failed", self.channel.name, incident_id, exc_info=error)
-        await self.store.save_posting(delivery.unheard(posting, now + self.pace.retry_refused))
+        await self.store.notifications.save(delivery.unheard(posting, now + self.pace.retry_refused))
 
     def _next_try(self, turn: _Turn, error: Exception) -> datetime:
         """When this incident is tried again; says what is wrong once, not at every attempt."""

@@ -9,11 +9,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol
 
 from app.agent.audit.accounting import AuditQuestion, Discrepancy
-from app.agent.ports.signals import SignalStore
-from app.agent.ports.store import AuditStore, IdentityStore
+from app.agent.ports.store import Store
 from app.clock import Clock
 from app.errors import AgentError
 
@@ -23,15 +21,11 @@ _FORGET_EVERY = timedelta(hours=1)
 _KEEP_CREDENTIALS = timedelta(days=30)
 
 
-class SweptStore(SignalStore, AuditStore, IdentityStore, Protocol):
-    """What the sweep needs of the store."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweeper:
     """Ends, forgets and mends, every so often; one process does it for all."""
 
-    store: SweptStore
+    store: Store
     clock: Clock
     every: timedelta
     pending_for: timedelta
@@ -54,18 +48,18 @@ class Sweeper:
         """Until cancelled: remove credentials and nonces that have been good for nothing for long."""
         while True:
             try:
-                await self.store.forget_credentials(self.clock.now() - _KEEP_CREDENTIALS)
+                await self.store.credentials.forget(self.clock.now() - _KEEP_CREDENTIALS)
             except AgentError as error:
                 log.warning("removing expired credentials failed: %s", error)
             await self.clock.sleep(_FORGET_EVERY.total_seconds())
 
     async def sweep(self) -> None:
         """Expire pending signals, forget old ones that led to nothing, put right what can be."""
-        await self.store.prune(self.clock.now() - self.keep_for)
-        expired = await self.store.expire_pending(self.clock.now() - self.pending_for)
+        await self.store.signals.prune(self.clock.now() - self.keep_for)
+        expired = await self.store.signals.expire_pending(self.clock.now() - self.pending_for)
         if expired:
             log.info("%d pending signals expired", expired)
-        mended = await self.store.mend(self.clock.now())
+        mended = await self.store.accounting.repair(self.clock.now())
         if mended.entered:
             log.info("%d signals accepted by an older version added to the ledger", mended.entered)
         if mended.woken:
@@ -74,7 +68,7 @@ class Sweeper:
 
     async def _tell_strays(self) -> None:
         question = AuditQuestion(now=self.clock.now(), pending_for=self.pending_for + 2 * self.every)
-        astray = set((await self.store.strays(question)).found)
+        astray = set((await self.store.accounting.discrepancies(question)).found)
         for discrepancy in sorted(astray - self._told, key=lambda one: (one.kind, one.id)):
             log.warning("discrepancy (%s): %s, %s", discrepancy.kind, discrepancy.id, discrepancy.detail)
         self._told.clear()

@@ -30,7 +30,7 @@ def token(
     """The header that proves a new token, made as `heal token create` makes it."""
     issued = api.run(
         tokens.create(
-            api.container.store,
+            api.container.store.credentials,
             name,
             scopes=scopes,
             roles=roles,

@@ -43,7 +43,8 @@ from app.agent.models import (
     VerdictKind,
 )
 from app.agent.observer import new_signal
-from app.agent.ports.store import Begun, Claim
+from app.agent.ports.store.claims import Claim
+from app.agent.ports.store.intents import Begun
 from app.agent.workload import ObjectRef
 from app.bootstrap import Container
 
@@ -81,11 +82,11 @@ async def proposed(
     """A whole dry run that ends as proposed; `text` appears wherever outside text can appear."""
     incident_id = await opened(container, service, text)
     store, now = container.store, container.clock.now()
-    claim = await store.claim(incident_id, "story", timedelta(minutes=1), now)
-    record = await store.load(incident_id)
+    claim = await store.claims.take(incident_id, "story", timedelta(minutes=1), now)
+    record = await store.incidents.get(incident_id)
     assert claim is not None
     assert record is not None
-    incident = await store.save(
+    incident = await store.incidents.save(
         claim,
         replace(record.incident, diagnosis=_diagnosis(text, now), plan=_plan(text, now)),
         [
@@ -99,9 +100,9 @@ async def proposed(
         denied = action.risk is Risk.HIGH
         intent = _intent(incident_id, sequence, action, plan.hash, denied, now, text)
         note = _note(now, 2, Stage.POLICY, f"{action.name} ({action.risk} risk): {intent.decision.kind}.")
-        incident = await store.decide(claim, replace(incident, next_action=sequence + 1), intent, [note])
+        incident = await store.intents.add(claim, replace(incident, next_action=sequence + 1), intent, [note])
     ended = now + timedelta(minutes=10)
-    await store.save(
+    await store.incidents.save(
         claim,
         replace(
             incident,
@@ -131,7 +132,7 @@ async def proposed(
             ),
         ],
     )
-    await store.release(claim)
+    await store.claims.release(claim)
     return incident_id
 
 
@@ -145,12 +146,12 @@ async def awaiting(
     """An incident that waits until a person says whether to roll back; the approval it waits for."""
     incident_id = await opened(container, service, text)
     store, now = container.store, container.clock.now()
-    claim = await store.claim(incident_id, "story", timedelta(minutes=1), now)
-    record = await store.load(incident_id)
+    claim = await store.claims.take(incident_id, "story", timedelta(minutes=1), now)
+    record = await store.incidents.get(incident_id)
     assert claim is not None
     assert record is not None
     plan = _plan(text, now)
-    incident = await store.save(
+    incident = await store.incidents.save(
         claim, replace(record.incident, dry_run=False, diagnosis=_diagnosis(text, now), plan=plan), []
     )
     approval = Approval(
@@ -167,8 +168,8 @@ async def awaiting(
     )
     asking = _note(now, 2, Stage.POLICY, f"rollback of {text} (high risk) needs an approval.")
     waiting = replace(incident, state=IncidentState.AWAITING_APPROVAL)
-    await store.ask(claim, waiting, approval, [asking])
-    await store.release(claim, approval.expires_at)
+    await store.approvals.request(claim, waiting, approval, [asking])
+    await store.claims.release(claim, approval.expires_at)
     return approval.id
 
 
@@ -178,28 +179,28 @@ async def failed_often(container: Container, service: str = "payments-api", time
     for number in range(times):
         approval_id = await awaiting(container, service=service, text=f"1.{number}.0")
         ann = Person(name="ann")
-        await store.answer(approval_id, approve=True, by=ann, comment="", at=container.clock.now())
+        await store.approvals.answer(approval_id, approve=True, by=ann, comment="", at=container.clock.now())
         await used(container, approval_id)
         claim, record, now = await _held(container, approval_id)
         [intent] = record.intents
         assert intent.action.target is not None
         snapshot = Snapshot(ref=intent.action.target, token="uid-7/3", body={})
         budget = Budget(per_incident=5)
-        assert (await store.begin(claim, intent.id, snapshot, budget, now)).begun is Begun.YES
+        assert (await store.intents.begin(claim, intent.id, snapshot, budget, now)).begun is Begun.YES
         ended = Outcome(kind=OutcomeKind.DONE, message="changed as planned", at=now)
-        await store.finish(claim, intent.id, ended, "uid-7/4", [])
-        given = await store.load(claim.incident_id)
+        await store.intents.finish(claim, intent.id, ended, "uid-7/4", [])
+        given = await store.incidents.get(claim.incident_id)
         assert given is not None
         closed = replace(given.incident, state=IncidentState.ESCALATED, closed_at=now)
-        await store.save(claim, closed, [_note(now, 0, Stage.LEARN, "It did not help.")])
+        await store.incidents.save(claim, closed, [_note(now, 0, Stage.LEARN, "It did not help.")])
 
 
 async def given_up(container: Container, approval_id: ApprovalId) -> None:
     """The incident moves on without the approval, and without its plan."""
     claim, record, now = await _held(container, approval_id)
     dropped = replace(record.incident, state=IncidentState.OPEN, plan=None)
-    await container.store.save(claim, dropped, [_note(now, 0, Stage.PLAN, "Looking anew.")])
-    await container.store.release(claim, now)
+    await container.store.incidents.save(claim, dropped, [_note(now, 0, Stage.PLAN, "Looking anew.")])
+    await container.store.claims.release(claim, now)
 
 
 async def used(container: Container, approval_id: ApprovalId) -> None:
@@ -215,16 +216,16 @@ async def used(container: Container, approval_id: ApprovalId) -> None:
         approval=approval_id,
     )
     acting = replace(record.incident, state=IncidentState.EXECUTING)
-    await container.store.decide(claim, acting, intent, [_note(now, 0, Stage.POLICY, "allow")])
-    await container.store.release(claim, now)
+    await container.store.intents.add(claim, acting, intent, [_note(now, 0, Stage.POLICY, "allow")])
+    await container.store.claims.release(claim, now)
 
 
 async def _held(container: Container, approval_id: ApprovalId) -> tuple[Claim, IncidentRecord, datetime]:
     store, now = container.store, container.clock.now()
-    approval = await store.approval(approval_id)
+    approval = await store.approvals.get(approval_id)
     assert approval is not None
-    claim = await store.claim(approval.incident_id, "story", timedelta(minutes=1), now)
-    record = await store.load(approval.incident_id)
+    claim = await store.claims.take(approval.incident_id, "story", timedelta(minutes=1), now)
+    record = await store.incidents.get(approval.incident_id)
     assert claim is not None
     assert record is not None
     return claim, record, now

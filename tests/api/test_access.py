@@ -247,10 +247,10 @@ def test_who_had_the_agent_act_may_not_approve_what_follows(tmp_path: Path) -> N
         ann = token(api, "ann", Scope.INGEST, Scope.OPERATE)
         opened = api.post("/events/deploy", json=DEPLOY, headers=ann).json()
         assert api.post("/agent/run-once?service=payments-api", headers=ann).status_code == 200
-        record = api.run(api.container.store.load(IncidentId(opened["incident_id"])))
+        record = api.run(api.container.store.incidents.get(IncidentId(opened["incident_id"])))
         assert record is not None
         assert record.incident.requested_by == "ann"
-        newest = api.run(api.container.store.trail(after=-1, limit=10))[-1]
+        newest = api.run(api.container.store.audit_log.entries(after=-1, limit=10))[-1]
         assert (newest.by, newest.kind) == ("ann", "pass_requested")
 
 
@@ -262,7 +262,7 @@ def test_the_kill_switch_says_whose_token_it_was(tmp_path: Path) -> None:
             "PUT", "/brakes/kill-switch", json={"engaged": True, "reason": "x"}, headers=ann
         ).json()
         assert (on["engaged"], on["by"]) == (True, "ann")
-        newest = api.run(api.container.store.trail(after=-1, limit=10))[-1]
+        newest = api.run(api.container.store.audit_log.entries(after=-1, limit=10))[-1]
         assert (newest.by, newest.kind, newest.verified) == ("ann", "kill_switch_engaged", True)
 
 
@@ -401,7 +401,7 @@ def test_a_form_answers_in_the_name_of_who_signed_on(tmp_path: Path) -> None:
             headers={**_cookie(text), **OURS},
         )
         assert answer.status_code == 303
-        approval = api.run(api.container.store.approval(approval_id))
+        approval = api.run(api.container.store.approvals.get(approval_id))
         assert approval is not None
         [said] = approval.answers
         assert (said.by, said.door, said.verified) == ("ann", "page", True)
@@ -421,7 +421,7 @@ def test_a_cookie_alone_writes_nothing(tmp_path: Path, headers: dict[str, str]) 
             headers={**_cookie(text), **headers},
         )
         assert answer.status_code == 403
-        approval = api.run(api.container.store.approval(approval_id))
+        approval = api.run(api.container.store.approvals.get(approval_id))
         assert approval is not None
         assert approval.state == "pending"
 
@@ -497,7 +497,7 @@ def test_a_session_of_somebody_else_can_be_ended(tmp_path: Path) -> None:
         human_decision = HumanDecision(
             at=api.clock.now(), by=eve, kind=HumanDecisionKind.SIGNED_ON, subject=issued.credential.id
         )
-        api.run(api.container.store.add_credential(issued.credential, human_decision))
+        api.run(api.container.store.credentials.add(issued.credential, human_decision))
         hers = {"Authorization": f"Bearer {issued.text}"}
         assert api.get("/tokens", headers=hers).status_code == 200
         assert api.request("DELETE", f"/tokens/{issued.credential.id}", headers=root).status_code == 200

@@ -114,7 +114,7 @@ def test_a_large_delivery_beside_others_is_refused_before_any_work_and_taken_lat
 def _held(one: Harness, working: asyncio.Event) -> asyncio.Event:
     """The next intake waits until the event that this returns is set."""
     hold, store = asyncio.Event(), one.container.store
-    real = store.accept
+    real = store.signals.accept
 
     async def accept(*args: Any, **kwargs: Any) -> Any:
         if not working.is_set():
@@ -122,7 +122,7 @@ def _held(one: Harness, working: asyncio.Event) -> asyncio.Event:
             await hold.wait()
         return await real(*args, **kwargs)
 
-    store.accept = accept  # type: ignore[method-assign]  # the one way to stop between body and record
+    store.signals.accept = accept  # type: ignore[method-assign]  # the one way to stop between body and record
     return hold
 
 

@@ -73,7 +73,7 @@ def test_an_answer_is_recorded_and_makes_the_incident_due(
 ) -> None:
     """The record says who, when and why; the loop need not wait for the expiry."""
     approval_id = api.run(awaiting(api.container))
-    due_before = api.run(api.container.store.next_due())
+    due_before = api.run(api.container.store.claims.next_due())
     assert due_before is not None
     assert due_before > api.clock.now()
     api.run(api.clock.advance(60))
@@ -83,7 +83,7 @@ def test_an_answer_is_recorded_and_makes_the_incident_due(
     assert (told["state"], told["decision"]) == (state, said["decision"])
     assert (told["answered_by"], told["comment"]) == (said["by"], said.get("comment", ""))
     assert told["answered_at"] == "2026-02-20T17:03:00Z"
-    due = api.run(api.container.store.next_due())
+    due = api.run(api.container.store.claims.next_due())
     assert due is not None
     assert due <= api.clock.now()
 

@@ -25,7 +25,7 @@ def test_it_is_engaged_and_released(api: Harness) -> None:
     assert engaged.status_code == 200
     assert engaged.json() == {**ON, "at": "2026-02-20T17:02:00Z"}
     assert api.get(PATH).json() == engaged.json()
-    brake = api.run(api.container.store.brake())
+    brake = api.run(api.container.store.guardrails.kill_switch())
     assert brake is not None
     assert brake.engaged
     api.run(api.clock.advance(60))

@@ -25,7 +25,7 @@ from app.errors import (
     UnknownOutcome,
 )
 from app.main import create_app
-from app.store.intake import PART, PART_SERVICES
+from app.store.signals.deliveries import PART, PART_SERVICES
 from tests.api.harness import DEPLOY, assert_problem, harness, make_settings
 
 
@@ -131,10 +131,10 @@ def test_a_delivery_that_broke_off_says_how_much_was_recorded(
         for number in range(total)
     ]
     with harness(make_settings(tmp_path)) as api:
-        store: Any = api.container.store
-        sound, store._database = store._database, Breaking(store._database, after)
+        signals: Any = api.container.store.signals
+        sound, signals.database = signals.database, Breaking(signals.database, after)
         document = assert_problem(api.post("/events/deploy", json=events), 503)
-        store._database = sound
+        signals.database = sound
         if recorded:
             assert f"{recorded} of {total} entries of this delivery were recorded." in document["detail"]
             assert "Nothing was recorded" not in document["detail"]

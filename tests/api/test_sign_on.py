@@ -564,14 +564,15 @@ def test_signing_off_ends_only_a_session(visit: Visit) -> None:
     human_decision = HumanDecision(
         at=now, by=Person(name="ann"), kind=HumanDecisionKind.TOKEN_CREATED, subject=token.credential.id
     )
-    visit.api.run(visit.api.container.store.add_credential(token.credential, human_decision))
+    visit.api.run(visit.api.container.store.credentials.add(token.credential, human_decision))
     for value in (token.text, visit.cookies[SESSION_COOKIE][:-4] + "0000", "nonsense", ""):
         other = Visit(api=visit.api)
         other.cookies.set(SESSION_COOKIE, value, domain="localhost.local", path="/")
         assert other.request("POST", "/sign-off").status_code == 200
         assert other.cookies.get(SESSION_COOKIE) is None
     kept = [
-        visit.api.run(visit.api.container.store.credential(one.id)) for one in (token.credential, session)
+        visit.api.run(visit.api.container.store.credentials.get(one.id))
+        for one in (token.credential, session)
     ]
     assert [one.revoked_at for one in kept if one is not None] == [None, None]
 

@@ -39,7 +39,7 @@ def _delivery(*alerts: dict[str, Any]) -> dict[str, Any]:
 def _limited(api: Harness, *scopes: Scope, reach: Reach) -> dict[str, str]:
     issued = api.run(
         tokens.create(
-            api.container.store,
+            api.container.store.credentials,
             "pipeline",
             scopes=scopes,
             roles=(),
@@ -208,6 +208,6 @@ def test_whoever_sent_a_signal_is_remembered_by_its_incident(tmp_path: Path) -> 
             assert api.post("/events/metric", json=body, headers=headers).status_code == 202
         secret = {"Authorization": "Bearer s3cret"}
         api.post(ALERTS, json=_delivery(_alert("payments-api")), headers=secret)
-        record = api.run(api.container.store.load(opened["incident_id"]))
+        record = api.run(api.container.store.incidents.get(opened["incident_id"]))
         assert record is not None
         assert record.incident.reported_by == ("ann", "Ben")

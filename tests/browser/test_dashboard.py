@@ -217,13 +217,13 @@ def test_an_approval_is_given_by_keyboard_and_mouse(served: Served, watched: Wat
     page.get_by_label("Your name").press("Enter")
     page.get_by_label("Comment").fill("seen with the release team")
     page.get_by_label("Comment").press("Enter")
-    pending = served.run(served.container.store.approval(approval_id))
+    pending = served.run(served.container.store.approvals.get(approval_id))
     assert pending is not None
     assert pending.state is ApprovalState.PENDING
     page.get_by_role("button", name="Approve").dblclick()
     expect(page.get_by_text("approved by ann (seen with the release team)")).to_be_visible()
     expect(page.get_by_role("button", name="Approve")).to_have_count(0)
-    answered = served.run(served.container.store.approval(approval_id))
+    answered = served.run(served.container.store.approvals.get(approval_id))
     assert answered is not None
     assert (answered.state, answered.answered_by) == (ApprovalState.APPROVED, "ann")
     assert [fault for fault in watched.faults if not fault.startswith("failed:")] == []
@@ -253,4 +253,6 @@ def test_an_answer_half_typed_survives_the_refresh(served: Served, watched: Watc
 
 async def _engage(served: Served, engaged: bool) -> None:
     now = served.container.clock.now()
-    await served.container.store.set_brake(KillSwitch(engaged=engaged, by="ann", reason="migration", at=now))
+    await served.container.store.guardrails.set_kill_switch(
+        KillSwitch(engaged=engaged, by="ann", reason="migration", at=now)
+    )

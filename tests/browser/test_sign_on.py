@@ -63,7 +63,7 @@ def test_a_person_signs_on_and_lands_where_they_wanted_to_go(signing: Served, wa
     assert page.evaluate("document.cookie") == ""
     shown = presented(cookie["value"])
     assert shown is not None
-    session = signing.run(signing.container.store.credential(shown[0]))
+    session = signing.run(signing.container.store.credentials.get(shown[0]))
     assert session is not None
     assert proves(shown[1], session)
     assert (session.name, sorted(session.roles)) == (ANN.email, ["responder", "sre"])

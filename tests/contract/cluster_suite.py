@@ -558,9 +558,9 @@ async def test_what_nobody_called_and_what_failed_its_calls_has_not_served_well(
     try:
         assert not await trusted(cluster, store, Counted(rate=0.0), 100)
         assert not await trusted(cluster, store, Counted(rate=50.0, errors=0.5), 100)
-        assert await store.revisions(key_of(cluster)) == ()
+        assert await store.history.revisions(key_of(cluster)) == ()
         assert await trusted(cluster, store, Counted(rate=50.0), 100)
-        [known] = await store.revisions(key_of(cluster))
+        [known] = await store.history.revisions(key_of(cluster))
         assert known.health is RevisionHealth.SERVED_WELL
         assert not (await view_of(cluster)).trusted_without_traffic
         assert (await view_of(cluster, "worker")).trusted_without_traffic

@@ -76,7 +76,7 @@ async def _obey(store: Store, fleet: Fleet, owner: str, line: str) -> str:
     word, _, rest = line.strip().partition(" ")
     match word:
         case "claim":
-            claim = await store.claim(IncidentId(rest), owner, LONG, NOW)
+            claim = await store.claims.take(IncidentId(rest), owner, LONG, NOW)
             return f"token {claim.token}" if claim is not None else "held"
         case "elect":
             return str(await fleet.elect(rest, owner, LONG, NOW))

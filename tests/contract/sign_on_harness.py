@@ -117,11 +117,11 @@ class Visit:
         shown = presented(self.cookies.get(SESSION_COOKIE) or "")
         if shown is None:
             return None
-        found = self.api.run(self.api.container.store.credential(shown[0]))
+        found = self.api.run(self.api.container.store.credentials.get(shown[0]))
         return found if found is not None and proves(shown[1], found) else None
 
     def trail(self) -> tuple[AuditLogEntry, ...]:
-        return self.api.run(self.api.container.store.trail(after=-1, limit=100))
+        return self.api.run(self.api.container.store.audit_log.entries(after=-1, limit=100))
 
 
 @contextmanager

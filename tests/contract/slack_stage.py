@@ -80,7 +80,7 @@ class Stage:
     async def button(self, approval_id: ApprovalId) -> str:
         """The value of a button with a fresh nonce, as the announcer would post it."""
         nonce = uuid4().hex
-        await self.store.issue_nonce(approval_id, nonce, self.container.clock.now())
+        await self.store.approvals.issue_nonce(approval_id, nonce, self.container.clock.now())
         return button_value(approval_id, nonce)
 
     async def send(self, request: Signed) -> httpx2.Response:
@@ -99,13 +99,13 @@ class Stage:
         return shown
 
     async def approval(self, approval_id: ApprovalId) -> Approval:
-        found = await self.store.approval(approval_id)
+        found = await self.store.approvals.get(approval_id)
         assert found is not None
         return found
 
     async def answer(self, approval_id: ApprovalId, *, approve: bool = True, by: str = "ann") -> None:
         """Somebody answers at another door."""
-        await self.store.answer(
+        await self.store.approvals.answer(
             approval_id, approve=approve, by=Person(name=by), comment="", at=self.container.clock.now()
         )
 

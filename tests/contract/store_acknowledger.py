@@ -26,7 +26,9 @@ async def main(url: str) -> None:
         while True:
             name = uuid4().hex
             one = replace(signal(key=key, dedup_key=name), id=SignalId(f"sig_{name}"))
-            await store.accept([one], Deciding(), dry_run=True, idempotency_key=name, request_hash="h")
+            await store.signals.accept(
+                [one], Deciding(), dry_run=True, idempotency_key=name, request_hash="h"
+            )
             os.write(1, f"{one.id}\n".encode())
 
     await asyncio.gather(*(call(caller) for caller in range(CALLERS)))

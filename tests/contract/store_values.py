@@ -42,8 +42,9 @@ from app.agent.models import (
     Stage,
     Trigger,
 )
-from app.agent.ports.signals import IntakeVerdict, ServiceLevels
-from app.agent.ports.store import Claim, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.claims import Claim
+from app.agent.ports.store.signals import IntakeVerdict, ServiceLevels
 from app.agent.workload import ObjectRef
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -114,7 +115,7 @@ def pending() -> Deciding:
 
 async def disposition(store: Store, one: Signal) -> Disposition:
     """What became of a signal, as stored."""
-    record = await store.signal(one.id)
+    record = await store.signals.get(one.id)
     assert record is not None
     return record.disposition
 
@@ -129,7 +130,7 @@ async def opened(
     stale: bool = False,
 ) -> Incident:
     """Open an incident through intake."""
-    accepted = await store.accept(
+    accepted = await store.signals.accept(
         [signal(key=key, at=at, stale=stale)], decide or Deciding(), dry_run=dry_run
     )
     incident_id = accepted[0].disposition.incident_id
@@ -148,13 +149,13 @@ def closed(incident: Incident, state: IncidentState = IncidentState.RECOVERED) -
 
 
 async def loaded(store: Store, incident_id: IncidentId) -> Incident:
-    record = await store.load(incident_id)
+    record = await store.incidents.get(incident_id)
     assert record is not None
     return record.incident
 
 
 async def claimed(store: Store, incident: Incident, owner: str = "worker-1", at: datetime = NOW) -> Claim:
-    claim = await store.claim(incident.id, owner, LEASE, at)
+    claim = await store.claims.take(incident.id, owner, LEASE, at)
     assert claim is not None
     return claim
 
@@ -203,7 +204,7 @@ async def decided(store: Store, claim: Claim, intents: Sequence[Intent]) -> Inci
     """Store decided intents on the claimed incident."""
     incident = await loaded(store, claim.incident_id)
     for each in intents:
-        incident = await store.decide(claim, incident, each, [note(f"decided {each.sequence}")])
+        incident = await store.intents.add(claim, incident, each, [note(f"decided {each.sequence}")])
     return incident
 
 

@@ -67,14 +67,14 @@ class Told:
         return await self.bulletin(approval_id)
 
     async def bulletin(self, approval_id: ApprovalId, nonce: str | None = "n0nce") -> Bulletin:
-        approval = await self.store.approval(approval_id)
+        approval = await self.store.approvals.get(approval_id)
         assert approval is not None
-        record = await self.store.load(approval.incident_id)
+        record = await self.store.incidents.get(approval.incident_id)
         assert record is not None
         return Bulletin(record=record, nonce=nonce)
 
     async def ended(self, text: str = "1.15.0") -> Bulletin:
-        record = await self.store.load(await stories.proposed(self.agent, text=text))
+        record = await self.store.incidents.get(await stories.proposed(self.agent, text=text))
         assert record is not None
         return Bulletin(record=record)
 
@@ -155,7 +155,7 @@ async def test_the_message_follows_the_incident(told: Told) -> None:
     bulletin = await told.asked()
     reference = await told.channel.begin(bulletin)
     assert bulletin.asked is not None
-    await told.store.answer(
+    await told.store.approvals.answer(
         bulletin.asked.id, approve=True, by=Person(name="ann"), comment="", at=told.clock.now()
     )
     await stories.used(told.agent, bulletin.asked.id)
@@ -181,7 +181,7 @@ async def test_yes_so_far_is_shown(told: Told) -> None:
     """Where two must agree, the second sees who the first was."""
     bulletin = await told.asked(terms=ApprovalTerms(people=2))
     assert bulletin.asked is not None
-    await told.store.answer(
+    await told.store.approvals.answer(
         bulletin.asked.id, approve=True, by=Person(name="ben"), comment="", at=told.clock.now()
     )
     await told.channel.begin(await told.bulletin(bulletin.asked.id))

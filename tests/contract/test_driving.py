@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -29,20 +29,24 @@ from app.agent.models import (
     TelemetryHealth,
 )
 from app.agent.observer import new_signal
-from app.agent.ports.store import Claim
+from app.agent.ports.store import Store
+from app.agent.ports.store.claims import Claim
 from app.bootstrap import Adapters, Container, assemble
 from app.clock import Clock, SystemClock
 from app.errors import ConfigurationError, TransientError
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.world import World as SimulatedWorld
 from app.store import open_shared
-from app.store.sql_store import SqlStore
+from app.store.claims import SqlClaims
+from app.store.database.port import Database
+from app.store.incidents import SqlIncidents
 from app.testing import VirtualClock
 from app.vitals import STILL_SECONDS, Vitals
 from app.workers import LocalRunner, attended
 from app.workers.driver import Driver
 from tests.contract.eventually import eventually
 from tests.contract.store_values import approval
+from tests.repositories import database_of, exchanged
 from tests.stories import settings_for
 
 if TYPE_CHECKING:  # at run time pytest loads the plugin, and rewrites its assertions
@@ -73,11 +77,11 @@ class Book:
     """For each incident: taken, wrote or released, and by whom."""
 
 
-class WatchedStore(SqlStore):
-    """The real store, with a book kept beside it."""
+class WatchedClaims(SqlClaims):
+    """The real claims, with a book kept beside them."""
 
-    def __init__(self, store: SqlStore, book: Book) -> None:
-        super().__init__(vars(store)["_database"])
+    def __init__(self, database: Database, book: Book) -> None:
+        super().__init__(database)
         self.book = book
         self.handing_out: Callable[[], Awaitable[None]] | None = None
         """Awaited between the taking of due work and the answer."""
@@ -93,16 +97,31 @@ class WatchedStore(SqlStore):
             await self.handing_out()
         return claims
 
-    async def save(self, claim: Claim, incident: Incident, notes: Sequence[Note]) -> Incident:
-        saved = await super().save(claim, incident, notes)
-        self.book.deeds[incident.id].append(("wrote", claim.owner))
-        return saved
-
     async def release(self, claim: Claim, due_at: datetime | None = None) -> None:
         self.book.deeds[claim.incident_id].append(("released", claim.owner))
         await super().release(claim, due_at)
         if self.let_go is not None:
             await self.let_go()
+
+
+class WatchedIncidents(SqlIncidents):
+    """The real incidents, with a book kept beside them."""
+
+    def __init__(self, database: Database, book: Book) -> None:
+        super().__init__(database)
+        self.book = book
+
+    async def save(self, claim: Claim, incident: Incident, notes: Sequence[Note]) -> Incident:
+        saved = await super().save(claim, incident, notes)
+        self.book.deeds[incident.id].append(("wrote", claim.owner))
+        return saved
+
+
+def watched(store: Store, book: Book) -> tuple[Store, WatchedClaims, WatchedIncidents]:
+    """The real store, with a book kept beside it."""
+    database = database_of(store)
+    claims, incidents = WatchedClaims(database, book), WatchedIncidents(database, book)
+    return exchanged(store, claims=claims, incidents=incidents), claims, incidents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +145,9 @@ class Worker:
     """A wired agent without a cluster, and the driver that it would have."""
 
     container: Container
-    store: WatchedStore
+    store: Store
+    claims: WatchedClaims
+    incidents: WatchedIncidents
     bell: LocalRunner
     book: Book
 
@@ -136,7 +157,7 @@ class Worker:
         loop = self.container.loop
         parts = {each.name: getattr(loop, each.name) for each in fields(loop)}
         driver = Driver(
-            store=self.store,
+            claims=self.claims,
             loop=WatchedLoop(**parts, book=self.book, before=before),
             clock=self.container.clock,
             fleet=self.container.fleet,
@@ -165,7 +186,7 @@ class Worker:
         return accepted.disposition.incident_id
 
     async def record(self, incident_id: IncidentId) -> IncidentRecord:
-        found = await self.store.load(incident_id)
+        found = await self.store.incidents.get(incident_id)
         assert found is not None
         return found
 
@@ -193,14 +214,15 @@ async def worker(
     """An agent over a database, driven by nobody yet."""
     settings = settings_for(directory, **{"database_url": database_url, **QUICK, **changes})
     opened, fleet = await open_shared(database_url)
-    assert isinstance(opened, SqlStore)
     book, bell = Book(), LocalRunner()
-    store = WatchedStore(opened, book)
+    store, claims, incidents = watched(opened, book)
     container = assemble(
         settings, clock=clock or SystemClock(), store=store, world=Adapters(), fleet=fleet, runner=bell
     )
     try:
-        yield Worker(container=container, store=store, bell=bell, book=book)
+        yield Worker(
+            container=container, store=store, claims=claims, incidents=incidents, bell=bell, book=book
+        )
     finally:
         await container.close()
 
@@ -262,7 +284,7 @@ async def test_what_a_dead_worker_held_goes_on_when_its_lease_has_run_out(
     async with worker(tmp_path, file_url, clock=clock) as agent:
         incident_id = await agent.report()
         lease = timedelta(seconds=300)
-        assert await agent.store.claim(incident_id, "dead", lease, clock.now()) is not None
+        assert await agent.store.claims.take(incident_id, "dead", lease, clock.now()) is not None
         died = clock.now()
         async with driving(agent.driver(poll=timedelta(seconds=20))):
             await clock.run_until(_until_closed(agent, incident_id, clock))
@@ -287,7 +309,7 @@ async def test_two_drivers_share_incidents_and_never_work_on_one_together(
 ) -> None:
     """Promise 3: fifty incidents, two workers: whoever writes is whoever took it, until it was released."""
     async with worker(tmp_path, postgres_url) as one, worker(tmp_path, postgres_url) as two:
-        two.book = two.store.book = one.book
+        two.book = two.claims.book = two.incidents.book = one.book
         await one.container.fleet.enter(one.container.loop.owner)
         await two.container.fleet.enter(two.container.loop.owner)
         async with driving(one.driver(at_once=4)), driving(two.driver(at_once=4)):
@@ -360,7 +382,7 @@ async def test_an_answer_is_acted_on_without_waiting_for_the_poll(tmp_path: Path
         async with driving(driver):
             await eventually(_true(lambda: here.book.looked > 0))
             assert here.book.passes == []
-            await there.store.answer(
+            await there.store.approvals.answer(
                 asked.id, approve=False, by=Person(name="ann"), comment="", at=there.container.clock.now()
             )
             await eventually(_true(lambda: bool(here.book.passes)), "the answer is looked at")
@@ -369,12 +391,16 @@ async def test_an_answer_is_acted_on_without_waiting_for_the_poll(tmp_path: Path
 
 async def _wait_for_people(agent: Worker, incident_id: IncidentId, until: datetime) -> Approval:
     """The incident as a pass leaves it that has asked people for an approval."""
-    claim = await agent.store.claim(incident_id, "asker", timedelta(seconds=30), agent.container.clock.now())
+    claim = await agent.store.claims.take(
+        incident_id, "asker", timedelta(seconds=30), agent.container.clock.now()
+    )
     assert claim is not None
     incident = (await agent.record(incident_id)).incident
     asked = replace(approval(incident), requested_at=agent.container.clock.now(), expires_at=until)
-    await agent.store.ask(claim, replace(incident, state=IncidentState.AWAITING_APPROVAL), asked, [])
-    await agent.store.release(claim, until)
+    await agent.store.approvals.request(
+        claim, replace(incident, state=IncidentState.AWAITING_APPROVAL), asked, []
+    )
+    await agent.store.claims.release(claim, until)
     return asked
 
 
@@ -518,7 +544,7 @@ async def test_a_pass_that_hangs_is_interrupted_and_its_incident_given_back(
         await asyncio.wait_for(running, 30)
         assert agent.book.deeds[incident_id][-1][0] == "released"
         now = agent.container.clock.now()
-        [claim] = await agent.store.take_due("successor", timedelta(seconds=30), now, 1)
+        [claim] = await agent.store.claims.take_due("successor", timedelta(seconds=30), now, 1)
         assert claim.incident_id == incident_id
         assert claim.interruptions == 0
 
@@ -572,13 +598,13 @@ async def test_a_step_that_takes_longer_than_a_lease_keeps_its_claim(tmp_path: P
     async with worker(tmp_path, file_url, clock=clock) as agent:
         incident_id = await agent.report()
         lease = agent.container.loop.lease
-        claim = await agent.store.claim(incident_id, "slow", lease, clock.now())
+        claim = await agent.store.claims.take(incident_id, "slow", lease, clock.now())
         assert claim is not None
-        async with renewed(agent.store, claim, lease, clock):
+        async with renewed(agent.store.claims, claim, lease, clock):
             await clock.advance(10 * lease.total_seconds())
-            assert await agent.store.take_due("peer", lease, clock.now(), 1) == ()
+            assert await agent.store.claims.take_due("peer", lease, clock.now(), 1) == ()
         await clock.advance(2 * lease.total_seconds())
-        assert len(await agent.store.take_due("peer", lease, clock.now(), 1)) == 1
+        assert len(await agent.store.claims.take_due("peer", lease, clock.now(), 1)) == 1
 
 
 async def test_the_loop_renews_its_claim_during_a_slow_step(tmp_path: Path, file_url: str) -> None:
@@ -590,17 +616,21 @@ async def test_the_loop_renews_its_claim_during_a_slow_step(tmp_path: Path, file
     opened, fleet = await open_shared(file_url)
     settings = settings_for(tmp_path, database_url=file_url, **QUICK)
     container = assemble(settings, clock=clock, store=opened, world=Adapters(metrics=metrics), fleet=fleet)
+    book = Book()
+    store, claims, incidents = watched(opened, book)
     agent = Worker(
         container=container,
-        store=WatchedStore(cast("SqlStore", opened), Book()),
+        store=store,
+        claims=claims,
+        incidents=incidents,
         bell=LocalRunner(),
-        book=Book(),
+        book=book,
     )
     incident_id = await agent.report()
     passing = asyncio.ensure_future(container.loop.advance(incident_id))
     await clock.advance(5 * lease.total_seconds())
     assert not passing.done()
-    assert await opened.take_due("peer", lease, clock.now(), 1) == ()
+    assert await opened.claims.take_due("peer", lease, clock.now(), 1) == ()
     await clock.run_until(passing)
     assert (await agent.record(incident_id)).incident.diagnosis is not None
     await container.close()
@@ -628,7 +658,7 @@ async def test_what_is_handed_out_while_it_stops_is_brought_to_rest(tmp_path: Pa
 
     async with worker(tmp_path, file_url) as agent:
         incident_id = await agent.report()
-        agent.store.handing_out = on_its_way
+        agent.claims.handing_out = on_its_way
         driver = agent.driver()
         running = asyncio.create_task(driver.run())
         await asyncio.wait_for(asked.wait(), 120)
@@ -662,13 +692,13 @@ async def test_an_incident_taken_again_by_its_own_worker_is_not_forgotten(
             if released.is_set():
                 return
             released.set()
-            peer = await agent.store.claim(incident_id, "run-once", timedelta(seconds=30), clock.now())
+            peer = await agent.store.claims.take(incident_id, "run-once", timedelta(seconds=30), clock.now())
             assert peer is not None
-            await SqlStore.release(agent.store, peer)  # due as it was while held: at once
+            await SqlClaims.release(agent.claims, peer)  # due as it was while held: at once
             await agent.bell.wake(incident_id)
             await taken_again.wait()
 
-        agent.store.handing_out, agent.store.let_go = taken, lingering
+        agent.claims.handing_out, agent.claims.let_go = taken, lingering
         async with driving(agent.driver()):
             try:
                 await clock.run_until(lambda: len(agent.book.passes) >= 2, limit=20)

@@ -39,7 +39,7 @@ class Process:
 
     async def due(self, owner: str, at: datetime = NOW) -> list[IncidentId]:
         """What it is given to do."""
-        return [claim.incident_id for claim in await self.store.take_due(owner, LEASE, at, 99)]
+        return [claim.incident_id for claim in await self.store.claims.take_due(owner, LEASE, at, 99)]
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ async def test_a_killed_process_is_reaped_and_its_work_is_free_at_once(
         await dead.kill()
     assert await eventually(here.fleet.reap, "the dead one is found") == ("dead",)
     assert counted(postgres_url) == ["here"]
-    claims = await here.store.take_due("here", LEASE, NOW, 9)
+    claims = await here.store.claims.take_due("here", LEASE, NOW, 9)
     assert {claim.incident_id for claim in claims} == {first.id, second.id}
     assert {(claim.token, claim.interruptions) for claim in claims} == {(2, 1)}
     assert await here.fleet.elect(WATCH, "here", LEASE, NOW)
@@ -197,7 +197,7 @@ async def test_of_peers_that_look_at_once_one_buries_the_dead(
 
     await eventually(look)
     assert found == ["dead"]
-    assert [claim.interruptions for claim in await here.store.take_due("here", LEASE, NOW, 9)] == [1]
+    assert [claim.interruptions for claim in await here.store.claims.take_due("here", LEASE, NOW, 9)] == [1]
 
 
 async def test_the_living_are_never_reaped(here: Process, there: Process, postgres_url: str) -> None:
@@ -241,7 +241,7 @@ async def test_a_broken_connection_is_replaced_and_counts(
     assert await here.fleet.reap() == ()
     assert counted(postgres_url) == ["here", "there"]
     assert await there.fleet.reap() == ()
-    await here.store.save(claim, incident, [])
+    await here.store.incidents.save(claim, incident, [])
     cut_off(postgres_url, "here")
     assert await there.fleet.reap() == ("here",)
 
@@ -256,7 +256,7 @@ async def test_a_living_one_that_was_buried_comes_back(
     assert await there.fleet.reap() == ("here",)
     assert await there.due("there") == [incident.id]
     with pytest.raises(ClaimLost):
-        await here.store.save(claim, incident, [])
+        await here.store.incidents.save(claim, incident, [])
     assert await here.fleet.reap() == ()
     assert counted(postgres_url) == ["here", "there"]
     assert await there.fleet.reap() == ()
@@ -281,7 +281,7 @@ async def test_after_a_restart_of_the_database_the_first_one_back_buries_nobody(
     assert await here.fleet.reap() == ()
     assert await there.fleet.reap() == ()
     assert counted(postgres_url) == ["here", "there"]
-    await there.store.save(claim, incident, [])
+    await there.store.incidents.save(claim, incident, [])
 
 
 async def test_entering_that_is_given_up_leaves_no_connection(postgres_url: str) -> None:
@@ -335,7 +335,7 @@ async def test_voided_claims_ring(here: Process, there: Process) -> None:
 
     await eventually(quiet, "what rang before is heard")
     ringing = asyncio.create_task(here.fleet.rung())
-    await there.store.release_owner("dead")
+    await there.store.claims.release_owner("dead")
     await asyncio.wait_for(ringing, 120)
 
 
@@ -413,7 +413,7 @@ async def test_what_a_killed_predecessor_held_is_free_when_its_successor_starts(
         assert await first.tell("claim", incident.id) == "token 1"
         await first.kill()
     await fleet.enter("embedded")
-    [claim] = await store.take_due("embedded", LEASE, NOW, 9)
+    [claim] = await store.claims.take_due("embedded", LEASE, NOW, 9)
     assert (claim.incident_id, claim.token, claim.interruptions) == (incident.id, 2, 1)
     await fleet.leave()
     await store.close()

@@ -115,15 +115,15 @@ class Load:
 
     async def accept(self, caller: int) -> None:
         one = signal(key=ServiceKey(environment="prod", service=f"svc-{caller}"), at=datetime.now(UTC))
-        await self.store.accept([one], Deciding(), dry_run=True)
+        await self.store.signals.accept([one], Deciding(), dry_run=True)
         self.accepted.append(one.id)
 
     async def take(self, caller: int) -> None:
-        for claim in await self.store.take_due(f"worker-{caller}", LEASE, datetime.now(UTC), 2):
-            await self.store.release(claim, datetime.now(UTC))
+        for claim in await self.store.claims.take_due(f"worker-{caller}", LEASE, datetime.now(UTC), 2):
+            await self.store.claims.release(claim, datetime.now(UTC))
 
     async def look(self, _: int) -> None:
-        await self.store.open_incidents()
+        await self.store.incidents.all_open()
 
     async def keep(self, call: Callable[[int], Awaitable[None]], caller: int) -> None:
         while True:
@@ -165,7 +165,7 @@ async def under_load(store: Store) -> AsyncIterator[Load]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     for identifier in load.accepted:
-        assert await store.signal(identifier) is not None, f"{identifier} was acknowledged and is lost"  # type: ignore[arg-type]  # ids are strings at run time
+        assert await store.signals.get(identifier) is not None, f"{identifier} was acknowledged and is lost"  # type: ignore[arg-type]  # ids are strings at run time
 
 
 @pytest.mark.parametrize("how", ["restart", "crash"])
@@ -188,7 +188,7 @@ async def test_a_short_restart_is_not_even_noticed(server: PostgresServer, store
         loop = asyncio.get_running_loop()
         end, count = loop.time() + 1.0, 0
         while loop.time() < end or not restart.done():
-            assert len(await store.open_incidents()) == 1
+            assert len(await store.incidents.all_open()) == 1
             count += 1
             started.set()
         return count
@@ -373,7 +373,7 @@ async def test_a_server_that_hangs_exhausts_nothing_for_ever(
 ) -> None:
     """More calls than connections hang, each ends in a `TransientError`, and later all work again."""
     calls = 3 * (postgresql.POOL_SIZE + postgresql.OVERFLOW)
-    await asyncio.gather(*(store.open_incidents() for _ in range(calls)))
+    await asyncio.gather(*(store.incidents.all_open() for _ in range(calls)))
     server.freeze()
     try:
         for _ in range(2):
@@ -455,8 +455,8 @@ async def test_a_transaction_that_somebody_forgot_frees_its_locks(
     try:
         await frozen.execute("BEGIN")
         await frozen.execute("SELECT * FROM incidents FOR UPDATE")
-        [incident] = await store.open_incidents()
-        assert await store.claim(incident.id, "peer", LEASE, datetime.now(UTC)) is not None
+        [incident] = await store.incidents.all_open()
+        assert await store.claims.take(incident.id, "peer", LEASE, datetime.now(UTC)) is not None
     finally:
         frozen.terminate()
         await store.close()
@@ -583,7 +583,7 @@ async def test_a_host_that_has_gone_silent_hides_nobody(
         hosts = f"127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{server.port}"
         store = await open_store(f"postgresql://{SUPERUSER}@{hosts}/{database}")
         await opened(store)
-        assert len(await store.open_incidents()) == 1
+        assert len(await store.incidents.all_open()) == 1
         await store.close()
 
 
@@ -634,12 +634,12 @@ async def test_nobody_is_taken_for_dead_because_the_database_restarted(
     await mine.enter("mine")
     await other.enter("other")
     incident = await opened(other_store)
-    claim = await other_store.claim(incident.id, "other", LEASE, datetime.now(UTC))
+    claim = await other_store.claims.take(incident.id, "other", LEASE, datetime.now(UTC))
     assert claim is not None
     await asyncio.to_thread(server.restart)
     assert await mine.reap() == ()  # back first, while nothing stands for the other
     assert await other.reap() == ()
-    await other_store.save(claim, incident, [])  # it still holds what it held
+    await other_store.incidents.save(claim, incident, [])  # it still holds what it held
     assert isinstance(mine, PostgresFleet)
     mine._lenient_until = 0.0
     assert await mine.reap() == ()
@@ -659,16 +659,16 @@ async def test_nobody_is_taken_for_dead_because_the_database_restarted(
 
 async def _late_writes_are_refused(store: Store, late: Store, claim: Any) -> None:
     """Promise 3: from the take-over on the database takes nothing from the one that was cut off."""
-    [taken] = await store.take_due("mine", LEASE, datetime.now(UTC), 5)
+    [taken] = await store.claims.take_due("mine", LEASE, datetime.now(UTC), 5)
     assert taken.token > claim.token
-    [incident] = await late.open_incidents()
+    [incident] = await late.incidents.all_open()
     for write in (
-        late.save(claim, incident, []),
-        late.begin(claim, "int_late", None, Budget(per_incident=5), datetime.now(UTC)),  # type: ignore[arg-type]  # ids are strings
-        late.save(claim, incident, []),
+        late.incidents.save(claim, incident, []),
+        late.intents.begin(claim, "int_late", None, Budget(per_incident=5), datetime.now(UTC)),  # type: ignore[arg-type]  # ids are strings
+        late.incidents.save(claim, incident, []),
     ):
         with pytest.raises(ClaimLost):
             await write
-    await late.release(claim, datetime.now(UTC) + timedelta(days=1))
-    saved = await store.save(taken, incident, [])
+    await late.claims.release(claim, datetime.now(UTC) + timedelta(days=1))
+    saved = await store.incidents.save(taken, incident, [])
     assert saved.state is IncidentState.OPEN

@@ -14,11 +14,11 @@ from app.agent.ids import IncidentId
 from app.agent.models import KillSwitch
 from app.agent.ports.store import Store
 from app.store import open_store
-from app.store.database.port import Database
 from app.store.database.postgresql import OVERFLOW, POOL_SIZE
 from tests.api.harness import Harness, harness, make_settings
 from tests.contract.eventually import eventually
 from tests.contract.store_values import NOW
+from tests.repositories import database_of
 
 pytest_plugins = ["tests.contract.postgres"]
 
@@ -29,7 +29,7 @@ _LOCK = 815
 @asynccontextmanager
 async def all_busy(store: Store, url: str) -> AsyncIterator[list[asyncio.Task[None]]]:
     """Every ordinary connection is in a transaction that waits for a lock, until the block ends."""
-    database: Database = vars(store)["_database"]
+    database = database_of(store)
     count = POOL_SIZE + OVERFLOW
 
     def wait(connection: Connection) -> None:
@@ -38,7 +38,7 @@ async def all_busy(store: Store, url: str) -> AsyncIterator[list[asyncio.Task[No
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
 
     blocker = await open_store(url)
-    blocking: Database = vars(blocker)["_database"]
+    blocking = database_of(blocker)
     held, over = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -81,12 +81,12 @@ async def test_operators_and_probes_reach_a_database_whose_other_connections_are
     try:
         async with all_busy(store, postgres_url) as busy:
             brake = KillSwitch(engaged=True, by="alice", reason="storm", at=NOW)
-            await store.set_brake(brake)
-            assert await store.brake() == brake
-            await store.attempts(NOW)
+            await store.guardrails.set_kill_switch(brake)
+            assert await store.guardrails.kill_switch() == brake
+            await store.budgets.attempts(NOW)
             await store.ping()
-            await store.find_approvals(None, limit=1, cursor=None)
-            await store.load_part(IncidentId("inc_none"), limit=1, urgent=True)
+            await store.approvals.find(None, limit=1, cursor=None)
+            await store.incidents.get_part(IncidentId("inc_none"), limit=1, urgent=True)
             assert not any(task.done() for task in busy)
     finally:
         await store.close()

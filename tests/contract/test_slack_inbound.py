@@ -89,7 +89,7 @@ async def test_a_button_answers_in_the_name_of_who_pressed_it(stage: Stage, appr
     assert approval.state is (ApprovalState.APPROVED if approve else ApprovalState.DENIED)
     (said,) = approval.answers
     assert (said.by, said.roles, said.door, said.verified) == ("ann", ("responder",), Door.SLACK, True)
-    (human_decision,) = await stage.store.trail(after=-1, limit=10)
+    (human_decision,) = await stage.store.audit_log.entries(after=-1, limit=10)
     assert (human_decision.kind, human_decision.by) == (
         HumanDecisionKind.APPROVED if approve else HumanDecisionKind.DENIED,
         "ann",
@@ -165,7 +165,7 @@ async def test_the_same_request_again_changes_nothing(stage: Stage) -> None:
         assert (await stage.send(request)).status_code == 200
     await stage.slack.until_told(3)
     assert len((await stage.approval(approval_id)).answers) == 1
-    assert len(await stage.store.trail(after=-1, limit=10)) == 1
+    assert len(await stage.store.audit_log.entries(after=-1, limit=10)) == 1
 
 
 async def test_a_replay_after_its_yes_was_used_is_told_so(stage: Stage) -> None:
@@ -188,7 +188,7 @@ async def test_the_same_envelope_again_changes_nothing(stage: Stage) -> None:
         await stage.slack.push(payload, envelope=envelope)
         await stage.slack.until_told(2)
     assert len((await stage.approval(approval_id)).answers) == 1
-    assert len(await stage.store.trail(after=-1, limit=10)) == 1
+    assert len(await stage.store.audit_log.entries(after=-1, limit=10)) == 1
 
 
 @pytest.mark.parametrize("by_socket", [False, True], ids=["http", "socket"])
@@ -209,7 +209,7 @@ async def test_of_fifty_people_at_once_one_answers(stage: Stage, by_socket: bool
     approval = await stage.approval(approval_id)
     (said,) = approval.answers
     assert approval.answered_by == said.by
-    deeds = await stage.store.trail(after=-1, limit=200)
+    deeds = await stage.store.audit_log.entries(after=-1, limit=200)
     assert [human_decision.subject for human_decision in deeds] == [approval_id]
     assert first_broken(deeds) is None
     claimed = [one for one in told if "is recorded" in one]
@@ -263,7 +263,7 @@ async def test_somebody_without_the_scope_is_told_who_has_it(stage: Stage) -> No
     assert "responder" in told
     assert (await stage.approval(approval_id)).state is ApprovalState.PENDING
     assert "the scope operate" in await stage.type(READER, "brake on because")
-    assert await stage.store.brake() is None
+    assert await stage.store.guardrails.kill_switch() is None
 
 
 async def test_a_request_that_wants_a_role_gets_it_or_nothing(stage: Stage) -> None:
@@ -315,12 +315,12 @@ async def test_the_kill_switch_by_command(stage: Stage) -> None:
     assert "never been used" in await stage.type(ANN, "brake")
     assert "a reason is required" in await stage.type(ANN, "brake on")
     assert "engaged" in await stage.type(ANN, "brake  ON  the payload service &amp; more")
-    brake = await stage.store.brake()
+    brake = await stage.store.guardrails.kill_switch()
     assert brake is not None
     assert (brake.engaged, brake.by, brake.reason) == (True, "ann", "the payload service & more")
     assert "the payload service &amp; more" in await stage.type(READER, "brake")
     assert "released" in await stage.type(BEN, "brake off")
-    deeds = await stage.store.trail(after=-1, limit=10)
+    deeds = await stage.store.audit_log.entries(after=-1, limit=10)
     assert [(human_decision.kind, human_decision.by, human_decision.door) for human_decision in deeds] == [
         (HumanDecisionKind.BRAKE_ENGAGED, "ann", Door.SLACK),
         (HumanDecisionKind.BRAKE_RELEASED, "ben", Door.SLACK),
@@ -338,7 +338,7 @@ async def test_a_command_sent_again_is_not_carried_out_again(stage: Stage) -> No
         envelope = await stage.slack.push(dict(release), "slash_commands")
         await stage.slack.until_acknowledged(envelope)
     assert "was already executed" in stage.slack.acknowledged[envelope]["text"]
-    brake = await stage.store.brake()
+    brake = await stage.store.guardrails.kill_switch()
     assert brake is not None
     assert brake.engaged
 
@@ -347,7 +347,7 @@ async def test_strangers_neither_brake_nor_see(stage: Stage) -> None:
     for text in ("brake", "brake on now", "brake off", "approvals"):
         assert "SLACK_USERS" in await stage.type(STRANGER, text)
     assert "/heal brake on REASON" in await stage.type(STRANGER, "help")
-    assert await stage.store.brake() is None
+    assert await stage.store.guardrails.kill_switch() is None
 
 
 async def test_what_waits_can_be_listed(stage: Stage) -> None:
@@ -364,14 +364,14 @@ async def test_what_waits_can_be_listed(stage: Stage) -> None:
 @pytest.mark.parametrize("text", ["", "help", "what", "brake sideways", "approvals please", "\x00" * 50])
 async def test_anything_else_is_answered_with_help(stage: Stage, text: str) -> None:
     assert "/heal brake on REASON" in await stage.type(ANN, text)
-    assert await stage.store.brake() is None
+    assert await stage.store.guardrails.kill_switch() is None
 
 
 async def test_a_command_without_its_trigger_is_refused(stage: Stage) -> None:
     """Nothing would tell it from its replay."""
     fields = stage.slack.typed(ANN, "brake on now", trigger_id="")
     assert "Type it again" in (await stage.send(command(fields))).json()["text"]
-    assert await stage.store.brake() is None
+    assert await stage.store.guardrails.kill_switch() is None
 
 
 # ------------------------------------------------------------ the door itself

@@ -23,7 +23,7 @@ from app.agent.models import (
     IncidentRecord,
     IncidentState,
 )
-from app.agent.ports.store import IncidentFilter
+from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.workload import RevisionHealth
 from app.bootstrap import Adapters, assemble
 from app.config import Settings
@@ -86,14 +86,14 @@ class Play:
 
     async def served_well(self) -> bool:
         """Whether there is something to go back to."""
-        known = await self.people.store.revisions(KEY)
+        known = await self.people.store.history.revisions(KEY)
         return any(one.health is RevisionHealth.SERVED_WELL for one in known)
 
     async def record(self) -> IncidentRecord | None:
         where = IncidentFilter(service=KEY.service, environment=KEY.environment)
-        page = await self.people.store.find(where, limit=2, cursor=None)
+        page = await self.people.store.incidents.find(where, limit=2, cursor=None)
         assert len(page.items) <= 1
-        return await self.people.store.load(page.items[0].incident.id) if page.items else None
+        return await self.people.store.incidents.get(page.items[0].incident.id) if page.items else None
 
     async def ended(self) -> IncidentRecord | None:
         record = await self.record()
@@ -103,9 +103,9 @@ class Play:
         """Whether the announcer has it on record that Slack knows everything."""
         record = await self.record()
         assert record is not None
-        posting = await self.people.store.posting("slack", record.incident.id)
+        posting = await self.people.store.notifications.get("slack", record.incident.id)
         assert posting is not None
-        untold = await self.people.store.announcements(record.incident.id, posting.announced)
+        untold = await self.people.store.notifications.announcements(record.incident.id, posting.announced)
         length = len(record.timeline)
         return not untold and posting.shown == posting.refreshed == length and posting.sending is None
 
@@ -234,7 +234,7 @@ async def check_what_people_see(told: Play, record: IncidentRecord) -> None:
     quiet = [one for one in thread if not one.body["reply_broadcast"]]
     lines = [line for one in quiet for line in one.shown.split("\n")]
     assert lines == [escaped(timeline_line(entry), 3_000) for entry in record.timeline]
-    announced = await told.people.store.announcements(incident_id, 0)
+    announced = await told.people.store.notifications.announcements(incident_id, 0)
     loud = [one.shown for one in thread if one.body["reply_broadcast"]]
     assert loud == [escaped(announced_line(one), 3_000) for one in announced]
     assert loud

@@ -18,7 +18,8 @@ from app.agent.models import (
     Intent,
     Stage,
 )
-from app.agent.ports.store import Claim, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.claims import Claim
 from app.agent.timeline import verify_chain
 from app.errors import ClaimLost, Conflict, Invalid, NotEntitled, NotFound
 from tests.contract.store_values import (
@@ -43,18 +44,20 @@ async def asked(store: Store, incident: Incident | None = None) -> tuple[Claim, 
     incident = incident or await opened(store)
     claim = await claimed(store, incident)
     request = approval(incident)
-    waiting = await store.ask(
+    waiting = await store.approvals.request(
         claim, replace(incident, state=IncidentState.AWAITING_APPROVAL), request, [note("asked")]
     )
     return claim, waiting, request
 
 
 async def answered(store: Store, request: Approval, *, approve: bool = True, by: str = "ann") -> Approval:
-    return await store.answer(request.id, approve=approve, by=Person(name=by), comment="go on", at=NOW)
+    return await store.approvals.answer(
+        request.id, approve=approve, by=Person(name=by), comment="go on", at=NOW
+    )
 
 
 async def state_of(store: Store, request: Approval) -> ApprovalState:
-    found = await store.approval(request.id)
+    found = await store.approvals.get(request.id)
     assert found is not None
     return found.state
 
@@ -70,13 +73,13 @@ def following(incident: Incident, request: Approval, sequence: int = 0) -> Inten
 async def test_a_request_is_stored_with_its_incident_in_one_step(store: Store) -> None:
     """State, request and notes together; the record shows the request."""
     _, waiting, request = await asked(store)
-    record = await store.load(waiting.id)
+    record = await store.incidents.get(waiting.id)
     assert record is not None
     assert record.incident == waiting
     assert waiting.state is IncidentState.AWAITING_APPROVAL
     assert record.approvals == (request,)
     assert record.timeline[-1].message == "asked"
-    assert await store.approval(request.id) == request
+    assert await store.approvals.get(request.id) == request
 
 
 async def test_a_request_that_cannot_be_is_refused_whole(store: Store) -> None:
@@ -89,8 +92,8 @@ async def test_a_request_that_cannot_be_is_refused_whole(store: Store) -> None:
         replace(approval(waiting), id=request.id),
     ):
         with pytest.raises(Invalid):
-            await store.ask(claim, waiting, wrong, [note("wrong")])
-    record = await store.load(waiting.id)
+            await store.approvals.request(claim, waiting, wrong, [note("wrong")])
+    record = await store.incidents.get(waiting.id)
     assert record is not None
     assert (record.incident, record.approvals) == (waiting, (request,))
 
@@ -102,8 +105,8 @@ async def test_only_the_holder_asks(store: Store) -> None:
     await claimed(store, incident, "new", NOW + LEASE)
     request = approval(incident)
     with pytest.raises(ClaimLost):
-        await store.ask(old, incident, request, [])
-    assert await store.approval(request.id) is None
+        await store.approvals.request(old, incident, request, [])
+    assert await store.approvals.get(request.id) is None
 
 
 # ------------------------------------------------------------ answering
@@ -115,14 +118,14 @@ async def test_only_the_holder_asks(store: Store) -> None:
 async def test_an_answer_is_stored_and_told(store: Store, approve: bool, state: ApprovalState) -> None:
     """With who, when and why; the timeline says so, and its chain holds."""
     _, waiting, request = await asked(store)
-    given = await store.answer(
+    given = await store.approvals.answer(
         request.id, approve=approve, by=Person(name="ann"), comment="as agreed", at=NOW
     )
     said = Answer(by="ann", approve=approve, comment="as agreed", at=NOW)
     ended = replace(request, state=state, answered_by="ann", answered_at=NOW, comment="as agreed")
     assert given == replace(ended, answers=(said,))
-    assert await store.approval(request.id) == given
-    entries = await store.timeline(waiting.id)
+    assert await store.approvals.get(request.id) == given
+    entries = await store.incidents.timeline(waiting.id)
     assert verify_chain(waiting.id, entries)
     assert entries[-1].stage is Stage.POLICY
     assert entries[-1].message == f"rollback {state} by ann: as agreed."
@@ -135,7 +138,7 @@ async def test_an_answer_does_not_disturb_a_pass_under_way(store: Store) -> None
     claim, waiting, request = await asked(store)
     await answered(store, request)
     assert await loaded(store, waiting.id) == waiting
-    await store.save(claim, waiting, [note("after")])
+    await store.incidents.save(claim, waiting, [note("after")])
 
 
 async def test_of_fifty_answers_at_once_one_counts(store: Store) -> None:
@@ -143,7 +146,9 @@ async def test_of_fifty_answers_at_once_one_counts(store: Store) -> None:
     _, waiting, request = await asked(store)
     answers = await asyncio.gather(
         *(
-            store.answer(request.id, approve=n % 2 == 0, by=Person(name=f"person {n}"), comment="", at=NOW)
+            store.approvals.answer(
+                request.id, approve=n % 2 == 0, by=Person(name=f"person {n}"), comment="", at=NOW
+            )
             for n in range(50)
         ),
         return_exceptions=True,
@@ -152,8 +157,8 @@ async def test_of_fifty_answers_at_once_one_counts(store: Store) -> None:
     refused = [answer for answer in answers if isinstance(answer, Conflict)]
     assert len(refused) == 49
     assert all(f"by {winner.answered_by} already" in str(refusal) for refusal in refused)
-    assert await store.approval(request.id) == winner
-    told = [entry for entry in await store.timeline(waiting.id) if entry.stage is Stage.POLICY]
+    assert await store.approvals.get(request.id) == winner
+    told = [entry for entry in await store.incidents.timeline(waiting.id) if entry.stage is Stage.POLICY]
     assert [entry.data["by"] for entry in told] == [winner.answered_by]
 
 
@@ -164,37 +169,43 @@ async def test_a_late_answer_is_told_whose_stands(store: Store, again: bool) -> 
     first = await answered(store, request, approve=False, by="ann")
     with pytest.raises(Conflict, match="denied by ann already"):
         await answered(store, request, approve=again, by="ann")
-    assert await store.approval(request.id) == first
+    assert await store.approvals.get(request.id) == first
 
 
 async def test_an_expired_request_cannot_be_answered(store: Store) -> None:
     """From the very moment that it named; the instant before still counts."""
     _, _, request = await asked(store)
     with pytest.raises(Conflict, match="expired"):
-        await store.answer(request.id, approve=True, by=Person(name="ann"), comment="", at=request.expires_at)
+        await store.approvals.answer(
+            request.id, approve=True, by=Person(name="ann"), comment="", at=request.expires_at
+        )
     assert await state_of(store, request) is ApprovalState.PENDING
     just_before = request.expires_at - timedelta(microseconds=1)
-    given = await store.answer(request.id, approve=True, by=Person(name="ann"), comment="", at=just_before)
+    given = await store.approvals.answer(
+        request.id, approve=True, by=Person(name="ann"), comment="", at=just_before
+    )
     assert given.state is ApprovalState.APPROVED
 
 
 async def test_an_unknown_request_is_not_found(store: Store) -> None:
     """Whatever stands in its place."""
     for name in ("apr_none", "", "é", "' OR 1=1 --"):
-        assert await store.approval(ApprovalId(name)) is None
+        assert await store.approvals.get(ApprovalId(name)) is None
         with pytest.raises(NotFound):
-            await store.answer(ApprovalId(name), approve=True, by=Person(name="ann"), comment="", at=NOW)
+            await store.approvals.answer(
+                ApprovalId(name), approve=True, by=Person(name="ann"), comment="", at=NOW
+            )
 
 
 async def test_hostile_words_are_kept_as_words(store: Store) -> None:
     """Names and comments come from outside: what no database can hold is replaced, the rest stays."""
     _, waiting, request = await asked(store)
     said = "'; DROP TABLE approvals; -- \x00 \ud800 é"
-    given = await store.answer(request.id, approve=True, by=Person(name=said), comment=said, at=NOW)
+    given = await store.approvals.answer(request.id, approve=True, by=Person(name=said), comment=said, at=NOW)
     assert given.answered_by is not None
     assert given.answered_by.startswith("'; DROP TABLE approvals; -- ")
-    assert given == await store.approval(request.id)
-    assert verify_chain(waiting.id, await store.timeline(waiting.id))
+    assert given == await store.approvals.get(request.id)
+    assert verify_chain(waiting.id, await store.incidents.timeline(waiting.id))
 
 
 # ------------------------------------------------------------ the end of a request
@@ -205,9 +216,9 @@ async def test_an_approval_is_used_with_the_intent_that_follows_from_it(store: S
     claim, waiting, request = await asked(store)
     await answered(store, request)
     act = following(waiting, request)
-    await store.decide(claim, replace(waiting, state=IncidentState.EXECUTING), act, [])
+    await store.intents.add(claim, replace(waiting, state=IncidentState.EXECUTING), act, [])
     assert await state_of(store, request) is ApprovalState.USED
-    record = await store.load(waiting.id)
+    record = await store.incidents.get(waiting.id)
     assert record is not None
     assert record.intents == (act,)
     with pytest.raises(Conflict, match="approved by ann already"):
@@ -218,10 +229,10 @@ async def test_an_approval_is_used_once(store: Store) -> None:
     """The second intent is refused whole: one yes, one action."""
     claim, waiting, request = await asked(store)
     await answered(store, request)
-    first = await store.decide(claim, waiting, following(waiting, request), [])
+    first = await store.intents.add(claim, waiting, following(waiting, request), [])
     with pytest.raises(ClaimLost):
-        await store.decide(claim, first, following(waiting, request, 1), [note("twice")])
-    record = await store.load(waiting.id)
+        await store.intents.add(claim, first, following(waiting, request, 1), [note("twice")])
+    record = await store.incidents.get(waiting.id)
     assert record is not None
     assert (record.incident, len(record.intents)) == (first, 1)
     assert record.timeline[-1].message != "twice"
@@ -232,7 +243,7 @@ async def test_of_uses_at_once_one_counts(store: Store) -> None:
     claim, waiting, request = await asked(store)
     await answered(store, request)
     answers = await asyncio.gather(
-        *(store.decide(claim, waiting, following(waiting, request, n), []) for n in range(10)),
+        *(store.intents.add(claim, waiting, following(waiting, request, n), []) for n in range(10)),
         return_exceptions=True,
     )
     assert len([answer for answer in answers if isinstance(answer, Incident)]) == 1
@@ -247,7 +258,7 @@ async def test_what_was_not_approved_is_not_used(store: Store, answer: bool | No
         await answered(store, request, approve=answer)
     before = await state_of(store, request)
     with pytest.raises(ClaimLost):
-        await store.decide(claim, waiting, following(waiting, request), [])
+        await store.intents.add(claim, waiting, following(waiting, request), [])
     assert await state_of(store, request) is before
     assert (await loaded(store, waiting.id)) == waiting
 
@@ -259,7 +270,7 @@ async def test_an_approval_serves_its_own_incident_alone(store: Store) -> None:
     other = await opened(store, key(1))
     claim = await claimed(store, other)
     with pytest.raises(ClaimLost):
-        await store.decide(claim, other, following(other, request), [])
+        await store.intents.add(claim, other, following(other, request), [])
     assert await state_of(store, request) is ApprovalState.APPROVED
 
 
@@ -267,12 +278,12 @@ async def test_a_lost_claim_uses_nothing_up(store: Store) -> None:
     """The yes is there for the worker that took over."""
     claim, waiting, request = await asked(store)
     await answered(store, request)
-    successor = await store.claim(waiting.id, "peer", LEASE, NOW + LEASE)
+    successor = await store.claims.take(waiting.id, "peer", LEASE, NOW + LEASE)
     assert successor is not None
     with pytest.raises(ClaimLost):
-        await store.decide(claim, waiting, following(waiting, request), [])
+        await store.intents.add(claim, waiting, following(waiting, request), [])
     assert await state_of(store, request) is ApprovalState.APPROVED
-    await store.decide(successor, waiting, following(waiting, request), [])
+    await store.intents.add(successor, waiting, following(waiting, request), [])
 
 
 @pytest.mark.parametrize("approve", [None, True])
@@ -281,7 +292,7 @@ async def test_leaving_the_wait_voids_what_is_open(store: Store, approve: bool |
     claim, waiting, request = await asked(store)
     if approve is not None:
         await answered(store, request, approve=approve)
-    await store.save(claim, replace(waiting, state=IncidentState.OPEN), [note()])
+    await store.incidents.save(claim, replace(waiting, state=IncidentState.OPEN), [note()])
     assert await state_of(store, request) is ApprovalState.VOID
     with pytest.raises(Conflict, match="void"):
         await answered(store, request)
@@ -290,24 +301,24 @@ async def test_leaving_the_wait_voids_what_is_open(store: Store, approve: bool |
 async def test_leaving_the_wait_after_its_time_expires_what_nobody_answered(store: Store) -> None:
     """It says expired, which is why nothing was done."""
     claim, waiting, request = await asked(store)
-    await store.save(claim, closed(waiting, IncidentState.ESCALATED), [note(at=request.expires_at)])
+    await store.incidents.save(claim, closed(waiting, IncidentState.ESCALATED), [note(at=request.expires_at)])
     assert await state_of(store, request) is ApprovalState.EXPIRED
     with pytest.raises(Conflict, match="expired"):
-        await store.answer(request.id, approve=True, by=Person(name="ann"), comment="", at=NOW)
+        await store.approvals.answer(request.id, approve=True, by=Person(name="ann"), comment="", at=NOW)
 
 
 async def test_leaving_the_wait_keeps_what_was_denied_or_used(store: Store) -> None:
     """The record of what people decided does not change."""
     claim, waiting, denied = await asked(store)
     await answered(store, denied, approve=False)
-    await store.save(claim, replace(waiting, state=IncidentState.OPEN), [note()])
+    await store.incidents.save(claim, replace(waiting, state=IncidentState.OPEN), [note()])
     assert await state_of(store, denied) is ApprovalState.DENIED
 
 
 async def test_staying_in_the_wait_changes_nothing(store: Store) -> None:
     """A pass that only looks leaves the request open."""
     claim, waiting, request = await asked(store)
-    await store.save(claim, replace(waiting, wake_at=NOW + MINUTE), [note()])
+    await store.incidents.save(claim, replace(waiting, wake_at=NOW + MINUTE), [note()])
     assert await state_of(store, request) is ApprovalState.PENDING
 
 
@@ -317,11 +328,11 @@ async def test_an_answer_and_the_end_of_the_wait_at_once_agree(store: Store) -> 
         claim, waiting, request = await asked(store, await opened(store, key(n)))
         answer, _ = await asyncio.gather(
             answered(store, request),
-            store.save(claim, replace(waiting, state=IncidentState.OPEN), [note()]),
+            store.incidents.save(claim, replace(waiting, state=IncidentState.OPEN), [note()]),
             return_exceptions=True,
         )
         assert await state_of(store, request) is ApprovalState.VOID
-        told = [entry for entry in await store.timeline(waiting.id) if entry.stage is Stage.POLICY]
+        told = [entry for entry in await store.incidents.timeline(waiting.id) if entry.stage is Stage.POLICY]
         assert len(told) == isinstance(answer, Approval)
         assert isinstance(answer, Approval | Conflict)
 
@@ -329,10 +340,10 @@ async def test_an_answer_and_the_end_of_the_wait_at_once_agree(store: Store) -> 
 async def test_requests_of_an_incident_come_oldest_first(store: Store) -> None:
     """A second one after the first was void."""
     claim, waiting, first = await asked(store)
-    back = await store.save(claim, replace(waiting, state=IncidentState.OPEN), [note()])
+    back = await store.incidents.save(claim, replace(waiting, state=IncidentState.OPEN), [note()])
     second = replace(approval(back), requested_at=NOW + MINUTE, expires_at=NOW + 2 * MINUTE)
-    await store.ask(claim, replace(back, state=IncidentState.AWAITING_APPROVAL), second, [])
-    record = await store.load(waiting.id)
+    await store.approvals.request(claim, replace(back, state=IncidentState.AWAITING_APPROVAL), second, [])
+    record = await store.incidents.get(waiting.id)
     assert record is not None
     assert record.approvals == (replace(first, state=ApprovalState.VOID), second)
 
@@ -342,7 +353,9 @@ async def test_of_fifty_answers_at_once_two_people_approve_where_two_must(store:
     incident = await opened(store)
     claim = await claimed(store, incident)
     request = replace(approval(incident), terms=ApprovalTerms(people=2))
-    await store.ask(claim, replace(incident, state=IncidentState.AWAITING_APPROVAL), request, [note("asked")])
+    await store.approvals.request(
+        claim, replace(incident, state=IncidentState.AWAITING_APPROVAL), request, [note("asked")]
+    )
     said = await asyncio.gather(
         *(answered(store, request, by=f"person {n % 10}") for n in range(50)), return_exceptions=True
     )
@@ -351,7 +364,7 @@ async def test_of_fifty_answers_at_once_two_people_approve_where_two_must(store:
     given.sort(key=lambda each: len(each.answers))
     assert [each.state for each in given] == [ApprovalState.PENDING, ApprovalState.APPROVED]
     assert all(isinstance(each, Conflict) for each in said if isinstance(each, BaseException))
-    found = await store.approval(request.id)
+    found = await store.approvals.get(request.id)
     assert found is not None
     assert found == given[-1]
     assert len({answer.by for answer in found.answers}) == 2
@@ -362,23 +375,25 @@ async def test_nobody_without_a_role_changes_anything(store: Store) -> None:
     incident = await opened(store)
     claim = await claimed(store, incident)
     request = replace(approval(incident), terms=ApprovalTerms(roles=("sre",), not_by=("bob",)))
-    await store.ask(claim, replace(incident, state=IncidentState.AWAITING_APPROVAL), request, [note("asked")])
-    before = await store.timeline(incident.id)
+    await store.approvals.request(
+        claim, replace(incident, state=IncidentState.AWAITING_APPROVAL), request, [note("asked")]
+    )
+    before = await store.incidents.timeline(incident.id)
     for person in (Person(name="ann"), Person(name="bob", roles=frozenset({"sre"}))):
         with pytest.raises(NotEntitled):
-            await store.answer(request.id, approve=True, by=person, comment="", at=NOW)
-    assert await store.approval(request.id) == request
-    assert await store.timeline(incident.id) == before
+            await store.approvals.answer(request.id, approve=True, by=person, comment="", at=NOW)
+    assert await store.approvals.get(request.id) == request
+    assert await store.incidents.timeline(incident.id) == before
 
 
 async def test_an_escalation_is_recorded_by_its_holder_alone(store: Store) -> None:
     """With its note; what was answered meanwhile stays as it is."""
     claim, waiting, request = await asked(store)
-    told = await store.escalated(claim, waiting, request.id, 1, [note("the lead is asked")])
-    assert await store.approval(request.id) == replace(request, escalated=1)
+    told = await store.approvals.record_escalation(claim, waiting, request.id, 1, [note("the lead is asked")])
+    assert await store.approvals.get(request.id) == replace(request, escalated=1)
     given = await answered(store, request)
-    await store.escalated(claim, told, request.id, 2, [])
-    assert await store.approval(request.id) == given
+    await store.approvals.record_escalation(claim, told, request.id, 2, [])
+    assert await store.approvals.get(request.id) == given
     await claimed(store, told, "another", NOW + LEASE)
     with pytest.raises(ClaimLost):
-        await store.escalated(claim, told, request.id, 3, [])
+        await store.approvals.record_escalation(claim, told, request.id, 3, [])

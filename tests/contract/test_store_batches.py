@@ -8,29 +8,25 @@ from datetime import timedelta
 from typing import TypeVar
 
 import pytest
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, insert, select
 
 from app.agent.audit.accounting import AuditQuestion
-from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind
 from app.agent.identity.people import (
-    Credential,
-    CredentialId,
     CredentialKind,
-    Person,
     digest,
 )
 from app.agent.models import Change, ChangeKind, DispositionKind, KillSwitch, Signal
 from app.agent.ports.store import Store
-from app.store import credentials
+from app.store import credentials, store_over
 from app.store.database import nonces
-from app.store.database.port import Database, Work
+from app.store.database.port import Work
 from app.store.database.tables import changes as change_rows
 from app.store.database.tables import credentials as credential_rows
 from app.store.database.tables import nonces as nonce_rows
 from app.store.database.tables import signals as signal_rows
 from app.store.signals import records as signals
-from app.store.sql_store import SqlStore
 from tests.contract.store_values import NOW, PAYMENTS, Deciding, pending, signal
+from tests.repositories import database_of
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
 
@@ -45,7 +41,7 @@ class Watched:
 
     def __init__(self, store: Store, count: Callable[[Connection], int]) -> None:
         self._store = store
-        self._database: Database = vars(store)["_database"]
+        self._database = database_of(store)
         self._count = count
         self.left: list[int] = []
 
@@ -53,7 +49,9 @@ class Watched:
         result = await self._database.write(work, urgent=urgent)
         self.left.append(await self.read(self._count))
         if len(self.left) == 1:
-            await self._store.set_brake(KillSwitch(engaged=True, by="alice", reason="storm", at=NOW))
+            await self._store.guardrails.set_kill_switch(
+                KillSwitch(engaged=True, by="alice", reason="storm", at=NOW)
+            )
         return result
 
     async def read(self, work: Work[T], *, urgent: bool = False) -> T:
@@ -71,18 +69,18 @@ def _old(count: int) -> list[Signal]:
 
 
 async def _ignored(store: Store) -> None:
-    await store.accept(_old(BACKLOG), IGNORING, dry_run=True)
+    await store.signals.accept(_old(BACKLOG), IGNORING, dry_run=True)
 
 
 async def _waiting(store: Store) -> None:
-    await store.accept(_old(BACKLOG), pending(), dry_run=True)
+    await store.signals.accept(_old(BACKLOG), pending(), dry_run=True)
 
 
 async def _changed(store: Store) -> None:
     change = Change(kind=ChangeKind.SCALE, key=PAYMENTS, at=NOW - 9 * DAY, summary="more")
     decide = Deciding(kind=DispositionKind.IGNORED, triggers=(), change=change)
     recent = [replace(one, observed_at=NOW, received_at=NOW) for one in _old(BACKLOG)]
-    await store.accept(recent, decide, dry_run=True)
+    await store.signals.accept(recent, decide, dry_run=True)
 
 
 def _signals(connection: Connection) -> int:
@@ -102,9 +100,9 @@ def _changes(connection: Connection) -> int:
 @pytest.mark.parametrize(
     ("prepare", "count", "clear"),
     [
-        (_ignored, _signals, lambda store: store.prune(NOW - 7 * DAY)),
-        (_changed, _changes, lambda store: store.prune(NOW - 7 * DAY)),
-        (_waiting, _pending, lambda store: store.expire_pending(NOW - 7 * DAY)),
+        (_ignored, _signals, lambda store: store.signals.prune(NOW - 7 * DAY)),
+        (_changed, _changes, lambda store: store.signals.prune(NOW - 7 * DAY)),
+        (_waiting, _pending, lambda store: store.signals.expire_pending(NOW - 7 * DAY)),
     ],
     ids=["prune signals", "prune changes", "expire"],
 )
@@ -117,11 +115,11 @@ async def test_a_large_backlog_is_cleared_in_batches_and_an_operator_writes_betw
     """No transaction takes more than a batch, all of the backlog goes, and the kill switch does not wait."""
     await prepare(store)
     watched = Watched(store, count)
-    assert await clear(SqlStore(watched)) == BACKLOG
+    assert await clear(store_over(watched)) == BACKLOG
     steps = [before - after for before, after in zip([BACKLOG, *watched.left], watched.left, strict=False)]
     assert max(steps) <= signals.BATCH
     assert watched.left[-1] == 0
-    brake = await store.brake()
+    brake = await store.guardrails.kill_switch()
     assert brake is not None
     assert brake.engaged
 
@@ -129,31 +127,33 @@ async def test_a_large_backlog_is_cleared_in_batches_and_an_operator_writes_betw
 async def test_what_was_cleared_in_batches_adds_up(store: Store) -> None:
     """Each batch tallies what it deleted, in its own transaction."""
     await _ignored(store)
-    await store.prune(NOW - 7 * DAY)
-    found = await store.audit(AuditQuestion(now=NOW, pending_for=DAY, deep=True))
+    await store.signals.prune(NOW - 7 * DAY)
+    found = await store.accounting.audit(AuditQuestion(now=NOW, pending_for=DAY, deep=True))
     assert found.adds_up
     assert found.forgotten == {DispositionKind.IGNORED: BACKLOG}
 
 
 async def test_sessions_and_nonces_are_removed_in_batches(store: Store) -> None:
     """Nor does any transaction remove more of them than a batch."""
-    database: Database = vars(store)["_database"]
+    database = database_of(store)
     ended = NOW - 40 * DAY
 
     def fill(connection: Connection) -> None:
-        for number in range(credentials.BATCH + 1):
-            one = Credential(
-                id=CredentialId(f"ses_{number}"),
-                kind=CredentialKind.SESSION,
-                name="alice",
-                digest=digest(f"secret {number}"),
-                roles=frozenset(),
-                scopes=frozenset(),
-                created_at=ended,
-                created_by="alice",
-                expires_at=ended,
-            )
-            credentials.add(connection, one, _deed(), None)
+        sessions = [
+            {
+                "id": f"ses_{number}",
+                "kind": CredentialKind.SESSION.value,
+                "name": "alice",
+                "digest": digest(f"secret {number}"),
+                "roles": [],
+                "scopes": [],
+                "created_at": ended,
+                "created_by": "alice",
+                "expires_at": ended,
+            }
+            for number in range(credentials.BATCH + 1)
+        ]
+        connection.execute(insert(credential_rows), sessions)
         for number in range(nonces.BATCH + 1):
             nonces.once(connection, "brake", f"nonce {number}", ended)
 
@@ -166,14 +166,8 @@ async def test_sessions_and_nonces_are_removed_in_batches(store: Store) -> None:
 
     await database.write(fill)
     watched = Watched(store, count)
-    assert await SqlStore(watched).forget_credentials(NOW - 30 * DAY) == credentials.BATCH + 1
+    assert await store_over(watched).credentials.forget(NOW - 30 * DAY) == credentials.BATCH + 1
     total = credentials.BATCH + nonces.BATCH + 2
     steps = [before - after for before, after in zip([total, *watched.left], watched.left, strict=False)]
     assert max(steps) <= credentials.BATCH
     assert watched.left[-1] == 0
-
-
-def _deed() -> HumanDecision:
-    return HumanDecision(
-        at=NOW - 40 * DAY, by=Person(name="alice"), kind=HumanDecisionKind.SIGNED_ON, subject=""
-    )

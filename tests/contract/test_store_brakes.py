@@ -10,7 +10,8 @@ import pytest
 
 from app.agent.guardrails.limits import Budget
 from app.agent.models import IntentState, KillSwitch
-from app.agent.ports.store import Begun, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.intents import Begun
 from app.errors import Invalid
 from app.store import open_store
 from tests.contract.eventually import eventually
@@ -34,29 +35,31 @@ OFF = KillSwitch(engaged=False, by="ben", reason="done", at=NOW + MINUTE)
 
 async def test_the_switch_says_who_set_it_last(store: Store, database_url: str) -> None:
     """Nothing while it was never touched; then the last setting, for every process."""
-    assert await store.brake() is None
-    await store.set_brake(ON)
-    assert await store.brake() == ON
+    assert await store.guardrails.kill_switch() is None
+    await store.guardrails.set_kill_switch(ON)
+    assert await store.guardrails.kill_switch() == ON
     other = await open_store(database_url)
-    assert await other.brake() == ON
-    await other.set_brake(OFF)
-    assert await store.brake() == OFF
+    assert await other.guardrails.kill_switch() == ON
+    await other.guardrails.set_kill_switch(OFF)
+    assert await store.guardrails.kill_switch() == OFF
     await other.close()
 
 
 @pytest.mark.parametrize("by", ["", "  ", "\n"])
 async def test_whoever_sets_it_is_named(store: Store, by: str) -> None:
     """Without a name nothing changes."""
-    await store.set_brake(ON)
+    await store.guardrails.set_kill_switch(ON)
     with pytest.raises(Invalid):
-        await store.set_brake(replace(OFF, by=by))
-    assert await store.brake() == ON
+        await store.guardrails.set_kill_switch(replace(OFF, by=by))
+    assert await store.guardrails.kill_switch() == ON
 
 
 async def test_hostile_words_are_kept_as_words(store: Store) -> None:
     """Names and reasons come from outside; what no database can hold is replaced."""
-    await store.set_brake(replace(ON, by="a\x00\ud800é", reason="'; DROP TABLE brakes; --\x00"))
-    found = await store.brake()
+    await store.guardrails.set_kill_switch(
+        replace(ON, by="a\x00\ud800é", reason="'; DROP TABLE brakes; --\x00")
+    )
+    found = await store.guardrails.kill_switch()
     assert found is not None
     assert found.engaged
     assert "DROP TABLE brakes" in found.reason
@@ -68,15 +71,21 @@ async def test_while_engaged_nothing_begins_and_nothing_is_tried_again(store: St
     claim = await claimed(store, incident)
     first, second = intent(incident, 0), intent(incident, 1)
     await decided(store, claim, [first, second])
-    assert (await store.begin(claim, first.id, SNAPSHOT, Budget(per_incident=9), NOW)).begun is Begun.YES
-    await store.set_brake(ON)
-    before = await store.load(incident.id)
-    assert (await store.begin(claim, second.id, SNAPSHOT, Budget(per_incident=9), NOW)).begun is Begun.BRAKED
-    assert await store.retry(claim, first.id, 9, NOW) is Begun.BRAKED
-    assert await store.load(incident.id) == before
-    await store.set_brake(OFF)
-    assert (await store.begin(claim, second.id, SNAPSHOT, Budget(per_incident=9), NOW)).begun is Begun.YES
-    assert await store.retry(claim, first.id, 9, NOW) is Begun.YES
+    assert (
+        await store.intents.begin(claim, first.id, SNAPSHOT, Budget(per_incident=9), NOW)
+    ).begun is Begun.YES
+    await store.guardrails.set_kill_switch(ON)
+    before = await store.incidents.get(incident.id)
+    assert (
+        await store.intents.begin(claim, second.id, SNAPSHOT, Budget(per_incident=9), NOW)
+    ).begun is Begun.BRAKED
+    assert await store.intents.retry(claim, first.id, 9, NOW) is Begun.BRAKED
+    assert await store.incidents.get(incident.id) == before
+    await store.guardrails.set_kill_switch(OFF)
+    assert (
+        await store.intents.begin(claim, second.id, SNAPSHOT, Budget(per_incident=9), NOW)
+    ).begun is Begun.YES
+    assert await store.intents.retry(claim, first.id, 9, NOW) is Begun.YES
 
 
 async def test_an_undo_is_not_braked(store: Store) -> None:
@@ -86,12 +95,16 @@ async def test_an_undo_is_not_braked(store: Store) -> None:
     act = intent(incident, 0)
     undo = intent(incident, 1, undoes=act.id)
     await decided(store, claim, [act, undo])
-    assert (await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)).begun is Begun.YES
-    await store.set_brake(ON)
-    await store.finish(claim, act.id, outcome(), "uid/8", [])
-    assert (await store.begin(claim, undo.id, SNAPSHOT, Budget(per_incident=1), NOW)).begun is Begun.YES
-    assert await store.retry(claim, undo.id, 2, NOW) is Begun.YES
-    await store.finish(claim, undo.id, outcome(), "uid/9", [])
+    assert (
+        await store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
+    ).begun is Begun.YES
+    await store.guardrails.set_kill_switch(ON)
+    await store.intents.finish(claim, act.id, outcome(), "uid/8", [])
+    assert (
+        await store.intents.begin(claim, undo.id, SNAPSHOT, Budget(per_incident=1), NOW)
+    ).begun is Begun.YES
+    assert await store.intents.retry(claim, undo.id, 2, NOW) is Begun.YES
+    await store.intents.finish(claim, undo.id, outcome(), "uid/9", [])
 
 
 async def test_nothing_begins_once_the_switch_was_set(store: Store) -> None:
@@ -107,20 +120,20 @@ async def test_nothing_begins_once_the_switch_was_set(store: Store) -> None:
     async def executing() -> set[str]:
         found: set[str] = set()
         for claim, act in claims:
-            record = await store.load(claim.incident_id)
+            record = await store.incidents.get(claim.incident_id)
             assert record is not None
             if record.intents[0].state is IntentState.EXECUTING:
                 found.add(act.id)
         return found
 
     beginning = [
-        asyncio.create_task(store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW))
+        asyncio.create_task(store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW))
         for claim, act in claims[:20]
     ]
     await asyncio.wait(beginning, return_when=asyncio.FIRST_COMPLETED)
-    guardrail_status = asyncio.create_task(store.set_brake(ON))
+    guardrail_status = asyncio.create_task(store.guardrails.set_kill_switch(ON))
     beginning += [
-        asyncio.create_task(store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW))
+        asyncio.create_task(store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW))
         for claim, act in claims[20:]
     ]
     await guardrail_status
@@ -134,7 +147,9 @@ async def test_nothing_begins_once_the_switch_was_set(store: Store) -> None:
     claim = await claimed(store, late)
     act = intent(late)
     await decided(store, claim, [act])
-    assert (await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)).begun is Begun.BRAKED
+    assert (
+        await store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
+    ).begun is Begun.BRAKED
 
 
 async def test_setting_the_switch_waits_for_an_intent_that_is_beginning(postgres_url: str) -> None:
@@ -146,9 +161,11 @@ async def test_setting_the_switch_waits_for_an_intent_that_is_beginning(postgres
     await decided(store, claim, [act])
     async with await psycopg.AsyncConnection.connect(postgres_url) as peer:
         await peer.execute("SELECT 1 FROM intents WHERE id = %s FOR UPDATE", [act.id])
-        beginning = asyncio.create_task(store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW))
+        beginning = asyncio.create_task(
+            store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
+        )
         await eventually(lambda: _waiting(postgres_url, 1), "the begin has read the switch")
-        guardrail_status = asyncio.create_task(store.set_brake(ON))
+        guardrail_status = asyncio.create_task(store.guardrails.set_kill_switch(ON))
 
         async def settled() -> bool:
             return guardrail_status.done() or await _waiting(postgres_url, 2)
@@ -158,7 +175,7 @@ async def test_setting_the_switch_waits_for_an_intent_that_is_beginning(postgres
         await peer.rollback()
     assert (await beginning).begun is Begun.YES
     await guardrail_status
-    assert await store.brake() == ON
+    assert await store.guardrails.kill_switch() == ON
     await store.close()
 
 

@@ -27,12 +27,9 @@ from app.agent.models import (
     Intent,
     OutcomeKind,
 )
-from app.agent.ports.store import (
-    Beginning,
-    Begun,
-    Claim,
-    Store,
-)
+from app.agent.ports.store import Store
+from app.agent.ports.store.claims import Claim
+from app.agent.ports.store.intents import Beginning, Begun
 from app.store import open_store
 from app.store.database.migrate import migration_config
 from tests.contract.store_values import (
@@ -67,7 +64,7 @@ async def ready(
     claim = await claimed(store, incident, at=at)
     act = intent(incident)
     executing = replace(incident, state=IncidentState.EXECUTING, diagnosis=diagnosis(cause))
-    await store.decide(claim, executing, act, [note()])
+    await store.intents.add(claim, executing, act, [note()])
     return claim, act
 
 
@@ -75,17 +72,17 @@ async def begin(
     store: Store, claim: Claim, act: Intent, limits: Limits, at: datetime = NOW, known: int | None = None
 ) -> Beginning:
     budget = Budget(per_incident=5, limits=limits, known_services=known)
-    return await store.begin(claim, act.id, SNAPSHOT, budget, at)
+    return await store.intents.begin(claim, act.id, SNAPSHOT, budget, at)
 
 
 async def ended(
     store: Store, claim: Claim, act: Intent, end: IncidentState, kind: OutcomeKind = OutcomeKind.DONE
 ) -> None:
     """The action took its course, and the incident its end."""
-    await store.finish(claim, act.id, outcome(kind), "uid/8", [])
-    record = await store.load(claim.incident_id)
+    await store.intents.finish(claim, act.id, outcome(kind), "uid/8", [])
+    record = await store.incidents.get(claim.incident_id)
     assert record is not None
-    await store.save(claim, closed(record.incident, end), [note("ended")])
+    await store.incidents.save(claim, closed(record.incident, end), [note("ended")])
 
 
 async def test_concurrent_begins_of_many_incidents_stay_within_one_budget(store: Store) -> None:
@@ -132,8 +129,8 @@ async def test_a_second_attempt_counts_once(store: Store) -> None:
     limits = Limits(per_cluster=2)
     claim, act = await ready(store, key(1))
     assert (await begin(store, claim, act, limits)).begun is Begun.YES
-    assert await store.retry(claim, act.id, 5, NOW + MINUTE) is Begun.YES
-    assert await store.retry(claim, act.id, 5, NOW + MINUTE) is Begun.YES
+    assert await store.intents.retry(claim, act.id, 5, NOW + MINUTE) is Begun.YES
+    assert await store.intents.retry(claim, act.id, 5, NOW + MINUTE) is Begun.YES
     assert (await begin(store, *await ready(store, key(2)), limits)).begun is Begun.YES
     assert (await begin(store, *await ready(store, key(3)), limits)).begun is Begun.BUDGET_SPENT
 
@@ -142,11 +139,11 @@ async def test_an_undo_neither_needs_nor_spends_a_budget(store: Store) -> None:
     """With every budget at nothing an undo begins, and leaves room for the next action."""
     claim, act = await ready(store, key(1))
     assert (await begin(store, claim, act, Limits(per_cluster=1))).begun is Begun.YES
-    await store.finish(claim, act.id, outcome(), "uid/8", [])
-    record = await store.load(claim.incident_id)
+    await store.intents.finish(claim, act.id, outcome(), "uid/8", [])
+    record = await store.incidents.get(claim.incident_id)
     assert record is not None
     undo = intent(record.incident, 1, undoes=act.id)
-    await store.decide(claim, record.incident, undo, [note()])
+    await store.intents.add(claim, record.incident, undo, [note()])
     nothing = Limits(per_service=0, per_namespace=0, per_cluster=0, cooldown=HOUR)
     assert (await begin(store, claim, undo, nothing)).begun is Begun.YES
     assert (await begin(store, *await ready(store, key(2)), Limits(per_cluster=2))).begun is Begun.YES
@@ -221,9 +218,9 @@ async def test_policy_and_store_ask_the_same_of_the_same_rows(store: Store) -> N
     await begin(store, claim, act, limits)
     await ended(store, claim, act, IncidentState.RECOVERED)
     claim, act = await ready(store, key(1))
-    record = await store.load(claim.incident_id)
+    record = await store.incidents.get(claim.incident_id)
     assert record is not None
-    history = await store.recent_actions(key(1), limits, NOW)
+    history = await store.budgets.recent_actions(key(1), limits, NOW)
     early = exceeded(proposed_by(record.incident, "abc", act.action), history, limits, None, NOW)
     late = await begin(store, claim, act, limits)
     assert [each.limit for each in early] == [LimitName.SERVICE]
@@ -244,7 +241,7 @@ async def test_what_a_program_of_the_version_before_began_counts(database_url: s
             {"incident": incident.id, "at": _stored(database_url, NOW)},
         )
     answer = await begin(store, claim, act, Limits(per_namespace=1))
-    history = await store.recent_actions(key(2), Limits(), NOW)
+    history = await store.budgets.recent_actions(key(2), Limits(), NOW)
     await store.close()
     assert answer.begun is Begun.BUDGET_SPENT
     [past] = history.service
@@ -262,7 +259,7 @@ async def test_what_began_before_the_upgrade_counts(database_url: str) -> None:
     with engine_of(database_url).begin() as connection:
         command.downgrade(migration_config(connection), "0003")
     store = await open_store(database_url)
-    [past] = (await store.recent_actions(key(1), Limits(), NOW)).service
+    [past] = (await store.budgets.recent_actions(key(1), Limits(), NOW)).service
     answer = await begin(store, *await ready(store, key(2)), Limits(per_cluster=1))
     await store.close()
     assert (past.cause, past.namespace, past.began_at) == (Cause.MEMORY_LEAK, "payments", NOW)
@@ -275,7 +272,7 @@ async def test_what_tells_people_is_no_action_on_a_service(store: Store) -> None
     claim = await claimed(store, incident)
     act = intent(incident)
     told = replace(act, action=replace(act.action, target=None))
-    await store.decide(claim, replace(incident, state=IncidentState.EXECUTING), told, [note()])
+    await store.intents.add(claim, replace(incident, state=IncidentState.EXECUTING), told, [note()])
     nothing = Limits(per_service=0, per_namespace=0, per_cluster=0)
     assert (await begin(store, claim, told, nothing)).begun is Begun.YES
     assert (await begin(store, *await ready(store, key(2)), Limits(per_cluster=1))).begun is Begun.YES

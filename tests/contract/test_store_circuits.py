@@ -10,7 +10,8 @@ import pytest
 from app.agent.guardrails.circuit_breaker import Breaker
 from app.agent.guardrails.limits import Limits
 from app.agent.models import IncidentState, KillSwitch
-from app.agent.ports.store import Begun, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.intents import Begun
 from app.errors import Invalid
 from app.store import open_store
 from tests.contract.store_values import MINUTE, NOW, intent, key, note, outcome
@@ -122,15 +123,15 @@ async def test_what_was_undone_counts_as_failed_before_its_incident_ends(store: 
     claim, act = await ready(store, key(1))
     limits = Limits(service_breaker=Breaker(failures=1, open_for=HOUR))
     assert (await begin(store, claim, act, limits)).begun is Begun.YES
-    await store.finish(claim, act.id, outcome(), "uid/8", [])
-    record = await store.load(claim.incident_id)
+    await store.intents.finish(claim, act.id, outcome(), "uid/8", [])
+    record = await store.incidents.get(claim.incident_id)
     assert record is not None
     undo = intent(record.incident, 1, undoes=act.id)
-    incident = await store.decide(claim, record.incident, undo, [note()])
+    incident = await store.intents.add(claim, record.incident, undo, [note()])
     assert (await begin(store, claim, undo, limits)).begun is Begun.YES
-    await store.finish(claim, undo.id, outcome(), "uid/9", [])
+    await store.intents.finish(claim, undo.id, outcome(), "uid/9", [])
     further = intent(incident, 2)
-    await store.decide(claim, incident, further, [note()])
+    await store.intents.add(claim, incident, further, [note()])
     answer = await begin(store, claim, further, limits, NOW + MINUTE)
     assert answer.begun is Begun.BUDGET_SPENT
     assert "the last action did not help" in answer.reasons[0]
@@ -155,10 +156,10 @@ async def test_a_breaker_that_somebody_closed_lets_actions_through(store: Store)
     await failed(store, 1, SERVICE, minutes=1)
     waiting = await ready(store, key(1))
     assert (await begin(store, *waiting, SERVICE, NOW + 3 * MINUTE)).begun is Begun.BUDGET_SPENT
-    await store.close_circuit(None, said(2))
-    await store.close_circuit(key(2), said(2))
+    await store.guardrails.close_circuit(None, said(2))
+    await store.guardrails.close_circuit(key(2), said(2))
     assert (await begin(store, *waiting, SERVICE, NOW + 3 * MINUTE)).begun is Begun.BUDGET_SPENT
-    await store.close_circuit(key(1), said(2))
+    await store.guardrails.close_circuit(key(1), said(2))
     assert (await begin(store, *waiting, SERVICE, NOW + 3 * MINUTE)).begun is Begun.YES
     await ended(store, *waiting, IncidentState.ESCALATED)
     await failed(store, 1, SERVICE, minutes=4)
@@ -169,12 +170,12 @@ async def test_a_breaker_that_somebody_closed_lets_actions_through(store: Store)
 
 async def test_the_clusters_breaker_is_closed_by_hand_as_well(store: Store) -> None:
     """Again and again, if need be; the last time counts."""
-    await store.close_circuit(None, said(0))
+    await store.guardrails.close_circuit(None, said(0))
     await failed(store, 1, CLUSTER, minutes=1)
     await failed(store, 2, CLUSTER, minutes=2)
     waiting = await ready(store, key(3))
     assert (await begin(store, *waiting, CLUSTER, NOW + 4 * MINUTE)).begun is Begun.BUDGET_SPENT
-    await store.close_circuit(None, said(3))
+    await store.guardrails.close_circuit(None, said(3))
     assert (await begin(store, *waiting, CLUSTER, NOW + 4 * MINUTE)).begun is Begun.YES
 
 
@@ -182,8 +183,8 @@ async def test_whoever_closes_it_is_named(store: Store) -> None:
     """Without a name nothing changes."""
     await failed(store, 1, SERVICE)
     with pytest.raises(Invalid):
-        await store.close_circuit(key(1), KillSwitch(engaged=False, by=" ", reason="x", at=NOW))
-    assert (await store.attempts(NOW - HOUR)).closed == {}
+        await store.guardrails.close_circuit(key(1), KillSwitch(engaged=False, by=" ", reason="x", at=NOW))
+    assert (await store.budgets.attempts(NOW - HOUR)).closed == {}
 
 
 async def test_what_was_tried_is_told_by_service(store: Store) -> None:
@@ -191,14 +192,14 @@ async def test_what_was_tried_is_told_by_service(store: Store) -> None:
     await failed(store, 1, SERVICE)
     claim, act = await ready(store, key(2))
     await begin(store, claim, act, SERVICE, NOW + MINUTE)
-    await store.close_circuit(key(1), said(2))
-    found = await store.attempts(NOW - MINUTE)
+    await store.guardrails.close_circuit(key(1), said(2))
+    found = await store.budgets.attempts(NOW - MINUTE)
     assert {name: [one.helped for one in tried] for name, tried in found.tried.items()} == {
         key(1): [False],
         key(2): [None],
     }
     assert found.closed == {key(1): NOW + 2 * MINUTE}
-    assert set((await store.attempts(NOW)).tried) == {key(2)}
+    assert set((await store.budgets.attempts(NOW)).tried) == {key(2)}
 
 
 def said(minutes: int) -> KillSwitch:

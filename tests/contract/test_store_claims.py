@@ -40,8 +40,8 @@ async def test_a_claim_shuts_others_out_until_its_lease_ends(store: Store) -> No
     incident = await opened(store)
     first = await claimed(store, incident, "a")
     assert first.expires_at == NOW + LEASE
-    assert await store.claim(incident.id, "b", LEASE, NOW + LEASE - timedelta(seconds=1)) is None
-    second = await store.claim(incident.id, "b", LEASE, NOW + LEASE)
+    assert await store.claims.take(incident.id, "b", LEASE, NOW + LEASE - timedelta(seconds=1)) is None
+    second = await store.claims.take(incident.id, "b", LEASE, NOW + LEASE)
     assert second is not None
     assert second.token > first.token
 
@@ -53,18 +53,18 @@ async def test_renewal_keeps_the_token_and_moves_the_expiry(store: Store) -> Non
     renewed = await claimed(store, incident, at=NOW + 5 * MINUTE)
     assert renewed.token == first.token
     assert renewed.expires_at == NOW + 5 * MINUTE + LEASE
-    await store.save(first, incident, [])
+    await store.incidents.save(first, incident, [])
 
 
 async def test_holding_on_moves_the_expiry_of_the_very_claim(store: Store) -> None:
     """Nobody else gets it before the new lease ends, and the token stays."""
     incident = await opened(store)
     first = await claimed(store, incident)
-    await store.renew(first, LEASE, NOW + 5 * MINUTE)
+    await store.claims.renew(first, LEASE, NOW + 5 * MINUTE)
     end = NOW + 5 * MINUTE + LEASE
-    assert await store.claim(incident.id, "b", LEASE, end - timedelta(seconds=1)) is None
-    await store.save(first, incident, [])
-    assert await store.claim(incident.id, "b", LEASE, end) is not None
+    assert await store.claims.take(incident.id, "b", LEASE, end - timedelta(seconds=1)) is None
+    await store.incidents.save(first, incident, [])
+    assert await store.claims.take(incident.id, "b", LEASE, end) is not None
 
 
 @pytest.mark.parametrize("how", ["released", "taken over", "closed"])
@@ -74,15 +74,15 @@ async def test_a_lost_claim_is_not_taken_anew_by_holding_on(store: Store, how: s
     lost = await claimed(store, incident, "a")
     match how:
         case "released":
-            await store.release(lost, NOW)
+            await store.claims.release(lost, NOW)
         case "taken over":
             other = await claimed(store, incident, "b", NOW + MINUTE)
-            await store.release(other, NOW)
+            await store.claims.release(other, NOW)
         case _:
-            await store.save(lost, closed(incident), [])
+            await store.incidents.save(lost, closed(incident), [])
     with pytest.raises(ClaimLost):
-        await store.renew(lost, LEASE, NOW + MINUTE)
-    taken = await store.take_due("c", LEASE, NOW + MINUTE, 5)
+        await store.claims.renew(lost, LEASE, NOW + MINUTE)
+    taken = await store.claims.take_due("c", LEASE, NOW + MINUTE, 5)
     assert [claim.incident_id for claim in taken] == ([] if how == "closed" else [incident.id])
 
 
@@ -94,14 +94,14 @@ async def test_the_old_holder_is_refused_after_a_take_over(store: Store) -> None
     incident = await decided(store, old, [act])
     await claimed(store, incident, "b", NOW + MINUTE)
     with pytest.raises(ClaimLost):
-        await store.save(old, incident, [note()])
+        await store.incidents.save(old, incident, [note()])
     with pytest.raises(ClaimLost):
-        await store.decide(old, incident, intent(incident, 1), [])
+        await store.intents.add(old, incident, intent(incident, 1), [])
     with pytest.raises(ClaimLost):
-        await store.begin(old, act.id, SNAPSHOT, Budget(per_incident=5), NOW)
+        await store.intents.begin(old, act.id, SNAPSHOT, Budget(per_incident=5), NOW)
     with pytest.raises(ClaimLost):
-        await store.finish(old, act.id, outcome(), None, [])
-    record = await store.load(incident.id)
+        await store.intents.finish(old, act.id, outcome(), None, [])
+    record = await store.incidents.get(incident.id)
     assert record is not None
     assert record.incident == incident
     assert record.intents == (act,)
@@ -116,13 +116,13 @@ async def test_a_forged_token_or_owner_is_refused(store: Store) -> None:
         replace(claim, owner="someone else"),
     ):
         with pytest.raises(ClaimLost):
-            await store.save(forged, incident, [])
+            await store.incidents.save(forged, incident, [])
 
 
 async def test_of_many_claimers_one_wins(store: Store) -> None:
     """Promise 3 under concurrency: twenty workers, one claim."""
     incident = await opened(store)
-    claims = await asyncio.gather(*(store.claim(incident.id, f"w{n}", LEASE, NOW) for n in range(20)))
+    claims = await asyncio.gather(*(store.claims.take(incident.id, f"w{n}", LEASE, NOW) for n in range(20)))
     assert len([claim for claim in claims if claim is not None]) == 1
 
 
@@ -130,12 +130,12 @@ async def test_release_frees_at_once_and_voids_the_claim(store: Store) -> None:
     """The next claim has a higher token, whoever takes it, and the released one writes no more."""
     incident = await opened(store)
     first = await claimed(store, incident, "a")
-    await store.release(first)
+    await store.claims.release(first)
     with pytest.raises(ClaimLost):
-        await store.save(first, incident, [])
+        await store.incidents.save(first, incident, [])
     again = await claimed(store, incident, "a")
     assert again.token > first.token
-    await store.release(again)
+    await store.claims.release(again)
     assert (await claimed(store, incident, "b")).token > again.token
 
 
@@ -144,8 +144,8 @@ async def test_releasing_a_lost_claim_is_no_error_and_frees_nothing(store: Store
     incident = await opened(store)
     old = await claimed(store, incident, "a")
     new = await claimed(store, incident, "b", NOW + MINUTE)
-    await store.release(old)
-    await store.save(new, incident, [])
+    await store.claims.release(old)
+    await store.incidents.save(new, incident, [])
 
 
 async def test_every_claim_of_a_dead_owner_is_voided(store: Store) -> None:
@@ -153,19 +153,19 @@ async def test_every_claim_of_a_dead_owner_is_voided(store: Store) -> None:
     incidents = [await opened(store, key(n)) for n in range(3)]
     dead = [await claimed(store, incident, "dead") for incident in incidents[:2]]
     alive = await claimed(store, incidents[2], "alive")
-    assert await store.release_owner("dead") == 2
-    assert await store.release_owner("dead") == 0
+    assert await store.claims.release_owner("dead") == 2
+    assert await store.claims.release_owner("dead") == 0
     for claim, incident in zip(dead, incidents, strict=False):
         with pytest.raises(ClaimLost):
-            await store.save(claim, incident, [])
+            await store.incidents.save(claim, incident, [])
         assert (await claimed(store, incident, "peer")).token > claim.token
-    await store.save(alive, incidents[2], [])
+    await store.incidents.save(alive, incidents[2], [])
 
 
 async def test_claiming_an_unknown_incident_is_not_found(store: Store) -> None:
     """There is nothing to hold."""
     with pytest.raises(NotFound):
-        await store.claim(IncidentId("inc_none"), "a", LEASE, NOW)
+        await store.claims.take(IncidentId("inc_none"), "a", LEASE, NOW)
 
 
 async def test_a_claim_left_by_a_dead_holder_counts_as_an_interruption(store: Store) -> None:
@@ -174,10 +174,10 @@ async def test_a_claim_left_by_a_dead_holder_counts_as_an_interruption(store: St
     assert (await claimed(store, incident, "a")).interruptions == 0
     assert (await claimed(store, incident, "a", NOW + MINUTE)).interruptions == 0
     assert (await claimed(store, incident, "b", NOW + 3 * MINUTE)).interruptions == 1
-    await store.release_owner("b")
+    await store.claims.release_owner("b")
     third = await claimed(store, incident, "c", NOW + 3 * MINUTE)
     assert third.interruptions == 2
-    await store.release(third, NOW + 4 * MINUTE)
+    await store.claims.release(third, NOW + 4 * MINUTE)
     assert (await claimed(store, incident, "d", NOW + 5 * MINUTE)).interruptions == 0
 
 
@@ -186,10 +186,10 @@ async def test_a_lost_claim_cannot_forget_its_successors_interruptions(store: St
     incident = await opened(store)
     old = await claimed(store, incident, "a")
     new = await claimed(store, incident, "b", NOW + MINUTE)
-    await store.release(old, NOW + 9 * MINUTE)
+    await store.claims.release(old, NOW + 9 * MINUTE)
     assert new.interruptions == 1
     assert (await claimed(store, incident, "b", NOW + MINUTE)).interruptions == 1
-    await store.release_owner("b")
+    await store.claims.release_owner("b")
     assert await due(store, "c") == [incident.id]  # and not at the time that the old holder named
 
 
@@ -201,29 +201,31 @@ async def waiting_for_an_answer(store: Store) -> tuple[Incident, ApprovalId]:
     incident = await opened(store)
     claim = await claimed(store, incident)
     asked = approval(incident)
-    after = await store.ask(claim, replace(incident, state=IncidentState.AWAITING_APPROVAL), asked, [])
-    await store.release(claim, asked.expires_at)
+    after = await store.approvals.request(
+        claim, replace(incident, state=IncidentState.AWAITING_APPROVAL), asked, []
+    )
+    await store.claims.release(claim, asked.expires_at)
     return after, asked.id
 
 
 async def due(store: Store, owner: str = "worker-1", at: datetime = NOW, limit: int = 99) -> list[IncidentId]:
     """What `take_due` hands out."""
-    return [claim.incident_id for claim in await store.take_due(owner, LEASE, at, limit)]
+    return [claim.incident_id for claim in await store.claims.take_due(owner, LEASE, at, limit)]
 
 
 async def resting(store: Store, incident: Incident, until: datetime) -> None:
     """The incident after a pass that asked to be looked at again then."""
-    await store.release(await claimed(store, incident), until)
+    await store.claims.release(await claimed(store, incident), until)
 
 
 async def test_a_new_incident_is_due_and_handed_out_once(store: Store) -> None:
     """Whoever takes it holds it: a claim like any other, and nobody else is given it."""
     incident = await opened(store)
-    [claim] = await store.take_due("a", LEASE, NOW, 5)
+    [claim] = await store.claims.take_due("a", LEASE, NOW, 5)
     assert (claim.incident_id, claim.owner, claim.expires_at) == (incident.id, "a", NOW + LEASE)
     assert await due(store, "b") == []
     assert await due(store, "a") == []
-    await store.save(claim, incident, [])
+    await store.incidents.save(claim, incident, [])
 
 
 async def test_due_work_is_handed_out_longest_due_first_within_the_limit(store: Store) -> None:
@@ -231,10 +233,10 @@ async def test_due_work_is_handed_out_longest_due_first_within_the_limit(store: 
     incidents = [await opened(store, key(n)) for n in range(6)]
     for n, minutes in ((0, 3), (1, 1), (2, 2), (3, 5)):
         await resting(store, incidents[n], NOW + minutes * MINUTE)
-    await store.claim(incidents[4].id, "other", 60 * MINUTE, NOW)
+    await store.claims.take(incidents[4].id, "other", 60 * MINUTE, NOW)
     ending = await claimed(store, incidents[5])
-    await store.save(ending, closed(incidents[5]), [])
-    await store.release(ending, NOW)
+    await store.incidents.save(ending, closed(incidents[5]), [])
+    await store.claims.release(ending, NOW)
     at = NOW + 4 * MINUTE
     assert await due(store, at=at, limit=0) == []
     assert await due(store, at=at, limit=2) == [incidents[1].id, incidents[2].id]
@@ -246,10 +248,10 @@ async def test_a_released_incident_is_due_at_the_time_named(store: Store) -> Non
     """Not before; without a time it is due as before: at once."""
     incident = await opened(store)
     await resting(store, incident, NOW + MINUTE)
-    assert await store.next_due() == NOW + MINUTE
+    assert await store.claims.next_due() == NOW + MINUTE
     assert await due(store, at=NOW + MINUTE - timedelta(microseconds=1)) == []
-    [claim] = await store.take_due("worker-1", LEASE, NOW + MINUTE, 5)
-    await store.release(claim)
+    [claim] = await store.claims.take_due("worker-1", LEASE, NOW + MINUTE, 5)
+    await store.claims.release(claim)
     assert await due(store, at=NOW + MINUTE) == [incident.id]
 
 
@@ -259,39 +261,39 @@ async def test_a_new_incident_is_due_by_every_clock(store: Store) -> None:
     other = await opened(store, key(1), at=NOW + 60 * MINUTE)
     early = NOW - 60 * MINUTE
     assert await due(store, "behind", early) == [other.id]
-    await store.answer(asked, approve=True, by=Person(name="ann"), comment="", at=NOW)
+    await store.approvals.answer(asked, approve=True, by=Person(name="ann"), comment="", at=NOW)
     assert await due(store, "behind", early) == [incident.id]
 
 
 async def test_the_next_due_time_is_told(store: Store) -> None:
     """Of open incidents that nobody holds; None without any."""
-    assert await store.next_due() is None
+    assert await store.claims.next_due() is None
     incidents = [await opened(store, key(n)) for n in range(3)]
     for n in (1, 2):
         await resting(store, incidents[n], NOW + n * MINUTE)
-    told = await store.next_due()
+    told = await store.claims.next_due()
     assert told is not None
     assert told <= NOW
     held = await claimed(store, incidents[0])
-    assert await store.next_due() == NOW + MINUTE
-    await store.save(held, closed(incidents[0]), [])
-    await store.release(held)
-    assert await store.next_due() == NOW + MINUTE
+    assert await store.claims.next_due() == NOW + MINUTE
+    await store.incidents.save(held, closed(incidents[0]), [])
+    await store.claims.release(held)
+    assert await store.claims.next_due() == NOW + MINUTE
     for incident in incidents[1:]:
         await claimed(store, incident)
-    assert await store.next_due() is None
+    assert await store.claims.next_due() is None
 
 
 async def test_an_incident_whose_holder_died_is_handed_out_with_a_higher_token(store: Store) -> None:
     """Once the lease is over; the dead one's token is refused from then on."""
     incident = await opened(store)
-    [dead] = await store.take_due("dead", LEASE, NOW, 5)
+    [dead] = await store.claims.take_due("dead", LEASE, NOW, 5)
     assert await due(store, "peer", NOW + LEASE - timedelta(microseconds=1)) == []
-    [taken] = await store.take_due("peer", LEASE, NOW + LEASE, 5)
+    [taken] = await store.claims.take_due("peer", LEASE, NOW + LEASE, 5)
     assert taken.token > dead.token
     assert taken.interruptions == dead.interruptions + 1
     with pytest.raises(ClaimLost):
-        await store.save(dead, incident, [])
+        await store.incidents.save(dead, incident, [])
 
 
 async def test_what_a_dead_owner_held_is_due_at_once(store: Store) -> None:
@@ -299,8 +301,8 @@ async def test_what_a_dead_owner_held_is_due_at_once(store: Store) -> None:
     incident = await opened(store)
     await claimed(store, incident, "dead")
     assert await due(store, "peer") == []
-    await store.release_owner("dead")
-    [taken] = await store.take_due("peer", LEASE, NOW, 5)
+    await store.claims.release_owner("dead")
+    [taken] = await store.claims.take_due("peer", LEASE, NOW, 5)
     assert (taken.incident_id, taken.interruptions) == (incident.id, 1)
 
 
@@ -316,17 +318,17 @@ async def test_an_answer_during_a_pass_keeps_the_incident_due(store: Store) -> N
     """The pass that was under way may have looked too early; the time that it names does not count."""
     incident, asked = await waiting_for_an_answer(store)
     held = await claimed(store, incident)
-    await store.answer(asked, approve=True, by=Person(name="ann"), comment="", at=NOW)
-    await store.release(held, NOW + 60 * MINUTE)
+    await store.approvals.answer(asked, approve=True, by=Person(name="ann"), comment="", at=NOW)
+    await store.claims.release(held, NOW + 60 * MINUTE)
     assert await due(store, "worker-2", NOW) == [incident.id]
 
 
 async def test_an_answer_before_a_pass_does_not(store: Store) -> None:
     """The pass knows of it, and says itself when to look again."""
     incident, asked = await waiting_for_an_answer(store)
-    await store.answer(asked, approve=True, by=Person(name="ann"), comment="", at=NOW)
-    [held] = await store.take_due("worker-2", LEASE, NOW, 5)
-    await store.release(held, NOW + MINUTE)
+    await store.approvals.answer(asked, approve=True, by=Person(name="ann"), comment="", at=NOW)
+    [held] = await store.claims.take_due("worker-2", LEASE, NOW, 5)
+    await store.claims.release(held, NOW + MINUTE)
     assert await due(store, "worker-3", NOW) == []
     assert await due(store, "worker-3", NOW + MINUTE) == [incident.id]
 
@@ -338,7 +340,7 @@ async def test_two_takers_at_once_share_without_overlap(store: Store) -> None:
 
     async def worker(owner: str) -> None:
         while len(given) < len(incidents):
-            claims = await store.take_due(owner, LEASE, NOW, 4)
+            claims = await store.claims.take_due(owner, LEASE, NOW, 4)
             assert {claim.owner for claim in claims} <= {owner}
             given.extend(claim.incident_id for claim in claims)
 

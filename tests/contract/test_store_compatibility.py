@@ -44,7 +44,7 @@ async def test_a_newer_schema_that_allows_this_program_is_used_as_it_is(
     caplog.set_level(logging.INFO, logger="app")
     store = await open_store(database_url)
     one = signal()
-    await store.accept([one], Deciding(), dry_run=True)
+    await store.signals.accept([one], Deciding(), dry_run=True)
     assert (await disposition(store, one)).kind is DispositionKind.OPENED
     await store.close()
     assert "newer than this program's" in caplog.text
@@ -84,7 +84,7 @@ async def test_what_was_accepted_before_the_ledger_is_entered_by_the_upgrade(dat
         command.downgrade(migration_config(connection), "0002")
         _rows_of_old(connection)
     store = await open_store(database_url)
-    found = await store.audit(AuditQuestion(now=NOW, pending_for=LEASE))
+    found = await store.accounting.audit(AuditQuestion(now=NOW, pending_for=LEASE))
     await store.close()
     assert (found.accepted, found.unledgered, found.adds_up) == (3, 0, True)
     with engine_of(database_url).connect() as connection:

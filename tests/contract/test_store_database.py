@@ -26,6 +26,7 @@ from app.store import open_store
 from app.store.database.migrate import migration_config
 from app.store.database.tables import metadata
 from tests.contract.store_values import Deciding, disposition, opened, signal
+from tests.repositories import database_of
 
 if TYPE_CHECKING:  # at run time pytest loads the plugin, and rewrites its assertions
     from tests.contract.postgres import PostgresCluster
@@ -138,7 +139,7 @@ async def test_what_was_stored_is_there_after_reopening(database_url: str) -> No
     incident = await opened(store)
     await store.close()
     store = await open_store(database_url)
-    assert await store.open_incidents() == (incident,)
+    assert await store.incidents.all_open() == (incident,)
     await store.close()
 
 
@@ -179,7 +180,7 @@ async def test_migrations_go_down_and_up_again(database_url: str) -> None:
     with engine_of(database_url).connect() as connection:
         assert inspect(connection).get_table_names() == ["alembic_version"]
     store = await open_store(database_url)
-    assert await store.open_incidents() == ()
+    assert await store.incidents.all_open() == ()
     await store.close()
 
 
@@ -204,13 +205,13 @@ async def test_an_acknowledged_signal_survives_kill_9(tmp_path: Path) -> None:
     store = await open_store(url)
     kinds = set()
     for name in acknowledged:
-        record = await store.signal(SignalId(name))
+        record = await store.signals.get(SignalId(name))
         assert record is not None
         kinds.add(record.disposition.kind)
     assert kinds == {DispositionKind.OPENED, DispositionKind.JOINED}
-    for incident in await store.open_incidents():
-        assert verify_chain(incident.id, await store.timeline(incident.id))
-    assert len(await store.open_incidents()) == 4
+    for incident in await store.incidents.all_open():
+        assert verify_chain(incident.id, await store.incidents.timeline(incident.id))
+    assert len(await store.incidents.all_open()) == 4
     await store.close()
 
 
@@ -220,7 +221,7 @@ async def test_sqlite_commits_survive_power_loss_by_setting(tmp_path: Path) -> N
     store = await open_store(f"sqlite:///{path}")
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    database = vars(store)["_database"]
+    database = database_of(store)
     found = await database.write(
         lambda connection: [
             connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
@@ -242,11 +243,11 @@ async def test_a_locked_sqlite_file_is_transient_and_recovers(
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(TransientError):
-        await store.accept([one], Deciding(), dry_run=True)
-    assert await store.signal(one.id) is None
+        await store.signals.accept([one], Deciding(), dry_run=True)
+    assert await store.signals.get(one.id) is None
     holder.execute("ROLLBACK")
     holder.close()
-    await store.accept([one], Deciding(), dry_run=True)
+    await store.signals.accept([one], Deciding(), dry_run=True)
     assert (await disposition(store, one)).kind is DispositionKind.OPENED
     await store.close()
 
@@ -262,24 +263,26 @@ async def test_postgresql_connections_that_died_are_replaced(
         f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"  # noqa: S608 - a name made here
     )
     await store.ping()
-    assert len(await store.open_incidents()) == 1
-    await store.accept([signal()], Deciding(), dry_run=True)
+    assert len(await store.incidents.all_open()) == 1
+    await store.signals.accept([signal()], Deciding(), dry_run=True)
     await store.close()
 
 
 async def test_a_cancelled_caller_does_not_disturb_others(store: Store) -> None:
     """Its work may or may not have happened; everybody else's has."""
-    tasks = [asyncio.create_task(store.accept([signal()], Deciding(), dry_run=True)) for _ in range(20)]
+    tasks = [
+        asyncio.create_task(store.signals.accept([signal()], Deciding(), dry_run=True)) for _ in range(20)
+    ]
     await asyncio.sleep(0)
     for task in tasks[::3]:
         task.cancel()
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     for answer in answers:
         if isinstance(answer, tuple):
-            assert await store.signal(answer[0].signal_id) is not None
+            assert await store.signals.get(answer[0].signal_id) is not None
     assert sum(isinstance(answer, asyncio.CancelledError) for answer in answers) == 7
-    [incident] = await store.open_incidents()
-    assert verify_chain(incident.id, await store.timeline(incident.id))
+    [incident] = await store.incidents.all_open()
+    assert verify_chain(incident.id, await store.incidents.timeline(incident.id))
 
 
 async def test_ping_answers_while_open_and_not_after_closing(database_url: str) -> None:
@@ -291,13 +294,15 @@ async def test_ping_answers_while_open_and_not_after_closing(database_url: str) 
     with pytest.raises(TransientError, match="closed"):
         await store.ping()
     with pytest.raises(TransientError, match="closed"):
-        await store.accept([signal()], Deciding(), dry_run=True)
+        await store.signals.accept([signal()], Deciding(), dry_run=True)
 
 
 async def test_what_is_under_way_is_finished_before_closing(database_url: str) -> None:
     """A caller that was let in gets its answer, and the answer is durable."""
     store = await open_store(database_url)
-    tasks = [asyncio.create_task(store.accept([signal()], Deciding(), dry_run=True)) for _ in range(30)]
+    tasks = [
+        asyncio.create_task(store.signals.accept([signal()], Deciding(), dry_run=True)) for _ in range(30)
+    ]
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     assert done
     await store.close()
@@ -305,8 +310,8 @@ async def test_what_is_under_way_is_finished_before_closing(database_url: str) -
     store = await open_store(database_url)
     for answer in answers:
         if isinstance(answer, tuple):
-            assert await store.signal(answer[0].signal_id) is not None
+            assert await store.signals.get(answer[0].signal_id) is not None
         else:
             assert isinstance(answer, TransientError), answer
-    assert re.match("inc_", (await store.open_incidents())[0].id)
+    assert re.match("inc_", (await store.incidents.all_open())[0].id)
     await store.close()

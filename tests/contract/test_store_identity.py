@@ -35,7 +35,7 @@ ANN = Person(name="ann", roles=frozenset({"sre"}), door=Door.PAGE, verified=True
 
 async def _token(store: Store, name: str = "ci", *, lifetime: timedelta | None = None) -> CredentialId:
     issued = await tokens.create(
-        store, name, scopes=[Scope.INGEST], roles=["sre"], lifetime=lifetime, by=ROOT, at=NOW
+        store.credentials, name, scopes=[Scope.INGEST], roles=["sre"], lifetime=lifetime, by=ROOT, at=NOW
     )
     return issued.credential.id
 
@@ -43,10 +43,16 @@ async def _token(store: Store, name: str = "ci", *, lifetime: timedelta | None =
 async def test_a_token_is_kept_without_its_secret(store: Store, database_url: str) -> None:
     """What is read back is what was made; the text that proves it is nowhere in the database."""
     issued = await tokens.create(
-        store, "ci", scopes=[Scope.INGEST, Scope.READ], roles=["sre"], lifetime=MINUTE, by=ROOT, at=NOW
+        store.credentials,
+        "ci",
+        scopes=[Scope.INGEST, Scope.READ],
+        roles=["sre"],
+        lifetime=MINUTE,
+        by=ROOT,
+        at=NOW,
     )
-    assert await store.credential(issued.credential.id) == issued.credential
-    assert await tokens.proved(store, issued.text) == issued.credential
+    assert await store.credentials.get(issued.credential.id) == issued.credential
+    assert await tokens.proved(store.credentials, issued.text) == issued.credential
     secret = issued.text.rpartition("_")[2]
     with engine_of(database_url).connect() as connection:
         for table in ("credentials", "audit_trail"):
@@ -61,29 +67,29 @@ async def test_a_token_is_kept_without_its_secret(store: Store, database_url: st
 async def test_what_was_not_issued_proves_nothing(store: Store, wrong: str) -> None:
     """Neither nonsense nor another secret."""
     await _token(store)
-    assert await tokens.proved(store, wrong) is None
+    assert await tokens.proved(store.credentials, wrong) is None
 
 
 async def test_another_secret_proves_nothing(store: Store) -> None:
     """The id alone is no secret."""
     credential_id = await _token(store)
-    assert await tokens.proved(store, f"heal_{credential_id}_{'0' * 64}") is None
+    assert await tokens.proved(store.credentials, f"heal_{credential_id}_{'0' * 64}") is None
 
 
 async def test_a_token_ends_when_its_time_is_over_or_when_it_is_revoked(store: Store) -> None:
     """Revoked once, by whoever is first; the reason is told."""
-    short = await store.credential(await _token(store, lifetime=MINUTE))
+    short = await store.credentials.get(await _token(store, lifetime=MINUTE))
     assert short is not None
     assert short.refusal(NOW) is None
     assert "expired" in (short.refusal(NOW + MINUTE) or "")
-    gone = await tokens.revoke(store, short.id, by=ANN, at=NOW)
+    gone = await tokens.revoke(store.credentials, short.id, by=ANN, at=NOW)
     assert "revoked" in (gone.refusal(NOW) or "")
     assert gone.revoked_by == "ann"
     with pytest.raises(Conflict, match="ann"):
-        await tokens.revoke(store, short.id, by=ROOT, at=NOW)
+        await tokens.revoke(store.credentials, short.id, by=ROOT, at=NOW)
     with pytest.raises(NotFound):
-        await tokens.revoke(store, CredentialId("tok_none"), by=ROOT, at=NOW)
-    kinds = [one.kind for one in await store.trail(after=-1, limit=10)]
+        await tokens.revoke(store.credentials, CredentialId("tok_none"), by=ROOT, at=NOW)
+    kinds = [one.kind for one in await store.audit_log.entries(after=-1, limit=10)]
     assert kinds == [HumanDecisionKind.TOKEN_CREATED, HumanDecisionKind.TOKEN_REVOKED]
 
 
@@ -94,8 +100,8 @@ async def test_sessions_are_not_listed_among_tokens(store: Store) -> None:
     human_decision = HumanDecision(
         at=NOW, by=ANN, kind=HumanDecisionKind.SIGNED_ON, subject=issued.credential.id
     )
-    await store.add_credential(issued.credential, human_decision)
-    assert [one.id for one in await store.tokens()] == [first]
+    await store.credentials.add(issued.credential, human_decision)
+    assert [one.id for one in await store.credentials.tokens()] == [first]
 
 
 async def test_the_last_use_is_remembered_to_an_hour(store: Store) -> None:
@@ -103,10 +109,10 @@ async def test_the_last_use_is_remembered_to_an_hour(store: Store) -> None:
     credential_id = await _token(store)
 
     async def used_at(after: timedelta) -> object:
-        credential = await store.credential(credential_id)
+        credential = await store.credentials.get(credential_id)
         assert credential is not None
-        await store.touch(credential, NOW + after)
-        touched = await store.credential(credential_id)
+        await store.credentials.touch(credential, NOW + after)
+        touched = await store.credentials.get(credential_id)
         assert touched is not None
         return touched.last_used_at
 
@@ -120,27 +126,29 @@ async def test_what_ended_long_ago_is_forgotten(store: Store) -> None:
     token = await _token(store, "old", lifetime=MINUTE)
     issued = issue(CredentialKind.SESSION, "ann", roles=(), scopes=(), by="ann", at=NOW, lifetime=MINUTE)
     session = issued.credential
-    await store.add_credential(
+    await store.credentials.add(
         session, HumanDecision(at=NOW, by=ANN, kind=HumanDecisionKind.SIGNED_ON, subject=session.id)
     )
-    assert await store.forget_credentials(NOW) == 0
-    assert await store.forget_credentials(NOW + timedelta(days=1)) == 1
-    assert await store.credential(session.id) is None
-    assert await store.credential(token) is not None
-    assert len(await store.trail(after=-1, limit=10)) == 2
+    assert await store.credentials.forget(NOW) == 0
+    assert await store.credentials.forget(NOW + timedelta(days=1)) == 1
+    assert await store.credentials.get(session.id) is None
+    assert await store.credentials.get(token) is not None
+    assert len(await store.audit_log.entries(after=-1, limit=10)) == 2
 
 
 async def test_every_decision_of_a_person_is_in_the_trail(store: Store) -> None:
     """The kill switch, a circuit breaker, a token: who, by which door, proved or not, in one chain."""
-    await store.set_brake(KillSwitch(engaged=True, by="ann", reason="migration", at=NOW), person=ANN)
-    await store.set_brake(KillSwitch(engaged=False, by="ben", reason="", at=NOW))
-    await store.close_circuit(
+    await store.guardrails.set_kill_switch(
+        KillSwitch(engaged=True, by="ann", reason="migration", at=NOW), person=ANN
+    )
+    await store.guardrails.set_kill_switch(KillSwitch(engaged=False, by="ben", reason="", at=NOW))
+    await store.guardrails.close_circuit(
         key(1), KillSwitch(engaged=False, by="ann", reason="mended", at=NOW), person=ANN
     )
-    await store.record_human_decision(
+    await store.audit_log.append(
         HumanDecision(at=NOW, by=ANN, kind=HumanDecisionKind.PASS_REQUESTED, subject="prod/x")
     )
-    entries = await store.trail(after=-1, limit=10)
+    entries = await store.audit_log.entries(after=-1, limit=10)
     assert [(one.by, one.door, one.verified, one.kind) for one in entries] == [
         ("ann", Door.PAGE, True, HumanDecisionKind.BRAKE_ENGAGED),
         ("ben", Door.API, False, HumanDecisionKind.BRAKE_RELEASED),
@@ -150,17 +158,15 @@ async def test_every_decision_of_a_person_is_in_the_trail(store: Store) -> None:
     assert entries[0].data == {"reason": "migration"}
     assert entries[2].subject == str(key(1))
     assert audit_log.first_broken(entries) is None
-    assert await store.trail(after=1, limit=1) == entries[2:3]
+    assert await store.audit_log.entries(after=1, limit=1) == entries[2:3]
 
 
 async def test_decisions_at_one_moment_form_one_chain(store: Store, database_url: str) -> None:
     """Two processes, twenty decisions each: no gap, no fork."""
     other = await open_store(database_url) if database_url.startswith("postgresql") else store
     human_decision = HumanDecision(at=NOW, by=ANN, kind=HumanDecisionKind.PASS_REQUESTED, subject="x")
-    await asyncio.gather(
-        *(one.record_human_decision(human_decision) for one in (store, other) for _ in range(20))
-    )
-    entries = await store.trail(after=-1, limit=100)
+    await asyncio.gather(*(one.audit_log.append(human_decision) for one in (store, other) for _ in range(20)))
+    entries = await store.audit_log.entries(after=-1, limit=100)
     assert [one.sequence for one in entries] == list(range(40))
     assert audit_log.first_broken(entries) is None
     if other is not store:
@@ -174,17 +180,17 @@ async def test_the_database_refuses_to_alter_the_trail(
     store: Store, database_url: str, statement: str
 ) -> None:
     """Whoever has the table still has to go about it with more than a statement."""
-    await store.set_brake(KillSwitch(engaged=True, by="ann", reason="x", at=NOW))
+    await store.guardrails.set_kill_switch(KillSwitch(engaged=True, by="ann", reason="x", at=NOW))
     with pytest.raises(DatabaseError), engine_of(database_url).begin() as connection:
         connection.execute(text(statement))
-    assert [one.by for one in await store.trail(after=-1, limit=10)] == ["ann"]
+    assert [one.by for one in await store.audit_log.entries(after=-1, limit=10)] == ["ann"]
 
 
 async def test_nothing_is_put_in_the_place_of_an_entry(store: Store, database_url: str) -> None:
     """SQLite can replace a row without deleting it; not here, and not in a timeline."""
     if not database_url.startswith("sqlite"):
         return
-    await store.set_brake(KillSwitch(engaged=True, by="ann", reason="x", at=NOW))
+    await store.guardrails.set_kill_switch(KillSwitch(engaged=True, by="ann", reason="x", at=NOW))
     incident = await opened(store, key(1))
     for table, where in (("audit_trail", "1 = 1"), ("timeline", f"incident_id = '{incident.id}'")):
         statement = f"INSERT OR REPLACE INTO {table} SELECT * FROM {table} WHERE {where}"  # noqa: S608 - constants
@@ -195,8 +201,8 @@ async def test_nothing_is_put_in_the_place_of_an_entry(store: Store, database_ur
 async def test_an_altered_trail_shows(store: Store) -> None:
     """A changed word, a missing entry, another order: the first that does not follow is named."""
     for reason in ("one", "two", "three"):
-        await store.set_brake(KillSwitch(engaged=True, by="ann", reason=reason, at=NOW))
-    entries = await store.trail(after=-1, limit=10)
+        await store.guardrails.set_kill_switch(KillSwitch(engaged=True, by="ann", reason=reason, at=NOW))
+    entries = await store.audit_log.entries(after=-1, limit=10)
     assert audit_log.first_broken([entries[0], replace(entries[1], by="eve"), entries[2]]) == 1
     assert audit_log.first_broken([entries[0], entries[2]]) == 2
     assert audit_log.first_broken([entries[1], entries[0]]) == 1
@@ -206,8 +212,10 @@ async def test_an_altered_trail_shows(store: Store) -> None:
 async def test_hostile_words_are_kept_as_words(store: Store) -> None:
     """What no database can hold is replaced, and the chain holds over what was stored."""
     eve = Person(name="e\x00v\ud800e")
-    await store.set_brake(KillSwitch(engaged=True, by="x", reason="\x00'; DROP --", at=NOW), person=eve)
-    entries = await store.trail(after=-1, limit=10)
+    await store.guardrails.set_kill_switch(
+        KillSwitch(engaged=True, by="x", reason="\x00'; DROP --", at=NOW), person=eve
+    )
+    entries = await store.audit_log.entries(after=-1, limit=10)
     assert entries[0].by == "e\ufffdv\ufffde"
     assert audit_log.first_broken(entries) is None
 
@@ -216,14 +224,15 @@ async def test_a_command_counts_once(store: Store) -> None:
     """The same nonce again changes nothing, neither the switch nor the trail, also of many at once."""
     off = KillSwitch(engaged=False, by="ann", reason="", at=NOW)
     results = await asyncio.gather(
-        *(store.set_brake(off, person=ANN, nonce="command-1") for _ in range(20)), return_exceptions=True
+        *(store.guardrails.set_kill_switch(off, person=ANN, nonce="command-1") for _ in range(20)),
+        return_exceptions=True,
     )
     assert sum(one is None for one in results) == 1
     assert all(one is None or isinstance(one, Conflict) for one in results)
-    await store.set_brake(KillSwitch(engaged=True, by="ben", reason="x", at=NOW))
+    await store.guardrails.set_kill_switch(KillSwitch(engaged=True, by="ben", reason="x", at=NOW))
     with pytest.raises(Conflict):
-        await store.set_brake(off, person=ANN, nonce="command-1")
-    brake = await store.brake()
+        await store.guardrails.set_kill_switch(off, person=ANN, nonce="command-1")
+    brake = await store.guardrails.kill_switch()
     assert brake is not None
     assert brake.engaged
-    assert len(await store.trail(after=-1, limit=10)) == 2
+    assert len(await store.audit_log.entries(after=-1, limit=10)) == 2

@@ -25,7 +25,8 @@ from app.agent.models import (
     VerdictKind,
     Verification,
 )
-from app.agent.ports.store import IncidentFilter, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.incidents import IncidentFilter
 from app.errors import ClaimLost, Invalid
 from tests.contract.store_values import (
     MINUTE,
@@ -104,14 +105,14 @@ async def test_saving_stores_everything_and_raises_the_version(store: Store) -> 
     """Each stage's value is read back as it was; notes follow in the timeline."""
     incident = await opened(store)
     claim = await claimed(store, incident)
-    saved = await store.save(claim, full(incident), [note("one"), note("two")])
+    saved = await store.incidents.save(claim, full(incident), [note("one"), note("two")])
     assert saved == replace(full(incident), version=incident.version + 1)
-    record = await store.load(incident.id)
+    record = await store.incidents.get(incident.id)
     assert record is not None
     assert record.incident == saved
     assert [entry.message for entry in record.timeline[1:]] == ["one", "two"]
     assert [entry.sequence for entry in record.timeline] == [0, 1, 2]
-    assert record.timeline == await store.timeline(incident.id)
+    assert record.timeline == await store.incidents.timeline(incident.id)
     assert record.timeline[1].data == {"figure": 0.13}
     assert record.timeline[1].at == NOW
     assert record.timeline[1].stage is Stage.DIAGNOSE
@@ -121,10 +122,12 @@ async def test_an_old_version_is_refused(store: Store) -> None:
     """Whoever read before the last save must read again; its notes are not kept."""
     incident = await opened(store)
     claim = await claimed(store, incident)
-    await store.save(claim, incident, [])
+    await store.incidents.save(claim, incident, [])
     with pytest.raises(ClaimLost):
-        await store.save(claim, replace(incident, summary="late"), [note("late")])
-    assert [entry.message for entry in await store.timeline(incident.id) if entry.message == "late"] == []
+        await store.incidents.save(claim, replace(incident, summary="late"), [note("late")])
+    assert [
+        entry.message for entry in await store.incidents.timeline(incident.id) if entry.message == "late"
+    ] == []
 
 
 async def test_of_concurrent_saves_of_one_version_one_wins(store: Store) -> None:
@@ -132,11 +135,11 @@ async def test_of_concurrent_saves_of_one_version_one_wins(store: Store) -> None
     incident = await opened(store)
     claim = await claimed(store, incident)
     answers = await asyncio.gather(
-        *(store.save(claim, incident, [note(str(n))]) for n in range(10)), return_exceptions=True
+        *(store.incidents.save(claim, incident, [note(str(n))]) for n in range(10)), return_exceptions=True
     )
     assert len([answer for answer in answers if isinstance(answer, Incident)]) == 1
     assert len([answer for answer in answers if isinstance(answer, ClaimLost)]) == 9
-    assert len(await store.timeline(incident.id)) == 2
+    assert len(await store.incidents.timeline(incident.id)) == 2
 
 
 async def test_a_closed_incident_is_never_changed(store: Store) -> None:
@@ -145,32 +148,32 @@ async def test_a_closed_incident_is_never_changed(store: Store) -> None:
     claim = await claimed(store, incident)
     act = intent(incident)
     incident = await decided(store, claim, [act])
-    ended = await store.save(claim, closed(incident), [note("ended")])
-    entries = await store.timeline(incident.id)
+    ended = await store.incidents.save(claim, closed(incident), [note("ended")])
+    entries = await store.incidents.timeline(incident.id)
     with pytest.raises(ClaimLost):
-        await store.save(claim, replace(ended, summary="more"), [note()])
+        await store.incidents.save(claim, replace(ended, summary="more"), [note()])
     with pytest.raises(ClaimLost):
-        await store.decide(claim, ended, intent(incident, 1), [])
+        await store.intents.add(claim, ended, intent(incident, 1), [])
     with pytest.raises(ClaimLost):
-        await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=5), NOW)
+        await store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=5), NOW)
     with pytest.raises(ClaimLost):
-        await store.finish(claim, act.id, outcome(), None, [])
+        await store.intents.finish(claim, act.id, outcome(), None, [])
     assert await loaded(store, incident.id) == ended
-    assert await store.timeline(incident.id) == entries
+    assert await store.incidents.timeline(incident.id) == entries
 
 
 async def test_saving_does_not_undo_what_intake_added(store: Store) -> None:
     """A pass that began before a signal joined keeps its claim, and the trigger stays."""
     before = await opened(store, stale=True)
     claim = await claimed(store, before)
-    await store.accept([signal()], Deciding(triggers=(Trigger.CRASH_LOOP,)), dry_run=True)
-    saved = await store.save(claim, replace(before, wake_at=NOW), [])
+    await store.signals.accept([signal()], Deciding(triggers=(Trigger.CRASH_LOOP,)), dry_run=True)
+    saved = await store.incidents.save(claim, replace(before, wake_at=NOW), [])
     assert saved.triggers == (Trigger.DEPLOY_FAILED, Trigger.CRASH_LOOP)
     assert not saved.stale
     assert saved.summary == "payments-api in prod: deploy failed, crash loop"
     assert saved == await loaded(store, before.id)
     with_own = replace(saved, triggers=(Trigger.HIGH_LATENCY,), summary="own words")
-    assert (await store.save(claim, with_own, [])).triggers == (
+    assert (await store.incidents.save(claim, with_own, [])).triggers == (
         Trigger.DEPLOY_FAILED,
         Trigger.CRASH_LOOP,
         Trigger.HIGH_LATENCY,
@@ -185,13 +188,15 @@ async def test_a_recovery_is_not_declared_over_a_signal_that_joined_meanwhile(
     """What was judged healthy was judged without it: `ClaimLost`, and after another look it is accepted."""
     seen = await opened(store)
     claim = await claimed(store, seen)
-    await store.accept([signal()], Deciding(), dry_run=True)  # the same trigger once more
+    await store.signals.accept([signal()], Deciding(), dry_run=True)  # the same trigger once more
     with pytest.raises(ClaimLost, match="joined"):
-        await store.save(claim, closed(seen, end), [note("recovered")])
+        await store.incidents.save(claim, closed(seen, end), [note("recovered")])
     assert (await loaded(store, seen.id)).state is IncidentState.OPEN
-    assert len(await store.timeline(seen.id)) == 2  # opened and joined, and nothing of the refused end
+    assert (
+        len(await store.incidents.timeline(seen.id)) == 2
+    )  # opened and joined, and nothing of the refused end
     looked_again = await loaded(store, seen.id)
-    assert (await store.save(claim, closed(looked_again, end), [])).state is end
+    assert (await store.incidents.save(claim, closed(looked_again, end), [])).state is end
 
 
 @pytest.mark.parametrize("end", [IncidentState.ESCALATED, IncidentState.PROPOSED])
@@ -199,8 +204,8 @@ async def test_a_person_is_asked_whatever_joined_meanwhile(store: Store, end: In
     """Escalating needs no new look: the newest signal makes no case for waiting."""
     seen = await opened(store)
     claim = await claimed(store, seen)
-    await store.accept([signal()], Deciding(triggers=(Trigger.CRASH_LOOP,)), dry_run=True)
-    ended = await store.save(claim, closed(seen, end), [])
+    await store.signals.accept([signal()], Deciding(triggers=(Trigger.CRASH_LOOP,)), dry_run=True)
+    ended = await store.incidents.save(claim, closed(seen, end), [])
     assert ended.state is end
     assert ended.joined == 1
     assert ended.triggers == (Trigger.DEPLOY_FAILED, Trigger.CRASH_LOOP)
@@ -210,17 +215,17 @@ async def test_a_signal_without_a_trigger_stands_in_no_recoverys_way(store: Stor
     """A healthy sample that joins is no symptom."""
     seen = await opened(store)
     claim = await claimed(store, seen)
-    await store.accept([signal()], Deciding(triggers=()), dry_run=True)
-    assert (await store.save(claim, closed(seen), [])).state is IncidentState.RECOVERED
+    await store.signals.accept([signal()], Deciding(triggers=()), dry_run=True)
+    assert (await store.incidents.save(claim, closed(seen), [])).state is IncidentState.RECOVERED
 
 
 async def test_a_dry_run_incident_never_becomes_a_real_one(store: Store) -> None:
     """Promise 5: saving can turn an incident into a dry run, and not back."""
     incident = await opened(store, dry_run=False)
     claim = await claimed(store, incident)
-    dry = await store.save(claim, replace(incident, dry_run=True), [])
+    dry = await store.incidents.save(claim, replace(incident, dry_run=True), [])
     assert dry.dry_run
-    assert (await store.save(claim, replace(dry, dry_run=False), [])).dry_run
+    assert (await store.incidents.save(claim, replace(dry, dry_run=False), [])).dry_run
 
 
 async def test_what_identifies_an_incident_cannot_be_saved_over(store: Store) -> None:
@@ -234,17 +239,17 @@ async def test_what_identifies_an_incident_cannot_be_saved_over(store: Store) ->
         replace(incident, closed_at=NOW),
     ):
         with pytest.raises(Invalid):
-            await store.save(claim, wrong, [note()])
+            await store.incidents.save(claim, wrong, [note()])
     other = await opened(store, key(2))
     with pytest.raises(ClaimLost):
-        await store.save(claim, other, [])
-    assert len(await store.timeline(incident.id)) == 1
+        await store.incidents.save(claim, other, [])
+    assert len(await store.incidents.timeline(incident.id)) == 1
 
 
 async def test_an_unknown_incident_loads_as_none(store: Store) -> None:
     """And has no timeline."""
-    assert await store.load(IncidentId("inc_none")) is None
-    assert await store.timeline(IncidentId("inc_none")) == ()
+    assert await store.incidents.get(IncidentId("inc_none")) is None
+    assert await store.incidents.timeline(IncidentId("inc_none")) == ()
 
 
 # ------------------------------------------------------------ listing
@@ -255,8 +260,8 @@ async def test_open_incidents_are_given_oldest_first(store: Store) -> None:
     newer = await opened(store, key(1), at=NOW + MINUTE)
     older = await opened(store, key(2))
     ended = await opened(store, key(3))
-    await store.save(await claimed(store, ended), closed(ended), [])
-    assert await store.open_incidents() == (older, newer)
+    await store.incidents.save(await claimed(store, ended), closed(ended), [])
+    assert await store.incidents.all_open() == (older, newer)
 
 
 async def test_pages_stay_stable_while_incidents_open(store: Store) -> None:
@@ -266,7 +271,7 @@ async def test_pages_stay_stable_while_incidents_open(store: Store) -> None:
     cursor = None
     turned = 0
     while True:
-        page = await store.find(IncidentFilter(), limit=3, cursor=cursor)
+        page = await store.incidents.find(IncidentFilter(), limit=3, cursor=cursor)
         seen.extend(record.incident for record in page.items)
         turned += 1
         await opened(store, key(100 + turned), at=NOW + (100 + turned) * MINUTE)
@@ -281,8 +286,8 @@ async def test_a_last_page_that_is_just_full_has_no_cursor(store: Store) -> None
     """No empty page follows it."""
     for n in range(4):
         await opened(store, key(n))
-    page = await store.find(IncidentFilter(), limit=2, cursor=None)
-    page = await store.find(IncidentFilter(), limit=2, cursor=page.next_cursor)
+    page = await store.incidents.find(IncidentFilter(), limit=2, cursor=None)
+    page = await store.incidents.find(IncidentFilter(), limit=2, cursor=page.next_cursor)
     assert len(page.items) == 2
     assert page.next_cursor is None
 
@@ -292,10 +297,10 @@ async def test_filters_narrow_the_list(store: Store) -> None:
     first = await opened(store, ServiceKey(environment="prod", service="a"), at=NOW)
     second = await opened(store, ServiceKey(environment="dev", service="a"), at=NOW + MINUTE)
     third = await opened(store, ServiceKey(environment="prod", service="b"), at=NOW + 2 * MINUTE)
-    third = await store.save(await claimed(store, third), closed(third, IncidentState.PROPOSED), [])
+    third = await store.incidents.save(await claimed(store, third), closed(third, IncidentState.PROPOSED), [])
 
     async def found(where: IncidentFilter) -> list[Incident]:
-        return [record.incident for record in (await store.find(where, limit=9, cursor=None)).items]
+        return [record.incident for record in (await store.incidents.find(where, limit=9, cursor=None)).items]
 
     assert await found(IncidentFilter()) == [third, second, first]
     assert await found(IncidentFilter(service="a")) == [second, first]
@@ -313,7 +318,7 @@ async def test_a_page_has_the_intents_of_its_incidents(store: Store) -> None:
     acts = [[intent(incident, 0), intent(incident, 1)] for incident in incidents]
     for incident, its_acts in zip(incidents, acts, strict=True):
         await decided(store, await claimed(store, incident), its_acts)
-    page = await store.find(IncidentFilter(), limit=9, cursor=None)
+    page = await store.incidents.find(IncidentFilter(), limit=9, cursor=None)
     assert [record.intents for record in page.items] == [tuple(acts[1]), tuple(acts[0])]
     assert [record.timeline for record in page.items] == [(), ()]
 
@@ -323,13 +328,13 @@ async def test_a_cursor_of_nobodys_is_invalid(store: Store, cursor: str) -> None
     """Only what a page gave out turns to the next one."""
     await opened(store, PAYMENTS)
     with pytest.raises(Invalid):
-        await store.find(IncidentFilter(), limit=3, cursor=cursor)
+        await store.incidents.find(IncidentFilter(), limit=3, cursor=cursor)
 
 
 async def test_a_limit_below_one_is_invalid(store: Store) -> None:
     """An endless list of empty pages helps nobody."""
     with pytest.raises(Invalid, match="limit"):
-        await store.find(IncidentFilter(), limit=0, cursor=None)
+        await store.incidents.find(IncidentFilter(), limit=0, cursor=None)
 
 
 async def test_the_open_incidents_of_one_service_are_read_by_name(store: Store) -> None:
@@ -337,10 +342,10 @@ async def test_the_open_incidents_of_one_service_are_read_by_name(store: Store) 
     here = await opened(store, ServiceKey(environment="prod", service="shop"))
     there = await opened(store, ServiceKey(environment="staging", service="shop"))
     await opened(store, ServiceKey(environment="prod", service="other"))
-    both = await store.open_of_service("shop", None)
+    both = await store.incidents.open_of_service("shop", None)
     assert {incident.id for incident in both} == {here.id, there.id}
-    assert [incident.id for incident in await store.open_of_service("shop", "prod")] == [here.id]
-    assert await store.open_of_service("nothing", None) == ()
+    assert [incident.id for incident in await store.incidents.open_of_service("shop", "prod")] == [here.id]
+    assert await store.incidents.open_of_service("nothing", None) == ()
 
 
 async def test_what_is_open_beside_a_service_is_bounded(store: Store) -> None:
@@ -349,7 +354,7 @@ async def test_what_is_open_beside_a_service_is_bounded(store: Store) -> None:
     for each in keys:
         await opened(store, each)
     silent = ServiceKey(environment="prod", service="healthy")
-    beside = await store.open_beside(keys[0], [keys[1], silent, keys[0]], 4)
+    beside = await store.incidents.open_beside(keys[0], [keys[1], silent, keys[0]], 4)
     assert beside.named == (keys[1],)
     assert len(beside.others) == 4
     assert not {keys[0], keys[1]} & set(beside.others)

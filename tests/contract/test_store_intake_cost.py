@@ -20,10 +20,11 @@ from app.agent.models import (
 from app.agent.ports.store import Store
 from app.agent.slo import SloThresholds
 from app.agent.timeline import verify_chain
-from app.store.database.port import Database, Work
-from app.store.intake import PART, PART_SERVICES
-from app.store.sql_store import SqlStore
+from app.store import store_over
+from app.store.database.port import Work
+from app.store.signals.deliveries import PART, PART_SERVICES
 from tests.contract.store_values import NOW, Deciding, pending, signal
+from tests.repositories import database_of
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
 
@@ -43,7 +44,7 @@ class Counting:
     """A `Database` that counts the statements of each unit of work that writes."""
 
     def __init__(self, store: Store) -> None:
-        self._database: Database = vars(store)["_database"]
+        self._database = database_of(store)
         self.units: list[int] = []
 
     async def write(self, work: Work[T], *, urgent: bool = False) -> T:
@@ -91,7 +92,7 @@ def _alert(number: int, key: ServiceKey) -> Signal:
 
 async def _cost(store: Store, signals: list[Signal]) -> list[int]:
     counting = Counting(store)
-    await SqlStore(counting).accept(signals, RULES, again=RULES.again, dry_run=True)
+    await store_over(counting).signals.accept(signals, RULES, again=RULES.again, dry_run=True)
     return counting.units
 
 
@@ -108,14 +109,14 @@ async def test_signals_of_one_service_are_recorded_side_by_side(store: Store) ->
     services = 2 * PART_SERVICES
     signals = [_alert(number, _service(number % services)) for number in range(services * 5)]
     counting = Counting(store)
-    answers = await SqlStore(counting).accept(signals, RULES, again=RULES.again, dry_run=True)
+    answers = await store_over(counting).signals.accept(signals, RULES, again=RULES.again, dry_run=True)
     assert [answer.signal_id for answer in answers] == [one.id for one in signals]
     kinds = [answer.disposition.kind for answer in answers]
     assert kinds == [DispositionKind.OPENED] * services + [DispositionKind.JOINED] * (4 * services)
     parts = [count for count in counting.units if count > 5]
     assert len(parts) == 2
-    for incident in await store.open_incidents():
-        timeline = await store.timeline(incident.id)
+    for incident in await store.incidents.all_open():
+        timeline = await store.incidents.timeline(incident.id)
         assert len(timeline) == 5
         assert incident.joined == 4
         verify_chain(incident.id, timeline)
@@ -127,9 +128,9 @@ async def test_what_waits_and_what_opens_in_one_transaction_end_in_one_incident(
     first, second, third = (signal(dedup_key=f"one {number}") for number in range(3))
     waits = {first.id, second.id}
     decide: Callable[..., object] = lambda one, *rest: decides[one.id in waits](one, *rest)  # noqa: E731 - a decider
-    await store.accept([first, second, third], decide, dry_run=True)  # type: ignore[arg-type]  # as typed above
-    [incident] = await store.open_incidents()
-    timeline = await store.timeline(incident.id)
+    await store.signals.accept([first, second, third], decide, dry_run=True)  # type: ignore[arg-type]  # as typed above
+    [incident] = await store.incidents.all_open()
+    timeline = await store.incidents.timeline(incident.id)
     assert [entry.message.split()[0] for entry in timeline] == ["Opened", "Joined"]
     assert timeline[1].data["signals"] == 2
-    assert await store.incident_signals(incident.id, 10) == (first, second, third)
+    assert await store.signals.of_incident(incident.id, 10) == (first, second, third)

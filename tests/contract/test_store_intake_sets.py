@@ -25,8 +25,8 @@ from app.agent.models import (
     Trigger,
 )
 from app.agent.observer import new_signal
-from app.agent.ports.signals import ServiceLevels
 from app.agent.ports.store import Store
+from app.agent.ports.store.signals import ServiceLevels
 from app.agent.slo import SloThresholds
 from tests.contract.store_values import NOW
 
@@ -103,10 +103,10 @@ async def _delivered(
     groups = [[one] for one in signals] if alone else [list(signals)]
     answers: list[Disposition] = []
     for group in groups:
-        accepted = await store.accept(group, RULES, again=RULES.again, dry_run=True)
+        accepted = await store.signals.accept(group, RULES, again=RULES.again, dry_run=True)
         answers += [one.disposition for one in accepted]
     places = {signal.id: place for place, signal in enumerate(signals)}
-    records = [await store.signal(one.id) for one in signals]
+    records = [await store.signals.get(one.id) for one in signals]
     kept = [one.disposition for one in records if one is not None]
     return [_shape(one, places) for one in answers], [_shape(one, places) for one in kept]
 
@@ -131,7 +131,7 @@ async def test_a_set_of_signals_is_answered_like_as_many_deliveries(store: Store
         levels: list[ServiceLevels | None] = []
         for prefix in "ab":
             key = ServiceKey(environment="prod", service=f"{prefix}{number}")
-            found = await store.levels(key)
+            found = await store.signals.levels(key)
             levels.append(
                 None if found is None else replace(found, key=ServiceKey(environment="prod", service="same"))
             )
@@ -143,7 +143,7 @@ async def test_a_duplicate_of_a_signal_that_was_pending_names_its_incident(store
     waits = Told(number=1, payload=MetricSample(error_rate=0.4), late=0.0, name="waits")
     opens = Told(number=1, payload=Deploy(version="2", status=DeployStatus.FAILED), late=0.0, name="opens")
     given = [_signal(one, "c", NOW) for one in (waits, opens, waits)]
-    first, second, third = await store.accept(given, RULES, again=RULES.again, dry_run=True)
+    first, second, third = await store.signals.accept(given, RULES, again=RULES.again, dry_run=True)
     assert first.disposition.kind is DispositionKind.PENDING
     assert second.disposition.kind is DispositionKind.OPENED
     assert third.disposition.kind is DispositionKind.DEDUPLICATED

@@ -23,8 +23,9 @@ from app.agent.models import (
     Stage,
     Trigger,
 )
-from app.agent.ports.signals import IntakeVerdict, ServiceLevels
-from app.agent.ports.store import Begun, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.intents import Begun
+from app.agent.ports.store.signals import IntakeVerdict, ServiceLevels
 from app.errors import ClaimLost, Invalid, NotFound
 from tests.contract.store_values import (
     MINUTE,
@@ -45,7 +46,7 @@ pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
 
 async def attempts(store: Store, incident: Incident) -> list[int]:
     """How often each intent was tried."""
-    record = await store.load(incident.id)
+    record = await store.incidents.get(incident.id)
     assert record is not None
     return [each.attempts for each in record.intents]
 
@@ -55,11 +56,11 @@ async def test_a_decided_intent_is_stored_with_its_incident_and_notes(store: Sto
     incident = await opened(store)
     claim = await claimed(store, incident)
     act = replace(intent(incident), rehearsal=Rehearsal(accepted=True, message="configured (dry run)"))
-    after = await store.decide(
+    after = await store.intents.add(
         claim, replace(incident, state=IncidentState.EXECUTING), act, [note("allowed")]
     )
     assert after.version == incident.version + 1
-    record = await store.load(incident.id)
+    record = await store.incidents.get(incident.id)
     assert record is not None
     assert record.incident == after
     assert record.intents == (act,)
@@ -82,7 +83,7 @@ async def test_a_refused_or_rehearsed_intent_is_stored_finished(store: Store) ->
         snapshot=SNAPSHOT,
     )
     await decided(store, claim, [refused, rehearsed])
-    record = await store.load(incident.id)
+    record = await store.incidents.get(incident.id)
     assert record is not None
     assert record.intents == (refused, rehearsed)
 
@@ -103,8 +104,8 @@ async def test_an_intent_that_cannot_be_is_refused_whole(store: Store) -> None:
         replace(intent(incident, 1), id=act.id),
     ):
         with pytest.raises(Invalid):
-            await store.decide(claim, incident, wrong, [note()])
-    record = await store.load(incident.id)
+            await store.intents.add(claim, incident, wrong, [note()])
+    record = await store.incidents.get(incident.id)
     assert record is not None
     assert record.incident == incident
     assert record.intents == (act,)
@@ -117,9 +118,9 @@ async def test_beginning_is_durable_and_told_in_the_timeline(store: Store) -> No
     act = intent(incident)
     incident = await decided(store, claim, [act])
     assert (
-        await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW + MINUTE)
+        await store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW + MINUTE)
     ).begun is Begun.YES
-    record = await store.load(incident.id)
+    record = await store.incidents.get(incident.id)
     assert record is not None
     assert record.incident == incident
     assert record.intents == (
@@ -137,15 +138,15 @@ async def test_an_intent_begins_once(store: Store) -> None:
     act = intent(incident)
     await decided(store, claim, [act])
     answers = await asyncio.gather(
-        *(store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=9), NOW) for _ in range(8))
+        *(store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=9), NOW) for _ in range(8))
     )
     assert sorted(a.begun for a in answers) == [Begun.NOT_DECIDED] * 7 + [Begun.YES]
-    await store.finish(claim, act.id, outcome(), "uid/8", [])
-    length = len(await store.timeline(incident.id))
+    await store.intents.finish(claim, act.id, outcome(), "uid/8", [])
+    length = len(await store.incidents.timeline(incident.id))
     assert (
-        await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=9), NOW)
+        await store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=9), NOW)
     ).begun is Begun.NOT_DECIDED
-    assert len(await store.timeline(incident.id)) == length
+    assert len(await store.incidents.timeline(incident.id)) == length
 
 
 async def test_the_budget_holds_under_concurrency(store: Store) -> None:
@@ -155,10 +156,10 @@ async def test_the_budget_holds_under_concurrency(store: Store) -> None:
     acts = [intent(incident, n) for n in range(10)]
     await decided(store, claim, acts)
     answers = await asyncio.gather(
-        *(store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=3), NOW) for act in acts)
+        *(store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=3), NOW) for act in acts)
     )
     assert sorted(a.begun for a in answers) == [Begun.BUDGET_SPENT] * 7 + [Begun.YES] * 3
-    record = await store.load(incident.id)
+    record = await store.incidents.get(incident.id)
     assert record is not None
     assert [each.state for each in record.intents].count(IntentState.EXECUTING) == 3
 
@@ -174,11 +175,15 @@ async def test_the_budget_counts_what_finished_and_not_what_was_refused(store: S
     )
     acts = [intent(incident, n) for n in (1, 2, 3)]
     await decided(store, claim, [refused, *acts])
-    assert (await store.begin(claim, acts[0].id, SNAPSHOT, Budget(per_incident=2), NOW)).begun is Begun.YES
-    await store.finish(claim, acts[0].id, outcome(OutcomeKind.FAILED), None, [])
-    assert (await store.begin(claim, acts[1].id, SNAPSHOT, Budget(per_incident=2), NOW)).begun is Begun.YES
     assert (
-        await store.begin(claim, acts[2].id, SNAPSHOT, Budget(per_incident=2), NOW)
+        await store.intents.begin(claim, acts[0].id, SNAPSHOT, Budget(per_incident=2), NOW)
+    ).begun is Begun.YES
+    await store.intents.finish(claim, acts[0].id, outcome(OutcomeKind.FAILED), None, [])
+    assert (
+        await store.intents.begin(claim, acts[1].id, SNAPSHOT, Budget(per_incident=2), NOW)
+    ).begun is Begun.YES
+    assert (
+        await store.intents.begin(claim, acts[2].id, SNAPSHOT, Budget(per_incident=2), NOW)
     ).begun is Begun.BUDGET_SPENT
 
 
@@ -189,13 +194,19 @@ async def test_an_undo_needs_no_budget_and_uses_none(store: Store) -> None:
     acts = [intent(incident, 0), intent(incident, 2)]
     undo = intent(incident, 1, undoes=acts[0].id)
     await decided(store, claim, [acts[0], undo, acts[1]])
-    assert (await store.begin(claim, acts[0].id, SNAPSHOT, Budget(per_incident=1), NOW)).begun is Begun.YES
-    assert (await store.begin(claim, undo.id, SNAPSHOT, Budget(per_incident=1), NOW)).begun is Begun.YES
-    assert (await store.timeline(incident.id))[-1].stage is Stage.UNDO
     assert (
-        await store.begin(claim, acts[1].id, SNAPSHOT, Budget(per_incident=1), NOW)
+        await store.intents.begin(claim, acts[0].id, SNAPSHOT, Budget(per_incident=1), NOW)
+    ).begun is Begun.YES
+    assert (
+        await store.intents.begin(claim, undo.id, SNAPSHOT, Budget(per_incident=1), NOW)
+    ).begun is Begun.YES
+    assert (await store.incidents.timeline(incident.id))[-1].stage is Stage.UNDO
+    assert (
+        await store.intents.begin(claim, acts[1].id, SNAPSHOT, Budget(per_incident=1), NOW)
     ).begun is Begun.BUDGET_SPENT
-    assert (await store.begin(claim, acts[1].id, SNAPSHOT, Budget(per_incident=2), NOW)).begun is Begun.YES
+    assert (
+        await store.intents.begin(claim, acts[1].id, SNAPSHOT, Budget(per_incident=2), NOW)
+    ).begun is Begun.YES
 
 
 async def test_without_budget_nothing_begins(store: Store) -> None:
@@ -205,7 +216,7 @@ async def test_without_budget_nothing_begins(store: Store) -> None:
     act = intent(incident)
     await decided(store, claim, [act])
     assert (
-        await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=0), NOW)
+        await store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=0), NOW)
     ).begun is Begun.BUDGET_SPENT
 
 
@@ -216,8 +227,8 @@ async def test_an_action_without_object_begins_without_snapshot(store: Store) ->
     act = intent(incident)
     act = replace(act, action=replace(act.action, target=None))
     await decided(store, claim, [act])
-    assert (await store.begin(claim, act.id, None, Budget(per_incident=1), NOW)).begun is Begun.YES
-    assert (await store.timeline(incident.id))[-1].message == "Starting: rollback."
+    assert (await store.intents.begin(claim, act.id, None, Budget(per_incident=1), NOW)).begun is Begun.YES
+    assert (await store.incidents.timeline(incident.id))[-1].message == "Starting: rollback."
 
 
 @pytest.mark.parametrize("kind", [DecisionKind.DENY, DecisionKind.NEEDS_APPROVAL])
@@ -228,7 +239,7 @@ async def test_what_was_not_allowed_never_begins(store: Store, kind: DecisionKin
     act = intent(incident, kind=kind)
     await decided(store, claim, [act])
     with pytest.raises(Invalid):
-        await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=9), NOW)
+        await store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=9), NOW)
 
 
 async def test_a_dry_run_intent_never_begins(store: Store) -> None:
@@ -238,7 +249,7 @@ async def test_a_dry_run_intent_never_begins(store: Store) -> None:
     act = intent(incident, dry_run=True)
     await decided(store, claim, [act])
     with pytest.raises(Invalid):
-        await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=9), NOW)
+        await store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=9), NOW)
 
 
 async def test_finishing_stores_the_outcome_once(store: Store) -> None:
@@ -247,11 +258,11 @@ async def test_finishing_stores_the_outcome_once(store: Store) -> None:
     claim = await claimed(store, incident)
     act = intent(incident)
     await decided(store, claim, [act])
-    await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
-    await store.finish(claim, act.id, outcome(), "uid/8", [note("done")])
+    await store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
+    await store.intents.finish(claim, act.id, outcome(), "uid/8", [note("done")])
     with pytest.raises(ClaimLost):
-        await store.finish(claim, act.id, outcome(OutcomeKind.FAILED), None, [note("failed")])
-    record = await store.load(incident.id)
+        await store.intents.finish(claim, act.id, outcome(OutcomeKind.FAILED), None, [note("failed")])
+    record = await store.incidents.get(incident.id)
     assert record is not None
     assert record.intents == (
         replace(
@@ -273,9 +284,9 @@ async def test_a_decided_intent_can_be_finished_unattempted(store: Store) -> Non
     claim = await claimed(store, incident)
     act = intent(incident)
     await decided(store, claim, [act])
-    await store.finish(claim, act.id, outcome(OutcomeKind.REFUSED), None, [])
+    await store.intents.finish(claim, act.id, outcome(OutcomeKind.REFUSED), None, [])
     assert (
-        await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
+        await store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
     ).begun is Begun.NOT_DECIDED
 
 
@@ -286,9 +297,9 @@ async def test_an_unknown_intent_is_not_found(store: Store) -> None:
     act = intent(other)
     await decided(store, others_claim, [act])
     with pytest.raises(NotFound):
-        await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
+        await store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
     with pytest.raises(NotFound):
-        await store.finish(claim, IntentId("int_none"), outcome(), None, [])
+        await store.intents.finish(claim, IntentId("int_none"), outcome(), None, [])
 
 
 # ------------------------------------------------------------ another attempt
@@ -300,12 +311,14 @@ async def test_an_attempt_counts_and_is_told(store: Store) -> None:
     claim = await claimed(store, incident)
     act = intent(incident)
     await decided(store, claim, [act])
-    assert (await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)).begun is Begun.YES
-    assert await store.retry(claim, act.id, 3, NOW) is Begun.YES
-    assert await store.retry(claim, act.id, 3, NOW) is Begun.YES
-    told = await store.timeline(incident.id)
-    assert await store.retry(claim, act.id, 3, NOW) is Begun.BUDGET_SPENT
-    assert await store.timeline(incident.id) == told
+    assert (
+        await store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
+    ).begun is Begun.YES
+    assert await store.intents.retry(claim, act.id, 3, NOW) is Begun.YES
+    assert await store.intents.retry(claim, act.id, 3, NOW) is Begun.YES
+    told = await store.incidents.timeline(incident.id)
+    assert await store.intents.retry(claim, act.id, 3, NOW) is Begun.BUDGET_SPENT
+    assert await store.incidents.timeline(incident.id) == told
     assert await attempts(store, incident) == [3]
     assert [entry.stage for entry in told[-3:]] == [Stage.EXECUTE] * 3
     assert len({entry.message for entry in told[-2:]}) == 2
@@ -317,8 +330,8 @@ async def test_concurrent_retries_stay_within_the_limit(store: Store) -> None:
     claim = await claimed(store, incident)
     act = intent(incident)
     await decided(store, claim, [act])
-    await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
-    answers = await asyncio.gather(*(store.retry(claim, act.id, 4, NOW) for _ in range(10)))
+    await store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
+    answers = await asyncio.gather(*(store.intents.retry(claim, act.id, 4, NOW) for _ in range(10)))
     assert sorted(answers) == [Begun.BUDGET_SPENT] * 7 + [Begun.YES] * 3
 
 
@@ -328,15 +341,15 @@ async def test_only_what_is_under_way_is_tried_again(store: Store) -> None:
     claim = await claimed(store, incident)
     act = intent(incident)
     await decided(store, claim, [act])
-    assert await store.retry(claim, act.id, 3, NOW) is Begun.NOT_DECIDED
-    await store.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
+    assert await store.intents.retry(claim, act.id, 3, NOW) is Begun.NOT_DECIDED
+    await store.intents.begin(claim, act.id, SNAPSHOT, Budget(per_incident=1), NOW)
     with pytest.raises(NotFound):
-        await store.retry(claim, IntentId("int_none"), 3, NOW)
-    await store.finish(claim, act.id, outcome(), None, [])
-    assert await store.retry(claim, act.id, 3, NOW) is Begun.NOT_DECIDED
+        await store.intents.retry(claim, IntentId("int_none"), 3, NOW)
+    await store.intents.finish(claim, act.id, outcome(), None, [])
+    assert await store.intents.retry(claim, act.id, 3, NOW) is Begun.NOT_DECIDED
     await claimed(store, incident, "peer", NOW + MINUTE)
     with pytest.raises(ClaimLost):
-        await store.retry(claim, act.id, 3, NOW)
+        await store.intents.retry(claim, act.id, 3, NOW)
     assert await attempts(store, incident) == [1]
 
 
@@ -373,7 +386,7 @@ async def _reported_over(store: Store, incident: Incident) -> None:
             levels=ServiceLevels(key=signal.key, reasons=(reason,)),
         )
 
-    await store.accept([replace(signal(), key=incident.key)], decide, dry_run=False)
+    await store.signals.accept([replace(signal(), key=incident.key)], decide, dry_run=False)
 
 
 async def test_nothing_begins_on_reasons_that_were_taken_back_meanwhile(store: Store) -> None:
@@ -383,15 +396,15 @@ async def test_nothing_begins_on_reasons_that_were_taken_back_meanwhile(store: S
     first, second = intent(incident, 0), intent(incident, 1)
     await decided(store, claim, [first, second])
     budget = Budget(per_incident=9)
-    assert (await store.begin(claim, first.id, SNAPSHOT, budget, NOW, Guard())).begun is Begun.YES
+    assert (await store.intents.begin(claim, first.id, SNAPSHOT, budget, NOW, Guard())).begun is Begun.YES
     await _reported_over(store, incident)
-    length = len(await store.timeline(incident.id))
-    refused = await store.begin(claim, second.id, SNAPSHOT, budget, NOW, Guard())
+    length = len(await store.incidents.timeline(incident.id))
+    refused = await store.intents.begin(claim, second.id, SNAPSHOT, budget, NOW, Guard())
     assert refused.begun is Begun.NO_REASON
     assert refused.reasons == ("the alert HighErrorRate was reported as resolved",)
-    assert await store.retry(claim, first.id, 9, NOW, Guard()) is Begun.NO_REASON
+    assert await store.intents.retry(claim, first.id, 9, NOW, Guard()) is Begun.NO_REASON
     assert await attempts(store, incident) == [1, 0]
-    assert len(await store.timeline(incident.id)) == length
+    assert len(await store.incidents.timeline(incident.id)) == length
 
 
 async def test_an_undo_needs_no_reason(store: Store) -> None:
@@ -402,6 +415,6 @@ async def test_an_undo_needs_no_reason(store: Store) -> None:
     undo = replace(intent(incident, 1), undoes=act.id)
     await decided(store, claim, [act, undo])
     await _reported_over(store, incident)
-    begun = await store.begin(claim, undo.id, SNAPSHOT, Budget(per_incident=1), NOW, Guard())
+    begun = await store.intents.begin(claim, undo.id, SNAPSHOT, Budget(per_incident=1), NOW, Guard())
     assert begun.begun is Begun.YES
-    assert await store.retry(claim, undo.id, 9, NOW, Guard()) is Begun.YES
+    assert await store.intents.retry(claim, undo.id, 9, NOW, Guard()) is Begun.YES

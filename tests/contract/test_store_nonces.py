@@ -27,13 +27,15 @@ MONTH = timedelta(days=30)
 
 
 async def press(store: Store, approval: ApprovalId, nonce: str | None, by: str = "ann") -> Approval:
-    return await store.answer(approval, approve=True, by=Person(name=by), comment="", at=NOW, nonce=nonce)
+    return await store.approvals.answer(
+        approval, approve=True, by=Person(name=by), comment="", at=NOW, nonce=nonce
+    )
 
 
 async def test_a_button_counts_once_however_often_it_is_pressed(store: Store) -> None:
     """At the same moment, and again later."""
     _, _, request = await asked(store)
-    await store.issue_nonce(request.id, "n0nce", NOW)
+    await store.approvals.issue_nonce(request.id, "n0nce", NOW)
     ended = await asyncio.gather(
         *(press(store, request.id, "n0nce", f"person {n}") for n in range(8)), return_exceptions=True
     )
@@ -47,11 +49,11 @@ async def test_a_button_is_good_for_its_own_request_alone(store: Store) -> None:
     """Neither another request's nor a made-up one answers anything; nothing is changed."""
     _, _, request = await asked(store)
     _, _, other = await asked(store, await opened(store, key(1)))
-    await store.issue_nonce(other.id, "of the other", NOW)
+    await store.approvals.issue_nonce(other.id, "of the other", NOW)
     for wrong in ("of the other", "made up", ""):
         with pytest.raises(Conflict):
             await press(store, request.id, wrong)
-    found = await store.approval(request.id)
+    found = await store.approvals.get(request.id)
     assert found is not None
     assert (found.state, found.answers) == (ApprovalState.PENDING, ())
     assert (await press(store, other.id, "of the other")).state is ApprovalState.APPROVED
@@ -63,32 +65,32 @@ async def test_every_message_about_one_request_is_used_up_together(store: Store)
     claim = await claimed(store, incident)
     request = replace(approval(incident), terms=ApprovalTerms(people=2))
     waiting = replace(incident, state=IncidentState.AWAITING_APPROVAL)
-    await store.ask(claim, waiting, request, [])
+    await store.approvals.request(claim, waiting, request, [])
     for nonce in ("first", "second", "third"):
-        await store.issue_nonce(request.id, nonce, NOW)
+        await store.approvals.issue_nonce(request.id, nonce, NOW)
     assert (await press(store, request.id, "second")).state is ApprovalState.PENDING
     for nonce in ("first", "second", "third"):
         with pytest.raises(Conflict, match="already used"):
             await press(store, request.id, nonce, "ben")
-    await store.issue_nonce(request.id, "fourth", NOW)
+    await store.approvals.issue_nonce(request.id, "fourth", NOW)
     assert (await press(store, request.id, "fourth", "ben")).state is ApprovalState.APPROVED
 
 
 async def test_a_command_that_is_sent_again_counts_once(store: Store) -> None:
     """The kill switch by a chat's own mark of the message."""
     brake = KillSwitch(engaged=True, by="ann", reason="look", at=NOW)
-    await store.set_brake(brake, nonce="of the chat")
+    await store.guardrails.set_kill_switch(brake, nonce="of the chat")
     with pytest.raises(Conflict):
-        await store.set_brake(brake, nonce="of the chat")
-    await store.set_brake(brake, nonce="another")
+        await store.guardrails.set_kill_switch(brake, nonce="of the chat")
+    await store.guardrails.set_kill_switch(brake, nonce="another")
 
 
 async def test_nonces_are_forgotten_once_they_are_good_for_nothing(store: Store) -> None:
     """Used ones, and those of a request that waits no more; one that waits keeps its buttons."""
     claim, waiting, request = await asked(store)
-    await store.issue_nonce(request.id, "waits", NOW - 2 * MONTH)
-    await store.forget_credentials(NOW - MONTH)
+    await store.approvals.issue_nonce(request.id, "waits", NOW - 2 * MONTH)
+    await store.credentials.forget(NOW - MONTH)
     assert (await press(store, request.id, "waits")).state is ApprovalState.APPROVED
-    await store.forget_credentials(NOW + MONTH)
-    await store.issue_nonce(request.id, "waits", NOW)
+    await store.credentials.forget(NOW + MONTH)
+    await store.approvals.issue_nonce(request.id, "waits", NOW)
     assert (await claimed(store, waiting)).token == claim.token

@@ -75,22 +75,24 @@ IGNORING = Deciding(kind=DispositionKind.IGNORED, triggers=())
 OLD = NOW - timedelta(days=7)
 
 CALLS: dict[str, Callable[[Store], Awaitable[object]]] = {
-    "prune": lambda store: store.prune(OLD),
-    "expire": lambda store: store.expire_pending(NOW - timedelta(minutes=20)),
-    "same observation": lambda store: store.accept(
+    "prune": lambda store: store.signals.prune(OLD),
+    "expire": lambda store: store.signals.expire_pending(NOW - timedelta(minutes=20)),
+    "same observation": lambda store: store.signals.accept(
         [signal(SAMPLE, key=KEY, dedup_key="key 77")], IGNORING, dry_run=True
     ),
-    "pending": lambda store: store.open_from_pending(KEY, [], dry_run=True, at=NOW),
-    "pending services": lambda store: store.pending_services(KEY.service, None),
-    "take due": lambda store: store.take_due("worker-2", LEASE, NOW, 5),
-    "a new channel": lambda store: store.unshown("chat", NOW, 50),
-    "what a channel is to be told": lambda store: store.unshown("chat", NOW, 50),
-    "what a channel was not told for long": lambda store: store.unshown("chat", NOW + timedelta(days=1), 50),
-    "next due": lambda store: store.next_due(),
-    "mend": lambda store: store.mend(NOW),
-    "strays": lambda store: store.strays(QUESTION),
-    "recent actions": lambda store: store.recent_actions(KEY, Limits(per_cluster=100), NOW),
-    "audit of a day": lambda store: store.audit(QUESTION),
+    "pending": lambda store: store.signals.open_from_pending(KEY, [], dry_run=True, at=NOW),
+    "pending services": lambda store: store.signals.pending_services(KEY.service, None),
+    "take due": lambda store: store.claims.take_due("worker-2", LEASE, NOW, 5),
+    "a new channel": lambda store: store.notifications.due("chat", NOW, 50),
+    "what a channel is to be told": lambda store: store.notifications.due("chat", NOW, 50),
+    "what a channel was not told for long": lambda store: store.notifications.due(
+        "chat", NOW + timedelta(days=1), 50
+    ),
+    "next due": lambda store: store.claims.next_due(),
+    "mend": lambda store: store.accounting.repair(NOW),
+    "strays": lambda store: store.accounting.discrepancies(QUESTION),
+    "recent actions": lambda store: store.budgets.recent_actions(KEY, Limits(per_cluster=100), NOW),
+    "audit of a day": lambda store: store.accounting.audit(QUESTION),
 }
 _WHOLE = re.compile("Seq Scan on (signals|incidents|claims|timeline|changes|intents)")
 

@@ -26,31 +26,31 @@ DAY = timedelta(days=1)
 async def unshown(
     store: Store, at: datetime = NOW, channel: str = "chat", limit: int = 100
 ) -> list[IncidentId]:
-    return list(await store.unshown(channel, at, limit))
+    return list(await store.notifications.due(channel, at, limit))
 
 
 async def end(store: Store, incident: Incident, at: datetime = NOW) -> Incident:
     claim = await claimed(store, incident, at=at)
-    return await store.save(claim, replace(closed(incident), closed_at=at), [note("over", at)])
+    return await store.incidents.save(claim, replace(closed(incident), closed_at=at), [note("over", at)])
 
 
 async def grow(store: Store, incident: Incident, at: datetime = NOW) -> Incident:
     """One more entry of the timeline."""
     claim = await claimed(store, incident, at=at)
-    saved = await store.save(claim, incident, [note("more", at)])
-    await store.release(claim)
+    saved = await store.incidents.save(claim, incident, [note("more", at)])
+    await store.claims.release(claim)
     return saved
 
 
 async def told(store: Store, incident_id: IncidentId, channel: str = "chat", at: datetime = NOW) -> Posting:
     """Everything that is on record was told."""
-    record = await store.load(incident_id)
+    record = await store.incidents.get(incident_id)
     assert record is not None
-    before = await store.posting(channel, incident_id)
+    before = await store.notifications.get(channel, incident_id)
     posting = before or Posting(channel=channel, incident_id=incident_id, due_at=at)
-    announcements = await store.announcements(incident_id, 0)
+    announcements = await store.notifications.announcements(incident_id, 0)
     length = len(record.timeline)
-    return await store.save_posting(
+    return await store.notifications.save(
         replace(
             posting,
             reference="message-1",
@@ -68,21 +68,21 @@ async def told(store: Store, incident_id: IncidentId, channel: str = "chat", at:
 async def test_announcements_keep_their_order_and_their_words(store: Store) -> None:
     """Numbers grow over all incidents; those after a number are what is still to be told."""
     one, other = await opened(store), await opened(store, key(1))
-    await store.announce(one.id, "first", NOW)
-    await store.announce(other.id, "elsewhere", NOW)
-    await store.announce(one.id, "second \x00 \ud800", NOW + MINUTE)
-    first, second = await store.announcements(one.id, 0)
+    await store.notifications.announce(one.id, "first", NOW)
+    await store.notifications.announce(other.id, "elsewhere", NOW)
+    await store.notifications.announce(one.id, "second \x00 \ud800", NOW + MINUTE)
+    first, second = await store.notifications.announcements(one.id, 0)
     assert (first.text, first.at, first.incident_id) == ("first", NOW, one.id)
     assert second.text.startswith("second ")
     assert first.number < second.number
-    assert await store.announcements(one.id, first.number) == (second,)
-    assert await store.announcements(one.id, second.number) == ()
+    assert await store.notifications.announcements(one.id, first.number) == (second,)
+    assert await store.notifications.announcements(one.id, second.number) == ()
 
 
 async def test_an_announcement_about_nothing_is_refused(store: Store) -> None:
     """There is nobody to tell it to."""
     with pytest.raises(NotFound):
-        await store.announce(IncidentId("inc_nowhere"), "hello", NOW)
+        await store.notifications.announce(IncidentId("inc_nowhere"), "hello", NOW)
 
 
 async def test_announcements_at_the_same_time_become_visible_in_their_order(store: Store) -> None:
@@ -92,13 +92,15 @@ async def test_announcements_at_the_same_time_become_visible_in_their_order(stor
 
     async def look() -> None:
         for _ in range(40):
-            numbers = [one.number for one in await store.announcements(incident.id, 0)]
+            numbers = [one.number for one in await store.notifications.announcements(incident.id, 0)]
             seen.append(numbers)
 
     await asyncio.gather(
-        look(), *(store.announce(incident.id, f"announcement {n}", NOW) for n in range(30)), look()
+        look(),
+        *(store.notifications.announce(incident.id, f"announcement {n}", NOW) for n in range(30)),
+        look(),
     )
-    final = [one.number for one in await store.announcements(incident.id, 0)]
+    final = [one.number for one in await store.notifications.announcements(incident.id, 0)]
     assert len(final) == 30
     assert all(numbers == final[: len(numbers)] for numbers in seen)
 
@@ -110,7 +112,7 @@ async def test_an_announcement_waits_for_one_that_is_being_put_on_record(postgre
         incident = await opened(store)
         with psycopg.connect(postgres_url) as other:
             other.execute("SELECT 1 FROM incidents WHERE id = %s FOR UPDATE", (incident.id,))
-            announcing = asyncio.ensure_future(store.announce(incident.id, "second", NOW))
+            announcing = asyncio.ensure_future(store.notifications.announce(incident.id, "second", NOW))
 
             async def waits() -> bool:
                 assert not announcing.done()
@@ -123,7 +125,10 @@ async def test_an_announcement_waits_for_one_that_is_being_put_on_record(postgre
                 (incident.id,),
             )
         await announcing
-        assert [one.text for one in await store.announcements(incident.id, 0)] == ["first", "second"]
+        assert [one.text for one in await store.notifications.announcements(incident.id, 0)] == [
+            "first",
+            "second",
+        ]
     finally:
         await store.close()
 
@@ -168,11 +173,11 @@ async def test_only_what_is_new_is_to_be_told(store: Store) -> None:
     incident = await grow(store, incident)
     assert await unshown(store) == [incident.id]
     await told(store, incident.id)
-    await store.announce(incident.id, "look", NOW)
+    await store.notifications.announce(incident.id, "look", NOW)
     assert await unshown(store) == [incident.id]
     posting = await told(store, incident.id)
     assert await unshown(store) == []
-    await store.save_posting(replace(posting, refreshed=posting.refreshed - 1))
+    await store.notifications.save(replace(posting, refreshed=posting.refreshed - 1))
     assert await unshown(store) == [incident.id]
 
 
@@ -180,7 +185,7 @@ async def test_nothing_is_looked_at_before_it_is_due(store: Store) -> None:
     """A failed attempt is given time."""
     incident = await opened(store)
     posting = Posting(channel="chat", incident_id=incident.id, due_at=NOW + MINUTE)
-    await store.save_posting(posting)
+    await store.notifications.save(posting)
     assert await unshown(store) == []
     assert await unshown(store, NOW + MINUTE) == [incident.id]
 
@@ -209,9 +214,9 @@ async def test_what_was_missed_for_days_is_told(store: Store) -> None:
         now += timedelta(hours=2)
         assert await unshown(store, now) == []
     # Far behind the mark nothing is looked at any more: as if it had ended before the channel was there.
-    posting = await store.posting("chat", missed.id)
+    posting = await store.notifications.get("chat", missed.id)
     assert posting is not None
-    await store.save_posting(replace(posting, shown=0))
+    await store.notifications.save(replace(posting, shown=0))
     assert await unshown(store, now) == []
 
 
@@ -244,7 +249,7 @@ async def test_an_end_that_is_dated_a_little_back_is_told(store: Store) -> None:
 async def test_a_posting_is_kept_as_it_was_stored(store: Store) -> None:
     """Every field, and the next version."""
     incident = await opened(store)
-    assert await store.posting("chat", incident.id) is None
+    assert await store.notifications.get("chat", incident.id) is None
     posting = Posting(
         channel="chat",
         incident_id=incident.id,
@@ -257,10 +262,10 @@ async def test_a_posting_is_kept_as_it_was_stored(store: Store) -> None:
         due_at=NOW + MINUTE,
         failures=4,
     )
-    stored = await store.save_posting(posting)
+    stored = await store.notifications.save(posting)
     assert stored == replace(posting, version=1)
-    assert await store.posting("chat", incident.id) == stored
-    again = await store.save_posting(replace(stored, sending=None, sending_since=None))
+    assert await store.notifications.get("chat", incident.id) == stored
+    again = await store.notifications.save(replace(stored, sending=None, sending_since=None))
     assert again == replace(posting, version=2, sending=None, sending_since=None)
 
 
@@ -269,14 +274,16 @@ async def test_of_two_announcers_one_stores(store: Store) -> None:
     incident = await opened(store)
     first = Posting(channel="chat", incident_id=incident.id, due_at=NOW)
     for version in range(3):
-        found = await store.posting("chat", incident.id)
+        found = await store.notifications.get("chat", incident.id)
         mine = replace(found or first, shown=version)
-        ended = await asyncio.gather(*(store.save_posting(mine) for _ in range(5)), return_exceptions=True)
+        ended = await asyncio.gather(
+            *(store.notifications.save(mine) for _ in range(5)), return_exceptions=True
+        )
         assert sum(isinstance(one, Posting) for one in ended) == 1
         assert sum(isinstance(one, Conflict) for one in ended) == 4
     stale = replace(first, version=1)
     with pytest.raises(Conflict):
-        await store.save_posting(stale)
+        await store.notifications.save(stale)
 
 
 async def test_several_announcers_may_ask_about_a_new_channel_at_once(store: Store) -> None:

@@ -47,19 +47,19 @@ def opening(of: ServiceKey, sender: str = "http") -> Signal:
 
 
 async def accepted(store: Store, *signals: Signal) -> list[DispositionKind]:
-    answers = await store.accept(signals, RULES, dry_run=False)
+    answers = await store.signals.accept(signals, RULES, dry_run=False)
     return [answer.disposition.kind for answer in answers]
 
 
 async def ended(store: Store, incident: Incident) -> None:
     claim = await claimed(store, incident)
-    await store.save(claim, closed(incident), [])
-    await store.release(claim)
+    await store.incidents.save(claim, closed(incident), [])
+    await store.claims.release(claim)
 
 
 async def serves(store: Store, of: ServiceKey) -> None:
     """The agent has seen it serve in its own cluster."""
-    await store.record_revision(
+    await store.history.record_revision(
         RevisionRecord(
             key=of,
             template_hash="t",
@@ -78,16 +78,18 @@ async def test_above_the_limit_openings_are_queued_and_none_is_lost(store: Store
     assert kinds == [DispositionKind.OPENED] * LIMIT + [DispositionKind.PENDING] * 7
     assert (await disposition(store, signals[-1])).reason.startswith("queued: http has 3 incidents open")
     later = NOW + timedelta(days=3)
-    assert await store.expire_pending(later) == 0
-    assert (await store.strays(AuditQuestion(now=NOW, pending_for=-timedelta(days=1)))).found == ()
+    assert await store.signals.expire_pending(later) == 0
+    assert (
+        await store.accounting.discrepancies(AuditQuestion(now=NOW, pending_for=-timedelta(days=1)))
+    ).found == ()
     opened: set[ServiceKey] = set()
     for _ in range(len(signals)):
-        open_now = await store.open_incidents()
+        open_now = await store.incidents.all_open()
         assert len(open_now) <= LIMIT
         opened |= {incident.key for incident in open_now}
         for incident in open_now[:1]:
             await ended(store, incident)
-        await store.open_queued(RULES, dry_run=False, limit=20)
+        await store.signals.open_queued(RULES, dry_run=False, limit=20)
     assert opened == {one.key for one in signals}
     assert {(await disposition(store, one)).kind for one in signals} == {DispositionKind.OPENED}
 
@@ -108,7 +110,7 @@ async def test_a_queued_opening_joins_what_another_sender_opened(store: Store) -
     queued = opening(key(7))
     assert await accepted(store, queued) == [DispositionKind.PENDING]
     assert await accepted(store, opening(key(7), "alertmanager")) == [DispositionKind.OPENED]
-    await store.open_queued(RULES, dry_run=False, limit=20)
+    await store.signals.open_queued(RULES, dry_run=False, limit=20)
     assert (await disposition(store, queued)).kind is DispositionKind.JOINED
 
 
@@ -117,12 +119,12 @@ async def test_queued_openings_of_one_service_are_recorded_once_in_its_incident(
     await accepted(store, *(opening(key(number)) for number in range(LIMIT)))
     waiting = [replace(opening(key(7)), dedup_key=f"again {number}") for number in range(5)]
     assert await accepted(store, *waiting) == [DispositionKind.PENDING] * 5
-    for incident in await store.open_incidents():
+    for incident in await store.incidents.all_open():
         await ended(store, incident)
-    found = await store.open_queued(RULES, dry_run=False, limit=20)
+    found = await store.signals.open_queued(RULES, dry_run=False, limit=20)
     assert (found.ended, found.queued) == (5, ())
-    [incident] = await store.open_incidents()
-    timeline = await store.timeline(incident.id)
+    [incident] = await store.incidents.all_open()
+    timeline = await store.incidents.timeline(incident.id)
     assert [entry.message.split()[0] for entry in timeline] == ["Opened", "Joined"]
     assert timeline[1].data["signals"] == 4
     kinds = [(await disposition(store, one)).kind for one in waiting]
@@ -133,10 +135,10 @@ async def test_every_sender_has_its_turn(store: Store) -> None:
     """No sender with a backlog keeps another's from being opened."""
     for sender, count in (("http", 20), ("alertmanager", LIMIT + 1)):
         await accepted(store, *(opening(key(number + 100 * count), sender) for number in range(count)))
-    for incident in await store.open_incidents():
+    for incident in await store.incidents.all_open():
         await ended(store, incident)
-    await store.open_queued(RULES, dry_run=False, limit=4)
-    services = {incident.key for incident in await store.open_incidents()}
+    await store.signals.open_queued(RULES, dry_run=False, limit=4)
+    services = {incident.key for incident in await store.incidents.all_open()}
     assert key(LIMIT + 100 * (LIMIT + 1)) in services
     assert key(LIMIT + 100 * 20) in services
 
@@ -147,13 +149,13 @@ async def test_what_is_known_is_looked_at_before_a_storm_of_unknown_services(sto
     storm = [
         replace(opening(key(number)), received_at=NOW + timedelta(seconds=number)) for number in range(30)
     ]
-    await store.accept(storm, rules, dry_run=False)
+    await store.signals.accept(storm, rules, dry_run=False)
     real = ServiceKey(environment="prod", service="payments")
     await serves(store, real)
-    [answer] = await store.accept([opening(real)], rules, dry_run=False)
-    [first] = await store.take_due("a", LEASE, NOW, 1)
+    [answer] = await store.signals.accept([opening(real)], rules, dry_run=False)
+    [first] = await store.claims.take_due("a", LEASE, NOW, 1)
     assert first.incident_id == answer.disposition.incident_id
-    taken = await store.take_due("a", LEASE, NOW, 10)
+    taken = await store.claims.take_due("a", LEASE, NOW, 10)
     assert [claim.incident_id for claim in taken] == [
         incident.id for incident in sorted(await _of(store, storm), key=lambda i: (i.opened_at, i.id))
     ][:10]
@@ -163,22 +165,22 @@ async def test_an_incident_under_way_is_not_starved_by_new_ones(store: Store) ->
     """One that is due since a minute comes before those that were opened after that."""
     rules = IntakeRules(slo=SLO)
     under_way = opening(key(0))
-    await store.accept([under_way], rules, dry_run=False)
-    [claim] = await store.take_due("a", LEASE, NOW, 1)
-    await store.release(claim, NOW + timedelta(seconds=1))
+    await store.signals.accept([under_way], rules, dry_run=False)
+    [claim] = await store.claims.take_due("a", LEASE, NOW, 1)
+    await store.claims.release(claim, NOW + timedelta(seconds=1))
     later = NOW + timedelta(minutes=1)
-    await store.accept(
+    await store.signals.accept(
         [replace(opening(key(number)), observed_at=later, received_at=later) for number in range(1, 30)],
         rules,
         dry_run=False,
     )
-    [first] = await store.take_due("a", LEASE, later, 1)
+    [first] = await store.claims.take_due("a", LEASE, later, 1)
     assert first.incident_id == claim.incident_id
 
 
 async def _of(store: Store, signals: Sequence[Signal]) -> list[Incident]:
     wanted = {one.key for one in signals}
-    return [incident for incident in await store.open_incidents() if incident.key in wanted]
+    return [incident for incident in await store.incidents.all_open() if incident.key in wanted]
 
 
 @dataclass(kw_only=True)
@@ -201,8 +203,8 @@ class Asleep:
 async def test_people_are_notified_once_of_a_backlog(store: Store) -> None:
     """Once for as long as it lasts, and again for the next one."""
     people, clock = People(), VirtualClock(NOW)
-    intake = Intake(store=store, rules=RULES, runner=Asleep(), dry_run=False)
-    backlog = Backlog(intake=intake, store=store, notifier=people, clock=clock)
+    intake = Intake(signals=store.signals, rules=RULES, runner=Asleep(), dry_run=False)
+    backlog = Backlog(intake=intake, incidents=store.incidents, notifier=people, clock=clock)
     await backlog.round()
     assert people.said == []
     await accepted(store, *(opening(key(number)) for number in range(LIMIT + 2)))
@@ -211,7 +213,7 @@ async def test_people_are_notified_once_of_a_backlog(store: Store) -> None:
     assert len(people.said) == 1
     assert "http" in people.said[0][0]
     assert "2 more are queued" in people.said[0][0]
-    while open_now := await store.open_incidents():
+    while open_now := await store.incidents.all_open():
         for incident in open_now:
             await ended(store, incident)
         await backlog.round()

@@ -40,16 +40,16 @@ def session() -> tuple[Issued, HumanDecision]:
 async def test_a_nonce_seen_before_keeps_nothing(store: Store) -> None:
     """Neither the credential nor its entry of the trail; another nonce, and none, are free."""
     first, human_decision = session()
-    await store.add_credential(first.credential, human_decision, nonce="once")
+    await store.credentials.add(first.credential, human_decision, nonce="once")
     second, again = session()
     with pytest.raises(Conflict):
-        await store.add_credential(second.credential, again, nonce="once")
-    assert await store.credential(first.credential.id) == first.credential
-    assert await store.credential(second.credential.id) is None
-    await store.add_credential(second.credential, again, nonce="another")
+        await store.credentials.add(second.credential, again, nonce="once")
+    assert await store.credentials.get(first.credential.id) == first.credential
+    assert await store.credentials.get(second.credential.id) is None
+    await store.credentials.add(second.credential, again, nonce="another")
     third, unbound = session()
-    await store.add_credential(third.credential, unbound)
-    assert [entry.subject for entry in await store.trail(after=-1, limit=10)] == [
+    await store.credentials.add(third.credential, unbound)
+    assert [entry.subject for entry in await store.audit_log.entries(after=-1, limit=10)] == [
         first.credential.id,
         second.credential.id,
         third.credential.id,
@@ -60,10 +60,13 @@ async def test_of_many_at_once_one_counts(store: Store) -> None:
     """The others are told so; the trail stays whole."""
     made = [session() for _ in range(10)]
     said = await asyncio.gather(
-        *(store.add_credential(one.credential, human_decision, nonce="once") for one, human_decision in made),
+        *(
+            store.credentials.add(one.credential, human_decision, nonce="once")
+            for one, human_decision in made
+        ),
         return_exceptions=True,
     )
     assert [type(one) for one in said if one is not None] == [Conflict] * 9
-    trail = await store.trail(after=-1, limit=10)
+    trail = await store.audit_log.entries(after=-1, limit=10)
     assert len(trail) == 1
     assert first_broken(trail) is None

@@ -45,14 +45,14 @@ async def with_entries(store: Store) -> Incident:
     """An incident with six entries."""
     incident = await opened(store)
     claim = await claimed(store, incident)
-    return await store.save(claim, incident, [note(f"entry {n}") for n in range(1, 6)])
+    return await store.incidents.save(claim, incident, [note(f"entry {n}") for n in range(1, 6)])
 
 
 async def test_the_chain_of_a_timeline_holds(store: Store) -> None:
     """Entries from intake, saving, beginning and joining form one unbroken chain."""
     incident = await with_entries(store)
-    await store.accept([signal()], Deciding(), dry_run=True)
-    entries = await store.timeline(incident.id)
+    await store.signals.accept([signal()], Deciding(), dry_run=True)
+    entries = await store.incidents.timeline(incident.id)
     assert len(entries) == 7
     assert verify_chain(incident.id, entries)
 
@@ -62,8 +62,10 @@ async def test_a_timeline_keeps_no_credential(store: Store) -> None:
     incident = await opened(store)
     claim = await claimed(store, incident)
     said = "cannot reach https://ann:hunter2@db/x?key=hunter2: Bearer abc123def456"
-    await store.save(claim, incident, [Note(at=NOW, stage=Stage.OBSERVE, message=said, data={"why": [said]})])
-    entries = await store.timeline(incident.id)
+    await store.incidents.save(
+        claim, incident, [Note(at=NOW, stage=Stage.OBSERVE, message=said, data={"why": [said]})]
+    )
+    entries = await store.incidents.timeline(incident.id)
     assert "hunter2" not in str(entries)
     assert "abc123def456" not in str(entries)
     assert "cannot reach https://db/x" in entries[-1].message
@@ -78,10 +80,12 @@ async def test_entries_appended_at_once_form_one_chain(store: Store) -> None:
     async def passes() -> None:
         current = incident
         for n in range(10):
-            current = await store.save(claim, current, [note(f"pass {n}")])
+            current = await store.incidents.save(claim, current, [note(f"pass {n}")])
 
-    await asyncio.gather(passes(), *(store.accept([signal()], Deciding(), dry_run=True) for _ in range(20)))
-    entries = await store.timeline(incident.id)
+    await asyncio.gather(
+        passes(), *(store.signals.accept([signal()], Deciding(), dry_run=True) for _ in range(20))
+    )
+    entries = await store.incidents.timeline(incident.id)
     assert [entry.sequence for entry in entries] == list(range(31))
     assert verify_chain(incident.id, entries)
 
@@ -99,10 +103,10 @@ async def test_the_database_refuses_to_change_a_timeline(
 ) -> None:
     """Not even direct SQL changes or removes an entry."""
     incident = await with_entries(store)
-    before = await store.timeline(incident.id)
+    before = await store.incidents.timeline(incident.id)
     with pytest.raises(DBAPIError, match="append-only"):
         directly(database_url, statement)
-    assert await store.timeline(incident.id) == before
+    assert await store.incidents.timeline(incident.id) == before
 
 
 async def test_postgresql_refuses_to_truncate_a_timeline(postgres_url: str) -> None:
@@ -133,14 +137,14 @@ async def test_tampering_shows(store: Store, database_url: str, tampering: str, 
     if database_url.startswith("sqlite"):
         tampering = tampering.replace("+00:00", ".000000")
     unprotected(database_url, *tampering.split(";"))
-    assert first_broken(incident.id, await store.timeline(incident.id)) == broken
+    assert first_broken(incident.id, await store.incidents.timeline(incident.id)) == broken
 
 
 async def test_a_timeline_moved_to_another_incident_shows(store: Store) -> None:
     """The chain starts from the incident's id."""
     incident = await with_entries(store)
     other = await opened(store, replace(PAYMENTS, environment="dev"))
-    assert not verify_chain(other.id, await store.timeline(incident.id))
+    assert not verify_chain(other.id, await store.incidents.timeline(incident.id))
 
 
 async def test_entries_are_read_back_as_they_were_hashed(store: Store) -> None:
@@ -159,8 +163,8 @@ async def test_entries_are_read_back_as_they_were_hashed(store: Store) -> None:
         "inf": float("inf"),
     }
     hostile = Note(at=NOW, stage=Stage.VERIFY, message="half \ud83d, nul \x00", data=data)  # type: ignore[arg-type]  # mypy cannot see that a dict of mixed values is JSON
-    await store.save(claim, incident, [hostile])
-    entries = await store.timeline(incident.id)
+    await store.incidents.save(claim, incident, [hostile])
+    entries = await store.incidents.timeline(incident.id)
     assert verify_chain(incident.id, entries)
     assert entries[1].message == "half �, nul �"
     assert entries[1].data == {

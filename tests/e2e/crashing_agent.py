@@ -2,7 +2,7 @@
 
 Run as a program by the crash tests. The product is whole and unchanged; only the
 adapters handed to `assemble` are wrapped. Once the file CRASH_ARMED exists, calls
-are counted by a label that is stable across runs, such as `store.save[verifying]#1`,
+are counted by a label that is stable across runs, such as `store.incidents.save[verifying]#1`,
 and written to CRASH_LOG; CRASH_POINT names the one to die at, as `label:before` or
 `label:after`.
 """
@@ -30,22 +30,14 @@ from app.config import Settings
 from app.main import create_app
 from app.stopping import Stop
 from app.store import open_shared
+from tests.repositories import exchanged
 
 WATCHED = {
-    "store": {
-        "accept",
-        "take_due",
-        "claim",
-        "renew",
-        "save",
-        "decide",
-        "begin",
-        "retry",
-        "finish",
-        "release",
-        "record_revision",
-        "record_config",
-    },
+    "store.signals": {"accept"},
+    "store.claims": {"take", "take_due", "renew", "release"},
+    "store.incidents": {"save"},
+    "store.intents": {"add", "begin", "retry", "finish"},
+    "store.history": {"record_revision", "record_config"},
     "reader": {"workload", "target", "snapshot"},
     "rehearsal": {"rehearse"},
     "writer": {"apply"},
@@ -125,7 +117,14 @@ async def running_with_a_fuse(settings: Settings, stop: Stop | None = None) -> A
     container = assemble(
         settings,
         clock=clock,
-        store=fused(store, "store"),
+        store=exchanged(
+            store,
+            **{
+                name.removeprefix("store."): fused(getattr(store, name.removeprefix("store.")), name)
+                for name in WATCHED
+                if name.startswith("store.")
+            },
+        ),
         fleet=fleet,
         world=replace(
             world,

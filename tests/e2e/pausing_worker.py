@@ -22,8 +22,10 @@ from typing import Any
 import app.bootstrap
 from app.agent.ids import IncidentId
 from app.agent.models import Incident, IncidentState
-from app.agent.ports.store import Claim
+from app.agent.ports.store import Store
+from app.agent.ports.store.claims import Claim
 from app.bootstrap import Adapters, Container, assemble
+from tests.repositories import exchanged
 from tests.soak.agent import connect_stand_in
 
 
@@ -74,18 +76,28 @@ class PausingWriter:
         return after
 
 
-class PausingStore:
+_LOOKED = {"incidents": {"get"}, "claims": {"take"}}
+_WATCHED = {
+    "claims": {"renew"},
+    "incidents": {"save"},
+    "intents": {"add", "begin", "retry", "finish"},
+    "approvals": {"request"},
+}
+
+
+class PausingRepository:
     """Notes, after the pause, what came of each write under the old claim."""
 
-    def __init__(self, inner: Any, pause: Pause) -> None:
-        self._inner = inner
+    def __init__(self, store: Store, repository: str, pause: Pause) -> None:
+        self._inner = getattr(store, repository)
+        self._repository = repository
         self._pause = pause
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        if name in {"load", "claim"}:
+        if name in _LOOKED.get(self._repository, ()):
             return self._looked(name, found)
-        if name not in {"renew", "save", "decide", "begin", "retry", "finish", "ask"}:
+        if name not in _WATCHED[self._repository]:
             return found
         assert inspect.iscoroutinefunction(found)
         return self._watched(name, found)
@@ -135,10 +147,10 @@ def _verifies_an_action(incident: Incident) -> bool:
     )
 
 
-def assemble_with_a_pause(settings: Any, *, store: Any, world: Adapters, **named: Any) -> Container:
+def assemble_with_a_pause(settings: Any, *, store: Store, world: Adapters, **named: Any) -> Container:
     pause = Pause(point=Point(os.environ["PAUSE_AT"]), folder=Path(os.environ["PAUSE_FOLDER"]))
     writer: Any = PausingWriter(world.writer, pause)
-    pausing: Any = PausingStore(store, pause)
+    pausing = exchanged(store, **{name: PausingRepository(store, name, pause) for name in _WATCHED})
     return assemble(settings, store=pausing, world=replace(world, writer=writer), **named)
 
 

@@ -27,15 +27,15 @@ REPEATS_TRIED = 2
 """Of a call that recurs (a look while verifying), the first ones are died at."""
 
 MUST_BE_TRIED = (
-    "store.accept#1",
-    "store.save[open]#1",
-    "store.decide[executing]#1",
-    "store.begin#1",
+    "store.signals.accept#1",
+    "store.incidents.save[open]#1",
+    "store.intents.add[executing]#1",
+    "store.intents.begin#1",
     "writer.apply#1",
-    "store.finish[done]#1",
-    "store.save[verifying]#1",
-    "store.save[recovered]#1",
-    "store.record_revision#1",
+    "store.intents.finish[done]#1",
+    "store.incidents.save[verifying]#1",
+    "store.incidents.save[recovered]#1",
+    "store.history.record_revision#1",
     "rehearsal.rehearse#1",
     "reader.target#1",
     "reader.target#2",

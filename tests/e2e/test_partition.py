@@ -27,7 +27,8 @@ import pytest
 
 from app.agent.ids import IncidentId
 from app.agent.models import IncidentRecord, IncidentState, IntentState
-from app.agent.ports.store import IncidentFilter, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.timeline import verify_chain
 from app.store import open_store
 from testbed.netns import Partition, partition
@@ -173,8 +174,8 @@ async def until(what: str, holds: Callable[[], Awaitable[bool]]) -> None:
 async def incident_of(store: Store, number: int, since: datetime) -> IncidentRecord | None:
     """The service's newest incident since then, whole."""
     where = IncidentFilter(service=f"svc-{number:03d}", since=since)
-    page = await store.find(where, limit=1, cursor=None)
-    return await store.load(page.items[0].incident.id) if page.items else None
+    page = await store.incidents.find(where, limit=1, cursor=None)
+    return await store.incidents.get(page.items[0].incident.id) if page.items else None
 
 
 async def ended(store: Store, number: int, since: datetime) -> IncidentRecord:
@@ -282,7 +283,7 @@ async def _adds_up(scene: Scene, store: Store, healed: IncidentRecord) -> None:
     assert effects
     assert set(effects.values()) == {1}, "an intent took effect more than once"
     assert not [line for line in late if line.endswith(" succeeded")], late
-    after = await store.load(healed.incident.id)
+    after = await store.incidents.get(healed.incident.id)
     assert after == healed, "the incident that ended elsewhere was changed by the one that was cut off"
     assert verify_chain(healed.incident.id, healed.timeline)
     assert all(intent.state is IntentState.FINISHED for intent in healed.intents)
@@ -291,7 +292,7 @@ async def _adds_up(scene: Scene, store: Store, healed: IncidentRecord) -> None:
 
 
 async def _calm(store: Store) -> bool:
-    return not await store.open_incidents()
+    return not await store.incidents.all_open()
 
 
 async def _trusted(scene: Scene) -> bool:

@@ -47,7 +47,7 @@ def test_nothing_is_lost_and_a_thread_keeps_its_order(
 
 async def _played(steps: Sequence[tuple[object, ...]], searchable: bool) -> None:
     with theatre() as play:
-        await play.store.unshown("memory", play.clock.now(), 1)
+        await play.store.notifications.due("memory", play.clock.now(), 1)
         for step in steps:
             match step:
                 case ("round", list(faults), point, int(announcers)):

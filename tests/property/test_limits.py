@@ -38,12 +38,9 @@ from app.agent.models import (
     Intent,
     OutcomeKind,
 )
-from app.agent.ports.store import (
-    Beginning,
-    Begun,
-    Claim,
-    Store,
-)
+from app.agent.ports.store import Store
+from app.agent.ports.store.claims import Claim
+from app.agent.ports.store.intents import Beginning, Begun
 from app.agent.workload import ObjectRef
 from app.store import open_store
 from tests.contract.store_values import NOW, SNAPSHOT, claimed, closed, intent, key, note, opened, outcome
@@ -173,7 +170,7 @@ class Fleet(RuleBasedStateMachine):
     def an_attempt_is_repeated(self, service: int) -> None:
         if service in self.begun:
             claim, act = self.open[service]
-            self.runner.run(self.store.retry(claim, act.id, 9, self.now))
+            self.runner.run(self.store.intents.retry(claim, act.id, 9, self.now))
 
     @rule()
     def everything_dies_and_starts_again(self) -> None:
@@ -197,23 +194,23 @@ class Fleet(RuleBasedStateMachine):
         target = ObjectRef(kind="Deployment", namespace=_namespace(service), name=f"service-{service}")
         act = replace(act, action=replace(act.action, target=target))
         decided = replace(incident, state=IncidentState.EXECUTING, diagnosis=diagnosis())
-        await self.store.decide(claim, decided, act, [note()])
+        await self.store.intents.add(claim, decided, act, [note()])
         self.open[service] = (claim, act)
 
     async def _begin(self, service: int, at: datetime) -> Beginning:
         await self._ready(service)
         claim, act = self.open[service]
         budget = Budget(per_incident=5, limits=LIMITS, known_services=SERVICES)
-        answer = await self.store.begin(claim, act.id, SNAPSHOT, budget, at)
+        answer = await self.store.intents.begin(claim, act.id, SNAPSHOT, budget, at)
         if answer.begun is Begun.YES:
             self.begun.add(service)
         return answer
 
     async def _end(self, claim: Claim, act: Intent, end: IncidentState) -> None:
-        await self.store.finish(claim, act.id, outcome(), "uid/8", [])
-        record = await self.store.load(claim.incident_id)
+        await self.store.intents.finish(claim, act.id, outcome(), "uid/8", [])
+        record = await self.store.incidents.get(claim.incident_id)
         assert record is not None
-        await self.store.save(claim, closed(record.incident, end), [note()])
+        await self.store.incidents.save(claim, closed(record.incident, end), [note()])
 
 
 def _namespace(service: int) -> str:

@@ -26,10 +26,11 @@ from app.agent.models import (
     IntentState,
     OutcomeKind,
 )
-from app.agent.ports.store import IncidentFilter
+from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.timeline import verify_chain
 from app.bootstrap import Adapters
 from app.errors import TransientError, UnknownOutcome
+from tests.repositories import exchanged
 from tests.stories import NAMESPACE, SERVICE, Story, messages, story
 
 BUDGET = 2
@@ -38,7 +39,7 @@ SHAKEN = frozenset(
     {
         "accept",
         "save",
-        "decide",
+        "add",
         "begin",
         "finish",
         "record_revision",
@@ -155,7 +156,13 @@ async def _suffer(directory: Path, plan: dict[int, Misfortune], image: str) -> N
     async with story(
         directory,
         connected=shaken,
-        shaken_store=lambda store: Shaken(store, fate),
+        shaken_store=lambda store: exchanged(
+            store,
+            **{
+                name: Shaken(getattr(store, name), fate)
+                for name in ("signals", "incidents", "intents", "history")
+            },
+        ),
         dry_run=False,
         allow_high_risk_actions=True,
         max_actions_per_incident=BUDGET,
@@ -196,16 +203,16 @@ async def _live_through(stage: Story) -> None:
         except TransientError:
             continue
         ids = await _incident_ids(stage)
-        if ids and not await stage.agent.store.open_incidents():
+        if ids and not await stage.agent.store.incidents.all_open():
             return
     raise AssertionError("an incident never ended")
 
 
 async def _incident_ids(stage: Story) -> list[IncidentId]:
-    page = await stage.agent.store.find(IncidentFilter(service=SERVICE), limit=50, cursor=None)
+    page = await stage.agent.store.incidents.find(IncidentFilter(service=SERVICE), limit=50, cursor=None)
     return [item.incident.id for item in page.items]
 
 
 async def _all_intents(stage: Story) -> dict[IntentId, Intent]:
-    page = await stage.agent.store.find(IncidentFilter(service=SERVICE), limit=50, cursor=None)
+    page = await stage.agent.store.incidents.find(IncidentFilter(service=SERVICE), limit=50, cursor=None)
     return {intent.id: intent for item in page.items for intent in item.intents}

@@ -35,15 +35,16 @@ from app.agent.models import (
     Trigger,
 )
 from app.agent.observer import new_signal
-from app.agent.ports.store import IncidentFilter
+from app.agent.ports.store.incidents import IncidentFilter
 from app.bootstrap import Adapters
 from app.errors import AgentError, Forbidden
 from app.testing import DEFAULT_START
 from tests.reason_oracle import Measured, Reported, Seen
+from tests.repositories import exchanged
 from tests.stories import ACTING, KEY, NAMESPACE, SERVICE, Story, messages, story
 
 MAX_AGE_SECONDS = 300.0
-_DEADLY = frozenset({"decide", "begin", "finish", "snapshot", "target", "apply"})
+_DEADLY = frozenset({"add", "begin", "finish", "snapshot", "target", "apply"})
 
 
 class Killed(BaseException):
@@ -171,7 +172,7 @@ async def test_at_every_write_a_fresh_reason_stands(
         async with story(
             Path(directory),
             connected=connected,
-            shaken_store=lambda store: Watched(store, stage),
+            shaken_store=lambda store: exchanged(store, intents=Watched(store.intents, stage)),
             **{**ACTING, "trust_min_requests": 0},  # its metric source counts no requests
             **gate,
         ) as told:
@@ -183,7 +184,9 @@ async def test_at_every_write_a_fresh_reason_stands(
                 await _happens(stage, told, event)
                 await _live(stage, told, seconds)
             await _live(stage, told, 120)
-            page = await told.agent.store.find(IncidentFilter(service=SERVICE), limit=50, cursor=None)
+            page = await told.agent.store.incidents.find(
+                IncidentFilter(service=SERVICE), limit=50, cursor=None
+            )
             records = [await told.load(item.incident.id) for item in page.items]
             assert stage.unfounded == [], "\n".join(messages(record.timeline) for record in records)
 

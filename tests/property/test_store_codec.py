@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.agent.models import Alert, Change, ConfigChange, Deploy, Disposition, MetricSample, Outcome, Snapshot
-from app.agent.ports.signals import Accepted, ServiceLevels
+from app.agent.ports.store.signals import Accepted, ServiceLevels
 from app.errors import Invalid, PermanentError
 from app.store.database import codec
 from app.store.database.codec import IncidentBody, IntentBody

@@ -28,7 +28,7 @@ from app.agent.models import (
     Trigger,
 )
 from app.agent.observer import new_signal
-from app.agent.ports.signals import Accepted
+from app.agent.ports.store.signals import Accepted
 from app.errors import AgentError, TransientError
 from tests.simulation.faults import Kind
 from tests.simulation.host import Ground

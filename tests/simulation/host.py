@@ -23,8 +23,8 @@ from app.bootstrap import Adapters as Adapters
 from app.bootstrap import Container, assemble
 from app.config import Settings
 from app.errors import AgentError, TransientError
+from app.store import store_over
 from app.store.fleet import _elect, _forget
-from app.store.sql_store import SqlStore
 from app.workers import LocalRunner
 from app.workers.driver import Driver
 from app.workers.elected import ElectedTask, kept_running
@@ -237,7 +237,7 @@ class Host:
         self.wire = Wire(self)
         self.clock = HostClock(self, skew_seconds)
         self.database = HostDatabase(ground.database, self)
-        self.store = SqlStore(self.database)
+        self.store = store_over(self.database)
         self.fleet = SimulatedFleet(self)
         self.container: Container | None = None
         ground.hosts.append(self)
@@ -263,7 +263,7 @@ class Host:
             runner=bell,
         )
         bell.driver = Driver(
-            store=self.store, loop=self.container.loop, clock=self.clock, fleet=self.fleet, poll=poll
+            claims=self.store.claims, loop=self.container.loop, clock=self.clock, fleet=self.fleet, poll=poll
         )
         self.spawn(kept_running("driver", bell.driver.run))
         self.spawn(kept_running("presence", self._present))

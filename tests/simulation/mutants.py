@@ -48,21 +48,22 @@ from app.agent.models import (
     TimelineEntry,
 )
 from app.agent.observer import Observer
-from app.agent.ports.signals import Accepted
-from app.agent.ports.store import Claim
+from app.agent.ports.store.claims import Claim
+from app.agent.ports.store.signals import Accepted
 from app.agent.slo import SloThresholds
 from app.agent.timeline import chain_start, extend_chain
 from app.errors import ClaimLost, PermanentError, TransientError
 from app.store import (
-    brakes,
     claims,
-    incidents,
+    guardrails,
     intents,
-    sql_store,
 )
 from app.store import (
     notes as narrative,
 )
+from app.store.claims import SqlClaims
+from app.store.database import rows
+from app.store.database.repository import writes
 from app.store.database.tables import claims as claim_rows
 from app.store.database.tables import incidents as incident_rows
 from app.workers.sweeper import Sweeper
@@ -90,8 +91,9 @@ class Mutant:
 # ---------------------------------------------------------------- promises 0 to 3
 
 
+@writes
 def _never_taken_over(
-    connection: Connection, owner: str, lease: timedelta, now: datetime, limit: int
+    self: SqlClaims, connection: Connection, owner: str, lease: timedelta, now: datetime, limit: int
 ) -> tuple[Claim, ...]:
     free = select(incident_rows.c.id).where(
         incident_rows.c.closed_at.is_(None),
@@ -99,7 +101,7 @@ def _never_taken_over(
         incident_rows.c.id.not_in(select(claim_rows.c.incident_id).where(claim_rows.c.owner.is_not(None))),
     )
     due = connection.execute(free.order_by(incident_rows.c.due_at).limit(limit)).scalars().all()
-    taken = [claims.take(connection, IncidentId(found), owner, lease, now) for found in due]
+    taken = [claims.taken(connection, IncidentId(found), owner, lease, now) for found in due]
     return tuple(claim for claim in taken if claim is not None)
 
 
@@ -120,11 +122,12 @@ def _held_by_anyone(connection: Connection, claim: Claim) -> Incident:
     ).one_or_none()
     if row is None or row.closed_at is not None:
         raise ClaimLost("it is gone")
-    return incidents.incident_of(row)
+    return rows.incident_of(row)
 
 
+@writes
 def _taken_from_holders(
-    connection: Connection, owner: str, lease: timedelta, now: datetime, limit: int
+    self: SqlClaims, connection: Connection, owner: str, lease: timedelta, now: datetime, limit: int
 ) -> tuple[Claim, ...]:
     due = connection.execute(
         select(incident_rows.c.id)
@@ -132,13 +135,13 @@ def _taken_from_holders(
         .limit(limit)
     ).scalars()
     never = datetime.max.replace(tzinfo=now.tzinfo, year=9000)
-    taken = [claims.take(connection, IncidentId(found), owner, lease, never) for found in due.all()]
+    taken = [claims.taken(connection, IncidentId(found), owner, lease, never) for found in due.all()]
     return tuple(claim for claim in taken if claim is not None)
 
 
 # ---------------------------------------------------------------- promises 5 to 9
 
-_incident_of = incidents.incident_of
+_incident_of = rows.incident_of
 
 
 def _never_dry(row: Row[Any]) -> Incident:
@@ -226,7 +229,7 @@ async def _posted_instead(
     self: Observer, key: ServiceKey, now: datetime, unmeasured: list[str]
 ) -> tuple[SliSample, ...]:
     assert self.metrics is not None
-    posted = await self.store.samples(key, now - self.lookback)
+    posted = await self.store.signals.samples(key, now - self.lookback)
     try:
         return await self.metrics.sli_range(key, now - self.lookback, now, timedelta(seconds=15)) or posted
     except PermanentError:
@@ -268,7 +271,8 @@ MUTANTS = {
             name="no-take-over",
             promise=0,
             told="an incident whose holder died is never handed out again",
-            swaps=[(claims.take_due, _never_taken_over), (claims.release_owner, _always(0))],
+            swaps=[(claims.release_owner, _always(0))],
+            patches=[(SqlClaims, "take_due", _never_taken_over)],
         ),
         Mutant(
             name="unbound-decisions",
@@ -292,7 +296,8 @@ MUTANTS = {
             name="no-fencing",
             promise=3,
             told="held incidents are handed out, and writers need not hold them",
-            swaps=[(claims.hold, _held_by_anyone), (claims.take_due, _taken_from_holders)],
+            swaps=[(claims.hold, _held_by_anyone)],
+            patches=[(SqlClaims, "take_due", _taken_from_holders)],
         ),
         Mutant(
             name="no-budget",
@@ -311,7 +316,7 @@ MUTANTS = {
             name="forgotten-dry-run",
             promise=5,
             told="an incident forgets that it was opened in a dry run",
-            swaps=[(incidents.incident_of, _never_dry)],
+            swaps=[(rows.incident_of, _never_dry)],
         ),
         Mutant(
             name="risk-ignored",
@@ -382,7 +387,7 @@ MUTANTS = {
             name="no-brake",
             promise=11,
             told="the kill switch is asked when deciding, and not when beginning",
-            swaps=[(brakes.holds, _always(False))],
+            swaps=[(guardrails.holds, _always(False))],
         ),
         Mutant(
             name="broken-chain",
@@ -432,7 +437,7 @@ MUTANTS = {
             name="unasked-at-the-beginning",
             promise=13,
             told="the transaction that begins an action does not ask what was withdrawn meanwhile",
-            swaps=[(sql_store._refusal, _always(None))],
+            swaps=[(intents._refusal, _always(None))],
         ),
         Mutant(
             name="all-clear-while-it-fires",

@@ -31,7 +31,7 @@ class OnCall:
         if engaged:
             self._ground.tape.fault(Kind.BRAKED, "people")
         brake = KillSwitch(engaged=engaged, by="on-call", reason="drill", at=moment(self._ground.loop.time()))
-        self._begin(lambda host: host.store.set_brake(brake))
+        self._begin(lambda host: host.store.guardrails.set_kill_switch(brake))
 
     def asked(self, approval: str) -> None:
         """Somebody says yes or no after a while, perhaps twice; or nobody says anything."""
@@ -43,7 +43,7 @@ class OnCall:
 
     def _answer(self, approval: str, approve: bool) -> None:
         self._begin(
-            lambda host: host.store.answer(
+            lambda host: host.store.approvals.answer(
                 ApprovalId(approval),
                 approve=approve,
                 by=Person(name="on-call"),

@@ -20,10 +20,10 @@ from app.agent.models import (
     MetricSample,
     TimelineEntry,
 )
-from app.agent.ports.signals import SignalRecord
+from app.agent.ports.store.signals import SignalRecord
 from app.agent.runbooks import load_catalogue
 from app.agent.workload import RevisionHealth, RevisionRecord
-from app.store.sql_store import SqlStore
+from app.store import store_over
 from tests.simulation.adapters import adapters_of
 from tests.simulation.clients import Client, Ledger, Telling, requests_of
 from tests.simulation.faults import Kind
@@ -163,7 +163,7 @@ class _Run:
         self.world.mutes += [(keys[mute.stretch.service], mute) for mute in scenario.hostile.mutes]
         self.case = Case(scenario=scenario, tape=self.tape, world=self.world, ledger=Ledger())
         self.on_call = OnCall(self.ground, self.dice)
-        self.store = SqlStore(Nearby(shared))
+        self.store = store_over(Nearby(shared))
         self.starts = 0
         self.slots: list[Host] = []
         self.pending: dict[str, None] = {}
@@ -474,23 +474,25 @@ class _Run:
                 seen_at=moment(0) - OLD / 2,
                 reason="complete and within the SLO",
             )
-            await self.store.record_revision(record)
-            await self.store.record_config(self.world.config_record(key))
+            await self.store.history.record_revision(record)
+            await self.store.history.record_config(self.world.config_record(key))
 
     async def _gather(self) -> None:
         case = self.case
-        found = [await self.store.load(IncidentId(known)) for known in self.services]
+        found = [await self.store.incidents.get(IncidentId(known)) for known in self.services]
         case.records = tuple(record for record in found if record is not None)
         case.unfinished = tuple(self.open)
         told = {a.signal_id for _, _, answer in case.ledger.acknowledged for a in answer}
         told |= {SignalId(moved.signal) for moved in self.tape.of(SignalMoved)}
-        case.signals = {signal: await self.store.signal(signal) for signal in sorted(told)}
+        case.signals = {signal: await self.store.signals.get(signal) for signal in sorted(told)}
         case.heads = self.shared.run(heads, "people")
         await self._look()
 
     async def _look(self) -> None:
         """What the timelines say now; they may only grow from here."""
-        look = {known: await self.store.timeline(IncidentId(known)) for known in list(self.services)}
+        look = {
+            known: await self.store.incidents.timeline(IncidentId(known)) for known in list(self.services)
+        }
         self.case.looks.append(look)
 
 

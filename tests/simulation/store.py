@@ -167,7 +167,7 @@ class HostDatabase:
         wire = self._host.wire
         await wire.leave(f"store.{how}")
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        begins = getattr(work, "__qualname__", "").startswith("SqlStore.begin.")
+        begins = getattr(work, "__qualname__", "") == "SqlIntents.begin"
         delay = self._host.ground.beginning() if begins else None
         wire.send(f"store.{how}", lambda: _serve(self._shared, work, self._host.name, answer), delay)
         result = await wire.answered(answer)

@@ -21,7 +21,7 @@ from app.agent.models import (
     Stage,
     TimelineEntry,
 )
-from app.agent.ports.store import IncidentFilter
+from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.timeline import verify_chain
 from app.agent.workload import WorkloadView
 from app.cli.commands.demo_simulated import (
@@ -207,7 +207,7 @@ async def test_losing_the_telemetry_opens_no_incident_and_heals_nothing(settings
     with pytest.raises(CommandFailed, match="did not end"):
         await told(settings, silent)
     store = await open_store(settings.database_url.get_secret_value())
-    page = await store.find(IncidentFilter(), limit=10, cursor=None)
+    page = await store.incidents.find(IncidentFilter(), limit=10, cursor=None)
     await store.close()
     assert page.items == ()
 
@@ -250,8 +250,8 @@ async def test_a_story_broken_off_leaves_no_open_incident(settings: Settings) ->
     with pytest.raises(CommandFailed, match="did not end"):
         await told(settings, replace(BAD_RELEASE, limit_seconds=95.0))
     store = await open_store(settings.database_url.get_secret_value())
-    page = await store.find(IncidentFilter(), limit=10, cursor=None)
-    assert await store.open_incidents() == ()
+    page = await store.incidents.find(IncidentFilter(), limit=10, cursor=None)
+    assert await store.incidents.all_open() == ()
     await store.close()
     (record,) = page.items
     assert record.incident.state is IncidentState.ESCALATED
@@ -268,11 +268,13 @@ async def test_an_agent_on_the_same_database_does_not_take_the_story_over(settin
     other = await open_store(settings.database_url.get_secret_value())
     refused = 0
     while not story.done():
-        for incident in await other.open_incidents():
-            if (record := await other.load(incident.id)) is None or record.incident.diagnosis is None:
+        for incident in await other.incidents.all_open():
+            if (
+                record := await other.incidents.get(incident.id)
+            ) is None or record.incident.diagnosis is None:
                 continue
-            claim = await other.claim(incident.id, "embedded", timedelta(seconds=30), datetime.now(UTC))
-            still_open = incident.id in {one.id for one in await other.open_incidents()}
+            claim = await other.claims.take(incident.id, "embedded", timedelta(seconds=30), datetime.now(UTC))
+            still_open = incident.id in {one.id for one in await other.incidents.all_open()}
             assert claim is None or not still_open
             refused += claim is None
         await asyncio.wait({story}, timeout=0.02)

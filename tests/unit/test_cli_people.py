@@ -158,7 +158,7 @@ def test_control_characters_never_reach_the_terminal(heal: Heal, asked: Approval
 
     async def hostile(container: Container) -> None:
         at = container.clock.now() + timedelta(seconds=1)
-        await container.store.answer(
+        await container.store.approvals.answer(
             asked, approve=True, by=Person(name="\x1b[31mann"), comment="\x1b]0;owned\x07", at=at
         )
 

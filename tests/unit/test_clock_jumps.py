@@ -33,7 +33,7 @@ from app.agent.models import (
 )
 from app.agent.notes import turning_points
 from app.agent.observer import new_signal
-from app.agent.ports.signals import ServiceLevels
+from app.agent.ports.store.signals import ServiceLevels
 from app.agent.slo import SloThresholds
 from app.agent.verifier import Assessment, Health, VerifyRules, advance
 from app.agent.workload import ObjectRef
@@ -227,12 +227,12 @@ async def test_a_claim_dated_days_ahead_is_taken_over(tmp_path: Path) -> None:
         incident = await opened(store)
         lease = timedelta(seconds=30)
         first = await claimed(store, incident)
-        await store.renew(first, lease, STORED + timedelta(days=400))
-        assert await store.claim(incident.id, "other", lease, STORED) is not None
-        second = await store.claim(incident.id, "other", lease, STORED)
+        await store.claims.renew(first, lease, STORED + timedelta(days=400))
+        assert await store.claims.take(incident.id, "other", lease, STORED) is not None
+        second = await store.claims.take(incident.id, "other", lease, STORED)
         assert second is not None
         assert second.token > first.token
-        await store.renew(second, lease, STORED + timedelta(hours=3))
-        assert await store.claim(incident.id, "third", lease, STORED) is None
+        await store.claims.renew(second, lease, STORED + timedelta(hours=3))
+        assert await store.claims.take(incident.id, "third", lease, STORED) is None
     finally:
         await store.close()

@@ -29,11 +29,14 @@ from app.agent.models import (
     Trigger,
 )
 from app.agent.observer import new_signal
-from app.agent.ports.signals import Accepted, ServiceLevels
-from app.agent.ports.store import Claim, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.claims import Claim
+from app.agent.ports.store.incidents import IncidentRepository
+from app.agent.ports.store.signals import Accepted, ServiceLevels
 from app.agent.slo import SloThresholds
 from app.errors import Invalid
 from app.wire.events import MetricEvent, Misfit, read_events, to_signal
+from tests.repositories import exchanged
 from tests.stories import KEY, Story, messages, story
 
 BAD = MetricSample(error_rate=0.5)
@@ -142,7 +145,7 @@ async def test_a_late_crash_loop_counts_unless_something_newer_told_of_it(stage:
 async def test_a_late_sample_does_not_become_the_newest(stage: Story) -> None:
     """What verification reads stays what was seen last."""
     await told_at(stage, (WELL, 60), (BAD, 30))
-    levels = await stage.agent.store.levels(KEY)
+    levels = await stage.agent.store.signals.levels(KEY)
     assert levels is not None
     assert levels.last_sample is not None
     assert levels.last_sample.error_rate == 0.0
@@ -181,7 +184,7 @@ async def test_a_long_history_of_resolved_alerts_stays_bounded(stage: Story) -> 
                 trigger=None,
             )
         )
-    levels = await stage.agent.store.levels(KEY)
+    levels = await stage.agent.store.signals.levels(KEY)
     assert levels is not None
     assert len(levels.resolved_alerts) == 16
     assert levels.resolved_alerts[-1].startswith("f39@")
@@ -429,7 +432,7 @@ async def test_the_same_content_after_the_first_was_forgotten_is_judged_anew(sta
     at = stage.clock.now()
     await stage.agent.intake.accept([_posted(stage, at=at, error_rate=0.0)])
     await stage.clock.advance(3600)
-    assert await stage.agent.store.prune(stage.clock.now()) == 1
+    assert await stage.agent.store.signals.prune(stage.clock.now()) == 1
     [again] = await stage.agent.intake.accept([_posted(stage, at=at, error_rate=0.0)])
     assert again.disposition.kind is DispositionKind.IGNORED
 
@@ -438,29 +441,29 @@ async def test_the_same_content_after_the_first_was_forgotten_is_judged_anew(sta
 
 
 class Interrupting:
-    """The store, with somebody who tells something at the instant before an incident is saved as ended."""
+    """The incidents, with a signal that arrives at the instant before one is saved as ended."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, incidents: IncidentRepository) -> None:
+        self._incidents = incidents
         self.stage: Story | None = None
         self.heard: list[Accepted] = []
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        return getattr(self._incidents, name)
 
     async def save(self, claim: Claim, incident: Incident, notes: Sequence[Note]) -> Incident:
         if incident.state.closed and self.stage is not None and not self.heard:
             self.heard.append(await self.stage.tell(CRASHING))
-        return await self._store.save(claim, incident, notes)
+        return await self._incidents.save(claim, incident, notes)
 
 
 async def test_a_signal_that_joins_as_its_incident_recovers_keeps_it_open(tmp_path: Path) -> None:
     """The recovery is not stored over it; the loop looks again, and ends with all it was told."""
     interrupting: list[Interrupting] = []
 
-    def shaken(store: Store) -> Interrupting:
-        interrupting.append(Interrupting(store))
-        return interrupting[0]
+    def shaken(store: Store) -> Store:
+        interrupting.append(Interrupting(store.incidents))
+        return exchanged(store, incidents=interrupting[0])
 
     async with story(tmp_path, shaken_store=shaken) as stage:
         stage.deploy()

@@ -34,7 +34,7 @@ from app.agent.models import (
     Verification,
 )
 from app.agent.planner import make_plan
-from app.agent.ports.signals import IntakeVerdict, ServiceLevels
+from app.agent.ports.store.signals import IntakeVerdict, ServiceLevels
 from app.agent.slo import SloThresholds
 from app.agent.verifier import Health, VerifyRules, assess, judge
 from tests.unit.scenes import (

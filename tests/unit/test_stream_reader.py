@@ -16,8 +16,8 @@ import pytest
 from app.agent.audit.accounting import AuditQuestion
 from app.agent.intake import Intake, IntakeRules
 from app.agent.models import Deploy, DispositionKind, Signal
-from app.agent.ports.signals import Accepted, SignalRecord
 from app.agent.ports.store import Store
+from app.agent.ports.store.signals import Accepted, SignalRecord, SignalRepository
 from app.agent.ports.streams import StreamProgress
 from app.agent.slo import SloThresholds
 from app.connectors.streams.envelope import read_message
@@ -61,8 +61,8 @@ def deploy(service: str = "payments-api", version: str = "1.0", at: datetime = D
 class Doors:
     """The store's door for signals, with a fault before or after what really happens."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, signals: SignalRepository) -> None:
+        self._signals = signals
         self.before: Callable[[Sequence[Signal]], Exception | None] = lambda _: None
         self.after: Callable[[Sequence[Signal]], Exception | None] = lambda _: None
         self.calls: list[int] = []
@@ -72,13 +72,13 @@ class Doors:
         await asyncio.sleep(0)
         if (error := self.before(signals)) is not None:
             raise error
-        accepted = await self._store.accept(signals, *args, **kwargs)
+        accepted = await self._signals.accept(signals, *args, **kwargs)
         if (error := self.after(signals)) is not None:
             raise error
         return accepted
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        return getattr(self._signals, name)
 
 
 class Bell:
@@ -98,10 +98,10 @@ class Desk:
     doors: Doors = field(init=False)
 
     def __post_init__(self) -> None:
-        self.doors = Doors(self.store)
+        self.doors = Doors(self.store.signals)
 
     def reader(self, limits: StreamLimits = LIMITS, schemas: SchemaRegistry | None = None) -> StreamReader:
-        intake = Intake(store=self.doors, rules=IntakeRules(slo=SLO), runner=Bell(), dry_run=True)
+        intake = Intake(signals=self.doors, rules=IntakeRules(slo=SLO), runner=Bell(), dry_run=True)
         return StreamReader(
             stream=MemoryStream(self.topic),
             source="memory",
@@ -129,11 +129,11 @@ class Desk:
                     await self.clock.advance(0.25)
 
     async def record(self, number: int, index: int = 0) -> SignalRecord | None:
-        return await self.store.signal(signal_id_at(f"memory:{self.topic.name}/{number}", index))
+        return await self.store.signals.get(signal_id_at(f"memory:{self.topic.name}/{number}", index))
 
     async def rows(self) -> int:
         question = AuditQuestion(now=self.clock.now(), pending_for=timedelta(days=1))
-        return sum((await self.store.audit(question)).present.values())
+        return sum((await self.store.accounting.audit(question)).present.values())
 
 
 async def stopped(task: asyncio.Task[None]) -> None:

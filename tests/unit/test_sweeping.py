@@ -51,7 +51,7 @@ async def test_every_signal_comes_to_an_end_and_stays_in_the_sum(
 ) -> None:
     """Pending becomes expired, expired becomes forgotten, and the sum holds at each step."""
     one = signal(at=clock.now())
-    await store.accept([one], pending(), dry_run=True)
+    await store.signals.accept([one], pending(), dry_run=True)
     await sweeper.sweep()
     assert (await disposition(store, one)).kind is DispositionKind.PENDING
     await clock.advance(241)
@@ -59,8 +59,8 @@ async def test_every_signal_comes_to_an_end_and_stays_in_the_sum(
     assert (await disposition(store, one)).kind is DispositionKind.EXPIRED
     await clock.advance(KEPT.total_seconds())
     await sweeper.sweep()
-    assert await store.signal(one.id) is None
-    found = await store.audit(AuditQuestion(now=clock.now(), pending_for=timedelta(minutes=5)))
+    assert await store.signals.get(one.id) is None
+    found = await store.accounting.audit(AuditQuestion(now=clock.now(), pending_for=timedelta(minutes=5)))
     assert (found.adds_up, found.accepted, found.forgotten) == (True, 1, {DispositionKind.EXPIRED: 1})
 
 
@@ -70,10 +70,10 @@ async def test_what_would_oversleep_is_woken_and_said(
     """It is due at once, for whichever worker asks first."""
     incident = await opened(store, at=clock.now())
     claim = await claimed(store, incident, at=clock.now())
-    await store.release(claim, clock.now() + timedelta(days=400))
+    await store.claims.release(claim, clock.now() + timedelta(days=400))
     await sweeper.sweep()
     assert f"with a missed wake-up are due now: {incident.id}" in caplog.text
-    [taken] = await store.take_due("worker-2", timedelta(seconds=30), clock.now(), 5)
+    [taken] = await store.claims.take_due("worker-2", timedelta(seconds=30), clock.now(), 5)
     assert taken.incident_id == incident.id
 
 
@@ -89,7 +89,7 @@ async def test_what_cannot_be_mended_is_said_once(
     assert caplog.text.count("discrepancy (nobody_drives)") == 1
     claim = await claimed(store, incident, at=clock.now())
     await sweeper.sweep()
-    await store.release(claim, clock.now())
+    await store.claims.release(claim, clock.now())
     await clock.advance(600)
     await sweeper.sweep()
     assert caplog.text.count("discrepancy (nobody_drives)") == 2
@@ -101,7 +101,7 @@ async def test_nothing_is_said_of_a_store_where_all_is_well(
     """The log is for what somebody should read."""
     caplog.set_level(logging.INFO, logger="app")
     ignoring = Deciding(kind=DispositionKind.IGNORED, triggers=())
-    await store.accept([signal(at=clock.now())], ignoring, dry_run=True)
+    await store.signals.accept([signal(at=clock.now())], ignoring, dry_run=True)
     await opened(store, at=clock.now())
     await sweeper.sweep()
     assert caplog.text == ""
@@ -119,11 +119,11 @@ async def test_old_credentials_are_forgotten_now_and_then(
     human_decision = HumanDecision(
         at=clock.now(), by=ann, kind=HumanDecisionKind.SIGNED_ON, subject=issued.credential.id
     )
-    await store.add_credential(issued.credential, human_decision)
+    await store.credentials.add(issued.credential, human_decision)
     forgetting = asyncio.create_task(sweeper.forget())
     await clock.advance(timedelta(days=30).total_seconds())
-    assert await store.credential(issued.credential.id) is not None
+    assert await store.credentials.get(issued.credential.id) is not None
     await clock.advance(timedelta(hours=14).total_seconds())
-    assert await store.credential(issued.credential.id) is None
+    assert await store.credentials.get(issued.credential.id) is None
     forgetting.cancel()
     await asyncio.wait({forgetting})

@@ -10,7 +10,7 @@ from datetime import datetime
 from app.agent.identity.people import Person, same_person
 from app.agent.ids import ApprovalId
 from app.agent.models import Approval, ApprovalState
-from app.agent.ports.store import ApprovalStore
+from app.agent.ports.store.approvals import ApprovalRepository
 from app.errors import Conflict
 
 
@@ -20,7 +20,7 @@ def said_yes(approval: Approval) -> bool | None:
 
 
 async def answer(
-    store: ApprovalStore,
+    approvals: ApprovalRepository,
     approval_id: ApprovalId,
     *,
     approve: bool,
@@ -36,9 +36,11 @@ async def answer(
     nonce was used.
     """
     try:
-        return await store.answer(approval_id, approve=approve, by=by, comment=comment, at=at, nonce=nonce)
+        return await approvals.answer(
+            approval_id, approve=approve, by=by, comment=comment, at=at, nonce=nonce
+        )
     except Conflict:
-        found = await store.approval(approval_id)
+        found = await approvals.get(approval_id)
         if found is None or not any(
             one.approve is approve and same_person(one.by, by.name) for one in found.answers
         ):

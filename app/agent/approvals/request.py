@@ -26,7 +26,8 @@ from app.agent.models import (
     Stage,
 )
 from app.agent.ports.people import Notifier
-from app.agent.ports.store import Claim, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.claims import Claim
 from app.clock import Clock
 from app.errors import PermanentError, TransientError, UnknownOutcome
 
@@ -81,7 +82,7 @@ class ApprovalRequester:
         note = Note(at=decision.at, stage=Stage.POLICY, message=f"{asking}.", data=data)
         told = await self._tell(f"{asking}. Approve or deny: {approval.id}", incident)
         waiting = replace(incident, state=IncidentState.AWAITING_APPROVAL, wake_at=None)
-        await self.store.ask(claim, waiting, approval, [note, *told])
+        await self.store.approvals.request(claim, waiting, approval, [note, *told])
 
     async def escalate(self, record: IncidentRecord, claim: Claim, asked: Approval) -> None:
         """No answer within the terms: escalate to the next roles, who may answer too."""
@@ -101,7 +102,7 @@ class ApprovalRequester:
             data={"approval": asked.id, "escalated": taken, "roles": [*roles]},
         )
         told = await self._tell(f"{message}. Approve or deny: {asked.id}", record.incident)
-        await self.store.escalated(claim, record.incident, asked.id, taken, [note, *told])
+        await self.store.approvals.record_escalation(claim, record.incident, asked.id, taken, [note, *told])
 
     async def _tell(self, message: str, incident: Incident) -> list[Note]:
         """Notify people of the request; a failure is recorded and blocks nothing."""

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from datetime import datetime
 
 from app.agent.freshness.clock_jumps import ahead
-from app.agent.ports.signals import ServiceLevels
+from app.agent.ports.store.signals import ServiceLevels
 from app.agent.slo import Breach
 
 _NAMES = tuple(one.name for one in fields(ServiceLevels))

@@ -54,7 +54,7 @@ class Gatherer:
         rehearsal = await self._rehearse_whole(record, look)
         budget = await self.budget(action)
         now = self.clock.now()
-        history = await self.store.recent_actions(incident.key, budget.limits, now)
+        history = await self.store.budgets.recent_actions(incident.key, budget.limits, now)
         proposed = proposed_by(incident, plan.hash, action)
         return Question(
             incident=incident,
@@ -64,7 +64,7 @@ class Gatherer:
             target_problem=look.problem,
             rehearsal=rehearsal,
             taken=len(begun_intents(record)),
-            brake=await self.store.brake(),
+            brake=await self.store.guardrails.kill_switch(),
             disruption=await self._disruption(action, look),
             consent=await self._consent(action, look),
             standing=standing(proposed, history, budget.limits, budget.known_services, now),
@@ -115,7 +115,7 @@ class Gatherer:
         content_hash = action.parameters.get("content_hash")
         if content_hash is None or action.target is None:
             return undone
-        for kept in await self.store.configs(key):
+        for kept in await self.store.history.configs(key):
             if kept.name == action.target.name and kept.content_hash == content_hash:
                 return Snapshot(ref=action.target, token=content_hash, body={"data": dict(kept.data)})
         raise NotFound(f"{action.target} in version {content_hash} is no longer in the agent's history")

@@ -26,11 +26,11 @@ from app.agent.identity.people import (
     scopes_of,
 )
 from app.agent.ids import JsonObject
-from app.agent.ports.store import IdentityStore
+from app.agent.ports.store.people import CredentialRepository
 
 
 async def create(
-    store: IdentityStore,
+    credentials: CredentialRepository,
     name: str,
     *,
     scopes: Iterable[Scope],
@@ -70,7 +70,7 @@ async def create(
             **(noted or {}),
         },
     )
-    await store.add_credential(made, human_decision)
+    await credentials.add(made, human_decision)
     return issued
 
 
@@ -82,19 +82,19 @@ def _limits(reach: Reach) -> JsonObject:
 
 
 async def revoke(
-    store: IdentityStore, credential_id: CredentialId, *, by: Person, at: datetime
+    credentials: CredentialRepository, credential_id: CredentialId, *, by: Person, at: datetime
 ) -> Credential:
     """End it for every process at once; raises `NotFound`, or `Conflict` when it was revoked before."""
     human_decision = HumanDecision(at=at, by=by, kind=HumanDecisionKind.TOKEN_REVOKED, subject=credential_id)
-    return await store.revoke(credential_id, human_decision)
+    return await credentials.revoke(credential_id, human_decision)
 
 
-async def proved(store: IdentityStore, text: str) -> Credential | None:
+async def proved(credentials: CredentialRepository, text: str) -> Credential | None:
     """The credential that the text proves, ended or not; None where it proves none."""
     parts = presented(text)
     if parts is None:
         return None
-    credential = await store.credential(parts[0])
+    credential = await credentials.get(parts[0])
     return credential if credential is not None and proves(parts[1], credential) else None
 
 

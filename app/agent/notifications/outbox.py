@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.agent.models import Incident
-from app.agent.ports.store import PostingStore
+from app.agent.ports.store.notifications import NotificationRepository
 from app.clock import Clock
 
 
@@ -17,9 +17,9 @@ from app.clock import Clock
 class Announcements:
     """`Notifier` that writes to the store; `app.workers.notifier` delivers."""
 
-    store: PostingStore
+    notifications: NotificationRepository
     clock: Clock
 
     async def send(self, text: str, incident: Incident) -> None:
         """Durable when this returns."""
-        await self.store.announce(incident.id, text, self.clock.now())
+        await self.notifications.announce(incident.id, text, self.clock.now())

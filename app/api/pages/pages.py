@@ -57,7 +57,7 @@ class Pages:
     async def _brake(self) -> KillSwitch | None:
         """The kill switch; None while the store is unavailable."""
         try:
-            return await self.container.store.brake()
+            return await self.container.store.guardrails.kill_switch()
         except TransientError:
             return None
 

@@ -172,7 +172,7 @@ async def _begin_session(container: ApiDependencies, known: SignedOn, ticket: _T
         subject=session.credential.id,
         data={"issuer": known.issuer, "issuer_subject": known.subject, "roles": [*sorted(known.roles)]},
     )
-    await container.store.add_credential(session.credential, human_decision, nonce=f"sign-on {ticket.state}")
+    await container.store.credentials.add(session.credential, human_decision, nonce=f"sign-on {ticket.state}")
     return session
 
 

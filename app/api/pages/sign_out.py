@@ -28,7 +28,7 @@ async def sign_off(request: Request, container: ContainerDep) -> Response:
             human_decision = HumanDecision(
                 at=container.clock.now(), by=by, kind=HumanDecisionKind.SIGNED_OFF, subject=session.id
             )
-            await container.store.revoke(session.id, human_decision)
+            await container.store.credentials.revoke(session.id, human_decision)
     except (Conflict, NotFound):
         pass  # the session ended earlier
     except TransientError as error:
@@ -45,7 +45,7 @@ async def sign_off(request: Request, container: ContainerDep) -> Response:
 
 async def _session(request: Request, container: ApiDependencies) -> Credential | None:
     """The valid session of the cookie of the browser, if any."""
-    credential = await proved(container.store, request.cookies.get(SESSION_COOKIE, ""))
+    credential = await proved(container.store.credentials, request.cookies.get(SESSION_COOKIE, ""))
     if credential is None or credential.kind is not CredentialKind.SESSION:
         return None
     return credential if credential.refusal(container.clock.now()) is None else None

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind
 from app.agent.identity.people import Person, Scope
 from app.agent.loop import Pass
-from app.agent.ports.store import IncidentFilter
+from app.agent.ports.store.incidents import IncidentFilter
 from app.api.dependencies import ApiDependencies, ContainerDep, EachParameterOnce
 from app.api.openapi import problems
 from app.api.security.access import needs
@@ -38,7 +38,7 @@ async def run_once(
     asked_by = person.name if person.verified else None
     if asked_by is not None:
         subject = "/".join(filter(None, (query.environment, query.service)))
-        await container.store.record_human_decision(
+        await container.store.audit_log.append(
             HumanDecision(
                 at=container.clock.now(), by=person, kind=HumanDecisionKind.PASS_REQUESTED, subject=subject
             )
@@ -67,8 +67,8 @@ async def _summary(container: ApiDependencies, query: RunOnceQuery, passes: Sequ
                 f"{incident.key}: {steps}, now {incident.state.replace('_', ' ')}. {incident.summary}"
             )
         return " ".join(part.strip() for part in told)
-    known = await container.store.pending_services(query.service, query.environment)
-    earlier = await container.store.find(
+    known = await container.store.signals.pending_services(query.service, query.environment)
+    earlier = await container.store.incidents.find(
         IncidentFilter(service=query.service, environment=query.environment), limit=1, cursor=None
     )
     if known or earlier.items:

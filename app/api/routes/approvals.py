@@ -16,7 +16,7 @@ from app.agent.approvals import answer as answering
 from app.agent.identity.people import Person, Scope
 from app.agent.ids import ApprovalId
 from app.agent.models import ApprovalState
-from app.agent.ports.store import ApprovalRecord
+from app.agent.ports.store.approvals import ApprovalRecord
 from app.api.bodies import read_model
 from app.api.dependencies import ApiDependencies, ContainerDep, EachParameterOnce
 from app.api.openapi import json_body, problems
@@ -39,7 +39,7 @@ router = APIRouter(tags=["approvals"])
 )
 async def list_approvals(query: Annotated[ApprovalQuery, Query()], container: ContainerDep) -> ApprovalList:
     try:
-        page = await container.store.find_approvals(query.state, limit=query.limit, cursor=query.cursor)
+        page = await container.store.approvals.find(query.state, limit=query.limit, cursor=query.cursor)
     except Invalid as error:
         raise invalid(
             [
@@ -100,10 +100,10 @@ async def load(container: ApiDependencies, approval_id: str) -> ApprovalRecord:
     """The approval with its incident; raises `Problem` 404."""
     approval = None
     if _APPROVAL_ID.fullmatch(approval_id):
-        approval = await container.store.approval(ApprovalId(approval_id))
+        approval = await container.store.approvals.get(ApprovalId(approval_id))
     part = None
     if approval is not None:
-        part = await container.store.load_part(approval.incident_id, limit=1, urgent=True)
+        part = await container.store.incidents.get_part(approval.incident_id, limit=1, urgent=True)
     if approval is None or part is None:
         raise Problem(
             status=404,
@@ -122,7 +122,7 @@ async def answer(
     asked = await load(container, approval_id)
     try:
         approval = await answering.answer(
-            container.store,
+            container.store.approvals,
             asked.approval.id,
             approve=said.approve,
             by=by,

@@ -35,7 +35,7 @@ async def audit_signals(query: Annotated[AuditQuery, Query()], container: Contai
         pending_for=allowed_wait(container.intake.rules.slo.longest_gap),
         since=None if query.since is None else query.since.astimezone(UTC).date(),
     )
-    return SignalAuditView.of(await container.store.audit(question))
+    return SignalAuditView.of(await container.store.accounting.audit(question))
 
 
 @router.get(
@@ -47,4 +47,6 @@ async def audit_signals(query: Annotated[AuditQuery, Query()], container: Contai
 )
 async def audit_people(query: Annotated[TrailQuery, Query()], container: ContainerDep) -> TrailView:
     """The hash of each entry covers the previous hash; `heal audit people` checks the whole chain."""
-    return TrailView.of(await container.store.trail(after=query.after, limit=query.limit), query.limit)
+    return TrailView.of(
+        await container.store.audit_log.entries(after=query.after, limit=query.limit), query.limit
+    )

@@ -80,7 +80,7 @@ async def post_metric(
 async def get_signal(signal_id: str, container: ContainerDep) -> SignalView:
     record = None
     if _SIGNAL_ID.fullmatch(signal_id):
-        record = await container.store.signal(SignalId(signal_id))
+        record = await container.store.signals.get(SignalId(signal_id))
     if record is None:
         raise Problem(
             status=404,

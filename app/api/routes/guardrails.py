@@ -54,7 +54,7 @@ async def close_circuit(
         key = ServiceKey(environment=wanted.environment, service=wanted.service)
     by = speaker(person, wanted.by)
     said = KillSwitch(engaged=False, by=by.name, reason=wanted.reason, at=container.clock.now())
-    await container.store.close_circuit(key, said, person=by)
+    await container.store.guardrails.close_circuit(key, said, person=by)
     log.warning("circuit breaker of %s closed by %s: %s", key or "the cluster", said.by, said.reason)
     return await standing(container)
 
@@ -62,8 +62,10 @@ async def close_circuit(
 async def standing(container: ApiDependencies) -> BrakesView:
     """The status of all guardrails."""
     limits, now = container.loop.stages.executor.policy.limits.shared, container.clock.now()
-    attempts = await container.store.attempts(now - limits.look_back)
-    return BrakesView.of(guardrail_status(await container.store.brake(), attempts, limits, now))
+    attempts = await container.store.budgets.attempts(now - limits.look_back)
+    return BrakesView.of(
+        guardrail_status(await container.store.guardrails.kill_switch(), attempts, limits, now)
+    )
 
 
 @router.get(
@@ -74,7 +76,7 @@ async def standing(container: ApiDependencies) -> BrakesView:
     summary="Get the kill switch: state, author and reason",
 )
 async def get_kill_switch(container: ContainerDep) -> BrakeView:
-    return BrakeView.of(await container.store.brake())
+    return BrakeView.of(await container.store.guardrails.kill_switch())
 
 
 @router.put(
@@ -90,7 +92,7 @@ async def put_kill_switch(
     wanted = await read_model(request, container.settings.max_body_bytes, BrakeRequest)
     by = speaker(person, wanted.by)
     brake = KillSwitch(engaged=wanted.engaged, by=by.name, reason=wanted.reason, at=container.clock.now())
-    await container.store.set_brake(brake, person=by)
+    await container.store.guardrails.set_kill_switch(brake, person=by)
     log.warning(
         "kill switch %s by %s: %s", "engaged" if brake.engaged else "released", brake.by, brake.reason
     )

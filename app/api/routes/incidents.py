@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from app.agent.identity.people import Scope
 from app.agent.ids import IncidentId
 from app.agent.models import IncidentRecord
-from app.agent.ports.store import IncidentFilter, Page, RecordPart
+from app.agent.ports.store.incidents import IncidentFilter, Page, RecordPart
 from app.api.dependencies import ApiDependencies, ContainerDep, EachParameterOnce
 from app.api.openapi import problems
 from app.api.problems import FieldError, Problem, invalid
@@ -51,7 +51,7 @@ async def find(container: ApiDependencies, query: IncidentQuery) -> Page:
         until=query.until,
     )
     try:
-        return await container.store.find(where, limit=query.limit, cursor=query.cursor)
+        return await container.store.incidents.find(where, limit=query.limit, cursor=query.cursor)
     except Invalid as error:
         raise invalid(
             [
@@ -69,7 +69,7 @@ async def load(container: ApiDependencies, incident_id: str) -> IncidentRecord:
     """One incident with its timeline; raises `Problem` 404."""
     record = None
     if _INCIDENT_ID.fullmatch(incident_id):
-        record = await container.store.load(IncidentId(incident_id))
+        record = await container.store.incidents.get(IncidentId(incident_id))
     if record is None:
         raise _no_such_incident()
     return record
@@ -81,7 +81,7 @@ async def load_part(
     """One incident with a part of its timeline, the newest one by default; raises `Problem` 404."""
     part = None
     if _INCIDENT_ID.fullmatch(incident_id):
-        part = await container.store.load_part(IncidentId(incident_id), limit=limit, after=after)
+        part = await container.store.incidents.get_part(IncidentId(incident_id), limit=limit, after=after)
     if part is None:
         raise _no_such_incident()
     return part

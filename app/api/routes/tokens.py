@@ -38,7 +38,7 @@ router = APIRouter(tags=["tokens"])
     summary="List tokens without their secrets, newest first",
 )
 async def list_tokens(container: ContainerDep) -> TokenList:
-    return TokenList(items=[TokenView.of(one) for one in await container.store.tokens()])
+    return TokenList(items=[TokenView.of(one) for one in await container.store.credentials.tokens()])
 
 
 @router.post(
@@ -55,7 +55,7 @@ async def create_token(
     wanted = await read_model(request, container.settings.max_body_bytes, TokenRequest)
     _refuse_the_unknown(container)
     issued = await tokens.create(
-        container.store,
+        container.store.credentials,
         wanted.name,
         scopes=wanted.scopes,
         roles=wanted.roles,
@@ -77,7 +77,7 @@ async def revoke_token(
     token_id: str, container: ContainerDep, person: Annotated[Person, needs(Scope.ADMIN)]
 ) -> TokenView:
     _refuse_the_unknown(container)
-    found = await container.store.credential(CredentialId(token_id))
+    found = await container.store.credentials.get(CredentialId(token_id))
     if found is None:
         raise Problem(
             status=404,
@@ -86,7 +86,9 @@ async def revoke_token(
             detail="No token has this id. GET /tokens lists all tokens.",
         )
     try:
-        revoked = await tokens.revoke(container.store, found.id, by=person, at=container.clock.now())
+        revoked = await tokens.revoke(
+            container.store.credentials, found.id, by=person, at=container.clock.now()
+        )
     except Conflict as error:
         raise Problem(
             status=409, kind="already-revoked", title="The token was already revoked", detail=f"{error}."

@@ -142,14 +142,14 @@ async def recognised(request: Request, container: ApiDependencies) -> Person:
 async def recognised_token(request: Request, container: ApiDependencies, text: str) -> Person:
     """The holder of a token or session cookie; a wrong one counts as a failed attempt of its address."""
     now = container.clock.now()
-    credential = await proved(container.store, text)
+    credential = await proved(container.store.credentials, text)
     if credential is None:
         count_guess(request, container)
         raise _unauthenticated("Unknown token.")
     ended = credential.refusal(now)
     if ended is not None:
         raise _unauthenticated(f"The token is not valid: {ended}.")
-    await container.store.touch(credential, now)
+    await container.store.credentials.touch(credential, now)
     return holder(credential, container.settings.role_scopes)
 
 

@@ -69,7 +69,7 @@ async def _store(settings: Settings) -> Finding:
         store = await open_store(settings.database_url.get_secret_value())
         try:
             await store.ping()
-            open_now = len(await store.open_incidents())
+            open_now = len(await store.incidents.all_open())
         finally:
             await store.close()
     except AgentError as error:

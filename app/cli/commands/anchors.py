@@ -66,7 +66,7 @@ async def verify(settings: Settings, expected: str | None) -> AsyncIterator[str]
     async with database(settings) as store:
         names = {*known.incidents, *await all_heads(store)}
         for name in sorted(names):
-            record = await store.load(name)
+            record = await store.incidents.get(name)
             entries = None if record is None else record.timeline
             if record is not None:
                 found = of_timeline(name, record.timeline, record.timeline_length, record.timeline_head)

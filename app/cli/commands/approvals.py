@@ -64,7 +64,7 @@ async def list_approvals(
     if reply is not None:
         return agent.parsed(ApprovalList, reply)
     async with database(settings) as store:
-        page = await store.find_approvals(state, limit=limit, cursor=None)
+        page = await store.approvals.find(state, limit=limit, cursor=None)
     items = [ApprovalView.of(one.approval, one.incident) for one in page.items]
     return ApprovalList(items=items, next=page.next_cursor)
 
@@ -78,15 +78,15 @@ async def answer(settings: Settings, url: str | None, approval_id: str, said: An
             raise _unknown(approval_id)
         return agent.parsed(ApprovalView, reply)
     async with database(settings) as store:
-        asked = await store.approval(ApprovalId(approval_id))
+        asked = await store.approvals.get(ApprovalId(approval_id))
         if asked is None:
             raise _unknown(approval_id)
         try:
             answered = await answering.answer(
-                store,
+                store.approvals,
                 asked.id,
                 approve=said.approve,
-                by=await speaker(settings, store, said.by, Scope.APPROVE),
+                by=await speaker(settings, store.credentials, said.by, Scope.APPROVE),
                 comment=said.comment,
                 at=datetime.now(UTC),
             )
@@ -102,7 +102,7 @@ async def brake(settings: Settings, url: str | None) -> BrakeView:
     if reply is not None:
         return agent.parsed(BrakeView, reply)
     async with database(settings) as store:
-        return BrakeView.of(await store.brake())
+        return BrakeView.of(await store.guardrails.kill_switch())
 
 
 async def brakes(settings: Settings, url: str | None) -> BrakesView | BrakeView:
@@ -123,9 +123,9 @@ async def close_circuit(settings: Settings, url: str | None, wanted: CircuitRequ
     if wanted.service is not None and wanted.environment is not None:
         key = ServiceKey(environment=wanted.environment, service=wanted.service)
     async with database(settings) as store:
-        by = await speaker(settings, store, wanted.by, Scope.OPERATE)
+        by = await speaker(settings, store.credentials, wanted.by, Scope.OPERATE)
         said = KillSwitch(engaged=False, by=by.name, reason=wanted.reason, at=datetime.now(UTC))
-        await store.close_circuit(key, said, person=by)
+        await store.guardrails.close_circuit(key, said, person=by)
 
 
 def circuit_of(
@@ -145,14 +145,14 @@ async def set_brake(settings: Settings, url: str | None, wanted: BrakeRequest) -
     if reply is not None:
         return agent.parsed(BrakeView, reply)
     async with database(settings) as store:
-        by = await speaker(settings, store, wanted.by, Scope.OPERATE)
+        by = await speaker(settings, store.credentials, wanted.by, Scope.OPERATE)
         set_to = KillSwitch(engaged=wanted.engaged, by=by.name, reason=wanted.reason, at=datetime.now(UTC))
-        await store.set_brake(set_to, person=by)
+        await store.guardrails.set_kill_switch(set_to, person=by)
     return BrakeView.of(set_to)
 
 
 async def _view(store: Store, approval: Approval) -> ApprovalView:
-    record = await store.load(approval.incident_id)
+    record = await store.incidents.get(approval.incident_id)
     if record is None:
         raise _unknown(approval.id)
     return ApprovalView.of(approval, record.incident)

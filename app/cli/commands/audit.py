@@ -40,7 +40,7 @@ async def audit(
             since=None if since is None else since.astimezone(UTC).date(),
             deep=deep,
         )
-        return SignalAuditView.of(await store.audit(question))
+        return SignalAuditView.of(await store.accounting.audit(question))
 
 
 async def people(settings: Settings, url: str | None) -> tuple[list[TrailEntryView], int | None]:
@@ -63,7 +63,7 @@ async def people(settings: Settings, url: str | None) -> tuple[list[TrailEntryVi
 async def _people_on_file(settings: Settings) -> list[TrailEntryView]:
     found: list[TrailEntryView] = []
     async with database(settings) as store:
-        while part := await store.trail(after=len(found) - 1, limit=_PAGE):
+        while part := await store.audit_log.entries(after=len(found) - 1, limit=_PAGE):
             found += [TrailEntryView.of(one) for one in part]
     return found
 

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from app.agent.ids import ServiceKey
 from app.agent.models import IncidentRecord
-from app.agent.ports.store import IncidentFilter
+from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.workload import RevisionHealth, WorkloadView
 from app.bootstrap import Container
 from app.bounds.deadline import deadline
@@ -149,7 +149,7 @@ async def _learn(container: Container, key: ServiceKey, view: WorkloadView) -> N
     )
     async with deadline(_LEARN_SECONDS, lambda: not_learned):
         while True:
-            for known in await container.store.revisions(key):
+            for known in await container.store.history.revisions(key):
                 same = known.template_hash == view.revisions[0].template_hash
                 if same and known.health is RevisionHealth.SERVED_WELL:
                     return
@@ -165,9 +165,9 @@ async def _watch(container: Container, key: ServiceKey, story_listener: StoryLis
     told = SeenEvents(story_listener, begun)
     while (container.clock.now() - begun).total_seconds() < _STORY_SECONDS:
         await told.levels(container, key)
-        page = await container.store.find(where, limit=1, cursor=None)
+        page = await container.store.incidents.find(where, limit=1, cursor=None)
         if page.items:
-            record = await container.store.load(page.items[0].incident.id)
+            record = await container.store.incidents.get(page.items[0].incident.id)
             if record is not None:
                 told.entries([record])
                 if record.incident.state.closed:
@@ -191,7 +191,7 @@ async def _settled(container: Container, key: ServiceKey) -> None:
     where = IncidentFilter(service=key.service, environment=key.environment)
     while (container.clock.now() - begun).total_seconds() < _SETTLE_SECONDS:
         view = await container.world.reader.workload(key) if container.world.reader is not None else None
-        newest = (await container.store.find(where, limit=1, cursor=None)).items
+        newest = (await container.store.incidents.find(where, limit=1, cursor=None)).items
         still_open = any(not item.incident.state.closed for item in newest)
         if view is not None and view.rollout_complete and not still_open:
             return

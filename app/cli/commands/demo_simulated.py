@@ -28,7 +28,9 @@ from app.agent.models import (
 )
 from app.agent.observer import new_signal
 from app.agent.ports.policy import PolicyEngine
-from app.agent.ports.store import Claim, IncidentFilter, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.claims import Claim, ClaimRepository
+from app.agent.ports.store.incidents import IncidentFilter
 from app.bootstrap import Adapters as Outside
 from app.bootstrap import Container, assemble
 from app.cli.commands.errors import CommandFailed
@@ -141,11 +143,11 @@ async def _undisturbed(store: Store, scenario: Scenario, start: datetime) -> Sce
 async def _last_story(store: Store, scenario: Scenario) -> datetime:
     """When the last story of that service ended, as its records say."""
     ends = [datetime.min.replace(tzinfo=UTC)]
-    levels = await store.levels(scenario.key)
+    levels = await store.signals.levels(scenario.key)
     if levels is not None and levels.last_sample_at is not None:
         ends.append(levels.last_sample_at)
     where = IncidentFilter(service=scenario.key.service, environment=scenario.key.environment)
-    newest = (await store.find(where, limit=1, cursor=None)).items
+    newest = (await store.incidents.find(where, limit=1, cursor=None)).items
     ends += [record.incident.closed_at or record.incident.opened_at for record in newest]
     return max(ends)
 
@@ -159,7 +161,7 @@ class _Stage:
     container: Container
     loop: Loop
     runner: InlineRunner
-    kept: _KeepsClaims
+    kept: _KeptClaims
 
     @classmethod
     async def build(
@@ -178,8 +180,9 @@ class _Stage:
             policy_engine=policy,
         )
         runner = InlineRunner(clock)
-        kept = _KeepsClaims(store)
-        container = assemble(settings, clock=clock, store=cast("Store", kept), world=outside, runner=runner)
+        kept = _KeptClaims(store.claims)
+        keeping = replace(store, claims=cast("ClaimRepository", kept))
+        container = assemble(settings, clock=clock, store=keeping, world=outside, runner=runner)
         loop = replace(container.loop, owner=OWNER)
         runner.attach(loop)
         stage = cls(scenario=scenario, world=world, container=container, loop=loop, runner=runner, kept=kept)
@@ -217,21 +220,21 @@ class _Stage:
 
     async def records(self) -> tuple[IncidentRecord, ...]:
         """Every incident of this story, as it is on record now."""
-        found = [await self.container.store.load(one) for one in self.runner.woken]
+        found = [await self.container.store.incidents.get(one) for one in self.runner.woken]
         return tuple(record for record in found if record is not None)
 
     async def end_leftovers(self) -> None:
         """A story that was broken off leaves its incident open, and no agent can heal it: end it honestly."""
         store, clock = self.container.store, self.container.clock
-        for incident in await store.open_incidents():
+        for incident in await store.incidents.all_open():
             if _family(incident.key.environment) != _family(self.scenario.namespace):
                 continue
             lease = timedelta(seconds=_LEASE_SECONDS)
             now = max(clock.now(), incident.opened_at)
-            claim = await store.claim(incident.id, OWNER, lease, now)
+            claim = await store.claims.take(incident.id, OWNER, lease, now)
             if claim is not None:
                 await _break_off(store, claim, incident, now)
-                await store.release(claim)
+                await store.claims.release(claim)
 
 
 def _family(namespace: str) -> str:
@@ -243,7 +246,9 @@ def _family(namespace: str) -> str:
 async def _break_off(store: Store, claim: Claim, incident: Incident, now: datetime) -> None:
     why = "The simulation was broken off before its end."
     ended = replace(incident, state=IncidentState.ESCALATED, closed_at=now, summary=why)
-    await store.save(claim, ended, [Note(at=now, stage=Stage.LEARN, message=f"Ended as escalated. {why}")])
+    await store.incidents.save(
+        claim, ended, [Note(at=now, stage=Stage.LEARN, message=f"Ended as escalated. {why}")]
+    )
 
 
 async def _tell(stage: _Stage, clock: SteppedClock, story_listener: StoryListener, pace: StoryPace) -> Played:
@@ -271,19 +276,19 @@ async def _tell(stage: _Stage, clock: SteppedClock, story_listener: StoryListene
         await asyncio.sleep(_STEP_SECONDS * pace.wall_seconds_per_second)
 
 
-class _KeepsClaims:
-    """The store, except that a claim of the story is kept to its end.
+class _KeptClaims:
+    """Claims of a story, which are kept to its end.
 
     A running agent on the same database would otherwise take the incident over
     between two steps, and find no cluster behind it.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, claims: ClaimRepository) -> None:
+        self._claims = claims
         self._kept: dict[IncidentId, Claim] = {}
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        return getattr(self._claims, name)
 
     async def release(self, claim: Claim, due_at: datetime | None = None) -> None:  # noqa: ARG002 - kept
         """Later, with all others: a closed incident needs no claim, and an open one is still ours."""
@@ -292,5 +297,5 @@ class _KeepsClaims:
     async def release_all(self) -> None:
         """At the end of the story: their leases are in its time, and may be far from the machine's."""
         for claim in self._kept.values():
-            await self._store.release(claim)
+            await self._claims.release(claim)
         self._kept.clear()

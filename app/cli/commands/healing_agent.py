@@ -139,7 +139,7 @@ def _start_workers(container: Container) -> list[asyncio.Task[None]]:
     poller = Poller(
         source=outside.metrics,
         reader=outside.reader,
-        store=container.store,
+        signals=container.store.signals,
         intake=container.intake,
         slo=container.slo,
         clock=container.clock,
@@ -170,7 +170,7 @@ async def _report(container: Container, reported: list[tuple[ServiceKey, Payload
 
 
 async def _records(container: Container, woken: tuple[IncidentId, ...]) -> list[IncidentRecord]:
-    found = [await container.store.load(one) for one in woken]
+    found = [await container.store.incidents.get(one) for one in woken]
     return [record for record in found if record is not None]
 
 

@@ -20,7 +20,8 @@ from sqlalchemy.exc import ArgumentError
 
 from app.agent.ids import IncidentId
 from app.agent.models import IncidentState, TimelineEntry
-from app.agent.ports.store import IncidentFilter, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.timeline import first_broken
 from app.cli.commands.agent_client import RunningAgent, default_url, running_agent
 from app.cli.commands.errors import CommandFailed
@@ -70,7 +71,7 @@ async def list_incidents(settings: Settings, url: str | None, wanted: Wanted) ->
         return answer
     store = await local_store(settings)
     try:
-        page = await store.find(
+        page = await store.incidents.find(
             IncidentFilter(
                 service=wanted.service,
                 environment=wanted.environment,
@@ -93,7 +94,7 @@ async def load_incident(settings: Settings, url: str | None, incident_id: str) -
         return view
     store = await local_store(settings)
     try:
-        record = await store.load(IncidentId(incident_id))
+        record = await store.incidents.get(IncidentId(incident_id))
     finally:
         await store.close()
     if record is None:

@@ -13,15 +13,17 @@ from datetime import UTC, datetime
 
 from app.agent.identity.people import Door, Person, Scope, same_person
 from app.agent.identity.tokens import holder, proved
-from app.agent.ports.store import IdentityStore
+from app.agent.ports.store.people import CredentialRepository
 from app.cli.commands.errors import CommandFailed
 from app.config import Settings
 
 
-async def speaker(settings: Settings, store: IdentityStore, by: str | None, scope: Scope) -> Person:
+async def speaker(
+    settings: Settings, credentials: CredentialRepository, by: str | None, scope: Scope
+) -> Person:
     """The holder of HEAL_TOKEN, or, while identity is not required, the person named."""
     if settings.heal_token is not None:
-        return await _holder(settings, store, by, scope)
+        return await _holder(settings, credentials, by, scope)
     if settings.identity_required:
         raise CommandFailed("identity is required: set HEAL_TOKEN to a token of yours")
     return Person(name=by or shell_user(), door=Door.CLI)
@@ -47,9 +49,11 @@ def system_user() -> str:
         return f"uid {uid}"
 
 
-async def _holder(settings: Settings, store: IdentityStore, by: str | None, scope: Scope) -> Person:
+async def _holder(
+    settings: Settings, credentials: CredentialRepository, by: str | None, scope: Scope
+) -> Person:
     assert settings.heal_token is not None  # noqa: S101 - narrows the type; the caller looked
-    credential = await proved(store, settings.heal_token.get_secret_value())
+    credential = await proved(credentials, settings.heal_token.get_secret_value())
     ended = credential.refusal(datetime.now(UTC)) if credential is not None else "it is not known here"
     if credential is None or ended is not None:
         raise CommandFailed(f"HEAL_TOKEN is not valid: {ended}")

@@ -77,7 +77,7 @@ async def create(
     async with database(settings, create=True) as store:
         by = _shell_person() if recover else await _administrator(settings, store)
         issued = await tokens.create(
-            store,
+            store.credentials,
             wanted.name,
             scopes=wanted.scopes,
             roles=wanted.roles,
@@ -97,7 +97,7 @@ async def list_tokens(settings: Settings, url: str | None) -> TokenList:
     if agent is not None and reply is not None:
         return agent.parsed(TokenList, reply)
     async with database(settings) as store:
-        return TokenList(items=[TokenView.of(one) for one in await store.tokens()])
+        return TokenList(items=[TokenView.of(one) for one in await store.credentials.tokens()])
 
 
 async def revoke(settings: Settings, url: str | None, token_id: str) -> TokenView:
@@ -110,12 +110,12 @@ async def revoke(settings: Settings, url: str | None, token_id: str) -> TokenVie
         if reply is not None:
             return agent.parsed(TokenView, reply)
     async with database(settings) as store:
-        found = await store.credential(CredentialId(token_id))
+        found = await store.credentials.get(CredentialId(token_id))
         if found is None:
             raise _unknown(token_id)
         try:
             by = await _administrator(settings, store)
-            return TokenView.of(await tokens.revoke(store, found.id, by=by, at=datetime.now(UTC)))
+            return TokenView.of(await tokens.revoke(store.credentials, found.id, by=by, at=datetime.now(UTC)))
         except Conflict as error:
             raise CommandFailed(str(error)) from error
 
@@ -148,9 +148,13 @@ def _asked(settings: Settings, url: str | None) -> RunningAgent | None:
 async def _administrator(settings: Settings, store: Store) -> Person:
     """The holder of HEAL_TOKEN; without one the user of this shell, while no administrator's token exists."""
     if settings.heal_token is not None:
-        return await speaker(settings, store, None, Scope.ADMIN)
+        return await speaker(settings, store.credentials, None, Scope.ADMIN)
     now = datetime.now(UTC)
-    existing = [one for one in await store.tokens() if Scope.ADMIN in one.scopes and one.refusal(now) is None]
+    existing = [
+        one
+        for one in await store.credentials.tokens()
+        if Scope.ADMIN in one.scopes and one.refusal(now) is None
+    ]
     if existing:
         raise CommandFailed(
             f"an administrator's token exists ({existing[-1].id}, {existing[-1].name}): set HEAL_TOKEN to a "

@@ -14,23 +14,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
 import msgspec
 
+from app.agent.identity.people import Answer, ApprovalTerms
 from app.agent.ids import Json, JsonObject
 from app.agent.models import (
     Action,
+    ActionName,
     Alert,
     ClusterCondition,
     ConfigChange,
     Decision,
     Deploy,
     Diagnosis,
-    Incident,
-    Intent,
     Lesson,
     MetricSample,
     Payload,
@@ -105,6 +105,16 @@ def writable(kind: type[T], value: T) -> Json:
     return plain
 
 
+def part_of(kind: type[T], value: object) -> Json:
+    """The plain values of the part of a model that `kind` names the fields of."""
+    return writable(kind, kind(**fields_of(kind, value)))
+
+
+def fields_of(kind: type[Any], value: object) -> dict[str, Any]:
+    """The fields that `kind` has, as `value` has them."""
+    return {name: getattr(value, name) for name in kind.__dataclass_fields__}
+
+
 def read_optional(kind: type[T], value: object) -> T | None:
     return None if value is None else read(kind, value)
 
@@ -132,24 +142,6 @@ class IncidentBody:
     cluster: str = ""
 
 
-def incident_body(incident: Incident) -> IncidentBody:
-    return IncidentBody(
-        diagnosis=incident.diagnosis,
-        plan=incident.plan,
-        next_action=incident.next_action,
-        verification=incident.verification,
-        verdict=incident.verdict,
-        lesson=incident.lesson,
-        failing_since=incident.failing_since,
-        without_reason_since=incident.without_reason_since,
-        summary=incident.summary,
-        requested_by=incident.requested_by,
-        also_requested_by=incident.also_requested_by,
-        reported_by=incident.reported_by,
-        cluster=incident.cluster,
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntentBody:
     """The part of an intent that is fixed when it is decided."""
@@ -159,8 +151,19 @@ class IntentBody:
     rehearsal: Rehearsal | None = None
 
 
-def intent_body(intent: Intent) -> IntentBody:
-    return IntentBody(action=intent.action, decision=intent.decision, rehearsal=intent.rehearsal)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalBody:
+    """The part of an approval that no statement searches by."""
+
+    action_index: int
+    action: ActionName
+    plan_hash: str
+    target_token: str | None
+    reasons: tuple[str, ...]
+    comment: str = ""
+    terms: ApprovalTerms = field(default_factory=ApprovalTerms)
+    answers: tuple[Answer, ...] = ()
+    escalated: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

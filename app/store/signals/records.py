@@ -1,4 +1,4 @@
-"""Signals as rows: every accepted one with its disposition; also the samples and changes among them."""
+"""Signals as rows: every accepted one with its disposition; also the changes among them."""
 
 from __future__ import annotations
 
@@ -7,41 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    Row,
-    delete,
-    exists,
-    func,
-    insert,
-    literal_column,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import Connection, Row, delete, exists, func, insert, literal_column, select, text, update
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.expression import TextClause
 
 from app.agent.identity.people import Sender
 from app.agent.ids import IncidentId, ServiceKey, SignalId
-from app.agent.models import (
-    POLLED,
-    Change,
-    Disposition,
-    DispositionKind,
-    MetricSample,
-    Signal,
-    SignalKind,
-    SliSample,
-)
-from app.agent.ports.signals import SignalRecord
+from app.agent.models import Disposition, DispositionKind, Incident, Signal, SignalKind
 from app.redaction import redacted
-from app.store.database.codec import (
-    read,
-    read_optional,
-    read_payload,
-    storable_text,
-)
+from app.store.database.codec import read_optional, read_payload, storable_text
 from app.store.database.tables import changes as change_rows
 from app.store.database.tables import signals
 from app.store.signals import ledger
@@ -143,6 +117,13 @@ def settle_pending(
     connection.execute(chosen.values(disposition=kind.value, reason=reason, incident_id=incident_id))
 
 
+def join_pending(connection: Connection, incident: Incident) -> Disposition:
+    """Let the service's pending signals join the incident; the disposition that each has then."""
+    reason = "the breach it was part of is an incident"
+    settle_pending(connection, incident.key, DispositionKind.JOINED, reason, incident.id)
+    return Disposition(kind=DispositionKind.JOINED, reason=reason, incident_id=incident.id)
+
+
 def expire_pending(connection: Connection, older_than: datetime) -> int:
     """End pending signals received before that, at most `BATCH` of them; how many."""
     waiting = connection.execute(
@@ -234,7 +215,7 @@ def queued(connection: Connection, sender: str, limit: int) -> tuple[Signal, ...
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    return tuple(_signal(row) for row in rows)
+    return tuple(signal_of(row) for row in rows)
 
 
 def settle(connection: Connection, signal_id: SignalId, disposition: Disposition) -> None:
@@ -253,73 +234,12 @@ def settle(connection: Connection, signal_id: SignalId, disposition: Disposition
 # ---------------------------------------------------------------- reading
 
 
-def get(connection: Connection, signal_id: SignalId) -> SignalRecord | None:
-    row = connection.execute(select(signals).where(signals.c.id == signal_id)).one_or_none()
-    return None if row is None else SignalRecord(signal=_signal(row), disposition=disposition_of(row))
-
-
 def pending(connection: Connection, key: ServiceKey) -> tuple[Signal, ...]:
     """A service's pending signals in the order in which they were accepted, locked so that none expires."""
     rows = connection.execute(
         select(signals).where(*_pending_of(key)).order_by(signals.c.number).with_for_update()
     )
-    return tuple(_signal(row) for row in rows)
-
-
-def of_incident(connection: Connection, incident_id: IncidentId, limit: int) -> tuple[Signal, ...]:
-    """The signals that opened or joined, oldest first: the first one, and the newest up to `limit` in all."""
-    if limit < 1:
-        return ()
-    attached = select(signals).where(
-        signals.c.incident_id == incident_id, signals.c.disposition.in_(_ATTACHED)
-    )
-    first = connection.execute(attached.order_by(signals.c.number).limit(1)).all()
-    newest = connection.execute(attached.order_by(signals.c.number.desc()).limit(limit)).all()[::-1]
-    if newest and newest[0].number != first[0].number:
-        newest = [first[0], *newest[1:]]
-    return tuple(_signal(row) for row in newest)
-
-
-def samples(connection: Connection, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
-    """Metric samples among the signals since then, oldest first; of very many the newest."""
-    rows = connection.execute(
-        select(signals.c.observed_at, signals.c.payload, signals.c.source)
-        .where(
-            signals.c.environment == key.environment,
-            signals.c.service == key.service,
-            signals.c.kind == SignalKind.METRIC.value,
-            signals.c.observed_at >= since,
-            signals.c.duplicate_of.is_(None),
-        )
-        .order_by(signals.c.observed_at.desc(), signals.c.number.desc())
-        .limit(SAMPLES_SHOWN)
-    ).all()
-    found: list[SliSample] = []
-    for row in reversed(rows):
-        sample = read(MetricSample, row.payload)
-        found.append(
-            SliSample(
-                at=row.observed_at,
-                error_rate=sample.error_rate,
-                p95_latency_ms=sample.p95_latency_ms,
-                request_rate=sample.request_rate,
-                measured=row.source == POLLED,
-            )
-        )
-    return tuple(found)
-
-
-def changes(connection: Connection, since: datetime, of: ServiceKey | None) -> tuple[Change, ...]:
-    """Changes to any service, or to one, since then, newest first."""
-    wanted = select(change_rows.c.body).where(change_rows.c.at >= since)
-    if of is not None:
-        wanted = wanted.where(
-            change_rows.c.environment == of.environment, change_rows.c.service == of.service
-        )
-    rows = connection.execute(
-        wanted.order_by(change_rows.c.at.desc(), change_rows.c.number.desc()).limit(CHANGES_SHOWN)
-    )
-    return tuple(read(Change, row.body) for row in rows)
+    return tuple(signal_of(row) for row in rows)
 
 
 def disposition_of(row: Row[Any]) -> Disposition:
@@ -332,14 +252,10 @@ def disposition_of(row: Row[Any]) -> Disposition:
 
 
 def _pending_of(key: ServiceKey) -> tuple[ColumnElement[bool] | TextClause, ...]:
-    return (
-        signals.c.service == key.service,
-        signals.c.environment == key.environment,
-        WAITING,
-    )
+    return (signals.c.service == key.service, signals.c.environment == key.environment, WAITING)
 
 
-def _signal(row: Row[Any]) -> Signal:
+def signal_of(row: Row[Any]) -> Signal:
     kind = SignalKind(row.kind)
     return Signal(
         id=SignalId(row.id),

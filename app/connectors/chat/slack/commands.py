@@ -20,7 +20,8 @@ from app.agent.identity.people import (
     scopes_of,
 )
 from app.agent.models import Approval, ApprovalState, KillSwitch
-from app.agent.ports.store import ApprovalRecord, Store
+from app.agent.ports.store import Store
+from app.agent.ports.store.approvals import ApprovalRecord
 from app.bounds.deadline import deadline
 from app.clock import Clock
 from app.config import Settings
@@ -98,7 +99,7 @@ class SlackCommands:
 
         async def say() -> PrivateReply:
             recorded = await answer(
-                self._store,
+                self._store.approvals,
                 approval_id,
                 approve=click.approve,
                 by=person,
@@ -147,7 +148,7 @@ class SlackCommands:
         )
 
         async def set_it() -> PrivateReply:
-            await self._store.set_brake(brake, person=person, nonce=command.trigger)
+            await self._store.guardrails.set_kill_switch(brake, person=person, nonce=command.trigger)
             way = "engaged" if engage else "released"
             log.warning("kill switch %s by %s in Slack: %s", way, brake.by, brake.reason)
             after = (
@@ -162,7 +163,7 @@ class SlackCommands:
         )
 
     async def _standing(self) -> PrivateReply:
-        brake = await self._store.brake()
+        brake = await self._store.guardrails.kill_switch()
         if brake is None:
             return PrivateReply(text="The kill switch is off and has never been used.")
         way = "engaged: new actions are blocked" if brake.engaged else "off"
@@ -171,7 +172,7 @@ class SlackCommands:
         return PrivateReply(text=f"The kill switch is {way}. Set by {brake.by} at {at}{why}.")
 
     async def _waiting(self) -> PrivateReply:
-        page = await self._store.find_approvals(ApprovalState.PENDING, limit=_MOST_SHOWN, cursor=None)
+        page = await self._store.approvals.find(ApprovalState.PENDING, limit=_MOST_SHOWN, cursor=None)
         if not page.items:
             return PrivateReply(text="No pending approvals.")
         lines = [_request(one) for one in page.items]

@@ -8,20 +8,8 @@ from datetime import datetime
 from typing import Protocol
 
 from app.agent.freshness.reasons import Reason
-from app.agent.ids import (
-    IncidentId,
-    ServiceKey,
-    SignalId,
-)
-from app.agent.models import (
-    Change,
-    Condition,
-    Disposition,
-    Incident,
-    Signal,
-    SliSample,
-    Trigger,
-)
+from app.agent.ids import IncidentId, ServiceKey, SignalId
+from app.agent.models import Change, Condition, Disposition, Incident, Signal, SliSample, Trigger
 from app.agent.slo import Breach
 
 
@@ -157,7 +145,7 @@ class Dequeued:
     queued: tuple[Queued, ...]
 
 
-class SignalStore(Protocol):
+class SignalRepository(Protocol):
     """Durable intake."""
 
     async def accept(
@@ -172,8 +160,9 @@ class SignalStore(Protocol):
     ) -> tuple[Accepted, ...]:
         """Record signals, decide each, open or join incidents: in order, all durable when it returns.
 
-        Up to twenty signals are one transaction; more are recorded in parts of that
-        size. If it fails in between, the same call again completes it.
+        A delivery of up to fifty signals about at most ten services is one transaction;
+        a larger one is recorded in parts of that size. If it fails in
+        between, the same call again completes it.
 
         A `dedup_key` seen before gets the disposition deduplicated without
         `decide` being asked; `again` says what the repeat means for the service's
@@ -186,9 +175,9 @@ class SignalStore(Protocol):
         """
         ...
 
-    async def signal(self, signal_id: SignalId) -> SignalRecord | None: ...
+    async def get(self, signal_id: SignalId) -> SignalRecord | None: ...
 
-    async def incident_signals(self, incident_id: IncidentId, limit: int) -> tuple[Signal, ...]:
+    async def of_incident(self, incident_id: IncidentId, limit: int) -> tuple[Signal, ...]:
         """The signals that opened or joined an incident, oldest first: the first one and the newest."""
         ...
 

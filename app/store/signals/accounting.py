@@ -8,9 +8,9 @@ newest, unless the audit is deep.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import (
     ColumnElement,
@@ -46,6 +46,7 @@ from app.agent.models import ApprovalState, DispositionKind, IncidentState
 from app.agent.timeline import chain_start, first_broken
 from app.store import timeline as journal
 from app.store.database.notify import ring
+from app.store.database.repository import Repository, reads, writes
 from app.store.database.tables import (
     approvals,
     claims,
@@ -60,7 +61,7 @@ from app.store.database.tables import (
 from app.store.signals import ledger
 from app.store.signals.records import FORGETTABLE, NOT_QUEUED, WAITING
 
-STRAYS_NAMED = 100
+NAMED = 100
 NEWEST_INCIDENTS = 1_000
 NEWEST_DUPLICATES = 10_000
 
@@ -78,38 +79,68 @@ _MENDED = text(
 ).bindparams(at=mendings.c.last_at.type)
 
 
+class SqlAccounting(Repository):
+    """`AccountingRepository` over SQL."""
+
+    @reads
+    def audit(self, connection: Connection, question: AuditQuestion) -> SignalAudit:
+        since = question.since
+        unledgered = _by_day(connection, since, [_UNLEDGERED])
+        present = _by_day(connection, since, [_KEPT]) + _by_day(connection, since, [FORGETTABLE])
+        accepted: Counter[date] = Counter()
+        for row in connection.execute(_ledger(since)):
+            accepted[row.day] += int(row.accepted)
+        for (day, _), count in unledgered.items():
+            accepted[day] += count
+        forgotten = _forgotten(connection, since)
+        accounted: Counter[date] = Counter()
+        for (day, _), count in (present + forgotten).items():
+            accounted[day] += count
+        return SignalAudit(
+            since=since,
+            accepted=accepted.total(),
+            unledgered=unledgered.total(),
+            present=_by_kind(present),
+            forgotten=_by_kind(forgotten),
+            uneven_days=tuple(
+                UnevenDay(day=day, accepted=accepted[day], accounted=accounted[day])
+                for day in sorted(accepted.keys() | accounted.keys())
+                if accepted[day] != accounted[day]
+            ),
+            strays=_limited(_discrepancies(connection, question)),
+            mended={row.kind: int(row.mended) for row in connection.execute(select(mendings))},
+            deep=question.deep,
+        )
+
+    @reads
+    def discrepancies(self, connection: Connection, question: AuditQuestion) -> Discrepancies:
+        return _limited(_discrepancies(connection, question))
+
+    @writes
+    def repair(self, connection: Connection, now: datetime) -> Repairs:
+        entered = ledger.enter_later(connection)
+        found = connection.execute(
+            select(incidents.c.id)
+            .where(_oversleeps(now))
+            .order_by(incidents.c.id)
+            .limit(NAMED)
+            .with_for_update(skip_locked=True, of=incidents)
+        ).scalars()
+        woken = tuple(IncidentId(one) for one in found)
+        if woken:
+            connection.execute(
+                update(incidents)
+                .where(incidents.c.id.in_(woken))
+                .values(due_at=now, nudges=incidents.c.nudges + 1)
+            )
+            ring(connection)
+        for kind, count in (("entered", entered), ("woken", len(woken))):
+            if count:
+                connection.execute(_MENDED, {"kind": kind, "mended": count, "at": now})
+        return Repairs(entered=entered, woken=woken)
+
+
 # ---------------------------------------------------------------- the sum
-
-
-def examine(connection: Connection, question: AuditQuestion) -> SignalAudit:
-    """The whole audit, as of the connection's snapshot."""
-    since = question.since
-    unledgered = _by_day(connection, since, [_UNLEDGERED])
-    present = _by_day(connection, since, [_KEPT]) + _by_day(connection, since, [FORGETTABLE])
-    accepted: Counter[date] = Counter()
-    for row in connection.execute(_ledger(since)):
-        accepted[row.day] += int(row.accepted)
-    for (day, _), count in unledgered.items():
-        accepted[day] += count
-    forgotten = _forgotten(connection, since)
-    accounted: Counter[date] = Counter()
-    for (day, _), count in (present + forgotten).items():
-        accounted[day] += count
-    return SignalAudit(
-        since=since,
-        accepted=accepted.total(),
-        unledgered=unledgered.total(),
-        present=_by_kind(present),
-        forgotten=_by_kind(forgotten),
-        uneven_days=tuple(
-            UnevenDay(day=day, accepted=accepted[day], accounted=accounted[day])
-            for day in sorted(accepted.keys() | accounted.keys())
-            if accepted[day] != accounted[day]
-        ),
-        strays=_limited(_strays(connection, question)),
-        mended={row.kind: int(row.mended) for row in connection.execute(select(mendings))},
-        deep=question.deep,
-    )
 
 
 def _ledger(since: date | None) -> Select[Any]:
@@ -151,12 +182,7 @@ def _start(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-# ---------------------------------------------------------------- strays
-
-
-def strays(connection: Connection, question: AuditQuestion) -> Discrepancies:
-    """Discrepancies without the totals: cheap enough for every sweep."""
-    return _limited(_strays(connection, question))
+# ---------------------------------------------------------------- discrepancies
 
 
 def _limited(found: Iterator[Discrepancy]) -> Discrepancies:
@@ -164,49 +190,52 @@ def _limited(found: Iterator[Discrepancy]) -> Discrepancies:
     counts: Counter[DiscrepancyKind] = Counter()
     for discrepancy in found:
         counts[discrepancy.kind] += 1
-        if counts[discrepancy.kind] <= STRAYS_NAMED:
+        if counts[discrepancy.kind] <= NAMED:
             named.append(discrepancy)
-    more = tuple(kind for kind, count in counts.items() if count > STRAYS_NAMED)
+    more = tuple(kind for kind, count in counts.items() if count > NAMED)
     return Discrepancies(found=tuple(named), more=more)
 
 
-def _strays(connection: Connection, question: AuditQuestion) -> Iterator[Discrepancy]:
-    yield from _waiting_too_long(connection, question)
-    yield from _adrift(connection)
-    yield from _repeating_nothing(connection, question)
-    yield from _without_worker(connection, question.now)
-    yield from _oversleeping(connection, question.now)
-    yield from _executing_after_the_end(connection)
+Search: TypeAlias = tuple[DiscrepancyKind, Select[Any], Callable[[Row[Any]], str]]
+"""What a discrepancy is called, the rows that have it, and what is said of each."""
+
+
+def _discrepancies(connection: Connection, question: AuditQuestion) -> Iterator[Discrepancy]:
+    now = question.now
+    for kind, wanted, detail in (
+        _pending_too_long(now - question.pending_for),
+        _naming_nothing(),
+        _repeating_nothing(question),
+        _not_claimed(now - OVERDUE_AFTER),
+        _oversleeping(now),
+        _executing_after_the_end(),
+    ):
+        for row in connection.execute(wanted.limit(NAMED + 1)):
+            yield Discrepancy(kind=kind, id=row.id, detail=detail(row))
     yield from _without_origin_or_cut(connection, question)
 
 
-def _waiting_too_long(connection: Connection, question: AuditQuestion) -> Iterator[Discrepancy]:
-    rows = connection.execute(
-        select(signals.c.id, signals.c.received_at)
-        .where(WAITING, NOT_QUEUED, signals.c.received_at < question.now - question.pending_for)
-        .order_by(signals.c.received_at)
-        .limit(STRAYS_NAMED + 1)
+def _pending_too_long(since: datetime) -> Search:
+    wanted = select(signals.c.id, signals.c.received_at).where(
+        WAITING, NOT_QUEUED, signals.c.received_at < since
     )
-    for row in rows:
-        detail = f"pending since {row.received_at.isoformat()}"
-        yield Discrepancy(kind=DiscrepancyKind.PENDING_TOO_LONG, id=row.id, detail=detail)
+    return (
+        DiscrepancyKind.PENDING_TOO_LONG,
+        wanted.order_by(signals.c.received_at),
+        lambda row: f"pending since {row.received_at.isoformat()}",
+    )
 
 
-def _adrift(connection: Connection) -> Iterator[Discrepancy]:
-    rows = connection.execute(
-        select(signals.c.id, signals.c.disposition)
-        .where(_ADRIFT)
-        .order_by(signals.c.number)
-        .limit(STRAYS_NAMED + 1)
-    )
-    for row in rows:
+def _naming_nothing() -> Search:
+    def detail(row: Row[Any]) -> str:
         what = "signal" if row.disposition == DispositionKind.DEDUPLICATED.value else "incident"
-        yield Discrepancy(
-            kind=DiscrepancyKind.NAMES_NOTHING, id=row.id, detail=f"{row.disposition}, without {what}"
-        )
+        return f"{row.disposition}, without {what}"
+
+    wanted = select(signals.c.id, signals.c.disposition).where(_ADRIFT).order_by(signals.c.number)
+    return DiscrepancyKind.NAMES_NOTHING, wanted, detail
 
 
-def _repeating_nothing(connection: Connection, question: AuditQuestion) -> Iterator[Discrepancy]:
+def _repeating_nothing(question: AuditQuestion) -> Search:
     """Every one when deep, otherwise among the newest."""
     repeats = select(signals.c.id, signals.c.duplicate_of).where(
         FORGETTABLE, literal_column("signals.disposition") == literal_column("'deduplicated'")
@@ -216,43 +245,36 @@ def _repeating_nothing(connection: Connection, question: AuditQuestion) -> Itera
     if not question.deep:
         repeats = repeats.order_by(signals.c.received_at.desc()).limit(NEWEST_DUPLICATES)
     looked_at, first = repeats.subquery(), signals.alias()
-    rows = connection.execute(
+    return (
+        DiscrepancyKind.REPEATS_NOTHING,
         select(looked_at.c.id, looked_at.c.duplicate_of)
         .select_from(looked_at.outerjoin(first, first.c.id == looked_at.c.duplicate_of))
-        .where(first.c.id.is_(None), looked_at.c.duplicate_of.is_not(None))
-        .limit(STRAYS_NAMED + 1)
+        .where(first.c.id.is_(None), looked_at.c.duplicate_of.is_not(None)),
+        lambda row: f"repeats {row.duplicate_of}, which is missing",
     )
-    for row in rows:
-        detail = f"repeats {row.duplicate_of}, which is missing"
-        yield Discrepancy(kind=DiscrepancyKind.REPEATS_NOTHING, id=row.id, detail=detail)
 
 
-def _without_worker(connection: Connection, now: datetime) -> Iterator[Discrepancy]:
-    rows = connection.execute(
+def _not_claimed(since: datetime) -> Search:
+    return (
+        DiscrepancyKind.NOBODY_DRIVES,
         select(incidents.c.id, incidents.c.state, incidents.c.due_at)
         .select_from(incidents.outerjoin(claims, claims.c.incident_id == incidents.c.id))
-        .where(incidents.c.closed_at.is_(None), incidents.c.due_at < now - OVERDUE_AFTER)
+        .where(incidents.c.closed_at.is_(None), incidents.c.due_at < since)
         # An incident is due long ago, too, when it just opened with an old program: since then counts.
-        .where(incidents.c.opened_at < now - OVERDUE_AFTER)
-        .where(or_(claims.c.incident_id.is_(None), claims.c.expires_at < now - OVERDUE_AFTER))
-        .order_by(incidents.c.due_at)
-        .limit(STRAYS_NAMED + 1)
+        .where(incidents.c.opened_at < since)
+        .where(or_(claims.c.incident_id.is_(None), claims.c.expires_at < since))
+        .order_by(incidents.c.due_at),
+        lambda row: f"{row.state}, due since {row.due_at.isoformat()}, not claimed by a worker",
     )
-    for row in rows:
-        detail = f"{row.state}, due since {row.due_at.isoformat()}, not claimed by a worker"
-        yield Discrepancy(kind=DiscrepancyKind.NOBODY_DRIVES, id=row.id, detail=detail)
 
 
-def _oversleeping(connection: Connection, now: datetime) -> Iterator[Discrepancy]:
-    rows = connection.execute(
-        select(incidents.c.id, incidents.c.state, incidents.c.due_at)
-        .where(_oversleeps(now))
-        .order_by(incidents.c.due_at)
-        .limit(STRAYS_NAMED + 1)
+def _oversleeping(now: datetime) -> Search:
+    wanted = select(incidents.c.id, incidents.c.state, incidents.c.due_at).where(_oversleeps(now))
+    return (
+        DiscrepancyKind.OVERSLEEPS,
+        wanted.order_by(incidents.c.due_at),
+        lambda row: f"{row.state}, not scheduled before {row.due_at.isoformat()}",
     )
-    for row in rows:
-        detail = f"{row.state}, not scheduled before {row.due_at.isoformat()}"
-        yield Discrepancy(kind=DiscrepancyKind.OVERSLEEPS, id=row.id, detail=detail)
 
 
 def _oversleeps(now: datetime) -> ColumnElement[bool]:
@@ -267,24 +289,19 @@ def _oversleeps(now: datetime) -> ColumnElement[bool]:
     return and_(
         incidents.c.closed_at.is_(None),
         incidents.c.due_at > now,
-        or_(
-            and_(waits_for_people, ~asked),
-            and_(~waits_for_people, incidents.c.due_at > now + LONGEST_REST),
-        ),
+        or_(and_(waits_for_people, ~asked), and_(~waits_for_people, incidents.c.due_at > now + LONGEST_REST)),
         ~held,
     )
 
 
-def _executing_after_the_end(connection: Connection) -> Iterator[Discrepancy]:
-    rows = connection.execute(
+def _executing_after_the_end() -> Search:
+    return (
+        DiscrepancyKind.EXECUTING_AFTER_END,
         select(intents.c.id, incidents.c.id.label("incident_id"), incidents.c.state)
         .select_from(intents.join(incidents, incidents.c.id == intents.c.incident_id))
-        .where(_EXECUTING, incidents.c.closed_at.is_not(None))
-        .limit(STRAYS_NAMED + 1)
+        .where(_EXECUTING, incidents.c.closed_at.is_not(None)),
+        lambda row: f"executing, and incident {row.incident_id} ended {row.state}",
     )
-    for row in rows:
-        detail = f"executing, and incident {row.incident_id} ended {row.state}"
-        yield Discrepancy(kind=DiscrepancyKind.EXECUTING_AFTER_END, id=row.id, detail=detail)
 
 
 def _without_origin_or_cut(connection: Connection, question: AuditQuestion) -> Iterator[Discrepancy]:
@@ -362,30 +379,3 @@ def _of_incident(connection: Connection, row: Row[Any], *, deep: bool) -> Iterat
         if broken is not None:
             detail = f"its timeline was altered at entry {broken}"
             yield Discrepancy(kind=DiscrepancyKind.TIMELINE_ALTERED, id=row.id, detail=detail)
-
-
-# ---------------------------------------------------------------- mending
-
-
-def mend(connection: Connection, now: datetime) -> Repairs:
-    """Put right what can be: enter what an older program accepted, wake what would oversleep."""
-    entered = ledger.enter_later(connection)
-    found = connection.execute(
-        select(incidents.c.id)
-        .where(_oversleeps(now))
-        .order_by(incidents.c.id)
-        .limit(STRAYS_NAMED)
-        .with_for_update(skip_locked=True, of=incidents)
-    ).scalars()
-    woken = tuple(IncidentId(one) for one in found)
-    if woken:
-        connection.execute(
-            update(incidents)
-            .where(incidents.c.id.in_(woken))
-            .values(due_at=now, nudges=incidents.c.nudges + 1)
-        )
-        ring(connection)
-    for kind, count in (("entered", entered), ("woken", len(woken))):
-        if count:
-            connection.execute(_MENDED, {"kind": kind, "mended": count, "at": now})
-    return Repairs(entered=entered, woken=woken)

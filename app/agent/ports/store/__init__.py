@@ -1,0 +1,40 @@
+"""The store: one repository for each aggregate, all of them over one database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from app.agent.ports.store.accounting import AccountingRepository
+from app.agent.ports.store.approvals import ApprovalRepository
+from app.agent.ports.store.claims import ClaimRepository
+from app.agent.ports.store.guardrails import BudgetRepository, GuardrailRepository
+from app.agent.ports.store.history import HistoryRepository
+from app.agent.ports.store.incidents import IncidentRepository
+from app.agent.ports.store.intents import IntentRepository
+from app.agent.ports.store.notifications import NotificationRepository
+from app.agent.ports.store.people import AuditLogRepository, CredentialRepository
+from app.agent.ports.store.signals import SignalRepository
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """The repositories of one database, so that intake and incident share a transaction."""
+
+    signals: SignalRepository
+    incidents: IncidentRepository
+    claims: ClaimRepository
+    intents: IntentRepository
+    budgets: BudgetRepository
+    approvals: ApprovalRepository
+    guardrails: GuardrailRepository
+    history: HistoryRepository
+    accounting: AccountingRepository
+    credentials: CredentialRepository
+    audit_log: AuditLogRepository
+    notifications: NotificationRepository
+    ping: Callable[[], Coroutine[Any, Any, None]]
+    """Writes something; raises when that fails, or the database is not the one that was opened."""
+    close: Callable[[], Coroutine[Any, Any, None]]
+    """Finishes what was begun and closes the database; may be called twice."""

@@ -1,0 +1,109 @@
+"""Incidents with their timelines: reading, listing and saving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from app.agent.audit.anchoring import Head
+from app.agent.ids import IncidentId, ServiceKey
+from app.agent.models import Incident, IncidentRecord, IncidentState, Note, TimelineEntry
+from app.agent.ports.store.claims import Claim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentFilter:
+    """Which incidents to list; None is any. Times compare with `opened_at`: since <= t < until."""
+
+    service: str | None = None
+    environment: str | None = None
+    state: IncidentState | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page of incidents, newest first."""
+
+    items: tuple[IncidentRecord, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenBeside:
+    """Services other than the one asked about that have an open incident."""
+
+    named: tuple[ServiceKey, ...]
+    """Those of the services asked for by name."""
+    others: tuple[ServiceKey, ...]
+    """The newest of the rest, up to the limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordPart:
+    """An incident with a part of its timeline."""
+
+    record: IncidentRecord
+    """Its timeline holds the part alone."""
+    length: int
+    """Entries of the whole timeline."""
+
+    @property
+    def next_after(self) -> int | None:
+        """The sequence after which the next part begins; None when this one is the last."""
+        entries = self.record.timeline
+        return entries[-1].sequence if entries and entries[-1].sequence + 1 < self.length else None
+
+
+class IncidentRepository(Protocol):
+    """Incidents and their timelines. Every write of the loop needs a live claim."""
+
+    async def get(self, incident_id: IncidentId) -> IncidentRecord | None: ...
+
+    async def get_part(
+        self, incident_id: IncidentId, *, limit: int, after: int | None = None, urgent: bool = False
+    ) -> RecordPart | None:
+        """With at most `limit` entries: those after sequence `after` (-1: all), else the newest.
+
+        `urgent` is for operators who answer: it uses what is reserved for them.
+        """
+        ...
+
+    async def find(self, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:
+        """Newest first; a cursor that this store did not issue raises `Invalid`."""
+        ...
+
+    async def all_open(self) -> tuple[Incident, ...]:
+        """All that have not ended, oldest first. Grows with the fleet: no pass of the loop asks for it."""
+        ...
+
+    async def open_of_service(self, service: str, environment: str | None) -> tuple[Incident, ...]:
+        """The open incidents of the services of that name, oldest first; one environment, or all."""
+        ...
+
+    async def open_beside(self, key: ServiceKey, named: Sequence[ServiceKey], limit: int) -> OpenBeside:
+        """What else is open, read by index: which of `named`, and the newest others up to `limit`."""
+        ...
+
+    async def save(self, claim: Claim, incident: Incident, notes: Sequence[Note]) -> Incident:
+        """Store the incident with its notes in one transaction; the result has the next version.
+
+        Raises `ClaimLost` when the claim is no longer the newest, or the version
+        is not the stored one. A closed incident is never changed: `ClaimLost`.
+        So is a recovery over a signal with a trigger that joined after `incident`
+        was loaded (`joined` differs): the pass looks again. Leaving
+        AWAITING_APPROVAL ends the incident's unanswered or unused approvals as
+        expired or void.
+        """
+        ...
+
+    async def timeline(self, incident_id: IncidentId) -> tuple[TimelineEntry, ...]: ...
+
+    async def timeline_heads(
+        self, *, after: IncidentId | None, limit: int
+    ) -> tuple[tuple[IncidentId, Head], ...]:
+        """The length and last hash of each timeline as kept beside it, by id, those behind `after`."""
+        ...

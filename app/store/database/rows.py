@@ -1,0 +1,127 @@
+"""Rows of incidents, intents and approvals to values, and the columns that hold a value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Column, Connection, Row, Select, and_, or_, select
+
+from app.agent.ids import ApprovalId, IncidentId, IntentId, ServiceKey
+from app.agent.models import (
+    Approval,
+    ApprovalState,
+    Incident,
+    IncidentState,
+    Intent,
+    IntentState,
+    Outcome,
+    Trigger,
+)
+from app.errors import Invalid
+from app.store.database.codec import (
+    ApprovalBody,
+    IncidentBody,
+    IntentBody,
+    fields_of,
+    part_of,
+    read,
+    read_optional,
+    read_snapshot,
+)
+
+
+def page_of(
+    connection: Connection,
+    wanted: Select[Any],
+    moment: Column[Any],
+    key: Column[Any],
+    *,
+    limit: int,
+    cursor: str | None,
+) -> tuple[Sequence[Row[Any]], str | None]:
+    """One page, newest first, and the cursor of the next: the key of the page's last row.
+
+    Rows are kept for good, so a cursor never loses its place, whatever comes or ends
+    meanwhile. `Invalid` for a cursor that names no row.
+    """
+    if limit < 1:
+        raise Invalid(f"limit is {limit}; it must be at least 1")
+    if cursor is not None:
+        last = connection.execute(select(moment, key).where(key == cursor)).one_or_none()
+        if last is None:
+            raise Invalid("cursor was not returned by this list; start again without a cursor")
+        wanted = wanted.where(or_(moment < last[0], and_(moment == last[0], key < last[1])))
+    rows = connection.execute(wanted.order_by(moment.desc(), key.desc()).limit(limit + 1)).all()
+    return rows[:limit], str(rows[limit - 1].id) if len(rows) > limit else None
+
+
+def incident_of(row: Row[Any]) -> Incident:
+    return Incident(
+        id=IncidentId(row.id),
+        key=ServiceKey(environment=row.environment, service=row.service),
+        state=IncidentState(row.state),
+        opened_at=row.opened_at,
+        triggers=tuple(Trigger(trigger) for trigger in row.triggers),
+        stale=row.stale,
+        dry_run=row.dry_run,
+        version=row.version,
+        closed_at=row.closed_at,
+        joined=row.joined,
+        wake_at=row.wake_at,
+        **fields_of(IncidentBody, read(IncidentBody, row.body)),
+    )
+
+
+def incident_columns(incident: Incident) -> dict[str, object]:
+    """What may change after an incident was opened."""
+    return {
+        "state": incident.state.value,
+        "closed_at": incident.closed_at,
+        "wake_at": incident.wake_at,
+        "stale": incident.stale,
+        "dry_run": incident.dry_run,
+        "triggers": list(incident.triggers),
+        "body": part_of(IncidentBody, incident),
+    }
+
+
+def intent_of(row: Row[Any]) -> Intent:
+    return Intent(
+        id=IntentId(row.id),
+        incident_id=IncidentId(row.incident_id),
+        sequence=row.sequence,
+        dry_run=row.dry_run,
+        state=IntentState(row.state),
+        snapshot=read_snapshot(row.snapshot),
+        outcome=read_optional(Outcome, row.outcome),
+        applied_token=row.applied_token,
+        undoes=None if row.undoes is None else IntentId(row.undoes),
+        started_at=row.started_at,
+        attempts=row.attempts,
+        approval=None if row.approval is None else ApprovalId(row.approval),
+        **fields_of(IntentBody, read(IntentBody, row.body)),
+    )
+
+
+def approval_of(row: Row[Any]) -> Approval:
+    return Approval(
+        id=ApprovalId(row.id),
+        incident_id=IncidentId(row.incident_id),
+        requested_at=row.requested_at,
+        expires_at=row.expires_at,
+        state=ApprovalState(row.state),
+        answered_by=row.answered_by,
+        answered_at=row.answered_at,
+        **fields_of(ApprovalBody, read(ApprovalBody, row.body)),
+    )
+
+
+def approval_columns(approval: Approval) -> dict[str, object]:
+    """What an answer changes."""
+    return {
+        "state": approval.state.value,
+        "answered_at": approval.answered_at,
+        "answered_by": approval.answered_by,
+        "body": part_of(ApprovalBody, approval),
+    }

@@ -1,0 +1,153 @@
+"""Deliveries of signals: their parts, and the answers that idempotency keys give again.
+
+A delivery of many signals, or about many services, is recorded in parts, each a
+transaction of its own, so that it never holds up the writer for longer than one
+part. Signals of one service follow each other in the parts, because a transaction
+reads and writes a service, its incident and its timeline once, however many of its
+signals it records. The sender is answered after the last part. If the process dies
+in between, the sender repeats the delivery: what was recorded is recognised by its
+deduplication key, and where the delivery has an idempotency key each part gives its
+first answer again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import chain, pairwise
+
+from sqlalchemy import Connection, and_, delete, insert, or_, select
+
+from app.agent.ids import ServiceKey
+from app.agent.models import Signal
+from app.agent.ports.store.signals import Accepted, IntakeDecider, RepeatDecider
+from app.errors import Invalid
+from app.store.database import locks
+from app.store.database.codec import read
+from app.store.database.tables import idempotency_keys
+
+IDEMPOTENCY_KEPT = timedelta(hours=24)
+PART = 50
+"""Signals that one transaction records at most."""
+PART_SERVICES = 10
+"""Services that one transaction of a large delivery concerns at most: with `PART` it takes some 20 ms."""
+KEY_LIMIT_BYTES = 1024
+"""Longest deduplication or idempotency key: both stand in indexes, whose entries are bounded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What one call of `accept` brings."""
+
+    signals: tuple[Signal, ...]
+    decide: IntakeDecider
+    dry_run: bool
+    idempotency_key: str | None
+    request_hash: str | None
+    again: RepeatDecider | None = None
+
+    @property
+    def at(self) -> datetime:
+        """When the delivery arrived: what the age of an idempotency key is measured against."""
+        return max(signal.received_at for signal in self.signals)
+
+
+def by_service(delivery: Delivery) -> tuple[int, ...]:
+    """The places of the signals with those of one service side by side, each service's in their order."""
+    places: dict[ServiceKey, list[int]] = {}
+    for place, signal in enumerate(delivery.signals):
+        places.setdefault(signal.key, []).append(place)
+    return tuple(chain.from_iterable(places.values()))
+
+
+def parts(delivery: Delivery) -> tuple[Delivery, ...]:
+    """The delivery in parts of at most `PART` signals about at most `PART_SERVICES` services.
+
+    Only the part of a delivery that needs no second one has the delivery's own idempotency
+    key. The key of others is a hash of it and the part's place: no sender can give it, and
+    a repetition of the delivery arrives at the same ones.
+    """
+    cuts, services = [0], set[ServiceKey]()
+    for place, signal in enumerate(delivery.signals):
+        services.add(signal.key)
+        if place - cuts[-1] == PART or len(services) > PART_SERVICES:
+            cuts.append(place)
+            services = {signal.key}
+    if len(cuts) == 1:
+        return (delivery,)
+    return tuple(
+        replace(
+            delivery,
+            signals=delivery.signals[start:end],
+            idempotency_key=_key_of_part(delivery.idempotency_key, start, end),
+        )
+        for start, end in pairwise([*cuts, len(delivery.signals)])
+    )
+
+
+def _key_of_part(key: str | None, start: int, end: int) -> str | None:
+    if key is None:
+        return None
+    return "part " + hashlib.sha256(f"{start} {end} {key}".encode("utf-8", "replace")).hexdigest()
+
+
+def recorded(connection: Connection, delivery: Delivery) -> tuple[Accepted, ...] | None:
+    """The answer that this delivery got before, by its idempotency key; held until the transaction ends."""
+    if delivery.idempotency_key is None:
+        return None
+    locks.hold(connection, locks.Space.IDEMPOTENCY, [delivery.idempotency_key])
+    return _recorded_answer(connection, delivery, delivery.idempotency_key)
+
+
+def record(connection: Connection, delivery: Delivery, answers: tuple[Accepted, ...]) -> None:
+    """Keep the answer to a delivery whose parts are all recorded; the first one to get here stays."""
+    if recorded(connection, delivery) is None:
+        keep(connection, delivery, answers)
+
+
+def keep(connection: Connection, delivery: Delivery, answers: tuple[Accepted, ...]) -> None:
+    """Keep the answer to a delivery that has an idempotency key."""
+    if delivery.idempotency_key is None:
+        return
+    connection.execute(
+        insert(idempotency_keys).values(
+            key=delivery.idempotency_key,
+            request_hash=delivery.request_hash,
+            recorded_at=delivery.at,
+            answer=answers,
+        )
+    )
+
+
+def check_keys(delivery: Delivery) -> None:
+    """Raise `Invalid` for a deduplication or idempotency key that no index can hold."""
+    keys = [("dedup_key", signal.dedup_key) for signal in delivery.signals]
+    if delivery.idempotency_key is not None:
+        keys.append(("idempotency key", delivery.idempotency_key))
+    for name, value in keys:
+        if len(value.encode("utf-8", "replace")) > KEY_LIMIT_BYTES:
+            raise Invalid(f"{name} is longer than {KEY_LIMIT_BYTES} bytes; use a hash of it")
+
+
+def _recorded_answer(connection: Connection, delivery: Delivery, key: str) -> tuple[Accepted, ...] | None:
+    """The answer given to this key within the last day; also forgets keys that are older."""
+    cutoff = delivery.at - IDEMPOTENCY_KEPT
+    aged = (
+        select(idempotency_keys.c.key)
+        .where(idempotency_keys.c.recorded_at < cutoff)
+        .order_by(idempotency_keys.c.recorded_at)
+        .limit(100)
+        .with_for_update(skip_locked=True)
+    )
+    expired = or_(
+        idempotency_keys.c.key.in_(aged),
+        and_(idempotency_keys.c.key == key, idempotency_keys.c.recorded_at < cutoff),
+    )
+    connection.execute(delete(idempotency_keys).where(expired))
+    row = connection.execute(select(idempotency_keys).where(idempotency_keys.c.key == key)).one_or_none()
+    if row is None:
+        return None
+    if row.request_hash != delivery.request_hash:
+        raise Invalid("this Idempotency-Key was used for another request; use a new key for a new request")
+    return read(tuple[Accepted, ...], row.answer)

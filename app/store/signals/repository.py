@@ -1,0 +1,268 @@
+"""Signals over SQL: intake, and what is on record of the services that they concern."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+
+from sqlalchemy import Connection, select
+
+from app.agent.ids import IncidentId, ServiceKey, SignalId
+from app.agent.models import (
+    POLLED,
+    Change,
+    DispositionKind,
+    MetricSample,
+    Signal,
+    SignalKind,
+    SliSample,
+    Trigger,
+)
+from app.agent.ports.store.signals import (
+    Accepted,
+    Dequeued,
+    IntakeDecider,
+    Queued,
+    RepeatDecider,
+    ServiceLevels,
+    SignalRecord,
+)
+from app.errors import PartlyRecorded, TransientError
+from app.store import timeline
+from app.store.database import locks
+from app.store.database.codec import read
+from app.store.database.port import Database
+from app.store.database.repository import Repository, reads, writes
+from app.store.database.tables import changes, service_levels, signals
+from app.store.notes import pending_note, signal_note
+from app.store.signals import deliveries, intake, openings, records
+from app.store.signals.deliveries import Delivery
+from app.store.signals.intake import IntakeTransaction
+from app.store.signals.levels import levels
+
+PARTS_AT_ONCE = 2
+"""Parts of large deliveries in work: operators wait for these, however many deliveries were let in."""
+SAMPLES_SHOWN = 1_000
+CHANGES_SHOWN = 500
+_ATTACHED = [DispositionKind.OPENED.value, DispositionKind.JOINED.value]
+
+
+class SqlSignals(Repository):
+    """`SignalRepository` over SQL."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._large = asyncio.Semaphore(PARTS_AT_ONCE)
+        """Held for each part of a large delivery."""
+
+    async def accept(
+        self,
+        signals: Sequence[Signal],
+        decide: IntakeDecider,
+        *,
+        again: RepeatDecider | None = None,
+        dry_run: bool,
+        idempotency_key: str | None = None,
+        request_hash: str | None = None,
+    ) -> tuple[Accepted, ...]:
+        delivery = Delivery(
+            signals=tuple(signals),
+            decide=decide,
+            again=again,
+            dry_run=dry_run,
+            idempotency_key=idempotency_key,
+            request_hash=request_hash,
+        )
+        if len(deliveries.parts(delivery)) == 1:
+            return await self.database.write(lambda connection: intake.accept(connection, delivery))
+        return await self._accept_in_parts(delivery)
+
+    async def _accept_in_parts(self, delivery: Delivery) -> tuple[Accepted, ...]:
+        """One transaction for each part, so that others get their turn between two parts.
+
+        Raises `PartlyRecorded` where the store stops answering between two of them.
+        """
+        deliveries.check_keys(delivery)
+        recorded = await self.database.write(lambda connection: deliveries.recorded(connection, delivery))
+        if recorded is not None:
+            return recorded
+        places = deliveries.by_service(delivery)
+        sorted_out = replace(delivery, signals=tuple(delivery.signals[place] for place in places))
+        answers: list[Accepted] = []
+        try:
+            for part in deliveries.parts(sorted_out):
+                async with self._large:
+                    answers += await self.database.write(partial(intake.accept, delivery=part))
+            in_order = tuple(
+                answer for _, answer in sorted(zip(places, answers, strict=True), key=lambda pair: pair[0])
+            )
+            await self.database.write(lambda connection: deliveries.record(connection, delivery, in_order))
+        except TransientError as error:
+            if not answers:
+                raise
+            raise PartlyRecorded(
+                str(error), recorded=len(answers), total=len(delivery.signals), retry_after=error.retry_after
+            ) from error
+        return in_order
+
+    @reads
+    def get(self, connection: Connection, signal_id: SignalId) -> SignalRecord | None:
+        row = connection.execute(select(signals).where(signals.c.id == signal_id)).one_or_none()
+        return (
+            None
+            if row is None
+            else SignalRecord(signal=records.signal_of(row), disposition=records.disposition_of(row))
+        )
+
+    @reads
+    def of_incident(self, connection: Connection, incident_id: IncidentId, limit: int) -> tuple[Signal, ...]:
+        if limit < 1:
+            return ()
+        attached = select(signals).where(
+            signals.c.incident_id == incident_id, signals.c.disposition.in_(_ATTACHED)
+        )
+        first = connection.execute(attached.order_by(signals.c.number).limit(1)).all()
+        newest = connection.execute(attached.order_by(signals.c.number.desc()).limit(limit)).all()[::-1]
+        if newest and newest[0].number != first[0].number:
+            newest = [first[0], *newest[1:]]
+        return tuple(records.signal_of(row) for row in newest)
+
+    @reads
+    def pending_services(
+        self, connection: Connection, service: str, environment: str | None
+    ) -> tuple[ServiceKey, ...]:
+        waiting = select(signals.c.environment).where(signals.c.service == service, records.WAITING)
+        measured = select(service_levels.c.environment).where(service_levels.c.service == service)
+        environments = connection.execute(waiting.union(measured)).scalars()
+        return tuple(
+            ServiceKey(environment=found, service=service)
+            for found in sorted(environments)
+            if environment in {None, found}
+        )
+
+    @reads
+    def levels(self, connection: Connection, key: ServiceKey) -> ServiceLevels | None:
+        return levels(connection, key)
+
+    @writes
+    def open_from_pending(
+        self,
+        connection: Connection,
+        key: ServiceKey,
+        triggers: Sequence[Trigger],
+        *,
+        dry_run: bool,
+        at: datetime,
+    ) -> IncidentId | None:
+        locks.hold(connection, locks.Space.SERVICE, [str(key)])
+        pending = records.pending(connection, key)
+        if not pending:
+            return None
+        incident = openings.open_incident(connection, key)
+        if incident is not None:
+            fresh = bool(triggers) and not all(signal.stale for signal in pending)
+            joined = openings.add_triggers(incident, triggers, fresh=fresh)
+            openings.store_joined(connection, incident, openings.note_origin(joined, pending))
+            timeline.append(connection, incident.id, [pending_note(pending, incident.opened_at)])
+            records.join_pending(connection, incident)
+            return incident.id
+        first, *others = pending
+        stale = all(signal.stale for signal in pending)
+        before = openings.last_closed(connection, key)
+        incident = openings.open_new(
+            connection, key, triggers, stale=stale, dry_run=dry_run, at=openings.not_before(before, at)
+        )
+        openings.store_joined(connection, incident, openings.note_origin(incident, pending))
+        notes = [signal_note(first, triggers, opened=True)]
+        if others:
+            notes.append(pending_note(others, incident.opened_at))
+        timeline.append(connection, incident.id, notes)
+        reason = "acted on before the breach had lasted"
+        records.settle_pending(connection, key, DispositionKind.OPENED, reason, incident.id, only=first.id)
+        records.join_pending(connection, incident)
+        return incident.id
+
+    @writes
+    def open_queued(
+        self, connection: Connection, decide: IntakeDecider, *, dry_run: bool, limit: int
+    ) -> Dequeued:
+        """Every sender in turn gets its share of `limit`; a sender at its limit keeps its place."""
+        # Counting them reads every queued signal, so that it is done once.
+        queues, ended = dict(records.queues(connection)), 0
+        share = max(1, limit // max(1, len(queues)))
+        for sender in tuple(queues):
+            waiting = records.queued(connection, sender, share)
+            locks.hold(connection, locks.Space.SERVICE, {str(signal.key) for signal in waiting})
+            delivery = Delivery(
+                signals=waiting, decide=decide, dry_run=dry_run, idempotency_key=None, request_hash=None
+            )
+            transaction = IntakeTransaction(connection, delivery)
+            for signal in waiting:
+                if signal.id not in transaction.joined:
+                    if transaction.again(signal).reason.startswith(records.QUEUED):
+                        break
+                    queues[sender] -= 1
+                ended += 1
+            transaction.write()
+            for other in transaction.joined.values():
+                queues[other] = queues.get(other, 0) - 1
+        return Dequeued(
+            ended=ended,
+            queued=tuple(
+                Queued(sender=sender, waiting=left, newest=openings.newest_of_sender(connection, sender))
+                for sender, left in sorted(queues.items())
+                if left > 0
+            ),
+        )
+
+    async def expire_pending(self, older_than: datetime) -> int:
+        return await self.in_batches(partial(records.expire_pending, older_than=older_than), records.BATCH)
+
+    async def prune(self, older_than: datetime) -> int:
+        pruned = await self.in_batches(partial(records.prune, older_than=older_than), records.BATCH)
+        return pruned + await self.in_batches(
+            partial(records.prune_changes, older_than=older_than), records.BATCH
+        )
+
+    @reads
+    def samples(self, connection: Connection, key: ServiceKey, since: datetime) -> tuple[SliSample, ...]:
+        rows = connection.execute(
+            select(signals.c.observed_at, signals.c.payload, signals.c.source)
+            .where(
+                signals.c.environment == key.environment,
+                signals.c.service == key.service,
+                signals.c.kind == SignalKind.METRIC.value,
+                signals.c.observed_at >= since,
+                signals.c.duplicate_of.is_(None),
+            )
+            .order_by(signals.c.observed_at.desc(), signals.c.number.desc())
+            .limit(SAMPLES_SHOWN)
+        ).all()
+        found: list[SliSample] = []
+        for row in reversed(rows):
+            sample = read(MetricSample, row.payload)
+            found.append(
+                SliSample(
+                    at=row.observed_at,
+                    error_rate=sample.error_rate,
+                    p95_latency_ms=sample.p95_latency_ms,
+                    request_rate=sample.request_rate,
+                    measured=row.source == POLLED,
+                )
+            )
+        return tuple(found)
+
+    @reads
+    def changes(
+        self, connection: Connection, since: datetime, *, of: ServiceKey | None = None
+    ) -> tuple[Change, ...]:
+        wanted = select(changes.c.body).where(changes.c.at >= since)
+        if of is not None:
+            wanted = wanted.where(changes.c.environment == of.environment, changes.c.service == of.service)
+        rows = connection.execute(
+            wanted.order_by(changes.c.at.desc(), changes.c.number.desc()).limit(CHANGES_SHOWN)
+        )
+        return tuple(read(Change, row.body) for row in rows)
