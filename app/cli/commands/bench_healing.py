@@ -24,6 +24,7 @@ from app.errors import ConfigurationError
 from app.sandbox.scenarios.files import Variant, load_scenarios
 from app.sandbox.scenarios.judge import Run, Scored, judge, score
 from app.sandbox.scenarios.naive import run_naive, run_nothing
+from app.settings.shipped import shipped
 from app.testing import VirtualClock
 
 AGENT, NAIVE, NOTHING = "agent", "naive", "nothing"
@@ -93,15 +94,7 @@ _open = ExitStack()
 def _stage() -> HealingStage:
     atexit.register(_open.close)
     Finalize(None, _open.close, exitpriority=10)  # a process of the pool runs no other ends
-    return _open.enter_context(healing_stage(_runbooks(), VirtualClock))
-
-
-def _runbooks() -> Path:
-    from app.config import Settings
-
-    default: Path = Settings.model_fields["runbooks_dir"].default
-    beside = Path(__file__).parents[3] / default
-    return default if default.is_dir() else beside
+    return _open.enter_context(healing_stage(shipped("runbooks"), VirtualClock))
 
 
 # ---------------------------------------------------------------- what is printed
