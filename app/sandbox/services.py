@@ -81,7 +81,7 @@ class ExternalKind(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class External:
-    """A system outside the cluster that services call; nobody restarts it from here."""
+    """A system outside the cluster that services call; it cannot be restarted from here."""
 
     name: str
     kind: ExternalKind

@@ -156,7 +156,7 @@ def test_variants_of_a_shipped_scenario_differ_in_more_than_their_seed() -> None
 
 
 def test_the_shipped_schema_is_generated_from_the_types() -> None:
-    """`python -m scripts.scenario_schema` writes it."""
+    """`python -m scripts.schemas` writes it."""
     assert SCHEMA.read_text(encoding="utf-8") == schema_text()
 
 

@@ -148,7 +148,7 @@ def _action(name: ActionName, workload: WorkloadView, parameters: dict[str, int]
 
 
 def run_nothing(variant: Variant, start: datetime) -> Run:
-    """The twin: what happens when nobody acts."""
+    """The twin: what happens without any action."""
     return asyncio.run(_play(variant, start, act=False))
 
 
