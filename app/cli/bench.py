@@ -43,8 +43,8 @@ def healing(
     from app.errors import ConfigurationError
 
     try:
-        results = bench_healing.play_all(folder, variants=variants, processes=processes)
         known = None if expect is None else bench_healing.read_expected(expect)
+        results = bench_healing.play_all(folder, variants=variants, processes=processes)
     except ConfigurationError as error:
         complain(str(error))
         raise typer.Exit(2) from error
