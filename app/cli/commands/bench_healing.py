@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -62,16 +61,21 @@ def play_all(folder: Path, *, variants: int | None = None, processes: int = 2) -
 def play_these(variants: Sequence[Variant], *, processes: int) -> HealingResults:
     """Play some variants; results do not depend on the number of processes."""
     if processes == 1 or len(variants) == 1:
-        return HealingResults(runs=tuple(_play(variant) for variant in variants))
+        with healing_stage(shipped("runbooks"), VirtualClock) as stage:
+            return HealingResults(runs=tuple(_play(variant, stage) for variant in variants))
     # New processes, not forks: this one may have threads.
     with ProcessPoolExecutor(min(processes, len(variants)), mp_context=get_context("spawn")) as pool:
-        return HealingResults(runs=tuple(pool.map(_play, variants, chunksize=4)))
+        return HealingResults(runs=tuple(pool.map(_play_in_pool, variants, chunksize=4)))
 
 
-def _play(variant: Variant) -> Triple:
+def _play_in_pool(variant: Variant) -> Triple:
+    return _play(variant, _stage())
+
+
+def _play(variant: Variant, stage: HealingStage) -> Triple:
     """One variant with every agent, judged against the twin."""
     twin = run_nothing(variant, START)
-    runs = {AGENT: _stage().run(variant, START), NAIVE: run_naive(variant, START), NOTHING: twin}
+    runs = {AGENT: stage.run(variant, START), NAIVE: run_naive(variant, START), NOTHING: twin}
     return {name: _scored(variant, run, twin) for name, run in runs.items()}
 
 
@@ -87,13 +91,12 @@ def _scored(variant: Variant, run: Run, twin: Run) -> Scored:
 
 
 _open = ExitStack()
-"""Holds the stage of this process open until the process ends."""
+"""Holds the stage of a process of the pool open until the process ends."""
 
 
 @cache
 def _stage() -> HealingStage:
-    atexit.register(_open.close)
-    Finalize(None, _open.close, exitpriority=10)  # a process of the pool runs no other ends
+    Finalize(None, _open.close, exitpriority=10)
     return _open.enter_context(healing_stage(shipped("runbooks"), VirtualClock))
 
 
