@@ -1,4 +1,4 @@
-"""Writes the actions and causes of the code into the two published JSON schemas.
+"""Writes the actions and causes of the code into the published JSON schemas, and the one of scenarios.
 
 Run as `python -m scripts.schemas` after a change of either; a test fails while they differ.
 """
@@ -14,14 +14,18 @@ from typing import cast
 from app.agent.actions import ACTIONS, ActionSpec
 from app.agent.ids import Json, JsonObject
 from app.agent.models import ActionName, Cause
+from app.sandbox.scenarios.files import schema_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNBOOK = ROOT / "app" / "agent" / "runbook.schema.json"
 POLICY_INPUT = ROOT / "docs" / "policy-input.schema.json"
+SCENARIO = ROOT / "app" / "sandbox" / "scenarios" / "scenario.schema.json"
 
 
 def written(file: Path) -> str:
-    """The text of one of the two schemas with the actions and causes of the code."""
+    """The text of one of the schemas with the actions and causes of the code."""
+    if file == SCENARIO:
+        return schema_text()
     schema = cast("JsonObject", json.loads(file.read_text(encoding="utf-8")))
     if file == RUNBOOK:
         _write_runbook(schema)
@@ -77,5 +81,5 @@ def _replace(values: list[Json], names: type[StrEnum]) -> None:
 
 
 if __name__ == "__main__":
-    for path in (RUNBOOK, POLICY_INPUT):
+    for path in (RUNBOOK, POLICY_INPUT, SCENARIO):
         path.write_text(written(path), encoding="utf-8")

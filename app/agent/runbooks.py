@@ -96,7 +96,7 @@ def load_catalogue(path: Path) -> Catalogue:
         raise ConfigurationError(f"{path}: no runbook (*.yaml) in this folder; check RUNBOOKS_DIR")
     found: dict[str, Runbook] = {}
     for file in files:
-        document = _Document(file)
+        document = Document(file)
         runbook = _runbook(document)
         if runbook.id in found:
             taken = f"{runbook.id!r} is taken by {found[runbook.id].source}; each runbook needs its own"
@@ -105,7 +105,7 @@ def load_catalogue(path: Path) -> Catalogue:
     return Catalogue(runbooks=tuple(found[name] for name in sorted(found)))
 
 
-def _runbook(document: _Document) -> Runbook:
+def _runbook(document: Document) -> Runbook:
     complaint = _first_complaint(document.content)
     if complaint is not None:
         raise document.error(complaint.place, complaint.message, at_key=complaint.at_key)
@@ -135,16 +135,17 @@ def _sha256(content: Json | list[str]) -> str:
 
 # ---------------------------------------------------------------- YAML with places
 
-_Place = tuple[str | int, ...]
+Place = tuple[str | int, ...]
 
 
-class _Document:
+class Document:
     """One YAML document as plain JSON values, and where in the file each of them stands."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, kind: str = "runbook") -> None:
         self.file = file
-        self._marks: dict[_Place, yaml.Mark] = {}
-        self._keys: dict[_Place, yaml.Mark] = {}
+        self._kind = kind
+        self._marks: dict[Place, yaml.Mark] = {}
+        self._keys: dict[Place, yaml.Mark] = {}
         text = self._read()
         try:
             self._refuse_tricks(text)
@@ -156,10 +157,10 @@ class _Document:
         except yaml.YAMLError as error:
             raise self._at(None, f"no valid YAML: {error}") from error
         if len(nodes) != 1 or nodes[0] is None:
-            raise self._at(None, f"one runbook is expected in a file, found {len(nodes)} documents")
+            raise self._at(None, f"one {self._kind} is expected in a file, found {len(nodes)} documents")
         self.content: Json = self._value(nodes[0], ())
 
-    def error(self, place: _Place, message: str, *, at_key: bool = False) -> ConfigurationError:
+    def error(self, place: Place, message: str, *, at_key: bool = False) -> ConfigurationError:
         """The complaint at a value, or at its key where it is the key that should not be there."""
         mark = (self._keys if at_key else self._marks).get(place)
         return self._at(mark, f"{_spoken(place)}: {message}" if place else message)
@@ -170,7 +171,7 @@ class _Document:
         except OSError as error:
             raise self._at(None, f"cannot be read ({error.strerror})") from error
         if len(raw) > _MAX_BYTES:
-            raise self._at(None, f"{len(raw)} bytes are more than a runbook may have ({_MAX_BYTES})")
+            raise self._at(None, f"{len(raw)} bytes are more than a {self._kind} may have ({_MAX_BYTES})")
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -192,7 +193,7 @@ class _Document:
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
 
-    def _value(self, node: yaml.Node, place: _Place) -> Json:
+    def _value(self, node: yaml.Node, place: Place) -> Json:
         self._marks[place] = node.start_mark
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, place)
@@ -200,7 +201,7 @@ class _Document:
             return [self._value(child, (*place, index)) for index, child in enumerate(node.value)]
         return self._scalar(node)
 
-    def _mapping(self, node: yaml.MappingNode, place: _Place) -> JsonObject:
+    def _mapping(self, node: yaml.MappingNode, place: Place) -> JsonObject:
         found: JsonObject = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
@@ -231,7 +232,7 @@ class _Document:
         return ConfigurationError(f"{self.file}:{line}:{column}: {message}")
 
 
-def _spoken(place: _Place) -> str:
+def _spoken(place: Place) -> str:
     """`steps[0].parameters.to`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     return text.removeprefix(".")
@@ -263,7 +264,7 @@ _VALIDATOR = _extend(
 class _Complaint:
     """Where something is wrong, and what to do about it."""
 
-    place: _Place
+    place: Place
     message: str
     at_key: bool = False
 
@@ -279,7 +280,7 @@ def _reading_order(error: ValidationError) -> tuple[list[str], bool, str]:
 
 
 def _told(error: ValidationError) -> _Complaint:
-    place: _Place = tuple(cast("deque[str | int]", error.absolute_path))
+    place: Place = tuple(cast("deque[str | int]", error.absolute_path))
     allowed: Mapping[str, object] = {}
     if isinstance(error.schema, Mapping):
         allowed = error.schema.get("properties", {})

@@ -1,4 +1,4 @@
-"""`heal bench`: benchmarks of the agent's decisions on recorded cases."""
+"""`heal bench`: benchmarks of the agent's judgement; nothing outside this process is touched."""
 
 from __future__ import annotations
 
@@ -8,26 +8,19 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import EXIT_CODES, complain, console
+from app.cli.options import EXIT_CODES, AsJson, complain, console
 
 app = typer.Typer(
-    help="Benchmarks of the agent's decisions on recorded cases.",
+    help="Benchmarks of the agent's judgement on recorded cases and simulated faults.",
     no_args_is_help=True,
     epilog=EXIT_CODES,
 )
 
 
-@app.callback()
-def _bench() -> None:
-    pass
-
-
-@app.command("diagnosis", epilog=EXIT_CODES)
+@app.command(epilog=EXIT_CODES)
 def diagnosis(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A set of cases, or a folder of sets.")],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, with the answer to each case.")
-    ] = False,
+    as_json: AsJson = False,
     report: Annotated[
         Path | None,
         typer.Option("--report", help="Write an HTML report with reliability diagrams to this file."),
@@ -53,6 +46,49 @@ def diagnosis(
     screen = console()
     screen.print(bench_diagnosis.accuracy_table(results))
     screen.print(bench_diagnosis.calibration_table(results))
+
+
+@app.command(epilog=EXIT_CODES)
+def healing(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of scenario files, or one file.")],
+    as_json: AsJson = False,
+    variants: Annotated[
+        int | None, typer.Option(min=1, help="Play only so many variants of each scenario.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Processes that play side by side.")] = 2,
+    expect: Annotated[
+        Path | None,
+        typer.Option(help="Compare with the results in this file; exit code 1 if a scenario became worse."),
+    ] = None,
+    write_expected: Annotated[
+        Path | None, typer.Option(help="Write the agent's results to this file, to compare with later.")
+    ] = None,
+) -> None:
+    """Play every scenario to the agent, to a naive one and to none, and report ends, times and harm.
+
+    A scenario file that is not valid is reported with file and line (exit code 2).
+    """
+    from app.cli.commands import bench_healing
+    from app.errors import ConfigurationError
+
+    try:
+        known = None if expect is None else bench_healing.read_expected(expect)
+        results = bench_healing.play_all(folder, variants=variants, processes=processes)
+    except ConfigurationError as error:
+        complain(str(error))
+        raise typer.Exit(2) from error
+    if write_expected is not None:
+        bench_healing.write_expected(write_expected, results)
+    if as_json:
+        typer.echo(bench_healing.as_json(results))
+    else:
+        for part in bench_healing.report(results):
+            console().print(part)
+    worse = [] if known is None else bench_healing.worse(known, results.of(bench_healing.AGENT))
+    for line in worse:
+        complain(line)
+    if worse:
+        raise typer.Exit(1)
 
 
 def _write(path: Path, text: str) -> None:

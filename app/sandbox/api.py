@@ -69,7 +69,7 @@ class ApiServer:
         """Why an admission policy refuses new pods, by namespace."""
         self.changed: list[Callable[[Thing], None]] = []
         """Called with each object whose version moved: controllers and watches."""
-        self._objects: dict[tuple[str, str, str], Thing] = {}
+        self._objects: dict[str, dict[tuple[str, str], Thing]] = {}
         self._version = 0
 
     # -------------------------------------------------------------- reading
@@ -84,7 +84,7 @@ class ApiServer:
             raise Forbidden(f"forbidden: {identity.name} may not {right}; give its role that verb")
 
     def get(self, kind: type[T], namespace: str, name: str) -> T:
-        found = self._objects.get((kind.__name__, namespace, name))
+        found = self._objects.get(kind.__name__, {}).get((namespace, name))
         if not isinstance(found, kind):
             raise NotFound(f"{kind.__name__} {namespace}/{name} does not exist")
         return found
@@ -92,13 +92,13 @@ class ApiServer:
     def list(self, kind: type[T], namespace: str | None = None) -> list[T]:
         return [
             thing
-            for thing in self._objects.values()
+            for thing in self._objects.get(kind.__name__, {}).values()
             if isinstance(thing, kind) and (namespace is None or thing.meta.namespace == namespace)
         ]
 
     def holds(self, thing: Thing) -> bool:
         """Whether exactly this object still exists."""
-        return self._objects.get((thing.kind, thing.meta.namespace, thing.meta.name)) is thing
+        return self._objects.get(thing.kind, {}).get((thing.meta.namespace, thing.meta.name)) is thing
 
     # -------------------------------------------------------------- writing
 
@@ -119,16 +119,16 @@ class ApiServer:
             raise Forbidden(f'pods "{name}" is forbidden: {why}')
 
     def create(self, thing: T) -> T:
-        key = (thing.kind, thing.meta.namespace, thing.meta.name)
-        if key in self._objects:
+        key, there = (thing.meta.namespace, thing.meta.name), self._objects.setdefault(thing.kind, {})
+        if key in there:
             raise Conflict(f"{thing.kind} {thing.meta.namespace}/{thing.meta.name} exists already")
         _validate(thing)
-        self._objects[key] = thing
+        there[key] = thing
         self.bump(thing)
         return thing
 
     def delete(self, thing: Thing) -> None:
-        self._objects.pop((thing.kind, thing.meta.namespace, thing.meta.name), None)
+        self._objects.get(thing.kind, {}).pop((thing.meta.namespace, thing.meta.name), None)
         self.bump(thing)
 
     def bump(self, thing: Thing) -> None:

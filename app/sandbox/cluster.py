@@ -39,7 +39,7 @@ from app.sandbox.operations import (
     deployment_snapshot,
     mark,
 )
-from app.sandbox.traffic import service_of
+from app.sandbox.picture import service_of
 from app.sandbox.world import AUTOSCALER, SAME_NAMES, Naming, World
 
 FIELD_MANAGER = "self-healing-devops-agent"
@@ -53,7 +53,7 @@ GITOPS = {
 }
 
 AGENT = Identity(name=FIELD_MANAGER)
-_WATCH_SECONDS = 0.5
+WATCH_SECONDS = 0.5
 _MAX_WARNINGS = 20
 
 
@@ -312,10 +312,11 @@ class SandboxWriter:
 
 
 class SandboxWatch:
-    """A `ClusterWatch` over a `World`: looks what moved every half second of the world's time."""
+    """A `ClusterWatch` over a `World`: looks what moved every so many seconds of the world's time."""
 
-    def __init__(self, access: _Access) -> None:
+    def __init__(self, access: _Access, every_seconds: float = WATCH_SECONDS) -> None:
         self._access = access
+        self._every_seconds = every_seconds
 
     async def events(self) -> AsyncGenerator[ClusterEvent, None]:
         access, world = self._access, self._access.world
@@ -334,7 +335,7 @@ class SandboxWatch:
                 for key in told:
                     if key is not None:
                         yield ClusterEvent(key=key)
-                await world.clock.sleep(_WATCH_SECONDS)
+                await world.clock.sleep(self._every_seconds)
                 world.catch_up()
         finally:
             world.api.changed.remove(notice)
@@ -350,12 +351,19 @@ class SandboxCluster:
     _access: _Access
 
     @classmethod
-    def over(cls, world: World, *, naming: Naming = SAME_NAMES, identity: Identity = AGENT) -> SandboxCluster:
+    def over(
+        cls,
+        world: World,
+        *,
+        naming: Naming = SAME_NAMES,
+        identity: Identity = AGENT,
+        watch_seconds: float = WATCH_SECONDS,
+    ) -> SandboxCluster:
         access = _Access(world=world, naming=naming, identity=identity)
         return cls(
             reader=SandboxReader(access),
             rehearsal=SandboxRehearsal(access),
-            watch=SandboxWatch(access),
+            watch=SandboxWatch(access, watch_seconds),
             _access=access,
         )
 

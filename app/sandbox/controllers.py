@@ -1,158 +1,31 @@
-"""What moves the objects of the simulated cluster: deployment controller and kubelet.
+"""What moves the objects of the simulated cluster: the deployment controller.
 
 The deployment controller follows the real one where the agent could notice a
 difference: a rolling update bounded by maxSurge and maxUnavailable (so that old
 pods keep serving while new ones fail), a template that comes back gets the next
 revision number, a paused rollout creates nothing, and progress that stops for
-`progressDeadlineSeconds` is said to have. The kubelet makes pods do what their
-image and limits say: see `fate_of`.
+`progressDeadlineSeconds` is said to have. `app.sandbox.kubelet` runs the pods.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from enum import StrEnum
 
-from app.bounds.backoff import Backoff
 from app.errors import Forbidden
 from app.sandbox.api import ApiServer, Thing
 from app.sandbox.engine import Engine
+from app.sandbox.kubelet import CREATE_AGAIN_SECONDS, OWNER_LABEL, Kubelet
 from app.sandbox.objects import (
-    ConfigMap,
     Deployment,
     Pod,
     ReplicaSet,
-    Template,
     WarningEvent,
     digest,
     template_body,
 )
 
 SYNC_SECONDS = 0.05
-SCHEDULE_SECONDS = 0.1
-START_SECONDS = (0.8, 1.6)
-CRASH_AFTER_SECONDS = 0.5
-FIRST_BACK_OFF_SECONDS = 10.0
-_BACKOFF = Backoff.of_seconds(FIRST_BACK_OFF_SECONDS, 300.0)
-CREATE_AGAIN_SECONDS = 10.0
-LEAST_MEMORY_BYTES = 32 * 2**20
-"""A container limited to less is killed for want of memory."""
-
 REVISION = "deployment.kubernetes.io/revision"
-
-
-class Fate(StrEnum):
-    """What becomes of a container when the kubelet starts it."""
-
-    SERVES = "serves"
-    IMAGE_MISSING = "image_missing"
-    CRASHES = "crashes"
-    OUT_OF_MEMORY = "out_of_memory"
-
-
-def fate_of(template: Template) -> Fate:
-    """By words in the image tag (`missing`, `crash`), or a memory limit under 32Mi."""
-    if "missing" in template.image:
-        return Fate.IMAGE_MISSING
-    limit = template.memory_bytes
-    if limit is not None and limit < LEAST_MEMORY_BYTES:
-        return Fate.OUT_OF_MEMORY
-    return Fate.CRASHES if "crash" in template.image else Fate.SERVES
-
-
-class Kubelet:
-    """Schedules and starts pods, and restarts what crashes, ever more slowly."""
-
-    def __init__(self, engine: Engine, api: ApiServer, nodes: tuple[str, ...]) -> None:
-        self._engine = engine
-        self._api = api
-        self._nodes = nodes
-        self.events: deque[WarningEvent] = deque(maxlen=1000)
-        self.registry_answers = True
-
-    def admit(self, pod: Pod) -> None:
-        """A new pod: schedule it, then start its container."""
-        self._engine.after(SCHEDULE_SECONDS, lambda: self._schedule(pod))
-
-    def _schedule(self, pod: Pod) -> None:
-        load = dict.fromkeys(self._nodes, 0)
-        for other in self._api.list(Pod):
-            if other.node is not None:
-                load[other.node] += 1
-        pod.node = min(self._nodes, key=lambda node: load[node])
-        self._bump(pod)
-        self._engine.after(self._engine.random.uniform(*START_SECONDS), lambda: self._start(pod))
-
-    def _start(self, pod: Pod, pulls: int = 1) -> None:
-        """Start the container; without a registry, or without its configuration, try again later."""
-        if not self._exists(pod):
-            return
-        if not self.registry_answers and pod.restarts == 0:
-            self._wait(pod, "ErrImagePull", f'Failed to pull image "{pod.template.image}": i/o timeout')
-            self._engine.after(_BACKOFF.seconds_after(pulls), lambda: self._start(pod, pulls + 1))
-            return
-        fate = fate_of(pod.template)
-        missing = self._missing_config(pod)
-        if missing is not None:
-            self._wait(pod, "CreateContainerConfigError", f'configmap "{missing}" not found')
-            self._engine.after(FIRST_BACK_OFF_SECONDS, lambda: self._start(pod))
-        elif fate is Fate.IMAGE_MISSING:
-            self._wait(pod, "ErrImagePull", f"manifest for {pod.template.image} not found")
-            self._engine.after(FIRST_BACK_OFF_SECONDS / 5, lambda: self._back_off_pull(pod))
-        elif fate is Fate.SERVES:
-            pod.phase, pod.waiting_reason, pod.waiting_message = "Running", None, ""
-            pod.set_ready(True, self._engine.now)
-            self._bump(pod)
-        else:
-            pod.phase, pod.waiting_reason, pod.waiting_message = "Running", None, ""
-            pod.set_ready(False, self._engine.now)
-            self._bump(pod)
-            self._engine.after(CRASH_AFTER_SECONDS, lambda: self._crash(pod, fate))
-
-    def _crash(self, pod: Pod, fate: Fate) -> None:
-        if not self._exists(pod):
-            return
-        killed = fate is Fate.OUT_OF_MEMORY
-        pod.last_termination_reason, pod.exit_code = ("OOMKilled", 137) if killed else ("Error", 1)
-        pod.restarts += 1
-        back_off = _BACKOFF.seconds_after(pod.restarts)
-        self._wait(pod, "CrashLoopBackOff", f"back-off {back_off:.0f}s restarting failed container")
-        self._engine.after(back_off, lambda: self._start(pod))
-
-    def _back_off_pull(self, pod: Pod) -> None:
-        if self._exists(pod):
-            image = pod.template.image
-            said = f'Back-off pulling image "{image}": ErrImagePull: manifest for {image} not found'
-            self._wait(pod, "ImagePullBackOff", said)
-
-    def _wait(self, pod: Pod, reason: str, message: str) -> None:
-        pod.set_ready(False, self._engine.now)
-        pod.waiting_reason, pod.waiting_message = reason, message
-        if reason != "CrashLoopBackOff":
-            pod.phase = "Pending"
-        self.events.append(
-            WarningEvent(
-                at=self._engine.now,
-                namespace=pod.meta.namespace,
-                owner=pod.meta.labels["sandbox/deployment"],
-                reason="BackOff" if reason.endswith("BackOff") else "Failed",
-                message=f"{message} ({pod.meta.name})",
-            )
-        )
-        self._bump(pod)
-
-    def _missing_config(self, pod: Pod) -> str | None:
-        """The first ConfigMap that the container needs and that does not exist."""
-        there = {config.meta.name for config in self._api.list(ConfigMap, pod.meta.namespace)}
-        return next((name for name in pod.template.config_maps if name not in there), None)
-
-    def _exists(self, pod: Pod) -> bool:
-        return self._api.holds(pod)
-
-    def _bump(self, pod: Pod) -> None:
-        if self._exists(pod):
-            self._api.bump(pod)
 
 
 class DeploymentController:
@@ -281,7 +154,7 @@ class DeploymentController:
         for _ in range(replicas - len(pods)):
             suffix = f"{self._engine.random.getrandbits(20):05x}"
             meta = self._api.new_meta(replica_set.meta.namespace, f"{replica_set.meta.name}-{suffix}")
-            meta.labels["sandbox/deployment"] = deployment.meta.name
+            meta.labels[OWNER_LABEL] = deployment.meta.name
             try:
                 self._api.admit_pod(meta.namespace, meta.name)
             except Forbidden as error:

@@ -21,6 +21,10 @@ RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 AGENT_PREFIX = "self-healing-devops-agent/"
 NAME_LABEL = "app.kubernetes.io/name"
 
+PROBE, PORT, NODE_SELECTOR = "readinessProbe", "containerPort", "nodeSelector"
+CODE_FIELDS = frozenset({PROBE, PORT})
+"""Fields of the pod's spec that a release ships with its image."""
+
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)([KMG]i?)?")
 
@@ -42,7 +46,9 @@ class Template:
 
     @property
     def code(self) -> JsonObject:
-        return {"image": self.image, "command": list(self.command), "labels": dict(self.labels)}
+        probes = {name: value for name, value in self.pod_fields if name in CODE_FIELDS}
+        code: JsonObject = {"image": self.image, "command": list(self.command), "labels": dict(self.labels)}
+        return {**code, **probes}
 
     @property
     def config(self) -> JsonObject:
@@ -50,7 +56,7 @@ class Template:
             "env": dict(self.env),
             "config_maps": list(self.config_maps),
             "memory_limit": self.memory_limit,
-            "pod_fields": dict(self.pod_fields),
+            "pod_fields": {n: v for n, v in self.pod_fields if n not in CODE_FIELDS},
             "annotations": {n: v for n, v in self.annotations if not is_noise(n)},
         }
 
@@ -161,6 +167,10 @@ class Pod:
     last_termination_reason: str | None = None
     exit_code: int | None = None
     ready_changed_at: datetime | None = None
+    started_at: datetime | None = None
+    """When its container last started."""
+    back_offs: int = 0
+    """Restarts since it last ran for long: how far the next one is put off."""
 
     kind = "Pod"
 
@@ -197,8 +207,11 @@ class WarningEvent:
 def template_body(template: Template) -> JsonObject:
     """A template as plain JSON."""
     body: JsonObject = {
-        **template.code,
+        "image": template.image,
+        "command": list(template.command),
+        "labels": dict(template.labels),
         **template.config,
+        "pod_fields": dict(template.pod_fields),
         "annotations": {**dict(template.annotations)},
     }
     # Kept out where empty, so that a template reads as it did before there were such fields.

@@ -3,25 +3,30 @@
 How a service does follows from the pods that are ready and from what their
 templates say: `errors` in the image fails half of the requests, `slow` answers in
 1.5 s, `FAIL_RATIO` in the environment or a ConfigMap fails that share, and
-`DEPENDENCY_URL` at a service that is down fails every request that calls it. Levels are
+`DEPENDENCY_URL` at a service that is down fails every request that calls it. A service
+with a model (`app.sandbox.services`) follows `app.sandbox.flow` instead. Levels are
 kept as steps over time; a measurement looks back over a window, as a
 monitoring system does.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 from urllib.parse import urlsplit
 
 from app.agent.models import SliSample
 from app.sandbox.api import ApiServer, Thing
 from app.sandbox.engine import Engine
-from app.sandbox.objects import NAME_LABEL, ConfigMap, Deployment, Pod, ReplicaSet, Template
+from app.sandbox.flow import Flow, Result
+from app.sandbox.objects import ConfigMap, Deployment, Pod, ReplicaSet, Template
+from app.sandbox.picture import flat as _flat
+from app.sandbox.picture import picture, ratio, service_of
+from app.sandbox.services import Surroundings
 
 ERRORS_SHARE = 0.5
 SLOW_MS = 1500.0
@@ -31,6 +36,7 @@ NOISE = 0.03
 """Measured rates and latencies differ from the model by up to this share."""
 
 _KEPT = timedelta(hours=6)
+_TICK = timedelta(milliseconds=1)
 _REACTION_SECONDS = 0.01
 _DEPENDENCY_DEPTH = 8
 
@@ -54,12 +60,26 @@ class Level:
     since: datetime
     requests_per_second: float
     shares: tuple[Share, ...]
+    failed: float = 0.0
+    """Share of the requests that fail, answered or not: what users see, measured or not."""
+    p95_latency_ms: float = 0.0
+    """What users see, likewise."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Track:
     requests_per_second: float
     levels: list[Level] = field(default_factory=list)
+
+
+class OutageKind(StrEnum):
+    """What the telemetry shows during an outage."""
+
+    NOTHING = "nothing"
+    FROZEN = "frozen"
+    """What it last saw, as if it were new."""
+    ZEROS = "zeros"
+    """Services without a single request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +89,12 @@ class Outage:
     since: datetime
     until: datetime | None
     services: frozenset[Name]
+    shows: OutageKind = OutageKind.NOTHING
+
+    def covers(self, name: Name, at: datetime) -> bool:
+        """Whether it hides a service at a moment."""
+        over = self.until is not None and at >= self.until
+        return at >= self.since and not over and (not self.services or name in self.services)
 
     def cut(self, piece: tuple[datetime, datetime]) -> list[tuple[datetime, datetime]]:
         """What is left of a period outside the outage."""
@@ -82,9 +108,12 @@ class Outage:
 class Traffic:
     """Follows the objects of the API server and remembers how each service did."""
 
-    def __init__(self, engine: Engine, api: ApiServer, seed: int) -> None:
+    def __init__(self, engine: Engine, api: ApiServer, seed: int, surroundings: Surroundings) -> None:
         self._engine = engine
         self._api = api
+        self._around = surroundings
+        self._flow = Flow()
+        self.noise = NOISE
         self._seed = seed
         self._tracks: dict[Name, _Track] = {}
         self._queued = False
@@ -98,6 +127,24 @@ class Traffic:
         track.requests_per_second = requests_per_second
         self._react()
 
+    def reconsider(self) -> None:
+        """Something changed besides the objects of the cluster: compute how every service fares again."""
+        self._react()
+
+    def levels(self, name: Name) -> tuple[Level, ...]:
+        """Every step that is kept of a service, oldest first."""
+        track = self._tracks.get(name)
+        return () if track is None else tuple(track.levels)
+
+    def offered(self, name: Name) -> float:
+        """Requests per second from outside."""
+        return self._tracks[name].requests_per_second
+
+    def utilisation(self, name: Name) -> float:
+        """Share of its capacity that a service with a model uses now."""
+        found = self._flow.results.get(_flat(name))
+        return 0.0 if found is None else found.utilisation
+
     def level(self, name: Name, at: datetime) -> Level | None:
         """The step in force at a moment; None before the service was known."""
         track = self._tracks.get(name)
@@ -108,6 +155,11 @@ class Traffic:
 
     def measure(self, name: Name, at: datetime, window: timedelta) -> SliSample:
         """What a monitoring system says at `at`, from what it has of the window before."""
+        hidden = next((o for o in self.outages if o.covers(name, at)), None)
+        if hidden is not None and hidden.shows is OutageKind.FROZEN:
+            return replace(self.measure(name, hidden.since - _TICK, window), at=at)
+        if hidden is not None and hidden.shows is OutageKind.ZEROS:
+            return SliSample(at=at, request_rate=0.0)
         newest = self.newest(name, at, window)
         if newest is None:
             return SliSample(at=at)
@@ -146,6 +198,8 @@ class Traffic:
             if level.shares and max(level.since, start) < min(until, end):
                 pieces = [(max(level.since, start), min(until, end))]
                 for outage in self.outages:
+                    if outage.shows is not OutageKind.NOTHING:
+                        continue
                     if not outage.services or name in outage.services:
                         pieces = [rest for piece in pieces for rest in outage.cut(piece)]
                 yield from pieces
@@ -153,7 +207,7 @@ class Traffic:
     def _noise(self, name: Name, at: datetime, what: str) -> float:
         """A factor near one that depends on the seed and the moment only."""
         dice = random.Random(f"{self._seed}/{name}/{what}/{at.timestamp():.0f}")  # noqa: S311 - no secret
-        return dice.uniform(1 - NOISE, 1 + NOISE)
+        return dice.uniform(1 - self.noise, 1 + self.noise)
 
     def _notice(self, _: Thing) -> None:
         self._react()
@@ -167,18 +221,36 @@ class Traffic:
     def _refresh(self) -> None:
         self._queued = False
         now = self._engine.now
+        modelled = self._modelled(now)
         for name, track in self._tracks.items():
-            level = Level(
-                since=now, requests_per_second=track.requests_per_second, shares=self._shares(name, 0)
-            )
+            level = modelled.get(name) or self._plain(name, track, now)
             last = track.levels[-1] if track.levels else None
-            if last is None or (last.requests_per_second, last.shares) != (
-                level.requests_per_second,
-                level.shares,
-            ):
+            if last is None or replace(level, since=last.since) != last:
                 track.levels.append(level)
             while len(track.levels) > 1 and track.levels[1].since < now - _KEPT:
                 del track.levels[0]
+
+    def _plain(self, name: Name, track: _Track, now: datetime) -> Level:
+        shares = self._shares(name, 0)
+        failed = sum(share.weight * share.error_share for share in shares) if shares else 1.0
+        slowest = max((share.p95_latency_ms for share in shares), default=0.0)
+        return Level(
+            since=now,
+            requests_per_second=track.requests_per_second,
+            shares=shares,
+            failed=failed,
+            p95_latency_ms=slowest,
+        )
+
+    def _modelled(self, now: datetime) -> dict[Name, Level]:
+        """How every service with a model fares, computed for all of them together."""
+        if not self._around.models:
+            return {}
+        nodes, cold = picture(self._api, self._around, self.offered, now)
+        if cold is not None:
+            self._engine.after(cold, self._react)
+        found = self._flow.settle(nodes, self._around, BASE_ERROR_SHARE)
+        return {name: _level(now, found[_flat(name)]) for name in self._around.models if _flat(name) in nodes}
 
     def _shares(self, name: Name, depth: int) -> tuple[Share, ...]:
         """The ready pods of a service by template: each pod gets an equal part of the load."""
@@ -206,7 +278,7 @@ class Traffic:
         if "errors" in template.image:
             succeeds *= 1 - ERRORS_SHARE
         settings = self._settings(name[0], template)
-        succeeds *= 1 - _ratio(settings.get("FAIL_RATIO"))
+        succeeds *= 1 - ratio(settings.get("FAIL_RATIO"))
         url = settings.get("DEPENDENCY_URL")
         if url:
             succeeds *= 1 - self._dependency_error_share(name[0], url, depth)
@@ -231,18 +303,18 @@ class Traffic:
         return merged
 
 
-def service_of(deployment: Deployment) -> str:
-    """The service a Deployment runs: its name label, else its name."""
-    return deployment.meta.labels.get(NAME_LABEL) or deployment.meta.name
-
-
-def _ratio(text: str | None) -> float:
-    """A share 0..1 as a service would read it; what it cannot read is none."""
-    try:
-        value = float(text or 0)
-    except ValueError:
-        return 0.0
-    return min(1.0, max(0.0, value)) if math.isfinite(value) else 0.0
+def _level(now: datetime, result: Result) -> Level:
+    shares = tuple(
+        Share(weight=part.weight, error_share=round(part.errors, 4), p95_latency_ms=round(part.latency_ms, 0))
+        for part in result.parts
+    )
+    return Level(
+        since=now,
+        requests_per_second=round(result.load, 2),
+        shares=shares,
+        failed=round(result.errors, 4),
+        p95_latency_ms=round(result.latency_ms, 0),
+    )
 
 
 def _percentile(seen: list[tuple[float, Share]], quantile: float) -> float:

@@ -15,10 +15,13 @@ from datetime import datetime, timedelta
 from app.agent.ids import ServiceKey
 from app.clock import Clock
 from app.sandbox.api import ApiServer
-from app.sandbox.controllers import DeploymentController, Kubelet
+from app.sandbox.controllers import DeploymentController
 from app.sandbox.engine import Engine
+from app.sandbox.kubelet import Kubelet
 from app.sandbox.objects import NAME_LABEL, ConfigMap, Deployment, Pod, ReplicaSet, Template
-from app.sandbox.traffic import Outage, Traffic, service_of
+from app.sandbox.picture import service_of
+from app.sandbox.services import ServiceModel, Surroundings
+from app.sandbox.traffic import Outage, Traffic
 
 NODES = ("sandbox-node-1", "sandbox-node-2")
 PIPELINE = "pipeline"
@@ -41,6 +44,8 @@ class Workload:
     max_surge: float = 0.25
     max_unavailable: float = 0.25
     requests_per_second: float = 50.0
+    model: ServiceModel | None = None
+    """How it works, where more is to be played than words in its image can say."""
 
 
 class World:
@@ -50,9 +55,11 @@ class World:
         self.clock = clock
         self.engine = Engine(clock, seed)
         self.api = ApiServer(self.engine)
-        self.kubelet = Kubelet(self.engine, self.api, nodes)
+        self.surroundings = Surroundings()
+        self.nodes = nodes
+        self.kubelet = Kubelet(self.engine, self.api, nodes, self.surroundings)
         self.controller = DeploymentController(self.engine, self.api, self.kubelet)
-        self.traffic = Traffic(self.engine, self.api, seed)
+        self.traffic = Traffic(self.engine, self.api, seed, self.surroundings)
         self.namespaces: dict[str, dict[str, str]] = {}
         """Labels and annotations of namespaces, by name; those without any are not listed."""
 
@@ -69,6 +76,8 @@ class World:
         meta = self.api.new_meta(workload.namespace, workload.name, labels)
         meta.annotations = dict(workload.annotations or {})
         meta.changed_by, meta.changed_at = PIPELINE, self.engine.now
+        if workload.model is not None:
+            self.surroundings.models[(workload.namespace, workload.service or workload.name)] = workload.model
         created = self.api.create(
             Deployment(
                 meta=meta,
@@ -89,6 +98,10 @@ class World:
         """Replace the container's environment."""
         wanted = tuple(sorted(env.items()))
         self._change(namespace, name, lambda d: _with_template(d, replace(d.template, env=wanted)))
+
+    def set_template(self, namespace: str, name: str, template: Template) -> None:
+        """Roll out another template, whatever differs in it."""
+        self._change(namespace, name, lambda d: _with_template(d, template))
 
     def set_memory_limit(self, namespace: str, name: str, limit: str | None) -> None:
         """Change the container's memory limit."""
@@ -184,7 +197,7 @@ class World:
     def set_registry(self, *, answers: bool) -> None:
         """Whether the image registry answers from now on; what runs goes on running."""
         self.catch_up()
-        self.kubelet.registry_answers = answers
+        self.surroundings.registry_down = not answers
 
     def delete_deployment(self, namespace: str, name: str) -> None:
         """Delete a Deployment with its ReplicaSets and pods, at once."""

@@ -22,6 +22,7 @@ from app.store.budgets import SqlBudgets
 from app.store.claims import SqlClaims
 from app.store.credentials import SqlCredentials
 from app.store.database import ping
+from app.store.database.memory import MemoryDatabase
 from app.store.database.port import Database
 from app.store.database.postgresql import open_postgresql
 from app.store.database.servers import connecting, one_host
@@ -62,6 +63,11 @@ async def open_shared(database_url: str) -> tuple[Store, Fleet]:
             )
 
 
+def open_in_memory() -> Store:
+    """A store of one event loop that nothing survives: for simulations."""
+    return store_over(MemoryDatabase())
+
+
 def store_over(database: Database) -> Store:
     """Every repository over one open database."""
 
@@ -96,4 +102,4 @@ def _understood(database_url: str) -> URL:
         ) from None
 
 
-__all__ = ["Alone", "open_shared", "open_store", "store_over"]
+__all__ = ["Alone", "open_in_memory", "open_shared", "open_store", "store_over"]

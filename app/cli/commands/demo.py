@@ -22,7 +22,7 @@ from app.cli.commands.demo_simulated import StoryPace, play, simulation_settings
 from app.cli.commands.incidents import sqlite_path
 from app.cli.commands.output import StoryPrinter, printable, state_text
 from app.config import Settings
-from app.sandbox.scenarios import BAD_RELEASE
+from app.sandbox.scenarios.story import BAD_RELEASE
 from app.testing import VirtualClock
 
 _WALL_SECONDS_PER_SECOND = 0.04

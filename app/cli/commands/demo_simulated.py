@@ -44,7 +44,7 @@ from app.sandbox.api import AuditEntry
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.runner import InlineRunner
-from app.sandbox.scenarios import Beat, Release, Scenario
+from app.sandbox.scenarios.story import Beat, Release, Scenario
 from app.sandbox.world import DEFAULT_WINDOW, World
 from app.store import open_store
 from app.workers import watching

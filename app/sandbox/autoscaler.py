@@ -1,0 +1,50 @@
+"""A horizontal autoscaler over the simulated world: it follows the load, and writes as its own manager."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from app.sandbox.objects import Deployment
+from app.sandbox.world import World
+
+EVERY_SECONDS = 15.0
+_TOLERANCE = 0.1
+_STABLE_FOR = timedelta(minutes=5)
+"""It removes replicas only after they were not needed for so long."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Autoscaler:
+    """Keeps one Deployment at a share of its capacity."""
+
+    world: World
+    namespace: str
+    name: str
+    least: int
+    most: int
+    target: float
+    needed_at: datetime | None = None
+    """When it last needed as many replicas as there are."""
+
+    def start(self) -> None:
+        """Look every 15 seconds, for as long as the world is played."""
+        self.world.engine.after(EVERY_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self.world.engine.after(EVERY_SECONDS, self._look)
+        world, now = self.world, self.world.engine.now
+        present = world.api.get(Deployment, self.namespace, self.name)
+        if present.replicas == 0 or present.status.ready == 0:
+            return
+        used = world.traffic.utilisation((self.namespace, self.name)) / self.target
+        wanted = present.replicas
+        if abs(used - 1) > _TOLERANCE:
+            wanted = min(self.most, max(self.least, math.ceil(present.status.ready * used)))
+        if wanted >= present.replicas:
+            self.needed_at = now
+        if wanted > present.replicas or (
+            wanted < present.replicas and now - (self.needed_at or now) >= _STABLE_FOR
+        ):
+            world.autoscale(self.namespace, self.name, wanted)
