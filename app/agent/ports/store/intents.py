@@ -31,7 +31,7 @@ class Begun(StrEnum):
 class ReasonGuard(Protocol):
     """What an action stands on, asked once more inside the transaction that begins it."""
 
-    def refusal(self, reported: tuple[Reason, ...] = ()) -> str | None:
+    def refusal(self, reported: tuple[Reason, ...] | None = None) -> str | None:
         """Why nothing may begin, given what is on record of the service; None while a reason stands."""
         ...
 
