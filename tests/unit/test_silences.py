@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -26,7 +27,8 @@ from app.agent.ids import ServiceKey
 from app.agent.models import Alert, Trigger
 from app.agent.observer import new_signal
 from app.config import Settings
-from app.connectors.alerts.silences import AlertmanagerSilences, silencing
+from app.connectors.alerts.labels import service_of
+from app.connectors.alerts.silences import AlertmanagerSilences, elsewhere, silencing
 from tests.deliveries import alerts_to_signals
 from tests.unit.loopback import loopback, reply
 
@@ -290,13 +292,13 @@ async def test_silences_that_do_not_speak_of_the_service_are_matched_with_its_al
         (["alertname=DiskFull"], False),
         (["alertname=DiskFull", "team=web"], False),
         (["alertname=DiskFull", "service=cart", "namespace=staging"], False),
-        (["service=cart", "namespace=staging"], False),
-        (["service=cart"], False),
-        (["service=~cart|basket"], False),
-        (["service!=shop"], False),
-        (["namespace=staging"], False),
-        (["namespace=staging", "severity=page"], False),
-        (["environment=staging", "alertname=HighErrorRate"], False),
+        (["service=cart", "namespace=staging"], None),
+        (["service=cart"], None),
+        (["service=~cart|basket"], None),
+        (["service!=shop"], None),
+        (["namespace=staging"], None),
+        (["namespace=staging", "severity=page"], None),
+        (["environment=staging", "alertname=HighErrorRate"], None),
         (["team=web"], None),
         (["severity=page"], None),
         (["alertname=HighErrorRate", "severity=page"], None),
@@ -304,6 +306,8 @@ async def test_silences_that_do_not_speak_of_the_service_are_matched_with_its_al
         (["deployment=shop-api"], None),
         (["pod=cart-7d9c5b8f6d-bcd2f"], None),
         (["service=kube-state-metrics"], None),
+        (["cluster=west"], None),
+        (["cluster=west", "alertname=DiskFull"], False),
     ],
 )
 async def test_an_alert_without_its_labels_is_silenced_where_that_can_be_shown(
@@ -331,6 +335,76 @@ async def test_an_alert_without_its_labels_is_silenced_where_that_can_be_shown(
         assert after.withdrawn is not None
         assert "may be silenced by ann until" in after.withdrawn.said
         assert "its labels were not kept" in after.withdrawn.said
+
+
+FORMS: list[tuple[dict[str, str], dict[str, Any]]] = [
+    ({"namespace": "prod", "service": "shop", "app": "suite", "job": "shop-metrics"}, {}),
+    (
+        {
+            "namespace": "monitoring",
+            "service": "kube-state-metrics",
+            "job": "kube-state-metrics",
+            "exported_namespace": "prod",
+            "deployment": "shop",
+        },
+        {},
+    ),
+    ({"namespace": "web", "service": "cart", "exported_namespace": "prod", "exported_service": "shop"}, {}),
+    (
+        {
+            "namespace": "istio-system",
+            "service": "istiod",
+            "destination_service_name": "shop",
+            "destination_workload_namespace": "prod",
+        },
+        {},
+    ),
+    (
+        {
+            "environment": "web",
+            "exported_environment": "prod",
+            "namespace": "prod",
+            "service": "shop",
+            "pod": "cart-7d9c5b8f6d-bcd2f",
+        },
+        {},
+    ),
+    ({"namespace": "prod", "service": "shop"}, {"environment_namespaces": {"prod": "shop-ns"}}),
+    (
+        {"namespace": "shop-ns", "service": "cart", "deployment": "shop-web"},
+        {"service_workloads": {"prod/shop": "shop-ns/shop-web"}},
+    ),
+    ({"namespace": "prod", "service": "shop", "cluster": "east"}, {"alert_home_labels": {"cluster": "east"}}),
+]
+
+
+@pytest.mark.parametrize(("labels", "changes"), FORMS)
+@pytest.mark.parametrize("conditions", [1, 2])
+def test_no_silence_of_an_alert_is_left_out_because_its_labels_were_lost(
+    labels: dict[str, str], changes: dict[str, Any], conditions: int
+) -> None:
+    """Whatever form they had: each silence that means the alert by its labels still may mean it."""
+    own = settings(**changes)
+    assert service_of(labels, own, None) == KEY
+    known = labelled({"alertname": "HighErrorRate", "severity": "page", **labels})
+    lost = replace(known, labels=None)
+    for names in combinations(dict(known.labels or ()), conditions):
+        one = silence(*(f"{name}={dict(known.labels or ())[name]}" for name in names))
+        found = silencing(one, KEY, own) or Silencing(
+            silence=one, labels_only=True, elsewhere=elsewhere(one, own)
+        )
+        assert found.covers(known) is True
+        assert found.covers(lost) is not False, names
+
+
+def test_a_silence_of_another_cluster_means_no_alert_of_this_one() -> None:
+    """Where ALERT_HOME_LABELS names the cluster: an alert of another one is mapped to no service."""
+    own = settings(alert_home_labels={"cluster": "east"})
+    assert elsewhere(silence("cluster=west", "severity=page"), own)
+    assert elsewhere(silence("cluster!~east|"), own)
+    assert not elsewhere(silence("cluster!=west"), own)
+    assert not elsewhere(silence("cluster=~west|"), own), "an alert without the label is meant"
+    assert not elsewhere(silence("cluster=west"), settings())
 
 
 def test_a_name_that_was_cut_shows_no_silence_of_one_alert() -> None:

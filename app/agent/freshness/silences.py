@@ -87,7 +87,7 @@ class Silencing:
     labels_only: bool = False
     """It does not speak of the service: only the labels of an alert can say whether it is meant."""
     elsewhere: bool = False
-    """It names another service or place: an alert whose labels are not known is not meant."""
+    """It means no alert of the service, whatever the labels of the alert are."""
 
     @property
     def whole(self) -> bool:
