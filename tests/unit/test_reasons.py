@@ -16,9 +16,23 @@ from app.agent.freshness.all_clear import (
     unknown_alerts,
     unknown_words,
 )
-from app.agent.freshness.memory import ALERTS_KEPT, MERGED_KEPT, REASONS_KEPT, newly_merged
+from app.agent.freshness.memory import (
+    ALERTS_KEPT,
+    CLUSTERS_KEPT,
+    MERGED_KEPT,
+    REASONS_KEPT,
+    newly_merged,
+)
 from app.agent.freshness.own_look import examined
-from app.agent.freshness.reasons import MergedAlerts, Reason, ReasonKind, Reasons, Withdrawal, ago_words
+from app.agent.freshness.reasons import (
+    MergedAlerts,
+    Reason,
+    ReasonKind,
+    Reasons,
+    Withdrawal,
+    ago_words,
+    of_cluster,
+)
 from app.agent.freshness.reports import from_signals, remember_condition, remember_signal, repeated
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.models import (
@@ -453,6 +467,30 @@ def test_alerts_of_unknown_state_count_until_the_agent_looked_for_itself(
     assert (found.health, found.reasons[0]) == (Health.UNKNOWN, words)
     later = replace(seen, at=at(61))
     assert with_reports(unknown, incident, later, (entry, resolved), measures=False).health is Health.HEALTHY
+
+
+@pytest.mark.parametrize("clusters", [1, CLUSTERS_KEPT + 5])
+def test_merged_alerts_stay_those_of_their_cluster(clusters: int) -> None:
+    """However many alerts of others fire; beyond the bound of clusters they count for every cluster."""
+    known = remember_signal((), told(replace(FIRING, fingerprint="here", cluster="east")))
+    count = ALERTS_KEPT + MERGED_KEPT + 24
+    others = [replace(FIRING, fingerprint=f"w{n}", cluster=f"west{n % clusters}") for n in range(count)]
+    for one in others:
+        known = remember_signal(known, told(one, 0.1))
+    assert len(known) <= ALERTS_KEPT + CLUSTERS_KEPT + 2
+    known = remember_signal(known, told(replace(FIRING, fingerprint="here", cluster="east", firing=False), 1))
+    east = of_cluster(known, "east")
+    if clusters == 1:
+        assert firing_alerts(east, ALL, at(1)) == unknown_alerts(east, ALL, NOW, at(1)) == ()
+        assert all_withdrawn(east, (Trigger.HIGH_ERROR_RATE,))
+        (beyond,) = unknown_alerts(of_cluster(known, "west0"), ALL, NOW, at(1))
+        assert beyond.cluster == "west0"
+    else:
+        assert firing_alerts(east, ALL, at(1))
+    for one in others:
+        known = remember_signal(known, told(replace(one, firing=False), 2))
+    assert firing_alerts(known, ALL, at(2)) == ()
+    assert unknown_alerts(known, ALL, NOW, at(2)) == ()
 
 
 def test_what_an_older_version_merged_is_not_known() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from app.agent.freshness.all_clear import all_withdrawn
+from app.agent.freshness.all_clear import all_withdrawn, firing_alerts
+from app.agent.freshness.memory import ALERTS_KEPT
 from app.agent.freshness.reasons import MergedAlerts, Reason, ReasonKind, Withdrawal
 from app.agent.freshness.reports import remember_signal, repeated
 from app.agent.freshness.silences import (
@@ -528,3 +529,44 @@ def test_a_repeated_suppressed_delivery_is_no_resolution() -> None:
         over = known[0].withdrawn
         assert (over is None) is alert.firing
         assert over is None or over.muted
+
+
+def test_a_silence_of_a_storm_of_alerts_is_shown_by_the_labels_that_all_of_them_have() -> None:
+    """Of the merged ones only these are known; another label, or one that differs, shows nothing."""
+    known: tuple[Reason, ...] = ()
+    for number in range(ALERTS_KEPT + 8):
+        labels = (("alertname", "HighErrorRate"), ("pod", f"shop-{number}"), ("severity", "page"))
+        one = Alert(
+            name="HighErrorRate",
+            firing=True,
+            fingerprint=f"f{number}",
+            starts_at=NOW,
+            trigger=Trigger.HIGH_ERROR_RATE,
+            labels=labels,
+        )
+        sent = new_signal(
+            key=KEY,
+            source="alertmanager",
+            observed_at=NOW,
+            received_at=NOW,
+            payload=one,
+            stale_after=timedelta.max,
+        )
+        known = remember_signal(known, sent)
+    firing = firing_alerts(known, (Trigger.HIGH_ERROR_RATE,), NOW)
+    assert len(firing) == ALERTS_KEPT + 1
+
+    def about(*conditions: str) -> Silencing:
+        return Silencing(silence=silence(*conditions), labels_only=True)
+
+    named = about("alertname=HighErrorRate", "severity=~page|critical")
+    assert muting(firing, [named], NOW).silencings == (named,)
+    (short,) = [one for one in firing if one.merged is not None]
+    assert about("alertname=HighErrorRate", "pod=shop-1").covers(short) is None
+    assert about("alertname=HighErrorRate", "team=web").covers(short) is None
+    assert about("alertname=HighErrorRate", "severity=info").covers(short) is False
+    assert short.merged is not None
+    unlabelled = replace(short, merged=replace(short.merged, labels=(("alertname", "HighErrorRate"),)))
+    assert meant("alertname=HighErrorRate", "service=shop").covers(unlabelled) is True
+    assert meant("alertname=HighErrorRate", "severity=page").covers(unlabelled) is None
+    assert meant("alertname=DiskFull", "service=shop").covers(unlabelled) is False

@@ -57,7 +57,7 @@ never, when it was last reported firing, when it was resolved, and when it first
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergedAlerts:
-    """The alerts of one trigger that are remembered in short because there are too many; see `memory`."""
+    """The alerts of one trigger and cluster remembered in short, because there are too many; see `memory`."""
 
     firing: tuple[Trace, ...] = ()
     """Not reported as resolved."""
@@ -69,6 +69,8 @@ class MergedAlerts:
     """When the last of them was reported."""
     began_at: datetime | None = None
     """When an alert that may fire was last merged."""
+    labels: tuple[tuple[str, str], ...] | None = None
+    """The labels that all those that may fire have in common; None where they are not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
