@@ -115,6 +115,20 @@ async def test_a_merged_alert_that_is_not_resolved_leaves_no_all_clear(tmp_path:
         assert "is still firing" not in words
 
 
+async def test_the_alert_that_opened_the_incident_is_never_a_mere_number(tmp_path: Path) -> None:
+    """All later ones resolve, more than are remembered: while it fires there is no all-clear."""
+    async with innocent(tmp_path) as setting:
+        stage = setting.stage
+        setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001, p95_latency_ms=80.0)
+        storm = _storm(stage, ALERTS_KEPT + MERGED_KEPT + 24)
+        await _all_delivered(stage, storm, firing=True)
+        await stage.clock.advance(1)
+        await _all_delivered(stage, storm[1:], firing=False)
+        record = await stage.live_until_ended(7200)
+        assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
+        assert "the alert HighErrorRate is still firing" in record.incident.summary
+
+
 async def test_a_storm_of_alerts_does_not_touch_a_later_incident(tmp_path: Path) -> None:
     """An hour later a bad release is rolled back and its alert resolves: the service has recovered."""
     async with innocent(tmp_path, reopen_after_seconds=0) as setting:

@@ -68,6 +68,15 @@ def stored(known: tuple[Reason, ...], reason: Reason) -> tuple[Reason, ...]:
     return _merged(after, at)
 
 
+def opened_by(known: tuple[Reason, ...], alert: Alert) -> tuple[Reason, ...]:
+    """With this alert as the one that opened the newest incident of the service."""
+    subject = alert_subject(alert)
+    return tuple(
+        one if one.opened is (one.subject == subject) else replace(one, opened=one.subject == subject)
+        for one in known
+    )
+
+
 class _Need(IntEnum):
     """How much a reason is needed: the lowest goes first."""
 
@@ -90,7 +99,8 @@ def _need(reason: Reason, at: datetime) -> _Need:
 def _merged(known: tuple[Reason, ...], at: datetime) -> tuple[Reason, ...]:
     """The oldest alerts that may fire, beyond `ALERTS_KEPT`, in short."""
     alerts = sorted(
-        (one for one in known if may_fire(one) and not is_merged(one)), key=lambda one: one.last_true_at
+        (one for one in known if may_fire(one) and not is_merged(one) and not one.opened),
+        key=lambda one: one.last_true_at,
     )
     for one in alerts[: -ALERTS_KEPT or None]:
         known = _in_short(tuple(each for each in known if each is not one), one, at)

@@ -94,6 +94,8 @@ class Reason:
     """All labels of the alert, which silences are matched with; None where they are not known."""
     merged: MergedAlerts | None = None
     """Set in the entry that stands for alerts remembered in short, which is no reason for an action."""
+    opened: bool = False
+    """The newest incident of the service was opened by this alert, which is never merged."""
 
     @property
     def newest(self) -> datetime:

@@ -172,6 +172,7 @@ def _remember_alert(
         source=signal.source,
         said=said,
         last_true_at=at,
+        opened=before is not None and before.opened,
     )
     if not alert.firing:
         ended = Withdrawal(
