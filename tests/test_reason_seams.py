@@ -100,13 +100,13 @@ async def test_seventy_alerts_that_resolve_leave_nothing_behind(tmp_path: Path) 
 
 
 async def test_a_merged_alert_that_is_not_resolved_leaves_no_all_clear(tmp_path: Path) -> None:
-    """One of seventy, and not among the newest: the agent asks a person, and says how many there are."""
+    """One of seventy, not among the newest, and not the one that opened the incident: the agent asks a person, and says how many there are."""
     async with innocent(tmp_path) as setting:
         stage = setting.stage
         setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001)
         storm = _storm(stage, ALERTS_KEPT + 6)
         await _all_delivered(stage, storm, firing=True)
-        await _all_delivered(stage, storm[1:], firing=False)
+        await _all_delivered(stage, [storm[0], *storm[2:]], firing=False)
         record = await stage.live_until_ended()
         assert setting.untouched, messages(record.timeline)
         assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
@@ -127,6 +127,17 @@ async def test_the_alert_that_opened_the_incident_is_never_a_mere_number(tmp_pat
         record = await stage.live_until_ended(7200)
         assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
         assert "the alert HighErrorRate is still firing" in record.incident.summary
+
+
+async def test_a_summary_counts_the_alerts_of_one_name(tmp_path: Path) -> None:
+    """One clause, and not one for each of them."""
+    async with innocent(tmp_path) as setting:
+        stage = setting.stage
+        setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001, p95_latency_ms=80.0)
+        await _all_delivered(stage, _storm(stage, 20), firing=True)
+        record = await stage.live_until_ended(7200)
+        assert record.incident.summary.count("the alert HighErrorRate is still firing") == 1
+        assert "(20 alerts)" in record.incident.summary
 
 
 async def test_a_storm_of_alerts_does_not_touch_a_later_incident(tmp_path: Path) -> None:

@@ -303,7 +303,8 @@ def test_no_action_begins_once_every_alert_ended(count: int, end: str) -> None:
     looked = Reasons(found=known, max_age=AGE, clock=lambda: NOW + timedelta(minutes=1))
     assert looked.refusal(known) is None
     for one in alerts:
-        known = remember_signal(known, told(replace(one, **{end: end == "suppressed"}), 0.1))
+        over = replace(one, firing=end != "firing", suppressed=end == "suppressed")
+        known = remember_signal(known, told(over, 0.1))
     for number in range(100, 180 if end == "suppressed" else 100):
         other = replace(FIRING, fingerprint=f"f{number}")
         known = remember_signal(known, told(other, 0.2))
