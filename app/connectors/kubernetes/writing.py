@@ -105,7 +105,7 @@ class KubernetesRehearsal:
             )
         except PermanentError as error:
             raise Invalid(f"new pods would be refused: {error}") from error
-        return ", and a pod of its template"
+        return ", and a new pod from its template would be admitted"
 
 
 class KubernetesWriter:
