@@ -191,7 +191,9 @@ async def test_why_one_side_would_allow_is_no_reason_for_a_stricter_decision(
         approval_for=frozenset({Risk.HIGH}) if own is DecisionKind.NEEDS_APPROVAL else frozenset(),
     )
     decision = await Policy(limits=limits, engine=Engine(engine, [])).decide(QUESTION)
-    allows = [reason for reason in decision.reasons if "is an enabled action" in reason or reason == "engine: allow"]
+    allows = [
+        reason for reason in decision.reasons if "is an enabled action" in reason or reason == "engine: allow"
+    ]
     assert decision.reasons
     assert bool(allows) is (decision.kind is DecisionKind.ALLOW)
 

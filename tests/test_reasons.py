@@ -225,7 +225,7 @@ async def test_nothing_is_done_while_the_agents_own_measurement_is_within_the_ob
 
 
 async def test_nothing_is_done_when_the_metric_source_answers_403(tmp_path: Path) -> None:
-    """Failing to measure is a telemetry fault, never a reason: what was posted does not stand alone."""
+    """Failing to measure is a telemetry outage, never a reason: what was posted does not stand alone."""
     async with innocent(tmp_path) as setting:
         setting.metrics.says = refuses
         await fire(setting)

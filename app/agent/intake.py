@@ -412,7 +412,7 @@ def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
     if alert.telemetry:
         return _Judged(
             healthy_reason=f"alert {alert.name} reports that a rule could not be evaluated: "
-            "a telemetry fault, not a symptom of the service"
+            "a telemetry outage, not a symptom of the service"
         )
     if alert.suppressed:
         return _Judged(healthy_reason=f"alert {alert.name} is suppressed: no reason for an action")

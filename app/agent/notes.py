@@ -179,7 +179,7 @@ def why_escalated(record: IncidentRecord) -> str:
         cause = incident.diagnosis.best.cause if incident.diagnosis is not None else "unknown"
         if incident.diagnosis is not None and cause is Cause.TELEMETRY_OUTAGE:
             said = "; ".join(incident.diagnosis.best.evidence_for)
-            return f"No action taken: telemetry is unavailable: {said}."
+            return f"No action taken because of a telemetry outage: {said}."
         why = why_no_runbook(cause, incident.plan.rejected if incident.plan is not None else ())
         return f"{why}{_what_is_wrong(incident.diagnosis)}{_to_inspect(record)}"
     last = [i for i in record.intents if i.undoes is None][-1]

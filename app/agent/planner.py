@@ -176,7 +176,7 @@ def _objection(runbook: Runbook, diagnosis: Diagnosis, evidence: Evidence) -> st
 
 
 def _measuring_is_broken(evidence: Evidence) -> bool:
-    """Whether telemetry is unavailable; a failed measurement supports no action."""
+    """Whether there is a telemetry outage; a failed measurement supports no action."""
     outage = evidence.telemetry is not None and evidence.telemetry.outage
     return outage or evidence.unmeasured is not None or Trigger.TELEMETRY_OUTAGE in evidence.triggers
 

@@ -88,7 +88,7 @@ def assess(
 ) -> Assessment:
     """Healthy only if every indicator that was breached or measured before is fresh and within the SLO."""
     if seen.telemetry is not None and seen.telemetry.outage:
-        return Assessment(health=Health.UNKNOWN, reasons=(f"telemetry fault: {seen.telemetry.said}",))
+        return Assessment(health=Health.UNKNOWN, reasons=(f"telemetry outage: {seen.telemetry.said}",))
     before = verification.baseline if verification is not None else None
     baseline = rules.slo.judged(before) if before is not None else None
     sli = _fresh(seen, verification, rules)
@@ -384,7 +384,7 @@ def _unmeasured(
     """The indicators needed for a verdict that have no fresh measurement."""
     gaps = []
     if Trigger.TELEMETRY_OUTAGE in triggers:
-        gaps.append("a telemetry fault is no evidence about a service")
+        gaps.append("a telemetry outage is no evidence about a service")
     if seen.unmeasured is not None:
         gaps.append(f"cannot measure: {seen.unmeasured}")
     elif seen.sli is not None and slo.too_few(seen.sli.request_rate):

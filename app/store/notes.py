@@ -38,7 +38,7 @@ _TRIGGER_WORDS = {
     Trigger.HIGH_LATENCY: "high latency",
     Trigger.CRASH_LOOP: "crash loop",
     Trigger.PODS_UNAVAILABLE: "pods unavailable",
-    Trigger.TELEMETRY_OUTAGE: "telemetry fault",
+    Trigger.TELEMETRY_OUTAGE: "telemetry outage",
 }
 
 

@@ -122,7 +122,7 @@ def _metric_objection(reason: Reason, seen: Observation, slo: SloThresholds) -> 
     if seen.unmeasured is not None:
         return f"the agent cannot measure ({seen.unmeasured}), so nothing confirms {reason.said}"
     if seen.telemetry is not None and seen.telemetry.outage:
-        return f"telemetry is unavailable, so nothing confirms {reason.said}"
+        return f"there is a telemetry outage, so nothing confirms {reason.said}"
     return None
 
 

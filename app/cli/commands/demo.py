@@ -110,8 +110,14 @@ def _conclude(settings: Settings, console: Console, record: IncidentRecord) -> N
     incident = record.incident
     console.print()
     console.print(Text.assemble("Closed: ", state_text(incident.state), f". {printable(incident.summary)}"))
-    where = sqlite_path(settings) or "the database of DATABASE_URL"
-    console.print(f"Recorded in {where} (environment {incident.key.environment}). Show it with")
+    file = sqlite_path(settings)
+    where = file.absolute() if file is not None else "the database of DATABASE_URL"
+    console.print(
+        printable(f"Recorded in {where} (environment {incident.key.environment}). Show it with"),
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
     console.print(f"  heal show {incident.id}", style="bold", soft_wrap=True)
     console.print("or, while `heal run` runs, at")
     console.print(
