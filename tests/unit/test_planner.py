@@ -124,7 +124,7 @@ def test_a_diagnosis_below_the_confidence_of_the_runbook_gets_no_plan() -> None:
     assert (found.runbook, found.runbook_hash, found.actions) == (None, None, ())
     assert (
         reason(found, "roll-back")
-        == "the confidence of 59% is below the 60% that roll-back-bad-release needs"
+        == "the confidence of 59% is below the 60% that roll-back-bad-release requires"
     )
 
 
