@@ -62,7 +62,7 @@ class KubernetesRehearsal:
         try:
             before, after = await self._patched(action, target, snapshot)
             ref = target.ref
-            message = f"the API server accepts {action.name} of {ref} (dryRun=All)"
+            message = f"{ref} would be changed"
             if ref.kind == Kind.DEPLOYMENT and makes_pods(
                 target_state(ref, before).token, target_state(ref, after).token
             ):
