@@ -85,7 +85,7 @@ async def _all_delivered(stage: Story, alerts: list[Alert], *, firing: bool) -> 
 
 
 async def test_seventy_alerts_that_resolve_leave_nothing_behind(tmp_path: Path) -> None:
-    """The timeline notes once that the oldest are remembered in short; the service recovers."""
+    """The timeline notes once that the oldest are merged; the service recovers."""
     async with innocent(tmp_path) as setting:
         stage = setting.stage
         setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001)

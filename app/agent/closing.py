@@ -74,7 +74,7 @@ class Closer:
         await self.store.incidents.save(claim, ended, [*notes, ending_note(end, why, learnt, now)])
 
     async def _notify_people(self, incident: Incident, why: str) -> list[Note]:
-        """Queue the notification before the end is stored, so that a crash repeats it, not loses it."""
+        """Queue the notification before the end is stored, so that a crash cannot lose it."""
         notifier = self.notifier
         if notifier is None:
             return []

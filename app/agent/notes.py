@@ -137,7 +137,7 @@ def verdict_note(verdict: Verdict) -> Note:
     return Note(
         at=verdict.at,
         stage=Stage.VERIFY,
-        message=f"Verdict: {verdict.kind}. {'; '.join(verdict.reasons)}.",
+        message=f"Verdict: {in_words(verdict.kind)}: {'; '.join(verdict.reasons)}.",
         data={"verdict": verdict.kind},
     )
 
@@ -179,14 +179,14 @@ def why_escalated(record: IncidentRecord) -> str:
         cause = incident.diagnosis.best.cause if incident.diagnosis is not None else "unknown"
         if incident.diagnosis is not None and cause is Cause.TELEMETRY_OUTAGE:
             said = "; ".join(incident.diagnosis.best.evidence_for)
-            return f"No action taken: telemetry is unavailable: {said}."
+            return f"No action taken because of a telemetry outage: {said}."
         why = why_no_runbook(cause, incident.plan.rejected if incident.plan is not None else ())
         return f"{why}{_what_is_wrong(incident.diagnosis)}{_to_inspect(record)}"
     last = [i for i in record.intents if i.undoes is None][-1]
     outcome = last.outcome.message if last.outcome is not None else "not finished"
     if last.decision.kind is not DecisionKind.ALLOW:
         reasons = "; ".join(last.decision.reasons)
-        return f"{in_words(last.action.name)} was not executed ({last.decision.kind}): {reasons}"
+        return f"{in_words(last.action.name)} not executed ({last.decision.kind.words}): {reasons}"
     if incident.verdict is not None and unverified(record) is None and last in done_intents(record):
         return f"{in_words(last.action.name)} did not help: {'; '.join(incident.verdict.reasons)}"
     if last.outcome is not None and last.outcome.kind is OutcomeKind.DONE:
@@ -320,7 +320,7 @@ def ending_note(end: IncidentState, why: str, learnt: Lesson, at: datetime) -> N
     return Note(
         at=at,
         stage=Stage.LEARN,
-        message=f"Ended as {end}. {why}",
+        message=f"Closed: {in_words(end)}. {why}",
         data={
             "state": end,
             "cause": learnt.cause,
@@ -337,7 +337,7 @@ def why_proposed(record: IncidentRecord) -> str:
         allowed = intent.decision.kind is DecisionKind.ALLOW
         name = in_words(intent.action.name)
         proposed.append(name if allowed else f"{name} {_policy_said(intent.decision.kind)}")
-    written = "Dry run, nothing was written." if not done_intents(record) else "Dry run now."
+    written = "Dry run, nothing was written." if not done_intents(record) else "Now a dry run."
     return f"{written} Proposed: {'; then '.join(proposed)}.{still_in_place(record)}"
 
 

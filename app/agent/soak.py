@@ -179,7 +179,7 @@ class Soak:
         recovered = verdict is not None and verdict.kind is VerdictKind.RECOVERED
         if health.health is Health.UNHEALTHY and not recovered and not _proposes(record):
             anew = replace(incident, state=IncidentState.OPEN, diagnosis=None, plan=None, verification=None)
-            note = Note(at=now, stage=Stage.OBSERVE, message="The symptoms are back: re-evaluating.")
+            note = Note(at=now, stage=Stage.OBSERVE, message="The symptoms returned: re-evaluating.")
             await self.store.incidents.save(claim, anew, [*notes, note])
             return
         end = None if verdict is None else _end_of_watch(record, verdict)
