@@ -111,6 +111,26 @@ async def test_a_step_that_is_not_complete_is_judged_before_the_plan_goes_on(tmp
         assert greeting(stage) == "hi"
 
 
+async def test_a_later_step_is_undone_although_the_first_one_could_not_be(tmp_path: Path) -> None:
+    """A person edits the ConfigMap while the incomplete revert is verified: only the scale is undone."""
+    allowed = {"revert_config", "scale"}
+    async with useless_configuration(tmp_path, REVERT + SCALE, enabled_actions=allowed) as stage:
+        (deployment,) = stage.world.deployments(NAMESPACE, "cart")
+        before = deployment.replicas
+        await stage.live_until(
+            lambda r: r.incident.state is IncidentState.VERIFYING and bool(r.intents), key=CART
+        )
+        edited = {"DEPENDENCY_URL": "http://db", "GREETING": "hello"}
+        stage.world.put_config_map(NAMESPACE, "cart-config", edited)
+        record = await stage.live_until_ended(key=CART)
+        told = messages(record.timeline)
+        assert taken(record) == [ActionName.REVERT_CONFIG, ActionName.SCALE, ActionName.RESTORE], told
+        assert record.intents[-1].undoes == record.intents[-2].id
+        assert told.count("Not undone: ConfigMap prod/cart-config was changed since") == 1
+        (deployment,) = stage.world.deployments(NAMESPACE, "cart")
+        assert (deployment.replicas, greeting(stage)) == (before, "hello")
+
+
 async def denied(stage: Story, record: IncidentRecord) -> None:
     await stage.say(record.approvals[-1], yes=False)
 

@@ -7,7 +7,7 @@ definition of done, begun and undone.
 from __future__ import annotations
 
 from app.agent.ids import IntentId
-from app.agent.models import IncidentRecord, Intent, OutcomeKind
+from app.agent.models import IncidentRecord, Intent, OutcomeKind, Stage
 
 
 def begun_intents(record: IncidentRecord) -> tuple[Intent, ...]:
@@ -100,19 +100,39 @@ def rest_to_undo(record: IncidentRecord, judged: Intent) -> list[Intent]:
 
 
 def _judged_together(record: IncidentRecord) -> list[list[Intent]]:
-    """What took place, oldest first; an action and those that complete it are one."""
+    """What took place, oldest first; an action and those that complete it are one.
+
+    A step completes an action only directly after it, and before the action was verified alone.
+    """
     groups: list[list[Intent]] = []
+    before: Intent | None = None
     for intent in record.intents:
-        if intent.undoes is not None or intent.outcome is None or intent.outcome.kind is not OutcomeKind.DONE:
-            continue
-        before = groups[-1][-1] if groups else None
-        completes = (
-            before is not None
-            and not before.action.then_verify
-            and before.decision.plan_hash == intent.decision.plan_hash
-        )
-        if completes:
-            groups[-1].append(intent)
-        else:
-            groups.append([intent])
+        done = intent.outcome is not None and intent.outcome.kind is OutcomeKind.DONE
+        if intent.undoes is None and done:
+            if before is not None and groups and _completes(record, groups[-1], before, intent):
+                groups[-1].append(intent)
+            else:
+                groups.append([intent])
+        before = intent
     return groups
+
+
+def _completes(record: IncidentRecord, group: list[Intent], before: Intent, intent: Intent) -> bool:
+    """Whether it completes the group that ends with `before`, the attempt directly before it."""
+    return (
+        before is group[-1]
+        and not before.action.then_verify
+        and before.decision.plan_hash == intent.decision.plan_hash
+        and not _verified_before(record, group, intent)
+    )
+
+
+def _verified_before(record: IncidentRecord, group: list[Intent], intent: Intent) -> bool:
+    """Whether a verification of one of the group began before anything was recorded of the intent."""
+    known = {each.id for each in group}
+    for entry in record.timeline:
+        if intent.id in (entry.data.get("intent"), entry.data.get("intent_id")):
+            return False
+        if entry.stage is Stage.VERIFY and entry.data.get("intent") in known:
+            return True
+    return False

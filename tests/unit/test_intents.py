@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from app.agent.ids import IncidentId, ServiceKey
-from app.agent.intents import awaits_completion, in_place, unverified
+from app.agent.intents import awaits_completion, in_place, rest_to_undo, unverified
 from app.agent.loop import NextStage, next_stage
 from app.agent.memory import failed_revision
 from app.agent.models import (
@@ -19,6 +19,8 @@ from app.agent.models import (
     IntentState,
     OutcomeKind,
     Plan,
+    Stage,
+    TimelineEntry,
     Verdict,
     VerdictKind,
 )
@@ -66,6 +68,7 @@ FIRST, REVERT = done(0), done(2, ActionName.REVERT_CONFIG, completed_later=True)
 UNDO = done(1, undoes=FIRST)
 RESTART = done(3, ActionName.RESTART)
 REFUSED = done(3, ActionName.RESTART, kind=OutcomeKind.REFUSED)
+SCALE = done(4, ActionName.SCALE)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +84,8 @@ REFUSED = done(3, ActionName.RESTART, kind=OutcomeKind.REFUSED)
         (record(FIRST, UNDO, REVERT, RESTART, judged=RESTART), None),
         (record(FIRST, UNDO, REVERT, RESTART, judged=REVERT), None),
         (record(FIRST, UNDO, REVERT, done(4, undoes=REVERT), judged=FIRST), None),
+        (record(REVERT, REFUSED, SCALE, judged=REVERT), SCALE),
+        (record(REVERT, done(3, undoes=REVERT), SCALE, judged=REVERT), SCALE),
     ],
 )
 def test_a_verdict_stands_for_its_own_action_only(found: IncidentRecord, expected: Intent | None) -> None:
@@ -94,6 +99,24 @@ def test_a_verdict_of_an_older_version_names_no_action_and_stands_for_none() -> 
     assert found.incident.verdict is not None
     unnamed = replace(found.incident, verdict=replace(found.incident.verdict, intent_id=None))
     assert unverified(replace(found, incident=unnamed)) == FIRST
+
+
+def test_a_step_completes_only_an_action_directly_before_it_that_was_not_verified() -> None:
+    """A later step that did not help is undone itself, whatever became of the first one."""
+    after_a_refusal = record(REVERT, REFUSED, SCALE, judged=SCALE)
+    assert rest_to_undo(after_a_refusal, SCALE) == [SCALE]
+    completed = record(REVERT, RESTART, judged=RESTART)
+    assert rest_to_undo(completed, RESTART) == [REVERT, RESTART]
+    alone = replace(completed, timeline=(_entry(0, intent=REVERT.id), _entry(1, intent_id=RESTART.id)))
+    assert rest_to_undo(alone, RESTART) == [RESTART]
+    together = replace(completed, timeline=(_entry(0, intent_id=RESTART.id), _entry(1, intent=REVERT.id)))
+    assert rest_to_undo(together, RESTART) == [REVERT, RESTART]
+
+
+def _entry(sequence: int, **data: str) -> TimelineEntry:
+    """An entry of the verification of an action, or of another record of it."""
+    stage = Stage.VERIFY if "intent" in data else Stage.EXECUTE
+    return TimelineEntry(sequence=sequence, at=NOW, stage=stage, message="m", data=dict(data), hash="h")
 
 
 def test_what_took_place_is_verified_before_anything_but_its_completion() -> None:
