@@ -7,7 +7,7 @@ definition of done, begun and undone.
 from __future__ import annotations
 
 from app.agent.ids import IntentId
-from app.agent.models import IncidentRecord, Intent, OutcomeKind, Stage
+from app.agent.models import IncidentRecord, Intent, OutcomeKind, Stage, VerdictKind
 
 
 def begun_intents(record: IncidentRecord) -> tuple[Intent, ...]:
@@ -63,19 +63,64 @@ def awaits_completion(record: IncidentRecord) -> bool:
     return not before.then_verify and (last.action, last.decision.plan_hash) == (before, plan.hash)
 
 
-def in_place(record: IncidentRecord) -> tuple[Intent, ...]:
-    """The changes that took place and were not undone, oldest first; a restart only if not verified."""
-    undone = {
-        i.undoes for i in record.intents if i.outcome is not None and i.outcome.kind is OutcomeKind.DONE
-    }
+def not_undone(record: IncidentRecord) -> tuple[Intent, ...]:
+    """The changes that took place, did not help as far as is known, and have no undo that succeeded.
+
+    Oldest first; an action without an undo, such as a restart, only if not verified.
+    """
+    undone = undone_intents(record)
+    helped = _helped(record)
     first = unverified(record)
     return tuple(
         i
         for i in done_intents(record)
         if i.action.target is not None
         and i.id not in undone
+        and i.id not in helped
         and (i.action.undo is not None or (first is not None and i.sequence >= first.sequence))
     )
+
+
+def in_place(record: IncidentRecord) -> tuple[Intent, ...]:
+    """What of `not_undone` still stands as far as is known: nothing changed it since, no undo is unclear."""
+    changed, unclear = changed_since(record), unclear_undos(record)
+    return tuple(i for i in not_undone(record) if i.id not in changed and i.id not in unclear)
+
+
+def undone_intents(record: IncidentRecord) -> set[IntentId | None]:
+    """The ids of the intents whose undo succeeded."""
+    return _undos(record, OutcomeKind.DONE)
+
+
+def unclear_undos(record: IncidentRecord) -> set[IntentId | None]:
+    """The ids of the intents whose undo has an unknown outcome."""
+    return _undos(record, OutcomeKind.UNKNOWN)
+
+
+def changed_since(record: IncidentRecord) -> dict[str, str]:
+    """By whom the target was changed after an action, by intent id: why the action was not undone."""
+    return {
+        str(entry.data["undoes"]): str(entry.data["changed_by"])
+        for entry in record.timeline
+        if entry.data.get("undoes") and entry.data.get("changed_by")
+    }
+
+
+def _undos(record: IncidentRecord, kind: OutcomeKind) -> set[IntentId | None]:
+    return {i.undoes for i in record.intents if i.outcome is not None and i.outcome.kind is kind} - {None}
+
+
+def _helped(record: IncidentRecord) -> set[IntentId]:
+    """The ids of the actions after which the service recovered."""
+    verdict = record.incident.verdict
+    if verdict is None or verdict.kind is not VerdictKind.RECOVERED:
+        return set()
+    return {
+        each.id
+        for group in _judged_together(record)
+        if any(verdict.intent_id == i.id for i in group)
+        for each in group
+    }
 
 
 def to_undo(record: IncidentRecord, judged: IntentId) -> Intent | None:

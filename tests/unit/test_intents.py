@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from app.agent.execution.undo import not_undone_note
+from app.agent.guardrails.question import TargetLook
 from app.agent.ids import IncidentId, ServiceKey
-from app.agent.intents import awaits_completion, in_place, rest_to_undo, unverified
+from app.agent.intents import awaits_completion, in_place, not_undone, rest_to_undo, unverified
 from app.agent.loop import NextStage, next_stage
 from app.agent.memory import failed_revision
 from app.agent.models import (
@@ -24,7 +26,8 @@ from app.agent.models import (
     Verdict,
     VerdictKind,
 )
-from app.agent.notes import still_in_place, why_escalated, why_recovered_alone
+from app.agent.notes import still_in_place, why_escalated, why_recovered, why_recovered_alone
+from app.agent.workload import TargetState
 from tests.contract.store_values import NOW, intent, outcome
 from tests.unit.scenes import OLD, released
 
@@ -156,8 +159,48 @@ def test_a_recovery_by_itself_names_what_was_tried_before() -> None:
         f"Recovered by itself: rollback of {target} did not help and was undone."
     )
     assert why_recovered_alone(record(FIRST, judged=FIRST)) == (
-        f"Recovered by itself: rollback of {target} did not help. Still in place: rollback of {target}."
+        f"Recovered by itself: rollback of {target} did not help."
     )
+
+
+def test_the_end_of_a_summary_claims_only_what_is_known() -> None:
+    """What somebody changed since, and what an undo may have put back, is not called in place."""
+    target = FIRST.action.target
+    unclear = record(FIRST, done(1, undoes=FIRST, kind=OutcomeKind.UNKNOWN), judged=FIRST)
+    assert in_place(unclear) == ()
+    assert still_in_place(unclear) == f" It is not known whether rollback of {target} is still in place."
+    assert why_recovered_alone(unclear) == f"Recovered by itself: rollback of {target} did not help."
+    assert target is not None
+    now = TargetState(ref=target, uid="u", resource_version="2", token="other", changed_by="bob")
+    refused = not_undone_note(FIRST, "w", TargetLook(target=now), "", NOW)
+    entry = TimelineEntry(
+        sequence=0, at=NOW, stage=refused.stage, message=refused.message, data=refused.data, hash="h"
+    )
+    changed = replace(record(FIRST, judged=FIRST), timeline=(entry,))
+    assert in_place(changed) == ()
+    assert still_in_place(changed) == f" Not undone: rollback of {target}, changed since by bob."
+
+
+def test_a_recovery_names_what_helped_and_what_did_not() -> None:
+    """Also where the plan was dropped, as records of an older version are."""
+    found = record(FIRST, UNDO, SCALE, judged=SCALE)
+    target = FIRST.action.target
+    assert why_recovered(_recovered(found)) == "Runbook r@1 helped: fine."
+    unplanned = replace(found, incident=replace(found.incident, plan=None))
+    assert why_recovered(_recovered(unplanned)) == f"scale of {target} helped: fine."
+    left = _recovered(record(FIRST, SCALE, judged=SCALE))
+    assert why_recovered(left) == (
+        f"Runbook r@1 helped: fine. Before that, rollback of {target} did not help."
+    )
+    assert still_in_place(left) == f" Still in place: rollback of {target}."
+    assert not_undone(_recovered(record(REVERT, RESTART, judged=REVERT))) == ()
+
+
+def _recovered(found: IncidentRecord) -> IncidentRecord:
+    """The same with a verdict of recovery."""
+    assert found.incident.verdict is not None
+    verdict = replace(found.incident.verdict, kind=VerdictKind.RECOVERED, reasons=("fine",))
+    return replace(found, incident=replace(found.incident, verdict=verdict))
 
 
 def test_an_action_that_failed_has_no_verdict() -> None:
