@@ -19,7 +19,7 @@ from app.agent.actions.target_parts import same_ground
 from app.agent.approvals.request import ApprovalRequester
 from app.agent.execution.decision import ApprovalMismatch, ApprovalNeeded, DecidedIntent, settle
 from app.agent.execution.recheck import lapsed, target_changed
-from app.agent.execution.undo import changed_by, not_to_undo, not_undone_note, undo_intent, undone_snapshot
+from app.agent.execution.undo import not_to_undo, not_undone_note, undo_intent, undone_snapshot
 from app.agent.freshness.reasons import Reason, Reasons
 from app.agent.guardrails.gather import ChangedTarget, Gatherer
 from app.agent.ids import IntentId
@@ -118,8 +118,7 @@ class Executor:
             if not rehearsal.accepted:
                 why = f"the API server would reject it: {rehearsal.message}"
         if why is not None or look.target is None:
-            serving = await self.gatherer.serving(incident.key)
-            refused = not_undone_note(undone, why, look, serving, now)
+            refused = not_undone_note(undone, why, look, await self.gatherer.serving(incident.key), now)
             await self.store.incidents.save(claim, incident, [*notes, refused])
             return False
         intent, note = undo_intent(
@@ -128,10 +127,6 @@ class Executor:
         executing = replace(incident, state=IncidentState.EXECUTING)
         await self.store.intents.add(claim, executing, intent, [*notes, note])
         return True
-
-    async def changed_since(self, undone: Intent) -> str | None:
-        """Who changed what `undone` had changed; None if nothing did, or the target cannot be read."""
-        return changed_by(undone, await self.gatherer.look(undone.action))
 
     async def execute(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """Execute a decided intent: check again, store it as begun, act, record the outcome."""

@@ -48,8 +48,10 @@ from app.agent.notes import (
     diagnosis_note,
     evidence_note,
     handover_note,
+    nothing_written,
     plan_note,
     registry_wait_note,
+    symptoms_ended,
     why_escalated,
     why_proposed,
 )
@@ -415,7 +417,7 @@ class Loop:
                 Note(
                     at=now,
                     stage=Stage.VERIFY,
-                    message=f"{_symptoms_ended(record)}; watching for recovery. " + "; ".join(health.reasons),
+                    message=f"{symptoms_ended(record)}; watching for recovery. " + "; ".join(health.reasons),
                 )
             )
             after = replace(
@@ -678,19 +680,10 @@ class Loop:
             note = Note(
                 at=now,
                 stage=Stage.VERIFY,
-                message=f"{_nothing_written(record)} Watching for recovery without action, for up to "
+                message=f"{nothing_written(record)} Watching for recovery without action, for up to "
                 f"{rules.timeout.total_seconds():.0f} s.",
             )
             await self.store.incidents.save(claim, watching, [note])
-
-
-def _symptoms_ended(record: IncidentRecord) -> str:
-    return "The symptoms ended" if done_intents(record) else "The symptoms ended before any action"
-
-
-def _nothing_written(record: IncidentRecord) -> str:
-    """What a dry run did; an incident may have real actions from before the setting was changed."""
-    return "Dry run now: no further action taken." if done_intents(record) else "Dry run: no action taken."
 
 
 def needs_reason(incident: Incident) -> bool:

@@ -233,6 +233,16 @@ def why_recovered_alone(record: IncidentRecord) -> str:
     return f"Recovered by itself: {'; '.join(said)}."
 
 
+def symptoms_ended(record: IncidentRecord) -> str:
+    """That the service is healthy at a diagnosis, without a full stop."""
+    return "The symptoms ended" if done_intents(record) else "The symptoms ended before any action"
+
+
+def nothing_written(record: IncidentRecord) -> str:
+    """What a dry run did; an incident may have real actions from before the setting was changed."""
+    return "Dry run now: no further action taken." if done_intents(record) else "Dry run: no action taken."
+
+
 def why_recovered(record: IncidentRecord) -> str:
     """Which runbook or action helped, the proof, and which changes did not help and were not undone."""
     plan, verdict = record.incident.plan, record.incident.verdict

@@ -15,6 +15,7 @@ from app.agent.actions.target_parts import asks_as_before
 from app.agent.closing import Closer
 from app.agent.evidence.format import in_words
 from app.agent.evidence.restoration import judge_restoration
+from app.agent.execution.undo import changed_by
 from app.agent.executor import Executor
 from app.agent.intents import done_intents, intent_by_id, proposed_intents, rest_to_undo, to_undo
 from app.agent.memory import failed_revision
@@ -98,8 +99,8 @@ class Soak:
         moving_on = replace(record.incident, state=IncidentState.OPEN, verification=None, wake_at=None)
         reader = self.executor.reader
         if outcome.kind is not OutcomeKind.DONE or reader is None:
-            changed_by = await self.executor.changed_since(undone)
-            note = undo_not_done_note(undo, outcome, changed_by, now)
+            by = changed_by(undone, await self.executor.gatherer.look(undone.action))
+            note = undo_not_done_note(undo, outcome, by, now)
             await self.store.incidents.save(claim, moving_on, [note])
             return
         asks = asks_as_before(undone, await reader.snapshot(undo.action))

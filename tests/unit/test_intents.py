@@ -26,7 +26,14 @@ from app.agent.models import (
     Verdict,
     VerdictKind,
 )
-from app.agent.notes import still_in_place, why_escalated, why_recovered, why_recovered_alone
+from app.agent.notes import (
+    nothing_written,
+    still_in_place,
+    symptoms_ended,
+    why_escalated,
+    why_recovered,
+    why_recovered_alone,
+)
 from app.agent.workload import TargetState
 from tests.contract.store_values import NOW, intent, outcome
 from tests.unit.scenes import OLD, released
@@ -194,6 +201,15 @@ def test_a_recovery_names_what_helped_and_what_did_not() -> None:
     )
     assert still_in_place(left) == f" Still in place: rollback of {target}."
     assert not_undone(_recovered(record(REVERT, RESTART, judged=REVERT))) == ()
+
+
+def test_no_sentence_denies_an_action_that_took_place() -> None:
+    """Symptoms that ended, and a dry run, after a real action; also one that was undone."""
+    assert symptoms_ended(record()) == "The symptoms ended before any action"
+    assert symptoms_ended(record(REFUSED)) == "The symptoms ended before any action"
+    assert symptoms_ended(record(FIRST, UNDO, judged=FIRST)) == "The symptoms ended"
+    assert nothing_written(record(REFUSED)) == "Dry run: no action taken."
+    assert nothing_written(record(FIRST, UNDO)) == "Dry run now: no further action taken."
 
 
 def _recovered(found: IncidentRecord) -> IncidentRecord:
