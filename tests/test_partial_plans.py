@@ -90,7 +90,7 @@ async def test_a_verdict_on_an_earlier_step_does_not_stand_for_a_later_one(tmp_p
             ActionName.RESTORE,
         ], told
         assert judged(record) == ["Verifying scale", "Verifying revert config"], told
-        assert "Undoing revert_config on ConfigMap prod/cart-config: it did not help." in told
+        assert "Undoing revert config on ConfigMap prod/cart-config: it did not help." in told
         assert greeting(stage) == "hi"
         assert record.incident.state is IncidentState.ESCALATED
         assert record.incident.verdict is not None
