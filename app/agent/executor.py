@@ -118,7 +118,7 @@ class Executor:
             if not rehearsal.accepted:
                 why = f"the API server would reject it: {rehearsal.message}"
         if why is not None or look.target is None:
-            refused = not_undone_note(undone, why, await self.gatherer.serving(incident.key), now)
+            refused = not_undone_note(undone, why, look, await self.gatherer.serving(incident.key), now)
             await self.store.incidents.save(claim, incident, [*notes, refused])
             return False
         intent, note = undo_intent(

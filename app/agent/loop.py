@@ -48,8 +48,10 @@ from app.agent.notes import (
     diagnosis_note,
     evidence_note,
     handover_note,
+    nothing_written,
     plan_note,
     registry_wait_note,
+    symptoms_ended,
     why_escalated,
     why_proposed,
 )
@@ -415,8 +417,7 @@ class Loop:
                 Note(
                     at=now,
                     stage=Stage.VERIFY,
-                    message="The symptoms ended before any action; watching for recovery. "
-                    + "; ".join(health.reasons),
+                    message=f"{symptoms_ended(record)}; watching for recovery. " + "; ".join(health.reasons),
                 )
             )
             after = replace(
@@ -679,7 +680,7 @@ class Loop:
             note = Note(
                 at=now,
                 stage=Stage.VERIFY,
-                message="Dry run: no action taken. Watching for recovery without action, for up to "
+                message=f"{nothing_written(record)} Watching for recovery without action, for up to "
                 f"{rules.timeout.total_seconds():.0f} s.",
             )
             await self.store.incidents.save(claim, watching, [note])
