@@ -187,7 +187,7 @@ def _planned(incident: Incident, now: datetime) -> Incident:
         risk=Risk.LOW,
         target=None,
         parameters={"message": f"{incident.key.service} fails since version 1.15.0"},
-        expected_effect="people know about the incident",
+        expected_effect="people are notified of the incident",
         undo=None,
     )
     best = Hypothesis(

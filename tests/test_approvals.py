@@ -508,7 +508,7 @@ async def test_who_sent_a_signal_does_not_approve_what_rests_on_it(asking: Story
     await crash(asking)
     approval = await asking.live_until_asked()
     assert approval.terms.not_by == ("pipeline",)
-    with pytest.raises(NotEntitled, match="sent a signal that it rests on"):
+    with pytest.raises(NotEntitled, match="sent a signal of the incident"):
         await asking.say(approval, yes=True, by="Pipeline")
     await asking.say(approval, yes=True, by="bob")
     record = await asking.live_until_ended()
@@ -520,7 +520,7 @@ async def test_a_signal_after_the_question_bars_its_sender_and_voids_no_other_ye
     await crash(asking)
     approval = await asking.live_until_asked()
     await report(asking, "ann", "shop:2-crash")
-    with pytest.raises(NotEntitled, match="sent a signal that it rests on"):
+    with pytest.raises(NotEntitled, match="sent a signal of the incident"):
         await asking.say(approval, yes=True, by="ann")
     await asking.say(approval, yes=True, by="bob")
     record = await asking.live_until_ended()

@@ -1,7 +1,7 @@
 """The evidence of an incident, from its signals to its end.
 
 The agent's own measurement takes precedence over posted samples, a source without a
-usable answer is a telemetry fault, and one release is one change however often it is reported.
+usable answer is a telemetry outage, and one release is one change however often it is reported.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ async def test_a_service_is_left_alone_for_a_while(tmp_path: Path, setting: dict
         second = await stage.live_until(
             lambda record: record.incident.id != first.incident.id and record.incident.state.closed
         )
-        words = "is in cooldown until" if "cooldown_seconds" in setting else "the last action did not help"
+        words = "is in cooldown until" if "cooldown_seconds" in setting else "backoff until"
         assert words in messages(second.timeline)
         assert all(i.started_at is None for i in second.intents)
 

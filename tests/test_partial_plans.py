@@ -24,9 +24,12 @@ from app.agent.models import (
 )
 from app.agent.workload import TargetState
 from app.errors import Forbidden, PermanentError
+from app.sandbox.world import PIPELINE
 from tests.stories import (
     ACTING,
     NAMESPACE,
+    SERVICE,
+    Listener,
     Story,
     innocent_release_beside_a_dying_dependency,
     messages,
@@ -87,7 +90,7 @@ async def test_a_verdict_on_an_earlier_step_does_not_stand_for_a_later_one(tmp_p
             ActionName.RESTORE,
         ], told
         assert judged(record) == ["Verifying scale", "Verifying revert config"], told
-        assert "Undoing revert_config on ConfigMap prod/cart-config: it did not help." in told
+        assert "Undoing revert config on ConfigMap prod/cart-config: it did not help." in told
         assert greeting(stage) == "hi"
         assert record.incident.state is IncidentState.ESCALATED
         assert record.incident.verdict is not None
@@ -109,6 +112,30 @@ async def test_a_step_that_is_not_complete_is_judged_before_the_plan_goes_on(tmp
         ], told
         assert judged(record) == ["Verifying revert config", "Verifying scale"], told
         assert greeting(stage) == "hi"
+
+
+async def test_a_later_step_is_undone_although_the_first_one_could_not_be(tmp_path: Path) -> None:
+    """A person edits the ConfigMap while the incomplete revert is verified: only the scale is undone."""
+    allowed = {"revert_config", "scale"}
+    async with useless_configuration(tmp_path, REVERT + SCALE, enabled_actions=allowed) as stage:
+        (deployment,) = stage.world.deployments(NAMESPACE, "cart")
+        before = deployment.replicas
+        await stage.live_until(
+            lambda r: r.incident.state is IncidentState.VERIFYING and bool(r.intents), key=CART
+        )
+        edited = {"DEPENDENCY_URL": "http://db", "GREETING": "hey"}
+        stage.world.put_config_map(NAMESPACE, "cart-config", edited)
+        record = await stage.live_until_ended(key=CART)
+        told = messages(record.timeline)
+        assert taken(record) == [ActionName.REVERT_CONFIG, ActionName.SCALE, ActionName.RESTORE], told
+        assert record.intents[-1].undoes == record.intents[-2].id
+        assert told.count("Not undone: ConfigMap prod/cart-config was changed since") == 1
+        (deployment,) = stage.world.deployments(NAMESPACE, "cart")
+        assert (deployment.replicas, greeting(stage)) == (before, "hey")
+        assert "Not undone: revert config of ConfigMap prod/cart-config, changed since by" in (
+            record.incident.summary
+        )
+        assert "Still in place" not in record.incident.summary
 
 
 async def denied(stage: Story, record: IncidentRecord) -> None:
@@ -174,6 +201,48 @@ async def test_a_recovery_after_an_undo_names_what_was_done(tmp_path: Path) -> N
         )
 
 
+@pytest.mark.parametrize("asks", [False, True])
+async def test_a_failed_undo_is_escalated_although_the_service_recovers(tmp_path: Path, asks: bool) -> None:
+    """The API server refuses the undo of the rollback; the restart helps, or is not needed any more."""
+    people = Listener()
+    asking: dict[str, Any] = {"approval_for_risks": {"medium"}, "approval_timeout_seconds": 600}
+    async with story(
+        tmp_path,
+        connected=lambda world: replace(world, writer=Refusing(world.writer, ActionName.RESTORE)),
+        runbooks_dir=runbook(tmp_path, TWO_STEPS, causes="bad_release"),
+        **{**ACTING, **(asking if asks else {})},
+    ) as stage:
+        object.__setattr__(stage.agent.loop.stages.closer, "notifier", people)
+        stage.deploy()
+        await innocent_release_beside_a_dying_dependency(stage)
+        await stage.live_until(lambda r: bool(r.approvals) or ActionName.RESTART in taken(r))
+        stage.world.set_replicas(NAMESPACE, "db", 3)
+        record = await stage.live_until_ended()
+        summary = record.incident.summary
+        assert record.incident.state is IncidentState.ESCALATED, summary
+        assert people.told == [summary]
+        assert "rollback of Deployment prod/shop did not help. Still in place: rollback of" in summary
+        assert ("Runbook steps@1 helped" in summary) is not asks
+        assert ("Recovered by itself" in summary) is asks
+        assert "The symptoms ended before any action" not in messages(record.timeline)
+
+
+async def test_a_change_that_a_person_replaced_is_not_called_in_place(tmp_path: Path) -> None:
+    """A person releases over the rollback while it is verified: it is not undone, and not said to stand."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy()
+        await innocent_release_beside_a_dying_dependency(stage)
+        await stage.live_until(lambda r: r.incident.state is IncidentState.VERIFYING)
+        await stage.live(30)
+        stage.world.release(NAMESPACE, SERVICE, "shop:3")
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.ESCALATED
+        assert f"Not undone: rollback of Deployment prod/shop, changed since by {PIPELINE}." in (
+            record.incident.summary
+        )
+        assert "Still in place" not in record.incident.summary
+
+
 async def test_a_failure_of_verification_says_what_stands(tmp_path: Path) -> None:
     """Verification fails for good: the rollback stands unverified, and the person who is asked reads so."""
     async with story(tmp_path, **ACTING) as stage:
@@ -198,7 +267,7 @@ async def test_an_action_that_failed_is_not_given_the_verdict_of_an_earlier_one(
     found = runbook(tmp_path, TWO_STEPS, causes="bad_release")
     async with story(
         tmp_path,
-        connected=lambda world: replace(world, writer=NoRestart(world.writer)),
+        connected=lambda world: replace(world, writer=Refusing(world.writer, ActionName.RESTART)),
         runbooks_dir=found,
         **ACTING,
     ) as stage:
@@ -211,15 +280,16 @@ async def test_an_action_that_failed_is_not_given_the_verdict_of_an_earlier_one(
 
 
 @dataclass
-class NoRestart:
-    """A writer that the API server allows everything but a restart."""
+class Refusing:
+    """A writer that the API server allows everything but one kind of action."""
 
     inner: Any
+    refused: ActionName
 
     async def apply(
         self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
     ) -> TargetState:
-        if action.name is ActionName.RESTART:
+        if action.name is self.refused:
             raise Forbidden("pods may not be replaced")
         after: TargetState = await self.inner.apply(action, intent_id, target, snapshot)
         return after

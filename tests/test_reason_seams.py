@@ -85,7 +85,7 @@ async def _all_delivered(stage: Story, alerts: list[Alert], *, firing: bool) -> 
 
 
 async def test_seventy_alerts_that_resolve_leave_nothing_behind(tmp_path: Path) -> None:
-    """The timeline notes once that the oldest are remembered in short; the service recovers."""
+    """The timeline notes once that the oldest are merged; the service recovers."""
     async with innocent(tmp_path) as setting:
         stage = setting.stage
         setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001)
@@ -100,7 +100,7 @@ async def test_seventy_alerts_that_resolve_leave_nothing_behind(tmp_path: Path) 
 
 
 async def test_a_merged_alert_that_is_not_resolved_leaves_no_all_clear(tmp_path: Path) -> None:
-    """One of seventy, not among the newest, and not the one that opened the incident: the agent asks a person, and says how many there are."""
+    """One of seventy, neither new nor the first: the agent asks a person, and says how many there are."""
     async with innocent(tmp_path) as setting:
         stage = setting.stage
         setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001)
@@ -173,7 +173,7 @@ async def test_alerts_that_are_only_a_number_end_with_the_agents_own_measurement
         setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001, measured=True)
         storm = _storm(stage, ALERTS_KEPT + MERGED_KEPT + 20)
         await stage.agent.intake.accept([_delivered(one, stage.clock.now()) for one in storm])
-        ended = [replace(one, firing=False) for one in storm[20:]]
+        ended = [replace(one, firing=False) for one in (storm[0], *storm[20:])]
         await stage.agent.intake.accept([_delivered(one, stage.clock.now()) for one in ended])
         record = await stage.live_until_ended()
         assert record.incident.state is IncidentState.RECOVERED_WITHOUT_ACTION, messages(record.timeline)

@@ -219,13 +219,13 @@ async def test_nothing_is_done_while_the_agents_own_measurement_is_within_the_ob
         await setting.stage.tell(MetricSample(error_rate=0.4))
         ended = await setting.stage.live_until_ended()
         assert ended.incident.state is IncidentState.ESCALATED
-        assert "error rate was reported, but its error rate is measured at 0.1" in messages(ended.timeline)
+        assert "error rate was reported, but its measured error rate is 0.1" in messages(ended.timeline)
         assert setting.untouched, messages(ended.timeline)
         assert nothing_began(ended)
 
 
 async def test_nothing_is_done_when_the_metric_source_answers_403(tmp_path: Path) -> None:
-    """Failing to measure is a telemetry fault, never a reason: what was posted does not stand alone."""
+    """Failing to measure is a telemetry outage, never a reason: what was posted does not stand alone."""
     async with innocent(tmp_path) as setting:
         setting.metrics.says = refuses
         await fire(setting)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from app.agent.intents import not_undone
 from app.agent.memory import lesson
 from app.agent.models import (
     Incident,
@@ -64,9 +65,11 @@ class Closer:
         notes: Sequence[Note],
         why: str,
     ) -> None:
+        """End as `end`; as escalated if a change did not help and was not undone (promise 10)."""
+        known = replace(record, incident=incident)
+        if not_undone(known):
+            end, why = IncidentState.ESCALATED, f"{why.removesuffix('.')}.{still_in_place(known)}"
         if end is IncidentState.ESCALATED:
-            stands = still_in_place(replace(record, incident=incident))
-            why = f"{why.removesuffix('.')}.{stands}" if stands else why
             notes = [*notes, *await self._notify_people(incident, why)]
         now = self.clock.now()
         learnt = lesson(record, end, now)
@@ -74,7 +77,7 @@ class Closer:
         await self.store.incidents.save(claim, ended, [*notes, ending_note(end, why, learnt, now)])
 
     async def _notify_people(self, incident: Incident, why: str) -> list[Note]:
-        """Queue the notification before the end is stored, so that a crash repeats it, not loses it."""
+        """Queue the notification before the end is stored, so that a crash cannot lose it."""
         notifier = self.notifier
         if notifier is None:
             return []

@@ -84,7 +84,7 @@ class Executor:
 
         Where policy requires an approval, it is requested, or the answer is used.
         A string means that nothing was decided, and why: the target is not in the
-        state that was planned for or approved. `stands_on` are the current reasons
+        state that was planned for or approved. `stands_on` holds the current reasons
         for the action, for the record.
         """
         question = await self.gatherer.question(record)
@@ -105,7 +105,7 @@ class Executor:
     async def decide_undo(
         self, record: IncidentRecord, undone: Intent, claim: Claim, incident: Incident, notes: Sequence[Note]
     ) -> bool:
-        """Decide to restore what `undone` changed; False if it was changed since by someone else."""
+        """Decide to restore what `undone` changed; False if somebody else changed it since."""
         now = self.clock.now()
         action = restore_of(undone.action)
         if action is None:
@@ -118,7 +118,7 @@ class Executor:
             if not rehearsal.accepted:
                 why = f"the API server would reject it: {rehearsal.message}"
         if why is not None or look.target is None:
-            refused = not_undone_note(undone, why, await self.gatherer.serving(incident.key), now)
+            refused = not_undone_note(undone, why, look, await self.gatherer.serving(incident.key), now)
             await self.store.incidents.save(claim, incident, [*notes, refused])
             return False
         intent, note = undo_intent(
@@ -152,7 +152,7 @@ class Executor:
         reasons = await self._reasons(record, intent)
         if reasons is not None and (refusal := reasons.refusal()) is not None:
             await self._finish(
-                claim, intent, OutcomeKind.REFUSED, f"no reason stands: {refusal}", look_anew=True
+                claim, intent, OutcomeKind.REFUSED, f"no current reason: {refusal}", look_anew=True
             )
             return
         if not await self._begun(claim, intent, snapshot_of_now, reasons):
@@ -177,7 +177,7 @@ class Executor:
             )
             return
         if self.reader is None:
-            await self._finish(claim, intent, OutcomeKind.UNKNOWN, "interrupted, and no cluster is connected")
+            await self._finish(claim, intent, OutcomeKind.UNKNOWN, "interrupted, and no cluster connected")
             return
         target = await self.reader.target(intent.action)
         if target.marker == intent.id:
@@ -207,7 +207,7 @@ class Executor:
         """The target shows no effect: retry if the intent has an attempt left."""
         reasons = await self._reasons(record, intent)
         if reasons is not None and (refusal := reasons.refusal()) is not None:
-            await self._leave_open(claim, intent, f"no reason stands: {refusal}")
+            await self._leave_open(claim, intent, f"no current reason: {refusal}")
             return
         match await self.store.intents.retry(claim, intent.id, MAX_ATTEMPTS, self.clock.now(), reasons):
             case Begun.YES:
@@ -251,7 +251,7 @@ class Executor:
             case Begun.BRAKED:
                 why = "the kill switch is engaged"
             case Begun.NO_REASON:
-                why = f"no reason stands: {'; '.join(beginning.reasons)}"
+                why = f"no current reason: {'; '.join(beginning.reasons)}"
             case Begun.NOT_DECIDED:
                 raise ClaimLost(f"intent {intent.id} was begun or ended meanwhile")
         gone = beginning.begun is Begun.NO_REASON
@@ -308,7 +308,7 @@ class Executor:
                         claim,
                         intent,
                         OutcomeKind.UNKNOWN if unheard else OutcomeKind.FAILED,
-                        f"{intent.action.target} was changed by {by} at the same moment; "
+                        f"{intent.action.target} was changed by {by} at the same time; "
                         + ("whether this action was executed is unknown" if unheard else "no action taken"),
                     )
                     return
@@ -320,7 +320,7 @@ class Executor:
                 claim, intent, OutcomeKind.DONE, f"{intent.action.target} changed as planned", after
             )
             return
-        raise TransientError(f"{intent.action.target} keeps changing; retrying")
+        raise TransientError(f"{intent.action.target} changed repeatedly during the write; retrying")
 
     async def _not_sent(self, claim: Claim, intent: Intent, refusal: str, *, unheard: bool) -> None:
         if unheard:
@@ -356,7 +356,7 @@ class Executor:
                 claim,
                 intent,
                 OutcomeKind.REFUSED,
-                "no notification channel is configured, such as NOTIFY_WEBHOOK_URL",
+                "no notification channel configured (for example NOTIFY_WEBHOOK_URL)",
             )
             return
         if not await self._begun(claim, intent, None):

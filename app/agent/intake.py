@@ -152,7 +152,7 @@ class IntakeRules:
     def again(
         self, signal: Signal, levels: ServiceLevels | None, open_incident: Incident | None
     ) -> Repeat | None:
-        """What a repeated delivery says besides: an alert goes on firing, has ended, or fires again."""
+        """What a repeated delivery adds: an alert still fires, has ended, or fires again."""
         if _of_another_cluster(signal, open_incident) is not None:
             return None
         known = levels or ServiceLevels(key=signal.key)
@@ -206,7 +206,7 @@ class IntakeRules:
         late = last is not None and at < last and not own
         if self.slo.too_few(sample.request_rate):
             return _Judged(
-                healthy_reason=f"{sample.request_rate:.2f} requests/s are too few to judge by "
+                healthy_reason=f"{sample.request_rate:.2f} requests/s are too few to evaluate "
                 f"(SLO_MIN_REQUEST_RATE is {self.slo.min_request_rate:g})",
                 joins=False,
             )
@@ -229,7 +229,7 @@ class IntakeRules:
                 triggers.append(trigger)
             else:
                 unsustained.append(
-                    f"{trigger} for {breach.lasted.total_seconds():.0f} s of "
+                    f"{trigger.replace('_', ' ')} for {breach.lasted.total_seconds():.0f} s of "
                     f"{self.slo.breach_for.total_seconds():.0f} s"
                 )
         if crashing:
@@ -327,8 +327,8 @@ class IntakeRules:
         if not unhealed or news or signal.received_at - last.closed_at >= self.slo.reopen_after:
             return None
         return (
-            f"the same symptoms as incident {last.id}, which ended {last.state} at "
-            f"{last.closed_at.isoformat()} and is with a person"
+            f"the same symptoms as incident {last.id}, which was closed as {last.state} at "
+            f"{last.closed_at:%Y-%m-%d %H:%M:%S} UTC; no new incident within REOPEN_AFTER_SECONDS"
         )
 
 
@@ -420,8 +420,8 @@ def _identity(alert: Alert) -> str:
 def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
     if alert.telemetry:
         return _Judged(
-            healthy_reason=f"alert {alert.name} says that a rule could not be evaluated: "
-            "a fault of telemetry, and no symptom of the service"
+            healthy_reason=f"alert {alert.name} reports that a rule could not be evaluated: "
+            "a telemetry outage, not a symptom of the service"
         )
     if alert.suppressed:
         return _Judged(healthy_reason=f"alert {alert.name} is suppressed: no reason for an action")
@@ -435,7 +435,7 @@ def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
     if identity in levels.resolved_alerts:
         return _Judged(healthy_reason=f"alert {alert.name} was reported as resolved before", joins=False)
     if alert.trigger is None:
-        return _Judged(healthy_reason=f"alert {alert.name} stands for no trigger (ALERT_TRIGGERS names none)")
+        return _Judged(healthy_reason=f"alert {alert.name} has no trigger in ALERT_TRIGGERS")
     return _Judged(triggers=(alert.trigger,))
 
 
@@ -445,8 +445,8 @@ def _of_another_cluster(signal: Signal, incident: Incident | None) -> str | None
     if incident is None or not named or named == (incident.cluster or named):
         return None
     return (
-        f"it is about the cluster {named}, and the open incident is about {incident.cluster}: "
-        "ALERT_HOME_LABELS says which cluster is connected"
+        f"the alert is about cluster {named}, the open incident about cluster {incident.cluster}: "
+        "set ALERT_HOME_LABELS to the labels of the connected cluster"
     )
 
 

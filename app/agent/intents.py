@@ -7,7 +7,7 @@ definition of done, begun and undone.
 from __future__ import annotations
 
 from app.agent.ids import IntentId
-from app.agent.models import IncidentRecord, Intent, OutcomeKind
+from app.agent.models import IncidentRecord, Intent, OutcomeKind, Stage, VerdictKind
 
 
 def begun_intents(record: IncidentRecord) -> tuple[Intent, ...]:
@@ -63,19 +63,64 @@ def awaits_completion(record: IncidentRecord) -> bool:
     return not before.then_verify and (last.action, last.decision.plan_hash) == (before, plan.hash)
 
 
-def in_place(record: IncidentRecord) -> tuple[Intent, ...]:
-    """The changes that took place and were not undone, oldest first; a restart only if not verified."""
-    undone = {
-        i.undoes for i in record.intents if i.outcome is not None and i.outcome.kind is OutcomeKind.DONE
-    }
+def not_undone(record: IncidentRecord) -> tuple[Intent, ...]:
+    """The changes that took place, did not help as far as is known, and have no undo that succeeded.
+
+    Oldest first; an action without an undo, such as a restart, only if not verified.
+    """
+    undone = undone_intents(record)
+    helped = _helped(record)
     first = unverified(record)
     return tuple(
         i
         for i in done_intents(record)
         if i.action.target is not None
         and i.id not in undone
+        and i.id not in helped
         and (i.action.undo is not None or (first is not None and i.sequence >= first.sequence))
     )
+
+
+def in_place(record: IncidentRecord) -> tuple[Intent, ...]:
+    """What of `not_undone` still stands as far as is known: nothing changed it since, no undo is unclear."""
+    changed, unclear = changed_since(record), unclear_undos(record)
+    return tuple(i for i in not_undone(record) if i.id not in changed and i.id not in unclear)
+
+
+def undone_intents(record: IncidentRecord) -> set[IntentId | None]:
+    """The ids of the intents whose undo succeeded."""
+    return _undos(record, OutcomeKind.DONE)
+
+
+def unclear_undos(record: IncidentRecord) -> set[IntentId | None]:
+    """The ids of the intents whose undo has an unknown outcome."""
+    return _undos(record, OutcomeKind.UNKNOWN)
+
+
+def changed_since(record: IncidentRecord) -> dict[str, str]:
+    """By whom the target was changed after an action, by intent id: why the action was not undone."""
+    return {
+        str(entry.data["undoes"]): str(entry.data["changed_by"])
+        for entry in record.timeline
+        if entry.data.get("undoes") and entry.data.get("changed_by")
+    }
+
+
+def _undos(record: IncidentRecord, kind: OutcomeKind) -> set[IntentId | None]:
+    return {i.undoes for i in record.intents if i.outcome is not None and i.outcome.kind is kind} - {None}
+
+
+def _helped(record: IncidentRecord) -> set[IntentId]:
+    """The ids of the actions after which the service recovered."""
+    verdict = record.incident.verdict
+    if verdict is None or verdict.kind is not VerdictKind.RECOVERED:
+        return set()
+    return {
+        each.id
+        for group in _judged_together(record)
+        if any(verdict.intent_id == i.id for i in group)
+        for each in group
+    }
 
 
 def to_undo(record: IncidentRecord, judged: IntentId) -> Intent | None:
@@ -100,19 +145,39 @@ def rest_to_undo(record: IncidentRecord, judged: Intent) -> list[Intent]:
 
 
 def _judged_together(record: IncidentRecord) -> list[list[Intent]]:
-    """What took place, oldest first; an action and those that complete it are one."""
+    """What took place, oldest first; an action and those that complete it are one.
+
+    A step completes an action only directly after it, and before the action was verified alone.
+    """
     groups: list[list[Intent]] = []
+    before: Intent | None = None
     for intent in record.intents:
-        if intent.undoes is not None or intent.outcome is None or intent.outcome.kind is not OutcomeKind.DONE:
-            continue
-        before = groups[-1][-1] if groups else None
-        completes = (
-            before is not None
-            and not before.action.then_verify
-            and before.decision.plan_hash == intent.decision.plan_hash
-        )
-        if completes:
-            groups[-1].append(intent)
-        else:
-            groups.append([intent])
+        done = intent.outcome is not None and intent.outcome.kind is OutcomeKind.DONE
+        if intent.undoes is None and done:
+            if before is not None and groups and _completes(record, groups[-1], before, intent):
+                groups[-1].append(intent)
+            else:
+                groups.append([intent])
+        before = intent
     return groups
+
+
+def _completes(record: IncidentRecord, group: list[Intent], before: Intent, intent: Intent) -> bool:
+    """Whether it completes the group that ends with `before`, the attempt directly before it."""
+    return (
+        before is group[-1]
+        and not before.action.then_verify
+        and before.decision.plan_hash == intent.decision.plan_hash
+        and not _verified_before(record, group, intent)
+    )
+
+
+def _verified_before(record: IncidentRecord, group: list[Intent], intent: Intent) -> bool:
+    """Whether a verification of one of the group began before anything was recorded of the intent."""
+    known = {each.id for each in group}
+    for entry in record.timeline:
+        if intent.id in (entry.data.get("intent"), entry.data.get("intent_id")):
+            return False
+        if entry.stage is Stage.VERIFY and entry.data.get("intent") in known:
+            return True
+    return False

@@ -48,8 +48,10 @@ from app.agent.notes import (
     diagnosis_note,
     evidence_note,
     handover_note,
+    nothing_written,
     plan_note,
     registry_wait_note,
+    symptoms_ended,
     why_escalated,
     why_proposed,
 )
@@ -65,7 +67,7 @@ from app.clock import Clock
 from app.errors import AgentError, ClaimLost, NotFound, PermanentError, TransientError, UnknownOutcome
 
 MAX_INTENTS = 12
-"""An incident with more attempts than this, denied ones included, is escalated."""
+"""An incident with more intents than this, including denied ones, is escalated."""
 
 RETRY_AFTER = timedelta(seconds=5)
 """The first delay after a transient error without a `retry_after`."""
@@ -141,7 +143,7 @@ class RunOnceReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
-    """The stages, wired."""
+    """The components of the stages."""
 
     observer: Observer
     executor: Executor
@@ -174,8 +176,8 @@ class Loop:
     ) -> Rest:
         """Run stages until the incident rests or ends.
 
-        `now_please` skips the settling time (run-once judges what is known now);
-        `requested_by` is the person who wants it.
+        `now_please` skips the settling time (run-once evaluates what is known now);
+        `requested_by` is the person who requested the pass.
         While another worker holds the incident, rests for one lease.
         """
         lock = self._locks.setdefault(incident_id, asyncio.Lock())
@@ -341,7 +343,7 @@ class Loop:
     def _due(
         self, record: IncidentRecord, stage: NextStage, now: datetime, looked: bool, now_please: bool
     ) -> datetime | None:
-        """When the stage may run; None for now."""
+        """When the stage may run; None if it may run now."""
         incident = record.incident
         if incident.state is IncidentState.AWAITING_APPROVAL:
             return wait_until(record, now)
@@ -415,8 +417,7 @@ class Loop:
                 Note(
                     at=now,
                     stage=Stage.VERIFY,
-                    message="The symptoms ended before any action; watching for recovery. "
-                    + "; ".join(health.reasons),
+                    message=f"{symptoms_ended(record)}; watching for recovery. " + "; ".join(health.reasons),
                 )
             )
             after = replace(
@@ -644,7 +645,7 @@ class Loop:
         await self.store.incidents.save(claim, anew, [note])
 
     async def _verify_before_the_next(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
-        """The plan went on past an action that is not verified: verify it, then go on from here."""
+        """The plan advanced past an unverified action: verify it, then continue."""
         incident, done = record.incident, unverified(record)
         if done is None:
             raise PermanentError("no action is left to be verified")
@@ -679,7 +680,7 @@ class Loop:
             note = Note(
                 at=now,
                 stage=Stage.VERIFY,
-                message="Dry run: no action taken. Watching for recovery without action, for up to "
+                message=f"{nothing_written(record)} Watching for recovery without action, for up to "
                 f"{rules.timeout.total_seconds():.0f} s.",
             )
             await self.store.incidents.save(claim, watching, [note])

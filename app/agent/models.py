@@ -215,7 +215,7 @@ class Change:
     version: str | None = None
     irreversible: bool = False
     status: DeployStatus | None = None
-    """How the deploy stands; None for other changes, and on records of older versions."""
+    """The status of the deploy; None for other changes, and in records of older versions."""
     commit_sha: str | None = None
 
 
@@ -441,6 +441,17 @@ class DecisionKind(StrEnum):
     ALLOW = "allow"
     DENY = "deny"
     NEEDS_APPROVAL = "needs_approval"
+
+    @property
+    def words(self) -> str:
+        """The answer in a sentence: `allowed`, `denied` or `approval required`."""
+        match self:
+            case DecisionKind.ALLOW:
+                return "allowed"
+            case DecisionKind.DENY:
+                return "denied"
+            case DecisionKind.NEEDS_APPROVAL:
+                return "approval required"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -707,14 +718,14 @@ class Incident:
     """Index into `plan.actions` of the action to take next."""
     verification: Verification | None = None
     verdict: Verdict | None = None
-    """The last one given; it stands for the action that it names, and for no later one."""
+    """The last verdict; it applies only to the action that it names."""
     lesson: Lesson | None = None
     wake_at: datetime | None = None
     """Nothing to be done before: a change is given time to show, or an error time to pass."""
     failing_since: datetime | None = None
     """Since when the next step could not be taken, by errors that were hoped to pass."""
     without_reason_since: datetime | None = None
-    """Since when no reason for an action stands (promise 13); None while one does, or none was asked for."""
+    """Since when no reason for an action holds (promise 13); None while one holds, or none was required."""
     joined: int = 0
     """How many signals with a trigger joined; intake counts, and no recovery is declared over a new one."""
     requested_by: str | None = None

@@ -7,6 +7,7 @@ note's data.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from app.agent.actions import ACTIONS
@@ -15,7 +16,16 @@ from app.agent.evidence.conditions import impact_of
 from app.agent.evidence.format import confidence, counted, in_words
 from app.agent.evidence.restoration import Restoration
 from app.agent.ids import JsonObject
-from app.agent.intents import done_intents, in_place, is_undone, proposed_intents, unverified
+from app.agent.intents import (
+    changed_since,
+    done_intents,
+    in_place,
+    not_undone,
+    proposed_intents,
+    unclear_undos,
+    undone_intents,
+    unverified,
+)
 from app.agent.models import (
     Cause,
     DecisionKind,
@@ -137,7 +147,7 @@ def verdict_note(verdict: Verdict) -> Note:
     return Note(
         at=verdict.at,
         stage=Stage.VERIFY,
-        message=f"Verdict: {verdict.kind}. {'; '.join(verdict.reasons)}.",
+        message=f"Verdict: {in_words(verdict.kind)}: {'; '.join(verdict.reasons)}.",
         data={"verdict": verdict.kind},
     )
 
@@ -179,14 +189,14 @@ def why_escalated(record: IncidentRecord) -> str:
         cause = incident.diagnosis.best.cause if incident.diagnosis is not None else "unknown"
         if incident.diagnosis is not None and cause is Cause.TELEMETRY_OUTAGE:
             said = "; ".join(incident.diagnosis.best.evidence_for)
-            return f"No action taken: telemetry is unavailable: {said}."
+            return f"No action taken because of a telemetry outage: {said}."
         why = why_no_runbook(cause, incident.plan.rejected if incident.plan is not None else ())
         return f"{why}{_what_is_wrong(incident.diagnosis)}{_to_inspect(record)}"
     last = [i for i in record.intents if i.undoes is None][-1]
     outcome = last.outcome.message if last.outcome is not None else "not finished"
     if last.decision.kind is not DecisionKind.ALLOW:
         reasons = "; ".join(last.decision.reasons)
-        return f"{in_words(last.action.name)} was not executed ({last.decision.kind}): {reasons}"
+        return f"{in_words(last.action.name)} not executed ({last.decision.kind.words}): {reasons}"
     if incident.verdict is not None and unverified(record) is None and last in done_intents(record):
         return f"{in_words(last.action.name)} did not help: {'; '.join(incident.verdict.reasons)}"
     if last.outcome is not None and last.outcome.kind is OutcomeKind.DONE:
@@ -215,22 +225,46 @@ def why_recovered_alone(record: IncidentRecord) -> str:
     done = [i for i in done_intents(record) if i.action.target is not None]
     if not done:
         return "Recovered without any action."
-    stands = in_place(record)
-    undone = [i for i in done if i not in stands and is_undone(record, i)]
+    known = undone_intents(record)
+    undone = [i for i in done if i.id in known]
     kept = [i for i in done if i not in undone]
     said = [f"{_named(undone)} did not help and {_was(undone)} undone"] if undone else []
     said += [f"{_named(kept)} did not help"] if kept else []
-    return f"Recovered by itself: {'; '.join(said)}.{still_in_place(record)}"
+    return f"Recovered by itself: {'; '.join(said)}."
+
+
+def symptoms_ended(record: IncidentRecord) -> str:
+    """That the service is healthy at a diagnosis, without a full stop."""
+    return "The symptoms ended" if done_intents(record) else "The symptoms ended before any action"
+
+
+def nothing_written(record: IncidentRecord) -> str:
+    """What a dry run did; an incident may have real actions from before the setting was changed."""
+    return "Dry run now: no further action taken." if done_intents(record) else "Dry run: no action taken."
+
+
+def why_recovered(record: IncidentRecord) -> str:
+    """Which runbook or action helped, the proof, and which changes did not help and were not undone."""
+    plan, verdict = record.incident.plan, record.incident.verdict
+    helped = _named([i for i in done_intents(record) if verdict is not None and i.id == verdict.intent_id])
+    done = f"Runbook {plan.runbook}" if plan is not None and plan.runbook is not None else helped
+    proof = "; ".join(verdict.reasons) if verdict is not None else ""
+    left = not_undone(record)
+    return f"{done} helped: {proof}." + (f" Before that, {_named(left)} did not help." if left else "")
 
 
 def still_in_place(record: IncidentRecord) -> str:
-    """A sentence on the changes that took place and were not undone, for the end of a summary; or empty."""
-    stands = in_place(record)
-    if not stands:
-        return ""
+    """Sentences on the changes that took place and were not undone, for the end of a summary; or empty."""
+    left, stands = not_undone(record), in_place(record)
+    changed, unclear = changed_since(record), unclear_undos(record)
+    said = f" Still in place: {_named(stands)}." if stands else ""
+    for one in left:
+        if one.id in changed:
+            said += f" Not undone: {_named([one])}, changed since by {changed[one.id]}."
+        elif one.id in unclear:
+            said += f" It is not known whether {_named([one])} is still in place."
     known = unverified(record)
-    said = f" Still in place: {_named(stands)}."
-    if known is not None and known in stands:
+    if known is not None and known in left:
         said += f" The effect of {in_words(known.action.name)} was not verified."
     return said
 
@@ -257,9 +291,10 @@ def why_no_runbook(cause: str, rejected: Sequence[RejectedRunbook]) -> str:
     return f"No action taken: the cause is {in_words(cause)}, but {'; '.join(named)}."
 
 
-def undo_not_done_note(undo: Intent, outcome: Outcome, at: datetime) -> Note:
-    """The undo failed or was denied."""
-    return _about_undo(undo, f"The undo was not executed: {outcome.message}.", at)
+def undo_not_done_note(undo: Intent, outcome: Outcome, changed_by: str | None, at: datetime) -> Note:
+    """The undo failed or was denied; `changed_by` changed its target after the action, if that is known."""
+    note = _about_undo(undo, f"The undo was not executed: {outcome.message}.", at)
+    return note if changed_by is None else replace(note, data={**note.data, "changed_by": changed_by})
 
 
 def undo_begun_note(undo: Intent, undone: Intent, at: datetime) -> Note:
@@ -320,7 +355,7 @@ def ending_note(end: IncidentState, why: str, learnt: Lesson, at: datetime) -> N
     return Note(
         at=at,
         stage=Stage.LEARN,
-        message=f"Ended as {end}. {why}",
+        message=f"Closed: {in_words(end)}. {why}",
         data={
             "state": end,
             "cause": learnt.cause,
@@ -338,7 +373,7 @@ def why_proposed(record: IncidentRecord) -> str:
         name = in_words(intent.action.name)
         proposed.append(name if allowed else f"{name} {_policy_said(intent.decision.kind)}")
     written = "Dry run, nothing was written." if not done_intents(record) else "Dry run now."
-    return f"{written} Proposed: {'; then '.join(proposed)}.{still_in_place(record)}"
+    return f"{written} Proposed: {'; then '.join(proposed)}."
 
 
 def _policy_said(kind: DecisionKind) -> str:

@@ -66,7 +66,7 @@ _DEPENDENCIES_MEASURED = 8
 RELEASES_KNOWN = timedelta(days=7)
 """How far back reports of a release are looked for that is reported again now."""
 
-NO_CLUSTER = "no cluster is connected"
+NO_CLUSTER = "no cluster connected"
 
 T = TypeVar("T")
 
@@ -326,7 +326,7 @@ class Observer:
 
 
 def _unmapped(key: ServiceKey) -> str:
-    return f"no workload of the cluster maps to {key}"
+    return f"no workload in the cluster maps to {key}"
 
 
 def _has_data(sample: SliSample) -> bool:

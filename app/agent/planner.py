@@ -89,7 +89,7 @@ def no_longer_planned(
         return f"{plan.runbook} is no longer an approved runbook"
     objection = _objection(runbook, diagnosis, evidence)
     if objection is not None:
-        return f"{plan.runbook} {objection}"
+        return f"{plan.runbook}: {objection}"
     if next_action == 0:
         steps = _resolve(runbook, evidence, limits)
         if isinstance(steps, Unmet):
@@ -106,7 +106,7 @@ def no_longer_planned(
         if completes and same_target and any(isinstance(one, Unneeded) for one in resolved):
             continue
         unmet = "; ".join(one.reason for one in resolved if isinstance(one, Unmet))
-        return f"{action.name}: {unmet or _other_change(action, resolved)}"
+        return f"{action.name.words}: {unmet or _other_change(action, resolved)}"
     return None
 
 
@@ -153,12 +153,12 @@ def _objection(runbook: Runbook, diagnosis: Diagnosis, evidence: Evidence) -> st
         return "no cause reached the required confidence"
     if best.cause not in runbook.causes:
         return (
-            f"it is for {', '.join(in_words(cause) for cause in runbook.causes)}, not {in_words(best.cause)}"
+            f"addresses {', '.join(in_words(cause) for cause in runbook.causes)}, not {in_words(best.cause)}"
         )
     if best.confidence < runbook.min_confidence:
         return (
             f"the confidence of {confidence(best.confidence)} is below "
-            f"the {confidence(runbook.min_confidence)} that {runbook.id} needs"
+            f"the {confidence(runbook.min_confidence)} that {runbook.id} requires"
         )
     touching = [step.action for step in runbook.steps if ACTIONS[step.action].kinds]
     if touching and _measuring_is_broken(evidence):
@@ -176,7 +176,7 @@ def _objection(runbook: Runbook, diagnosis: Diagnosis, evidence: Evidence) -> st
 
 
 def _measuring_is_broken(evidence: Evidence) -> bool:
-    """Whether telemetry is unavailable; a failed measurement supports no action."""
+    """Whether there is a telemetry outage; a failed measurement supports no action."""
     outage = evidence.telemetry is not None and evidence.telemetry.outage
     return outage or evidence.unmeasured is not None or Trigger.TELEMETRY_OUTAGE in evidence.triggers
 
@@ -196,7 +196,7 @@ def _resolve(runbook: Runbook, evidence: Evidence, limits: PlanLimits) -> tuple[
     for step in runbook.steps:
         action = _action(step, evidence, limits)
         if isinstance(action, Unmet):
-            return Unmet(reason=f"{step.action}: {action.reason}")
+            return Unmet(reason=f"{step.action.words}: {action.reason}")
         if isinstance(action, Unneeded):
             continue
         if any(_aims(action) == _aims(before) for before in actions):

@@ -45,7 +45,7 @@ def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
     reasons = forbidden_now(action, limits)
     if question.taken >= limits.max_actions_per_incident:
         reasons.append(
-            f"the incident's budget is spent: {question.taken} of "
+            f"the incident's budget is exhausted: {question.taken} of "
             f"MAX_ACTIONS_PER_INCIDENT={limits.max_actions_per_incident} taken"
         )
     reasons.extend(each.reason for each in question.standing.exceeded)
@@ -115,7 +115,7 @@ class Policy:
                 f"{action.name.words} is {action.risk} risk, and APPROVAL_FOR_RISKS requires an approval",
             )
         note = set_aside(question.standing.history, self.limits.shared, question.at)
-        allowed = f"{action.name.words} is enabled, {action.risk} risk, within the budget"
+        allowed = f"{action.name.words} is an enabled action of {action.risk} risk and within the budget"
         return DecisionKind.ALLOW, (allowed,) if note is None else (allowed, note)
 
 
@@ -125,12 +125,6 @@ def _without_interested(terms: ApprovalTerms, question: Question) -> ApprovalTer
     requesters = {*incident.also_requested_by} | ({incident.requested_by} if incident.requested_by else set())
     return replace(terms, not_by=tuple(sorted({*terms.not_by, *requesters, *incident.reported_by})))
 
-
-_ANSWERS = {
-    DecisionKind.ALLOW: "allowed",
-    DecisionKind.NEEDS_APPROVAL: "approval required",
-    DecisionKind.DENY: "denied",
-}
 
 _STRICTNESS = (DecisionKind.ALLOW, DecisionKind.NEEDS_APPROVAL, DecisionKind.DENY)
 
@@ -146,7 +140,7 @@ def _reasons(own: DecisionKind, reasons: tuple[str, ...], answer: PolicyAnswer) 
     sides are listed once.
     """
     decided = _stricter(own, answer.kind)
-    said = answer.reasons or (f"{_ANSWERS[answer.kind]} by policy, which gives no reason",)
+    said = answer.reasons or (f"{answer.kind.words} by policy without a reason",)
     sides = ((own, reasons), (answer.kind, said))
     kept = (
         reason

@@ -15,6 +15,7 @@ from app.agent.actions.target_parts import asks_as_before
 from app.agent.closing import Closer
 from app.agent.evidence.format import in_words
 from app.agent.evidence.restoration import judge_restoration
+from app.agent.execution.undo import changed_by
 from app.agent.executor import Executor
 from app.agent.intents import done_intents, intent_by_id, proposed_intents, rest_to_undo, to_undo
 from app.agent.memory import failed_revision
@@ -40,6 +41,7 @@ from app.agent.notes import (
     verdict_note,
     why_not_restored,
     why_proposed,
+    why_recovered,
     why_recovered_alone,
 )
 from app.agent.observer import Observer
@@ -97,7 +99,9 @@ class Soak:
         moving_on = replace(record.incident, state=IncidentState.OPEN, verification=None, wake_at=None)
         reader = self.executor.reader
         if outcome.kind is not OutcomeKind.DONE or reader is None:
-            await self.store.incidents.save(claim, moving_on, [undo_not_done_note(undo, outcome, now)])
+            by = changed_by(undone, await self.executor.gatherer.look(undone.action))
+            note = undo_not_done_note(undo, outcome, by, now)
+            await self.store.incidents.save(claim, moving_on, [note])
             return
         asks = asks_as_before(undone, await reader.snapshot(undo.action))
         rest = rest_to_undo(record, undone)
@@ -146,7 +150,12 @@ class Soak:
         if verdict.kind is VerdictKind.RECOVERED:
             await self._remember_failed_revision(record, intent_by_id(record, before.intent_id), now)
             await self.closer.close_with(
-                record, judged, claim, IncidentState.RECOVERED, notes, _why_recovered(judged)
+                record,
+                judged,
+                claim,
+                IncidentState.RECOVERED,
+                notes,
+                why_recovered(replace(record, incident=judged)),
             )
             return
         tested = to_undo(record, before.intent_id)
@@ -179,7 +188,7 @@ class Soak:
         recovered = verdict is not None and verdict.kind is VerdictKind.RECOVERED
         if health.health is Health.UNHEALTHY and not recovered and not _proposes(record):
             anew = replace(incident, state=IncidentState.OPEN, diagnosis=None, plan=None, verification=None)
-            note = Note(at=now, stage=Stage.OBSERVE, message="The symptoms are back: re-evaluating.")
+            note = Note(at=now, stage=Stage.OBSERVE, message="The symptoms returned: re-evaluating.")
             await self.store.incidents.save(claim, anew, [*notes, note])
             return
         end = None if verdict is None else _end_of_watch(record, verdict)
@@ -224,14 +233,6 @@ def _end_of_watch(record: IncidentRecord, verdict: Verdict) -> tuple[IncidentSta
         unknown = f"{taken}: the symptoms ended, but whether the service recovered is unknown. "
         return IncidentState.ESCALATED, f"{unknown}{'; '.join(verdict.reasons)}."
     return None
-
-
-def _why_recovered(incident: Incident) -> str:
-    """One sentence: which runbook helped, and the proof."""
-    plan, verdict = incident.plan, incident.verdict
-    done = plan.runbook if plan is not None else None
-    proof = "; ".join(verdict.reasons) if verdict is not None else ""
-    return f"Runbook {done} helped: {proof}."
 
 
 def moved_on(incident: Incident) -> Incident:

@@ -1,4 +1,4 @@
-"""Verify: did the service recover, judged by fresh observations against the SLO over a soak?
+"""Verify: whether the service recovered, from fresh observations against the SLO over a soak.
 
 `assess` and `judge` are pure; `Verifier` only reads. Missing data counts neither as
 healthy nor as unhealthy: without fresh data the verdict is "cannot tell" (promise 8).
@@ -88,7 +88,7 @@ def assess(
 ) -> Assessment:
     """Healthy only if every indicator that was breached or measured before is fresh and within the SLO."""
     if seen.telemetry is not None and seen.telemetry.outage:
-        return Assessment(health=Health.UNKNOWN, reasons=(f"telemetry fault: {seen.telemetry.said}",))
+        return Assessment(health=Health.UNKNOWN, reasons=(f"telemetry outage: {seen.telemetry.said}",))
     before = verification.baseline if verification is not None else None
     baseline = rules.slo.judged(before) if before is not None else None
     sli = _fresh(seen, verification, rules)
@@ -119,7 +119,7 @@ def with_reports(
 
     The latter only without an action and without a metric source (`measures`), where
     the end of the alert is the only evidence of recovery. Alerts whose state is not
-    known count until the agent has seen for itself, later, that the service is healthy.
+    known count until a later observation of the agent shows that the service is healthy.
     """
 
     def silenced(one: Reason) -> str:
@@ -146,7 +146,7 @@ def with_reports(
 
 
 def _seen_since(reported: Reason, seen: Observation) -> bool:
-    """Whether the agent looked for itself, after the report, at what the report is about."""
+    """Whether the agent itself observed the subject of the report after the report."""
     if reported.trigger in METRIC_ONLY:
         return seen.sli is not None and seen.sli.measured and seen.sli.at > reported.last_true_at
     return seen.workload is not None and seen.at > reported.last_true_at
@@ -234,7 +234,7 @@ def _lost(verification: Verification, at: datetime, rules: VerifyRules) -> timed
 
 
 def resumed(verification: Verification, at: datetime, rules: VerifyRules) -> Verification:
-    """The verification as an observation at `at` finds it: restarted after a gap.
+    """The verification at the time `at`: restarted after a gap.
 
     An absence of the agent is no evidence about the service, either way.
     """
@@ -386,7 +386,7 @@ def _unmeasured(
     """The indicators needed for a verdict that have no fresh measurement."""
     gaps = []
     if Trigger.TELEMETRY_OUTAGE in triggers:
-        gaps.append("a telemetry fault is no evidence about a service")
+        gaps.append("a telemetry outage is no evidence about a service")
     if seen.unmeasured is not None:
         gaps.append(f"cannot measure: {seen.unmeasured}")
     elif seen.sli is not None and slo.too_few(seen.sli.request_rate):

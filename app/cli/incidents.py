@@ -23,7 +23,7 @@ app = typer.Typer()
 def list_incidents(
     service: Annotated[str | None, typer.Option(help="Only for this service.")] = None,
     environment: Annotated[str | None, typer.Option(help="Only in this environment.")] = None,
-    state: Annotated[str | None, typer.Option(help="Only in this state, for example escalated.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only this state, such as awaiting_approval.")] = None,
     since: Annotated[str | None, typer.Option(help="Opened since: an RFC 3339 time, or 30m, 2h, 7d.")] = None,
     until: Annotated[str | None, typer.Option(help="Opened before: same formats.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number to show.")] = 20,

@@ -35,7 +35,7 @@ StoryListener = Annotated[
         help="Address of a running agent. Default: HOST and PORT; if none responds, the database.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, in the format of the HTTP API.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def read_settings() -> Settings:

@@ -1,4 +1,4 @@
-"""Vendor-neutral metrics: indicators, their age, and detection of telemetry faults.
+"""Vendor-neutral metrics: indicators, their age, and detection of telemetry outages.
 
 Vendor-neutral and free of HTTP. Called by the metric connectors, which know how
 to ask, and by the poller. Keeps promise 8: a value without fresh data behind it

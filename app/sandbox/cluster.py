@@ -296,7 +296,7 @@ class SandboxRehearsal:
             world.api.admit_pod(ref.namespace, f"{ref.name}-rehearsal")
         except Forbidden as error:
             raise Invalid(f"new pods would be refused: {error}") from error
-        return ", and a pod of its template"
+        return ", and a new pod from its template would be admitted"
 
 
 class SandboxWriter:

@@ -1,7 +1,7 @@
 """The store over SQLite or PostgreSQL: one repository for each aggregate.
 
 The composition root calls `open_shared` and hands the `Store` on; a caller that
-needs one repository takes that one alone. Every sentence of the ports
+needs one repository takes only that one. Every statement of the ports
 (`app.agent.ports.store`) is held by the contract suite
 `tests/contract/test_store_*.py`, which runs over both databases.
 """

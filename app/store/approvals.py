@@ -1,7 +1,7 @@
 """Approvals as rows: requested, answered once, used once (promise 1).
 
 Every change is a compare-and-set on the state, under the incident's row lock:
-of fifty clicks at the same moment one counts.
+of fifty simultaneous answers one counts.
 """
 
 from __future__ import annotations

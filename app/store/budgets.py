@@ -40,7 +40,7 @@ from app.store.database.repository import Repository, reads, reads_urgently
 from app.store.database.tables import incidents, intents
 
 _UNDER_WAY = 100
-"""The newest are enough: a trial begins after everything that led to it."""
+"""The newest are enough: a half-open attempt begins after everything that led to it."""
 
 _SHOWN = 2_000
 """Number of the newest actions for which open breakers are reported."""

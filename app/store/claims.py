@@ -1,4 +1,4 @@
-"""Claims: the right to move an incident, with an expiry and a fencing token (promise 3).
+"""Claims: the right to process an incident, with an expiry and a fencing token (promise 3).
 
 The token, not the clock, decides whether a writer still may write: a holder
 whose lease ran out goes on until a peer takes over, and from that commit on
@@ -82,7 +82,7 @@ class SqlClaims(Repository):
     def release(self, connection: Connection, claim: Claim, due_at: datetime | None = None) -> None:
         """Free the incident at once; the next claim, by whomever, gets a higher token.
 
-        An incident that was nudged since it was claimed stays due.
+        An incident that became due again since it was claimed stays due.
         """
         # The incident first, in the lock order of all transactions, which prevents deadlocks.
         nudges = connection.execute(

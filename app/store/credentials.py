@@ -102,8 +102,8 @@ def _get(connection: Connection, credential_id: CredentialId) -> Credential | No
 def _forget(connection: Connection, older_than: datetime) -> int:
     """Remove sessions that ended before that, at most `BATCH` of them; how many.
 
-    The trail keeps what was done with them. Tokens stay: an old one that is still sent
-    somewhere is no guess.
+    The audit trail keeps what was done with them. Tokens stay: an old token that is still sent
+    does not count as a guess.
     """
     ended = or_(credentials.c.expires_at < older_than, credentials.c.revoked_at < older_than)
     session = credentials.c.kind == CredentialKind.SESSION.value

@@ -87,7 +87,7 @@ class PostgresFleet:
         await self._absent()
 
     async def _stay(self, owner: str) -> None:
-        """See that the connection still stands; take a new one if it does not."""
+        """Check that the connection is alive; open a new one if it is not."""
         try:
             if self._presence is not None:
                 counted = "SELECT true FROM workers WHERE owner = $1"
@@ -209,7 +209,7 @@ def only_process(database: Path) -> IO[bytes]:
 
 
 def _bury(connection: Connection, me: str) -> tuple[str, ...]:
-    """Owners whose lock is free are dead: everything they held is free at once."""
+    """Owners whose lock is free have died: release everything they held at once."""
     dead = connection.execute(
         text(
             "SELECT number, owner FROM workers WHERE owner <> :me"

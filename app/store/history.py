@@ -1,6 +1,6 @@
 """Known-good and failed revisions, as rows that outlive ReplicaSets and restarts.
 
-Knowledge is never lost to ignorance: FAILED stands against everything but
+A known result is never overwritten by an unknown one: FAILED is replaced only by
 another FAILED, and SERVED_WELL against UNKNOWN, which then only moves the time
 it was last seen.
 """

@@ -157,7 +157,7 @@ class SqlIntents(Repository):
 
 
 def _refusal(connection: Connection, incident: Incident, reasons: ReasonGuard | None) -> str | None:
-    """Why no reason for acting stands, by what is on record of the service in this transaction.
+    """Why no reason for an action holds, according to the stored reports read in this transaction.
 
     A transaction that records a signal of the service locks the row of its open incident, which
     the caller holds: what was committed before is seen, what comes later comes later.

@@ -38,13 +38,13 @@ _TRIGGER_WORDS = {
     Trigger.HIGH_LATENCY: "high latency",
     Trigger.CRASH_LOOP: "crash loop",
     Trigger.PODS_UNAVAILABLE: "pods unavailable",
-    Trigger.TELEMETRY_OUTAGE: "telemetry fault",
+    Trigger.TELEMETRY_OUTAGE: "telemetry outage",
 }
 
 
 def opening_summary(key: ServiceKey, triggers: Sequence[Trigger]) -> str:
     """`payments-api in prod: deploy failed, crash loop`."""
-    return f"{key}: {trigger_words(triggers) or 'needs a look'}"
+    return f"{key}: {trigger_words(triggers) or 'no trigger'}"
 
 
 def trigger_words(triggers: Sequence[Trigger]) -> str:
@@ -55,9 +55,7 @@ def signal_note(signal: Signal, triggers: Sequence[Trigger], *, opened: bool) ->
     """The timeline entry for a signal that opened or joined an incident."""
     meaning = f" ({trigger_words(triggers)})" if triggers else ""
     staleness = (
-        f" It was already old: observed at {signal.observed_at:%Y-%m-%d %H:%M:%S} UTC."
-        if signal.stale
-        else ""
+        f" Stale on arrival: observed at {signal.observed_at:%Y-%m-%d %H:%M:%S} UTC." if signal.stale else ""
     )
     said, figures = _told(signal.payload)
     return Note(
@@ -111,12 +109,12 @@ def pending_note(signals: Sequence[Signal], at: datetime) -> Note:
 
 
 def merged_note(triggers: frozenset[Trigger], at: datetime) -> Note:
-    """The timeline entry for alerts that are remembered in short from then on."""
+    """The timeline entry for alerts that are merged from then on."""
     return Note(
         at=at,
         stage=Stage.OBSERVE,
         message=f"More than {ALERTS_KEPT} alerts of the service were reported firing at once. The oldest of "
-        "them are remembered in short: no action is taken on them, and the service does not count as "
+        "them are merged: no action is taken on them, and the service does not count as "
         "recovered until they are resolved or were not reported for "
         f"{FORGOTTEN_AFTER.total_seconds() / 3600:.0f} h.",
         data={"alerts_kept": ALERTS_KEPT, "triggers": [*sorted(trigger.value for trigger in triggers)]},
@@ -124,13 +122,13 @@ def merged_note(triggers: frozenset[Trigger], at: datetime) -> Note:
 
 
 def begin_note(intent: Intent, snapshot: Snapshot | None, at: datetime) -> Note:
-    """The entry that stands before an effect; with nothing after it, it is the trace of a crash."""
+    """The entry written before an effect; if nothing follows it, the process crashed."""
     verb = "Undoing" if intent.undoes is not None else "Starting"
     on = f" on {intent.action.target}" if intent.action.target is not None else ""
     return Note(
         at=at,
         stage=Stage.UNDO if intent.undoes is not None else Stage.EXECUTE,
-        message=f"{verb}: {intent.action.name.value}{on}.",
+        message=f"{verb}: {intent.action.name.words}{on}.",
         data={
             "intent_id": intent.id,
             "action": intent.action.name.value,
@@ -142,11 +140,11 @@ def begin_note(intent: Intent, snapshot: Snapshot | None, at: datetime) -> Note:
 
 
 def retry_note(intent: Intent, at: datetime) -> Note:
-    """The entry that stands before a second attempt at an effect that an interruption prevented."""
+    """The entry written before a second attempt at an effect that an interruption prevented."""
     return Note(
         at=at,
         stage=Stage.UNDO if intent.undoes is not None else Stage.EXECUTE,
-        message=f"Attempt {intent.attempts} at {intent.action.name.value}: the first was interrupted, "
+        message=f"Attempt {intent.attempts} at {intent.action.name.words}: the first was interrupted, "
         "and the target shows that it had no effect.",
         data={"intent_id": intent.id, "attempts": intent.attempts},
     )

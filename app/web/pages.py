@@ -26,16 +26,16 @@ def _stamp(moment: datetime) -> str:
 
 def _duration(seconds: float) -> str:
     """A length of time in its one or two largest units."""
-    whole = max(0, int(seconds))
+    whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)
     if minutes < 60:
-        return f"{minutes} min" + (f" {rest} s" if rest and minutes < 10 else "")
+        return f"{minutes} min" + (f" {rest} s" if rest else "")
     hours, minutes = divmod(minutes, 60)
     if hours < 48:
         return f"{hours} h" + (f" {minutes} min" if minutes else "")
-    return f"{hours // 24} d"
+    return f"{hours // 24} days"
 
 
 def _pretty(value: Json) -> str:

@@ -58,7 +58,7 @@ class SignalAuditView(BaseModel):
     uneven_days: list[UnevenDayView]
     strays: list[StrayView]
     more_strays: list[DiscrepancyKind] = Field(description="Kinds of which there are more than are named.")
-    mended: dict[str, int] = Field(description="What sweeps have put right so far, by kind.")
+    mended: dict[str, int] = Field(description="Number of repairs by sweeps, by kind.")
     deep: bool
 
     @classmethod

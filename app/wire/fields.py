@@ -117,13 +117,13 @@ def explain(error: Mapping[str, object]) -> tuple[str, str]:
     context = error.get("ctx")
     match error["type"]:
         case "enum" if isinstance(context, Mapping):
-            return "is not one of those known", f"send one of {context['expected']}"
+            return "is not a valid value", f"send one of {context['expected']}"
         case "no_reason":
             return str(error["msg"]), "say in one line why no action may begin"
         case "missing":
             return "is missing", mend
         case "extra_forbidden":
-            return "is not known here", "remove it, or look up its name at /docs"
+            return "is an unknown field", "remove it, or look up its name at /docs"
         case "future":
             return str(error["msg"]), "check the sender's clock and time zone, and send the time it happened"
         case "past":

@@ -1,6 +1,6 @@
 """What runs beside the API: the driver, the watcher, the poller, the announcer and the sweep, by role.
 
-One process does everything (`all`); grown up, processes of the roles `api`,
+One process does everything (`all`); alternatively, processes of the roles `api`,
 `worker` and `watch` share a PostgreSQL in any number. `running` builds and starts
 one process's part, and stops it in order.
 """
@@ -42,7 +42,7 @@ _REAP_EVERY_SECONDS = 1.0
 class LocalRunner:
     """The `Runner` that intake is given: wakes this process's driver, if it has one.
 
-    Workers elsewhere are rung by the store itself, in the transaction that makes
+    Workers elsewhere are woken by the store, in the transaction that makes
     an incident due.
     """
 
@@ -111,7 +111,7 @@ async def _halted(driver: Driver, stop: Stop) -> None:
 
 
 async def _present(fleet: Fleet, clock: Clock) -> None:
-    """Stay counted as alive, and take over from those who are not."""
+    """Keep this process registered as alive, and take over from processes that died."""
     while True:
         try:
             for owner in await fleet.reap():
@@ -213,7 +213,7 @@ def _announcing(container: Container) -> list[Work]:
 
 
 def watching(container: Container) -> list[Work]:
-    """What observes the world that is connected: the watcher and the poller."""
+    """The observers of the connected systems: the watcher and the poller."""
     settings, world = container.settings, container.world
     every = container.pace.every
     work: list[Work] = []

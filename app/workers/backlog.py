@@ -25,7 +25,7 @@ _AT_ONCE = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """Works the queued openings off, every so often."""
+    """Opens queued incidents at regular intervals."""
 
     intake: Intake
     incidents: IncidentRepository

@@ -71,7 +71,7 @@ class Watcher:
             await self.clock.sleep(_PAUSE_AFTER_ERROR_SECONDS)
 
     async def recheck(self, every: timedelta) -> None:
-        """Now and then look again at every known service: health matures without an event."""
+        """Observe every known service at intervals: a revision becomes healthy without an event."""
         noting = Fanout(work=self._note_safely, at_once=self.at_once)
         async with asyncio.TaskGroup() as group:
             group.create_task(noting.run())

@@ -69,12 +69,12 @@ class Driver:
             await asyncio.gather(bell, *self._running.values(), return_exceptions=True)
 
     def halt(self) -> None:
-        """Claim nothing from now on; the passes under way go on."""
+        """Claim nothing from now on; running passes continue."""
         self._stopping = True
         self._wake.set()
 
     async def stop(self, grace_seconds: float | None = None) -> None:
-        """Claim nothing new, and let the passes under way come to their end.
+        """Claim nothing new, and let running passes finish.
 
         After `grace_seconds` those that still wait for somebody are interrupted and
         their claims given back, so that a successor takes them up at once. An

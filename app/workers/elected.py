@@ -36,13 +36,13 @@ class ElectedTask:
     lease: timedelta
 
     async def run(self) -> None:
-        """Stand for election until cancelled; work while elected."""
+        """Request the lease until cancelled; work while holding it."""
         tasks: list[asyncio.Task[None]] = []
         try:
             while True:
                 elected = await self._elected()
                 if elected and not tasks:
-                    log.info("elected: this process now runs %s", self.name)
+                    log.info("elected: this process runs the task %s", self.name)
                     tasks = [asyncio.create_task(kept_running(*one), name=one[0]) for one in self.work]
                 elif not elected and tasks:
                     log.info("another process runs %s", self.name)
@@ -56,7 +56,7 @@ class ElectedTask:
         return self.lease.total_seconds() / 3
 
     async def _elected(self) -> bool:
-        """No answer is no lease: asked after a third of it, there is a third left to stop in."""
+        """No answer means no lease: renewal starts after a third of it, so a third is left to stop in."""
         asking = asyncio.ensure_future(self.fleet.elect(self.name, self.owner, self.lease, self.clock.now()))
         too_late = asyncio.ensure_future(self.clock.sleep(self._third_of_lease))
         try:

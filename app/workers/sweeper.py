@@ -23,7 +23,7 @@ _KEEP_CREDENTIALS = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweeper:
-    """Ends, forgets and mends, every so often; one process does it for all."""
+    """Expires, deletes and repairs at regular intervals; one process does it for all."""
 
     store: Store
     clock: Clock

@@ -123,11 +123,11 @@ async def proposed(
             summary=f"Dry run: would roll back {text}; nothing was changed.",
         ),
         [
-            _note(now, 600, Stage.VERIFY, f"Verdict: not_recovered. Error rate 13% of {text}, limit 5%."),
+            _note(now, 600, Stage.VERIFY, f"Verdict: not recovered: Error rate 13% of {text}, limit 5%."),
             Note(
                 at=ended,
                 stage=Stage.LEARN,
-                message="Ended as proposed. Nothing was done, so nothing was learnt about an action.",
+                message="Closed: proposed. Nothing was done, so nothing was learnt about an action.",
                 data={"state": "proposed", text: text},
             ),
         ],

@@ -720,7 +720,7 @@ async def test_without_the_right_to_try_a_pod_a_rehearsal_says_so(cluster: Clust
     assert answer.accepted, answer.message
     assert "whether new pods would be admitted is not known" in answer.message
     told = await cluster.ports.rehearsal.rehearse(act, target, None)
-    assert "and a pod of its template" in told.message
+    assert "and a new pod from its template would be admitted" in told.message
 
 
 async def test_pods_that_cannot_be_made_show_in_the_workload(cluster: ClusterHarness) -> None:

@@ -213,7 +213,7 @@ async def test_a_write_without_an_answer_is_unknown(
     scale = action(ActionName.SCALE, deployment(cluster), replicas=3)
     target = await cluster.ports.reader.target(scale)
     network.rule = on_patch(fate)
-    async with agent_behind(network, cluster, tmp_path, timeout_seconds=0.5) as agent:
+    async with agent_behind(network, cluster, tmp_path, timeout_seconds=2.0) as agent:
         assert agent.writer is not None
         with pytest.raises(UnknownOutcome):
             await agent.writer.apply(scale, INTENT, target, None)

@@ -282,7 +282,7 @@ async def test_whoever_comes_second_is_told_who_was_first(stage: Stage) -> None:
     value = await stage.button(approval_id)
     await stage.answer(approval_id, approve=False, by="dora")
     await stage.press(ANN, value)
-    assert "was denied by dora already" in (await stage.slack.until_told())[0]
+    assert "was already denied by dora" in (await stage.slack.until_told())[0]
 
 
 async def test_an_expired_request_is_not_answered(stage: Stage) -> None:

@@ -167,7 +167,7 @@ async def test_a_late_answer_is_told_whose_stands(store: Store, again: bool) -> 
     """Also when it says the same, also from the same person: a double click has one effect."""
     _, _, request = await asked(store)
     first = await answered(store, request, approve=False, by="ann")
-    with pytest.raises(Conflict, match="denied by ann already"):
+    with pytest.raises(Conflict, match="already denied by ann"):
         await answered(store, request, approve=again, by="ann")
     assert await store.approvals.get(request.id) == first
 
@@ -221,7 +221,7 @@ async def test_an_approval_is_used_with_the_intent_that_follows_from_it(store: S
     record = await store.incidents.get(waiting.id)
     assert record is not None
     assert record.intents == (act,)
-    with pytest.raises(Conflict, match="approved by ann already"):
+    with pytest.raises(Conflict, match="already approved by ann"):
         await answered(store, request)
 
 

@@ -184,8 +184,8 @@ async def test_a_service_cools_down_and_backs_off_by_what_is_on_record(store: St
     assert (cooling.begun, backing_off.begun) == (Begun.BUDGET_SPENT, Begun.BUDGET_SPENT)
     assert "is in cooldown until 2026-03-01 12:05:00" in cooling.reasons[0]
     assert backing_off.reasons == (
-        "the last action did not help service-1 in prod against bad_release: "
-        "the next one may begin at 2026-03-01 12:10:00 UTC",
+        "the last action on service-1 in prod for bad release did not help: "
+        "backoff until 2026-03-01 12:10:00 UTC",
     )
     assert (await begin(store, *await ready(store, key(2)), limits, NOW + MINUTE)).begun is Begun.YES
     assert (await begin(store, *again, limits, NOW + 10 * MINUTE)).begun is Begun.YES

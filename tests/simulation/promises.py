@@ -361,8 +361,14 @@ def unhelpful_is_undone(case: Case) -> Iterator[str]:
     restored = {e.intent: e for e in case.tape.of(Effect) if e.action == ActionName.RESTORE}
     for record in case.records:
         undone = {i.undoes for i in record.intents if i.undoes is not None}
+        succeeded = {i.undoes for i in record.intents if i.outcome and i.outcome.kind is OutcomeKind.DONE}
         for intent, helped in _judged(record):
-            if helped or intent.action.undo is None or intent.id in undone:
+            if helped or intent.action.undo is None:
+                continue
+            state = record.incident.state
+            if state.closed and state is not IncidentState.ESCALATED and intent.id not in succeeded:
+                yield f"{intent.action.name} of {record.incident.id} stands, and the end is {state}"
+            if intent.id in undone:
                 continue
             if not _said_why_not(record, intent):
                 yield f"{intent.action.name} of {record.incident.id} did not help, and was left standing"
@@ -420,11 +426,17 @@ def _left_unverified(record: IncidentRecord) -> Iterator[str]:
     done = [
         i for i in record.intents if i.undoes is None and i.outcome and i.outcome.kind is OutcomeKind.DONE
     ]
+    places = {intent.id: place for place, intent in enumerate(record.intents)}
+
+    def completes(later: Intent, earlier: Intent) -> bool:
+        return not earlier.action.then_verify and places[later.id] == places[earlier.id] + 1
+
     for number, intent in enumerate(done):
         together = [intent]
-        while not together[-1].action.then_verify and number + len(together) < len(done):
-            together.append(done[number + len(together)])
-        if number > 0 and not done[number - 1].action.then_verify:
+        for later in done[number + 1 :]:
+            if completes(later, together[-1]):
+                together.append(later)
+        if number > 0 and completes(intent, done[number - 1]):
             together.append(done[number - 1])
         if intent.id in undone or any(each.id in verified for each in together):
             continue

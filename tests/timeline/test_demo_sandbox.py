@@ -121,7 +121,7 @@ async def test_a_bad_release_is_seen_rolled_back_and_proved_recovered(settings: 
             Want(after=90, before=120, stage=Stage.VERIFY, says="Service unhealthy"),
             Want(after=115, before=150, stage=Stage.VERIFY, says="Service healthy"),
             Want(after=145, before=190, stage=Stage.VERIFY, says="Verdict: recovered"),
-            Want(after=145, before=190, stage=Stage.LEARN, says="Ended as recovered"),
+            Want(after=145, before=190, stage=Stage.LEARN, says="Closed: recovered"),
         ],
     )
     (record,) = played.incidents
@@ -142,8 +142,8 @@ async def test_the_same_story_in_a_dry_run_changes_nothing(settings: Settings) -
         [
             Want(after=90, before=115, stage=Stage.POLICY, says="Rehearsal .*accepts rollback"),
             Want(after=90, before=115, stage=Stage.EXECUTE, says="nothing was written"),
-            Want(after=200, before=260, stage=Stage.VERIFY, says="Verdict: not_recovered"),
-            Want(after=200, before=260, stage=Stage.LEARN, says="Ended as proposed"),
+            Want(after=200, before=260, stage=Stage.VERIFY, says="Verdict: not recovered"),
+            Want(after=200, before=260, stage=Stage.LEARN, says="Closed: proposed"),
         ],
     )
     (record,) = played.incidents
@@ -186,7 +186,7 @@ async def test_a_bad_config_is_reverted_and_the_release_stays(settings: Settings
             Want(after=80, before=100, stage=Stage.OBSERVE, says="Opened by"),
             Want(after=85, before=120, stage=Stage.DIAGNOSE, says="Most likely bad config"),
             Want(after=85, before=120, stage=Stage.EXECUTE, says="revert config done"),
-            Want(after=130, before=200, stage=Stage.LEARN, says="Ended as recovered"),
+            Want(after=130, before=200, stage=Stage.LEARN, says="Closed: recovered"),
         ],
     )
     (record,) = played.incidents

@@ -80,7 +80,7 @@ def test_the_demo_heals_a_real_deployment(bed: Path) -> None:
         "rollback done",
         "Service healthy",
         "Verdict: recovered",
-        "Ended as recovered",
+        "Closed: recovered",
     ), done.stdout
     assert "recovered" in heal(bed, "incidents", "--environment", "prod").stdout
 
@@ -89,8 +89,8 @@ def test_the_dry_run_on_a_real_deployment_proposes_and_puts_the_image_back(bed: 
     """The agent changes nothing; the demo takes its bad release back, so that the next one starts well."""
     done = heal(bed, "demo", "--dry-run")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert in_order(done.stdout, "nothing was written", "Ended as proposed", "restored the good image")
+    assert in_order(done.stdout, "nothing was written", "Closed: proposed", "restored the good image")
     assert "rollback done" not in done.stdout
     again = heal(bed, "demo")
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "Ended as recovered" in again.stdout
+    assert "Closed: recovered" in again.stdout

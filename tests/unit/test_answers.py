@@ -32,7 +32,7 @@ from tests.unit.loopback import Behaviour, drip, flood, hang, loopback, raw, rep
 
 AT = datetime(2026, 2, 20, 17, 0, tzinfo=UTC)
 KEY = ServiceKey(environment="prod", service="payments-api")
-TIMEOUT_SECONDS = 0.5
+TIMEOUT_SECONDS = 2.0
 
 Ask: TypeAlias = Callable[[], Awaitable[object]]
 """Asks one question; a value is what the agent would go on with."""

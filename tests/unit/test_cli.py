@@ -150,7 +150,7 @@ def test_a_healed_incident_is_listed_and_told(heal: Heal, healed: str) -> None:
     order = ["observe", "diagnose", "plan", "policy", "execute", "verify", "learn", "Record intact"]
     positions = [story.text.index(word, story.text.index("Opened by")) for word in order[1:]]
     assert positions == sorted(positions)
-    assert "Ended as recovered" in story.text
+    assert "Closed: recovered" in story.text
 
 
 def test_lists_are_filtered(heal: Heal, healed: str) -> None:
@@ -215,7 +215,7 @@ def test_a_dry_run_of_the_demo_proposes(heal: Heal) -> None:
     answer = heal("demo", "--simulated", "--fast", "--dry-run")
     assert answer.code == 0
     assert "SIMULATION" in answer.text
-    assert "Ended as proposed" in answer.text
+    assert "Closed: proposed" in answer.text
     assert "still fails" in answer.text
 
 

@@ -58,7 +58,7 @@ def test_wrong_use_is_told_in_one_line(heal: Heal) -> None:
     """A time that is none, a deep look through HTTP, a database that is not there."""
     for arguments, told in (
         (("--since", "yesterday"), "is no time"),
-        (("--deep", "--url", "http://127.0.0.1:1"), "reads the database itself"),
+        (("--deep", "--url", "http://127.0.0.1:1"), "reads the database directly"),
         ((), "no database"),
     ):
         answer = heal("audit", "signals", *arguments)

@@ -36,7 +36,7 @@ def peer(url: str, *, timeout_seconds: float = 30) -> HttpPeer:
 async def test_what_is_no_delivery(behaviour: Behaviour, kind: type[AgentError]) -> None:
     """Each with the error that names what to do next, and never the other side's words."""
     async with loopback(behaviour) as server:
-        hook = peer(server.url, timeout_seconds=0.5 if behaviour is hang else 30)
+        hook = peer(server.url, timeout_seconds=2.0 if behaviour is hang else 30)
         with pytest.raises(kind, match="HOOK_URL"):
             await hook.deliver(b"{}")
         await hook.aclose()

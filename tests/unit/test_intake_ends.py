@@ -94,7 +94,7 @@ async def test_a_late_sample_of_a_breach_that_is_on_makes_it_longer(stage: Story
     """It began earlier than was known."""
     accepted = await told_at(stage, (BAD, 20), (BAD, 0), (BAD, 35))
     assert ends(accepted) == [DispositionKind.PENDING, DispositionKind.PENDING, DispositionKind.OPENED]
-    assert accepted[1].disposition.reason == "high_error_rate for 20 s of 30 s"
+    assert accepted[1].disposition.reason == "high error rate for 20 s of 30 s"
 
 
 async def test_a_breach_told_after_its_recovery_is_over(stage: Story) -> None:
@@ -117,7 +117,7 @@ async def test_a_late_healthy_sample_shortens_a_breach(stage: Story) -> None:
         DispositionKind.PENDING,
         DispositionKind.OPENED,
     ]
-    assert accepted[3].disposition.reason == "high_error_rate for 15 s of 30 s"
+    assert accepted[3].disposition.reason == "high error rate for 15 s of 30 s"
 
 
 async def test_a_late_breach_from_before_the_last_healthy_sample_is_not_tied_to_a_new_one(

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from app.agent.execution.undo import not_undone_note
+from app.agent.guardrails.question import TargetLook
 from app.agent.ids import IncidentId, ServiceKey
-from app.agent.intents import awaits_completion, in_place, unverified
+from app.agent.intents import awaits_completion, in_place, not_undone, rest_to_undo, unverified
 from app.agent.loop import NextStage, next_stage
 from app.agent.memory import failed_revision
 from app.agent.models import (
@@ -19,10 +21,20 @@ from app.agent.models import (
     IntentState,
     OutcomeKind,
     Plan,
+    Stage,
+    TimelineEntry,
     Verdict,
     VerdictKind,
 )
-from app.agent.notes import still_in_place, why_escalated, why_recovered_alone
+from app.agent.notes import (
+    nothing_written,
+    still_in_place,
+    symptoms_ended,
+    why_escalated,
+    why_recovered,
+    why_recovered_alone,
+)
+from app.agent.workload import TargetState
 from tests.contract.store_values import NOW, intent, outcome
 from tests.unit.scenes import OLD, released
 
@@ -66,6 +78,7 @@ FIRST, REVERT = done(0), done(2, ActionName.REVERT_CONFIG, completed_later=True)
 UNDO = done(1, undoes=FIRST)
 RESTART = done(3, ActionName.RESTART)
 REFUSED = done(3, ActionName.RESTART, kind=OutcomeKind.REFUSED)
+SCALE = done(4, ActionName.SCALE)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +94,8 @@ REFUSED = done(3, ActionName.RESTART, kind=OutcomeKind.REFUSED)
         (record(FIRST, UNDO, REVERT, RESTART, judged=RESTART), None),
         (record(FIRST, UNDO, REVERT, RESTART, judged=REVERT), None),
         (record(FIRST, UNDO, REVERT, done(4, undoes=REVERT), judged=FIRST), None),
+        (record(REVERT, REFUSED, SCALE, judged=REVERT), SCALE),
+        (record(REVERT, done(3, undoes=REVERT), SCALE, judged=REVERT), SCALE),
     ],
 )
 def test_a_verdict_stands_for_its_own_action_only(found: IncidentRecord, expected: Intent | None) -> None:
@@ -94,6 +109,24 @@ def test_a_verdict_of_an_older_version_names_no_action_and_stands_for_none() -> 
     assert found.incident.verdict is not None
     unnamed = replace(found.incident, verdict=replace(found.incident.verdict, intent_id=None))
     assert unverified(replace(found, incident=unnamed)) == FIRST
+
+
+def test_a_step_completes_only_an_action_directly_before_it_that_was_not_verified() -> None:
+    """A later step that did not help is undone itself, whatever became of the first one."""
+    after_a_refusal = record(REVERT, REFUSED, SCALE, judged=SCALE)
+    assert rest_to_undo(after_a_refusal, SCALE) == [SCALE]
+    completed = record(REVERT, RESTART, judged=RESTART)
+    assert rest_to_undo(completed, RESTART) == [REVERT, RESTART]
+    alone = replace(completed, timeline=(_entry(0, intent=REVERT.id), _entry(1, intent_id=RESTART.id)))
+    assert rest_to_undo(alone, RESTART) == [RESTART]
+    together = replace(completed, timeline=(_entry(0, intent_id=RESTART.id), _entry(1, intent=REVERT.id)))
+    assert rest_to_undo(together, RESTART) == [REVERT, RESTART]
+
+
+def _entry(sequence: int, **data: str) -> TimelineEntry:
+    """An entry of the verification of an action, or of another record of it."""
+    stage = Stage.VERIFY if "intent" in data else Stage.EXECUTE
+    return TimelineEntry(sequence=sequence, at=NOW, stage=stage, message="m", data=dict(data), hash="h")
 
 
 def test_what_took_place_is_verified_before_anything_but_its_completion() -> None:
@@ -133,8 +166,57 @@ def test_a_recovery_by_itself_names_what_was_tried_before() -> None:
         f"Recovered by itself: rollback of {target} did not help and was undone."
     )
     assert why_recovered_alone(record(FIRST, judged=FIRST)) == (
-        f"Recovered by itself: rollback of {target} did not help. Still in place: rollback of {target}."
+        f"Recovered by itself: rollback of {target} did not help."
     )
+
+
+def test_the_end_of_a_summary_claims_only_what_is_known() -> None:
+    """What somebody changed since, and what an undo may have put back, is not called in place."""
+    target = FIRST.action.target
+    unclear = record(FIRST, done(1, undoes=FIRST, kind=OutcomeKind.UNKNOWN), judged=FIRST)
+    assert in_place(unclear) == ()
+    assert still_in_place(unclear) == f" It is not known whether rollback of {target} is still in place."
+    assert why_recovered_alone(unclear) == f"Recovered by itself: rollback of {target} did not help."
+    assert target is not None
+    now = TargetState(ref=target, uid="u", resource_version="2", token="other", changed_by="bob")
+    refused = not_undone_note(FIRST, "w", TargetLook(target=now), "", NOW)
+    entry = TimelineEntry(
+        sequence=0, at=NOW, stage=refused.stage, message=refused.message, data=refused.data, hash="h"
+    )
+    changed = replace(record(FIRST, judged=FIRST), timeline=(entry,))
+    assert in_place(changed) == ()
+    assert still_in_place(changed) == f" Not undone: rollback of {target}, changed since by bob."
+
+
+def test_a_recovery_names_what_helped_and_what_did_not() -> None:
+    """Also where the plan was dropped, as records of an older version are."""
+    found = record(FIRST, UNDO, SCALE, judged=SCALE)
+    target = FIRST.action.target
+    assert why_recovered(_recovered(found)) == "Runbook r@1 helped: fine."
+    unplanned = replace(found, incident=replace(found.incident, plan=None))
+    assert why_recovered(_recovered(unplanned)) == f"scale of {target} helped: fine."
+    left = _recovered(record(FIRST, SCALE, judged=SCALE))
+    assert why_recovered(left) == (
+        f"Runbook r@1 helped: fine. Before that, rollback of {target} did not help."
+    )
+    assert still_in_place(left) == f" Still in place: rollback of {target}."
+    assert not_undone(_recovered(record(REVERT, RESTART, judged=REVERT))) == ()
+
+
+def test_no_sentence_denies_an_action_that_took_place() -> None:
+    """Symptoms that ended, and a dry run, after a real action; also one that was undone."""
+    assert symptoms_ended(record()) == "The symptoms ended before any action"
+    assert symptoms_ended(record(REFUSED)) == "The symptoms ended before any action"
+    assert symptoms_ended(record(FIRST, UNDO, judged=FIRST)) == "The symptoms ended"
+    assert nothing_written(record(REFUSED)) == "Dry run: no action taken."
+    assert nothing_written(record(FIRST, UNDO)) == "Dry run now: no further action taken."
+
+
+def _recovered(found: IncidentRecord) -> IncidentRecord:
+    """The same with a verdict of recovery."""
+    assert found.incident.verdict is not None
+    verdict = replace(found.incident.verdict, kind=VerdictKind.RECOVERED, reasons=("fine",))
+    return replace(found, incident=replace(found.incident, verdict=verdict))
 
 
 def test_an_action_that_failed_has_no_verdict() -> None:

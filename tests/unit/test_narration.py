@@ -30,7 +30,7 @@ def test_a_summary_names_each_runbook_for_the_cause_with_its_reason() -> None:
         (
             _rejected("roll-back@1", "the confidence of 59% is below the 60% that roll-back needs"),
             _rejected("restart@2", "the release is irreversible"),
-            _rejected("scale@1", "it is for traffic surge, not bad release", addresses_cause=False),
+            _rejected("scale@1", "addresses traffic surge, not bad release", addresses_cause=False),
         ),
     )
     assert said == (
@@ -41,7 +41,7 @@ def test_a_summary_names_each_runbook_for_the_cause_with_its_reason() -> None:
 
 def test_no_runbook_for_the_cause_is_said_only_where_that_is_so() -> None:
     """A catalogue without one, and a cause that is unknown, are different things."""
-    other = _rejected("scale@1", "it is for traffic surge, not bad release", addresses_cause=False)
+    other = _rejected("scale@1", "addresses traffic surge, not bad release", addresses_cause=False)
     assert "no approved runbook addresses the cause, bad release" in why_no_runbook(
         Cause.BAD_RELEASE, (other,)
     )

@@ -110,7 +110,7 @@ def test_a_fresh_own_series_inside_its_objective_clears_every_cause_of_that_symp
     assert diagnose(well).best.cause is Cause.UNKNOWN
     assert all(h.confidence < FLOOR for h in diagnose(well).hypotheses if h.cause is not Cause.UNKNOWN)
     assert not plans(well)
-    assert "measured at 0.1%, within its objective" in sentences(well)
+    assert "its measured error rate is 0.1%, within its objective" in sentences(well)
     assert "above its objective" not in sentences(well)
     sick = accused(sli=own(curves(errors=step(-2.5, 0.001, 0.4))))
     assert diagnose(sick).best.cause is Cause.BAD_RELEASE

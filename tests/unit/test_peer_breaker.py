@@ -162,7 +162,7 @@ class _Hanging(SandboxMetrics):
 
 
 async def test_telemetry_behind_an_open_circuit_says_that_the_source_is_unreachable() -> None:
-    """An open circuit is a telemetry fault, never a healthy answer (promise 8)."""
+    """An open circuit is a telemetry outage, never a healthy answer (promise 8)."""
     source = _Hanging()
     guarded = guarded_metrics(source, PeerBreaker(name="metrics"))
     key = ServiceKey(environment="prod", service="shop")

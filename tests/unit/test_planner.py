@@ -115,7 +115,7 @@ def test_the_runbook_of_the_best_cause_is_chosen_and_every_other_gets_its_reason
         "revert-bad-config@1",
         "scale-for-surge@1",
     ]
-    assert reason(found, "scale") == "it is for traffic surge, not bad release"
+    assert reason(found, "scale") == "addresses traffic surge, not bad release"
 
 
 def test_a_diagnosis_below_the_confidence_of_the_runbook_gets_no_plan() -> None:
@@ -124,7 +124,7 @@ def test_a_diagnosis_below_the_confidence_of_the_runbook_gets_no_plan() -> None:
     assert (found.runbook, found.runbook_hash, found.actions) == (None, None, ())
     assert (
         reason(found, "roll-back")
-        == "the confidence of 59% is below the 60% that roll-back-bad-release needs"
+        == "the confidence of 59% is below the 60% that roll-back-bad-release requires"
     )
 
 
@@ -444,7 +444,7 @@ def test_scaling_is_refused_where_it_would_do_harm_or_nothing() -> None:
     sick = evidence(workload=workload([OLD], crashing(OLD)))
     assert "3 of 3 pods" in unmet(ActionName.SCALE, sick, by=2)
     zero = evidence(workload=replace(workload([OLD], ()), desired_replicas=0))
-    assert "scaled to zero on purpose" in unmet(ActionName.SCALE, zero, by=2)
+    assert "is scaled to zero" in unmet(ActionName.SCALE, zero, by=2)
     assert "managed by" in unmet(ActionName.SCALE, evidence(workload=released(managed_by="argocd")), by=2)
     assert "opted out" in unmet(ActionName.SCALE, evidence(workload=released(opted_out=True)), by=2)
 
@@ -524,7 +524,7 @@ def test_a_rollback_that_pulls_the_same_image_is_none() -> None:
     )
     told = unmet(ActionName.ROLLBACK, seen, to="previous_healthy")
     assert told == (
-        "revision 6 asks for the same image as revision 7 (registry.example/checkout:latest) "
+        "revision 6 specifies the same image as revision 7 (registry.example/checkout:latest) "
         "and differs only in label build: a rollback would pull the same image again"
     )
 

@@ -412,7 +412,7 @@ def test_alerts_beyond_both_bounds_are_a_number_that_ends() -> None:
     assert len(dumps(known)) < 100_000
     (unknown,) = unknown_alerts(known, ALL, NOW, at(5))
     assert unknown_words(unknown, at(5)) == (
-        f"{5_000 - most} further alerts, state not known, last reported at 12:04:25 UTC"
+        f"{5_000 - most} further alerts, state unknown, last reported at 12:04:25 UTC"
     )
     assert unknown_alerts(known, ALL, at(6), at(6)) == ()
     assert unknown_alerts(known, ALL, NOW, at(65)) == ()
@@ -457,7 +457,7 @@ def test_alerts_of_unknown_state_count_until_the_agent_looked_for_itself(
         found = with_reports(health, incident, seen, (entry,), measures=measures)
         return found.health, found.reasons[0]
 
-    words = "20 further alerts, state not known, last reported at 12:00:00 UTC"
+    words = "20 further alerts, state unknown, last reported at 12:00:00 UTC"
     seen = Observation(at=at(1), sli=posted, workload=None, missing=(NO_CLUSTER,))
     assert judged(well, seen, measures=False) == (Health.UNKNOWN, words)
     own = replace(seen, sli=replace(posted, measured=True), workload=RUNNING)

@@ -133,11 +133,11 @@ ALIBIS = {
     ),
     "trouble that began long after it": (
         {"workload": released(created=-30)},
-        "the incident started only 28 min after it",
+        "the incident started only 27 min 30 s after it",
     ),
     "trouble that began some time after it": (
         {"workload": released(created=-12)},
-        "the incident started 10 min after it",
+        "the incident started 9 min 30 s after it",
     ),
     "errors that were as many before": ({"sli": curves(errors=flat(0.13))}, "no difference"),
     "many services in trouble": (
@@ -449,7 +449,7 @@ def test_unknown_hands_over_what_is_known() -> None:
         "error rate is above its objective; now 13.0%",
         "ProgressDeadlineExceeded",
         "flag of checkout",
-        "storefront changed 6 min before the incident started",
+        "storefront changed 6 min 30 s before the incident started",
         "no approved action reverts a flag",
         "storefront in prod",
         "restart",
@@ -552,13 +552,15 @@ def test_the_trouble_of_a_pod(changes: dict[str, object], wanted: PodFault | Non
 def test_figures_are_spoken_with_their_units() -> None:
     """Small shares keep a digit, spans grow their unit, and signs become words."""
     assert [share(v) for v in (0, 0.004, 0.013, 0.13, 1)] == ["0.0%", "0.4%", "1.3%", "13.0%", "100.0%"]
-    lengths = (45, 119, 180, 7199, 9000, 86400 * 4)
+    lengths = (45, 119, 180, 200, 7199, 7200, 9000, 86400 * 4)
     assert [span(timedelta(seconds=s)) for s in lengths] == [
         "45 s",
         "119 s",
         "3 min",
-        "120 min",
-        "2.5 h",
+        "3 min 20 s",
+        "119 min 59 s",
+        "2 h",
+        "2 h 30 min",
         "4 days",
     ]
     assert (milliseconds(1449.6), rate(12.54)) == ("1450 ms", "12.5 requests/s")

@@ -34,9 +34,9 @@ def test_a_summary_names_service_and_triggers() -> None:
         == "payments-api in prod: deploy failed, crash loop"
     )
     assert opening_summary(KEY, list(Trigger)).endswith(
-        "deploy failed, high error rate, high latency, crash loop, pods unavailable, telemetry fault"
+        "deploy failed, high error rate, high latency, crash loop, pods unavailable, telemetry outage"
     )
-    assert opening_summary(KEY, []) == "payments-api in prod: needs a look"
+    assert opening_summary(KEY, []) == "payments-api in prod: no trigger"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_an_old_signal_says_so() -> None:
     """A reader must see why nothing real will follow."""
     entry = signal_note(signal(at=AT, stale=True), [], opened=True)
     assert entry.message == (
-        "Opened by http: deploy of 1.15.0 failed. It was already old: observed at 2026-02-20 17:00:00 UTC."
+        "Opened by http: deploy of 1.15.0 failed. Stale on arrival: observed at 2026-02-20 17:00:00 UTC."
     )
     assert entry.data["stale"] is True
 

@@ -208,7 +208,7 @@ POISON: dict[str, tuple[StreamMessage, str]] = {
         message({"type": "deploy", "service": "a", "environment": "prod"}, key=None),
         "version: is missing. Fix: send the release's version",
     ),
-    "unknown field": (message({**DEPLOY, "type": "deploy", "stage": 1}), "stage: is not known here"),
+    "unknown field": (message({**DEPLOY, "type": "deploy", "stage": 1}), "stage: is an unknown field"),
     "coercion": (
         message({**METRIC, "type": "metric", "error_rate": "0.1"}),
         "error_rate: input should be a valid number",

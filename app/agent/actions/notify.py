@@ -8,7 +8,7 @@ from app.agent.actions.spec import UNNAMED, ActionSpec, Parameter, PlanLimits, R
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
 
-_EFFECT = "people know about the incident"
+_EFFECT = "people are notified of the incident"
 
 
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature

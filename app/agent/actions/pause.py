@@ -20,7 +20,7 @@ from app.agent.guardrails.target_token import PAUSED
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
 
-_EFFECT = "the rollout stays where it is; no more pods are replaced"
+_EFFECT = "the rollout stops; no more pods are replaced"
 
 
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
@@ -45,7 +45,7 @@ SPEC = ActionSpec(
     risk=Risk.LOW,
     parameters=(),
     expected_effect=_EFFECT,
-    undo="let the rollout go on",
+    undo="resume the rollout",
     resolve=resolve,
     kinds=frozenset({DEPLOYMENT}),
     changes=(PAUSED,),

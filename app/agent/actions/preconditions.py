@@ -56,14 +56,14 @@ def rollout_paused(workload: WorkloadView) -> str | None:
     """A paused Deployment takes a new template without rolling it out."""
     if not workload.paused:
         return None
-    return f"the rollout of {workload.target.ref} is paused: somebody holds it on purpose"
+    return f"the rollout of {workload.target.ref} is paused; resume it first"
 
 
 def rollout_under_way(workload: WorkloadView) -> str | None:
     """Pods of two templates run at once: a restart would remove the older ones."""
     if not older_pods(workload):
         return None
-    return f"a rollout of {workload.target.ref} is under way: a restart would remove pods that still serve"
+    return f"a rollout of {workload.target.ref} is in progress: a restart would remove serving pods"
 
 
 def pods_cannot_start(workload: WorkloadView, evidence: Evidence) -> str | None:
@@ -75,9 +75,7 @@ def pods_cannot_start(workload: WorkloadView, evidence: Evidence) -> str | None:
     ]
     if not stuck:
         return None
-    return (
-        f"{len(stuck)} of {len(workload.pods)} pods of {workload.target.ref} fail to run: more would fail too"
-    )
+    return f"{len(stuck)} of {len(workload.pods)} pods of {workload.target.ref} fail: more would fail too"
 
 
 def first_reason(*reasons: str | None) -> str | None:

@@ -30,7 +30,7 @@ from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
 
 _CONFIG_READ_AT_START = "config_read_at_start"
-_EFFECT = "every pod is replaced in a rolling restart; memory and connections start afresh"
+_EFFECT = "every pod is replaced in a rolling restart; memory and connections are reset"
 
 
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:

@@ -28,7 +28,7 @@ def restore_of(action: Action) -> Action | None:
         risk=action.risk,
         target=action.target,
         parameters={"undoes": action.name.value},
-        expected_effect=f"{action.target} asks again for what it asked for before the {action.name.words}",
+        expected_effect=f"{action.target} has its specification from before the {action.name.words}",
         undo=None,
         leaves=action.reaches,
         reaches=action.leaves,
@@ -39,7 +39,7 @@ SPEC = ActionSpec(
     name=ActionName.RESTORE,
     risk=Risk.HIGH,  # the risk of the undone action; the highest if unknown
     parameters=(),
-    expected_effect="the object asks again for what it asked for before the action",
+    expected_effect="the object has its specification from before the action",
     undo=None,
     resolve=resolve,
     kinds=frozenset({DEPLOYMENT, CONFIG_MAP}),

@@ -20,7 +20,7 @@ from app.agent.guardrails.target_token import PAUSED
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
 
-_EFFECT = "the paused rollout goes on to its end"
+_EFFECT = "the paused rollout continues"
 
 
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature

@@ -38,7 +38,7 @@ from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
 from app.agent.workload import ObjectRef, Revision, WorkloadView
 
-_EFFECT = "the configuration that last served well is in force again; the code stays as it is"
+_EFFECT = "the last known-good configuration is restored; the code is unchanged"
 
 _TOGETHER = timedelta(minutes=1)
 """Two ConfigMaps changed within this time may belong together; reverting one could make it worse."""
@@ -77,7 +77,7 @@ def _config_map(maps: list[ConfigMapChange], workload: WorkloadView) -> Resoluti
     return Resolved(
         target=ref,
         parameters={"content_hash": newest.last_good.content_hash},
-        expected_effect=f"{ref} holds again the content that last served well",
+        expected_effect=f"{ref} has its last known-good content again",
         change=StateChange(
             leaves=f"content {newest.view.content_hash}", reaches=f"content {newest.last_good.content_hash}"
         ),
@@ -103,7 +103,7 @@ def _template(revision: Revision, workload: WorkloadView) -> Resolution:
     return Resolved(
         target=workload.target.ref,
         parameters={"revision": revision.number},
-        expected_effect=f"the configuration of revision {revision.number} is in force again, "
+        expected_effect=f"the configuration of revision {revision.number} is restored, "
         f"with the same code as revision {workload.current_revision}",
         change=template_change(workload, revision),
     )
@@ -120,7 +120,7 @@ SPEC = ActionSpec(
         ),
     ),
     expected_effect=_EFFECT,
-    undo="put back the configuration that was in force before",
+    undo="restore the configuration from before the revert",
     resolve=resolve,
     kinds=frozenset({DEPLOYMENT, CONFIG_MAP}),
     changes=(TEMPLATE,),

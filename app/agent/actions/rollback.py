@@ -41,7 +41,7 @@ from app.agent.models import (
 )
 from app.agent.workload import Revision, RevisionHealth, WorkloadView
 
-_EFFECT = "the previous healthy revision runs again; what came with the release is gone"
+_EFFECT = "the previous healthy revision runs again; the changes of the release are removed"
 
 
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
@@ -74,7 +74,7 @@ def _going_back_to(revision: Revision, workload: WorkloadView) -> Resolution:
     digests = moved_digests(revision, current, workload) if current is not None else None
     if current is not None and runs_the_same(revision, current):
         reason = (
-            f"revision {revision.number} asks for the same image as revision {current.number} "
+            f"revision {revision.number} specifies the same image as revision {current.number} "
             f"({images}) and differs only in {', '.join(changed_fields(revision, current))}: "
             "a rollback would pull the same image again"
         )
@@ -148,7 +148,7 @@ SPEC = ActionSpec(
         ),
     ),
     expected_effect=_EFFECT,
-    undo="put back the template that ran before the rollback",
+    undo="restore the template that ran before the rollback",
     resolve=resolve,
     kinds=frozenset({DEPLOYMENT}),
     changes=(TEMPLATE,),

@@ -28,7 +28,7 @@ from app.agent.ids import JsonScalar
 from app.agent.models import Action, ActionName, Evidence, Risk
 from app.agent.workload import WorkloadView
 
-_EFFECT = "the load is shared by another number of replicas"
+_EFFECT = "the number of replicas changes"
 
 
 def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:
@@ -66,7 +66,7 @@ def _wanted(parameters: Mapping[str, JsonScalar], workload: WorkloadView, limits
     else:
         return Unmet(reason="scale needs `by` or `to`")
     if now == 0:
-        return Unmet(reason=f"{workload.target.ref} is scaled to zero on purpose")
+        return Unmet(reason=f"{workload.target.ref} is scaled to zero")
     if by is not None and wanted <= now:
         return Unmet(
             reason=f"{workload.target.ref} has {now} replicas, the most that the bounds {bounds} allow"
@@ -93,7 +93,7 @@ SPEC = ActionSpec(
     ),
     exactly_one_parameter=True,
     expected_effect=_EFFECT,
-    undo="go back to the number of replicas from before",
+    undo="restore the previous number of replicas",
     resolve=resolve,
     kinds=frozenset({DEPLOYMENT}),
     changes=(REPLICAS,),

@@ -92,9 +92,7 @@ class ApprovalRequester:
         roles = sorted({role for step in steps for role in step.roles})
         minutes = (now - asked.requested_at).total_seconds() / 60
         may = "may answer too" if asked.terms.roles else "are asked"
-        message = (
-            f"{asked.action.words} awaits an approval since {minutes:.0f} minutes: {', '.join(roles)} {may}"
-        )
+        message = f"{asked.action.words} has awaited approval for {minutes:.0f} min: {', '.join(roles)} {may}"
         note = Note(
             at=now,
             stage=Stage.POLICY,

@@ -60,9 +60,9 @@ def escalations_due(record: IncidentRecord, now: datetime) -> tuple[EscalationSt
 
 
 def with_answer(asked: Approval, said: Answer, reported_by: Sequence[str] = ()) -> Approval:
-    """The approval after somebody spoke; `reported_by` sent signals of the incident, up to now.
+    """The approval after an answer; `reported_by` sent signals of the incident until now.
 
-    One no denies; as many different people as its terms want approve. Raises
+    One denial denies it; it is approved when enough different people approve. Raises
     `Conflict` when it is too late, or something else was answered, and
     `NotEntitled` when this person may not answer.
     """
@@ -70,7 +70,7 @@ def with_answer(asked: Approval, said: Answer, reported_by: Sequence[str] = ()) 
     _refuse_unentitled(asked, said, reported_by)
     earlier = [one for one in asked.answers if same_person(one.by, said.by)]
     if earlier and said.approve:
-        raise Conflict(f"approval {asked.id} has the yes of {said.by} already; it needs another person's too")
+        raise Conflict(f"approval {asked.id} was approved by {said.by}; another person must approve too")
     answers = (*asked.answers, said)
     if not said.approve:
         state, by = ApprovalState.DENIED, said.by
@@ -92,10 +92,10 @@ def _refuse_late(asked: Approval, said: Answer) -> None:
         case ApprovalState.EXPIRED:
             refusal = f"approval {asked.id} expired at {asked.expires_at}"
         case ApprovalState.VOID:
-            refusal = f"approval {asked.id} is void: what it was asked for is gone"
+            refusal = f"approval {asked.id} is void: the action is no longer planned"
         case _:
             verdict = "denied" if asked.state is ApprovalState.DENIED else "approved"
-            refusal = f"approval {asked.id} was {verdict} by {asked.answered_by} already"
+            refusal = f"approval {asked.id} was already {verdict} by {asked.answered_by}"
     raise Conflict(refusal)
 
 
@@ -103,7 +103,7 @@ def _refuse_unentitled(asked: Approval, said: Answer, reported_by: Sequence[str]
     """The requester of the action and the senders of its signals may deny but not approve it."""
     if said.approve and any(same_person(name, said.by) for name in (*asked.terms.not_by, *reported_by)):
         raise NotEntitled(
-            f"{said.by} asked for this action, or sent a signal that it rests on: "
+            f"{said.by} requested this action, or sent a signal of the incident: "
             "somebody else must approve it"
         )
     wanted = asked.terms.roles_at(_waited(asked, said.at))

@@ -1,7 +1,7 @@
-"""What an audit of the accepted signals finds: a sum that adds up, or the days and strays that say why not.
+"""The result of an audit of signals: totals, and the days and entries that do not balance.
 
 The store computes it, `heal audit signals` and `GET /audit/signals` report it, and
-the sweep watches the strays. It is how promise 9 is proved instead of believed:
+the sweep checks the discrepancies. This verifies promise 9:
 the ledger is written when a signal is accepted, its row by another statement,
 and what is forgotten is tallied, so that a loss anywhere leaves a difference.
 """
@@ -21,7 +21,7 @@ OVERDUE_AFTER = timedelta(minutes=5)
 
 
 def allowed_wait(longest_gap: timedelta) -> timedelta:
-    """How long a signal may wait before it is astray: twice the longest gap, and time for the sweep."""
+    """How long a signal may be pending before it is a discrepancy: twice the longest gap plus a sweep."""
     return 2 * longest_gap + timedelta(minutes=1)
 
 
@@ -73,7 +73,7 @@ class AuditQuestion:
 
     now: datetime
     pending_for: timedelta
-    """Signals may wait for so long before they are strays: what the sweep allows, and some."""
+    """How long signals may be pending before they are discrepancies: the time of the sweep plus a margin."""
     since: date | None = None
     """The first day of arrival (UTC) to count; None counts everything."""
     deep: bool = False

@@ -53,7 +53,7 @@ def score_counter_evidence(
 def score_tried_remedy(cause_score: CauseScore, action: ActionName, evidence: Evidence) -> None:
     """The remedy for this cause failed on this incident, which makes the cause less likely."""
     if action in evidence.failed_actions:
-        cause_score.add_against(0.9, f"{action} was tried on this incident and did not help")
+        cause_score.add_against(0.9, f"{action.words} was tried on this incident and did not help")
 
 
 def score_missing_data(cause_score: CauseScore, evidence: Evidence) -> None:
@@ -65,7 +65,7 @@ def score_missing_data(cause_score: CauseScore, evidence: Evidence) -> None:
     if evidence.signals and all(s.stale for s in evidence.signals):
         oldest = min(s.observed_at for s in evidence.signals)
         cause_score.add_against(
-            0.1, f"every signal was stale on arrival; the oldest is {span(evidence.at - oldest)} old"
+            0.1, f"every signal was stale on arrival (the oldest is {span(evidence.at - oldest)} old)"
         )
 
 

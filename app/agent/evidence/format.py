@@ -7,19 +7,21 @@ from datetime import datetime, timedelta
 
 
 def span(length: timedelta) -> str:
-    """`45 s`, `3 min`, `2.5 h`, `4 days`; the sign is ignored."""
-    seconds = abs(length.total_seconds())
+    """`45 s`, `3 min 20 s`, `2 h 30 min`, `4 days`; the sign is ignored."""
+    seconds = round(abs(length.total_seconds()))
     if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 172800:
-        return f"{seconds / 3600:.1f} h"
+        return f"{seconds} s"
+    minutes, rest = divmod(seconds, 60)
+    if minutes < 120:
+        return f"{minutes} min" + (f" {rest} s" if rest else "")
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h" + (f" {minutes} min" if minutes else "")
     return f"{seconds / 86400:.0f} days"
 
 
 def relative(at: datetime, reference: datetime, what: str = "it") -> str:
-    """`3 min after it` or `3 min before it`."""
+    """`3 min 20 s after it` or `3 min 20 s before it`."""
     return f"{span(at - reference)} {'before' if at < reference else 'after'} {what}"
 
 

@@ -103,7 +103,7 @@ def _score_reported_pods(cause_score: CauseScore, evidence: Evidence, weights: P
     for condition, kind in told.items():
         weight = weights.get(kind, 0.0) / 2
         if condition in evidence.conditions and weight > 0:
-            cause_score.add_for(weight, f"{condition} is reported; no cluster connected to confirm it")
+            cause_score.add_for(weight, f"{condition} is reported (no cluster connected to confirm it)")
 
 
 def _score_older_pods(

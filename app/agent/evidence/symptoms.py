@@ -192,7 +192,7 @@ def doubt(evidence: Evidence, indicator: SymptomIndicator) -> str | None:
     value = indicator.of(newest_one)
     if value is None or not isfinite(value) or not _inside(indicator, value, objectives):
         return None
-    return f"its {indicator.name} is measured at {indicator.spoken(value)}, within its objective"
+    return f"its measured {indicator.name} is {indicator.spoken(value)}, within its objective"
 
 
 def _inside_now(evidence: Evidence, indicator: SymptomIndicator) -> bool:

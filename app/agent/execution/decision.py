@@ -132,13 +132,12 @@ def _rehearsal_notes(intent: Intent, problem: str | None) -> list[Note]:
     if rehearsal is None:
         if not ACTIONS[intent.action.name].kinds:
             return []
-        message = f"Not rehearsed: {problem or 'no cluster is connected'}."
+        message = f"Not rehearsed: {problem or 'no cluster connected'}."
         data: JsonObject = {"intent": intent.id}
     else:
         verb = "accepts" if rehearsal.accepted else "refuses"
-        message = (
-            f"Rehearsal (dryRun=All): the API server {verb} {intent.action.name.words}: {rehearsal.message}"
-        )
+        answer = rehearsal.message.rstrip(".")
+        message = f"Rehearsal (dryRun=All): the API server {verb} {intent.action.name.words}: {answer}."
         data = {"intent": intent.id, "accepted": rehearsal.accepted}
     return [Note(at=intent.decision.at, stage=Stage.POLICY, message=message, data=data)]
 

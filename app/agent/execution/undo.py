@@ -7,7 +7,7 @@ from datetime import datetime
 from app.agent.actions import ACTIONS
 from app.agent.actions.target_parts import as_left, moved_parts
 from app.agent.guardrails.question import TargetLook
-from app.agent.ids import IntentId
+from app.agent.ids import IntentId, JsonObject
 from app.agent.intents import intent_by_id
 from app.agent.models import (
     Action,
@@ -28,18 +28,27 @@ def not_to_undo(undone: Intent, look: TargetLook) -> str | None:
     target = look.target
     if target is None:
         return look.problem or "the target cannot be read"
-    if as_left(undone.action, undone.applied_token, target.token):
+    by = changed_by(undone, look)
+    if by is None:
         return None
     parts = ", ".join(moved_parts(undone.action, undone.applied_token, target.token))
-    return f"{target.ref} was changed since by {target.changed_by or 'someone else'}" + (
-        f" ({parts})" if parts else ""
-    )
+    return f"{target.ref} was changed since by {by}" + (f" ({parts})" if parts else "")
 
 
-def not_undone_note(undone: Intent, why: str | None, serving: str, at: datetime) -> Note:
+def changed_by(undone: Intent, look: TargetLook) -> str | None:
+    """Who changed what the intent had changed; None if nothing did, or the target cannot be read."""
+    target = look.target
+    if target is None or as_left(undone.action, undone.applied_token, target.token):
+        return None
+    return target.changed_by or "someone else"
+
+
+def not_undone_note(undone: Intent, why: str | None, look: TargetLook, serving: str, at: datetime) -> Note:
     """The timeline's sentence when an undo is not attempted; `serving` is how many replicas are available."""
-    message = f"Not undone: {why}. {serving}Escalated."
-    return Note(at=at, stage=Stage.UNDO, message=message, data={"undoes": undone.id})
+    message = f"Not undone: {why}. {serving}The incident will end as escalated."
+    by = changed_by(undone, look)
+    data: JsonObject = {"undoes": undone.id} if by is None else {"undoes": undone.id, "changed_by": by}
+    return Note(at=at, stage=Stage.UNDO, message=message, data=data)
 
 
 def undo_intent(

@@ -1,4 +1,4 @@
-"""The all-clear: which alerts of an incident may still fire, and whether all of it was withdrawn. Pure."""
+"""Which alerts of an incident may still fire, and whether all its reports were withdrawn. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def firing_alerts(
 ) -> tuple[Reason, ...]:
     """The alerts of an incident that were reported firing within a day and not resolved since.
 
-    Those that are remembered in short are one for each trigger, with their number.
+    Merged alerts count as one for each trigger, with their number.
     """
     return tuple(_firing(known, triggers, now))
 
@@ -51,7 +51,7 @@ def unknown_alerts(
     """The alerts of which only the number is kept, one reason for each trigger; their state is not known.
 
     Those reported before `since`, when the incident was opened, are no part of it, and
-    after `UNKNOWN_FOR` they count no longer.
+    after `UNKNOWN_FOR` they no longer count.
     """
     found = []
     for one in known:
@@ -102,7 +102,7 @@ def firing_clauses(
 
 def unknown_words(one: Reason, now: datetime) -> str:
     """What is known of alerts that `unknown_alerts` found."""
-    return f"{one.said}, state not known, last reported at {clock_words(one.last_true_at, now)}"
+    return f"{one.said}, state unknown, last reported at {clock_words(one.last_true_at, now)}"
 
 
 def _further(count: int) -> str:
@@ -119,6 +119,6 @@ def all_withdrawn(known: tuple[Reason, ...], triggers: tuple[Trigger, ...]) -> b
 
 
 def _only_unknown(reason: Reason) -> bool:
-    """It stands for alerts of which none is remembered one by one: `unknown_alerts` has them."""
+    """Whether the entry contains only alerts that are counted, not kept: see `unknown_alerts`."""
     merged = merged_alerts(reason)
     return merged is not None and not merged.firing and not merged.over

@@ -1,6 +1,6 @@
-"""State that is dated in the future: what a clock that was ahead left behind, set aside with a note.
+"""State dated in the future, written while a clock was ahead: ignored, with a note.
 
-Pure. Every time on record was the present of some clock when it was written. One
+Pure. Every stored time was the current time of some clock when it was written. One
 that is later than now, by more than clocks of a fleet differ, was written before
 the clock went back: measured against it nothing new would count until the clock
 arrives there again. Each caller that sets something aside records a note.

@@ -29,7 +29,7 @@ ALERTS_KEPT = 64
 it the oldest are merged: into one entry for each trigger and cluster, which is no reason for an action."""
 
 MERGED_KEPT = 512
-"""How many alerts that may still fire, and how many that were resolved, are remembered in short for each
+"""How many merged alerts that may still fire, and how many that were resolved, are kept for each
 trigger. Of more that may fire only their number is kept."""
 
 FORGOTTEN_AFTER = timedelta(days=1)
@@ -47,7 +47,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def stored(known: tuple[Reason, ...], reason: Reason) -> tuple[Reason, ...]:
-    """With this reason, and without what is least needed where there are too many.
+    """Add this reason; if there are too many, drop the least needed.
 
     What was withdrawn goes first, then alerts whose end was lost, then posted
     samples. An alert that may still fire is never dropped, only merged, and of one
@@ -78,7 +78,7 @@ def opened_by(known: tuple[Reason, ...], alert: Alert) -> tuple[Reason, ...]:
 
 
 class _Need(IntEnum):
-    """How much a reason is needed: the lowest goes first."""
+    """How much a reason is needed: the lowest is dropped first."""
 
     WITHDRAWN = 0
     FORGOTTEN = 1
@@ -97,7 +97,7 @@ def _need(reason: Reason, at: datetime) -> _Need:
 
 
 def _merged(known: tuple[Reason, ...], at: datetime) -> tuple[Reason, ...]:
-    """The oldest alerts that may fire, beyond `ALERTS_KEPT`, in short."""
+    """Merge the oldest alerts that may fire, beyond `ALERTS_KEPT`."""
     alerts = sorted(
         (one for one in known if may_fire(one) and not is_merged(one) and not one.opened),
         key=lambda one: one.last_true_at,
@@ -111,12 +111,12 @@ def _merged(known: tuple[Reason, ...], at: datetime) -> tuple[Reason, ...]:
 
 
 def is_merged(reason: Reason) -> bool:
-    """Whether this entry stands for alerts that are remembered in short."""
+    """Whether this entry represents merged alerts."""
     return reason.subject.startswith(_MERGED)
 
 
 def merged_alerts(reason: Reason) -> MergedAlerts | None:
-    """The alerts that the entry stands for; an older version kept no more than that there are some."""
+    """The alerts that the entry represents; older versions stored only that some exist."""
     if reason.merged is None and is_merged(reason):
         return MergedAlerts(beyond=1, beyond_at=reason.last_true_at)
     return reason.merged
@@ -125,7 +125,7 @@ def merged_alerts(reason: Reason) -> MergedAlerts | None:
 def newly_merged(
     before: tuple[Reason, ...], after: tuple[Reason, ...], since: datetime
 ) -> frozenset[Trigger]:
-    """Of which triggers alerts that may fire were merged for the first time since then."""
+    """The triggers whose alerts were merged for the first time since then."""
     known = {one.trigger for one in before if _merged_since(one, since)}
     return frozenset(one.trigger for one in after if _merged_since(one, since)) - known
 
@@ -137,7 +137,7 @@ def _merged_since(reason: Reason, since: datetime) -> bool:
 
 
 def recalled(known: tuple[Reason, ...], alert: Alert) -> tuple[tuple[Reason, ...], Reason | None]:
-    """What is known of this alert with this start, taken out of those remembered in short if it is there."""
+    """What is known of this alert with this start, removed from the merged ones if it is there."""
     subject = alert_subject(alert)
     found = find(known, subject)
     if found is not None:
@@ -197,7 +197,7 @@ def _common(merged: MergedAlerts, one: Reason) -> tuple[tuple[str, str], ...] | 
 
 
 def _in_short(known: tuple[Reason, ...], one: Reason, at: datetime) -> tuple[Reason, ...]:
-    """With this alert in the entry of its trigger and cluster."""
+    """Add this alert to the merged entry of its trigger and cluster."""
     cluster = _merged_cluster(known, one)
     subject = _merged_subject(one.trigger, cluster)
     before = find(known, subject)
@@ -244,7 +244,7 @@ def _bounded(merged: MergedAlerts, at: datetime) -> MergedAlerts:
 
 def _entry(template: Reason, merged: MergedAlerts) -> Reason:
     """The entry that stands for these alerts: withdrawn as a reason, and muted while one of them may fire."""
-    beside = f"the alerts beside the newest {ALERTS_KEPT} of the service"
+    beside = f"alerts older than the newest {ALERTS_KEPT} of the service"
     state = "are no reason for an action, last reported" if merged.firing else "were reported as resolved,"
     over = Withdrawal(
         at=template.last_true_at, by="the agent", said=f"{beside} {state}", muted=bool(merged.firing)
@@ -285,7 +285,7 @@ def _micros(at: datetime | None) -> int:
 
 
 def still_firing(merged: MergedAlerts, now: datetime) -> tuple[int, datetime]:
-    """How many of the alerts in short may fire at that moment, and when one was last reported."""
+    """The number of merged alerts that may fire at that time, and the time of the last report."""
     recent = [one[1] for one in merged.firing if one[1] >= _micros(now - FORGOTTEN_AFTER)]
     return len(recent), _EPOCH + max(recent, default=0) * _MICROSECOND
 

@@ -1,4 +1,4 @@
-"""What the agent sees itself: reasons of its own, and what contradicts the reports.
+"""The agent's own observation: its own reasons, and what contradicts the reports.
 
 Pure. A measurement within the objective and a workload without a fault outrank every
 report; what cannot be measured or seen confirms none.
@@ -122,7 +122,7 @@ def _metric_objection(reason: Reason, seen: Observation, slo: SloThresholds) -> 
     if seen.unmeasured is not None:
         return f"the agent cannot measure ({seen.unmeasured}), so nothing confirms {reason.said}"
     if seen.telemetry is not None and seen.telemetry.outage:
-        return f"the telemetry is out, so nothing confirms {reason.said}"
+        return f"there is a telemetry outage, so nothing confirms {reason.said}"
     return None
 
 
@@ -131,7 +131,7 @@ def _cluster_objection(reason: Reason, seen: Observation) -> str | None:
     if reason.trigger in _METRIC_TRIGGERS:
         return None
     if seen.unseen is not None:
-        return f"the agent cannot look at the workload ({seen.unseen}), so nothing confirms {reason.said}"
+        return f"the agent cannot read the workload ({seen.unseen}), so nothing confirms {reason.said}"
     if workload is None:
         return None
     shown = {CONDITION_TRIGGERS[condition] for condition in workload_conditions(workload)}

@@ -3,8 +3,8 @@
 Pure. Intake remembers for each service what was reported and what withdrew it
 (`reports`, within the bounds of `memory`); before every decision the loop adds what
 the agent sees itself (`own_look`); whether a reason stands is asked again in the
-transaction that begins an action, with whatever was reported meanwhile
-(`Reasons.refusal`). The agent's own look outranks every report, and what could not be
+transaction that begins an action, with everything reported meanwhile
+(`Reasons.refusal`). The agent's own observation outranks every report, and what could not be
 measured proves nothing.
 """
 
@@ -57,7 +57,7 @@ never, when it was last reported firing, when it was resolved, and when it first
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergedAlerts:
-    """The alerts of one trigger and cluster remembered in short, because there are too many; see `memory`."""
+    """The alerts of one trigger and cluster that are merged because there are too many; see `memory`."""
 
     firing: tuple[Trace, ...] = ()
     """Not reported as resolved."""
@@ -93,7 +93,7 @@ class Reason:
     labels: tuple[tuple[str, str], ...] | None = None
     """All labels of the alert, which silences are matched with; None where they are not known."""
     merged: MergedAlerts | None = None
-    """Set in the entry that stands for alerts remembered in short, which is no reason for an action."""
+    """Set in the entry that represents merged alerts, which is no reason for an action."""
     opened: bool = False
     """The newest incident of the service was opened by this alert, which is never merged."""
 
@@ -123,7 +123,7 @@ def find(known: Iterable[Reason], subject: str) -> Reason | None:
 
 
 def alert_name(reason: Reason) -> str:
-    """The name of the alert that a reason of this kind rests on."""
+    """The name of the alert behind a reason of this kind."""
     return reason.said.removeprefix(ALERT_WORDS)
 
 
@@ -188,7 +188,7 @@ class Reasons:
         """The state of each reason, in words; never empty."""
         now = self.clock()
         said = [_fate(reason, now) for reason in self.found if not reason.stands(now, self.max_age)]
-        return "; ".join(dict.fromkeys(said[:4])) or "nothing that opened the incident is on record any more"
+        return "; ".join(dict.fromkeys(said[:4])) or "no report that opened the incident is stored any more"
 
 
 def _as_reported(reason: Reason, reported: tuple[Reason, ...], now: datetime, *, recorded: bool) -> Reason:

@@ -1,4 +1,4 @@
-"""What reports amount to: the reasons that they add, refresh and withdraw.
+"""How reports add, refresh and withdraw reasons.
 
 Pure, called by intake inside its transaction.
 """
@@ -69,7 +69,7 @@ def remember_condition(
     subject = condition_subject(condition, kind)
     said = f"{condition} of its pods" if own else f"{condition}, reported by {signal.source}"
     if not present:
-        words = f"{condition} cleared" if own else f"{condition} was reported over by {signal.source}"
+        words = f"{condition} cleared" if own else f"{signal.source} reported the end of {condition}"
         return _withdraw(known, subject, Withdrawal(at=at, by=signal.source, said=words))
     claim = Reason(
         trigger=CONDITION_TRIGGERS[condition],
@@ -225,7 +225,7 @@ def _remember_deploy(known: tuple[Reason, ...], signal: Signal, deploy: Deploy) 
 
 
 def _claim(known: tuple[Reason, ...], claim: Reason) -> tuple[Reason, ...]:
-    """With a claim that a newer withdrawal outdates, and a newer claim never makes older."""
+    """Add a claim, unless a newer withdrawal or a newer claim exists."""
     before = find(known, claim.subject)
     if before is None:
         return stored(known, claim)

@@ -1,4 +1,4 @@
-"""Silences: what people muted in the monitoring, and which reasons that takes away (promise 13).
+"""Silences in the monitoring system, and the reasons that they withdraw (promise 13).
 
 Pure. A silence that names the service, or the namespace it runs in, silences the
 service: no reason for an action stands until it ends. Any other silences the alerts
@@ -146,7 +146,7 @@ def silenced(
         if mute is not None:
             used[mute.silence.id] = mute
             said = f"the service was {mute.words}" if mute.whole else f"{reason.said} was {mute.words}"
-            over = Withdrawal(at=at, by=mute.silence.by, said=f"{said}, as read", muted=True)
+            over = Withdrawal(at=at, by=mute.silence.by, said=f"{said}, as read from the source", muted=True)
             after.append(replace(reason, withdrawn=over))
         elif reason.withdrawn is None and (maybe := _possible(reason, active)) is not None:
             said = (
@@ -170,7 +170,7 @@ def _possible(reason: Reason, active: Iterable[Silencing]) -> Silencing | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Muting:
-    """That every alert of an incident that may fire is muted by people or by the sender."""
+    """Whether every alert of an incident that may fire is muted, by people or by the sender."""
 
     silencings: tuple[Silencing, ...] = ()
     """The silences in force that mute them."""
@@ -201,9 +201,9 @@ def muting(firing: tuple[Reason, ...], silencings: Iterable[Silencing], at: date
 
 
 def unreadable(found: tuple[Reason, ...], fault: str, at: datetime) -> tuple[Reason, ...]:
-    """The reasons while silences cannot be read: none stands, because the service may be silenced."""
-    said = f"silences could not be read ({fault}), so the service may be silenced,"
-    over = Withdrawal(at=at, by="the agent", said=f"{said} as asked", muted=True)
+    """The reasons while silences cannot be read: none holds, because the service may be silenced."""
+    said = f"silences could not be read ({fault}), so the service may be silenced, last attempt"
+    over = Withdrawal(at=at, by="the agent", said=said, muted=True)
     return tuple(reason if reason.withdrawn else replace(reason, withdrawn=over) for reason in found)
 
 

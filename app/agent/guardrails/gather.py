@@ -76,7 +76,7 @@ class Gatherer:
         if not ACTIONS[action.name].kinds:
             return TargetLook()
         if self.reader is None or action.target is None:
-            return TargetLook(problem="no cluster is connected")
+            return TargetLook(problem="no cluster connected")
         try:
             return TargetLook(target=await self.reader.target(action))
         except PermanentError as error:

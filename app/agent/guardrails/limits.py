@@ -367,8 +367,8 @@ def _backoff(proposed: Proposed, history: History, limits: Limits, at: datetime)
     last = "the last action" if len(failures) == 1 else f"the last {len(failures)} actions"
     return Excess(
         limit=LimitName.BACKOFF,
-        reason=f"{last} did not help {proposed.key} against {proposed.cause}: "
-        f"the next one may begin at {_clock(until)}",
+        reason=f"{last} on {proposed.key} for {proposed.cause.replace('_', ' ')} did not help: "
+        f"backoff until {_clock(until)}",
     )
 
 

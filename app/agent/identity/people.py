@@ -278,7 +278,7 @@ class EscalationStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalTerms:
-    """What makes a yes count. The values that stand here ask for one yes, of anybody."""
+    """The requirements for an approval. The defaults require one approval by any person."""
 
     roles: tuple[str, ...] = ()
     """The roles of which an answer needs one; none: every person who may answer approvals."""

@@ -56,7 +56,7 @@ def _score_age(cause_score: CauseScore, evidence: Evidence) -> None:
         cause_score.add_for(0.5, f"the same template had been running for {span(began - since)}")
     elif since is not None:
         cause_score.add_against(
-            0.6, f"its template is only {span(began - since)} old: too young for a slow leak"
+            0.6, f"its template is only {span(began - since)} old: too recent for a slow leak"
         )
     if recent:
         cause_score.add_against(

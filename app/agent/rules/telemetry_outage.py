@@ -30,5 +30,5 @@ def _told(evidence: Evidence) -> tuple[str, ...]:
     if Trigger.TELEMETRY_OUTAGE in evidence.triggers:
         reports = [s.payload for s in evidence.signals if isinstance(s.payload, Alert)]
         faults = [a.summary for a in reports if a.trigger is Trigger.TELEMETRY_OUTAGE and a.firing]
-        found.append(faults[-1] if faults and faults[-1] else "a telemetry fault is reported")
+        found.append(faults[-1] if faults and faults[-1] else "a telemetry outage is reported")
     return tuple(dict.fromkeys(found))

@@ -72,7 +72,7 @@ def _facts(evidence: Evidence) -> list[str]:
         more = f", and {len(names) - _MOST} more" if len(names) > _MOST else ""
         facts.append(f"other open incidents: {', '.join(names[:_MOST])}{more}")
     if evidence.failed_actions:
-        facts.append(f"tried without recovery: {', '.join(evidence.failed_actions)}")
+        facts.append(f"tried without recovery: {', '.join(name.words for name in evidence.failed_actions)}")
     return facts
 
 

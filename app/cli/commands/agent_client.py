@@ -53,7 +53,7 @@ class RunningAgent:
             return None
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
             raise CommandFailed(
-                f"the agent at {self.base} cannot be asked: {error or type(error).__name__}"
+                f"the request to the agent at {self.base} failed: {error or type(error).__name__}"
             ) from error
 
     def parsed(self, model: type[Model], reply: httpx2.Response) -> Model:
@@ -70,7 +70,7 @@ class RunningAgent:
             return model.model_validate_json(reply.content)
         except ValidationError as error:
             raise CommandFailed(
-                f"what answers at {self.base} is not this agent, or another version of it "
+                f"the response from {self.base} is not from this agent, or from another version of it "
                 f"({error.error_count()} fields do not fit); name the agent's address with --url"
             ) from error
 

@@ -161,7 +161,7 @@ async def _uncovered(store: Store, known: Known) -> int:
 def _folder(settings: Settings) -> AnchorFolder:
     folder = AnchorFolder.from_settings(settings)
     if folder is None:
-        raise CommandFailed("AUDIT_ANCHOR_DIR is not set: name a folder apart from the database")
+        raise CommandFailed("AUDIT_ANCHOR_DIR is not set: set it to a folder separate from the database")
     return folder
 
 

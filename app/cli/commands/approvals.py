@@ -1,4 +1,4 @@
-"""What people say from a terminal: `heal approve`, `deny` and `approvals`, and `heal brake`.
+"""Decisions from a terminal: `heal approve`, `deny` and `approvals`, and `heal brake`.
 
 A running agent is called over its HTTP API. When none answers and no `--url` was
 given, the database of DATABASE_URL is written directly: the answer and the kill
@@ -47,7 +47,7 @@ def answer_of(*, approve: bool, by: str | None, comment: str) -> AnswerRequest:
 
 
 def brake_of(*, engaged: bool, by: str | None, reason: str) -> BrakeRequest:
-    """The kill switch as it is to stand; `CommandFailed` names what does not fit."""
+    """The requested state of the kill switch; `CommandFailed` names what is invalid."""
     try:
         return BrakeRequest(engaged=engaged, by=by, reason=reason)
     except ValidationError as error:
@@ -70,7 +70,7 @@ async def list_approvals(
 
 
 async def answer(settings: Settings, url: str | None, approval_id: str, said: AnswerRequest) -> ApprovalView:
-    """Approve or deny; `CommandFailed` says who was faster, or that it is too late."""
+    """Approve or deny; `CommandFailed` names who answered first, or says that it is too late."""
     agent = running_agent(settings, url)
     reply = await agent.ask(f"/approvals/{quote(approval_id, safe='')}", method="POST", body=said)
     if reply is not None:
@@ -96,7 +96,7 @@ async def answer(settings: Settings, url: str | None, approval_id: str, said: An
 
 
 async def brake(settings: Settings, url: str | None) -> BrakeView:
-    """How the kill switch stands."""
+    """The state of the kill switch."""
     agent = running_agent(settings, url)
     reply = await agent.ask(_BRAKE)
     if reply is not None:
@@ -106,7 +106,7 @@ async def brake(settings: Settings, url: str | None) -> BrakeView:
 
 
 async def brakes(settings: Settings, url: str | None) -> BrakesView | BrakeView:
-    """All that holds actions back, of a running agent; without one the kill switch, from the database."""
+    """The guardrails of a running agent; without one, the kill switch from the database."""
     agent = running_agent(settings, url)
     reply = await agent.ask("/brakes")
     return agent.parsed(BrakesView, reply) if reply is not None else await brake(settings, url)
@@ -159,7 +159,7 @@ async def _view(store: Store, approval: Approval) -> ApprovalView:
 
 
 def _unknown(approval_id: str) -> CommandFailed:
-    return CommandFailed(f"no approval {approval_id!r} is known; `heal approvals` lists those that wait")
+    return CommandFailed(f"no approval {approval_id!r} exists; `heal approvals` lists the pending ones")
 
 
 def _unfit(error: ValidationError) -> CommandFailed:

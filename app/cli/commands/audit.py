@@ -26,7 +26,7 @@ async def audit(
 ) -> SignalAuditView:
     """Ask the agent at `url`, or the one of these settings; when none answers, the database."""
     if deep and url is not None:
-        raise CommandFailed("--deep reads the database itself; leave --url out, and set DATABASE_URL")
+        raise CommandFailed("--deep reads the database directly: omit --url, and set DATABASE_URL")
     if not deep:
         agent = running_agent(settings, url)
         parameters = {} if since is None else {"since": since.isoformat()}

@@ -60,7 +60,7 @@ class ConsoleStory:
 async def simulate(settings: Settings, console: Console, *, dry_run: bool, fast: bool) -> IncidentRecord:
     """Play the bad release on the simulated cluster and say how to look at it afterwards."""
     wanted = simulation_settings(settings, dry_run=dry_run)
-    may = "The agent may act, high-risk actions included: nothing real is at risk."
+    may = "All actions are allowed, including high-risk ones: no real system is changed."
     _announce(
         console,
         "SIMULATION",
@@ -81,7 +81,7 @@ async def simulate(settings: Settings, console: Console, *, dry_run: bool, fast:
 
 async def play_real(story: LiveStory, console: Console) -> IncidentRecord:
     """Play the bad release on a real cluster."""
-    may = "The agent may act on this service, high-risk actions included."
+    may = "All actions on this service are allowed, including high-risk ones."
     _announce(
         console,
         "REAL CLUSTER",
@@ -109,11 +109,17 @@ def _conclude(settings: Settings, console: Console, record: IncidentRecord) -> N
     """Print the result, and how to show the incident again."""
     incident = record.incident
     console.print()
-    console.print(Text.assemble("Ended as ", state_text(incident.state), f": {printable(incident.summary)}"))
-    where = sqlite_path(settings) or "the database of DATABASE_URL"
-    console.print(f"Recorded in {where} (environment {incident.key.environment}). Show it with")
+    console.print(Text.assemble("Closed: ", state_text(incident.state), f". {printable(incident.summary)}"))
+    file = sqlite_path(settings)
+    where = file.absolute() if file is not None else "the database of DATABASE_URL"
+    console.print(
+        printable(f"Recorded in {where} (environment {incident.key.environment}). Show it with"),
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
     console.print(f"  heal show {incident.id}", style="bold", soft_wrap=True)
-    console.print("or, with `heal run` started, at")
+    console.print("or, while `heal run` runs, at")
     console.print(
         f"  {default_url(settings)}/dashboard/incidents/{incident.id}", style="bold", soft_wrap=True
     )

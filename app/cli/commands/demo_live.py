@@ -129,23 +129,23 @@ async def _must_be_alone(settings: Settings) -> None:
             await client.get(f"{url}/healthz")
     except httpx2.HTTPError:
         return
-    raise CommandFailed(f"an agent runs at {url} already, and would act beside the demo: stop it first")
+    raise CommandFailed(f"another agent runs at {url} and would interfere with the demo: stop it first")
 
 
 async def _healthy(container: Container, key: ServiceKey) -> WorkloadView:
     reader = container.world.reader
     view = await reader.workload(key) if reader is not None else None
     if view is None:
-        raise CommandFailed(f"no workload of the cluster is {key}")
+        raise CommandFailed(f"no workload in the cluster maps to {key}")
     if not view.rollout_complete:
         raise CommandFailed(f"{view.target.ref} is not healthy before the demo: its rollout is not complete")
     return view
 
 
 async def _learn(container: Container, key: ServiceKey, view: WorkloadView) -> None:
-    """Until history says that what runs now served well: only to that the agent would go back."""
+    """Wait until the history records the running version as healthy: only then is it a rollback target."""
     not_learned = CommandFailed(
-        f"{key} was not seen to serve well for {_LEARN_SECONDS:.0f} s; `heal doctor` may say why"
+        f"{key} was not observed as healthy within {_LEARN_SECONDS:.0f} s; run `heal doctor`"
     )
     async with deadline(_LEARN_SECONDS, lambda: not_learned):
         while True:
@@ -208,7 +208,7 @@ class _DemoRelease:
 
 @asynccontextmanager
 async def _released(story: LiveStory, before: WorkloadView) -> AsyncIterator[_DemoRelease]:
-    """The bad image is out inside; afterwards the good one is back, by the agent or by the demo."""
+    """Release the bad image; afterwards the agent or the demo restores the good one."""
     ref, good = before.target.ref, before.revisions[0].images[0]
     try:
         async with pipeline(story.kubeconfig) as set_image:

@@ -132,12 +132,12 @@ async def play(
 
 
 async def _undisturbed(store: Store, scenario: Scenario, start: datetime) -> Scenario:
-    """The scenario in a namespace without a story at that time: two would make one another's evidence."""
+    """The scenario in a namespace without another demo at that time: each would be evidence in the other."""
     for number in range(1, _MOST_STORIES):
         one = scenario if number == 1 else scenario.within(f"{scenario.namespace}-{number}")
         if await _last_story(store, one) + _BETWEEN_STORIES <= start:
             return one
-    raise CommandFailed(f"{_MOST_STORIES} stories were played within minutes; wait, or use another database")
+    raise CommandFailed(f"{_MOST_STORIES} demos ran within minutes; wait, or use another database")
 
 
 async def _last_story(store: Store, scenario: Scenario) -> datetime:
@@ -224,7 +224,7 @@ class _Stage:
         return tuple(record for record in found if record is not None)
 
     async def end_leftovers(self) -> None:
-        """A story that was broken off leaves its incident open, and no agent can heal it: end it honestly."""
+        """An interrupted demo leaves its incident open, which no agent can process: escalate it."""
         store, clock = self.container.store, self.container.clock
         for incident in await store.incidents.all_open():
             if _family(incident.key.environment) != _family(self.scenario.namespace):
@@ -247,7 +247,7 @@ async def _break_off(store: Store, claim: Claim, incident: Incident, now: dateti
     why = "The simulation was broken off before its end."
     ended = replace(incident, state=IncidentState.ESCALATED, closed_at=now, summary=why)
     await store.incidents.save(
-        claim, ended, [Note(at=now, stage=Stage.LEARN, message=f"Ended as escalated. {why}")]
+        claim, ended, [Note(at=now, stage=Stage.LEARN, message=f"Closed: escalated. {why}")]
     )
 
 
@@ -271,7 +271,7 @@ async def _tell(stage: _Stage, clock: SteppedClock, story_listener: StoryListene
             return Played(incidents=records, audit=tuple(stage.world.api.audit))
         if passed > stage.scenario.limit_seconds:
             raise CommandFailed(
-                f"the story did not end within {stage.scenario.limit_seconds:.0f} simulated seconds"
+                f"the demo did not end within {stage.scenario.limit_seconds:.0f} simulated seconds"
             )
         await asyncio.sleep(_STEP_SECONDS * pace.wall_seconds_per_second)
 
@@ -291,7 +291,7 @@ class _KeptClaims:
         return getattr(self._claims, name)
 
     async def release(self, claim: Claim, due_at: datetime | None = None) -> None:  # noqa: ARG002 - kept
-        """Later, with all others: a closed incident needs no claim, and an open one is still ours."""
+        """Does nothing: `release_all` releases every claim at the end."""
         self._kept[claim.incident_id] = claim
 
     async def release_all(self) -> None:

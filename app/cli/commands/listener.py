@@ -25,7 +25,7 @@ class StoryListener(Protocol):
         ...
 
     def levels(self, at: datetime, sli: SliSample, workload: WorkloadView | None) -> None:
-        """How the service does."""
+        """The current service levels."""
         ...
 
     def entry(self, entry: TimelineEntry) -> None:

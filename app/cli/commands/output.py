@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.agent.evidence.format import confidence, counted, in_words
+from app.agent.evidence.format import confidence, counted, in_words, span
 from app.agent.models import ApprovalState, IncidentState, OutcomeKind, Stage
 from app.schemas import ActionView, ApprovalView, BrakesView, BrakeView, IncidentSummary, IncidentView
 
@@ -61,7 +61,7 @@ def printable(text: str) -> str:
 
 
 def state_text(state: IncidentState) -> Text:
-    return Text(state.value, style=_STATE_STYLES.get(state, "bold cyan"))
+    return Text(in_words(state), style=_STATE_STYLES.get(state, "bold cyan"))
 
 
 class StoryPrinter:
@@ -102,7 +102,7 @@ class StoryPrinter:
         """Print the number of folded signals; call it at the end."""
         if self._folded:
             count, last = len(self._folded), self._folded[-1]
-            more = f"and {counted(count, 'more signal')}; the last: {last.message}"
+            more = f"{counted(count, 'more signal')}; latest: {last.message}"
             self._row(last.at, Text("observe", style="dim"), Text(printable(more), style="dim"))
         self._folded.clear()
 
@@ -155,7 +155,7 @@ def print_table(console: Console, incidents: Iterable[IncidentSummary]) -> None:
 def print_story(
     console: Console, incident: IncidentView, broken_at: int | None, discrepancies: Sequence[str] = ()
 ) -> None:
-    """The whole incident: what it was, what was done, stage by stage, and whether the record holds."""
+    """The whole incident: its summary, its timeline, its actions, and whether the record is intact."""
     console.print(
         Text.assemble(
             (printable(incident.service), "bold"),
@@ -167,10 +167,10 @@ def print_story(
     if incident.summary:
         console.print(Text(printable(incident.summary)))
     opened = (
-        f"opened {incident.opened_at:%Y-%m-%d %H:%M:%S} UTC by {', '.join(map(in_words, incident.triggers))}"
+        f"opened {incident.opened_at:%Y-%m-%d %H:%M:%S} UTC ({', '.join(map(in_words, incident.triggers))})"
     )
     if incident.closed_at is not None:
-        opened += f", closed after {elapsed(incident.closed_at - incident.opened_at)[1:]}"
+        opened += f", closed after {span(incident.closed_at - incident.opened_at)}"
     console.print(Text(f"{incident.id}, {opened}", style="dim"))
     console.print()
     story = StoryPrinter(console, incident.opened_at)
@@ -190,7 +190,7 @@ def ending(action: ActionView) -> str:
 
 
 def print_approvals(console: Console, approvals: Iterable[ApprovalView]) -> None:
-    """Requests to people, one a paragraph, newest first: what, where, why, until when, and the answer."""
+    """Approvals, newest first, one per paragraph: action, target, reasons, expiry and answer."""
     for one in approvals:
         console.print(Text.assemble((one.id, "bold"), " ", *_asked(one)))
         console.print(Text(f"  {printable('; '.join(one.reasons))}", style="dim"), soft_wrap=True)
@@ -225,7 +225,7 @@ def brake_line(view: BrakeView) -> str:
     """The state of the kill switch, in one sentence."""
     stands = "engaged: no new action begins" if view.engaged else "released"
     if view.by is None or view.at is None:
-        return f"The kill switch is {stands}; it was never used."
+        return f"The kill switch is {stands} and was never engaged."
     why = f": {view.reason}" if view.reason else ""
     return printable(f"The kill switch is {stands} (by {view.by}, {view.at:%Y-%m-%d %H:%M:%S} UTC{why}).")
 
@@ -238,7 +238,7 @@ def brake_lines(view: BrakesView | BrakeView) -> Iterator[str]:
     yield brake_line(view.kill_switch)
     for freeze in view.freezes:
         if freeze.holds_until is not None:
-            yield printable(f"Frozen by {freeze.name} until {freeze.holds_until:%Y-%m-%d %H:%M:%S} UTC.")
+            yield printable(f"Freeze {freeze.name} lasts until {freeze.holds_until:%Y-%m-%d %H:%M:%S} UTC.")
         elif freeze.next_start is not None:
             yield printable(f"Freeze {freeze.name} starts at {freeze.next_start:%Y-%m-%d %H:%M:%S} UTC.")
     for circuit in view.circuits:

@@ -1,4 +1,4 @@
-"""`heal token`: tokens are made and revoked by a running agent, or in its database where none is asked.
+"""`heal token`: a running agent creates and revokes tokens, or the command writes to its database.
 
 The first token of an installation is made in the database, without a token. Once an
 administrator's token exists, the database asks for it as well. Write access to the
@@ -141,7 +141,7 @@ def _without_identity(reply: httpx2.Response) -> bool:
 
 
 def _asked(settings: Settings, url: str | None) -> RunningAgent | None:
-    """An agent is asked where it is named, or where there is a token to prove oneself with."""
+    """Whether to call a running agent: if --url names one, or HEAL_TOKEN is set."""
     return running_agent(settings, url) if url is not None or settings.heal_token is not None else None
 
 

@@ -1,7 +1,7 @@
 """What Grafana changes in the webhook of Alertmanager. Pure.
 
 A contact point sends the same form with another version and more fields. Grafana also
-sends an alert where a rule had no data or failed; that is a telemetry fault, and no
+sends an alert where a rule had no data or failed; that is a telemetry outage, and no
 symptom of the service (promise 8).
 """
 

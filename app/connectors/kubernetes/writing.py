@@ -62,7 +62,7 @@ class KubernetesRehearsal:
         try:
             before, after = await self._patched(action, target, snapshot)
             ref = target.ref
-            message = f"the API server accepts {action.name} of {ref} (dryRun=All)"
+            message = f"{ref} would be changed"
             if ref.kind == Kind.DEPLOYMENT and makes_pods(
                 target_state(ref, before).token, target_state(ref, after).token
             ):
@@ -105,7 +105,7 @@ class KubernetesRehearsal:
             )
         except PermanentError as error:
             raise Invalid(f"new pods would be refused: {error}") from error
-        return ", and a pod of its template"
+        return ", and a new pod from its template would be admitted"
 
 
 class KubernetesWriter:

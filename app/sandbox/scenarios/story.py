@@ -108,7 +108,7 @@ def _serving(name: str, image: str, *, callee: str | None = None) -> Workload:
 
 BAD_RELEASE = Scenario(
     name="bad-release",
-    title="A release of payments-api starts well and fails half of the requests",
+    title="A bad release of payments-api starts, and then half of its requests fail",
     namespace=NAMESPACE,
     service="payments-api",
     workloads=(

@@ -79,7 +79,7 @@ def _ours() -> tuple[str, dict[str, str]]:
 
 
 def _migrate(connection: Connection, config: Config) -> None:
-    """In one go. Where peers at work and this wait for each other it steps back, and tries again."""
+    """Migrate in one transaction; on a deadlock with running processes, roll back and retry."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             with connection.begin_nested():
@@ -92,7 +92,7 @@ def _migrate(connection: Connection, config: Config) -> None:
 
 
 def _require_compatible(connection: Connection, present: str, *, known: set[str]) -> None:
-    """A schema from the future says since which schema programs may use it."""
+    """A newer schema records the oldest schema version that a program must know to use it."""
     since = None
     if inspect(connection).has_table(schema_compatibility.name):
         since = connection.execute(

@@ -16,7 +16,7 @@ BATCH = 500
 
 
 def issue(connection: Connection, subject: str, nonce: str, at: datetime) -> None:
-    """Make it good for one use, for this subject alone."""
+    """Issue a nonce for one use, for this subject only."""
     connection.execute(insert(nonces).values(digest=digest(nonce), subject=subject, issued_at=at))
 
 

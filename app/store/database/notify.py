@@ -12,6 +12,6 @@ CHANNEL = "heal_due"
 
 
 def ring(connection: Connection) -> None:
-    """Have every listening worker look for due work once this transaction has committed."""
+    """Wake every listening worker once this transaction has committed."""
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"NOTIFY {CHANNEL}"))

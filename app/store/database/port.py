@@ -49,11 +49,11 @@ class Database(Protocol):
         ...
 
     async def same(self) -> None:
-        """`TransientError` when the database is not the one any more that was opened."""
+        """Raise `TransientError` if the database is no longer the one that was opened."""
         ...
 
     async def close(self) -> None:
-        """Finish what was begun and let go of the database; may be called twice."""
+        """Finish running work and close the database; may be called twice."""
         ...
 
 

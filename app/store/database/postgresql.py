@@ -115,14 +115,14 @@ class PostgresDatabase:
                     return result
 
     def _worth_waiting(self, began: float) -> bool:
-        """Not for long: in a long outage calls fail at once instead of piling up."""
+        """Wait only briefly: in a long outage calls fail at once instead of queueing."""
         now = asyncio.get_running_loop().time()
         if self._away_since is None:
             self._away_since = now
         return now < min(began, self._away_since) + PATIENCE_SECONDS
 
     async def same(self) -> None:
-        """A server is the one that it says it is."""
+        """Nothing to check: the server identifies itself."""
 
     async def close(self) -> None:
         self._closed = True
@@ -169,7 +169,7 @@ def _pool(url: URL, *, size: int, overflow: int) -> AsyncEngine:
 
 
 async def _migrate(url: URL) -> None:
-    """On a connection of its own, which may take its time."""
+    """Migrate on a separate connection without a statement timeout."""
     engine = create_async_engine(
         "postgresql+asyncpg://", async_creator=connecting(url, limits={}), poolclass=NullPool
     )
@@ -188,7 +188,7 @@ def _lost_a_race(error: Exception) -> bool:
 
 
 def went_away(error: Exception) -> bool:
-    """Whether the connection, or the server's willingness to serve it, is gone, and a new one may help.
+    """Whether the connection was lost or is no longer served, so that a new one may help.
 
     A time-out is not among it: a caller that waited that long does not retry.
     """

@@ -98,7 +98,7 @@ def connecting(url: URL, *, limits: Mapping[str, str] = LIMITS) -> Connect:
     """What makes one connection of the driver's own.
 
     With several hosts and no `target_session_attrs` the one that takes writes is
-    meant. Without `limits` neither side breaks off what takes long: for migrations.
+    used. Without `limits` there are no timeouts: for migrations.
     """
     candidates = list(servers(url))
     wanted = "read-write" if len(candidates) > 1 and "target_session_attrs" not in url.query else None
@@ -143,7 +143,7 @@ def connecting(url: URL, *, limits: Mapping[str, str] = LIMITS) -> Connect:
 
 
 def shown(url: URL) -> str:
-    """The URL as it may stand in a message."""
+    """The URL without secrets, for messages."""
     return url.render_as_string(hide_password=True)
 
 

@@ -87,7 +87,7 @@ class SqliteDatabase:
         return await asyncio.get_running_loop().run_in_executor(readers, self._read, work)
 
     async def same(self) -> None:
-        """A file that was replaced or removed takes what is written with it."""
+        """Raise if the file was replaced or removed: writes to it would be lost."""
         if await asyncio.to_thread(_identity, self._path) != self._file:
             raise TransientError(f"{self._path.name} was replaced or removed while open; restart the agent")
 
@@ -131,7 +131,7 @@ class SqliteDatabase:
             return [lane.popleft() for _ in range(min(len(lane), MAX_BATCH))]
 
     def _commit(self, batch: list[_Item]) -> None:
-        """Run the batch as one transaction; what it has no time for goes back to its place in the line."""
+        """Run the batch as one transaction; units that exceed its time are queued again."""
         ends = time.monotonic() + BATCH_SECONDS
         try:
             with self._writer_engine.connect() as connection, connection.begin():
@@ -220,7 +220,7 @@ def _path(url: URL) -> Path:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file stands at the path; None without one."""
+    """The identity of the file at the path; None if there is none."""
     try:
         found = path.stat()
     except OSError:

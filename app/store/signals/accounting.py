@@ -305,7 +305,7 @@ def _executing_after_the_end() -> Search:
 
 
 def _without_origin_or_cut(connection: Connection, question: AuditQuestion) -> Iterator[Discrepancy]:
-    """Incidents whose beginning or timeline is not what was written: all when deep, else the newest."""
+    """Incidents without an origin or with an altered timeline: all when deep, else the newest."""
     left: int | None = None if question.deep else NEWEST_INCIDENTS
     cursor: Row[Any] | None = None
     while left is None or left > 0:

@@ -101,7 +101,7 @@ def recorded(connection: Connection, delivery: Delivery) -> tuple[Accepted, ...]
 
 
 def record(connection: Connection, delivery: Delivery, answers: tuple[Accepted, ...]) -> None:
-    """Keep the answer to a delivery whose parts are all recorded; the first one to get here stays."""
+    """Store the answer to a delivery whose parts are all recorded; the first stored answer is kept."""
     if recorded(connection, delivery) is None:
         keep(connection, delivery, answers)
 

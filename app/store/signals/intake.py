@@ -106,7 +106,7 @@ class IntakeTransaction:
         return disposition
 
     def again(self, signal: Signal) -> Disposition:
-        """Decide a queued opening once more, as everything stands now."""
+        """Decide a queued opening again on the current state."""
         # Out of the pending ones, which may join the incident that it opens.
         being = Disposition(kind=DispositionKind.IGNORED, reason="its incident is being opened")
         signals.settle(self.connection, signal.id, being)
@@ -117,7 +117,7 @@ class IntakeTransaction:
         return disposition
 
     def write(self) -> None:
-        """Put on record what was decided and is not yet."""
+        """Store the decisions that are not stored yet."""
         self._write_signals()
         _store_changes(self.connection, self._changes)
         self._changes.clear()
@@ -163,7 +163,7 @@ class IntakeTransaction:
         return self._services[key]
 
     def _true_once_more(self, signal: Signal, before: signals.Recorded) -> bool:
-        """What a repeat says of its service is remembered; True where it is to be decided as if new."""
+        """Store what a repeated signal reports on its service; True if it must be decided like a new one."""
         if self.delivery.again is None or signal.kind is not SignalKind.ALERT:
             return False
         one = self._service(signal.key)

@@ -1,6 +1,6 @@
 """Incidents as intake changes them: opening one, and what a joining signal adds.
 
-Joining does not raise the version, so it never costs a running pass its work.
+Joining does not raise the version, so it never invalidates a running pass.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def newest_of_sender(connection: Connection, sender: str) -> IncidentId | None:
 
 
 def is_known(connection: Connection, key: ServiceKey) -> bool:
-    """Whether the agent has seen the service serve in its own cluster."""
+    """Whether the agent has observed the service in its own cluster."""
     seen = select(revision_history.c.number).where(
         revision_history.c.environment == key.environment, revision_history.c.service == key.service
     )

@@ -53,7 +53,7 @@ class Recorded:
 
 
 def on_record(connection: Connection, given: Sequence[Signal]) -> tuple[Recorded, ...]:
-    """The rows of these very signals, and the first ones with their deduplication keys.
+    """The rows of these signals, and the first ones with their deduplication keys.
 
     `prune` leaves them alone until this transaction ends.
     """
@@ -125,7 +125,7 @@ def join_pending(connection: Connection, incident: Incident) -> Disposition:
 
 
 def expire_pending(connection: Connection, older_than: datetime) -> int:
-    """End pending signals received before that, at most `BATCH` of them; how many."""
+    """Expire pending signals received before that, at most `BATCH`; returns their number."""
     waiting = connection.execute(
         select(signals.c.number)
         .where(WAITING, NOT_QUEUED, signals.c.received_at < older_than)

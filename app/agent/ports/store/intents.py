@@ -25,14 +25,14 @@ class Begun(StrEnum):
     NOT_DECIDED = "not_decided"
     """Begun or ended already."""
     NO_REASON = "no_reason"
-    """What the action stands on was withdrawn, or is now too old (promise 13)."""
+    """The reasons for the action were withdrawn or are now too old (promise 13)."""
 
 
 class ReasonGuard(Protocol):
-    """What an action stands on, asked once more inside the transaction that begins it."""
+    """The reasons for an action, checked again inside the transaction that begins it."""
 
     def refusal(self, reported: tuple[Reason, ...] | None = None) -> str | None:
-        """Why nothing may begin, given what is on record of the service; None while a reason stands."""
+        """Why no action may begin, given the stored reports; None while a reason holds."""
         ...
 
 

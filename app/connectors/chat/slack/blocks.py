@@ -174,7 +174,7 @@ def _rehearsal(intent: Intent) -> list[str]:
         return []
     verdict = "accepted" if intent.rehearsal.accepted else "rejected"
     on = f" {intent.action.target}" if intent.action.target is not None else ""
-    return [f"{intent.action.name}{on}: {verdict} ({intent.rehearsal.message})"]
+    return [f"{intent.action.name.words}{on}: {verdict} ({intent.rehearsal.message})"]
 
 
 def _asking(record: IncidentRecord, asked: Approval) -> list[str]:
@@ -210,7 +210,7 @@ def _answers(bulletin: Bulletin, look: Look) -> list[JsonObject]:
     value = button_value(asked.id, nonce)
     if len(value) > MAX_VALUE:
         return []
-    sure = f"The agent runs {asked.action} as planned if the preconditions still hold."
+    sure = f"The agent runs {asked.action.words} as planned if the preconditions still hold."
     return [
         {
             "type": "button",

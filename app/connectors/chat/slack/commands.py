@@ -232,12 +232,12 @@ async def _in_time(work: Callable[[], Awaitable[PrivateReply]], what: str | None
 
 def _request(one: ApprovalRecord) -> str:
     asked, until = one.approval, f"{one.approval.expires_at:%Y-%m-%d %H:%M} UTC"
-    return f"{one.incident.key}: {asked.action} until {until}, {asked.id}"
+    return f"{one.incident.key}: {asked.action.words} until {until}, {asked.id}"
 
 
 def _recorded(approval: Approval, approve: bool) -> str:
     """The effect of an answer; it may be a repeat of an earlier one."""
-    mine = f"Your {'yes' if approve else 'no'} to {approval.action} is recorded"
+    mine = f"Your {'yes' if approve else 'no'} to {approval.action.words} is recorded"
     match approval.state:
         case ApprovalState.PENDING:
             return f"{mine}: {len(approval.answers)} of {approval.terms.people} approvals received."
