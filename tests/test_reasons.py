@@ -349,7 +349,7 @@ async def test_a_resolution_that_commits_right_before_the_action_begins_refuses_
         assert outcome is not None
         assert outcome.kind is OutcomeKind.REFUSED, messages(record.timeline)
         known = "reported as resolved" if count == 1 else "no longer on record"
-        assert f"no reason stands: the alert HighErrorRate was {known} at" in outcome.message
+        assert f"the alert HighErrorRate was {known} at" in outcome.message
         assert nothing_began(record)
         await stage.live_until_ended()
         assert stage.marker() is None
