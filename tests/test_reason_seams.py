@@ -100,19 +100,44 @@ async def test_seventy_alerts_that_resolve_leave_nothing_behind(tmp_path: Path) 
 
 
 async def test_a_merged_alert_that_is_not_resolved_leaves_no_all_clear(tmp_path: Path) -> None:
-    """One of seventy, and not among the newest: the agent asks a person, and says how many there are."""
+    """One of seventy, neither new nor the first: the agent asks a person, and says how many there are."""
     async with innocent(tmp_path) as setting:
         stage = setting.stage
         setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001)
         storm = _storm(stage, ALERTS_KEPT + 6)
         await _all_delivered(stage, storm, firing=True)
-        await _all_delivered(stage, storm[1:], firing=False)
+        await _all_delivered(stage, [storm[0], *storm[2:]], firing=False)
         record = await stage.live_until_ended()
         assert setting.untouched, messages(record.timeline)
         assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
         words = messages(record.timeline)
         assert "1 further alert was reported firing and not as resolved, last reported at" in words
         assert "is still firing" not in words
+
+
+async def test_the_alert_that_opened_the_incident_is_never_a_mere_number(tmp_path: Path) -> None:
+    """All later ones resolve, more than are remembered: while it fires there is no all-clear."""
+    async with innocent(tmp_path) as setting:
+        stage = setting.stage
+        setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001, p95_latency_ms=80.0)
+        storm = _storm(stage, ALERTS_KEPT + MERGED_KEPT + 24)
+        await _all_delivered(stage, storm, firing=True)
+        await stage.clock.advance(1)
+        await _all_delivered(stage, storm[1:], firing=False)
+        record = await stage.live_until_ended(7200)
+        assert record.incident.state is IncidentState.ESCALATED, messages(record.timeline)
+        assert "the alert HighErrorRate is still firing" in record.incident.summary
+
+
+async def test_a_summary_counts_the_alerts_of_one_name(tmp_path: Path) -> None:
+    """One clause, and not one for each of them."""
+    async with innocent(tmp_path) as setting:
+        stage = setting.stage
+        setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001, p95_latency_ms=80.0)
+        await _all_delivered(stage, _storm(stage, 20), firing=True)
+        record = await stage.live_until_ended(7200)
+        assert record.incident.summary.count("the alert HighErrorRate is still firing") == 1
+        assert "(20 alerts)" in record.incident.summary
 
 
 async def test_a_storm_of_alerts_does_not_touch_a_later_incident(tmp_path: Path) -> None:
@@ -148,7 +173,7 @@ async def test_alerts_that_are_only_a_number_end_with_the_agents_own_measurement
         setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001, measured=True)
         storm = _storm(stage, ALERTS_KEPT + MERGED_KEPT + 20)
         await stage.agent.intake.accept([_delivered(one, stage.clock.now()) for one in storm])
-        ended = [replace(one, firing=False) for one in storm[20:]]
+        ended = [replace(one, firing=False) for one in (storm[0], *storm[20:])]
         await stage.agent.intake.accept([_delivered(one, stage.clock.now()) for one in ended])
         record = await stage.live_until_ended()
         assert record.incident.state is IncidentState.RECOVERED_WITHOUT_ACTION, messages(record.timeline)

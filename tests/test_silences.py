@@ -20,9 +20,10 @@ from app.agent.models import (
     Trigger,
 )
 from app.bootstrap import Adapters
-from app.errors import Forbidden
+from app.errors import Forbidden, TransientError
+from tests.repositories import exchanged
 from tests.stories import NAMESPACE, SERVICE, Story, messages, story
-from tests.test_reasons import UNCOUNTED, Fragile, Killed, Metrics, nothing_began, tried
+from tests.test_reasons import UNCOUNTED, Fragile, Killed, Metrics, Resolving, alert, nothing_began, tried
 
 
 @dataclass
@@ -223,6 +224,49 @@ async def test_a_silenced_alert_beside_a_healthy_measurement_waits(tmp_path: Pat
         await stage.tell(replace(alert, firing=False))
         record = await stage.live_until_ended()
         assert record.incident.state is IncidentState.RECOVERED_WITHOUT_ACTION, messages(record.timeline)
+
+
+async def test_two_momentary_failures_far_apart_end_no_waiting_incident(tmp_path: Path) -> None:
+    """Each is retried by itself: in between the agent examined the incident and went on waiting."""
+    silences, stores = Silences(), list[Resolving]()
+
+    def shaken(store: Any) -> Any:
+        stores.append(Resolving(store.claims, "renew"))
+        return exchanged(store, claims=stores[0])
+
+    async with story(
+        tmp_path,
+        connected=lambda world: replace(world, metrics=Metrics(), silences=silences),
+        shaken_store=shaken,
+        **UNCOUNTED,
+    ) as stage:
+
+        async def fails() -> None:
+            raise TransientError("the store does not answer")
+
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2")
+        await stage.live(10)
+        told = alert(starts_at=stage.clock.now())
+        await stage.tell(told)
+        silences.add(stage.clock.now(), 86_400)
+        for _ in range(2):
+            for _ in range(10):
+                await stage.live(60)
+                await stage.tell(told)
+            stores[0].happens = fails
+            while stores[0].happens is not None:
+                await stage.live(5)
+            record = await stage.newest()
+            assert record is not None
+            assert record.incident.failing_since is not None, messages(record.timeline)
+        await stage.live(120)
+        record = await stage.newest()
+        assert record is not None
+        assert record.incident.state is IncidentState.OPEN, messages(record.timeline)
+        assert record.incident.failing_since is None
+        assert messages(record.timeline).count("failed: the store does not answer. Retrying.") == 2
 
 
 async def test_a_suppressed_alert_beside_a_healthy_measurement_waits_for_a_day(tmp_path: Path) -> None:

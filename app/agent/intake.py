@@ -15,6 +15,7 @@ from app.agent.evidence.conditions import CONDITION_TRIGGERS
 from app.agent.evidence.releases import change_of
 from app.agent.freshness.clock_jumps import ahead
 from app.agent.freshness.levels import without_future
+from app.agent.freshness.memory import opened_by
 from app.agent.freshness.reasons import Reason
 from app.agent.freshness.reports import (
     remember_condition,
@@ -126,7 +127,7 @@ class IntakeRules:
             quiet = self._quieted(signal, judged, last_closed)
             if quiet is None:
                 return _verdict(
-                    judged,
+                    _opened_by(signal, judged),
                     DispositionKind.OPENED,
                     ", ".join(judged.triggers),
                     triggers=judged.triggers,
@@ -402,6 +403,14 @@ def _remembering(
         levels = replace(levels, reasons=remember_signal(levels.reasons, signal))
     unchanged = judged.levels is None and levels == (stored or ServiceLevels(key=signal.key))
     return judged if unchanged else replace(judged, levels=levels)
+
+
+def _opened_by(signal: Signal, judged: _Judged) -> _Judged:
+    """The levels remember in full the alert that opens an incident."""
+    levels = judged.levels
+    if levels is None or not isinstance(signal.payload, Alert):
+        return judged
+    return replace(judged, levels=replace(levels, reasons=opened_by(levels.reasons, signal.payload)))
 
 
 def _identity(alert: Alert) -> str:

@@ -368,7 +368,7 @@ class Loop:
             case NextStage.DECIDE:
                 asked = asked_for(record)
                 if asked is not None and escalations_due(record, now):
-                    await executor.asking.escalate(record, claim, asked)
+                    await executor.asking.escalate(_works_again(record), claim, asked)
                 else:
                     await self._decide(record, claim, now)
             case NextStage.EXECUTE:
@@ -438,7 +438,7 @@ class Loop:
         note = registry_wait_note(diagnosis, until, now)
         told = any(entry.data.get("waits_for") == "registry" for entry in record.timeline)
         await self.store.incidents.save(
-            claim, replace(record.incident, wake_at=until), [] if told else [note]
+            claim, replace(_works_again(record).incident, wake_at=until), [] if told else [note]
         )
         return True
 
@@ -447,14 +447,14 @@ class Loop:
         if incident.state is IncidentState.AWAITING_APPROVAL:
             _, health = await self.stages.verifier.look(incident, now)
             if health.health is Health.HEALTHY:
-                await self._watch_instead(record, claim, health, now)
+                await self._watch_instead(_works_again(record), claim, health, now)
                 return
         standing: tuple[Reason, ...] = ()
         if needs_reason(incident):
             examination = await self.stages.check.examine(incident)
             standing = examination.reasons.standing()
             if not standing:
-                await self._without_reason(record, claim, now, examination)
+                await self._without_reason(_works_again(record), claim, now, examination)
                 return
             if self._aged(record, now):
                 await self._diagnose_again(record, claim, now)
@@ -693,6 +693,11 @@ def needs_reason(incident: Incident) -> bool:
     if incident.next_action >= len(incident.plan.actions):
         return False
     return bool(ACTIONS[incident.plan.actions[incident.next_action].name].kinds)
+
+
+def _works_again(record: IncidentRecord) -> IncidentRecord:
+    """The incident waits for something else than the end of a failure."""
+    return replace(record, incident=replace(record.incident, failing_since=None))
 
 
 def _first_verified(why: str, now: datetime) -> Note:

@@ -50,24 +50,28 @@ class ReasonCheck:
     async def examine(self, incident: Incident) -> Examination:
         """Look at the service now. Raises `TransientError` while the store does not answer."""
         seen = await self.observer.look(incident.key, self.clock.now())
-        known = of_cluster(await self._reported(incident), incident.cluster)
+        recorded, older = await self._reported(incident)
+        known = of_cluster((*recorded, *older), incident.cluster)
         found = examined(known, incident.triggers, seen, self.slo)
         now = self.clock.now()
         try:
             silencings = await self._silencings(incident, now)
         except AgentError as error:
             found = unreadable(found, str(error), now)
-            return Examination(reasons=self._reasons(found), seen=seen)
+            return Examination(reasons=self._reasons(found, recorded), seen=seen)
         firing = firing_alerts(known, incident.triggers, now)
         return Examination(
-            reasons=self._reasons(silenced(found, silencings, now)[0]),
+            reasons=self._reasons(silenced(found, silencings, now)[0], recorded),
             seen=seen,
             muting=muting(firing, silencings, now),
             silencings=silencings,
         )
 
-    def _reasons(self, found: tuple[Reason, ...]) -> Reasons:
-        return Reasons(found=found, max_age=self.max_age, clock=self.clock.now)
+    def _reasons(self, found: tuple[Reason, ...], recorded: tuple[Reason, ...]) -> Reasons:
+        unrecorded = {one.subject for one in found} - {one.subject for one in recorded}
+        return Reasons(
+            found=found, max_age=self.max_age, clock=self.clock.now, unrecorded=frozenset(unrecorded)
+        )
 
     async def _silencings(self, incident: Incident, now: datetime) -> tuple[Silencing, ...]:
         """The silences in force that may concern the incident's service or its alerts."""
@@ -76,12 +80,12 @@ class ReasonCheck:
         found = await self.silences.concerning(incident.key, now)
         return tuple(one for one in found if one.silence.active(now))
 
-    async def _reported(self, incident: Incident) -> tuple[Reason, ...]:
-        """What was reported of the service; read from the signals where an older version took them in."""
+    async def _reported(self, incident: Incident) -> tuple[tuple[Reason, ...], tuple[Reason, ...]]:
+        """What is on record of the service; and what the signals say where an older version took them in."""
         store = self.observer.store
         levels = await store.signals.levels(incident.key)
-        known = levels.reasons if levels is not None else ()
-        if any(reason.trigger in incident.triggers for reason in known):
-            return known
+        recorded = levels.reasons if levels is not None else ()
+        if any(reason.trigger in incident.triggers for reason in recorded):
+            return recorded, ()
         signals = await store.signals.of_incident(incident.id, _MAX_SIGNALS)
-        return (*known, *from_signals(signals, self.slo))
+        return recorded, from_signals(signals, self.slo)

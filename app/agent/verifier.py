@@ -14,7 +14,7 @@ from app.agent.evidence.format import counted, milliseconds, share
 from app.agent.freshness.all_clear import (
     all_withdrawn,
     firing_alerts,
-    firing_words,
+    firing_clauses,
     unknown_alerts,
     unknown_words,
 )
@@ -121,10 +121,12 @@ def with_reports(
     the end of the alert is the only evidence of recovery. Alerts whose state is not
     known count until a later observation of the agent shows that the service is healthy.
     """
-    firing = []
-    for one in firing_alerts(reported, incident.triggers, seen.at):
+
+    def silenced(one: Reason) -> str:
         mute = covering(one, silencings)
-        firing.append(firing_words(one, seen.at, mute.words if mute is not None else ""))
+        return mute.words if mute is not None else ""
+
+    firing = firing_clauses(firing_alerts(reported, incident.triggers, seen.at), seen.at, silenced)
     unknown = [
         unknown_words(one, seen.at)
         for one in unknown_alerts(reported, incident.triggers, incident.opened_at, seen.at)
@@ -140,7 +142,7 @@ def with_reports(
     if unknown:
         return Assessment(health=Health.UNKNOWN, reasons=(*unknown, *health.reasons))
     over = [r.withdrawn.said for r in reported if r.withdrawn is not None and r.trigger in incident.triggers]
-    return Assessment(health=Health.HEALTHY, reasons=tuple(over))
+    return Assessment(health=Health.HEALTHY, reasons=tuple(dict.fromkeys(over)))
 
 
 def _seen_since(reported: Reason, seen: Observation) -> bool:

@@ -7,10 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from app.agent.freshness.reasons import Reason, ReasonKind, Withdrawal
+from app.agent.freshness.memory import REASONS_KEPT
+from app.agent.freshness.reasons import Reason, ReasonKind, Reasons, Withdrawal
+from app.agent.freshness.reports import remember_signal
 from app.agent.guardrails.limits import Budget
 from app.agent.ids import IntentId
 from app.agent.models import (
+    Alert,
     DecisionKind,
     Disposition,
     DispositionKind,
@@ -356,9 +359,9 @@ async def test_only_what_is_under_way_is_tried_again(store: Store) -> None:
 class Guard:
     """Reasons that stand until something was reported of the service."""
 
-    def refusal(self, reported: tuple[Reason, ...] = ()) -> str | None:
+    def refusal(self, reported: tuple[Reason, ...] | None = None) -> str | None:
         """Says so whenever the service has a withdrawn reason on record."""
-        over = [one.withdrawn.said for one in reported if one.withdrawn is not None]
+        over = [one.withdrawn.said for one in reported or () if one.withdrawn is not None]
         return "; ".join(over) or None
 
 
@@ -374,6 +377,11 @@ async def _reported_over(store: Store, incident: Incident) -> None:
         last_true_at=NOW,
         withdrawn=over,
     )
+    await _recorded(store, incident, (reason,))
+
+
+async def _recorded(store: Store, incident: Incident, reasons: tuple[Reason, ...]) -> None:
+    """A signal of the incident's service leaves these reasons on record."""
 
     def decide(
         signal: Signal,
@@ -383,7 +391,7 @@ async def _reported_over(store: Store, incident: Incident) -> None:
     ) -> IntakeVerdict:
         return IntakeVerdict(
             disposition=Disposition(kind=DispositionKind.IGNORED, reason="resolved"),
-            levels=ServiceLevels(key=signal.key, reasons=(reason,)),
+            levels=ServiceLevels(key=signal.key, reasons=reasons),
         )
 
     await store.signals.accept([replace(signal(), key=incident.key)], decide, dry_run=False)
@@ -405,6 +413,44 @@ async def test_nothing_begins_on_reasons_that_were_taken_back_meanwhile(store: S
     assert await store.intents.retry(claim, first.id, 9, NOW, Guard()) is Begun.NO_REASON
     assert await attempts(store, incident) == [1, 0]
     assert len(await store.incidents.timeline(incident.id)) == length
+
+
+async def test_nothing_begins_on_reasons_that_left_the_record_meanwhile(store: Store) -> None:
+    """Promise 13: of so many alerts that resolved only traces are kept, and none of them stands."""
+    incident = await opened(store)
+    claim = await claimed(store, incident)
+    first, second = intent(incident, 0), intent(incident, 1)
+    await decided(store, claim, [first, second])
+    known: tuple[Reason, ...] = ()
+    firing = [
+        replace(
+            signal(),
+            key=incident.key,
+            source="http",
+            received_at=NOW,
+            payload=Alert(
+                name="HighErrorRate",
+                firing=True,
+                fingerprint=f"f{number}",
+                starts_at=NOW,
+                trigger=Trigger.HIGH_ERROR_RATE,
+            ),
+        )
+        for number in range(REASONS_KEPT + 8)
+    ]
+    for one in firing:
+        known = remember_signal(known, one)
+    await _recorded(store, incident, known)
+    looked = Reasons(found=known, max_age=MINUTE, clock=lambda: NOW)
+    budget = Budget(per_incident=9)
+    assert (await store.intents.begin(claim, first.id, SNAPSHOT, budget, NOW, looked)).begun is Begun.YES
+    for one in firing:
+        assert isinstance(one.payload, Alert)
+        known = remember_signal(known, replace(one, payload=replace(one.payload, firing=False)))
+    await _recorded(store, incident, known)
+    refused = await store.intents.begin(claim, second.id, SNAPSHOT, budget, NOW, looked)
+    assert refused.begun is Begun.NO_REASON
+    assert await store.intents.retry(claim, first.id, 9, NOW, looked) is Begun.NO_REASON
 
 
 async def test_an_undo_needs_no_reason(store: Store) -> None:

@@ -16,9 +16,23 @@ from app.agent.freshness.all_clear import (
     unknown_alerts,
     unknown_words,
 )
-from app.agent.freshness.memory import ALERTS_KEPT, MERGED_KEPT, REASONS_KEPT, newly_merged
+from app.agent.freshness.memory import (
+    ALERTS_KEPT,
+    CLUSTERS_KEPT,
+    MERGED_KEPT,
+    REASONS_KEPT,
+    newly_merged,
+)
 from app.agent.freshness.own_look import examined
-from app.agent.freshness.reasons import MergedAlerts, Reason, ReasonKind, Reasons, Withdrawal, ago_words
+from app.agent.freshness.reasons import (
+    MergedAlerts,
+    Reason,
+    ReasonKind,
+    Reasons,
+    Withdrawal,
+    ago_words,
+    of_cluster,
+)
 from app.agent.freshness.reports import from_signals, remember_condition, remember_signal, repeated
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.models import (
@@ -233,6 +247,83 @@ def test_the_pollers_newer_measurement_refuses_a_reported_alert() -> None:
     assert "prometheus measured the error rate of 0.1%" in str(reasons.refusal(from_signals(polled, SLO)))
 
 
+@dataclass(frozen=True)
+class Meanwhile:
+    """What is reported between the look and the transaction, about one alert or about another one."""
+
+    number: int
+    event: str
+
+
+@given(
+    count=st.integers(1, ALERTS_KEPT + 8),
+    meanwhile=st.lists(
+        st.builds(
+            Meanwhile,
+            st.integers(0, 2 * ALERTS_KEPT),
+            st.sampled_from(["resolves", "suppressed", "fires", "storm", "all resolve"]),
+        ),
+        max_size=12,
+    ),
+    report=st.sampled_from([None, *REPORTS[1:]]),
+)
+def test_an_action_begins_only_on_what_the_store_still_has_as_standing(
+    count: int, meanwhile: list[Meanwhile], report: tuple[Payload, Payload] | None
+) -> None:
+    """However many alerts were reported and ended meanwhile, and whatever they pushed off the record."""
+    known = from_signals([told(report[0])] if report else [], SLO)
+    alerts = [replace(FIRING, name=f"A{n}", fingerprint=f"f{n}") for n in range(3 * ALERTS_KEPT)]
+    for one in alerts[:count]:
+        known = remember_signal(known, told(one))
+    looked = Reasons(found=known, max_age=AGE, clock=lambda: NOW + timedelta(minutes=1))
+    minutes = 0.1
+    for step in meanwhile:
+        storm = alerts[step.number : step.number + 40]
+        concerned = {"storm": storm, "all resolve": alerts[:count]}.get(step.event, storm[:1])
+        for one in concerned:
+            minutes += 0.0001
+            firing, suppressed = "resolve" not in step.event, step.event == "suppressed"
+            known = remember_signal(known, told(replace(one, firing=firing, suppressed=suppressed), minutes))
+        if step.event == "all resolve" and report is not None:
+            for ended in from_signals([told(report[0]), told(report[1], minutes)], SLO):
+                known = (*(one for one in known if one.subject != ended.subject), ended)
+    still = {one.subject for one in known if one.withdrawn is None}
+    stand = [one for one in looked.found if one.subject in still and one.withdrawn is None]
+    assert (looked.refusal(known) is None) is bool(stand)
+
+
+@pytest.mark.parametrize("count", [1, 32, 33, 40, ALERTS_KEPT])
+@pytest.mark.parametrize("end", ["firing", "suppressed"])
+def test_no_action_begins_once_every_alert_ended(count: int, end: str) -> None:
+    """The record keeps 32 reasons: of more alerts that ended it keeps less than all that is known."""
+    alerts = [replace(FIRING, fingerprint=f"f{number}") for number in range(count)]
+    known: tuple[Reason, ...] = ()
+    for one in alerts:
+        known = remember_signal(known, told(one))
+    looked = Reasons(found=known, max_age=AGE, clock=lambda: NOW + timedelta(minutes=1))
+    assert looked.refusal(known) is None
+    for one in alerts:
+        over = replace(one, firing=end != "firing", suppressed=end == "suppressed")
+        known = remember_signal(known, told(over, 0.1))
+    for number in range(100, 180 if end == "suppressed" else 100):
+        other = replace(FIRING, fingerprint=f"f{number}")
+        known = remember_signal(known, told(other, 0.2))
+        known = remember_signal(known, told(replace(other, firing=False), 0.3))
+    assert looked.refusal(known) is not None
+
+
+@pytest.mark.parametrize(("report", "end"), REPORTS)
+def test_a_reason_of_any_kind_that_left_the_record_does_not_stand(report: Payload, end: Payload) -> None:
+    """It was on record at the look; why it is not any more, the transaction cannot know."""
+    known = from_signals([told(report)], SLO)
+    clock = NOW + timedelta(minutes=1)
+    assert "no longer on record" in str(Reasons(found=known, max_age=AGE, clock=lambda: clock).refusal(()))
+    own = Reasons(
+        found=known, max_age=AGE, clock=lambda: clock, unrecorded=frozenset(one.subject for one in known)
+    )
+    assert own.refusal(()) is None, "what the agent saw itself was never on record"
+
+
 # ------------------------------------------------------------ alerts reported again
 
 
@@ -377,6 +468,30 @@ def test_alerts_of_unknown_state_count_until_the_agent_looked_for_itself(
     assert (found.health, found.reasons[0]) == (Health.UNKNOWN, words)
     later = replace(seen, at=at(61))
     assert with_reports(unknown, incident, later, (entry, resolved), measures=False).health is Health.HEALTHY
+
+
+@pytest.mark.parametrize("clusters", [1, CLUSTERS_KEPT + 5])
+def test_merged_alerts_stay_those_of_their_cluster(clusters: int) -> None:
+    """However many alerts of others fire; beyond the bound of clusters they count for every cluster."""
+    known = remember_signal((), told(replace(FIRING, fingerprint="here", cluster="east")))
+    count = ALERTS_KEPT + MERGED_KEPT + 24
+    others = [replace(FIRING, fingerprint=f"w{n}", cluster=f"west{n % clusters}") for n in range(count)]
+    for one in others:
+        known = remember_signal(known, told(one, 0.1))
+    assert len(known) <= ALERTS_KEPT + CLUSTERS_KEPT + 2
+    known = remember_signal(known, told(replace(FIRING, fingerprint="here", cluster="east", firing=False), 1))
+    east = of_cluster(known, "east")
+    if clusters == 1:
+        assert firing_alerts(east, ALL, at(1)) == unknown_alerts(east, ALL, NOW, at(1)) == ()
+        assert all_withdrawn(east, (Trigger.HIGH_ERROR_RATE,))
+        (beyond,) = unknown_alerts(of_cluster(known, "west0"), ALL, NOW, at(1))
+        assert beyond.cluster == "west0"
+    else:
+        assert firing_alerts(east, ALL, at(1))
+    for one in others:
+        known = remember_signal(known, told(replace(one, firing=False), 2))
+    assert firing_alerts(known, ALL, at(2)) == ()
+    assert unknown_alerts(known, ALL, NOW, at(2)) == ()
 
 
 def test_what_an_older_version_merged_is_not_known() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from typing import Any
 
 import pytest
 
-from app.agent.freshness.all_clear import all_withdrawn
+from app.agent.freshness.all_clear import all_withdrawn, firing_alerts
+from app.agent.freshness.memory import ALERTS_KEPT
 from app.agent.freshness.reasons import MergedAlerts, Reason, ReasonKind, Withdrawal
 from app.agent.freshness.reports import remember_signal, repeated
 from app.agent.freshness.silences import (
@@ -26,7 +28,8 @@ from app.agent.ids import ServiceKey
 from app.agent.models import Alert, Trigger
 from app.agent.observer import new_signal
 from app.config import Settings
-from app.connectors.alerts.silences import AlertmanagerSilences, silencing
+from app.connectors.alerts.labels import service_of
+from app.connectors.alerts.silences import AlertmanagerSilences, elsewhere, silencing
 from tests.deliveries import alerts_to_signals
 from tests.unit.loopback import loopback, reply
 
@@ -290,13 +293,13 @@ async def test_silences_that_do_not_speak_of_the_service_are_matched_with_its_al
         (["alertname=DiskFull"], False),
         (["alertname=DiskFull", "team=web"], False),
         (["alertname=DiskFull", "service=cart", "namespace=staging"], False),
-        (["service=cart", "namespace=staging"], False),
-        (["service=cart"], False),
-        (["service=~cart|basket"], False),
-        (["service!=shop"], False),
-        (["namespace=staging"], False),
-        (["namespace=staging", "severity=page"], False),
-        (["environment=staging", "alertname=HighErrorRate"], False),
+        (["service=cart", "namespace=staging"], None),
+        (["service=cart"], None),
+        (["service=~cart|basket"], None),
+        (["service!=shop"], None),
+        (["namespace=staging"], None),
+        (["namespace=staging", "severity=page"], None),
+        (["environment=staging", "alertname=HighErrorRate"], None),
         (["team=web"], None),
         (["severity=page"], None),
         (["alertname=HighErrorRate", "severity=page"], None),
@@ -304,6 +307,8 @@ async def test_silences_that_do_not_speak_of_the_service_are_matched_with_its_al
         (["deployment=shop-api"], None),
         (["pod=cart-7d9c5b8f6d-bcd2f"], None),
         (["service=kube-state-metrics"], None),
+        (["cluster=west"], None),
+        (["cluster=west", "alertname=DiskFull"], False),
     ],
 )
 async def test_an_alert_without_its_labels_is_silenced_where_that_can_be_shown(
@@ -331,6 +336,76 @@ async def test_an_alert_without_its_labels_is_silenced_where_that_can_be_shown(
         assert after.withdrawn is not None
         assert "may be silenced by ann until" in after.withdrawn.said
         assert "its labels were not kept" in after.withdrawn.said
+
+
+FORMS: list[tuple[dict[str, str], dict[str, Any]]] = [
+    ({"namespace": "prod", "service": "shop", "app": "suite", "job": "shop-metrics"}, {}),
+    (
+        {
+            "namespace": "monitoring",
+            "service": "kube-state-metrics",
+            "job": "kube-state-metrics",
+            "exported_namespace": "prod",
+            "deployment": "shop",
+        },
+        {},
+    ),
+    ({"namespace": "web", "service": "cart", "exported_namespace": "prod", "exported_service": "shop"}, {}),
+    (
+        {
+            "namespace": "istio-system",
+            "service": "istiod",
+            "destination_service_name": "shop",
+            "destination_workload_namespace": "prod",
+        },
+        {},
+    ),
+    (
+        {
+            "environment": "web",
+            "exported_environment": "prod",
+            "namespace": "prod",
+            "service": "shop",
+            "pod": "cart-7d9c5b8f6d-bcd2f",
+        },
+        {},
+    ),
+    ({"namespace": "prod", "service": "shop"}, {"environment_namespaces": {"prod": "shop-ns"}}),
+    (
+        {"namespace": "shop-ns", "service": "cart", "deployment": "shop-web"},
+        {"service_workloads": {"prod/shop": "shop-ns/shop-web"}},
+    ),
+    ({"namespace": "prod", "service": "shop", "cluster": "east"}, {"alert_home_labels": {"cluster": "east"}}),
+]
+
+
+@pytest.mark.parametrize(("labels", "changes"), FORMS)
+@pytest.mark.parametrize("conditions", [1, 2])
+def test_no_silence_of_an_alert_is_left_out_because_its_labels_were_lost(
+    labels: dict[str, str], changes: dict[str, Any], conditions: int
+) -> None:
+    """Whatever form they had: each silence that means the alert by its labels still may mean it."""
+    own = settings(**changes)
+    assert service_of(labels, own, None) == KEY
+    known = labelled({"alertname": "HighErrorRate", "severity": "page", **labels})
+    lost = replace(known, labels=None)
+    for names in combinations(dict(known.labels or ()), conditions):
+        one = silence(*(f"{name}={dict(known.labels or ())[name]}" for name in names))
+        found = silencing(one, KEY, own) or Silencing(
+            silence=one, labels_only=True, elsewhere=elsewhere(one, own)
+        )
+        assert found.covers(known) is True
+        assert found.covers(lost) is not False, names
+
+
+def test_a_silence_of_another_cluster_means_no_alert_of_this_one() -> None:
+    """Where ALERT_HOME_LABELS names the cluster: an alert of another one is mapped to no service."""
+    own = settings(alert_home_labels={"cluster": "east"})
+    assert elsewhere(silence("cluster=west", "severity=page"), own)
+    assert elsewhere(silence("cluster!~east|"), own)
+    assert not elsewhere(silence("cluster!=west"), own)
+    assert not elsewhere(silence("cluster=~west|"), own), "an alert without the label is meant"
+    assert not elsewhere(silence("cluster=west"), settings())
 
 
 def test_a_name_that_was_cut_shows_no_silence_of_one_alert() -> None:
@@ -454,3 +529,44 @@ def test_a_repeated_suppressed_delivery_is_no_resolution() -> None:
         over = known[0].withdrawn
         assert (over is None) is alert.firing
         assert over is None or over.muted
+
+
+def test_a_silence_of_a_storm_of_alerts_is_shown_by_the_labels_that_all_of_them_have() -> None:
+    """Of the merged ones only these are known; another label, or one that differs, shows nothing."""
+    known: tuple[Reason, ...] = ()
+    for number in range(ALERTS_KEPT + 8):
+        labels = (("alertname", "HighErrorRate"), ("pod", f"shop-{number}"), ("severity", "page"))
+        one = Alert(
+            name="HighErrorRate",
+            firing=True,
+            fingerprint=f"f{number}",
+            starts_at=NOW,
+            trigger=Trigger.HIGH_ERROR_RATE,
+            labels=labels,
+        )
+        sent = new_signal(
+            key=KEY,
+            source="alertmanager",
+            observed_at=NOW,
+            received_at=NOW,
+            payload=one,
+            stale_after=timedelta.max,
+        )
+        known = remember_signal(known, sent)
+    firing = firing_alerts(known, (Trigger.HIGH_ERROR_RATE,), NOW)
+    assert len(firing) == ALERTS_KEPT + 1
+
+    def about(*conditions: str) -> Silencing:
+        return Silencing(silence=silence(*conditions), labels_only=True)
+
+    named = about("alertname=HighErrorRate", "severity=~page|critical")
+    assert muting(firing, [named], NOW).silencings == (named,)
+    (short,) = [one for one in firing if one.merged is not None]
+    assert about("alertname=HighErrorRate", "pod=shop-1").covers(short) is None
+    assert about("alertname=HighErrorRate", "team=web").covers(short) is None
+    assert about("alertname=HighErrorRate", "severity=info").covers(short) is False
+    assert short.merged is not None
+    unlabelled = replace(short, merged=replace(short.merged, labels=(("alertname", "HighErrorRate"),)))
+    assert meant("alertname=HighErrorRate", "service=shop").covers(unlabelled) is True
+    assert meant("alertname=HighErrorRate", "severity=page").covers(unlabelled) is None
+    assert meant("alertname=DiskFull", "service=shop").covers(unlabelled) is False

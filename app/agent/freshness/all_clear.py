@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 
@@ -16,6 +16,9 @@ from app.agent.freshness.memory import (
 )
 from app.agent.freshness.reasons import Reason, clock_words
 from app.agent.models import Trigger
+
+NAMES_SAID = 8
+"""Alerts of so many names are listed in a sentence for people; further ones are counted."""
 
 
 def firing_alerts(
@@ -74,6 +77,27 @@ def firing_words(one: Reason, now: datetime, silenced: str = "") -> str:
     if one.withdrawn is not None and one.withdrawn.muted:
         return f"{one.said} is suppressed (silenced or inhibited by its sender), {last}"
     return f"{one.said} is still firing, {last}"
+
+
+def firing_clauses(
+    found: tuple[Reason, ...], now: datetime, silenced: Callable[[Reason], str]
+) -> tuple[str, ...]:
+    """What is known of alerts that `firing_alerts` found: those of one name and state are counted.
+
+    `silenced` says who silenced an alert until when; empty where it is not silenced.
+    """
+    alike: dict[tuple[str, str, bool], list[Reason]] = {}
+    for one in found:
+        muted = one.withdrawn is not None and one.withdrawn.muted
+        alike.setdefault((one.said, silenced(one), muted), []).append(one)
+    clauses = []
+    for (_, mute, _), group in list(alike.items())[:NAMES_SAID]:
+        words = firing_words(max(group, key=lambda one: one.last_true_at), now, mute)
+        clauses.append(words if len(group) == 1 else f"{words} ({len(group)} alerts)")
+    left_out = sum(len(group) for group in list(alike.values())[NAMES_SAID:])
+    return (
+        (*clauses, f"{_further(left_out)} reported firing and not as resolved") if left_out else (*clauses,)
+    )
 
 
 def unknown_words(one: Reason, now: datetime) -> str:

@@ -15,6 +15,7 @@ from app.agent.freshness.reasons import (
     ReasonKind,
     Trace,
     Withdrawal,
+    alert_name,
     alert_subject,
     find,
 )
@@ -25,7 +26,7 @@ REASONS_KEPT = 32
 
 ALERTS_KEPT = 64
 """How many alerts that may still fire are remembered for one service with all that is known of them. Beyond
-it the oldest are merged: into one entry for each trigger, which is no reason for an action."""
+it the oldest are merged: into one entry for each trigger and cluster, which is no reason for an action."""
 
 MERGED_KEPT = 512
 """How many merged alerts that may still fire, and how many that were resolved, are kept for each
@@ -36,6 +37,9 @@ FORGOTTEN_AFTER = timedelta(days=1)
 
 UNKNOWN_FOR = timedelta(hours=1)
 """Alerts of which only the number is kept keep no incident from recovering for longer."""
+
+CLUSTERS_KEPT = 3
+"""For so many clusters of one trigger alerts are merged apart; those of any other count for every cluster."""
 
 _MERGED = "alerts merged "
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -64,6 +68,15 @@ def stored(known: tuple[Reason, ...], reason: Reason) -> tuple[Reason, ...]:
     return _merged(after, at)
 
 
+def opened_by(known: tuple[Reason, ...], alert: Alert) -> tuple[Reason, ...]:
+    """With this alert as the one that opened the newest incident of the service."""
+    subject = alert_subject(alert)
+    return tuple(
+        one if one.opened is (one.subject == subject) else replace(one, opened=one.subject == subject)
+        for one in known
+    )
+
+
 class _Need(IntEnum):
     """How much a reason is needed: the lowest is dropped first."""
 
@@ -86,7 +99,8 @@ def _need(reason: Reason, at: datetime) -> _Need:
 def _merged(known: tuple[Reason, ...], at: datetime) -> tuple[Reason, ...]:
     """Merge the oldest alerts that may fire, beyond `ALERTS_KEPT`."""
     alerts = sorted(
-        (one for one in known if may_fire(one) and not is_merged(one)), key=lambda one: one.last_true_at
+        (one for one in known if may_fire(one) and not is_merged(one) and not one.opened),
+        key=lambda one: one.last_true_at,
     )
     for one in alerts[: -ALERTS_KEPT or None]:
         known = _in_short(tuple(each for each in known if each is not one), one, at)
@@ -145,20 +159,47 @@ def recalled(known: tuple[Reason, ...], alert: Alert) -> tuple[tuple[Reason, ...
     return known, None
 
 
-def one_less_unknown(known: tuple[Reason, ...], trigger: Trigger) -> tuple[Reason, ...]:
+def one_less_unknown(known: tuple[Reason, ...], trigger: Trigger, cluster: str) -> tuple[Reason, ...]:
     """After a report of an alert that is not remembered one by one: it was among those beyond the bound."""
-    entry = find(known, f"{_MERGED}{trigger}")
+    entries = [find(known, _merged_subject(trigger, name)) for name in dict.fromkeys((cluster, ""))]
+    entry = next((one for one in entries if one is not None and _beyond(one)), None)
     merged = None if entry is None else merged_alerts(entry)
-    if entry is None or merged is None or merged.beyond == 0:
+    if entry is None or merged is None:
         return known
     beyond = merged.beyond - 1
     left = replace(merged, beyond=beyond, beyond_at=merged.beyond_at if beyond else None)
     return tuple(_entry(entry, left) if one is entry else one for one in known)
 
 
+def _merged_subject(trigger: Trigger, cluster: str) -> str:
+    return f"{_MERGED}{trigger}" + (f" {cluster}" if cluster else "")
+
+
+def _beyond(entry: Reason) -> int:
+    merged = merged_alerts(entry)
+    return 0 if merged is None else merged.beyond
+
+
+def _merged_cluster(known: tuple[Reason, ...], one: Reason) -> str:
+    """The cluster by which this alert is merged; empty where there are too many."""
+    others = {each.cluster for each in known if is_merged(each) and each.trigger is one.trigger} - {""}
+    return one.cluster if one.cluster in others or len(others) < CLUSTERS_KEPT else ""
+
+
+def _common(merged: MergedAlerts, one: Reason) -> tuple[tuple[str, str], ...] | None:
+    """The labels that the alert has in common with those merged before it."""
+    own = one.labels if one.labels is not None else (("alertname", alert_name(one)),)
+    if not merged.firing and not merged.beyond:
+        return own
+    if merged.labels is None:
+        return None
+    return tuple(label for label in merged.labels if label in own)
+
+
 def _in_short(known: tuple[Reason, ...], one: Reason, at: datetime) -> tuple[Reason, ...]:
-    """Add this alert to the merged entry of its trigger."""
-    subject = f"{_MERGED}{one.trigger}"
+    """Add this alert to the merged entry of its trigger and cluster."""
+    cluster = _merged_cluster(known, one)
+    subject = _merged_subject(one.trigger, cluster)
     before = find(known, subject)
     merged = (merged_alerts(before) if before is not None else None) or MergedAlerts()
     ended = one.withdrawn.at if one.withdrawn is not None and not one.withdrawn.muted else None
@@ -166,7 +207,8 @@ def _in_short(known: tuple[Reason, ...], one: Reason, at: datetime) -> tuple[Rea
     if ended is not None:
         merged = replace(merged, over=(*merged.over, trace)[-MERGED_KEPT:])
     else:
-        merged = _bounded(replace(merged, firing=(*merged.firing, trace), began_at=at), at)
+        common = _common(merged, one)
+        merged = _bounded(replace(merged, firing=(*merged.firing, trace), began_at=at, labels=common), at)
     template = before or Reason(
         trigger=one.trigger,
         kind=ReasonKind.ALERT,
@@ -174,6 +216,7 @@ def _in_short(known: tuple[Reason, ...], one: Reason, at: datetime) -> tuple[Rea
         source=one.source,
         said="",
         last_true_at=one.newest,
+        cluster=cluster,
     )
     newest = max(template.last_true_at, one.newest)
     entry = _entry(replace(template, last_true_at=newest), merged)

@@ -33,6 +33,10 @@ class ReasonKind(StrEnum):
     """What the agent sees in the cluster itself."""
 
 
+_OWN = (ReasonKind.OWN_MEASUREMENT, ReasonKind.OWN_LOOK)
+"""The agent looks again before every decision: what it sees is newer than a withdrawal on record."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawal:
     """A reason is no longer true, or the agent's own observation contradicts it."""
@@ -53,7 +57,7 @@ never, when it was last reported firing, when it was resolved, and when it first
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergedAlerts:
-    """The alerts of one trigger that are merged because there are too many; see `memory`."""
+    """The alerts of one trigger and cluster that are merged because there are too many; see `memory`."""
 
     firing: tuple[Trace, ...] = ()
     """Not reported as resolved."""
@@ -65,6 +69,8 @@ class MergedAlerts:
     """When the last of them was reported."""
     began_at: datetime | None = None
     """When an alert that may fire was last merged."""
+    labels: tuple[tuple[str, str], ...] | None = None
+    """The labels that all those that may fire have in common; None where they are not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +94,8 @@ class Reason:
     """All labels of the alert, which silences are matched with; None where they are not known."""
     merged: MergedAlerts | None = None
     """Set in the entry that represents merged alerts, which is no reason for an action."""
+    opened: bool = False
+    """The newest incident of the service was opened by this alert, which is never merged."""
 
     @property
     def newest(self) -> datetime:
@@ -150,15 +158,30 @@ class Reasons:
     """EVIDENCE_MAX_AGE_SECONDS."""
     clock: Callable[[], datetime]
     """The time now, asked inside the transaction that begins an action: a lock may have been waited for."""
+    unrecorded: frozenset[str] = frozenset()
+    """The subjects of which the store held nothing at that time: what the agent saw itself, and what was
+    read from the signals because an older version took them in."""
 
     def standing(self) -> tuple[Reason, ...]:
         """The reasons that hold at this moment."""
         now = self.clock()
         return tuple(reason for reason in self.found if reason.stands(now, self.max_age))
 
-    def refusal(self, reported: tuple[Reason, ...] = ()) -> str | None:
-        """Why no action may begin now, given the stored reports; None while a reason holds."""
-        current = replace(self, found=tuple(_as_reported(reason, reported) for reason in self.found))
+    def refusal(self, reported: tuple[Reason, ...] | None = None) -> str | None:
+        """Why no action may begin now, given the stored reports; None while a reason holds.
+
+        Without stored reports only the age of the reasons is checked.
+        """
+        if reported is None:
+            return None if self.standing() else self.why_none()
+        now = self.clock()
+        current = replace(
+            self,
+            found=tuple(
+                _as_reported(reason, reported, now, recorded=reason.subject not in self.unrecorded)
+                for reason in self.found
+            ),
+        )
         return None if current.standing() else current.why_none()
 
     def why_none(self) -> str:
@@ -168,17 +191,28 @@ class Reasons:
         return "; ".join(dict.fromkeys(said[:4])) or "no report that opened the incident is stored any more"
 
 
-def _as_reported(reason: Reason, reported: tuple[Reason, ...]) -> Reason:
-    """The reason with what was reported since it was examined."""
+def _as_reported(reason: Reason, reported: tuple[Reason, ...], now: datetime, *, recorded: bool) -> Reason:
+    """The reason with what was reported since it was examined.
+
+    What was on record and is no longer there was withdrawn or merged meanwhile, and then
+    left out of what is remembered: it does not stand.
+    """
     if reason.withdrawn is not None:
         return reason
     for one in reported:
         over = one.withdrawn
-        if over is None or over.at < reason.last_true_at:
+        if over is None:
             continue
+        newer = over.at >= reason.last_true_at
         measured = one.kind is ReasonKind.OWN_MEASUREMENT and one.trigger is reason.trigger
-        if one.subject == reason.subject or measured:
+        if (newer and measured) or (one.subject == reason.subject and (newer or reason.kind not in _OWN)):
             return replace(reason, withdrawn=over)
+    merged = reason.kind is ReasonKind.ALERT and any(
+        one.merged is not None and one.trigger is reason.trigger for one in reported
+    )
+    if (recorded or merged) and find(reported, reason.subject) is None:
+        said = f"{reason.said} was no longer on record"
+        return replace(reason, withdrawn=Withdrawal(at=now, by="the agent", said=said))
     return reason
 
 

@@ -162,7 +162,7 @@ def _remember_alert(
     stored_before = known
     known, before = recalled(known, alert)
     if before is None and (delivered_before or not alert.firing):
-        known = one_less_unknown(known, alert.trigger)
+        known = one_less_unknown(known, alert.trigger, alert.cluster)
     claim = Reason(
         trigger=alert.trigger,
         kind=ReasonKind.ALERT,
@@ -172,6 +172,7 @@ def _remember_alert(
         source=signal.source,
         said=said,
         last_true_at=at,
+        opened=before is not None and before.opened,
     )
     if not alert.firing:
         ended = Withdrawal(

@@ -87,7 +87,7 @@ class Silencing:
     labels_only: bool = False
     """It does not speak of the service: only the labels of an alert can say whether it is meant."""
     elsewhere: bool = False
-    """It names another service or place: an alert whose labels are not known is not meant."""
+    """It means no alert of the service, whatever the labels of the alert are."""
 
     @property
     def whole(self) -> bool:
@@ -105,7 +105,7 @@ class Silencing:
         if self.elsewhere:
             return False
         if reason.merged is not None:
-            return None
+            return self._covers_all(dict(reason.merged.labels or ()))
         names = (*self.alerts, *(one for one in self.silence.matchers if one.name == "alertname"))
         name = alert_name(reason)
         if name.endswith(_CUT):  # what follows is not known
@@ -113,6 +113,18 @@ class Silencing:
         if not all(matcher.matches(name) for matcher in names):
             return False
         return None if self.narrowed or self.labels_only else True
+
+    def _covers_all(self, common: Mapping[str, str]) -> bool | None:
+        """Whether alerts are silenced of which only the labels that all of them have are known."""
+        given = self.silence.matchers
+        if any(one.name in common and not one.matches(common[one.name]) for one in given):
+            return False
+        if given and all(one.name in common for one in given):
+            return True
+        name = common.get("alertname", _CUT)
+        if name.endswith(_CUT) or self.narrowed or self.labels_only:
+            return None
+        return True if all(matcher.matches(name) for matcher in self.alerts) else None
 
     @property
     def words(self) -> str:

@@ -36,8 +36,6 @@ from app.errors import ConfigurationError, PermanentError
 _POD_OF = "-7d9c5b8f6d-x2x4z"
 """What follows the name of a Deployment in the name of one of its pods."""
 _ANOTHER = "exported_"
-_DECISIVE = ("service", "service_name")
-"""The labels of a service that no other label of an alert outranks."""
 
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -89,7 +87,7 @@ class AlertmanagerSilences:
         """The silences in force that may concern the service or its alerts; raises like every port."""
         return tuple(
             silencing(one, key, self._settings)
-            or Silencing(silence=one, labels_only=True, elsewhere=elsewhere(one, key, self._settings))
+            or Silencing(silence=one, labels_only=True, elsewhere=elsewhere(one, self._settings))
             for one in await self.active(at)
         )
 
@@ -138,30 +136,20 @@ def silencing(silence: Silence, key: ServiceKey, settings: Settings) -> Silencin
     return min(found, key=lambda one: (not one.whole, one.narrowed), default=None)
 
 
-def elsewhere(silence: Silence, key: ServiceKey, settings: Settings) -> bool:
-    """Whether the silence names another service or place, in whatever form alerts of the service are. Pure.
+def elsewhere(silence: Silence, settings: Settings) -> bool:
+    """Whether no alert of a service of this agent can be meant, whatever its labels are. Pure.
 
-    Only the labels that decide about an alert before any other count: an alert of the
-    service may well name another Deployment, pod or job beside it.
+    An alert that has another value in one of ALERT_HOME_LABELS is mapped to no service.
+    Another service or namespace shows nothing: beside the labels of its subject an alert
+    may have those of what reported it, of its own or of a service mesh.
     """
-    return all(_names_another(silence, key, labels, settings) for labels in _labels_of(key, settings))
-
-
-def _names_another(silence: Silence, key: ServiceKey, labels: Mapping[str, str], settings: Settings) -> bool:
-    expected = _expected(key, labels, settings)
-    for matcher in silence.matchers:
-        name = canonical_name(matcher.name).removeprefix(_ANOTHER)
-        told = expected.get(name)
-        if told is None or (name in SERVICE_LABELS and name not in _DECISIVE) or matcher.matches(told):
-            continue
-        if name not in _DECISIVE or matcher.is_regex or not matcher.is_equal:
-            return True
-        try:  # an exporter, or another name of the service, names no other one
-            if service_of(_completed({name: matcher.value}, labels), settings, None) != key:
-                return True
-        except Unmapped:
-            continue
-    return False
+    home = {canonical_name(name): value for name, value in settings.alert_home_labels.items()}
+    return any(
+        (told := home.get(canonical_name(one.name))) is not None
+        and not one.matches(told)
+        and not one.matches("")
+        for one in silence.matchers
+    )
 
 
 def _labels_of(key: ServiceKey, settings: Settings) -> Iterator[dict[str, str]]:

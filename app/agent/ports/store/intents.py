@@ -31,7 +31,7 @@ class Begun(StrEnum):
 class ReasonGuard(Protocol):
     """The reasons for an action, checked again inside the transaction that begins it."""
 
-    def refusal(self, reported: tuple[Reason, ...] = ()) -> str | None:
+    def refusal(self, reported: tuple[Reason, ...] | None = None) -> str | None:
         """Why no action may begin, given the stored reports; None while a reason holds."""
         ...
 
