@@ -304,7 +304,7 @@ class Loop:
             await self.clock.sleep(_TURN_SECONDS)
 
     async def _run(self, claim: Claim, now_please: bool) -> Rest:
-        looked = settled = waited = diagnosed = False
+        looked = settled = waited = diagnosed = just_diagnosed = False
         while True:
             record = await self.store.incidents.get(claim.incident_id)
             if record is None:
@@ -316,11 +316,11 @@ class Loop:
             wake_at = self._due(record, stage, now, looked, now_please and not waited)
             if wake_at is None and stage is NextStage.SETTLE and settled:
                 wake_at = incident.wake_at  # an undo whose pods are not ready yet: no busy loop
-            if stage is NextStage.DIAGNOSE and diagnosed and wake_at is None:
+            if stage is NextStage.DIAGNOSE and just_diagnosed and wake_at is None:
                 wake_at = incident.wake_at  # the diagnosis waits for a registry
             if wake_at is not None:
                 return Rest(closed=False, wake_at=wake_at)
-            diagnosed = stage is NextStage.DIAGNOSE
+            just_diagnosed = stage is NextStage.DIAGNOSE
             await self.store.claims.renew(claim, self.lease, now)
             looked = looked or stage is NextStage.VERIFY
             settled = settled or stage is NextStage.SETTLE
