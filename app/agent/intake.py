@@ -146,7 +146,7 @@ class IntakeRules:
         alert = signal.payload
         if isinstance(alert, Alert) and alert.firing and _identity(alert) in known.resolved_alerts:
             repeat = self.again(signal, known, None)
-            return repeat.levels if repeat is not None and repeat.anew else known
+            return repeat.levels if repeat is not None and repeat.fires_again else known
         return known
 
     def again(
@@ -163,7 +163,7 @@ class IntakeRules:
         if fires_again and isinstance(signal.payload, Alert):
             identity = _identity(signal.payload)
             after = replace(after, resolved_alerts=tuple(a for a in after.resolved_alerts if a != identity))
-        return Repeat(levels=after, anew=fires_again)
+        return Repeat(levels=after, fires_again=fires_again)
 
     def _open_limit(self, signal: Signal) -> int | None:
         """The agent's own observations are not limited: its cluster bounds them."""

@@ -326,14 +326,14 @@ class Loop:
             settled = settled or stage is NextStage.SETTLE
             waited = waited or (stage is NextStage.DECIDE and incident.without_reason_since is not None)
             aged = stage is NextStage.DECIDE and self._aged(record, now)
-            only_anew = stage is NextStage.DIAGNOSE or aged
+            diagnoses = stage is NextStage.DIAGNOSE or aged
             if incident.failing_since is not None:
                 # Storing the step clears the failure; a new diagnosis alone is no progress.
-                since = incident.failing_since if only_anew else None
+                since = incident.failing_since if diagnoses else None
                 record = replace(record, incident=replace(incident, failing_since=since, wake_at=None))
             if aged and diagnosed:
                 raise TransientError(_too_slow(record, now, self.stages.check.max_age))
-            diagnosed = diagnosed or only_anew  # at most once in a pass
+            diagnosed = diagnosed or diagnoses  # at most once in a pass
             try:
                 async with renewed(self.store.claims, claim, self.lease, self.clock):
                     await self._step(stage, record, claim, now)
@@ -632,7 +632,7 @@ class Loop:
         if done is not None:
             await self.stages.trial.begin(record, done, claim, now, [_first_verified(why, now)])
             return
-        anew = replace(
+        reopened = replace(
             record.incident,
             state=IncidentState.OPEN,
             diagnosis=None,
@@ -642,7 +642,7 @@ class Loop:
             wake_at=now + self.settle,
         )
         note = Note(at=now, stage=Stage.PLAN, message=f"Re-evaluating: {why}.")
-        await self.store.incidents.save(claim, anew, [note])
+        await self.store.incidents.save(claim, reopened, [note])
 
     async def _verify_before_the_next(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
         """The plan advanced past an unverified action: verify it, then continue."""

@@ -187,9 +187,11 @@ class Soak:
         incident = record.incident
         recovered = verdict is not None and verdict.kind is VerdictKind.RECOVERED
         if health.health is Health.UNHEALTHY and not recovered and not _proposes(record):
-            anew = replace(incident, state=IncidentState.OPEN, diagnosis=None, plan=None, verification=None)
+            reopened = replace(
+                incident, state=IncidentState.OPEN, diagnosis=None, plan=None, verification=None
+            )
             note = Note(at=now, stage=Stage.OBSERVE, message="The symptoms returned: re-evaluating.")
-            await self.store.incidents.save(claim, anew, [*notes, note])
+            await self.store.incidents.save(claim, reopened, [*notes, note])
             return
         end = None if verdict is None else _end_of_watch(record, verdict)
         if verdict is None or end is None:

@@ -212,8 +212,11 @@ def _announcing(container: Container) -> list[Work]:
     return [(f"notify {channel_sender.channel.name}", channel_sender.run) for channel_sender in senders]
 
 
-def watching(container: Container) -> list[Work]:
-    """The observers of the connected systems: the watcher and the poller."""
+def watching(container: Container, *, recheck_every: timedelta | None = None) -> list[Work]:
+    """The observers of the connected systems: the watcher and the poller.
+
+    Known services are looked at again every `recheck_every`; None: as often as metrics are polled.
+    """
     settings, world = container.settings, container.world
     every = container.pace.every
     work: list[Work] = []
@@ -227,7 +230,7 @@ def watching(container: Container) -> list[Work]:
             stale_after=container.stale_after,
             at_once=settings.watch_concurrency,
         )
-        work += [("watcher", watcher.run), ("recheck", lambda: watcher.recheck(every))]
+        work += [("watcher", watcher.run), ("recheck", lambda: watcher.recheck(recheck_every or every))]
     if world.metrics is not None and world.reader is not None:
         poller = Poller(
             source=world.metrics,

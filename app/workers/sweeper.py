@@ -32,7 +32,7 @@ class Sweeper:
     """A breach that was not sustained for this long after its arrival is over."""
     keep_for: timedelta
     """How long signals that led to no incident are kept."""
-    _told: set[Discrepancy] = field(default_factory=set)
+    _logged: set[Discrepancy] = field(default_factory=set)
     """Discrepancies of the last sweep, already logged."""
 
     async def run(self) -> None:
@@ -59,17 +59,17 @@ class Sweeper:
         expired = await self.store.signals.expire_pending(self.clock.now() - self.pending_for)
         if expired:
             log.info("%d pending signals expired", expired)
-        mended = await self.store.accounting.repair(self.clock.now())
-        if mended.entered:
-            log.info("%d signals accepted by an older version added to the ledger", mended.entered)
-        if mended.woken:
-            log.warning("incidents with a missed wake-up are due now: %s", ", ".join(mended.woken))
-        await self._tell_strays()
+        repairs = await self.store.accounting.repair(self.clock.now())
+        if repairs.entered:
+            log.info("%d signals accepted by an older version added to the ledger", repairs.entered)
+        if repairs.woken:
+            log.warning("incidents with a missed wake-up are due now: %s", ", ".join(repairs.woken))
+        await self._log_discrepancies()
 
-    async def _tell_strays(self) -> None:
+    async def _log_discrepancies(self) -> None:
         question = AuditQuestion(now=self.clock.now(), pending_for=self.pending_for + 2 * self.every)
-        astray = set((await self.store.accounting.discrepancies(question)).found)
-        for discrepancy in sorted(astray - self._told, key=lambda one: (one.kind, one.id)):
+        found = set((await self.store.accounting.discrepancies(question)).found)
+        for discrepancy in sorted(found - self._logged, key=lambda one: (one.kind, one.id)):
             log.warning("discrepancy (%s): %s, %s", discrepancy.kind, discrepancy.id, discrepancy.detail)
-        self._told.clear()
-        self._told.update(astray)
+        self._logged.clear()
+        self._logged.update(found)

@@ -39,8 +39,7 @@ from app.sandbox.scenarios.judge import Act, Run
 from app.sandbox.scenarios.naive import WINDOW, fared
 from app.sandbox.scenarios.stage import PAST_SECONDS, ScenarioWorld
 from app.store import open_in_memory
-from app.workers.cluster_watcher import Watcher
-from app.workers.metric_poller import Poller
+from app.workers import watching
 
 OWNER = "benchmark"
 _WATCH_SECONDS = 5.0
@@ -55,6 +54,7 @@ def benchmark_settings(runbooks: Path) -> Settings:
         dry_run=False,
         allow_high_risk_actions=True,
         claim_lease_seconds=3600.0,
+        watch_concurrency=1,
     )
 
 
@@ -122,32 +122,10 @@ def healing_stage(runbooks: Path, new_clock: Callable[[datetime], SteppedClock])
 
 def _start_workers(container: Container) -> list[asyncio.Task[None]]:
     """The watcher and the poller of the product."""
-    outside = container.world
-    if outside.watch is None or outside.reader is None or outside.metrics is None:
+    found = watching(container, recheck_every=_RECHECK)
+    if {name for name, _ in found} != {"watcher", "recheck", "poller"}:
         raise CommandFailed("the simulated world is incomplete")
-    if container.historian is None:
-        raise CommandFailed("the simulated world keeps no history")
-    watcher = Watcher(
-        watch=outside.watch,
-        observer=container.observer,
-        historian=container.historian,
-        intake=container.intake,
-        clock=container.clock,
-        stale_after=container.stale_after,
-        at_once=1,
-    )
-    poller = Poller(
-        source=outside.metrics,
-        reader=outside.reader,
-        signals=container.store.signals,
-        intake=container.intake,
-        slo=container.slo,
-        clock=container.clock,
-        every=container.pace.every,
-        stale_after=container.stale_after,
-        at_once=container.pace.at_once,
-    )
-    return [asyncio.create_task(work) for work in (watcher.run(), watcher.recheck(_RECHECK), poller.run())]
+    return [asyncio.ensure_future(work()) for _, work in found]
 
 
 async def _pass_to(clock: SteppedClock, moment: datetime) -> None:

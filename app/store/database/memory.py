@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import StatementError
 from sqlalchemy.pool import StaticPool
 
 from app.store.database import codec
@@ -48,7 +49,7 @@ class MemoryDatabase:
         try:
             with self._connection.begin():
                 return work(self._connection)
-        except Exception as error:
+        except StatementError as error:
             raise translated(error) from error
 
 

@@ -175,7 +175,7 @@ class IntakeTransaction:
         _keep_levels(one, repeat.levels, signal.received_at)
         if one.incident is not None:  # what keeps a reason fresh was sent by somebody, too
             one.incident = openings.note_origin(one.incident, [signal])
-        return repeat.anew or (ignored and one.closed is not None)
+        return repeat.fires_again or (ignored and one.closed is not None)
 
     def _record(self, signal: Signal, disposition: Disposition) -> None:
         self._decided.append((signal, disposition))

@@ -104,7 +104,7 @@ class Repeat:
     """What a signal says that was delivered before: the service's state after it."""
 
     levels: ServiceLevels
-    anew: bool = False
+    fires_again: bool = False
     """It is true once more: to be decided as a new signal, not as a duplicate."""
 
 
