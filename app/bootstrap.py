@@ -94,6 +94,8 @@ class Adapters:
     """
 
     reader: ClusterReader | None = None
+    steady: ClusterReader | None = None
+    """Reads workloads from a view that a watch keeps, for what looks at every service; None: as `reader`."""
     owners: PodOwners | None = None
     rehearsal: ClusterRehearsal | None = None
     writer: ClusterWriter | None = None
@@ -322,6 +324,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
     return (
         Adapters(
             reader=guarded_reader(cluster.reader, api_server) if cluster is not None else None,
+            steady=cluster.steady if cluster is not None else None,
             owners=guarded_owners(cluster.reader, api_server) if cluster is not None else None,
             rehearsal=guarded_rehearsal(cluster.rehearsal, api_server) if cluster is not None else None,
             writer=cluster.writer if cluster is not None else None,

@@ -106,6 +106,14 @@ def serves_well_since(seen: Observation, slo: SloThresholds) -> datetime | None:
     return max(moments)
 
 
+def running_version(workload: WorkloadView) -> str:
+    """What runs and would be recorded: the revision, its configuration, and the pods that read it."""
+    revision = workload.revisions[0].template_hash if workload.revisions else ""
+    configs = [f"{config.name}={config.content_hash}" for config in workload.config_maps]
+    pods = [pod.created_at.isoformat() for pod in workload.pods]
+    return " ".join([revision, *sorted(configs), min(pods, default=""), max(pods, default="")])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Historian:
     """Records the history from which rollbacks and reverts choose."""
@@ -115,6 +123,23 @@ class Historian:
     metrics: MetricSource | None
     slo: SloThresholds
     rules: TrustRules
+
+    def due(self, workload: WorkloadView) -> datetime | None:
+        """When the running version may be trusted at the earliest; None while its workload has a fault."""
+        seen = Observation(
+            at=workload.observed_at, sli=None, workload=workload, gone=False, telemetry=None, missing=()
+        )
+        since = serves_well_since(seen, self.slo)
+        return None if since is None else since + self.rules.after
+
+    async def knows(self, key: ServiceKey, workload: WorkloadView, at: datetime) -> bool:
+        """Whether all that runs is on record as having served well; asks the store alone."""
+        if not workload.revisions:
+            return False
+        known = {r.template_hash: r.health for r in await self.store.history.revisions(key)}
+        if known.get(workload.revisions[0].template_hash) is not RevisionHealth.SERVED_WELL:
+            return False
+        return not await self._unproved_configs(key, workload, at)
 
     async def note(self, key: ServiceKey, seen: Observation) -> bool:
         """Record the running version as having served well, if it has; True if that is stored."""

@@ -36,6 +36,7 @@ from app.agent.ports.cluster import (
 from app.agent.ports.metrics import MetricSource, SilenceSource
 from app.agent.workload import ConfigRecord, TargetState, WorkloadView
 from app.bounds.backoff import Backoff
+from app.connectors.observability import Polled, SampleBatches
 from app.errors import AgentError, Conflict, PermanentError, TransientError
 
 FIRST_PAUSE_SECONDS = 1.0
@@ -156,7 +157,9 @@ def guarded_rehearsal(rehearsal: ClusterRehearsal, breaker: PeerBreaker) -> Clus
 
 
 def guarded_metrics(source: MetricSource, breaker: PeerBreaker) -> MetricSource:
-    """The metric source behind a breaker."""
+    """The metric source behind a breaker; one that answers for many services still does."""
+    if isinstance(source, SampleBatches):
+        return _GuardedBatches(source, breaker, source)
     return _GuardedMetrics(source, breaker)
 
 
@@ -246,3 +249,23 @@ class _GuardedMetrics:
             return await self.breaker.ask(call)
         except TransientError:
             return unreachable
+
+
+@dataclass(frozen=True, slots=True)
+class _GuardedBatches(_GuardedMetrics):
+    batches: SampleBatches
+
+    async def slis(self, keys: Sequence[ServiceKey], at: datetime) -> tuple[Polled, ...]:
+        """No answer for any service counts as silence; while the circuit is open, each has that error."""
+
+        async def call() -> tuple[Polled, ...]:
+            found = await self.batches.slis(keys, at)
+            errors = [answer for _, answer in found if isinstance(answer, TransientError)]
+            if errors and len(errors) == len(found):
+                raise errors[0]
+            return found
+
+        try:
+            return await self.breaker.ask(call)
+        except TransientError as error:
+            return tuple((key, error) for key in keys)

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 from app.agent.ids import IncidentId
@@ -219,22 +220,23 @@ def watching(container: Container, *, recheck_every: timedelta | None = None) ->
     """
     settings, world = container.settings, container.world
     every = container.pace.every
+    reader = world.steady or world.reader
     work: list[Work] = []
-    if world.watch is not None and container.historian is not None:
+    if world.watch is not None and container.historian is not None and reader is not None:
         watcher = Watcher(
             watch=world.watch,
-            observer=container.observer,
-            historian=container.historian,
+            observer=replace(container.observer, reader=reader),
+            historian=replace(container.historian, reader=reader),
             intake=container.intake,
             clock=container.clock,
             stale_after=container.stale_after,
             at_once=settings.watch_concurrency,
         )
         work += [("watcher", watcher.run), ("recheck", lambda: watcher.recheck(recheck_every or every))]
-    if world.metrics is not None and world.reader is not None:
+    if world.metrics is not None and reader is not None:
         poller = Poller(
             source=world.metrics,
-            reader=world.reader,
+            reader=reader,
             signals=container.store.signals,
             intake=container.intake,
             slo=container.slo,

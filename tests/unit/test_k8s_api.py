@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -26,7 +27,10 @@ from app.connectors.kubernetes.api import (
 from app.connectors.kubernetes.config import load_config
 from app.connectors.kubernetes.errors import Expired
 from app.connectors.kubernetes.mapping import ServiceMap
-from app.connectors.kubernetes.watch import KubernetesWatch, WatchTiming
+from app.connectors.kubernetes.reading.informer import WatchTiming
+from app.connectors.kubernetes.reading.objects import LiveObjects
+from app.connectors.kubernetes.reading.view import ClusterView
+from app.connectors.kubernetes.watch import KubernetesWatch
 from app.connectors.kubernetes.writing import KubernetesRehearsal
 from app.errors import ConfigurationError, Forbidden, TransientError, UnknownOutcome
 from tests.contract.loopback import Answer, Fate, Loopback, Request, kubeconfig_for, loopback, status
@@ -178,6 +182,20 @@ async def test_a_rehearsal_cannot_be_built_on_what_persists(connection: Made) ->
 
 # ------------------------------------------------------------------ watching
 
+KINDS = 10
+"""The kinds that a view follows, each with a stream."""
+
+
+def watch_over(
+    api: ReadApi, timing: WatchTiming | None = None, jitter: Callable[[], float] = random.random
+) -> KubernetesWatch:
+    """The watch of one namespace."""
+    services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
+    clock = SystemClock()
+    live = LiveObjects(api, services, clock)
+    view = ClusterView(lambda _: api, live, services, clock, timing=timing, jitter=jitter)
+    return KubernetesWatch(view, clock)
+
 
 @pytest.mark.parametrize(
     "line",
@@ -196,17 +214,16 @@ async def test_a_stream_that_ends_at_once_is_not_asked_for_without_pause(
 ) -> None:
     """A proxy that closes every watch politely does not make the agent spin."""
     server.rule = lambda request: Answer(code=200, body=b"") if request.watches else listing("shop")
-    services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
     timing = WatchTiming(coalesce_seconds=0.01, backoff=Backoff.of_seconds(0.2, 10))
     api = ReadApi(connection())
-    watch = KubernetesWatch(lambda _: api, services, SystemClock(), timing=timing, jitter=lambda: 1.0)
+    watch = watch_over(api, timing, jitter=lambda: 1.0)
     async with asyncio.timeout(120):
         async with aclosing(watch.events()) as events:
             began = asyncio.get_running_loop().time()
             await anext(events)
-            await server.until(lambda requests: sum(request.watches for request in requests) >= 9)
+            await server.until(lambda requests: sum(request.watches for request in requests) >= 3 * KINDS)
             passed = asyncio.get_running_loop().time() - began
-    # Three streams, three attempts each: pauses of 0.2 and 0.4 s lie between.
+    # So many attempts of each stream that at least pauses of 0.2 and 0.4 s lie between.
     assert passed >= 0.6
 
 
@@ -214,10 +231,9 @@ async def test_retry_after_is_waited_for(server: Loopback, connection: Made) -> 
     """A server that sheds load is not asked before it said."""
     busy = Answer(code=429, headers=(("Retry-After", "1"), ("Content-Type", "application/json")))
     server.rule = lambda _: busy
-    services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
     timing = WatchTiming(coalesce_seconds=0.01, backoff=Backoff.of_seconds(0.01, 30))
     api = ReadApi(connection())
-    watch = KubernetesWatch(lambda _: api, services, SystemClock(), timing=timing)
+    watch = watch_over(api, timing)
     async with asyncio.timeout(120):
         async with aclosing(watch.events()) as events:
             began = asyncio.get_running_loop().time()
@@ -237,9 +253,8 @@ async def test_a_forbidden_list_ends_the_watch(server: Loopback, connection: Mad
         if request.watches
         else listing("shop")
     )
-    services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
     api = ReadApi(connection())
-    watch = KubernetesWatch(lambda _: api, services, SystemClock())
+    watch = watch_over(api)
     async with asyncio.timeout(120):
         with pytest.raises(Forbidden, match="configmaps in namespace payments"):
             async for _ in watch.events():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from app.agent.ids import JsonObject, ServiceKey
-from app.connectors.kubernetes.api import EVERYWHERE
 from app.connectors.kubernetes.index import WorkloadIndex, selector_query, selects
 from app.connectors.kubernetes.mapping import ServiceMap
 from tests.unit.k8s_samples import container, deployment, template
@@ -17,35 +16,33 @@ OTHER = ServiceKey(environment="billing", service="shop")
 def index() -> WorkloadIndex:
     made = WorkloadIndex(ServiceMap(environment_namespaces={}, service_workloads={}))
     with_config = template(container(envFrom=[{"configMapRef": {"name": "shop-config"}}]))
-    made.replaced(
-        EVERYWHERE, [deployment(spec={"template": with_config}), deployment(namespace="billing", uid="d-2")]
-    )
+    made.put(deployment(spec={"template": with_config}))
+    made.put(deployment(namespace="billing", uid="d-2"))
     return made
 
 
-def item(name: str, namespace: str = "payments", **labels: str) -> JsonObject:
-    return {"metadata": {"name": name, "namespace": namespace, "labels": dict(labels)}}
+def item(name: str, namespace: str = "payments") -> JsonObject:
+    return {"metadata": {"name": name, "namespace": namespace}}
 
 
-def test_pods_and_config_maps_find_their_service() -> None:
-    """Within their namespace only; what belongs to nobody touches nobody."""
+def test_owned_objects_and_config_maps_find_their_service() -> None:
+    """By the uid of the workload, or by name within its namespace only."""
     found = index()
-    assert found.of_pod(item("x", app="shop")) == {SHOP}
-    assert found.of_pod(item("x", "billing", app="shop")) == {OTHER}
-    assert found.of_pod(item("x", app="other")) == set()
+    assert (found.of_uid("d-1"), found.of_uid("d-2"), found.of_uid("other")) == ({SHOP}, {OTHER}, set())
     assert found.of_config_map(item("shop-config")) == {SHOP}
     assert found.of_config_map(item("shop-config", "billing")) == set()
     assert found.of_config_map(item("leader-election")) == set()
 
 
-def test_a_new_list_tells_what_vanished_too() -> None:
-    """A Deployment deleted while nobody looked moved."""
+def test_a_changed_template_moves_its_config_maps() -> None:
+    """What it no longer refers to does not touch it; a removed workload leaves nothing behind."""
     found = index()
-    assert found.keys("payments") == {SHOP}
-    assert found.replaced("payments", []) == {SHOP}
-    assert found.keys("payments") == set()
-    assert found.keys(EVERYWHERE) == {OTHER}
-    assert found.replaced(EVERYWHERE, [deployment()]) == {SHOP, OTHER}
+    assert found.services() == (OTHER, SHOP)
+    assert found.put(deployment()) == {SHOP}
+    assert found.of_config_map(item("shop-config")) == set()
+    assert found.services() == (OTHER, SHOP)
+    assert found.removed(deployment()) == {SHOP}
+    assert (found.services(), found.of_uid("d-1")) == ((OTHER,), set())
 
 
 def test_a_relabelled_deployment_touches_both_services() -> None:

@@ -147,6 +147,15 @@ def creation_refused(workload: WorkloadView) -> bool:
     return workload.replica_failure is not None and held
 
 
+def settled(workload: WorkloadView) -> bool:
+    """Whether the workload has no condition and time alone gives it none: only a change can."""
+    if workload.desired_replicas == 0:
+        return True
+    ready = all(pod.ready or pod.leftover for pod in workload.pods)
+    complete = workload.available_replicas >= workload.desired_replicas
+    return ready and complete and workload.replica_failure is None and not workload_conditions(workload)
+
+
 def unready_since(pod: PodView) -> datetime:
     """Since when a pod that is not ready has not been; its creation where the cluster does not say."""
     return max(pod.ready_changed_at or pod.created_at, pod.created_at)

@@ -116,6 +116,8 @@ class ClusterEvent:
     """A service's workload looks different now; the watcher says so, the observer reads it."""
 
     key: ServiceKey
+    urgent: bool = True
+    """The workload changed, or has pods that are not ready; otherwise it is reported for being there."""
 
 
 class ClusterWatch(Protocol):

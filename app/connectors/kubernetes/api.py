@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -227,9 +227,9 @@ class Connection:
         return cast("JsonObject", answer)
 
     async def lines(
-        self, call: KubernetesCall, request: BasicRequest, silence_seconds: float
+        self, call: KubernetesCall, request: BasicRequest, silence_seconds: float, opened: Callable[[], None]
     ) -> AsyncGenerator[str, None]:
-        """Send one request and give the lines of its answer as they come."""
+        """Send one request and give the lines of its answer as they come; `opened` when they may come."""
         request.timeout = httpx2.Timeout(self.timeout_seconds, read=silence_seconds)
         try:
             response = await self._sender.send(self._sender.build_adapter_request(request), stream=True)
@@ -237,6 +237,7 @@ class Connection:
                 if not response.is_success:
                     body = await response.aread()
                     raise rejection(call, response.status_code, response.headers, status_of(body))
+                opened()
                 async for line in response.aiter_lines():
                     yield line
             finally:
@@ -289,18 +290,34 @@ class ReadApi:
 
     async def _list(self, kind: Kind, namespace: str, labels: str | None, fields: str | None) -> Listing:
         items: list[JsonObject] = []
+        version = ""
+        async for page in self.pages(kind, namespace, labels=labels, fields=fields):
+            items.extend(page.items)
+            version = page.version
+        return Listing(items=tuple(items), version=version)
+
+    async def pages(
+        self,
+        kind: Kind,
+        namespace: str,
+        *,
+        labels: str | None = None,
+        fields: str | None = None,
+        limit: int = PAGE_SIZE,
+    ) -> AsyncGenerator[Listing, None]:
+        """The same list page by page, for a caller that keeps only parts; `Expired` when it took too long."""
         page: str | None = None
         while True:
-            answer = await self._page(kind, namespace, labels, fields, page=page, limit=PAGE_SIZE)
+            answer = await self._page(kind, namespace, labels, fields, page=page, limit=limit)
             if not isinstance(answer.get("items", ()), list | None):
                 # An empty object is not an empty list: a gateway answered, or an answer was cut off.
                 call = _collection_call("list", kind, namespace)
                 raise failure(call, ValueError("the answer is no list of objects"))
-            items.extend(objects(answer, "items"))
             page = text(answer, "metadata", "continue")
+            version = text(answer, "metadata", "resourceVersion") or ""
+            yield Listing(items=tuple(objects(answer, "items")), version=version)
             if page is None:
-                version = text(answer, "metadata", "resourceVersion") or ""
-                return Listing(items=tuple(items), version=version)
+                return
 
     async def version(self, kind: Kind, namespace: str) -> str:
         """The version of the collection as it is now, without reading it."""
@@ -329,11 +346,21 @@ class ReadApi:
         return await self._connection.exchange(_collection_call("list", kind, namespace), request)
 
     async def watch(
-        self, kind: Kind, namespace: str, version: str, *, seconds: int
+        self,
+        kind: Kind,
+        namespace: str,
+        version: str,
+        *,
+        seconds: int,
+        fields: str | None = None,
+        silence_seconds: float | None = None,
+        opened: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[Watched, None]:
         """Changes after `version`, until the server ends the stream, at the latest after `seconds`.
 
-        Raises `Expired` when the version is too old.
+        `opened` is called when the server has accepted the watch. A stream that is silent
+        for `silence_seconds` (None: for all of `seconds`) is given up. Raises `Expired`
+        when the version is too old.
         """
         call = _collection_call("watch", kind, namespace)
         request = self._connection.prepare(
@@ -344,9 +371,10 @@ class ReadApi:
             resourceVersion=version,
             timeoutSeconds=str(seconds),
             allowWatchBookmarks="true",
+            fieldSelector=fields,
         )
-        silence = seconds + self._connection.timeout_seconds
-        async with aclosing(self._connection.lines(call, request, silence)) as lines:
+        silence = min(seconds, silence_seconds or seconds) + self._connection.timeout_seconds
+        async with aclosing(self._connection.lines(call, request, silence, opened)) as lines:
             async for line in lines:
                 if line:
                     yield _watched(call, line)

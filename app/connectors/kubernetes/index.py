@@ -1,22 +1,21 @@
 """Which services a change of an object touches.
 
-Pure state, fed by `k8s_watch` from its lists and watches. It keeps of each
-Deployment no more than what is needed to find it from a pod or a ConfigMap.
+Pure state, fed by the view of the cluster. It keeps of each workload no more than what
+is needed to find it from what it controls or a ConfigMap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.agent.ids import JsonObject, ServiceKey
-from app.connectors.kubernetes.api import EVERYWHERE
 from app.connectors.kubernetes.fields import (
-    mapping,
     name,
     objects,
     text,
     texts,
+    uid,
 )
 from app.connectors.kubernetes.mapping import ServiceMap
 from app.connectors.kubernetes.templates import config_map_names, template_of
@@ -25,64 +24,73 @@ from app.connectors.kubernetes.templates import config_map_names, template_of
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _KnownObject:
     key: ServiceKey
-    selector: JsonObject
+    uid: str
     config_maps: frozenset[str]
 
 
 class WorkloadIndex:
-    """The Deployments of the watched namespaces that are services."""
+    """The workloads of the watched namespaces that are services."""
 
     def __init__(self, services: ServiceMap) -> None:
         self._services = services
-        self._known: dict[str, dict[str, _KnownObject]] = {}
+        self._known: dict[tuple[str, str], _KnownObject] = {}
         """By namespace and name."""
+        self._by_uid: dict[str, ServiceKey] = {}
+        self._by_config_map: dict[tuple[str, str], set[tuple[str, str]]] = {}
+        """The workloads that refer to a ConfigMap, each by namespace and name."""
+        self._sorted: tuple[ServiceKey, ...] | None = None
 
-    def keys(self, scope: str) -> set[ServiceKey]:
-        """Every service of a namespace, or of all."""
-        spaces = self._known.values() if scope == EVERYWHERE else (self._known.get(scope, {}),)
-        return {known.key for space in spaces for known in space.values()}
+    def services(self) -> tuple[ServiceKey, ...]:
+        """Every service, sorted."""
+        if self._sorted is None:
+            self._sorted = tuple(sorted({known.key for known in self._known.values()}))
+        return self._sorted
 
-    def replaced(self, scope: str, deployments: Iterable[JsonObject]) -> set[ServiceKey]:
-        """Take a complete list of a scope; every service that is in it, or was before."""
-        before = self.keys(scope)
-        if scope == EVERYWHERE:
-            self._known.clear()
-        else:
-            self._known.pop(scope, None)
-        for deployment in deployments:
-            self.put(deployment)
-        return before | self.keys(scope)
-
-    def put(self, deployment: JsonObject) -> set[ServiceKey]:
-        """A Deployment was added or changed; the service it is, and the one it was."""
-        touched = self.removed(deployment)
-        key = self._services.key(deployment)
+    def put(self, workload: JsonObject) -> set[ServiceKey]:
+        """A workload was added or changed; the service it is, and the one it was."""
+        before = self._sorted
+        touched = self.removed(workload)
+        key = self._services.key(workload)
         if key is not None:
-            space = self._known.setdefault(text(deployment, "metadata", "namespace") or "", {})
-            space[name(deployment)] = _KnownObject(
-                key=key,
-                selector=mapping(deployment, "spec", "selector"),
-                config_maps=frozenset(config_map_names(template_of(deployment))),
-            )
+            place = _place(workload)
+            config_maps = frozenset(config_map_names(template_of(workload)))
+            self._known[place] = _KnownObject(key=key, uid=uid(workload), config_maps=config_maps)
+            self._by_uid[uid(workload)] = key
+            for named in config_maps:
+                self._by_config_map.setdefault((place[0], named), set()).add(place)
+            # A change of a workload that stays the same service moves nothing in the sorted list.
+            self._sorted = before if touched == {key} else None
             touched.add(key)
         return touched
 
-    def removed(self, deployment: JsonObject) -> set[ServiceKey]:
-        """A Deployment is gone; the service it was."""
-        space = self._known.get(text(deployment, "metadata", "namespace") or "", {})
-        known = space.pop(name(deployment), None)
-        return {known.key} if known is not None else set()
+    def removed(self, workload: JsonObject) -> set[ServiceKey]:
+        """A workload is gone; the service it was."""
+        place = _place(workload)
+        known = self._known.pop(place, None)
+        if known is None:
+            return set()
+        self._by_uid.pop(known.uid, None)
+        for named in known.config_maps:
+            users = self._by_config_map[place[0], named]
+            users.discard(place)
+            if not users:
+                del self._by_config_map[place[0], named]
+        self._sorted = None
+        return {known.key}
 
-    def of_pod(self, pod: JsonObject) -> set[ServiceKey]:
-        """The services whose selector matches a pod."""
-        labels = texts(pod, "metadata", "labels")
-        space = self._known.get(text(pod, "metadata", "namespace") or "", {})
-        return {known.key for known in space.values() if selects(known.selector, labels)}
+    def of_uid(self, wanted: str) -> set[ServiceKey]:
+        """The service that the workload with this uid is."""
+        key = self._by_uid.get(wanted)
+        return set() if key is None else {key}
 
     def of_config_map(self, config_map: JsonObject) -> set[ServiceKey]:
         """The services whose template refers to a ConfigMap."""
-        space = self._known.get(text(config_map, "metadata", "namespace") or "", {})
-        return {known.key for known in space.values() if name(config_map) in known.config_maps}
+        users = self._by_config_map.get(_place(config_map), ())
+        return {self._known[place].key for place in users}
+
+
+def _place(item: JsonObject) -> tuple[str, str]:
+    return text(item, "metadata", "namespace") or "", name(item)
 
 
 def selects(selector: JsonObject, labels: Mapping[str, str]) -> bool:

@@ -76,12 +76,19 @@ class ServiceMap:
                 )
             self._places[key] = place
             self._keys[place] = key
+        self._watched = frozenset({*self._environments, *(place.namespace for place in self._keys)})
 
     def namespaces(self) -> tuple[str, ...]:
         """The namespaces to read and watch, or `EVERYWHERE` alone."""
         if not self._namespaces:
             return (EVERYWHERE,)
-        return tuple(sorted({*self._environments, *(place.namespace for place in self._keys)}))
+        return tuple(sorted(self._watched))
+
+    def watches(self, namespace: str) -> bool:
+        """Whether workloads of a namespace may be services."""
+        if self._namespaces:
+            return namespace in self._watched
+        return self._may_be_environment(namespace) or namespace in self._watched
 
     def namespace(self, environment: str) -> str | None:
         """The namespace of an environment; None where no workload of ours can be."""

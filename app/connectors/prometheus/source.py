@@ -22,11 +22,12 @@ from app.agent.ids import ServiceKey
 from app.agent.models import SliSample, TelemetryHealth
 from app.config import Settings
 from app.connectors.http import HttpPeer
-from app.connectors.observability import Indicator, Reading, assemble, judge_telemetry
+from app.connectors.observability import Indicator, Polled, Reading, assemble, judge_telemetry
 from app.connectors.prometheus.promql import (
     Query,
     QueryTemplate,
     Selector,
+    joined,
     parse_duration,
 )
 from app.connectors.text import shorten
@@ -157,6 +158,31 @@ class PrometheusSource:
         answers = await self._answers(asked, "query", {"time": _seconds(moment)})
         return self._sample(asked, answers, moment) or SliSample(at=at)
 
+    async def slis(self, keys: Sequence[ServiceKey], at: datetime) -> tuple[Polled, ...]:
+        """As `sli` of each service, by a few queries for all of them.
+
+        What cannot be answered for all (one service's query fails, a template is no vector)
+        is asked for each service alone.
+        """
+        found: dict[ServiceKey, SliSample | AgentError] = {}
+        asked: list[_Asked] = []
+        for key in keys:
+            try:
+                asked.append(self._asked(key))
+            except PermanentError as error:
+                found[key] = error
+        try:
+            found.update(await self._together(asked, at))
+        except PermanentError:
+            alone = await asyncio.gather(*(self.sli(one.key, at) for one in asked), return_exceptions=True)
+            for one, answer in zip(asked, alone, strict=True):
+                if isinstance(answer, BaseException) and not isinstance(answer, AgentError):
+                    raise answer from None
+                found[one.key] = answer
+        except AgentError as error:
+            found.update((one.key, error) for one in asked)
+        return tuple((key, found[key]) for key in keys)
+
     async def sli_range(
         self, key: ServiceKey, start: datetime, end: datetime, step: timedelta
     ) -> tuple[SliSample, ...]:
@@ -229,10 +255,7 @@ class PrometheusSource:
         for series in freshness:
             selector = asked.selectors[_index(series, len(asked.selectors))]
             for instant, seconds in series.values.items():
-                try:
-                    newest.setdefault(instant, {})[selector] = _time(_checked_millis(seconds))
-                except ValueError as error:
-                    raise PermanentError(f"Prometheus dated a sample wrongly: {error}") from None
+                newest.setdefault(instant, {})[selector] = _dated(seconds)
         return _Answers(
             values={
                 indicator: _only_series(points, name)
@@ -240,6 +263,49 @@ class PrometheusSource:
             },
             newest=newest,
         )
+
+    async def _together(
+        self, asked: Sequence[_Asked], at: datetime
+    ) -> dict[ServiceKey, SliSample | AgentError]:
+        """The sample, or the error, of each service, from queries about all of them."""
+        moment = _millis(at)
+        sources = [(place, selector) for place, one in enumerate(asked) for selector in one.selectors]
+        fresh = [self._newest(selector) for _, selector in sources]
+        freshness, *values = await _all(
+            self._in_one(fresh, moment, "freshness of the data"),
+            *(
+                self._in_one([one.queries[of].text for one in asked], moment, f"the {of} query")
+                for of in self._templates
+            ),
+        )
+        newest: list[dict[Selector, datetime]] = [{} for _ in asked]
+        for number, points in freshness.items():
+            place, selector = sources[number]
+            newest[place].update(_newest_of(selector, points))
+        found: dict[ServiceKey, SliSample | AgentError] = {}
+        for place, one in enumerate(asked):
+            try:
+                answers = _Answers(
+                    values={
+                        of: _only_series(points.get(place, ()), f"the {of} query for {one.key}")
+                        for of, points in zip(self._templates, values, strict=True)
+                    },
+                    newest={moment: newest[place]},
+                )
+                found[one.key] = self._sample(one, answers, moment) or SliSample(at=at)
+            except AgentError as error:
+                found[one.key] = error
+        return found
+
+    async def _in_one(self, parts: Sequence[str], moment: int, what: str) -> dict[int, list[_Points]]:
+        """The series that each part answers, by its place, in as few queries as their length allows."""
+        found: dict[int, list[_Points]] = {}
+        numbered = [_indexed(part, number) for number, part in enumerate(parts)]
+        forms = [{"query": query, "time": _seconds(moment)} for query in joined(numbered)]
+        for answer in await _all(*(self._points("query", form, what) for form in forms)):
+            for series in answer:
+                found.setdefault(_index(series, len(parts)), []).append(series)
+        return found
 
     def _sample(self, asked: _Asked, answers: _Answers, instant: int) -> SliSample | None:
         at = _time(instant)
@@ -259,13 +325,15 @@ class PrometheusSource:
         The first half sees series that live; the second also those that ended
         inside the window, whose samples the range functions still count.
         """
-        step = max(1_000, round(self._window.total_seconds() * 1000 / _FRESHNESS_STEPS))
-        parts: list[str] = []
-        for index, selector in enumerate(selectors):
-            newest = f"timestamp({selector.instant()})"
-            ended = f"max_over_time({newest}[{self._window_text}:{step}ms])"
-            parts.append(_indexed(f"max({newest}) or max({ended})", index))
+        parts = (_indexed(self._newest(selector), place) for place, selector in enumerate(selectors))
         return " or ".join(parts)
+
+    def _newest(self, selector: Selector) -> str:
+        """A query for the time of the newest raw sample of a selector's series."""
+        step = max(1_000, round(self._window.total_seconds() * 1000 / _FRESHNESS_STEPS))
+        newest = f"timestamp({selector.instant()})"
+        ended = f"max_over_time({newest}[{self._window_text}:{step}ms])"
+        return f"max({newest}) or max({ended})"
 
     async def _measured(self, chunk: Sequence[ServiceKey], span: str, at: datetime) -> set[ServiceKey]:
         """Those services of the chunk that have any raw sample in the span, by one query."""
@@ -373,6 +441,18 @@ async def _all(*questions: Awaitable[T]) -> list[T]:
         if isinstance(answer, BaseException):
             raise answer
     return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+
+def _newest_of(selector: Selector, points: Iterable[_Points]) -> dict[Selector, datetime]:
+    times = [_dated(seconds) for series in points for seconds in series.values.values()]
+    return {selector: max(times)} if times else {}
+
+
+def _dated(seconds: float) -> datetime:
+    try:
+        return _time(_checked_millis(seconds))
+    except ValueError as error:
+        raise PermanentError(f"Prometheus dated a sample wrongly: {error}") from None
 
 
 def _millis(at: datetime) -> int:

@@ -14,6 +14,8 @@ from app.connectors.kubernetes.fields import digest, flag, mapping, moment, name
 from app.connectors.kubernetes.templates import PREFIX, template_hash, template_of
 
 MARKER = PREFIX + "intent"
+CONTENT_HASH = PREFIX + "content-hash"
+"""Where a ConfigMap that is kept without its values holds their hash."""
 
 _WHOLE = {"Deployment": (("f:spec",),), "ConfigMap": (("f:data",), ("f:binaryData",))}
 _PARTS = {
@@ -30,6 +32,9 @@ _TOKEN_DIGITS = 16
 
 def config_data_hash(config_map: JsonObject) -> str:
     """Over the data alone; binary data joins in where there is some."""
+    kept = text(config_map, CONTENT_HASH)
+    if kept is not None:
+        return kept
     data = mapping(config_map, "data")
     binary = mapping(config_map, "binaryData")
     return digest({"data": data, "binaryData": binary} if binary else data)
