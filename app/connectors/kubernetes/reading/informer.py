@@ -32,8 +32,6 @@ _PAGE_SIZES = {Kind.CONFIG_MAP: 50}
 """A ConfigMap may be 1 MiB long, and a page is held in memory as a whole."""
 _FIELDS = {Kind.EVENT: "type=Warning"}
 _BACKOFF = Backoff.of_seconds(0.5, 30.0)
-_RESUMED_AT_MOST = 5
-"""Attempts in a row to take up a watch; after that the objects are listed again."""
 
 
 class InformerState(StrEnum):
@@ -58,6 +56,8 @@ class WatchTiming:
     silence_seconds: float = 150.0
     """A server that sends bookmarks (one a minute) and is silent for longer has lost the connection."""
     backoff: Backoff = _BACKOFF
+    resumes: int = 5
+    """Failed attempts in a row to take up a watch; after that the objects are listed again."""
     lists_at_once: int = 3
     """Collections that are listed at the same time."""
 
@@ -109,7 +109,7 @@ class Informer:
                 await self._left_out(error)
                 continue
             self._failures += 1
-            if self._failures >= _RESUMED_AT_MOST:
+            if self._failures >= self.timing.resumes:
                 self._version = None
 
     async def _follow(self) -> None:
