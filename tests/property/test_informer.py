@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,7 +76,7 @@ async def _done(step: tuple[object, ...], collection: Collection, clock: Virtual
             collection.between_pages = _once(collection)
 
 
-def _once(collection: Collection) -> object:
+def _once(collection: Collection) -> Callable[[], None]:
     """The history is compacted and an object changes in the middle of the next list."""
 
     def happen() -> None:

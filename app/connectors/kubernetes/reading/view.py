@@ -115,8 +115,9 @@ class ClusterView:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
-        for feed in self._feeds if error is not None else ():
-            feed.fail(error)
+        if error is not None:
+            for feed in self._feeds:
+                feed.fail(error)
 
     async def _announce(self, feed: Feed) -> None:
         """Report every known service after the first lists, those with pods that are not ready first."""
