@@ -15,7 +15,7 @@ from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
 from app.agent.ids import JsonObject, ServiceKey
 from app.agent.models import Action, Snapshot
-from app.agent.ports.cluster import PodOwner
+from app.agent.ports.cluster import PodOwner, UnwatchedWorkload
 from app.agent.workload import (
     ConfigRecord,
     ObjectRef,
@@ -31,24 +31,23 @@ from app.connectors.kubernetes.api import (
     PatchApi,
     ReadApi,
 )
+from app.connectors.kubernetes.catalog import WorkloadCatalog
 from app.connectors.kubernetes.config import load_config
 from app.connectors.kubernetes.controllers import ControllerReader
-from app.connectors.kubernetes.disruption import disruption_of
 from app.connectors.kubernetes.errors import Absent
 from app.connectors.kubernetes.fields import (
     controller,
+    kind_of,
     mapping,
     name,
     text,
     texts,
-    uid,
 )
 from app.connectors.kubernetes.index import selector_query
 from app.connectors.kubernetes.mapping import (
-    SERVICE_LABEL,
+    WORKLOADS,
     Place,
     ServiceMap,
-    is_label_value,
     is_namespace_name,
     is_object_name,
 )
@@ -60,15 +59,17 @@ from app.connectors.kubernetes.views import (
     target_state,
     workload_view,
 )
+from app.connectors.kubernetes.views.disruption import disruption_of
 from app.connectors.kubernetes.watch import KubernetesWatch
 from app.connectors.kubernetes.writing import (
     KubernetesRehearsal,
     KubernetesWriter,
     get_object,
     owned,
-    replica_sets_of,
+    owners_of_pods,
+    revisions_kept,
 )
-from app.errors import Forbidden, Invalid
+from app.errors import Forbidden
 
 
 class KubernetesReader:
@@ -78,6 +79,7 @@ class KubernetesReader:
         self._api = api
         self._services = services
         self._clock = clock
+        self._catalog = WorkloadCatalog(api, services, clock)
         self._controllers = ControllerReader(api, clock)
 
     async def ping(self) -> None:
@@ -85,26 +87,25 @@ class KubernetesReader:
         await self._api.version(Kind.DEPLOYMENT, self._services.namespaces()[0])
 
     async def services(self) -> tuple[ServiceKey, ...]:
-        found: set[ServiceKey] = set()
-        for namespace in self._services.namespaces():
-            listing = await self._api.list(Kind.DEPLOYMENT, namespace)
-            found.update(key for item in listing.items if (key := self._services.key(item)) is not None)
-        return tuple(sorted(found))
+        return await self._catalog.services()
+
+    async def unwatched(self) -> tuple[UnwatchedWorkload, ...]:
+        return await self._catalog.unwatched()
 
     async def workload(self, key: ServiceKey) -> WorkloadView | None:
-        deployment = await self._deployment(key)
-        if deployment is None:
+        workload = await self._catalog.workload(key)
+        if workload is None:
             return None
-        namespace = text(deployment, "metadata", "namespace") or ""
-        selector = selector_query(mapping(deployment, "spec", "selector"))
-        replica_sets = await replica_sets_of(self._api, deployment)
-        pods = await owned(self._api, Kind.POD, namespace, selector, {uid(item) for item in replica_sets})
-        config_maps = await self._config_maps(deployment)
+        namespace = text(workload, "metadata", "namespace") or ""
+        selector = selector_query(mapping(workload, "spec", "selector"))
+        revisions = await revisions_kept(self._api, workload)
+        pods = await owned(self._api, Kind.POD, namespace, selector, owners_of_pods(workload, revisions))
+        config_maps = await self._config_maps(workload)
         events, unread = await self._warnings(namespace)
         controllers = await self._controllers.read(namespace)
         found = WorkloadObjects(
-            deployment=deployment,
-            replica_sets=replica_sets,
+            workload=workload,
+            revisions=revisions,
             pods=tuple(item for item in pods if text(item, "metadata", "deletionTimestamp") is None),
             config_maps=config_maps,
             events=events,
@@ -112,7 +113,7 @@ class KubernetesReader:
             autoscalers=controllers.autoscalers,
             stand_ins=controllers.stand_ins,
         )
-        ref = ObjectRef(kind=Kind.DEPLOYMENT, namespace=namespace, name=name(deployment))
+        ref = ObjectRef(kind=kind_of(workload), namespace=namespace, name=name(workload))
         return workload_view(found, ref, self._clock.now())
 
     async def target(self, action: Action) -> TargetState:
@@ -126,14 +127,14 @@ class KubernetesReader:
 
     async def disruption(self, action: Action) -> Disruption | None:
         ref = target_ref(action)
-        if ref.kind != Kind.DEPLOYMENT:
+        if ref.kind not in WORKLOADS:
             return None
-        deployment = await get_object(self._api, ref)
+        workload = await get_object(self._api, ref)
         try:
             budgets = await self._api.list(Kind.DISRUPTION_BUDGET, ref.namespace)
         except Forbidden as error:
-            return disruption_of(deployment, (), str(error))
-        return disruption_of(deployment, budgets.items, None)
+            return disruption_of(workload, (), str(error))
+        return disruption_of(workload, budgets.items, None)
 
     async def consent(self, action: Action) -> OptOut:
         ref = target_ref(action)
@@ -145,8 +146,8 @@ class KubernetesReader:
         return opt_out_of({**marks, f"Namespace {ref.namespace}": _said(namespace)})
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
-        deployment = await self._deployment(key)
-        if deployment is None:
+        workload = await self._catalog.workload(key)
+        if workload is None:
             return ()
         return tuple(
             ConfigRecord(
@@ -157,7 +158,7 @@ class KubernetesReader:
                 health=RevisionHealth.UNKNOWN,
                 seen_at=self._clock.now(),
             )
-            for item in await self._config_maps(deployment)
+            for item in await self._config_maps(workload)
         )
 
     async def owner(self, namespace: str, pod: str) -> PodOwner | None:
@@ -167,43 +168,16 @@ class KubernetesReader:
         found = await self._listed(Kind.POD, namespace, pod)
         if found is None:
             return None
-        owner = controller(found) or ("Pod", pod)
-        if owner[0] == Kind.REPLICA_SET:
-            replica_set = await self._listed(Kind.REPLICA_SET, namespace, owner[1])
-            owner = (controller(replica_set) if replica_set is not None else None) or owner
-        if owner[0] != Kind.DEPLOYMENT:
-            return PodOwner(kind=owner[0], name=owner[1])
-        deployment = await self._get_if_there(Kind.DEPLOYMENT, Place(namespace=namespace, name=owner[1]))
-        key = None if deployment is None else self._services.key(deployment)
-        return PodOwner(kind=owner[0], name=owner[1], key=key)
+        kind, named = controller(found) or ("Pod", pod)
+        if kind == Kind.REPLICA_SET:
+            replica_set = await self._listed(Kind.REPLICA_SET, namespace, named)
+            kind, named = (controller(replica_set) if replica_set is not None else None) or (kind, named)
+        return PodOwner(kind=kind, name=named, key=await self._catalog.key_of(kind, namespace, named))
 
     async def _listed(self, kind: Kind, namespace: str, named: str) -> JsonObject | None:
         """One object by its name, read as a list: no other right is asked for."""
         listing = await self._api.list(kind, namespace, fields=f"metadata.name={named}")
         return next((item for item in listing.items if name(item) == named), None)
-
-    async def _deployment(self, key: ServiceKey) -> JsonObject | None:
-        """The one Deployment of a service: by settings, by label, or by name."""
-        place = self._services.place(key)
-        if place is not None:
-            return await self._get_if_there(Kind.DEPLOYMENT, place)
-        namespace = self._services.namespace(key.environment)
-        if namespace is None or not is_label_value(key.service):
-            return None
-        labelled = await self._api.list(Kind.DEPLOYMENT, namespace, labels=f"{SERVICE_LABEL}={key.service}")
-        candidates = {name(item): item for item in labelled.items}
-        if is_object_name(key.service) and key.service not in candidates:
-            namesake = await self._get_if_there(Kind.DEPLOYMENT, Place(namespace=namespace, name=key.service))
-            if namesake is not None:
-                candidates[key.service] = namesake
-        ours = [item for item in candidates.values() if self._services.belongs(item, key)]
-        if len(ours) > 1:
-            names = ", ".join(sorted(name(item) for item in ours))
-            raise Invalid(
-                f"{key} maps to several Deployments of namespace {namespace}: {names};"
-                " name one in SERVICE_WORKLOADS"
-            )
-        return ours[0] if ours else None
 
     async def _get_if_there(self, kind: Kind, place: Place) -> JsonObject | None:
         try:
@@ -211,12 +185,12 @@ class KubernetesReader:
         except Absent:
             return None
 
-    async def _config_maps(self, deployment: JsonObject) -> tuple[JsonObject, ...]:
+    async def _config_maps(self, workload: JsonObject) -> tuple[JsonObject, ...]:
         """The ConfigMaps that the template refers to and that exist."""
-        namespace = text(deployment, "metadata", "namespace") or ""
+        namespace = text(workload, "metadata", "namespace") or ""
         found = [
             await self._get_if_there(Kind.CONFIG_MAP, Place(namespace=namespace, name=wanted))
-            for wanted in config_map_names(template_of(deployment))
+            for wanted in config_map_names(template_of(workload))
             if is_object_name(wanted)
         ]
         return tuple(item for item in found if item is not None)

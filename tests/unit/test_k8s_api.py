@@ -204,9 +204,9 @@ async def test_a_stream_that_ends_at_once_is_not_asked_for_without_pause(
         async with aclosing(watch.events()) as events:
             began = asyncio.get_running_loop().time()
             await anext(events)
-            await server.until(lambda requests: sum(request.watches for request in requests) >= 9)
+            await server.until(lambda requests: sum(request.watches for request in requests) >= 18)
             passed = asyncio.get_running_loop().time() - began
-    # Three streams, three attempts each: pauses of 0.2 and 0.4 s lie between.
+    # Six streams, three attempts each: pauses of 0.2 and 0.4 s lie between.
     assert passed >= 0.6
 
 

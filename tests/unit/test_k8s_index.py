@@ -18,7 +18,9 @@ def index() -> WorkloadIndex:
     made = WorkloadIndex(ServiceMap(environment_namespaces={}, service_workloads={}))
     with_config = template(container(envFrom=[{"configMapRef": {"name": "shop-config"}}]))
     made.replaced(
-        EVERYWHERE, [deployment(spec={"template": with_config}), deployment(namespace="billing", uid="d-2")]
+        EVERYWHERE,
+        "Deployment",
+        [deployment(spec={"template": with_config}), deployment(namespace="billing", uid="d-2")],
     )
     return made
 
@@ -42,10 +44,10 @@ def test_a_new_list_tells_what_vanished_too() -> None:
     """A Deployment deleted while nobody looked moved."""
     found = index()
     assert found.keys("payments") == {SHOP}
-    assert found.replaced("payments", []) == {SHOP}
+    assert found.replaced("payments", "Deployment", []) == {SHOP}
     assert found.keys("payments") == set()
     assert found.keys(EVERYWHERE) == {OTHER}
-    assert found.replaced(EVERYWHERE, [deployment()]) == {SHOP, OTHER}
+    assert found.replaced(EVERYWHERE, "Deployment", [deployment()]) == {SHOP, OTHER}
 
 
 def test_a_relabelled_deployment_touches_both_services() -> None:

@@ -25,13 +25,16 @@ from app.connectors.kubernetes.api import (
     Watched,
     WatchType,
 )
+from app.connectors.kubernetes.controllers import ABSENT_FOR
 from app.connectors.kubernetes.errors import Expired
 from app.connectors.kubernetes.index import WorkloadIndex
-from app.connectors.kubernetes.mapping import ServiceMap
-from app.errors import TransientError
+from app.connectors.kubernetes.mapping import WORKLOADS, ServiceMap
+from app.errors import Forbidden, NotFound, TransientError
 
 _log = logging.getLogger(__name__)
-_WATCHED_KINDS = (Kind.DEPLOYMENT, Kind.POD, Kind.CONFIG_MAP)
+_WATCHED_KINDS = (*WORKLOADS, Kind.POD, Kind.CONFIG_MAP)
+_OPTIONAL = frozenset({*WORKLOADS} - {Kind.DEPLOYMENT})
+"""Kinds that a cluster may not have, or may not let the agent read."""
 
 
 _BACKOFF = Backoff.of_seconds(0.5, 30.0)
@@ -81,7 +84,7 @@ class _Feed:
 
 
 class KubernetesWatch:
-    """`ClusterWatch` over Deployments, pods and ConfigMaps of the watched namespaces."""
+    """`ClusterWatch` over workloads, pods and ConfigMaps of the watched namespaces."""
 
     def __init__(
         self,
@@ -92,7 +95,7 @@ class KubernetesWatch:
         timing: WatchTiming | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`api` gives the connection for a namespace: each holds three streams open."""
+        """`api` gives the connection for a namespace: each holds a stream open for each kind."""
         self._api = api
         self._services = services
         self._clock = clock
@@ -160,16 +163,20 @@ class _Follower:
                 await self._pause(error, self.failures)
             except TransientError as error:
                 await self._pause(error, self.failures + 1)
+            except (Forbidden, NotFound):
+                if self.kind not in _OPTIONAL:
+                    raise
+                await self.clock.sleep(ABSENT_FOR.total_seconds())
             self.failures += 1
 
     async def _start(self) -> str:
         """The version to watch from, with every service that may have moved before it in the feed."""
-        if self.kind is not Kind.DEPLOYMENT:
+        if self.kind not in WORKLOADS:
             version = await self.api.version(self.kind, self.namespace)
             self.feed.add(self.index.keys(self.namespace))
             return version
         listing = await self.api.list(self.kind, self.namespace)
-        self.feed.add(self.index.replaced(self.namespace, listing.items))
+        self.feed.add(self.index.replaced(self.namespace, self.kind, listing.items))
         return listing.version
 
     async def _stream(self, version: str) -> str:
@@ -204,11 +211,10 @@ def _touched(kind: Kind, event: Watched, index: WorkloadIndex) -> set[ServiceKey
     if event.type is WatchType.BOOKMARK:
         return set()
     match kind:
-        case Kind.DEPLOYMENT if event.type is WatchType.DELETED:
-            return index.removed(event.item)
-        case Kind.DEPLOYMENT:
-            return index.put(event.item)
         case Kind.POD:
             return index.of_pod(event.item)
-        case _:
+        case Kind.CONFIG_MAP:
             return index.of_config_map(event.item)
+        case _:
+            workload = {**event.item, "kind": kind.value}
+            return index.removed(workload) if event.type is WatchType.DELETED else index.put(workload)
