@@ -24,6 +24,7 @@ from app.agent.observer import Observer
 from app.agent.planner import PlanLimits
 from app.agent.policy import Policy
 from app.agent.ports.cluster import (
+    ClusterCoverage,
     ClusterReader,
     ClusterRehearsal,
     ClusterWatch,
@@ -100,6 +101,8 @@ class Adapters:
     rehearsal: ClusterRehearsal | None = None
     writer: ClusterWriter | None = None
     watch: ClusterWatch | None = None
+    coverage: ClusterCoverage | None = None
+    """Says what of the cluster is not watched."""
     metrics: MetricSource | None = None
     pace: MetricPace | None = None
     """How the metrics are polled; None: as the settings say."""
@@ -329,6 +332,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
             rehearsal=guarded_rehearsal(cluster.rehearsal, api_server) if cluster is not None else None,
             writer=cluster.writer if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,
+            coverage=cluster.reader if cluster is not None else None,
             metrics=guarded_metrics(source, PeerBreaker(name=metrics.title)) if source and metrics else None,
             silences=guarded_silences(silenced, PeerBreaker(name=silences.title))
             if silenced and silences
@@ -385,7 +389,7 @@ def _checks(
     """What readiness asks of the parts that are connected."""
     yield "store", store.ping
     if world.reader is not None:
-        yield cluster_ready(world.reader)
+        yield cluster_ready(world.reader, world.coverage)
     if world.metrics is not None:
         yield metrics_ready(world.metrics, clock)
     if world.silences is not None:

@@ -49,10 +49,10 @@ from app.settings.sources import (
 )
 from app.settings.values import (
     Callee,
-    DeploymentName,
     Named,
     Namespace,
     ServiceName,
+    WorkloadName,
     example,
     what_is_wrong,
 )
@@ -215,7 +215,7 @@ class Settings(BaseSettings):
     kube_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     watch_concurrency: Annotated[int, Field(ge=1, le=200)] = 8
     environment_namespaces: dict[Named, Namespace] = {}
-    service_workloads: dict[ServiceName, DeploymentName] = {}
+    service_workloads: dict[ServiceName, WorkloadName] = {}
     service_dependencies: dict[ServiceName, list[Callee]] = {}
 
     # Prometheus and Alertmanager

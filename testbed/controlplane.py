@@ -36,7 +36,15 @@ _SCHEDULER = "system:kube-scheduler"
 _CONTROLLERS = ",".join(
     f"{name}-controller"
     for name in (
-        *["deployment", "replicaset", "namespace", "serviceaccount", "root-ca-certificate-publisher"],
+        *[
+            "deployment",
+            "replicaset",
+            "statefulset",
+            "daemonset",
+            "namespace",
+            "serviceaccount",
+            "root-ca-certificate-publisher",
+        ],
         *["garbage-collector", "pod-garbage-collector", "node-lifecycle", "taint-eviction"],
         *["disruption", "endpointslice", "horizontal-pod-autoscaler", "clusterrole-aggregation"],
     )

@@ -15,7 +15,7 @@ class ObjectRef:
     """Names one object of a cluster."""
 
     kind: str
-    """`Deployment` or `ConfigMap`."""
+    """A kind of workload (`app.agent.guardrails.workload_kinds`), or `ConfigMap`."""
     namespace: str
     name: str
 
@@ -51,7 +51,7 @@ class RevisionHealth(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revision:
-    """One template that a workload ran or runs (a ReplicaSet of a Deployment)."""
+    """One template that a workload ran or runs: a ReplicaSet, or a ControllerRevision."""
 
     number: int
     template_hash: str
@@ -196,7 +196,7 @@ class ScaleChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadView:
-    """One Deployment with what hangs on it, read at `observed_at`."""
+    """One workload of any kind with what hangs on it, read at `observed_at`."""
 
     target: TargetState
     observed_at: datetime
@@ -241,6 +241,14 @@ class WorkloadView:
     """Since when; None where the cluster does not say."""
     start_seconds: int = 0
     """The time that its probes grant a pod before it counts as failed, in seconds."""
+    replaced_by_hand: bool = False
+    """Its pods take a new template only when someone deletes them (update strategy `OnDelete`)."""
+    partition: int = 0
+    """Pods with a lower ordinal keep their template during a rollout (a StatefulSet's `partition`)."""
+    one_by_one: bool = False
+    """Its controller waits for each pod to be ready before it replaces or makes the next one."""
+    claims_deleted: bool = False
+    """Removing replicas deletes their PersistentVolumeClaims, and with them their data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

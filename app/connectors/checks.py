@@ -75,7 +75,7 @@ async def _queries(
 ) -> AsyncIterator[Finding]:
     """Whether each query returns data for at least one service of the cluster."""
     if not services:
-        yield warn("queries", "not tested: no service known", "connect a cluster, and label its Deployments")
+        yield warn("queries", "not tested: no service known", "connect a cluster, and label its workloads")
         return
     samples: list[SliSample] = []
     faults: list[str] = []

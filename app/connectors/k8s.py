@@ -15,7 +15,7 @@ from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
 from app.agent.ids import JsonObject, ServiceKey
 from app.agent.models import Action, Snapshot
-from app.agent.ports.cluster import PodOwner
+from app.agent.ports.cluster import PodOwner, UnwatchedWorkload
 from app.agent.workload import (
     ConfigRecord,
     ObjectRef,
@@ -31,11 +31,12 @@ from app.connectors.kubernetes.api import (
     PatchApi,
     ReadApi,
 )
+from app.connectors.kubernetes.catalog import WorkloadCatalog
 from app.connectors.kubernetes.config import load_config
-from app.connectors.kubernetes.disruption import disruption_of
 from app.connectors.kubernetes.errors import Absent
 from app.connectors.kubernetes.fields import (
     controller,
+    kind_of,
     mapping,
     name,
     text,
@@ -43,8 +44,8 @@ from app.connectors.kubernetes.fields import (
     uid,
 )
 from app.connectors.kubernetes.mapping import (
+    WORKLOADS,
     ServiceMap,
-    is_label_value,
     is_namespace_name,
     is_object_name,
 )
@@ -58,13 +59,16 @@ from app.connectors.kubernetes.views import (
     target_state,
     workload_view,
 )
+from app.connectors.kubernetes.views.disruption import disruption_of
 from app.connectors.kubernetes.watch import KubernetesWatch
 from app.connectors.kubernetes.writing import (
+    REVISIONS,
     KubernetesRehearsal,
     KubernetesWriter,
     get_object,
+    owners_of_pods,
 )
-from app.errors import Forbidden, Invalid
+from app.errors import Forbidden
 
 
 class KubernetesReader:
@@ -82,32 +86,36 @@ class KubernetesReader:
         self._clock = clock
         self._objects = objects
         self._around = around
+        self._catalog = WorkloadCatalog(services, objects=objects, around=around)
 
     async def ping(self) -> None:
         """Raises when the API server does not answer, or does not let the agent read."""
         await self._api.version(Kind.DEPLOYMENT, self._services.namespaces()[0])
 
     async def services(self) -> tuple[ServiceKey, ...]:
-        return await self._around.services()
+        return await self._catalog.services()
+
+    async def unwatched(self) -> tuple[UnwatchedWorkload, ...]:
+        return await self._catalog.unwatched()
 
     async def workload(self, key: ServiceKey) -> WorkloadView | None:
-        deployment = await self._deployment(key)
-        if deployment is None:
+        workload = await self._catalog.workload(key)
+        if workload is None:
             return None
-        namespace = text(deployment, "metadata", "namespace") or ""
-        selector = mapping(deployment, "spec", "selector")
-        replica_sets = await self._objects.controlled(
-            Kind.REPLICA_SET, namespace, selector, {uid(deployment)}
+        namespace = text(workload, "metadata", "namespace") or ""
+        selector = mapping(workload, "spec", "selector")
+        revisions = await self._objects.controlled(
+            REVISIONS[Kind(kind_of(workload))], namespace, selector, {uid(workload)}
         )
-        owners = {uid(item) for item in replica_sets}
+        owners = owners_of_pods(workload, revisions)
         pods = await self._objects.controlled(Kind.POD, namespace, selector, owners)
-        config_maps = await self._config_maps(deployment)
-        about = {uid(item) for item in (deployment, *replica_sets, *pods)}
+        config_maps = await self._config_maps(workload)
+        about = {uid(item) for item in (workload, *revisions, *pods)}
         warnings = await self._around.warnings(namespace, about)
         controllers = await self._around.controllers(namespace)
         found = WorkloadObjects(
-            deployment=deployment,
-            replica_sets=replica_sets,
+            workload=workload,
+            revisions=revisions,
             pods=tuple(item for item in pods if text(item, "metadata", "deletionTimestamp") is None),
             config_maps=config_maps,
             events=warnings.items,
@@ -115,7 +123,7 @@ class KubernetesReader:
             autoscalers=controllers.autoscalers,
             stand_ins=controllers.stand_ins,
         )
-        ref = ObjectRef(kind=Kind.DEPLOYMENT, namespace=namespace, name=name(deployment))
+        ref = ObjectRef(kind=kind_of(workload), namespace=namespace, name=name(workload))
         return workload_view(found, ref, self._clock.now())
 
     async def target(self, action: Action) -> TargetState:
@@ -129,11 +137,11 @@ class KubernetesReader:
 
     async def disruption(self, action: Action) -> Disruption | None:
         ref = target_ref(action)
-        if ref.kind != Kind.DEPLOYMENT:
+        if ref.kind not in WORKLOADS:
             return None
-        deployment = await get_object(self._api, ref)
+        workload = await get_object(self._api, ref)
         budgets = await self._around.budgets(ref.namespace)
-        return disruption_of(deployment, budgets.items, "; ".join(budgets.unread) or None)
+        return disruption_of(workload, budgets.items, "; ".join(budgets.unread) or None)
 
     async def consent(self, action: Action) -> OptOut:
         ref = target_ref(action)
@@ -146,12 +154,12 @@ class KubernetesReader:
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         """Read by name each time: no contents are kept anywhere but in the agent's history."""
-        deployment = await self._deployment(key)
-        if deployment is None:
+        workload = await self._catalog.workload(key)
+        if workload is None:
             return ()
-        namespace = text(deployment, "metadata", "namespace") or ""
+        namespace = text(workload, "metadata", "namespace") or ""
         found = []
-        for wanted in _config_map_names(deployment):
+        for wanted in _config_map_names(workload):
             try:
                 found.append(await self._api.get(Kind.CONFIG_MAP, namespace, wanted))
             except Absent:
@@ -175,51 +183,24 @@ class KubernetesReader:
         found = await self._around.find(Kind.POD, namespace, pod)
         if found is None:
             return None
-        owner = controller(found) or ("Pod", pod)
-        if owner[0] == Kind.REPLICA_SET:
-            replica_set = await self._around.find(Kind.REPLICA_SET, namespace, owner[1])
-            owner = (controller(replica_set) if replica_set is not None else None) or owner
-        if owner[0] != Kind.DEPLOYMENT:
-            return PodOwner(kind=owner[0], name=owner[1])
-        deployment = await self._around.find(Kind.DEPLOYMENT, namespace, owner[1])
-        key = None if deployment is None else self._services.key(deployment)
-        return PodOwner(kind=owner[0], name=owner[1], key=key)
+        kind, named = controller(found) or ("Pod", pod)
+        if kind == Kind.REPLICA_SET:
+            replica_set = await self._around.find(Kind.REPLICA_SET, namespace, named)
+            kind, named = (controller(replica_set) if replica_set is not None else None) or (kind, named)
+        return PodOwner(kind=kind, name=named, key=await self._catalog.key_of(kind, namespace, named))
 
-    async def _deployment(self, key: ServiceKey) -> JsonObject | None:
-        """The one Deployment of a service: by settings, by label, or by name."""
-        place = self._services.place(key)
-        if place is not None:
-            return await self._objects.find(Kind.DEPLOYMENT, place.namespace, place.name)
-        namespace = self._services.namespace(key.environment)
-        if namespace is None or not is_label_value(key.service):
-            return None
-        labelled = await self._objects.labelled(Kind.DEPLOYMENT, namespace, key.service)
-        candidates = {name(item): item for item in labelled}
-        if is_object_name(key.service) and key.service not in candidates:
-            namesake = await self._objects.find(Kind.DEPLOYMENT, namespace, key.service)
-            if namesake is not None:
-                candidates[key.service] = namesake
-        ours = [item for item in candidates.values() if self._services.belongs(item, key)]
-        if len(ours) > 1:
-            names = ", ".join(sorted(name(item) for item in ours))
-            raise Invalid(
-                f"{key} maps to several Deployments of namespace {namespace}: {names};"
-                " name one in SERVICE_WORKLOADS"
-            )
-        return ours[0] if ours else None
-
-    async def _config_maps(self, deployment: JsonObject) -> tuple[JsonObject, ...]:
+    async def _config_maps(self, workload: JsonObject) -> tuple[JsonObject, ...]:
         """The ConfigMaps that the template refers to and that exist."""
-        namespace = text(deployment, "metadata", "namespace") or ""
+        namespace = text(workload, "metadata", "namespace") or ""
         found = [
             await self._objects.find(Kind.CONFIG_MAP, namespace, wanted)
-            for wanted in _config_map_names(deployment)
+            for wanted in _config_map_names(workload)
         ]
         return tuple(item for item in found if item is not None)
 
 
-def _config_map_names(deployment: JsonObject) -> tuple[str, ...]:
-    return tuple(one for one in config_map_names(template_of(deployment)) if is_object_name(one))
+def _config_map_names(workload: JsonObject) -> tuple[str, ...]:
+    return tuple(one for one in config_map_names(template_of(workload)) if is_object_name(one))
 
 
 def _said(item: JsonObject) -> bool | None:

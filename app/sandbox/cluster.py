@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from app.agent.actions.target_parts import parts_held, same_ground
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
-from app.agent.guardrails.target_token import REPLICAS, deployment_token, makes_pods
+from app.agent.guardrails.target_token import REPLICAS, makes_pods, workload_token
 from app.agent.ids import IntentId, JsonObject, ServiceKey
 from app.agent.models import Action, Rehearsal, Snapshot
 from app.agent.ports.cluster import ClusterEvent, PodOwner
@@ -398,7 +398,7 @@ def _scaled(deployment: Deployment) -> ScaleChange | None:
 
 
 def _token(deployment: Deployment) -> str:
-    return deployment_token(
+    return workload_token(
         deployment.meta.uid,
         generation=deployment.meta.generation,
         template=digest(template_body(deployment.template)),

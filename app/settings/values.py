@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.redaction import redacted
 
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -41,10 +42,18 @@ def _named(value: str) -> str:
     return value
 
 
-def _deployment(value: str) -> str:
-    namespace, _, deployment = value.partition("/")
-    if _NAMESPACE.fullmatch(namespace) is None or _OBJECT.fullmatch(deployment) is None:
-        raise ValueError(f"{value!r} is no Deployment; write namespace/deployment")
+def _workload(value: str) -> str:
+    parts, known = value.split("/"), [name.lower() for name in WORKLOAD_KINDS]
+    if (
+        len(parts) not in (2, 3)
+        or _NAMESPACE.fullmatch(parts[0]) is None
+        or _OBJECT.fullmatch(parts[-1]) is None
+        or any(kind.lower() not in known for kind in parts[1:-1])
+    ):
+        raise ValueError(
+            f"{value!r} is no workload; write namespace/name, "
+            f"or namespace/kind/name with one of {', '.join(known)}"
+        )
     return value
 
 
@@ -56,8 +65,8 @@ ServiceName = Annotated[str, AfterValidator(_service)]
 """`environment/service`."""
 Callee = Annotated[str, AfterValidator(_callee)]
 """`environment/service`, or a service of the caller's environment."""
-DeploymentName = Annotated[str, AfterValidator(_deployment)]
-"""`namespace/deployment`."""
+WorkloadName = Annotated[str, AfterValidator(_workload)]
+"""`namespace/name`, or `namespace/kind/name` where several kinds have a workload of that name."""
 
 
 EXAMPLES: Mapping[str, str] = {

@@ -10,7 +10,10 @@ from typing import cast
 from app.agent.ids import JsonObject
 from app.connectors.kubernetes.api import Connection, Kind, Listing, ReadApi, Watched, WatchType
 from app.connectors.kubernetes.errors import Expired
+from app.connectors.kubernetes.reading.informer import Informer, WatchTiming
+from app.connectors.kubernetes.reading.store import ObjectStore
 from app.errors import AgentError, TransientError
+from app.testing import VirtualClock
 
 
 @dataclass
@@ -142,3 +145,39 @@ class Collection(ReadApi):
     def _tell(self, kind: WatchType, item: JsonObject) -> None:
         self._log.append((self._version, Watched(type=kind, item=item)))
         self._moved.set()
+
+
+DOWN = 1_000
+"""More refusals than an informer has attempts in the length of a test."""
+
+
+def informer_of(collection: Collection, clock: VirtualClock, **changes: object) -> Informer:
+    """An informer of its ConfigMaps; `changes` are its fields."""
+    fields: dict[str, object] = {
+        "api": collection,
+        "kind": Kind.CONFIG_MAP,
+        "namespace": "payments",
+        "store": ObjectStore(Kind.CONFIG_MAP),
+        "keeps": lambda _: True,
+        "changed": lambda *_: None,
+        "clock": clock,
+        "timing": WatchTiming(),
+        "gate": asyncio.Semaphore(1),
+        "required": True,
+        "jitter": lambda: 1.0,
+        **changes,
+    }
+    return Informer(**fields)  # type: ignore[arg-type] # the fields are those above
+
+
+def kept(informer: Informer) -> dict[str, JsonObject]:
+    """The store by name."""
+    names = informer.store.names(informer.namespace)
+    return {name[1]: item for name in names if (item := informer.store.get(name)) is not None}
+
+
+async def ended(tasks: list[asyncio.Task[None]]) -> None:
+    """Stop the informer that a test began."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Protocol
 
 from app.agent.ids import JsonObject
 from app.connectors.kubernetes.api import Kind
 from app.connectors.kubernetes.reading.informer import Informer
 from app.connectors.kubernetes.reading.pruning import pruned
+from tests.contract.collection import kept
 
 MANY = 60
 """More ConfigMaps than a page holds."""
@@ -49,19 +49,6 @@ class InformerHarness(Protocol):
     def asked(self) -> tuple[int, int]:
         """How many pages were listed, and how many watches were begun."""
         ...
-
-
-def kept(informer: Informer) -> dict[str, JsonObject]:
-    """The store by name."""
-    names = informer.store.names(informer.namespace)
-    return {name[1]: item for name in names if (item := informer.store.get(name)) is not None}
-
-
-async def ended(tasks: list[asyncio.Task[None]]) -> None:
-    """Stop the informer that a test began."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_a_list_of_several_pages_is_followed_by_one_watch(shelf: InformerHarness) -> None:

@@ -23,7 +23,7 @@ from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.core_v1 import Pod
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
-pytest.register_assert_rewrite("tests.contract.cluster_suite")
+pytest.register_assert_rewrite("tests.contract.cluster_suite", "tests.contract.kinds_suite")
 
 from app.agent.evidence.facts import PodFault, trouble  # noqa: E402 - after the rewrite is registered
 from app.agent.guardrails.blast_radius import too_many  # noqa: E402 - after the rewrite is registered
@@ -31,6 +31,7 @@ from app.agent.models import ActionName  # noqa: E402 - as above
 from testbed.world import TestBed  # noqa: E402 - as above
 from tests.contract.cluster_suite import *  # noqa: E402, F403 - the shared contract
 from tests.contract.cluster_suite import action, deployment, key_of  # noqa: E402 - as above
+from tests.contract.kinds_suite import *  # noqa: E402, F403 - as above
 from tests.contract.kubernetes_harness import KubernetesHarness  # noqa: E402 - as above
 
 pytestmark = pytest.mark.real

@@ -23,8 +23,8 @@ from app.connectors.kubernetes.reading.pruning import pruned  # noqa: E402 - as 
 from app.connectors.kubernetes.reading.store import ObjectStore  # noqa: E402 - as above
 from testbed.rbac import AGENT  # noqa: E402 - as above
 from testbed.world import TestBed  # noqa: E402 - as above
+from tests.contract.collection import ended, kept  # noqa: E402 - as above
 from tests.contract.informer_suite import *  # noqa: E402, F403 - the shared contract
-from tests.contract.informer_suite import ended, kept  # noqa: E402 - as above
 from tests.contract.kubernetes_harness import KubernetesHarness, settings_for  # noqa: E402 - as above
 from tests.contract.loopback import (  # noqa: E402 - as above
     Answer,

@@ -12,36 +12,12 @@ pytest.register_assert_rewrite("tests.contract.informer_suite")
 
 from app.agent.ids import JsonObject  # noqa: E402 - after the rewrite is registered
 from app.connectors.kubernetes.api import Kind  # noqa: E402 - as above
-from app.connectors.kubernetes.reading.informer import Informer, WatchTiming  # noqa: E402 - as above
+from app.connectors.kubernetes.reading.informer import Informer  # noqa: E402 - as above
 from app.connectors.kubernetes.reading.pruning import pruned  # noqa: E402 - as above
-from app.connectors.kubernetes.reading.store import ObjectStore  # noqa: E402 - as above
 from app.errors import TransientError  # noqa: E402 - as above
 from app.testing import VirtualClock  # noqa: E402 - as above
-from tests.contract.collection import Collection  # noqa: E402 - as above
+from tests.contract.collection import DOWN, Collection, ended, informer_of, kept  # noqa: E402 - as above
 from tests.contract.informer_suite import *  # noqa: E402, F403 - the shared contract
-from tests.contract.informer_suite import ended, kept  # noqa: E402 - as above
-
-DOWN = 1_000
-"""More refusals than an informer has attempts in the length of a test."""
-
-
-def informer_of(collection: Collection, clock: VirtualClock, **changes: object) -> Informer:
-    """An informer of its ConfigMaps; `changes` are its fields."""
-    fields: dict[str, object] = {
-        "api": collection,
-        "kind": Kind.CONFIG_MAP,
-        "namespace": "payments",
-        "store": ObjectStore(Kind.CONFIG_MAP),
-        "keeps": lambda _: True,
-        "changed": lambda *_: None,
-        "clock": clock,
-        "timing": WatchTiming(),
-        "gate": asyncio.Semaphore(1),
-        "required": True,
-        "jitter": lambda: 1.0,
-        **changes,
-    }
-    return Informer(**fields)  # type: ignore[arg-type] # the fields are those above
 
 
 @dataclass

@@ -14,9 +14,7 @@ from app.connectors.kubernetes.fields import name
 from app.connectors.kubernetes.reading.pruning import pruned
 from app.errors import TransientError
 from app.testing import VirtualClock
-from tests.contract.collection import Collection
-from tests.contract.informer_suite import ended, kept
-from tests.contract.test_informer_simulated import informer_of
+from tests.contract.collection import Collection, ended, informer_of, kept
 
 NAMES = st.sampled_from(["a", "b", "c", "d", "e"])
 OBJECTS = st.tuples(st.just("put"), NAMES, st.sampled_from("xyz")) | st.tuples(st.just("delete"), NAMES)

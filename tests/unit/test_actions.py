@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from app.agent.actions import ACTIONS, ENABLED_BY_DEFAULT, ActionSpec, Resolved, StateChange
-from app.agent.actions.spec import CONFIG_MAP, DEPLOYMENT
+from app.agent.actions.spec import CONFIG_MAP
 from app.agent.guardrails.blast_radius import pods_taken
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.target_token import PAUSED, REPLICAS, TEMPLATE
+from app.agent.guardrails.workload_kinds import DEPLOYMENT
 from app.agent.models import Action, ActionName
 from app.agent.workload import ObjectRef
 from app.config import Settings

@@ -16,7 +16,7 @@ from app.agent.guardrails.disruption import (
 from app.agent.ids import Json, JsonObject, JsonScalar
 from app.agent.models import Action, ActionName, Risk
 from app.agent.workload import ObjectRef
-from app.connectors.kubernetes.disruption import disruption_of
+from app.connectors.kubernetes.views.disruption import disruption_of
 from tests.unit.k8s_samples import CONFIG_REF, REF, deployment
 
 

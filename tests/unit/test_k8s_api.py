@@ -182,7 +182,7 @@ async def test_a_rehearsal_cannot_be_built_on_what_persists(connection: Made) ->
 
 # ------------------------------------------------------------------ watching
 
-KINDS = 10
+KINDS = 13
 """The kinds that a view follows, each with a stream."""
 
 

@@ -11,14 +11,14 @@ import pytest
 from app.agent.ids import JsonObject
 from app.connectors.kubernetes.api import Kind
 from app.connectors.kubernetes.controllers import ABSENT_FOR
+from app.connectors.kubernetes.fields import kind_of
 from app.connectors.kubernetes.reading.informer import Informer, InformerState, WatchTiming
 from app.connectors.kubernetes.reading.pruning import pruned
-from app.connectors.kubernetes.views import WorkloadObjects, workload_view
+from app.connectors.kubernetes.templates import template_of
+from app.connectors.kubernetes.views import WorkloadObjects, revision_number, workload_view
 from app.errors import AgentError, Forbidden, NotFound, TransientError
 from app.testing import VirtualClock
-from tests.contract.collection import Collection
-from tests.contract.informer_suite import ended, kept
-from tests.contract.test_informer_simulated import DOWN, informer_of
+from tests.contract.collection import DOWN, Collection, ended, informer_of, kept
 from tests.unit.k8s_samples import REF, config_map, container, deployment, replica_set, template
 
 REFUSED = TransientError("connection refused")
@@ -226,14 +226,14 @@ def test_a_view_of_pruned_objects_equals_the_view_of_whole_ones(clock: VirtualCl
             "lastTimestamp": "2026-02-20T17:03:00Z",
         },
     }
-    whole[Kind.CONFIG_MAP]["metadata"]["annotations"] = applied  # type: ignore[index] # an object
+    whole[Kind.CONFIG_MAP]["metadata"]["annotations"] = applied  # type: ignore[index, call-overload] # an object
     kept_parts = {kind: pruned(kind, item) for kind, item in whole.items()}
     assert secret not in str(kept_parts)
 
     def view(parts: dict[Kind, JsonObject]) -> object:
         found = WorkloadObjects(
-            deployment=parts[Kind.DEPLOYMENT],
-            replica_sets=(parts[Kind.REPLICA_SET],),
+            workload=parts[Kind.DEPLOYMENT],
+            revisions=(parts[Kind.REPLICA_SET],),
             pods=(parts[Kind.POD],),
             config_maps=(parts[Kind.CONFIG_MAP],),
             events=(parts[Kind.EVENT],),
@@ -241,6 +241,15 @@ def test_a_view_of_pruned_objects_equals_the_view_of_whole_ones(clock: VirtualCl
         return workload_view(found, REF, clock.now())
 
     assert view(kept_parts) == view(whole)
+    revision: JsonObject = {
+        "metadata": {"name": "shop-7d9c", "namespace": "payments", "uid": "cr-1"},
+        "revision": 3,
+        "data": {"spec": {"template": with_config}},
+        "kind": "ControllerRevision",
+    }
+    kept_revision = pruned(Kind.CONTROLLER_REVISION, revision)
+    assert template_of(kept_revision) == template_of(revision)
+    assert (revision_number(kept_revision), kind_of(kept_revision)) == (3, "ControllerRevision")
 
 
 def _pod() -> JsonObject:

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.agent.actions.preconditions import first_reason, owner_refuses, rollout_paused, would_be_reverted
+from app.agent.actions.preconditions import (
+    first_reason,
+    kind_refuses,
+    owner_refuses,
+    rollout_paused,
+    would_be_reverted,
+)
 from app.agent.actions.spec import (
-    DEPLOYMENT,
     UNNAMED,
     ActionSpec,
     Parameter,
@@ -32,6 +37,7 @@ from app.agent.evidence.facts import (
     without_requests,
 )
 from app.agent.guardrails.target_token import TEMPLATE
+from app.agent.guardrails.workload_kinds import kinds_with
 from app.agent.ids import JsonScalar
 from app.agent.models import (
     ActionName,
@@ -53,7 +59,11 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
             return Unmet(reason=f"the deploy of {crossed.version} is marked irreversible")
         return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT, change=UNNAMED)
     reason = first_reason(
-        owner_refuses(workload), would_be_reverted(workload), rollout_paused(workload), _barrier(workload)
+        kind_refuses(workload, TEMPLATE),
+        owner_refuses(workload),
+        would_be_reverted(workload),
+        rollout_paused(workload),
+        _barrier(workload),
     )
     if reason is not None:
         return Unmet(reason=reason)
@@ -150,7 +160,7 @@ SPEC = ActionSpec(
     expected_effect=_EFFECT,
     undo="restore the template that ran before the rollback",
     resolve=resolve,
-    kinds=frozenset({DEPLOYMENT}),
+    kinds=kinds_with(TEMPLATE),
     changes=(TEMPLATE,),
     pods_taken=rolling_pods,
     enabled_by_default=True,

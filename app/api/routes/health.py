@@ -85,13 +85,13 @@ async def readyz(request: Request, container: ContainerDep) -> ReadyView:
     return ReadyView(status="ready", checks=checks)
 
 
-async def _run(name: str, check: Callable[[], Awaitable[None]]) -> CheckView:
+async def _run(name: str, check: Callable[[], Awaitable[str | None]]) -> CheckView:
     try:
         async with deadline(CHECK_TIMEOUT_SECONDS, _silent):
-            await check()
+            remark = await check()
     except AgentError as error:
         return CheckView(name=name, ready=False, message=str(error))
-    return CheckView(name=name, ready=True, message="answers")
+    return CheckView(name=name, ready=True, message=remark or "answers")
 
 
 def _silent() -> TransientError:

@@ -6,7 +6,7 @@ Called by `heal doctor` alone.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -19,6 +19,7 @@ from lightkube.resources.authorization_v1 import SelfSubjectAccessReview
 from app.agent.actions import ACTIONS
 from app.agent.actions.spec import CONFIG_MAP
 from app.agent.evidence.format import counted
+from app.agent.ports.cluster import UnwatchedWorkload
 from app.clock import Clock
 from app.config import Settings
 from app.connectors.findings import DoctorRun, Finding, fail, ok, warn
@@ -26,9 +27,12 @@ from app.connectors.k8s import connect
 from app.connectors.kubernetes.api import load_config
 from app.errors import AgentError, ConfigurationError, PermanentError, TransientError
 
+_MOST_SHOWN = 10
 _MOST_SKEW = timedelta(seconds=5)
 _TRIES_PODS = ("create", "pods")
-"""Optional: without it a dry run tests the Deployment only."""
+"""Optional: without it a dry run tests the workload only."""
+_OTHER_WORKLOADS = ("statefulsets", "daemonsets")
+"""Optional: without them the agent looks after Deployments only."""
 _AUTOSCALERS = "horizontalpodautoscalers"
 """Optional: without it the agent does not know what else sets the replicas."""
 
@@ -117,6 +121,8 @@ async def check(run: DoctorRun) -> AsyncIterator[Finding]:
     try:
         run.services = await cluster.reader.services()
         yield _mapped(len(run.services))
+        for finding in _unwatched(await cluster.reader.unwatched()):
+            yield finding
         for found in await _rights(settings, clock):
             yield found
     except AgentError as error:
@@ -131,10 +137,21 @@ def _mapped(services: int) -> Finding:
     if not services:
         return warn(
             "cluster",
-            "reachable, but no Deployment maps to a service",
-            "label Deployments with app.kubernetes.io/name, and check ENVIRONMENT_NAMESPACES",
+            "reachable, but no workload maps to a service",
+            "label workloads with app.kubernetes.io/name, and check ENVIRONMENT_NAMESPACES",
         )
     return ok("cluster", f"reachable; {counted(services, 'service')}")
+
+
+def _unwatched(workloads: Sequence[UnwatchedWorkload]) -> Iterator[Finding]:
+    """What runs in the watched namespaces and is no service."""
+    if workloads:
+        yield warn(
+            "workloads",
+            f"{counted(len(workloads), 'workload')} not watched: "
+            + "; ".join(str(one) for one in workloads[:_MOST_SHOWN]),
+            "name each in SERVICE_WORKLOADS, or give it a label or annotation of its own",
+        )
 
 
 async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
@@ -151,7 +168,17 @@ async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
     missing = [access for access, allowed in answer.rights if not allowed]
     untried = [access for access in missing if (access.verb, access.resource) == _TRIES_PODS]
     autoscalers = [access for access in missing if access.resource == _AUTOSCALERS]
-    missing = [access for access in missing if access not in (*untried, *autoscalers)]
+    others = [access for access in missing if access.resource in (*_OTHER_WORKLOADS, "controllerrevisions")]
+    missing = [access for access in missing if access not in (*untried, *autoscalers, *others)]
+    if others:
+        found.append(
+            warn(
+                "other workloads",
+                "StatefulSets and DaemonSets are not looked after as Deployments are: "
+                f"{', '.join(str(access) for access in others)} is forbidden",
+                "grant the role of docs/kubernetes.md",
+            )
+        )
     if autoscalers:
         found.append(
             warn(
@@ -180,7 +207,7 @@ async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
                 "require them from ENABLED_ACTIONS",
             )
         )
-    elif not untried:
+    elif not untried and not others:
         found.append(ok("rights", f"all {len(answer.rights)} permissions of the enabled actions are granted"))
     found.append(_clock(answer.skew))
     return found
@@ -199,6 +226,8 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
     needed = [
         *((verb, "apps", "deployments") for verb in ("get", "list", "watch")),
         *((verb, "apps", "replicasets") for verb in ("list", "watch")),
+        *((verb, "apps", kind) for kind in _OTHER_WORKLOADS for verb in ("get", "list", "watch")),
+        ("list", "apps", "controllerrevisions"),
         *((verb, "", "pods") for verb in ("list", "watch")),
         *((verb, "", "configmaps") for verb in ("get", "list", "watch")),
         ("list", "", "events"),
@@ -208,7 +237,7 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
     if written:
         needed.append(("list", "policy", "poddisruptionbudgets"))
         needed.append(("get", "", "namespaces"))
-        needed.append(("patch", "apps", "deployments"))
+        needed += [("patch", "apps", kind) for kind in ("deployments", *_OTHER_WORKLOADS)]
         needed.append((_TRIES_PODS[0], "", _TRIES_PODS[1]))
     if CONFIG_MAP in written:
         needed.append(("patch", "", "configmaps"))

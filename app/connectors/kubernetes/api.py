@@ -25,8 +25,9 @@ from lightkube.core.exceptions import ConfigError
 from lightkube.core.generic_client import ALL_NS, BasicRequest, GenericAsyncClient
 from lightkube.core.resource import GlobalResource, NamespacedResourceG, api_info
 from lightkube.generic_resource import create_namespaced_resource
-from lightkube.resources.apps_v1 import Deployment, ReplicaSet
+from lightkube.resources.apps_v1 import ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
+from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import ConfigMap, Event, Namespace, Pod
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
@@ -76,11 +77,15 @@ _LIST_ATTEMPTS = 3
 
 
 class Kind(StrEnum):
-    """The kinds of objects the agent reads; the first two it may change."""
+    """The kinds of objects the agent reads; the first four it may change."""
 
     DEPLOYMENT = "Deployment"
+    STATEFUL_SET = "StatefulSet"
+    DAEMON_SET = "DaemonSet"
     CONFIG_MAP = "ConfigMap"
     REPLICA_SET = "ReplicaSet"
+    CONTROLLER_REVISION = "ControllerRevision"
+    JOB = "Job"
     POD = "Pod"
     EVENT = "Event"
     DISRUPTION_BUDGET = "PodDisruptionBudget"
@@ -94,8 +99,12 @@ class Kind(StrEnum):
 
 _RESOURCES: dict[Kind, type[NamespacedResourceG] | type[GlobalResource]] = {
     Kind.DEPLOYMENT: Deployment,
+    Kind.STATEFUL_SET: StatefulSet,
+    Kind.DAEMON_SET: DaemonSet,
     Kind.CONFIG_MAP: ConfigMap,
     Kind.REPLICA_SET: ReplicaSet,
+    Kind.CONTROLLER_REVISION: ControllerRevision,
+    Kind.JOB: Job,
     Kind.POD: Pod,
     Kind.EVENT: Event,
     Kind.DISRUPTION_BUDGET: PodDisruptionBudget,
@@ -280,7 +289,10 @@ class ReadApi:
     async def list(
         self, kind: Kind, namespace: str, *, labels: str | None = None, fields: str | None = None
     ) -> Listing:
-        """All objects of a kind that match both selectors, page by page; restarts when a page expires."""
+        """All objects of a kind that match both selectors, page by page; restarts when a page expires.
+
+        Each item carries its kind, which the API server leaves out of a list.
+        """
         for _ in range(_LIST_ATTEMPTS):
             try:
                 return await self._list(kind, namespace, labels, fields)
@@ -315,7 +327,8 @@ class ReadApi:
                 raise failure(call, ValueError("the answer is no list of objects"))
             page = text(answer, "metadata", "continue")
             version = text(answer, "metadata", "resourceVersion") or ""
-            yield Listing(items=tuple(objects(answer, "items")), version=version)
+            found = ({**item, "kind": kind.value} for item in objects(answer, "items"))
+            yield Listing(items=tuple(found), version=version)
             if page is None:
                 return
 

@@ -25,5 +25,6 @@ class KubernetesWatch:
             while True:
                 await feed.wait()
                 await self._clock.sleep(self._view.timing.coalesce_seconds)
+                self._view.report()
                 for key, urgent in feed.take():
                     yield ClusterEvent(key=key, urgent=urgent)

@@ -12,6 +12,8 @@ class Feed:
     """What one listener of a watch has not been given yet."""
 
     def __init__(self) -> None:
+        self.complete = False
+        """Whether every known service was added once."""
         self._pending: dict[ServiceKey, bool] = {}
         self._failed: BaseException | None = None
         self._something = asyncio.Event()
@@ -21,6 +23,10 @@ class Feed:
         for key in keys:
             self._pending[key] = self._pending.get(key, False) or urgent
             self._something.set()
+
+    def wake(self) -> None:
+        """Something changed; which services it belongs to is added before the next `take`."""
+        self._something.set()
 
     def fail(self, error: BaseException) -> None:
         """Nothing more will come."""

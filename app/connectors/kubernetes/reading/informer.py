@@ -183,7 +183,7 @@ class Informer:
 
     def _put(self, item: JsonObject) -> None:
         if self.keeps(object_name(item)[0]) and self.store.put(item):
-            self.changed(self.kind, item, True)
+            self.changed(self.kind, {**item, "kind": self.kind.value}, True)
 
     def _remove(self, name: ObjectName) -> None:
         gone = self.store.remove(name)

@@ -21,16 +21,15 @@ _LONGEST_ANNOTATION = 1_024
 """Characters; the annotations that are read are names, numbers and flags."""
 _CONTAINER_STATUS = ("name", "ready", "restartCount", "imageID", "state", "lastState")
 _CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")
-_EVENT = ("involvedObject", "reason", "message", "count", "series", "lastTimestamp", "eventTime")
 
 
 def pruned(kind: Kind, item: JsonObject) -> JsonObject:
     """What is kept of an object of that kind."""
-    return _BY_KIND.get(kind, _workload)(item)
+    return {"kind": kind.value, **_BY_KIND.get(kind, _workload)(item)}
 
 
 def _workload(item: JsonObject) -> JsonObject:
-    """Specification and status whole: hashes are made over all of a template."""
+    """Specification and status whole, and what a ControllerRevision holds: hashes are made over all of it."""
     return {
         "metadata": {
             **_identity(item),
@@ -38,7 +37,7 @@ def _workload(item: JsonObject) -> JsonObject:
             "annotations": _annotations(item),
             "managedFields": _writers(item),
         },
-        **_present(item, ("spec", "status")),
+        **_present(item, ("spec", "status", "data", "revision")),
     }
 
 
@@ -71,7 +70,7 @@ def _config_map(item: JsonObject) -> JsonObject:
 
 
 def _event(item: JsonObject) -> JsonObject:
-    return {"metadata": _identity(item), **_present(item, _EVENT)}
+    return {**item, "metadata": _identity(item)}
 
 
 _BY_KIND: Mapping[Kind, Callable[[JsonObject], JsonObject]] = {

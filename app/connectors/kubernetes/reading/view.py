@@ -9,27 +9,38 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 
-from app.agent.ids import JsonObject, ServiceKey
+from app.agent.ids import JsonObject
 from app.clock import Clock
 from app.connectors.kubernetes.api import EVERYWHERE, Kind, ReadApi
 from app.connectors.kubernetes.controllers import AUTOSCALERS, STAND_INS, Controllers
 from app.connectors.kubernetes.fields import condition_of, controller_uid, text, texts, uid
-from app.connectors.kubernetes.index import WorkloadIndex, selects
-from app.connectors.kubernetes.mapping import ServiceMap
+from app.connectors.kubernetes.index import NamespaceWorkloads, WorkloadIndex, WorkloadName, selects
+from app.connectors.kubernetes.mapping import WORKLOADS, ServiceMap
 from app.connectors.kubernetes.reading.feed import Feed
 from app.connectors.kubernetes.reading.informer import Informer, InformerState, WatchTiming
 from app.connectors.kubernetes.reading.objects import Objects, Supplement
 from app.connectors.kubernetes.reading.store import ObjectStore
 
-WORKLOADS = (Kind.DEPLOYMENT,)
-"""The kinds that are services."""
-_REQUIRED = (*WORKLOADS, Kind.REPLICA_SET, Kind.POD, Kind.CONFIG_MAP)
-_SUPPLEMENTARY = (Kind.EVENT, Kind.DISRUPTION_BUDGET, *AUTOSCALERS, *STAND_INS)
+_REQUIRED = (Kind.DEPLOYMENT, Kind.REPLICA_SET, Kind.POD, Kind.CONFIG_MAP)
+_SUPPLEMENTARY = tuple(
+    dict.fromkeys(
+        kind
+        for kind in (
+            *WORKLOADS,
+            Kind.CONTROLLER_REVISION,
+            Kind.EVENT,
+            Kind.DISRUPTION_BUDGET,
+            *AUTOSCALERS,
+            *STAND_INS,
+        )
+        if kind not in _REQUIRED
+    )
+)
 """Left out where the cluster does not have them, or the agent may not watch them."""
-_QUIET = frozenset({Kind.DISRUPTION_BUDGET, *AUTOSCALERS, *STAND_INS})
+_QUIET = frozenset({Kind.DISRUPTION_BUDGET, *AUTOSCALERS, *STAND_INS} - {*WORKLOADS})
 """Their changes are read with the next look at a workload, and cause none."""
 _SUPPLEMENTS_WITHIN_SECONDS = 5.0
 """So long the first report waits for the supplementary kinds after the required ones."""
@@ -59,6 +70,8 @@ class ClusterView:
         self._scopes = services.namespaces()
         self._index = WorkloadIndex(services)
         self._stores = {kind: ObjectStore(kind) for kind in (*_REQUIRED, *_SUPPLEMENTARY)}
+        self._touched: set[WorkloadName] = set()
+        """Workloads that changed and are not reported yet."""
         self._unready: set[str] = set()
         """The uids of pods that are not ready."""
         self._informers: dict[tuple[Kind, str], Informer] = {}
@@ -129,16 +142,30 @@ class ClusterView:
         finally:
             rest.cancel()
             late.cancel()
-        feed.add({key for pod in sorted(self._unready) for key in self._keys_of(pod)})
-        feed.add(self._index.services(), urgent=False)
+        self.report()
+        feed.complete = True
+        unready = {place for pod in self._unready for place in self._above(pod)}
+        feed.add(sorted(self._index.resolved(unready)))
+        feed.add(sorted(self._index.services()), urgent=False)
+
+    def report(self) -> None:
+        """Work out which services the changes since the last call belong to, and add them to every feed."""
+        touched, self._touched = self._touched, set()
+        keys = sorted(self._index.resolved(touched))
+        for feed in self._complete():
+            feed.add(keys)
+
+    def _complete(self) -> list[Feed]:
+        """The feeds that were given every known service; the others are given the changes with these."""
+        return [feed for feed in self._feeds if feed.complete]
 
     def _changed(self, kind: Kind, item: JsonObject, present: bool) -> None:
-        touched = self._touched(kind, item, present)
-        for feed in self._feeds if touched else ():
-            feed.add(sorted(touched))
+        self._touched |= self._touches(kind, item, present)
+        for feed in self._complete() if self._touched else ():
+            feed.wake()
 
-    def _touched(self, kind: Kind, item: JsonObject, present: bool) -> set[ServiceKey]:
-        """The services that a changed object belongs to; keeps the indexes."""
+    def _touches(self, kind: Kind, item: JsonObject, present: bool) -> set[WorkloadName]:
+        """The workloads that a changed object belongs to; keeps the indexes."""
         if kind in WORKLOADS:
             return self._index.put(item) if present else self._index.removed(item)
         if kind in _QUIET:
@@ -146,32 +173,33 @@ class ClusterView:
         if kind is Kind.CONFIG_MAP:
             return self._index.of_config_map(item)
         if kind is Kind.EVENT:
-            return self._keys_of(text(item, "involvedObject", "uid") or "") if present else set()
+            return self._above(text(item, "involvedObject", "uid") or "") if present else set()
         if kind is Kind.POD:
             unready = present and text(condition_of(item, "Ready"), "status") != "True"
             (self._unready.add if unready else self._unready.discard)(uid(item))
-        return self._keys_of(controller_uid(item) or "")
+        return self._above(controller_uid(item) or "")
 
-    def _keys_of(self, wanted: str) -> set[ServiceKey]:
-        """The services of the object with that uid: its own, or those of what controls it."""
+    def _above(self, wanted: str) -> set[WorkloadName]:
+        """The workload with that uid, or the one that controls the object with it."""
         for _ in range(_OWNERS_ABOVE):
-            keys = self._index.of_uid(wanted)
-            if keys or not wanted:
-                return keys
-            owners = (store.owner_of(wanted) for store in self._owners())
+            found = self._index.of_uid(wanted)
+            if found or not wanted:
+                return found
+            owners = (self._stores[kind].owner_of(wanted) for kind in (Kind.POD, Kind.REPLICA_SET))
             wanted = next((owner for owner in owners if owner), "")
         return set()
 
-    def _owners(self) -> Iterator[ObjectStore]:
-        return (self._stores[kind] for kind in (Kind.POD, Kind.REPLICA_SET))
-
     # ------------------------------------------------------------ reading
 
-    async def services(self) -> tuple[ServiceKey, ...]:
-        followed = [self._informers.get((kind, scope)) for kind in WORKLOADS for scope in self._scopes]
-        if all(one is not None and one.state is InformerState.CURRENT for one in followed):
-            return self._index.services()
-        return await self._live.services()
+    async def workloads(self, namespace: str, *, fresh: bool = False) -> Mapping[str, NamespaceWorkloads]:
+        if fresh or not all(self._usable(kind, namespace) for kind in WORKLOADS):
+            return await self._live.workloads(namespace, fresh=fresh)
+        spaces = self._index.namespaces() if namespace == EVERYWHERE else (namespace,)
+        return {space: self._index.workloads(space) for space in spaces}
+
+    def refused(self) -> tuple[Kind, ...]:
+        found = {one.kind for one in self._informers.values() if one.state is InformerState.REFUSED}
+        return tuple(kind for kind in WORKLOADS if kind in found or kind in self._live.refused())
 
     async def find(self, kind: Kind, namespace: str, name: str) -> JsonObject | None:
         store = self._current(kind, namespace)
@@ -180,12 +208,6 @@ class ClusterView:
             # An alert may name a pod before the watch does.
             return await self._live.find(kind, namespace, name)
         return found
-
-    async def labelled(self, kind: Kind, namespace: str, service: str) -> tuple[JsonObject, ...]:
-        store = self._current(kind, namespace)
-        if store is None:
-            return await self._live.labelled(kind, namespace, service)
-        return tuple(store.of_service(namespace, service))
 
     async def controlled(
         self, kind: Kind, namespace: str, selector: JsonObject, owners: set[str]
@@ -217,7 +239,7 @@ class ClusterView:
             if store is None and refused is None:
                 return await self._live.controllers(namespace)
             items = () if store is None else store.within(namespace)
-            found[kind] = refused or Supplement(items=tuple({**item, "kind": str(kind)} for item in items))
+            found[kind] = refused or Supplement(items=tuple(items))
         return Controllers(
             autoscalers=tuple(item for kind in AUTOSCALERS for item in found[kind].items),
             stand_ins=tuple(item for kind in STAND_INS for item in found[kind].items),
@@ -236,6 +258,10 @@ class ClusterView:
             self._stores[kind] if informer is not None and informer.state is InformerState.CURRENT else None
         )
 
+    def _usable(self, kind: Kind, namespace: str) -> bool:
+        """Whether the view knows what there is of a kind, none of it included."""
+        return self._current(kind, namespace) is not None or self._refused(kind, namespace) is not None
+
     def _refused(self, kind: Kind, namespace: str) -> Supplement | None:
         """The answer for a kind that the cluster does not have, or that may not be read."""
         informer = self._informer(kind, namespace)
@@ -245,7 +271,7 @@ class ClusterView:
         return Supplement(items=(), unread=() if refusal is None else (refusal,))
 
     def _informer(self, kind: Kind, namespace: str) -> Informer | None:
-        if not self._services.watches(namespace):
+        if namespace != EVERYWHERE and not self._services.watches(namespace):
             return None
         scope = EVERYWHERE if self._scopes == (EVERYWHERE,) else namespace
         return self._informers.get((kind, scope))

@@ -1,4 +1,4 @@
-"""What a Deployment lets go missing, from its strategy and the PodDisruptionBudgets that cover its pods.
+"""What a workload lets go missing, from its strategy and the PodDisruptionBudgets that cover its pods.
 
 Pure; called by the reader in `k8s`. Counts and percentages are resolved as the
 controllers resolve them: what may be missing is rounded down in a strategy, and
@@ -11,7 +11,9 @@ from collections.abc import Iterable
 
 from app.agent.guardrails.disruption import Disruption, DisruptionBudget
 from app.agent.ids import Json, JsonObject
+from app.connectors.kubernetes.api import Kind
 from app.connectors.kubernetes.fields import (
+    kind_of,
     mapping,
     name,
     number,
@@ -20,30 +22,40 @@ from app.connectors.kubernetes.fields import (
 )
 from app.connectors.kubernetes.index import selects
 from app.connectors.kubernetes.templates import template_of
+from app.connectors.kubernetes.views import update_strategy
+from app.connectors.kubernetes.views.revisions import counts_of
 
 _DEFAULT = "25%"
 
 
-def disruption_of(deployment: JsonObject, budgets: Iterable[JsonObject], unread: str | None) -> Disruption:
+def disruption_of(workload: JsonObject, budgets: Iterable[JsonObject], unread: str | None) -> Disruption:
     """`budgets` are all of the namespace."""
-    wanted = number(deployment, "spec", "replicas")
-    replicas = 1 if wanted is None else wanted
-    labels = texts(template_of(deployment), "metadata", "labels")
+    replicas = counts_of(workload).desired
+    labels = texts(template_of(workload), "metadata", "labels")
     return Disruption(
         replicas=replicas,
-        missing_at_once=_missing_at_once(deployment, replicas),
+        missing_at_once=_missing_at_once(workload, replicas),
         budgets=tuple(_budget(item, replicas) for item in budgets if _covers(item, labels)),
         unread=unread,
     )
 
 
-def _missing_at_once(deployment: JsonObject, replicas: int) -> int:
-    strategy = mapping(deployment, "spec", "strategy")
-    if text(strategy, "type") == "Recreate":
-        return replicas
+def _missing_at_once(workload: JsonObject, replicas: int) -> int:
+    strategy = update_strategy(workload)
     rolling = mapping(strategy, "rollingUpdate")
-    missing = _count(rolling.get("maxUnavailable", _DEFAULT), replicas, up=False)
-    surge = _count(rolling.get("maxSurge", _DEFAULT), replicas, up=True)
+    match kind_of(workload), text(strategy, "type"):
+        case _, "Recreate":
+            return replicas
+        case _, "OnDelete":
+            return 0
+        case Kind.STATEFUL_SET, _:
+            return min(replicas, max(1, _count(rolling.get("maxUnavailable", 1), replicas, up=False)))
+        case Kind.DAEMON_SET, _:
+            missing = _count(rolling.get("maxUnavailable", 1), replicas, up=True)
+            surge = _count(rolling.get("maxSurge", 0), replicas, up=True)
+        case _:
+            missing = _count(rolling.get("maxUnavailable", _DEFAULT), replicas, up=False)
+            surge = _count(rolling.get("maxSurge", _DEFAULT), replicas, up=True)
     # With neither the controller could not move, and takes one away.
     return min(replicas, missing if missing or surge else 1)
 
