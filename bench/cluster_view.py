@@ -31,7 +31,7 @@ from testbed.rbac import ADMIN, AGENT
 from testbed.supervisor import Supervisor
 
 SIZES = (50, 500, 5_000)
-PROGRAM = [sys.executable, "-c", "from app.cli import main; main()", "run"]
+PROGRAM = [sys.executable, "-P", "-c", "from app.cli import main; main()", "run"]
 SETTLED_SHARE = 0.5
 """The agent has settled when it uses less than this share of a core for a while."""
 SETTLE_WITHIN_SECONDS = 600.0
