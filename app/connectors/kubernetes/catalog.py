@@ -123,8 +123,8 @@ class WorkloadCatalog:
         if found is None and len(rivals) > 1:
             names = ", ".join(sorted(str(claim) for claim in rivals))
             raise Invalid(
-                f"{key} maps to several workloads: {names}; each is the service of its own name, "
-                "or name one in SERVICE_WORKLOADS"
+                f"{key} maps to several workloads: {names}; each is watched under its own name, "
+                "and SERVICE_WORKLOADS can name the one that this is"
             )
         return found
 
@@ -137,7 +137,7 @@ class WorkloadCatalog:
         except Absent:
             return workload
         spec = mapping(holder, "spec")
-        lent = {field: spec[field] for field in ("template", "selector") if field in spec}
+        lent: JsonObject = {field: spec[field] for field in ("template", "selector") if field in spec}
         return {**workload, "spec": {**mapping(workload, "spec"), **lent}}
 
     async def _get(self, claim: WorkloadClaim) -> JsonObject | None:
