@@ -6,7 +6,6 @@ that a person may read says that this is a simulation where that matters.
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
@@ -14,6 +13,7 @@ from app.agent.actions.target_parts import parts_held, same_ground
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
 from app.agent.guardrails.target_token import REPLICAS, makes_pods, workload_token
+from app.agent.guardrails.workload_kinds import DEPLOYMENT, WORKLOAD_KINDS
 from app.agent.ids import IntentId, JsonObject, ServiceKey
 from app.agent.models import Action, Rehearsal, Snapshot
 from app.agent.ports.cluster import ClusterEvent, PodOwner
@@ -31,15 +31,14 @@ from app.agent.workload import (
 )
 from app.errors import Conflict, Forbidden, Invalid, PermanentError
 from app.sandbox.api import Identity, Precondition, Thing
-from app.sandbox.objects import ConfigMap, Deployment, Pod, ReplicaSet, digest, template_body
+from app.sandbox.objects import WORKLOADS, ConfigMap, Deployment, Pod, ReplicaSet, digest, template_body
 from app.sandbox.operations import (
     MARKER,
     change_config_map,
-    change_deployment,
-    deployment_snapshot,
+    change_workload,
     mark,
+    workload_snapshot,
 )
-from app.sandbox.picture import service_of
 from app.sandbox.world import AUTOSCALER, SAME_NAMES, Naming, World
 
 FIELD_MANAGER = "self-healing-devops-agent"
@@ -73,9 +72,10 @@ class _Access:
         ref = action.target
         if ref is None:
             raise Invalid(f"{action.name} touches no object")
-        if ref.kind == "Deployment":
-            self.ask(verb, ref.kind)
-            return self.world.api.get(Deployment, ref.namespace, ref.name)
+        for kind in WORKLOADS:
+            if ref.kind == kind.__name__:
+                self.ask(verb, ref.kind)
+                return self.world.api.get(kind, ref.namespace, ref.name)
         if ref.kind == "ConfigMap":
             self.ask(verb, ref.kind)
             return self.world.api.get(ConfigMap, ref.namespace, ref.name)
@@ -104,7 +104,7 @@ class SandboxReader:
         found = self._access.find(action, "get")
         state = target_of(found)
         body: JsonObject = (
-            deployment_snapshot(found) if isinstance(found, Deployment) else {"data": {**found.data}}
+            workload_snapshot(found) if isinstance(found, Deployment) else {"data": {**found.data}}
         )
         return Snapshot(ref=state.ref, token=state.token, body=body)
 
@@ -112,9 +112,7 @@ class SandboxReader:
         found = self._access.find(action, "get")
         if not isinstance(found, Deployment):
             return None
-        missing = math.floor(found.max_unavailable * found.replicas)
-        surge = math.ceil(found.max_surge * found.replicas)
-        return Disruption(replicas=found.replicas, missing_at_once=missing if missing or surge else 1)
+        return Disruption(replicas=found.replicas, missing_at_once=found.missing_at_once)
 
     async def consent(self, action: Action) -> OptOut:
         found = self._access.find(action, "get")
@@ -153,20 +151,22 @@ class SandboxReader:
         above = next((r for r in api.list(ReplicaSet, namespace) if r.meta.uid == found.owner_uid), None)
         if above is None:
             return PodOwner(kind="Pod", name=pod)
-        deployments = api.list(Deployment, namespace)
-        deployment = next((d for d in deployments if d.meta.uid == above.owner_uid), None)
-        if deployment is None:
+        workload = next((w for w in api.workloads(namespace) if w.meta.uid == above.owner_uid), None)
+        if workload is None:
             return PodOwner(kind="ReplicaSet", name=above.meta.name)
-        key = self._access.naming.key(namespace, service_of(deployment))
-        return PodOwner(kind="Deployment", name=deployment.meta.name, key=key)
+        service = self._access.world.service_of(workload)
+        key = None if service is None else self._access.naming.key(namespace, service)
+        return PodOwner(kind=workload.kind, name=workload.meta.name, key=key)
 
     def _deployment(self, key: ServiceKey) -> Deployment | None:
         self._access.ask("list", "Deployment")
-        found = self._access.world.deployments(*self._access.naming.name(key))
-        if len(found) > 1:
-            names = ", ".join(sorted(d.meta.name for d in found))
-            raise Invalid(f"{key} maps to several Deployments: {names}; label one of them apart")
-        return found[0] if found else None
+        namespace, service = self._access.naming.name(key)
+        found = self._access.world.workload(namespace, service)
+        rivals = self._access.world.labelled(namespace, service)
+        if found is None and len(rivals) > 1:
+            names = ", ".join(sorted(w.meta.name for w in rivals))
+            raise Invalid(f"{key} maps to several workloads: {names}; each is the service of its own name")
+        return found
 
     def _config_maps(self, deployment: Deployment) -> list[ConfigMap]:
         self._access.ask("get", "ConfigMap")
@@ -197,7 +197,8 @@ class SandboxReader:
             spec_observed=observed,
             paused=deployment.paused,
             rollout_complete=complete,
-            progress_deadline_exceeded=status.reason == "ProgressDeadlineExceeded",
+            progress_deadline_exceeded=status.reason == "ProgressDeadlineExceeded"
+            and deployment.kind == DEPLOYMENT,
             replica_failure=status.replica_failure,
             replica_failure_since=status.replica_failure_since,
             progress_deadline_seconds=int(deployment.progress_deadline_seconds),
@@ -236,7 +237,7 @@ class _Changes:
         if isinstance(found, Deployment):
             owned = world.controller.replica_sets(found)
             moment = world.engine.now.isoformat()
-            change = change_deployment(action, owned, snapshot, moment)
+            change = change_workload(action, owned, snapshot, moment)
 
             def mutate(deployment: Deployment) -> None:
                 change(deployment)
@@ -286,7 +287,7 @@ class SandboxRehearsal:
     def _with_a_pod(self, before: TargetState, after: TargetState) -> str:
         """Have one of the pods judged that would be made; how that ended, as the end of a sentence."""
         world, ref = self._access.world, after.ref
-        if ref.kind != "Deployment" or not makes_pods(before.token, after.token):
+        if ref.kind not in WORKLOAD_KINDS or not makes_pods(before.token, after.token):
             return ""
         try:
             self._access.ask("create", "Pod")
@@ -320,7 +321,7 @@ class SandboxWatch:
 
     async def events(self) -> AsyncGenerator[ClusterEvent, None]:
         access, world = self._access, self._access.world
-        for kind in ("Deployment", "ReplicaSet", "Pod", "ConfigMap"):
+        for kind in ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod", "ConfigMap"):
             access.ask("watch", kind)
         moved = set(world.services())
 

@@ -18,7 +18,7 @@ from app.sandbox.api import ApiServer
 from app.sandbox.controllers import DeploymentController
 from app.sandbox.engine import Engine
 from app.sandbox.kubelet import Kubelet
-from app.sandbox.objects import NAME_LABEL, ConfigMap, Deployment, Pod, ReplicaSet, Template
+from app.sandbox.objects import NAME_LABEL, ConfigMap, DaemonSet, Deployment, Pod, ReplicaSet, Template
 from app.sandbox.picture import service_of
 from app.sandbox.services import ServiceModel, Surroundings
 from app.sandbox.traffic import Outage, Traffic
@@ -31,13 +31,14 @@ AUTOSCALER = "autoscaler"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """A service to be: its Deployment and the load on it."""
+    """A service to be: its workload and the load on it."""
 
     namespace: str
     name: str
     template: Template
+    kind: type[Deployment] = Deployment
     service: str | None = None
-    """Sets the name label; without it the Deployment's name is the service."""
+    """Sets the name label; without it the workload's name is the service."""
     replicas: int = 3
     annotations: Mapping[str, str] | None = None
     progress_deadline_seconds: float = 600.0
@@ -70,7 +71,7 @@ class World:
     # -------------------------------------------------------------- people and pipelines
 
     def deploy(self, workload: Workload) -> None:
-        """Create a Deployment and send its service load."""
+        """Create a workload and send its service load; a DaemonSet has a pod on each node."""
         self.catch_up()
         labels = {} if workload.service is None else {NAME_LABEL: workload.service}
         meta = self.api.new_meta(workload.namespace, workload.name, labels)
@@ -79,10 +80,10 @@ class World:
         if workload.model is not None:
             self.surroundings.models[(workload.namespace, workload.service or workload.name)] = workload.model
         created = self.api.create(
-            Deployment(
+            workload.kind(
                 meta=meta,
                 template=workload.template,
-                replicas=workload.replicas,
+                replicas=len(self.nodes) if workload.kind is DaemonSet else workload.replicas,
                 progress_deadline_seconds=workload.progress_deadline_seconds,
                 max_surge=workload.max_surge,
                 max_unavailable=workload.max_unavailable,
@@ -186,7 +187,7 @@ class World:
     def evict(self, namespace: str, name: str) -> str:
         """Delete the oldest pod of a Deployment, as a drain does; its name. Another takes its place."""
         self.catch_up()
-        deployment = self.api.get(Deployment, namespace, name)
+        deployment = self.api.workload(namespace, name)
         running = [
             pod for owner in self.controller.replica_sets(deployment) for pod in self.controller.pods(owner)
         ]
@@ -200,9 +201,9 @@ class World:
         self.surroundings.registry_down = not answers
 
     def delete_deployment(self, namespace: str, name: str) -> None:
-        """Delete a Deployment with its ReplicaSets and pods, at once."""
+        """Delete a Deployment, or a workload of another kind, with its revisions and pods, at once."""
         self.catch_up()
-        deployment = self.api.get(Deployment, namespace, name)
+        deployment = self.api.workload(namespace, name)
         for replica_set in self.controller.replica_sets(deployment):
             for pod in self.controller.pods(replica_set):
                 self.api.delete(pod)
@@ -212,7 +213,7 @@ class World:
     def touch_status(self, namespace: str, name: str) -> None:
         """A status update that says nothing new about the spec, as controllers write all the time."""
         self.catch_up()
-        self.api.bump(self.api.get(Deployment, namespace, name))
+        self.api.bump(self.api.workload(namespace, name))
 
     # -------------------------------------------------------------- telemetry
 
@@ -229,37 +230,53 @@ class World:
 
     # -------------------------------------------------------------- looking
 
+    def labelled(self, namespace: str, service: str) -> list[Deployment]:
+        """The workloads that claim a service by label or name."""
+        return [w for w in self.api.workloads(namespace) if service_of(w) == service]
+
     def deployments(self, namespace: str, service: str) -> list[Deployment]:
-        """The Deployments that map to a service."""
-        return [d for d in self.api.list(Deployment, namespace) if service_of(d) == service]
+        """The Deployments among them."""
+        return [w for w in self.labelled(namespace, service) if type(w) is Deployment]
+
+    def service_of(self, workload: Deployment) -> str | None:
+        """The service that a workload is; of several with one label each has its own name, if it is free."""
+        namespace, own, claimed = workload.meta.namespace, workload.meta.name, service_of(workload)
+        if len(self.labelled(namespace, claimed)) == 1:
+            return claimed
+        taken = claimed != own and len(self.labelled(namespace, own)) == 1
+        return None if taken else own
+
+    def workload(self, namespace: str, service: str) -> Deployment | None:
+        """The workload that a service is."""
+        return next((w for w in self.api.workloads(namespace) if self.service_of(w) == service), None)
 
     def services(self) -> list[tuple[str, str]]:
-        """Every (namespace, service) that a Deployment maps to, once, in order."""
-        return sorted({(d.meta.namespace, service_of(d)) for d in self.api.list(Deployment)})
+        """Every (namespace, service) that a workload is, once, in order."""
+        named = ((w.meta.namespace, self.service_of(w)) for w in self.api.workloads())
+        return sorted({(namespace, service) for namespace, service in named if service is not None})
 
     def affected(self, thing: Deployment | ReplicaSet | Pod | ConfigMap) -> set[tuple[str, str]]:
         """The (namespace, service)s whose workload an object belongs to."""
         namespace = thing.meta.namespace
         if isinstance(thing, Deployment):
-            return {(namespace, service_of(thing))}
-        if isinstance(thing, ConfigMap):
-            users = [
-                d for d in self.api.list(Deployment, namespace) if thing.meta.name in d.template.config_maps
-            ]
+            users = [thing, *self.labelled(namespace, service_of(thing))]
+        elif isinstance(thing, ConfigMap):
+            users = [w for w in self.api.workloads(namespace) if thing.meta.name in w.template.config_maps]
         else:
             owner = thing.owner_uid
             if isinstance(thing, Pod):
                 owner = next(
                     (r.owner_uid for r in self.api.list(ReplicaSet, namespace) if r.meta.uid == owner), ""
                 )
-            users = [d for d in self.api.list(Deployment, namespace) if d.meta.uid == owner]
-        return {(namespace, service_of(d)) for d in users}
+            users = [w for w in self.api.workloads(namespace) if w.meta.uid == owner]
+        named = {self.service_of(w) for w in users}
+        return {(namespace, service) for service in named if service is not None}
 
     def _change(
         self, namespace: str, name: str, mutate: Callable[[Deployment], None], *, manager: str = PIPELINE
     ) -> None:
         self.catch_up()
-        self.api.change(self.api.get(Deployment, namespace, name), mutate, manager=manager)
+        self.api.change(self.api.workload(namespace, name), mutate, manager=manager)
 
 
 def _with_template(deployment: Deployment, template: Template) -> None:

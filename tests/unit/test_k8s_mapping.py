@@ -27,8 +27,8 @@ def key_of(found: ServiceMap, item: JsonObject) -> ServiceKey | None:
 
 
 def workload(kind: str, name: str = "shop", service: str | None = None, **spec: Json) -> JsonObject:
-    labels = {"labels": {"app.kubernetes.io/name": service}} if service is not None else {}
-    return {**deployment(name=name, spec=spec, **labels), "kind": kind}
+    labels: JsonObject = {} if service is None else {"app.kubernetes.io/name": service}
+    return {**deployment(name=name, spec=spec, labels=labels), "kind": kind}
 
 
 def key(environment: str, service: str) -> ServiceKey:

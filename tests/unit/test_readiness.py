@@ -18,7 +18,7 @@ from app.testing import VirtualClock
 from tests.stories import settings_for
 from tests.unit.loopback import Behaviour, loopback, reply
 
-Checks = dict[str, Callable[[], Awaitable[None]]]
+Checks = dict[str, Callable[[], Awaitable[str | None]]]
 
 
 @asynccontextmanager

@@ -131,7 +131,7 @@ def _claimed(key: ServiceKey, space: NamespaceWorkloads) -> WorkloadClaim | None
     if len(rivals) > 1:
         names = ", ".join(sorted(str(claim) for claim in rivals))
         raise Invalid(
-            f"{key} maps to several workloads: {names}; each is the service of its own name, "
-            "or name one in SERVICE_WORKLOADS"
+            f"{key} maps to several workloads: {names}; each is watched under its own name, "
+            "and SERVICE_WORKLOADS can name the one that this is"
         )
     return None

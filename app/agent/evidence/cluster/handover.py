@@ -71,10 +71,10 @@ def _pod_facts(failing: list[PodView], evidence: Evidence) -> list[str]:
 def _commands(workload: WorkloadView, failing: list[PodView], evidence: Evidence, cause: Cause) -> list[str]:
     """The most telling first."""
     ref = workload.target.ref
-    here = f"kubectl -n {ref.namespace}"
+    here, kind = f"kubectl -n {ref.namespace}", ref.kind.lower()
     found: list[str] = []
     if cause is Cause.SCALED_TO_ZERO:
-        found.append(f"{here} get deployment {ref.name} -o yaml --show-managed-fields")
+        found.append(f"{here} get {kind} {ref.name} -o yaml --show-managed-fields")
     if workload.replica_failure is not None:
         quota = refusal(workload.replica_failure) is Refusal.QUOTA
         found.append(
@@ -82,7 +82,7 @@ def _commands(workload: WorkloadView, failing: list[PodView], evidence: Evidence
         )
     for pod in failing:
         found += _pod_commands(here, pod, evidence)
-    found.append(f"{here} describe deployment {ref.name}")
+    found.append(f"{here} describe {kind} {ref.name}")
     return found
 
 
