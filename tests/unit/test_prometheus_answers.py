@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import logging
@@ -18,7 +19,8 @@ from hypothesis import strategies as st
 from app.agent.ids import ServiceKey
 from app.agent.models import SliSample
 from app.config import Settings
-from app.connectors.prometheus.source import PrometheusSource, parse_answer
+from app.connectors.prometheus.answers import parse_answer
+from app.connectors.prometheus.source import PrometheusSource
 from app.errors import (
     AgentError,
     ConfigurationError,
@@ -145,6 +147,21 @@ async def test_many_services_are_asked_about_with_few_queries() -> None:
         await source.slis(services(200), AT)
     assert len(server.requests) < 80
     assert all(len(request.form["query"]) < 16_384 for request in server.requests)
+
+
+async def test_looks_at_about_the_same_time_share_one_judgement_of_the_telemetry() -> None:
+    """It is about all services; asked for each of thousands it would be most of the load."""
+    keys = services(60)
+    async with prometheus(together()) as (source, server):
+        first, second = await asyncio.gather(source.telemetry(keys, AT), source.telemetry(keys, AT))
+        asked = len(server.requests)
+        assert first == second == await source.telemetry(keys, AT + timedelta(seconds=4))
+        assert len(server.requests) == asked
+        await source.telemetry(keys, AT + timedelta(seconds=5))
+        assert len(server.requests) == 2 * asked
+        await source.telemetry(keys[:1], AT + timedelta(seconds=5))
+        await source.telemetry(keys, AT)
+        assert len(server.requests) > 3 * asked
 
 
 async def test_one_service_that_cannot_be_queried_is_no_other_services_fault() -> None:
