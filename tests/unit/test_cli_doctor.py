@@ -308,6 +308,17 @@ async def test_missing_rights_are_named_one_by_one(tmp_path: Path) -> None:
     assert server.asked == list(needed_rights(settings))
 
 
+async def test_a_kind_that_may_be_listed_and_not_watched_is_a_warning(tmp_path: Path) -> None:
+    """It is listed again and again; one that may not be listed either loses more than that."""
+    server = ApiServer(denied=frozenset({"watch events", "watch horizontalpodautoscalers"}))
+    async with loopback(server) as served:
+        found = await findings(settings_with(kubeconfig=kubeconfig(tmp_path, served.url)))
+    (watching,) = found["watching"]
+    assert watching.status is Status.WARN
+    assert "watch events in all namespaces, watch horizontalpodautoscalers" in watching.message
+    assert not {"rights", "autoscalers"} & found.keys()
+
+
 async def test_all_rights_and_a_true_clock_are_well(tmp_path: Path) -> None:
     """The count says how many were asked for."""
     async with loopback(ApiServer()) as served:

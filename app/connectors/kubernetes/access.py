@@ -6,7 +6,7 @@ Called by `heal doctor` alone.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -35,6 +35,8 @@ _OTHER_WORKLOADS = ("statefulsets", "daemonsets")
 """Optional: without them the agent looks after Deployments only."""
 _AUTOSCALERS = "horizontalpodautoscalers"
 """Optional: without it the agent does not know what else sets the replicas."""
+_LISTED_ELSE = frozenset({"events", "controllerrevisions", "poddisruptionbudgets", _AUTOSCALERS})
+"""Kinds that are listed again and again where they may not be watched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +156,45 @@ def _unwatched(workloads: Sequence[UnwatchedWorkload]) -> Iterator[Finding]:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OptionalRights:
+    """Rights without which the agent does less."""
+
+    check: str
+    covers: Callable[[Access], bool]
+    lost: str
+    """What is lost, before the rights that are missing."""
+    fix: str = "grant the role of docs/kubernetes.md"
+
+    def without(self, denied: Sequence[Access]) -> str:
+        return f"{self.lost}: {', '.join(str(access) for access in denied)} is forbidden"
+
+
+_OPTIONAL = (
+    _OptionalRights(
+        check="watching",
+        covers=lambda access: access.verb == "watch" and access.resource in _LISTED_ELSE,
+        lost="listed for each look instead",
+    ),
+    _OptionalRights(
+        check="other workloads",
+        covers=lambda access: access.resource in (*_OTHER_WORKLOADS, "controllerrevisions"),
+        lost="StatefulSets and DaemonSets are not looked after as Deployments are",
+    ),
+    _OptionalRights(
+        check="autoscalers",
+        covers=lambda access: access.resource == _AUTOSCALERS,
+        lost="not read, so `scale` may be overridden",
+    ),
+    _OptionalRights(
+        check="new pods",
+        covers=lambda access: (access.verb, access.resource) == _TRIES_PODS,
+        lost="dry runs do not test new pods",
+        fix="allow the agent to create pods in a dry run, with the policy of docs/kubernetes.md",
+    ),
+)
+
+
 async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
     """Check each permission with the API server."""
     try:
@@ -166,35 +207,11 @@ async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
         ]
     found = []
     missing = [access for access, allowed in answer.rights if not allowed]
-    untried = [access for access in missing if (access.verb, access.resource) == _TRIES_PODS]
-    autoscalers = [access for access in missing if access.resource == _AUTOSCALERS]
-    others = [access for access in missing if access.resource in (*_OTHER_WORKLOADS, "controllerrevisions")]
-    missing = [access for access in missing if access not in (*untried, *autoscalers, *others)]
-    if others:
-        found.append(
-            warn(
-                "other workloads",
-                "StatefulSets and DaemonSets are not looked after as Deployments are: "
-                f"{', '.join(str(access) for access in others)} is forbidden",
-                "grant the role of docs/kubernetes.md",
-            )
-        )
-    if autoscalers:
-        found.append(
-            warn(
-                "autoscalers",
-                f"not read, so `scale` may be overridden: {autoscalers[0]} is forbidden",
-                "grant the role of docs/kubernetes.md",
-            )
-        )
-    if untried:
-        found.append(
-            warn(
-                "new pods",
-                f"dry runs do not test new pods: {', '.join(str(access) for access in untried)} is forbidden",
-                "allow the agent to create pods in a dry run, with the policy of docs/kubernetes.md",
-            )
-        )
+    for optional in _OPTIONAL:
+        denied = [access for access in missing if optional.covers(access)]
+        missing = [access for access in missing if access not in denied]
+        if denied:
+            found.append(warn(optional.check, optional.without(denied), optional.fix))
     if missing:
         reading = any(access.verb != "patch" for access in missing)
         found.append(
@@ -207,7 +224,7 @@ async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
                 "require them from ENABLED_ACTIONS",
             )
         )
-    elif not untried and not others:
+    elif not found:
         found.append(ok("rights", f"all {len(answer.rights)} permissions of the enabled actions are granted"))
     found.append(_clock(answer.skew))
     return found
@@ -227,15 +244,15 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
         *((verb, "apps", "deployments") for verb in ("get", "list", "watch")),
         *((verb, "apps", "replicasets") for verb in ("list", "watch")),
         *((verb, "apps", kind) for kind in _OTHER_WORKLOADS for verb in ("get", "list", "watch")),
-        ("list", "apps", "controllerrevisions"),
+        *((verb, "apps", "controllerrevisions") for verb in ("list", "watch")),
         *((verb, "", "pods") for verb in ("list", "watch")),
         *((verb, "", "configmaps") for verb in ("get", "list", "watch")),
-        ("list", "", "events"),
-        ("list", "autoscaling", _AUTOSCALERS),
+        *((verb, "", "events") for verb in ("list", "watch")),
+        *((verb, "autoscaling", _AUTOSCALERS) for verb in ("list", "watch")),
     ]
     written = {kind for name in settings.enabled_actions for kind in ACTIONS[name].kinds}
     if written:
-        needed.append(("list", "policy", "poddisruptionbudgets"))
+        needed += [(verb, "policy", "poddisruptionbudgets") for verb in ("list", "watch")]
         needed.append(("get", "", "namespaces"))
         needed += [("patch", "apps", kind) for kind in ("deployments", *_OTHER_WORKLOADS)]
         needed.append((_TRIES_PODS[0], "", _TRIES_PODS[1]))
