@@ -364,7 +364,7 @@ async def test_an_expired_version_leads_to_a_new_list(
         network.cut()
         await told.until(key_of(cluster))
         await told.silence()
-        assert len(refused) == 3
+        assert len(refused) == 5
         for collection in refused:
             asked = [r for r in network.requests[seen:] if r.target.partition("?")[0] == collection]
             assert [request.watches for request in asked] == [False, True, False, True]
@@ -380,8 +380,8 @@ async def test_a_stream_that_carries_nothing_any_more_is_taken_up_again(
     async with watching(network, cluster, tmp_path, timing) as told:
         network.thawed.clear()
         await cluster.put_config_map("shop-config", {"mode": "broken"})
-        # The first three lists began the streams; the next three are the answer to their silence.
-        await network.until(lambda requests: sum(not request.watches for request in requests) >= 6)
+        # The first six lists began five streams (there are no Rollouts); five more answer their silence.
+        await network.until(lambda requests: sum(not request.watches for request in requests) >= 11)
         network.thawed.set()
         await told.until(key_of(cluster))
 
