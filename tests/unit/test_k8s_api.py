@@ -212,7 +212,7 @@ async def test_a_stream_that_ends_at_once_is_not_asked_for_without_pause(
 
 
 async def test_a_kind_that_may_not_be_read_takes_no_other_with_it(server: Loopback, connection: Made) -> None:
-    """A role that names Deployments alone: they are read and watched, the kind is named and asked for once."""
+    """With a role of Deployments alone these are read and watched; the kind is named, and asked for once."""
 
     def answer(request: Request) -> Answer:
         if "/statefulsets" in request.target or "/rollouts" in request.target:

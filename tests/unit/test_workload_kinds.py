@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
 
 import pytest
 
@@ -269,11 +270,10 @@ def resolved(name: ActionName, view: WorkloadView, **parameters: JsonScalar) -> 
     return ""
 
 
-BACK, AGAIN, MORE = (
-    (ActionName.ROLLBACK, {"to": "previous_healthy"}),
-    (ActionName.RESTART, {}),
-    (ActionName.SCALE, {"by": 1}),
-)
+Asked: TypeAlias = tuple[ActionName, Mapping[str, JsonScalar]]
+BACK: Asked = (ActionName.ROLLBACK, {"to": "previous_healthy"})
+AGAIN: Asked = (ActionName.RESTART, {})
+MORE: Asked = (ActionName.SCALE, {"by": 1})
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ BACK, AGAIN, MORE = (
     ],
 )
 def test_what_a_kind_cannot_take_is_left_to_a_person_with_a_sentence(
-    kind: str, changes: Mapping[str, object], asked: tuple[ActionName, Mapping[str, JsonScalar]], why: str
+    kind: str, changes: Mapping[str, object], asked: Asked, why: str
 ) -> None:
     """Everything else is planned as for a Deployment."""
     running = (*pods(AFTER, 1, ready=False, created=-0.2), *pods(BEFORE, 2))
