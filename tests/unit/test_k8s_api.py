@@ -24,6 +24,7 @@ from app.connectors.kubernetes.api import (
     PatchApi,
     ReadApi,
 )
+from app.connectors.kubernetes.catalog import WorkloadCatalog
 from app.connectors.kubernetes.config import load_config
 from app.connectors.kubernetes.errors import Expired
 from app.connectors.kubernetes.mapping import ServiceMap
@@ -225,6 +226,30 @@ async def test_a_stream_that_ends_at_once_is_not_asked_for_without_pause(
             passed = asyncio.get_running_loop().time() - began
     # So many attempts of each stream that at least pauses of 0.2 and 0.4 s lie between.
     assert passed >= 0.6
+
+
+async def test_a_kind_that_may_not_be_read_takes_no_other_with_it(server: Loopback, connection: Made) -> None:
+    """With a role of Deployments alone these are read and watched; the kind is named, and asked for once."""
+
+    def answer(request: Request) -> Answer:
+        if "/statefulsets" in request.target or "/rollouts" in request.target:
+            return status(403, "not yours", reason="Forbidden")
+        if request.watches:
+            return Answer(code=200, body=b"")
+        return listing("shop") if "/deployments" in request.target else listing()
+
+    server.rule = answer
+    services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
+    api, key = ReadApi(connection()), ServiceKey(environment="prod", service="shop")
+    catalog = WorkloadCatalog(api, services, SystemClock())
+    assert await catalog.services() == (key,)
+    [unwatched] = await catalog.unwatched()
+    assert str(unwatched) == "every StatefulSet (the agent may not list statefulsets)"
+    assert await catalog.key_of("Deployment", "payments", "gone") is None
+    assert sum("/statefulsets" in request.target for request in server.requests) == 1
+    watch = KubernetesWatch(lambda _: api, services, SystemClock())
+    async with asyncio.timeout(120), aclosing(watch.events()) as events:
+        assert (await anext(events)).key == key
 
 
 async def test_retry_after_is_waited_for(server: Loopback, connection: Made) -> None:
