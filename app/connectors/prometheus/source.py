@@ -81,7 +81,7 @@ class _Answers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Judged:
+class _TelemetryJudgement:
     """The state of the telemetry as of a moment, perhaps still being worked out."""
 
     services: tuple[ServiceKey, ...]
@@ -114,7 +114,7 @@ class PrometheusSource:
         self._window_text = window
         self._window = parse_duration(window, "PROMETHEUS_WINDOW")
         self._namespaces = namespaces
-        self._judged: _Judged | None = None
+        self._judged: _TelemetryJudgement | None = None
         self._gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
     @staticmethod
@@ -209,7 +209,7 @@ class PrometheusSource:
         known = self._judged
         if known is None or not known.answers(services, at, loop):
             judging = loop.create_task(self._telemetry(services, at))
-            known = self._judged = _Judged(services=services, at=at, loop=loop, health=judging)
+            known = self._judged = _TelemetryJudgement(services=services, at=at, loop=loop, health=judging)
         return await asyncio.shield(known.health)
 
     async def _telemetry(self, services: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
