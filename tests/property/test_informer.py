@@ -20,7 +20,9 @@ NAMES = st.sampled_from(["a", "b", "c", "d", "e"])
 OBJECTS = st.tuples(st.just("put"), NAMES, st.sampled_from("xyz")) | st.tuples(st.just("delete"), NAMES)
 FAULTS = st.tuples(st.sampled_from(["cut", "compact", "refuse", "bookmark", "in a list"]))
 TIME = st.tuples(st.just("wait"), st.sampled_from([0.0, 0.3, 5.0, 400.0]))
-STEPS = st.lists(OBJECTS | OBJECTS | FAULTS | TIME, max_size=30)
+OUTAGES = st.tuples(st.just("outage"), st.lists(OBJECTS, max_size=4))
+"""A cut, changes that no watch delivers, and a history that is compacted before the next one begins."""
+STEPS = st.lists(OBJECTS | OBJECTS | FAULTS | TIME | OUTAGES, max_size=30)
 
 
 @settings(deadline=None, max_examples=60)
@@ -62,6 +64,12 @@ async def _done(step: tuple[object, ...], collection: Collection, clock: Virtual
             collection.delete(each)
         case ("wait", float(seconds)):
             await clock.advance(seconds)
+        case ("outage", list(changes)):
+            await clock.settle()
+            collection.cut()
+            for change in changes:
+                await _done(change, collection, clock)
+            collection.compact()
         case ("cut",):
             collection.cut()
         case ("compact",):

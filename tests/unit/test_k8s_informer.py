@@ -14,6 +14,7 @@ from app.connectors.kubernetes.controllers import ABSENT_FOR
 from app.connectors.kubernetes.fields import kind_of
 from app.connectors.kubernetes.reading.informer import Informer, InformerState, WatchTiming
 from app.connectors.kubernetes.reading.pruning import pruned
+from app.connectors.kubernetes.reading.store import ObjectStore
 from app.connectors.kubernetes.templates import template_of
 from app.connectors.kubernetes.views import WorkloadObjects, revision_number, workload_view
 from app.errors import AgentError, Forbidden, NotFound, TransientError
@@ -194,6 +195,23 @@ async def test_only_what_changed_is_reported(
 # ---------------------------------------------------------------- what is kept
 
 
+def test_an_object_that_was_made_again_leaves_no_trace_of_the_first() -> None:
+    """A pod of the same name with another owner is found by that owner alone."""
+    store = ObjectStore(Kind.POD)
+    assert store.put(_pod())
+    assert not store.put(_pod())
+    [found] = store.owned_by("rs-2")
+    assert store.owner_of("p-1") == "rs-2"
+    assert store.size[0] == 1
+    owner: JsonObject = {"controller": True, "kind": "ReplicaSet", "name": "shop-3", "uid": "rs-3"}
+    again = {**found, "metadata": {"name": "shop-1", "namespace": "payments", "uid": "p-2"}}
+    again["metadata"]["ownerReferences"] = [owner]
+    assert store.put(again)
+    assert (list(store.owned_by("rs-2")), store.owner_of("p-1"), store.owner_of("p-2")) == ([], None, "rs-3")
+    assert store.remove(("payments", "shop-1")) is not None
+    assert (list(store.owned_by("rs-3")), store.owner_of("p-2"), store.size) == ([], None, (0, 0))
+
+
 def test_a_view_of_pruned_objects_equals_the_view_of_whole_ones(clock: VirtualClock) -> None:
     """No field that is read is dropped; the contents of ConfigMaps and their second copies are."""
     entry: JsonObject = {
@@ -259,6 +277,7 @@ def _pod() -> JsonObject:
             "name": "shop-1",
             "namespace": "payments",
             "uid": "p-1",
+            "resourceVersion": "7",
             "creationTimestamp": "2026-02-20T17:01:00Z",
             "labels": {"app": "shop"},
             "ownerReferences": [{"controller": True, "kind": "ReplicaSet", "name": "shop-2", "uid": "rs-2"}],

@@ -1,23 +1,20 @@
-"""The objects of one kind as last seen, pruned; found by name, owner or service. Pure state."""
+"""The objects of one kind as last seen, pruned; found by name or owner. Pure state."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import msgspec
 
 from app.agent.ids import JsonObject
 from app.connectors.kubernetes.api import EVERYWHERE, Kind
 from app.connectors.kubernetes.fields import controller_uid, name, text, uid
-from app.connectors.kubernetes.mapping import SERVICE_LABEL
 from app.connectors.kubernetes.reading.pruning import pruned
 
 ObjectName: TypeAlias = tuple[str, str]
 """Namespace and name."""
-
-_K = TypeVar("_K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +24,6 @@ class _Kept:
     uid: str
     version: str
     owner: str
-    service: str
     body: bytes
 
     def item(self) -> JsonObject:
@@ -43,7 +39,6 @@ class ObjectStore:
         self._spaces: dict[str, dict[str, _Kept]] = {}
         self._by_uid: dict[str, ObjectName] = {}
         self._by_owner: dict[str, set[ObjectName]] = {}
-        self._by_service: dict[ObjectName, set[ObjectName]] = {}
 
     def put(self, item: JsonObject) -> bool:
         """Keep an object in place of the one of its name; False when it is the version already kept."""
@@ -59,15 +54,12 @@ class ObjectStore:
             uid=uid(item),
             version=version,
             owner=self._owner(item),
-            service=text(item, "metadata", "labels", SERVICE_LABEL) or "",
             body=msgspec.json.encode(pruned(self._kind, item)),
         )
         space[place[1]] = kept
         self._by_uid[kept.uid] = place
         if kept.owner:
             self._by_owner.setdefault(kept.owner, set()).add(place)
-        if kept.service:
-            self._by_service.setdefault((place[0], kept.service), set()).add(place)
         return True
 
     def remove(self, place: ObjectName) -> JsonObject | None:
@@ -89,10 +81,6 @@ class ObjectStore:
         kept = self._spaces.get(place[0], {}).get(place[1])
         return None if kept is None else kept.item()
 
-    def by_uid(self, wanted: str) -> JsonObject | None:
-        place = self._by_uid.get(wanted)
-        return None if place is None else self.get(place)
-
     def owner_of(self, wanted: str) -> str | None:
         """The uid of the controller of the object with that uid; None where no such object is kept."""
         place = self._by_uid.get(wanted)
@@ -100,11 +88,8 @@ class ObjectStore:
 
     def owned_by(self, owner: str) -> Iterator[JsonObject]:
         """The objects that the owner controls; of events, those about it."""
-        return self._found(self._by_owner.get(owner, ()))
-
-    def of_service(self, namespace: str, service: str) -> Iterator[JsonObject]:
-        """The objects that carry the name of the service as their label."""
-        return self._found(self._by_service.get((namespace, service), ()))
+        places = sorted(self._by_owner.get(owner, ()))
+        return (item for place in places if (item := self.get(place)) is not None)
 
     def within(self, namespace: str) -> Iterator[JsonObject]:
         """Every object of a namespace, by name."""
@@ -121,22 +106,13 @@ class ObjectStore:
             return text(item, "involvedObject", "uid") or ""
         return controller_uid(item) or ""
 
-    def _found(self, places: set[ObjectName] | tuple[()]) -> Iterator[JsonObject]:
-        return (item for place in sorted(places) if (item := self.get(place)) is not None)
-
     def _forget(self, place: ObjectName, kept: _Kept) -> None:
         if self._by_uid.get(kept.uid) == place:
             del self._by_uid[kept.uid]
-        _discard(self._by_owner, kept.owner, place)
-        _discard(self._by_service, (place[0], kept.service), place)
-
-
-def _discard(index: dict[_K, set[ObjectName]], key: _K, place: ObjectName) -> None:
-    found = index.get(key)
-    if found is not None:
-        found.discard(place)
-        if not found:
-            del index[key]
+        owned = self._by_owner.get(kept.owner, set())
+        owned.discard(place)
+        if not owned:
+            self._by_owner.pop(kept.owner, None)
 
 
 def object_name(item: JsonObject) -> ObjectName:
