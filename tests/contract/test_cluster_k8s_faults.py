@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -405,6 +406,39 @@ async def test_rights_taken_away_end_the_watch_aloud(
         with pytest.raises(Forbidden):
             async with asyncio.timeout(120):
                 await asyncio.shield(told.task)
+
+
+async def test_a_look_from_the_view_is_the_look_from_the_api_server(
+    cluster: KubernetesHarness, network: Loopback, tmp_path: Path
+) -> None:
+    """And costs no request while the watches are current; when they are cut the API server is asked."""
+    await deploy_shop(cluster, config={"mode": "fast"})
+    key = key_of(cluster)
+    async with agent_behind(network, cluster, tmp_path) as agent:
+        assert await agent.steady.workload(key) is not None
+        told = Listening(agent.watch.events())
+        await told.until(key)
+        await cluster.quiet()
+        await told.silence()
+        asked = len(network.requests)
+        seen = await agent.steady.workload(key)
+        assert seen is not None
+        assert await agent.steady.services() == (key,)
+        owner = await agent.steady.owner(cluster.namespace, seen.pods[0].name)
+        assert owner is not None
+        assert owner.key == key
+        assert len(network.requests) == asked
+        live = await agent.reader.workload(key)
+        assert live == replace(seen, observed_at=live.observed_at if live is not None else seen.observed_at)
+        fresh = [request.target for request in network.requests[asked:]]
+        assert any(target.endswith("/deployments/shop") for target in fresh)
+        network.rule = lambda _: Fate.CLOSE
+        network.cut()
+        await network.until(lambda requests: len(requests) > asked + len(fresh))
+        with pytest.raises(TransientError):
+            await agent.steady.workload(key)
+        told.task.cancel()
+        await asyncio.gather(told.task, return_exceptions=True)
 
 
 async def test_a_burst_is_told_a_few_times_only(

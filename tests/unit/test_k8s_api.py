@@ -241,13 +241,14 @@ async def test_a_kind_that_may_not_be_read_takes_no_other_with_it(server: Loopba
     server.rule = answer
     services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
     api, key = ReadApi(connection()), ServiceKey(environment="prod", service="shop")
-    catalog = WorkloadCatalog(api, services, SystemClock())
+    live = LiveObjects(api, services, SystemClock())
+    catalog = WorkloadCatalog(services, objects=live, around=live)
     assert await catalog.services() == (key,)
     [unwatched] = await catalog.unwatched()
     assert str(unwatched) == "every StatefulSet (the agent may not list statefulsets)"
     assert await catalog.key_of("Deployment", "payments", "gone") is None
     assert sum("/statefulsets" in request.target for request in server.requests) == 1
-    watch = KubernetesWatch(lambda _: api, services, SystemClock())
+    watch = watch_over(api)
     async with asyncio.timeout(120), aclosing(watch.events()) as events:
         assert (await anext(events)).key == key
 
@@ -284,6 +285,36 @@ async def test_a_forbidden_list_ends_the_watch(server: Loopback, connection: Mad
         with pytest.raises(Forbidden, match="configmaps in namespace payments"):
             async for _ in watch.events():
                 pass
+
+
+async def test_a_kind_that_may_not_be_watched_is_listed_for_each_look(
+    server: Loopback, connection: Made
+) -> None:
+    """An older role still works; one that may not be listed either is named among what is unread."""
+
+    def rule(request: Request) -> Fate | Answer:
+        if "/events" in request.target and request.watches:
+            return status(403, "cannot watch events")
+        if "/poddisruptionbudgets" in request.target:
+            return status(403, "cannot list budgets")
+        return Fate.HANG if request.watches else listing("shop")
+
+    server.rule = rule
+    api, clock = ReadApi(connection()), SystemClock()
+    services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
+    view = ClusterView(lambda _: api, LiveObjects(api, services, clock), services, clock)
+    assert (await view.find(Kind.CONFIG_MAP, "payments", "shop")) is not None
+    asked = len(server.requests)
+    async with view.followed() as feed, asyncio.timeout(120):
+        await feed.wait()
+        await server.until(lambda requests: sum(one.watches for one in requests[asked:]) >= KINDS - 1)
+        asked = len(server.requests)
+        assert (await view.find(Kind.CONFIG_MAP, "payments", "shop")) is not None
+        assert "cannot list budgets" in str((await view.budgets("payments")).unread)
+        assert len(server.requests) == asked
+        for _ in range(2):
+            assert len((await view.warnings("payments", {"uid"})).items) == 1
+        assert len(server.requests) == asked + 2
 
 
 # ------------------------------------------------------------------ configuration

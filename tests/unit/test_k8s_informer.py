@@ -204,8 +204,13 @@ def test_an_object_that_was_made_again_leaves_no_trace_of_the_first() -> None:
     assert store.owner_of("p-1") == "rs-2"
     assert store.size[0] == 1
     owner: JsonObject = {"controller": True, "kind": "ReplicaSet", "name": "shop-3", "uid": "rs-3"}
-    again = {**found, "metadata": {"name": "shop-1", "namespace": "payments", "uid": "p-2"}}
-    again["metadata"]["ownerReferences"] = [owner]
+    metadata: JsonObject = {
+        "name": "shop-1",
+        "namespace": "payments",
+        "uid": "p-2",
+        "ownerReferences": [owner],
+    }
+    again: JsonObject = {**found, "metadata": metadata}
     assert store.put(again)
     assert (list(store.owned_by("rs-2")), store.owner_of("p-1"), store.owner_of("p-2")) == ([], None, "rs-3")
     assert store.remove(("payments", "shop-1")) is not None
