@@ -36,15 +36,8 @@ _SCHEDULER = "system:kube-scheduler"
 _CONTROLLERS = ",".join(
     f"{name}-controller"
     for name in (
-        *[
-            "deployment",
-            "replicaset",
-            "statefulset",
-            "daemonset",
-            "namespace",
-            "serviceaccount",
-            "root-ca-certificate-publisher",
-        ],
+        *["deployment", "replicaset", "statefulset", "daemonset", "job"],
+        *["namespace", "serviceaccount", "root-ca-certificate-publisher"],
         *["garbage-collector", "pod-garbage-collector", "node-lifecycle", "taint-eviction"],
         *["disruption", "endpointslice", "horizontal-pod-autoscaler", "clusterrole-aggregation"],
     )

@@ -16,7 +16,7 @@ from app.agent.guardrails.target_token import REPLICAS, makes_pods, workload_tok
 from app.agent.guardrails.workload_kinds import DEPLOYMENT, WORKLOAD_KINDS
 from app.agent.ids import IntentId, JsonObject, ServiceKey
 from app.agent.models import Action, Rehearsal, Snapshot
-from app.agent.ports.cluster import ClusterEvent, PodOwner
+from app.agent.ports.cluster import ClusterEvent, PodOwner, UnwatchedWorkload
 from app.agent.workload import (
     ConfigMapView,
     ConfigRecord,
@@ -92,6 +92,19 @@ class SandboxReader:
         self._access.ask("list", "Deployment")
         keys = (self._access.naming.key(*name) for name in self._access.world.services())
         return tuple(key for key in keys if key is not None)
+
+    async def unwatched(self) -> tuple[UnwatchedWorkload, ...]:
+        self._access.ask("list", "Deployment")
+        world, naming = self._access.world, self._access.naming
+        return tuple(
+            UnwatchedWorkload(
+                what=f"{workload.kind} {workload.meta.namespace}/{workload.meta.name}",
+                why="another workload has its name",
+            )
+            for workload in world.api.workloads()
+            if world.service_of(workload) is None
+            and naming.key(workload.meta.namespace, workload.meta.name) is not None
+        )
 
     async def workload(self, key: ServiceKey) -> WorkloadView | None:
         deployment = self._deployment(key)

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from app.agent.ids import JsonObject, ServiceKey
 from app.agent.ports.cluster import (
+    ClusterCoverage,
     ClusterReader,
     ClusterRehearsal,
     ClusterWatch,
@@ -36,6 +37,7 @@ class ClusterPorts:
     writer: ClusterWriter
     watch: ClusterWatch
     owners: PodOwners
+    coverage: ClusterCoverage
 
 
 class ClusterHarness(Protocol):

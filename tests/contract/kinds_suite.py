@@ -109,3 +109,16 @@ async def test_a_restart_of_any_kind_replaces_every_pod_and_changes_no_version(
     await apply(cluster, scale, intent_id=OTHER_INTENT)
     view = await cluster.until(key_of(cluster), lambda seen: rolled_out(seen) and len(seen.pods) == 4)
     assert view.desired_replicas == 4
+
+
+async def test_a_workload_that_is_no_service_is_named_with_the_reason(cluster: ClusterHarness) -> None:
+    """Two share a service, and a third claims the name of one of them."""
+    await cluster.deploy("basket", service="shop")
+    await cluster.deploy("cart", service="shop")
+    assert await cluster.ports.coverage.unwatched() == ()
+    await cluster.deploy("till", service="basket", kind="DaemonSet")
+    view = await cluster.until(key_of(cluster, "basket"), lambda seen: seen.target.ref.kind == "DaemonSet")
+    assert view.target.ref.name == "till"
+    [unwatched] = await cluster.ports.coverage.unwatched()
+    assert unwatched.what == f"Deployment {cluster.namespace}/basket"
+    assert unwatched.why

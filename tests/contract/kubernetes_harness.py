@@ -64,6 +64,7 @@ def ports_of(cluster: KubernetesCluster) -> ClusterPorts:
         writer=cluster.writer,
         watch=cluster.watch,
         owners=cluster.reader,
+        coverage=cluster.reader,
     )
 
 

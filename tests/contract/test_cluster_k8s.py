@@ -17,11 +17,14 @@ from lightkube.models.apiextensions_v1 import (
 )
 from lightkube.models.apps_v1 import ReplicaSetSpec
 from lightkube.models.autoscaling_v2 import CrossVersionObjectReference, HorizontalPodAutoscalerSpec
+from lightkube.models.batch_v1 import JobSpec
+from lightkube.models.core_v1 import Container, PodSpec, PodTemplateSpec
 from lightkube.models.meta_v1 import LabelSelector, ObjectMeta, OwnerReference
 from lightkube.models.policy_v1 import PodDisruptionBudgetSpec
 from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
 from lightkube.resources.apps_v1 import Deployment, ReplicaSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
+from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Pod
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
@@ -34,7 +37,10 @@ from app.agent.models import ActionName  # noqa: E402 - as above
 from app.agent.ports.cluster import PodOwner  # noqa: E402 - as above
 from app.agent.workload import ObjectRef  # noqa: E402 - as above
 from app.errors import Invalid  # noqa: E402 - as above
+from testbed.waiting import NotYet, wait_for  # noqa: E402 - as above
+from testbed.workloads import waiting_reasons  # noqa: E402 - as above
 from testbed.world import TestBed  # noqa: E402 - as above
+from tests.contract.cluster_harness import CRASHING_IMAGE  # noqa: E402 - as above
 from tests.contract.cluster_suite import *  # noqa: E402, F403 - the shared contract
 from tests.contract.cluster_suite import action, deployment, key_of  # noqa: E402 - as above
 from tests.contract.kinds_suite import *  # noqa: E402, F403 - as above
@@ -160,6 +166,43 @@ def _define_rollouts(client: Client) -> None:
     )
     client.create(definition)
     client.wait(CustomResourceDefinition, "rollouts.argoproj.io", for_conditions=["Established"])
+
+
+async def test_a_failed_batch_is_no_outage_of_the_service_whose_label_it_has(
+    cluster: KubernetesHarness,
+) -> None:
+    """The pods of a Job are its own, though the selector of the service matches them."""
+    await cluster.deploy("shop", service="shop")
+    labels = {"app": "shop"}
+    container = Container(name="app", image=CRASHING_IMAGE)
+    pod = PodTemplateSpec(
+        metadata=ObjectMeta(labels=labels), spec=PodSpec(containers=[container], restartPolicy="OnFailure")
+    )
+    job = Job(
+        metadata=ObjectMeta(
+            name="shop-sums",
+            namespace=cluster.namespace,
+            labels={"app.kubernetes.io/name": "shop"},
+        ),
+        spec=JobSpec(template=pod),
+    )
+    await asyncio.to_thread(cluster.client.create, job)
+    crashed = await asyncio.to_thread(
+        wait_for, "the pod of the Job to crash", lambda: _crashed(cluster), timeout_seconds=120
+    )
+    view = await cluster.until(key_of(cluster), lambda seen: seen.rollout_complete)
+    assert crashed not in {pod.name for pod in view.pods}
+    assert workload_conditions(view) == ()
+    owner = await cluster.ports.owners.owner(cluster.namespace, crashed)
+    assert owner == PodOwner(kind="Job", name="shop-sums")
+
+
+def _crashed(cluster: KubernetesHarness) -> str | NotYet:
+    """The name of a pod of the Job that waits in CrashLoopBackOff."""
+    found = cluster.client.list(Pod, namespace=cluster.namespace, labels={"job-name": "shop-sums"})
+    stuck = [pod for pod in found if "CrashLoopBackOff" in waiting_reasons(pod)]
+    names = [pod.metadata.name for pod in stuck if pod.metadata is not None and pod.metadata.name]
+    return names[0] if names else NotYet("no pod waits in CrashLoopBackOff")
 
 
 async def test_a_node_that_is_lost_shows_on_its_pods(cluster: KubernetesHarness) -> None:

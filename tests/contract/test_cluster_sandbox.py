@@ -32,6 +32,7 @@ def _ports(world: World, naming: Naming, identity: Identity) -> ClusterPorts:
         writer=cluster.writer(),
         watch=cluster.watch,
         owners=cluster.reader,
+        coverage=cluster.reader,
     )
 
 

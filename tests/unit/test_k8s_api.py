@@ -248,9 +248,16 @@ async def test_a_kind_that_may_not_be_read_takes_no_other_with_it(server: Loopba
     assert str(unwatched) == "every StatefulSet (the agent may not list statefulsets)"
     assert await catalog.key_of("Deployment", "payments", "gone") is None
     assert sum("/statefulsets" in request.target for request in server.requests) == 1
-    watch = watch_over(api)
+    timing = WatchTiming(coalesce_seconds=0.01, backoff=Backoff.of_seconds(0.05, 0.1))
+    watch = watch_over(api, timing)
     async with asyncio.timeout(120), aclosing(watch.events()) as events:
         assert (await anext(events)).key == key
+        waiting = asyncio.ensure_future(anext(events))
+        # The streams end at once; the others are taken up again and again all the same.
+        await server.until(lambda requests: sum(one.watches for one in requests) >= 3 * KINDS)
+        assert not waiting.done()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def test_retry_after_is_waited_for(server: Loopback, connection: Made) -> None:

@@ -10,10 +10,11 @@ from typing import TypeAlias
 import pytest
 
 from app.agent.actions import ACTIONS, Resolved, Unmet
+from app.agent.evidence.cluster.handover import handover
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.agent.ids import IntentId, Json, JsonObject, JsonScalar
-from app.agent.models import Action, ActionName, Risk, Snapshot, Trigger
+from app.agent.models import Action, ActionName, Cause, Risk, Snapshot, Trigger
 from app.agent.workload import ObjectRef, WorkloadView
 from app.connectors.kubernetes.patches import patch_for, snapshot_body
 from app.connectors.kubernetes.views import WorkloadObjects, workload_view
@@ -183,6 +184,18 @@ def test_pods_that_are_refused_are_read_from_events_where_there_is_no_condition(
     assert (view.replica_failure_since is None) is (why is None)
 
 
+def test_a_rollout_that_was_aborted_or_paused_says_so() -> None:
+    """In the words of its controller."""
+    status: JsonObject = {
+        "phase": "Degraded",
+        "message": "RolloutAborted: analysis failed",
+        "pauseConditions": [{"reason": "CanaryPauseStep"}],
+    }
+    view = seen(item("Rollout", {"replicas": 2}, status))
+    assert view.paused
+    assert view.warnings == ("Degraded: RolloutAborted: analysis failed",)
+
+
 # ------------------------------------------------------------------ changing
 
 
@@ -282,9 +295,9 @@ MORE: Asked = (ActionName.SCALE, {"by": 1})
         ("StatefulSet", {}, BACK, ""),
         ("DaemonSet", {}, BACK, ""),
         ("StatefulSet", {}, MORE, ""),
-        ("Rollout", {}, BACK, "the agent changes no Rollout"),
-        ("Rollout", {}, AGAIN, "the agent changes no Rollout"),
-        ("Rollout", {}, MORE, "the agent changes no Rollout"),
+        ("Rollout", {}, BACK, "the agent does not change it"),
+        ("Rollout", {}, AGAIN, "the agent does not change it"),
+        ("Rollout", {}, MORE, "the agent does not change it"),
         ("DaemonSet", {}, MORE, "one pod on each node"),
         ("StatefulSet", {}, (ActionName.PAUSE, {}), "cannot be paused"),
         ("StatefulSet", {"replaced_by_hand": True}, BACK, "a person must do this"),
@@ -313,3 +326,28 @@ def test_every_kind_says_what_may_be_changed_of_it_or_why_not() -> None:
     for kind in WORKLOAD_KINDS.values():
         assert {*kind.parts} | {*kind.without} == {"template", "replicas", "paused"}
         assert not {*kind.parts} & {*kind.without}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "words"),
+    [
+        ("Rollout", {}, "kubectl argo rollouts -n payments abort shop"),
+        ("StatefulSet", {"replaced_by_hand": True}, "only when someone deletes them"),
+        ("StatefulSet", {"partition": 2}, "below 2 keep their template"),
+        ("StatefulSet", {"one_by_one": True}, "changes no pod while checkout-2-0 is not ready"),
+    ],
+)
+def test_the_handover_says_how_its_kind_is_changed_by_hand(
+    kind: str, changes: Mapping[str, object], words: str
+) -> None:
+    """Nothing of this is said of a Deployment; the line to copy names the kind."""
+    running = (*pods(AFTER, 1, ready=False), *pods(BEFORE, 2))
+    plain = workload([AFTER, BEFORE], running)
+    view = replace(plain, target=replace(plain.target, ref=ref(kind)), **changes)  # type: ignore[arg-type]  # a test names real fields
+    given = handover(evidence(Trigger.CRASH_LOOP, workload=view), Cause.UNKNOWN)
+    before = handover(evidence(Trigger.CRASH_LOOP, workload=plain), Cause.UNKNOWN)
+    assert given is not None
+    assert before is not None
+    assert any(words in fact for fact in given.facts)
+    assert len(before.facts) == len(given.facts) - 1
+    assert f"kubectl -n payments describe {kind.lower()} shop" in given.commands

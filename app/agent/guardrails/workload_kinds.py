@@ -29,7 +29,7 @@ class WorkloadKind:
 
 _NO_PAUSE = "its rollout cannot be paused"
 _ITS_CONTROLLER = (
-    "the agent changes no Rollout: its own controller takes a release back "
+    "the agent does not change it; its own controller goes back to the stable release "
     "(kubectl argo rollouts abort, then undo)"
 )
 

@@ -27,7 +27,6 @@ from lightkube.core.resource import GlobalResource, NamespacedResourceG, api_inf
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.apps_v1 import ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
-from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import ConfigMap, Event, Namespace, Pod
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
@@ -85,7 +84,6 @@ class Kind(StrEnum):
     CONFIG_MAP = "ConfigMap"
     REPLICA_SET = "ReplicaSet"
     CONTROLLER_REVISION = "ControllerRevision"
-    JOB = "Job"
     POD = "Pod"
     EVENT = "Event"
     DISRUPTION_BUDGET = "PodDisruptionBudget"
@@ -104,7 +102,6 @@ _RESOURCES: dict[Kind, type[NamespacedResourceG] | type[GlobalResource]] = {
     Kind.CONFIG_MAP: ConfigMap,
     Kind.REPLICA_SET: ReplicaSet,
     Kind.CONTROLLER_REVISION: ControllerRevision,
-    Kind.JOB: Job,
     Kind.POD: Pod,
     Kind.EVENT: Event,
     Kind.DISRUPTION_BUDGET: PodDisruptionBudget,

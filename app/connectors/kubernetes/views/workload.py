@@ -10,9 +10,15 @@ from app.agent.guardrails.opt_out import said
 from app.agent.ids import JsonObject
 from app.agent.workload import ObjectRef, PodView, WarningView, WorkloadView
 from app.connectors.kubernetes.api import Kind
-from app.connectors.kubernetes.fields import flag, kind_of, number, text, texts, uid
+from app.connectors.kubernetes.fields import flag, kind_of, number, objects, text, texts, uid
 from app.connectors.kubernetes.templates import PREFIX, config_maps_read_at_start, template_of
-from app.connectors.kubernetes.views.events import PodsRefused, lines_of, pods_refused, warnings_by_object
+from app.connectors.kubernetes.views.events import (
+    PodsRefused,
+    lines_of,
+    pods_refused,
+    sentence,
+    warnings_by_object,
+)
 from app.connectors.kubernetes.views.owners import (
     autoscalers_of,
     managed_by,
@@ -85,7 +91,7 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
         available_replicas=counts.available,
         total_replicas=counts.total,
         spec_observed=spec_observed(workload),
-        paused=flag(workload, "spec", "paused"),
+        paused=flag(workload, "spec", "paused") or bool(objects(workload, "status", "pauseConditions")),
         rollout_complete=rollout_complete(workload),
         progress_deadline_exceeded=deadline_exceeded(workload),
         progress_deadline_seconds=_PROGRESS_DEADLINE_SECONDS if deadline is None else deadline,
@@ -133,7 +139,15 @@ def _lines(
 ) -> tuple[str, ...]:
     """What could not be read, that pods cannot be made, and what events warn of; each once."""
     failures = () if refused is None else (refused.why,)
-    return tuple(dict.fromkeys((*found.unread, *failures, *lines_of(_ours(found, events)))))
+    degraded = _degraded(found.workload)
+    return tuple(dict.fromkeys((*found.unread, *degraded, *failures, *lines_of(_ours(found, events)))))
+
+
+def _degraded(workload: JsonObject) -> tuple[str, ...]:
+    """Why a Rollout was given up or aborted, in the words of its controller."""
+    if text(workload, "status", "phase") != "Degraded":
+        return ()
+    return (sentence(f"Degraded: {text(workload, 'status', 'message') or 'no reason given'}"),)
 
 
 def _ours(found: WorkloadObjects, events: dict[str, tuple[WarningView, ...]]) -> Iterator[WarningView]:
