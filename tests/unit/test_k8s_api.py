@@ -304,6 +304,8 @@ async def test_a_kind_that_may_not_be_watched_is_listed_for_each_look(
             return status(403, "cannot watch events")
         if "/poddisruptionbudgets" in request.target:
             return status(403, "cannot list budgets")
+        if "/configmaps/" in request.target:
+            return Answer(code=200, body=json.dumps({"metadata": {"name": "shop"}}).encode())
         return Fate.HANG if request.watches else listing("shop")
 
     server.rule = rule
