@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from app.agent.ids import ServiceKey
 from app.bounds.backoff import Backoff
 
-_LONGEST = timedelta(minutes=5)
+_LONGEST = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from app.connectors.kubernetes.reading.informer import Informer
 from app.connectors.kubernetes.reading.pruning import pruned
 from tests.contract.collection import kept
 
-MANY = 60
+MANY = 110
 """More ConfigMaps than a page holds."""
 
 

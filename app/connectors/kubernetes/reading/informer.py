@@ -20,7 +20,7 @@ from enum import StrEnum
 from app.agent.ids import JsonObject
 from app.bounds.backoff import Backoff
 from app.clock import Clock
-from app.connectors.kubernetes.api import PAGE_SIZE, Kind, ReadApi, Watched, WatchType
+from app.connectors.kubernetes.api import Kind, ReadApi, Watched, WatchType
 from app.connectors.kubernetes.controllers import ABSENT_FOR
 from app.connectors.kubernetes.errors import Expired
 from app.connectors.kubernetes.reading.store import ObjectName, ObjectStore, object_name
@@ -28,8 +28,9 @@ from app.errors import Forbidden, NotFound, TransientError
 
 _log = logging.getLogger(__name__)
 
-_PAGE_SIZES = {Kind.CONFIG_MAP: 50}
-"""A ConfigMap may be 1 MiB long, and a page is held in memory as a whole."""
+_PAGE_SIZE = 200
+_PAGE_SIZES = {Kind.CONFIG_MAP: 100}
+"""A page is held in memory as a whole, and a ConfigMap may be 1 MiB long."""
 _FIELDS = {Kind.EVENT: "type=Warning"}
 _BACKOFF = Backoff.of_seconds(0.5, 30.0)
 
@@ -131,7 +132,7 @@ class Informer:
                     self.kind,
                     self.namespace,
                     fields=_FIELDS.get(self.kind),
-                    limit=_PAGE_SIZES.get(self.kind, PAGE_SIZE),
+                    limit=_PAGE_SIZES.get(self.kind, _PAGE_SIZE),
                 )
             ) as pages,
         ):

@@ -44,6 +44,9 @@ _QUIET = frozenset({Kind.DISRUPTION_BUDGET, *AUTOSCALERS, *STAND_INS} - {*WORKLO
 """Their changes are read with the next look at a workload, and cause none."""
 _SUPPLEMENTS_WITHIN_SECONDS = 5.0
 """So long the first report waits for the supplementary kinds after the required ones."""
+_SHOW_CRASHES = frozenset({Kind.DEPLOYMENT, Kind.REPLICA_SET, Kind.POD})
+_CRASHES_FIRST = 50
+"""So many services with pods that are not ready are reported before the other lists are complete."""
 _OWNERS_ABOVE = 3
 
 
@@ -134,6 +137,9 @@ class ClusterView:
 
     async def _announce(self, feed: Feed) -> None:
         """Report every known service after the first lists, those with pods that are not ready first."""
+        await _settled(one for one in self._informers.values() if one.kind in _SHOW_CRASHES)
+        self.report()
+        feed.add(sorted(self._index.resolved(self._unready_workloads()))[:_CRASHES_FIRST])
         await _settled(one for one in self._informers.values() if one.required)
         rest = asyncio.ensure_future(_settled(self._informers.values()))
         late = asyncio.ensure_future(self._clock.sleep(_SUPPLEMENTS_WITHIN_SECONDS))
@@ -144,9 +150,11 @@ class ClusterView:
             late.cancel()
         self.report()
         feed.complete = True
-        unready = {place for pod in self._unready for place in self._above(pod)}
-        feed.add(sorted(self._index.resolved(unready)))
+        feed.add(sorted(self._index.resolved(self._unready_workloads())))
         feed.add(sorted(self._index.services()), urgent=False)
+
+    def _unready_workloads(self) -> set[WorkloadName]:
+        return {place for pod in self._unready for place in self._above(pod)}
 
     def report(self) -> None:
         """Work out which services the changes since the last call belong to, and add them to every feed."""
