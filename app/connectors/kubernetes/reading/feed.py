@@ -12,8 +12,8 @@ class Feed:
     """What one listener of a watch has not been given yet."""
 
     def __init__(self) -> None:
-        self.complete = False
-        """Whether every known service was added once."""
+        self.takes_changes = False
+        """Whether changes are added: not before the first lists of what runs are complete."""
         self._pending: dict[ServiceKey, bool] = {}
         self._failed: BaseException | None = None
         self._something = asyncio.Event()

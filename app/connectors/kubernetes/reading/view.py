@@ -22,7 +22,7 @@ from app.connectors.kubernetes.mapping import WORKLOADS, ServiceMap
 from app.connectors.kubernetes.reading.feed import Feed
 from app.connectors.kubernetes.reading.informer import Informer, InformerState, WatchTiming
 from app.connectors.kubernetes.reading.objects import Objects, Supplement
-from app.connectors.kubernetes.reading.store import ObjectStore
+from app.connectors.kubernetes.reading.store import ObjectStore, object_name
 
 _REQUIRED = (Kind.DEPLOYMENT, Kind.REPLICA_SET, Kind.POD, Kind.CONFIG_MAP)
 _SUPPLEMENTARY = tuple(
@@ -139,6 +139,7 @@ class ClusterView:
         """Report every known service after the first lists, those with pods that are not ready first."""
         await _settled(one for one in self._informers.values() if one.kind in _SHOW_CRASHES)
         self.report()
+        feed.takes_changes = True
         feed.add(sorted(self._index.resolved(self._unready_workloads()))[:_CRASHES_FIRST])
         await _settled(one for one in self._informers.values() if one.required)
         rest = asyncio.ensure_future(_settled(self._informers.values()))
@@ -149,7 +150,6 @@ class ClusterView:
             rest.cancel()
             late.cancel()
         self.report()
-        feed.complete = True
         feed.add(sorted(self._index.resolved(self._unready_workloads())))
         feed.add(sorted(self._index.services()), urgent=False)
 
@@ -160,16 +160,20 @@ class ClusterView:
         """Work out which services the changes since the last call belong to, and add them to every feed."""
         touched, self._touched = self._touched, set()
         keys = sorted(self._index.resolved(touched))
-        for feed in self._complete():
+        for feed in self._open_feeds():
             feed.add(keys)
 
-    def _complete(self) -> list[Feed]:
-        """The feeds that were given every known service; the others are given the changes with these."""
-        return [feed for feed in self._feeds if feed.complete]
+    def _open_feeds(self) -> list[Feed]:
+        """The feeds that take changes; the others are given them with every known service."""
+        return [feed for feed in self._feeds if feed.takes_changes]
 
     def _changed(self, kind: Kind, item: JsonObject, present: bool) -> None:
-        self._touched |= self._touches(kind, item, present)
-        for feed in self._complete() if self._touched else ():
+        touched = self._touches(kind, item, present)
+        informer = self._informer(kind, object_name(item)[0])
+        if kind not in WORKLOADS and (informer is None or not informer.settled.is_set()):
+            return  # reported with every known service
+        self._touched |= touched
+        for feed in self._open_feeds() if touched else ():
             feed.wake()
 
     def _touches(self, kind: Kind, item: JsonObject, present: bool) -> set[WorkloadName]:
