@@ -96,13 +96,14 @@ class SandboxReader:
     async def unwatched(self) -> tuple[UnwatchedWorkload, ...]:
         self._access.ask("list", "Deployment")
         world, naming = self._access.world, self._access.naming
+        watched = {workload.meta.uid for workload, _ in world.named()}
         return tuple(
             UnwatchedWorkload(
                 what=f"{workload.kind} {workload.meta.namespace}/{workload.meta.name}",
                 why="another workload has its name",
             )
             for workload in world.api.workloads()
-            if world.service_of(workload) is None
+            if workload.meta.uid not in watched
             and naming.key(workload.meta.namespace, workload.meta.name) is not None
         )
 

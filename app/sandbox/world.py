@@ -8,6 +8,7 @@ calls. It is a simulation: nothing in it is evidence about a real cluster.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -238,22 +239,34 @@ class World:
         """The Deployments among them."""
         return [w for w in self.labelled(namespace, service) if type(w) is Deployment]
 
+    def named(self, namespace: str | None = None) -> list[tuple[Deployment, str]]:
+        """Each workload with the service that it is; of several with one label each has its own name.
+
+        One whose own name is the service of another by label is none.
+        """
+        there = self.api.workloads(namespace)
+        claims = Counter((workload.meta.namespace, service_of(workload)) for workload in there)
+        found: list[tuple[Deployment, str]] = []
+        for workload in there:
+            home, own, claimed = workload.meta.namespace, workload.meta.name, service_of(workload)
+            if claims[home, claimed] == 1:
+                found.append((workload, claimed))
+            elif claimed == own or claims[home, own] != 1:
+                found.append((workload, own))
+        return found
+
     def service_of(self, workload: Deployment) -> str | None:
-        """The service that a workload is; of several with one label each has its own name, if it is free."""
-        namespace, own, claimed = workload.meta.namespace, workload.meta.name, service_of(workload)
-        if len(self.labelled(namespace, claimed)) == 1:
-            return claimed
-        taken = claimed != own and len(self.labelled(namespace, own)) == 1
-        return None if taken else own
+        """The service that a workload is."""
+        named = self.named(workload.meta.namespace)
+        return next((service for one, service in named if one is workload), None)
 
     def workload(self, namespace: str, service: str) -> Deployment | None:
         """The workload that a service is."""
-        return next((w for w in self.api.workloads(namespace) if self.service_of(w) == service), None)
+        return next((one for one, named in self.named(namespace) if named == service), None)
 
     def services(self) -> list[tuple[str, str]]:
         """Every (namespace, service) that a workload is, once, in order."""
-        named = ((w.meta.namespace, self.service_of(w)) for w in self.api.workloads())
-        return sorted({(namespace, service) for namespace, service in named if service is not None})
+        return sorted({(workload.meta.namespace, service) for workload, service in self.named()})
 
     def affected(self, thing: Deployment | ReplicaSet | Pod | ConfigMap) -> set[tuple[str, str]]:
         """The (namespace, service)s whose workload an object belongs to."""
@@ -269,8 +282,8 @@ class World:
                     (r.owner_uid for r in self.api.list(ReplicaSet, namespace) if r.meta.uid == owner), ""
                 )
             users = [w for w in self.api.workloads(namespace) if w.meta.uid == owner]
-        named = {self.service_of(w) for w in users}
-        return {(namespace, service) for service in named if service is not None}
+        used = {workload.meta.uid for workload in users}
+        return {(namespace, name) for workload, name in self.named(namespace) if workload.meta.uid in used}
 
     def _change(
         self, namespace: str, name: str, mutate: Callable[[Deployment], None], *, manager: str = PIPELINE

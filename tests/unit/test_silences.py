@@ -113,7 +113,9 @@ def scope(*conditions: str, key: ServiceKey = KEY, **changes: Any) -> str:
         (["alertname=HighErrorRate", "service=cart"], "none"),
         (["severity=info"], "none"),
         (["service!=cart"], "none"),
-        (["statefulset=shop", "namespace=prod"], "alerts"),
+        (["statefulset=shop", "namespace=prod"], "service"),
+        (["daemonset=shop"], "service"),
+        (["statefulset=cart"], "none"),
     ],
 )
 def test_a_silence_means_whom_its_labels_would_be_mapped_to(conditions: list[str], expected: str) -> None:
@@ -375,6 +377,11 @@ FORMS: list[tuple[dict[str, str], dict[str, Any]]] = [
         {"namespace": "shop-ns", "service": "cart", "deployment": "shop-web"},
         {"service_workloads": {"prod/shop": "shop-ns/shop-web"}},
     ),
+    (
+        {"namespace": "shop-ns", "service": "cart", "statefulset": "shop-db"},
+        {"service_workloads": {"prod/shop": "shop-ns/statefulset/shop-db"}},
+    ),
+    ({"namespace": "prod", "daemonset": "shop"}, {}),
     ({"namespace": "prod", "service": "shop", "cluster": "east"}, {"alert_home_labels": {"cluster": "east"}}),
 ]
 

@@ -45,7 +45,7 @@ PULL_HOLDS = timedelta(seconds=90)
 """A registry that fails for 40 s is asked again within 80 s (the kubelet's back-off of 10, 20 and 40 s)."""
 
 START_HOLDS = timedelta(seconds=30)
-"""A ConfigMap or Secret is often created seconds after the Deployment that needs it."""
+"""A ConfigMap or Secret is often created seconds after the workload that needs it."""
 
 CREATE_HOLDS = timedelta(seconds=60)
 """A quota that is full during a rollout has room again when old pods are gone."""

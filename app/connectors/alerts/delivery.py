@@ -6,11 +6,11 @@ same signal twice, a re-fire is a new one. An alert that cannot be read or mappe
 reported beside the others.
 
 An alert is about the service that its labels name, the first of these that is
-there: `service`, `service_name`, `app_kubernetes_io_name`, `app`, `deployment`,
-`pod` (the Deployment behind the pod), `job`. `app.connectors.alerts.labels` says
-which spellings count, whose labels are set aside, and how the environment follows
-from namespace, environment and cluster. Where `SERVICE_WORKLOADS` names the
-Deployment, that service wins.
+there: `service`, `service_name`, `app_kubernetes_io_name`, `app`, `deployment`
+(or `statefulset`, `daemonset`, `rollout`), `pod` (the workload behind the pod), `job`.
+`app.connectors.alerts.labels` says which spellings count, whose labels are set aside,
+and how the environment follows from namespace, environment and cluster. Where
+`SERVICE_WORKLOADS` names the workload, that service wins.
 
 Staleness is judged by delivery: a sender repeats what is true now, so an alert that
 has been firing for hours is as current as one that began this second. An alert that

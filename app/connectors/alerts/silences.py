@@ -228,7 +228,7 @@ def _as_meant(
 
 def _expected(key: ServiceKey, labels: Mapping[str, str], settings: Settings) -> dict[str, str]:
     name = next((labels[kind.lower()] for kind in WORKLOAD_KINDS if kind.lower() in labels), key.service)
-    expected = dict.fromkeys(SERVICE_LABELS, name)
+    expected = dict.fromkeys((*SERVICE_LABELS, *(kind.lower() for kind in WORKLOAD_KINDS)), name)
     expected["pod"] = name + _POD_OF
     expected.update(dict.fromkeys(ENVIRONMENT_LABELS, labels.get("environment", key.environment)))
     expected.update({canonical_name(k): v for k, v in settings.alert_home_labels.items()})
