@@ -51,19 +51,18 @@ def test_a_changed_template_moves_its_config_maps() -> None:
 
 
 def test_a_second_workload_of_a_service_moves_both() -> None:
-    """Each becomes the service of its own name, and the first its old one again; a list is of one kind."""
+    """Each becomes the service of its own name, and the first its old one again."""
     found = WorkloadIndex(ServiceMap(environment_namespaces={}, service_workloads={}))
     labels: JsonObject = {"app.kubernetes.io/name": "shop"}
     web = deployment(name="web", labels=labels)
-    base = {**deployment(name="base", labels=labels), "kind": "StatefulSet"}
+    base = {**deployment(name="base", labels=labels, uid="s-1"), "kind": "StatefulSet"}
     of_web, of_base = (ServiceKey(environment="payments", service=name) for name in ("web", "base"))
-    assert found.put(web) == {SHOP}
-    assert found.put(base) == {SHOP, of_web, of_base}
-    assert found.put(base) == {of_base}
-    assert found.of_pod(item("x", app="shop")) == {of_web, of_base}
-    assert found.replaced("payments", "Deployment", [web]) == {of_web, of_base}
-    assert found.removed(base) == {SHOP, of_web, of_base}
-    assert found.keys("payments") == {SHOP}
+    assert found.resolved(found.put(web)) == {SHOP}
+    assert found.resolved(found.put(base)) == {SHOP, of_web, of_base}
+    assert found.resolved(found.put(base)) == {of_base}
+    assert found.resolved({*found.of_uid("d-1"), *found.of_uid("s-1")}) == {of_web, of_base}
+    assert found.resolved(found.removed(base)) == {SHOP, of_web, of_base}
+    assert found.services() == {SHOP}
 
 
 def test_a_relabelled_deployment_touches_both_services() -> None:
