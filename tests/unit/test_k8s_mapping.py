@@ -151,6 +151,25 @@ def test_contradictory_settings_stop_the_start(
             {"Deployment pay": "payments-api", "Rollout pay-canary": "payments-api"},
             (),
         ),
+        # So it is where a third workload shares the service, and where it has the Deployment's name.
+        (
+            [
+                workload("Deployment", "pay", "shop", replicas=0),
+                workload("Rollout", "pay", workloadRef={"kind": "Deployment", "name": "pay"}),
+                workload("StatefulSet", "pay-db", "shop"),
+            ],
+            {"Deployment pay": "pay", "Rollout pay": "pay", "StatefulSet pay-db": "pay-db"},
+            (),
+        ),
+        # One that runs no pods of its own stands in for nothing.
+        (
+            [
+                workload("Deployment", "pay"),
+                workload("Rollout", "new", replicas=0, workloadRef={"kind": "Deployment", "name": "pay"}),
+            ],
+            {"Deployment pay": "pay", "Rollout new": "new"},
+            (),
+        ),
     ],
 )
 def test_workloads_that_share_a_service_are_all_watched_or_named(
@@ -174,3 +193,17 @@ def test_the_settings_name_a_workload_of_any_kind() -> None:
         "Deployment": key("prod", "shop"),
     }
     assert found.place(key("prod", "db")) == Place(namespace="payments", name="shop", kind="StatefulSet")
+
+
+def test_a_setting_that_names_a_deployment_means_the_rollout_that_runs_its_pods() -> None:
+    """The service stays what it is called when its pods move to a Rollout."""
+    found = service_map({"prod": "payments"}, {"prod/till": "payments/pay"})
+    items = [
+        workload("Deployment", "pay", replicas=0),
+        workload("Rollout", "pay", workloadRef={"kind": "Deployment", "name": "pay"}),
+    ]
+    assigned = found.assigned(claims(*items))
+    assert set(assigned.keys.values()) == {key("prod", "till")}
+    chosen = assigned.workload(key("prod", "till"))
+    assert chosen is not None
+    assert chosen.kind == "Rollout"

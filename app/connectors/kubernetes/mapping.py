@@ -7,13 +7,13 @@ because exclusion (promise 3) is by key.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.agent.guardrails.workload_kinds import DEPLOYMENT, WORKLOAD_KINDS
 from app.agent.ids import JsonObject, ServiceKey
 from app.connectors.kubernetes.api import EVERYWHERE, Kind
-from app.connectors.kubernetes.fields import kind_of, mapping, name, text
+from app.connectors.kubernetes.fields import kind_of, mapping, name, number, text
 from app.connectors.kubernetes.templates import PREFIX
 from app.errors import ConfigurationError
 
@@ -49,17 +49,13 @@ class Place:
     kind: str = ""
     """Empty: the first kind that has a workload of this name (`WORKLOADS`)."""
 
-    def first(self, claims: Iterable[WorkloadClaim]) -> WorkloadClaim | None:
-        """The workload at this place."""
-        there = (
-            claim
-            for claim in claims
-            if (claim.namespace, claim.name) == (self.namespace, self.name) and self.kind in ("", claim.kind)
-        )
-        return min(there, key=_order, default=None)
-
-    def __str__(self) -> str:
-        return "/".join(part for part in (self.namespace, self.kind.lower(), self.name) if part)
+    def first(self, claims: Sequence[WorkloadClaim]) -> WorkloadClaim | None:
+        """The workload at this place, or the Rollout that runs the pods of the Deployment there."""
+        near = [claim for claim in claims if claim.namespace == self.namespace]
+        there = [claim for claim in near if claim.name == self.name and self.kind in ("", claim.kind)]
+        found = min(there, key=_order, default=None)
+        behind = {lent: claim for claim, lent in _behind_rollouts(near).items()}
+        return found if found is None else behind.get(found, found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +86,7 @@ class Assignment:
     def workload(self, key: ServiceKey) -> WorkloadClaim | None:
         """The workload that a service is; not a Deployment that another object stands in for."""
         found = [claim for claim, assigned in self.keys.items() if assigned == key]
-        replaced = {claim.runs_for for claim in found}
-        return next((claim for claim in found if claim.name not in replaced or claim.runs_for), None)
+        return min(found, key=lambda claim: claim.runs_for is None, default=None)
 
 
 class ServiceMap:
@@ -158,22 +153,23 @@ class ServiceMap:
         keys: dict[WorkloadClaim, ServiceKey] = {}
         unwatched: dict[WorkloadClaim, str] = {}
         sharing: dict[ServiceKey, list[WorkloadClaim]] = {}
-        by_name = {claim.name: claim for claim in claims if claim.kind == DEPLOYMENT}
+        behind = _behind_rollouts(claims)
         configured = self._configured(claims)
         for claim in claims:
-            key = configured.get(claim) or self._claimed(claim, by_name, environment)
+            if claim in behind.values():
+                continue
+            lent = behind.get(claim)
+            own = configured.get(claim)
+            key = own or self._claimed(claim, lent, environment)
             if key is None:
                 continue
-            if claim not in configured and key in self._places:
+            if own is None and key in self._places:
                 unwatched[claim] = f"SERVICE_WORKLOADS names {self._places[key]} for {key}"
             else:
                 sharing.setdefault(key, []).append(claim)
-        for key, those in sharing.items():
-            stood_in_for = {claim.runs_for for claim in those} - {None}
-            running = [c for c in those if c.kind != DEPLOYMENT or c.name not in stood_in_for]
-            if len(running) == 1:
-                keys |= dict.fromkeys(those, key)
+        keys |= {those[0]: key for key, those in sharing.items() if len(those) == 1}
         self._by_own_name(sharing, keys, unwatched)
+        keys |= {lent: keys[claim] for claim, lent in behind.items() if claim in keys}
         return Assignment(keys=keys, unwatched=unwatched)
 
     def _by_own_name(
@@ -209,15 +205,14 @@ class ServiceMap:
         return {claim: key for key, claim in found.items() if claim is not None}
 
     def _claimed(
-        self, claim: WorkloadClaim, deployments: Mapping[str, WorkloadClaim], environment: str | None
+        self, claim: WorkloadClaim, lent: WorkloadClaim | None, environment: str | None
     ) -> ServiceKey | None:
         """By label or name; a Rollout without a label is the service of the Deployment whose pods it runs."""
         where = environment or self._environment(claim.namespace)
         if where is None:
             return None
-        stood_in_for = deployments.get(claim.runs_for or "")
         by_name = claim.service == claim.name
-        service = stood_in_for.service if stood_in_for is not None and by_name else claim.service
+        service = lent.service if lent is not None and by_name else claim.service
         return ServiceKey(environment=where, service=service)
 
     def _environment(self, namespace: str) -> str | None:
@@ -232,6 +227,13 @@ class ServiceMap:
         return is_namespace_name(namespace) and not namespace.startswith(SYSTEM_PREFIX)
 
 
+def _behind_rollouts(claims: Sequence[WorkloadClaim]) -> dict[WorkloadClaim, WorkloadClaim]:
+    """The Deployment whose pods each Rollout runs in its place."""
+    deployments = {claim.name: claim for claim in claims if claim.kind == DEPLOYMENT}
+    named = ((claim, deployments.get(claim.runs_for or "")) for claim in claims)
+    return {claim: deployment for claim, deployment in named if deployment is not None}
+
+
 def _order(claim: WorkloadClaim) -> int:
     return WORKLOADS.index(Kind(claim.kind))
 
@@ -239,12 +241,13 @@ def _order(claim: WorkloadClaim) -> int:
 def claim_of(workload: JsonObject) -> WorkloadClaim:
     """What a workload says about itself."""
     ref = mapping(workload, "spec", "workloadRef")
+    runs_pods = number(workload, "spec", "replicas") != 0
     return WorkloadClaim(
         kind=kind_of(workload),
         namespace=text(workload, "metadata", "namespace") or "",
         name=name(workload),
         service=service_name(workload),
-        runs_for=text(ref, "name") if text(ref, "kind") == DEPLOYMENT else None,
+        runs_for=text(ref, "name") if text(ref, "kind") == DEPLOYMENT and runs_pods else None,
     )
 
 
