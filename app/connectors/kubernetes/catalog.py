@@ -106,22 +106,21 @@ class WorkloadCatalog:
             return None
         for fresh in (False, True):
             read = await self._read(namespace, fresh=fresh)
-            claim = self._claimed(key, read.claims)
+            claim = place.first(read.claims) if place is not None else self._claimed(key, read.claims)
             found = None if claim is None else await self._get(claim)
             if found is not None and claim_of(found) == claim:
                 return await self._with_template(found)
         return None
 
     def _claimed(self, key: ServiceKey, claims: Sequence[WorkloadClaim]) -> WorkloadClaim | None:
-        placed = self._services.place(key) is not None
-        assignment = self._services.assigned(claims, None if placed else key.environment)
+        assignment = self._services.assigned(claims, key.environment)
         found = assignment.workload(key)
         rivals = [
             claim
             for claim in claims
             if claim.service == key.service and (claim in assignment.unwatched or claim in assignment.keys)
         ]
-        if found is None and not placed and len(rivals) > 1:
+        if found is None and len(rivals) > 1:
             names = ", ".join(sorted(str(claim) for claim in rivals))
             raise Invalid(
                 f"{key} maps to several workloads: {names}; each is watched under its own name, "

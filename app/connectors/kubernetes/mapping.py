@@ -7,7 +7,7 @@ because exclusion (promise 3) is by key.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.agent.guardrails.workload_kinds import DEPLOYMENT, WORKLOAD_KINDS
@@ -49,17 +49,13 @@ class Place:
     kind: str = ""
     """Empty: the first kind that has a workload of this name (`WORKLOADS`)."""
 
-    def first(self, claims: Iterable[WorkloadClaim]) -> WorkloadClaim | None:
-        """The workload at this place."""
-        there = (
-            claim
-            for claim in claims
-            if (claim.namespace, claim.name) == (self.namespace, self.name) and self.kind in ("", claim.kind)
-        )
-        return min(there, key=_order, default=None)
-
-    def __str__(self) -> str:
-        return "/".join(part for part in (self.namespace, self.kind.lower(), self.name) if part)
+    def first(self, claims: Sequence[WorkloadClaim]) -> WorkloadClaim | None:
+        """The workload at this place, or the Rollout that runs the pods of the Deployment there."""
+        near = [claim for claim in claims if claim.namespace == self.namespace]
+        there = [claim for claim in near if claim.name == self.name and self.kind in ("", claim.kind)]
+        found = min(there, key=_order, default=None)
+        behind = {lent: claim for claim, lent in _behind_rollouts(near).items()}
+        return found if found is None else behind.get(found, found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +152,7 @@ class ServiceMap:
             if claim in behind.values():
                 continue
             lent = behind.get(claim)
-            own = configured.get(claim) or (configured.get(lent) if lent is not None else None)
+            own = configured.get(claim)
             key = own or self._claimed(claim, lent, environment)
             if key is None:
                 continue
