@@ -50,22 +50,6 @@ def test_a_new_list_tells_what_vanished_too() -> None:
     assert found.replaced(EVERYWHERE, "Deployment", [deployment()]) == {SHOP, OTHER}
 
 
-def test_a_second_workload_of_a_service_moves_both() -> None:
-    """Each becomes the service of its own name, and the first its old one again; a list is of one kind."""
-    found = WorkloadIndex(ServiceMap(environment_namespaces={}, service_workloads={}))
-    labels: JsonObject = {"app.kubernetes.io/name": "shop"}
-    web = deployment(name="web", labels=labels)
-    base = {**deployment(name="base", labels=labels), "kind": "StatefulSet"}
-    of_web, of_base = (ServiceKey(environment="payments", service=name) for name in ("web", "base"))
-    assert found.put(web) == {SHOP}
-    assert found.put(base) == {SHOP, of_web, of_base}
-    assert found.put(base) == {of_base}
-    assert found.of_pod(item("x", app="shop")) == {of_web, of_base}
-    assert found.replaced("payments", "Deployment", [web]) == {of_web, of_base}
-    assert found.removed(base) == {SHOP, of_web, of_base}
-    assert found.keys("payments") == {SHOP}
-
-
 def test_a_relabelled_deployment_touches_both_services() -> None:
     """The service it was needs a look as much as the one it is."""
     found = index()
