@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from app.agent.ids import IncidentId
 from app.agent.loop import Loop
@@ -35,7 +35,7 @@ from app.bootstrap import Adapters as Outside
 from app.bootstrap import Container, assemble
 from app.cli.commands.errors import CommandFailed
 from app.cli.commands.listener import SeenEvents, StoryListener
-from app.clock import Clock
+from app.clock import Clock, SteppedClock
 from app.config import Settings
 from app.connectors.kinds import MetricPace
 from app.connectors.policy.bundle import shipped_policies
@@ -57,12 +57,6 @@ _MARGIN = timedelta(seconds=10)
 _BETWEEN_STORIES = timedelta(minutes=2)
 _MOST_STORIES = 1000
 _METRIC_PACE = MetricPace(window=DEFAULT_WINDOW, every=timedelta(seconds=5), at_once=8)
-
-
-class SteppedClock(Clock, Protocol):
-    """A clock that moves when told: `app.testing.VirtualClock`."""
-
-    async def advance(self, seconds: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

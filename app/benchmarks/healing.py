@@ -18,7 +18,7 @@ from typing import TypeAlias, TypedDict
 from rich.table import Table
 
 from app.agent.ids import JsonObject
-from app.cli.commands.healing_agent import HealingStage, healing_stage
+from app.benchmarks.healing_agent import HealingStage, healing_stage
 from app.errors import ConfigurationError
 from app.sandbox.scenarios.files import Variant, load_scenarios
 from app.sandbox.scenarios.judge import Run, Scored, judge, score

@@ -25,8 +25,7 @@ from app.agent.models import (
 from app.agent.observer import new_signal
 from app.agent.ports.policy import PolicyEngine
 from app.bootstrap import Adapters, Container, assemble
-from app.cli.commands.demo_simulated import SteppedClock
-from app.cli.commands.errors import CommandFailed
+from app.clock import SteppedClock
 from app.config import Settings
 from app.connectors.kinds import MetricPace
 from app.connectors.policy.bundle import shipped_policies
@@ -124,7 +123,7 @@ def _start_workers(container: Container) -> list[asyncio.Task[None]]:
     """The watcher and the poller of the product."""
     found = watching(container, recheck_every=_RECHECK)
     if {name for name, _ in found} != {"watcher", "recheck", "poller"}:
-        raise CommandFailed("the simulated world is incomplete")
+        raise RuntimeError("the simulated world is incomplete")
     return [asyncio.ensure_future(work()) for _, work in found]
 
 

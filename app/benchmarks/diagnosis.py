@@ -18,7 +18,7 @@ from app.agent.evidence.format import share
 from app.agent.localisation.deviation import NormalRange
 from app.agent.localisation.ranking import localise
 from app.agent.localisation.system import Localisation, SeriesKey
-from app.cli.commands.diagnosis_scores import (
+from app.benchmarks.diagnosis_scores import (
     CUTOFFS,
     Accuracy,
     ScoredCase,
@@ -30,7 +30,7 @@ from app.cli.commands.diagnosis_scores import (
     random_floor,
     reliability,
 )
-from app.cli.commands.diagnosis_sets import DiagnosisCase, DiagnosisSet, ranges_of, read_sets, system_of
+from app.benchmarks.diagnosis_sets import DiagnosisCase, DiagnosisSet, ranges_of, read_sets, system_of
 
 TOTAL = "total"
 

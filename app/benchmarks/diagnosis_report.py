@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 
 from app.agent.evidence.format import counted, share
-from app.cli.commands.bench_diagnosis import BenchResult, joined
-from app.cli.commands.diagnosis_scores import (
+from app.benchmarks.diagnosis import BenchResult, joined
+from app.benchmarks.diagnosis_scores import (
     Accuracy,
     ReliabilityBin,
     ScoredCase,
