@@ -23,13 +23,16 @@ DECISIONS := $(wildcard tests/test_*.py) tests/unit tests/property tests/timelin
 REAL_NEEDS := scripts/debian.sh initdb=postgresql redis-server=redis-server ip=iproute2 mvn=maven
 UPGRADE :=
 
-.PHONY: help run demo test test-real soak testbed lint format bench lock clean
+.PHONY: help run sandbox demo test test-real soak testbed lint format bench lock clean
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-run: $(RUNTIME) ## start the agent with its dashboard and API, on .env or the defaults
+run: $(RUNTIME) ## start the agent with its dashboard and API, on .env or the defaults (SANDBOX=1: as make sandbox)
 	@$(BIN)/heal run
+
+sandbox: $(RUNTIME) ## try the whole product over a simulated cluster: approve a rollback, watch it heal
+	@$(BIN)/heal sandbox
 
 demo: $(RUNTIME) ## run a demo incident from bad deploy to recovery in this terminal
 	@$(BIN)/heal demo

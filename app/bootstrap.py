@@ -14,7 +14,7 @@ from datetime import timedelta
 from app.agent.approvals.request import ApprovalRequester
 from app.agent.closing import Closer
 from app.agent.executor import Executor
-from app.agent.ids import IncidentId
+from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intake import Intake, IntakeRules
 from app.agent.loop import Loop, Stages
 from app.agent.memory import Historian
@@ -173,8 +173,12 @@ def assemble(
     runner: Runner | None = None,
     streams: Sequence[OpenStream] = (),
     close_world: Callable[[], Awaitable[None]] | None = None,
+    dependencies: Mapping[ServiceKey, tuple[ServiceKey, ...]] | None = None,
 ) -> Container:
-    """Wire the loop over the given parts; raises `ConfigurationError` for an unusable catalogue."""
+    """Wire the loop over the given parts; raises `ConfigurationError` for an unusable catalogue.
+
+    `dependencies`: the calls between services; None: as the settings say.
+    """
     slo = slo_thresholds(settings)
     pace = world.pace or metric_pace(settings)
     notifier = world.notifier or (
@@ -185,7 +189,7 @@ def assemble(
         reader=world.reader,
         metrics=world.metrics,
         lookback=timedelta(seconds=settings.change_lookback_seconds),
-        dependencies=service_dependencies(settings),
+        dependencies=service_dependencies(settings) if dependencies is None else dependencies,
         objectives=slo.objectives,
     )
     check = ReasonCheck(

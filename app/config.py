@@ -299,6 +299,13 @@ class Settings(BaseSettings):
     max_connections: Annotated[int, Field(ge=32, le=65_536)] = 512
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    # Sandbox
+    sandbox: bool = False
+    sandbox_speed: Annotated[float, Field(ge=1, le=100)] = 10.0
+    sandbox_folder: Path | None = None
+    sandbox_scenarios: Path | None = None
+    sandbox_environment: Namespace = "sandbox"
+
     # Names that are not the agent's
     unrelated_names: Annotated[frozenset[str], NoDecode] = frozenset()
 

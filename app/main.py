@@ -24,6 +24,7 @@ from app.api.pages import (
     dashboard,
     docs,
     pages,
+    sandbox,
 )
 from app.api.pages import (
     sign_in as sign_on,
@@ -42,6 +43,7 @@ from app.api.routes import (
     events,
     health,
     incidents,
+    scenarios,
     streams,
     tokens,
     webhooks,
@@ -76,14 +78,14 @@ FOR_PEOPLE = (
     docs,
     streams,
 )
+FOR_SANDBOX = (sandbox, scenarios)
+"""What the sandbox serves beside them."""
 FOR_PROBES = (health, streams)
 """What workers and watchers serve: liveness and readiness probes."""
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    from app.workers import running  # here, so that importing this module loads no driver and no engine
-
     settings: Settings = app.state.settings
     show_log(settings.log_level)
     if not settings.identity_required:
@@ -96,13 +98,31 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             )
     stop: Stop = app.state.stop
     with stop.on_signals(and_before=True):
-        async with running(settings, stop) as container:
+        async with _at_work(app, stop) as container:
             await _say_who_gets_in(container)
             app.state.container = container
             try:
                 yield
             finally:
                 app.state.container = None
+
+
+@asynccontextmanager
+async def _at_work(app: FastAPI, stop: Stop) -> AsyncIterator[ApiDependencies]:
+    """The agent, or the sandbox in its place; imported here, so that this module loads no driver."""
+    settings: Settings = app.state.settings
+    if settings.sandbox:
+        from app.simulation.sandbox import running_sandbox
+
+        async with running_sandbox(settings, stop) as one:
+            app.state.playground = one.playground
+            log.info("sandbox: simulated cluster, no real system is connected; start a scenario at /sandbox")
+            yield one.container
+        return
+    from app.workers import running
+
+    async with running(settings, stop) as container:
+        yield container
 
 
 async def _say_who_gets_in(container: ApiDependencies) -> None:
@@ -128,8 +148,12 @@ def _settings() -> Settings:
 def create_app(settings: Settings | None = None) -> FastAPI:
     """An application with every route; its container exists while its lifespan runs."""
     settings = settings or _settings()
+    if settings.sandbox:
+        from app.simulation.sandbox import sandbox_settings
+
+        settings = sandbox_settings(settings)
     app = FastAPI(
-        title="Self-Healing DevOps Agent",
+        title="Self-Healing DevOps Agent" + (" (sandbox)" if settings.sandbox else ""),
         version=package_version(),
         summary="Finds, diagnoses and heals incidents on Kubernetes, safely.",
         lifespan=_lifespan,
@@ -150,7 +174,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         requests=settings.max_connections,
         delivery_bytes=settings.max_body_bytes,
     )
-    app.add_middleware(guards.SecurityHeaders)
+    app.add_middleware(guards.SecurityHeaders, sandbox=settings.sandbox)
     app.add_middleware(head.HeadAsGet)
     problems.install(app)
     pages.install(app)
@@ -158,6 +182,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     serves_people = settings.role in (Role.ALL, Role.API)
     for module in FOR_PEOPLE if serves_people else FOR_PROBES:
         app.include_router(module.router)
+    if settings.sandbox:
+        for extra in FOR_SANDBOX:
+            app.include_router(extra.router)
     if serves_people and settings.oidc_issuer is not None:
         sign_on.install(app)
     elif serves_people:

@@ -14,17 +14,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from app.agent.ids import IncidentId, ServiceKey
+from app.agent.ids import IncidentId
 from app.agent.models import (
     ActionName,
     IncidentRecord,
     IncidentState,
     OutcomeKind,
-    Payload,
 )
-from app.agent.observer import new_signal
 from app.agent.ports.policy import PolicyEngine
-from app.bootstrap import Adapters, Container, assemble
+from app.bootstrap import Container, assemble
 from app.clock import SteppedClock
 from app.config import Settings
 from app.connectors.kinds import MetricPace
@@ -37,8 +35,8 @@ from app.sandbox.scenarios.files import Variant
 from app.sandbox.scenarios.judge import Act, Run
 from app.sandbox.scenarios.naive import WINDOW, fared
 from app.sandbox.scenarios.stage import PAST_SECONDS, ScenarioWorld
+from app.simulation.wiring import observing, report, simulated
 from app.store import open_in_memory
-from app.workers import watching
 
 OWNER = "benchmark"
 _WATCH_SECONDS = 5.0
@@ -77,36 +75,26 @@ class HealingStage:
         known = played.dependencies if variant.scenario.topology.dependencies_known else {}
         settings = self.settings.model_copy(update={"service_dependencies": known})
         cluster = SandboxCluster.over(played.world, watch_seconds=_WATCH_SECONDS)
-        outside = Adapters(
-            reader=cluster.reader,
-            rehearsal=cluster.rehearsal,
-            writer=cluster.writer(),
-            watch=cluster.watch,
-            metrics=SandboxMetrics(played.world, window=WINDOW),
-            pace=_PACE,
-            policy_engine=self.policy,
-        )
+        metrics = SandboxMetrics(played.world, window=WINDOW)
+        outside = simulated(cluster, metrics, settings, policy=self.policy, pace=_PACE)
         store = open_in_memory()
         runner = InlineRunner(clock)
         container = assemble(settings, clock=clock, store=store, world=outside, runner=runner)
         runner.attach(replace(container.loop, owner=OWNER))
-        tasks = _start_workers(container)
         try:
-            for event in variant.events:
-                await _pass_to(clock, start + timedelta(seconds=event.at))
-                await _report(container, played.happen(event))
+            async with observing(container, recheck_every=_RECHECK):
+                for event in variant.events:
+                    await _pass_to(clock, start + timedelta(seconds=event.at))
+                    await report(container, played.happen(event), "benchmark")
+                    runner.check()
+                await _pass_to(clock, start + timedelta(seconds=variant.scenario.horizon))
                 runner.check()
-            await _pass_to(clock, start + timedelta(seconds=variant.scenario.horizon))
-            runner.check()
-            played.world.catch_up()
-            records = await _records(container, runner.woken)
+                played.world.catch_up()
+                records = await _records(container, runner.woken)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await runner.close()
             await store.close()
-        return fared(played, start, _seen(records, variant, start))
+        return fared(played, start, seen(records, variant, start))
 
 
 @contextmanager
@@ -119,31 +107,8 @@ def healing_stage(runbooks: Path, new_clock: Callable[[datetime], SteppedClock])
         asyncio.run(policy.aclose())
 
 
-def _start_workers(container: Container) -> list[asyncio.Task[None]]:
-    """The watcher and the poller of the product."""
-    found = watching(container, recheck_every=_RECHECK)
-    if {name for name, _ in found} != {"watcher", "recheck", "poller"}:
-        raise RuntimeError("the simulated world is incomplete")
-    return [asyncio.ensure_future(work()) for _, work in found]
-
-
 async def _pass_to(clock: SteppedClock, moment: datetime) -> None:
     await clock.advance(max(0.0, (moment - clock.now()).total_seconds()))
-
-
-async def _report(container: Container, reported: list[tuple[ServiceKey, Payload]]) -> None:
-    """What a pipeline posts."""
-    now = container.clock.now()
-    for key, payload in reported:
-        signal = new_signal(
-            key=key,
-            source="benchmark",
-            observed_at=now,
-            received_at=now,
-            payload=payload,
-            stale_after=container.stale_after,
-        )
-        await container.intake.accept([signal])
 
 
 async def _records(container: Container, woken: tuple[IncidentId, ...]) -> list[IncidentRecord]:
@@ -151,7 +116,7 @@ async def _records(container: Container, woken: tuple[IncidentId, ...]) -> list[
     return [record for record in found if record is not None]
 
 
-def _seen(records: list[IncidentRecord], variant: Variant, start: datetime) -> Run:
+def seen(records: list[IncidentRecord], variant: Variant, start: datetime) -> Run:
     """What the records say that the agent did."""
     opened = sorted((r.incident.opened_at - start).total_seconds() for r in records)
     begun = variant.fault_at

@@ -19,6 +19,7 @@ from app.cli import (
     bench,
     catalogue,
     incidents,
+    sandbox,
     tokens,
 )
 from app.cli import (
@@ -59,6 +60,7 @@ def _options(
 app.add_typer(audit.app, name="audit")
 app.add_typer(tokens.app, name="token")
 app.add_typer(bench.app, name="bench")
+app.add_typer(sandbox.app, name="sandbox")
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ from app.sandbox.operations import (
     mark,
 )
 from app.sandbox.picture import service_of
-from app.sandbox.world import AUTOSCALER, SAME_NAMES, Naming, World
+from app.sandbox.world import AUTOSCALER, SAME_NAMES, Naming, World, WorldSource
 
 FIELD_MANAGER = "self-healing-devops-agent"
 IRREVERSIBLE = "self-healing-devops-agent/irreversible"
@@ -59,11 +59,16 @@ _MAX_WARNINGS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Access:
-    """One world as one identity sees it, under one naming of environments."""
+    """A world as one identity sees it, under one naming of environments."""
 
-    world: World
+    worlds: WorldSource
     naming: Naming
     identity: Identity
+
+    @property
+    def world(self) -> World:
+        """The world of this moment."""
+        return self.worlds()
 
     def ask(self, verb: str, kind: str) -> None:
         self.world.api.ask(self.identity, verb, kind)
@@ -330,6 +335,11 @@ class SandboxWatch:
         world.api.changed.append(notice)
         try:
             while True:
+                if access.world is not world:
+                    world.api.changed.remove(notice)
+                    world = access.world
+                    world.api.changed.append(notice)
+                    moved = set(world.services())
                 told = [access.naming.key(*name) for name in sorted(moved)]
                 moved.clear()
                 for key in told:
@@ -343,7 +353,7 @@ class SandboxWatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxCluster:
-    """The ports over one world, as one identity sees it; a writer exists only where one is asked for."""
+    """The ports over a world, as one identity sees it; a writer exists only where one is asked for."""
 
     reader: SandboxReader
     rehearsal: SandboxRehearsal
@@ -359,7 +369,20 @@ class SandboxCluster:
         identity: Identity = AGENT,
         watch_seconds: float = WATCH_SECONDS,
     ) -> SandboxCluster:
-        access = _Access(world=world, naming=naming, identity=identity)
+        """The ports over one world."""
+        return cls.following(lambda: world, naming=naming, identity=identity, watch_seconds=watch_seconds)
+
+    @classmethod
+    def following(
+        cls,
+        worlds: WorldSource,
+        *,
+        naming: Naming = SAME_NAMES,
+        identity: Identity = AGENT,
+        watch_seconds: float = WATCH_SECONDS,
+    ) -> SandboxCluster:
+        """The ports over whichever world `worlds` returns: a watch notices that it is another one."""
+        access = _Access(worlds=worlds, naming=naming, identity=identity)
         return cls(
             reader=SandboxReader(access),
             rehearsal=SandboxRehearsal(access),

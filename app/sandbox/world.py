@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
 from app.agent.ids import ServiceKey
 from app.clock import Clock
@@ -289,4 +290,6 @@ class Naming:
 
 
 SAME_NAMES = Naming(namespaces={})
+WorldSource: TypeAlias = Callable[[], World]
+"""Returns the world of this moment: the sandbox plays one after the other."""
 DEFAULT_WINDOW = timedelta(seconds=30)

@@ -7,6 +7,7 @@ as safe, so text of pipelines, alerts and clusters is never HTML.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import datetime
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -53,7 +54,18 @@ def _environment() -> Environment:
     environment.filters.update(
         words=_words, confidence=confidence, stamp=_stamp, duration=_duration, pretty=_pretty
     )
+    environment.globals["sandbox"] = None
     return environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxLabel:
+    """What the pages of the sandbox show on top."""
+
+    speed: float
+    """Simulated seconds in a second."""
+    visitor: str
+    """The name that an approval form offers: the local account."""
 
 
 _ENVIRONMENT = _environment()

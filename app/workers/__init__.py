@@ -12,9 +12,10 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Protocol
 
 from app.agent.ids import IncidentId
-from app.agent.ports.workers import Fleet
+from app.agent.ports.workers import Fleet, Runner
 from app.bootstrap import Container, build
 from app.clock import Clock
 from app.config import Role, Settings, unknown_in_env_file
@@ -54,17 +55,26 @@ class LocalRunner:
             await self.driver.wake(incident_id)
 
 
+class Builder(Protocol):
+    """Opens the store and connects the world: `app.bootstrap.build`."""
+
+    async def __call__(self, settings: Settings, *, runner: Runner | None = None) -> Container: ...
+
+
 @asynccontextmanager
-async def running(settings: Settings, stop: Stop | None = None) -> AsyncIterator[Container]:
+async def running(
+    settings: Settings, stop: Stop | None = None, *, builder: Builder = build
+) -> AsyncIterator[Container]:
     """One process of the agent, built from settings and at work until the context ends.
 
-    Once `stop` is requested it claims nothing more.
+    Once `stop` is requested it claims nothing more. `builder` connects it: the sandbox has
+    another one.
     """
     unknown = unknown_in_env_file()
     if unknown:
         log.warning(".env has names that are no settings and have no effect: %s", ", ".join(unknown))
     bell = LocalRunner()
-    container = await build(settings, runner=bell)
+    container = await builder(settings, runner=bell)
     try:
         with policies_on_hangup(container):
             async with attended(container, bell, stop):

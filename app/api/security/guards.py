@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import Problem
 from app.api.security.access import SAFE_METHODS
+from app.wire.headers import SANDBOX_HEADER
 from app.wire.loopback import is_loopback
 
 _PROVED_BY_THEMSELVES = "/webhooks/"
@@ -56,6 +57,8 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
 }
 
+_SANDBOX = {SANDBOX_HEADER: "simulated-cluster"}
+
 
 def _host_name(host_header: str) -> str | None:
     """The name in a Host header without its port; None where it is malformed."""
@@ -70,10 +73,11 @@ def _host_name(host_header: str) -> str | None:
 
 
 class SecurityHeaders:
-    """Adds headers that forbid foreign content, framing and content sniffing."""
+    """Adds headers that forbid foreign content, framing and content sniffing, and label the sandbox."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, sandbox: bool = False) -> None:
         self._app = app
+        self._headers = _HEADERS | (_SANDBOX if sandbox else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -83,7 +87,7 @@ class SecurityHeaders:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in self._headers.items():
                     headers.setdefault(name, value)
             await send(message)
 
