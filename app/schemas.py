@@ -753,9 +753,7 @@ class VersionView(BaseModel):
     """The version of the agent."""
 
     version: str = Field(examples=["0.1.0"])
-    sandbox: bool = Field(
-        default=False, description="The cluster and its metrics are simulated."
-    )
+    sandbox: bool = Field(default=False, description="The cluster and its metrics are simulated.")
 
 
 class ScenarioView(BaseModel):

@@ -75,9 +75,7 @@ def start(
 
     run = finished(commands.start(read_settings(), url, name))
     typer.echo(printable(f"Started {run.scenario} in the environment {run.environment}: {run.title}."))
-    typer.echo(
-        printable(f"Follow it with `heal incidents --environment {run.environment}`.")
-    )
+    typer.echo(printable(f"Follow it with `heal incidents --environment {run.environment}`."))
 
 
 @app.command("list", epilog=EXIT_CODES)

@@ -19,7 +19,8 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from app.agent.models import Risk
-from app.agent.ports.workers import Runner
+from app.agent.ports.store import Store
+from app.agent.ports.workers import Fleet, Runner
 from app.agent.runbooks import load_catalogue
 from app.bootstrap import Container, assemble
 from app.clock import Clock, SystemClock
@@ -67,6 +68,7 @@ IN_FORCE = frozenset(
         "slo_clear_ratio",
         "evidence_max_age_seconds",
         "change_lookback_seconds",
+        "reopen_after_seconds",
         *WATCHED_SECONDS,
         # policy: a server decides on documents, and reaches nothing of the simulation
         "policy_dir",
@@ -180,25 +182,36 @@ def _read(file: Path) -> datetime | None:
 async def build_sandbox(
     settings: Settings, playground: Playground, *, runner: Runner | None = None
 ) -> Container:
-    """The agent over the simulated cluster; constructs no connector of a real system (promise 5).
+    """Open the store and connect the simulated cluster.
 
     Raises `ConfigurationError` for a catalogue or for policies that cannot be used.
     """
-    policy = connect_policy(settings)
+    store, fleet = await open_shared(settings.database_url.get_secret_value())
     try:
-        store, fleet = await open_shared(settings.database_url.get_secret_value())
-        cluster = SandboxCluster.following(playground.world)
-        world = simulated(cluster, SandboxMetrics(playground.world), settings, policy=policy)
-        return assemble(
-            settings,
-            clock=playground.clock,
-            store=store,
-            world=world,
-            fleet=fleet,
-            runner=runner,
-            close_world=policy.aclose,
-            dependencies=playground.dependencies,
-        )
+        return assemble_sandbox(settings, playground, store=store, fleet=fleet, runner=runner)
     except BaseException:
-        await policy.aclose()
+        await store.close()
         raise
+
+
+def assemble_sandbox(
+    settings: Settings,
+    playground: Playground,
+    *,
+    store: Store,
+    fleet: Fleet | None = None,
+    runner: Runner | None = None,
+) -> Container:
+    """The agent over the simulated cluster; constructs no connector of a real system (promise 5)."""
+    cluster = SandboxCluster.following(playground.world)
+    policy = connect_policy(settings)
+    return assemble(
+        settings,
+        clock=playground.clock,
+        store=store,
+        world=simulated(cluster, SandboxMetrics(playground.world), settings, policy=policy),
+        fleet=fleet,
+        runner=runner,
+        close_world=policy.aclose,
+        dependencies=playground.dependencies,
+    )

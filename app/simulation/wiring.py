@@ -23,7 +23,6 @@ PACE = MetricPace(window=DEFAULT_WINDOW, every=timedelta(seconds=5), at_once=8)
 """How metrics are polled where a person watches."""
 WATCHED_SECONDS: Mapping[str, float] = {
     "breach_for_seconds": 20.0,
-    "reopen_after_seconds": 0.0,
     "incident_settle_seconds": 10.0,
     "trust_revision_after_seconds": 30.0,
     "verify_soak_seconds": 30.0,

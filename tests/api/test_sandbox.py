@@ -23,6 +23,7 @@ from tests.api.harness import RUNBOOKS, assert_problem
 
 SPEED = 50.0
 PATIENCE_SECONDS = 120.0
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 def sandboxed(**changes: Any) -> Settings:
@@ -150,14 +151,14 @@ async def test_a_scenario_starts_from_page_and_api() -> None:
         names = [one["name"] for one in before["scenarios"]]
         assert names[0] == "bad-release"
         assert all(one["about"] and one["title"] for one in before["scenarios"])
-        posted = await client.post(f"/sandbox/scenarios/{names[0]}", data={})
+        posted = await client.post(f"/sandbox/scenarios/{names[0]}", headers=FORM)
         assert (posted.status_code, posted.headers["location"]) == (303, "/sandbox")
         again = (await client.post(f"/v1/sandbox/scenarios/{names[1]}/start")).json()
         assert again["environment"] == "sandbox-2"
         assert (await client.get("/v1/sandbox")).json()["run"]["scenario"] == names[1]
         wrong = await client.post("/v1/sandbox/scenarios/no-such/start")
         assert names[0] in assert_problem(wrong, 404)["detail"]
-        assert (await client.post("/sandbox/scenarios/no-such", data={})).status_code == 404
+        assert (await client.post("/sandbox/scenarios/no-such", headers=FORM)).status_code == 404
         foreign = {"Sec-Fetch-Site": "cross-site"}
         for path in (f"/sandbox/scenarios/{names[0]}", f"/v1/sandbox/scenarios/{names[0]}/start"):
             assert (await client.post(path, headers=foreign)).status_code == 403

@@ -7,7 +7,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from app.agent.approvals.answer import answer
 from app.agent.identity.people import Person
@@ -20,26 +19,23 @@ from app.sandbox.runner import InlineRunner
 from app.sandbox.scenarios.judge import Judgement, judge
 from app.sandbox.scenarios.naive import fared
 from app.sandbox.scenarios.playground import Playground, ScenarioRun, offered
-from app.simulation.sandbox import build_sandbox, sandbox_settings
+from app.simulation.sandbox import assemble_sandbox, sandbox_settings
 from app.simulation.wiring import observing, report
+from app.store import open_in_memory
 from app.testing import VirtualClock
-from tests.sqlite_template import migrated
 
 NAMES = tuple(one.scenario.id for one in offered(None))
 RUNBOOKS = Path(__file__).parents[2] / "runbooks"
 STEP_SECONDS = 5.0
 
 
-async def played(folder: Path, *names: str) -> list[Judgement]:
+async def played(*names: str) -> list[Judgement]:
     """Start scenarios one after the other on one store, each to its horizon."""
     clock = VirtualClock()
     playground = Playground(clock=clock, scenarios=offered(None), environment="sandbox")
     runner = InlineRunner(clock)
-    given = Settings(_env_file=None, runbooks_dir=RUNBOOKS, sandbox=True)
-    settings = sandbox_settings(given).model_copy(
-        update={"database_url": SecretStr(migrated(folder / "heal.db"))}
-    )
-    container = await build_sandbox(settings, playground, runner=runner)
+    settings = sandbox_settings(Settings(_env_file=None, runbooks_dir=RUNBOOKS, sandbox=True))
+    container = assemble_sandbox(settings, playground, store=open_in_memory(), runner=runner)
     runner.attach(replace(container.loop, owner="sandbox"))
     try:
         async with observing(container):
@@ -87,15 +83,15 @@ async def answered(container: Container, runner: InlineRunner, run: ScenarioRun)
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_scenario_ends_as_its_file_says(tmp_path: Path, name: str) -> None:
+async def test_a_scenario_ends_as_its_file_says(name: str) -> None:
     """With the shipped runbooks and policies and the times of the sandbox."""
-    (judgement,) = await played(tmp_path, name)
+    (judgement,) = await played(name)
     assert judgement.right, judgement.why
 
 
-async def test_an_earlier_run_does_not_change_the_next(tmp_path: Path) -> None:
+async def test_an_earlier_run_does_not_change_the_next() -> None:
     """What the agent remembers of a failed release is of another environment."""
-    judgements = await played(tmp_path, NAMES[0], NAMES[0], NAMES[1])
+    judgements = await played(NAMES[0], NAMES[0], NAMES[1])
     assert [one.right for one in judgements] == [True, True, True], [one.why for one in judgements]
 
 
@@ -113,7 +109,7 @@ def test_runs_are_counted_across_processes(tmp_path: Path) -> None:
     assert environments == ["sandbox", "sandbox-2", "sandbox-3", "sandbox-4"]
 
 
-async def test_an_event_happens_at_its_moment(tmp_path: Path) -> None:
+async def test_an_event_happens_at_its_moment() -> None:
     """Not before, once, and what the pipeline reports names the environment of the run."""
     clock = VirtualClock()
     playground = Playground(clock=clock, scenarios=offered(None), environment="sandbox")

@@ -27,7 +27,7 @@ def test_a_scenario_is_started_and_followed_from_the_terminal(heal: Heal, tmp_pa
             (("sandbox", "list", "--url", url), 0, "Started last: bad-release", "simulated seconds ago"),
             (("sandbox", "start", "nothing", "--url", url), 1, "no scenario 'nothing'", "bad-release"),
             (("incidents", "--url", url), 0, f"sandbox at {url}: simulated cluster", ""),
-            (("brake", "--url", url), 0, f"sandbox at {url}: simulated cluster", ""),
+            (("brake", "status", "--url", url), 0, f"sandbox at {url}: simulated cluster", ""),
         ]
         for arguments, code, *words in table:
             answer = heal(*arguments)

@@ -73,8 +73,9 @@ class Played:
 
 def simulation_settings(settings: Settings, *, dry_run: bool) -> Settings:
     """The user's settings, changed for a short story without approvals: no real system is changed."""
-    # The story has no person who answers.
-    return watched_settings(settings, dry_run=dry_run).model_copy(update={"approval_for_risks": frozenset()})
+    # The story has no person who answers, and the next one opens an incident of the same service.
+    alone = {"approval_for_risks": frozenset(), "reopen_after_seconds": 0.0}
+    return watched_settings(settings, dry_run=dry_run).model_copy(update=alone)
 
 
 async def play(
