@@ -27,7 +27,7 @@ def test_a_scenario_is_started_and_followed_from_the_terminal(heal: Heal, tmp_pa
             (("sandbox", "list", "--url", url), 0, "Started last: bad-release", "simulated seconds ago"),
             (("sandbox", "start", "nothing", "--url", url), 1, "no scenario 'nothing'", "bad-release"),
             (("incidents", "--url", url), 0, f"sandbox at {url}: simulated cluster", ""),
-            (("brake", "status", "--url", url), 0, f"sandbox at {url}: simulated cluster", ""),
+            (("brake", "show", "--url", url), 0, f"sandbox at {url}: simulated cluster", ""),
         ]
         for arguments, code, *words in table:
             answer = heal(*arguments)
@@ -63,8 +63,12 @@ def test_without_a_sandbox_the_commands_say_what_to_do(
     assert says in answer.text
 
 
-def test_a_wrong_scenario_file_is_named_before_the_server_starts(heal: Heal, tmp_path: Path) -> None:
+def test_a_wrong_scenario_file_is_named_before_the_server_starts(
+    heal: Heal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With file and line, as the benchmark does."""
+    for name in ("SANDBOX", "SANDBOX_SCENARIOS"):  # the command sets them for its server
+        monkeypatch.setenv(name, "")
     (tmp_path / "wrong.yaml").write_text("schema: 1\nid: x\n")
     answer = heal("sandbox", "--scenarios", "wrong.yaml")
     assert answer.code == 1
