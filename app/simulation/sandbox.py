@@ -29,67 +29,13 @@ from app.connectors.policy.connect import connect_policy
 from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.scenarios.playground import Playground, offered
-from app.simulation.wiring import WATCHED_SECONDS, report, simulated, watched_settings
+from app.settings.sandbox import IN_FORCE
+from app.simulation.wiring import report, simulated, watched_settings
 from app.stopping import Stop
 from app.store import open_shared
 from app.testing import PacedClock
 from app.workers import running
 from app.workers.elected import kept_running
-
-IN_FORCE = frozenset(
-    {
-        # what the agent may do
-        "max_actions_per_incident",
-        "max_actions_per_service",
-        "max_actions_per_namespace",
-        "max_actions_per_cluster",
-        "budget_window_seconds",
-        "max_replica_share",
-        "cooldown_seconds",
-        "backoff_base_seconds",
-        "backoff_max_seconds",
-        "circuit_failures_per_service",
-        "circuit_failures_per_cluster",
-        "circuit_open_seconds",
-        "freeze_windows",
-        "action_memory_seconds",
-        "require_opt_in",
-        "enabled_actions",
-        "approval_for_risks",
-        "approval_timeout_seconds",
-        "approval_people",
-        "scale_min_replicas",
-        "scale_max_replicas",
-        "runbooks_dir",
-        # when a service is unhealthy
-        "slo_max_error_rate",
-        "slo_max_p95_latency_ms",
-        "slo_min_request_rate",
-        "slo_clear_ratio",
-        "evidence_max_age_seconds",
-        "change_lookback_seconds",
-        "reopen_after_seconds",
-        *WATCHED_SECONDS,
-        # policy: a server decides on documents, and reaches nothing of the simulation
-        "policy_dir",
-        "policy_timeout_seconds",
-        "opa_url",
-        "opa_token",
-        "opa_timeout_seconds",
-        # HTTP and the sandbox itself
-        "host",
-        "port",
-        "max_body_bytes",
-        "max_connections",
-        "log_level",
-        "sandbox",
-        "sandbox_speed",
-        "sandbox_folder",
-        "sandbox_scenarios",
-        "sandbox_environment",
-    }
-)
-"""The settings of the user that apply in the sandbox."""
 
 
 def sandbox_settings(settings: Settings) -> Settings:

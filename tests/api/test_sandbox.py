@@ -18,7 +18,8 @@ from app.config import Role, Settings
 from app.main import FOR_SANDBOX, create_app
 from app.sandbox.cluster import SandboxReader, SandboxWatch, SandboxWriter
 from app.sandbox.metrics import SandboxMetrics
-from app.simulation.sandbox import IN_FORCE, sandbox_settings
+from app.settings.sandbox import IN_FORCE
+from app.simulation.sandbox import sandbox_settings
 from tests.api.harness import RUNBOOKS, assert_problem
 
 SPEED = 50.0
