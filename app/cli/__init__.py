@@ -18,6 +18,8 @@ from app.cli import (
     audit,
     bench,
     catalogue,
+    configuration,
+    events,
     incidents,
     sandbox,
     tokens,
@@ -60,6 +62,8 @@ def _options(
 app.add_typer(audit.app, name="audit")
 app.add_typer(tokens.app, name="token")
 app.add_typer(bench.app, name="bench")
+app.add_typer(configuration.app, name="config")
+app.add_typer(events.app, name="events")
 app.add_typer(sandbox.app, name="sandbox")
 
 

@@ -9,10 +9,13 @@ import typer
 from app.cli.options import (
     EXIT_CODES,
     AsJson,
+    Output,
+    OutputOption,
     StoryListener,
     console,
     finished,
     read_settings,
+    structured,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +38,9 @@ By = Annotated[
     ),
 ]
 Comment = Annotated[str, typer.Option("--comment", help="Comment for the record.")]
-ApprovalIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The approval's id: apr_...")]
+ApprovalIdArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="The approval's id, or its beginning: apr_...")
+]
 
 
 @app.command("approvals", epilog=EXIT_CODES)
@@ -45,6 +50,7 @@ def list_approvals(
     ] = "pending",
     limit: Annotated[int, typer.Option(min=1, max=200, help="Maximum number to show.")] = 50,
     url: StoryListener = None,
+    output_as: OutputOption = Output.TABLE,
     as_json: AsJson = False,
 ) -> None:
     """List approvals, newest first; by default those that are pending."""
@@ -55,8 +61,9 @@ def list_approvals(
         raise typer.BadParameter(f"one of {', '.join(ApprovalState)}, all", param_hint="--state")
     wanted = None if state == "all" else ApprovalState(state)
     page = finished(approvals.list_approvals(read_settings(), url, wanted, limit))
-    if as_json:
-        typer.echo(page.model_dump_json(indent=2))
+    text = structured(page, output_as, as_json=as_json)
+    if text is not None:
+        typer.echo(text)
     elif not page.items:
         typer.echo("No approval is pending." if state == "pending" else "No approvals.")
     else:
@@ -91,10 +98,11 @@ def _answer(
     approval_id: str, *, approve: bool, by: str | None, comment: str, url: str | None, as_json: bool
 ) -> None:
     from app.cli.commands import approvals, output
+    from app.cli.commands.short_ids import answer_by_beginning
 
     settings = read_settings()
     said = approvals.answer_of(approve=approve, by=by or _user(settings), comment=comment)
-    view = finished(approvals.answer(settings, url, approval_id, said))
+    view = finished(answer_by_beginning(settings, url, approval_id, said))
     typer.echo(view.model_dump_json(indent=2) if as_json else output.answer_line(view))
 
 

@@ -2,84 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from app.agent.approvals.answer import answer
-from app.agent.identity.people import Person
-from app.agent.models import ApprovalState, IncidentRecord
-from app.agent.ports.store.incidents import IncidentFilter
-from app.benchmarks.healing_agent import seen
-from app.bootstrap import Container
+from app.benchmarks.sandbox_run import play
 from app.config import Settings
-from app.sandbox.runner import InlineRunner
-from app.sandbox.scenarios.judge import Judgement, judge
-from app.sandbox.scenarios.naive import fared
-from app.sandbox.scenarios.playground import Playground, ScenarioRun, offered
-from app.simulation.sandbox import assemble_sandbox, sandbox_settings
-from app.simulation.wiring import observing, report
-from app.store import open_in_memory
+from app.sandbox.scenarios.judge import Judgement
+from app.sandbox.scenarios.playground import Playground, offered
+from app.simulation.sandbox import sandbox_settings
 from app.testing import VirtualClock
 
 NAMES = tuple(one.scenario.id for one in offered(None))
 RUNBOOKS = Path(__file__).parents[2] / "runbooks"
-STEP_SECONDS = 5.0
 
 
 async def played(*names: str) -> list[Judgement]:
     """Start scenarios one after the other on one store, each to its horizon."""
-    clock = VirtualClock()
-    playground = Playground(clock=clock, scenarios=offered(None), environment="sandbox")
-    runner = InlineRunner(clock)
     settings = sandbox_settings(Settings(_env_file=None, runbooks_dir=RUNBOOKS, sandbox=True))
-    container = assemble_sandbox(settings, playground, store=open_in_memory(), runner=runner)
-    runner.attach(replace(container.loop, owner="sandbox"))
-    try:
-        async with observing(container):
-            return [await to_its_end(container, playground, runner, clock, name) for name in names]
-    finally:
-        await runner.close()
-        await container.close()
-
-
-async def to_its_end(
-    container: Container, playground: Playground, runner: InlineRunner, clock: VirtualClock, name: str
-) -> Judgement:
-    run = playground.start(name)
-    while clock.now() < run.ends_at:
-        await playground.step(lambda reported: report(container, reported, "pipeline"))
-        await clock.advance(STEP_SECONDS)
-        runner.check()
-        await answered(container, runner, run)
-    run.stage.world.catch_up()
-    records = await records_of(container, run)
-    outcome = fared(run.stage, run.started_at, seen(records, run.variant, run.started_at))
-    scenario = run.variant.scenario
-    return judge(scenario, run.variant.fault_at, outcome, outcome)
-
-
-async def records_of(container: Container, run: ScenarioRun) -> list[IncidentRecord]:
-    where = IncidentFilter(environment=run.environment)
-    found = (await container.store.incidents.find(where, limit=50, cursor=None)).items
-    return [one for each in found if (one := await container.store.incidents.get(each.incident.id))]
-
-
-async def answered(container: Container, runner: InlineRunner, run: ScenarioRun) -> None:
-    """The person of the file answers every approval that is asked for."""
-    pending = await container.store.approvals.find(ApprovalState.PENDING, limit=10, cursor=None)
-    for one in pending.items:
-        await answer(
-            container.store.approvals,
-            one.approval.id,
-            approve=run.variant.scenario.answer == "approve",
-            by=Person(name="visitor"),
-            comment="",
-            at=container.clock.now(),
-        )
-        await runner.wake(one.incident.id)
+    known = {one.scenario.id: one for one in offered(None)}
+    ended = await play(settings, [known[name] for name in names], VirtualClock)
+    return [one.judgement for one in ended]
 
 
 @pytest.mark.parametrize("name", NAMES)

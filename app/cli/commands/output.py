@@ -130,6 +130,11 @@ def elapsed(span: timedelta) -> str:
 
 def print_table(console: Console, incidents: Iterable[IncidentSummary]) -> None:
     """Incidents, one a row, newest first; a narrow terminal gets what identifies them."""
+    console.print(incident_table(console, incidents))
+
+
+def incident_table(console: Console, incidents: Iterable[IncidentSummary]) -> Table:
+    """The same as a table."""
     wide = console.width >= _WIDE
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("ID", no_wrap=True, min_width=_ID_WIDTH)
@@ -149,7 +154,7 @@ def print_table(console: Console, incidents: Iterable[IncidentSummary]) -> None:
             cause = f"{in_words(found.cause)} {confidence(found.confidence)}" if found is not None else "-"
             row += [cause, actions + (" (dry run)" if one.dry_run else "")]
         table.add_row(*row)
-    console.print(table)
+    return table
 
 
 def print_story(
