@@ -100,12 +100,12 @@ def simulate_runbooks(
 
     Nothing outside this process is touched. A person who is asked answers as the file says.
     """
-    from app.cli.commands import output, runbooks
+    from app.cli.commands import output, simulation
 
     settings = read_settings()
     given = {"runbooks_dir": folder, "policy_dir": policies}
     settings = settings.model_copy(update={name: path for name, path in given.items() if path is not None})
-    ended = finished(runbooks.simulate(settings, runbooks.scenarios(settings, wanted or [])))
+    ended = finished(simulation.simulate(settings, simulation.scenarios(settings, wanted or [])))
     for one in ended:
         for record in one.records if not quiet else ():
             story = output.StoryPrinter(console(), record.incident.opened_at)
@@ -113,7 +113,7 @@ def simulate_runbooks(
                 story.line(entry)
             story.flush()
             typer.echo("")
-        typer.echo(runbooks.verdict(one))
+        typer.echo(simulation.verdict(one))
     if any(not one.judgement.right for one in ended):
         raise typer.Exit(1)
 

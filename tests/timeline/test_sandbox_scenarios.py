@@ -26,6 +26,7 @@ async def played(*names: str) -> list[Judgement]:
     return [one.judgement for one in ended]
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_scenario_ends_as_its_file_says(name: str) -> None:
     """With the shipped runbooks and policies and the times of the sandbox."""
@@ -33,6 +34,7 @@ async def test_a_scenario_ends_as_its_file_says(name: str) -> None:
     assert judgement.right, judgement.why
 
 
+@pytest.mark.real
 async def test_an_earlier_run_does_not_change_the_next() -> None:
     """What the agent remembers of a failed release is of another environment."""
     judgements = await played(NAMES[0], NAMES[0])

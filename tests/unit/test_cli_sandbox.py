@@ -33,6 +33,12 @@ def test_a_scenario_is_started_and_followed_from_the_terminal(heal: Heal, tmp_pa
             answer = heal(*arguments)
             assert answer.code == code, answer
             assert all(word in answer.text for word in words), (arguments, answer.text)
+        service = ("-s", "shop", "-e", "prod")
+        deploy = ("events", "send", "deploy", *service, "--version", "2", "--status", "failed")
+        identifier = json.loads(heal(*deploy, "--url", url, "-o", "json").out)["incident_id"]
+        assert f"{identifier}, opened" in heal("show", identifier[:20], "--url", url).out
+        for arguments in (("stats",), ("watch", "--once"), ("incidents", "-o", "yaml")):
+            assert "shop" in heal(*arguments, "--url", url).out
         listed = heal("sandbox", "list", "--json", "--url", url)
         assert json.loads(listed.out)["run"]["scenario"] == "bad-release"
         assert "simulated cluster" in listed.err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 from pydantic import BaseModel, Field
@@ -62,8 +62,8 @@ def stats_of(incidents: Sequence[IncidentSummary]) -> Stats:
     )
 
 
-def _counted(values: object) -> dict[str, int]:
-    return dict(Counter(values).most_common())  # type: ignore[call-overload,no-any-return]
+def _counted(values: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(map(str, values)).most_common())
 
 
 def _actions(incidents: Sequence[IncidentSummary]) -> dict[str, ActionStats]:
