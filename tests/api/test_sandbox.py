@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from app.config import Role, Settings
+from app.connectors.registry import CHANNELS, METRIC_SOURCES, SILENCE_SOURCES
 from app.main import FOR_SANDBOX, create_app
 from app.sandbox.cluster import SandboxReader, SandboxWatch, SandboxWriter
 from app.sandbox.metrics import SandboxMetrics
@@ -177,6 +178,16 @@ def test_only_the_settings_in_force_apply(name: str) -> None:
     else:
         assert changed == plain
     assert changed.listens_on in {"127.0.0.1", "localhost"}
+
+
+def test_no_setting_that_connects_a_system_is_in_force() -> None:
+    """Those of every registered vendor, and those of cluster, store, streams and sign-in."""
+    connecting = {name.lower() for kind in (*METRIC_SOURCES, *SILENCE_SOURCES) for name in kind.settings}
+    connecting |= {"kubeconfig", "kube_in_cluster", "database_url", "intake_from", "oidc_issuer"}
+    channels = {kind.name for kind in CHANNELS} | {"notify"}
+    assert connecting <= set(Settings.model_fields)
+    assert not connecting & IN_FORCE
+    assert not [name for name in IN_FORCE if name.partition("_")[0] in channels]
 
 
 def _another(name: str, default: object) -> object:

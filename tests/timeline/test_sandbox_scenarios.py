@@ -9,6 +9,7 @@ import pytest
 
 from app.benchmarks.sandbox_run import play
 from app.config import Settings
+from app.sandbox.cluster import SandboxCluster
 from app.sandbox.scenarios.judge import Judgement
 from app.sandbox.scenarios.playground import Playground, offered
 from app.simulation.sandbox import sandbox_settings
@@ -67,9 +68,23 @@ async def test_an_event_happens_at_its_moment() -> None:
         told.append(str(reported))
 
     due = run.variant.events[0].at
+    heard = []
     for seconds in (due - 1, 1, 1):
         await clock.advance(seconds)
         await playground.step(listen)
-    assert len(told) == 1
+        heard.append(len(told))
+    assert heard == [0, 1, 1]
     assert "environment='sandbox-2'" in told[0]
     assert clock.now() - run.started_at == timedelta(seconds=due + 1)
+
+
+async def test_a_watch_notices_that_another_world_plays() -> None:
+    """The services of a new run are seen at once, those of the last one no more."""
+    clock = VirtualClock()
+    playground = Playground(clock=clock, scenarios=offered(None), environment="sandbox")
+    events = SandboxCluster.following(playground.world).watch.events()
+    for name in NAMES[:2]:
+        run = playground.start(name)
+        seen = [await clock.run_until(anext(events)) for _ in run.stage.names]
+        assert {(one.key.environment, one.key.service) for one in seen} == set(run.stage.names)
+    await events.aclose()
