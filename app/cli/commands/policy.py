@@ -20,6 +20,7 @@ from app.cli.commands.output import printable
 from app.config import Settings
 from app.connectors.policy.bundle import read_bundle, shipped_policies
 from app.connectors.policy.connect import connect_policy
+from app.connectors.policy.embedded import EmbeddedPolicy
 from app.connectors.policy.engine import EngineFault, check_folder
 from app.connectors.policy.tests import Failure, run_tests
 from app.errors import Invalid
@@ -82,9 +83,8 @@ async def evaluate(settings: Settings, folder: Path | None, document: Path) -> E
     Raises `CommandFailed` for an input that is no JSON object.
     """
     content = _read(document)
-    if folder is not None:
-        settings = settings.model_copy(update={"policy_dir": folder, "opa_url": None})
-    engine = connect_policy(settings)
+    timeout = settings.policy_timeout_seconds
+    engine = EmbeddedPolicy(folder, timeout_seconds=timeout) if folder else connect_policy(settings)
     try:
         answer = await engine.decide(content)
     finally:
