@@ -86,8 +86,9 @@ def send_metric(
 
 
 def _send(event: Event, url: str | None, output: Output) -> None:
+    from app.agent.evidence.format import in_words
     from app.cli.commands.events import send
-    from app.cli.commands.output import in_words, printable
+    from app.cli.commands.output import printable
 
     view = finished(send(read_settings(), url, event))
     text = structured(view, output)

@@ -53,8 +53,7 @@ def sandbox_settings(settings: Settings) -> Settings:
 
 
 def _is_default(settings: Settings, name: str) -> bool:
-    given: object = getattr(settings, name)
-    return given == Settings.model_fields[name].default
+    return bool(getattr(settings, name) == Settings.model_fields[name].default)
 
 
 def sandbox_clock(speed: float, reached: datetime | None = None) -> Clock:

@@ -182,7 +182,8 @@ def test_only_the_settings_in_force_apply(name: str) -> None:
 
 def test_no_setting_that_connects_a_system_is_in_force() -> None:
     """Those of every registered vendor, and those of cluster, store, streams and sign-in."""
-    connecting = {name.lower() for kind in (*METRIC_SOURCES, *SILENCE_SOURCES) for name in kind.settings}
+    connecting = {name.lower() for metrics in METRIC_SOURCES for name in metrics.settings}
+    connecting |= {name.lower() for silences in SILENCE_SOURCES for name in silences.settings}
     connecting |= {"kubeconfig", "kube_in_cluster", "database_url", "intake_from", "oidc_issuer"}
     channels = {kind.name for kind in CHANNELS} | {"notify"}
     assert connecting <= set(Settings.model_fields)
@@ -194,12 +195,8 @@ def _another(name: str, default: object) -> object:
     """A value that is not the default; of some settings one that others allow."""
     if name == "verify_timeout_seconds":
         return 900.0
-    return {
-        bool: lambda: not default,
-        int: lambda: 7,
-        float: lambda: 77.0,
-        Role: lambda: Role.API,
-    }.get(type(default), lambda: f"another-{name}")()
+    others: dict[type, object] = {bool: not default, int: 7, float: 77.0, Role: Role.API}
+    return others.get(type(default), f"another-{name}")
 
 
 def test_own_scenarios_are_offered_and_replace_those_of_the_same_name(tmp_path: Path) -> None:

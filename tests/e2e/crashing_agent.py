@@ -24,7 +24,7 @@ import uvicorn
 
 import app.workers
 from app.agent.models import Incident, Outcome
-from app.bootstrap import Container, assemble, connect_world
+from app.bootstrap import Container, assemble, build, connect_world
 from app.clock import SystemClock
 from app.config import Settings
 from app.main import create_app
@@ -98,7 +98,9 @@ class Fused:
 
 
 @asynccontextmanager
-async def running_with_a_fuse(settings: Settings, stop: Stop | None = None) -> AsyncIterator[Container]:
+async def running_with_a_fuse(
+    settings: Settings, stop: Stop | None = None, *, builder: app.workers.Builder = build
+) -> AsyncIterator[Container]:
     """As `app.workers.running`, with every adapter wrapped."""
     fuse = Fuse(
         armed=Path(os.environ["CRASH_ARMED"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter
@@ -9,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from app.agent.identity.people import Person, Scope
+from app.agent.models import IncidentRecord
 from app.agent.ports.store.incidents import IncidentFilter
 from app.api.bodies import read_form
 from app.api.dependencies import ContainerDep
@@ -26,7 +28,7 @@ _SHOWN = 20
 @router.get("/sandbox")
 async def sandbox_page(pages: Reading, playground: PlaygroundDep) -> Response:
     run = playground.run
-    records = ()
+    records: Sequence[IncidentRecord] = ()
     if run is not None:
         where = IncidentFilter(environment=run.environment)
         try:
