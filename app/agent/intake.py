@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from msgspec import structs
+
 from app.agent.evidence.conditions import CONDITION_TRIGGERS
 from app.agent.evidence.releases import change_of
 from app.agent.freshness.clock_jumps import ahead
@@ -159,10 +161,12 @@ class IntakeRules:
         reasons, fires_again = repeated(known.reasons, signal)
         if reasons == known.reasons:
             return None
-        after = replace(known, reasons=reasons)
+        after = structs.replace(known, reasons=reasons)
         if fires_again and isinstance(signal.payload, Alert):
             identity = _identity(signal.payload)
-            after = replace(after, resolved_alerts=tuple(a for a in after.resolved_alerts if a != identity))
+            after = structs.replace(
+                after, resolved_alerts=tuple(a for a in after.resolved_alerts if a != identity)
+            )
         return Repeat(levels=after, fires_again=fires_again)
 
     def _open_limit(self, signal: Signal) -> int | None:
@@ -234,7 +238,7 @@ class IntakeRules:
                 )
         if crashing:
             triggers = [*breaching, Trigger.CRASH_LOOP]
-        after = replace(
+        after = structs.replace(
             self._measured(levels, sample, at, error, latency) if own else _posted(levels, error, latency),
             conditions=_with_condition(levels.conditions, Condition.CRASH_LOOP_BACK_OFF, crashing),
             crash_told_at=at if crash_is_news else levels.crash_told_at,
@@ -242,7 +246,9 @@ class IntakeRules:
         )
         if not late and not own:
             newest = SliSample(at=at, error_rate=sample.error_rate, p95_latency_ms=sample.p95_latency_ms)
-            after = replace(after, last_sample_at=at, last_sample=newest, rhythm_seconds=_rhythm(last, at))
+            after = structs.replace(
+                after, last_sample_at=at, last_sample=newest, rhythm_seconds=_rhythm(last, at)
+            )
         return _Judged(
             triggers=tuple(triggers),
             breaching=tuple(breaching),
@@ -278,7 +284,7 @@ class IntakeRules:
         if latency.since is None:
             limits = self._limits(self.slo.max_p95_latency_ms, gap)
             posted_latency = posted_latency.told(sample.p95_latency_ms, at, limits)
-        return replace(
+        return structs.replace(
             _posted(levels, posted_errors, posted_latency),
             measured_error_rate=errors,
             measured_latency=latency,
@@ -345,7 +351,7 @@ def _judge_deploy(signal: Signal, deploy: Deploy, levels: ServiceLevels) -> _Jud
         healthy_reason=reason,
         may_be_quieted=False,
         change=change_of(signal.key, deploy, signal.observed_at),
-        levels=replace(levels, deploy_succeeded_at=min(signal.observed_at, signal.received_at))
+        levels=structs.replace(levels, deploy_succeeded_at=min(signal.observed_at, signal.received_at))
         if news
         else None,
     )
@@ -353,7 +359,7 @@ def _judge_deploy(signal: Signal, deploy: Deploy, levels: ServiceLevels) -> _Jud
 
 def _posted(levels: ServiceLevels, errors: Breach, latency: Breach) -> ServiceLevels:
     """The levels with the breaches that posted samples amount to."""
-    return replace(
+    return structs.replace(
         levels,
         error_rate_breach_since=errors.since,
         error_rate_breach_until=errors.until,
@@ -400,7 +406,7 @@ def _remembering(
     levels = judged.levels or known
     over = isinstance(payload, Alert) and not judged.joins and not remembers(levels.reasons, payload)
     if not over:
-        levels = replace(levels, reasons=remember_signal(levels.reasons, signal))
+        levels = structs.replace(levels, reasons=remember_signal(levels.reasons, signal))
     unchanged = judged.levels is None and levels == (stored or ServiceLevels(key=signal.key))
     return judged if unchanged else replace(judged, levels=levels)
 
@@ -410,7 +416,7 @@ def _opened_by(signal: Signal, judged: _Judged) -> _Judged:
     levels = judged.levels
     if levels is None or not isinstance(signal.payload, Alert):
         return judged
-    return replace(judged, levels=replace(levels, reasons=opened_by(levels.reasons, signal.payload)))
+    return replace(judged, levels=structs.replace(levels, reasons=opened_by(levels.reasons, signal.payload)))
 
 
 def _identity(alert: Alert) -> str:
@@ -430,7 +436,7 @@ def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
         others = tuple(one for one in levels.resolved_alerts if one != identity)
         return _Judged(
             healthy_reason=f"alert {alert.name} resolved, and no incident is open",
-            levels=replace(levels, resolved_alerts=(*others, identity)[-RESOLVED_KEPT:]),
+            levels=structs.replace(levels, resolved_alerts=(*others, identity)[-RESOLVED_KEPT:]),
         )
     if identity in levels.resolved_alerts:
         return _Judged(healthy_reason=f"alert {alert.name} was reported as resolved before", joins=False)
@@ -452,7 +458,7 @@ def _of_another_cluster(signal: Signal, incident: Incident | None) -> str | None
 
 def _judge_condition(told: ClusterCondition, levels: ServiceLevels) -> _Judged:
     conditions = _with_condition(levels.conditions, told.condition, told.present)
-    after = replace(levels, conditions=conditions)
+    after = structs.replace(levels, conditions=conditions)
     if not told.present:
         return _Judged(healthy_reason=f"{told.condition} cleared, and no incident is open", levels=after)
     return _Judged(triggers=(CONDITION_TRIGGERS[told.condition],), levels=after)

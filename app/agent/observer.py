@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
+import random
 from collections.abc import Awaitable, Mapping
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from app.agent.evidence.conditions import workload_conditions as workload_conditions
@@ -55,6 +55,11 @@ _KINDS: dict[type[Payload], SignalKind] = {
     ConfigChange: SignalKind.CHANGE,
 }
 
+_FIELDS = {kind: tuple(one.name for one in fields(kind)) for kind in _KINDS}
+_encoded = json.JSONEncoder(sort_keys=True, default=str).encode
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
 _SLI_STEP = timedelta(seconds=15)
 _MAX_SIGNALS = 200
 _OTHERS_SHOWN = 50
@@ -91,10 +96,9 @@ def new_signal(
     kind = _KINDS[type(payload)]
     if dedup_key is None:
         told = [source, kind, key.environment, key.service, observed_at.isoformat(), _content(payload)]
-        content = json.dumps(told, sort_keys=True, default=str)
-        dedup_key = f"content:{hashlib.sha256(content.encode()).hexdigest()}"
+        dedup_key = f"content:{hashlib.sha256(_encoded(told).encode()).hexdigest()}"
     return Signal(
-        id=signal_id or SignalId(f"sig_{uuid.uuid4().hex}"),
+        id=signal_id or _new_id(received_at),
         kind=kind,
         key=key,
         source=source,
@@ -107,9 +111,15 @@ def new_signal(
     )
 
 
+def _new_id(received_at: datetime) -> SignalId:
+    """Ids grow with the time of arrival, so that an index over them is written at its end."""
+    micros = (received_at - _EPOCH) // _MICROSECOND
+    return SignalId(f"sig_{micros:016x}{random.getrandbits(64):016x}")
+
+
 def _content(payload: Payload) -> dict[str, object]:
     """The payload as it is hashed: the same as before a field was added that it does not use."""
-    content: dict[str, object] = asdict(payload)
+    content = {name: getattr(payload, name) for name in _FIELDS[type(payload)]}
     if content.get("request_rate", 0.0) is None:
         del content["request_rate"]
     return content

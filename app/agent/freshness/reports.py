@@ -86,7 +86,7 @@ def remember_level(
     known: tuple[Reason, ...], signal: Signal, trigger: Trigger, value: float | None, *, breach: bool | None
 ) -> tuple[Reason, ...]:
     """A sample of one indicator: `breach` says above its objective, False well below it, None in between."""
-    if value is None or breach is None:
+    if value is None or breach is None or not (breach or known):
         return known
     own = signal.source == POLLED
     kind = ReasonKind.OWN_MEASUREMENT if own else ReasonKind.SAMPLE
