@@ -20,6 +20,7 @@ from app.api import (
     problems,
 )
 from app.api.dependencies import ApiDependencies
+from app.api.intake_door.door import IntakeDoor
 from app.api.pages import (
     dashboard,
     docs,
@@ -143,6 +144,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.lockout = Lockout(
         attempts=settings.lockout_attempts, length=timedelta(seconds=settings.lockout_seconds)
     )
+    serves_people = settings.role in (Role.ALL, Role.API)
+    if serves_people:
+        app.add_middleware(IntakeDoor)
     app.add_middleware(guards.BrowserGuard, loopback_only=not settings.identity_required)
     app.add_middleware(
         admission.Admission,
@@ -155,7 +159,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     pages.install(app)
     openapi.install(app)
-    serves_people = settings.role in (Role.ALL, Role.API)
     for module in FOR_PEOPLE if serves_people else FOR_PROBES:
         app.include_router(module.router)
     if serves_people and settings.oidc_issuer is not None:

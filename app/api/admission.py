@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import Problem
@@ -185,8 +184,8 @@ def _is_delivery(scope: Scope) -> bool:
 
 def _declared(scope: Scope) -> int:
     """The declared length; 0 without one. The received bytes are counted in every case."""
-    text = Headers(scope=scope).get("content-length", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+    text = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    return int(text) if text.isdigit() and len(text) < 19 else 0
 
 
 def _no_room() -> Problem:

@@ -14,6 +14,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+MAX_LABEL_CHARS = 63
+COMMIT_SHA = "[0-9a-fA-F]{4,64}"
 MAX_VERSION_CHARS = 128
 MAX_LATENCY_MS = 86_400_000.0
 MAX_NAME_CHARS = 200
@@ -41,7 +44,15 @@ def _time(value: object) -> datetime:
 
 def _happened(value: datetime, info: ValidationInfo) -> datetime:
     """An event's time: not before 2000, and no further ahead than the context's `latest`."""
-    latest = (info.context or {}).get("latest")
+    return _within(value, (info.context or {}).get("latest"))
+
+
+def event_time(text: str, latest: datetime) -> datetime:
+    """The time of an event as `EventTime` reads it; raises `PydanticCustomError`."""
+    return _within(_time(text), latest)
+
+
+def _within(value: datetime, latest: datetime | None) -> datetime:
     if latest is not None and value > latest:
         raise PydanticCustomError("future", "is too far in the future")
     if value < _EARLIEST:
@@ -68,12 +79,12 @@ def _plain_digits(value: object) -> object:
 
 DnsLabel = Annotated[
     str,
-    StringConstraints(strict=True, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"),
+    StringConstraints(strict=True, max_length=MAX_LABEL_CHARS, pattern=f"^{LABEL}$"),
 ]
 Moment = Annotated[datetime, BeforeValidator(_time)]
 EventTime = Annotated[datetime, BeforeValidator(_time), AfterValidator(_happened)]
 Version = Annotated[str, Field(min_length=1, max_length=MAX_VERSION_CHARS), AfterValidator(_printable)]
-CommitSha = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{4,64}$")]
+CommitSha = Annotated[str, StringConstraints(pattern=f"^{COMMIT_SHA}$")]
 Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(ge=0, le=MAX_LATENCY_MS, allow_inf_nan=False)]
 PageLimit = Annotated[int, BeforeValidator(_plain_digits), Field(ge=1, le=200)]

@@ -8,9 +8,10 @@ addresses, and proxies or tunnels on this machine. Both are plain ASGI;
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -55,8 +56,10 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+_ENCODED = tuple((name.lower().encode(), value.encode()) for name, value in _HEADERS.items())
 
 
+@lru_cache(maxsize=1024)
 def _host_name(host_header: str) -> str | None:
     """The name in a Host header without its port; None where it is malformed."""
     try:
@@ -82,9 +85,9 @@ class SecurityHeaders:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
+                headers = message.get("headers", ())
+                given = {name for name, _ in headers}
+                message["headers"] = [*headers, *(each for each in _ENCODED if each[0] not in given)]
             await send(message)
 
         await self._app(scope, receive, with_headers)
