@@ -233,7 +233,11 @@ def assemble(
     )
     intake = Intake(
         signals=store.signals,
-        rules=IntakeRules(slo=slo, max_open_per_sender=settings.max_open_incidents_per_sender),
+        rules=IntakeRules(
+            slo=slo,
+            max_open_per_sender=settings.max_open_incidents_per_sender,
+            max_services=settings.max_services,
+        ),
         runner=runner or Unattended(),
         dry_run=settings.dry_run,
     )

@@ -200,6 +200,7 @@ class Settings(BaseSettings):
     claim_lease_seconds: Annotated[float, Field(gt=0)] = 30.0
     worker_concurrency: Annotated[int, Field(ge=1, le=200)] = 16
     max_open_incidents_per_sender: Annotated[int, Field(ge=0, le=100_000)] = 500
+    max_services: Annotated[int, Field(ge=0, le=10_000_000)] = 100_000
 
     # Streams
     intake_from: Annotated[tuple[SecretStr, ...], NoDecode] = ()

@@ -89,6 +89,8 @@ class IntakeRules:
     slo: SloThresholds
     max_open_per_sender: int = 0
     """Above it a sender's openings for services unknown to the agent are queued; 0: no limit."""
+    max_services: int = 0
+    """So many services are remembered at most by what is reported; 0: no limit."""
     queued: bool = False
     """The signals were queued: stored records may be newer."""
 
@@ -108,6 +110,8 @@ class IntakeRules:
         if not self.queued:
             present, set_aside = without_future(present, signal.received_at)
         verdict = self._decided(signal, present, levels, open_incident, last_closed)
+        if levels is None and self.max_services and signal.source not in OWN_SOURCES:
+            verdict = replace(verdict, service_limit=self.max_services)
         if set_aside is None:
             return verdict
         disposition = replace(verdict.disposition, reason=f"{verdict.disposition.reason} ({set_aside})")

@@ -83,6 +83,10 @@ class IntakeTransaction:
     """Services that the agent has observed itself; None while nothing was read of them."""
     _pending: dict[ServiceKey, tuple[Signal, ...]] | None = None
     """Signals on record that wait, by service; None while they were not read."""
+    _on_record: int | None = None
+    """Services on record before this transaction; None while they were not counted."""
+    _added: set[ServiceKey] = field(default_factory=set)
+    """Services that this transaction adds to them."""
     _open_of_sender: dict[str, int] = field(default_factory=dict)
     """On record before this transaction."""
     _opened_of_sender: dict[str, int] = field(default_factory=dict)
@@ -148,6 +152,11 @@ class IntakeTransaction:
     def _decide(self, signal: Signal, delivery: Delivery) -> Disposition:
         one = self._services[signal.key]
         verdict = delivery.decide(signal, one.levels, one.incident, one.closed)
+        if verdict.service_limit is not None and not self._has_room(one, verdict.service_limit):
+            reason = (
+                f"not evaluated: {verdict.service_limit} services are on record, the limit of MAX_SERVICES"
+            )
+            return Disposition(kind=DispositionKind.IGNORED, reason=reason)
         if verdict.levels is not None:
             _keep_levels(one, verdict.levels, signal.received_at)
         if verdict.change is not None:
@@ -250,6 +259,19 @@ class IntakeTransaction:
         if self._known is None:
             self._known = services.known(self.connection, self._services)
         return key in self._known
+
+    def _has_room(self, one: Service, most: int) -> bool:
+        """Whether the service is on record, or may be added; those on record are counted once."""
+        if one.levels is not None or one.incident is not None or one.closed is not None:
+            return True
+        if one.key in self._added or self._is_known(one.key):
+            return True
+        if self._on_record is None:
+            self._on_record = services.count(self.connection, most)
+        if self._on_record + len(self._added) >= most:
+            return False
+        self._added.add(one.key)
+        return True
 
     def _opened_by(self, sender: str, most: int) -> int:
         """How many incidents of unknown services a sender has open; counted up to `most`, once."""

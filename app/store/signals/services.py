@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, bindparam, insert, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from app.agent.ids import ServiceKey
 from app.agent.models import Incident, Note
@@ -19,7 +19,7 @@ from app.agent.timeline import chain_start
 from app.store import timeline
 from app.store.database.notify import ring
 from app.store.database.rows import incident_columns, incident_of
-from app.store.database.tables import AFTER_KNOWN, AT_ONCE, incidents, revision_history
+from app.store.database.tables import AFTER_KNOWN, AT_ONCE, incidents, revision_history, service_levels
 from app.store.signals.given import GivenStatement, columns_of
 from app.store.signals.levels import levels_of, store_levels
 
@@ -125,6 +125,12 @@ def read(connection: Connection, keys: Collection[ServiceKey]) -> dict[ServiceKe
 def known(connection: Connection, keys: Iterable[ServiceKey]) -> set[ServiceKey]:
     """Those that the agent has observed in its own cluster."""
     return {_key(row) for row in _KNOWN.services(connection, keys)}
+
+
+def count(connection: Connection, most: int) -> int:
+    """How many services are on record, counted up to `most`."""
+    some = select(service_levels.c.service).limit(most).subquery()
+    return int(connection.execute(select(func.count()).select_from(some)).scalar_one())
 
 
 def write_incidents(connection: Connection, services: Sequence[Service]) -> None:

@@ -84,6 +84,8 @@ class IntakeVerdict:
     """The service's pending signals join the same incident."""
     open_limit: int | None = None
     """An opening is queued while its sender has so many incidents of unknown services open; None: never."""
+    service_limit: int | None = None
+    """A service of which nothing is on record is not added to so many others; None: always."""
 
 
 class IntakeDecider(Protocol):
