@@ -16,12 +16,12 @@ from typing import TypeAlias
 
 from app.agent.ports.store.signals import Accepted
 from app.errors import TransientError
-from app.store.database.port import Database
+from app.store.database.repository import Repository
 from app.store.signals import intake
 from app.store.signals.deliveries import Delivery
 
-MOST_SIGNALS = 400
-"""Signals of one set; a delivery that is larger is a set of its own."""
+MOST_SIGNALS = 200
+"""Signals of one set, which an operator may have to wait for; a larger delivery is a set of its own."""
 SETS_AT_ONCE = 1
 """Transactions under way: the longer one takes, the more deliveries share the next."""
 
@@ -42,8 +42,8 @@ class _Waiting:
 class Gathering:
     """The deliveries of one event loop on their way to a database."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
         self._waiting: deque[_Waiting] = deque()
         self._under_way = 0
 
@@ -122,7 +122,7 @@ class Gathering:
     async def _recorded(self, given: Sequence[Delivery]) -> list[Result]:
         """The result of each delivery."""
         try:
-            return list(await self._database.write(partial(intake.accept, given=given)))
+            return list(await self._repository.database.write(partial(intake.accept, given=given)))
         except Exception as error:  # noqa: BLE001 - boundary: the sender of each delivery gets its own error
             if len(given) == 1 or isinstance(error, TransientError):
                 return [error] * len(given)

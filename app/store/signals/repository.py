@@ -58,7 +58,7 @@ class SqlSignals(Repository):
         super().__init__(database)
         self._large = asyncio.Semaphore(PARTS_AT_ONCE)
         """Held for each part of a large delivery."""
-        self._gathering = Gathering(database)
+        self._gathering = Gathering(self)
 
     async def accept(
         self,
