@@ -40,7 +40,7 @@ async def _acknowledged(folder: Path) -> set[str]:
     [port] = free_ports(1)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "uvicorn", "app.main:app", "--port", str(port), "--no-access-log"),
+        *("-m", "uvicorn", "app.main:app", "--port", str(port), "--no-access-log", "--log-level", "warning"),
         cwd=folder,
         env={
             **os.environ,
