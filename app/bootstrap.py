@@ -14,6 +14,7 @@ from datetime import timedelta
 from app.agent.approvals.request import ApprovalRequester
 from app.agent.closing import Closer
 from app.agent.executor import Executor
+from app.agent.gitops.follow_up import FollowUp
 from app.agent.ids import IncidentId
 from app.agent.intake import Intake, IntakeRules
 from app.agent.loop import Loop, Stages
@@ -30,6 +31,7 @@ from app.agent.ports.cluster import (
     ClusterWriter,
     PodOwners,
 )
+from app.agent.ports.gitops import GitOps
 from app.agent.ports.metrics import MetricSource, SilenceSource
 from app.agent.ports.people import IdentityProvider, Notifier
 from app.agent.ports.policy import PolicyEngine
@@ -42,11 +44,13 @@ from app.agent.soak import Soak
 from app.agent.verifier import Verifier
 from app.clock import Clock, SystemClock
 from app.config import Role, Settings
+from app.connectors.git.connect import connect_repositories
 from app.connectors.k8s import connect
 from app.connectors.kinds import (
     ChatInbound,
     MetricPace,
     chosen_metrics,
+    configured_gitops,
     configured_silences,
     constructed_channels,
 )
@@ -68,7 +72,7 @@ from app.connectors.readiness import (
     silences_ready,
     streams_ready,
 )
-from app.connectors.registry import CHANNELS, METRIC_SOURCES, SILENCE_SOURCES
+from app.connectors.registry import CHANNELS, GITOPS, METRIC_SOURCES, SILENCE_SOURCES
 from app.connectors.sso.issuer import connect_issuer
 from app.connectors.streams.open import OpenStream, open_streams
 from app.connectors.streams.schema_registry import SchemaRegistry
@@ -102,6 +106,7 @@ class Adapters:
     pace: MetricPace | None = None
     """How the metrics are polled; None: as the settings say."""
     silences: SilenceSource | None = None
+    gitops: GitOps | None = None
     notifier: Notifier | None = None
     """Notifies people directly instead of through the outbox: for tests and simulations."""
     channels: tuple[Channel, ...] = ()
@@ -187,6 +192,7 @@ def assemble(
         lookback=timedelta(seconds=settings.change_lookback_seconds),
         dependencies=service_dependencies(settings),
         objectives=slo.objectives,
+        applications=world.gitops.reader if world.gitops is not None else None,
     )
     check = ReasonCheck(
         observer=observer,
@@ -213,6 +219,7 @@ def assemble(
             timeout=timedelta(seconds=settings.approval_timeout_seconds),
         ),
         check=check,
+        gitops=world.gitops,
         lease=timedelta(seconds=settings.claim_lease_seconds),
     )
     verifier = Verifier(
@@ -227,6 +234,16 @@ def assemble(
         verifier=verifier,
         trial=Soak(store=store, observer=observer, executor=executor, verifier=verifier, closer=closer),
         closer=closer,
+        follow_up=FollowUp(
+            store=store,
+            clock=clock,
+            verifier=verifier,
+            closer=closer,
+            notifier=notifier,
+            gitops=world.gitops,
+            execution=executor.through_controller,
+            timeout=timedelta(seconds=settings.git_merge_timeout_seconds),
+        ),
         catalogue=load_catalogue(settings.runbooks_folder),
         plan_limits=PlanLimits(scale_min=settings.scale_min_replicas, scale_max=settings.scale_max_replicas),
         check=check,
@@ -308,10 +325,14 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
     source = metrics.connect(settings) if metrics is not None else None
     silences = configured_silences(SILENCE_SOURCES, settings)
     silenced = silences.connect(settings) if silences is not None else None
+    controller = configured_gitops(GITOPS, settings)
+    gitops = controller.connect(settings, connect_repositories(settings)) if controller is not None else None
     channels = constructed_channels(CHANNELS, settings)
     engine = connect_policy(settings)  # last: it has a thread of its own, which only its closing ends
     if cluster is not None:
         closers.append(cluster.close)
+    if gitops is not None:
+        closers.append(gitops.close)
     closers += [one.aclose for one in (engine, *channels, source, silenced) if one is not None]
 
     async def close() -> None:
@@ -330,6 +351,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
             silences=guarded_silences(silenced, PeerBreaker(name=silences.title))
             if silenced and silences
             else None,
+            gitops=gitops.ports if gitops is not None else None,
             channels=channels,
             policy_engine=engine,
         ),

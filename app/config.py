@@ -48,10 +48,12 @@ from app.settings.sources import (
     unknown_names,
 )
 from app.settings.values import (
+    ApplicationName,
     Callee,
     DeploymentName,
     Named,
     Namespace,
+    RepositoryPrefix,
     ServiceName,
     example,
     what_is_wrong,
@@ -76,6 +78,14 @@ class Role(StrEnum):
     API = "api"
     WORKER = "worker"
     WATCH = "watch"
+
+
+class RevertWay(StrEnum):
+    """How the agent proposes a revert in Git."""
+
+    BRANCH = "branch"
+    GITHUB = "github"
+    GITLAB = "gitlab"
 
 
 RoleName = Annotated[str, Field(min_length=1, max_length=200)]
@@ -218,6 +228,19 @@ class Settings(BaseSettings):
     service_workloads: dict[ServiceName, DeploymentName] = {}
     service_dependencies: dict[ServiceName, list[Callee]] = {}
 
+    # Argo CD and Git
+    argocd_url: str | None = None
+    argocd_token: SecretStr | None = None
+    argocd_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    argocd_applications: dict[DeploymentName, ApplicationName] = {}
+    git_revert: RevertWay | None = None
+    git_repositories: list[RepositoryPrefix] = []
+    git_username: str = "git"
+    git_token: SecretStr | None = None
+    git_api_url: str | None = None
+    git_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    git_merge_timeout_seconds: Annotated[float, Field(gt=0)] = 86_400.0
+
     # Prometheus and Alertmanager
     metrics_source: str | None = None
     prometheus_url: str | None = None
@@ -349,6 +372,7 @@ class Settings(BaseSettings):
             (self.kube_timeout_seconds, "KUBE_TIMEOUT_SECONDS"),
             (self.prometheus_timeout_seconds, "PROMETHEUS_TIMEOUT_SECONDS"),
             (self.alertmanager_timeout_seconds, "ALERTMANAGER_TIMEOUT_SECONDS"),
+            (self.argocd_timeout_seconds, "ARGOCD_TIMEOUT_SECONDS"),
         )
         if self.evidence_max_age_seconds < longest:
             raise ValueError(

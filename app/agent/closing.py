@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from app.agent.gitops.steps import policy_left_off
 from app.agent.intents import not_undone
 from app.agent.memory import lesson
 from app.agent.models import (
@@ -69,6 +70,9 @@ class Closer:
         known = replace(record, incident=incident)
         if not_undone(known):
             end, why = IncidentState.ESCALATED, f"{why.removesuffix('.')}.{still_in_place(known)}"
+        off = policy_left_off(known)
+        if off:
+            end, why = IncidentState.ESCALATED, f"{why.removesuffix('.')}.{off}"
         if end is IncidentState.ESCALATED:
             notes = [*notes, *await self._notify_people(incident, why)]
         now = self.clock.now()

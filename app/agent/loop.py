@@ -24,6 +24,8 @@ from app.agent.executor import Executor
 from app.agent.freshness.clock_jumps import LONGEST_REST, ahead
 from app.agent.freshness.reasons import Reason, ago_words
 from app.agent.freshness.silences import Muting
+from app.agent.gitops.follow_up import FollowUp
+from app.agent.gitops.steps import followed_up
 from app.agent.heartbeat import renewed
 from app.agent.identity.people import same_person
 from app.agent.ids import IncidentId
@@ -89,7 +91,13 @@ class NextStage(StrEnum):
     SETTLE = "settle"
     BEGIN_VERIFICATION = "begin verification"
     VERIFY = "verify"
+    FOLLOW_UP = "follow up"
+    """After a rollback through a GitOps controller that helped."""
     CONCLUDE = "conclude"
+
+
+_WAITING = (NextStage.SETTLE, NextStage.RECONCILE, NextStage.FOLLOW_UP)
+"""Stages that are repeated until something outside is ready."""
 
 
 def next_stage(record: IncidentRecord) -> NextStage:
@@ -97,6 +105,8 @@ def next_stage(record: IncidentRecord) -> NextStage:
     incident = record.incident
     if any(i.state is IntentState.EXECUTING for i in record.intents):
         return NextStage.RECONCILE
+    if followed_up(record) is not None:
+        return NextStage.FOLLOW_UP
     if incident.state is IncidentState.VERIFYING:
         return NextStage.VERIFY
     if incident.state is IncidentState.AWAITING_APPROVAL:
@@ -150,6 +160,7 @@ class Stages:
     verifier: Verifier
     trial: Soak
     closer: Closer
+    follow_up: FollowUp
     catalogue: Catalogue
     plan_limits: PlanLimits
     check: ReasonCheck
@@ -314,8 +325,8 @@ class Loop:
                 return Rest(closed=True, wake_at=None)
             stage = next_stage(record)
             wake_at = self._due(record, stage, now, looked, now_please and not waited)
-            if wake_at is None and stage is NextStage.SETTLE and settled:
-                wake_at = incident.wake_at  # an undo whose pods are not ready yet: no busy loop
+            if wake_at is None and stage in _WAITING and settled:
+                wake_at = incident.wake_at  # pods or an operation that are not ready yet: no busy loop
             if stage is NextStage.DIAGNOSE and just_diagnosed and wake_at is None:
                 wake_at = incident.wake_at  # the diagnosis waits for a registry
             if wake_at is not None:
@@ -323,7 +334,7 @@ class Loop:
             just_diagnosed = stage is NextStage.DIAGNOSE
             await self.store.claims.renew(claim, self.lease, now)
             looked = looked or stage is NextStage.VERIFY
-            settled = settled or stage is NextStage.SETTLE
+            settled = settled or stage in _WAITING
             waited = waited or (stage is NextStage.DECIDE and incident.without_reason_since is not None)
             aged = stage is NextStage.DECIDE and self._aged(record, now)
             diagnoses = stage is NextStage.DIAGNOSE or aged
@@ -382,6 +393,8 @@ class Loop:
                 await self._verify_before_the_next(record, claim, now)
             case NextStage.VERIFY:
                 await self.stages.trial.look(record, claim, now)
+            case NextStage.FOLLOW_UP:
+                await self.stages.follow_up.advance(record, claim, now)
             case NextStage.CONCLUDE:
                 await self._conclude(record, claim, now)
 

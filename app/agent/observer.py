@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from app.agent.evidence.conditions import workload_conditions as workload_conditions
 from app.agent.evidence.releases import once
+from app.agent.evidence.syncs import with_syncs
 from app.agent.identity.people import Sender
 from app.agent.ids import ServiceKey, SignalId
 from app.agent.models import (
@@ -42,6 +43,7 @@ from app.agent.models import (
     TelemetryHealth,
 )
 from app.agent.ports.cluster import ClusterReader
+from app.agent.ports.gitops import ApplicationReader
 from app.agent.ports.metrics import MetricSource
 from app.agent.ports.store import Store
 from app.agent.workload import WorkloadView
@@ -134,6 +136,8 @@ class Observer:
     dependencies: Mapping[ServiceKey, tuple[ServiceKey, ...]]
     objectives: Objectives | None = None
     """The objectives that define a symptom; None: every reported one is a symptom."""
+    applications: ApplicationReader | None = None
+    """Reads the application of a GitOps controller that owns the workload."""
 
     async def gather(self, record: IncidentRecord, now: datetime) -> Gathered:
         """All evidence for a diagnosis at `now`."""
@@ -144,6 +148,8 @@ class Observer:
         workload = await self.workload(key, missing, tolerated=PermanentError)
         if workload is None and not missing:
             missing.append(_unmapped(key))
+        if workload is not None:
+            workload = await self._with_application(workload, missing)
         unmeasured: list[str] = []
         signals = await self.store.signals.of_incident(incident.id, _MAX_SIGNALS)
         earliest = min((s.observed_at for s in signals), default=incident.opened_at)
@@ -160,10 +166,15 @@ class Observer:
             triggers=incident.triggers,
             conditions=_conditions(signals, workload),
             signals=signals,
-            changes=await self._changes(
+            changes=with_syncs(
+                await self._changes(
+                    key,
+                    min(earliest, incident.opened_at) - self.lookback,
+                    self.dependencies.get(key, ()),
+                ),
                 key,
+                workload.application if workload is not None else None,
                 min(earliest, incident.opened_at) - self.lookback,
-                self.dependencies.get(key, ()),
             ),
             workload=workload,
             revision_history=await self.store.history.revisions(key),
@@ -227,6 +238,15 @@ class Observer:
             missing.append(NO_CLUSTER)
             return None
         return await _or_missing(self.reader.workload(key), "workload", missing, tolerated)
+
+    async def _with_application(self, workload: WorkloadView, missing: list[str]) -> WorkloadView:
+        """The workload with the application that owns it, where a GitOps controller is connected."""
+        if self.applications is None or workload.managed_by is None:
+            return workload
+        found = await _or_missing(
+            self.applications.owner_of(workload), "GitOps application", missing, PermanentError
+        )
+        return workload if found is None else replace(workload, application=found)
 
     async def told_conditions(self, key: ServiceKey) -> tuple[Condition, ...]:
         """What was last reported to intake about the service."""

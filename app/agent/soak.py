@@ -17,6 +17,7 @@ from app.agent.evidence.format import in_words
 from app.agent.evidence.restoration import judge_restoration
 from app.agent.execution.undo import changed_by
 from app.agent.executor import Executor
+from app.agent.gitops.steps import needs_follow_up
 from app.agent.intents import done_intents, intent_by_id, proposed_intents, rest_to_undo, to_undo
 from app.agent.memory import failed_revision
 from app.agent.models import (
@@ -148,7 +149,12 @@ class Soak:
         judged = replace(incident, verification=verification, verdict=verdict)
         notes.append(verdict_note(verdict))
         if verdict.kind is VerdictKind.RECOVERED:
-            await self._remember_failed_revision(record, intent_by_id(record, before.intent_id), now)
+            helped = intent_by_id(record, before.intent_id)
+            await self._remember_failed_revision(record, helped, now)
+            if needs_follow_up(helped):
+                # The incident stays open until the repository asks for what runs.
+                await self.store.incidents.save(claim, judged, notes)
+                return
             await self.closer.close_with(
                 record,
                 judged,

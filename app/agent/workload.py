@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from app.agent.gitops.application import Application
 from app.agent.ids import IntentId, ServiceKey
 
 
@@ -218,6 +219,10 @@ class WorkloadView:
     managed_by: str | None = None
     """The controller that owns this workload and reverts changes to it: `argocd`, `flux`, or kind and name
     of an object (`Canary shop`); None if none is known."""
+    managed_as: str | None = None
+    """What its owner wrote on it to find it again: a tracking id or an instance; None if nothing."""
+    application: Application | None = None
+    """The application of a GitOps controller that owns it, where one is connected and was read."""
     released_by: str | None = None
     """What released it without watching it since (`Helm release shop`): a rollback is drift to it."""
     autoscalers: tuple[AutoscalerView, ...] = ()

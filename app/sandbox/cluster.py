@@ -208,6 +208,7 @@ class SandboxReader:
             config_maps=tuple(_config_map(c) for c in self._config_maps(deployment)),
             warnings=tuple(warnings[:_MAX_WARNINGS]),
             managed_by=next((owner for name, owner in GITOPS.items() if name in labelled), None),
+            managed_as=next((labelled[name] for name in GITOPS if name in labelled), None),
             scaled=_scaled(deployment),
             opted_out=said(deployment.meta.labels, annotations) is False,
         )

@@ -48,6 +48,19 @@ def _deployment(value: str) -> str:
     return value
 
 
+def _application(value: str) -> str:
+    namespace, _, application = value.partition("/")
+    if _NAMESPACE.fullmatch(namespace) is None or _OBJECT.fullmatch(application) is None:
+        raise ValueError(f"{value!r} is no application; write namespace/application")
+    return value
+
+
+def _repository(value: str) -> str:
+    if value.startswith("-") or len(value.rstrip("/")) < 2:
+        raise ValueError(f"{value!r} is no address; write one like https://git.example.com/team")
+    return value
+
+
 Named = Annotated[str, Field(max_length=253), AfterValidator(_named)]
 """A name that is not empty."""
 Namespace = Annotated[str, AfterValidator(_namespace)]
@@ -58,6 +71,10 @@ Callee = Annotated[str, AfterValidator(_callee)]
 """`environment/service`, or a service of the caller's environment."""
 DeploymentName = Annotated[str, AfterValidator(_deployment)]
 """`namespace/deployment`."""
+ApplicationName = Annotated[str, AfterValidator(_application)]
+"""`namespace/application` of a GitOps controller."""
+RepositoryPrefix = Annotated[str, AfterValidator(_repository)]
+"""The address of a repository, or what the addresses of several begin with."""
 
 
 EXAMPLES: Mapping[str, str] = {

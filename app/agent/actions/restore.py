@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.agent.actions.spec import CONFIG_MAP, DEPLOYMENT, ActionSpec, PlanLimits, Resolution, Unmet, no_pods
+from app.agent.gitops.steps import carried
 from app.agent.ids import JsonScalar
 from app.agent.models import (
     Action,
@@ -27,7 +28,7 @@ def restore_of(action: Action) -> Action | None:
         name=ActionName.RESTORE,
         risk=action.risk,
         target=action.target,
-        parameters={"undoes": action.name.value},
+        parameters={"undoes": action.name.value, **carried(action)},
         expected_effect=f"{action.target} has its specification from before the {action.name.words}",
         undo=None,
         leaves=action.reaches,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from app.agent.actions.application import refuses, through_application
 from app.agent.actions.preconditions import first_reason, owner_refuses, rollout_paused, would_be_reverted
 from app.agent.actions.spec import (
     DEPLOYMENT,
@@ -52,22 +53,25 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
         if crossed is not None:
             return Unmet(reason=f"the deploy of {crossed.version} is marked irreversible")
         return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT, change=UNNAMED)
-    reason = first_reason(
-        owner_refuses(workload), would_be_reverted(workload), rollout_paused(workload), _barrier(workload)
-    )
+    application = workload.application
+    held = would_be_reverted(workload) if application is None else refuses(application)
+    reason = first_reason(owner_refuses(workload), held, rollout_paused(workload), _barrier(workload))
     if reason is not None:
         return Unmet(reason=reason)
     passed_over: list[str] = []
     for revision in older_versions(workload):
         objection = _objection(revision, workload, evidence)
         if objection is None:
-            return _going_back_to(revision, workload)
+            found = _going_back_to(revision, workload)
+            if application is None or isinstance(found, Unmet):
+                return found
+            return through_application(found, revision, workload, application)
         passed_over.append(f"revision {revision.number} {objection}")
     told = "; ".join(passed_over) or "no older revision is kept"
     return Unmet(reason=f"there is no revision to go back to: {told}")
 
 
-def _going_back_to(revision: Revision, workload: WorkloadView) -> Resolution:
+def _going_back_to(revision: Revision, workload: WorkloadView) -> Resolved | Unmet:
     """Rejects a revision that would pull the image that runs now."""
     current = current_revision(workload)
     images = ", ".join(revision.images)

@@ -52,6 +52,13 @@ def managed_by(deployment: JsonObject) -> str | None:
     return marked or next((_MANAGERS[by] for by in _spec_managers(deployment) if by in _MANAGERS), None)
 
 
+def managed_as(deployment: JsonObject) -> str | None:
+    """What a GitOps controller wrote on a workload to find it again: a tracking id, else an instance."""
+    labels = texts(deployment, "metadata", "labels")
+    tracking = texts(deployment, "metadata", "annotations").get(_ARGO + "tracking-id")
+    return tracking or labels.get(_ARGO + "instance") or labels.get("app.kubernetes.io/instance")
+
+
 def _spec_managers(deployment: JsonObject) -> Iterator[str]:
     """The field managers that hold a part of the specification, by more than its scale."""
     for entry in objects(deployment, "metadata", "managedFields"):

@@ -14,6 +14,7 @@ from app.connectors.kubernetes.templates import PREFIX, config_maps_read_at_star
 from app.connectors.kubernetes.views.events import lines_of, replica_failure, warnings_by_object
 from app.connectors.kubernetes.views.owners import (
     autoscalers_of,
+    managed_as,
     managed_by,
     released_by,
     scaled,
@@ -87,6 +88,7 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
         config_maps=tuple(config_map_view(item, read_at_start) for item in found.config_maps),
         warnings=_lines(found, events)[:_WARNINGS_LIMIT],
         managed_by=managed_by(deployment) or stands_in,
+        managed_as=managed_as(deployment),
         released_by=released_by(deployment),
         autoscalers=autoscalers_of(ref, desired_replicas(deployment), found.autoscalers),
         scaled=scaled(deployment, found.replica_sets),
