@@ -1,1 +1,1 @@
-"""Rollbacks of workloads that a GitOps controller owns: one intent of several steps, through the controller."""
+"""Rollbacks of workloads that a GitOps controller owns, as one intent of several steps."""
