@@ -1,4 +1,4 @@
-"""Rollbacks of workloads that a GitOps controller owns: healed by it, reverted in Git, and given back to it."""
+"""Rollbacks of workloads that a GitOps controller owns: healed by it, reverted in Git, given back to it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_a_workload_of_an_application_is_healed_through_it(tmp_path: Path)
 
 
 async def test_the_end_is_the_same_wherever_the_process_dies(tmp_path: Path) -> None:
-    """Killed before and after every write to the store, to Argo CD and to Git: each call once, the same end."""
+    """Killed before and after every call that writes to Argo CD or to Git: each call once, the same end."""
     recorded = Fuse()
     (tmp_path / "recorded").mkdir()
     async with gitops_story(tmp_path / "recorded", fuse=recorded) as told:

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tests.contract.gitops_repository import BRANCH, FOLDER, GitRepository, manifest
 from tests.contract.loopback import Answer, Fate, Request
 
-TOKEN = "test-token"  # noqa: S105 - of the stand-in
+TOKEN = "test-token"
 
 
 @dataclass
@@ -63,10 +63,7 @@ class ArgoStandIn:
         head = self.repository.head()
         synced = bool(self.history) and self.history[-1]["revision"] == head
         heals = self.automated is not None and self.automated.get("selfHeal")
-        if self.live_image() != desired and (heals or not synced):
-            self._start(head, "")
-            self._run_operation()
-        elif not self.history:
+        if (self.live_image() != desired and (heals or not synced)) or not self.history:
             self._start(head, "")
             self._run_operation()
 
@@ -154,7 +151,7 @@ class ArgoStandIn:
         image = self.repository.image(revision)
         if image is None:
             return refusal(2, f"{FOLDER}: app path does not exist")
-        import yaml  # noqa: PLC0415 - manifests travel as JSON
+        import yaml
 
         rendered = yaml.safe_load(manifest(self.repository.namespace, self.repository.name, image))
         return _ok({"manifests": [json.dumps(rendered)], "revision": revision})
@@ -162,7 +159,8 @@ class ArgoStandIn:
     def _patch(self, patch: dict[str, Any]) -> Answer:
         if "update" not in self.rights:
             return refusal(7, "permission denied: applications, update, default/shop")
-        self.annotations |= patch.get("metadata", {}).get("annotations", {})
+        marks = {**self.annotations, **patch.get("metadata", {}).get("annotations", {})}
+        self.annotations = {key: value for key, value in marks.items() if value is not None}
         policy = patch.get("spec", {}).get("syncPolicy", {})
         if "automated" in policy:
             wanted = policy["automated"]

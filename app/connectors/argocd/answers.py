@@ -22,7 +22,7 @@ from app.errors import PermanentError
 from app.redaction import redacted
 
 MARK = "self-healing-devops-agent/intent"
-"""The annotation that names the intent which switched automated sync off; empty after it is restored."""
+"""The annotation that names the intent which switched automated sync off."""
 
 _TRACKING = "argocd.argoproj.io/tracking-id"
 _INSTANCES = ("argocd.argoproj.io/instance", "app.kubernetes.io/instance")

@@ -35,10 +35,10 @@ class ArgoWriter:
     async def restore(self, ref: ApplicationRef, policy: JsonObject) -> None:
         # A merge keeps what it does not name: `enabled` was perhaps not there before.
         automated: JsonObject = {"enabled": None, **policy}
-        await self._patch(ref, "", {"automated": automated})
+        await self._patch(ref, None, {"automated": automated})
 
-    async def _patch(self, ref: ApplicationRef, mark: str, policy: JsonObject) -> None:
-        """One request for policy and mark. Annotations can be changed and not removed by it."""
+    async def _patch(self, ref: ApplicationRef, mark: str | None, policy: JsonObject) -> None:
+        """One request for policy and mark."""
         patch: JsonObject = {"metadata": {"annotations": {MARK: mark}}, "spec": {"syncPolicy": policy}}
         body: JsonObject = {"name": ref.name, "patchType": "merge", "patch": json.dumps(patch)}
         await self._client.write("PATCH", application_path(ref), {**body, **_namespace(ref)})
