@@ -234,7 +234,7 @@ class Settings(BaseSettings):
     argocd_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     argocd_applications: dict[DeploymentName, ApplicationName] = {}
     git_revert: RevertWay | None = None
-    git_repositories: list[RepositoryPrefix] = []
+    git_repositories: tuple[RepositoryPrefix, ...] = ()
     git_username: str = "git"
     git_token: SecretStr | None = None
     git_api_url: str | None = None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.agent.gitops.steps import Step, progress
+from app.agent.gitops.steps import GitOpsStep, progress
 from app.agent.models import IncidentRecord, IncidentState, OutcomeKind
 from app.agent.timeline import verify_chain
 from tests.gitops_stories import Fuse, GitOpsStory, gitops_story
@@ -17,7 +17,7 @@ RESTORED = 'patch {"automated": {"enabled": null, "prune": true, "selfHeal": tru
 
 
 def _reverted(record: IncidentRecord) -> bool:
-    return Step.REVERT in progress(record, record.intents[0].id).done if record.intents else False
+    return GitOpsStep.REVERT in progress(record, record.intents[0].id).done if record.intents else False
 
 
 async def _healed(told: GitOpsStory) -> IncidentRecord:

@@ -84,6 +84,8 @@ EXAMPLES: Mapping[str, str] = {
     "environment_namespaces": '{"prod": "payments"}',
     "service_workloads": '{"prod/payments-api": "payments/api"}',
     "service_dependencies": '{"prod/payments-api": ["ledger"]}',
+    "argocd_applications": '{"prod/shop": "argocd/shop-prod"}',
+    "git_repositories": '["https://github.com/example"]',
     "alert_home_labels": '{"cluster": "eu-1"}',
     "alert_triggers": '{"HighErrorRate": "high_error_rate"}',
     "slack_users": '{"U0123456789": {"name": "ann", "roles": ["responder"]}}',

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from app.connectors.registry import ALERT_FORMATS, CHANNELS, METRIC_SOURCES
+from app.connectors.registry import ALERT_FORMATS, CHANNELS, GITOPS, METRIC_SOURCES
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "app"
@@ -50,6 +50,7 @@ def _home(function: Callable[..., object]) -> str:
 
 VENDOR_NAMES = {
     **{kind.name: _home(kind.connect) for kind in METRIC_SOURCES},
+    **{kind.name: _home(kind.connect) for kind in GITOPS},
     **{kind.name: _home(kind.connect) for kind in CHANNELS if kind.name not in FOR_ANY_VENDOR},
     **{one.name: "app/connectors/alerts" for one in ALERT_FORMATS},
     "promql": "app/connectors/prometheus",
@@ -75,6 +76,10 @@ NAMED_FOR_A_REASON = {
     ("app/agent/models.py", "prometheus"): "the stored source of the agent's own samples",
     ("app/agent/identity/people.py", "slack"): "the stored way on which a person answered",
     ("app/redaction.py", "slack"): "the form of an address that is a credential",
+    ("app/agent/actions/preconditions.py", "argocd"): "the stored owner of a workload",
+    ("app/agent/workload.py", "argocd"): "the stored owner of a workload",
+    ("app/connectors/kubernetes/views/owners.py", "argocd"): "the owner of a workload, by its marks",
+    ("app/sandbox/cluster.py", "argocd"): "the owner of a simulated workload, by its marks",
     ("app/connectors/alerts/labels.py", "prometheus"): "a workload that reports about others",
 }
 """Single files beside them."""

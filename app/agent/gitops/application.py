@@ -53,7 +53,7 @@ class Operation:
 
     phase: OperationPhase
     started_at: str
-    """As the controller wrote it: tells one operation from another."""
+    """As the controller wrote it: distinguishes one operation from another."""
     revision: str | None
     message: str = ""
 

@@ -26,8 +26,8 @@ from app.agent.gitops.steps import (
     LEFT_REVISION,
     MAX_ATTEMPTS,
     MAX_RESTORE_ATTEMPTS,
+    GitOpsStep,
     Progress,
-    Step,
     application_of,
     is_switched_off,
     progress,
@@ -98,13 +98,13 @@ class GitOpsExecution:
         done = work.seen.done
         if intent.undoes is not None:
             await self._undo(work)
-        elif Step.BACK_OUT in done:
+        elif GitOpsStep.BACK_OUT in done:
             await self._backing_out(work)
-        elif Step.RECORD not in done:
+        elif GitOpsStep.RECORD not in done:
             await self._record(work)
-        elif work.seen.policy is not None and Step.SWITCH_OFF not in done:
+        elif work.seen.policy is not None and GitOpsStep.SWITCH_OFF not in done:
             await self._switch_off(work)
-        elif Step.ROLL_BACK not in done:
+        elif GitOpsStep.ROLL_BACK not in done:
             history_id = int(text_of(intent.action, HISTORY_ID))
             await self._roll_back(work, history_id, text_of(intent.action, GIT_REVISION))
         else:
@@ -127,14 +127,14 @@ class GitOpsExecution:
         }
         state = "on" if application.automated else "off"
         message = f"Recorded the sync policy of {application.in_words}: automated sync is {state}."
-        await self._note(work, Step.RECORD, message, done=True, facts=facts)
+        await self._note(work, GitOpsStep.RECORD, message, done=True, facts=facts)
 
     async def _switch_off(self, work: _Work) -> None:
         application = await self.gitops.reader.application(work.ref)
-        attempts = work.seen.begun.get(Step.SWITCH_OFF, 0)
+        attempts = work.seen.begun.get(GitOpsStep.SWITCH_OFF, 0)
         if attempts and is_switched_off(application, work.intent.id):
             await self._note(
-                work, Step.SWITCH_OFF, f"Automated sync of {application.in_words} is off.", done=True
+                work, GitOpsStep.SWITCH_OFF, f"Automated sync of {application.in_words} is off.", done=True
             )
             return
         if attempts >= MAX_ATTEMPTS:
@@ -153,7 +153,7 @@ class GitOpsExecution:
             await self._finish(work, OutcomeKind.REFUSED, why, look_anew=True)
             return
         message = f"Switching automated sync of {application.in_words} off."
-        incident = await self._note(work, Step.SWITCH_OFF, message, done=False)
+        incident = await self._note(work, GitOpsStep.SWITCH_OFF, message, done=False)
         try:
             await work.writer.switch_off(work.ref, work.intent.id)
         except PermanentError as error:
@@ -165,17 +165,17 @@ class GitOpsExecution:
             await self._back_out(work, OutcomeKind.FAILED, why, incident)
             return
         message = f"Automated sync of {application.in_words} is off."
-        await self._note(work, Step.SWITCH_OFF, message, done=True, incident=incident)
+        await self._note(work, GitOpsStep.SWITCH_OFF, message, done=True, incident=incident)
 
     async def _roll_back(self, work: _Work, history_id: int, revision: str) -> None:
         """Start the rollback once, and wait for the end of its operation."""
         application = await self.gitops.reader.application(work.ref)
-        attempts, operation = work.seen.begun.get(Step.ROLL_BACK, 0), application.operation
+        attempts, operation = work.seen.begun.get(GitOpsStep.ROLL_BACK, 0), application.operation
         if attempts:
             ours = _started_since(work.seen, operation, revision)
             if ours is not None and ours.phase is OperationPhase.SUCCEEDED and not application.busy:
                 message = f"{application.in_words} runs revision {short(revision)} again."
-                await self._note(work, Step.ROLL_BACK, message[0].upper() + message[1:], done=True)
+                await self._note(work, GitOpsStep.ROLL_BACK, message[0].upper() + message[1:], done=True)
                 return
             if ours is not None and ours.phase is OperationPhase.FAILED:
                 why = f"the rollback of {application.in_words} failed: {ours.message}"
@@ -193,9 +193,9 @@ class GitOpsExecution:
             return
         facts: JsonObject = {"operation": None if operation is None else operation.started_at}
         message = f"Rolling {application.in_words} back to revision {short(revision)} (history {history_id})."
-        incident = await self._note(work, Step.ROLL_BACK, message, done=False, facts=facts)
+        incident = await self._note(work, GitOpsStep.ROLL_BACK, message, done=False, facts=facts)
         try:
-            prune = work.seen.done.get(Step.RECORD, {}).get("prunes") is True
+            prune = work.seen.done.get(GitOpsStep.RECORD, {}).get("prunes") is True
             await work.writer.roll_back(work.ref, history_id, prune=prune)
         except PermanentError as error:
             await self._back_out(work, OutcomeKind.FAILED, str(error), incident)
@@ -214,17 +214,17 @@ class GitOpsExecution:
         self, work: _Work, kind: OutcomeKind, why: str, incident: Incident | None = None
     ) -> None:
         """The rest is not done: restore the policy first, if it may have been changed."""
-        if not work.seen.begun.get(Step.SWITCH_OFF) and incident is None:
+        if not work.seen.begun.get(GitOpsStep.SWITCH_OFF) and incident is None:
             await self._finish(work, kind, why, look_anew=kind is OutcomeKind.REFUSED)
             return
         message = f"Not continued: {why}. Restoring the sync policy."
         facts: JsonObject = {"kind": kind, "why": why}
-        await self._note(work, Step.BACK_OUT, message, done=True, facts=facts, incident=incident)
+        await self._note(work, GitOpsStep.BACK_OUT, message, done=True, facts=facts, incident=incident)
 
     async def _backing_out(self, work: _Work) -> None:
-        facts = work.seen.done[Step.BACK_OUT]
+        facts = work.seen.done[GitOpsStep.BACK_OUT]
         kind, why = OutcomeKind(str(facts["kind"])), str(facts["why"])
-        if work.seen.policy is not None and Step.RESTORE not in work.seen.done:
+        if work.seen.policy is not None and GitOpsStep.RESTORE not in work.seen.done:
             await self.restore(work.record, work.intent, work.claim, work.seen.policy, work.seen)
             return
         await self._finish(work, kind, why, look_anew=kind is OutcomeKind.REFUSED)
@@ -234,11 +234,11 @@ class GitOpsExecution:
         assert work.intent.undoes is not None  # noqa: S101 - the caller has checked
         undone = intent_by_id(work.record, work.intent.undoes)
         policy = progress(work.record, undone.id).policy
-        if policy is None and Step.ROLL_BACK not in work.seen.done:
+        if policy is None and GitOpsStep.ROLL_BACK not in work.seen.done:
             left = int(text_of(work.intent.action, LEFT_HISTORY_ID))
             await self._roll_back(work, left, text_of(work.intent.action, LEFT_REVISION))
             return
-        if policy is not None and Step.RESTORE not in work.seen.done:
+        if policy is not None and GitOpsStep.RESTORE not in work.seen.done:
             await self.restore(work.record, work.intent, work.claim, policy, work.seen, held_by=undone)
             return
         if asks_as_before(undone, await self.reader.snapshot(work.intent.action)):
@@ -246,7 +246,7 @@ class GitOpsExecution:
             what = f"application {work.ref} runs its previous revision"
             await self._finish(work, OutcomeKind.DONE, what, token=after.token)
             return
-        last = Step.ROLL_BACK if policy is None else Step.RESTORE
+        last = GitOpsStep.ROLL_BACK if policy is None else GitOpsStep.RESTORE
         if self.clock.now() - work.seen.at[last] > MAX_WAIT:
             why = f"application {work.ref} did not return to its previous revision"
             await self._finish(work, OutcomeKind.FAILED, why)
@@ -268,7 +268,7 @@ class GitOpsExecution:
         if ref is None or writer is None:
             raise PermanentError("the agent has no write access to the application now")
         application = await self.gitops.reader.application(ref)
-        attempts, now = seen.begun.get(Step.RESTORE, 0), self.clock.now()
+        attempts, now = seen.begun.get(GitOpsStep.RESTORE, 0), self.clock.now()
         incident = record.incident
         facts: JsonObject = {}
         if application.policy == policy and application.held_by is None:
@@ -280,11 +280,11 @@ class GitOpsExecution:
             raise PermanentError(f"the sync policy of {application.in_words} could not be restored")
         else:
             message = f"Restoring the sync policy of {application.in_words}."
-            begun = step_note(intent, Step.RESTORE, message, now, done=False)
+            begun = step_note(intent, GitOpsStep.RESTORE, message, now, done=False)
             incident = await self.store.incidents.save(claim, incident, [begun])
             await writer.restore(ref, policy)
             message = f"Automated sync of {application.in_words} is on again."
-        done = step_note(intent, Step.RESTORE, message, self.clock.now(), done=True, facts=facts)
+        done = step_note(intent, GitOpsStep.RESTORE, message, self.clock.now(), done=True, facts=facts)
         await self.store.incidents.save(claim, incident, [done])
 
     # -------------------------------------------------------- recording
@@ -292,7 +292,7 @@ class GitOpsExecution:
     async def _note(
         self,
         work: _Work,
-        step: Step,
+        step: GitOpsStep,
         message: str,
         *,
         done: bool,
@@ -312,7 +312,7 @@ class GitOpsExecution:
         await self.store.incidents.save(work.claim, waiting, [])
 
     async def _wait(self, work: _Work, too_late: str) -> None:
-        if self.clock.now() - work.seen.at[Step.ROLL_BACK] > MAX_WAIT:
+        if self.clock.now() - work.seen.at[GitOpsStep.ROLL_BACK] > MAX_WAIT:
             await self._unknown(work, too_late)
         else:
             await self._rest(work, work.incident)
@@ -349,7 +349,7 @@ def _synced_since(work: _Work, application: Application) -> str | None:
 
 
 def _policy_changed(work: _Work, application: Application) -> str | None:
-    if work.seen.done[Step.RECORD].get("policy") == application.policy:
+    if work.seen.done[GitOpsStep.RECORD].get("policy") == application.policy:
         return None
     return f"the sync policy of {application.in_words} was changed after it was recorded"
 
@@ -371,5 +371,5 @@ def _started_since(seen: Progress, operation: Operation | None, revision: str) -
     """The operation on this revision that started after the step began; None if it does not show."""
     if operation is None or operation.revision != revision:
         return None
-    before = seen.before.get(Step.ROLL_BACK, {}).get("operation")
+    before = seen.before.get(GitOpsStep.ROLL_BACK, {}).get("operation")
     return None if operation.started_at == before else operation

@@ -18,8 +18,8 @@ from app.agent.gitops.steps import (
     GIT_REVISION,
     LEFT_REVISION,
     MAX_ATTEMPTS,
+    GitOpsStep,
     Progress,
-    Step,
     application_of,
     followed_up,
     progress,
@@ -39,7 +39,7 @@ from app.clock import Clock
 from app.errors import AgentError, PermanentError
 
 _DRIFT: JsonObject = {"drift": True}
-"""Recorded with a proof that broke off; it begins again when the states match."""
+"""Recorded where drift ends a proof; it begins again when the states match."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class FollowUp:
         seen = progress(record, intent.id)
         if await self._unhealthy(record, intent, claim, now):
             return
-        if Step.REVERT not in seen.done:
+        if GitOpsStep.REVERT not in seen.done:
             await self._revert(record, intent, claim, seen, ref)
             return
         application = await self.gitops.reader.application(ref, refresh=True)
@@ -74,12 +74,12 @@ class FollowUp:
         )
         if not ready:
             await self._wait(record, intent, claim, application, seen)
-        elif seen.policy is not None and Step.RESTORE not in seen.done:
+        elif seen.policy is not None and GitOpsStep.RESTORE not in seen.done:
             await self.execution.restore(record, intent, claim, seen.policy, seen)
-        elif seen.before.get(Step.PROVE, _DRIFT) == _DRIFT:
+        elif seen.before.get(GitOpsStep.PROVE, _DRIFT) == _DRIFT:
             message = f"{application.in_words} is synced and healthy: watching for drift."
-            await self._note(record, intent, claim, Step.PROVE, message)
-        elif now - seen.at[Step.PROVE] < self.verifier.rules.soak:
+            await self._note(record, intent, claim, GitOpsStep.PROVE, message)
+        elif now - seen.at[GitOpsStep.PROVE] < self.verifier.rules.soak:
             await self._rest(claim, record.incident)
         else:
             await self._close(record, intent, claim, application, seen)
@@ -109,7 +109,7 @@ class FollowUp:
     ) -> None:
         """Propose the revert once; without access to the repository, or refused, ask people for it."""
         assert self.gitops is not None  # noqa: S101 - the caller has checked
-        repository, attempts = self.gitops.repository, seen.begun.get(Step.REVERT, 0)
+        repository, attempts = self.gitops.repository, seen.begun.get(GitOpsStep.REVERT, 0)
         application = await self.gitops.reader.application(ref)
         by_hand = f"revert {application.repository} to {short(text_of(intent.action, GIT_REVISION))} by hand"
         if repository is None:
@@ -127,7 +127,7 @@ class FollowUp:
                 return
             if where is None:
                 message = f"Proposing the revert of {short(request.bad)} in {application.repository}."
-                begun = step_note(intent, Step.REVERT, message, self.clock.now(), done=False)
+                begun = step_note(intent, GitOpsStep.REVERT, message, self.clock.now(), done=False)
                 incident = await self.store.incidents.save(claim, incident, [begun])
                 where = await repository.open(request)
         except PermanentError as error:
@@ -150,7 +150,7 @@ class FollowUp:
         held = " Automated sync stays off until then." if policy is not None else ""
         notes = [
             step_note(
-                intent, Step.REVERT, message + held, self.clock.now(), done=True, facts={"where": where}
+                intent, GitOpsStep.REVERT, message + held, self.clock.now(), done=True, facts={"where": where}
             )
         ]
         if self.notifier is not None:
@@ -170,14 +170,14 @@ class FollowUp:
         seen: Progress,
     ) -> None:
         """The repository does not ask for what runs yet, or drift shows after the policy was restored."""
-        restored = Step.RESTORE in seen.done
-        since = seen.at[Step.RESTORE] if restored else seen.at[Step.REVERT]
+        restored = GitOpsStep.RESTORE in seen.done
+        since = seen.at[GitOpsStep.RESTORE] if restored else seen.at[GitOpsStep.REVERT]
         limit = self.verifier.rules.timeout if restored else self.timeout
         state = f"{application.in_words} is {application.sync} and {application.health}"
         if self.clock.now() - since <= limit:
-            watched = seen.before.get(Step.PROVE, _DRIFT) != _DRIFT
+            watched = seen.before.get(GitOpsStep.PROVE, _DRIFT) != _DRIFT
             drift = step_note(
-                intent, Step.PROVE, f"Drift: {state}.", self.clock.now(), done=False, facts=_DRIFT
+                intent, GitOpsStep.PROVE, f"Drift: {state}.", self.clock.now(), done=False, facts=_DRIFT
             )
             await self._rest(claim, record.incident, *([drift] if watched else []))
             return
@@ -196,13 +196,13 @@ class FollowUp:
         """Everything matches: the incident ends."""
         on = " Automated sync is on again." if seen.policy is not None and application.automated else ""
         proof = f"No drift: {application.in_words} is synced to {short(application.desired)} and healthy."
-        note = step_note(intent, Step.PROVE, proof, self.clock.now(), done=True)
+        note = step_note(intent, GitOpsStep.PROVE, proof, self.clock.now(), done=True)
         why = f"{why_recovered(record)} {proof[0].upper()}{proof[1:]}{on}"
         ended = replace(record.incident, wake_at=None)
         await self.closer.close_with(record, ended, claim, IncidentState.RECOVERED, [note], why)
 
     async def _note(
-        self, record: IncidentRecord, intent: Intent, claim: Claim, step: Step, message: str
+        self, record: IncidentRecord, intent: Intent, claim: Claim, step: GitOpsStep, message: str
     ) -> None:
         note = step_note(
             intent, step, message[0].upper() + message[1:], self.clock.now(), done=False, facts={}

@@ -39,7 +39,7 @@ MAX_RESTORE_ATTEMPTS = 5
 """The policy is set to recorded values: a repeat has no further effect."""
 
 
-class Step(StrEnum):
+class GitOpsStep(StrEnum):
     """In the order of a rollback; `back out` replaces the rest where a step was refused."""
 
     RECORD = "record"
@@ -55,40 +55,40 @@ class Step(StrEnum):
 class Progress:
     """How far an intent has come."""
 
-    begun: Mapping[Step, int]
+    begun: Mapping[GitOpsStep, int]
     """How often each step was begun."""
-    before: Mapping[Step, JsonObject]
+    before: Mapping[GitOpsStep, JsonObject]
     """What was recorded when a step was begun last."""
-    done: Mapping[Step, JsonObject]
+    done: Mapping[GitOpsStep, JsonObject]
     """What was recorded when a step was done."""
-    at: Mapping[Step, datetime] = field(default_factory=dict)
+    at: Mapping[GitOpsStep, datetime] = field(default_factory=dict)
     """When a step was begun last, or done."""
 
     @property
     def policy(self) -> JsonObject | None:
         """The recorded sync policy; None where automated sync was off before, or nothing is recorded."""
-        found = self.done.get(Step.RECORD, {})
+        found = self.done.get(GitOpsStep.RECORD, {})
         policy = found.get("policy")
         return policy if found.get("automated") and isinstance(policy, dict) else None
 
     @property
     def left_off(self) -> bool:
         """Automated sync was or may have been switched off, and was not switched on again."""
-        restored = self.done.get(Step.RESTORE)
-        return self.begun.get(Step.SWITCH_OFF, 0) > 0 and (restored is None or "kept" in restored)
+        restored = self.done.get(GitOpsStep.RESTORE)
+        return self.begun.get(GitOpsStep.SWITCH_OFF, 0) > 0 and (restored is None or "kept" in restored)
 
 
 def progress(record: IncidentRecord, intent_id: IntentId) -> Progress:
     """How far an intent has come, from the timeline."""
-    begun: dict[Step, int] = {}
-    before: dict[Step, JsonObject] = {}
-    done: dict[Step, JsonObject] = {}
-    at: dict[Step, datetime] = {}
+    begun: dict[GitOpsStep, int] = {}
+    before: dict[GitOpsStep, JsonObject] = {}
+    done: dict[GitOpsStep, JsonObject] = {}
+    at: dict[GitOpsStep, datetime] = {}
     for entry in record.timeline:
         name = entry.data.get("gitops_step")
         if name is None or entry.data.get("intent") != intent_id:
             continue
-        step, facts = Step(str(name)), entry.data.get("facts")
+        step, facts = GitOpsStep(str(name)), entry.data.get("facts")
         known = facts if isinstance(facts, dict) else {}
         at[step] = entry.at
         if entry.data.get("state") == "begun":
@@ -100,7 +100,13 @@ def progress(record: IncidentRecord, intent_id: IntentId) -> Progress:
 
 
 def step_note(
-    intent: Intent, step: Step, message: str, at: datetime, *, done: bool, facts: JsonObject | None = None
+    intent: Intent,
+    step: GitOpsStep,
+    message: str,
+    at: datetime,
+    *,
+    done: bool,
+    facts: JsonObject | None = None,
 ) -> Note:
     """The record of a step, begun or done."""
     return Note(
@@ -161,7 +167,7 @@ def policy_left_off(record: IncidentRecord) -> str:
             continue
         seen = progress(record, intent.id)
         undos = [progress(record, one.id) for one in record.intents if one.undoes == intent.id]
-        restored = any("kept" not in one.done.get(Step.RESTORE, {"kept": True}) for one in undos)
+        restored = any("kept" not in one.done.get(GitOpsStep.RESTORE, {"kept": True}) for one in undos)
         if not seen.left_off or restored:
             continue
         said += (

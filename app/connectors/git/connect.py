@@ -26,7 +26,7 @@ def connect_repositories(settings: Settings) -> RepositoryWriter | None:
         return None
     branches = BranchWriter(
         GitAccess(
-            repositories=tuple(settings.git_repositories),
+            repositories=settings.git_repositories,
             username=settings.git_username,
             token=settings.git_token,
             timeout_seconds=settings.git_timeout_seconds,
