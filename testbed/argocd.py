@@ -160,6 +160,17 @@ class ArgoCd:
         """What the API server wrote."""
         return (self.folder / "argocd-server.log").read_text(errors="replace")
 
+    def writes(self, application: str) -> list[str]:
+        """The accepted writes to an application by accounts other than admin, in order, from the server's log."""
+        found = []
+        for line in self.log().splitlines():
+            call = re.search(
+                r"application\.ApplicationService/(Patch|Rollback|Sync|UpdateSpec|Update)\b", line
+            )
+            if call and application in line and 'sub\\":\\"heal' in line:
+                found.append(call[1])
+        return found
+
     def _answers(self) -> bool | NotYet:
         for process in self._processes:
             process.check()
@@ -196,7 +207,9 @@ class ArgoCd:
     def _install(self, client: Client, program: Path) -> None:
         for name in CRDS:
             found = yaml.safe_load((program.parent / name).read_text())
-            client.create(CustomResourceDefinition.from_dict(found))
+            definition = CustomResourceDefinition.from_dict(found)
+            assert isinstance(definition, CustomResourceDefinition)
+            client.create(definition)
             client.wait(CustomResourceDefinition, found["metadata"]["name"], for_conditions=["Established"])
         client.create(Namespace(metadata=ObjectMeta(name=NAMESPACE)))
         part = {"app.kubernetes.io/part-of": "argocd"}

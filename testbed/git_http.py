@@ -14,10 +14,11 @@ class GitHttpServer:
     """Serves the bare repositories of a folder, for reading and for pushes."""
 
     def __init__(self, root: Path) -> None:
-        handler = type("Handler", (_Handler,), {"root": root, "pushes": []})
+        pushes: list[str] = []
+        handler = type("Handler", (_Handler,), {"root": root, "pushes": pushes})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self.pushes: list[str] = handler.pushes
+        self.pushes = pushes
         """The repositories pushed to, one entry for each push."""
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()

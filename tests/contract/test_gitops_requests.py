@@ -97,7 +97,8 @@ async def test_one_request_is_opened_however_often_it_is_tried(
 async def test_a_refusal_is_an_error_of_its_kind() -> None:
     """A token without the right, and a request that the service rejects."""
     for status, error in ((403, Forbidden), (422, Invalid)):
-        async with loopback(lambda _, code=status: Answer(code=code, body=b"{}")) as server:
+        answer = Answer(code=status, body=b"{}")
+        async with loopback(lambda _, said=answer: said) as server:  # type: ignore[misc] # bound now
             with pytest.raises(error):
                 await writer(GITHUB, server, _Branches()).open(request())
 

@@ -41,6 +41,8 @@ WATCHED = {
     "reader": {"workload", "target", "snapshot"},
     "rehearsal": {"rehearse"},
     "writer": {"apply"},
+    "gitops.writer": {"switch_off", "roll_back", "restore"},
+    "gitops.repository": {"find", "open"},
     "metrics": {"sli", "sli_range", "telemetry"},
 }
 
@@ -113,6 +115,13 @@ async def running_with_a_fuse(settings: Settings, stop: Stop | None = None) -> A
     url = settings.database_url.get_secret_value()
     bell = app.workers.LocalRunner()
     world, close = connect_world(settings, clock)
+    gitops = world.gitops
+    if gitops is not None:
+        gitops = replace(
+            gitops,
+            writer=fused(gitops.writer, "gitops.writer"),
+            repository=fused(gitops.repository, "gitops.repository"),
+        )
     store, fleet = await open_shared(url)
     container = assemble(
         settings,
@@ -132,6 +141,7 @@ async def running_with_a_fuse(settings: Settings, stop: Stop | None = None) -> A
             rehearsal=fused(world.rehearsal, "rehearsal"),
             writer=fused(world.writer, "writer"),
             metrics=fused(world.metrics, "metrics"),
+            gitops=gitops,
         ),
         runner=bell,
         close_world=close,

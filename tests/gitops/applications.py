@@ -66,6 +66,10 @@ class RealApplication:
         window = {"kind": "deny", "schedule": "* * * * *", "duration": "24h", "applications": ["*"]}
         self._project({"syncWindows": [window]})
 
+    def application(self) -> Any:
+        """The Application as an administrator reads it."""
+        return self._send("GET", f"/applications/{self.namespace}", None)
+
     def _project(self, more: dict[str, Any]) -> None:
         everywhere = [{"server": "*", "namespace": "*"}]
         project = {

@@ -178,8 +178,8 @@ class GitOpsExecution:
                 await self._note(work, GitOpsStep.ROLL_BACK, message[0].upper() + message[1:], done=True)
                 return
             if ours is not None and ours.phase is OperationPhase.FAILED:
-                why = f"the rollback of {application.in_words} failed: {ours.message}"
-                await self._back_out(work, OutcomeKind.FAILED, why)
+                failed = f"the rollback of {application.in_words} failed: {ours.message}"
+                await self._back_out(work, OutcomeKind.FAILED, failed)
                 return
             if application.busy:
                 await self._wait(work, f"the operation of {application.in_words} did not end in time")
@@ -191,7 +191,7 @@ class GitOpsExecution:
         if why is not None:
             await self._back_out(work, OutcomeKind.REFUSED, why)
             return
-        facts: JsonObject = {"operation": None if operation is None else operation.started_at}
+        facts: JsonObject = {"operation": operation.started_at if operation is not None else None}
         message = f"Rolling {application.in_words} back to revision {short(revision)} (history {history_id})."
         incident = await self._note(work, GitOpsStep.ROLL_BACK, message, done=False, facts=facts)
         try:
