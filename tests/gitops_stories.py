@@ -174,7 +174,7 @@ async def gitops_story(
             )
             repository.release("shop:1")
             told = GitOpsStory(stage=stage, standin=standin, repository=repository, fuse=fuse)
-            await told.live(180)
+            await told.live(100)
             fuse.armed = True
             try:
                 yield told
