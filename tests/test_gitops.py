@@ -150,6 +150,34 @@ async def test_a_revert_that_is_not_merged_is_escalated_with_what_is_left(tmp_pa
         assert told.stage.image() == "shop:1"
 
 
+async def test_an_outage_while_a_merge_is_awaited_is_waited_for(tmp_path: Path) -> None:
+    """Argo CD and the store of Git may be away for longer than a verification takes."""
+    async with gitops_story(tmp_path) as told:
+        told.repository.release("shop:2-crash")
+        await told.live_until(_reverted)
+        told.standin.down = True
+        await told.live(400)
+        told.repository.merge(told.repository.branches()[0])
+        told.standin.down = False
+        record = await told.live_until_ended()
+        said = messages(record.timeline)
+        assert record.incident.state is IncidentState.RECOVERED, said
+        assert said.count("Waiting: Argo CD") == 1
+
+
+async def test_without_automated_sync_there_is_no_policy_to_change(tmp_path: Path) -> None:
+    """The rollback and the revert are the same; nothing is switched off or on."""
+    async with gitops_story(tmp_path) as told:
+        told.repository.release("shop:2-crash")
+        told.standin.reconcile()
+        told.standin.automated = None
+        await told.live_until(_reverted)
+        told.repository.merge(told.repository.branches()[0])
+        record = await told.live_until_ended()
+        assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
+        assert told.standin.writes == ["rollback 0"]
+
+
 async def test_the_kill_switch_between_two_steps_gives_automated_sync_back(tmp_path: Path) -> None:
     """Promise 11: no further step begins, and the agent's own change is undone."""
     async with gitops_story(tmp_path, fuse=Fuse(point="argocd.switch_off#1:after")) as told:

@@ -241,12 +241,14 @@ class Observer:
 
     async def _with_application(self, workload: WorkloadView, missing: list[str]) -> WorkloadView:
         """The workload with the application that owns it, where a GitOps controller is connected."""
-        if self.applications is None or workload.managed_by is None:
+        if self.applications is None:
             return workload
         found = await _or_missing(
             self.applications.owner_of(workload), "GitOps application", missing, PermanentError
         )
-        return workload if found is None else replace(workload, application=found)
+        if found is None:
+            return workload
+        return replace(workload, application=found, managed_by=workload.managed_by or found.owner)
 
     async def told_conditions(self, key: ServiceKey) -> tuple[Condition, ...]:
         """What was last reported to intake about the service."""

@@ -34,6 +34,8 @@ class ArgoStandIn:
     version: str = "v3.5.7+standin"
     rights: set[str] = field(default_factory=lambda: {"get", "update", "sync"})
     can_sync: bool = True
+    down: bool = False
+    """Every request ends without an answer."""
     operations_end: bool = True
     """False: an operation goes on until this is set."""
     operations_fail: bool = False
@@ -112,6 +114,8 @@ class ArgoStandIn:
         path = unquote(url.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         end = path.rpartition("/")[2]
+        if self.down:
+            return Fate.CLOSE
         self.reconcile()
         fate = self.fates.pop(f"{request.method} {end}", None)
         if fate is not None and fate is not Fate.SWALLOW:

@@ -73,8 +73,10 @@ def test_what_forbids_acting_through_an_application_is_a_sentence(
 
 def test_an_application_that_an_earlier_action_holds_is_left_alone() -> None:
     """Its automated sync is off by the agent: a second rollback would record the wrong policy."""
-    found = application_from(body(metadata={"annotations": {MARK: "int_1"}}))
+    marked = {"annotations": {MARK: "int_1"}}
+    found = application_from(body(metadata=marked, spec={"syncPolicy": {"automated": {"enabled": False}}}))
     assert found.held_by == IntentId("int_1")
+    assert refuses(application_from(body(metadata=marked))) is None
     assert "switched off by an earlier action" in (refuses(found) or "")
 
 
@@ -166,6 +168,7 @@ def _application(*entries: SyncedRevision) -> Application:
     return Application(
         ref=ApplicationRef(namespace="argocd", name="shop"),
         controller="Argo CD",
+        owner="argocd",
         policy={"selfHeal": True},
         automated=True,
         health="Healthy",

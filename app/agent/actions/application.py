@@ -24,7 +24,7 @@ from app.agent.workload import Revision, WorkloadView
 
 def refuses(application: Application) -> str | None:
     """Why the agent must not act through this application now, or None."""
-    if application.held_by is not None:
+    if application.held_by is not None and not application.automated:
         return (
             f"automated sync of {application.in_words} was switched off by an earlier action of the agent "
             "and is not restored yet: merge the revert, or switch it on again"

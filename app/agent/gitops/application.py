@@ -65,6 +65,8 @@ class Application:
     ref: ApplicationRef
     controller: str
     """The name of the controller, for text."""
+    owner: str
+    """What `WorkloadView.managed_by` says of the workloads that it owns."""
     policy: JsonObject | None
     """The part of the specification that says how automated sync works; None where there is none."""
     automated: bool

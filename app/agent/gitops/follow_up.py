@@ -36,7 +36,7 @@ from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
 from app.agent.verifier import Health, Verifier
 from app.clock import Clock
-from app.errors import AgentError, PermanentError
+from app.errors import AgentError, PermanentError, TransientError, UnknownOutcome
 
 _DRIFT: JsonObject = {"drift": True}
 """Recorded where drift ends a proof; it begins again when the states match."""
@@ -57,7 +57,19 @@ class FollowUp:
     """How long the repository may take to ask for what runs; then the incident is escalated."""
 
     async def advance(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
-        """Take the next step, or wait for the next look."""
+        """Take the next step, or wait for the next look; an outage outside is waited for as a merge is."""
+        try:
+            await self._advance(record, claim, now)
+        except (TransientError, UnknownOutcome) as error:
+            fresh, verdict = await self.store.incidents.get(record.incident.id), record.incident.verdict
+            if fresh is None or verdict is None or now - verdict.at > self.timeout:
+                raise
+            known = bool(fresh.timeline) and "follow_up_error" in fresh.timeline[-1].data
+            data: JsonObject = {"follow_up_error": str(error)}
+            note = Note(at=now, stage=Stage.EXECUTE, message=f"Waiting: {error}.", data=data)
+            await self._rest(claim, fresh.incident, *([] if known else [note]))
+
+    async def _advance(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
         intent = followed_up(record)
         ref = application_of(intent.action) if intent is not None else None
         if intent is None or ref is None or self.gitops is None or self.execution is None:

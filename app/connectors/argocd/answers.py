@@ -21,6 +21,9 @@ from app.connectors.text import shorten
 from app.errors import PermanentError
 from app.redaction import redacted
 
+OWNER = "argocd"
+"""What `WorkloadView.managed_by` says of a workload that Argo CD owns."""
+
 MARK = "self-healing-devops-agent/intent"
 """The annotation that names the intent which switched automated sync off."""
 
@@ -53,6 +56,7 @@ def application_from(body: JsonObject) -> Application:
     return Application(
         ref=ref,
         controller=TITLE,
+        owner=OWNER,
         policy=policy,
         automated=policy is not None and policy.get("enabled") is not False,
         prunes=policy is not None and policy.get("prune") is True,

@@ -10,12 +10,9 @@ from app.agent.gitops.application import Application, ApplicationRef
 from app.agent.ids import JsonObject
 from app.agent.models import Rehearsal
 from app.agent.workload import ObjectRef, WorkloadView
-from app.connectors.argocd.answers import application_from, images_in, may_sync, owns
+from app.connectors.argocd.answers import OWNER, application_from, images_in, may_sync, owns
 from app.connectors.argocd.client import TITLE, ArgoClient, application_path, in_namespace
 from app.errors import Invalid, PermanentError, TransientError
-
-OWNER = "argocd"
-"""What `WorkloadView.managed_by` says of a workload that Argo CD owns."""
 
 _REVISIONS_RENDERED = 5
 """At most this many revisions of the history are rendered, to compare their images."""

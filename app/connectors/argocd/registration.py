@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from app.agent.ports.gitops import GitOps, RepositoryWriter
 from app.config import Settings
+from app.connectors.argocd.answers import OWNER
 from app.connectors.argocd.client import TITLE, ArgoClient
-from app.connectors.argocd.reader import OWNER, ArgoReader
+from app.connectors.argocd.reader import ArgoReader
 from app.connectors.argocd.writer import ArgoWriter
 from app.connectors.kinds import ConnectedGitOps, GitOpsKind
 
