@@ -161,14 +161,12 @@ class ArgoCd:
         return (self.folder / "argocd-server.log").read_text(errors="replace")
 
     def writes(self, application: str) -> list[str]:
-        """The writes to an application by the agent's account, in order, from the server's log."""
+        """The calls that change an application, in order, from the API server's log."""
         found = []
         for line in self.log().splitlines():
-            call = re.search(
-                r"application\.ApplicationService/(Patch|Rollback|Sync|UpdateSpec|Update)\b", line
-            )
-            if call and application in line and 'sub\\":\\"heal' in line:
-                found.append(call[1])
+            called = _CALL.search(line)
+            if called is not None and f'"{application}"' in line.replace("\\", ""):
+                found.append(called[1])
         return found
 
     def _answers(self) -> bool | NotYet:
@@ -233,6 +231,11 @@ class ArgoCd:
             secret |= {f"{account}.password": hashed, f"{account}.passwordMtime": "2026-01-01T00:00:00Z"}
         client.create(Secret(metadata=meta("argocd-secret"), stringData=secret))
 
+
+_CALL = re.compile(
+    r"received unary call /application\.ApplicationService/(Patch|Rollback|Sync|UpdateSpec|Update)\b"
+)
+"""How the API server logs a call, beside the request's content."""
 
 _OWN_FOLDERS = {
     "HOME": "home",

@@ -125,7 +125,8 @@ def _wrong(
     calls = argocd.writes(made.namespace)
     pushes = server.pushes.count(f"/{made.namespace}/shop.git")
     if calls != ["Patch", "Rollback", "Patch"] or pushes != 1 or len(made.repository.branches()) != 1:
-        return f"Argo CD saw {calls}, the repository {pushes} pushes\n{told}"
+        log = "\n".join(line for line in argocd.log().splitlines() if "Rollback" in line)[:2000]
+        return f"Argo CD saw {calls}, the repository {pushes} pushes\n{told}\n{log}"
     return None
 
 
