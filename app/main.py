@@ -19,10 +19,13 @@ from app.api import (
     openapi,
     problems,
 )
+from app.api.changes import MOST_CLIENTS, ChangeFeed
 from app.api.dependencies import ApiDependencies
+from app.api.pages import approvals as approval_pages
 from app.api.pages import (
     dashboard,
     docs,
+    operations,
     pages,
 )
 from app.api.pages import (
@@ -38,10 +41,13 @@ from app.api.routes import (
     agent,
     approvals,
     audit,
+    changes,
     chat,
     events,
     health,
     incidents,
+    reports,
+    responders,
     streams,
     tokens,
     webhooks,
@@ -63,6 +69,9 @@ FOR_PEOPLE = (
     events,
     agent,
     incidents,
+    responders,
+    reports,
+    changes,
     approvals,
     brakes,
     audit,
@@ -71,11 +80,15 @@ FOR_PEOPLE = (
     chat,
     health,
     dashboard,
+    approval_pages,
+    operations,
     sign_off,
     token_sign_on,
     docs,
     streams,
 )
+VERSIONED = (incidents, approvals, brakes, audit)
+"""What is served under `/v1` too; the paths without a version stay."""
 FOR_PROBES = (health, streams)
 """What workers and watchers serve: liveness and readiness probes."""
 
@@ -143,6 +156,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.lockout = Lockout(
         attempts=settings.lockout_attempts, length=timedelta(seconds=settings.lockout_seconds)
     )
+    app.state.changes = ChangeFeed(most=min(MOST_CLIENTS, settings.max_connections // 2))
+    app.state.stop.then(app.state.changes.close)
     app.add_middleware(guards.BrowserGuard, loopback_only=not settings.identity_required)
     app.add_middleware(
         admission.Admission,
@@ -158,6 +173,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     serves_people = settings.role in (Role.ALL, Role.API)
     for module in FOR_PEOPLE if serves_people else FOR_PROBES:
         app.include_router(module.router)
+    if serves_people:
+        for module in VERSIONED:
+            app.include_router(module.router, prefix="/v1")
     if serves_people and settings.oidc_issuer is not None:
         sign_on.install(app)
     elif serves_people:

@@ -29,6 +29,7 @@ from app.agent.models import (
     ActionName,
     Approval,
     ApprovalState,
+    ByPerson,
     Cause,
     DecisionKind,
     Diagnosis,
@@ -50,15 +51,23 @@ from app.agent.models import (
     VerdictKind,
 )
 from app.agent.ports.store.signals import Accepted, SignalRecord
+from app.agent.responders.attention import (
+    IncidentSeverity,
+    WaitsFor,
+    next_step,
+    severity,
+    waits_for,
+)
 from app.agent.workload import ObjectRef
 from app.wire.events import _Request
 from app.wire.fields import (
     Cursor,
     DnsLabel,
-    Moment,
+    MomentOrSpan,
     PageLimit,
     Person,
     Remark,
+    SearchText,
 )
 
 # ------------------------------------------------------------------ requests
@@ -73,9 +82,19 @@ class IncidentQuery(BaseModel):
     cursor: Cursor | None = None
     service: DnsLabel | None = None
     environment: DnsLabel | None = None
-    state: IncidentState | None = None
-    since: Moment | None = None
-    until: Moment | None = None
+    state: list[IncidentState] = Field(
+        default=[], max_length=len(IncidentState), description="May be repeated: any of these states."
+    )
+    since: MomentOrSpan | None = None
+    until: MomentOrSpan | None = None
+    q: SearchText = Field(
+        default="",
+        description="Words, all of which service, environment, id, cause, owner or summary contain.",
+        examples=["payments latency"],
+    )
+    sort: Literal["-opened_at", "opened_at"] = Field(
+        default="-opened_at", description="Newest first, or oldest first."
+    )
 
 
 MOST_ENTRIES = 500
@@ -466,6 +485,17 @@ class StepView(TimelineEntryView):
         return cls(incident_id=incident_id, **dict(line))
 
 
+class ByPersonView(BaseModel):
+    """Who did something, and when."""
+
+    by: str
+    at: datetime
+
+    @classmethod
+    def of(cls, mark: ByPerson | None) -> Self | None:
+        return None if mark is None else cls(by=mark.by, at=mark.at)
+
+
 class IncidentSummary(BaseModel):
     """An incident without its timeline."""
 
@@ -485,6 +515,20 @@ class IncidentSummary(BaseModel):
     verdict: VerdictKind | None
     verdict_reasons: list[str]
     lesson: LessonView | None
+    severity: IncidentSeverity = Field(
+        default=IncidentSeverity.MINOR, description="By the triggers: critical while requests fail."
+    )
+    waits_for: WaitsFor = Field(default=WaitsFor.NONE, description="Who has to act next.")
+    next_step: str = Field(default="", description="What happens next, in one sentence.")
+    owner: str | None = Field(default=None, description="The person responsible for it.")
+    acknowledged: ByPersonView | None = Field(default=None, description="Who acknowledged it first.")
+    taken_over: ByPersonView | None = Field(
+        default=None, description="Who handles it instead of the agent, which has stopped on it."
+    )
+    resolved: ByPersonView | None = Field(
+        default=None,
+        description="Who resolved it by hand; closed_at of an escalated incident does not change.",
+    )
 
     @classmethod
     def of(cls, record: IncidentRecord) -> Self:
@@ -720,6 +764,13 @@ def _incident_fields(record: IncidentRecord) -> dict[str, object]:
         "verdict": verdict and verdict.kind,
         "verdict_reasons": list(verdict.reasons) if verdict else [],
         "lesson": incident.lesson and LessonView.of(incident.lesson),
+        "severity": severity(incident),
+        "waits_for": waits_for(incident),
+        "next_step": next_step(incident),
+        "owner": incident.owner,
+        "acknowledged": ByPersonView.of(incident.acknowledged),
+        "taken_over": ByPersonView.of(incident.taken_over),
+        "resolved": ByPersonView.of(incident.resolved),
     }
 
 

@@ -288,7 +288,8 @@ class Loop:
         passes = []
         for found in await self.store.incidents.open_of_service(service, environment):
             known = len(await self.store.incidents.timeline(found.id))
-            await self._advance_in_turn(found.id, requested_by)
+            if found.taken_over is None:
+                await self._advance_in_turn(found.id, requested_by)
             record = await self.store.incidents.get(found.id)
             if record is not None:
                 passes.append(Pass(record=record, entries=record.timeline[known:]))

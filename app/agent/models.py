@@ -661,6 +661,8 @@ class IncidentState(StrEnum):
     RECOVERED_WITHOUT_ACTION = "recovered_without_action"
     PROPOSED = "proposed"
     ESCALATED = "escalated"
+    RESOLVED_BY_HAND = "resolved_by_hand"
+    """A person ended it: while it was open, or after the agent had escalated it."""
 
     @property
     def closed(self) -> bool:
@@ -673,8 +675,17 @@ _ENDS = frozenset(
         IncidentState.RECOVERED_WITHOUT_ACTION,
         IncidentState.PROPOSED,
         IncidentState.ESCALATED,
+        IncidentState.RESOLVED_BY_HAND,
     }
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByPerson:
+    """Who did something about an incident, by name, and when."""
+
+    by: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -736,6 +747,14 @@ class Incident:
     """Who is proved to have sent a signal of it, by name; they may not approve what rests on it either."""
     cluster: str = ""
     """The cluster that its first alert with such a label named; alerts about another one do not join."""
+    acknowledged: ByPerson | None = None
+    """The first person who acknowledged it."""
+    owner: str | None = None
+    """The person responsible for it, by name; None while it has no owner."""
+    taken_over: ByPerson | None = None
+    """The person who handles it instead of the agent, which starts no stage of it meanwhile."""
+    resolved: ByPerson | None = None
+    """Who resolved it by hand; `closed_at` of an escalated one stays the time of its escalation."""
     summary: str = ""
     """One sentence for people: why the incident is where it is."""
 

@@ -28,7 +28,15 @@ LARGE_BYTES = 65_536
 RESERVED = 16
 """Requests that only probes and operators may have in progress."""
 
-_FOR_OPERATORS = ("/healthz", "/readyz", "/brakes", "/approvals", *CHAT_PATHS)
+_FOR_OPERATORS = (
+    "/healthz",
+    "/readyz",
+    "/brakes",
+    "/approvals",
+    "/v1/brakes",
+    "/v1/approvals",
+    *CHAT_PATHS,
+)
 _DELIVERIES = ("/events/", "/webhooks/")
 _DELIVERY_RETRY_SECONDS = 2
 _CROWDED_RETRY_SECONDS = 1

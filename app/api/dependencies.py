@@ -6,7 +6,7 @@ imports no adapter.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Annotated, Protocol
 
 from fastapi import Depends
@@ -73,10 +73,10 @@ def _container(request: Request) -> ApiDependencies:
     return container
 
 
-def _each_parameter_once(request: Request) -> None:
-    """Reject a repeated query parameter: it is ambiguous which value applies."""
+def each_once(request: Request, *, but: Collection[str] = ()) -> None:
+    """Reject a repeated query parameter: it is ambiguous which value applies; `but` may be repeated."""
     names = [name for name, _ in request.query_params.multi_items()]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted({name for name in names if names.count(name) > 1 and name not in but})
     if twice:
         raise invalid(
             [
@@ -91,5 +91,14 @@ def _each_parameter_once(request: Request) -> None:
         )
 
 
+def _each_parameter_once(request: Request) -> None:
+    each_once(request)
+
+
+def _only_state_repeated(request: Request) -> None:
+    each_once(request, but=("state",))
+
+
 ContainerDep = Annotated[ApiDependencies, Depends(_container)]
 EachParameterOnce = Depends(_each_parameter_once)
+OnlyStateRepeated = Depends(_only_state_repeated)

@@ -19,6 +19,7 @@ from app.cli import (
     bench,
     catalogue,
     incidents,
+    responders,
     tokens,
 )
 from app.cli import (
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _part in (serving, incidents, people, catalogue):
+for _part in (serving, incidents, people, responders, catalogue):
     app.add_typer(_part.app)
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from app.cli.options import (
     EXIT_CODES,
     AsJson,
+    By,
     StoryListener,
     console,
     finished,
     read_settings,
+    user_of,
 )
-
-if TYPE_CHECKING:
-    from app.config import Settings
 
 app = typer.Typer()
 brake_app = typer.Typer(
@@ -27,13 +26,6 @@ brake_app = typer.Typer(
 app.add_typer(brake_app, name="brake")
 app.add_typer(brake_app, name="brake")
 
-By = Annotated[
-    str | None,
-    typer.Option(
-        "--by",
-        help="Your name, for the record. Default: the holder of HEAL_TOKEN, or the user of this shell.",
-    ),
-]
 Comment = Annotated[str, typer.Option("--comment", help="Comment for the record.")]
 ApprovalIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The approval's id: apr_...")]
 
@@ -93,7 +85,7 @@ def _answer(
     from app.cli.commands import approvals, output
 
     settings = read_settings()
-    said = approvals.answer_of(approve=approve, by=by or _user(settings), comment=comment)
+    said = approvals.answer_of(approve=approve, by=by or user_of(settings), comment=comment)
     view = finished(approvals.answer(settings, url, approval_id, said))
     typer.echo(view.model_dump_json(indent=2) if as_json else output.answer_line(view))
 
@@ -148,7 +140,7 @@ def brake_close_circuit(
     from app.cli.commands import approvals
 
     settings = read_settings()
-    by = by or _user(settings)
+    by = by or user_of(settings)
     wanted = approvals.circuit_of(service=service, environment=environment, by=by, reason=reason)
     finished(approvals.close_circuit(settings, url, wanted))
     whose = f"{service} in {environment}" if service else "the cluster"
@@ -159,19 +151,6 @@ def _set_brake(*, engaged: bool, by: str | None, reason: str, url: str | None, a
     from app.cli.commands import approvals, output
 
     settings = read_settings()
-    wanted = approvals.brake_of(engaged=engaged, by=by or _user(settings), reason=reason)
+    wanted = approvals.brake_of(engaged=engaged, by=by or user_of(settings), reason=reason)
     view = finished(approvals.set_brake(settings, url, wanted))
     typer.echo(view.model_dump_json(indent=2) if as_json else output.brake_line(view))
-
-
-def _user(settings: Settings) -> str | None:
-    """The user of the shell; None when HEAL_TOKEN identifies the person."""
-    from app.cli.commands.errors import CommandFailed
-    from app.cli.commands.speaker import shell_user
-
-    if settings.heal_token is not None:
-        return None
-    try:
-        return shell_user()
-    except CommandFailed as error:
-        raise typer.BadParameter(str(error), param_hint="--by") from None

@@ -26,6 +26,9 @@ def list_incidents(
     state: Annotated[str | None, typer.Option(help="Only this state, such as awaiting_approval.")] = None,
     since: Annotated[str | None, typer.Option(help="Opened since: an RFC 3339 time, or 30m, 2h, 7d.")] = None,
     until: Annotated[str | None, typer.Option(help="Opened before: same formats.")] = None,
+    search: Annotated[
+        str, typer.Option("--search", help="Words that service, id, cause, owner or summary contain.")
+    ] = "",
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number to show.")] = 20,
     url: Url = None,
     as_json: AsJson = False,
@@ -47,6 +50,7 @@ def list_incidents(
         since=incidents.moment(since, now, "--since"),
         until=incidents.moment(until, now, "--until"),
         limit=limit,
+        text=search,
     )
     page = finished(incidents.list_incidents(read_settings(), url, wanted))
     if as_json:

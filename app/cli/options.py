@@ -35,6 +35,13 @@ StoryListener = Annotated[
         help="Address of a running agent. Default: HOST and PORT; if none responds, the database.",
     ),
 ]
+By = Annotated[
+    str | None,
+    typer.Option(
+        "--by",
+        help="Your name, for the record. Default: the holder of HEAL_TOKEN, or the user of this shell.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -48,6 +55,19 @@ def read_settings() -> Settings:
         return load_settings()
     except ConfigurationError as error:
         raise CommandFailed(str(error)) from error
+
+
+def user_of(settings: Settings) -> str | None:
+    """The user of the shell; None when HEAL_TOKEN identifies the person."""
+    from app.cli.commands.errors import CommandFailed
+    from app.cli.commands.speaker import shell_user
+
+    if settings.heal_token is not None:
+        return None
+    try:
+        return shell_user()
+    except CommandFailed as error:
+        raise typer.BadParameter(str(error), param_hint="--by") from None
 
 
 def console() -> Console:

@@ -33,6 +33,7 @@ from app.store.history import SqlHistory
 from app.store.incidents import SqlIncidents
 from app.store.intents import SqlIntents
 from app.store.notifications import SqlNotifications
+from app.store.responders import SqlResponders
 from app.store.signals.accounting import SqlAccounting
 from app.store.signals.repository import SqlSignals
 
@@ -82,6 +83,7 @@ def store_over(database: Database) -> Store:
         intents=SqlIntents(database),
         budgets=SqlBudgets(database),
         approvals=SqlApprovals(database),
+        responders=SqlResponders(database),
         guardrails=SqlGuardrails(database),
         history=SqlHistory(database),
         accounting=SqlAccounting(database),

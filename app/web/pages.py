@@ -11,8 +11,9 @@ from datetime import datetime
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from app.agent.evidence.format import confidence
+from app.agent.evidence.format import confidence, span
 from app.agent.ids import Json
+from app.agent.responders.attention import next_step, severity, waits_for
 
 
 def _words(value: str) -> str:
@@ -51,7 +52,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        words=_words, confidence=confidence, stamp=_stamp, duration=_duration, pretty=_pretty
+        words=_words,
+        confidence=confidence,
+        stamp=_stamp,
+        duration=_duration,
+        pretty=_pretty,
+        span=span,
+        severity=severity,
+        waits_for=waits_for,
+        next_step=next_step,
     )
     return environment
 

@@ -50,6 +50,13 @@ REQUESTS: list[tuple[str, str, Scope, dict[str, Any]]] = [
     ("POST", "/tokens", Scope.ADMIN, {"json": {}}),
     ("DELETE", "/tokens/tok_0", Scope.ADMIN, {}),
     ("GET", "/audit/people", Scope.ADMIN, {}),
+    *(
+        ("POST", f"/v1/incidents/inc_0/{act}", Scope.APPROVE, {"json": {}})
+        for act in ("acknowledge", "assign", "notes", "take-over", "hand-back", "resolve")
+    ),
+    ("GET", "/v1/incidents/inc_0/chart", Scope.READ, {}),
+    ("GET", "/v1/incidents/inc_0/postmortem", Scope.READ, {}),
+    ("GET", "/v1/changes", Scope.READ, {}),
 ]
 OURS = {"Origin": "http://127.0.0.1:8000"}
 """What a browser says of a form on our own page."""

@@ -33,6 +33,7 @@ _STATE_STYLES = {
     IncidentState.RECOVERED_WITHOUT_ACTION: "green",
     IncidentState.PROPOSED: "bold yellow",
     IncidentState.ESCALATED: "bold red",
+    IncidentState.RESOLVED_BY_HAND: "green",
 }
 _STAGE_WIDTH = 9
 _ID_WIDTH = 36
@@ -62,6 +63,16 @@ def printable(text: str) -> str:
 
 def state_text(state: IncidentState) -> Text:
     return Text(in_words(state), style=_STATE_STYLES.get(state, "bold cyan"))
+
+
+def standing_line(incident: IncidentSummary) -> str:
+    """Where an incident stands after somebody did something about it."""
+    owner = f", owner {incident.owner}" if incident.owner else ""
+    held = f", taken over by {incident.taken_over.by}" if incident.taken_over else ""
+    named = f"{incident.service} in {incident.environment}"
+    return printable(
+        f"{incident.id} ({named}): {in_words(incident.state)}{owner}{held}. {incident.next_step}"
+    )
 
 
 class StoryPrinter:

@@ -15,6 +15,7 @@ from app.agent.ports.store.incidents import IncidentRepository
 from app.agent.ports.store.intents import IntentRepository
 from app.agent.ports.store.notifications import NotificationRepository
 from app.agent.ports.store.people import AuditLogRepository, CredentialRepository
+from app.agent.ports.store.responders import ResponderRepository
 from app.agent.ports.store.signals import SignalRepository
 
 
@@ -28,6 +29,7 @@ class Store:
     intents: IntentRepository
     budgets: BudgetRepository
     approvals: ApprovalRepository
+    responders: ResponderRepository
     guardrails: GuardrailRepository
     history: HistoryRepository
     accounting: AccountingRepository

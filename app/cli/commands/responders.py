@@ -1,0 +1,119 @@
+"""What people do about incidents, from a terminal: `heal ack`, `assign`, `note`, `take-over` and the like.
+
+A running agent is called over its HTTP API. When none answers and no `--url` was
+given, the database of DATABASE_URL is written directly; workers that share it follow
+from their next claim on.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from pydantic import BaseModel, ValidationError
+
+from app.agent.identity.people import Scope
+from app.agent.ids import IncidentId
+from app.agent.ports.store.incidents import IncidentFilter
+from app.agent.responders.request import ResponderAct, ResponderRequest
+from app.cli.commands.agent_client import RunningAgent, running_agent
+from app.cli.commands.errors import CommandFailed
+from app.cli.commands.incidents import database
+from app.cli.commands.speaker import speaker
+from app.config import Settings
+from app.errors import Conflict
+from app.schemas import IncidentPage, IncidentSummary
+from app.wire.field_errors import field_errors, in_words
+from app.wire.responders import ActRequest, AssignRequest, NoteRequest, ResolveRequest
+
+_WHOLE = re.compile(r"inc_[0-9a-f]{32}")
+_PREFIX = re.compile(r"(?:inc_)?[0-9a-f]{4,32}")
+_PATHS = {ResponderAct.NOTE: "notes"}
+_ENOUGH = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaidByPerson:
+    """One act as given on the command line."""
+
+    act: ResponderAct
+    by: str | None
+    text: str = ""
+    owner: str | None = None
+
+    def body(self) -> BaseModel:
+        """The request; raises `CommandFailed` that names what does not fit."""
+        try:
+            match self.act:
+                case ResponderAct.ASSIGN:
+                    return AssignRequest(owner=self.owner, by=self.by, comment=self.text)
+                case ResponderAct.NOTE:
+                    return NoteRequest(text=self.text, by=self.by)
+                case ResponderAct.RESOLVE:
+                    return ResolveRequest(reason=self.text, by=self.by)
+                case _:
+                    return ActRequest(by=self.by, comment=self.text)
+        except ValidationError as error:
+            found = field_errors([dict(item) for item in error.errors(include_url=False)])
+            raise CommandFailed(in_words(found)) from error
+
+
+async def respond(settings: Settings, url: str | None, given: str, said: SaidByPerson) -> IncidentSummary:
+    """Do it, on the incident of that id or of that beginning of one; the incident after it."""
+    agent, body = running_agent(settings, url), said.body()
+    incident_id = await _known_to(agent, given)
+    if incident_id is not None:
+        path = f"/v1/incidents/{quote(incident_id, safe='')}/{_PATHS.get(said.act, said.act.value)}"
+        reply = await agent.ask(path, method="POST", body=body)
+        if reply is not None:
+            return agent.parsed(IncidentSummary, reply)
+    async with database(settings) as store:
+        where = IncidentFilter(text=given)
+        page = await store.incidents.find(where, limit=_ENOUGH, cursor=None)
+        found = IncidentId(only_one(given, [str(record.incident.id) for record in page.items]))
+        by = await speaker(settings, store.credentials, said.by, Scope.APPROVE)
+        request = ResponderRequest(
+            act=said.act, by=by, at=datetime.now(UTC), text=said.text, owner=said.owner
+        )
+        try:
+            await store.responders.respond(found, request)
+        except Conflict as error:
+            raise CommandFailed(str(error)) from error
+        part = await store.incidents.get_part(found, limit=1)
+        if part is None:
+            raise _unknown(given)
+        return IncidentSummary.of(part.record)
+
+
+async def _known_to(agent: RunningAgent, given: str) -> str | None:
+    """The whole id that a running agent knows; None where no agent runs."""
+    if _WHOLE.fullmatch(given):
+        return given
+    reply = await agent.ask("/v1/incidents", {"q": _searchable(given), "limit": str(_ENOUGH)})
+    if reply is None:
+        return None
+    page = agent.parsed(IncidentPage, reply)
+    return only_one(given, [item.id for item in page.items])
+
+
+def only_one(given: str, ids: list[str]) -> str:
+    """The one id that is `given` or begins with it; raises `CommandFailed` for none and for several."""
+    wanted = _searchable(given)
+    found = [one for one in ids if one == wanted or one.startswith((wanted, f"inc_{wanted}"))]
+    if not found:
+        raise _unknown(given)
+    if len(found) > 1:
+        raise CommandFailed(f"{given!r} is the beginning of several ids: {', '.join(sorted(found))}")
+    return found[0]
+
+
+def _searchable(given: str) -> str:
+    if not _PREFIX.fullmatch(given):
+        raise CommandFailed(f"{given!r} is no incident id; give inc_... or at least its first 4 hex digits")
+    return given
+
+
+def _unknown(given: str) -> CommandFailed:
+    return CommandFailed(f"no incident {given!r} is known; `heal incidents` lists them")
