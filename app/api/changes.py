@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.agent.ids import IncidentId
 from app.api.dependencies import ApiDependencies
+from app.api.head import HEAD_ONLY
 from app.errors import AgentError
 
 MOST_CLIENTS = 500
@@ -146,10 +147,13 @@ class ChangeStream(Response):
         del self.headers["content-length"]
         self._feed, self._container, self._request = feed, container, request
 
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        if scope.get(HEAD_ONLY):
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         one = self._feed.join(self._container)
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async for part in events(self._feed, one):
                 async with asyncio.timeout(SLOW_SECONDS):
                     await send({"type": "http.response.body", "body": part, "more_body": True})

@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from app.agent.models import Incident, IncidentRecord, IncidentState, Stage, TimelineEntry
+from app.agent.models import (
+    Approval,
+    Incident,
+    IncidentRecord,
+    IncidentState,
+    Rehearsal,
+    Stage,
+    TimelineEntry,
+)
 
 _FOLDED_FROM = 3
 """So many signals in a row that add nothing are shown as one line."""
@@ -63,6 +71,15 @@ def grouped(entries: Sequence[TimelineEntry]) -> tuple[tuple[TimelineEntry, ...]
 def _folded(repeats: Sequence[TimelineEntry]) -> list[tuple[TimelineEntry, ...]]:
     enough = len(repeats) >= _FOLDED_FROM
     return [tuple(repeats)] if enough else [(entry,) for entry in repeats]
+
+
+def rehearsed(record: IncidentRecord, asked: Approval) -> Rehearsal | None:
+    """What the API server said of the action in the dry run before the approval was requested."""
+    for entry in reversed(record.timeline):
+        told = entry.data.get("rehearsal")
+        if entry.data.get("approval") == asked.id and isinstance(told, dict):
+            return Rehearsal(accepted=told.get("accepted") is True, message=str(told.get("message", "")))
+    return None
 
 
 def commands(record: IncidentRecord) -> tuple[str, ...]:

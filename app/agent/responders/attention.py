@@ -75,7 +75,7 @@ def next_step(incident: Incident) -> str:
         case IncidentState.OPEN:
             return "The agent re-evaluates the incident."
         case _:
-            return "None: the incident has ended."
+            return "Nothing: the incident has ended."
 
 
 def next_action(incident: Incident) -> Action | None:

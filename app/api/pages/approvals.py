@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from app.agent.approvals.state import asked_for
 from app.agent.identity.people import Person, Scope
-from app.agent.models import Approval, ApprovalState, IncidentRecord
+from app.agent.models import Approval, ApprovalState, IncidentRecord, Rehearsal
 from app.agent.ports.store.approvals import ApprovalRecord
 from app.api.dependencies import ContainerDep
 from app.api.pages.blockers import why_not_now
@@ -25,9 +25,11 @@ from app.api.routes.incidents import load_part
 from app.api.security.access import page_needs
 from app.errors import TransientError
 from app.schemas import MOST_ENTRIES, AnswerRequest
+from app.web.story import rehearsed
 
 _MOST_PENDING = 50
 _ANSWERED = 20
+_NEWEST_ENTRIES = 50
 
 router = APIRouter(include_in_schema=False)
 
@@ -39,6 +41,7 @@ class Asked:
     approval: Approval
     record: IncidentRecord
     blocked: tuple[str, ...]
+    rehearsed: Rehearsal | None
 
 
 def pending_of(record: IncidentRecord) -> Approval | None:
@@ -66,12 +69,17 @@ async def inbox(pages: Reading) -> Response:
 
 
 async def _asked(pages: Pages, one: ApprovalRecord) -> Asked | None:
-    part = await pages.container.store.incidents.get_part(one.incident.id, limit=1, urgent=True)
+    part = await pages.container.store.incidents.get_part(one.incident.id, limit=_NEWEST_ENTRIES, urgent=True)
     pending = None if part is None else pending_of(part.record)
     if part is None or pending is None or pending.id != one.approval.id:
         return None
     blocked = await why_not_now(pages.container, part.record, pending)
-    return Asked(approval=pending, record=part.record, blocked=tuple(blocked))
+    return Asked(
+        approval=pending,
+        record=part.record,
+        blocked=tuple(blocked),
+        rehearsed=rehearsed(part.record, pending),
+    )
 
 
 @router.get("/approvals/{approval_id}/page")
@@ -93,6 +101,7 @@ async def approval_page(approval_id: str, pages: Reading) -> Response:
         asked_for=asked.approval,
         pending=pending if mine else None,
         blocked=blocked,
+        rehearsed=None if pending is None else rehearsed(record, pending),
         live=True,
     )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.agent.guardrails.freeze import frozen
 from app.agent.actions.target_parts import same_ground
+from app.agent.guardrails.freeze import frozen
 from app.agent.models import Approval, IncidentRecord
 from app.api.dependencies import ApiDependencies
 from app.bounds.deadline import deadline

@@ -31,7 +31,7 @@ from app.api.security.access import page_needs
 from app.errors import TransientError
 from app.schemas import MOST_ENTRIES, IncidentQuery
 from app.web.board import ACTIVE, ENDED, RANGES, address, chips, most_urgent_first
-from app.web.story import chapters, commands
+from app.web.story import chapters, commands, rehearsed
 from app.wire.responders import ActRequest, AssignRequest, NoteRequest, ResolveRequest
 
 _MOST_ACTIVE = 100
@@ -140,6 +140,7 @@ async def incident_page(incident_id: str, pages: Reading) -> Response:
         record=record,
         pending=pending,
         blocked=blocked,
+        rehearsed=None if pending is None else rehearsed(record, pending),
         chapters=chapters(record),
         commands=commands(record),
         similar=similar,

@@ -11,8 +11,10 @@
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const seconds = (text) => Date.parse(text) / 1000;
-  const percent = (value) => (value === null || value === undefined ? "no data" : `${(value * 100).toFixed(1)}%`);
-  const millis = (value) => (value === null || value === undefined ? "no data" : `${Math.round(value)} ms`);
+  const hour = Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  const exact = Intl.DateTimeFormat(undefined, { timeStyle: "medium", hourCycle: "h23" });
+  const percent = (value) => (value === null || value === undefined ? "–" : `${(value * 100).toFixed(1)}%`);
+  const millis = (value) => (value === null || value === undefined ? "–" : `${Math.round(value)} ms`);
 
   const line = (u, y, scale, ink) => {
     if (y === null || y > u.scales[scale].max) return;
@@ -67,12 +69,12 @@
         ms: { range: () => [0, most(data.samples.map((one) => one.p95_latency_ms), data.slo.max_p95_latency_ms)] },
       },
       series: [
-        { label: "Time", value: (u, x) => (x ? new Date(x * 1000).toLocaleTimeString() : "") },
+        { label: "Time", value: (u, x) => (x ? exact.format(x * 1000) : "–") },
         { label: "Error rate", scale: "%", stroke: colour("--errors"), value: (u, y) => percent(y), ...gaps },
         { label: "p95 latency", scale: "ms", stroke: colour("--latency"), value: (u, y) => millis(y), ...gaps },
       ],
       axes: [
-        axis,
+        { ...axis, values: (u, all) => all.map((one) => hour.format(one * 1000)) },
         { ...axis, scale: "%", size: 48, values: (u, all) => all.map((one) => `${Math.round(one * 1000) / 10}%`) },
         { ...axis, scale: "ms", side: 1, size: 62, grid: { show: false }, values: (u, all) => all.map((one) => `${one} ms`) },
       ],
