@@ -1,6 +1,6 @@
 """What changed, as server-sent events: one look at the store serves every client of this process.
 
-A client is told the ids of incidents whose timeline grew, and that the kill switch was
+A client receives the ids of incidents whose timeline grew, and that the kill switch was
 set; it reads the rest through the API. Clients are bounded; one that takes nothing for
 `SLOW_SECONDS` is disconnected. All end when the process stops, and connect again.
 """
@@ -39,14 +39,14 @@ Seen = dict[IncidentId, int]
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Subscription:
-    """One client: what it has not been told yet."""
+    """One client: what it has not received yet."""
 
     pending: set[IncidentId] = field(default_factory=set)
     anything: bool = False
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
     def tell(self, ids: set[IncidentId], *, anything: bool) -> None:
-        """Add to what the client is told next; bounded, however slow it is."""
+        """Add to what the client receives next; bounded, however slow it is."""
         self.pending |= ids
         self.anything |= anything
         if len(self.pending) > MOST_IDS:
@@ -69,6 +69,9 @@ class ChangeFeed:
 
     most: int = MOST_CLIENTS
     every: float = LOOK_EVERY_SECONDS
+    slow: float = SLOW_SECONDS
+    looked: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the store was read: later changes are seen."""
     closed: bool = False
     _clients: set[Subscription] = field(default_factory=set)
     _task: asyncio.Task[None] | None = None
@@ -116,6 +119,7 @@ class ChangeFeed:
                         for client in self._clients:
                             client.tell(changed, anything=switch != switched)
                 seen, switched = now, switch
+                self.looked.set()
             await asyncio.sleep(self.every)
 
 
@@ -155,14 +159,14 @@ class ChangeStream(Response):
         one = self._feed.join(self._container)
         try:
             async for part in events(self._feed, one):
-                async with asyncio.timeout(SLOW_SECONDS):
+                async with asyncio.timeout(self._feed.slow):
                     await send({"type": "http.response.body", "body": part, "more_body": True})
                 if await self._request.is_disconnected():
                     return
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
             raise ConnectionAbortedError(
-                f"a client of /v1/changes read nothing for {SLOW_SECONDS:g} s and is disconnected"
+                f"a client of /v1/changes read nothing for {self._feed.slow:g} s and is disconnected"
             ) from None
         finally:
             self._feed.leave(one)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.agent.guardrails.status import guardrail_status
-from app.agent.identity.audit_log import START, first_broken
+from app.agent.identity.audit_log import START, AuditLogEntry, first_broken
 from app.agent.identity.people import Person, Scope
 from app.api.dependencies import ApiDependencies, ContainerDep
 from app.api.pages.forms import named, submitted
@@ -65,7 +65,8 @@ async def operations_page(request: Request, pages: Reading) -> Response:
 
 async def _trail(container: ApiDependencies) -> Mapping[str, object]:
     """The newest decisions of people, and whether the chain from its start is intact."""
-    after, previous, broken, newest = -1, START, None, ()
+    newest: tuple[AuditLogEntry, ...] = ()
+    after, previous, broken = -1, START, None
     checked = 0
     while checked < _MOST_CHECKED:
         entries = await container.store.audit_log.entries(after=after, limit=_CHECKED_AT_ONCE)
