@@ -241,13 +241,13 @@ def test_an_answer_half_typed_survives_the_refresh(served: Served, watched: Watc
     comment.evaluate("field => field.setSelectionRange(5, 5)")
     served.run(_engage(served, True))
     page.clock.run_for(6_000)
-    expect(page.get_by_text("KILL SWITCH")).to_be_visible()
+    expect(page.get_by_text("KILL SWITCH", exact=True)).to_be_visible()
     page.keyboard.type("with ")
     expect(comment).to_have_value("seen with team")
     expect(page.locator("#approval").get_by_label("Your name")).to_have_value("ann")
     served.run(_engage(served, False))
     page.clock.run_for(6_000)
-    expect(page.get_by_text("KILL SWITCH")).to_have_count(0)
+    expect(page.get_by_text("KILL SWITCH", exact=True)).to_have_count(0)
     assert watched.faults == []
 
 
