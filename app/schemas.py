@@ -7,10 +7,11 @@ time without an offset. Every valid request can be stored and processed.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -73,6 +74,14 @@ from app.wire.fields import (
 # ------------------------------------------------------------------ requests
 
 
+def _known_states(value: object) -> object:
+    """The states of a query; an unknown one is an error of the parameter, not of its position."""
+    given = value if isinstance(value, list) else [value]
+    if any(one not in set(IncidentState) for one in given):
+        raise PydanticCustomError("enum", "is not a valid value", {"expected": ", ".join(IncidentState)})
+    return given
+
+
 class IncidentQuery(BaseModel):
     """Query parameters of `GET /incidents`. Times compare with `opened_at`: since <= t < until."""
 
@@ -82,7 +91,7 @@ class IncidentQuery(BaseModel):
     cursor: Cursor | None = None
     service: DnsLabel | None = None
     environment: DnsLabel | None = None
-    state: list[IncidentState] = Field(
+    state: Annotated[list[IncidentState], BeforeValidator(_known_states)] = Field(
         default=[], max_length=len(IncidentState), description="May be repeated: any of these states."
     )
     since: MomentOrSpan | None = None
