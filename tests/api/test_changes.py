@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import cast
 
 import pytest
 from starlette.requests import Request
@@ -22,7 +20,7 @@ def test_a_client_hears_of_what_changed_and_of_nothing_else(api: Harness) -> Non
     async def heard() -> list[str]:
         feed = ChangeFeed(every=0.01)
         client = feed.join(api.container)
-        stream = cast("AsyncIterator[bytes]", events(feed, client))
+        stream = events(feed, client)
         parts = [(await anext(stream)).decode()]
         await feed.looked.wait()  # the first look is what later ones are compared with
         incident_id = await opened(api.container)
