@@ -18,8 +18,8 @@ from app.agent.actions import ACTIONS
 from app.agent.approvals.state import asked_for, escalations_due, wait_until
 from app.agent.closing import Closer
 from app.agent.diagnosis import diagnose
-from app.agent.evidence.conditions import waits_until
 from app.agent.evidence.format import in_words
+from app.agent.evidence.patience import patience
 from app.agent.executor import Executor
 from app.agent.freshness.clock_jumps import LONGEST_REST, ahead
 from app.agent.freshness.reasons import Reason, ago_words
@@ -31,7 +31,6 @@ from app.agent.intake import Intake
 from app.agent.intents import awaits_completion, done_intents, proposed_intents, unverified
 from app.agent.models import (
     ApprovalState,
-    Cause,
     Diagnosis,
     Evidence,
     Incident,
@@ -50,8 +49,8 @@ from app.agent.notes import (
     handover_note,
     nothing_written,
     plan_note,
-    registry_wait_note,
     symptoms_ended,
+    wait_note,
     why_escalated,
     why_proposed,
 )
@@ -317,7 +316,7 @@ class Loop:
             if wake_at is None and stage is NextStage.SETTLE and settled:
                 wake_at = incident.wake_at  # an undo whose pods are not ready yet: no busy loop
             if stage is NextStage.DIAGNOSE and just_diagnosed and wake_at is None:
-                wake_at = incident.wake_at  # the diagnosis waits for a registry
+                wake_at = incident.wake_at  # what may end by itself is waited out
             if wake_at is not None:
                 return Rest(closed=False, wake_at=wake_at)
             just_diagnosed = stage is NextStage.DIAGNOSE
@@ -392,7 +391,7 @@ class Loop:
         gathered = await self.stages.observer.gather(record, now)
         evidence = gathered.evidence
         diagnosis = diagnose(evidence)
-        if await self._waits_for_registry(record, claim, evidence, diagnosis, now):
+        if await self._waits(record, claim, evidence, diagnosis, now):
             return
         plan = make_plan(diagnosis, evidence, self.stages.catalogue, self.stages.plan_limits)
         notes = [
@@ -427,19 +426,16 @@ class Loop:
             )
         await self.store.incidents.save(claim, after, notes)
 
-    async def _waits_for_registry(
+    async def _waits(
         self, record: IncidentRecord, claim: Claim, evidence: Evidence, diagnosis: Diagnosis, now: datetime
     ) -> bool:
-        """Give a registry that does not answer its time to come back before anything is decided."""
-        workload = evidence.workload
-        until = None if workload is None else waits_until(workload)
-        if diagnosis.best.cause is not Cause.REGISTRY_FAILURE or until is None or now >= until:
+        """Give what may end by itself its time before anything is decided."""
+        wait = patience(evidence, diagnosis)
+        if wait is None:
             return False
-        note = registry_wait_note(diagnosis, until, now)
-        told = any(entry.data.get("waits_for") == "registry" for entry in record.timeline)
-        await self.store.incidents.save(
-            claim, replace(_works_again(record).incident, wake_at=until), [] if told else [note]
-        )
+        told = any(entry.data.get("waits_for") == wait.waits_for for entry in record.timeline)
+        waiting = replace(_works_again(record).incident, wake_at=wait.until)
+        await self.store.incidents.save(claim, waiting, [] if told else [wait_note(wait, now)])
         return True
 
     async def _decide(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:

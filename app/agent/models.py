@@ -281,6 +281,17 @@ class DependencyLevels:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FailingBeside:
+    """Another service of the environment whose service levels are outside their objectives too."""
+
+    key: ServiceKey
+    since: datetime
+    """The first sample outside."""
+    unrelated: bool
+    """Known not to call the incident's service, directly or not, and not to be called by it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """All that diagnosis may look at; gathered by the observer, never fetched by a rule."""
 
@@ -310,6 +321,8 @@ class Evidence:
     """None: not known, so that every reported symptom is taken for one."""
     dependency_levels: tuple[DependencyLevels, ...] = ()
     """What was measured of the services that this one calls, directly or not."""
+    failing_beside: tuple[FailingBeside, ...] = ()
+    """Other services with an open incident that fail at this moment, a bounded number of them."""
 
 
 class Cause(StrEnum):

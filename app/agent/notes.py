@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from app.agent.actions import ACTIONS
 from app.agent.evidence.cluster.handover import handover
 from app.agent.evidence.conditions import impact_of
-from app.agent.evidence.format import confidence, counted, in_words
+from app.agent.evidence.format import confidence, counted, in_words, span
+from app.agent.evidence.patience import Patience
 from app.agent.evidence.restoration import Restoration
 from app.agent.ids import JsonObject
 from app.agent.intents import (
@@ -111,13 +112,13 @@ def handover_note(evidence: Evidence, diagnosis: Diagnosis, at: datetime) -> Not
     )
 
 
-def registry_wait_note(diagnosis: Diagnosis, until: datetime, at: datetime) -> Note:
-    """Nothing is decided while a registry may come back by itself."""
+def wait_note(wait: Patience, at: datetime) -> Note:
+    """Nothing is decided while the symptom may end by itself."""
     return Note(
         at=at,
         stage=Stage.DIAGNOSE,
-        message=f"{diagnosis.best.evidence_for[0]}. Waiting until {until:%H:%M:%S} UTC for the registry.",
-        data={"waits_for": "registry", "until": until.isoformat()},
+        message=f"{wait.why[:1].upper()}{wait.why[1:]} until {wait.until:%H:%M:%S} UTC.",
+        data={"waits_for": wait.waits_for, "until": wait.until.isoformat()},
     )
 
 
@@ -218,6 +219,14 @@ def _to_inspect(record: IncidentRecord) -> str:
         if isinstance(commands, list) and commands:
             return f" To inspect: {commands[0]}"
     return ""
+
+
+def why_returning(times: int, within: timedelta) -> str:
+    """One sentence: the symptoms ended by themselves again, and come back."""
+    return (
+        f"The symptoms ended without an action for the {times}. time within {span(within)}, "
+        "and keep returning: the cause is still there."
+    )
 
 
 def why_recovered_alone(record: IncidentRecord) -> str:

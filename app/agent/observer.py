@@ -29,6 +29,7 @@ from app.agent.models import (
     DependencyLevels,
     Deploy,
     Evidence,
+    FailingBeside,
     IncidentRecord,
     IntentState,
     MetricSample,
@@ -62,6 +63,9 @@ _OTHERS_SHOWN = 50
 
 _DEPENDENCIES_MEASURED = 8
 """The maximum number of dependencies whose service levels are read for a diagnosis."""
+
+_BESIDE_LOOKED_AT = 16
+"""The maximum number of other services with an open incident whose breaches are read."""
 
 RELEASES_KNOWN = timedelta(days=7)
 """How far back reports of a release are looked for that is reported again now."""
@@ -188,6 +192,7 @@ class Observer:
             unmeasured="; ".join(unmeasured) or None,
             objectives=self.objectives,
             dependency_levels=levels,
+            failing_beside=await self._failing_beside(key, (*beside.named, *beside.others)),
         )
         return Gathered(evidence=evidence, missing=tuple(missing))
 
@@ -305,6 +310,34 @@ class Observer:
             if sli:
                 found.append(DependencyLevels(key=one, sli=sli, calls=self.dependencies.get(one, ())))
         return tuple(found)
+
+    async def _failing_beside(
+        self, key: ServiceKey, others: tuple[ServiceKey, ...]
+    ) -> tuple[FailingBeside, ...]:
+        """Since when other services of the environment with an open incident are outside their objectives."""
+        near = [one for one in others if one.environment == key.environment and one not in TELEMETRY_SOURCES]
+        found = []
+        for one in near[:_BESIDE_LOOKED_AT]:
+            levels = await self.store.signals.levels(one)
+            since = None if levels is None else levels.breached_since
+            if since is not None:
+                found.append(FailingBeside(key=one, since=since, unrelated=self._unrelated(key, one)))
+        return tuple(found)
+
+    def _unrelated(self, one: ServiceKey, other: ServiceKey) -> bool:
+        """Whether calls are known, and none lead from one of the services to the other."""
+        if not self.dependencies:
+            return False
+        return other not in self._behind(one) and one not in self._behind(other)
+
+    def _behind(self, key: ServiceKey) -> set[ServiceKey]:
+        """The services that a service calls, directly or not."""
+        pending, seen = [key], {key}
+        while pending:
+            following = [one for one in self.dependencies.get(pending.pop(), ()) if one not in seen]
+            seen.update(following)
+            pending.extend(following)
+        return seen - {key}
 
     async def _sli_history(
         self, key: ServiceKey, now: datetime, unmeasured: list[str]

@@ -18,6 +18,7 @@ from app.agent.ids import IntentId, JsonObject, ServiceKey
 from app.agent.models import Action, Rehearsal, Snapshot
 from app.agent.ports.cluster import ClusterEvent, PodOwner
 from app.agent.workload import (
+    AutoscalerView,
     ConfigMapView,
     ConfigRecord,
     FailingContainer,
@@ -114,7 +115,11 @@ class SandboxReader:
             return None
         missing = math.floor(found.max_unavailable * found.replicas)
         surge = math.ceil(found.max_surge * found.replicas)
-        return Disruption(replicas=found.replicas, missing_at_once=missing if missing or surge else 1)
+        return Disruption(
+            replicas=found.replicas,
+            missing_at_once=missing if missing or surge else 1,
+            serving=found.status.available,
+        )
 
     async def consent(self, action: Action) -> OptOut:
         found = self._access.find(action, "get")
@@ -209,6 +214,7 @@ class SandboxReader:
             warnings=tuple(warnings[:_MAX_WARNINGS]),
             managed_by=next((owner for name, owner in GITOPS.items() if name in labelled), None),
             scaled=_scaled(deployment),
+            autoscalers=_autoscalers(world, deployment),
             opted_out=said(deployment.meta.labels, annotations) is False,
         )
 
@@ -386,6 +392,11 @@ def target_of(thing: Deployment | ConfigMap, action: Action | None = None) -> Ta
         marker=None if marker is None else IntentId(marker),
         changed_by=changers[0] if changers else meta.changed_by,
     )
+
+
+def _autoscalers(world: World, deployment: Deployment) -> tuple[AutoscalerView, ...]:
+    found = world.autoscalers.get((deployment.meta.namespace, deployment.meta.name))
+    return () if found is None else (found,)
 
 
 def _scaled(deployment: Deployment) -> ScaleChange | None:

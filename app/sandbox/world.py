@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from app.agent.ids import ServiceKey
+from app.agent.workload import AutoscalerView
 from app.clock import Clock
 from app.sandbox.api import ApiServer
 from app.sandbox.controllers import DeploymentController
@@ -62,6 +63,8 @@ class World:
         self.traffic = Traffic(self.engine, self.api, seed, self.surroundings)
         self.namespaces: dict[str, dict[str, str]] = {}
         """Labels and annotations of namespaces, by name; those without any are not listed."""
+        self.autoscalers: dict[tuple[str, str], AutoscalerView] = {}
+        """What scales a Deployment by itself, by namespace and name."""
 
     def catch_up(self) -> datetime:
         """Let everything happen that is due."""

@@ -20,6 +20,7 @@ from app.agent.actions.spec import (
     rolling_pods,
     template_change,
 )
+from app.agent.evidence.departure import departure
 from app.agent.evidence.facts import (
     changed_fields,
     current_revision,
@@ -122,6 +123,10 @@ def _objection(revision: Revision, workload: WorkloadView, evidence: Evidence) -
         if revision.ready_replicas and without_requests(evidence, revision):
             return "has no record of serving well, and received no requests while it ran"
         return "has no record of serving well, and no ready pod now"
+    if health_of(evidence, revision) is RevisionHealth.UNKNOWN and _served_the_start(
+        revision, workload, evidence
+    ):
+        return "served when the symptom began"
     for other in workload.revisions:
         later = other.number > revision.number or other.created_at > revision.created_at
         if other.irreversible and other.template_hash != revision.template_hash and later:
@@ -130,6 +135,16 @@ def _objection(revision: Revision, workload: WorkloadView, evidence: Evidence) -
         if change.irreversible and change.key == evidence.key and not _carried_by(change, revision):
             return f"lies before the deploy of {change.version}, which is marked irreversible"
     return None
+
+
+def _served_the_start(revision: Revision, workload: WorkloadView, evidence: Evidence) -> bool:
+    """Whether it was the newest revision when the symptom began, as far as that is measured."""
+    left = departure(evidence)
+    if left is None:
+        return False
+    before = [r for r in workload.revisions if r.created_at < left.by]
+    newest = max(before, key=lambda r: r.number, default=None)
+    return newest is not None and newest.template_hash == revision.template_hash
 
 
 def _carried_by(change: Change, revision: Revision) -> bool:

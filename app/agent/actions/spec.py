@@ -157,9 +157,12 @@ def no_pods(action: Action, disruption: Disruption) -> int:  # noqa: ARG001 - ev
 
 
 def rolling_pods(action: Action, disruption: Disruption) -> int:
-    """A rollout makes at most as many pods unavailable as the strategy of the Deployment allows."""
+    """A rollout makes at most as many pods unavailable as the strategy of the Deployment allows.
+
+    Where no replica serves, it takes none away.
+    """
     on_deployment = action.target is not None and action.target.kind == DEPLOYMENT
-    return disruption.missing_at_once if on_deployment else 0
+    return disruption.missing_at_once if on_deployment and disruption.serving != 0 else 0
 
 
 def template_change(workload: WorkloadView, wanted: Revision) -> StateChange:

@@ -6,8 +6,9 @@ change are unhealthy, findings elsewhere count for less.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from app.agent.evidence.alignment import began_with_rollout
 from app.agent.evidence.changes import CandidateChange, own_changes
 from app.agent.evidence.facts import (
     PodFault,
@@ -26,6 +27,7 @@ from app.agent.evidence.symptoms import (
     METRIC_TRIGGERS,
     TRAFFIC,
     incident_onset,
+    onset,
     rise,
 )
 from app.agent.models import ActionName, ChangeKind, Evidence
@@ -33,6 +35,9 @@ from app.agent.workload import RevisionHealth
 
 _CROWD = 3
 """This many other unhealthy services suggest a shared cause."""
+
+_TOGETHER = timedelta(seconds=45)
+"""Three samples: the objectives of two services are exceeded by different amounts."""
 
 
 def score_counter_evidence(
@@ -47,6 +52,7 @@ def score_counter_evidence(
     if not pods_are_sick(candidate_change, evidence):
         _traffic(cause_score, candidate_change, evidence)
         _crowd(cause_score, evidence)
+        _failed_together(cause_score, candidate_change, evidence)
     score_missing_data(cause_score, evidence)
 
 
@@ -176,3 +182,23 @@ def _crowd(cause_score: CauseScore, evidence: Evidence) -> None:
     others = [k for k in evidence.other_open_incidents if k not in evidence.dependencies]
     if len(others) >= _CROWD:
         cause_score.add_against(0.1, f"{len(others)} other services are unhealthy at the same time")
+
+
+def _failed_together(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:
+    """Services that share no calls and fail at one moment have a cause in common, which is no release of one.
+
+    Where the symptom began with the rollout of the change, they may fail by it: as
+    neighbours on what they share.
+    """
+    began = onset(evidence)
+    together = sorted(
+        one.key.service
+        for one in evidence.failing_beside
+        if one.unrelated and abs(one.since - began) <= _TOGETHER
+    )
+    if not together:
+        return
+    weight = 0.2 if began_with_rollout(candidate_change, evidence) else 0.6
+    cause_score.add_against(
+        weight, f"{', '.join(together)} began to fail at the same moment, without any calls in common"
+    )

@@ -33,8 +33,17 @@ def disruption_of(deployment: JsonObject, budgets: Iterable[JsonObject], unread:
         replicas=replicas,
         missing_at_once=_missing_at_once(deployment, replicas),
         budgets=tuple(_budget(item, replicas) for item in budgets if _covers(item, labels)),
+        serving=_serving(deployment),
         unread=unread,
     )
+
+
+def _serving(deployment: JsonObject) -> int | None:
+    """The available replicas of the newest specification; a status leaves out a zero."""
+    observed = number(deployment, "status", "observedGeneration")
+    if observed is None or observed < (number(deployment, "metadata", "generation") or 0):
+        return None
+    return number(deployment, "status", "availableReplicas") or 0
 
 
 def _missing_at_once(deployment: JsonObject, replicas: int) -> int:

@@ -62,6 +62,17 @@ class ServiceLevels:
             self.latency_breach_since is not None or self.measured_latency.since is not None,
         )
 
+    @property
+    def breached_since(self) -> datetime | None:
+        """The first sample of the oldest breach on record, by any sender; None without one."""
+        known = (
+            self.error_rate_breach_since,
+            self.latency_breach_since,
+            self.measured_error_rate.since,
+            self.measured_latency.since,
+        )
+        return min((since for since in known if since is not None), default=None)
+
     reasons: tuple[Reason, ...] = ()
     """Reported reasons for an action on the service, withdrawn or not (promise 13); bounded by
     `REASONS_KEPT` and `ALERTS_KEPT` of `app.agent.freshness.memory`."""
