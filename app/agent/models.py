@@ -322,7 +322,9 @@ class Evidence:
     dependency_levels: tuple[DependencyLevels, ...] = ()
     """What was measured of the services that this one calls, directly or not."""
     failing_beside: tuple[FailingBeside, ...] = ()
-    """Other services with an open incident that fail at this moment, a bounded number of them."""
+    """Dependencies, and services with a recent incident, that fail at this moment: a bounded number."""
+    callers: tuple[ServiceKey, ...] = ()
+    """Services that call this one directly, where known."""
 
 
 class Cause(StrEnum):

@@ -45,6 +45,7 @@ from app.agent.models import (
 from app.agent.ports.cluster import ClusterReader
 from app.agent.ports.metrics import MetricSource
 from app.agent.ports.store import Store
+from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.workload import WorkloadView
 from app.errors import AgentError, PermanentError
 
@@ -65,7 +66,7 @@ _DEPENDENCIES_MEASURED = 8
 """The maximum number of dependencies whose service levels are read for a diagnosis."""
 
 _BESIDE_LOOKED_AT = 16
-"""The maximum number of other services with an open incident whose breaches are read."""
+"""The maximum number of recent incidents of other services whose breaches are read."""
 
 RELEASES_KNOWN = timedelta(days=7)
 """How far back reports of a release are looked for that is reported again now."""
@@ -192,7 +193,8 @@ class Observer:
             unmeasured="; ".join(unmeasured) or None,
             objectives=self.objectives,
             dependency_levels=levels,
-            failing_beside=await self._failing_beside(key, (*beside.named, *beside.others)),
+            failing_beside=await self._failing_beside(key, now),
+            callers=tuple(sorted(one for one, callees in self.dependencies.items() if key in callees)),
         )
         return Gathered(evidence=evidence, missing=tuple(missing))
 
@@ -311,13 +313,16 @@ class Observer:
                 found.append(DependencyLevels(key=one, sli=sli, calls=self.dependencies.get(one, ())))
         return tuple(found)
 
-    async def _failing_beside(
-        self, key: ServiceKey, others: tuple[ServiceKey, ...]
-    ) -> tuple[FailingBeside, ...]:
-        """Since when other services of the environment with an open incident are outside their objectives."""
-        near = [one for one in others if one.environment == key.environment and one not in TELEMETRY_SOURCES]
+    async def _failing_beside(self, key: ServiceKey, now: datetime) -> tuple[FailingBeside, ...]:
+        """Since when other services are outside their objectives; an escalated incident is not over."""
+        lately = IncidentFilter(environment=key.environment, since=now - self.lookback)
+        recent = await self.store.incidents.find(lately, limit=_BESIDE_LOOKED_AT, cursor=None)
+        near = [*self.dependencies.get(key, ())[:_DEPENDENCIES_MEASURED]]
+        near += [record.incident.key for record in recent.items]
         found = []
-        for one in near[:_BESIDE_LOOKED_AT]:
+        for one in dict.fromkeys(near):
+            if one == key or one in TELEMETRY_SOURCES:
+                continue
             levels = await self.store.signals.levels(one)
             since = None if levels is None else levels.breached_since
             if since is not None:

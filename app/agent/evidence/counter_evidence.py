@@ -18,8 +18,10 @@ from app.agent.evidence.facts import (
     health_of,
     in_force_since,
     same_version,
+    unhealthy_dependencies,
 )
 from app.agent.evidence.format import relative, span
+from app.agent.evidence.load import calls_more_often
 from app.agent.evidence.pods import changed_pods, pods_are_sick, sick
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import (
@@ -76,7 +78,13 @@ def score_missing_data(cause_score: CauseScore, evidence: Evidence) -> None:
 
 
 def _dependencies(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:
-    down = sorted(d for d in evidence.dependencies if d in evidence.other_open_incidents)
+    down = list(unhealthy_dependencies(evidence))
+    if began_with_rollout(candidate_change, evidence):
+        for one in tuple(down):
+            factor = calls_more_often(evidence, one)
+            if factor is not None:
+                down.remove(one)
+                cause_score.add_for(0.3, f"since then it calls {one.service} {factor:.1f} times as often")
     if down:
         names = ", ".join(d.service for d in down)
         cause_score.add_against(

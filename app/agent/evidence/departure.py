@@ -24,12 +24,17 @@ class Departure:
 
 def departure(evidence: Evidence) -> Departure | None:
     """The first reported indicator to leave its usual level; None without a history that shows it."""
-    found = [one for indicator in reported(evidence) if (one := _departure(evidence, indicator)) is not None]
+    found = [
+        one for indicator in reported(evidence) if (one := departure_of(evidence, indicator)) is not None
+    ]
     return min(found, key=lambda one: one.by, default=None)
 
 
-def _departure(evidence: Evidence, indicator: SymptomIndicator) -> Departure | None:
-    """Walks back from the split into two levels: a rate over a window rises for as long as the window."""
+def departure_of(evidence: Evidence, indicator: SymptomIndicator) -> Departure | None:
+    """When one indicator left its usual level; None without a rise.
+
+    Walks back from the split into two levels: a rate over a window rises for as long as the window.
+    """
     found = rise(evidence, indicator)
     if found is None:
         return None

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from app.agent.evidence.alignment import began_with_rollout
 from app.agent.evidence.changes import release_of, template_config_of
 from app.agent.evidence.conditions import waits_until
+from app.agent.evidence.departure import departure
 from app.agent.evidence.facts import current_pods
 from app.agent.evidence.format import share, span
 from app.agent.evidence.symptoms import (
@@ -25,6 +26,9 @@ from app.agent.models import Cause, Diagnosis, Evidence
 WARM_UP = timedelta(minutes=3)
 """New pods fill their caches and compile their code in this time; going back would start cold pods again."""
 
+LASTS = timedelta(seconds=75)
+"""An error rate that left its usual level more recently may be a short breach, seen through a window."""
+
 FALLING_LOOK = timedelta(seconds=30)
 """How long a symptom that falls is given before it is looked at again."""
 
@@ -35,7 +39,7 @@ _LOOK_BACK = timedelta(seconds=60)
 _FALLEN_TO = 0.75
 """A symptom falls where its newest value is at most this share of the highest one of the last minute."""
 
-_MOST_FAIL = 0.5
+_MOST_FAIL = 0.8
 """Where more requests than this fail, a cold start is no reason to wait."""
 
 
@@ -51,12 +55,11 @@ class Patience:
 
 def patience(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
     """What is waited out now; None where the incident is to be decided."""
-    found = (
-        _registry(evidence, diagnosis)
-        if diagnosis.best.cause is Cause.REGISTRY_FAILURE
-        else _falling(evidence) or _warming_up(evidence)
-    )
-    return found if found is not None and evidence.at < found.until else None
+    if diagnosis.best.cause is Cause.REGISTRY_FAILURE:
+        found = [_registry(evidence, diagnosis)]
+    else:
+        found = [_short(evidence), _falling(evidence), _warming_up(evidence)]
+    return next((one for one in found if one is not None and evidence.at < one.until), None)
 
 
 def _registry(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
@@ -68,13 +71,31 @@ def _registry(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
     return Patience(until=until, waits_for="registry", why=why)
 
 
+def _short(evidence: Evidence) -> Patience | None:
+    """A breach that has not lasted: a percentile stays high for as long as a measurement looks back.
+
+    Of a service that was degraded before, it may be another symptom that has just begun.
+    """
+    left, now_breached = departure(evidence), breached(evidence)
+    if left is None or not now_breached or not METRIC_TRIGGERS.issuperset(evidence.triggers):
+        return None
+    return Patience(
+        until=left.by + (LASTS if ERROR_RATE in now_breached else LASTS + _LOOK_BACK),
+        waits_for="duration",
+        why=f"{' and '.join(one.name for one in now_breached)} rose {span(evidence.at - left.by)} ago. "
+        "Waiting whether it lasts",
+    )
+
+
 def _falling(evidence: Evidence) -> Patience | None:
     """A measurement over a window shows a short breach for longer than it lasted, and falling at its end."""
     if not METRIC_TRIGGERS.issuperset(evidence.triggers):
         return None
     if evidence.at - evidence.opened_at >= FALLING_LONGEST:
         return None
-    falls = [_fall(evidence, indicator) for indicator in breached(evidence)]
+    rates = [indicator for indicator in breached(evidence) if indicator is ERROR_RATE]
+    # A percentile does not fall before the slow requests have left the window: errors tell earlier.
+    falls = [_fall(evidence, indicator) for indicator in rates or breached(evidence)]
     words = [one for one in falls if one is not None]
     if not words or len(words) < len(falls):
         return None

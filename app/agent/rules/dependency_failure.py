@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.agent.evidence.changes import release_of, template_config_of
 from app.agent.evidence.counter_evidence import score_missing_data
-from app.agent.evidence.facts import LOOKBACK
+from app.agent.evidence.facts import LOOKBACK, unhealthy_dependencies
 from app.agent.evidence.format import relative
 from app.agent.evidence.pods import pods_are_sick
 from app.agent.evidence.scoring import CauseScore
@@ -24,9 +24,9 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
         return None
     cause_score = CauseScore()
     began = incident_onset(evidence)
-    down = sorted(d.service for d in evidence.dependencies if d in evidence.other_open_incidents)
+    down = [one.service for one in unhealthy_dependencies(evidence)]
     if down:
-        cause_score.add_for(0.7, f"{', '.join(down)}, a dependency, has an open incident")
+        cause_score.add_for(0.7, f"{', '.join(down)}, a dependency, fails too")
     changed = [
         c for c in evidence.changes if c.key in evidence.dependencies and began - LOOKBACK <= c.at < began
     ]
