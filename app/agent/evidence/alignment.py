@@ -11,10 +11,13 @@ from datetime import datetime, timedelta
 
 from app.agent.evidence.changes import CandidateChange
 from app.agent.evidence.departure import departure
+from app.agent.evidence.facts import unhealthy_dependencies
 from app.agent.evidence.format import span
+from app.agent.evidence.load import calls_more_often
 from app.agent.evidence.pods import changed_pods, pods_are_sick
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import METRIC_TRIGGERS
+from app.agent.ids import ServiceKey
 from app.agent.models import Evidence
 from app.agent.workload import PodView
 
@@ -50,6 +53,14 @@ def began_with_rollout(candidate_change: CandidateChange, evidence: Evidence) ->
     if left is None or served is None or not candidate_change.confirmed:
         return False
     return left.by > candidate_change.at and served < SERVED_SHORTLY
+
+
+def overloaded_by(candidate_change: CandidateChange, evidence: Evidence) -> dict[ServiceKey, float]:
+    """Dependencies that fail since a change calls them more often, with the factor: no cause of it."""
+    if not began_with_rollout(candidate_change, evidence):
+        return {}
+    factors = {one: calls_more_often(evidence, one) for one in unhealthy_dependencies(evidence)}
+    return {one: factor for one, factor in factors.items() if factor is not None}
 
 
 def score_alignment(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:

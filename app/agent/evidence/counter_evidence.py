@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from app.agent.evidence.alignment import began_with_rollout
+from app.agent.evidence.alignment import began_with_rollout, overloaded_by
 from app.agent.evidence.changes import CandidateChange, own_changes
 from app.agent.evidence.facts import (
     PodFault,
@@ -21,7 +21,6 @@ from app.agent.evidence.facts import (
     unhealthy_dependencies,
 )
 from app.agent.evidence.format import relative, span
-from app.agent.evidence.load import calls_more_often
 from app.agent.evidence.pods import changed_pods, pods_are_sick, sick
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import (
@@ -78,13 +77,10 @@ def score_missing_data(cause_score: CauseScore, evidence: Evidence) -> None:
 
 
 def _dependencies(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:
-    down = list(unhealthy_dependencies(evidence))
-    if began_with_rollout(candidate_change, evidence):
-        for one in tuple(down):
-            factor = calls_more_often(evidence, one)
-            if factor is not None:
-                down.remove(one)
-                cause_score.add_for(0.3, f"since then it calls {one.service} {factor:.1f} times as often")
+    overloaded = overloaded_by(candidate_change, evidence)
+    for one, factor in overloaded.items():
+        cause_score.add_for(0.3, f"since then it calls {one.service} {factor:.1f} times as often")
+    down = [one for one in unhealthy_dependencies(evidence) if one not in overloaded]
     if down:
         names = ", ".join(d.service for d in down)
         cause_score.add_against(
@@ -208,5 +204,6 @@ def _failed_together(cause_score: CauseScore, candidate_change: CandidateChange,
         return
     weight = 0.2 if began_with_rollout(candidate_change, evidence) else 0.6
     cause_score.add_against(
-        weight, f"{', '.join(together)} began to fail at the same moment, without any calls in common"
+        weight,
+        f"{', '.join(together)} began to fail at the same moment, and neither calls the other",
     )

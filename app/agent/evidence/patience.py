@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from app.agent.evidence.alignment import began_with_rollout
 from app.agent.evidence.changes import release_of, template_config_of
 from app.agent.evidence.conditions import waits_until
-from app.agent.evidence.departure import departure
+from app.agent.evidence.departure import departure_of
 from app.agent.evidence.facts import current_pods
 from app.agent.evidence.format import share, span
 from app.agent.evidence.symptoms import (
@@ -76,15 +76,24 @@ def _short(evidence: Evidence) -> Patience | None:
 
     Of a service that was degraded before, it may be another symptom that has just begun.
     """
-    left, now_breached = departure(evidence), breached(evidence)
-    if left is None or not now_breached or not METRIC_TRIGGERS.issuperset(evidence.triggers):
+    outside = [one for one in (ERROR_RATE, LATENCY) if _outside_now(evidence, one)]
+    left = [departure_of(evidence, one) for one in outside]
+    begun = min((one.by for one in left if one is not None), default=None)
+    if begun is None or not METRIC_TRIGGERS.issuperset(evidence.triggers):
         return None
     return Patience(
-        until=left.by + (LASTS if ERROR_RATE in now_breached else LASTS + _LOOK_BACK),
+        until=begun + (LASTS if ERROR_RATE in outside else LASTS + _LOOK_BACK),
         waits_for="duration",
-        why=f"{' and '.join(one.name for one in now_breached)} rose {span(evidence.at - left.by)} ago. "
+        why=f"{' and '.join(one.name for one in outside)} rose {span(evidence.at - begun)} ago. "
         "Waiting whether it lasts",
     )
+
+
+def _outside_now(evidence: Evidence, indicator: SymptomIndicator) -> bool:
+    """Whether the newest value is outside the objective, whatever the incident was opened for."""
+    objective = None if evidence.objectives is None else indicator.objective(evidence.objectives)
+    points = points_of(evidence, indicator)
+    return objective is not None and bool(points) and points[-1][1] > objective
 
 
 def _falling(evidence: Evidence) -> Patience | None:
