@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from app.agent.evidence.alignment import began_with_rollout, overloaded_by
 from app.agent.evidence.changes import CandidateChange, own_changes
+from app.agent.evidence.departure import departure
 from app.agent.evidence.facts import (
     PodFault,
     config_map_changes,
@@ -194,11 +195,12 @@ def _failed_together(cause_score: CauseScore, candidate_change: CandidateChange,
     Where the symptom began with the rollout of the change, they may fail by it: as
     neighbours on what they share.
     """
-    began = onset(evidence)
+    left = departure(evidence)
+    began = {onset(evidence)} | ({left.by} if left is not None else set())
     together = sorted(
         one.key.service
         for one in evidence.failing_beside
-        if one.unrelated and abs(one.since - began) <= _TOGETHER
+        if one.unrelated and any(abs(one.since - moment) <= _TOGETHER for moment in began)
     )
     if not together:
         return
