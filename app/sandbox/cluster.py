@@ -15,7 +15,7 @@ from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
 from app.agent.guardrails.target_token import REPLICAS, deployment_token, makes_pods
 from app.agent.ids import IntentId, JsonObject, ServiceKey
-from app.agent.models import Action, Rehearsal, Snapshot
+from app.agent.models import Action, ActionName, Rehearsal, Snapshot
 from app.agent.ports.cluster import ClusterEvent, PodOwner
 from app.agent.workload import (
     AutoscalerView,
@@ -283,11 +283,26 @@ class SandboxRehearsal:
                 target = replace(target, resource_version=now.resource_version)
             after = self._changes.change(action, target, snapshot, intent_id=None)
             pods = self._with_a_pod(now, after)
+            if pods and action.name is not ActionName.RESTORE:
+                self._with_references(action)
         except (PermanentError, Conflict) as error:
             return Rehearsal(accepted=False, message=str(error))
         return Rehearsal(
             accepted=True, message=f"{action.target} would be changed (simulated API server){pods}"
         )
+
+    def _with_references(self, action: Action) -> None:
+        """`Invalid` where a ConfigMap that the new pods need does not exist."""
+        found = self._access.find(action, "get")
+        if not isinstance(found, Deployment):
+            return
+        wanted = action.parameters.get("revision")
+        owned = self._access.world.controller.replica_sets(found)
+        template = next((one.template for one in owned if one.revision == wanted), found.template)
+        there = {one.meta.name for one in self._access.world.api.list(ConfigMap, found.meta.namespace)}
+        for name in template.config_maps:
+            if name not in there:
+                raise Invalid(f"new pods would not start: ConfigMap {name} does not exist")
 
     def _with_a_pod(self, before: TargetState, after: TargetState) -> str:
         """Have one of the pods judged that would be made; how that ended, as the end of a sentence."""

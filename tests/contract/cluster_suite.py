@@ -710,6 +710,21 @@ async def test_an_action_whose_new_pods_would_be_refused_is_rejected(cluster: Cl
         assert answer.accepted, (act.name, answer.message)
 
 
+async def test_an_action_whose_new_pods_would_lack_a_config_map_is_rejected(cluster: ClusterHarness) -> None:
+    """The API server accepts the template, and no pod of it would start."""
+    await cluster.deploy("shop", service="shop", config_map="never-created")
+    await cluster.until(key_of(cluster), lambda view: bool(view.pods))
+    await cluster.quiet()
+    restart = action(ActionName.RESTART, deployment(cluster))
+    target = await cluster.ports.reader.target(restart)
+    answer = await cluster.ports.rehearsal.rehearse(restart, target, None)
+    assert not answer.accepted
+    assert "ConfigMap never-created does not exist" in answer.message
+    await cluster.put_config_map("never-created", {"mode": "fast"})
+    target = await cluster.ports.reader.target(restart)
+    assert (await cluster.ports.rehearsal.rehearse(restart, target, None)).accepted
+
+
 async def test_without_the_right_to_try_a_pod_a_rehearsal_says_so(cluster: ClusterHarness) -> None:
     """The rest is answered as ever, and the sentence names what is not known."""
     await deploy_shop(cluster)

@@ -193,8 +193,10 @@ def _failed_together(cause_score: CauseScore, candidate_change: CandidateChange,
     """Services that share no calls and fail at one moment have a cause in common, which is no release of one.
 
     Where the symptom began with the rollout of the change, they may fail by it: as
-    neighbours on what they share.
+    neighbours on what they share. A ConfigMap is one of the things that services share.
     """
+    if not candidate_change.in_template:
+        return
     left = departure(evidence)
     began = {onset(evidence)} | ({left.by} if left is not None else set())
     together = sorted(

@@ -12,7 +12,7 @@ from dataclasses import replace
 from app.agent.actions.target_parts import same_ground
 from app.agent.guardrails.target_token import makes_pods
 from app.agent.ids import IntentId, JsonObject
-from app.agent.models import Action, Rehearsal, Snapshot
+from app.agent.models import Action, ActionName, Rehearsal, Snapshot
 from app.agent.workload import ObjectRef, TargetState
 from app.connectors.kubernetes.api import (
     DryRunApi,
@@ -33,9 +33,11 @@ from app.connectors.kubernetes.patches import (
     revision_wanted,
     writable_ref,
 )
+from app.connectors.kubernetes.templates import template_of
 from app.connectors.kubernetes.trial_pod import trial_pod
 from app.connectors.kubernetes.views import revision_number, target_state
-from app.errors import Conflict, Forbidden, Invalid, PermanentError
+from app.connectors.kubernetes.views.references import references
+from app.errors import Conflict, Forbidden, Invalid, NotFound, PermanentError
 
 REHEARSAL_INTENT = IntentId("rehearsal")
 """Marker of a dry run, which nothing keeps."""
@@ -67,6 +69,8 @@ class KubernetesRehearsal:
                 target_state(ref, before).token, target_state(ref, after).token
             ):
                 message += await self._with_a_pod(after)
+                if action.name is not ActionName.RESTORE:
+                    await self._with_references(after)
         except (Conflict, PermanentError) as error:
             return Rehearsal(accepted=False, message=str(error))
         return Rehearsal(accepted=True, message=message)
@@ -106,6 +110,23 @@ class KubernetesRehearsal:
         except PermanentError as error:
             raise Invalid(f"new pods would be refused: {error}") from error
         return ", and a new pod from its template would be admitted"
+
+    async def _with_references(self, deployment: JsonObject) -> None:
+        """Look up the ConfigMaps that the template needs; `Invalid` where no new pod would start without one.
+
+        Secrets and volume claims are not looked up: the agent has no right to read them.
+        """
+        namespace = text(deployment, "metadata", "namespace") or ""
+        for reference in sorted(references(template_of(deployment))):
+            kind, _, name = reference.partition(" ")
+            if kind != Kind.CONFIG_MAP:
+                continue
+            try:
+                await self._api.get(Kind.CONFIG_MAP, namespace, name)
+            except NotFound:
+                raise Invalid(f"new pods would not start: {reference} does not exist") from None
+            except Forbidden:
+                return
 
 
 class KubernetesWriter:
