@@ -91,6 +91,10 @@ def diagnosis_note(diagnosis: Diagnosis, at: datetime) -> Note:
     return Note(at=at, stage=Stage.DIAGNOSE, message=message, data={"hypotheses": [*ranked]})
 
 
+_LESS_LIKELY = 2
+"""At most this many other causes are listed."""
+
+
 def handover_note(evidence: Evidence, diagnosis: Diagnosis, at: datetime) -> Note | None:
     """What a person who takes over needs, where no action is planned; None without a workload."""
     found = handover(evidence, diagnosis.best.cause)
@@ -99,6 +103,9 @@ def handover_note(evidence: Evidence, diagnosis: Diagnosis, at: datetime) -> Not
     message = f"Handover: {'; '.join(found.facts)}."
     if found.warnings:
         message += f" Warnings of the cluster: {'; '.join(found.warnings)}."
+    others = less_likely(diagnosis)
+    if others:
+        message += f" Less likely: {'; '.join(others)}."
     message += f" To inspect: {found.commands[0]}"
     return Note(
         at=at,
@@ -108,8 +115,18 @@ def handover_note(evidence: Evidence, diagnosis: Diagnosis, at: datetime) -> Not
             "facts": list(found.facts),
             "warnings": list(found.warnings),
             "commands": list(found.commands),
+            "less_likely": others,
         },
     )
+
+
+def less_likely(diagnosis: Diagnosis) -> list[str]:
+    """The other causes that were examined, with the finding that speaks most against each."""
+    return [
+        f"{in_words(one.cause)} ({confidence(one.confidence)}), because {one.evidence_against[0]}"
+        for one in diagnosis.hypotheses[1:]
+        if one.evidence_against and one.cause is not Cause.UNKNOWN
+    ][:_LESS_LIKELY]
 
 
 def wait_note(wait: Patience, at: datetime) -> Note:
@@ -224,7 +241,7 @@ def _to_inspect(record: IncidentRecord) -> str:
 def why_returning(times: int, within: timedelta) -> str:
     """One sentence: the symptoms ended by themselves again, and come back."""
     return (
-        f"The symptoms ended without an action for the {times}. time within {span(within)}, "
+        f"The symptoms ended without an action {times} times within {span(within)}, "
         "and keep returning: the cause is still there."
     )
 
