@@ -165,6 +165,14 @@ def test_a_load_that_rises_with_the_symptom_is_a_surge() -> None:
     assert confidence(Cause.TRAFFIC_SURGE, replace(SURGE, sli=late)) < 0.5
 
 
+def test_errors_that_rise_with_the_load_may_be_repeated_by_callers() -> None:
+    """Replicas do not answer repeated calls of a service that fails for another reason."""
+    both = measured(curves(errors=step(-2.0, 0.001, 0.4), requests=step(-2.0, 50.0, 160.0)))
+    seen = replace(SURGE, triggers=(Trigger.HIGH_ERROR_RATE,), sli=both)
+    assert confidence(Cause.TRAFFIC_SURGE, seen) >= 0.6
+    assert confidence(Cause.TRAFFIC_SURGE, replace(seen, callers=(CALLER,))) < 0.5
+
+
 def test_a_load_that_a_change_of_a_caller_brought_is_no_surge() -> None:
     """More replicas would serve calls that should not be made."""
     by_caller = change(ChangeKind.DEPLOY, -2.3, key=CALLER)

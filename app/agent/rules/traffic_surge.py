@@ -18,6 +18,7 @@ from app.agent.evidence.format import relative, span
 from app.agent.evidence.pods import sick
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import (
+    ERROR_RATE,
     TRAFFIC,
     Rise,
     breached,
@@ -54,7 +55,7 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
 
 
 def _score_order(cause_score: CauseScore, surge: Rise, evidence: Evidence) -> None:
-    """If errors come first, clients retry: then the load is a symptom. Both within one sample is neither."""
+    """If errors come first, clients retry: then the load is a symptom. Within one sample, callers may."""
     load, symptom = departure_of(evidence, TRAFFIC), departure(evidence)
     began = metric_onset(evidence) if symptom is None else symptom.by
     lead = began - (surge.at if load is None or symptom is None else load.by)
@@ -66,6 +67,8 @@ def _score_order(cause_score: CauseScore, surge: Rise, evidence: Evidence) -> No
         cause_score.add_against(0.5, f"the load had been high for {span(lead)} without an incident")
     elif lead > timedelta(0):
         cause_score.add_for(0.2, f"the load rose {span(lead)} before the incident started")
+    elif evidence.callers and ERROR_RATE in breached(evidence):
+        cause_score.add_against(0.4, "errors and load rose together: its callers may repeat failed calls")
 
 
 def _score_callers(cause_score: CauseScore, surge: Rise, evidence: Evidence) -> None:
