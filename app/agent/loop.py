@@ -19,7 +19,7 @@ from app.agent.approvals.state import asked_for, escalations_due, wait_until
 from app.agent.closing import Closer
 from app.agent.diagnosis import diagnose
 from app.agent.evidence.format import in_words
-from app.agent.evidence.patience import patience
+from app.agent.evidence.onset.patience import patience
 from app.agent.executor import Executor
 from app.agent.freshness.clock_jumps import LONGEST_REST, ahead
 from app.agent.freshness.reasons import Reason, ago_words

@@ -14,7 +14,7 @@ from app.agent.actions import ACTIONS
 from app.agent.evidence.cluster.handover import handover
 from app.agent.evidence.conditions import impact_of
 from app.agent.evidence.format import confidence, counted, in_words, span
-from app.agent.evidence.patience import Patience
+from app.agent.evidence.onset.patience import Patience
 from app.agent.evidence.restoration import Restoration
 from app.agent.ids import JsonObject
 from app.agent.intents import (

@@ -10,8 +10,8 @@ import pytest
 from app.agent.actions import rollback
 from app.agent.actions.spec import Resolved, Unmet
 from app.agent.diagnosis import diagnose
-from app.agent.evidence.departure import departure
-from app.agent.evidence.patience import patience
+from app.agent.evidence.onset.departure import departure
+from app.agent.evidence.onset.patience import patience
 from app.agent.ids import ServiceKey
 from app.agent.models import (
     Cause,

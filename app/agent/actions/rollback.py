@@ -20,7 +20,6 @@ from app.agent.actions.spec import (
     rolling_pods,
     template_change,
 )
-from app.agent.evidence.departure import departure
 from app.agent.evidence.facts import (
     changed_fields,
     current_revision,
@@ -32,6 +31,7 @@ from app.agent.evidence.facts import (
     served,
     without_requests,
 )
+from app.agent.evidence.onset.departure import departure
 from app.agent.guardrails.target_token import TEMPLATE
 from app.agent.ids import JsonScalar
 from app.agent.models import (

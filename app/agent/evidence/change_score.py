@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from app.agent.evidence.alignment import score_alignment
 from app.agent.evidence.changes import CandidateChange
 from app.agent.evidence.counter_evidence import score_counter_evidence, score_tried_remedy
 from app.agent.evidence.format import relative, span
+from app.agent.evidence.onset.alignment import score_alignment
 from app.agent.evidence.pods import PodWeights, score_pods
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import failed_deploys, incident_onset

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app.agent.evidence.departure import departure
 from app.agent.evidence.facts import (
     LOOKBACK,
     changed_fields,
@@ -19,6 +18,7 @@ from app.agent.evidence.facts import (
     rollout_stuck,
     runs_version,
 )
+from app.agent.evidence.onset.departure import departure
 from app.agent.evidence.releases import releases, reported_deploys
 from app.agent.evidence.symptoms import CLOCK_TOLERANCE, incident_onset
 from app.agent.models import (

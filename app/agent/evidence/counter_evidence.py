@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from app.agent.evidence.alignment import began_with_rollout, overloaded_by
 from app.agent.evidence.changes import CandidateChange, own_changes
-from app.agent.evidence.departure import departure
 from app.agent.evidence.facts import (
     PodFault,
     config_map_changes,
@@ -22,6 +20,8 @@ from app.agent.evidence.facts import (
     unhealthy_dependencies,
 )
 from app.agent.evidence.format import relative, span
+from app.agent.evidence.onset.alignment import began_with_rollout, overloaded_by
+from app.agent.evidence.onset.departure import departure
 from app.agent.evidence.pods import changed_pods, pods_are_sick, sick
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import (

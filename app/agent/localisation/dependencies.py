@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.agent.evidence.load import BEFORE_ONSET, OTHER_LOAD, load_since, one_source
+from app.agent.evidence.onset.load import BEFORE_ONSET, OTHER_LOAD, load_since, one_source
 from app.agent.evidence.symptoms import METRIC_TRIGGERS, incident_onset
 from app.agent.ids import ServiceKey
 from app.agent.localisation.deviation import NormalRange, Point, normal_range

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from app.agent.evidence.alignment import overloaded_by
 from app.agent.evidence.changes import CandidateChange, release_of, template_config_of
 from app.agent.evidence.counter_evidence import score_missing_data
 from app.agent.evidence.facts import LOOKBACK, unhealthy_dependencies
 from app.agent.evidence.format import relative
+from app.agent.evidence.onset.alignment import overloaded_by
 from app.agent.evidence.pods import pods_are_sick
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import incident_onset

@@ -12,9 +12,9 @@ from app.agent.evidence.changes import (
     template_config_of,
 )
 from app.agent.evidence.counter_evidence import score_missing_data, score_tried_remedy
-from app.agent.evidence.departure import departure, departure_of
 from app.agent.evidence.facts import LOOKBACK, PodFault, unhealthy_dependencies
 from app.agent.evidence.format import relative, span
+from app.agent.evidence.onset.departure import departure, departure_of
 from app.agent.evidence.pods import sick
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import (

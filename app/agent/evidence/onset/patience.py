@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app.agent.evidence.alignment import began_with_rollout
 from app.agent.evidence.changes import release_of, template_config_of
 from app.agent.evidence.conditions import waits_until
-from app.agent.evidence.departure import departure_of
 from app.agent.evidence.facts import current_pods
 from app.agent.evidence.format import share, span
+from app.agent.evidence.onset.alignment import began_with_rollout
+from app.agent.evidence.onset.departure import departure_of
 from app.agent.evidence.symptoms import (
     ERROR_RATE,
     FRESH,

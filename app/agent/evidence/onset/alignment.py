@@ -10,10 +10,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from app.agent.evidence.changes import CandidateChange
-from app.agent.evidence.departure import departure
 from app.agent.evidence.facts import unhealthy_dependencies
 from app.agent.evidence.format import span
-from app.agent.evidence.load import calls_more_often
+from app.agent.evidence.onset.departure import departure
+from app.agent.evidence.onset.load import calls_more_often
 from app.agent.evidence.pods import changed_pods, pods_are_sick
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import METRIC_TRIGGERS
