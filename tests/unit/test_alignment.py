@@ -165,6 +165,12 @@ def test_a_load_that_rises_with_the_symptom_is_a_surge() -> None:
     assert confidence(Cause.TRAFFIC_SURGE, replace(SURGE, sli=late)) < 0.5
 
 
+def test_a_surge_that_takes_others_with_it_is_not_scaled() -> None:
+    """More replicas add load to what the services share, such as a database."""
+    beside = FailingBeside(key=OTHER, since=at(-2.0), unrelated=True)
+    assert confidence(Cause.TRAFFIC_SURGE, replace(SURGE, failing_beside=(beside,))) < 0.5
+
+
 def test_errors_that_rise_with_the_load_may_be_repeated_by_callers() -> None:
     """Replicas do not answer repeated calls of a service that fails for another reason."""
     both = measured(curves(errors=step(-2.0, 0.001, 0.4), requests=step(-2.0, 50.0, 160.0)))

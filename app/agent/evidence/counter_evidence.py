@@ -197,17 +197,26 @@ def _failed_together(cause_score: CauseScore, candidate_change: CandidateChange,
     """
     if not candidate_change.in_template:
         return
-    left = departure(evidence)
-    began = {onset(evidence)} | ({left.by} if left is not None else set())
-    together = sorted(
-        one.key.service
-        for one in evidence.failing_beside
-        if one.unrelated and any(abs(one.since - moment) <= _TOGETHER for moment in began)
-    )
+    together = failing_together(evidence)
     if not together:
         return
     weight = 0.2 if began_with_rollout(candidate_change, evidence) else 0.6
     cause_score.add_against(
         weight,
         f"{', '.join(together)} began to fail at the same moment, and neither calls the other",
+    )
+
+
+def failing_together(evidence: Evidence, *, unknown_too: bool = False) -> list[str]:
+    """The services that began to fail at the same moment and share no calls with this one.
+
+    With `unknown_too` also where no calls of the service are known.
+    """
+    left = departure(evidence)
+    began = {onset(evidence)} | ({left.by} if left is not None else set())
+    no_calls = unknown_too and not (evidence.callers or evidence.dependencies)
+    return sorted(
+        one.key.service
+        for one in evidence.failing_beside
+        if (one.unrelated or no_calls) and any(abs(one.since - moment) <= _TOGETHER for moment in began)
     )

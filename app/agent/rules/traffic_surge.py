@@ -11,7 +11,7 @@ from app.agent.evidence.changes import (
     reported_config_of,
     template_config_of,
 )
-from app.agent.evidence.counter_evidence import score_missing_data, score_tried_remedy
+from app.agent.evidence.counter_evidence import failing_together, score_missing_data, score_tried_remedy
 from app.agent.evidence.facts import LOOKBACK, PodFault, unhealthy_dependencies
 from app.agent.evidence.format import relative, span
 from app.agent.evidence.onset.departure import departure, departure_of
@@ -108,6 +108,11 @@ def _score_use(cause_score: CauseScore, evidence: Evidence) -> None:
     if down:
         cause_score.add_against(
             0.6, f"{', '.join(down)}, a dependency, is unhealthy: more replicas would increase its load"
+        )
+    together = failing_together(evidence, unknown_too=True)
+    if together:
+        cause_score.add_against(
+            0.5, f"{', '.join(together)} began to fail at the same moment: what they share may be saturated"
         )
     found = sick(evidence.workload.pods, evidence) if evidence.workload is not None else None
     if found is not None and found.total() > found[PodFault.NOT_READY] + found[PodFault.OUT_OF_MEMORY]:
