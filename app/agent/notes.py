@@ -16,7 +16,7 @@ from app.agent.evidence.conditions import impact_of
 from app.agent.evidence.format import confidence, counted, in_words, span
 from app.agent.evidence.onset.patience import Patience
 from app.agent.evidence.restoration import Restoration
-from app.agent.ids import JsonObject
+from app.agent.ids import Json, JsonObject
 from app.agent.intents import (
     changed_since,
     done_intents,
@@ -115,7 +115,7 @@ def handover_note(evidence: Evidence, diagnosis: Diagnosis, at: datetime) -> Not
             "facts": list(found.facts),
             "warnings": list(found.warnings),
             "commands": list(found.commands),
-            "less_likely": others,
+            "less_likely": list[Json](others),
         },
     )
 
