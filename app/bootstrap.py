@@ -220,7 +220,7 @@ def assemble(
         rules=verify_rules(settings, slo),
         silences=world.silences,
     )
-    closer = Closer(store=store, notifier=notifier, clock=clock)
+    closer = Closer(store=store, notifier=notifier, clock=clock, reader=world.reader)
     stages = Stages(
         observer=observer,
         executor=executor,

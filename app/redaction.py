@@ -137,6 +137,12 @@ def redacted(text: str) -> str:
     return text
 
 
+def cut(text: str) -> str:
+    """The same, so that it can be seen that something was taken out: `https://shop.example/[redacted]`."""
+    left = redacted(text)
+    return left if left == text or HIDDEN in left else left + HIDDEN
+
+
 def redacted_values(value: Any) -> Any:
     """The same for every text within plain JSON values; keys are kept."""
     if isinstance(value, str):

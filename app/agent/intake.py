@@ -43,6 +43,7 @@ from app.agent.models import (
     Signal,
     SliSample,
     Trigger,
+    VerdictKind,
 )
 from app.agent.ports.store.signals import (
     Accepted,
@@ -127,7 +128,7 @@ class IntakeRules:
             quiet = self._quieted(signal, judged, last_closed)
             if quiet is None:
                 return _verdict(
-                    _opened_by(signal, judged),
+                    _opened_by(signal, judged, known),
                     DispositionKind.OPENED,
                     ", ".join(judged.triggers),
                     triggers=judged.triggers,
@@ -322,7 +323,8 @@ class IntakeRules:
             return None
         if ahead(last.closed_at, signal.received_at):
             return None  # how long ago it ended cannot be known: the clock went back
-        unhealed = last.state in (IncidentState.ESCALATED, IncidentState.PROPOSED)
+        recovered = last.verdict is not None and last.verdict.kind is VerdictKind.RECOVERED
+        unhealed = not recovered and last.state in (IncidentState.ESCALATED, IncidentState.PROPOSED)
         news = set(judged.triggers) - set(last.triggers) or (last.stale and not signal.stale)
         if not unhealed or news or signal.received_at - last.closed_at >= self.slo.reopen_after:
             return None
@@ -405,12 +407,18 @@ def _remembering(
     return judged if unchanged else replace(judged, levels=levels)
 
 
-def _opened_by(signal: Signal, judged: _Judged) -> _Judged:
-    """The levels remember in full the alert that opens an incident."""
-    levels = judged.levels
-    if levels is None or not isinstance(signal.payload, Alert):
-        return judged
-    return replace(judged, levels=replace(levels, reasons=opened_by(levels.reasons, signal.payload)))
+def _opened_by(signal: Signal, judged: _Judged, known: ServiceLevels) -> _Judged:
+    """The levels remember in full the alert that opens an incident, and no earlier one as such.
+
+    An alert that was delivered before may change nothing else: `known` is stored then.
+    """
+    levels = judged.levels or known
+    reasons = _opening(signal, levels.reasons)
+    return judged if reasons == levels.reasons else replace(judged, levels=replace(levels, reasons=reasons))
+
+
+def _opening(signal: Signal, reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    return opened_by(reasons, signal.payload) if isinstance(signal.payload, Alert) else reasons
 
 
 def _identity(alert: Alert) -> str:

@@ -74,6 +74,9 @@ RETRY_AFTER = timedelta(seconds=5)
 
 LONGEST_RETRY = timedelta(minutes=1)
 
+FAILURE_NOTES, FAILURE_NOTES_APART = 4, timedelta(minutes=15)
+"""At most so many notes of failing stages within this time, and one of each message."""
+
 _TURN_SECONDS = 0.1
 """How often run-once checks whether another worker has released an incident."""
 
@@ -267,11 +270,11 @@ class Loop:
                 at=now,
                 stage=Stage.OBSERVE,
                 message=f"Stage {next_stage(record)} failed: {error}. Retrying.",
+                data={"retrying": next_stage(record)},
             )
             waiting = replace(incident, failing_since=since, wake_at=now + delay)
-            await self.store.incidents.save(
-                claim, waiting, [] if incident.failing_since is not None else [note]
-            )
+            known = incident.failing_since is not None or _noted_lately(record, note)
+            await self.store.incidents.save(claim, waiting, [] if known else [note])
         except (TransientError, ClaimLost):
             return Rest(closed=False, wake_at=now + RETRY_AFTER)
         return Rest(closed=False, wake_at=now + delay)
@@ -693,6 +696,16 @@ def needs_reason(incident: Incident) -> bool:
     if incident.next_action >= len(incident.plan.actions):
         return False
     return bool(ACTIONS[incident.plan.actions[incident.next_action].name].kinds)
+
+
+def _noted_lately(record: IncidentRecord, note: Note) -> bool:
+    """Whether a failure that comes and goes has its notes: a cause has one in `FAILURE_NOTES_APART`."""
+    lately = [
+        entry.message
+        for entry in record.timeline
+        if "retrying" in entry.data and abs(note.at - entry.at) < FAILURE_NOTES_APART
+    ]
+    return note.message in lately or len(lately) >= FAILURE_NOTES
 
 
 def _works_again(record: IncidentRecord) -> IncidentRecord:

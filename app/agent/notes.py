@@ -17,7 +17,10 @@ from app.agent.evidence.format import confidence, counted, in_words
 from app.agent.evidence.restoration import Restoration
 from app.agent.ids import JsonObject
 from app.agent.intents import (
+    NOT_READ,
+    Since,
     changed_since,
+    credited,
     done_intents,
     in_place,
     not_undone,
@@ -243,25 +246,49 @@ def nothing_written(record: IncidentRecord) -> str:
     return "Dry run now: no further action taken." if done_intents(record) else "Dry run: no action taken."
 
 
-def why_recovered(record: IncidentRecord) -> str:
-    """Which runbook or action helped, the proof, and which changes did not help and were not undone."""
+def why_recovered(record: IncidentRecord, since: Since = NOT_READ) -> str:
+    """Which runbook or action helped, the proof, and which changes did not help and were not undone.
+
+    Where `since` says that what helped was changed before the end, no action gets the credit.
+    """
     plan, verdict = record.incident.plan, record.incident.verdict
     helped = _named([i for i in done_intents(record) if verdict is not None and i.id == verdict.intent_id])
     done = f"Runbook {plan.runbook}" if plan is not None and plan.runbook is not None else helped
     proof = "; ".join(verdict.reasons) if verdict is not None else ""
     left = not_undone(record)
-    return f"{done} helped: {proof}." + (f" Before that, {_named(left)} did not help." if left else "")
+    before = f" Before that, {_named(left)} did not help." if left else ""
+    doubtful = [i for i in credited(record) if since.knows(i)]
+    if doubtful:
+        fates = "; ".join(_fate(i, since) for i in doubtful)
+        return f"Recovered, but it is not known whether {helped} helped ({fates}): {proof}.{before}"
+    return f"{done} helped: {proof}.{before}"
 
 
-def still_in_place(record: IncidentRecord) -> str:
-    """Sentences on the changes that took place and were not undone, for the end of a summary; or empty."""
-    left, stands = not_undone(record), in_place(record)
-    changed, unclear = changed_since(record), unclear_undos(record)
+def _fate(intent: Intent, since: Since) -> str:
+    """What became of a change that is no longer as the agent left it, or of which that is not known."""
+    target = intent.action.target
+    if intent.id in since.changed_by:
+        return f"{target} was changed since by {since.changed_by[intent.id]}"
+    return f"{target} no longer exists" if intent.id in since.gone else f"{target} could not be read"
+
+
+def still_in_place(record: IncidentRecord, since: Since = NOT_READ) -> str:
+    """Sentences on the changes that took place and were not undone, for the end of a summary; or empty.
+
+    A restart leaves nothing that could be undone.
+    """
+    left = not_undone(record)
+    stands = [i for i in in_place(record, since) if ACTIONS[i.action.name].undo is not None]
+    changed, unclear = {**since.changed_by, **changed_since(record)}, unclear_undos(record)
     said = f" Still in place: {_named(stands)}." if stands else ""
     for one in left:
+        if ACTIONS[one.action.name].undo is None:
+            continue
         if one.id in changed:
             said += f" Not undone: {_named([one])}, changed since by {changed[one.id]}."
-        elif one.id in unclear:
+        elif one.id in since.gone:
+            said += f" Not undone: {_named([one])}, which no longer exists."
+        elif one.id in unclear or one.id in since.unread:
             said += f" It is not known whether {_named([one])} is still in place."
     known = unverified(record)
     if known is not None and known in left:

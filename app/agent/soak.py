@@ -41,7 +41,6 @@ from app.agent.notes import (
     verdict_note,
     why_not_restored,
     why_proposed,
-    why_recovered,
     why_recovered_alone,
 )
 from app.agent.observer import Observer
@@ -155,7 +154,7 @@ class Soak:
                 claim,
                 IncidentState.RECOVERED,
                 notes,
-                why_recovered(replace(record, incident=judged)),
+                "",
             )
             return
         tested = to_undo(record, before.intent_id)

@@ -71,6 +71,8 @@ class MergedAlerts:
     """When an alert that may fire was last merged."""
     labels: tuple[tuple[str, str], ...] | None = None
     """The labels that all those that may fire have in common; None where they are not known."""
+    suppressed: tuple[str, ...] = ()
+    """The digests of those that may fire and were reported as suppressed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,7 @@ class Gatherer:
         try:
             return TargetLook(target=await self.reader.target(action))
         except PermanentError as error:
-            return TargetLook(problem=str(error))
+            return TargetLook(problem=str(error), gone=isinstance(error, NotFound))
 
     async def budget(self, action: Action) -> Budget:
         """The limits of the action; services are counted only if MAX_FLEET_SHARE is set."""

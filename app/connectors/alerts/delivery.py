@@ -42,7 +42,7 @@ from app.connectors.alerts.labels import (
     service_of,
 )
 from app.connectors.text import shorten
-from app.redaction import redacted
+from app.redaction import cut
 
 TRIGGER_LABEL = "heal_trigger"
 
@@ -165,10 +165,13 @@ def fingerprint_of(given: object, labels: Mapping[str, str]) -> str:
 
 
 def _kept(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...] | None:
-    """All labels, for silences to be matched with; None where they are too long to be kept."""
+    """All labels, for silences to be matched with; None where they are too long to be kept.
+
+    Of a value with a credential in it, or an address with a query, a part is kept.
+    """
     if len(labels) > _MAX_LABELS or sum(len(k) + len(v) for k, v in labels.items()) > _MAX_LABEL_CHARACTERS:
         return None
-    return tuple(sorted((name, redacted(value)) for name, value in labels.items()))
+    return tuple(sorted((name, cut(value)) for name, value in labels.items()))
 
 
 def _starts_at(alert: AlertEntry, received_at: datetime, tolerance: timedelta) -> datetime:
