@@ -27,6 +27,13 @@ class Since:
         """Whether the change is no longer as the agent left it, or that is not known."""
         return intent.id in self.changed_by or intent.id in self.gone or intent.id in self.unread
 
+    def fate(self, intent: Intent) -> str:
+        """What became of such a change, in words."""
+        target = intent.action.target
+        if intent.id in self.changed_by:
+            return f"{target} was changed since by {self.changed_by[intent.id]}"
+        return f"{target} no longer exists" if intent.id in self.gone else f"{target} could not be read"
+
 
 NOT_READ = Since()
 """No target was read: the timeline says what is known."""

@@ -257,19 +257,10 @@ def why_recovered(record: IncidentRecord, since: Since = NOT_READ) -> str:
     proof = "; ".join(verdict.reasons) if verdict is not None else ""
     left = not_undone(record)
     before = f" Before that, {_named(left)} did not help." if left else ""
-    doubtful = [i for i in credited(record) if since.knows(i)]
-    if doubtful:
-        fates = "; ".join(_fate(i, since) for i in doubtful)
+    fates = "; ".join(since.fate(i) for i in credited(record) if since.knows(i))
+    if fates:
         return f"Recovered, but it is not known whether {helped} helped ({fates}): {proof}.{before}"
     return f"{done} helped: {proof}.{before}"
-
-
-def _fate(intent: Intent, since: Since) -> str:
-    """What became of a change that is no longer as the agent left it, or of which that is not known."""
-    target = intent.action.target
-    if intent.id in since.changed_by:
-        return f"{target} was changed since by {since.changed_by[intent.id]}"
-    return f"{target} no longer exists" if intent.id in since.gone else f"{target} could not be read"
 
 
 def still_in_place(record: IncidentRecord, since: Since = NOT_READ) -> str:

@@ -26,13 +26,14 @@ from app.agent import (
     soak as trial,
 )
 from app.agent.actions.target_parts import as_left
+from app.agent.closing import Closer
 from app.agent.evidence import symptoms
 from app.agent.execution import recheck
-from app.agent.freshness import all_clear, own_look, reasons, silences
+from app.agent.freshness import all_clear, own_look, reasons, reports, silences
 from app.agent.guardrails import limits
 from app.agent.ids import IncidentId, ServiceKey
-from app.agent.intake import Intake
-from app.agent.intents import begun_intents, to_undo, unverified
+from app.agent.intake import Intake, IntakeRules
+from app.agent.intents import NOT_READ, Since, begun_intents, to_undo, unverified
 from app.agent.models import (
     Disposition,
     DispositionKind,
@@ -50,6 +51,7 @@ from app.agent.models import (
 from app.agent.observer import Observer
 from app.agent.ports.store.claims import Claim
 from app.agent.ports.store.signals import Accepted
+from app.agent.reason_check import ReasonCheck
 from app.agent.slo import SloThresholds
 from app.agent.timeline import chain_start, extend_chain
 from app.errors import ClaimLost, PermanentError, TransientError
@@ -214,6 +216,37 @@ def _refusal_is_fine(reason: reasons.Reason, seen: Observation, slo: SloThreshol
     return _objection(reason, replace(seen, unmeasured=None, telemetry=None), slo)
 
 
+def _left_without_a_trace(
+    known: tuple[reasons.Reason, ...], subject: str, over: reasons.Withdrawal
+) -> tuple[reasons.Reason, ...]:
+    before = reasons.find(known, subject)
+    if before is None or over.at < before.last_true_at:
+        return known
+    return tuple(one for one in known if one is not before)
+
+
+async def _from_signals_where_missing(
+    self: ReasonCheck, incident: Incident
+) -> tuple[tuple[reasons.Reason, ...], tuple[reasons.Reason, ...]]:
+    levels = await self.observer.store.signals.levels(incident.key)
+    recorded = levels.reasons if levels is not None else ()
+    if any(reason.trigger in incident.triggers for reason in recorded):
+        return recorded, ()
+    found = await self.observer.store.signals.of_incident(incident.id, 200)
+    return recorded, reports.from_signals(found, self.slo)
+
+
+async def _target_not_read(_self: Closer, _record: IncidentRecord) -> Since:
+    return NOT_READ
+
+
+_quieted = IntakeRules._quieted
+
+
+def _quieted_by_state(self: IntakeRules, signal: Signal, judged: Any, last: Incident | None) -> str | None:
+    return _quieted(self, signal, judged, None if last is None else replace(last, verdict=None))
+
+
 def _nothing(*_: object) -> list[str]:
     return []
 
@@ -350,6 +383,12 @@ MUTANTS = {
             patches=[(Intake, "accept", _acknowledged_anyway)],
         ),
         Mutant(
+            name="quieted-after-recovery",
+            promise=9,
+            told="a recovery that ended as escalated quiets the next outage",
+            patches=[(IntakeRules, "_quieted", _quieted_by_state)],
+        ),
+        Mutant(
             name="no-sweep",
             promise=9,
             told="pending signals are never ended",
@@ -374,6 +413,12 @@ MUTANTS = {
             calm=True,
             told="any change of the object by others holds an undo off",
             swaps=[(as_left, lambda _action, applied, now: applied == now)],
+        ),
+        Mutant(
+            name="unread-at-the-end",
+            promise=10,
+            told="an incident ends without a look at what it changed",
+            patches=[(Closer, "_since", _target_not_read)],
         ),
         Mutant(
             name="same-again",
@@ -412,6 +457,13 @@ MUTANTS = {
             promise=13,
             told="an alert that resolved, and a sample within the objective, take nothing back",
             patches=[(reasons.Reason, "stands", _never_withdrawn)],
+        ),
+        Mutant(
+            name="withdrawn-and-read-again",
+            promise=13,
+            told="what was withdrawn leaves the record, and its claim is read from the signals again",
+            swaps=[(reports._withdraw, _left_without_a_trace)],
+            patches=[(ReasonCheck, "_reported", _from_signals_where_missing)],
         ),
         Mutant(
             name="silences-ignored",
