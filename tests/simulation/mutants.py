@@ -39,6 +39,7 @@ from app.agent.models import (
     DispositionKind,
     Incident,
     IncidentRecord,
+    IncidentState,
     Intent,
     Note,
     Observation,
@@ -243,8 +244,10 @@ async def _target_not_read(_self: Closer, _record: IncidentRecord) -> Since:
 _quieted = IntakeRules._quieted
 
 
-def _quieted_by_state(self: IntakeRules, signal: Signal, judged: Any, last: Incident | None) -> str | None:
-    return _quieted(self, signal, judged, None if last is None else replace(last, verdict=None))
+def _quieted_anyway(self: IntakeRules, signal: Signal, judged: Any, last: Incident | None) -> str | None:
+    if last is not None:
+        last = replace(last, state=IncidentState.ESCALATED, verdict=None)
+    return _quieted(self, signal, judged, last)
 
 
 def _nothing(*_: object) -> list[str]:
@@ -385,8 +388,8 @@ MUTANTS = {
         Mutant(
             name="quieted-after-recovery",
             promise=9,
-            told="a recovery that ended as escalated quiets the next outage",
-            patches=[(IntakeRules, "_quieted", _quieted_by_state)],
+            told="an incident that ended with a recovery quiets the next outage",
+            patches=[(IntakeRules, "_quieted", _quieted_anyway)],
         ),
         Mutant(
             name="no-sweep",
@@ -417,6 +420,7 @@ MUTANTS = {
         Mutant(
             name="unread-at-the-end",
             promise=10,
+            calm=True,
             told="an incident ends without a look at what it changed",
             patches=[(Closer, "_since", _target_not_read)],
         ),

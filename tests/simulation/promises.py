@@ -62,8 +62,8 @@ Check: TypeAlias = Callable[[Case], Iterator[str]]
 _NO_EFFECT = frozenset({OutcomeKind.FAILED, OutcomeKind.REFUSED, OutcomeKind.REHEARSED})
 _RECOVERIES = frozenset({IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION})
 _TOLERANCE = timedelta(seconds=2)
-_LOOK_SECONDS = 60.0
-"""The end of an incident is stored so long after its look at the target at most; hosts pause meanwhile."""
+_LOOK_SECONDS = 3.0
+"""The end of an incident is stored so long after its look at the target at most, while no host pauses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -422,6 +422,7 @@ def _claimed(case: Case, record: IncidentRecord) -> Iterator[str]:
     """No end calls a change in place, or credits it, that somebody else changed well before that end."""
     service, summary = record.incident.key.service, record.incident.summary
     ends = [m.at for m in case.tape.of(IncidentMoved) if m.incident == record.incident.id]
+    look = _LOOK_SECONDS + max((span.end - span.start for span in case.scenario.pauses), default=0.0)
     touched = [m.at for m in case.tape.of(ChangedByOther) if m.service == service]
     effects = {e.intent: e for e in case.tape.of(Effect)}
     _, _, stands = summary.partition("Still in place: ")
@@ -431,7 +432,7 @@ def _claimed(case: Case, record: IncidentRecord) -> Iterator[str]:
             continue
         if intent.undoes is not None or intent.action.name is ActionName.SCALE or target.kind == "ConfigMap":
             continue
-        changed = any(effect.at < at < ends[-1] - _LOOK_SECONDS for at in touched)
+        changed = any(effect.at < at < ends[-1] - look for at in touched)
         named = f"{intent.action.name.words} of {target}"
         if changed and named in stands.partition(".")[0]:
             yield f"{record.incident.id} ended with {named} in place, which somebody had changed"

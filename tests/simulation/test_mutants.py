@@ -44,6 +44,7 @@ KNOWN = {
     "unasked-at-the-beginning": 18,
     "unbound-decisions": 36,
     "undo-by-generation": 32,
+    "unread-at-the-end": 4,
 }
 """Seeds that caught a build when they were last tried; one that no longer does costs a moment, no more.
 
