@@ -29,12 +29,13 @@ from app.agent.actions.target_parts import as_left
 from app.agent.closing import Closer
 from app.agent.evidence import symptoms
 from app.agent.execution import recheck
-from app.agent.freshness import all_clear, own_look, reasons, reports, silences
+from app.agent.freshness import all_clear, memory, own_look, reasons, reports, silences
 from app.agent.guardrails import limits
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intake import Intake, IntakeRules
 from app.agent.intents import NOT_READ, Since, begun_intents, to_undo, unverified
 from app.agent.models import (
+    Alert,
     Disposition,
     DispositionKind,
     Incident,
@@ -217,16 +218,16 @@ def _refusal_is_fine(reason: reasons.Reason, seen: Observation, slo: SloThreshol
     return _objection(reason, replace(seen, unmeasured=None, telemetry=None), slo)
 
 
+_stored = memory.stored
+
+
 def _left_without_a_trace(
-    known: tuple[reasons.Reason, ...], subject: str, over: reasons.Withdrawal
+    known: tuple[reasons.Reason, ...], reason: reasons.Reason
 ) -> tuple[reasons.Reason, ...]:
-    before = reasons.find(known, subject)
-    if before is None or over.at < before.last_true_at:
-        return known
-    return tuple(one for one in known if one is not before)
+    return tuple(one for one in _stored(known, reason) if one.withdrawn is None or one.withdrawn.muted)
 
 
-async def _from_signals_where_missing(
+async def _claims_read_again(
     self: ReasonCheck, incident: Incident
 ) -> tuple[tuple[reasons.Reason, ...], tuple[reasons.Reason, ...]]:
     levels = await self.observer.store.signals.levels(incident.key)
@@ -234,7 +235,8 @@ async def _from_signals_where_missing(
     if any(reason.trigger in incident.triggers for reason in recorded):
         return recorded, ()
     found = await self.observer.store.signals.of_incident(incident.id, 200)
-    return recorded, reports.from_signals(found, self.slo)
+    claims = [one for one in found if not (isinstance(one.payload, Alert) and not one.payload.firing)]
+    return recorded, reports.from_signals(claims, self.slo)
 
 
 async def _target_not_read(_self: Closer, _record: IncidentRecord) -> Since:
@@ -246,7 +248,8 @@ _quieted = IntakeRules._quieted
 
 def _quieted_anyway(self: IntakeRules, signal: Signal, judged: Any, last: Incident | None) -> str | None:
     if last is not None:
-        last = replace(last, state=IncidentState.ESCALATED, verdict=None)
+        ended = None if last.closed_at is None else signal.received_at
+        last = replace(last, state=IncidentState.ESCALATED, verdict=None, closed_at=ended)
     return _quieted(self, signal, judged, last)
 
 
@@ -388,7 +391,8 @@ MUTANTS = {
         Mutant(
             name="quieted-after-recovery",
             promise=9,
-            told="an incident that ended with a recovery quiets the next outage",
+            calm=True,
+            told="an incident that ended with a recovery quiets every later outage",
             patches=[(IntakeRules, "_quieted", _quieted_anyway)],
         ),
         Mutant(
@@ -465,9 +469,9 @@ MUTANTS = {
         Mutant(
             name="withdrawn-and-read-again",
             promise=13,
-            told="what was withdrawn leaves the record, and its claim is read from the signals again",
-            swaps=[(reports._withdraw, _left_without_a_trace)],
-            patches=[(ReasonCheck, "_reported", _from_signals_where_missing)],
+            told="what was withdrawn leaves no trace, and is read again from the signals that claimed it",
+            swaps=[(memory.stored, _left_without_a_trace)],
+            patches=[(ReasonCheck, "_reported", _claims_read_again)],
         ),
         Mutant(
             name="silences-ignored",

@@ -361,7 +361,7 @@ def acknowledged_is_kept(case: Case) -> Iterator[str]:
             yield f"{signal} is said to be part of {of}, which is not on record"
 
 
-def _quieted_after_recovery(case: Case, signal: SignalId, given: Disposition) -> Iterator[str]:
+def _quieted_after_recovery(case: Case, signal: str, given: Disposition) -> Iterator[str]:
     """New symptoms of a service that had recovered are news, whatever the incident ended as."""
     if "the same symptoms as incident" not in given.reason:
         return

@@ -34,6 +34,7 @@ KNOWN = {
     "own-measurement-ignored": 80,
     "posted-outranks-measured": 131,
     "posted-stands-in": 3,
+    "quieted-after-recovery": 80,
     "reasons-never-age": 48,
     "refusal-is-a-reason": 130,
     "risk-ignored": 129,
