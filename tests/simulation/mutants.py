@@ -29,13 +29,12 @@ from app.agent.actions.target_parts import as_left
 from app.agent.closing import Closer
 from app.agent.evidence import symptoms
 from app.agent.execution import recheck
-from app.agent.freshness import all_clear, memory, own_look, reasons, reports, silences
+from app.agent.freshness import all_clear, own_look, reasons, silences
 from app.agent.guardrails import limits
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intake import Intake, IntakeRules
 from app.agent.intents import NOT_READ, Since, begun_intents, to_undo, unverified
 from app.agent.models import (
-    Alert,
     Disposition,
     DispositionKind,
     Incident,
@@ -53,7 +52,6 @@ from app.agent.models import (
 from app.agent.observer import Observer
 from app.agent.ports.store.claims import Claim
 from app.agent.ports.store.signals import Accepted
-from app.agent.reason_check import ReasonCheck
 from app.agent.slo import SloThresholds
 from app.agent.timeline import chain_start, extend_chain
 from app.errors import ClaimLost, PermanentError, TransientError
@@ -216,27 +214,6 @@ def _measured_in_vain(reason: reasons.Reason, seen: Observation, slo: SloThresho
 
 def _refusal_is_fine(reason: reasons.Reason, seen: Observation, slo: SloThresholds) -> str | None:
     return _objection(reason, replace(seen, unmeasured=None, telemetry=None), slo)
-
-
-_stored = memory.stored
-
-
-def _left_without_a_trace(
-    known: tuple[reasons.Reason, ...], reason: reasons.Reason
-) -> tuple[reasons.Reason, ...]:
-    return tuple(one for one in _stored(known, reason) if one.withdrawn is None or one.withdrawn.muted)
-
-
-async def _claims_read_again(
-    self: ReasonCheck, incident: Incident
-) -> tuple[tuple[reasons.Reason, ...], tuple[reasons.Reason, ...]]:
-    levels = await self.observer.store.signals.levels(incident.key)
-    recorded = levels.reasons if levels is not None else ()
-    if any(reason.trigger in incident.triggers for reason in recorded):
-        return recorded, ()
-    found = await self.observer.store.signals.of_incident(incident.id, 200)
-    claims = [one for one in found if not (isinstance(one.payload, Alert) and not one.payload.firing)]
-    return recorded, reports.from_signals(claims, self.slo)
 
 
 async def _target_not_read(_self: Closer, _record: IncidentRecord) -> Since:
@@ -465,13 +442,6 @@ MUTANTS = {
             promise=13,
             told="an alert that resolved, and a sample within the objective, take nothing back",
             patches=[(reasons.Reason, "stands", _never_withdrawn)],
-        ),
-        Mutant(
-            name="withdrawn-and-read-again",
-            promise=13,
-            told="what was withdrawn leaves no trace, and is read again from the signals that claimed it",
-            swaps=[(memory.stored, _left_without_a_trace)],
-            patches=[(ReasonCheck, "_reported", _claims_read_again)],
         ),
         Mutant(
             name="silences-ignored",
