@@ -62,8 +62,9 @@ Check: TypeAlias = Callable[[Case], Iterator[str]]
 _NO_EFFECT = frozenset({OutcomeKind.FAILED, OutcomeKind.REFUSED, OutcomeKind.REHEARSED})
 _RECOVERIES = frozenset({IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION})
 _TOLERANCE = timedelta(seconds=2)
-_LOOK_SECONDS = 3.0
-"""The end of an incident is stored so long after its look at the target at most, while no host pauses."""
+_LOOK_SECONDS, _SLOW_LOOK_SECONDS = 3.0, 60.0
+"""The end of an incident is stored so long after its look at the target at most; the second where answers
+are slow or hosts pause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -422,7 +423,7 @@ def _claimed(case: Case, record: IncidentRecord) -> Iterator[str]:
     """No end calls a change in place, or credits it, that somebody else changed well before that end."""
     service, summary = record.incident.key.service, record.incident.summary
     ends = [m.at for m in case.tape.of(IncidentMoved) if m.incident == record.incident.id]
-    look = _LOOK_SECONDS + max((span.end - span.start for span in case.scenario.pauses), default=0.0)
+    look = _SLOW_LOOK_SECONDS if case.scenario.odds.slow or case.scenario.pauses else _LOOK_SECONDS
     touched = [m.at for m in case.tape.of(ChangedByOther) if m.service == service]
     effects = {e.intent: e for e in case.tape.of(Effect)}
     _, _, stands = summary.partition("Still in place: ")
