@@ -58,7 +58,7 @@ from app.connectors.peer_breaker import (
     guarded_rehearsal,
     guarded_silences,
 )
-from app.connectors.policy.connect import connect_policy
+from app.connectors.policy.connect import connect_policy, policy_peer
 from app.connectors.policy.embedded import EmbeddedPolicy
 from app.connectors.readiness import (
     ReadinessCheck,
@@ -73,6 +73,7 @@ from app.connectors.sso.issuer import connect_issuer
 from app.connectors.streams.open import OpenStream, open_streams
 from app.connectors.streams.schema_registry import SchemaRegistry
 from app.errors import AgentError
+from app.measures.process import Measures
 from app.redaction import remember
 from app.store import Alone, open_shared
 from app.terms import guardrails, service_dependencies, slo_thresholds, trust_rules, verify_rules
@@ -107,6 +108,8 @@ class Adapters:
     channels: tuple[Channel, ...] = ()
     """Where people are shown incidents, out of the outbox."""
     policy_engine: PolicyEngine | None = None
+    peers: tuple[PeerBreaker, ...] = ()
+    """The circuit breaker of each connected peer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +137,8 @@ class Container:
     close_world: Callable[[], Awaitable[None]]
     vitals: Vitals = field(default_factory=Vitals)
     """Whether the driver moves, where this process has one."""
+    measures: Measures = field(default_factory=Measures.of_process)
+    """What this process counts, for `/metrics`."""
     chats: Mapping[str, ChatInbound] = field(default_factory=dict)
     """Receives buttons and commands by channel, in a process that serves people."""
 
@@ -141,6 +146,11 @@ class Container:
         """Reload the policies; a remote policy server manages its own."""
         if isinstance(self.world.policy_engine, EmbeddedPolicy):
             await self.world.policy_engine.reload()
+
+    @property
+    def peers(self) -> tuple[PeerBreaker, ...]:
+        """The circuit breaker of each connected peer."""
+        return self.world.peers
 
     @property
     def pod_owners(self) -> PodOwners | None:
@@ -319,6 +329,9 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
             await closer()
 
     api_server = PeerBreaker(name="the cluster")
+    metric_source = PeerBreaker(name=metrics.title) if source and metrics else None
+    silence_source = PeerBreaker(name=silences.title) if silenced and silences else None
+    peers = (api_server if cluster else None, metric_source, silence_source, policy_peer(engine))
     return (
         Adapters(
             reader=guarded_reader(cluster.reader, api_server) if cluster is not None else None,
@@ -326,12 +339,11 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
             rehearsal=guarded_rehearsal(cluster.rehearsal, api_server) if cluster is not None else None,
             writer=cluster.writer if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,
-            metrics=guarded_metrics(source, PeerBreaker(name=metrics.title)) if source and metrics else None,
-            silences=guarded_silences(silenced, PeerBreaker(name=silences.title))
-            if silenced and silences
-            else None,
+            metrics=guarded_metrics(source, metric_source) if source and metric_source else None,
+            silences=guarded_silences(silenced, silence_source) if silenced and silence_source else None,
             channels=channels,
             policy_engine=engine,
+            peers=tuple(peer for peer in peers if peer is not None),
         ),
         close,
     )

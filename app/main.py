@@ -18,6 +18,7 @@ from app.api import (
     head,
     openapi,
     problems,
+    request_measures,
 )
 from app.api.dependencies import ApiDependencies
 from app.api.pages import (
@@ -42,6 +43,7 @@ from app.api.routes import (
     events,
     health,
     incidents,
+    metrics,
     streams,
     tokens,
     webhooks,
@@ -75,9 +77,10 @@ FOR_PEOPLE = (
     token_sign_on,
     docs,
     streams,
+    metrics,
 )
-FOR_PROBES = (health, streams)
-"""What workers and watchers serve: liveness and readiness probes."""
+FOR_PROBES = (health, streams, metrics)
+"""What workers and watchers serve: liveness and readiness probes, and metrics."""
 
 
 @asynccontextmanager
@@ -140,9 +143,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.stop = Stop()
     app.state.readiness = health.Readiness()
+    app.state.figures = metrics.FiguresCache()
     app.state.lockout = Lockout(
         attempts=settings.lockout_attempts, length=timedelta(seconds=settings.lockout_seconds)
     )
+    app.add_middleware(request_measures.RequestMeasures)
     app.add_middleware(guards.BrowserGuard, loopback_only=not settings.identity_required)
     app.add_middleware(
         admission.Admission,

@@ -22,6 +22,8 @@ from app.api.problems import FieldError, Problem, invalid
 from app.clock import Clock
 from app.config import Settings
 from app.connectors.kinds import ChatInbound
+from app.measures.process import Measures
+from app.vitals import Vitals
 
 
 class ReadStream(Protocol):
@@ -33,6 +35,21 @@ class ReadStream(Protocol):
     def address(self) -> str: ...
     @property
     def progress(self) -> StreamProgress: ...
+
+
+class ReadPeer(Protocol):
+    """The part of a peer's circuit breaker that HTTP reports."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def answered_calls(self) -> int: ...
+    @property
+    def failed_calls(self) -> int: ...
+    @property
+    def rejected_calls(self) -> int: ...
+    @property
+    def reachable(self) -> bool: ...
 
 
 class ApiDependencies(Protocol):
@@ -56,6 +73,12 @@ class ApiDependencies(Protocol):
     def checks(self) -> Sequence[tuple[str, Callable[[], Awaitable[None]]]]: ...
     @property
     def chats(self) -> Mapping[str, ChatInbound]: ...
+    @property
+    def vitals(self) -> Vitals: ...
+    @property
+    def measures(self) -> Measures: ...
+    @property
+    def peers(self) -> Sequence[ReadPeer]: ...
     @property
     def pod_owners(self) -> PodOwners | None: ...
 

@@ -66,6 +66,10 @@ class PeerBreaker:
 
     name: str
     monotonic: Callable[[], float] = time.monotonic
+    answered_calls: int = 0
+    failed_calls: int = 0
+    rejected_calls: int = 0
+    """Not made, because the circuit was open."""
     _failures: int = 0
     """Failed calls in a row that opened the circuit."""
     _answered_at: float = float("-inf")
@@ -82,6 +86,11 @@ class PeerBreaker:
         if self._asking or self.monotonic() >= self._open_until:
             return CircuitState.HALF_OPEN
         return CircuitState.OPEN
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the last call was answered, or none was made yet."""
+        return self.state is CircuitState.CLOSED
 
     async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
         """The call's result; `TransientError` at once while the circuit is open.
@@ -114,6 +123,7 @@ class PeerBreaker:
                 self._asking = True
                 return True
             case _:
+                self.rejected_calls += 1
                 raise self._refusal()
 
     def _refusal(self) -> TransientError:
@@ -125,11 +135,13 @@ class PeerBreaker:
 
     def answered(self) -> None:
         """A call succeeded: close the circuit."""
+        self.answered_calls += 1
         self._answered_at = self.monotonic()
         self._failures, self._open_until, self._last_error = 0, None, ""
 
     def failed(self, began: float, why: str) -> None:
         """A call that began then failed; opens the circuit unless another call succeeded meanwhile."""
+        self.failed_calls += 1
         if self._answered_at >= began:
             return
         now = self.monotonic()

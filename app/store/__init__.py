@@ -27,6 +27,7 @@ from app.store.database.port import Database
 from app.store.database.postgresql import open_postgresql
 from app.store.database.servers import connecting, one_host
 from app.store.database.sqlite import open_sqlite
+from app.store.figures import SqlFigures
 from app.store.fleet import Alone, EmbeddedFleet, PostgresFleet
 from app.store.guardrails import SqlGuardrails
 from app.store.history import SqlHistory
@@ -88,6 +89,7 @@ def store_over(database: Database) -> Store:
         credentials=SqlCredentials(database),
         audit_log=SqlAuditLog(database),
         notifications=SqlNotifications(database),
+        figures=SqlFigures(database),
         ping=answers,
         close=database.close,
     )

@@ -129,6 +129,7 @@ def _driver(container: Container) -> Driver:
         fleet=container.fleet,
         at_once=container.settings.worker_concurrency,
         vitals=container.vitals,
+        measures=container.measures,
     )
 
 

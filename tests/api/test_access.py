@@ -42,6 +42,7 @@ REQUESTS: list[tuple[str, str, Scope, dict[str, Any]]] = [
     ("GET", "/brakes/kill-switch", Scope.READ, {}),
     ("GET", "/audit/signals", Scope.READ, {}),
     ("GET", "/streams", Scope.READ, {}),
+    ("GET", "/metrics", Scope.READ, {}),
     ("POST", "/approvals/apr_0", Scope.APPROVE, {"json": {"decision": "deny"}}),
     ("POST", "/agent/run-once?service=payments-api", Scope.OPERATE, {}),
     ("PUT", "/brakes/kill-switch", Scope.OPERATE, {"json": {"engaged": False}}),

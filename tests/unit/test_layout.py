@@ -76,6 +76,8 @@ NAMED_FOR_A_REASON = {
     ("app/agent/identity/people.py", "slack"): "the stored way on which a person answered",
     ("app/redaction.py", "slack"): "the form of an address that is a credential",
     ("app/connectors/alerts/labels.py", "prometheus"): "a workload that reports about others",
+    ("app/measures/process.py", "prometheus"): "the library of the text format that monitoring systems read",
+    ("app/measures/exposition.py", "prometheus"): "as above",
 }
 """Single files beside them."""
 

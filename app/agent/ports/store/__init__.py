@@ -9,6 +9,7 @@ from typing import Any
 from app.agent.ports.store.accounting import AccountingRepository
 from app.agent.ports.store.approvals import ApprovalRepository
 from app.agent.ports.store.claims import ClaimRepository
+from app.agent.ports.store.figures import FiguresRepository
 from app.agent.ports.store.guardrails import BudgetRepository, GuardrailRepository
 from app.agent.ports.store.history import HistoryRepository
 from app.agent.ports.store.incidents import IncidentRepository
@@ -34,6 +35,7 @@ class Store:
     credentials: CredentialRepository
     audit_log: AuditLogRepository
     notifications: NotificationRepository
+    figures: FiguresRepository
     ping: Callable[[], Coroutine[Any, Any, None]]
     """Writes something; raises when that fails, or the database is not the one that was opened."""
     close: Callable[[], Coroutine[Any, Any, None]]
