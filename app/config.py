@@ -263,6 +263,7 @@ class Settings(BaseSettings):
 
     # Identity
     require_identity: bool = False
+    initial_admin_token: SecretStr | None = None
     role_scopes: dict[RoleName, tuple[Scope, ...]] = {
         "*": (Scope.READ,),
         "responder": (Scope.APPROVE, Scope.OPERATE),

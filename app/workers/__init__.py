@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+from app.agent.identity.tokens import store_initial
 from app.agent.ids import IncidentId
 from app.agent.ports.workers import Fleet
 from app.bootstrap import Container, build
@@ -66,11 +67,20 @@ async def running(settings: Settings, stop: Stop | None = None) -> AsyncIterator
     bell = LocalRunner()
     container = await build(settings, runner=bell)
     try:
+        await _store_initial_token(container)
         with policies_on_hangup(container):
             async with attended(container, bell, stop):
                 yield container
     finally:
         await within(CLOSE_SECONDS, "closing connections", container.close())
+
+
+async def _store_initial_token(container: Container) -> None:
+    text = container.settings.initial_admin_token
+    if text is not None and await store_initial(
+        container.store.credentials, text.get_secret_value(), container.clock.now()
+    ):
+        log.info("administrator token of INITIAL_ADMIN_TOKEN stored")
 
 
 @asynccontextmanager

@@ -23,7 +23,8 @@ from app.clock import Clock
 from app.config import Settings
 from app.connectors.findings import DoctorRun, Finding, fail, ok, warn
 from app.connectors.k8s import connect
-from app.connectors.kubernetes.api import load_config
+from app.connectors.kubernetes.api import group, load_config, plural
+from app.connectors.kubernetes.controllers import AUTOSCALERS, STAND_INS
 from app.errors import AgentError, ConfigurationError, PermanentError, TransientError
 
 _MOST_SKEW = timedelta(seconds=5)
@@ -216,6 +217,14 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
         Access(verb=verb, group=group, resource=resource, namespace=namespace)
         for namespace in namespaces
         for verb, group, resource in needed
+    )
+
+
+def supplementary_rights() -> tuple[Access, ...]:
+    """Reading what other controllers keep: a cluster without them loses nothing."""
+    return tuple(
+        Access(verb="list", group=group(kind), resource=plural(kind), namespace="")
+        for kind in (*AUTOSCALERS, *STAND_INS)
     )
 
 

@@ -391,6 +391,11 @@ class PatchApi:
         return await self._connection.exchange(call, self._connection.prepare_patch(kind, ref, operations))
 
 
+def group(kind: Kind) -> str:
+    """The API group of its resource; empty for the core group."""
+    return str(api_info(_RESOURCES[kind]).resource.group)
+
+
 def plural(kind: Kind) -> str:
     """The resource's name in URLs and in RBAC."""
     return str(api_info(_RESOURCES[kind]).plural)
