@@ -66,6 +66,7 @@ _MIN_SECRET = 32
 _EXTRA = "Extra inputs are not permitted"
 _FIELD = re.compile(r'for field "(?P<name>\w+)"')
 
+_DATADOG_TAGS = "{env:{{environment}},service:{{service}}}"
 _SERVICE_LABEL = '{namespace="{{namespace}}",service="{{service}}"'
 
 
@@ -237,6 +238,19 @@ class Settings(BaseSettings):
     )
     prometheus_request_rate_query: str = "sum(rate(http_requests_total" + _SERVICE_LABEL + "}[{{window}}]))"
     prometheus_window: str = "1m"
+    datadog_api_key: SecretStr | None = None
+    datadog_app_key: SecretStr | None = None
+    datadog_site: str = "datadoghq.com"
+    datadog_url: str | None = None
+    datadog_query_api: Literal["v1", "v2"] = "v2"
+    datadog_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    datadog_poll_seconds: Annotated[float, Field(gt=0)] = 30.0
+    datadog_concurrency: Annotated[int, Field(ge=1, le=200)] = 50
+    datadog_window_seconds: Annotated[float, Field(ge=20, le=3600)] = 120.0
+    datadog_requests_query: str = "sum:trace.http.request.hits" + _DATADOG_TAGS + ".as_count()"
+    datadog_errors_query: str = "sum:trace.http.request.errors" + _DATADOG_TAGS + ".as_count()"
+    datadog_p95_query: str = "1000 * p95:trace.http.request" + _DATADOG_TAGS
+    datadog_webhook_token: SecretStr | None = None
     alertmanager_token: SecretStr | None = None
     alertmanager_url: str | None = None
     alertmanager_api_token: SecretStr | None = None
@@ -350,6 +364,7 @@ class Settings(BaseSettings):
             (self.kube_timeout_seconds, "KUBE_TIMEOUT_SECONDS"),
             (self.prometheus_timeout_seconds, "PROMETHEUS_TIMEOUT_SECONDS"),
             (self.alertmanager_timeout_seconds, "ALERTMANAGER_TIMEOUT_SECONDS"),
+            (self.datadog_timeout_seconds, "DATADOG_TIMEOUT_SECONDS"),
         )
         if self.evidence_max_age_seconds < longest:
             raise ValueError(

@@ -144,7 +144,7 @@ class IntakeRules:
         """What is remembered of the service; an alert that fires again after its resolution is not over."""
         known = levels or ServiceLevels(key=signal.key)
         alert = signal.payload
-        if isinstance(alert, Alert) and alert.firing and _identity(alert) in known.resolved_alerts:
+        if isinstance(alert, Alert) and alert.firing and alert.identity in known.resolved_alerts:
             repeat = self.again(signal, known, None)
             return repeat.levels if repeat is not None and repeat.fires_again else known
         return known
@@ -161,7 +161,7 @@ class IntakeRules:
             return None
         after = replace(known, reasons=reasons)
         if fires_again and isinstance(signal.payload, Alert):
-            identity = _identity(signal.payload)
+            identity = signal.payload.identity
             after = replace(after, resolved_alerts=tuple(a for a in after.resolved_alerts if a != identity))
         return Repeat(levels=after, fires_again=fires_again)
 
@@ -413,10 +413,6 @@ def _opened_by(signal: Signal, judged: _Judged) -> _Judged:
     return replace(judged, levels=replace(levels, reasons=opened_by(levels.reasons, signal.payload)))
 
 
-def _identity(alert: Alert) -> str:
-    return f"{alert.fingerprint}@{alert.starts_at.isoformat()}"
-
-
 def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
     if alert.telemetry:
         return _Judged(
@@ -425,7 +421,7 @@ def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
         )
     if alert.suppressed:
         return _Judged(healthy_reason=f"alert {alert.name} is suppressed: no reason for an action")
-    identity = _identity(alert)
+    identity = alert.identity
     if not alert.firing:
         others = tuple(one for one in levels.resolved_alerts if one != identity)
         return _Judged(

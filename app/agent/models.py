@@ -109,7 +109,7 @@ class MetricSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """One alert as delivered; identity is fingerprint + startsAt + status."""
+    """One alert as delivered; identity is `identity` + status."""
 
     name: str
     firing: bool
@@ -126,6 +126,13 @@ class Alert:
     """Its sender muted it (a silence, an inhibition): no reason for an action, and no end of one."""
     labels: tuple[tuple[str, str], ...] | None = None
     """All its labels, sorted, as its sender names them; None where they were not given, or are too many."""
+    cycle: str | None = None
+    """What links a start to its end where the sender repeats no start time; None: `starts_at` does."""
+
+    @property
+    def identity(self) -> str:
+        """The same for every delivery about one firing of one alert, its end included."""
+        return f"{self.fingerprint.lower()}@{self.cycle or self.starts_at.isoformat()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

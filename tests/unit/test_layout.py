@@ -29,6 +29,7 @@ ONE_FILE_PER_ENTRY = {
 
 VENDOR_MODULES = {
     "lightkube": "app/connectors/kubernetes",
+    "datadog_api_client": "app/connectors/datadog",
     "slack_bolt": "app/connectors/chat/slack",
     "slack_sdk": "app/connectors/chat/slack",
     "confluent_kafka": "app/connectors/streams/kafka",
@@ -48,10 +49,11 @@ def _home(function: Callable[..., object]) -> str:
     return f"{folder}/{module}.py" if folder == "app/connectors/chat" else folder
 
 
+_SOURCES = {kind.name: _home(kind.connect) for kind in METRIC_SOURCES}
 VENDOR_NAMES = {
-    **{kind.name: _home(kind.connect) for kind in METRIC_SOURCES},
+    **_SOURCES,
     **{kind.name: _home(kind.connect) for kind in CHANNELS if kind.name not in FOR_ANY_VENDOR},
-    **{one.name: "app/connectors/alerts" for one in ALERT_FORMATS},
+    **{one.name: "app/connectors/alerts" for one in ALERT_FORMATS if one.name not in _SOURCES},
     "promql": "app/connectors/prometheus",
     "victoriametrics": "app/connectors/prometheus",
     "grafana": "app/connectors/alerts",
@@ -75,6 +77,7 @@ NAMED_FOR_A_REASON = {
     ("app/agent/models.py", "prometheus"): "the stored source of the agent's own samples",
     ("app/agent/identity/people.py", "slack"): "the stored way on which a person answered",
     ("app/redaction.py", "slack"): "the form of an address that is a credential",
+    ("app/connectors/alerts/datadog.py", "datadog"): "its alert format stands beside the others",
     ("app/connectors/alerts/labels.py", "prometheus"): "a workload that reports about others",
     ("app/measures/process.py", "prometheus"): "the library of the text format that monitoring systems read",
     ("app/measures/exposition.py", "prometheus"): "as above",

@@ -128,7 +128,7 @@ def alert_name(reason: Reason) -> str:
 
 
 def alert_subject(alert: Alert) -> str:
-    return f"alert {alert.fingerprint.lower()}@{alert.starts_at.isoformat()}"
+    return f"alert {alert.identity}"
 
 
 def condition_subject(condition: Condition, kind: ReasonKind) -> str:

@@ -71,6 +71,8 @@ class AlertEntry:
     """It fires, and the sender has silenced or inhibited it."""
     telemetry: bool = False
     """It fires because its rule had no data or failed, and not because its condition is met."""
+    cycle: str | None = None
+    """Links a start to its end where the sender gives each message a time of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +134,7 @@ class AlertDelivery:
         status = "telemetry" if alert.telemetry and alert.firing else "firing" if alert.firing else "resolved"
         if alert.suppressed:
             status = "suppressed"
+        cycle = alert.cycle or starts_at.isoformat()
         return new_signal(
             key=service_of(alert.labels, settings, owners),
             source=self.source,
@@ -150,9 +153,10 @@ class AlertDelivery:
                 suppressed=alert.suppressed,
                 cluster=cluster_of(alert.labels, settings),
                 labels=_kept(alert.labels),
+                cycle=alert.cycle,
             ),
             stale_after=_NEVER_STALE,
-            dedup_key=f"{self.source}:{alert.fingerprint.lower()}:{starts_at.isoformat()}:{status}",
+            dedup_key=f"{self.source}:{alert.fingerprint.lower()}:{cycle}:{status}",
         )
 
 
