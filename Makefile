@@ -15,7 +15,8 @@ JOBS := 2
 # Databases of these tests live in memory where there is room: nothing in them outlives its test.
 IN_MEMORY := $(shell [ "$$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)" -gt 2000000 ] 2>/dev/null && [ -w /dev/shm ] && echo TMPDIR=/dev/shm)
 FAST = $(IN_MEMORY) $(BIN)/pytest -m "not real" -n $(JOBS) --dist worksteal
-REAL = $(BIN)/pytest -m real -n $(JOBS) --dist loadfile --durations=25
+GITOPS := tests/gitops
+REAL = $(BIN)/pytest --ignore=$(GITOPS) -m real -n $(JOBS) --dist loadfile --durations=25
 # What has a size for every change and a whole one before a release (tests/sizes.py).
 SIZED := tests/soak tests/simulation tests/e2e/test_crashes.py
 # What tries the decisions of app/agent most; only here coverage is measured, for that takes half as long again.
@@ -23,13 +24,16 @@ DECISIONS := $(wildcard tests/test_*.py) tests/unit tests/property tests/timelin
 REAL_NEEDS := scripts/debian.sh initdb=postgresql redis-server=redis-server ip=iproute2 mvn=maven
 UPGRADE :=
 
-.PHONY: help run demo test test-real soak testbed lint format bench lock clean
+.PHONY: help run sandbox demo test test-real test-gitops soak testbed lint format bench lock clean
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-run: $(RUNTIME) ## start the agent with its dashboard and API, on .env or the defaults
+run: $(RUNTIME) ## start the agent with its dashboard and API, on .env or the defaults (SANDBOX=1: as make sandbox)
 	@$(BIN)/heal run
+
+sandbox: $(RUNTIME) ## try the whole product over a simulated cluster: approve a rollback, watch it heal
+	@$(BIN)/heal sandbox
 
 demo: $(RUNTIME) ## run a demo incident from bad deploy to recovery in this terminal
 	@$(BIN)/heal demo
@@ -49,6 +53,11 @@ test-real: $(DEV) ## against the real thing: Kubernetes, Prometheus, Kafka, Redi
 	@$(REAL_NEEDS)
 	@mkdir -p $(REPORTS)
 	$(REAL) --junitxml=$(REPORTS)/test-real.xml $(ARGS)
+
+test-gitops: $(DEV) ## against a real Argo CD, built from its Go module the first time (minutes, 2 GB)
+	@scripts/debian.sh redis-server=redis-server
+	@mkdir -p $(REPORTS)
+	$(BIN)/pytest -m real --durations=0 --junitxml=$(REPORTS)/test-gitops.xml $(GITOPS) $(ARGS)
 
 soak: $(DEV) ## the full size of test-real: four soaks, 2,000 seeds, every crash point; before a release
 	@$(REAL_NEEDS)

@@ -14,7 +14,8 @@ from datetime import timedelta
 from app.agent.approvals.request import ApprovalRequester
 from app.agent.closing import Closer
 from app.agent.executor import Executor
-from app.agent.ids import IncidentId
+from app.agent.gitops.follow_up import FollowUp
+from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intake import Intake, IntakeRules
 from app.agent.loop import Loop, Stages
 from app.agent.memory import Historian
@@ -24,12 +25,14 @@ from app.agent.observer import Observer
 from app.agent.planner import PlanLimits
 from app.agent.policy import Policy
 from app.agent.ports.cluster import (
+    ClusterCoverage,
     ClusterReader,
     ClusterRehearsal,
     ClusterWatch,
     ClusterWriter,
     PodOwners,
 )
+from app.agent.ports.gitops import GitOps
 from app.agent.ports.metrics import MetricSource, SilenceSource
 from app.agent.ports.people import IdentityProvider, Notifier
 from app.agent.ports.policy import PolicyEngine
@@ -42,11 +45,13 @@ from app.agent.soak import Soak
 from app.agent.verifier import Verifier
 from app.clock import Clock, SystemClock
 from app.config import Role, Settings
+from app.connectors.git.connect import connect_repositories
 from app.connectors.k8s import connect
 from app.connectors.kinds import (
     ChatInbound,
     MetricPace,
     chosen_metrics,
+    configured_gitops,
     configured_silences,
     constructed_channels,
 )
@@ -58,7 +63,7 @@ from app.connectors.peer_breaker import (
     guarded_rehearsal,
     guarded_silences,
 )
-from app.connectors.policy.connect import connect_policy
+from app.connectors.policy.connect import connect_policy, policy_peer
 from app.connectors.policy.embedded import EmbeddedPolicy
 from app.connectors.readiness import (
     ReadinessCheck,
@@ -68,11 +73,12 @@ from app.connectors.readiness import (
     silences_ready,
     streams_ready,
 )
-from app.connectors.registry import CHANNELS, METRIC_SOURCES, SILENCE_SOURCES
+from app.connectors.registry import CHANNELS, GITOPS, METRIC_SOURCES, SILENCE_SOURCES
 from app.connectors.sso.issuer import connect_issuer
 from app.connectors.streams.open import OpenStream, open_streams
 from app.connectors.streams.schema_registry import SchemaRegistry
 from app.errors import AgentError
+from app.measures.process import Measures
 from app.redaction import remember
 from app.store import Alone, open_shared
 from app.terms import guardrails, service_dependencies, slo_thresholds, trust_rules, verify_rules
@@ -94,19 +100,26 @@ class Adapters:
     """
 
     reader: ClusterReader | None = None
+    steady: ClusterReader | None = None
+    """Reads workloads from a view that a watch keeps, for what looks at every service; None: as `reader`."""
     owners: PodOwners | None = None
     rehearsal: ClusterRehearsal | None = None
     writer: ClusterWriter | None = None
     watch: ClusterWatch | None = None
+    coverage: ClusterCoverage | None = None
+    """Says what of the cluster is not watched."""
     metrics: MetricSource | None = None
     pace: MetricPace | None = None
     """How the metrics are polled; None: as the settings say."""
     silences: SilenceSource | None = None
+    gitops: GitOps | None = None
     notifier: Notifier | None = None
     """Notifies people directly instead of through the outbox: for tests and simulations."""
     channels: tuple[Channel, ...] = ()
     """Where people are shown incidents, out of the outbox."""
     policy_engine: PolicyEngine | None = None
+    peers: tuple[PeerBreaker, ...] = ()
+    """The circuit breaker of each connected peer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +147,8 @@ class Container:
     close_world: Callable[[], Awaitable[None]]
     vitals: Vitals = field(default_factory=Vitals)
     """Whether the driver moves, where this process has one."""
+    measures: Measures = field(default_factory=Measures.of_process)
+    """What this process counts, for `/metrics`."""
     chats: Mapping[str, ChatInbound] = field(default_factory=dict)
     """Receives buttons and commands by channel, in a process that serves people."""
 
@@ -141,6 +156,11 @@ class Container:
         """Reload the policies; a remote policy server manages its own."""
         if isinstance(self.world.policy_engine, EmbeddedPolicy):
             await self.world.policy_engine.reload()
+
+    @property
+    def peers(self) -> tuple[PeerBreaker, ...]:
+        """The circuit breaker of each connected peer."""
+        return self.world.peers
 
     @property
     def pod_owners(self) -> PodOwners | None:
@@ -173,8 +193,12 @@ def assemble(
     runner: Runner | None = None,
     streams: Sequence[OpenStream] = (),
     close_world: Callable[[], Awaitable[None]] | None = None,
+    dependencies: Mapping[ServiceKey, tuple[ServiceKey, ...]] | None = None,
 ) -> Container:
-    """Wire the loop over the given parts; raises `ConfigurationError` for an unusable catalogue."""
+    """Wire the loop over the given parts; raises `ConfigurationError` for an unusable catalogue.
+
+    `dependencies`: the calls between services; None: as the settings say.
+    """
     slo = slo_thresholds(settings)
     pace = world.pace or metric_pace(settings)
     notifier = world.notifier or (
@@ -185,8 +209,9 @@ def assemble(
         reader=world.reader,
         metrics=world.metrics,
         lookback=timedelta(seconds=settings.change_lookback_seconds),
-        dependencies=service_dependencies(settings),
+        dependencies=service_dependencies(settings) if dependencies is None else dependencies,
         objectives=slo.objectives,
+        applications=world.gitops.reader if world.gitops is not None else None,
     )
     check = ReasonCheck(
         observer=observer,
@@ -213,6 +238,7 @@ def assemble(
             timeout=timedelta(seconds=settings.approval_timeout_seconds),
         ),
         check=check,
+        gitops=world.gitops,
         lease=timedelta(seconds=settings.claim_lease_seconds),
     )
     verifier = Verifier(
@@ -220,20 +246,34 @@ def assemble(
         rules=verify_rules(settings, slo),
         silences=world.silences,
     )
-    closer = Closer(store=store, notifier=notifier, clock=clock)
+    closer = Closer(store=store, notifier=notifier, clock=clock, reader=world.reader)
     stages = Stages(
         observer=observer,
         executor=executor,
         verifier=verifier,
         trial=Soak(store=store, observer=observer, executor=executor, verifier=verifier, closer=closer),
         closer=closer,
+        follow_up=FollowUp(
+            store=store,
+            clock=clock,
+            verifier=verifier,
+            closer=closer,
+            notifier=notifier,
+            gitops=world.gitops,
+            execution=executor.through_controller,
+            timeout=timedelta(seconds=settings.git_merge_timeout_seconds),
+        ),
         catalogue=load_catalogue(settings.runbooks_folder),
         plan_limits=PlanLimits(scale_min=settings.scale_min_replicas, scale_max=settings.scale_max_replicas),
         check=check,
     )
     intake = Intake(
         signals=store.signals,
-        rules=IntakeRules(slo=slo, max_open_per_sender=settings.max_open_incidents_per_sender),
+        rules=IntakeRules(
+            slo=slo,
+            max_open_per_sender=settings.max_open_incidents_per_sender,
+            max_services=settings.max_services,
+        ),
         runner=runner or Unattended(),
         dry_run=settings.dry_run,
     )
@@ -308,10 +348,14 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
     source = metrics.connect(settings) if metrics is not None else None
     silences = configured_silences(SILENCE_SOURCES, settings)
     silenced = silences.connect(settings) if silences is not None else None
+    controller = configured_gitops(GITOPS, settings)
+    gitops = controller.connect(settings, connect_repositories(settings)) if controller is not None else None
     channels = constructed_channels(CHANNELS, settings)
     engine = connect_policy(settings)  # last: it has a thread of its own, which only its closing ends
     if cluster is not None:
         closers.append(cluster.close)
+    if gitops is not None:
+        closers.append(gitops.close)
     closers += [one.aclose for one in (engine, *channels, source, silenced) if one is not None]
 
     async def close() -> None:
@@ -319,19 +363,24 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
             await closer()
 
     api_server = PeerBreaker(name="the cluster")
+    metric_source = PeerBreaker(name=metrics.title) if source and metrics else None
+    silence_source = PeerBreaker(name=silences.title) if silenced and silences else None
+    peers = (api_server if cluster else None, metric_source, silence_source, policy_peer(engine))
     return (
         Adapters(
             reader=guarded_reader(cluster.reader, api_server) if cluster is not None else None,
+            steady=cluster.steady if cluster is not None else None,
             owners=guarded_owners(cluster.reader, api_server) if cluster is not None else None,
             rehearsal=guarded_rehearsal(cluster.rehearsal, api_server) if cluster is not None else None,
             writer=cluster.writer if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,
-            metrics=guarded_metrics(source, PeerBreaker(name=metrics.title)) if source and metrics else None,
-            silences=guarded_silences(silenced, PeerBreaker(name=silences.title))
-            if silenced and silences
-            else None,
+            coverage=cluster.reader if cluster is not None else None,
+            metrics=guarded_metrics(source, metric_source) if source and metric_source else None,
+            silences=guarded_silences(silenced, silence_source) if silenced and silence_source else None,
+            gitops=gitops.ports if gitops is not None else None,
             channels=channels,
             policy_engine=engine,
+            peers=tuple(peer for peer in peers if peer is not None),
         ),
         close,
     )
@@ -382,7 +431,7 @@ def _checks(
     """What readiness asks of the parts that are connected."""
     yield "store", store.ping
     if world.reader is not None:
-        yield cluster_ready(world.reader)
+        yield cluster_ready(world.reader, world.coverage)
     if world.metrics is not None:
         yield metrics_ready(world.metrics, clock)
     if world.silences is not None:

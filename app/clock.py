@@ -19,6 +19,14 @@ class Clock(Protocol):
         ...
 
 
+class SteppedClock(Clock, Protocol):
+    """A clock whose time passes only when it is advanced: `app.testing.VirtualClock`."""
+
+    async def advance(self, seconds: float) -> None:
+        """Let `seconds` pass on this clock."""
+        ...
+
+
 class SystemClock:
     """The machine's clock."""
 

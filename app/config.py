@@ -48,11 +48,13 @@ from app.settings.sources import (
     unknown_names,
 )
 from app.settings.values import (
+    ApplicationName,
     Callee,
-    DeploymentName,
     Named,
     Namespace,
+    RepositoryPrefix,
     ServiceName,
+    WorkloadName,
     example,
     what_is_wrong,
 )
@@ -66,6 +68,7 @@ _MIN_SECRET = 32
 _EXTRA = "Extra inputs are not permitted"
 _FIELD = re.compile(r'for field "(?P<name>\w+)"')
 
+_DATADOG_TAGS = "{env:{{environment}},service:{{service}}}"
 _SERVICE_LABEL = '{namespace="{{namespace}}",service="{{service}}"'
 
 
@@ -76,6 +79,14 @@ class Role(StrEnum):
     API = "api"
     WORKER = "worker"
     WATCH = "watch"
+
+
+class RevertWay(StrEnum):
+    """How the agent proposes a revert in Git."""
+
+    BRANCH = "branch"
+    GITHUB = "github"
+    GITLAB = "gitlab"
 
 
 RoleName = Annotated[str, Field(min_length=1, max_length=200)]
@@ -200,6 +211,7 @@ class Settings(BaseSettings):
     claim_lease_seconds: Annotated[float, Field(gt=0)] = 30.0
     worker_concurrency: Annotated[int, Field(ge=1, le=200)] = 16
     max_open_incidents_per_sender: Annotated[int, Field(ge=0, le=100_000)] = 500
+    max_services: Annotated[int, Field(ge=0, le=10_000_000)] = 100_000
 
     # Streams
     intake_from: Annotated[tuple[SecretStr, ...], NoDecode] = ()
@@ -215,8 +227,21 @@ class Settings(BaseSettings):
     kube_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     watch_concurrency: Annotated[int, Field(ge=1, le=200)] = 8
     environment_namespaces: dict[Named, Namespace] = {}
-    service_workloads: dict[ServiceName, DeploymentName] = {}
+    service_workloads: dict[ServiceName, WorkloadName] = {}
     service_dependencies: dict[ServiceName, list[Callee]] = {}
+
+    # Argo CD and Git
+    argocd_url: str | None = None
+    argocd_token: SecretStr | None = None
+    argocd_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    argocd_applications: dict[WorkloadName, ApplicationName] = {}
+    git_revert: RevertWay | None = None
+    git_repositories: tuple[RepositoryPrefix, ...] = ()
+    git_username: str = "git"
+    git_token: SecretStr | None = None
+    git_api_url: str | None = None
+    git_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    git_merge_timeout_seconds: Annotated[float, Field(gt=0)] = 86_400.0
 
     # Prometheus and Alertmanager
     metrics_source: str | None = None
@@ -237,6 +262,19 @@ class Settings(BaseSettings):
     )
     prometheus_request_rate_query: str = "sum(rate(http_requests_total" + _SERVICE_LABEL + "}[{{window}}]))"
     prometheus_window: str = "1m"
+    datadog_api_key: SecretStr | None = None
+    datadog_app_key: SecretStr | None = None
+    datadog_site: str = "datadoghq.com"
+    datadog_url: str | None = None
+    datadog_query_api: Literal["v1", "v2"] = "v2"
+    datadog_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    datadog_poll_seconds: Annotated[float, Field(gt=0)] = 30.0
+    datadog_concurrency: Annotated[int, Field(ge=1, le=200)] = 50
+    datadog_window_seconds: Annotated[float, Field(ge=20, le=3600)] = 120.0
+    datadog_requests_query: str = "sum:trace.http.request.hits" + _DATADOG_TAGS + ".as_count()"
+    datadog_errors_query: str = "sum:trace.http.request.errors" + _DATADOG_TAGS + ".as_count()"
+    datadog_p95_query: str = "1000 * p95:trace.http.request" + _DATADOG_TAGS
+    datadog_webhook_token: SecretStr | None = None
     alertmanager_token: SecretStr | None = None
     alertmanager_url: str | None = None
     alertmanager_api_token: SecretStr | None = None
@@ -263,6 +301,7 @@ class Settings(BaseSettings):
 
     # Identity
     require_identity: bool = False
+    initial_admin_token: SecretStr | None = None
     role_scopes: dict[RoleName, tuple[Scope, ...]] = {
         "*": (Scope.READ,),
         "responder": (Scope.APPROVE, Scope.OPERATE),
@@ -298,6 +337,13 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_048_576
     max_connections: Annotated[int, Field(ge=32, le=65_536)] = 512
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    # Sandbox
+    sandbox: bool = False
+    sandbox_speed: Annotated[float, Field(ge=1, le=100)] = 10.0
+    sandbox_folder: Path | None = None
+    sandbox_scenarios: Path | None = None
+    sandbox_environment: Namespace = "sandbox"
 
     # Names that are not the agent's
     unrelated_names: Annotated[frozenset[str], NoDecode] = frozenset()
@@ -349,6 +395,8 @@ class Settings(BaseSettings):
             (self.kube_timeout_seconds, "KUBE_TIMEOUT_SECONDS"),
             (self.prometheus_timeout_seconds, "PROMETHEUS_TIMEOUT_SECONDS"),
             (self.alertmanager_timeout_seconds, "ALERTMANAGER_TIMEOUT_SECONDS"),
+            (self.datadog_timeout_seconds, "DATADOG_TIMEOUT_SECONDS"),
+            (self.argocd_timeout_seconds, "ARGOCD_TIMEOUT_SECONDS"),
         )
         if self.evidence_max_age_seconds < longest:
             raise ValueError(

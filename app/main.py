@@ -18,12 +18,18 @@ from app.api import (
     head,
     openapi,
     problems,
+    request_measures,
 )
+from app.api.changes import MOST_CLIENTS, ChangeFeed
 from app.api.dependencies import ApiDependencies
+from app.api.intake_door.door import DOOR_PATHS, IntakeDoor
+from app.api.pages import approvals as approval_pages
 from app.api.pages import (
     dashboard,
     docs,
+    operations,
     pages,
+    sandbox,
 )
 from app.api.pages import (
     sign_in as sign_on,
@@ -38,10 +44,15 @@ from app.api.routes import (
     agent,
     approvals,
     audit,
+    changes,
     chat,
     events,
     health,
     incidents,
+    metrics,
+    reports,
+    responders,
+    scenarios,
     streams,
     tokens,
     webhooks,
@@ -63,6 +74,9 @@ FOR_PEOPLE = (
     events,
     agent,
     incidents,
+    responders,
+    reports,
+    changes,
     approvals,
     brakes,
     audit,
@@ -71,19 +85,24 @@ FOR_PEOPLE = (
     chat,
     health,
     dashboard,
+    approval_pages,
+    operations,
     sign_off,
     token_sign_on,
     docs,
     streams,
+    metrics,
 )
-FOR_PROBES = (health, streams)
-"""What workers and watchers serve: liveness and readiness probes."""
+FOR_SANDBOX = (sandbox, scenarios)
+"""What the sandbox serves beside them."""
+VERSIONED = (incidents, approvals, brakes, audit)
+"""What is served under `/v1` too; the paths without a version stay."""
+FOR_PROBES = (health, streams, metrics)
+"""What workers and watchers serve: liveness and readiness probes, and metrics."""
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    from app.workers import running  # here, so that importing this module loads no driver and no engine
-
     settings: Settings = app.state.settings
     show_log(settings.log_level)
     if not settings.identity_required:
@@ -96,13 +115,31 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             )
     stop: Stop = app.state.stop
     with stop.on_signals(and_before=True):
-        async with running(settings, stop) as container:
+        async with _at_work(app, stop) as container:
             await _say_who_gets_in(container)
             app.state.container = container
             try:
                 yield
             finally:
                 app.state.container = None
+
+
+@asynccontextmanager
+async def _at_work(app: FastAPI, stop: Stop) -> AsyncIterator[ApiDependencies]:
+    """The agent, or the sandbox in its place; imported here, so that this module loads no driver."""
+    settings: Settings = app.state.settings
+    if settings.sandbox:
+        from app.simulation.sandbox import running_sandbox
+
+        async with running_sandbox(settings, stop) as one:
+            app.state.playground = one.playground
+            log.info("sandbox: simulated cluster, no real system is connected; start a scenario at /sandbox")
+            yield one.container
+        return
+    from app.workers import running
+
+    async with running(settings, stop) as container:
+        yield container
 
 
 async def _say_who_gets_in(container: ApiDependencies) -> None:
@@ -128,8 +165,12 @@ def _settings() -> Settings:
 def create_app(settings: Settings | None = None) -> FastAPI:
     """An application with every route; its container exists while its lifespan runs."""
     settings = settings or _settings()
+    if settings.sandbox:
+        from app.simulation.sandbox import sandbox_settings
+
+        settings = sandbox_settings(settings)
     app = FastAPI(
-        title="Self-Healing DevOps Agent",
+        title="Self-Healing DevOps Agent" + (" (sandbox)" if settings.sandbox else ""),
         version=package_version(),
         summary="Finds, diagnoses and heals incidents on Kubernetes, safely.",
         lifespan=_lifespan,
@@ -140,9 +181,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.stop = Stop()
     app.state.readiness = health.Readiness()
+    app.state.figures = metrics.FiguresCache()
     app.state.lockout = Lockout(
         attempts=settings.lockout_attempts, length=timedelta(seconds=settings.lockout_seconds)
     )
+    app.state.changes = ChangeFeed(most=min(MOST_CLIENTS, settings.max_connections // 2))
+    app.state.stop.then(app.state.changes.close)
+    serves_people = settings.role in (Role.ALL, Role.API)
+    if serves_people:
+        app.add_middleware(IntakeDoor)
+    app.add_middleware(request_measures.RequestMeasures, paths=DOOR_PATHS)
     app.add_middleware(guards.BrowserGuard, loopback_only=not settings.identity_required)
     app.add_middleware(
         admission.Admission,
@@ -150,14 +198,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         requests=settings.max_connections,
         delivery_bytes=settings.max_body_bytes,
     )
-    app.add_middleware(guards.SecurityHeaders)
+    app.add_middleware(guards.SecurityHeaders, sandbox=settings.sandbox)
     app.add_middleware(head.HeadAsGet)
     problems.install(app)
     pages.install(app)
     openapi.install(app)
-    serves_people = settings.role in (Role.ALL, Role.API)
     for module in FOR_PEOPLE if serves_people else FOR_PROBES:
         app.include_router(module.router)
+    if serves_people:
+        for module in VERSIONED:
+            app.include_router(module.router, prefix="/v1")
+    if settings.sandbox:
+        for extra in FOR_SANDBOX:
+            app.include_router(extra.router)
     if serves_people and settings.oidc_issuer is not None:
         sign_on.install(app)
     elif serves_people:

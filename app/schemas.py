@@ -7,10 +7,11 @@ time without an offset. Every valid request can be stored and processed.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -29,6 +30,7 @@ from app.agent.models import (
     ActionName,
     Approval,
     ApprovalState,
+    ByPerson,
     Cause,
     DecisionKind,
     Diagnosis,
@@ -50,18 +52,34 @@ from app.agent.models import (
     VerdictKind,
 )
 from app.agent.ports.store.signals import Accepted, SignalRecord
+from app.agent.responders.attention import (
+    IncidentSeverity,
+    WaitsFor,
+    next_step,
+    severity,
+    waits_for,
+)
 from app.agent.workload import ObjectRef
 from app.wire.events import _Request
 from app.wire.fields import (
     Cursor,
     DnsLabel,
-    Moment,
+    MomentOrSpan,
     PageLimit,
     Person,
     Remark,
+    SearchText,
 )
 
 # ------------------------------------------------------------------ requests
+
+
+def _known_states(value: object) -> object:
+    """The states of a query; an unknown one is an error of the parameter, not of its position."""
+    given = value if isinstance(value, list) else [value]
+    if any(one not in set(IncidentState) for one in given):
+        raise PydanticCustomError("enum", "is not a valid value", {"expected": ", ".join(IncidentState)})
+    return given
 
 
 class IncidentQuery(BaseModel):
@@ -73,9 +91,19 @@ class IncidentQuery(BaseModel):
     cursor: Cursor | None = None
     service: DnsLabel | None = None
     environment: DnsLabel | None = None
-    state: IncidentState | None = None
-    since: Moment | None = None
-    until: Moment | None = None
+    state: Annotated[list[IncidentState], BeforeValidator(_known_states)] = Field(
+        default=[], max_length=len(IncidentState), description="May be repeated: any of these states."
+    )
+    since: MomentOrSpan | None = None
+    until: MomentOrSpan | None = None
+    q: SearchText = Field(
+        default="",
+        description="Words, all of which service, environment, id, cause, owner or summary contain.",
+        examples=["payments latency"],
+    )
+    sort: Literal["-opened_at", "opened_at"] = Field(
+        default="-opened_at", description="Newest first, or oldest first."
+    )
 
 
 MOST_ENTRIES = 500
@@ -466,6 +494,17 @@ class StepView(TimelineEntryView):
         return cls(incident_id=incident_id, **dict(line))
 
 
+class ByPersonView(BaseModel):
+    """Who did something, and when."""
+
+    by: str
+    at: datetime
+
+    @classmethod
+    def of(cls, mark: ByPerson | None) -> Self | None:
+        return None if mark is None else cls(by=mark.by, at=mark.at)
+
+
 class IncidentSummary(BaseModel):
     """An incident without its timeline."""
 
@@ -485,6 +524,20 @@ class IncidentSummary(BaseModel):
     verdict: VerdictKind | None
     verdict_reasons: list[str]
     lesson: LessonView | None
+    severity: IncidentSeverity = Field(
+        default=IncidentSeverity.MINOR, description="By the triggers: critical while requests fail."
+    )
+    waits_for: WaitsFor = Field(default=WaitsFor.NONE, description="Who has to act next.")
+    next_step: str = Field(default="", description="What happens next, in one sentence.")
+    owner: str | None = Field(default=None, description="The person responsible for it.")
+    acknowledged: ByPersonView | None = Field(default=None, description="Who acknowledged it first.")
+    taken_over: ByPersonView | None = Field(
+        default=None, description="Who handles it instead of the agent, which has stopped on it."
+    )
+    resolved: ByPersonView | None = Field(
+        default=None,
+        description="Who resolved it by hand; closed_at of an escalated incident does not change.",
+    )
 
     @classmethod
     def of(cls, record: IncidentRecord) -> Self:
@@ -720,6 +773,13 @@ def _incident_fields(record: IncidentRecord) -> dict[str, object]:
         "verdict": verdict and verdict.kind,
         "verdict_reasons": list(verdict.reasons) if verdict else [],
         "lesson": incident.lesson and LessonView.of(incident.lesson),
+        "severity": severity(incident),
+        "waits_for": waits_for(incident),
+        "next_step": next_step(incident),
+        "owner": incident.owner,
+        "acknowledged": ByPersonView.of(incident.acknowledged),
+        "taken_over": ByPersonView.of(incident.taken_over),
+        "resolved": ByPersonView.of(incident.resolved),
     }
 
 
@@ -753,6 +813,36 @@ class VersionView(BaseModel):
     """The version of the agent."""
 
     version: str = Field(examples=["0.1.0"])
+    sandbox: bool = Field(default=False, description="The cluster and its metrics are simulated.")
+
+
+class ScenarioView(BaseModel):
+    """A scenario that the sandbox offers."""
+
+    name: str = Field(examples=["bad-release"])
+    title: str = Field(examples=["A bad release"])
+    about: str
+
+
+class ScenarioRunView(BaseModel):
+    """One run of a scenario in the sandbox. Times are those of the simulation."""
+
+    scenario: str = Field(examples=["bad-release"])
+    title: str
+    environment: str = Field(
+        description="Its services and incidents are in this environment.", examples=["sandbox"]
+    )
+    started_at: datetime
+    ends_at: datetime = Field(description="The horizon of the scenario; its services run on.")
+
+
+class SandboxView(BaseModel):
+    """The sandbox: its time, the scenarios on offer, and the one that was started last."""
+
+    now: datetime = Field(description="The simulated time.")
+    speed: float = Field(description="Simulated seconds in a second.", examples=[10])
+    scenarios: list[ScenarioView]
+    run: ScenarioRunView | None = Field(description="The newest run; null before the first start.")
 
 
 class CheckView(BaseModel):

@@ -27,9 +27,13 @@ class Vitals:
         """The part was stopped, and is not expected to move any more."""
         self._moved_at.pop(part, None)
 
+    def idle_seconds(self) -> dict[str, float]:
+        """How long ago each part that runs last moved."""
+        now = self.monotonic()
+        return {part: now - moved_at for part, moved_at in self._moved_at.items()}
+
     async def check(self) -> None:
         """`TransientError`, naming the part, when one that runs has not moved for too long."""
-        now = self.monotonic()
-        for part, moved_at in self._moved_at.items():
-            if now - moved_at > STILL_SECONDS:
-                raise TransientError(f"the {part} has not moved for {now - moved_at:.0f} s")
+        for part, idle in self.idle_seconds().items():
+            if idle > STILL_SECONDS:
+                raise TransientError(f"the {part} has not moved for {idle:.0f} s")

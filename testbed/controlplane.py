@@ -36,7 +36,8 @@ _SCHEDULER = "system:kube-scheduler"
 _CONTROLLERS = ",".join(
     f"{name}-controller"
     for name in (
-        *["deployment", "replicaset", "namespace", "serviceaccount", "root-ca-certificate-publisher"],
+        *["deployment", "replicaset", "statefulset", "daemonset", "job"],
+        *["namespace", "serviceaccount", "root-ca-certificate-publisher"],
         *["garbage-collector", "pod-garbage-collector", "node-lifecycle", "taint-eviction"],
         *["disruption", "endpointslice", "horizontal-pod-autoscaler", "clusterrole-aggregation"],
     )
@@ -52,8 +53,15 @@ class ControlPlane:
         binaries: Binaries | None = None,
         folder: Path | None = None,
         supervisor: Supervisor | None = None,
+        audit_policy: str = POLICY,
+        controllers: bool = True,
     ) -> None:
-        """`folder` is kept for whoever gave it; without one a temporary folder is used and removed."""
+        """`folder` is kept for whoever gave it; without one a temporary folder is used and removed.
+
+        Without `controllers` there are etcd and the API server alone: nothing changes by itself.
+        """
+        self._audit_policy = audit_policy
+        self._controllers = controllers
         self._binaries = binaries
         self._own_folder = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="heal-testbed-"))
@@ -95,11 +103,12 @@ class ControlPlane:
             self.folder.mkdir(parents=True, exist_ok=True)
             pki = create_pki(self.folder / "pki")
             write_tokens(self.folder / "tokens.csv", self.users)
-            (self.folder / "audit-policy.yaml").write_text(POLICY)
+            (self.folder / "audit-policy.yaml").write_text(self._audit_policy)
             self._start_servers(binaries, pki)
             rbac.create_roles(self.client())
-            self._start_controllers(binaries, pki)
-            self.wait_for_default_account("default")
+            if self._controllers:
+                self._start_controllers(binaries, pki)
+                self.wait_for_default_account("default")
         except BaseException:
             self.stop()
             raise

@@ -6,8 +6,6 @@ go.sum pins by content; the program is built once into the cache folder of the b
 
 from __future__ import annotations
 
-import os
-import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,13 +14,17 @@ from pathlib import Path
 import httpx2
 
 from testbed import TestbedError
-from testbed.binaries import go_program, locked
+from testbed.go_tool import GoTool
 from testbed.ports import start_on_free_ports
 from testbed.supervisor import Process, Supervisor
 from testbed.waiting import NotYet, wait_for
 
-MODULE = Path(__file__).parent / "opa"
-PACKAGE = "github.com/open-policy-agent/opa"
+OPA = GoTool(
+    name="opa",
+    module="github.com/open-policy-agent/opa",
+    package="github.com/open-policy-agent/opa",
+    version_variable="github.com/open-policy-agent/opa/version.Version",
+)
 _START_SECONDS = 30.0
 _ANSWER_SECONDS = 2.0
 _TEST_SECONDS = 60.0
@@ -30,46 +32,12 @@ _TEST_SECONDS = 60.0
 
 def opa_version() -> str:
     """The version that `opa/go.mod` asks for, such as `v1.22.2`."""
-    found = re.search(
-        rf"^require {re.escape(PACKAGE)} (v\S+)$", (MODULE / "go.mod").read_text(), re.MULTILINE
-    )
-    if found is None:
-        raise TestbedError(f"{MODULE / 'go.mod'} does not require {PACKAGE}")
-    return found.group(1)
+    return OPA.version()
 
 
 def ensure_opa(tell: Callable[[str], None] = print) -> Path:
     """The program: from the cache, else built now (some five minutes). Raises `TestbedError`."""
-    root = os.environ.get("HEAL_TESTBED_CACHE")
-    folder = (Path(root) if root else Path.home() / ".cache" / "heal-testbed") / f"opa-{opa_version()}"
-    program = folder / "opa"
-    if not os.access(program, os.X_OK):
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / ".lock"):
-            if not os.access(program, os.X_OK):  # again: another process may have built it meanwhile
-                _build(program, tell)
-    return program
-
-
-def _build(program: Path, tell: Callable[[str], None]) -> None:
-    tell(f"building opa {opa_version()} into {program.parent}; this happens once")
-    unfinished = program.with_name(".opa.building")
-    flags = f"-s -w -X {PACKAGE}/version.Version={opa_version().removeprefix('v')}"
-    try:
-        done = subprocess.run(
-            [go_program(), "build", "-p=1", "-trimpath", "-ldflags", flags, "-o", str(unfinished), PACKAGE],
-            cwd=MODULE,
-            env={**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "auto", "GOFLAGS": "-mod=readonly"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise TestbedError(f"go build {PACKAGE} failed:\n{done.stdout[-4000:]}")
-        unfinished.replace(program)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    return OPA.ensure(tell)
 
 
 def run_opa_tests(folder: Path) -> str:

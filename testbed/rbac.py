@@ -29,11 +29,12 @@ KUBELET = "testbed-kubelet"
 FLEET = "testbed-fleet"
 
 _READ = ["get", "list", "watch"]
+_WORKLOADS = ["deployments", "statefulsets", "daemonsets", "replicasets", "controllerrevisions"]
 _READ_RULES = [
     PolicyRule(
         apiGroups=[""], resources=["pods", "configmaps", "events", "namespaces", "nodes"], verbs=_READ
     ),
-    PolicyRule(apiGroups=["apps"], resources=["deployments", "replicasets"], verbs=_READ),
+    PolicyRule(apiGroups=["apps"], resources=_WORKLOADS, verbs=_READ),
     PolicyRule(apiGroups=["policy"], resources=["poddisruptionbudgets"], verbs=_READ),
     PolicyRule(apiGroups=["autoscaling"], resources=["horizontalpodautoscalers"], verbs=_READ),
     PolicyRule(apiGroups=["argoproj.io"], resources=["rollouts"], verbs=_READ),
@@ -42,7 +43,11 @@ _READ_RULES = [
     PolicyRule(apiGroups=["autoscaling.k8s.io"], resources=["verticalpodautoscalers"], verbs=_READ),
 ]
 _WRITE_RULES = [
-    PolicyRule(apiGroups=["apps"], resources=["deployments", "deployments/scale"], verbs=["patch"]),
+    PolicyRule(
+        apiGroups=["apps"],
+        resources=["deployments", "deployments/scale", "statefulsets", "daemonsets"],
+        verbs=["patch"],
+    ),
     PolicyRule(apiGroups=[""], resources=["configmaps"], verbs=["patch"]),
 ]
 

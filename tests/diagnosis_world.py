@@ -18,7 +18,7 @@ import msgspec
 
 from app.agent.localisation.deviation import normal_range
 from app.agent.localisation.system import ObservedSystem
-from app.cli.commands.diagnosis_sets import DiagnosisCase, series_key, system_of
+from app.benchmarks.diagnosis_sets import DiagnosisCase, series_key, system_of
 
 HISTORY = 160
 EARLIER, DURING = 3, 4

@@ -156,7 +156,7 @@ async def test_a_change_that_would_take_all_pods_away_is_denied(tmp_path: Path) 
         [deployment] = stage.world.deployments(NAMESPACE, SERVICE)
         deployment.max_unavailable = 1.0
         await stage.live(180)
-        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-errors")
         record = await stage.live_until_ended()
         assert record.incident.state is IncidentState.ESCALATED
         assert "rollback may make 3 of 3 replicas unavailable at once" in messages(record.timeline)

@@ -20,6 +20,7 @@ from app.agent.models import (
     ApprovalState,
     IncidentRecord,
     IncidentState,
+    SliSample,
     Snapshot,
 )
 from app.agent.workload import TargetState
@@ -36,6 +37,7 @@ from tests.stories import (
     story,
 )
 from tests.test_loop import CART, ReadAtStart, greeting, innocent_configuration_beside_a_dying_dependency
+from tests.test_reasons import fire, innocent, resolve
 
 REVERT = """  - action: revert_config
     parameters:
@@ -225,6 +227,39 @@ async def test_a_failed_undo_is_escalated_although_the_service_recovers(tmp_path
         assert ("Runbook steps@1 helped" in summary) is not asks
         assert ("Recovered by itself" in summary) is asks
         assert "The symptoms ended before any action" not in messages(record.timeline)
+
+
+async def test_an_end_reads_the_target_that_its_summary_speaks_of(tmp_path: Path) -> None:
+    """The Deployment is deleted while the rollback is verified: nothing of it is said to stand."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy()
+        await innocent_release_beside_a_dying_dependency(stage)
+        await stage.live_until(lambda r: r.incident.state is IncidentState.VERIFYING)
+        stage.world.delete_deployment(NAMESPACE, SERVICE)
+        record = await stage.live_until_ended()
+        assert record.incident.summary.endswith(
+            " Not undone: rollback of Deployment prod/shop, which no longer exists."
+        )
+
+
+async def test_a_recovery_after_the_change_of_a_person_is_not_credited_to_the_agent(tmp_path: Path) -> None:
+    """A person releases while the rollback is verified, and the service recovers."""
+    async with innocent(tmp_path) as setting:
+        stage = setting.stage
+        setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.4, p95_latency_ms=80.0)
+        told = await fire(setting)
+        await stage.live_until(lambda r: r.incident.state is IncidentState.VERIFYING and bool(r.intents))
+        await stage.live(60)
+        stage.world.release(NAMESPACE, SERVICE, "shop:3")
+        await stage.live(10)
+        setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001, p95_latency_ms=80.0)
+        await resolve(setting, told)
+        incident = (await stage.live_until_ended()).incident
+        assert incident.state is IncidentState.RECOVERED
+        assert f"Deployment prod/shop was changed since by {PIPELINE}" in incident.summary
+        assert "not known whether rollback of Deployment prod/shop helped" in incident.summary
+        assert incident.lesson is not None
+        assert incident.lesson.worked is False
 
 
 async def test_a_change_that_a_person_replaced_is_not_called_in_place(tmp_path: Path) -> None:

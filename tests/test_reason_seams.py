@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from app.agent.freshness.memory import ALERTS_KEPT, MERGED_KEPT
+from app.agent.freshness.memory import ALERTS_KEPT, MERGED_KEPT, REASONS_KEPT
 from app.agent.identity.people import Sender, SenderKind
 from app.agent.models import (
     Alert,
@@ -18,9 +18,11 @@ from app.agent.models import (
     DispositionKind,
     IncidentState,
     KillSwitch,
+    MetricSample,
     OutcomeKind,
     Signal,
     SliSample,
+    Trigger,
 )
 from app.agent.observer import new_signal
 from app.bootstrap import Adapters
@@ -246,3 +248,23 @@ async def test_the_kill_switch_stops_a_write_that_is_tried_again(tmp_path: Path)
         assert outcome is not None
         assert outcome.kind is OutcomeKind.REFUSED
         assert "the kill switch is engaged" in outcome.message
+
+
+async def test_a_reason_that_left_the_record_is_not_read_from_the_signals_again(tmp_path: Path) -> None:
+    """A posted breach is over; so many other alerts follow that the record holds nothing of it any more."""
+    async with innocent(tmp_path) as setting:
+        stage = setting.stage
+        await fire(setting)
+        for p95 in (5_000.0, 50.0):
+            await stage.tell(MetricSample(error_rate=0.001, p95_latency_ms=p95))
+            await stage.clock.advance(1)
+        await _all_delivered(stage, _storm(stage, REASONS_KEPT + 1), firing=True)
+        record = await stage.newest()
+        assert record is not None
+        levels = await stage.agent.store.signals.levels(KEY)
+        assert levels is not None
+        assert Trigger.HIGH_LATENCY not in {one.trigger for one in levels.reasons}
+        slow = replace(record.incident, triggers=(Trigger.HIGH_LATENCY,))
+        found = (await stage.agent.loop.stages.check.examine(slow)).reasons
+        assert found.standing() == ()
+        assert found.why_none()

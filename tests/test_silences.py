@@ -266,7 +266,7 @@ async def test_two_momentary_failures_far_apart_end_no_waiting_incident(tmp_path
         assert record is not None
         assert record.incident.state is IncidentState.OPEN, messages(record.timeline)
         assert record.incident.failing_since is None
-        assert messages(record.timeline).count("failed: the store does not answer. Retrying.") == 2
+        assert messages(record.timeline).count("failed: the store does not answer. Retrying.") == 1
 
 
 async def test_a_suppressed_alert_beside_a_healthy_measurement_waits_for_a_day(tmp_path: Path) -> None:

@@ -9,24 +9,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from app.agent.intents import not_undone
+from app.agent.execution.undo import since_then, together
+from app.agent.gitops.steps import policy_left_off
+from app.agent.guardrails.question import TargetLook
+from app.agent.intents import Since, credited, in_place, not_undone
 from app.agent.memory import lesson
 from app.agent.models import (
     Incident,
     IncidentRecord,
     IncidentState,
+    Intent,
     IntentState,
     Note,
     Outcome,
     OutcomeKind,
     Stage,
 )
-from app.agent.notes import ending_note, still_in_place
+from app.agent.notes import ending_note, still_in_place, why_recovered
+from app.agent.ports.cluster import ClusterReader
 from app.agent.ports.people import Notifier
 from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
+from app.agent.workload import ObjectRef
 from app.clock import Clock
-from app.errors import AgentError
+from app.errors import AgentError, NotFound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +42,8 @@ class Closer:
     store: Store
     notifier: Notifier | None
     clock: Clock
+    reader: ClusterReader | None = None
+    """None: no cluster is connected."""
 
     async def stop_at(self, record: IncidentRecord, claim: Claim, stage: str, error: AgentError) -> None:
         """A stage failed permanently: finish open intents with their true outcome and escalate."""
@@ -65,16 +73,48 @@ class Closer:
         notes: Sequence[Note],
         why: str,
     ) -> None:
-        """End as `end`; as escalated if a change did not help and was not undone (promise 10)."""
+        """End as `end`; as escalated if a change did not help and was not undone (promise 10).
+
+        The summary of a recovery after an action begins with what helped; `why` follows it.
+        """
         known = replace(record, incident=incident)
+        since = await self._since(known)
+        if end is IncidentState.RECOVERED:
+            why = f"{why_recovered(known, since)} {why}".rstrip()
         if not_undone(known):
-            end, why = IncidentState.ESCALATED, f"{why.removesuffix('.')}.{still_in_place(known)}"
+            end, why = IncidentState.ESCALATED, f"{why.removesuffix('.')}.{still_in_place(known, since)}"
+        off = policy_left_off(known)
+        if off:
+            end, why = IncidentState.ESCALATED, f"{why.removesuffix('.')}.{off}"
         if end is IncidentState.ESCALATED:
             notes = [*notes, *await self._notify_people(incident, why)]
         now = self.clock.now()
-        learnt = lesson(record, end, now)
+        learnt = lesson(known, now, since)
         ended = replace(incident, state=end, closed_at=now, lesson=learnt, summary=why)
         await self.store.incidents.save(claim, ended, [*notes, ending_note(end, why, learnt, now)])
+
+    async def _since(self, record: IncidentRecord) -> Since:
+        """What became of the agent's changes that the summary speaks of: each target is read once."""
+        left = [*in_place(record), *credited(record)]
+        looks: dict[ObjectRef | None, TargetLook] = {}
+        found = []
+        for intent in left:
+            if intent.applied_token is None or self.reader is None:
+                continue
+            target = intent.action.target
+            if target not in looks:
+                looks[target] = await self._look(intent)
+            found.append(since_then(record, intent, looks[target]))
+        return together(found)
+
+    async def _look(self, intent: Intent) -> TargetLook:
+        assert self.reader is not None  # noqa: S101 - the caller has checked
+        try:
+            return TargetLook(target=await self.reader.target(intent.action))
+        except NotFound:
+            return TargetLook(gone=True)
+        except AgentError as error:
+            return TargetLook(problem=str(error))
 
     async def _notify_people(self, incident: Incident, why: str) -> list[Note]:
         """Queue the notification before the end is stored, so that a crash cannot lose it."""

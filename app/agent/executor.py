@@ -21,6 +21,8 @@ from app.agent.execution.decision import ApprovalMismatch, ApprovalNeeded, Decid
 from app.agent.execution.recheck import lapsed, target_changed
 from app.agent.execution.undo import not_to_undo, not_undone_note, undo_intent, undone_snapshot
 from app.agent.freshness.reasons import Reason, Reasons
+from app.agent.gitops.execution import GitOpsExecution
+from app.agent.gitops.steps import application_of
 from app.agent.guardrails.gather import ChangedTarget, Gatherer
 from app.agent.ids import IntentId
 from app.agent.models import (
@@ -37,6 +39,7 @@ from app.agent.models import (
 )
 from app.agent.policy import Policy
 from app.agent.ports.cluster import ClusterReader, ClusterRehearsal, ClusterWriter
+from app.agent.ports.gitops import GitOps
 from app.agent.ports.people import Notifier
 from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
@@ -66,6 +69,8 @@ class Executor:
     notifier: Notifier | None
     asking: ApprovalRequester
     check: ReasonCheck
+    gitops: GitOps | None = None
+    """The GitOps controller through which workloads that it owns are rolled back."""
     lease: timedelta = timedelta(seconds=30)
     """The lease that is renewed between two attempts of a write."""
 
@@ -73,9 +78,22 @@ class Executor:
     def gatherer(self) -> Gatherer:
         """Reads what a decision depends on, through the same ports."""
         limits, reader = self.policy.limits, self.reader
+        applications = self.gitops.rehearsal if self.gitops is not None else None
         return Gatherer(
-            store=self.store, clock=self.clock, limits=limits, reader=reader, rehearsal=self.rehearsal
+            store=self.store,
+            clock=self.clock,
+            limits=limits,
+            reader=reader,
+            rehearsal=self.rehearsal,
+            applications=applications,
         )
+
+    @property
+    def through_controller(self) -> GitOpsExecution | None:
+        """Carries out what goes through an application; None without a controller."""
+        if self.gitops is None or self.reader is None:
+            return None
+        return GitOpsExecution(store=self.store, clock=self.clock, reader=self.reader, gitops=self.gitops)
 
     async def decide(
         self, record: IncidentRecord, claim: Claim, stands_on: Sequence[Reason] = ()
@@ -113,7 +131,8 @@ class Executor:
             return False
         look = await self.gatherer.look(action)
         why, rehearsal = not_to_undo(undone, look), None
-        if why is None and look.target is not None and self.rehearsal is not None:
+        on_cluster = application_of(action) is None
+        if why is None and look.target is not None and self.rehearsal is not None and on_cluster:
             rehearsal = await self.rehearsal.rehearse(action, look.target, undone.snapshot)
             if not rehearsal.accepted:
                 why = f"the API server would reject it: {rehearsal.message}"
@@ -158,6 +177,8 @@ class Executor:
         if not await self._begun(claim, intent, snapshot_of_now, reasons):
             return
         begun = replace(intent, state=IntentState.EXECUTING, snapshot=snapshot_of_now)
+        if application_of(intent.action) is not None:
+            return  # taken up at once as an intent that is executing, step by step
         await self._write(record, begun, target, claim, reasons)
 
     async def _reasons(self, record: IncidentRecord, intent: Intent) -> Reasons | None:
@@ -178,6 +199,9 @@ class Executor:
             return
         if self.reader is None:
             await self._finish(claim, intent, OutcomeKind.UNKNOWN, "interrupted, and no cluster connected")
+            return
+        if application_of(intent.action) is not None:
+            await self._advance(record, intent, claim)
             return
         target = await self.reader.target(intent.action)
         if target.marker == intent.id:
@@ -200,6 +224,25 @@ class Executor:
             await self._leave_open(claim, intent, forbidden)
         else:
             await self._try_again(record, intent, target, claim)
+
+    async def _advance(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
+        """The next step of an intent that goes through an application."""
+        execution = self.through_controller
+        if execution is None or execution.gitops.writer is None or self.writer is None:
+            raise PermanentError("the GitOps controller of this action is not connected for writing now")
+
+        async def guard() -> str | None:
+            stopped = await self._stopped(record, intent)
+            if stopped is not None or self.reader is None:
+                return stopped
+            target = await self.reader.target(intent.action)
+            if not same_ground(intent.action, intent.decision.target_token, target.token):
+                return f"{target.ref} was changed by {target.changed_by or 'someone else'} after the decision"
+            reasons = await self._reasons(record, intent)
+            refusal = reasons.refusal() if reasons is not None else None
+            return None if refusal is None else f"no current reason: {refusal}"
+
+        await execution.advance(record, intent, claim, guard)
 
     async def _try_again(
         self, record: IncidentRecord, intent: Intent, target: TargetState, claim: Claim

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from msgspec import structs
+
 from app.agent.evidence.conditions import CONDITION_TRIGGERS
 from app.agent.evidence.releases import change_of
 from app.agent.freshness.clock_jumps import ahead
@@ -43,6 +45,7 @@ from app.agent.models import (
     Signal,
     SliSample,
     Trigger,
+    VerdictKind,
 )
 from app.agent.ports.store.signals import (
     Accepted,
@@ -87,6 +90,8 @@ class IntakeRules:
     slo: SloThresholds
     max_open_per_sender: int = 0
     """Above it a sender's openings for services unknown to the agent are queued; 0: no limit."""
+    max_services: int = 0
+    """So many services are remembered at most by what is reported; 0: no limit."""
     queued: bool = False
     """The signals were queued: stored records may be newer."""
 
@@ -106,6 +111,8 @@ class IntakeRules:
         if not self.queued:
             present, set_aside = without_future(present, signal.received_at)
         verdict = self._decided(signal, present, levels, open_incident, last_closed)
+        if levels is None and self.max_services and signal.source not in OWN_SOURCES:
+            verdict = replace(verdict, service_limit=self.max_services)
         if set_aside is None:
             return verdict
         disposition = replace(verdict.disposition, reason=f"{verdict.disposition.reason} ({set_aside})")
@@ -127,7 +134,7 @@ class IntakeRules:
             quiet = self._quieted(signal, judged, last_closed)
             if quiet is None:
                 return _verdict(
-                    _opened_by(signal, judged),
+                    _opened_by(signal, judged, known),
                     DispositionKind.OPENED,
                     ", ".join(judged.triggers),
                     triggers=judged.triggers,
@@ -144,7 +151,7 @@ class IntakeRules:
         """What is remembered of the service; an alert that fires again after its resolution is not over."""
         known = levels or ServiceLevels(key=signal.key)
         alert = signal.payload
-        if isinstance(alert, Alert) and alert.firing and _identity(alert) in known.resolved_alerts:
+        if isinstance(alert, Alert) and alert.firing and alert.identity in known.resolved_alerts:
             repeat = self.again(signal, known, None)
             return repeat.levels if repeat is not None and repeat.fires_again else known
         return known
@@ -159,10 +166,12 @@ class IntakeRules:
         reasons, fires_again = repeated(known.reasons, signal)
         if reasons == known.reasons:
             return None
-        after = replace(known, reasons=reasons)
+        after = structs.replace(known, reasons=reasons)
         if fires_again and isinstance(signal.payload, Alert):
-            identity = _identity(signal.payload)
-            after = replace(after, resolved_alerts=tuple(a for a in after.resolved_alerts if a != identity))
+            identity = signal.payload.identity
+            after = structs.replace(
+                after, resolved_alerts=tuple(a for a in after.resolved_alerts if a != identity)
+            )
         return Repeat(levels=after, fires_again=fires_again)
 
     def _open_limit(self, signal: Signal) -> int | None:
@@ -234,7 +243,7 @@ class IntakeRules:
                 )
         if crashing:
             triggers = [*breaching, Trigger.CRASH_LOOP]
-        after = replace(
+        after = structs.replace(
             self._measured(levels, sample, at, error, latency) if own else _posted(levels, error, latency),
             conditions=_with_condition(levels.conditions, Condition.CRASH_LOOP_BACK_OFF, crashing),
             crash_told_at=at if crash_is_news else levels.crash_told_at,
@@ -242,7 +251,9 @@ class IntakeRules:
         )
         if not late and not own:
             newest = SliSample(at=at, error_rate=sample.error_rate, p95_latency_ms=sample.p95_latency_ms)
-            after = replace(after, last_sample_at=at, last_sample=newest, rhythm_seconds=_rhythm(last, at))
+            after = structs.replace(
+                after, last_sample_at=at, last_sample=newest, rhythm_seconds=_rhythm(last, at)
+            )
         return _Judged(
             triggers=tuple(triggers),
             breaching=tuple(breaching),
@@ -278,7 +289,7 @@ class IntakeRules:
         if latency.since is None:
             limits = self._limits(self.slo.max_p95_latency_ms, gap)
             posted_latency = posted_latency.told(sample.p95_latency_ms, at, limits)
-        return replace(
+        return structs.replace(
             _posted(levels, posted_errors, posted_latency),
             measured_error_rate=errors,
             measured_latency=latency,
@@ -322,7 +333,8 @@ class IntakeRules:
             return None
         if ahead(last.closed_at, signal.received_at):
             return None  # how long ago it ended cannot be known: the clock went back
-        unhealed = last.state in (IncidentState.ESCALATED, IncidentState.PROPOSED)
+        recovered = last.verdict is not None and last.verdict.kind is VerdictKind.RECOVERED
+        unhealed = not recovered and last.state in (IncidentState.ESCALATED, IncidentState.PROPOSED)
         news = set(judged.triggers) - set(last.triggers) or (last.stale and not signal.stale)
         if not unhealed or news or signal.received_at - last.closed_at >= self.slo.reopen_after:
             return None
@@ -345,7 +357,7 @@ def _judge_deploy(signal: Signal, deploy: Deploy, levels: ServiceLevels) -> _Jud
         healthy_reason=reason,
         may_be_quieted=False,
         change=change_of(signal.key, deploy, signal.observed_at),
-        levels=replace(levels, deploy_succeeded_at=min(signal.observed_at, signal.received_at))
+        levels=structs.replace(levels, deploy_succeeded_at=min(signal.observed_at, signal.received_at))
         if news
         else None,
     )
@@ -353,7 +365,7 @@ def _judge_deploy(signal: Signal, deploy: Deploy, levels: ServiceLevels) -> _Jud
 
 def _posted(levels: ServiceLevels, errors: Breach, latency: Breach) -> ServiceLevels:
     """The levels with the breaches that posted samples amount to."""
-    return replace(
+    return structs.replace(
         levels,
         error_rate_breach_since=errors.since,
         error_rate_breach_until=errors.until,
@@ -400,21 +412,27 @@ def _remembering(
     levels = judged.levels or known
     over = isinstance(payload, Alert) and not judged.joins and not remembers(levels.reasons, payload)
     if not over:
-        levels = replace(levels, reasons=remember_signal(levels.reasons, signal))
+        levels = structs.replace(levels, reasons=remember_signal(levels.reasons, signal))
     unchanged = judged.levels is None and levels == (stored or ServiceLevels(key=signal.key))
     return judged if unchanged else replace(judged, levels=levels)
 
 
-def _opened_by(signal: Signal, judged: _Judged) -> _Judged:
-    """The levels remember in full the alert that opens an incident."""
-    levels = judged.levels
-    if levels is None or not isinstance(signal.payload, Alert):
-        return judged
-    return replace(judged, levels=replace(levels, reasons=opened_by(levels.reasons, signal.payload)))
+def _opened_by(signal: Signal, judged: _Judged, known: ServiceLevels) -> _Judged:
+    """The levels remember in full the alert that opens an incident, and no earlier one as such.
+
+    An alert that was delivered before may change nothing else: `known` is stored then.
+    """
+    levels = judged.levels or known
+    reasons = _opening(signal, levels.reasons)
+    return (
+        judged
+        if reasons == levels.reasons
+        else replace(judged, levels=structs.replace(levels, reasons=reasons))
+    )
 
 
-def _identity(alert: Alert) -> str:
-    return f"{alert.fingerprint}@{alert.starts_at.isoformat()}"
+def _opening(signal: Signal, reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    return opened_by(reasons, signal.payload) if isinstance(signal.payload, Alert) else reasons
 
 
 def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
@@ -425,12 +443,12 @@ def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
         )
     if alert.suppressed:
         return _Judged(healthy_reason=f"alert {alert.name} is suppressed: no reason for an action")
-    identity = _identity(alert)
+    identity = alert.identity
     if not alert.firing:
         others = tuple(one for one in levels.resolved_alerts if one != identity)
         return _Judged(
             healthy_reason=f"alert {alert.name} resolved, and no incident is open",
-            levels=replace(levels, resolved_alerts=(*others, identity)[-RESOLVED_KEPT:]),
+            levels=structs.replace(levels, resolved_alerts=(*others, identity)[-RESOLVED_KEPT:]),
         )
     if identity in levels.resolved_alerts:
         return _Judged(healthy_reason=f"alert {alert.name} was reported as resolved before", joins=False)
@@ -452,7 +470,7 @@ def _of_another_cluster(signal: Signal, incident: Incident | None) -> str | None
 
 def _judge_condition(told: ClusterCondition, levels: ServiceLevels) -> _Judged:
     conditions = _with_condition(levels.conditions, told.condition, told.present)
-    after = replace(levels, conditions=conditions)
+    after = structs.replace(levels, conditions=conditions)
     if not told.present:
         return _Judged(healthy_reason=f"{told.condition} cleared, and no incident is open", levels=after)
     return _Judged(triggers=(CONDITION_TRIGGERS[told.condition],), levels=after)

@@ -6,8 +6,37 @@ definition of done, begun and undone.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from app.agent.ids import IntentId
 from app.agent.models import IncidentRecord, Intent, OutcomeKind, Stage, VerdictKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Since:
+    """What became of the agent's changes since, by intent id, as far as their targets were read."""
+
+    changed_by: dict[str, str] = field(default_factory=dict)
+    """Who changed what the action had changed."""
+    gone: frozenset[str] = frozenset()
+    """The object no longer exists."""
+    unread: frozenset[str] = frozenset()
+    """The object could not be read."""
+
+    def knows(self, intent: Intent) -> bool:
+        """Whether the change is no longer as the agent left it, or that is not known."""
+        return intent.id in self.changed_by or intent.id in self.gone or intent.id in self.unread
+
+    def fate(self, intent: Intent) -> str:
+        """What became of such a change, in words."""
+        target = intent.action.target
+        if intent.id in self.changed_by:
+            return f"{target} was changed since by {self.changed_by[intent.id]}"
+        return f"{target} no longer exists" if intent.id in self.gone else f"{target} could not be read"
+
+
+NOT_READ = Since()
+"""No target was read: the timeline says what is known."""
 
 
 def begun_intents(record: IncidentRecord) -> tuple[Intent, ...]:
@@ -81,10 +110,18 @@ def not_undone(record: IncidentRecord) -> tuple[Intent, ...]:
     )
 
 
-def in_place(record: IncidentRecord) -> tuple[Intent, ...]:
+def in_place(record: IncidentRecord, since: Since = NOT_READ) -> tuple[Intent, ...]:
     """What of `not_undone` still stands as far as is known: nothing changed it since, no undo is unclear."""
     changed, unclear = changed_since(record), unclear_undos(record)
-    return tuple(i for i in not_undone(record) if i.id not in changed and i.id not in unclear)
+    return tuple(
+        i for i in not_undone(record) if i.id not in changed and i.id not in unclear and not since.knows(i)
+    )
+
+
+def credited(record: IncidentRecord) -> tuple[Intent, ...]:
+    """The changes after which the service recovered; none where it recovered without an action."""
+    helped = _helped(record)
+    return tuple(i for i in done_intents(record) if i.id in helped and i.action.target is not None)
 
 
 def undone_intents(record: IncidentRecord) -> set[IntentId | None]:

@@ -18,12 +18,14 @@ from app.agent.actions import ACTIONS
 from app.agent.approvals.state import asked_for, escalations_due, wait_until
 from app.agent.closing import Closer
 from app.agent.diagnosis import diagnose
-from app.agent.evidence.conditions import waits_until
 from app.agent.evidence.format import in_words
+from app.agent.evidence.onset.patience import patience
 from app.agent.executor import Executor
 from app.agent.freshness.clock_jumps import LONGEST_REST, ahead
 from app.agent.freshness.reasons import Reason, ago_words
 from app.agent.freshness.silences import Muting
+from app.agent.gitops.follow_up import FollowUp
+from app.agent.gitops.steps import followed_up
 from app.agent.heartbeat import renewed
 from app.agent.identity.people import same_person
 from app.agent.ids import IncidentId
@@ -31,7 +33,6 @@ from app.agent.intake import Intake
 from app.agent.intents import awaits_completion, done_intents, proposed_intents, unverified
 from app.agent.models import (
     ApprovalState,
-    Cause,
     Diagnosis,
     Evidence,
     Incident,
@@ -50,8 +51,8 @@ from app.agent.notes import (
     handover_note,
     nothing_written,
     plan_note,
-    registry_wait_note,
     symptoms_ended,
+    wait_note,
     why_escalated,
     why_proposed,
 )
@@ -74,6 +75,9 @@ RETRY_AFTER = timedelta(seconds=5)
 
 LONGEST_RETRY = timedelta(minutes=1)
 
+FAILURE_NOTES, FAILURE_NOTES_APART = 4, timedelta(minutes=15)
+"""At most so many notes of failing stages within this time, and one of each message."""
+
 _TURN_SECONDS = 0.1
 """How often run-once checks whether another worker has released an incident."""
 
@@ -89,7 +93,13 @@ class NextStage(StrEnum):
     SETTLE = "settle"
     BEGIN_VERIFICATION = "begin verification"
     VERIFY = "verify"
+    FOLLOW_UP = "follow up"
+    """After a rollback through a GitOps controller that helped."""
     CONCLUDE = "conclude"
+
+
+_WAITING = (NextStage.SETTLE, NextStage.RECONCILE, NextStage.FOLLOW_UP)
+"""Stages that are repeated until something outside is ready."""
 
 
 def next_stage(record: IncidentRecord) -> NextStage:
@@ -97,6 +107,8 @@ def next_stage(record: IncidentRecord) -> NextStage:
     incident = record.incident
     if any(i.state is IntentState.EXECUTING for i in record.intents):
         return NextStage.RECONCILE
+    if followed_up(record) is not None:
+        return NextStage.FOLLOW_UP
     if incident.state is IncidentState.VERIFYING:
         return NextStage.VERIFY
     if incident.state is IncidentState.AWAITING_APPROVAL:
@@ -150,6 +162,7 @@ class Stages:
     verifier: Verifier
     trial: Soak
     closer: Closer
+    follow_up: FollowUp
     catalogue: Catalogue
     plan_limits: PlanLimits
     check: ReasonCheck
@@ -267,11 +280,11 @@ class Loop:
                 at=now,
                 stage=Stage.OBSERVE,
                 message=f"Stage {next_stage(record)} failed: {error}. Retrying.",
+                data={"retrying": next_stage(record)},
             )
             waiting = replace(incident, failing_since=since, wake_at=now + delay)
-            await self.store.incidents.save(
-                claim, waiting, [] if incident.failing_since is not None else [note]
-            )
+            known = incident.failing_since is not None or _noted_lately(record, note)
+            await self.store.incidents.save(claim, waiting, [] if known else [note])
         except (TransientError, ClaimLost):
             return Rest(closed=False, wake_at=now + RETRY_AFTER)
         return Rest(closed=False, wake_at=now + delay)
@@ -288,7 +301,8 @@ class Loop:
         passes = []
         for found in await self.store.incidents.open_of_service(service, environment):
             known = len(await self.store.incidents.timeline(found.id))
-            await self._advance_in_turn(found.id, requested_by)
+            if found.taken_over is None:
+                await self._advance_in_turn(found.id, requested_by)
             record = await self.store.incidents.get(found.id)
             if record is not None:
                 passes.append(Pass(record=record, entries=record.timeline[known:]))
@@ -314,16 +328,16 @@ class Loop:
                 return Rest(closed=True, wake_at=None)
             stage = next_stage(record)
             wake_at = self._due(record, stage, now, looked, now_please and not waited)
-            if wake_at is None and stage is NextStage.SETTLE and settled:
-                wake_at = incident.wake_at  # an undo whose pods are not ready yet: no busy loop
+            if wake_at is None and stage in _WAITING and settled:
+                wake_at = incident.wake_at  # pods or an operation that are not ready yet: no busy loop
             if stage is NextStage.DIAGNOSE and just_diagnosed and wake_at is None:
-                wake_at = incident.wake_at  # the diagnosis waits for a registry
+                wake_at = incident.wake_at  # what may end by itself is waited out
             if wake_at is not None:
                 return Rest(closed=False, wake_at=wake_at)
             just_diagnosed = stage is NextStage.DIAGNOSE
             await self.store.claims.renew(claim, self.lease, now)
             looked = looked or stage is NextStage.VERIFY
-            settled = settled or stage is NextStage.SETTLE
+            settled = settled or stage in _WAITING
             waited = waited or (stage is NextStage.DECIDE and incident.without_reason_since is not None)
             aged = stage is NextStage.DECIDE and self._aged(record, now)
             diagnoses = stage is NextStage.DIAGNOSE or aged
@@ -382,6 +396,8 @@ class Loop:
                 await self._verify_before_the_next(record, claim, now)
             case NextStage.VERIFY:
                 await self.stages.trial.look(record, claim, now)
+            case NextStage.FOLLOW_UP:
+                await self.stages.follow_up.advance(record, claim, now)
             case NextStage.CONCLUDE:
                 await self._conclude(record, claim, now)
 
@@ -392,7 +408,7 @@ class Loop:
         gathered = await self.stages.observer.gather(record, now)
         evidence = gathered.evidence
         diagnosis = diagnose(evidence)
-        if await self._waits_for_registry(record, claim, evidence, diagnosis, now):
+        if await self._waits(record, claim, evidence, diagnosis, now):
             return
         plan = make_plan(diagnosis, evidence, self.stages.catalogue, self.stages.plan_limits)
         notes = [
@@ -427,19 +443,16 @@ class Loop:
             )
         await self.store.incidents.save(claim, after, notes)
 
-    async def _waits_for_registry(
+    async def _waits(
         self, record: IncidentRecord, claim: Claim, evidence: Evidence, diagnosis: Diagnosis, now: datetime
     ) -> bool:
-        """Give a registry that does not answer its time to come back before anything is decided."""
-        workload = evidence.workload
-        until = None if workload is None else waits_until(workload)
-        if diagnosis.best.cause is not Cause.REGISTRY_FAILURE or until is None or now >= until:
+        """Give what may end by itself its time before anything is decided."""
+        wait = patience(evidence, diagnosis)
+        if wait is None:
             return False
-        note = registry_wait_note(diagnosis, until, now)
-        told = any(entry.data.get("waits_for") == "registry" for entry in record.timeline)
-        await self.store.incidents.save(
-            claim, replace(_works_again(record).incident, wake_at=until), [] if told else [note]
-        )
+        told = any(entry.data.get("waits_for") == wait.waits_for for entry in record.timeline)
+        waiting = replace(_works_again(record).incident, wake_at=wait.until)
+        await self.store.incidents.save(claim, waiting, [] if told else [wait_note(wait, now)])
         return True
 
     async def _decide(self, record: IncidentRecord, claim: Claim, now: datetime) -> None:
@@ -693,6 +706,16 @@ def needs_reason(incident: Incident) -> bool:
     if incident.next_action >= len(incident.plan.actions):
         return False
     return bool(ACTIONS[incident.plan.actions[incident.next_action].name].kinds)
+
+
+def _noted_lately(record: IncidentRecord, note: Note) -> bool:
+    """Whether a failure that comes and goes has its notes: a cause has one in `FAILURE_NOTES_APART`."""
+    lately = [
+        entry.message
+        for entry in record.timeline
+        if "retrying" in entry.data and abs(note.at - entry.at) < FAILURE_NOTES_APART
+    ]
+    return note.message in lately or len(lately) >= FAILURE_NOTES
 
 
 def _works_again(record: IncidentRecord) -> IncidentRecord:

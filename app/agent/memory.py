@@ -18,15 +18,15 @@ from app.agent.evidence.trust import (
     traffic_in,
 )
 from app.agent.ids import ServiceKey
-from app.agent.intents import done_intents, is_undone, judged_with
+from app.agent.intents import NOT_READ, Since, credited, done_intents, is_undone, judged_with
 from app.agent.models import (
     ActionName,
     Cause,
     IncidentRecord,
-    IncidentState,
     Intent,
     Lesson,
     Observation,
+    VerdictKind,
 )
 from app.agent.observer import workload_conditions
 from app.agent.ports.cluster import ClusterReader
@@ -46,18 +46,23 @@ _STEP, _SAMPLES = timedelta(seconds=1), 120
 """The period is sampled so finely, and at most so often."""
 
 
-def lesson(record: IncidentRecord, end: IncidentState, at: datetime) -> Lesson:
-    """The lesson of the incident, given how it ended."""
-    incident = record.incident
+def lesson(record: IncidentRecord, at: datetime, since: Since = NOT_READ) -> Lesson:
+    """The lesson of the incident, given its verdict: how it ended says who has to look at it.
+
+    An action worked if the service recovered after it and, as `since` says, with it.
+    """
+    incident, verdict = record.incident, record.incident.verdict
     done = done_intents(record)
-    stands = any(i.applied_token is not None and not is_undone(record, i) for i in done)
-    recovered = end in (IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION)
+    recovered = verdict is not None and verdict.kind is VerdictKind.RECOVERED
+    helped = credited(record)
+    stands = any(i.applied_token is not None and not is_undone(record, i) for i in helped)
+    doubtful = any(since.knows(i) for i in helped)
     return Lesson(
         cause=incident.diagnosis.best.cause if incident.diagnosis is not None else Cause.UNKNOWN,
         runbook=incident.plan.runbook if incident.plan is not None else None,
         actions=tuple(i.action.name for i in done),
-        worked=(end is IncidentState.RECOVERED and stands) if done else None,
-        recovered_alone=end is IncidentState.RECOVERED_WITHOUT_ACTION,
+        worked=(stands and not doubtful) if done else None,
+        recovered_alone=recovered and verdict is not None and verdict.intent_id is None,
         seconds_to_recover=(at - incident.opened_at).total_seconds() if recovered else None,
         at=at,
     )
@@ -106,6 +111,14 @@ def serves_well_since(seen: Observation, slo: SloThresholds) -> datetime | None:
     return max(moments)
 
 
+def running_version(workload: WorkloadView) -> str:
+    """What runs and would be recorded: the revision, its configuration, and the pods that read it."""
+    revision = workload.revisions[0].template_hash if workload.revisions else ""
+    configs = [f"{config.name}={config.content_hash}" for config in workload.config_maps]
+    pods = [pod.created_at.isoformat() for pod in workload.pods]
+    return " ".join([revision, *sorted(configs), min(pods, default=""), max(pods, default="")])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Historian:
     """Records the history from which rollbacks and reverts choose."""
@@ -115,6 +128,23 @@ class Historian:
     metrics: MetricSource | None
     slo: SloThresholds
     rules: TrustRules
+
+    def due(self, workload: WorkloadView) -> datetime | None:
+        """When the running version may be trusted at the earliest; None while its workload has a fault."""
+        seen = Observation(
+            at=workload.observed_at, sli=None, workload=workload, gone=False, telemetry=None, missing=()
+        )
+        since = serves_well_since(seen, self.slo)
+        return None if since is None else since + self.rules.after
+
+    async def knows(self, key: ServiceKey, workload: WorkloadView, at: datetime) -> bool:
+        """Whether all that runs is on record as having served well; asks the store alone."""
+        if not workload.revisions:
+            return False
+        known = {r.template_hash: r.health for r in await self.store.history.revisions(key)}
+        if known.get(workload.revisions[0].template_hash) is not RevisionHealth.SERVED_WELL:
+            return False
+        return not await self._unproved_configs(key, workload, at)
 
     async def note(self, key: ServiceKey, seen: Observation) -> bool:
         """Record the running version as having served well, if it has; True if that is stored."""

@@ -109,7 +109,7 @@ class MetricSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """One alert as delivered; identity is fingerprint + startsAt + status."""
+    """One alert as delivered; identity is `identity` + status."""
 
     name: str
     firing: bool
@@ -126,6 +126,13 @@ class Alert:
     """Its sender muted it (a silence, an inhibition): no reason for an action, and no end of one."""
     labels: tuple[tuple[str, str], ...] | None = None
     """All its labels, sorted, as its sender names them; None where they were not given, or are too many."""
+    cycle: str | None = None
+    """What links a start to its end where the sender repeats no start time; None: `starts_at` does."""
+
+    @property
+    def identity(self) -> str:
+        """The same for every delivery about one firing of one alert, its end included."""
+        return f"{self.fingerprint.lower()}@{self.cycle or self.starts_at.isoformat()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,6 +288,17 @@ class DependencyLevels:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FailingBeside:
+    """Another service of the environment whose service levels are outside their objectives too."""
+
+    key: ServiceKey
+    since: datetime
+    """The first sample outside."""
+    unrelated: bool
+    """Known not to call the incident's service, directly or not, and not to be called by it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """All that diagnosis may look at; gathered by the observer, never fetched by a rule."""
 
@@ -310,6 +328,10 @@ class Evidence:
     """None: not known, so that every reported symptom is taken for one."""
     dependency_levels: tuple[DependencyLevels, ...] = ()
     """What was measured of the services that this one calls, directly or not."""
+    failing_beside: tuple[FailingBeside, ...] = ()
+    """Dependencies, and services with a recent incident, that fail at this moment: a bounded number."""
+    callers: tuple[ServiceKey, ...] = ()
+    """Services that call this one directly, where known."""
 
 
 class Cause(StrEnum):
@@ -661,6 +683,8 @@ class IncidentState(StrEnum):
     RECOVERED_WITHOUT_ACTION = "recovered_without_action"
     PROPOSED = "proposed"
     ESCALATED = "escalated"
+    RESOLVED_BY_HAND = "resolved_by_hand"
+    """A person ended it: while it was open, or after the agent had escalated it."""
 
     @property
     def closed(self) -> bool:
@@ -673,8 +697,17 @@ _ENDS = frozenset(
         IncidentState.RECOVERED_WITHOUT_ACTION,
         IncidentState.PROPOSED,
         IncidentState.ESCALATED,
+        IncidentState.RESOLVED_BY_HAND,
     }
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByPerson:
+    """Who did something about an incident, by name, and when."""
+
+    by: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -736,6 +769,14 @@ class Incident:
     """Who is proved to have sent a signal of it, by name; they may not approve what rests on it either."""
     cluster: str = ""
     """The cluster that its first alert with such a label named; alerts about another one do not join."""
+    acknowledged: ByPerson | None = None
+    """The first person who acknowledged it."""
+    owner: str | None = None
+    """The person responsible for it, by name; None while it has no owner."""
+    taken_over: ByPerson | None = None
+    """The person who handles it instead of the agent, which starts no stage of it meanwhile."""
+    resolved: ByPerson | None = None
+    """Who resolved it by hand; `closed_at` of an escalated one stays the time of its escalation."""
     summary: str = ""
     """One sentence for people: why the incident is where it is."""
 

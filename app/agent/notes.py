@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from app.agent.actions import ACTIONS
 from app.agent.evidence.cluster.handover import handover
 from app.agent.evidence.conditions import impact_of
-from app.agent.evidence.format import confidence, counted, in_words
+from app.agent.evidence.format import confidence, counted, in_words, span
+from app.agent.evidence.onset.patience import Patience
 from app.agent.evidence.restoration import Restoration
 from app.agent.ids import JsonObject
 from app.agent.intents import (
+    NOT_READ,
+    Since,
     changed_since,
+    credited,
     done_intents,
     in_place,
     not_undone,
@@ -90,6 +94,10 @@ def diagnosis_note(diagnosis: Diagnosis, at: datetime) -> Note:
     return Note(at=at, stage=Stage.DIAGNOSE, message=message, data={"hypotheses": [*ranked]})
 
 
+_LESS_LIKELY = 2
+"""At most this many other causes are listed."""
+
+
 def handover_note(evidence: Evidence, diagnosis: Diagnosis, at: datetime) -> Note | None:
     """What a person who takes over needs, where no action is planned; None without a workload."""
     found = handover(evidence, diagnosis.best.cause)
@@ -98,6 +106,9 @@ def handover_note(evidence: Evidence, diagnosis: Diagnosis, at: datetime) -> Not
     message = f"Handover: {'; '.join(found.facts)}."
     if found.warnings:
         message += f" Warnings of the cluster: {'; '.join(found.warnings)}."
+    others = less_likely(diagnosis)
+    if others:
+        message += f" Less likely: {'; '.join(others)}."
     message += f" To inspect: {found.commands[0]}"
     return Note(
         at=at,
@@ -107,17 +118,27 @@ def handover_note(evidence: Evidence, diagnosis: Diagnosis, at: datetime) -> Not
             "facts": list(found.facts),
             "warnings": list(found.warnings),
             "commands": list(found.commands),
+            "less_likely": [*others],
         },
     )
 
 
-def registry_wait_note(diagnosis: Diagnosis, until: datetime, at: datetime) -> Note:
-    """Nothing is decided while a registry may come back by itself."""
+def less_likely(diagnosis: Diagnosis) -> list[str]:
+    """The other causes that were examined, with the finding that speaks most against each."""
+    return [
+        f"{in_words(one.cause)} ({confidence(one.confidence)}), because {one.evidence_against[0]}"
+        for one in diagnosis.hypotheses[1:]
+        if one.evidence_against and one.cause is not Cause.UNKNOWN
+    ][:_LESS_LIKELY]
+
+
+def wait_note(wait: Patience, at: datetime) -> Note:
+    """Nothing is decided while the symptom may end by itself."""
     return Note(
         at=at,
         stage=Stage.DIAGNOSE,
-        message=f"{diagnosis.best.evidence_for[0]}. Waiting until {until:%H:%M:%S} UTC for the registry.",
-        data={"waits_for": "registry", "until": until.isoformat()},
+        message=f"{wait.why[:1].upper()}{wait.why[1:]} until {wait.until:%H:%M:%S} UTC.",
+        data={"waits_for": wait.waits_for, "until": wait.until.isoformat()},
     )
 
 
@@ -220,6 +241,14 @@ def _to_inspect(record: IncidentRecord) -> str:
     return ""
 
 
+def why_returning(times: int, within: timedelta) -> str:
+    """One sentence: the symptoms ended by themselves again, and come back."""
+    return (
+        f"The symptoms ended without an action {times} times within {span(within)}, "
+        "and keep returning: the cause is still there."
+    )
+
+
 def why_recovered_alone(record: IncidentRecord) -> str:
     """One sentence: the service recovered by itself, and which actions were taken before and undone."""
     done = [i for i in done_intents(record) if i.action.target is not None]
@@ -243,25 +272,40 @@ def nothing_written(record: IncidentRecord) -> str:
     return "Dry run now: no further action taken." if done_intents(record) else "Dry run: no action taken."
 
 
-def why_recovered(record: IncidentRecord) -> str:
-    """Which runbook or action helped, the proof, and which changes did not help and were not undone."""
+def why_recovered(record: IncidentRecord, since: Since = NOT_READ) -> str:
+    """Which runbook or action helped, the proof, and which changes did not help and were not undone.
+
+    Where `since` says that what helped was changed before the end, no action gets the credit.
+    """
     plan, verdict = record.incident.plan, record.incident.verdict
     helped = _named([i for i in done_intents(record) if verdict is not None and i.id == verdict.intent_id])
     done = f"Runbook {plan.runbook}" if plan is not None and plan.runbook is not None else helped
     proof = "; ".join(verdict.reasons) if verdict is not None else ""
     left = not_undone(record)
-    return f"{done} helped: {proof}." + (f" Before that, {_named(left)} did not help." if left else "")
+    before = f" Before that, {_named(left)} did not help." if left else ""
+    fates = "; ".join(since.fate(i) for i in credited(record) if since.knows(i))
+    if fates:
+        return f"Recovered, but it is not known whether {helped} helped ({fates}): {proof}.{before}"
+    return f"{done} helped: {proof}.{before}"
 
 
-def still_in_place(record: IncidentRecord) -> str:
-    """Sentences on the changes that took place and were not undone, for the end of a summary; or empty."""
-    left, stands = not_undone(record), in_place(record)
-    changed, unclear = changed_since(record), unclear_undos(record)
+def still_in_place(record: IncidentRecord, since: Since = NOT_READ) -> str:
+    """Sentences on the changes that took place and were not undone, for the end of a summary; or empty.
+
+    A restart leaves nothing that could be undone.
+    """
+    left = not_undone(record)
+    stands = [i for i in in_place(record, since) if ACTIONS[i.action.name].undo is not None]
+    changed, unclear = {**since.changed_by, **changed_since(record)}, unclear_undos(record)
     said = f" Still in place: {_named(stands)}." if stands else ""
     for one in left:
+        if ACTIONS[one.action.name].undo is None:
+            continue
         if one.id in changed:
             said += f" Not undone: {_named([one])}, changed since by {changed[one.id]}."
-        elif one.id in unclear:
+        elif one.id in since.gone:
+            said += f" Not undone: {_named([one])}, which no longer exists."
+        elif one.id in unclear or one.id in since.unread:
             said += f" It is not known whether {_named([one])} is still in place."
     known = unverified(record)
     if known is not None and known in left:

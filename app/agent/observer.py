@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
+import random
 from collections.abc import Awaitable, Mapping
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from app.agent.evidence.conditions import workload_conditions as workload_conditions
 from app.agent.evidence.releases import once
+from app.agent.evidence.syncs import with_syncs
 from app.agent.identity.people import Sender
 from app.agent.ids import ServiceKey, SignalId
 from app.agent.models import (
@@ -29,6 +30,7 @@ from app.agent.models import (
     DependencyLevels,
     Deploy,
     Evidence,
+    FailingBeside,
     IncidentRecord,
     IntentState,
     MetricSample,
@@ -42,8 +44,10 @@ from app.agent.models import (
     TelemetryHealth,
 )
 from app.agent.ports.cluster import ClusterReader
+from app.agent.ports.gitops import ApplicationReader
 from app.agent.ports.metrics import MetricSource
 from app.agent.ports.store import Store
+from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.workload import WorkloadView
 from app.errors import AgentError, PermanentError
 
@@ -55,6 +59,11 @@ _KINDS: dict[type[Payload], SignalKind] = {
     ConfigChange: SignalKind.CHANGE,
 }
 
+_FIELDS = {kind: tuple(one.name for one in fields(kind)) for kind in _KINDS}
+_encoded = json.JSONEncoder(sort_keys=True, default=str).encode
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
 _SLI_STEP = timedelta(seconds=15)
 _MAX_SIGNALS = 200
 _OTHERS_SHOWN = 50
@@ -62,6 +71,9 @@ _OTHERS_SHOWN = 50
 
 _DEPENDENCIES_MEASURED = 8
 """The maximum number of dependencies whose service levels are read for a diagnosis."""
+
+_BESIDE_LOOKED_AT = 16
+"""The maximum number of recent incidents of other services whose breaches are read."""
 
 RELEASES_KNOWN = timedelta(days=7)
 """How far back reports of a release are looked for that is reported again now."""
@@ -91,10 +103,9 @@ def new_signal(
     kind = _KINDS[type(payload)]
     if dedup_key is None:
         told = [source, kind, key.environment, key.service, observed_at.isoformat(), _content(payload)]
-        content = json.dumps(told, sort_keys=True, default=str)
-        dedup_key = f"content:{hashlib.sha256(content.encode()).hexdigest()}"
+        dedup_key = f"content:{hashlib.sha256(_encoded(told).encode()).hexdigest()}"
     return Signal(
-        id=signal_id or SignalId(f"sig_{uuid.uuid4().hex}"),
+        id=signal_id or _new_id(received_at),
         kind=kind,
         key=key,
         source=source,
@@ -107,9 +118,15 @@ def new_signal(
     )
 
 
+def _new_id(received_at: datetime) -> SignalId:
+    """Ids grow with the time of arrival, so that an index over them is written at its end."""
+    micros = (received_at - _EPOCH) // _MICROSECOND
+    return SignalId(f"sig_{micros:016x}{random.getrandbits(64):016x}")
+
+
 def _content(payload: Payload) -> dict[str, object]:
     """The payload as it is hashed: the same as before a field was added that it does not use."""
-    content: dict[str, object] = asdict(payload)
+    content = {name: getattr(payload, name) for name in _FIELDS[type(payload)]}
     if content.get("request_rate", 0.0) is None:
         del content["request_rate"]
     return content
@@ -134,6 +151,8 @@ class Observer:
     dependencies: Mapping[ServiceKey, tuple[ServiceKey, ...]]
     objectives: Objectives | None = None
     """The objectives that define a symptom; None: every reported one is a symptom."""
+    applications: ApplicationReader | None = None
+    """Reads the application of a GitOps controller that owns the workload."""
 
     async def gather(self, record: IncidentRecord, now: datetime) -> Gathered:
         """All evidence for a diagnosis at `now`."""
@@ -144,6 +163,8 @@ class Observer:
         workload = await self.workload(key, missing, tolerated=PermanentError)
         if workload is None and not missing:
             missing.append(_unmapped(key))
+        if workload is not None:
+            workload = await self._with_application(workload, missing)
         unmeasured: list[str] = []
         signals = await self.store.signals.of_incident(incident.id, _MAX_SIGNALS)
         earliest = min((s.observed_at for s in signals), default=incident.opened_at)
@@ -160,10 +181,15 @@ class Observer:
             triggers=incident.triggers,
             conditions=_conditions(signals, workload),
             signals=signals,
-            changes=await self._changes(
+            changes=with_syncs(
+                await self._changes(
+                    key,
+                    min(earliest, incident.opened_at) - self.lookback,
+                    self.dependencies.get(key, ()),
+                ),
                 key,
+                workload.application if workload is not None else None,
                 min(earliest, incident.opened_at) - self.lookback,
-                self.dependencies.get(key, ()),
             ),
             workload=workload,
             revision_history=await self.store.history.revisions(key),
@@ -188,6 +214,8 @@ class Observer:
             unmeasured="; ".join(unmeasured) or None,
             objectives=self.objectives,
             dependency_levels=levels,
+            failing_beside=await self._failing_beside(key, now),
+            callers=tuple(sorted(one for one, callees in self.dependencies.items() if key in callees)),
         )
         return Gathered(evidence=evidence, missing=tuple(missing))
 
@@ -227,6 +255,17 @@ class Observer:
             missing.append(NO_CLUSTER)
             return None
         return await _or_missing(self.reader.workload(key), "workload", missing, tolerated)
+
+    async def _with_application(self, workload: WorkloadView, missing: list[str]) -> WorkloadView:
+        """The workload with the application that owns it, where a GitOps controller is connected."""
+        if self.applications is None:
+            return workload
+        found = await _or_missing(
+            self.applications.owner_of(workload), "GitOps application", missing, PermanentError
+        )
+        if found is None:
+            return workload
+        return replace(workload, application=found, managed_by=workload.managed_by or found.owner)
 
     async def told_conditions(self, key: ServiceKey) -> tuple[Condition, ...]:
         """What was last reported to intake about the service."""
@@ -305,6 +344,37 @@ class Observer:
             if sli:
                 found.append(DependencyLevels(key=one, sli=sli, calls=self.dependencies.get(one, ())))
         return tuple(found)
+
+    async def _failing_beside(self, key: ServiceKey, now: datetime) -> tuple[FailingBeside, ...]:
+        """Since when other services are outside their objectives; an escalated incident is not over."""
+        lately = IncidentFilter(environment=key.environment, since=now - self.lookback)
+        recent = await self.store.incidents.find(lately, limit=_BESIDE_LOOKED_AT, cursor=None)
+        near = [*self.dependencies.get(key, ())[:_DEPENDENCIES_MEASURED]]
+        near += [record.incident.key for record in recent.items]
+        found = []
+        for one in dict.fromkeys(near):
+            if one == key or one in TELEMETRY_SOURCES:
+                continue
+            levels = await self.store.signals.levels(one)
+            since = None if levels is None else levels.breached_since
+            if since is not None:
+                found.append(FailingBeside(key=one, since=since, unrelated=self._unrelated(key, one)))
+        return tuple(found)
+
+    def _unrelated(self, one: ServiceKey, other: ServiceKey) -> bool:
+        """Whether calls are known, and none lead from one of the services to the other."""
+        if not self.dependencies:
+            return False
+        return other not in self._behind(one) and one not in self._behind(other)
+
+    def _behind(self, key: ServiceKey) -> set[ServiceKey]:
+        """The services that a service calls, directly or not."""
+        pending, seen = [key], {key}
+        while pending:
+            following = [one for one in self.dependencies.get(pending.pop(), ()) if one not in seen]
+            seen.update(following)
+            pending.extend(following)
+        return seen - {key}
 
     async def _sli_history(
         self, key: ServiceKey, now: datetime, unmeasured: list[str]

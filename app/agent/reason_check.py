@@ -81,11 +81,15 @@ class ReasonCheck:
         return tuple(one for one in found if one.silence.active(now))
 
     async def _reported(self, incident: Incident) -> tuple[tuple[Reason, ...], tuple[Reason, ...]]:
-        """What is on record of the service; and what the signals say where an older version took them in."""
+        """What is on record of the service; and what the signals say where an older version took them in.
+
+        Only such a version left nothing on record: a reason that is missing from a record
+        was withdrawn and then left out, and is not read from the signals again.
+        """
         store = self.observer.store
         levels = await store.signals.levels(incident.key)
-        recorded = levels.reasons if levels is not None else ()
-        if any(reason.trigger in incident.triggers for reason in recorded):
-            return recorded, ()
+        if levels is not None and levels.reasons:
+            return levels.reasons, ()
         signals = await store.signals.of_incident(incident.id, _MAX_SIGNALS)
-        return recorded, from_signals(signals, self.slo)
+        newest = levels.last_sample if levels is not None else None
+        return (), from_signals(signals, self.slo, newest)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+import msgspec
+from msgspec import structs
+
 from app.agent.models import Objectives, SliSample
 
 
@@ -72,8 +75,7 @@ class BreachLimits:
     """Samples further apart do not belong to one breach."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Breach:
+class Breach(msgspec.Struct, frozen=True, kw_only=True):
     """What is known about one indicator of one service; times are event times."""
 
     since: datetime | None = None
@@ -90,7 +92,7 @@ class Breach:
         if value > limits.threshold:
             return self._above(at, limits.gap)
         if value > limits.clear_below and self._goes_on(at, limits.gap):
-            return replace(self, until=self.until if self.until is None else max(self.until, at))
+            return structs.replace(self, until=self.until if self.until is None else max(self.until, at))
         return self._well(at)
 
     def includes(self, at: datetime) -> bool:
@@ -108,20 +110,20 @@ class Breach:
         if self.clear_at is not None and at < self.clear_at:
             return self  # already over
         if self.since is None or self.until is None or at - self.until > gap:
-            return replace(self, since=at, until=at)
+            return structs.replace(self, since=at, until=at)
         if at > self.until:
-            return replace(self, until=at)
-        return replace(self, since=at) if at < self.since and self.since - at <= gap else self
+            return structs.replace(self, until=at)
+        return structs.replace(self, since=at) if at < self.since and self.since - at <= gap else self
 
     def _goes_on(self, at: datetime, gap: timedelta) -> bool:
         """Whether a sample between the clearing level and the threshold finds a breach on."""
         return self.since is not None and self.until is not None and self.since <= at <= self.until + gap
 
     def _well(self, at: datetime) -> Breach:
-        well = replace(self, clear_at=at if self.clear_at is None else max(self.clear_at, at))
+        well = structs.replace(self, clear_at=at if self.clear_at is None else max(self.clear_at, at))
         if self.since is None or self.until is None or at < self.since:
             return well
         if at >= self.until:
-            return replace(well, since=None, until=None)
+            return structs.replace(well, since=None, until=None)
         # In between it was healthy: when it breached again is unknown, only that it had by then.
-        return replace(well, since=self.until)
+        return structs.replace(well, since=self.until)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from app.agent.actions.target_parts import asks_as_before
 from app.agent.closing import Closer
@@ -17,6 +17,7 @@ from app.agent.evidence.format import in_words
 from app.agent.evidence.restoration import judge_restoration
 from app.agent.execution.undo import changed_by
 from app.agent.executor import Executor
+from app.agent.gitops.steps import needs_follow_up
 from app.agent.intents import done_intents, intent_by_id, proposed_intents, rest_to_undo, to_undo
 from app.agent.memory import failed_revision
 from app.agent.models import (
@@ -41,14 +42,23 @@ from app.agent.notes import (
     verdict_note,
     why_not_restored,
     why_proposed,
-    why_recovered,
     why_recovered_alone,
+    why_returning,
 )
 from app.agent.observer import Observer
 from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
+from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.verifier import Assessment, Health, Verifier, VerifyRules, advance, judge, resumed
 from app.errors import PermanentError
+
+RETURNS_OFTEN = 3
+"""A symptom that ended by itself so often within `RETURNS_WITHIN` does not end by itself."""
+
+RETURNS_WITHIN = timedelta(hours=1)
+
+_LOOKED_AT = 20
+"""At most this many incidents of the service are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,14 +158,19 @@ class Soak:
         judged = replace(incident, verification=verification, verdict=verdict)
         notes.append(verdict_note(verdict))
         if verdict.kind is VerdictKind.RECOVERED:
-            await self._remember_failed_revision(record, intent_by_id(record, before.intent_id), now)
+            helped = intent_by_id(record, before.intent_id)
+            await self._remember_failed_revision(record, helped, now)
+            if needs_follow_up(helped):
+                # The incident stays open until the repository asks for what runs.
+                await self.store.incidents.save(claim, judged, notes)
+                return
             await self.closer.close_with(
                 record,
                 judged,
                 claim,
                 IncidentState.RECOVERED,
                 notes,
-                why_recovered(replace(record, incident=judged)),
+                "",
             )
             return
         tested = to_undo(record, before.intent_id)
@@ -194,11 +209,26 @@ class Soak:
             await self.store.incidents.save(claim, reopened, [*notes, note])
             return
         end = None if verdict is None else _end_of_watch(record, verdict)
+        if end is not None and end[0] is IncidentState.RECOVERED_WITHOUT_ACTION:
+            end = await self._returning(record, now) or end
         if verdict is None or end is None:
             await self.store.incidents.save(claim, replace(incident, verification=verification), notes)
             return
         judged = replace(incident, verification=verification, verdict=verdict)
         await self.closer.close_with(record, judged, claim, end[0], [*notes, verdict_note(verdict)], end[1])
+
+    async def _returning(self, record: IncidentRecord, now: datetime) -> tuple[IncidentState, str] | None:
+        """The escalation of a symptom that ends by itself and keeps returning; None for one that does not."""
+        incident = record.incident
+        lately = IncidentFilter(
+            service=incident.key.service, environment=incident.key.environment, since=now - RETURNS_WITHIN
+        )
+        found = await self.store.incidents.find(lately, limit=_LOOKED_AT, cursor=None)
+        earlier = [one.incident for one in found.items if one.incident.id != incident.id]
+        times = 1 + sum(ended_alike(one, incident) for one in earlier)
+        return (
+            None if times < RETURNS_OFTEN else (IncidentState.ESCALATED, why_returning(times, RETURNS_WITHIN))
+        )
 
     async def _remember_failed_revision(self, record: IncidentRecord, helped: Intent, now: datetime) -> None:
         missing: list[str] = []
@@ -217,6 +247,12 @@ def _seen_so_far(
         seen = Verification(intent_id=undo.id, started_at=outcome.at)
     again = resumed(seen, now, rules)
     return again if again.lost_seconds < rules.longest.total_seconds() else seen
+
+
+def ended_alike(earlier: Incident, incident: Incident) -> bool:
+    """Whether an earlier incident had the same symptoms, and they ended without an action as well."""
+    alone = earlier.state is IncidentState.RECOVERED_WITHOUT_ACTION
+    return alone and not set(earlier.triggers).isdisjoint(incident.triggers)
 
 
 def _proposes(record: IncidentRecord) -> bool:

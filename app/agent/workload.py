@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from app.agent.gitops.application import Application
 from app.agent.ids import IntentId, ServiceKey
 
 
@@ -15,7 +16,7 @@ class ObjectRef:
     """Names one object of a cluster."""
 
     kind: str
-    """`Deployment` or `ConfigMap`."""
+    """A kind of workload (`app.agent.guardrails.workload_kinds`), or `ConfigMap`."""
     namespace: str
     name: str
 
@@ -51,7 +52,7 @@ class RevisionHealth(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revision:
-    """One template that a workload ran or runs (a ReplicaSet of a Deployment)."""
+    """One template that a workload ran or runs: a ReplicaSet, or a ControllerRevision."""
 
     number: int
     template_hash: str
@@ -196,7 +197,7 @@ class ScaleChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadView:
-    """One Deployment with what hangs on it, read at `observed_at`."""
+    """One workload of any kind with what hangs on it, read at `observed_at`."""
 
     target: TargetState
     observed_at: datetime
@@ -218,6 +219,10 @@ class WorkloadView:
     managed_by: str | None = None
     """The controller that owns this workload and reverts changes to it: `argocd`, `flux`, or kind and name
     of an object (`Canary shop`); None if none is known."""
+    managed_as: str | None = None
+    """What its owner wrote on it to find it again: a tracking id or an instance; None if nothing."""
+    application: Application | None = None
+    """The application of a GitOps controller that owns it, where one is connected and was read."""
     released_by: str | None = None
     """What released it without watching it since (`Helm release shop`): a rollback is drift to it."""
     autoscalers: tuple[AutoscalerView, ...] = ()
@@ -241,6 +246,14 @@ class WorkloadView:
     """Since when; None where the cluster does not say."""
     start_seconds: int = 0
     """The time that its probes grant a pod before it counts as failed, in seconds."""
+    replaced_by_hand: bool = False
+    """Its pods take a new template only when someone deletes them (update strategy `OnDelete`)."""
+    partition: int = 0
+    """Pods with a lower ordinal keep their template during a rollout (a StatefulSet's `partition`)."""
+    one_by_one: bool = False
+    """Its controller waits for each pod to be ready before it replaces or makes the next one."""
+    claims_deleted: bool = False
+    """Removing replicas deletes their PersistentVolumeClaims, and with them their data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

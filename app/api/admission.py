@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import Problem
@@ -28,7 +27,15 @@ LARGE_BYTES = 65_536
 RESERVED = 16
 """Requests that only probes and operators may have in progress."""
 
-_FOR_OPERATORS = ("/healthz", "/readyz", "/brakes", "/approvals", *CHAT_PATHS)
+_FOR_OPERATORS = (
+    "/healthz",
+    "/readyz",
+    "/brakes",
+    "/approvals",
+    "/v1/brakes",
+    "/v1/approvals",
+    *CHAT_PATHS,
+)
 _DELIVERIES = ("/events/", "/webhooks/")
 _DELIVERY_RETRY_SECONDS = 2
 _CROWDED_RETRY_SECONDS = 1
@@ -185,8 +192,8 @@ def _is_delivery(scope: Scope) -> bool:
 
 def _declared(scope: Scope) -> int:
     """The declared length; 0 without one. The received bytes are counted in every case."""
-    text = Headers(scope=scope).get("content-length", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+    text = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    return int(text) if text.isdigit() and len(text) < 19 else 0
 
 
 def _no_room() -> Problem:

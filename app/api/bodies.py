@@ -196,12 +196,16 @@ async def _read_bounded(request: Request, limit: int) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
         raise too_large
-    too_slow = Problem(
+    async with deadline(BODY_TIMEOUT_SECONDS, too_slow):
+        return await read_bounded(request.stream(), limit, lambda: too_large)
+
+
+def too_slow() -> Problem:
+    """The refusal of a body that is still incomplete after `BODY_TIMEOUT_SECONDS`."""
+    return Problem(
         status=408,
         kind="too-slow",
         title="The body did not arrive in time",
         detail=f"The whole body must arrive within {BODY_TIMEOUT_SECONDS:.0f} s.",
         headers={"Connection": "close"},
     )
-    async with deadline(BODY_TIMEOUT_SECONDS, lambda: too_slow):
-        return await read_bounded(request.stream(), limit, lambda: too_large)

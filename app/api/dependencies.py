@@ -6,7 +6,7 @@ imports no adapter.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Annotated, Protocol
 
 from fastapi import Depends
@@ -22,6 +22,8 @@ from app.api.problems import FieldError, Problem, invalid
 from app.clock import Clock
 from app.config import Settings
 from app.connectors.kinds import ChatInbound
+from app.measures.process import Measures
+from app.vitals import Vitals
 
 
 class ReadStream(Protocol):
@@ -33,6 +35,21 @@ class ReadStream(Protocol):
     def address(self) -> str: ...
     @property
     def progress(self) -> StreamProgress: ...
+
+
+class ReadPeer(Protocol):
+    """The part of a peer's circuit breaker that HTTP reports."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def answered_calls(self) -> int: ...
+    @property
+    def failed_calls(self) -> int: ...
+    @property
+    def rejected_calls(self) -> int: ...
+    @property
+    def reachable(self) -> bool: ...
 
 
 class ApiDependencies(Protocol):
@@ -53,9 +70,15 @@ class ApiDependencies(Protocol):
     @property
     def sign_on(self) -> IdentityProvider | None: ...
     @property
-    def checks(self) -> Sequence[tuple[str, Callable[[], Awaitable[None]]]]: ...
+    def checks(self) -> Sequence[tuple[str, Callable[[], Awaitable[str | None]]]]: ...
     @property
     def chats(self) -> Mapping[str, ChatInbound]: ...
+    @property
+    def vitals(self) -> Vitals: ...
+    @property
+    def measures(self) -> Measures: ...
+    @property
+    def peers(self) -> Sequence[ReadPeer]: ...
     @property
     def pod_owners(self) -> PodOwners | None: ...
 
@@ -73,10 +96,10 @@ def _container(request: Request) -> ApiDependencies:
     return container
 
 
-def _each_parameter_once(request: Request) -> None:
-    """Reject a repeated query parameter: it is ambiguous which value applies."""
+def each_once(request: Request, *, but: Collection[str] = ()) -> None:
+    """Reject a repeated query parameter: it is ambiguous which value applies; `but` may be repeated."""
     names = [name for name, _ in request.query_params.multi_items()]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted({name for name in names if names.count(name) > 1 and name not in but})
     if twice:
         raise invalid(
             [
@@ -91,5 +114,14 @@ def _each_parameter_once(request: Request) -> None:
         )
 
 
+def _each_parameter_once(request: Request) -> None:
+    each_once(request)
+
+
+def _only_state_repeated(request: Request) -> None:
+    each_once(request, but=("state",))
+
+
 ContainerDep = Annotated[ApiDependencies, Depends(_container)]
 EachParameterOnce = Depends(_each_parameter_once)
+OnlyStateRepeated = Depends(_only_state_repeated)

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+HEAD_ONLY = "head_only"
+"""Set in the scope of such a request, for a response that would not end by itself."""
+
 
 class HeadAsGet:
     """Calls the application with `GET`, and drops the body."""
@@ -20,7 +23,7 @@ class HeadAsGet:
             await self._app(scope, receive, send)
             return
         # A copy: the server goes by the method of its own scope when it writes the response.
-        await self._app({**scope, "method": "GET"}, receive, _without_body(send))
+        await self._app({**scope, "method": "GET", HEAD_ONLY: True}, receive, _without_body(send))
 
 
 def _without_body(send: Send) -> Send:

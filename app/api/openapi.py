@@ -20,6 +20,7 @@ from app.schemas import (
 )
 from app.wire.events import DeployEvent, MetricEvent
 from app.wire.identity import TokenRequest
+from app.wire.responders import ActRequest, AssignRequest, NoteRequest, ResolveRequest
 
 Fragment: TypeAlias = dict[str, Any]  # Any: the shape is OpenAPI's, and the framework's own type says Any
 
@@ -45,6 +46,10 @@ _MODELS = (
     BrakeRequest,
     CircuitRequest,
     TokenRequest,
+    ActRequest,
+    AssignRequest,
+    NoteRequest,
+    ResolveRequest,
     ProblemDocument,
 )
 _EXAMPLES: dict[str, Fragment] = {

@@ -91,7 +91,7 @@ def invalid(errors: Sequence[FieldError], detail: str | None = None) -> Problem:
     )
 
 
-def _from_agent_error(error: AgentError) -> Problem:
+def problem_of(error: AgentError) -> Problem:
     """Map an error of the agent to HTTP; no other code does."""
     if isinstance(error, TransientError):
         wait = error.retry_after.total_seconds() if error.retry_after else _DEFAULT_RETRY_SECONDS
@@ -204,7 +204,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(AgentError)
     async def on_agent_error(request: Request, error: AgentError) -> Response:
-        return _from_agent_error(error).response(request.url.path)
+        return problem_of(error).response(request.url.path)
 
     @app.exception_handler(ClientDisconnect)
     async def on_disconnect(request: Request, _: ClientDisconnect) -> Response:

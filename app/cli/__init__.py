@@ -18,7 +18,11 @@ from app.cli import (
     audit,
     bench,
     catalogue,
+    configuration,
+    events,
     incidents,
+    responders,
+    sandbox,
     tokens,
 )
 from app.cli import (
@@ -34,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _part in (serving, incidents, people, catalogue):
+for _part in (serving, incidents, people, responders, catalogue):
     app.add_typer(_part.app)
 
 
@@ -59,6 +63,9 @@ def _options(
 app.add_typer(audit.app, name="audit")
 app.add_typer(tokens.app, name="token")
 app.add_typer(bench.app, name="bench")
+app.add_typer(configuration.app, name="config")
+app.add_typer(events.app, name="events")
+app.add_typer(sandbox.app, name="sandbox")
 
 
 def main() -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from app.cli.options import (
     EXIT_CODES,
     AsJson,
+    By,
+    Output,
+    OutputOption,
     StoryListener,
     console,
     finished,
     read_settings,
+    structured,
+    user_of,
 )
-
-if TYPE_CHECKING:
-    from app.config import Settings
 
 app = typer.Typer()
 brake_app = typer.Typer(
@@ -25,17 +27,11 @@ brake_app = typer.Typer(
     epilog=EXIT_CODES,
 )
 app.add_typer(brake_app, name="brake")
-app.add_typer(brake_app, name="brake")
 
-By = Annotated[
-    str | None,
-    typer.Option(
-        "--by",
-        help="Your name, for the record. Default: the holder of HEAL_TOKEN, or the user of this shell.",
-    ),
-]
 Comment = Annotated[str, typer.Option("--comment", help="Comment for the record.")]
-ApprovalIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The approval's id: apr_...")]
+ApprovalIdArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="The approval's id, or its beginning: apr_...")
+]
 
 
 @app.command("approvals", epilog=EXIT_CODES)
@@ -45,6 +41,7 @@ def list_approvals(
     ] = "pending",
     limit: Annotated[int, typer.Option(min=1, max=200, help="Maximum number to show.")] = 50,
     url: StoryListener = None,
+    output_as: OutputOption = Output.TABLE,
     as_json: AsJson = False,
 ) -> None:
     """List approvals, newest first; by default those that are pending."""
@@ -55,8 +52,9 @@ def list_approvals(
         raise typer.BadParameter(f"one of {', '.join(ApprovalState)}, all", param_hint="--state")
     wanted = None if state == "all" else ApprovalState(state)
     page = finished(approvals.list_approvals(read_settings(), url, wanted, limit))
-    if as_json:
-        typer.echo(page.model_dump_json(indent=2))
+    text = structured(page, output_as, as_json=as_json)
+    if text is not None:
+        typer.echo(text)
     elif not page.items:
         typer.echo("No approval is pending." if state == "pending" else "No approvals.")
     else:
@@ -91,10 +89,11 @@ def _answer(
     approval_id: str, *, approve: bool, by: str | None, comment: str, url: str | None, as_json: bool
 ) -> None:
     from app.cli.commands import approvals, output
+    from app.cli.commands.short_ids import answer_by_beginning
 
     settings = read_settings()
-    said = approvals.answer_of(approve=approve, by=by or _user(settings), comment=comment)
-    view = finished(approvals.answer(settings, url, approval_id, said))
+    said = approvals.answer_of(approve=approve, by=by or user_of(settings), comment=comment)
+    view = finished(answer_by_beginning(settings, url, approval_id, said))
     typer.echo(view.model_dump_json(indent=2) if as_json else output.answer_line(view))
 
 
@@ -148,7 +147,7 @@ def brake_close_circuit(
     from app.cli.commands import approvals
 
     settings = read_settings()
-    by = by or _user(settings)
+    by = by or user_of(settings)
     wanted = approvals.circuit_of(service=service, environment=environment, by=by, reason=reason)
     finished(approvals.close_circuit(settings, url, wanted))
     whose = f"{service} in {environment}" if service else "the cluster"
@@ -159,19 +158,6 @@ def _set_brake(*, engaged: bool, by: str | None, reason: str, url: str | None, a
     from app.cli.commands import approvals, output
 
     settings = read_settings()
-    wanted = approvals.brake_of(engaged=engaged, by=by or _user(settings), reason=reason)
+    wanted = approvals.brake_of(engaged=engaged, by=by or user_of(settings), reason=reason)
     view = finished(approvals.set_brake(settings, url, wanted))
     typer.echo(view.model_dump_json(indent=2) if as_json else output.brake_line(view))
-
-
-def _user(settings: Settings) -> str | None:
-    """The user of the shell; None when HEAL_TOKEN identifies the person."""
-    from app.cli.commands.errors import CommandFailed
-    from app.cli.commands.speaker import shell_user
-
-    if settings.heal_token is not None:
-        return None
-    try:
-        return shell_user()
-    except CommandFailed as error:
-        raise typer.BadParameter(str(error), param_hint="--by") from None

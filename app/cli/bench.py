@@ -30,22 +30,23 @@ def diagnosis(
 
     Every case is diagnosed alone, without the answers. A malformed file is an error (exit code 2).
     """
-    from app.cli.commands import bench_diagnosis, diagnosis_report
-    from app.cli.commands.diagnosis_sets import MalformedSet
+    from app.benchmarks import diagnosis as benchmark
+    from app.benchmarks.diagnosis_report import html_report
+    from app.benchmarks.diagnosis_sets import MalformedSet
 
     try:
-        results = bench_diagnosis.run(folder)
+        results = benchmark.run(folder)
     except MalformedSet as error:
         complain(str(error))
         raise typer.Exit(2) from error
     if report is not None:
-        _write(report, diagnosis_report.html_report(results))
+        _write(report, html_report(results))
     if as_json:
-        typer.echo(json.dumps(bench_diagnosis.as_json(results), indent=2))
+        typer.echo(json.dumps(benchmark.as_json(results), indent=2))
         return
     screen = console()
-    screen.print(bench_diagnosis.accuracy_table(results))
-    screen.print(bench_diagnosis.calibration_table(results))
+    screen.print(benchmark.accuracy_table(results))
+    screen.print(benchmark.calibration_table(results))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -68,23 +69,23 @@ def healing(
 
     A scenario file that is not valid is reported with file and line (exit code 2).
     """
-    from app.cli.commands import bench_healing
+    from app.benchmarks import healing as benchmark
     from app.errors import ConfigurationError
 
     try:
-        known = None if expect is None else bench_healing.read_expected(expect)
-        results = bench_healing.play_all(folder, variants=variants, processes=processes)
+        known = None if expect is None else benchmark.read_expected(expect)
+        results = benchmark.play_all(folder, variants=variants, processes=processes)
     except ConfigurationError as error:
         complain(str(error))
         raise typer.Exit(2) from error
     if write_expected is not None:
-        bench_healing.write_expected(write_expected, results)
+        benchmark.write_expected(write_expected, results)
     if as_json:
-        typer.echo(bench_healing.as_json(results))
+        typer.echo(benchmark.as_json(results))
     else:
-        for part in bench_healing.report(results):
+        for part in benchmark.report(results):
             console().print(part)
-    worse = [] if known is None else bench_healing.worse(known, results.of(bench_healing.AGENT))
+    worse = [] if known is None else benchmark.worse(known, results.of(benchmark.AGENT))
     for line in worse:
         complain(line)
     if worse:

@@ -9,11 +9,14 @@ import typer
 from app.cli.options import (
     EXIT_CODES,
     AsJson,
+    Output,
+    OutputOption,
     Url,
     complain,
     console,
     finished,
     read_settings,
+    structured,
 )
 
 app = typer.Typer()
@@ -26,8 +29,12 @@ def list_incidents(
     state: Annotated[str | None, typer.Option(help="Only this state, such as awaiting_approval.")] = None,
     since: Annotated[str | None, typer.Option(help="Opened since: an RFC 3339 time, or 30m, 2h, 7d.")] = None,
     until: Annotated[str | None, typer.Option(help="Opened before: same formats.")] = None,
+    search: Annotated[
+        str, typer.Option("--search", help="Words that service, id, cause, owner or summary contain.")
+    ] = "",
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number to show.")] = 20,
     url: Url = None,
+    output: OutputOption = Output.TABLE,
     as_json: AsJson = False,
 ) -> None:
     """List incidents, newest first."""
@@ -47,45 +54,109 @@ def list_incidents(
         since=incidents.moment(since, now, "--since"),
         until=incidents.moment(until, now, "--until"),
         limit=limit,
+        text=search,
     )
     page = finished(incidents.list_incidents(read_settings(), url, wanted))
-    if as_json:
-        typer.echo(page.model_dump_json(indent=2))
+    text = structured(page, output, as_json=as_json)
+    if text is not None:
+        typer.echo(text)
         return
     if not page.items:
         typer.echo("No incidents.")
         return
-    terminal.print_table(console(), page.items)
+    terminal.print_table(console(wide=output is Output.WIDE), page.items)
     if page.next is not None:
         typer.echo(f"Showing the newest {len(page.items)}; raise --limit to show more.")
 
 
 @app.command(epilog=EXIT_CODES)
 def show(
-    incident_id: Annotated[str, typer.Argument(metavar="ID", help="The incident's id: inc_...")],
+    incident_id: Annotated[
+        str, typer.Argument(metavar="ID", help="The incident's id, or its beginning: inc_...")
+    ],
     url: Url = None,
+    output: OutputOption = Output.TABLE,
     as_json: AsJson = False,
 ) -> None:
     """Show one incident and check its record: chain, length, head and anchors (exit code 1 if altered)."""
     from app.cli.commands import anchors, incidents
     from app.cli.commands import output as terminal
     from app.cli.commands.errors import CommandFailed
+    from app.cli.commands.short_ids import load_by_beginning
 
     settings = read_settings()
     try:
-        incident = finished(incidents.load_incident(settings, url, incident_id))
+        incident = finished(load_by_beginning(settings, url, incident_id))
     except CommandFailed:
         for sentence in anchors.of_missing(settings, incident_id):
             complain(f"the record was altered: {terminal.printable(sentence)}")
         raise
     broken_at = incidents.broken_entry(incident)
     discrepancies = list(anchors.of_view(settings, incident))
-    if as_json:
-        typer.echo(incident.model_dump_json(indent=2))
+    text = structured(incident, output, as_json=as_json)
+    if text is not None:
+        typer.echo(text)
     else:
-        terminal.print_story(console(), incident, broken_at, discrepancies)
+        terminal.print_story(console(wide=output is Output.WIDE), incident, broken_at, discrepancies)
         typer.echo(terminal.printable(anchors.compared(settings)))
     for sentence in discrepancies:
         complain(f"the record was altered: {terminal.printable(sentence)}")
     if discrepancies:
         raise typer.Exit(1)
+
+
+@app.command(epilog=EXIT_CODES)
+def stats(
+    since: Annotated[str, typer.Option(help="Opened since: an RFC 3339 time, or 30m, 2h, 7d.")] = "7d",
+    until: Annotated[str | None, typer.Option(help="Opened before: same formats.")] = None,
+    service: Annotated[str | None, typer.Option(help="Only for this service.")] = None,
+    environment: Annotated[str | None, typer.Option(help="Only in this environment.")] = None,
+    url: Url = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Count the incidents of a period by end, cause, service and action, with times to recovery."""
+    from datetime import UTC, datetime
+
+    from app.cli.commands import incidents
+    from app.cli.commands import stats as counting
+
+    now = datetime.now(UTC)
+    wanted = incidents.Wanted(
+        service=service,
+        environment=environment,
+        state=None,
+        since=incidents.moment(since, now, "--since"),
+        until=incidents.moment(until, now, "--until"),
+        limit=counting.MOST,
+    )
+    page = finished(incidents.list_incidents(read_settings(), url, wanted))
+    found = counting.stats_of(page.items)
+    text = structured(found, output)
+    if text is not None:
+        typer.echo(text)
+        return
+    for table in counting.tables(found):
+        console(wide=output is Output.WIDE).print(table)
+        typer.echo("")
+    typer.echo(counting.sentence(found))
+    if page.next is not None:
+        typer.echo(f"Only the newest {counting.MOST} incidents were counted; shorten the period.")
+
+
+@app.command(epilog=EXIT_CODES)
+def watch(
+    service: Annotated[str | None, typer.Option(help="Only for this service.")] = None,
+    environment: Annotated[str | None, typer.Option(help="Only in this environment.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number to show.")] = 20,
+    every: Annotated[float, typer.Option(min=0.2, max=3600, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Print once and end.")] = False,
+    url: Url = None,
+) -> None:
+    """Show the newest incidents and keep the list up to date until interrupted."""
+    from app.cli.commands import incidents
+    from app.cli.commands.watching import follow
+
+    wanted = incidents.Wanted(
+        service=service, environment=environment, state=None, since=None, until=None, limit=limit
+    )
+    finished(follow(read_settings(), url, wanted, console(), seconds=None if once else every))

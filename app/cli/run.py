@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +18,6 @@ from app.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from app.config import Settings
     from app.connectors.findings import Finding
 
 app = typer.Typer()
@@ -37,27 +35,17 @@ def run(
         typer.Option(help="all, or on PostgreSQL: api, worker, watch. Default: ROLE."),
     ] = None,
 ) -> None:
-    """Start the agent: API, dashboard, watcher, poller and driver, or the parts of one role."""
-    import uvicorn
+    """Start the agent: API, dashboard, watcher, poller and driver, or the parts of one role.
 
-    from app.api.admission import DRAIN_SECONDS
-    from app.cli.connections import bounded
+    With SANDBOX=true it starts the sandbox instead, as `heal sandbox` does.
+    """
+    from app.cli.serving import serve
 
     # The application reads its settings itself, and guards by the address it believes to listen on.
     for name, value in (("HOST", host), ("PORT", port), ("ROLE", role)):
         if value is not None:
             os.environ[name] = str(value)
-    settings = read_settings()
-    finished(_try_connections(settings))
-    uvicorn.run(
-        "app.main:create_app",
-        factory=True,
-        host=settings.listens_on,
-        port=settings.port,
-        log_level=settings.log_level,
-        http=bounded(settings.max_connections),
-        timeout_graceful_shutdown=math.ceil(DRAIN_SECONDS),
-    )
+    serve(read_settings())
 
 
 @app.command(epilog=EXIT_CODES)
@@ -79,13 +67,6 @@ def worker(
     if source:
         os.environ["INTAKE_FROM"] = " ".join(source)
     finished(work(read_settings()))
-
-
-async def _try_connections(settings: Settings) -> None:
-    """Open all connections once, to report a wrong setting in one line before the server starts."""
-    from app.bootstrap import build
-
-    await (await build(settings)).close()
 
 
 @app.command(epilog=EXIT_CODES)

@@ -44,7 +44,15 @@ _HEADLINES = {
     IncidentState.RECOVERED_WITHOUT_ACTION: "recovered without action",
     IncidentState.PROPOSED: "fix proposed, nothing changed",
     IncidentState.ESCALATED: "escalated to on-call",
+    IncidentState.RESOLVED_BY_HAND: "resolved by hand",
 }
+
+
+_WELL = (
+    IncidentState.RECOVERED,
+    IncidentState.RECOVERED_WITHOUT_ACTION,
+    IncidentState.RESOLVED_BY_HAND,
+)
 
 
 class Severity(StrEnum):
@@ -158,7 +166,7 @@ def _severity(incident: Incident, intents: Sequence[Intent]) -> Severity:
     worse = incident.verdict is not None and incident.verdict.kind is VerdictKind.WORSE
     if incident.state is IncidentState.ESCALATED or (not incident.state.closed and (unknown or worse)):
         return Severity.CRITICAL
-    if incident.state in (IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION):
+    if incident.state in _WELL:
         return Severity.INFO
     return Severity.WARNING
 

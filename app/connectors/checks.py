@@ -13,14 +13,18 @@ from app.agent.ids import ServiceKey
 from app.agent.models import SliSample
 from app.agent.notifications.channel import Channel
 from app.clock import Clock
+from app.config import Settings
 from app.connectors.alerts.delivery import AlertFormat
 from app.connectors.findings import Check, DoctorRun, Finding, fail, ok, warn
+from app.connectors.git.connect import connect_repositories
 from app.connectors.kinds import (
     ChannelKind,
     ConnectedMetrics,
+    GitOpsKind,
     MetricSourceKind,
     SilenceSourceKind,
     chosen_metrics,
+    configured_gitops,
     constructed_channels,
 )
 from app.connectors.observability import Indicator
@@ -75,7 +79,7 @@ async def _queries(
 ) -> AsyncIterator[Finding]:
     """Whether each query returns data for at least one service of the cluster."""
     if not services:
-        yield warn("queries", "not tested: no service known", "connect a cluster, and label its Deployments")
+        yield warn("queries", "not tested: no service known", "connect a cluster, and label its workloads")
         return
     samples: list[SliSample] = []
     faults: list[str] = []
@@ -128,6 +132,47 @@ async def _silences(kind: SilenceSourceKind, run: DoctorRun) -> Finding:
     finally:
         await source.aclose()
     return ok("silences", f"{kind.title} reachable; {counted(len(active), 'active silence')}")
+
+
+def gitops(kinds: Sequence[GitOpsKind]) -> Check:
+    """Whether the GitOps controller answers and accepts the agent's account."""
+
+    async def check(run: DoctorRun) -> AsyncIterator[Finding]:
+        kind = configured_gitops(kinds, run.settings)
+        if kind is None:
+            return
+        try:
+            connected = kind.connect(run.settings, None)
+        except ConfigurationError as error:
+            yield fail(kind.name, str(error), _CORRECT)
+            return
+        try:
+            version = await connected.ping()
+            yield ok(kind.name, f"{kind.title} {version} accepts the account of the agent")
+        except AgentError as error:
+            yield fail(kind.name, str(error), "check " + " and ".join(kind.settings))
+        finally:
+            await connected.close()
+        yield _reverts(run.settings)
+
+    return check
+
+
+def _reverts(settings: Settings) -> Finding:
+    """How the revert in Git is proposed after a rollback."""
+    way = settings.git_revert
+    if way is None:
+        return warn(
+            "reverts",
+            "not configured: after a rollback, automated sync stays off until people revert it in Git",
+            "set GIT_REVERT and GIT_REPOSITORIES",
+        )
+    try:
+        connect_repositories(settings)
+    except ConfigurationError as error:
+        return fail("reverts", str(error), _CORRECT)
+    repositories = counted(len(settings.git_repositories), "repository", "repositories")
+    return ok("reverts", f"proposed as {way} in {repositories}")
 
 
 def deliveries(formats: Sequence[AlertFormat]) -> Check:

@@ -15,7 +15,7 @@ from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
 from app.agent.ids import JsonObject, ServiceKey
 from app.agent.models import Action, Snapshot
-from app.agent.ports.cluster import PodOwner
+from app.agent.ports.cluster import PodOwner, UnwatchedWorkload
 from app.agent.workload import (
     ConfigRecord,
     ObjectRef,
@@ -31,28 +31,27 @@ from app.connectors.kubernetes.api import (
     PatchApi,
     ReadApi,
 )
+from app.connectors.kubernetes.catalog import WorkloadCatalog
 from app.connectors.kubernetes.config import load_config
-from app.connectors.kubernetes.controllers import ControllerReader
-from app.connectors.kubernetes.disruption import disruption_of
 from app.connectors.kubernetes.errors import Absent
 from app.connectors.kubernetes.fields import (
     controller,
+    kind_of,
     mapping,
     name,
     text,
     texts,
     uid,
 )
-from app.connectors.kubernetes.index import selector_query
 from app.connectors.kubernetes.mapping import (
-    SERVICE_LABEL,
-    Place,
+    WORKLOADS,
     ServiceMap,
-    is_label_value,
     is_namespace_name,
     is_object_name,
 )
 from app.connectors.kubernetes.patches import snapshot_body, target_ref
+from app.connectors.kubernetes.reading.objects import LiveObjects, Objects
+from app.connectors.kubernetes.reading.view import ClusterView
 from app.connectors.kubernetes.templates import config_map_names, template_of
 from app.connectors.kubernetes.views import (
     WorkloadObjects,
@@ -60,59 +59,71 @@ from app.connectors.kubernetes.views import (
     target_state,
     workload_view,
 )
+from app.connectors.kubernetes.views.disruption import disruption_of
 from app.connectors.kubernetes.watch import KubernetesWatch
 from app.connectors.kubernetes.writing import (
+    REVISIONS,
     KubernetesRehearsal,
     KubernetesWriter,
     get_object,
-    owned,
-    replica_sets_of,
+    owners_of_pods,
 )
-from app.errors import Forbidden, Invalid
+from app.errors import Forbidden
 
 
 class KubernetesReader:
-    """`ClusterReader` over one API server."""
+    """`ClusterReader` over one API server.
 
-    def __init__(self, api: ReadApi, services: ServiceMap, clock: Clock) -> None:
+    What an action rests on is read by name from the API server each time. `objects` are
+    what a view of a workload is made from, `around` what it is completed with.
+    """
+
+    def __init__(
+        self, api: ReadApi, services: ServiceMap, clock: Clock, *, objects: Objects, around: Objects
+    ) -> None:
         self._api = api
         self._services = services
         self._clock = clock
-        self._controllers = ControllerReader(api, clock)
+        self._objects = objects
+        self._around = around
+        self._catalog = WorkloadCatalog(services, objects=objects, around=around)
 
     async def ping(self) -> None:
         """Raises when the API server does not answer, or does not let the agent read."""
         await self._api.version(Kind.DEPLOYMENT, self._services.namespaces()[0])
 
     async def services(self) -> tuple[ServiceKey, ...]:
-        found: set[ServiceKey] = set()
-        for namespace in self._services.namespaces():
-            listing = await self._api.list(Kind.DEPLOYMENT, namespace)
-            found.update(key for item in listing.items if (key := self._services.key(item)) is not None)
-        return tuple(sorted(found))
+        return await self._catalog.services()
+
+    async def unwatched(self) -> tuple[UnwatchedWorkload, ...]:
+        return await self._catalog.unwatched()
 
     async def workload(self, key: ServiceKey) -> WorkloadView | None:
-        deployment = await self._deployment(key)
-        if deployment is None:
+        workload = await self._catalog.workload(key)
+        if workload is None:
             return None
-        namespace = text(deployment, "metadata", "namespace") or ""
-        selector = selector_query(mapping(deployment, "spec", "selector"))
-        replica_sets = await replica_sets_of(self._api, deployment)
-        pods = await owned(self._api, Kind.POD, namespace, selector, {uid(item) for item in replica_sets})
-        config_maps = await self._config_maps(deployment)
-        events, unread = await self._warnings(namespace)
-        controllers = await self._controllers.read(namespace)
+        namespace = text(workload, "metadata", "namespace") or ""
+        selector = mapping(workload, "spec", "selector")
+        revisions = await self._objects.controlled(
+            REVISIONS[Kind(kind_of(workload))], namespace, selector, {uid(workload)}
+        )
+        owners = owners_of_pods(workload, revisions)
+        pods = await self._objects.controlled(Kind.POD, namespace, selector, owners)
+        config_maps = await self._config_maps(workload)
+        about = {uid(item) for item in (workload, *revisions, *pods)}
+        warnings = await self._around.warnings(namespace, about)
+        controllers = await self._around.controllers(namespace)
         found = WorkloadObjects(
-            deployment=deployment,
-            replica_sets=replica_sets,
+            workload=workload,
+            revisions=revisions,
             pods=tuple(item for item in pods if text(item, "metadata", "deletionTimestamp") is None),
             config_maps=config_maps,
-            events=events,
-            unread=(*unread, *controllers.unread),
+            events=warnings.items,
+            unread=(*warnings.unread, *controllers.unread),
             autoscalers=controllers.autoscalers,
             stand_ins=controllers.stand_ins,
         )
-        ref = ObjectRef(kind=Kind.DEPLOYMENT, namespace=namespace, name=name(deployment))
+        ref = ObjectRef(kind=kind_of(workload), namespace=namespace, name=name(workload))
         return workload_view(found, ref, self._clock.now())
 
     async def target(self, action: Action) -> TargetState:
@@ -126,14 +137,11 @@ class KubernetesReader:
 
     async def disruption(self, action: Action) -> Disruption | None:
         ref = target_ref(action)
-        if ref.kind != Kind.DEPLOYMENT:
+        if ref.kind not in WORKLOADS:
             return None
-        deployment = await get_object(self._api, ref)
-        try:
-            budgets = await self._api.list(Kind.DISRUPTION_BUDGET, ref.namespace)
-        except Forbidden as error:
-            return disruption_of(deployment, (), str(error))
-        return disruption_of(deployment, budgets.items, None)
+        workload = await get_object(self._api, ref)
+        budgets = await self._around.budgets(ref.namespace)
+        return disruption_of(workload, budgets.items, "; ".join(budgets.unread) or None)
 
     async def consent(self, action: Action) -> OptOut:
         ref = target_ref(action)
@@ -145,9 +153,17 @@ class KubernetesReader:
         return opt_out_of({**marks, f"Namespace {ref.namespace}": _said(namespace)})
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
-        deployment = await self._deployment(key)
-        if deployment is None:
+        """Read by name each time: no contents are kept anywhere but in the agent's history."""
+        workload = await self._catalog.workload(key)
+        if workload is None:
             return ()
+        namespace = text(workload, "metadata", "namespace") or ""
+        found = []
+        for wanted in _config_map_names(workload):
+            try:
+                found.append(await self._api.get(Kind.CONFIG_MAP, namespace, wanted))
+            except Absent:
+                continue
         return tuple(
             ConfigRecord(
                 key=key,
@@ -157,77 +173,34 @@ class KubernetesReader:
                 health=RevisionHealth.UNKNOWN,
                 seen_at=self._clock.now(),
             )
-            for item in await self._config_maps(deployment)
+            for item in found
         )
 
     async def owner(self, namespace: str, pod: str) -> PodOwner | None:
         """By the controllers of the pod and of its ReplicaSet; reading a workload needs the same rights."""
         if not is_namespace_name(namespace) or not is_object_name(pod):
             return None
-        found = await self._listed(Kind.POD, namespace, pod)
+        found = await self._around.find(Kind.POD, namespace, pod)
         if found is None:
             return None
-        owner = controller(found) or ("Pod", pod)
-        if owner[0] == Kind.REPLICA_SET:
-            replica_set = await self._listed(Kind.REPLICA_SET, namespace, owner[1])
-            owner = (controller(replica_set) if replica_set is not None else None) or owner
-        if owner[0] != Kind.DEPLOYMENT:
-            return PodOwner(kind=owner[0], name=owner[1])
-        deployment = await self._get_if_there(Kind.DEPLOYMENT, Place(namespace=namespace, name=owner[1]))
-        key = None if deployment is None else self._services.key(deployment)
-        return PodOwner(kind=owner[0], name=owner[1], key=key)
+        kind, named = controller(found) or ("Pod", pod)
+        if kind == Kind.REPLICA_SET:
+            replica_set = await self._around.find(Kind.REPLICA_SET, namespace, named)
+            kind, named = (controller(replica_set) if replica_set is not None else None) or (kind, named)
+        return PodOwner(kind=kind, name=named, key=await self._catalog.key_of(kind, namespace, named))
 
-    async def _listed(self, kind: Kind, namespace: str, named: str) -> JsonObject | None:
-        """One object by its name, read as a list: no other right is asked for."""
-        listing = await self._api.list(kind, namespace, fields=f"metadata.name={named}")
-        return next((item for item in listing.items if name(item) == named), None)
-
-    async def _deployment(self, key: ServiceKey) -> JsonObject | None:
-        """The one Deployment of a service: by settings, by label, or by name."""
-        place = self._services.place(key)
-        if place is not None:
-            return await self._get_if_there(Kind.DEPLOYMENT, place)
-        namespace = self._services.namespace(key.environment)
-        if namespace is None or not is_label_value(key.service):
-            return None
-        labelled = await self._api.list(Kind.DEPLOYMENT, namespace, labels=f"{SERVICE_LABEL}={key.service}")
-        candidates = {name(item): item for item in labelled.items}
-        if is_object_name(key.service) and key.service not in candidates:
-            namesake = await self._get_if_there(Kind.DEPLOYMENT, Place(namespace=namespace, name=key.service))
-            if namesake is not None:
-                candidates[key.service] = namesake
-        ours = [item for item in candidates.values() if self._services.belongs(item, key)]
-        if len(ours) > 1:
-            names = ", ".join(sorted(name(item) for item in ours))
-            raise Invalid(
-                f"{key} maps to several Deployments of namespace {namespace}: {names};"
-                " name one in SERVICE_WORKLOADS"
-            )
-        return ours[0] if ours else None
-
-    async def _get_if_there(self, kind: Kind, place: Place) -> JsonObject | None:
-        try:
-            return await self._api.get(kind, place.namespace, place.name)
-        except Absent:
-            return None
-
-    async def _config_maps(self, deployment: JsonObject) -> tuple[JsonObject, ...]:
+    async def _config_maps(self, workload: JsonObject) -> tuple[JsonObject, ...]:
         """The ConfigMaps that the template refers to and that exist."""
-        namespace = text(deployment, "metadata", "namespace") or ""
+        namespace = text(workload, "metadata", "namespace") or ""
         found = [
-            await self._get_if_there(Kind.CONFIG_MAP, Place(namespace=namespace, name=wanted))
-            for wanted in config_map_names(template_of(deployment))
-            if is_object_name(wanted)
+            await self._objects.find(Kind.CONFIG_MAP, namespace, wanted)
+            for wanted in _config_map_names(workload)
         ]
         return tuple(item for item in found if item is not None)
 
-    async def _warnings(self, namespace: str) -> tuple[tuple[JsonObject, ...], tuple[str, ...]]:
-        """Warning events; supplementary, so a missing permission is one of the warnings, not an error."""
-        try:
-            listing = await self._api.list(Kind.EVENT, namespace, fields="type=Warning")
-        except Forbidden as error:
-            return (), (str(error),)
-        return listing.items, ()
+
+def _config_map_names(workload: JsonObject) -> tuple[str, ...]:
+    return tuple(one for one in config_map_names(template_of(workload)) if is_object_name(one))
 
 
 def _said(item: JsonObject) -> bool | None:
@@ -239,6 +212,9 @@ class KubernetesCluster:
     """Everything `connect` built."""
 
     reader: KubernetesReader
+    """Workloads from the API server: for an incident under way."""
+    steady: KubernetesReader
+    """Workloads from the view: for what looks at every service again and again."""
     rehearsal: KubernetesRehearsal
     watch: KubernetesWatch
     writer: KubernetesWriter | None
@@ -296,10 +272,13 @@ def connect(settings: Settings, clock: Clock) -> KubernetesCluster | None:
             streams[namespace] = connections.reading()
         return streams[namespace]
 
+    live = LiveObjects(api, services, clock)
+    view = ClusterView(stream, live, services, clock)
     return KubernetesCluster(
-        reader=KubernetesReader(api, services, clock),
+        reader=KubernetesReader(api, services, clock, objects=live, around=view),
+        steady=KubernetesReader(api, services, clock, objects=view, around=view),
         rehearsal=KubernetesRehearsal(api, connections.patching(dry_run=True)),
-        watch=KubernetesWatch(stream, services, clock),
+        watch=KubernetesWatch(view, clock),
         writer=None if settings.dry_run else KubernetesWriter(api, connections.patching(dry_run=False)),
         connections=connections,
     )

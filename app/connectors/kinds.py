@@ -6,7 +6,7 @@ vendor: its names, the setting that connects it, and how it is constructed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from app.agent.freshness.silences import Silence
 from app.agent.notifications.channel import Channel
+from app.agent.ports.gitops import GitOps, RepositoryWriter
 from app.agent.ports.metrics import MetricSource, SilenceSource
 from app.agent.ports.store import Store
 from app.clock import Clock
@@ -106,6 +107,30 @@ class SilenceSourceKind:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectedGitOps:
+    """A GitOps controller with its connections."""
+
+    ports: GitOps
+    ping: Callable[[], Awaitable[str]]
+    """What answers, in words; raises like every port when it does not, or not with the agent's account."""
+    close: Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitOpsKind:
+    """A controller that takes the specification of workloads from a repository."""
+
+    name: str
+    """Its name as the owner of a workload, and the check of `heal doctor`."""
+    title: str
+    settings: tuple[str, ...]
+    """The setting with its address first, then those with its credentials."""
+    configured: Callable[[Settings], bool]
+    connect: Callable[[Settings, RepositoryWriter | None], ConnectedGitOps]
+    """Asks nothing yet; raises `ConfigurationError` for settings that cannot work."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InboundKind:
     """The other direction of a chat: buttons and commands."""
 
@@ -153,6 +178,11 @@ def chosen_metrics(kinds: Sequence[MetricSourceKind], settings: Settings) -> Met
 
 def configured_silences(kinds: Sequence[SilenceSourceKind], settings: Settings) -> SilenceSourceKind | None:
     """The configured source of silences; the first of several."""
+    return next((kind for kind in kinds if kind.configured(settings)), None)
+
+
+def configured_gitops(kinds: Sequence[GitOpsKind], settings: Settings) -> GitOpsKind | None:
+    """The configured GitOps controller; the first of several."""
     return next((kind for kind in kinds if kind.configured(settings)), None)
 
 

@@ -30,7 +30,7 @@ def mapping_findings(settings: Settings, services: Sequence[ServiceKey]) -> Iter
     if lacking:
         yield warn(
             "mappings",
-            f"SERVICE_WORKLOADS names Deployments that do not exist: {_shown(lacking)}",
+            f"SERVICE_WORKLOADS names workloads that do not exist: {_shown(lacking)}",
             "correct the namespace and the name, or remove the entry",
         )
     empty = [
@@ -41,7 +41,7 @@ def mapping_findings(settings: Settings, services: Sequence[ServiceKey]) -> Iter
     if empty:
         yield warn(
             "mappings",
-            f"ENVIRONMENT_NAMESPACES names namespaces without a Deployment: {_shown(empty)}",
+            f"ENVIRONMENT_NAMESPACES names namespaces without a workload: {_shown(empty)}",
             "correct the namespace, or remove the entry",
         )
     unknown = sorted(_dependencies(settings) - names)

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from app.agent.ids import ServiceKey
 from app.agent.models import SliSample, TelemetryHealth
@@ -21,6 +21,8 @@ from app.agent.ports.metrics import MetricSource
 from app.errors import AgentError, Invalid
 
 _POLL_CONCURRENCY = 8
+SERVICES_AT_ONCE = 50
+"""Services in one question, for a source that can answer for many."""
 _ROUNDING = 1e-6
 
 Polled: TypeAlias = tuple[ServiceKey, SliSample | AgentError]
@@ -101,6 +103,15 @@ def judge_telemetry(before: Collection[ServiceKey], now: Collection[ServiceKey])
     )
 
 
+@runtime_checkable
+class SampleBatches(Protocol):
+    """A metric source that answers for many services with one question."""
+
+    async def slis(self, keys: Sequence[ServiceKey], at: datetime) -> tuple[Polled, ...]:
+        """The sample, or the error, of each service; one service's error is no other's."""
+        ...
+
+
 async def polled(
     source: MetricSource,
     keys: Sequence[ServiceKey],
@@ -108,20 +119,28 @@ async def polled(
     *,
     concurrency: int = _POLL_CONCURRENCY,
 ) -> AsyncGenerator[Polled, None]:
-    """The sample, or the error, of every service as soon as it is there; one's error stops no other's."""
+    """The sample, or the error, of every service as soon as it is there; one's error stops no other's.
+
+    At most `concurrency` questions are open at a time, each about one service, or about
+    `SERVICES_AT_ONCE` where the source can answer for many.
+    """
     gate = asyncio.Semaphore(concurrency)
+    size = SERVICES_AT_ONCE if isinstance(source, SampleBatches) else 1
 
-    async def one(key: ServiceKey) -> Polled:
+    async def ask(some: Sequence[ServiceKey]) -> tuple[Polled, ...]:
         async with gate:
+            if isinstance(source, SampleBatches):
+                return await source.slis(some, at)
             try:
-                return key, await source.sli(key, at)
+                return ((some[0], await source.sli(some[0], at)),)
             except AgentError as error:
-                return key, error
+                return ((some[0], error),)
 
-    asking = [asyncio.ensure_future(one(key)) for key in keys]
+    asking = [asyncio.ensure_future(ask(keys[i : i + size])) for i in range(0, len(keys), size)]
     try:
         for answered in asyncio.as_completed(asking):
-            yield await answered
+            for one in await answered:
+                yield one
     finally:
         for task in asking:
             task.cancel()

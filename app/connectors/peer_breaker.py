@@ -36,6 +36,7 @@ from app.agent.ports.cluster import (
 from app.agent.ports.metrics import MetricSource, SilenceSource
 from app.agent.workload import ConfigRecord, TargetState, WorkloadView
 from app.bounds.backoff import Backoff
+from app.connectors.observability import Polled, SampleBatches
 from app.errors import AgentError, Conflict, PermanentError, TransientError
 
 FIRST_PAUSE_SECONDS = 1.0
@@ -66,6 +67,10 @@ class PeerBreaker:
 
     name: str
     monotonic: Callable[[], float] = time.monotonic
+    answered_calls: int = 0
+    failed_calls: int = 0
+    rejected_calls: int = 0
+    """Not made, because the circuit was open."""
     _failures: int = 0
     """Failed calls in a row that opened the circuit."""
     _answered_at: float = float("-inf")
@@ -82,6 +87,11 @@ class PeerBreaker:
         if self._asking or self.monotonic() >= self._open_until:
             return CircuitState.HALF_OPEN
         return CircuitState.OPEN
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the last call was answered, or none was made yet."""
+        return self.state is CircuitState.CLOSED
 
     async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
         """The call's result; `TransientError` at once while the circuit is open.
@@ -114,6 +124,7 @@ class PeerBreaker:
                 self._asking = True
                 return True
             case _:
+                self.rejected_calls += 1
                 raise self._refusal()
 
     def _refusal(self) -> TransientError:
@@ -125,11 +136,13 @@ class PeerBreaker:
 
     def answered(self) -> None:
         """A call succeeded: close the circuit."""
+        self.answered_calls += 1
         self._answered_at = self.monotonic()
         self._failures, self._open_until, self._last_error = 0, None, ""
 
     def failed(self, began: float, why: str) -> None:
         """A call that began then failed; opens the circuit unless another call succeeded meanwhile."""
+        self.failed_calls += 1
         if self._answered_at >= began:
             return
         now = self.monotonic()
@@ -156,7 +169,9 @@ def guarded_rehearsal(rehearsal: ClusterRehearsal, breaker: PeerBreaker) -> Clus
 
 
 def guarded_metrics(source: MetricSource, breaker: PeerBreaker) -> MetricSource:
-    """The metric source behind a breaker."""
+    """The metric source behind a breaker; one that answers for many services still does."""
+    if isinstance(source, SampleBatches):
+        return _GuardedBatches(source, breaker, source)
     return _GuardedMetrics(source, breaker)
 
 
@@ -246,3 +261,23 @@ class _GuardedMetrics:
             return await self.breaker.ask(call)
         except TransientError:
             return unreachable
+
+
+@dataclass(frozen=True, slots=True)
+class _GuardedBatches(_GuardedMetrics):
+    batches: SampleBatches
+
+    async def slis(self, keys: Sequence[ServiceKey], at: datetime) -> tuple[Polled, ...]:
+        """No answer for any service counts as silence; while the circuit is open, each has that error."""
+
+        async def call() -> tuple[Polled, ...]:
+            found = await self.batches.slis(keys, at)
+            errors = [answer for _, answer in found if isinstance(answer, TransientError)]
+            if errors and len(errors) == len(found):
+                raise errors[0]
+            return found
+
+        try:
+            return await self.breaker.ask(call)
+        except TransientError as error:
+            return tuple((key, error) for key in keys)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from app.agent.ids import ServiceKey
-from app.agent.ports.cluster import ClusterReader
+from app.agent.ports.cluster import ClusterCoverage, ClusterReader
 from app.agent.ports.metrics import MetricSource, SilenceSource
 from app.agent.ports.policy import PolicyEngine
 from app.clock import Clock
@@ -17,16 +17,22 @@ from app.connectors.policy.answers import FAULT
 from app.connectors.streams.open import OpenStream
 from app.errors import TransientError
 
-ReadinessCheck = tuple[str, Callable[[], Awaitable[None]]]
+ReadinessCheck = tuple[str, Callable[[], Awaitable[str | None]]]
+"""A name, and a question; its answer may hold what a person should know although the part works."""
 
+_MOST_NAMED = 10
 _NO_SERVICE = ServiceKey(environment="none", service="none")
 
 
-def cluster_ready(reader: ClusterReader) -> ReadinessCheck:
-    """The cluster lists its services."""
+def cluster_ready(reader: ClusterReader, coverage: ClusterCoverage | None = None) -> ReadinessCheck:
+    """The cluster lists its services; workloads that are none are named, and are no fault."""
 
-    async def check() -> None:
+    async def check() -> str | None:
         await reader.services()
+        unwatched = await coverage.unwatched() if coverage is not None else ()
+        if not unwatched:
+            return None
+        return f"answers; not watched: {'; '.join(str(one) for one in unwatched[:_MOST_NAMED])}"
 
     return "cluster", check
 

@@ -1,4 +1,4 @@
-"""The registrations: one line for each alert format, metric source, silence source and channel.
+"""The registrations: one line for each alert format, GitOps controller, metric source and channel.
 
 This is the only place outside its own folder and `app.config` that names a vendor;
 `tests/unit/test_registries.py` checks that nothing is missing.
@@ -7,14 +7,21 @@ This is the only place outside its own folder and `app.config` that names a vend
 from __future__ import annotations
 
 from app.connectors.alerts import alertmanager, grafana, silences
+from app.connectors.alerts import datadog as datadog_alerts
 from app.connectors.alerts.delivery import AlertFormat
+from app.connectors.argocd import registration as argocd
 from app.connectors.chat import teams, webhook
 from app.connectors.chat.slack import channel as slack
-from app.connectors.kinds import ChannelKind, MetricSourceKind, SilenceSourceKind
+from app.connectors.datadog import registration as datadog
+from app.connectors.kinds import ChannelKind, GitOpsKind, MetricSourceKind, SilenceSourceKind
 from app.connectors.prometheus import registration as prometheus
 
-ALERT_FORMATS: tuple[AlertFormat, ...] = (alertmanager.format_with(grafana.DIALECT),)
-METRIC_SOURCES: tuple[MetricSourceKind, ...] = (prometheus.KIND,)
+ALERT_FORMATS: tuple[AlertFormat, ...] = (
+    alertmanager.format_with(grafana.DIALECT),
+    datadog_alerts.FORMAT,
+)
+GITOPS: tuple[GitOpsKind, ...] = (argocd.KIND,)
+METRIC_SOURCES: tuple[MetricSourceKind, ...] = (prometheus.KIND, datadog.KIND)
 SILENCE_SOURCES: tuple[SilenceSourceKind, ...] = (silences.KIND,)
 CHANNELS: tuple[ChannelKind, ...] = (
     slack.KIND,

@@ -19,7 +19,7 @@ from typing import TypeAlias, TypeVar
 from app.agent.ids import JsonObject
 from app.errors import Conflict, Forbidden, Invalid, NotFound, TransientError, UnknownOutcome
 from app.sandbox.engine import Engine
-from app.sandbox.objects import ConfigMap, Deployment, Meta, Pod, ReplicaSet, parse_quantity
+from app.sandbox.objects import WORKLOADS, ConfigMap, Deployment, Meta, Pod, ReplicaSet, parse_quantity
 
 Thing: TypeAlias = Deployment | ReplicaSet | Pod | ConfigMap
 T = TypeVar("T", Deployment, ReplicaSet, Pod, ConfigMap)
@@ -95,6 +95,17 @@ class ApiServer:
             for thing in self._objects.get(kind.__name__, {}).values()
             if isinstance(thing, kind) and (namespace is None or thing.meta.namespace == namespace)
         ]
+
+    def workloads(self, namespace: str | None = None) -> tuple[Deployment, ...]:
+        """The workloads of every kind."""
+        return tuple(workload for kind in WORKLOADS for workload in self.list(kind, namespace))
+
+    def workload(self, namespace: str, name: str) -> Deployment:
+        """The workload of that name, of whatever kind."""
+        for kind in WORKLOADS:
+            if (namespace, name) in self._objects.get(kind.__name__, {}):
+                return self.get(kind, namespace, name)
+        return self.get(Deployment, namespace, name)
 
     def holds(self, thing: Thing) -> bool:
         """Whether exactly this object still exists."""

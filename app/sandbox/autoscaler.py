@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from app.agent.workload import AutoscalerView
 from app.sandbox.objects import Deployment
 from app.sandbox.world import World
 
@@ -30,7 +31,18 @@ class Autoscaler:
 
     def start(self) -> None:
         """Look every 15 seconds, for as long as the world is played."""
+        self._show(None)
         self.world.engine.after(EVERY_SECONDS, self._look)
+
+    def _show(self, wanted: int | None) -> None:
+        """What the API server says of it."""
+        self.world.autoscalers[self.namespace, self.name] = AutoscalerView(
+            kind="HorizontalPodAutoscaler",
+            name=self.name,
+            minimum=self.least,
+            maximum=self.most,
+            wanted=wanted,
+        )
 
     def _look(self) -> None:
         self.world.engine.after(EVERY_SECONDS, self._look)
@@ -42,6 +54,7 @@ class Autoscaler:
         wanted = present.replicas
         if abs(used - 1) > _TOLERANCE:
             wanted = min(self.most, max(self.least, math.ceil(present.status.ready * used)))
+        self._show(wanted)
         if wanted >= present.replicas:
             self.needed_at = now
         if wanted > present.replicas or (

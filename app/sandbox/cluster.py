@@ -6,18 +6,19 @@ that a person may read says that this is a simulation where that matters.
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
 from app.agent.actions.target_parts import parts_held, same_ground
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
-from app.agent.guardrails.target_token import REPLICAS, deployment_token, makes_pods
+from app.agent.guardrails.target_token import REPLICAS, makes_pods, workload_token
+from app.agent.guardrails.workload_kinds import DEPLOYMENT, WORKLOAD_KINDS
 from app.agent.ids import IntentId, JsonObject, ServiceKey
-from app.agent.models import Action, Rehearsal, Snapshot
-from app.agent.ports.cluster import ClusterEvent, PodOwner
+from app.agent.models import Action, ActionName, Rehearsal, Snapshot
+from app.agent.ports.cluster import ClusterEvent, PodOwner, UnwatchedWorkload
 from app.agent.workload import (
+    AutoscalerView,
     ConfigMapView,
     ConfigRecord,
     FailingContainer,
@@ -31,16 +32,15 @@ from app.agent.workload import (
 )
 from app.errors import Conflict, Forbidden, Invalid, PermanentError
 from app.sandbox.api import Identity, Precondition, Thing
-from app.sandbox.objects import ConfigMap, Deployment, Pod, ReplicaSet, digest, template_body
+from app.sandbox.objects import WORKLOADS, ConfigMap, Deployment, Pod, ReplicaSet, digest, template_body
 from app.sandbox.operations import (
     MARKER,
     change_config_map,
-    change_deployment,
-    deployment_snapshot,
+    change_workload,
     mark,
+    workload_snapshot,
 )
-from app.sandbox.picture import service_of
-from app.sandbox.world import AUTOSCALER, SAME_NAMES, Naming, World
+from app.sandbox.world import AUTOSCALER, SAME_NAMES, Naming, World, WorldSource
 
 FIELD_MANAGER = "self-healing-devops-agent"
 IRREVERSIBLE = "self-healing-devops-agent/irreversible"
@@ -59,11 +59,16 @@ _MAX_WARNINGS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Access:
-    """One world as one identity sees it, under one naming of environments."""
+    """A world as one identity sees it, under one naming of environments."""
 
-    world: World
+    worlds: WorldSource
     naming: Naming
     identity: Identity
+
+    @property
+    def world(self) -> World:
+        """The world of this moment."""
+        return self.worlds()
 
     def ask(self, verb: str, kind: str) -> None:
         self.world.api.ask(self.identity, verb, kind)
@@ -73,9 +78,10 @@ class _Access:
         ref = action.target
         if ref is None:
             raise Invalid(f"{action.name} touches no object")
-        if ref.kind == "Deployment":
-            self.ask(verb, ref.kind)
-            return self.world.api.get(Deployment, ref.namespace, ref.name)
+        for kind in WORKLOADS:
+            if ref.kind == kind.__name__:
+                self.ask(verb, ref.kind)
+                return self.world.api.get(kind, ref.namespace, ref.name)
         if ref.kind == "ConfigMap":
             self.ask(verb, ref.kind)
             return self.world.api.get(ConfigMap, ref.namespace, ref.name)
@@ -93,6 +99,20 @@ class SandboxReader:
         keys = (self._access.naming.key(*name) for name in self._access.world.services())
         return tuple(key for key in keys if key is not None)
 
+    async def unwatched(self) -> tuple[UnwatchedWorkload, ...]:
+        self._access.ask("list", "Deployment")
+        world, naming = self._access.world, self._access.naming
+        watched = {workload.meta.uid for workload, _ in world.named()}
+        return tuple(
+            UnwatchedWorkload(
+                what=f"{workload.kind} {workload.meta.namespace}/{workload.meta.name}",
+                why="another workload has its name",
+            )
+            for workload in world.api.workloads()
+            if workload.meta.uid not in watched
+            and naming.key(workload.meta.namespace, workload.meta.name) is not None
+        )
+
     async def workload(self, key: ServiceKey) -> WorkloadView | None:
         deployment = self._deployment(key)
         return None if deployment is None else self._view(deployment)
@@ -104,7 +124,7 @@ class SandboxReader:
         found = self._access.find(action, "get")
         state = target_of(found)
         body: JsonObject = (
-            deployment_snapshot(found) if isinstance(found, Deployment) else {"data": {**found.data}}
+            workload_snapshot(found) if isinstance(found, Deployment) else {"data": {**found.data}}
         )
         return Snapshot(ref=state.ref, token=state.token, body=body)
 
@@ -112,9 +132,9 @@ class SandboxReader:
         found = self._access.find(action, "get")
         if not isinstance(found, Deployment):
             return None
-        missing = math.floor(found.max_unavailable * found.replicas)
-        surge = math.ceil(found.max_surge * found.replicas)
-        return Disruption(replicas=found.replicas, missing_at_once=missing if missing or surge else 1)
+        return Disruption(
+            replicas=found.replicas, missing_at_once=found.missing_at_once, serving=found.status.available
+        )
 
     async def consent(self, action: Action) -> OptOut:
         found = self._access.find(action, "get")
@@ -153,20 +173,22 @@ class SandboxReader:
         above = next((r for r in api.list(ReplicaSet, namespace) if r.meta.uid == found.owner_uid), None)
         if above is None:
             return PodOwner(kind="Pod", name=pod)
-        deployments = api.list(Deployment, namespace)
-        deployment = next((d for d in deployments if d.meta.uid == above.owner_uid), None)
-        if deployment is None:
+        workload = next((w for w in api.workloads(namespace) if w.meta.uid == above.owner_uid), None)
+        if workload is None:
             return PodOwner(kind="ReplicaSet", name=above.meta.name)
-        key = self._access.naming.key(namespace, service_of(deployment))
-        return PodOwner(kind="Deployment", name=deployment.meta.name, key=key)
+        service = self._access.world.service_of(workload)
+        key = None if service is None else self._access.naming.key(namespace, service)
+        return PodOwner(kind=workload.kind, name=workload.meta.name, key=key)
 
     def _deployment(self, key: ServiceKey) -> Deployment | None:
         self._access.ask("list", "Deployment")
-        found = self._access.world.deployments(*self._access.naming.name(key))
-        if len(found) > 1:
-            names = ", ".join(sorted(d.meta.name for d in found))
-            raise Invalid(f"{key} maps to several Deployments: {names}; label one of them apart")
-        return found[0] if found else None
+        namespace, service = self._access.naming.name(key)
+        found = self._access.world.workload(namespace, service)
+        rivals = self._access.world.labelled(namespace, service)
+        if found is None and len(rivals) > 1:
+            names = ", ".join(sorted(w.meta.name for w in rivals))
+            raise Invalid(f"{key} maps to several workloads: {names}; each is the service of its own name")
+        return found
 
     def _config_maps(self, deployment: Deployment) -> list[ConfigMap]:
         self._access.ask("get", "ConfigMap")
@@ -197,7 +219,8 @@ class SandboxReader:
             spec_observed=observed,
             paused=deployment.paused,
             rollout_complete=complete,
-            progress_deadline_exceeded=status.reason == "ProgressDeadlineExceeded",
+            progress_deadline_exceeded=status.reason == "ProgressDeadlineExceeded"
+            and deployment.kind == DEPLOYMENT,
             replica_failure=status.replica_failure,
             replica_failure_since=status.replica_failure_since,
             progress_deadline_seconds=int(deployment.progress_deadline_seconds),
@@ -208,7 +231,9 @@ class SandboxReader:
             config_maps=tuple(_config_map(c) for c in self._config_maps(deployment)),
             warnings=tuple(warnings[:_MAX_WARNINGS]),
             managed_by=next((owner for name, owner in GITOPS.items() if name in labelled), None),
+            managed_as=next((labelled[name] for name in GITOPS if name in labelled), None),
             scaled=_scaled(deployment),
+            autoscalers=_autoscalers(world, deployment),
             opted_out=said(deployment.meta.labels, annotations) is False,
         )
 
@@ -236,7 +261,7 @@ class _Changes:
         if isinstance(found, Deployment):
             owned = world.controller.replica_sets(found)
             moment = world.engine.now.isoformat()
-            change = change_deployment(action, owned, snapshot, moment)
+            change = change_workload(action, owned, snapshot, moment)
 
             def mutate(deployment: Deployment) -> None:
                 change(deployment)
@@ -277,16 +302,31 @@ class SandboxRehearsal:
                 target = replace(target, resource_version=now.resource_version)
             after = self._changes.change(action, target, snapshot, intent_id=None)
             pods = self._with_a_pod(now, after)
+            if pods and action.name is not ActionName.RESTORE:
+                self._with_references(action)
         except (PermanentError, Conflict) as error:
             return Rehearsal(accepted=False, message=str(error))
         return Rehearsal(
             accepted=True, message=f"{action.target} would be changed (simulated API server){pods}"
         )
 
+    def _with_references(self, action: Action) -> None:
+        """`Invalid` where a ConfigMap that the new pods need does not exist."""
+        found = self._access.find(action, "get")
+        if not isinstance(found, Deployment):
+            return
+        wanted = action.parameters.get("revision")
+        owned = self._access.world.controller.replica_sets(found)
+        template = next((one.template for one in owned if one.revision == wanted), found.template)
+        there = {one.meta.name for one in self._access.world.api.list(ConfigMap, found.meta.namespace)}
+        for name in template.config_maps:
+            if name not in there:
+                raise Invalid(f"new pods would not start: ConfigMap {name} does not exist")
+
     def _with_a_pod(self, before: TargetState, after: TargetState) -> str:
         """Have one of the pods judged that would be made; how that ended, as the end of a sentence."""
         world, ref = self._access.world, after.ref
-        if ref.kind != "Deployment" or not makes_pods(before.token, after.token):
+        if ref.kind not in WORKLOAD_KINDS or not makes_pods(before.token, after.token):
             return ""
         try:
             self._access.ask("create", "Pod")
@@ -320,7 +360,7 @@ class SandboxWatch:
 
     async def events(self) -> AsyncGenerator[ClusterEvent, None]:
         access, world = self._access, self._access.world
-        for kind in ("Deployment", "ReplicaSet", "Pod", "ConfigMap"):
+        for kind in ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod", "ConfigMap"):
             access.ask("watch", kind)
         moved = set(world.services())
 
@@ -330,6 +370,11 @@ class SandboxWatch:
         world.api.changed.append(notice)
         try:
             while True:
+                if access.world is not world:
+                    world.api.changed.remove(notice)
+                    world = access.world
+                    world.api.changed.append(notice)
+                    moved = set(world.services())
                 told = [access.naming.key(*name) for name in sorted(moved)]
                 moved.clear()
                 for key in told:
@@ -343,7 +388,7 @@ class SandboxWatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxCluster:
-    """The ports over one world, as one identity sees it; a writer exists only where one is asked for."""
+    """The ports over a world, as one identity sees it; a writer exists only where one is asked for."""
 
     reader: SandboxReader
     rehearsal: SandboxRehearsal
@@ -359,7 +404,20 @@ class SandboxCluster:
         identity: Identity = AGENT,
         watch_seconds: float = WATCH_SECONDS,
     ) -> SandboxCluster:
-        access = _Access(world=world, naming=naming, identity=identity)
+        """The ports over one world."""
+        return cls.following(lambda: world, naming=naming, identity=identity, watch_seconds=watch_seconds)
+
+    @classmethod
+    def following(
+        cls,
+        worlds: WorldSource,
+        *,
+        naming: Naming = SAME_NAMES,
+        identity: Identity = AGENT,
+        watch_seconds: float = WATCH_SECONDS,
+    ) -> SandboxCluster:
+        """The ports over whichever world `worlds` returns: a watch notices that it is another one."""
+        access = _Access(worlds=worlds, naming=naming, identity=identity)
         return cls(
             reader=SandboxReader(access),
             rehearsal=SandboxRehearsal(access),
@@ -388,6 +446,11 @@ def target_of(thing: Deployment | ConfigMap, action: Action | None = None) -> Ta
     )
 
 
+def _autoscalers(world: World, deployment: Deployment) -> tuple[AutoscalerView, ...]:
+    found = world.autoscalers.get((deployment.meta.namespace, deployment.meta.name))
+    return () if found is None else (found,)
+
+
 def _scaled(deployment: Deployment) -> ScaleChange | None:
     """Who set the replicas last, in a change of its own; the subresource keeps no name with 0 replicas."""
     by = deployment.meta.changers.get(REPLICAS)
@@ -398,7 +461,7 @@ def _scaled(deployment: Deployment) -> ScaleChange | None:
 
 
 def _token(deployment: Deployment) -> str:
-    return deployment_token(
+    return workload_token(
         deployment.meta.uid,
         generation=deployment.meta.generation,
         template=digest(template_body(deployment.template)),

@@ -9,8 +9,10 @@ revision number, a paused rollout creates nothing, and progress that stops for
 
 from __future__ import annotations
 
-import math
+from datetime import datetime
+from itertools import count
 
+from app.agent.guardrails.workload_kinds import DAEMON_SET, STATEFUL_SET
 from app.errors import Forbidden
 from app.sandbox.api import ApiServer, Thing
 from app.sandbox.engine import Engine
@@ -54,7 +56,7 @@ class DeploymentController:
 
     def _sync(self, uid: str) -> None:
         self._queued.discard(uid)
-        deployment = next((d for d in self._api.list(Deployment) if d.meta.uid == uid), None)
+        deployment = next((d for d in self._api.workloads() if d.meta.uid == uid), None)
         if deployment is None:
             return
         owned = self.replica_sets(deployment)
@@ -110,10 +112,7 @@ class DeploymentController:
 
     def _roll(self, deployment: Deployment, new: ReplicaSet, old: list[ReplicaSet]) -> None:
         wanted = deployment.replicas
-        surge = math.ceil(deployment.max_surge * wanted)
-        unavailable = math.floor(deployment.max_unavailable * wanted)
-        if surge == unavailable == 0:
-            surge = 1
+        surge, unavailable = deployment.rolling()
         total = new.replicas + sum(r.replicas for r in old)
         if new.replicas > wanted:
             self._scale(deployment, new, wanted)
@@ -148,12 +147,11 @@ class DeploymentController:
             replica_set.replicas = replicas
             self._api.bump(replica_set)
             self._progress(deployment)
-        for pod in sorted(pods, key=lambda p: (p.ready, p.meta.created_at))[: max(0, len(pods) - replicas)]:
+        for pod in sorted(pods, key=_first_to_go)[: max(0, len(pods) - replicas)]:
             self._api.delete(pod)
         deployment.status.replica_failure = None
         for _ in range(replicas - len(pods)):
-            suffix = f"{self._engine.random.getrandbits(20):05x}"
-            meta = self._api.new_meta(replica_set.meta.namespace, f"{replica_set.meta.name}-{suffix}")
+            meta = self._api.new_meta(replica_set.meta.namespace, self._pod_name(deployment, replica_set))
             meta.labels[OWNER_LABEL] = deployment.meta.name
             try:
                 self._api.admit_pod(meta.namespace, meta.name)
@@ -163,6 +161,13 @@ class DeploymentController:
             pod = Pod(meta=meta, owner_uid=replica_set.meta.uid, template=replica_set.template)
             self._kubelet.admit(self._api.create(pod))
         deployment.status.replica_failure_since = None
+
+    def _pod_name(self, deployment: Deployment, replica_set: ReplicaSet) -> str:
+        if deployment.kind == STATEFUL_SET:
+            taken = {pod.meta.name for pod in self._api.list(Pod, deployment.meta.namespace)}
+            return next(name for n in count() if (name := f"{deployment.meta.name}-{n}") not in taken)
+        base = deployment.meta.name if deployment.kind == DAEMON_SET else replica_set.meta.name
+        return f"{base}-{self._engine.random.getrandbits(20):05x}"
 
     def _refused(self, deployment: Deployment, why: str) -> None:
         """A pod could not be made: say so, and try again later."""
@@ -217,6 +222,13 @@ class DeploymentController:
         if (self._engine.now - since).total_seconds() >= deployment.progress_deadline_seconds:
             return False, "ProgressDeadlineExceeded"
         return True, "ReplicaSetUpdated"
+
+
+def _first_to_go(pod: Pod) -> tuple[bool, int, datetime]:
+    """Broken pods first, then the highest ordinal, then the oldest."""
+    ordinal = pod.meta.name.rpartition("-")[2]
+    ordered = ordinal.isdecimal() and pod.meta.name == f"{pod.meta.labels[OWNER_LABEL]}-{ordinal}"
+    return pod.ready, -int(ordinal) if ordered else 0, pod.meta.created_at
 
 
 def _status_value(deployment: Deployment) -> tuple[object, ...]:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from app.agent.ids import ServiceKey
 from app.agent.models import SliSample, TelemetryHealth
 from app.errors import TransientError
-from app.sandbox.world import DEFAULT_WINDOW, SAME_NAMES, Naming, World
+from app.sandbox.world import DEFAULT_WINDOW, SAME_NAMES, Naming, World, WorldSource
 
 _LOOK_BACK = timedelta(minutes=10)
 
@@ -23,11 +23,20 @@ class SandboxMetrics:
     """A `MetricSource` over a `World`."""
 
     def __init__(
-        self, world: World, *, naming: Naming = SAME_NAMES, window: timedelta = DEFAULT_WINDOW
+        self,
+        world: World | WorldSource,
+        *,
+        naming: Naming = SAME_NAMES,
+        window: timedelta = DEFAULT_WINDOW,
     ) -> None:
-        self._world = world
+        """`world`: one world, or what returns the world of the moment."""
+        self._worlds: WorldSource = (lambda: world) if isinstance(world, World) else world
         self._naming = naming
         self._window = window
+
+    @property
+    def _world(self) -> World:
+        return self._worlds()
 
     async def sli(self, key: ServiceKey, at: datetime) -> SliSample:
         self._ask()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -132,6 +133,19 @@ class Deployment:
 
     kind = "Deployment"
 
+    def rolling(self) -> tuple[int, int]:
+        """How many pods more than wanted a rollout may make, and how many of the wanted may be missing."""
+        surge = math.ceil(self.max_surge * self.replicas)
+        missing = math.floor(self.max_unavailable * self.replicas)
+        return (surge, missing) if surge or missing else (1, 0)
+
+    @property
+    def missing_at_once(self) -> int:
+        """How many pods a rollout may take away at once; where its strategy allows none, it takes one."""
+        surge = math.ceil(self.max_surge * self.replicas)
+        missing = math.floor(self.max_unavailable * self.replicas)
+        return missing if missing or surge else 1
+
     def spec(self) -> JsonObject:
         """Everything whose change raises the generation."""
         return {
@@ -143,7 +157,34 @@ class Deployment:
 
 
 @dataclass(slots=True, kw_only=True)
+class StatefulSet(Deployment):
+    """Pods with ordinals, replaced one at a time from the highest on (`podManagementPolicy: Parallel`)."""
+
+    kind = "StatefulSet"
+
+    def rolling(self) -> tuple[int, int]:
+        return 0, 1
+
+    @property
+    def missing_at_once(self) -> int:
+        return min(1, self.replicas)
+
+
+@dataclass(slots=True, kw_only=True)
+class DaemonSet(StatefulSet):
+    """As many pods as there are nodes, replaced one at a time."""
+
+    kind = "DaemonSet"
+
+
+WORKLOADS: tuple[type[Deployment], ...] = (Deployment, StatefulSet, DaemonSet)
+"""The kinds of workloads; all are rolled out by one controller, each within its own bounds."""
+
+
+@dataclass(slots=True, kw_only=True)
 class ReplicaSet:
+    """One revision of a workload of any kind."""
+
     meta: Meta
     owner_uid: str
     template: Template

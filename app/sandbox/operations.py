@@ -14,6 +14,7 @@ from app.agent.actions import ACTIONS
 from app.agent.actions.spec import CONFIG_MAP
 from app.agent.actions.target_parts import parts_changed
 from app.agent.guardrails.target_token import PAUSED, REPLICAS, TEMPLATE
+from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.agent.ids import IntentId, JsonObject
 from app.agent.models import Action, ActionName, Snapshot
 from app.errors import Invalid
@@ -40,25 +41,27 @@ class _WantedChange:
     moment: str
 
 
-DeploymentChange = Callable[[Deployment], None]
+WorkloadChange = Callable[[Deployment], None]
 
 
-def deployment_snapshot(deployment: Deployment) -> JsonObject:
-    """What a Deployment asks for, as far as actions change it."""
-    return {
-        "replicas": deployment.replicas,
-        "paused": deployment.paused,
-        "template": template_body(deployment.template),
+def workload_snapshot(deployment: Deployment) -> JsonObject:
+    """What a workload asks for, as far as actions change it."""
+    whole: JsonObject = {
+        REPLICAS: deployment.replicas,
+        PAUSED: deployment.paused,
+        TEMPLATE: template_body(deployment.template),
     }
+    return {part: value for part, value in whole.items() if part in WORKLOAD_KINDS[deployment.kind].parts}
 
 
-def change_deployment(
+def change_workload(
     action: Action, owned: Sequence[ReplicaSet], snapshot: Snapshot | None, moment: str
-) -> DeploymentChange:
-    """The change of a Deployment that an action asks for."""
-    change = ON_DEPLOYMENT.get(action.name)
-    if change is None:
-        raise Invalid(f"{action.name} does not change a Deployment")
+) -> WorkloadChange:
+    """The change of a workload that an action asks for."""
+    change = ON_WORKLOAD.get(action.name)
+    kind = action.target.kind if action.target is not None else "Deployment"
+    if change is None or kind not in ACTIONS[action.name].kinds:
+        raise Invalid(f"{action.name} does not change a {kind}")
     asked = _WantedChange(action=action, owned=owned, snapshot=snapshot, moment=moment)
     return lambda deployment: change(deployment, asked)
 
@@ -133,17 +136,22 @@ def _resume(deployment: Deployment, asked: _WantedChange) -> None:  # noqa: ARG0
 
 def _restore(deployment: Deployment, asked: _WantedChange) -> None:
     body = _own_body(asked.action, asked.snapshot)
-    replicas, paused, template = body.get("replicas"), body.get("paused"), body.get("template")
-    if not (isinstance(replicas, int) and isinstance(paused, bool) and isinstance(template, dict)):
-        raise Invalid("the snapshot is not one of a Deployment")
-    parts = parts_changed(asked.action) or (TEMPLATE, REPLICAS, PAUSED)
+    replicas, paused, template = body.get(REPLICAS), body.get(PAUSED), body.get(TEMPLATE)
+    held = WORKLOAD_KINDS[deployment.kind].parts
+    parts = [part for part in parts_changed(asked.action) or held if part in held]
     if TEMPLATE in parts and deployment.paused and PAUSED not in parts:
         raise Invalid(f"{deployment.meta.name} is paused: resume it before putting its template back")
+    if not (
+        (isinstance(replicas, int) or REPLICAS not in held)
+        and (isinstance(paused, bool) or PAUSED not in held)
+        and isinstance(template, dict)
+    ):
+        raise Invalid(f"the snapshot is not one of a {deployment.kind}")
     if TEMPLATE in parts:
         deployment.template = template_from(template)
-    if REPLICAS in parts:
+    if REPLICAS in parts and isinstance(replicas, int):
         deployment.replicas = replicas
-    if PAUSED in parts:
+    if PAUSED in parts and isinstance(paused, bool):
         deployment.paused = paused
 
 
@@ -164,7 +172,7 @@ def _revision(action: Action, owned: Sequence[ReplicaSet]) -> ReplicaSet:
     raise Invalid(f"{action.target} has no revision {number!r}; it keeps {[r.revision for r in owned]}")
 
 
-ON_DEPLOYMENT: Mapping[ActionName, Callable[[Deployment, _WantedChange], None]] = {
+ON_WORKLOAD: Mapping[ActionName, Callable[[Deployment, _WantedChange], None]] = {
     ActionName.RESTART: _restart,
     ActionName.ROLLBACK: _roll_back,
     ActionName.REVERT_CONFIG: _revert_template,

@@ -23,7 +23,7 @@ from app.agent.models import SliSample
 from app.sandbox.api import ApiServer, Thing
 from app.sandbox.engine import Engine
 from app.sandbox.flow import Flow, Result
-from app.sandbox.objects import ConfigMap, Deployment, Pod, ReplicaSet, Template
+from app.sandbox.objects import ConfigMap, Pod, ReplicaSet, Template
 from app.sandbox.picture import flat as _flat
 from app.sandbox.picture import picture, ratio, service_of
 from app.sandbox.services import Surroundings
@@ -269,7 +269,7 @@ class Traffic:
 
     def _ready_pods(self, name: Name) -> list[Pod]:
         namespace, service = name
-        owners = {d.meta.uid for d in self._api.list(Deployment, namespace) if service_of(d) == service}
+        owners = {d.meta.uid for d in self._api.workloads(namespace) if service_of(d) == service}
         sets = {r.meta.uid for r in self._api.list(ReplicaSet, namespace) if r.owner_uid in owners}
         return [p for p in self._api.list(Pod, namespace) if p.ready and p.owner_uid in sets]
 

@@ -8,17 +8,20 @@ calls. It is a simulation: nothing in it is evidence about a real cluster.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
 from app.agent.ids import ServiceKey
+from app.agent.workload import AutoscalerView
 from app.clock import Clock
 from app.sandbox.api import ApiServer
 from app.sandbox.controllers import DeploymentController
 from app.sandbox.engine import Engine
 from app.sandbox.kubelet import Kubelet
-from app.sandbox.objects import NAME_LABEL, ConfigMap, Deployment, Pod, ReplicaSet, Template
+from app.sandbox.objects import NAME_LABEL, ConfigMap, DaemonSet, Deployment, Pod, ReplicaSet, Template
 from app.sandbox.picture import service_of
 from app.sandbox.services import ServiceModel, Surroundings
 from app.sandbox.traffic import Outage, Traffic
@@ -31,13 +34,14 @@ AUTOSCALER = "autoscaler"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """A service to be: its Deployment and the load on it."""
+    """A service to be: its workload and the load on it."""
 
     namespace: str
     name: str
     template: Template
+    kind: type[Deployment] = Deployment
     service: str | None = None
-    """Sets the name label; without it the Deployment's name is the service."""
+    """Sets the name label; without it the workload's name is the service."""
     replicas: int = 3
     annotations: Mapping[str, str] | None = None
     progress_deadline_seconds: float = 600.0
@@ -62,6 +66,8 @@ class World:
         self.traffic = Traffic(self.engine, self.api, seed, self.surroundings)
         self.namespaces: dict[str, dict[str, str]] = {}
         """Labels and annotations of namespaces, by name; those without any are not listed."""
+        self.autoscalers: dict[tuple[str, str], AutoscalerView] = {}
+        """What scales a Deployment by itself, by namespace and name."""
 
     def catch_up(self) -> datetime:
         """Let everything happen that is due."""
@@ -70,7 +76,7 @@ class World:
     # -------------------------------------------------------------- people and pipelines
 
     def deploy(self, workload: Workload) -> None:
-        """Create a Deployment and send its service load."""
+        """Create a workload and send its service load; a DaemonSet has a pod on each node."""
         self.catch_up()
         labels = {} if workload.service is None else {NAME_LABEL: workload.service}
         meta = self.api.new_meta(workload.namespace, workload.name, labels)
@@ -79,10 +85,10 @@ class World:
         if workload.model is not None:
             self.surroundings.models[(workload.namespace, workload.service or workload.name)] = workload.model
         created = self.api.create(
-            Deployment(
+            workload.kind(
                 meta=meta,
                 template=workload.template,
-                replicas=workload.replicas,
+                replicas=len(self.nodes) if workload.kind is DaemonSet else workload.replicas,
                 progress_deadline_seconds=workload.progress_deadline_seconds,
                 max_surge=workload.max_surge,
                 max_unavailable=workload.max_unavailable,
@@ -186,7 +192,7 @@ class World:
     def evict(self, namespace: str, name: str) -> str:
         """Delete the oldest pod of a Deployment, as a drain does; its name. Another takes its place."""
         self.catch_up()
-        deployment = self.api.get(Deployment, namespace, name)
+        deployment = self.api.workload(namespace, name)
         running = [
             pod for owner in self.controller.replica_sets(deployment) for pod in self.controller.pods(owner)
         ]
@@ -200,9 +206,9 @@ class World:
         self.surroundings.registry_down = not answers
 
     def delete_deployment(self, namespace: str, name: str) -> None:
-        """Delete a Deployment with its ReplicaSets and pods, at once."""
+        """Delete a Deployment, or a workload of another kind, with its revisions and pods, at once."""
         self.catch_up()
-        deployment = self.api.get(Deployment, namespace, name)
+        deployment = self.api.workload(namespace, name)
         for replica_set in self.controller.replica_sets(deployment):
             for pod in self.controller.pods(replica_set):
                 self.api.delete(pod)
@@ -212,7 +218,7 @@ class World:
     def touch_status(self, namespace: str, name: str) -> None:
         """A status update that says nothing new about the spec, as controllers write all the time."""
         self.catch_up()
-        self.api.bump(self.api.get(Deployment, namespace, name))
+        self.api.bump(self.api.workload(namespace, name))
 
     # -------------------------------------------------------------- telemetry
 
@@ -229,37 +235,65 @@ class World:
 
     # -------------------------------------------------------------- looking
 
+    def labelled(self, namespace: str, service: str) -> list[Deployment]:
+        """The workloads that claim a service by label or name."""
+        return [w for w in self.api.workloads(namespace) if service_of(w) == service]
+
     def deployments(self, namespace: str, service: str) -> list[Deployment]:
-        """The Deployments that map to a service."""
-        return [d for d in self.api.list(Deployment, namespace) if service_of(d) == service]
+        """The Deployments among them."""
+        return [w for w in self.labelled(namespace, service) if type(w) is Deployment]
+
+    def named(self, namespace: str | None = None) -> list[tuple[Deployment, str]]:
+        """Each workload with the service that it is; of several with one label each has its own name.
+
+        One whose own name is the service of another by label is none.
+        """
+        there = self.api.workloads(namespace)
+        claims = Counter((workload.meta.namespace, service_of(workload)) for workload in there)
+        found: list[tuple[Deployment, str]] = []
+        for workload in there:
+            home, own, claimed = workload.meta.namespace, workload.meta.name, service_of(workload)
+            if claims[home, claimed] == 1:
+                found.append((workload, claimed))
+            elif claimed == own or claims[home, own] != 1:
+                found.append((workload, own))
+        return found
+
+    def service_of(self, workload: Deployment) -> str | None:
+        """The service that a workload is."""
+        named = self.named(workload.meta.namespace)
+        return next((service for one, service in named if one is workload), None)
+
+    def workload(self, namespace: str, service: str) -> Deployment | None:
+        """The workload that a service is."""
+        return next((one for one, named in self.named(namespace) if named == service), None)
 
     def services(self) -> list[tuple[str, str]]:
-        """Every (namespace, service) that a Deployment maps to, once, in order."""
-        return sorted({(d.meta.namespace, service_of(d)) for d in self.api.list(Deployment)})
+        """Every (namespace, service) that a workload is, once, in order."""
+        return sorted({(workload.meta.namespace, service) for workload, service in self.named()})
 
     def affected(self, thing: Deployment | ReplicaSet | Pod | ConfigMap) -> set[tuple[str, str]]:
         """The (namespace, service)s whose workload an object belongs to."""
         namespace = thing.meta.namespace
         if isinstance(thing, Deployment):
-            return {(namespace, service_of(thing))}
-        if isinstance(thing, ConfigMap):
-            users = [
-                d for d in self.api.list(Deployment, namespace) if thing.meta.name in d.template.config_maps
-            ]
+            users = [thing, *self.labelled(namespace, service_of(thing))]
+        elif isinstance(thing, ConfigMap):
+            users = [w for w in self.api.workloads(namespace) if thing.meta.name in w.template.config_maps]
         else:
             owner = thing.owner_uid
             if isinstance(thing, Pod):
                 owner = next(
                     (r.owner_uid for r in self.api.list(ReplicaSet, namespace) if r.meta.uid == owner), ""
                 )
-            users = [d for d in self.api.list(Deployment, namespace) if d.meta.uid == owner]
-        return {(namespace, service_of(d)) for d in users}
+            users = [w for w in self.api.workloads(namespace) if w.meta.uid == owner]
+        used = {workload.meta.uid for workload in users}
+        return {(namespace, name) for workload, name in self.named(namespace) if workload.meta.uid in used}
 
     def _change(
         self, namespace: str, name: str, mutate: Callable[[Deployment], None], *, manager: str = PIPELINE
     ) -> None:
         self.catch_up()
-        self.api.change(self.api.get(Deployment, namespace, name), mutate, manager=manager)
+        self.api.change(self.api.workload(namespace, name), mutate, manager=manager)
 
 
 def _with_template(deployment: Deployment, template: Template) -> None:
@@ -289,4 +323,6 @@ class Naming:
 
 
 SAME_NAMES = Naming(namespaces={})
+WorldSource: TypeAlias = Callable[[], World]
+"""Returns the world of this moment: the sandbox plays one after the other."""
 DEFAULT_WINDOW = timedelta(seconds=30)

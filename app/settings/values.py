@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.redaction import redacted
 
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -41,10 +42,31 @@ def _named(value: str) -> str:
     return value
 
 
-def _deployment(value: str) -> str:
-    namespace, _, deployment = value.partition("/")
-    if _NAMESPACE.fullmatch(namespace) is None or _OBJECT.fullmatch(deployment) is None:
-        raise ValueError(f"{value!r} is no Deployment; write namespace/deployment")
+def _workload(value: str) -> str:
+    parts, known = value.split("/"), [name.lower() for name in WORKLOAD_KINDS]
+    if (
+        len(parts) not in (2, 3)
+        or _NAMESPACE.fullmatch(parts[0]) is None
+        or _OBJECT.fullmatch(parts[-1]) is None
+        or any(kind.lower() not in known for kind in parts[1:-1])
+    ):
+        raise ValueError(
+            f"{value!r} is no workload; write namespace/name, "
+            f"or namespace/kind/name with one of {', '.join(known)}"
+        )
+    return value
+
+
+def _application(value: str) -> str:
+    namespace, _, application = value.partition("/")
+    if _NAMESPACE.fullmatch(namespace) is None or _OBJECT.fullmatch(application) is None:
+        raise ValueError(f"{value!r} is no application; write namespace/application")
+    return value
+
+
+def _repository(value: str) -> str:
+    if value.startswith("-") or len(value.rstrip("/")) < 2:
+        raise ValueError(f"{value!r} is no address; write one like https://git.example.com/team")
     return value
 
 
@@ -56,8 +78,12 @@ ServiceName = Annotated[str, AfterValidator(_service)]
 """`environment/service`."""
 Callee = Annotated[str, AfterValidator(_callee)]
 """`environment/service`, or a service of the caller's environment."""
-DeploymentName = Annotated[str, AfterValidator(_deployment)]
-"""`namespace/deployment`."""
+WorkloadName = Annotated[str, AfterValidator(_workload)]
+"""`namespace/name`, or `namespace/kind/name` where several kinds have a workload of that name."""
+ApplicationName = Annotated[str, AfterValidator(_application)]
+"""`namespace/application` of a GitOps controller."""
+RepositoryPrefix = Annotated[str, AfterValidator(_repository)]
+"""The address of a repository, or what the addresses of several begin with."""
 
 
 EXAMPLES: Mapping[str, str] = {
@@ -67,6 +93,8 @@ EXAMPLES: Mapping[str, str] = {
     "environment_namespaces": '{"prod": "payments"}',
     "service_workloads": '{"prod/payments-api": "payments/api"}',
     "service_dependencies": '{"prod/payments-api": ["ledger"]}',
+    "argocd_applications": '{"prod/shop": "argocd/shop-prod"}',
+    "git_repositories": '["https://github.com/example"]',
     "alert_home_labels": '{"cluster": "eu-1"}',
     "alert_triggers": '{"HighErrorRate": "high_error_rate"}',
     "slack_users": '{"U0123456789": {"name": "ann", "roles": ["responder"]}}',

@@ -27,12 +27,14 @@ from app.store.database.port import Database
 from app.store.database.postgresql import open_postgresql
 from app.store.database.servers import connecting, one_host
 from app.store.database.sqlite import open_sqlite
+from app.store.figures import SqlFigures
 from app.store.fleet import Alone, EmbeddedFleet, PostgresFleet
 from app.store.guardrails import SqlGuardrails
 from app.store.history import SqlHistory
 from app.store.incidents import SqlIncidents
 from app.store.intents import SqlIntents
 from app.store.notifications import SqlNotifications
+from app.store.responders import SqlResponders
 from app.store.signals.accounting import SqlAccounting
 from app.store.signals.repository import SqlSignals
 
@@ -82,12 +84,14 @@ def store_over(database: Database) -> Store:
         intents=SqlIntents(database),
         budgets=SqlBudgets(database),
         approvals=SqlApprovals(database),
+        responders=SqlResponders(database),
         guardrails=SqlGuardrails(database),
         history=SqlHistory(database),
         accounting=SqlAccounting(database),
         credentials=SqlCredentials(database),
         audit_log=SqlAuditLog(database),
         notifications=SqlNotifications(database),
+        figures=SqlFigures(database),
         ping=answers,
         close=database.close,
     )

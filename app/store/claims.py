@@ -66,7 +66,7 @@ class SqlClaims(Repository):
         held = exists().where(claims.c.incident_id == incidents.c.id, claims.c.owner.is_not(None))
         return connection.execute(
             select(incidents.c.due_at)
-            .where(incidents.c.closed_at.is_(None), ~held)
+            .where(incidents.c.closed_at.is_(None), incidents.c.held_by.is_(None), ~held)
             .order_by(incidents.c.due_at)
             .limit(1)
         ).scalar_one_or_none()
@@ -110,12 +110,18 @@ class SqlClaims(Repository):
 def taken(
     connection: Connection, incident_id: IncidentId, owner: str, lease: timedelta, now: datetime
 ) -> Claim | None:
-    """Take over, reclaim or renew; None while another owner's lease is valid; `NotFound` without incident."""
-    nudges = connection.execute(
-        select(incidents.c.nudges).where(incidents.c.id == incident_id).with_for_update()
-    ).scalar_one_or_none()
-    if nudges is None:
+    """Take over, reclaim or renew; `NotFound` without incident.
+
+    None while another owner's lease is valid, and while a person has taken the incident over.
+    """
+    row = connection.execute(
+        select(incidents.c.nudges, incidents.c.held_by).where(incidents.c.id == incident_id).with_for_update()
+    ).one_or_none()
+    if row is None:
         raise NotFound(f"incident {incident_id} is not on record")
+    if row.held_by is not None:
+        return None
+    nudges = int(row.nudges)
     # Due until it is released with another time, so that a worker that finds the claim expired takes it over.
     connection.execute(
         update(incidents).where(incidents.c.id == incident_id, incidents.c.due_at > now).values(due_at=now)
@@ -159,6 +165,7 @@ def _due(connection: Connection, when: ColumnElement[bool], now: datetime, limit
         .select_from(incidents.outerjoin(claims, claims.c.incident_id == incidents.c.id))
         .where(
             incidents.c.closed_at.is_(None),
+            incidents.c.held_by.is_(None),
             when,
             or_(
                 claims.c.incident_id.is_(None),

@@ -34,6 +34,9 @@ class SqlCredentials(Repository):
         *,
         nonce: str | None = None,
     ) -> None:
+        audit_log.append(connection, human_decision)
+        if nonce is not None:  # after the trail, whose lock lets only one at a time come here
+            nonces.once(connection, credential.id, nonce, human_decision.at)
         connection.execute(
             insert(credentials).values(
                 id=credential.id,
@@ -48,9 +51,6 @@ class SqlCredentials(Repository):
                 reach=credential.reach if credential.reach.limited else None,
             )
         )
-        audit_log.append(connection, human_decision)
-        if nonce is not None:  # after the trail, whose lock lets only one at a time come here
-            nonces.once(connection, credential.id, nonce, human_decision.at)
 
     @reads_urgently
     def get(self, connection: Connection, credential_id: CredentialId) -> Credential | None:

@@ -1,10 +1,11 @@
 """Incidents as rows with their timelines: reading, listing, and what the loop saves.
 
-Two writers share an incident: intake (`app.store.signals.openings`), which adds
-triggers and freshness when a signal joins, and the loop, which owns everything else
-under its claim. Saving merges: triggers are the union in stored order, `stale` holds
-only while both say so, `dry_run` never goes back from true to false, and a sender
-that reported stays on record.
+Three writers share an incident: intake (`app.store.signals.openings`), which adds
+triggers and freshness when a signal joins; people (`app.store.responders`), who own
+the owner and the like; and the loop, which owns everything else under its claim.
+Saving merges: triggers are the union in stored order, `stale` holds only while both
+say so, `dry_run` never goes back from true to false, and a sender that reported stays
+on record.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select, update
+from sqlalchemy import Connection, Row, Select, func, select, update
 from sqlalchemy.sql import ColumnElement
 
 from app.agent.audit.anchoring import Head
@@ -36,6 +37,7 @@ from app.store import claims, timeline
 from app.store.database.repository import Repository, reads, writes
 from app.store.database.rows import approval_of, incident_columns, incident_of, intent_of, page_of
 from app.store.database.tables import approvals, incidents, intents
+from app.store.database.tables import timeline as entries
 from app.store.notes import opening_summary
 
 _NEWEST_LOOKED_AT = 500
@@ -48,7 +50,7 @@ class SqlIncidents(Repository):
     @reads
     def get(self, connection: Connection, incident_id: IncidentId) -> IncidentRecord | None:
         row = connection.execute(select(incidents).where(incidents.c.id == incident_id)).one_or_none()
-        return None if row is None else _record(connection, row, timeline.entries(connection, incident_id))
+        return None if row is None else record_of(connection, row, timeline.entries(connection, incident_id))
 
     async def get_part(
         self, incident_id: IncidentId, *, limit: int, after: int | None = None, urgent: bool = False
@@ -59,7 +61,7 @@ class SqlIncidents(Repository):
                 return None
             begin = row.timeline_length - 1 - limit if after is None else after
             entries = timeline.entries(connection, incident_id, after=begin, limit=limit)
-            return RecordPart(record=_record(connection, row, entries), length=row.timeline_length)
+            return RecordPart(record=record_of(connection, row, entries), length=row.timeline_length)
 
         return await self.database.read(work, urgent=urgent)
 
@@ -84,7 +86,13 @@ class SqlIncidents(Repository):
         """Without timelines; the intents of a page come in one query."""
         wanted = select(incidents).where(*_conditions(where))
         rows, following = page_of(
-            connection, wanted, incidents.c.opened_at, incidents.c.id, limit=limit, cursor=cursor
+            connection,
+            wanted,
+            incidents.c.opened_at,
+            incidents.c.id,
+            limit=limit,
+            cursor=cursor,
+            oldest_first=where.oldest_first,
         )
         by_incident = _intents_of(connection, [row.id for row in rows])
         return Page(
@@ -133,6 +141,19 @@ class SqlIncidents(Repository):
             others=tuple(other for other in others if other != key and other not in named)[:limit],
         )
 
+    @reads
+    def changed_since(self, connection: Connection, moment: datetime) -> tuple[tuple[IncidentId, int], ...]:
+        """The index over the times of entries finds them."""
+        newest = func.max(entries.c.sequence).label("newest")
+        rows = connection.execute(
+            select(entries.c.incident_id, newest)
+            .where(entries.c.at >= moment)
+            .group_by(entries.c.incident_id)
+            .order_by(func.max(entries.c.at).desc())
+            .limit(_NEWEST_LOOKED_AT)
+        )
+        return tuple((IncidentId(row.incident_id), row.newest) for row in rows)
+
     @writes
     def save(
         self, connection: Connection, claim: Claim, incident: Incident, notes: Sequence[Note]
@@ -153,12 +174,12 @@ def save_next_version(
     saved = _store_next_version(connection, stored, incident)
     if stored.state is IncidentState.AWAITING_APPROVAL and saved.state is not stored.state:
         ended_at = max((note.at for note in notes), default=claim.expires_at)
-        _end_approvals(connection, saved.id, ended_at)
+        end_approvals(connection, saved.id, ended_at)
     timeline.append(connection, saved.id, notes)
     return saved
 
 
-def _end_approvals(connection: Connection, incident_id: IncidentId, at: datetime) -> None:
+def end_approvals(connection: Connection, incident_id: IncidentId, at: datetime) -> None:
     """Whatever the incident still waited for, or had not used, is expired or void."""
     open_states = [ApprovalState.PENDING.value, ApprovalState.APPROVED.value]
     mine = approvals.c.incident_id == incident_id
@@ -190,6 +211,11 @@ def _store_next_version(connection: Connection, stored: Incident, given: Inciden
         dry_run=stored.dry_run or given.dry_run,
         reported_by=tuple(dict.fromkeys((*stored.reported_by, *given.reported_by))),
         cluster=stored.cluster or given.cluster,
+        # People own these: what they did since the incident was loaded stays.
+        acknowledged=stored.acknowledged,
+        owner=stored.owner,
+        taken_over=stored.taken_over,
+        resolved=stored.resolved,
     )
     merged = with_triggers(merged, union(stored.triggers, given.triggers))
     connection.execute(
@@ -215,7 +241,8 @@ def union(first: Sequence[Trigger], then: Sequence[Trigger]) -> tuple[Trigger, .
 # ---------------------------------------------------------------- reading
 
 
-def _record(connection: Connection, row: Row[Any], entries: tuple[TimelineEntry, ...]) -> IncidentRecord:
+def record_of(connection: Connection, row: Row[Any], entries: tuple[TimelineEntry, ...]) -> IncidentRecord:
+    """The incident of the row with its intents and approvals, and these entries of its timeline."""
     found = connection.execute(
         select(approvals)
         .where(approvals.c.incident_id == row.id)
@@ -270,10 +297,14 @@ def _conditions(where: IncidentFilter) -> list[ColumnElement[bool]]:
         conditions.append(incidents.c.service == where.service)
     if where.environment is not None:
         conditions.append(incidents.c.environment == where.environment)
-    if where.state is not None:
-        conditions.append(incidents.c.state == where.state.value)
+    if where.states:
+        conditions.append(incidents.c.state.in_([state.value for state in where.states]))
     if where.since is not None:
         conditions.append(incidents.c.opened_at >= where.since)
     if where.until is not None:
         conditions.append(incidents.c.opened_at < where.until)
-    return conditions
+    named = incidents.c.service + " " + incidents.c.environment + " " + incidents.c.id
+    # Rows of an older program have no text of their own to search by.
+    searched = func.coalesce(incidents.c.search, named)
+    words = where.text.lower().split()
+    return [*conditions, *(searched.contains(word, autoescape=True) for word in words)]

@@ -27,6 +27,17 @@ def append(connection: Connection, incident_id: IncidentId, notes: Sequence[Note
     head = connection.execute(
         select(incidents.c.timeline_length, incidents.c.timeline_head).where(incidents.c.id == incident_id)
     ).one()
+    entries = linked(head.timeline_head, head.timeline_length, notes)
+    add(connection, [(incident_id, entry) for entry in entries])
+    connection.execute(
+        update(incidents)
+        .where(incidents.c.id == incident_id)
+        .values(timeline_length=head.timeline_length + len(entries), timeline_head=entries[-1].hash)
+    )
+
+
+def linked(head: str, length: int, notes: Sequence[Note]) -> tuple[TimelineEntry, ...]:
+    """The notes as the entries that follow a timeline of that length with that last hash."""
     stored = [
         replace(
             note,
@@ -35,7 +46,13 @@ def append(connection: Connection, incident_id: IncidentId, notes: Sequence[Note
         )
         for note in notes
     ]
-    entries = extend_chain(head.timeline_head, head.timeline_length, stored)
+    return extend_chain(head, length, stored)
+
+
+def add(connection: Connection, entries: Sequence[tuple[IncidentId, TimelineEntry]]) -> None:
+    """Store entries of any incidents; the caller writes length and last hash into their rows."""
+    if not entries:
+        return
     connection.execute(
         insert(timeline),
         [
@@ -48,13 +65,8 @@ def append(connection: Connection, incident_id: IncidentId, notes: Sequence[Note
                 "data": entry.data,
                 "hash": entry.hash,
             }
-            for entry in entries
+            for incident_id, entry in entries
         ],
-    )
-    connection.execute(
-        update(incidents)
-        .where(incidents.c.id == incident_id)
-        .values(timeline_length=head.timeline_length + len(entries), timeline_head=entries[-1].hash)
     )
 
 

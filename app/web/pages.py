@@ -7,12 +7,14 @@ as safe, so text of pipelines, alerts and clusters is never HTML.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import datetime
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from app.agent.evidence.format import confidence
+from app.agent.evidence.format import confidence, span
 from app.agent.ids import Json
+from app.agent.responders.attention import next_step, severity, waits_for
 
 
 def _words(value: str) -> str:
@@ -51,9 +53,28 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        words=_words, confidence=confidence, stamp=_stamp, duration=_duration, pretty=_pretty
+        words=_words,
+        confidence=confidence,
+        stamp=_stamp,
+        duration=_duration,
+        pretty=_pretty,
+        span=span,
+        severity=severity,
+        waits_for=waits_for,
+        next_step=next_step,
     )
+    environment.globals["sandbox"] = None
     return environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxLabel:
+    """What the pages of the sandbox show on top."""
+
+    speed: float
+    """Simulated seconds in a second."""
+    visitor: str
+    """The name that an approval form offers: the local account."""
 
 
 _ENVIRONMENT = _environment()

@@ -5,10 +5,22 @@ Pure; `app.api.pages.dashboard` hands the chapters to the incident page.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from app.agent.models import Incident, IncidentRecord, IncidentState, Stage, TimelineEntry
+from app.agent.models import (
+    Approval,
+    Incident,
+    IncidentRecord,
+    IncidentState,
+    Rehearsal,
+    Stage,
+    TimelineEntry,
+)
+
+_FOLDED_FROM = 3
+"""So many signals in a row that add nothing are shown as one line."""
 
 
 class ChapterProgress(StrEnum):
@@ -30,6 +42,53 @@ class Chapter:
     question: str
     progress: ChapterProgress
     entries: tuple[TimelineEntry, ...]
+
+    @property
+    def groups(self) -> tuple[tuple[TimelineEntry, ...], ...]:
+        """The entries, with signals that only repeat what is known as one group."""
+        return grouped(self.entries)
+
+
+def grouped(entries: Sequence[TimelineEntry]) -> tuple[tuple[TimelineEntry, ...], ...]:
+    """Entries in order, each alone, but three or more signals in a row that add no trigger together."""
+    known: set[str] = set()
+    groups: list[tuple[TimelineEntry, ...]] = []
+    repeats: list[TimelineEntry] = []
+    for entry in entries:
+        told = entry.data.get("triggers")
+        triggers = {str(one) for one in told} if isinstance(told, list) else set()
+        repeat = "source" in entry.data and triggers <= known and entry.stage is Stage.OBSERVE and known
+        known |= triggers
+        if repeat:
+            repeats.append(entry)
+            continue
+        groups += _folded(repeats)
+        repeats = []
+        groups.append((entry,))
+    return (*groups, *_folded(repeats))
+
+
+def _folded(repeats: Sequence[TimelineEntry]) -> list[tuple[TimelineEntry, ...]]:
+    enough = len(repeats) >= _FOLDED_FROM
+    return [tuple(repeats)] if enough else [(entry,) for entry in repeats]
+
+
+def rehearsed(record: IncidentRecord, asked: Approval) -> Rehearsal | None:
+    """What the API server said of the action in the dry run before the approval was requested."""
+    for entry in reversed(record.timeline):
+        told = entry.data.get("rehearsal")
+        if entry.data.get("approval") == asked.id and isinstance(told, dict):
+            return Rehearsal(accepted=told.get("accepted") is True, message=str(told.get("message", "")))
+    return None
+
+
+def commands(record: IncidentRecord) -> tuple[str, ...]:
+    """The commands of the newest handover, to inspect the workload with."""
+    for entry in reversed(record.timeline):
+        told = entry.data.get("commands")
+        if isinstance(told, list) and told:
+            return tuple(str(one) for one in told)
+    return ()
 
 
 _CHAPTERS = (

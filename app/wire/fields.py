@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
+LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+MAX_LABEL_CHARS = 63
+COMMIT_SHA = "[0-9a-fA-F]{4,64}"
 MAX_VERSION_CHARS = 128
 MAX_LATENCY_MS = 86_400_000.0
 MAX_NAME_CHARS = 200
@@ -39,9 +49,33 @@ def _time(value: object) -> datetime:
         raise PydanticCustomError("time", "is no moment that exists between the years 1 and 9999") from None
 
 
+_SPAN = re.compile(r"([0-9]{1,6})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def span_of(text: str) -> timedelta | None:
+    """`30m`, `2h` or `7d` as a length of time; None for anything else."""
+    found = _SPAN.fullmatch(text)
+    return None if found is None else timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def _time_or_span(value: object) -> datetime | timedelta:
+    """RFC 3339 with an offset, or a length of time before now."""
+    span = span_of(value) if isinstance(value, str) else None
+    return _time(value) if span is None else span
+
+
 def _happened(value: datetime, info: ValidationInfo) -> datetime:
     """An event's time: not before 2000, and no further ahead than the context's `latest`."""
-    latest = (info.context or {}).get("latest")
+    return _within(value, (info.context or {}).get("latest"))
+
+
+def event_time(text: str, latest: datetime) -> datetime:
+    """The time of an event as `EventTime` reads it; raises `PydanticCustomError`."""
+    return _within(_time(text), latest)
+
+
+def _within(value: datetime, latest: datetime | None) -> datetime:
     if latest is not None and value > latest:
         raise PydanticCustomError("future", "is too far in the future")
     if value < _EARLIEST:
@@ -68,17 +102,29 @@ def _plain_digits(value: object) -> object:
 
 DnsLabel = Annotated[
     str,
-    StringConstraints(strict=True, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"),
+    StringConstraints(strict=True, max_length=MAX_LABEL_CHARS, pattern=f"^{LABEL}$"),
 ]
 Moment = Annotated[datetime, BeforeValidator(_time)]
+MomentOrSpan = Annotated[
+    datetime | timedelta,
+    BeforeValidator(_time_or_span),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "RFC 3339 with an offset, or a length of time before now: 30m, 2h, 7d.",
+            "examples": ["2026-02-20T17:00:00Z", "24h"],
+        }
+    ),
+]
 EventTime = Annotated[datetime, BeforeValidator(_time), AfterValidator(_happened)]
 Version = Annotated[str, Field(min_length=1, max_length=MAX_VERSION_CHARS), AfterValidator(_printable)]
-CommitSha = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{4,64}$")]
+CommitSha = Annotated[str, StringConstraints(pattern=f"^{COMMIT_SHA}$")]
 Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(ge=0, le=MAX_LATENCY_MS, allow_inf_nan=False)]
 PageLimit = Annotated[int, BeforeValidator(_plain_digits), Field(ge=1, le=200)]
 Person = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS), AfterValidator(_printable)]
 Remark = Annotated[str, Field(max_length=MAX_REMARK_CHARS), AfterValidator(_printable_or_empty)]
+SearchText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
 Cursor = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,512}$")]
 
 _LABEL_MEND = (
@@ -86,6 +132,7 @@ _LABEL_MEND = (
     "with a letter or digit at both ends, such as 'payments-api'"
 )
 _TIME_MEND = "send RFC 3339 with an offset, such as '2026-02-20T17:00:00Z'"
+_RANGE_MEND = f"{_TIME_MEND}, or a length of time before now, such as '24h'"
 _MENDS = {
     "service": _LABEL_MEND,
     "environment": _LABEL_MEND,
@@ -104,8 +151,11 @@ _MENDS = {
     "days": "give a number of days above 0, or leave it out for a token that holds until it is revoked",
     "limit": "send a whole number from 1 to 200",
     "cursor": "send the 'next' value of an earlier answer, unchanged",
-    "since": _TIME_MEND,
-    "until": _TIME_MEND,
+    "since": _RANGE_MEND,
+    "until": _RANGE_MEND,
+    "q": "send the words to search for, at most 200 characters",
+    "owner": f"send the name of a person, 1 to {MAX_NAME_CHARS} printable characters, or null",
+    "text": f"send the note as one line of 1 to {MAX_REMARK_CHARS} printable characters",
 }
 
 

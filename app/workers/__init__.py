@@ -11,10 +11,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
+from typing import Protocol
 
+from app.agent.identity.tokens import store_initial
 from app.agent.ids import IncidentId
-from app.agent.ports.workers import Fleet
+from app.agent.ports.workers import Fleet, Runner
 from app.bootstrap import Container, build
 from app.clock import Clock
 from app.config import Role, Settings, unknown_in_env_file
@@ -54,23 +57,41 @@ class LocalRunner:
             await self.driver.wake(incident_id)
 
 
+class Builder(Protocol):
+    """Opens the store and connects the world: `app.bootstrap.build`."""
+
+    async def __call__(self, settings: Settings, *, runner: Runner | None = None) -> Container: ...
+
+
 @asynccontextmanager
-async def running(settings: Settings, stop: Stop | None = None) -> AsyncIterator[Container]:
+async def running(
+    settings: Settings, stop: Stop | None = None, *, builder: Builder = build
+) -> AsyncIterator[Container]:
     """One process of the agent, built from settings and at work until the context ends.
 
-    Once `stop` is requested it claims nothing more.
+    Once `stop` is requested it claims nothing more. `builder` connects it: the sandbox has
+    another one.
     """
     unknown = unknown_in_env_file()
     if unknown:
         log.warning(".env has names that are no settings and have no effect: %s", ", ".join(unknown))
     bell = LocalRunner()
-    container = await build(settings, runner=bell)
+    container = await builder(settings, runner=bell)
     try:
+        await _store_initial_token(container)
         with policies_on_hangup(container):
             async with attended(container, bell, stop):
                 yield container
     finally:
         await within(CLOSE_SECONDS, "closing connections", container.close())
+
+
+async def _store_initial_token(container: Container) -> None:
+    text = container.settings.initial_admin_token
+    if text is not None and await store_initial(
+        container.store.credentials, text.get_secret_value(), container.clock.now()
+    ):
+        log.info("administrator token of INITIAL_ADMIN_TOKEN stored")
 
 
 @asynccontextmanager
@@ -129,6 +150,7 @@ def _driver(container: Container) -> Driver:
         fleet=container.fleet,
         at_once=container.settings.worker_concurrency,
         vitals=container.vitals,
+        measures=container.measures,
     )
 
 
@@ -219,22 +241,23 @@ def watching(container: Container, *, recheck_every: timedelta | None = None) ->
     """
     settings, world = container.settings, container.world
     every = container.pace.every
+    reader = world.steady or world.reader
     work: list[Work] = []
-    if world.watch is not None and container.historian is not None:
+    if world.watch is not None and container.historian is not None and reader is not None:
         watcher = Watcher(
             watch=world.watch,
-            observer=container.observer,
-            historian=container.historian,
+            observer=replace(container.observer, reader=reader),
+            historian=replace(container.historian, reader=reader),
             intake=container.intake,
             clock=container.clock,
             stale_after=container.stale_after,
             at_once=settings.watch_concurrency,
         )
         work += [("watcher", watcher.run), ("recheck", lambda: watcher.recheck(recheck_every or every))]
-    if world.metrics is not None and world.reader is not None:
+    if world.metrics is not None and reader is not None:
         poller = Poller(
             source=world.metrics,
-            reader=world.reader,
+            reader=reader,
             signals=container.store.signals,
             intake=container.intake,
             slo=container.slo,

@@ -2,22 +2,24 @@
 
 Each event of the cluster watch leads to one look at the workload; what appeared or
 cleared since the last look is reported to intake. Metrics are not part of it: a slow or
-silent metric source delays no condition. A revision that stayed healthy long enough is
-written to history by a separate task, because that needs metrics.
+silent metric source delays no condition. A service is looked at without an event only
+where time alone can give it a condition, and once in a long while. A revision that stayed
+healthy long enough is written to history by a separate task, because that needs metrics.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from app.agent.evidence.conditions import condition_words
+from app.agent.evidence.conditions import condition_words, settled
 from app.agent.ids import ServiceKey
 from app.agent.intake import Intake
-from app.agent.memory import Historian
+from app.agent.memory import Historian, running_version
 from app.agent.models import (
     WATCHED,
     ClusterCondition,
@@ -30,10 +32,23 @@ from app.agent.workload import WorkloadView
 from app.clock import Clock
 from app.errors import AgentError
 from app.workers.fanout import Fanout
+from app.workers.history_schedule import HistorySchedule
 
 log = logging.getLogger(__name__)
 
 _PAUSE_AFTER_ERROR_SECONDS = 5.0
+_RELOOK_AFTER = timedelta(minutes=10)
+"""Every service is looked at once in this time, whether or not it changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LastLook:
+    """What a service was like at the last look."""
+
+    at: datetime
+    conditions: frozenset[Condition]
+    settled: bool
+    """Time alone gives it no condition."""
 
 
 @dataclass(kw_only=True)
@@ -48,7 +63,8 @@ class Watcher:
     stale_after: timedelta
     at_once: int = 8
     """Workloads that are read side by side."""
-    _seen: dict[ServiceKey, frozenset[Condition]] = field(default_factory=dict)
+    _seen: dict[ServiceKey, _LastLook] = field(default_factory=dict)
+    _history: HistorySchedule = field(default_factory=HistorySchedule)
     _looking: dict[ServiceKey, asyncio.Lock] = field(default_factory=dict)
     _looks: Fanout = field(init=False)
 
@@ -65,21 +81,34 @@ class Watcher:
         while True:
             try:
                 async for event in self.watch.events():
-                    self._looks.ask(event.key)
+                    self._looks.ask(event.key, urgent=event.urgent)
             except AgentError as error:
                 log.warning("cluster watch failed: %s", error)
             await self.clock.sleep(_PAUSE_AFTER_ERROR_SECONDS)
 
     async def recheck(self, every: timedelta) -> None:
-        """Observe every known service at intervals: a revision becomes healthy without an event."""
-        noting = Fanout(work=self._note_safely, at_once=self.at_once)
+        """At intervals, look where time alone may change something, and write history that is due."""
+        noting = Fanout(work=lambda key: self._note_safely(key, every), at_once=self.at_once)
         async with asyncio.TaskGroup() as group:
             group.create_task(noting.run())
             while True:
                 await self.clock.sleep(every.total_seconds())
-                for key in tuple(self._seen):
+                for key in self._to_look_at(every):
                     self._looks.ask(key)
+                for key in self._history.due(self.clock.now()):
                     noting.ask(key)
+
+    def _to_look_at(self, every: timedelta) -> list[ServiceKey]:
+        """Every service that is not settled, and of the settled ones an even share of those seen long ago."""
+        now = self.clock.now()
+        unsettled = [key for key, last in self._seen.items() if not last.settled]
+        old = sorted(
+            (last.at, key)
+            for key, last in self._seen.items()
+            if last.settled and now - last.at >= _RELOOK_AFTER
+        )
+        share = math.ceil(len(self._seen) * (every / _RELOOK_AFTER))
+        return unsettled + [key for _, key in old[:share]]
 
     async def look(self, key: ServiceKey) -> tuple[Signal, ...]:
         """One look at a service: its new signals accepted, its history written, before this returns."""
@@ -96,23 +125,33 @@ class Watcher:
             if workload is None:
                 if not missing:
                     self._seen.pop(key, None)
+                    self._history.forget(key)
                 else:
                     log.warning("observing %s failed: %s", key, "; ".join(missing))
                 return ()
             present = frozenset(workload_conditions(workload))
-            before = self._seen.get(key)
-            if before is None:
+            last = self._seen.get(key)
+            if last is None:
                 before = frozenset(await self.observer.told_conditions(key)) - present
+            else:
+                before = last.conditions
             signals = tuple(self._signals(key, at, workload, before, present))
             if signals:
                 await self.intake.accept(signals)
-            self._seen[key] = present
+            self._seen[key] = _LastLook(at=at, conditions=present, settled=settled(workload))
+            self._history.saw(key, running_version(workload), self.historian.due(workload))
             return signals
 
-    async def note(self, key: ServiceKey) -> None:
-        """Write revisions that stayed healthy long enough to history."""
-        if key in self._seen:
-            await self.historian.note(key, await self.observer.look(key, self.clock.now()))
+    async def note(self, key: ServiceKey) -> bool:
+        """Write a revision that stayed healthy long enough to history; True if it is there."""
+        if key not in self._seen:
+            return False
+        workload = await self.observer.workload(key, [])
+        if workload is None:
+            return False
+        if await self.historian.knows(key, workload, self.clock.now()):
+            return True
+        return await self.historian.note(key, await self.observer.look(key, self.clock.now()))
 
     async def _look_safely(self, key: ServiceKey) -> None:
         try:
@@ -120,11 +159,14 @@ class Watcher:
         except AgentError as error:
             log.warning("observing %s failed: %s", key, error)
 
-    async def _note_safely(self, key: ServiceKey) -> None:
+    async def _note_safely(self, key: ServiceKey, every: timedelta) -> None:
+        version = self._history.version(key)
+        written = False
         try:
-            await self.note(key)
+            written = await self.note(key)
         except AgentError as error:
             log.warning("writing the history of %s failed: %s", key, error)
+        self._history.tried(key, version, written=written, at=self.clock.now(), every=every)
 
     def _signals(
         self,

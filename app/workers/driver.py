@@ -20,6 +20,7 @@ from app.agent.ports.store.claims import Claim, ClaimRepository
 from app.agent.ports.workers import Fleet
 from app.clock import Clock
 from app.errors import AgentError
+from app.measures.process import Measures
 from app.vitals import Vitals
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Driver:
     at_once: int = 16
     """Passes that run side by side; most of their time is spent waiting for others."""
     vitals: Vitals = field(default_factory=Vitals)
+    measures: Measures = field(default_factory=Measures.of_process)
     """Called after each claim of due work and at the end of each pass."""
     poll: timedelta = timedelta(seconds=1)
     """Polling interval for due work without notifications."""
@@ -153,14 +155,23 @@ class Driver:
 
     async def _advance(self, identifier: IncidentId) -> None:
         """One pass; whatever goes wrong, the incident is due again, at the latest when its lease runs out."""
+        with self.measures.pass_seconds.time():
+            result = await self._attempt(identifier)
+        self.measures.passes.labels(result).inc()
+
+    async def _attempt(self, identifier: IncidentId) -> str:
+        """`done`, `retried` after an error that was foreseen, or `defect`."""
         try:
             await self.loop.advance(identifier)
         except AgentError as error:
             log.warning("processing incident %s failed: %s", identifier, error)
+            return "retried"
         except Exception as error:
             # The worker boundary: an incident is never dropped for a defect.
             log.exception("processing incident %s failed; retrying", identifier)
             await self._tell(identifier, error)
+            return "defect"
+        return "done"
 
     async def _tell(self, identifier: IncidentId, defect: Exception) -> None:
         try:

@@ -20,19 +20,23 @@ class Fanout:
 
     work: Callable[[ServiceKey], Awaitable[None]]
     at_once: int
+    _urgent: deque[ServiceKey] = field(default_factory=deque)
     _line: deque[ServiceKey] = field(default_factory=deque)
-    _waiting: set[ServiceKey] = field(default_factory=set)
+    _waiting: dict[ServiceKey, bool] = field(default_factory=dict)
+    """Whether each service that waits is urgent; one that became urgent has a void place in the line too."""
     _under_way: set[ServiceKey] = field(default_factory=set)
-    _again: set[ServiceKey] = field(default_factory=set)
+    _again: dict[ServiceKey, bool] = field(default_factory=dict)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def ask(self, key: ServiceKey) -> None:
-        """Have the service's work done soon."""
+    def ask(self, key: ServiceKey, *, urgent: bool = False) -> None:
+        """Have the service's work done soon; an urgent one before all that are not."""
         if key in self._under_way:
-            self._again.add(key)
-        elif key not in self._waiting:
-            self._waiting.add(key)
-            self._line.append(key)
+            self._again[key] = self._again.get(key, False) or urgent
+            return
+        waits = self._waiting.get(key)
+        if waits is None or (urgent and not waits):
+            self._waiting[key] = urgent
+            (self._urgent if urgent else self._line).append(key)
             self._arrived.set()
 
     async def run(self) -> None:
@@ -43,16 +47,23 @@ class Fanout:
 
     async def _serve(self) -> None:
         while True:
-            while not self._line:
-                self._arrived.clear()
-                await self._arrived.wait()
-            key = self._line.popleft()
-            self._waiting.discard(key)
+            key = await self._next()
             self._under_way.add(key)
             try:
                 await self.work(key)
             finally:
                 self._under_way.discard(key)
-            if key in self._again:
-                self._again.discard(key)
-                self.ask(key)
+            urgent = self._again.pop(key, None)
+            if urgent is not None:
+                self.ask(key, urgent=urgent)
+
+    async def _next(self) -> ServiceKey:
+        while True:
+            for urgent, line in ((True, self._urgent), (False, self._line)):
+                while line:
+                    key = line.popleft()
+                    if self._waiting.get(key) is urgent:
+                        del self._waiting[key]
+                        return key
+            self._arrived.clear()
+            await self._arrived.wait()

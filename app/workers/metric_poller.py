@@ -1,5 +1,6 @@
 """The metric poller: queries the metric source for every known service, reports breaches to intake.
 
+Many services are asked about at once, within a bound, and nothing else waits for the answers.
 Healthy samples end here and cost no write; a sample is reported when it breaches the
 SLO, or when a breach on record may have ended. A source that gives no usable
 answers is one incident of its own, however many services it concerns.
@@ -23,7 +24,7 @@ from app.agent.models import (
 from app.agent.observer import new_signal
 from app.agent.ports.cluster import ClusterReader
 from app.agent.ports.metrics import MetricSource
-from app.agent.ports.store.signals import ServiceLevels, SignalRepository
+from app.agent.ports.store.signals import SignalRepository
 from app.agent.slo import SloThresholds
 from app.clock import Clock
 from app.connectors.observability import polled
@@ -73,7 +74,7 @@ class Poller:
             answers.append((key, answer))
             if isinstance(answer, AgentError):
                 log.warning("no service levels of %s: %s", key, answer)
-            elif _worth_telling(answer, await self.signals.levels(key), self.slo):
+            elif await self._worth_telling(key, answer):
                 try:
                     await self._tell(key, answer)
                 except AgentError as error:
@@ -81,6 +82,16 @@ class Poller:
         await self._report(METRICS_SOURCE, self.faults.in_round(answers, at))
         if refused is not None:
             raise refused
+
+    async def _worth_telling(self, key: ServiceKey, sample: SliSample) -> bool:
+        """A breach, or a sample that may end a breach on record: only then the record is read."""
+        if self.slo.breaches(sample):
+            return True
+        measured = sample.error_rate is not None or sample.p95_latency_ms is not None
+        if not measured or self.slo.too_few(sample.request_rate):
+            return False
+        levels = await self.signals.levels(key)
+        return levels is not None and any(levels.breached)
 
     async def _report(self, source: ServiceKey, fault: str | None) -> None:
         """Have intake open one incident for a source that gives no usable answers, and see it end."""
@@ -115,12 +126,3 @@ class Poller:
             stale_after=self.stale_after,
         )
         await self.intake.accept([signal])
-
-
-def _worth_telling(sample: SliSample, levels: ServiceLevels | None, slo: SloThresholds) -> bool:
-    if slo.breaches(sample):
-        return True
-    if levels is None or slo.too_few(sample.request_rate):
-        return False
-    measured = sample.error_rate is not None or sample.p95_latency_ms is not None
-    return measured and any(levels.breached)

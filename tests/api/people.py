@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.agent.identity import tokens
-from app.agent.identity.people import Door, Person, Scope
+from app.agent.identity.people import NO_LIMIT, Door, Person, Reach, Scope
 from tests.api.harness import Harness, harness, make_settings
 
 
@@ -26,6 +26,7 @@ def token(
     *scopes: Scope,
     roles: Iterable[str] = (),
     lifetime: timedelta | None = None,
+    reach: Reach = NO_LIMIT,
 ) -> dict[str, str]:
     """The header that proves a new token, made as `heal token create` makes it."""
     issued = api.run(
@@ -35,6 +36,7 @@ def token(
             scopes=scopes,
             roles=roles,
             lifetime=lifetime,
+            reach=reach,
             by=Person(name="root", door=Door.CLI),
             at=api.clock.now(),
         )

@@ -265,7 +265,10 @@ def test_run_once_for_a_healthy_service_says_so(api: Harness) -> None:
 def test_health_and_readiness(api: Harness) -> None:
     """Both answer while the store does."""
     assert api.get("/healthz").json() == {"status": "ok"}
-    assert api.get("/version").json() == {"version": metadata.version("self-healing-devops-agent")}
+    assert api.get("/version").json() == {
+        "version": metadata.version("self-healing-devops-agent"),
+        "sandbox": False,
+    }
     ready = api.get("/readyz").json()
     assert ready["status"] == "ready"
     assert {check["name"] for check in ready["checks"]} >= {"store"}

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.agent.ports.cluster import PodOwner
 from app.bootstrap import Adapters as Outside
 from app.config import Settings
@@ -171,11 +172,14 @@ def test_a_pod_that_is_gone_or_cannot_be_asked_for_is_named(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", ["StatefulSet", "Job", "DaemonSet", "Rollout", "Pod"])
-def test_an_owner_of_another_kind_is_named(kind: str) -> None:
-    """Though the name of the pod has the form of a Deployment's."""
+def test_the_owner_of_a_pod_names_the_service_or_is_named_where_it_is_none(kind: str) -> None:
+    """Though the name of the pod has the form of a Deployment's. A failed batch is no outage of a service."""
     pod = PodRef(namespace="prod", name="till-api-7f9d8c6b5f-k8s2z")
     body = body_of({"alerts": [{"labels": {"alertname": "X", "namespace": "prod", "pod": pod.name}}]})
     owners = {pod: PodOwner(kind=kind, name="till-api")}
     batch = alerts_to_signals(body, settings=Settings(_env_file=None), received_at=NOW, owners=owners)
+    if kind in WORKLOAD_KINDS:
+        assert [str(signal.key) for signal in batch.signals] == ["till-api in prod"]
+        return
     assert batch.signals == ()
     assert f"{kind} prod/till-api" in batch.unmapped[0].reason

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from tests.api.harness import Harness, assert_problem, harness, make_settings
+from tests.api.harness import NOW, Harness, assert_problem, harness, make_settings
 
 PATH = "/webhooks/alertmanager"
 TOKEN = "s3cret-\u00e4"
@@ -130,3 +130,21 @@ def test_without_a_token_only_this_machine_is_heard(tmp_path: Path, address: str
         assert response.status_code == status
         if status == 403:
             assert "ALERTMANAGER_TOKEN" in assert_problem(response, 403)["detail"]
+
+
+def test_a_recovery_of_a_datadog_monitor_ends_its_alert(api: Harness) -> None:
+    """The recovery has another time and the same cycle: a late repeat of the alert opens nothing."""
+    fired = {
+        "alert_transition": "Triggered",
+        "alert_cycle_key": "17",
+        "alert_id": "1",
+        "title": "High error rate",
+        "tags": "service:payments-api,env:prod,heal_trigger:high_error_rate",
+        "date": str(int(NOW.timestamp() * 1000) - 60_000),
+    }
+    recovered = {**fired, "alert_transition": "Recovered", "date": str(int(NOW.timestamp() * 1000))}
+    answers = [
+        api.request("POST", "/webhooks/datadog", json=body).json()["items"][0]["disposition"]
+        for body in (fired, fired, recovered, {**fired, "alert_transition": "Renotify"})
+    ]
+    assert answers == ["opened", "deduplicated", "joined", "deduplicated"]

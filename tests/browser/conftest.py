@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, Request, expect, sync_playwright
 
 from app.bootstrap import Adapters, Container, assemble
 from app.clock import SystemClock
@@ -74,6 +74,7 @@ def serving(folder: Path, *, listening: socket.socket | None = None, **changes: 
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         ready.set_result(Served(url=url, container=container, loop=asyncio.get_running_loop()))
         await asyncio.to_thread(stop.wait)
+        app.state.stop.request()
         server.should_exit = True
         await task
         await container.close()
@@ -128,7 +129,12 @@ def watched(chromium: Browser) -> Iterator[Watched]:
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(f"script: {error}"))
     page.on("console", lambda said: faults.append(f"console: {said.text}") if said.type == "error" else None)
-    page.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
+
+    def note_failure(request: Request) -> None:
+        if "ERR_ABORTED" not in str(request.failure):  # the page itself was left
+            faults.append(f"failed: {request.url}")
+
+    page.on("requestfailed", note_failure)
 
     def refuse(dialog: Dialog) -> None:
         faults.append(f"dialog: {dialog.message}")

@@ -100,7 +100,7 @@ def test_an_open_record_stays_open_while_the_story_goes_on(served: Served, watch
     served.run(served.container.loop.run_once("payments-api", "prod"))
     page.clock.run_for(6_000)
     expect(page.locator("#diagnose h3")).to_be_visible()
-    expect(page.locator("#entry-0 dl")).to_be_visible()
+    expect(page.locator("#entry-0 pre")).to_be_visible()
     assert watched.faults == []
 
 
@@ -213,10 +213,10 @@ def test_an_approval_is_given_by_keyboard_and_mouse(served: Served, watched: Wat
     page = watched.page
     page.goto(f"{served.url}/dashboard")
     page.get_by_role("link", name="awaiting approval", exact=True).click()
-    page.get_by_label("Your name").fill("ann")
-    page.get_by_label("Your name").press("Enter")
-    page.get_by_label("Comment").fill("seen with the release team")
-    page.get_by_label("Comment").press("Enter")
+    page.locator("#approval").get_by_label("Your name").fill("ann")
+    page.locator("#approval").get_by_label("Your name").press("Enter")
+    page.locator("#approval").get_by_label("Comment").fill("seen with the release team")
+    page.locator("#approval").get_by_label("Comment").press("Enter")
     pending = served.run(served.container.store.approvals.get(approval_id))
     assert pending is not None
     assert pending.state is ApprovalState.PENDING
@@ -235,19 +235,19 @@ def test_an_answer_half_typed_survives_the_refresh(served: Served, watched: Watc
     page = watched.page
     page.clock.install()
     page.goto(f"{served.url}/dashboard/incidents/{approval_id.replace('apr_', 'inc_')}")
-    page.get_by_label("Your name").fill("ann")
-    comment = page.get_by_label("Comment")
+    page.locator("#approval").get_by_label("Your name").fill("ann")
+    comment = page.locator("#approval").get_by_label("Comment")
     comment.fill("seen team")
-    comment.evaluate("field => field.setSelectionRange(5, 5)")
+    page.evaluate("document.activeElement.setSelectionRange(5, 5)")  # in one step: a refresh swaps the field
     served.run(_engage(served, True))
     page.clock.run_for(6_000)
-    expect(page.get_by_text("KILL SWITCH")).to_be_visible()
+    expect(page.get_by_text("KILL SWITCH", exact=True)).to_be_visible()
     page.keyboard.type("with ")
     expect(comment).to_have_value("seen with team")
-    expect(page.get_by_label("Your name")).to_have_value("ann")
+    expect(page.locator("#approval").get_by_label("Your name")).to_have_value("ann")
     served.run(_engage(served, False))
     page.clock.run_for(6_000)
-    expect(page.get_by_text("KILL SWITCH")).to_have_count(0)
+    expect(page.get_by_text("KILL SWITCH", exact=True)).to_have_count(0)
     assert watched.faults == []
 
 

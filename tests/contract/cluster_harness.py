@@ -13,6 +13,7 @@ from typing import Protocol
 
 from app.agent.ids import JsonObject, ServiceKey
 from app.agent.ports.cluster import (
+    ClusterCoverage,
     ClusterReader,
     ClusterRehearsal,
     ClusterWatch,
@@ -36,6 +37,7 @@ class ClusterPorts:
     writer: ClusterWriter
     watch: ClusterWatch
     owners: PodOwners
+    coverage: ClusterCoverage
 
 
 class ClusterHarness(Protocol):
@@ -61,12 +63,16 @@ class ClusterHarness(Protocol):
         replicas: int = 2,
         config_map: str | None = None,
         annotations: Mapping[str, str] | None = None,
+        kind: str = "Deployment",
     ) -> None:
-        """Create a Deployment called `name`.
+        """Create a workload called `name`: a Deployment, a StatefulSet or a DaemonSet.
+
+        A DaemonSet has a pod on each node, whatever `replicas` says. The pods of a
+        StatefulSet are made and replaced in parallel as far as its strategy allows.
 
         `service` sets the label `app.kubernetes.io/name` on it; without, it has
         no such label. Its one container is called `app`. `config_map` is referred
-        to by the container's envFrom. `annotations` go on the Deployment itself.
+        to by the container's envFrom. `annotations` go on the workload itself.
         """
         ...
 

@@ -193,21 +193,27 @@ async def test_without_a_label_the_deployment_names_the_service(cluster: Cluster
     assert view.target.ref == deployment(cluster, "ledger")
 
 
-async def test_two_workloads_for_one_service_are_not_guessed_between(cluster: ClusterHarness) -> None:
-    """The error names both, so that a person can mend the labels."""
-    await cluster.deploy("shop-a", service="shop")
-    await cluster.deploy("shop")
-    with pytest.raises(Invalid, match=r"shop-a.*shop|shop.*shop-a"):
+async def test_workloads_that_share_a_service_label_are_all_watched(cluster: ClusterHarness) -> None:
+    """Each is the service of its own name, as in charts with components; the shared name is not guessed."""
+    await cluster.deploy("r1-web", service="shop")
+    await cluster.deploy("r1-db", service="shop", kind="StatefulSet")
+    await cluster.deploy("ledger")
+    found = [key for key in await cluster.ports.reader.services() if key.environment == cluster.environment]
+    assert sorted(found) == [key_of(cluster, service) for service in ("ledger", "r1-db", "r1-web")]
+    assert (await view_of(cluster, "r1-web")).target.ref == deployment(cluster, "r1-web")
+    assert (await view_of(cluster, "r1-db")).target.ref.kind == "StatefulSet"
+    with pytest.raises(Invalid, match=r"r1-db.*r1-web|r1-web.*r1-db"):
         await cluster.ports.reader.workload(key_of(cluster))
 
 
-async def test_services_are_listed_once_each(cluster: ClusterHarness) -> None:
-    """Every service of the environment is there, also where two workloads share one."""
-    await cluster.deploy("shop", service="shop")
-    await cluster.deploy("shop-b", service="shop")
-    await cluster.deploy("ledger")
+async def test_of_several_workloads_the_one_of_that_name_is_the_service(cluster: ClusterHarness) -> None:
+    """`shop` beside `shop-worker`: both are watched, each under its own name."""
+    await cluster.deploy("shop-worker", service="shop")
+    await cluster.deploy("shop")
     found = [key for key in await cluster.ports.reader.services() if key.environment == cluster.environment]
-    assert sorted(found) == [key_of(cluster, "ledger"), key_of(cluster, "shop")]
+    assert sorted(found) == [key_of(cluster), key_of(cluster, "shop-worker")]
+    assert (await view_of(cluster)).target.ref == deployment(cluster)
+    assert (await view_of(cluster, "shop-worker")).target.ref == deployment(cluster, "shop-worker")
 
 
 async def test_a_healthy_workload_shows_its_rollout(cluster: ClusterHarness) -> None:
@@ -335,7 +341,7 @@ async def test_what_a_rollout_may_take_away_follows_from_the_strategy(cluster: C
     await deploy_shop(cluster, replicas=5, config={"mode": "fast"})
     restart = action(ActionName.RESTART, deployment(cluster))
     found = await cluster.ports.reader.disruption(restart)
-    assert found == Disruption(replicas=5, missing_at_once=1)
+    assert found == Disruption(replicas=5, missing_at_once=1, serving=5)
     revert = action(ActionName.REVERT_CONFIG, config_map(cluster))
     assert await cluster.ports.reader.disruption(revert) is None
     with pytest.raises(NotFound):
@@ -708,6 +714,21 @@ async def test_an_action_whose_new_pods_would_be_refused_is_rejected(cluster: Cl
     for act in (action(ActionName.SCALE, target, replicas=1), action(ActionName.PAUSE, target)):
         answer = await cluster.ports.rehearsal.rehearse(act, await reader.target(act), None)
         assert answer.accepted, (act.name, answer.message)
+
+
+async def test_an_action_whose_new_pods_would_lack_a_config_map_is_rejected(cluster: ClusterHarness) -> None:
+    """The API server accepts the template, and no pod of it would start."""
+    await cluster.deploy("shop", service="shop", config_map="never-created")
+    await cluster.until(key_of(cluster), lambda view: bool(view.pods))
+    await cluster.quiet()
+    restart = action(ActionName.RESTART, deployment(cluster))
+    target = await cluster.ports.reader.target(restart)
+    answer = await cluster.ports.rehearsal.rehearse(restart, target, None)
+    assert not answer.accepted
+    assert "ConfigMap never-created does not exist" in answer.message
+    await cluster.put_config_map("never-created", {"mode": "fast"})
+    target = await cluster.ports.reader.target(restart)
+    assert (await cluster.ports.rehearsal.rehearse(restart, target, None)).accepted
 
 
 async def test_without_the_right_to_try_a_pod_a_rehearsal_says_so(cluster: ClusterHarness) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import TypeAlias, cast
 
 import msgspec
 from lightkube.core.exceptions import ApiError
-from lightkube.models.apps_v1 import DeploymentSpec
+from lightkube.models.apps_v1 import DaemonSetSpec, DeploymentSpec, StatefulSetSpec
 from lightkube.models.core_v1 import (
     ConfigMapEnvSource,
     Container,
@@ -18,7 +18,7 @@ from lightkube.models.core_v1 import (
     PodTemplateSpec,
 )
 from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
-from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.apps_v1 import DaemonSet, Deployment, StatefulSet
 from lightkube.resources.core_v1 import ConfigMap, Namespace
 from lightkube.types import PatchType
 
@@ -31,6 +31,7 @@ from testbed.rbac import AGENT, NO_PODS, NOBODY
 from testbed.world import TestBed
 from tests.contract.cluster_harness import GOOD_IMAGE, ClusterPorts
 
+_Workload: TypeAlias = Deployment | StatefulSet | DaemonSet
 DEADLINE_SECONDS = 300.0
 POLL_SECONDS = 0.05
 QUIET_SECONDS = 0.6
@@ -63,6 +64,7 @@ def ports_of(cluster: KubernetesCluster) -> ClusterPorts:
         writer=cluster.writer,
         watch=cluster.watch,
         owners=cluster.reader,
+        coverage=cluster.reader,
     )
 
 
@@ -75,6 +77,8 @@ class KubernetesHarness:
         self.bed = bed
         self.namespace = namespace
         self.client = bed.client
+        self._kinds: dict[str, type[_Workload]] = {}
+        """The kinds of what was deployed, by name."""
         self._clusters = tuple(cluster_for(bed, namespace, user) for user in (AGENT, NOBODY, NO_PODS))
         self.ports, self.powerless, self.without_pods = (ports_of(cluster) for cluster in self._clusters)
 
@@ -91,26 +95,40 @@ class KubernetesHarness:
         replicas: int = 2,
         config_map: str | None = None,
         annotations: Mapping[str, str] | None = None,
+        kind: str = "Deployment",
     ) -> None:
         source = EnvFromSource(configMapRef=ConfigMapEnvSource(name=config_map))
         container = Container(name="app", image=image, envFrom=[source] if config_map else None)
-        selector = {"app": name}
-        deployment = Deployment(
-            metadata=ObjectMeta(
-                name=name,
-                namespace=self.namespace,
-                labels={"app.kubernetes.io/name": service} if service is not None else None,
-                annotations=dict(annotations) if annotations is not None else None,
-            ),
-            spec=DeploymentSpec(
-                replicas=replicas,
-                selector=LabelSelector(matchLabels=selector),
-                template=PodTemplateSpec(
-                    metadata=ObjectMeta(labels=selector), spec=PodSpec(containers=[container])
-                ),
-            ),
+        selector = LabelSelector(matchLabels={"app": name})
+        template = PodTemplateSpec(
+            metadata=ObjectMeta(labels={"app": name}), spec=PodSpec(containers=[container])
         )
-        await asyncio.to_thread(self.client.create, deployment)
+        metadata = ObjectMeta(
+            name=name,
+            namespace=self.namespace,
+            labels={"app.kubernetes.io/name": service} if service is not None else None,
+            annotations=dict(annotations) if annotations is not None else None,
+        )
+        workload: _Workload
+        match kind:
+            case "StatefulSet":
+                stateful = StatefulSetSpec(
+                    replicas=replicas,
+                    selector=selector,
+                    template=template,
+                    serviceName=name,
+                    podManagementPolicy="Parallel",
+                )
+                workload = StatefulSet(metadata=metadata, spec=stateful)
+            case "DaemonSet":
+                workload = DaemonSet(
+                    metadata=metadata, spec=DaemonSetSpec(selector=selector, template=template)
+                )
+            case _:
+                spec = DeploymentSpec(replicas=replicas, selector=selector, template=template)
+                workload = Deployment(metadata=metadata, spec=spec)
+        self._kinds[name] = type(workload)
+        await asyncio.to_thread(self.client.create, workload)
 
     async def set_image(self, name: str, image: str) -> None:
         await self._replace(name, "/spec/template/spec/containers/0/image", image)
@@ -176,7 +194,7 @@ class KubernetesHarness:
         await asyncio.to_thread(self.client.delete, Deployment, name, namespace=self.namespace)
 
     async def template(self, name: str) -> JsonObject:
-        found = await asyncio.to_thread(self.client.get, Deployment, name, namespace=self.namespace)
+        found = await asyncio.to_thread(self.client.get, self._kinds[name], name, namespace=self.namespace)
         assert found.spec is not None
         return cast("JsonObject", msgspec.to_builtins(found.spec.template))
 
@@ -202,10 +220,10 @@ class KubernetesHarness:
         await asyncio.to_thread(self.bed.wait_settled, self.namespace, quiet_seconds=QUIET_SECONDS)
 
     def patch(
-        self, kind: type[Deployment] | type[ConfigMap], name: str, operations: list[dict[str, object]]
+        self, kind: type[_Workload] | type[ConfigMap], name: str, operations: list[dict[str, object]]
     ) -> None:
         self.client.patch(kind, name, operations, namespace=self.namespace, patch_type=PatchType.JSON)
 
     async def _replace(self, name: str, path: str, value: object) -> None:
         operations: list[dict[str, object]] = [{"op": "add", "path": path, "value": value}]
-        await asyncio.to_thread(self.patch, Deployment, name, operations)
+        await asyncio.to_thread(self.patch, self._kinds[name], name, operations)

@@ -14,6 +14,7 @@ import pytest
 
 from app.agent.ids import ServiceKey
 from app.agent.ports.metrics import MetricSource
+from app.connectors.observability import poll_once
 from app.errors import TransientError
 
 STEP = timedelta(seconds=15)
@@ -47,6 +48,14 @@ class MetricWorld:
 
 class MetricSourceContract:
     """Subclass it as `TestSomething` and give it a `world` fixture."""
+
+    async def test_many_services_at_once_are_answered_as_each_alone(self, world: MetricWorld) -> None:
+        """Every role in one question: values, ages and missing data are those of single questions."""
+        keys = [world.healthy, world.failing, world.idle, *world.silent, world.unknown]
+        together = await poll_once(world.source, keys, world.now)
+        assert [key for key, _ in together] == keys
+        for key, sample in together:
+            assert sample == await world.source.sli(key, world.now)
 
     async def test_a_served_service_has_all_indicators(self, world: MetricWorld) -> None:
         """Error rate, p95 and request rate come as numbers, as of a moment within the window."""

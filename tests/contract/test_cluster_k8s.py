@@ -15,22 +15,37 @@ from lightkube.models.apiextensions_v1 import (
     CustomResourceValidation,
     JSONSchemaProps,
 )
+from lightkube.models.apps_v1 import ReplicaSetSpec
 from lightkube.models.autoscaling_v2 import CrossVersionObjectReference, HorizontalPodAutoscalerSpec
-from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
+from lightkube.models.batch_v1 import JobSpec
+from lightkube.models.core_v1 import Container, PodSpec, PodTemplateSpec
+from lightkube.models.meta_v1 import LabelSelector, ObjectMeta, OwnerReference
 from lightkube.models.policy_v1 import PodDisruptionBudgetSpec
 from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
+from lightkube.resources.apps_v1 import Deployment, ReplicaSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
+from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Pod
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
-pytest.register_assert_rewrite("tests.contract.cluster_suite")
+pytest.register_assert_rewrite("tests.contract.cluster_suite", "tests.contract.kinds_suite")
 
+from app.agent.evidence.conditions import workload_conditions  # noqa: E402 - as above
 from app.agent.evidence.facts import PodFault, trouble  # noqa: E402 - after the rewrite is registered
 from app.agent.guardrails.blast_radius import too_many  # noqa: E402 - after the rewrite is registered
+from app.agent.guardrails.disruption import Disruption  # noqa: E402 - as above
 from app.agent.models import ActionName  # noqa: E402 - as above
+from app.agent.ports.cluster import PodOwner  # noqa: E402 - as above
+from app.agent.workload import ObjectRef  # noqa: E402 - as above
+from app.errors import Invalid  # noqa: E402 - as above
+from testbed.waiting import NotYet, wait_for  # noqa: E402 - as above
+from testbed.workloads import waiting_reasons  # noqa: E402 - as above
 from testbed.world import TestBed  # noqa: E402 - as above
+from tests.contract.cluster_harness import CRASHING_IMAGE  # noqa: E402 - as above
 from tests.contract.cluster_suite import *  # noqa: E402, F403 - the shared contract
 from tests.contract.cluster_suite import action, deployment, key_of  # noqa: E402 - as above
+from tests.contract.eventually import eventually  # noqa: E402 - as above
+from tests.contract.kinds_suite import *  # noqa: E402, F403 - as above
 from tests.contract.kubernetes_harness import KubernetesHarness  # noqa: E402 - as above
 
 pytestmark = pytest.mark.real
@@ -50,8 +65,12 @@ async def test_disruption_budgets_are_read_and_hold_actions_back(cluster: Kubern
                 ),
             ),
         )
-    found = await cluster.ports.reader.disruption(restart)
-    assert found is not None
+
+    async def with_budgets() -> Disruption | None:
+        read = await cluster.ports.reader.disruption(restart)
+        return read if read is not None and read.budgets and read.serving == 4 else None
+
+    found = await eventually(with_budgets, "a budget that a watch reports, and pods that serve")
     assert (found.replicas, found.missing_at_once, found.unread) == (4, 1, None)
     assert [budget.name for budget in found.budgets] == ["shop-pdb"]
     [reason] = too_many(restart, found, 1.0)
@@ -74,27 +93,75 @@ async def test_autoscalers_are_read_with_their_bounds(cluster: KubernetesHarness
     assert not any("forbidden" in warning for warning in view.warnings)
 
 
-async def test_a_rollout_that_runs_the_pods_of_a_deployment_is_named(cluster: KubernetesHarness) -> None:
-    """The Deployment stands at 0 on purpose; who scaled it is read from the object."""
+async def test_a_rollout_that_runs_the_pods_of_a_deployment_is_the_service(
+    cluster: KubernetesHarness,
+) -> None:
+    """The Deployment stands at 0 on purpose: the Rollout is read with its pods, and nothing acts on it."""
     await asyncio.to_thread(_define_rollouts, cluster.client)
     await cluster.deploy("shop", service="shop", replicas=0)
+    view = await cluster.until(key_of(cluster), lambda seen: seen.spec_observed)
+    await asyncio.to_thread(_roll_out, cluster)
+    view = await cluster.until(key_of(cluster), lambda seen: seen.ready_replicas == 2 and len(seen.pods) == 2)
+    assert view.target.ref == ObjectRef(kind="Rollout", namespace=cluster.namespace, name="shop-rollout")
+    assert (view.desired_replicas, view.current_revision, view.rollout_complete) == (2, 4, True)
+    [revision] = view.revisions
+    assert {pod.template_hash for pod in view.pods} == {revision.template_hash}
+    assert workload_conditions(view) == ()
+    owner = await cluster.ports.owners.owner(cluster.namespace, view.pods[0].name)
+    assert owner == PodOwner(kind="Rollout", name="shop-rollout", key=key_of(cluster))
+    assert [key for key in await cluster.ports.reader.services() if key.environment == "prod"] == [
+        key_of(cluster)
+    ]
+    with pytest.raises(Invalid, match="Rollout"):
+        await cluster.ports.reader.target(action(ActionName.ROLLBACK, view.target.ref, revision=3))
+
+
+def _roll_out(cluster: KubernetesHarness) -> None:
+    """What the controller of Rollouts makes: a ReplicaSet with the Deployment's template, and a status."""
+    deployment = cluster.client.get(Deployment, "shop", namespace=cluster.namespace)
+    assert deployment.spec is not None
     rollout = create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "rollouts")
+    counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), 2)
+    annotations = {"rollout.argoproj.io/revision": "4"}
     body = {
-        "metadata": {"name": "shop-rollout", "namespace": cluster.namespace},
-        "spec": {"workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "shop"}},
+        "metadata": {
+            "name": "shop-rollout",
+            "namespace": cluster.namespace,
+            "annotations": annotations,
+        },
+        "spec": {
+            "replicas": 2,
+            "workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "shop"},
+        },
+        "status": {**counts, "observedGeneration": "1"},
     }
-    await asyncio.to_thread(cluster.client.create, rollout.from_dict(body))
-    view = await cluster.until(key_of(cluster), lambda seen: seen.served_by is not None)
-    assert (view.served_by, view.managed_by) == ("Rollout shop-rollout", "Rollout shop-rollout")
-    assert view.scaled is not None
+    made = cluster.client.create(rollout.from_dict(body))
+    owner = OwnerReference(
+        apiVersion="argoproj.io/v1alpha1",
+        kind="Rollout",
+        name="shop-rollout",
+        uid=made.metadata.uid,
+        controller=True,
+    )
+    marked = {"app": "shop", "rollouts-pod-template-hash": "6c5f"}
+    template = deployment.spec.template
+    template.metadata = ObjectMeta(labels=marked)
+    replica_set = ReplicaSet(
+        metadata=ObjectMeta(
+            name="shop-rollout-6c5f",
+            namespace=cluster.namespace,
+            labels=marked,
+            annotations=annotations,
+            ownerReferences=[owner],
+        ),
+        spec=ReplicaSetSpec(replicas=2, selector=LabelSelector(matchLabels=marked), template=template),
+    )
+    cluster.client.create(replica_set)
 
 
 def _define_rollouts(client: Client) -> None:
     names = CustomResourceDefinitionNames(kind="Rollout", plural="rollouts", singular="rollout")
-    word = JSONSchemaProps(type="string")
-    ref = JSONSchemaProps(type="object", properties={"apiVersion": word, "kind": word, "name": word})
-    spec = JSONSchemaProps(type="object", properties={"workloadRef": ref})
-    whole = JSONSchemaProps(type="object", properties={"spec": spec})
+    whole = JSONSchemaProps(type="object", x_kubernetes_preserve_unknown_fields=True)
     schema = CustomResourceValidation(openAPIV3Schema=whole)
     version = CustomResourceDefinitionVersion(name="v1alpha1", served=True, storage=True, schema=schema)
     definition = CustomResourceDefinition(
@@ -105,6 +172,43 @@ def _define_rollouts(client: Client) -> None:
     )
     client.create(definition)
     client.wait(CustomResourceDefinition, "rollouts.argoproj.io", for_conditions=["Established"])
+
+
+async def test_a_failed_batch_is_no_outage_of_the_service_whose_label_it_has(
+    cluster: KubernetesHarness,
+) -> None:
+    """The pods of a Job are its own, though the selector of the service matches them."""
+    await cluster.deploy("shop", service="shop")
+    labels = {"app": "shop"}
+    container = Container(name="app", image=CRASHING_IMAGE)
+    pod = PodTemplateSpec(
+        metadata=ObjectMeta(labels=labels), spec=PodSpec(containers=[container], restartPolicy="OnFailure")
+    )
+    job = Job(
+        metadata=ObjectMeta(
+            name="shop-sums",
+            namespace=cluster.namespace,
+            labels={"app.kubernetes.io/name": "shop"},
+        ),
+        spec=JobSpec(template=pod),
+    )
+    await asyncio.to_thread(cluster.client.create, job)
+    crashed = await asyncio.to_thread(
+        wait_for, "the pod of the Job to crash", lambda: _crashed(cluster), timeout_seconds=120
+    )
+    view = await cluster.until(key_of(cluster), lambda seen: seen.rollout_complete)
+    assert crashed not in {pod.name for pod in view.pods}
+    assert workload_conditions(view) == ()
+    owner = await cluster.ports.owners.owner(cluster.namespace, crashed)
+    assert owner == PodOwner(kind="Job", name="shop-sums")
+
+
+def _crashed(cluster: KubernetesHarness) -> str | NotYet:
+    """The name of a pod of the Job that waits in CrashLoopBackOff."""
+    found = cluster.client.list(Pod, namespace=cluster.namespace, labels={"job-name": "shop-sums"})
+    stuck = [pod for pod in found if "CrashLoopBackOff" in waiting_reasons(pod)]
+    names = [pod.metadata.name for pod in stuck if pod.metadata is not None and pod.metadata.name]
+    return names[0] if names else NotYet("no pod waits in CrashLoopBackOff")
 
 
 async def test_a_node_that_is_lost_shows_on_its_pods(cluster: KubernetesHarness) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,10 @@ from app.connectors.k8s import KubernetesCluster, connect
 from app.connectors.kubernetes.api import Connection, ReadApi
 from app.connectors.kubernetes.config import load_config
 from app.connectors.kubernetes.mapping import ServiceMap
-from app.connectors.kubernetes.watch import KubernetesWatch, WatchTiming
+from app.connectors.kubernetes.reading.informer import WatchTiming
+from app.connectors.kubernetes.reading.objects import LiveObjects
+from app.connectors.kubernetes.reading.view import ClusterView
+from app.connectors.kubernetes.watch import KubernetesWatch
 from app.errors import Conflict, Forbidden, TransientError, UnknownOutcome
 from testbed.rbac import AGENT, READONLY
 from testbed.world import TestBed
@@ -277,10 +281,11 @@ class Watching:
         assert config is not None
         self._connection = Connection(config, timeout_seconds=1.0, dry_run=True)
         services = ServiceMap(environment_namespaces={"prod": cluster.namespace}, service_workloads={})
-        watch = KubernetesWatch(
-            lambda _: ReadApi(self._connection), services, SystemClock(), timing=timing, jitter=lambda: 1.0
-        )
-        self.told = Listening(watch.events())
+        clock = SystemClock()
+        api = ReadApi(self._connection)
+        live = LiveObjects(api, services, clock)
+        view = ClusterView(lambda _: api, live, services, clock, timing=timing, jitter=lambda: 1.0)
+        self.told = Listening(KubernetesWatch(view, clock).events())
 
     async def close(self) -> None:
         self.told.task.cancel()
@@ -342,11 +347,15 @@ async def test_a_workload_deleted_while_the_network_is_down_is_told(
         await told.until(key_of(cluster))
 
 
+def _watched_twice(requests: list[Request], collection: str) -> bool:
+    return sum(request.watches and collection in request.target for request in requests) >= 2
+
+
 @pytest.mark.parametrize("in_stream", [False, True], ids=["as-answer", "as-event"])
 async def test_an_expired_version_leads_to_a_new_list(
     cluster: KubernetesHarness, network: Loopback, tmp_path: Path, in_stream: bool
 ) -> None:
-    """410, as an answer or inside the stream: listed anew, never asked again from the same version."""
+    """410, as an answer or inside the stream: resumed once, listed again, then watched from the new list."""
     gone = status(410, "too old resource version: 1 (2)", reason="Expired")
     event = b'{"type":"ERROR","object":' + gone.body + b"}\n"
     async with watching(network, cluster, tmp_path) as told:
@@ -355,19 +364,21 @@ async def test_an_expired_version_leads_to_a_new_list(
 
         def expire(request: Request) -> Fate | Answer:
             collection = request.target.partition("?")[0]
-            if request.watches and collection not in refused:
+            always_there = not collection.endswith("/rollouts")
+            if request.watches and always_there and collection not in refused:
                 refused.add(collection)
                 return Answer(code=200, body=event) if in_stream else gone
             return Fate.RELAY
 
         network.rule = expire
         network.cut()
-        await told.until(key_of(cluster))
+        await network.until(lambda requests: _watched_twice(requests[seen:], "/configmaps"))
         await told.silence()
-        assert len(refused) == 3
+        assert len(refused) >= 5
         for collection in refused:
             asked = [r for r in network.requests[seen:] if r.target.partition("?")[0] == collection]
-            assert [request.watches for request in asked] == [False, True, False, True]
+            order = [request.watches for request in asked][:3]
+            assert order == [True, False, True][: len(order)]
         await cluster.put_config_map("shop-config", {"mode": "broken"})
         await told.until(key_of(cluster))
 
@@ -378,10 +389,10 @@ async def test_a_stream_that_carries_nothing_any_more_is_taken_up_again(
     """A connection that died without a word is noticed by its silence."""
     timing = WatchTiming(coalesce_seconds=0.05, stream_seconds=1, backoff=Backoff.of_seconds(0.1, 0.5))
     async with watching(network, cluster, tmp_path, timing) as told:
+        seen = len(network.requests)
         network.thawed.clear()
         await cluster.put_config_map("shop-config", {"mode": "broken"})
-        # The first three lists began the streams; the next three are the answer to their silence.
-        await network.until(lambda requests: sum(not request.watches for request in requests) >= 6)
+        await network.until(lambda requests: _watched_twice(requests[seen:], "/configmaps"))
         network.thawed.set()
         await told.until(key_of(cluster))
 
@@ -396,6 +407,39 @@ async def test_rights_taken_away_end_the_watch_aloud(
         with pytest.raises(Forbidden):
             async with asyncio.timeout(120):
                 await asyncio.shield(told.task)
+
+
+async def test_a_look_from_the_view_is_the_look_from_the_api_server(
+    cluster: KubernetesHarness, network: Loopback, tmp_path: Path
+) -> None:
+    """And costs no request while the watches are current; when they are cut the API server is asked."""
+    await deploy_shop(cluster, config={"mode": "fast"})
+    key = key_of(cluster)
+    async with agent_behind(network, cluster, tmp_path) as agent:
+        assert await agent.steady.workload(key) is not None
+        told = Listening(agent.watch.events())
+        await told.until(key)
+        await cluster.quiet()
+        await told.silence()
+        asked = len(network.requests)
+        seen = await agent.steady.workload(key)
+        assert seen is not None
+        assert await agent.steady.services() == (key,)
+        owner = await agent.steady.owner(cluster.namespace, seen.pods[0].name)
+        assert owner is not None
+        assert owner.key == key
+        assert len(network.requests) == asked
+        live = await agent.reader.workload(key)
+        assert live == replace(seen, observed_at=live.observed_at if live is not None else seen.observed_at)
+        fresh = [request.target for request in network.requests[asked:]]
+        assert any(target.endswith("/deployments/shop") for target in fresh)
+        network.rule = lambda _: Fate.CLOSE
+        network.cut()
+        await network.until(lambda requests: len(requests) > asked + len(fresh))
+        with pytest.raises(TransientError):
+            await agent.steady.workload(key)
+        told.task.cancel()
+        await asyncio.gather(told.task, return_exceptions=True)
 
 
 async def test_a_burst_is_told_a_few_times_only(

@@ -10,12 +10,13 @@ import pytest
 from app.agent.ids import JsonObject, ServiceKey
 from app.agent.workload import WorkloadView
 from app.sandbox.api import Identity, Thing
-from app.sandbox.objects import ConfigMap, Deployment, Pod, ReplicaSet, template_body
+from app.sandbox.objects import WORKLOADS, ConfigMap, Pod, ReplicaSet, template_body
 from app.testing import Naming, PacedClock, SandboxCluster, Template, Workload, World
 from tests.contract.cluster_harness import GOOD_IMAGE, ClusterPorts
 from tests.contract.cluster_suite import *  # noqa: F403 - the shared contract
+from tests.contract.kinds_suite import *  # noqa: F403 - the same for each kind
 
-KINDS = ("deployment", "replicaset", "pod", "configmap", "namespace")
+RESOURCES = ("deployment", "statefulset", "daemonset", "replicaset", "pod", "configmap", "namespace")
 SPEED = 40.0
 """Seconds of the world in one of the test's."""
 DEADLINE_SECONDS = 120.0
@@ -31,6 +32,7 @@ def _ports(world: World, naming: Naming, identity: Identity) -> ClusterPorts:
         writer=cluster.writer(),
         watch=cluster.watch,
         owners=cluster.reader,
+        coverage=cluster.reader,
     )
 
 
@@ -44,7 +46,7 @@ class SandboxHarness:
         self.world = World(PacedClock(SPEED), seed=7)
         naming = Naming(namespaces={self.environment: self.namespace})
         self.ports = _ports(self.world, naming, Identity(name="self-healing-devops-agent"))
-        may = frozenset(f"{verb} {kind}s" for verb in ("get", "list", "patch", "watch") for kind in KINDS)
+        may = frozenset(f"{verb} {kind}s" for verb in ("get", "list", "patch", "watch") for kind in RESOURCES)
         self.without_pods = _ports(self.world, naming, Identity(name="no-pods", rights=may))
         self.powerless = _ports(self.world, naming, Identity(name="nobody", rights=frozenset()))
 
@@ -57,9 +59,11 @@ class SandboxHarness:
         replicas: int = 2,
         config_map: str | None = None,
         annotations: Mapping[str, str] | None = None,
+        kind: str = "Deployment",
     ) -> None:
         self.world.deploy(
             Workload(
+                kind=next(one for one in WORKLOADS if one.__name__ == kind),
                 namespace=self.namespace,
                 name=name,
                 service=service,
@@ -109,7 +113,7 @@ class SandboxHarness:
         self.world.delete_deployment(self.namespace, name)
 
     async def template(self, name: str) -> JsonObject:
-        return template_body(self.world.api.get(Deployment, self.namespace, name).template)
+        return template_body(self.world.api.workload(self.namespace, name).template)
 
     async def config_data(self, name: str) -> Mapping[str, str]:
         return dict(self.world.api.get(ConfigMap, self.namespace, name).data)
@@ -118,7 +122,7 @@ class SandboxHarness:
         self.world.catch_up()
         api = self.world.api
         things: list[Thing] = [
-            *api.list(Deployment),
+            *api.workloads(),
             *api.list(ReplicaSet),
             *api.list(Pod),
             *api.list(ConfigMap),

@@ -22,7 +22,7 @@ from app.agent.identity.people import (
 )
 from app.agent.models import KillSwitch
 from app.agent.ports.store import Store
-from app.errors import Conflict, NotFound
+from app.errors import ConfigurationError, Conflict, NotFound
 from app.store import open_store
 from tests.contract.store_values import MINUTE, NOW, key, opened
 from tests.contract.test_store_database import engine_of
@@ -38,6 +38,39 @@ async def _token(store: Store, name: str = "ci", *, lifetime: timedelta | None =
         store.credentials, name, scopes=[Scope.INGEST], roles=["sre"], lifetime=lifetime, by=ROOT, at=NOW
     )
     return issued.credential.id
+
+
+INITIAL = "heal_tok_" + "a1" * 8 + "_" + "0f" * 32
+
+
+async def test_processes_that_start_together_store_one_initial_token(store: Store) -> None:
+    """It proves an administrator, and the audit trail names how it came."""
+    stored = await asyncio.gather(*(tokens.store_initial(store.credentials, INITIAL, NOW) for _ in range(5)))
+    assert sorted(stored) == [False] * 4 + [True]
+    found = await tokens.proved(store.credentials, INITIAL)
+    assert found is not None
+    assert found.scopes == {Scope.ADMIN}
+    (entry,) = await store.audit_log.entries(after=-1, limit=10)
+    assert entry.data["initial"] is True
+
+
+async def test_a_revoked_initial_token_stays_revoked(store: Store) -> None:
+    """A restart with the same setting does not let its holder in again."""
+    await tokens.store_initial(store.credentials, INITIAL, NOW)
+    found = await tokens.proved(store.credentials, INITIAL)
+    assert found is not None
+    await tokens.revoke(store.credentials, found.id, by=ROOT, at=NOW)
+    assert not await tokens.store_initial(store.credentials, INITIAL, NOW + MINUTE)
+
+
+async def test_an_initial_token_adds_no_second_administrator(store: Store) -> None:
+    """The setting has no effect while an administrator token exists; a malformed one is an error."""
+    await tokens.create(
+        store.credentials, "root", scopes=[Scope.ADMIN], roles=[], lifetime=None, by=ROOT, at=NOW
+    )
+    assert not await tokens.store_initial(store.credentials, INITIAL, NOW)
+    with pytest.raises(ConfigurationError, match="INITIAL_ADMIN_TOKEN"):
+        await tokens.store_initial(store.credentials, "secret", NOW)
 
 
 async def test_a_token_is_kept_without_its_secret(store: Store, database_url: str) -> None:

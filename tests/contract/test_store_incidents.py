@@ -305,7 +305,7 @@ async def test_filters_narrow_the_list(store: Store) -> None:
     assert await found(IncidentFilter()) == [third, second, first]
     assert await found(IncidentFilter(service="a")) == [second, first]
     assert await found(IncidentFilter(environment="prod")) == [third, first]
-    assert await found(IncidentFilter(state=IncidentState.PROPOSED)) == [third]
+    assert await found(IncidentFilter(states=(IncidentState.PROPOSED,))) == [third]
     assert await found(IncidentFilter(since=NOW + MINUTE)) == [third, second]
     assert await found(IncidentFilter(until=NOW + MINUTE)) == [first]
     assert await found(IncidentFilter(since=NOW, until=NOW + 2 * MINUTE, environment="dev")) == [second]

@@ -22,7 +22,7 @@ from app.agent.slo import SloThresholds
 from app.agent.timeline import verify_chain
 from app.store import store_over
 from app.store.database.port import Work
-from app.store.signals.deliveries import PART, PART_SERVICES
+from app.store.signals.deliveries import PART
 from tests.contract.store_values import NOW, Deciding, pending, signal
 from tests.repositories import database_of
 
@@ -104,9 +104,20 @@ async def test_more_signals_of_one_service_take_no_more_statements(store: Store)
     assert many == two
 
 
+async def test_many_services_take_no_more_statements_than_two(store: Store) -> None:
+    """Opening and joining incidents of a hundred services reads and writes them together."""
+    two = await _cost(store, [_alert(number, _service(number)) for number in range(2)])
+    many = await _cost(store, [_alert(100 + number, _service(100 + number)) for number in range(PART)])
+    joined = await _cost(store, [_alert(500 + number, _service(100 + number)) for number in range(PART)])
+    assert len(two) == 1
+    assert many == two
+    assert len(joined) == 1
+    assert joined[0] <= two[0]
+
+
 async def test_signals_of_one_service_are_recorded_side_by_side(store: Store) -> None:
     """Alternating services cost what sorted ones do, and no transaction concerns more than its share."""
-    services = 2 * PART_SERVICES
+    services = 2 * PART // 5
     signals = [_alert(number, _service(number % services)) for number in range(services * 5)]
     counting = Counting(store)
     answers = await store_over(counting).signals.accept(signals, RULES, again=RULES.again, dry_run=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import partial
 
 import pytest
+from msgspec import structs
 
 from app.agent.ids import ServiceKey, SignalId
 from app.agent.intake import IntakeRules
@@ -28,7 +31,10 @@ from app.agent.observer import new_signal
 from app.agent.ports.store import Store
 from app.agent.ports.store.signals import ServiceLevels
 from app.agent.slo import SloThresholds
+from app.store.signals import intake
+from app.store.signals.deliveries import Delivery
 from tests.contract.store_values import NOW
+from tests.repositories import database_of
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
 
@@ -96,13 +102,24 @@ def _signal(told: Told, prefix: str, at: datetime) -> Signal:
     )
 
 
-async def _delivered(
-    store: Store, signals: Sequence[Signal], *, alone: bool
-) -> tuple[list[object], list[object]]:
+class How(StrEnum):
+    """How signals are delivered."""
+
+    ALONE = "alone"
+    ONE_DELIVERY = "one delivery"
+    ONE_SET = "one set"
+    """As many deliveries in one transaction."""
+
+
+async def _delivered(store: Store, signals: Sequence[Signal], how: How) -> tuple[list[object], list[object]]:
     """Their answers and what is on record of them, with places and services instead of identifiers."""
-    groups = [[one] for one in signals] if alone else [list(signals)]
     answers: list[Disposition] = []
-    for group in groups:
+    if how is How.ONE_SET:
+        given = [Delivery(signals=(one,), decide=RULES, again=RULES.again, dry_run=True) for one in signals]
+        for answer in await database_of(store).write(partial(intake.accept, given=given)):
+            assert isinstance(answer, tuple)
+            answers += [one.disposition for one in answer]
+    for group in {How.ALONE: [[one] for one in signals], How.ONE_DELIVERY: [list(signals)]}.get(how, []):
         accepted = await store.signals.accept(group, RULES, again=RULES.again, dry_run=True)
         answers += [one.disposition for one in accepted]
     places = {signal.id: place for place, signal in enumerate(signals)}
@@ -124,18 +141,23 @@ async def test_a_set_of_signals_is_answered_like_as_many_deliveries(store: Store
     told = [_some(random_source, place) for place in range(40)]
     for _ in range(20):
         told.insert(random_source.randrange(20, len(told)), random_source.choice(told[:20]))
-    alone = await _delivered(store, [_signal(one, "a", NOW) for one in told], alone=True)
-    together = await _delivered(store, [_signal(one, "b", NOW) for one in told], alone=False)
-    assert alone == together
+    shapes = [
+        await _delivered(store, [_signal(one, prefix, NOW) for one in told], how)
+        for prefix, how in zip("abc", How, strict=True)
+    ]
+    assert shapes[1] == shapes[0]
+    assert shapes[2] == shapes[0]
     for number in range(SERVICES):
         levels: list[ServiceLevels | None] = []
-        for prefix in "ab":
+        for prefix in "abc":
             key = ServiceKey(environment="prod", service=f"{prefix}{number}")
             found = await store.signals.levels(key)
             levels.append(
-                None if found is None else replace(found, key=ServiceKey(environment="prod", service="same"))
+                None
+                if found is None
+                else structs.replace(found, key=ServiceKey(environment="prod", service="same"))
             )
-        assert levels[0] == levels[1]
+        assert levels[0] == levels[1] == levels[2]
 
 
 async def test_a_duplicate_of_a_signal_that_was_pending_names_its_incident(store: Store) -> None:

@@ -24,7 +24,7 @@ import uvicorn
 
 import app.workers
 from app.agent.models import Incident, Outcome
-from app.bootstrap import Container, assemble, connect_world
+from app.bootstrap import Container, assemble, build, connect_world
 from app.clock import SystemClock
 from app.config import Settings
 from app.main import create_app
@@ -41,6 +41,8 @@ WATCHED = {
     "reader": {"workload", "target", "snapshot"},
     "rehearsal": {"rehearse"},
     "writer": {"apply"},
+    "gitops.writer": {"switch_off", "roll_back", "restore"},
+    "gitops.repository": {"find", "open"},
     "metrics": {"sli", "sli_range", "telemetry"},
 }
 
@@ -98,7 +100,9 @@ class Fused:
 
 
 @asynccontextmanager
-async def running_with_a_fuse(settings: Settings, stop: Stop | None = None) -> AsyncIterator[Container]:
+async def running_with_a_fuse(
+    settings: Settings, stop: Stop | None = None, *, builder: app.workers.Builder = build
+) -> AsyncIterator[Container]:
     """As `app.workers.running`, with every adapter wrapped."""
     fuse = Fuse(
         armed=Path(os.environ["CRASH_ARMED"]),
@@ -113,6 +117,13 @@ async def running_with_a_fuse(settings: Settings, stop: Stop | None = None) -> A
     url = settings.database_url.get_secret_value()
     bell = app.workers.LocalRunner()
     world, close = connect_world(settings, clock)
+    gitops = world.gitops
+    if gitops is not None:
+        gitops = replace(
+            gitops,
+            writer=fused(gitops.writer, "gitops.writer"),
+            repository=fused(gitops.repository, "gitops.repository"),
+        )
     store, fleet = await open_shared(url)
     container = assemble(
         settings,
@@ -132,6 +143,7 @@ async def running_with_a_fuse(settings: Settings, stop: Stop | None = None) -> A
             rehearsal=fused(world.rehearsal, "rehearsal"),
             writer=fused(world.writer, "writer"),
             metrics=fused(world.metrics, "metrics"),
+            gitops=gitops,
         ),
         runner=bell,
         close_world=close,

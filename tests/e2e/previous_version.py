@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -64,10 +65,21 @@ def previous_version(folder: Path) -> Version:
     packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         archive.extractall(folder, filter="data")
+    _describe(folder)
     version = Version(tree=folder, python=_python_for(folder), schema=_newest(folder)[0])
     told = version.run("import app, tests.soak.agent; print(app.__file__, tests.soak.agent.__file__)")
     assert told == f"{folder}/app/__init__.py {folder}/tests/soak/agent.py", told
     return version
+
+
+def _describe(tree: Path) -> None:
+    """The metadata of an installed distribution, by which the product knows its version."""
+    project = tomllib.loads((tree / "pyproject.toml").read_text())["project"]
+    described = tree / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
 
 
 def lend(version: Version, name: str) -> None:

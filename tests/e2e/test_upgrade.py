@@ -60,10 +60,10 @@ from datetime import UTC, datetime
 from app.store import open_store
 
 try:
+    from app.agent.identity.people import Person
+except ImportError:  # one module in older versions
     from app.agent.identity import Person
-    ann = Person(name="ann")
-except ImportError:
-    ann = "ann"
+ann = Person(name="ann")
 
 async def answer():
     store = await open_store(sys.argv[1])

@@ -26,18 +26,20 @@ from app.agent import (
     soak as trial,
 )
 from app.agent.actions.target_parts import as_left
+from app.agent.closing import Closer
 from app.agent.evidence import symptoms
 from app.agent.execution import recheck
 from app.agent.freshness import all_clear, own_look, reasons, silences
 from app.agent.guardrails import limits
 from app.agent.ids import IncidentId, ServiceKey
-from app.agent.intake import Intake
-from app.agent.intents import begun_intents, to_undo, unverified
+from app.agent.intake import Intake, IntakeRules
+from app.agent.intents import NOT_READ, Since, begun_intents, to_undo, unverified
 from app.agent.models import (
     Disposition,
     DispositionKind,
     Incident,
     IncidentRecord,
+    IncidentState,
     Intent,
     Note,
     Observation,
@@ -214,6 +216,20 @@ def _refusal_is_fine(reason: reasons.Reason, seen: Observation, slo: SloThreshol
     return _objection(reason, replace(seen, unmeasured=None, telemetry=None), slo)
 
 
+async def _target_not_read(_self: Closer, _record: IncidentRecord) -> Since:
+    return NOT_READ
+
+
+_quieted = IntakeRules._quieted
+
+
+def _quieted_anyway(self: IntakeRules, signal: Signal, judged: Any, last: Incident | None) -> str | None:
+    if last is not None:
+        ended = None if last.closed_at is None else signal.received_at
+        last = replace(last, state=IncidentState.ESCALATED, verdict=None, closed_at=ended)
+    return _quieted(self, signal, judged, last)
+
+
 def _nothing(*_: object) -> list[str]:
     return []
 
@@ -350,6 +366,13 @@ MUTANTS = {
             patches=[(Intake, "accept", _acknowledged_anyway)],
         ),
         Mutant(
+            name="quieted-after-recovery",
+            promise=9,
+            calm=True,
+            told="an incident that ended with a recovery quiets every later outage",
+            patches=[(IntakeRules, "_quieted", _quieted_anyway)],
+        ),
+        Mutant(
             name="no-sweep",
             promise=9,
             told="pending signals are never ended",
@@ -374,6 +397,13 @@ MUTANTS = {
             calm=True,
             told="any change of the object by others holds an undo off",
             swaps=[(as_left, lambda _action, applied, now: applied == now)],
+        ),
+        Mutant(
+            name="unread-at-the-end",
+            promise=10,
+            calm=True,
+            told="an incident ends without a look at what it changed",
+            patches=[(Closer, "_since", _target_not_read)],
         ),
         Mutant(
             name="same-again",

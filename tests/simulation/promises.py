@@ -19,6 +19,7 @@ from app.agent.ids import IntentId, SignalId
 from app.agent.models import (
     ActionName,
     DecisionKind,
+    Disposition,
     DispositionKind,
     IncidentRecord,
     IncidentState,
@@ -27,6 +28,7 @@ from app.agent.models import (
     OutcomeKind,
     Risk,
     Trigger,
+    VerdictKind,
 )
 from app.agent.planner import plan_hash
 from app.agent.timeline import chain_start, first_broken
@@ -60,6 +62,9 @@ Check: TypeAlias = Callable[[Case], Iterator[str]]
 _NO_EFFECT = frozenset({OutcomeKind.FAILED, OutcomeKind.REFUSED, OutcomeKind.REHEARSED})
 _RECOVERIES = frozenset({IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION})
 _TOLERANCE = timedelta(seconds=2)
+_LOOK_SECONDS, _SLOW_LOOK_SECONDS = 3.0, 60.0
+"""The end of an incident is stored so long after its look at the target at most; the second where answers
+are slow or hosts pause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,9 +356,24 @@ def acknowledged_is_kept(case: Case) -> Iterator[str]:
         if record.disposition.kind is DispositionKind.PENDING:
             yield f"{signal} is still pending at the end"
         of = record.disposition.incident_id
+        yield from _quieted_after_recovery(case, signal, record.disposition)
         attached = record.disposition.kind in (DispositionKind.OPENED, DispositionKind.JOINED)
         if attached and of not in incidents:
             yield f"{signal} is said to be part of {of}, which is not on record"
+
+
+def _quieted_after_recovery(case: Case, signal: str, given: Disposition) -> Iterator[str]:
+    """New symptoms of a service that had recovered are news, whatever the incident ended as."""
+    if "the same symptoms as incident" not in given.reason:
+        return
+    for record in case.records:
+        verdict = record.incident.verdict
+        if (
+            verdict is not None
+            and verdict.kind is VerdictKind.RECOVERED
+            and record.incident.id in given.reason
+        ):
+            yield f"{signal} was ignored because of {record.incident.id}, which had ended with a recovery"
 
 
 def unhelpful_is_undone(case: Case) -> Iterator[str]:
@@ -377,6 +397,7 @@ def unhelpful_is_undone(case: Case) -> Iterator[str]:
                 yield from _proved(record, intent, restored.get(intent.id))
         yield from _left_unverified(record)
         yield from _innocent(case, record)
+        yield from _claimed(case, record)
         yield from _repeated(record)
 
 
@@ -396,6 +417,30 @@ def _innocent(case: Case, record: IncidentRecord) -> Iterator[str]:
         later = [e for e in effects.values() if e.service == service and e.at > effect.at]
         if not later and not any(at >= effect.at for at in touched):
             yield f"{undone.action.name} of {record.incident.id} was not undone although nobody changed it"
+
+
+def _claimed(case: Case, record: IncidentRecord) -> Iterator[str]:
+    """No end calls a change in place, or credits it, that somebody else changed well before that end."""
+    service, summary = record.incident.key.service, record.incident.summary
+    ends = [m.at for m in case.tape.of(IncidentMoved) if m.incident == record.incident.id]
+    look = _SLOW_LOOK_SECONDS if case.scenario.odds.slow or case.scenario.pauses else _LOOK_SECONDS
+    touched = [m.at for m in case.tape.of(ChangedByOther) if m.service == service]
+    effects = {e.intent: e for e in case.tape.of(Effect)}
+    _, _, stands = summary.partition("Still in place: ")
+    for intent in record.intents:
+        effect, target = effects.get(intent.id), intent.action.target
+        if effect is None or target is None or not record.incident.state.closed or not ends:
+            continue
+        if intent.undoes is not None or intent.action.name is ActionName.SCALE or target.kind == "ConfigMap":
+            continue
+        changed = any(effect.at < at < ends[-1] - look for at in touched)
+        named = f"{intent.action.name.words} of {target}"
+        if changed and named in stands.partition(".")[0]:
+            yield f"{record.incident.id} ended with {named} in place, which somebody had changed"
+        verdict, lesson = record.incident.verdict, record.incident.lesson
+        credit = verdict is not None and verdict.intent_id == intent.id
+        if changed and credit and lesson is not None and lesson.worked:
+            yield f"{record.incident.id} credits {named}, which somebody had changed"
 
 
 def _judged(record: IncidentRecord) -> Iterator[tuple[Intent, bool]]:
@@ -441,9 +486,7 @@ def _left_unverified(record: IncidentRecord) -> Iterator[str]:
         if intent.id in undone or any(each.id in verified for each in together):
             continue
         named = intent.action.name.replace("_", " ")
-        if not (
-            "Still in place" in record.incident.summary and f"of {named} was not" in record.incident.summary
-        ):
+        if f"of {named} was not verified" not in record.incident.summary:
             yield f"{intent.action.name} of {record.incident.id} stands unverified, its end does not say so"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.commands.bench_healing import (
+from app.benchmarks.healing import (
     AGENT,
     NAIVE,
     NOTHING,

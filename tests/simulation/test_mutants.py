@@ -34,6 +34,7 @@ KNOWN = {
     "own-measurement-ignored": 80,
     "posted-outranks-measured": 131,
     "posted-stands-in": 3,
+    "quieted-after-recovery": 80,
     "reasons-never-age": 48,
     "refusal-is-a-reason": 130,
     "risk-ignored": 129,
@@ -44,6 +45,7 @@ KNOWN = {
     "unasked-at-the-beginning": 18,
     "unbound-decisions": 36,
     "undo-by-generation": 32,
+    "unread-at-the-end": 4,
 }
 """Seeds that caught a build when they were last tried; one that no longer does costs a moment, no more.
 

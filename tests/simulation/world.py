@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from app.agent.guardrails.target_token import deployment_token
+from app.agent.guardrails.target_token import workload_token
 from app.agent.ids import IntentId, JsonObject, ServiceKey
 from app.agent.models import (
     Action,
@@ -95,7 +95,7 @@ class Thing:
             return f"{self.uid}/{content_hash(self.spec)}"
         replicas = self.spec["replicas"]
         assert isinstance(replicas, int)
-        return deployment_token(
+        return workload_token(
             self.uid,
             generation=self.generation,
             template=content_hash({name: item for name, item in self.spec.items() if name != "replicas"}),

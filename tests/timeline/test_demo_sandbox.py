@@ -110,18 +110,18 @@ async def test_a_bad_release_is_seen_rolled_back_and_proved_recovered(settings: 
             Want(after=0, before=0, stage=None, says="payments-api in sandbox: healthy"),
             Want(after=60, before=61, stage=None, says=r"releases payments-api 1\.15\.0"),
             Want(after=80, before=100, stage=Stage.OBSERVE, says="Opened by .*error rate"),
-            Want(after=90, before=115, stage=Stage.OBSERVE, says="Evidence: .*revision 2"),
-            Want(after=90, before=115, stage=Stage.DIAGNOSE, says="Most likely bad release"),
-            Want(after=90, before=115, stage=Stage.PLAN, says="roll-back-bad-release@1: rollback"),
-            Want(after=90, before=115, stage=Stage.POLICY, says="Rehearsal .*accepts rollback"),
-            Want(after=90, before=115, stage=Stage.POLICY, says=r"rollback \(high risk\): allow"),
-            Want(after=90, before=115, stage=Stage.EXECUTE, says="Starting: rollback"),
-            Want(after=90, before=115, stage=Stage.EXECUTE, says="rollback done"),
-            Want(after=90, before=115, stage=Stage.VERIFY, says="Verifying rollback"),
-            Want(after=90, before=120, stage=Stage.VERIFY, says="Service unhealthy"),
-            Want(after=115, before=150, stage=Stage.VERIFY, says="Service healthy"),
-            Want(after=145, before=190, stage=Stage.VERIFY, says="Verdict: recovered"),
-            Want(after=145, before=190, stage=Stage.LEARN, says="Closed: recovered"),
+            Want(after=90, before=165, stage=Stage.OBSERVE, says="Evidence: .*revision 2"),
+            Want(after=90, before=165, stage=Stage.DIAGNOSE, says="Most likely bad release"),
+            Want(after=90, before=165, stage=Stage.PLAN, says="roll-back-bad-release@1: rollback"),
+            Want(after=90, before=165, stage=Stage.POLICY, says="Rehearsal .*accepts rollback"),
+            Want(after=90, before=165, stage=Stage.POLICY, says=r"rollback \(high risk\): allow"),
+            Want(after=90, before=165, stage=Stage.EXECUTE, says="Starting: rollback"),
+            Want(after=90, before=165, stage=Stage.EXECUTE, says="rollback done"),
+            Want(after=90, before=165, stage=Stage.VERIFY, says="Verifying rollback"),
+            Want(after=90, before=170, stage=Stage.VERIFY, says="Service unhealthy"),
+            Want(after=115, before=200, stage=Stage.VERIFY, says="Service healthy"),
+            Want(after=145, before=240, stage=Stage.VERIFY, says="Verdict: recovered"),
+            Want(after=145, before=240, stage=Stage.LEARN, says="Closed: recovered"),
         ],
     )
     (record,) = played.incidents
@@ -140,10 +140,10 @@ async def test_the_same_story_in_a_dry_run_changes_nothing(settings: Settings) -
     must_tell(
         listener,
         [
-            Want(after=90, before=115, stage=Stage.POLICY, says="Rehearsal .*accepts rollback"),
-            Want(after=90, before=115, stage=Stage.EXECUTE, says="nothing was written"),
-            Want(after=200, before=260, stage=Stage.VERIFY, says="Verdict: not recovered"),
-            Want(after=200, before=260, stage=Stage.LEARN, says="Closed: proposed"),
+            Want(after=90, before=165, stage=Stage.POLICY, says="Rehearsal .*accepts rollback"),
+            Want(after=90, before=165, stage=Stage.EXECUTE, says="nothing was written"),
+            Want(after=200, before=310, stage=Stage.VERIFY, says="Verdict: not recovered"),
+            Want(after=200, before=310, stage=Stage.LEARN, says="Closed: proposed"),
         ],
     )
     (record,) = played.incidents
@@ -184,9 +184,9 @@ async def test_a_bad_config_is_reverted_and_the_release_stays(settings: Settings
         [
             Want(after=60, before=61, stage=None, says="Somebody edits"),
             Want(after=80, before=100, stage=Stage.OBSERVE, says="Opened by"),
-            Want(after=85, before=120, stage=Stage.DIAGNOSE, says="Most likely bad config"),
-            Want(after=85, before=120, stage=Stage.EXECUTE, says="revert config done"),
-            Want(after=130, before=200, stage=Stage.LEARN, says="Closed: recovered"),
+            Want(after=85, before=170, stage=Stage.DIAGNOSE, says="Most likely bad config"),
+            Want(after=85, before=170, stage=Stage.EXECUTE, says="revert config done"),
+            Want(after=130, before=250, stage=Stage.LEARN, says="Closed: recovered"),
         ],
     )
     (record,) = played.incidents

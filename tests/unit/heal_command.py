@@ -76,11 +76,12 @@ def running_agent(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def agent_process(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The same, with the process itself; its log is `agent.log` in the folder."""
+def agent_process(folder: Path, *command_line: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The same, or another command that serves, with the process itself; its log is `agent.log`."""
     port = free_port()
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-c", "from app.cli import main; main()", "run", "--port", str(port)]
+    said = [*(command_line or ("run",)), "--port", str(port)]
+    command = [sys.executable, "-c", "from app.cli import main; main()", *said]
     with (folder / "agent.log").open("w") as log:
         agent = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"

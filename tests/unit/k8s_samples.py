@@ -31,6 +31,7 @@ def deployment(
 ) -> JsonObject:
     """`metadata` and `more` are both fields of the metadata."""
     return {
+        "kind": "Deployment",
         "metadata": {
             "name": "shop",
             "namespace": "payments",
@@ -54,6 +55,7 @@ def replica_set(
     revision: int, pod_template: Mapping[str, Json] | None = None, **metadata: Json
 ) -> JsonObject:
     return {
+        "kind": "ReplicaSet",
         "metadata": {
             "name": f"shop-{revision}",
             "namespace": "payments",

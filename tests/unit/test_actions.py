@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 from app.agent.actions import ACTIONS, ENABLED_BY_DEFAULT, ActionSpec, Resolved, StateChange
-from app.agent.actions.spec import CONFIG_MAP, DEPLOYMENT
+from app.agent.actions.spec import CONFIG_MAP
 from app.agent.guardrails.blast_radius import pods_taken
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.target_token import PAUSED, REPLICAS, TEMPLATE
+from app.agent.guardrails.workload_kinds import DEPLOYMENT
 from app.agent.models import Action, ActionName
 from app.agent.workload import ObjectRef
 from app.config import Settings
 from app.connectors.kubernetes.patches import PATCHES
-from app.sandbox.operations import ON_DEPLOYMENT
+from app.sandbox.operations import ON_WORKLOAD
 from scripts.schemas import POLICY_INPUT, RUNBOOK, written
 from tests.unit.scenes import LIMITS, NEW, OLD, evidence, pods, pulling, released
 
@@ -43,7 +44,7 @@ def test_every_action_on_the_cluster_has_one_kubernetes_patch_for_each_kind_of_o
 
 def test_every_action_on_a_deployment_works_in_the_simulated_cluster() -> None:
     """A demo or a test must not meet an action that only a real cluster knows."""
-    assert set(ON_DEPLOYMENT) == {name for name in ON_CLUSTER if DEPLOYMENT in ACTIONS[name].kinds}
+    assert set(ON_WORKLOAD) == {name for name in ON_CLUSTER if DEPLOYMENT in ACTIONS[name].kinds}
 
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.name)

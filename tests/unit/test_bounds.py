@@ -31,10 +31,11 @@ WRITTEN_ONCE = {
 """What is implemented in one place, by the form in which a second one would be written."""
 
 TIMED_OTHERWISE = {
+    "app/api/changes.py": "silence is a ping, and a client that reads nothing is disconnected",
     "app/api/routes/webhooks.py": "the owners that answered in time are enough",
     "app/connectors/chat/slack/client.py": "its library has time-outs that differ in what was sent",
     "app/connectors/chat/slack/socket.py": "closing gives up without an error",
-    "app/connectors/kubernetes/api.py": "a time-out is one row of its table of failures",
+    "app/connectors/kubernetes/connection.py": "a time-out is one row of its table of failures",
     "app/connectors/policy/embedded.py": "a late decision is a deny, no error",
     "app/store/database/postgresql.py": "a time-out is one of the driver's errors",
     "app/store/fleet.py": "as above",

@@ -151,6 +151,7 @@ def test_every_state_has_its_words_and_its_severity(state: IncidentState) -> Non
     expected = {
         IncidentState.RECOVERED: Severity.INFO,
         IncidentState.RECOVERED_WITHOUT_ACTION: Severity.INFO,
+        IncidentState.RESOLVED_BY_HAND: Severity.INFO,
         IncidentState.ESCALATED: Severity.CRITICAL,
     }
     message = render(replace(INCIDENT, state=state), [])

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from app.agent.localisation.system import FaultClass
-from app.cli.commands import bench_diagnosis
-from app.cli.commands.diagnosis_scores import (
+from app.benchmarks import diagnosis
+from app.benchmarks.diagnosis_scores import (
     ScoredCase,
     accuracy_of,
     answered_accuracy,
@@ -133,7 +133,7 @@ def test_generated_faults_are_found(
     """
     for seed in range(6):
         write_set(tmp_path / f"world-{seed}", seed=seed, style=style, observed=observed)
-    cases = [c for result in bench_diagnosis.run(tmp_path) for c in result.cases if c.true_fault in faults]
+    cases = [c for result in diagnosis.run(tmp_path) for c in result.cases if c.true_fault in faults]
     accuracy = accuracy_of(cases)
     assert accuracy.ac1 >= least
     assert accuracy.ac1 >= random_floor(cases).ac1 + 0.5

@@ -69,8 +69,16 @@ def kubeconfig(folder: Path, url: str) -> Path:
 class ApiServer:
     """Answers as an API server would to one who has all rights but `denied`."""
 
-    def __init__(self, *, denied: frozenset[str] = frozenset(), ahead: timedelta = timedelta()) -> None:
+    def __init__(
+        self,
+        *,
+        denied: frozenset[str] = frozenset(),
+        ahead: timedelta = timedelta(),
+        resources: tuple[str, ...] = ("deployments",),
+    ) -> None:
+        """`resources` are those that have a workload called shop."""
         self.denied = denied
+        self.resources = resources
         self.ahead = ahead
         self.asked: list[Access] = []
 
@@ -78,7 +86,7 @@ class ApiServer:
         if request.path.endswith("/selfsubjectaccessreviews"):
             await reply(201, self._reviewed(json.loads(request.body)))(request, writer)
         else:
-            await reply(200, self._deployments())(request, writer)
+            await reply(200, self._workloads(request.path.rpartition("/")[2]))(request, writer)
 
     def _reviewed(self, review: dict[str, object]) -> dict[str, object]:
         spec = review["spec"]
@@ -96,14 +104,10 @@ class ApiServer:
         managed = [{"manager": "heal", "operation": "Update", "time": stamp}]
         return {**review, "metadata": {"managedFields": managed}, "status": {"allowed": allowed}}
 
-    def _deployments(self) -> dict[str, object]:
+    def _workloads(self, resource: str) -> dict[str, object]:
         shop = {"metadata": {"name": "shop", "namespace": "prod", "uid": "u-1"}, "spec": {}}
-        return {
-            "kind": "DeploymentList",
-            "apiVersion": "apps/v1",
-            "metadata": {"resourceVersion": "7"},
-            "items": [shop],
-        }
+        items = [shop] if resource.partition("?")[0] in self.resources else []
+        return {"apiVersion": "apps/v1", "metadata": {"resourceVersion": "7"}, "items": items}
 
 
 # ------------------------------------------------------------------ names that match nothing
@@ -255,8 +259,9 @@ def test_the_rights_follow_the_enabled_actions() -> None:
     def patches(**values: object) -> list[str]:
         return [a.resource for a in needed_rights(settings_with(**values)) if a.verb == "patch"]
 
-    assert patches() == ["deployments", "configmaps"]
-    assert patches(dry_run=True, enabled_actions="restart,rollback") == ["deployments"]
+    workloads = ["deployments", "statefulsets", "daemonsets"]
+    assert patches() == [*workloads, "configmaps"]
+    assert patches(dry_run=True, enabled_actions="restart,rollback") == workloads
     assert patches(enabled_actions="notify") == []
     reading = {f"{a.verb} {a.resource}" for a in needed_rights(settings_with(enabled_actions="notify"))}
     assert {"list deployments", "watch deployments", "list pods", "get configmaps", "list events"} <= reading
@@ -270,6 +275,21 @@ def test_rights_are_asked_for_in_every_watched_namespace() -> None:
         environment_namespaces={"prod": "payments"}, service_workloads={"prod/ledger": "legacy/ledger"}
     )
     assert {a.namespace for a in needed_rights(some)} == {"payments", "legacy"}
+
+
+async def test_a_workload_that_is_no_service_is_named(tmp_path: Path) -> None:
+    """A StatefulSet beside a Deployment of its name, and without rights every one of its kind."""
+    denied = frozenset({"list daemonsets", "patch statefulsets"})
+    api_server = ApiServer(denied=denied, resources=("deployments", "statefulsets"))
+    async with loopback(api_server) as server:
+        found = await findings(settings_with(kubeconfig=kubeconfig(tmp_path, server.url)))
+    [finding] = found["workloads"]
+    assert finding.status is Status.WARN
+    assert "StatefulSet prod/shop (Deployment prod/shop is shop in prod too" in finding.message
+    [finding] = found["other workloads"]
+    assert finding.status is Status.WARN
+    assert all(right in finding.message for right in denied)
+    assert "rights" not in found
 
 
 async def test_missing_rights_are_named_one_by_one(tmp_path: Path) -> None:
@@ -286,6 +306,17 @@ async def test_missing_rights_are_named_one_by_one(tmp_path: Path) -> None:
         "patch configmaps in all namespaces",
     ]
     assert server.asked == list(needed_rights(settings))
+
+
+async def test_a_kind_that_may_be_listed_and_not_watched_is_a_warning(tmp_path: Path) -> None:
+    """It is listed again and again; one that may not be listed either loses more than that."""
+    server = ApiServer(denied=frozenset({"watch events", "watch horizontalpodautoscalers"}))
+    async with loopback(server) as served:
+        found = await findings(settings_with(kubeconfig=kubeconfig(tmp_path, served.url)))
+    (watching,) = found["watching"]
+    assert watching.status is Status.WARN
+    assert "watch events in all namespaces, watch horizontalpodautoscalers" in watching.message
+    assert not {"rights", "autoscalers"} & found.keys()
 
 
 async def test_all_rights_and_a_true_clock_are_well(tmp_path: Path) -> None:

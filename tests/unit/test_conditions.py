@@ -91,8 +91,8 @@ def seen(
 ) -> WorkloadView:
     """The view of a Deployment whose pods look like this, so long after they were created."""
     objects = WorkloadObjects(
-        deployment=item or deployment(status={"availableReplicas": 1}),
-        replica_sets=(replica_set(1),),
+        workload=item or deployment(status={"availableReplicas": 1}),
+        revisions=(replica_set(1),),
         pods=found,
         config_maps=(),
         events=events,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from app.agent.guardrails.disruption import (
 from app.agent.ids import Json, JsonObject, JsonScalar
 from app.agent.models import Action, ActionName, Risk
 from app.agent.workload import ObjectRef
-from app.connectors.kubernetes.disruption import disruption_of
+from app.connectors.kubernetes.views.disruption import disruption_of
 from tests.unit.k8s_samples import CONFIG_REF, REF, deployment
 
 
@@ -143,6 +144,28 @@ def test_a_share_of_the_replicas_is_kept_to() -> None:
     )
     assert too_many(restart, WHOLE, 1.0) == ()
     assert too_many(restart, Disruption(replicas=1, missing_at_once=1), 0.1) == ()
+
+
+def test_a_rollout_takes_nothing_away_where_nothing_serves() -> None:
+    """A remedy is not refused for pods that are unavailable already; the last one that serves counts."""
+    rollback = action(ActionName.ROLLBACK)
+    assert too_many(rollback, replace(WHOLE, serving=0), 0.5) == ()
+    assert too_many(rollback, replace(WHOLE, serving=1), 0.5) != ()
+    assert too_many(rollback, replace(WHOLE, serving=None), 0.5) != ()
+
+
+@pytest.mark.parametrize(
+    ("status", "serving"),
+    [
+        ({}, None),
+        ({"observedGeneration": 2, "availableReplicas": 2}, None),
+        ({"observedGeneration": 3, "availableReplicas": 2}, 2),
+        ({"observedGeneration": 3}, 0),
+    ],
+)
+def test_a_status_says_how_many_replicas_serve(status: Mapping[str, Json], serving: int | None) -> None:
+    """A zero is left out of it; one of an older specification says nothing."""
+    assert disruption_of(deployment(status=status), [], None).serving == serving
 
 
 def test_a_budget_is_respected_whatever_the_share() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from app.agent.diagnosis import diagnose
 from app.agent.evidence.cluster.handover import handover
-from app.agent.models import Cause, Evidence, Trigger
-from app.agent.notes import handover_note
+from app.agent.models import Cause, Diagnosis, Evidence, Hypothesis, Trigger
+from app.agent.notes import handover_note, less_likely
 from app.agent.workload import AutoscalerView, FailingContainer, PodView, WorkloadView
 from tests.unit.scenes import OLD, at, crashing, evidence, pods, workload
 
@@ -101,3 +101,18 @@ def test_the_note_repeats_the_clusters_own_messages() -> None:
         "kubectl -n prod describe deployment checkout",
     ]
     assert handover_note(replace(found, workload=None), diagnose(found), at(0)) is None
+
+
+def test_the_note_says_what_is_less_likely_and_why() -> None:
+    """A release whose pods served well before the symptom is named with the finding that clears it."""
+    best = Hypothesis(cause=Cause.UNKNOWN, confidence=0.8, rule="unknown", evidence_for=("x",))
+    other = Hypothesis(
+        cause=Cause.BAD_RELEASE,
+        confidence=0.2,
+        rule="bad_release",
+        evidence_for=("y",),
+        evidence_against=("its pods had served at the usual level for 2 min", "z"),
+    )
+    assert less_likely(Diagnosis(hypotheses=(best, other), at=at(0))) == [
+        "bad release (20%), because its pods had served at the usual level for 2 min"
+    ]

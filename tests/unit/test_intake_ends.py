@@ -6,6 +6,7 @@ One test for each end that `docs/signals.md` names.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from app.agent.ids import ServiceKey
+from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intake import LONGEST_RHYTHM, IntakeRules
 from app.agent.models import (
     Alert,
@@ -27,6 +29,8 @@ from app.agent.models import (
     Note,
     Signal,
     Trigger,
+    Verdict,
+    VerdictKind,
 )
 from app.agent.observer import new_signal
 from app.agent.ports.store import Store
@@ -509,3 +513,69 @@ async def test_the_other_services_are_not_concerned(stage: Story) -> None:
     other = ServiceKey(environment="prod", service="other")
     late = await stage.tell(BAD, key=other, age_seconds=60)
     assert late.disposition.kind is DispositionKind.PENDING
+
+
+# ------------------------------------------------------------ after an incident that ended
+
+
+def _ended(kind: VerdictKind | None, state: IncidentState) -> Incident:
+    """An incident of the error rate that ended a minute ago."""
+    verdict = None if kind is None else Verdict(kind=kind, reasons=(), at=START, intent_id=None)
+    return Incident(
+        id=IncidentId("inc_1"),
+        key=KEY,
+        state=state,
+        opened_at=START,
+        closed_at=START,
+        triggers=(Trigger.HIGH_ERROR_RATE,),
+        stale=False,
+        dry_run=False,
+        verdict=verdict,
+    )
+
+
+@pytest.mark.parametrize("state", [IncidentState.ESCALATED, IncidentState.PROPOSED])
+@pytest.mark.parametrize("kind", [None, *VerdictKind])
+def test_only_a_service_that_did_not_recover_is_quieted(
+    kind: VerdictKind | None, state: IncidentState
+) -> None:
+    """By the verdict: a change that stands may have ended the incident as escalated after a recovery."""
+    found = RULES(_fires("a", minutes=1), None, None, _ended(kind, state))
+    recovered = kind is VerdictKind.RECOVERED
+    assert found.disposition.kind is (DispositionKind.OPENED if recovered else DispositionKind.IGNORED)
+
+
+def test_an_alert_that_opens_by_a_repeat_is_the_one_that_opened() -> None:
+    """It is on record already, beside the one that opened the incident before."""
+    levels = ServiceLevels(key=KEY)
+    for name in ("b", "a"):
+        before = RULES(_fires(name), levels, None, None)
+        assert before.levels is not None
+        levels = before.levels
+    first = tuple(replace(one, opened="b@" in one.subject) for one in levels.reasons)
+    again = _fires("a", minutes=1)
+    repeat = RULES.again(again, structs.replace(levels, reasons=first), None)
+    assert repeat is not None
+    found = RULES(again, repeat.levels, None, None)
+    assert found.disposition.kind is DispositionKind.OPENED
+    assert found.levels is not None
+    assert [one.subject.partition("@")[0] for one in found.levels.reasons if one.opened] == ["alert a"]
+
+
+def _fires(fingerprint: str, minutes: float = 0) -> Signal:
+    when = START + timedelta(minutes=minutes)
+    alert = Alert(
+        name="HighErrorRate",
+        firing=True,
+        fingerprint=fingerprint,
+        starts_at=START,
+        trigger=Trigger.HIGH_ERROR_RATE,
+    )
+    return new_signal(
+        key=KEY,
+        source="alertmanager",
+        observed_at=START,
+        received_at=when,
+        payload=alert,
+        stale_after=timedelta.max,
+    )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from app.agent.execution.undo import not_undone_note
+from app.agent.execution.undo import not_undone_note, since_then, together
+from app.agent.guardrails.document import AGENT_NAME as AGENT
 from app.agent.guardrails.question import TargetLook
+from app.agent.guardrails.target_token import workload_token
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intents import awaits_completion, in_place, not_undone, rest_to_undo, unverified
-from app.agent.loop import NextStage, next_stage
-from app.agent.memory import failed_revision
+from app.agent.loop import NextStage, _noted_lately, next_stage
+from app.agent.memory import failed_revision, lesson
 from app.agent.models import (
     ActionName,
     Incident,
@@ -19,6 +22,7 @@ from app.agent.models import (
     IncidentState,
     Intent,
     IntentState,
+    Note,
     OutcomeKind,
     Plan,
     Stage,
@@ -236,3 +240,130 @@ def test_only_the_rollback_that_helped_condemns_the_revision_that_it_left() -> N
     assert failed is not None
     assert failed.number == OLD.number
     assert failed_revision(found, scaled, view, NOW) is None
+
+
+def _token(template: str, *, uid: str = "u") -> str:
+    return workload_token(uid, generation=1, template=template, paused=False, replicas=3, rest="r")
+
+
+def _seen(template: str, *, by: str = "ann", uid: str = "u") -> TargetLook:
+    assert FIRST.action.target is not None
+    token = _token(template, uid=uid)
+    target = TargetState(ref=FIRST.action.target, uid=uid, resource_version="9", token=token, changed_by=by)
+    return TargetLook(target=target)
+
+
+ROLLED_BACK = replace(FIRST, applied_token=_token("old"))
+RESTARTED = replace(
+    RESTART,
+    action=replace(RESTART.action, target=FIRST.action.target, undo=None),
+    decision=replace(RESTART.decision, target_token=_token("old")),
+    applied_token=_token("old, restarted"),
+)
+LATER = replace(RESTARTED, decision=replace(RESTARTED.decision, target_token=_token("new")))
+"""A restart after somebody else had changed the template."""
+TARGET = FIRST.action.target
+
+
+@pytest.mark.parametrize(
+    ("intents", "look", "said"),
+    [
+        ((ROLLED_BACK,), _seen("old"), f" Still in place: rollback of {TARGET}."),
+        ((ROLLED_BACK,), _seen("new"), f" Not undone: rollback of {TARGET}, changed since by ann."),
+        (
+            (ROLLED_BACK,),
+            _seen("old", uid="another"),
+            f" Not undone: rollback of {TARGET}, changed since by ann.",
+        ),
+        (
+            (ROLLED_BACK,),
+            TargetLook(gone=True),
+            f" Not undone: rollback of {TARGET}, which no longer exists.",
+        ),
+        (
+            (ROLLED_BACK,),
+            TargetLook(problem="403"),
+            f" It is not known whether rollback of {TARGET} is still in place.",
+        ),
+        (
+            (ROLLED_BACK, RESTARTED),
+            _seen("old, restarted", by=AGENT),
+            f" Still in place: rollback of {TARGET}.",
+        ),
+        (
+            (ROLLED_BACK, RESTARTED),
+            _seen("new"),
+            f" Not undone: rollback of {TARGET}, changed since by ann.",
+        ),
+        (
+            (ROLLED_BACK, LATER),
+            _seen("old, restarted", by=AGENT),
+            f" Not undone: rollback of {TARGET}, changed since by someone else.",
+        ),
+    ],
+)
+def test_the_end_of_a_summary_says_what_the_target_shows(
+    intents: tuple[Intent, ...], look: TargetLook, said: str
+) -> None:
+    """The agent's own later change is none by others, and a restart is not called in place."""
+    found = record(*intents, judged=intents[-1])
+    since = together(since_then(found, one, look) for one in intents)
+    assert still_in_place(found, since) == said
+
+
+@pytest.mark.parametrize(
+    ("look", "fate"),
+    [
+        (_seen("old"), ""),
+        (_seen("new"), "was changed since by ann"),
+        (TargetLook(gone=True), "no longer exists"),
+        (TargetLook(problem="403"), "could not be read"),
+    ],
+)
+def test_only_what_is_as_the_agent_left_it_gets_the_credit(look: TargetLook, fate: str) -> None:
+    """After a recovery: the sentence, and whether the lesson says that it worked."""
+    found = _recovered(record(ROLLED_BACK, judged=ROLLED_BACK))
+    since = since_then(found, ROLLED_BACK, look)
+    learnt = lesson(found, NOW, since)
+    assert (learnt.worked, learnt.recovered_alone) == (not fate, False)
+    assert learnt.seconds_to_recover is not None
+    helped = "Runbook r@1 helped: fine."
+    doubtful = f"Recovered, but it is not known whether rollback of {TARGET} helped ({TARGET} {fate}): fine."
+    assert why_recovered(found, since) == (doubtful if fate else helped)
+
+
+def test_the_lesson_follows_the_verdict_and_not_the_end() -> None:
+    """A change that stands ends as escalated, whatever helped in the end."""
+    later = replace(SCALE, applied_token=_token("old"))
+    helped = lesson(_recovered(record(ROLLED_BACK, later, judged=later)), NOW)
+    assert (helped.worked, helped.recovered_alone) == (True, False)
+    failed = lesson(record(ROLLED_BACK, judged=ROLLED_BACK), NOW)
+    assert (failed.worked, failed.recovered_alone, failed.seconds_to_recover) == (False, False, None)
+    alone = _recovered(record(ROLLED_BACK, judged=ROLLED_BACK))
+    assert alone.incident.verdict is not None
+    by_itself = replace(alone.incident, verdict=replace(alone.incident.verdict, intent_id=None))
+    learnt = lesson(replace(alone, incident=by_itself), NOW)
+    assert (learnt.worked, learnt.recovered_alone) == (False, True)
+
+
+def test_a_failure_that_comes_and_goes_has_few_notes() -> None:
+    """One of each message within a quarter of an hour, and four of any."""
+    note = Note(at=NOW, stage=Stage.OBSERVE, message="Stage decide failed: x. Retrying.")
+
+    def noted(*messages: str, minutes: float = 1) -> bool:
+        before = tuple(
+            replace(
+                _entry(0),
+                at=NOW - timedelta(minutes=minutes),
+                message=message,
+                data={"retrying": "decide"},
+            )
+            for message in messages
+        )
+        return _noted_lately(replace(record(), timeline=before), note)
+
+    assert not noted()
+    assert noted(note.message)
+    assert not noted(note.message, minutes=16)
+    assert not noted("a", "b", "c")
+    assert noted("a", "b", "c", "d")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -23,10 +24,14 @@ from app.connectors.kubernetes.api import (
     PatchApi,
     ReadApi,
 )
+from app.connectors.kubernetes.catalog import WorkloadCatalog
 from app.connectors.kubernetes.config import load_config
 from app.connectors.kubernetes.errors import Expired
 from app.connectors.kubernetes.mapping import ServiceMap
-from app.connectors.kubernetes.watch import KubernetesWatch, WatchTiming
+from app.connectors.kubernetes.reading.informer import WatchTiming
+from app.connectors.kubernetes.reading.objects import LiveObjects
+from app.connectors.kubernetes.reading.view import ClusterView
+from app.connectors.kubernetes.watch import KubernetesWatch
 from app.connectors.kubernetes.writing import KubernetesRehearsal
 from app.errors import ConfigurationError, Forbidden, TransientError, UnknownOutcome
 from tests.contract.loopback import Answer, Fate, Loopback, Request, kubeconfig_for, loopback, status
@@ -178,6 +183,20 @@ async def test_a_rehearsal_cannot_be_built_on_what_persists(connection: Made) ->
 
 # ------------------------------------------------------------------ watching
 
+KINDS = 13
+"""The kinds that a view follows, each with a stream."""
+
+
+def watch_over(
+    api: ReadApi, timing: WatchTiming | None = None, jitter: Callable[[], float] = random.random
+) -> KubernetesWatch:
+    """The watch of one namespace."""
+    services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
+    clock = SystemClock()
+    live = LiveObjects(api, services, clock)
+    view = ClusterView(lambda _: api, live, services, clock, timing=timing, jitter=jitter)
+    return KubernetesWatch(view, clock)
+
 
 @pytest.mark.parametrize(
     "line",
@@ -196,28 +215,58 @@ async def test_a_stream_that_ends_at_once_is_not_asked_for_without_pause(
 ) -> None:
     """A proxy that closes every watch politely does not make the agent spin."""
     server.rule = lambda request: Answer(code=200, body=b"") if request.watches else listing("shop")
-    services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
     timing = WatchTiming(coalesce_seconds=0.01, backoff=Backoff.of_seconds(0.2, 10))
     api = ReadApi(connection())
-    watch = KubernetesWatch(lambda _: api, services, SystemClock(), timing=timing, jitter=lambda: 1.0)
+    watch = watch_over(api, timing, jitter=lambda: 1.0)
     async with asyncio.timeout(120):
         async with aclosing(watch.events()) as events:
             began = asyncio.get_running_loop().time()
             await anext(events)
-            await server.until(lambda requests: sum(request.watches for request in requests) >= 9)
+            await server.until(lambda requests: sum(request.watches for request in requests) >= 3 * KINDS)
             passed = asyncio.get_running_loop().time() - began
-    # Three streams, three attempts each: pauses of 0.2 and 0.4 s lie between.
+    # So many attempts of each stream that at least pauses of 0.2 and 0.4 s lie between.
     assert passed >= 0.6
+
+
+async def test_a_kind_that_may_not_be_read_takes_no_other_with_it(server: Loopback, connection: Made) -> None:
+    """With a role of Deployments alone these are read and watched; the kind is named, and asked for once."""
+
+    def answer(request: Request) -> Answer:
+        if "/statefulsets" in request.target or "/rollouts" in request.target:
+            return status(403, "not yours", reason="Forbidden")
+        if request.watches:
+            return Answer(code=200, body=b"")
+        return listing("shop") if "/deployments" in request.target else listing()
+
+    server.rule = answer
+    services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
+    api, key = ReadApi(connection()), ServiceKey(environment="prod", service="shop")
+    live = LiveObjects(api, services, SystemClock())
+    catalog = WorkloadCatalog(services, objects=live, around=live)
+    assert await catalog.services() == (key,)
+    [unwatched] = await catalog.unwatched()
+    assert str(unwatched) == "every StatefulSet (the agent may not list statefulsets)"
+    assert await catalog.key_of("Deployment", "payments", "gone") is None
+    assert sum("/statefulsets" in request.target for request in server.requests) == 1
+    timing = WatchTiming(coalesce_seconds=0.01, backoff=Backoff.of_seconds(0.05, 0.1))
+    watch = watch_over(api, timing)
+    async with asyncio.timeout(120), aclosing(watch.events()) as events:
+        assert (await anext(events)).key == key
+        waiting = asyncio.ensure_future(anext(events))
+        # The streams end at once; the others are taken up again and again all the same.
+        await server.until(lambda requests: sum(one.watches for one in requests) >= 3 * KINDS)
+        assert not waiting.done()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def test_retry_after_is_waited_for(server: Loopback, connection: Made) -> None:
     """A server that sheds load is not asked before it said."""
     busy = Answer(code=429, headers=(("Retry-After", "1"), ("Content-Type", "application/json")))
     server.rule = lambda _: busy
-    services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
     timing = WatchTiming(coalesce_seconds=0.01, backoff=Backoff.of_seconds(0.01, 30))
     api = ReadApi(connection())
-    watch = KubernetesWatch(lambda _: api, services, SystemClock(), timing=timing)
+    watch = watch_over(api, timing)
     async with asyncio.timeout(120):
         async with aclosing(watch.events()) as events:
             began = asyncio.get_running_loop().time()
@@ -237,13 +286,44 @@ async def test_a_forbidden_list_ends_the_watch(server: Loopback, connection: Mad
         if request.watches
         else listing("shop")
     )
-    services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
     api = ReadApi(connection())
-    watch = KubernetesWatch(lambda _: api, services, SystemClock())
+    watch = watch_over(api)
     async with asyncio.timeout(120):
         with pytest.raises(Forbidden, match="configmaps in namespace payments"):
             async for _ in watch.events():
                 pass
+
+
+async def test_a_kind_that_may_not_be_watched_is_listed_for_each_look(
+    server: Loopback, connection: Made
+) -> None:
+    """An older role still works; one that may not be listed either is named among what is unread."""
+
+    def rule(request: Request) -> Fate | Answer:
+        if "/events" in request.target and request.watches:
+            return status(403, "cannot watch events")
+        if "/poddisruptionbudgets" in request.target:
+            return status(403, "cannot list budgets")
+        if "/configmaps/" in request.target:
+            return Answer(code=200, body=json.dumps({"metadata": {"name": "shop"}}).encode())
+        return Fate.HANG if request.watches else listing("shop")
+
+    server.rule = rule
+    api, clock = ReadApi(connection()), SystemClock()
+    services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
+    view = ClusterView(lambda _: api, LiveObjects(api, services, clock), services, clock)
+    assert (await view.find(Kind.CONFIG_MAP, "payments", "shop")) is not None
+    asked = len(server.requests)
+    async with view.followed() as feed, asyncio.timeout(120):
+        await feed.wait()
+        await server.until(lambda requests: sum(one.watches for one in requests[asked:]) >= KINDS - 1)
+        asked = len(server.requests)
+        assert (await view.find(Kind.CONFIG_MAP, "payments", "shop")) is not None
+        assert "cannot list budgets" in str((await view.budgets("payments")).unread)
+        assert len(server.requests) == asked
+        for _ in range(2):
+            assert len((await view.warnings("payments", {"uid"})).items) == 1
+        assert len(server.requests) == asked + 2
 
 
 # ------------------------------------------------------------------ configuration

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from app.agent.ids import JsonObject, ServiceKey
-from app.connectors.kubernetes.api import EVERYWHERE
 from app.connectors.kubernetes.index import WorkloadIndex, selector_query, selects
-from app.connectors.kubernetes.mapping import ServiceMap
+from app.connectors.kubernetes.mapping import Assignment, ServiceMap, WorkloadClaim
 from tests.unit.k8s_samples import container, deployment, template
 
 SHOP = ServiceKey(environment="payments", service="shop")
@@ -17,35 +18,36 @@ OTHER = ServiceKey(environment="billing", service="shop")
 def index() -> WorkloadIndex:
     made = WorkloadIndex(ServiceMap(environment_namespaces={}, service_workloads={}))
     with_config = template(container(envFrom=[{"configMapRef": {"name": "shop-config"}}]))
-    made.replaced(
-        EVERYWHERE, [deployment(spec={"template": with_config}), deployment(namespace="billing", uid="d-2")]
-    )
+    made.put(deployment(spec={"template": with_config}))
+    made.put(deployment(namespace="billing", uid="d-2"))
+    assert made.resolved(()) == {SHOP, OTHER}
     return made
 
 
-def item(name: str, namespace: str = "payments", **labels: str) -> JsonObject:
-    return {"metadata": {"name": name, "namespace": namespace, "labels": dict(labels)}}
+def item(name: str, namespace: str = "payments") -> JsonObject:
+    return {"metadata": {"name": name, "namespace": namespace}}
 
 
-def test_pods_and_config_maps_find_their_service() -> None:
-    """Within their namespace only; what belongs to nobody touches nobody."""
+def test_owned_objects_and_config_maps_find_their_service() -> None:
+    """By the uid of the workload, or by name within its namespace only."""
     found = index()
-    assert found.of_pod(item("x", app="shop")) == {SHOP}
-    assert found.of_pod(item("x", "billing", app="shop")) == {OTHER}
-    assert found.of_pod(item("x", app="other")) == set()
-    assert found.of_config_map(item("shop-config")) == {SHOP}
+    assert found.resolved(found.of_uid("d-1")) == {SHOP}
+    assert found.resolved(found.of_uid("d-2")) == {OTHER}
+    assert found.of_uid("other") == set()
+    assert found.resolved(found.of_config_map(item("shop-config"))) == {SHOP}
     assert found.of_config_map(item("shop-config", "billing")) == set()
     assert found.of_config_map(item("leader-election")) == set()
 
 
-def test_a_new_list_tells_what_vanished_too() -> None:
-    """A Deployment deleted while nobody looked moved."""
+def test_a_changed_template_moves_its_config_maps() -> None:
+    """What it no longer refers to does not touch it; a removed workload leaves nothing behind."""
     found = index()
-    assert found.keys("payments") == {SHOP}
-    assert found.replaced("payments", []) == {SHOP}
-    assert found.keys("payments") == set()
-    assert found.keys(EVERYWHERE) == {OTHER}
-    assert found.replaced(EVERYWHERE, [deployment()]) == {SHOP, OTHER}
+    assert found.services() == {OTHER, SHOP}
+    assert found.resolved(found.put(deployment())) == {SHOP}
+    assert found.of_config_map(item("shop-config")) == set()
+    assert found.services() == {OTHER, SHOP}
+    assert found.resolved(found.removed(deployment())) == {SHOP}
+    assert (found.services(), found.of_uid("d-1")) == ({OTHER}, set())
 
 
 def test_a_relabelled_deployment_touches_both_services() -> None:
@@ -53,10 +55,31 @@ def test_a_relabelled_deployment_touches_both_services() -> None:
     found = index()
     renamed = deployment(labels={"app.kubernetes.io/name": "checkout"})
     checkout = ServiceKey(environment="payments", service="checkout")
-    assert found.put(renamed) == {SHOP, checkout}
-    assert found.removed(renamed) == {checkout}
-    assert found.removed(renamed) == set()
-    assert found.put(deployment(namespace="kube-system")) == set()
+    assert found.resolved(found.put(renamed)) == {SHOP, checkout}
+    assert found.resolved(found.removed(renamed)) == {checkout}
+    assert found.resolved(found.removed(renamed)) == set()
+    assert found.resolved(found.put(deployment(namespace="kube-system"))) == set()
+
+
+def test_a_namespace_is_worked_out_once_for_many_changes() -> None:
+    """A list of thousands of workloads costs one assignment, not one for each; a status costs none."""
+
+    class Counted(ServiceMap):
+        calls = 0
+
+        def assigned(self, claims: Sequence[WorkloadClaim], environment: str | None = None) -> Assignment:
+            self.calls += 1
+            return super().assigned(claims, environment)
+
+    services = Counted(environment_namespaces={}, service_workloads={})
+    found = WorkloadIndex(services)
+    names = [f"shop-{number}" for number in range(50)]
+    touched = [found.put(deployment(name=name, uid=name)) for name in names]
+    assert len(found.resolved({place for places in touched for place in places})) == 50
+    calls = services.calls
+    assert calls <= 2
+    found.resolved(found.put(deployment(name="shop-1", uid="shop-1", resourceVersion="78")))
+    assert services.calls == calls
 
 
 @pytest.mark.parametrize(

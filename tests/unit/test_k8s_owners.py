@@ -76,8 +76,8 @@ def test_a_helm_release_is_named_and_owns_nothing() -> None:
 
 def seen(item: JsonObject, *stand_ins: JsonObject, autoscalers: tuple[JsonObject, ...] = ()) -> WorkloadView:
     found = WorkloadObjects(
-        deployment=item,
-        replica_sets=(),
+        workload=item,
+        revisions=(),
         pods=(),
         config_maps=(),
         events=(),

@@ -37,8 +37,8 @@ def view(
     unread: tuple[str, ...] = (),
 ) -> WorkloadView:
     objects = WorkloadObjects(
-        deployment=found or deployment(),
-        replica_sets=replica_sets,
+        workload=found or deployment(),
+        revisions=replica_sets,
         pods=pods,
         config_maps=(),
         events=events,

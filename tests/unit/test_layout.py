@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from app.connectors.registry import ALERT_FORMATS, CHANNELS, METRIC_SOURCES
+from app.connectors.registry import ALERT_FORMATS, CHANNELS, GITOPS, METRIC_SOURCES
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "app"
@@ -29,6 +29,7 @@ ONE_FILE_PER_ENTRY = {
 
 VENDOR_MODULES = {
     "lightkube": "app/connectors/kubernetes",
+    "datadog_api_client": "app/connectors/datadog",
     "slack_bolt": "app/connectors/chat/slack",
     "slack_sdk": "app/connectors/chat/slack",
     "confluent_kafka": "app/connectors/streams/kafka",
@@ -48,10 +49,12 @@ def _home(function: Callable[..., object]) -> str:
     return f"{folder}/{module}.py" if folder == "app/connectors/chat" else folder
 
 
+_SOURCES = {kind.name: _home(kind.connect) for kind in METRIC_SOURCES}
 VENDOR_NAMES = {
-    **{kind.name: _home(kind.connect) for kind in METRIC_SOURCES},
+    **_SOURCES,
+    **{kind.name: _home(kind.connect) for kind in GITOPS},
     **{kind.name: _home(kind.connect) for kind in CHANNELS if kind.name not in FOR_ANY_VENDOR},
-    **{one.name: "app/connectors/alerts" for one in ALERT_FORMATS},
+    **{one.name: "app/connectors/alerts" for one in ALERT_FORMATS if one.name not in _SOURCES},
     "promql": "app/connectors/prometheus",
     "victoriametrics": "app/connectors/prometheus",
     "grafana": "app/connectors/alerts",
@@ -75,7 +78,14 @@ NAMED_FOR_A_REASON = {
     ("app/agent/models.py", "prometheus"): "the stored source of the agent's own samples",
     ("app/agent/identity/people.py", "slack"): "the stored way on which a person answered",
     ("app/redaction.py", "slack"): "the form of an address that is a credential",
+    ("app/connectors/alerts/datadog.py", "datadog"): "its alert format stands beside the others",
+    ("app/agent/actions/preconditions.py", "argocd"): "the stored owner of a workload",
+    ("app/agent/workload.py", "argocd"): "the stored owner of a workload",
+    ("app/connectors/kubernetes/views/owners.py", "argocd"): "the owner of a workload, by its marks",
+    ("app/sandbox/cluster.py", "argocd"): "the owner of a simulated workload, by its marks",
     ("app/connectors/alerts/labels.py", "prometheus"): "a workload that reports about others",
+    ("app/measures/process.py", "prometheus"): "the library of the text format that monitoring systems read",
+    ("app/measures/exposition.py", "prometheus"): "as above",
 }
 """Single files beside them."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import logging
 import math
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -15,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.agent.ids import ServiceKey
+from app.agent.models import SliSample
 from app.config import Settings
-from app.connectors.prometheus.source import PrometheusSource, parse_answer
+from app.connectors.prometheus.answers import parse_answer
+from app.connectors.prometheus.source import PrometheusSource
 from app.errors import (
     AgentError,
     ConfigurationError,
@@ -101,6 +105,76 @@ async def test_a_scalar_counts_as_an_answer() -> None:
     scalar = {"status": "success", "data": {"resultType": "scalar", "result": [AT.timestamp(), "0.5"]}}
     async with prometheus(indicators(scalar)) as (source, _):
         assert (await source.sli(KEY, AT)).error_rate == 0.5
+
+
+def together(bad: str | None = None) -> Behaviour:
+    """Answer queries about many services: their number as error rate; `bad` fails what asks about it."""
+
+    def answer(query: str) -> tuple[int, object]:
+        if bad is not None and bad in query:
+            return 422, {"status": "error", "error": "many-to-many matching not allowed"}
+        numbers = re.findall(r'"heal_index", "([0-9]+)"', query)
+        if not numbers:
+            return 200, vector("0.5") if "5.." in query else vector()
+        if "timestamp(" in query:
+            return 200, _numbered(dict.fromkeys(numbers, str(AT.timestamp())))
+        return 200, _numbered({n: f"0.{n}" for n in numbers} if "5.." in query else {})
+
+    async def behave(request: Request, writer: object) -> None:
+        code, body = answer(request.form["query"])
+        await reply(code, body)(request, writer)  # type: ignore[arg-type] # as given
+
+    return behave
+
+
+def _numbered(values: dict[str, str]) -> dict[str, object]:
+    result = [{"metric": {"heal_index": n}, "value": [AT.timestamp(), v]} for n, v in values.items()]
+    return {"status": "success", "data": {"resultType": "vector", "result": result}}
+
+
+def services(count: int) -> list[ServiceKey]:
+    return [ServiceKey(environment="prod", service=f"service-{number}") for number in range(count)]
+
+
+async def test_many_services_are_asked_about_with_few_queries() -> None:
+    """One query for an indicator of many services, within the length that servers take."""
+    async with prometheus(together()) as (source, server):
+        found = await source.slis(services(10), AT)
+        assert [sample for _, sample in found] == [
+            SliSample(at=AT, error_rate=float(f"0.{number}")) for number in range(10)
+        ]
+        assert len(server.requests) <= 6
+        await source.slis(services(200), AT)
+    assert len(server.requests) < 80
+    assert all(len(request.form["query"]) < 16_384 for request in server.requests)
+
+
+async def test_looks_at_about_the_same_time_share_one_judgement_of_the_telemetry() -> None:
+    """It is about all services; asked for each of thousands it would be most of the load."""
+    keys = services(60)
+    async with prometheus(together()) as (source, server):
+        first, second = await asyncio.gather(source.telemetry(keys, AT), source.telemetry(keys, AT))
+        asked = len(server.requests)
+        assert first == second == await source.telemetry(keys, AT + timedelta(seconds=4))
+        assert len(server.requests) == asked
+        await source.telemetry(keys, AT + timedelta(seconds=5))
+        assert len(server.requests) == 2 * asked
+        await source.telemetry(keys[:1], AT + timedelta(seconds=5))
+        await source.telemetry(keys, AT)
+        assert len(server.requests) > 3 * asked
+
+
+async def test_one_service_that_cannot_be_queried_is_no_other_services_fault() -> None:
+    """A question that fails for all is asked for each alone; an outage is not."""
+    keys = services(3)
+    async with prometheus(together(bad="service-1")) as (source, server):
+        found = dict(await source.slis(keys, AT))
+    assert isinstance(found[keys[1]], PermanentError)
+    assert [found[key] for key in (keys[0], keys[2])] == [SliSample(at=AT, error_rate=0.5)] * 2
+    async with prometheus(reply(503, {})) as (source, server):
+        found = dict(await source.slis(keys, AT))
+        assert all(isinstance(answer, TransientError) for answer in found.values())
+    assert len(server.requests) <= 4
 
 
 @pytest.mark.parametrize("age", [60.0, 61.0, 299.0])

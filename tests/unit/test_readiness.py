@@ -14,11 +14,11 @@ from app.connectors.policy.opa import OpaPolicy
 from app.connectors.prometheus.source import PrometheusSource
 from app.errors import AgentError
 from app.store import open_store
-from app.testing import VirtualClock
+from app.testing import SandboxCluster, Template, VirtualClock, Workload, World
 from tests.stories import settings_for
 from tests.unit.loopback import Behaviour, loopback, reply
 
-Checks = dict[str, Callable[[], Awaitable[None]]]
+Checks = dict[str, Callable[[], Awaitable[str | None]]]
 
 
 @asynccontextmanager
@@ -67,3 +67,22 @@ async def test_readiness_names_the_source_and_the_reason(
             assert words in str(caught.value)
             assert why in str(caught.value)
         await found["store"]()
+
+
+async def test_readiness_names_the_workloads_that_are_not_watched(tmp_path: Path) -> None:
+    """They are no fault of the agent: it is ready, and the message says what a person should do."""
+    world = World(VirtualClock(), seed=1)
+    cluster = SandboxCluster.over(world)
+    settings = settings_for(tmp_path)
+    store = await open_store(settings.database_url.get_secret_value())
+    try:
+        adapters = Adapters(reader=cluster.reader, coverage=cluster.reader)
+        found = dict(assemble(settings, clock=world.clock, store=store, world=adapters).checks)
+        for name, service in (("basket", "shop"), ("cart", "shop"), ("till", "basket")):
+            template = Template(image="shop:1")
+            world.deploy(Workload(namespace="prod", name=name, service=service, template=template))
+            said = await found["cluster"]()
+            assert bool(said) is (name == "till")
+        assert "not watched: Deployment prod/basket" in (said or "")
+    finally:
+        await store.close()

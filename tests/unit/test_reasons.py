@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.agent.freshness.all_clear import (
+    NAMES_SAID,
     all_withdrawn,
     firing_alerts,
+    firing_clauses,
     firing_words,
     unknown_alerts,
     unknown_words,
@@ -595,3 +597,56 @@ def test_spans_are_said_in_two_units_at_most() -> None:
     """As everywhere."""
     spans = [timedelta(seconds=5), timedelta(seconds=130), timedelta(hours=3, seconds=310)]
     assert [ago_words(span) for span in spans] == ["5 s", "2 m 10 s", "3 h 5 m"]
+
+
+def test_the_newest_sample_withdraws_what_an_older_version_took_in() -> None:
+    """A sample within the objective joins no incident, so it is not among the incident's signals."""
+    bad = told(MetricSample(error_rate=0.4, p95_latency_ms=5000))
+    better = SliSample(at=at(1), error_rate=0.01, p95_latency_ms=5000)
+    latency = "the p95 latency of 5000 ms reported by http"
+    assert those_standing(from_signals([bad], SLO, better)) == [latency]
+    assert len(those_standing(from_signals([bad], SLO, replace(better, at=at(-1))))) == 2
+
+
+def test_the_clauses_of_alerts_add_up_to_their_number() -> None:
+    """Merged ones of two triggers are two clauses, and those beyond the listed names are all counted."""
+    kinds = (Trigger.HIGH_ERROR_RATE, Trigger.HIGH_LATENCY)
+    known: tuple[Reason, ...] = ()
+    for number in range(10):
+        one = replace(FIRING, fingerprint=f"a{number}", trigger=kinds[number % 2])
+        known = remember_signal(known, told(one))
+    for number in range(ALERTS_KEPT):
+        one = replace(FIRING, fingerprint=f"b{number}", name=f"N{number % 16}")
+        known = remember_signal(known, told(one, 1))
+    few = [one for one in firing_alerts(known, ALL, at(1)) if "N" not in one.said]
+    assert firing_clauses(tuple(few), at(1), lambda _: "") == (
+        "5 further alerts were reported firing and not as resolved, last reported at 12:00:00 UTC",
+    ) * len(kinds)
+    clauses = firing_clauses(firing_alerts(known, ALL, at(1)), at(1), lambda _: "")
+    assert len(clauses) == NAMES_SAID + 1
+    assert clauses[-1] == "42 further alerts reported firing and not as resolved"
+    assert sum("(4 alerts)" in one for one in clauses) == NAMES_SAID
+
+
+def test_clusters_whose_alerts_are_over_hold_no_place() -> None:
+    """Alerts of a later cluster are merged by it, and what was resolved before stays known."""
+    clusters = [f"c{number}" for number in range(CLUSTERS_KEPT)]
+    known: tuple[Reason, ...] = ()
+
+    def reported(
+        cluster: str, known: tuple[Reason, ...], minutes: float, *, firing: bool
+    ) -> tuple[Reason, ...]:
+        for number in range(ALERTS_KEPT + 6):
+            one = replace(FIRING, fingerprint=f"{cluster}{number}", cluster=cluster, firing=firing)
+            known = remember_signal(known, told(one, minutes))
+        return known
+
+    for cluster in clusters:
+        known = reported(cluster, reported(cluster, known, 0, firing=True), 1, firing=False)
+    known = reported("west", known, 2, firing=True)
+    assert firing_alerts(of_cluster(known, "east"), ALL, at(2)) == ()
+    assert sum(one.merged is not None for one in known) <= CLUSTERS_KEPT + 1
+    late = replace(FIRING, fingerprint=f"{clusters[0]}0", cluster=clusters[0])
+    known, again = repeated(known, told(late, 3))
+    assert not again
+    assert firing_alerts(of_cluster(known, clusters[0]), ALL, at(3)) == ()

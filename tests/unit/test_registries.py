@@ -11,11 +11,12 @@ import pytest
 from app.cli.commands.doctor import CHECKS
 from app.config import Settings
 from app.connectors.alerts.delivery import AlertFormat
-from app.connectors.kinds import ChannelKind, MetricSourceKind, chosen_metrics
+from app.connectors.kinds import ChannelKind, GitOpsKind, MetricSourceKind, chosen_metrics
 from app.connectors.registry import (
     ALERT_FORMATS,
     CHANNELS,
     CHAT_PATHS,
+    GITOPS,
     METRIC_SOURCES,
     SILENCE_SOURCES,
 )
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 CONNECTORS = ROOT / "app" / "connectors"
 REGISTRY = CONNECTORS / "registry.py"
 
-REGISTERED = {"AlertFormat", "Dialect", "MetricSourceKind", "SilenceSourceKind", "ChannelKind"}
+REGISTERED = {"AlertFormat", "Dialect", "GitOpsKind", "MetricSourceKind", "SilenceSourceKind", "ChannelKind"}
 """What a vendor's module constructs, for the registry to list."""
 
 SEVERAL_VENDORS = {"app.connectors.alerts", "app.connectors.chat"}
@@ -36,6 +37,7 @@ METHODS = {
     "metric source": {"sli", "sli_range", "telemetry", "ping"},
     "notification channel": {"begin", "refresh", "reply", "find"},
     "silence source": {"concerning", "active"},
+    "GitOps controller": {"owner_of", "application", "rehearse"},
 }
 """By these a class is known as an adapter of its port."""
 
@@ -125,6 +127,16 @@ def test_a_metric_source_is_complete(kind: MetricSourceKind) -> None:
     assert [
         *_undocumented(settings),
         *_absent(f"tests/contract/test_metrics_{kind.name}.py"),
+        *_unmentioned(kind.settings[0]),
+    ] == []
+
+
+@pytest.mark.parametrize("kind", GITOPS, ids=lambda kind: kind.name)
+def test_a_gitops_controller_is_complete(kind: GitOpsKind) -> None:
+    """Its settings, the contract suite over it and over the real servers, and its page."""
+    assert [
+        *_undocumented(kind.settings),
+        *_absent("tests/contract/test_gitops_standin.py", f"tests/gitops/test_{kind.name}.py"),
         *_unmentioned(kind.settings[0]),
     ] == []
 

@@ -324,6 +324,8 @@ def test_an_autoscaler_follows_the_load_and_corrects_people() -> None:
     assert play.world.api.get(Deployment, NAMESPACE, "app").replicas == 7
     play.happens(LoadEvent(at=0, service="app", factor=9))
     assert play.world.api.get(Deployment, NAMESPACE, "app").replicas == 8
+    shown = play.world.autoscalers[NAMESPACE, "app"]
+    assert (shown.minimum, shown.maximum, shown.at_maximum) == (3, 8, True)
 
 
 def measured(play: Play, service: str) -> tuple[float | None, float | None]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.agent.actions.target_parts import as_left, moved_parts, restored_parts, same_ground
-from app.agent.guardrails.target_token import deployment_token
+from app.agent.guardrails.target_token import workload_token
 from app.agent.ids import JsonScalar
 from app.agent.models import Action, ActionName, Risk
 from app.agent.workload import ObjectRef
@@ -25,7 +25,7 @@ def token(uid: str = "u", **changes: Any) -> str:
         "rest": "r1",
         **changes,
     }
-    return deployment_token(uid, **parts)
+    return workload_token(uid, **parts)
 
 
 def action(name: ActionName, target: ObjectRef = DEPLOYMENT, **parameters: JsonScalar) -> Action:

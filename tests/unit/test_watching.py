@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,13 +20,16 @@ from app.agent.models import (
     TelemetryHealth,
     Trigger,
 )
+from app.agent.ports.cluster import ClusterReader
 from app.agent.ports.metrics import MetricSource
+from app.agent.workload import WorkloadView
 from app.bootstrap import Adapters
 from app.clock import Clock
 from app.connectors.observability import polled
 from app.errors import TransientError
 from app.testing import VirtualClock
 from app.workers.fanout import Fanout
+from app.workers.history_schedule import HistorySchedule
 from tests.stories import KEY, NAMESPACE, SERVICE, Story, story
 
 FOREVER_SECONDS = 1e8
@@ -134,6 +138,93 @@ async def test_services_are_looked_at_side_by_side_within_the_bound() -> None:
         await clock.advance(5)
     assert slow.began == keys(40)
     assert slow.most == 8
+
+
+async def test_a_change_is_looked_at_before_what_only_exists() -> None:
+    """A crash right after start does not wait for thousands of first looks; nothing is done twice."""
+    clock = VirtualClock()
+    slow = Slow(clock=clock)
+    line = Fanout(work=slow.work, at_once=1)
+    known = keys(6)
+    for key in known[:5]:
+        line.ask(key)
+    line.ask(known[3], urgent=True)
+    line.ask(known[5], urgent=True)
+    async with working(line.run()):
+        await clock.advance(10)
+    assert slow.began == [known[3], known[5], known[0], known[1], known[2], known[4]]
+
+
+@dataclass(kw_only=True)
+class Counting:
+    """A reader that counts the looks at workloads; everything else is the reader behind it."""
+
+    reader: ClusterReader
+    looked_at: list[ServiceKey] = field(default_factory=list)
+
+    async def workload(self, key: ServiceKey) -> WorkloadView | None:
+        self.looked_at.append(key)
+        return await self.reader.workload(key)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.reader, name)
+
+
+async def test_a_settled_service_is_not_looked_at_again_and_again(tmp_path: Path) -> None:
+    """Without a change it costs a look in ten minutes; one that time may change is looked at each time."""
+    readers: list[Counting] = []
+
+    def counted(world: Adapters) -> Adapters:
+        assert world.reader is not None
+        readers.append(Counting(reader=world.reader))
+        return replace(world, reader=readers[0])
+
+    async with story(tmp_path, connected=counted) as stage:
+        stage.deploy()
+        for number in range(20):
+            stage.deploy(f"other-{number}")
+        async with working(stage.watcher.run(), stage.watcher.recheck(timedelta(seconds=15))):
+            await stage.clock.advance(60)
+            readers[0].looked_at.clear()
+            await stage.clock.advance(300)
+            quiet = len(readers[0].looked_at)
+            stage.world.release(NAMESPACE, SERVICE, "shop:2-missing")
+            await stage.clock.advance(60)
+            readers[0].looked_at.clear()
+            await stage.clock.advance(60)
+    assert quiet <= 2 * 21
+    assert readers[0].looked_at.count(KEY) >= 4
+    assert set(readers[0].looked_at) == {KEY}
+
+
+def test_a_version_is_considered_when_it_may_be_trusted_and_then_less_often() -> None:
+    """Too young, on record, or faulty: not at all; not trusted for another reason: after growing waits."""
+    at, every = datetime(2026, 2, 20, 17, 0, tzinfo=UTC), timedelta(seconds=15)
+    [key] = keys(1)
+    schedule = HistorySchedule()
+    schedule.saw(key, "v1", at + timedelta(minutes=5))
+    assert schedule.due(at) == []
+    considered = []
+    for second in range(300, 3600, 15):
+        now = at + timedelta(seconds=second)
+        for _ in schedule.due(now):
+            considered.append(second)
+            schedule.tried(key, "v1", written=False, at=now, every=every)
+            schedule.saw(key, "v1", at)  # looks in between do not bring it forward
+    assert considered[:6] == [300, 315, 345, 405, 525, 765]
+    assert max(b - a for a, b in itertools.pairwise(considered)) == 600
+    schedule.saw(key, "v1", None)
+    assert schedule.due(at + timedelta(days=1)) == []
+    schedule.saw(key, "v2", at)
+    schedule.tried(key, "v1", written=True, at=at, every=every)
+    assert schedule.due(at) == [key]
+    schedule.tried(key, "v2", written=True, at=at, every=every)
+    schedule.saw(key, "v2", at)
+    assert schedule.due(at + timedelta(days=1)) == []
+    schedule.saw(key, "v3", at)
+    assert schedule.due(at) == [key]
+    schedule.forget(key)
+    assert schedule.due(at) == []
 
 
 async def test_what_is_asked_for_meanwhile_is_done_once_more() -> None:

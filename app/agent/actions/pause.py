@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.agent.actions.preconditions import first_reason, owner_refuses, would_be_reverted
+from app.agent.actions.preconditions import first_reason, kind_refuses, owner_refuses, would_be_reverted
 from app.agent.actions.spec import (
-    DEPLOYMENT,
     UNNAMED,
     ActionSpec,
     PlanLimits,
@@ -17,6 +16,7 @@ from app.agent.actions.spec import (
     no_pods,
 )
 from app.agent.guardrails.target_token import PAUSED
+from app.agent.guardrails.workload_kinds import kinds_with
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
 
@@ -29,7 +29,9 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     if workload is None:
         return Resolved(target=None, parameters={}, expected_effect=_EFFECT, change=UNNAMED)
     paused = f"{workload.target.ref} is paused already" if workload.paused else None
-    reason = first_reason(owner_refuses(workload), would_be_reverted(workload), paused)
+    reason = first_reason(
+        kind_refuses(workload, PAUSED), owner_refuses(workload), would_be_reverted(workload), paused
+    )
     if reason is not None:
         return Unmet(reason=reason)
     return Resolved(
@@ -47,7 +49,7 @@ SPEC = ActionSpec(
     expected_effect=_EFFECT,
     undo="resume the rollout",
     resolve=resolve,
-    kinds=frozenset({DEPLOYMENT}),
+    kinds=kinds_with(PAUSED),
     changes=(PAUSED,),
     pods_taken=no_pods,
     enabled_by_default=True,

@@ -7,6 +7,8 @@ cluster's own preconditions are checked later in addition.
 from __future__ import annotations
 
 from app.agent.evidence.facts import PodFault, older_pods, trouble
+from app.agent.guardrails.target_token import TEMPLATE
+from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.agent.models import Evidence
 from app.agent.workload import WorkloadView
 
@@ -17,6 +19,27 @@ _FROM_GIT = frozenset({"argocd", "flux", "Config Sync", "Fleet", "kapp-controlle
 def owner_refuses(workload: WorkloadView) -> str | None:
     """The workload opts out by annotation."""
     return f"{workload.target.ref} is opted out by its owners" if workload.opted_out else None
+
+
+def kind_refuses(workload: WorkloadView, part: str) -> str | None:
+    """Workloads of this kind, or with this update strategy, do not take the change."""
+    ref = workload.target.ref
+    why = WORKLOAD_KINDS[ref.kind].without.get(part) if ref.kind in WORKLOAD_KINDS else None
+    if why is not None:
+        return f"{ref}: {why}"
+    if part == TEMPLATE and workload.replaced_by_hand:
+        return (
+            f"{ref} takes a new template only when someone deletes its pods (update strategy OnDelete): "
+            "a person must do this"
+        )
+    waited_for = [pod.name for pod in workload.pods if not (pod.ready or pod.leftover)]
+    if workload.one_by_one and waited_for:
+        return (
+            f"{ref} changes its pods one after another, and its controller waits for "
+            f"{', '.join(sorted(waited_for))} to be ready before it changes any: a person must delete "
+            "that pod after the change"
+        )
+    return None
 
 
 def would_be_reverted(workload: WorkloadView) -> str | None:
@@ -53,7 +76,7 @@ def replicas_held(workload: WorkloadView) -> str | None:
 
 
 def rollout_paused(workload: WorkloadView) -> str | None:
-    """A paused Deployment takes a new template without rolling it out."""
+    """A paused workload takes a new template without rolling it out."""
     if not workload.paused:
         return None
     return f"the rollout of {workload.target.ref} is paused; resume it first"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from app.agent.actions import revert_config
 from app.agent.actions.preconditions import (
     first_reason,
+    kind_refuses,
     owner_refuses,
     owner_rolls_out,
     rollout_paused,
@@ -14,7 +15,6 @@ from app.agent.actions.preconditions import (
 )
 from app.agent.actions.spec import (
     CONFIG_MAP,
-    DEPLOYMENT,
     UNNAMED,
     ActionSpec,
     Parameter,
@@ -26,6 +26,7 @@ from app.agent.actions.spec import (
     rolling_pods,
 )
 from app.agent.guardrails.target_token import TEMPLATE
+from app.agent.guardrails.workload_kinds import kinds_with
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
 
@@ -45,6 +46,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     if workload is None:
         return Resolved(target=None, parameters={}, expected_effect=_EFFECT, change=UNNAMED)
     reason = first_reason(
+        kind_refuses(workload, TEMPLATE),
         owner_refuses(workload),
         owner_rolls_out(workload),
         rollout_paused(workload),
@@ -80,7 +82,7 @@ SPEC = ActionSpec(
     expected_effect=_EFFECT,
     undo=None,
     resolve=resolve,
-    kinds=frozenset({DEPLOYMENT}),
+    kinds=kinds_with(TEMPLATE),
     changes=(TEMPLATE,),
     pods_taken=rolling_pods,
     enabled_by_default=True,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.agent.actions.spec import CONFIG_MAP, DEPLOYMENT, ActionSpec, PlanLimits, Resolution, Unmet, no_pods
+from app.agent.actions.spec import CONFIG_MAP, ActionSpec, PlanLimits, Resolution, Unmet, no_pods
+from app.agent.gitops.steps import carried
+from app.agent.guardrails.target_token import TEMPLATE
+from app.agent.guardrails.workload_kinds import kinds_with
 from app.agent.ids import JsonScalar
 from app.agent.models import (
     Action,
@@ -27,7 +30,7 @@ def restore_of(action: Action) -> Action | None:
         name=ActionName.RESTORE,
         risk=action.risk,
         target=action.target,
-        parameters={"undoes": action.name.value},
+        parameters={"undoes": action.name.value, **carried(action)},
         expected_effect=f"{action.target} has its specification from before the {action.name.words}",
         undo=None,
         leaves=action.reaches,
@@ -42,7 +45,7 @@ SPEC = ActionSpec(
     expected_effect="the object has its specification from before the action",
     undo=None,
     resolve=resolve,
-    kinds=frozenset({DEPLOYMENT, CONFIG_MAP}),
+    kinds=kinds_with(TEMPLATE) | {CONFIG_MAP},
     changes=(),  # those of the undone action
     pods_taken=no_pods,  # no guardrail limits an undo
     enabled_by_default=False,

@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from app.agent.actions.preconditions import first_reason, owner_refuses, rollout_paused, would_be_reverted
+from app.agent.actions.preconditions import (
+    first_reason,
+    kind_refuses,
+    owner_refuses,
+    rollout_paused,
+    would_be_reverted,
+)
 from app.agent.actions.spec import (
     CONFIG_MAP,
-    DEPLOYMENT,
     UNNAMED,
     ActionSpec,
     Parameter,
@@ -34,6 +39,7 @@ from app.agent.evidence.facts import (
     served,
 )
 from app.agent.guardrails.target_token import TEMPLATE
+from app.agent.guardrails.workload_kinds import kinds_with
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
 from app.agent.workload import ObjectRef, Revision, WorkloadView
@@ -97,7 +103,7 @@ def _template_change(workload: WorkloadView, evidence: Evidence) -> Revision | N
 
 
 def _template(revision: Revision, workload: WorkloadView) -> Resolution:
-    reason = rollout_paused(workload)
+    reason = first_reason(kind_refuses(workload, TEMPLATE), rollout_paused(workload))
     if reason is not None:
         return Unmet(reason=reason)
     return Resolved(
@@ -122,7 +128,7 @@ SPEC = ActionSpec(
     expected_effect=_EFFECT,
     undo="restore the configuration from before the revert",
     resolve=resolve,
-    kinds=frozenset({DEPLOYMENT, CONFIG_MAP}),
+    kinds=kinds_with(TEMPLATE) | {CONFIG_MAP},
     changes=(TEMPLATE,),
     pods_taken=rolling_pods,
     enabled_by_default=True,

@@ -7,9 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.agent.actions.preconditions import first_reason, owner_refuses, rollout_paused, would_be_reverted
+from app.agent.actions.application import refuses, through_application
+from app.agent.actions.preconditions import (
+    first_reason,
+    kind_refuses,
+    owner_refuses,
+    rollout_paused,
+    would_be_reverted,
+)
 from app.agent.actions.spec import (
-    DEPLOYMENT,
     UNNAMED,
     ActionSpec,
     Parameter,
@@ -31,7 +37,9 @@ from app.agent.evidence.facts import (
     served,
     without_requests,
 )
+from app.agent.evidence.onset.departure import departure
 from app.agent.guardrails.target_token import TEMPLATE
+from app.agent.guardrails.workload_kinds import kinds_with
 from app.agent.ids import JsonScalar
 from app.agent.models import (
     ActionName,
@@ -52,8 +60,14 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
         if crossed is not None:
             return Unmet(reason=f"the deploy of {crossed.version} is marked irreversible")
         return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT, change=UNNAMED)
+    application = workload.application
+    held = would_be_reverted(workload) if application is None else refuses(application)
     reason = first_reason(
-        owner_refuses(workload), would_be_reverted(workload), rollout_paused(workload), _barrier(workload)
+        kind_refuses(workload, TEMPLATE),
+        owner_refuses(workload),
+        held,
+        rollout_paused(workload),
+        _barrier(workload),
     )
     if reason is not None:
         return Unmet(reason=reason)
@@ -61,13 +75,16 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     for revision in older_versions(workload):
         objection = _objection(revision, workload, evidence)
         if objection is None:
-            return _going_back_to(revision, workload)
+            found = _going_back_to(revision, workload)
+            if application is None or isinstance(found, Unmet):
+                return found
+            return through_application(found, revision, workload, application)
         passed_over.append(f"revision {revision.number} {objection}")
     told = "; ".join(passed_over) or "no older revision is kept"
     return Unmet(reason=f"there is no revision to go back to: {told}")
 
 
-def _going_back_to(revision: Revision, workload: WorkloadView) -> Resolution:
+def _going_back_to(revision: Revision, workload: WorkloadView) -> Resolved | Unmet:
     """Rejects a revision that would pull the image that runs now."""
     current = current_revision(workload)
     images = ", ".join(revision.images)
@@ -122,6 +139,10 @@ def _objection(revision: Revision, workload: WorkloadView, evidence: Evidence) -
         if revision.ready_replicas and without_requests(evidence, revision):
             return "has no record of serving well, and received no requests while it ran"
         return "has no record of serving well, and no ready pod now"
+    if health_of(evidence, revision) is RevisionHealth.UNKNOWN and _served_the_start(
+        revision, workload, evidence
+    ):
+        return "served when the symptom began"
     for other in workload.revisions:
         later = other.number > revision.number or other.created_at > revision.created_at
         if other.irreversible and other.template_hash != revision.template_hash and later:
@@ -130,6 +151,16 @@ def _objection(revision: Revision, workload: WorkloadView, evidence: Evidence) -
         if change.irreversible and change.key == evidence.key and not _carried_by(change, revision):
             return f"lies before the deploy of {change.version}, which is marked irreversible"
     return None
+
+
+def _served_the_start(revision: Revision, workload: WorkloadView, evidence: Evidence) -> bool:
+    """Whether it was the newest revision when the symptom began, as far as that is measured."""
+    left = departure(evidence)
+    if left is None:
+        return False
+    before = [r for r in workload.revisions if r.created_at < left.by]
+    newest = max(before, key=lambda r: r.number, default=None)
+    return newest is not None and newest.template_hash == revision.template_hash
 
 
 def _carried_by(change: Change, revision: Revision) -> bool:
@@ -150,7 +181,7 @@ SPEC = ActionSpec(
     expected_effect=_EFFECT,
     undo="restore the template that ran before the rollback",
     resolve=resolve,
-    kinds=frozenset({DEPLOYMENT}),
+    kinds=kinds_with(TEMPLATE),
     changes=(TEMPLATE,),
     pods_taken=rolling_pods,
     enabled_by_default=True,

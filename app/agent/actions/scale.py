@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from app.agent.actions.preconditions import (
     first_reason,
+    kind_refuses,
     owner_refuses,
     pods_cannot_start,
     replicas_held,
     would_be_reverted,
 )
 from app.agent.actions.spec import (
-    DEPLOYMENT,
     UNNAMED,
     ActionSpec,
     Parameter,
@@ -24,6 +24,7 @@ from app.agent.actions.spec import (
 )
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.target_token import REPLICAS
+from app.agent.guardrails.workload_kinds import STATEFUL_SET, kinds_with
 from app.agent.ids import JsonScalar
 from app.agent.models import Action, ActionName, Evidence, Risk
 from app.agent.workload import WorkloadView
@@ -37,6 +38,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     if workload is None:
         return Resolved(target=None, parameters=dict(parameters), expected_effect=_EFFECT, change=UNNAMED)
     reason = first_reason(
+        kind_refuses(workload, REPLICAS),
         owner_refuses(workload),
         would_be_reverted(workload),
         replicas_held(workload),
@@ -47,6 +49,9 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     wanted = _wanted(parameters, workload, limits)
     if isinstance(wanted, Unmet):
         return wanted
+    reason = _data_refuses(workload, wanted)
+    if reason is not None:
+        return Unmet(reason=reason)
     return Resolved(
         target=workload.target.ref,
         parameters={"replicas": wanted},
@@ -78,6 +83,18 @@ def _wanted(parameters: Mapping[str, JsonScalar], workload: WorkloadView, limits
     return wanted
 
 
+def _data_refuses(workload: WorkloadView, wanted: int) -> str | None:
+    """Each replica of a StatefulSet has data of its own: none is taken away, nor could an undo delete it."""
+    ref = workload.target.ref
+    if ref.kind != STATEFUL_SET:
+        return None
+    if wanted < workload.desired_replicas:
+        return f"{ref} keeps data in each replica: a person must decide which one may go"
+    if workload.claims_deleted:
+        return f"{ref} deletes the PersistentVolumeClaim of a removed replica: an undo would delete data"
+    return None
+
+
 def pods_taken(action: Action, disruption: Disruption) -> int:
     """The replicas removed, where fewer are wanted."""
     wanted = action.parameters.get("replicas")
@@ -95,7 +112,7 @@ SPEC = ActionSpec(
     expected_effect=_EFFECT,
     undo="restore the previous number of replicas",
     resolve=resolve,
-    kinds=frozenset({DEPLOYMENT}),
+    kinds=kinds_with(REPLICAS),
     changes=(REPLICAS,),
     pods_taken=pods_taken,
     enabled_by_default=True,

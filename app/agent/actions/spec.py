@@ -13,11 +13,12 @@ from typing import TypeAlias
 
 from app.agent.evidence.facts import current_revision
 from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.agent.ids import Json, JsonObject, JsonScalar
 from app.agent.models import Action, ActionName, Evidence, Risk
 from app.agent.workload import ObjectRef, Revision, WorkloadView
 
-DEPLOYMENT, CONFIG_MAP = "Deployment", "ConfigMap"
+CONFIG_MAP = "ConfigMap"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +113,7 @@ class ActionSpec:
     kinds: frozenset[str]
     """The kinds of objects that it acts on; empty if it changes no cluster."""
     changes: tuple[str, ...]
-    """The parts of a Deployment's token that it changes (`app.agent.guardrails.target_token`)."""
+    """The parts of a workload's token that it changes (`app.agent.guardrails.target_token`)."""
     pods_taken: PodsTaken
     """How many pods it makes unavailable at once."""
     enabled_by_default: bool
@@ -157,9 +158,12 @@ def no_pods(action: Action, disruption: Disruption) -> int:  # noqa: ARG001 - ev
 
 
 def rolling_pods(action: Action, disruption: Disruption) -> int:
-    """A rollout makes at most as many pods unavailable as the strategy of the Deployment allows."""
-    on_deployment = action.target is not None and action.target.kind == DEPLOYMENT
-    return disruption.missing_at_once if on_deployment else 0
+    """A rollout makes at most as many pods unavailable as the strategy of the workload allows.
+
+    Where no replica serves, it takes none away.
+    """
+    on_workload = action.target is not None and action.target.kind in WORKLOAD_KINDS
+    return disruption.missing_at_once if on_workload and disruption.serving != 0 else 0
 
 
 def template_change(workload: WorkloadView, wanted: Revision) -> StateChange:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from app.agent.evidence.changes import CandidateChange
 from app.agent.evidence.counter_evidence import score_counter_evidence, score_tried_remedy
 from app.agent.evidence.format import relative, span
+from app.agent.evidence.onset.alignment import score_alignment
 from app.agent.evidence.pods import PodWeights, score_pods
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import failed_deploys, incident_onset
@@ -34,6 +35,7 @@ def score_change(
         )
     score_pods(cause_score, candidate_change, evidence, pods)
     score_timing(cause_score, candidate_change, evidence)
+    score_alignment(cause_score, candidate_change, evidence)
     score_counter_evidence(cause_score, candidate_change, evidence)
     score_tried_remedy(cause_score, remedy, evidence)
     return cause_score

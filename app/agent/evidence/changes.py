@@ -13,10 +13,12 @@ from app.agent.evidence.facts import (
     current_revision,
     health_of,
     in_force_since,
+    older_versions,
     reference_revision,
     rollout_stuck,
     runs_version,
 )
+from app.agent.evidence.onset.departure import departure
 from app.agent.evidence.releases import releases, reported_deploys
 from app.agent.evidence.symptoms import CLOCK_TOLERANCE, incident_onset
 from app.agent.models import (
@@ -30,6 +32,9 @@ from app.agent.workload import Revision, RevisionHealth, WorkloadView
 
 _NAMED = 6
 """At most this many changed fields are listed in a message."""
+
+_TAKES_EFFECT = timedelta(minutes=2)
+"""A symptom that begins later after a rollout began is not the effect of a revision replaced since."""
 
 REPORT_DELAY = timedelta(minutes=10)
 """A pipeline reports the end of a deploy up to this long after the first new pod ran."""
@@ -62,11 +67,37 @@ def release_of(evidence: Evidence) -> CandidateChange | None:
     current = current_revision(evidence.workload)
     if current is None:
         return None
+    uncorrected = _uncorrected_release(evidence, evidence.workload, current)
+    if uncorrected is not None:
+        return uncorrected
     reference = reference_revision(evidence)
     if reference is not None and reference.code_hash == current.code_hash:
         return None
     what = f"the release of revision {current.number}{_naming(current, reference)}"
     return _changed_template(evidence, evidence.workload, current, what)
+
+
+def _uncorrected_release(
+    evidence: Evidence, workload: WorkloadView, current: Revision
+) -> CandidateChange | None:
+    """The release with which the symptom began, where a newer revision replaced it and the symptom lasts."""
+    left, since, older = departure(evidence), in_force_since(workload), older_versions(workload)
+    if left is None or since is None or left.by > since:
+        return None
+    begun = next((n for n, one in enumerate(older) if one.created_at < left.by), None)
+    if begun is None or begun + 1 >= len(older):
+        return None
+    first = older[begun]
+    if first.code_hash == older[begun + 1].code_hash or left.after - first.created_at > _TAKES_EFFECT:
+        return None
+    if health_of(evidence, first) is RevisionHealth.SERVED_WELL:
+        return None
+    return CandidateChange(
+        what=f"the release of revision {first.number}, which revision {current.number} did not correct,",
+        at=first.created_at,
+        confirmed=True,
+        irreversible=current.irreversible or first.irreversible or _barrier_since(evidence, first.created_at),
+    )
 
 
 def template_config_of(evidence: Evidence) -> CandidateChange | None:

@@ -45,7 +45,7 @@ PULL_HOLDS = timedelta(seconds=90)
 """A registry that fails for 40 s is asked again within 80 s (the kubelet's back-off of 10, 20 and 40 s)."""
 
 START_HOLDS = timedelta(seconds=30)
-"""A ConfigMap or Secret is often created seconds after the Deployment that needs it."""
+"""A ConfigMap or Secret is often created seconds after the workload that needs it."""
 
 CREATE_HOLDS = timedelta(seconds=60)
 """A quota that is full during a rollout has room again when old pods are gone."""
@@ -145,6 +145,15 @@ def creation_refused(workload: WorkloadView) -> bool:
     since = workload.replica_failure_since
     held = since is None or workload.observed_at - since >= CREATE_HOLDS
     return workload.replica_failure is not None and held
+
+
+def settled(workload: WorkloadView) -> bool:
+    """Whether the workload has no condition and time alone gives it none: only a change can."""
+    if workload.desired_replicas == 0:
+        return True
+    ready = all(pod.ready or pod.leftover for pod in workload.pods)
+    complete = workload.available_replicas >= workload.desired_replicas
+    return ready and complete and workload.replica_failure is None and not workload_conditions(workload)
 
 
 def unready_since(pod: PodView) -> datetime:

@@ -6,7 +6,7 @@ change are unhealthy, findings elsewhere count for less.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from app.agent.evidence.changes import CandidateChange, own_changes
 from app.agent.evidence.facts import (
@@ -17,8 +17,11 @@ from app.agent.evidence.facts import (
     health_of,
     in_force_since,
     same_version,
+    unhealthy_dependencies,
 )
 from app.agent.evidence.format import relative, span
+from app.agent.evidence.onset.alignment import began_with_rollout, overloaded_by
+from app.agent.evidence.onset.departure import departure
 from app.agent.evidence.pods import changed_pods, pods_are_sick, sick
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import (
@@ -26,6 +29,7 @@ from app.agent.evidence.symptoms import (
     METRIC_TRIGGERS,
     TRAFFIC,
     incident_onset,
+    onset,
     rise,
 )
 from app.agent.models import ActionName, ChangeKind, Evidence
@@ -33,6 +37,9 @@ from app.agent.workload import RevisionHealth
 
 _CROWD = 3
 """This many other unhealthy services suggest a shared cause."""
+
+_TOGETHER = timedelta(seconds=45)
+"""Three samples: the objectives of two services are exceeded by different amounts."""
 
 
 def score_counter_evidence(
@@ -47,6 +54,7 @@ def score_counter_evidence(
     if not pods_are_sick(candidate_change, evidence):
         _traffic(cause_score, candidate_change, evidence)
         _crowd(cause_score, evidence)
+        _failed_together(cause_score, candidate_change, evidence)
     score_missing_data(cause_score, evidence)
 
 
@@ -70,7 +78,10 @@ def score_missing_data(cause_score: CauseScore, evidence: Evidence) -> None:
 
 
 def _dependencies(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:
-    down = sorted(d for d in evidence.dependencies if d in evidence.other_open_incidents)
+    overloaded = overloaded_by(candidate_change, evidence)
+    for one, factor in overloaded.items():
+        cause_score.add_for(0.3, f"since then it calls {one.service} {factor:.1f} times as often")
+    down = [one for one in unhealthy_dependencies(evidence) if one not in overloaded]
     if down:
         names = ", ".join(d.service for d in down)
         cause_score.add_against(
@@ -176,3 +187,36 @@ def _crowd(cause_score: CauseScore, evidence: Evidence) -> None:
     others = [k for k in evidence.other_open_incidents if k not in evidence.dependencies]
     if len(others) >= _CROWD:
         cause_score.add_against(0.1, f"{len(others)} other services are unhealthy at the same time")
+
+
+def _failed_together(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:
+    """Services that share no calls and fail at one moment have a cause in common, which is no release of one.
+
+    Where the symptom began with the rollout of the change, they may fail by it: as
+    neighbours on what they share. A ConfigMap is one of the things that services share.
+    """
+    if not candidate_change.in_template:
+        return
+    together = failing_together(evidence)
+    if not together:
+        return
+    weight = 0.2 if began_with_rollout(candidate_change, evidence) else 0.6
+    cause_score.add_against(
+        weight,
+        f"{', '.join(together)} began to fail at the same moment, and neither calls the other",
+    )
+
+
+def failing_together(evidence: Evidence, *, unknown_too: bool = False) -> list[str]:
+    """The services that began to fail at the same moment and share no calls with this one.
+
+    With `unknown_too` also where no calls of the service are known.
+    """
+    left = departure(evidence)
+    began = {onset(evidence)} | ({left.by} if left is not None else set())
+    no_calls = unknown_too and not (evidence.callers or evidence.dependencies)
+    return sorted(
+        one.key.service
+        for one in evidence.failing_beside
+        if (one.unrelated or no_calls) and any(abs(one.since - moment) <= _TOGETHER for moment in began)
+    )

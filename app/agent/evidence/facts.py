@@ -20,6 +20,7 @@ from app.agent.evidence.cluster.blockers import (
     obstacles,
     pull_fault,
 )
+from app.agent.ids import ServiceKey
 from app.agent.models import Condition, Evidence
 from app.agent.workload import (
     ConfigMapView,
@@ -97,6 +98,12 @@ def _standstill(pod: PodView, at: datetime) -> PodFault | None:
     if pod.waiting_reason in _BEGINNING:
         return None
     return PodFault.UNSCHEDULED if pod.phase == "Pending" else PodFault.NOT_READY
+
+
+def unhealthy_dependencies(evidence: Evidence) -> tuple[ServiceKey, ...]:
+    """The services that this one calls and that have an open incident, or fail at this moment."""
+    failing = {*evidence.other_open_incidents, *(one.key for one in evidence.failing_beside)}
+    return tuple(sorted(one for one in evidence.dependencies if one in failing))
 
 
 def current_revision(workload: WorkloadView) -> Revision | None:

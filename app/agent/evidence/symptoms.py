@@ -202,7 +202,7 @@ def _inside_now(evidence: Evidence, indicator: SymptomIndicator) -> bool:
 
 def now_at(evidence: Evidence, indicator: SymptomIndicator) -> float | None:
     """The newest value; None if it is older than the last report of the symptom."""
-    points = _points(evidence, indicator)
+    points = points_of(evidence, indicator)
     if not points:
         return None
     signs = [s.observed_at for s in evidence.signals if _is_symptom(s, evidence.objectives)]
@@ -232,7 +232,7 @@ def levels_around(
     evidence: Evidence, at: datetime, indicator: SymptomIndicator
 ) -> tuple[float, float] | None:
     """Median before and after `at`; None with fewer than three samples on either side."""
-    points = _points(evidence, indicator)
+    points = points_of(evidence, indicator)
     earlier = [v for when, v in points if when <= at]
     later = [v for when, v in points if when > at]
     if len(earlier) < 3 or len(later) < 3:
@@ -245,7 +245,7 @@ def rise(evidence: Evidence, indicator: SymptomIndicator) -> Rise | None:
 
     None also when the newest values are back at the earlier level.
     """
-    points = _points(evidence, indicator)
+    points = points_of(evidence, indicator)
     values = [v for _, v in points]
     splits = range(_MIN_SIDE, len(values) - _MIN_SIDE + 1)
     if not splits:
@@ -265,7 +265,7 @@ def rise(evidence: Evidence, indicator: SymptomIndicator) -> Rise | None:
     return Rise(at=points[split][0], base=base, level=level)
 
 
-def _points(evidence: Evidence, indicator: SymptomIndicator) -> list[tuple[datetime, float]]:
+def points_of(evidence: Evidence, indicator: SymptomIndicator) -> list[tuple[datetime, float]]:
     """The series of an indicator: the agent's measurements, or pushed samples where there are none."""
     known = [
         (s.measured, s.at, v) for s in samples(evidence) if (v := indicator.of(s)) is not None and isfinite(v)

@@ -16,6 +16,7 @@ from app.agent.actions.target_parts import same_ground
 from app.agent.approvals.state import as_answered, asked_for, refused_by_people, uses_up
 from app.agent.evidence.format import in_words
 from app.agent.freshness.reasons import Reason
+from app.agent.gitops.steps import application_of
 from app.agent.guardrails.question import Question
 from app.agent.ids import IntentId, Json, JsonObject
 from app.agent.models import (
@@ -137,7 +138,10 @@ def _rehearsal_notes(intent: Intent, problem: str | None) -> list[Note]:
     else:
         verb = "accepts" if rehearsal.accepted else "refuses"
         answer = rehearsal.message.rstrip(".")
-        message = f"Rehearsal (dryRun=All): the API server {verb} {intent.action.name.words}: {answer}."
+        by = "Rehearsal (dryRun=All): the API server"
+        if application_of(intent.action) is not None:
+            by = "Rehearsal: the GitOps controller"
+        message = f"{by} {verb} {intent.action.name.words}: {answer}."
         data = {"intent": intent.id, "accepted": rehearsal.accepted}
     return [Note(at=intent.decision.at, stage=Stage.POLICY, message=message, data=data)]
 
@@ -172,10 +176,9 @@ def _rehearsed_message(intent: Intent) -> str:
     policy = "allowed by policy" if allowed else "denied by policy" if denied else "needs approval"
     if intent.rehearsal is None:
         server = "no cluster connected"
-    elif intent.rehearsal.accepted:
-        server = "the API server would accept it"
     else:
-        server = "the API server would refuse it"
+        by = "API server" if application_of(intent.action) is None else "GitOps controller"
+        server = f"the {by} would {'accept' if intent.rehearsal.accepted else 'refuse'} it"
     return f"Dry run of {intent.action.name.words}: nothing was written; {policy}; {server}."
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from app.agent.actions import ACTIONS
 from app.agent.actions.target_parts import as_left, moved_parts
+from app.agent.guardrails.document import AGENT_NAME
 from app.agent.guardrails.question import TargetLook
 from app.agent.ids import IntentId, JsonObject
-from app.agent.intents import intent_by_id
+from app.agent.intents import NOT_READ, Since, intent_by_id
 from app.agent.models import (
     Action,
     IncidentRecord,
@@ -41,6 +43,37 @@ def changed_by(undone: Intent, look: TargetLook) -> str | None:
     if target is None or as_left(undone.action, undone.applied_token, target.token):
         return None
     return target.changed_by or "someone else"
+
+
+def since_then(record: IncidentRecord, intent: Intent, look: TargetLook) -> Since:
+    """What became of a change that the agent made; its own later changes of the object do not count."""
+    if look.gone:
+        return Since(gone=frozenset({intent.id}))
+    target = look.target
+    if target is None:
+        return Since(unread=frozenset({intent.id}))
+    left = intent.applied_token
+    for later in record.intents[record.intents.index(intent) + 1 :]:
+        if later.applied_token is None or later.action.target != intent.action.target:
+            continue
+        before = later.snapshot.token if later.snapshot is not None else later.decision.target_token
+        if not as_left(intent.action, left, before):
+            return Since(changed_by={intent.id: "someone else"})
+        left = later.applied_token
+    if as_left(intent.action, left, target.token):
+        return NOT_READ
+    by = target.changed_by
+    return Since(changed_by={intent.id: by if by not in (None, AGENT_NAME) else "someone else"})
+
+
+def together(found: Iterable[Since]) -> Since:
+    """What became of several changes."""
+    known = tuple(found)
+    return Since(
+        changed_by={intent: by for one in known for intent, by in one.changed_by.items()},
+        gone=frozenset().union(*(one.gone for one in known)),
+        unread=frozenset().union(*(one.unread for one in known)),
+    )
 
 
 def not_undone_note(undone: Intent, why: str | None, look: TargetLook, serving: str, at: datetime) -> Note:

@@ -9,6 +9,7 @@ from datetime import datetime
 from app.agent.freshness.memory import (
     FORGOTTEN_AFTER,
     UNKNOWN_FOR,
+    all_suppressed,
     is_merged,
     may_fire,
     merged_alerts,
@@ -71,6 +72,8 @@ def firing_words(one: Reason, now: datetime, silenced: str = "") -> str:
     last = f"last reported at {clock_words(one.last_true_at, now)}"
     if is_merged(one):
         were = "was" if one.said.startswith("1 ") else "were"
+        if all_suppressed(one.merged, now):
+            return f"{one.said} {were} reported as suppressed (silenced or inhibited by the sender), {last}"
         return f"{one.said} {were} reported firing and not as resolved, {last}"
     if silenced:
         return f"{one.said} is suppressed ({silenced}), {last}"
@@ -84,20 +87,28 @@ def firing_clauses(
 ) -> tuple[str, ...]:
     """What is known of alerts that `firing_alerts` found: those of one name and state are counted.
 
+    Merged alerts have a clause for each trigger and cluster.
     `silenced` says who silenced an alert until when; empty where it is not silenced.
     """
     alike: dict[tuple[str, str, bool], list[Reason]] = {}
     for one in found:
         muted = one.withdrawn is not None and one.withdrawn.muted
-        alike.setdefault((one.said, silenced(one), muted), []).append(one)
+        name = one.subject if is_merged(one) else one.said
+        alike.setdefault((name, silenced(one), muted), []).append(one)
     clauses = []
     for (_, mute, _), group in list(alike.items())[:NAMES_SAID]:
         words = firing_words(max(group, key=lambda one: one.last_true_at), now, mute)
         clauses.append(words if len(group) == 1 else f"{words} ({len(group)} alerts)")
-    left_out = sum(len(group) for group in list(alike.values())[NAMES_SAID:])
+    left_out = sum(_number(one, now) for group in list(alike.values())[NAMES_SAID:] for one in group)
     return (
         (*clauses, f"{_further(left_out)} reported firing and not as resolved") if left_out else (*clauses,)
     )
+
+
+def _number(one: Reason, now: datetime) -> int:
+    """How many alerts the reason stands for."""
+    merged = merged_alerts(one)
+    return 1 if merged is None else still_firing(merged, now)[0]
 
 
 def unknown_words(one: Reason, now: datetime) -> str:

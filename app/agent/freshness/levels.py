@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from datetime import datetime
+from operator import attrgetter
 
-from app.agent.freshness.clock_jumps import ahead
+from msgspec import structs
+
+from app.agent.freshness.clock_jumps import SKEW, ahead
 from app.agent.ports.store.signals import ServiceLevels
 from app.agent.slo import Breach
 
-_NAMES = tuple(one.name for one in fields(ServiceLevels))
+_BREACHES = ("measured_error_rate", "measured_latency")
+_TIMES = tuple(one.name for one in structs.fields(ServiceLevels) if one.type == datetime | None)
+
+_every_time = attrgetter(
+    *_TIMES, *(f"{breach}.{one.name}" for breach in _BREACHES for one in structs.fields(Breach))
+)
 
 
 def without_future(levels: ServiceLevels, now: datetime) -> tuple[ServiceLevels, str | None]:
     """A service's levels without what is dated in the future, and the note that says what was set aside."""
+    latest = now + SKEW
+    if not (
+        any(at is not None and at > latest for at in _every_time(levels))
+        or (levels.last_sample is not None and levels.last_sample.at > latest)
+        or any(one.newest > latest for one in levels.reasons)
+    ):
+        return levels, None
     dated = {
-        name: value
-        for name in _NAMES
-        if isinstance(value := getattr(levels, name), datetime) and ahead(value, now)
+        name: value for name in _TIMES if (value := getattr(levels, name)) is not None and ahead(value, now)
     }
     if levels.last_sample is not None and ahead(levels.last_sample.at, now):
         dated["last_sample"] = levels.last_sample.at
     measured = {
         name: at
-        for name in ("measured_error_rate", "measured_latency")
+        for name in _BREACHES
         if (at := _newest(getattr(levels, name))) is not None and ahead(at, now)
     }
     future = [one.newest for one in levels.reasons if ahead(one.newest, now)]
@@ -42,7 +54,7 @@ def without_future(levels: ServiceLevels, now: datetime) -> tuple[ServiceLevels,
     until = f"{newest:%Y-%m-%d %H:%M:%S} UTC"
     note = f"levels dated up to {until}, in the future, were set aside: the clock went back"
     forgotten = dict.fromkeys(measured, Breach())
-    after = replace(levels, **cleared, **forgotten, reasons=reasons)  # type: ignore[arg-type]  # each may be None
+    after = structs.replace(levels, **cleared, **forgotten, reasons=reasons)
     return after, note
 
 

@@ -153,9 +153,10 @@ def recalled(known: tuple[Reason, ...], alert: Alert) -> tuple[tuple[Reason, ...
             merged,
             firing=tuple(one for one in merged.firing if one is not trace),
             over=tuple(one for one in merged.over if one is not trace),
+            suppressed=tuple(one for one in merged.suppressed if one != digest),
         )
         without = tuple(_entry(entry, left) if one is entry else one for one in known)
-        return without, _in_full(trace, alert, entry)
+        return without, _in_full(trace, alert, entry, suppressed=digest in merged.suppressed)
     return known, None
 
 
@@ -186,6 +187,37 @@ def _merged_cluster(known: tuple[Reason, ...], one: Reason) -> str:
     return one.cluster if one.cluster in others or len(others) < CLUSTERS_KEPT else ""
 
 
+def _vacated(known: tuple[Reason, ...], one: Reason, at: datetime) -> tuple[Reason, ...]:
+    """With a place for the cluster of this alert, if all alerts of another one are over.
+
+    Those that were resolved stay known, among those of any cluster.
+    """
+    if not one.cluster or _merged_cluster(known, one) == one.cluster:
+        return known
+    idle = [
+        each
+        for each in known
+        if each.cluster and each.trigger is one.trigger and _over(merged_alerts(each), at)
+    ]
+    if not idle:
+        return known
+    left = min(idle, key=lambda each: each.last_true_at)
+    subject = _merged_subject(one.trigger, "")
+    common = find(known, subject) or replace(left, subject=subject, cluster="", merged=MergedAlerts())
+    merged, ended = merged_alerts(common) or MergedAlerts(), merged_alerts(left) or MergedAlerts()
+    both = sorted((*merged.over, *ended.over), key=lambda trace: trace[2])[-MERGED_KEPT:]
+    newest = max(common.last_true_at, left.last_true_at)
+    entry = _entry(replace(common, last_true_at=newest), replace(merged, over=tuple(both)))
+    return (*(each for each in known if each is not left and each.subject != subject), entry)
+
+
+def _over(merged: MergedAlerts | None, at: datetime) -> bool:
+    """Whether this entry of merged alerts keeps no incident from recovering any more."""
+    if merged is None or still_firing(merged, at)[0]:
+        return False
+    return not merged.beyond or merged.beyond_at is None or at - merged.beyond_at > UNKNOWN_FOR
+
+
 def _common(merged: MergedAlerts, one: Reason) -> tuple[tuple[str, str], ...] | None:
     """The labels that the alert has in common with those merged before it."""
     own = one.labels if one.labels is not None else (("alertname", alert_name(one)),)
@@ -198,6 +230,7 @@ def _common(merged: MergedAlerts, one: Reason) -> tuple[tuple[str, str], ...] | 
 
 def _in_short(known: tuple[Reason, ...], one: Reason, at: datetime) -> tuple[Reason, ...]:
     """Add this alert to the merged entry of its trigger and cluster."""
+    known = _vacated(known, one, at)
     cluster = _merged_cluster(known, one)
     subject = _merged_subject(one.trigger, cluster)
     before = find(known, subject)
@@ -208,7 +241,15 @@ def _in_short(known: tuple[Reason, ...], one: Reason, at: datetime) -> tuple[Rea
         merged = replace(merged, over=(*merged.over, trace)[-MERGED_KEPT:])
     else:
         common = _common(merged, one)
-        merged = _bounded(replace(merged, firing=(*merged.firing, trace), began_at=at, labels=common), at)
+        muted = (trace[0],) if one.withdrawn is not None else ()
+        merged = replace(
+            merged,
+            firing=(*merged.firing, trace),
+            began_at=at,
+            labels=common,
+            suppressed=(*merged.suppressed, *muted),
+        )
+        merged = _bounded(merged, at)
     template = before or Reason(
         trigger=one.trigger,
         kind=ReasonKind.ALERT,
@@ -230,6 +271,8 @@ def _bounded(merged: MergedAlerts, at: datetime) -> MergedAlerts:
     forgotten = _micros(at - FORGOTTEN_AFTER)
     ordered = sorted((one for one in merged.firing if one[1] >= forgotten), key=lambda one: one[1])
     cut = max(0, len(ordered) - MERGED_KEPT)
+    kept = {one[0] for one in ordered[cut:]}
+    merged = replace(merged, suppressed=tuple(one for one in merged.suppressed if one in kept))
     if not cut:
         return replace(merged, firing=tuple(ordered))
     last = _EPOCH + ordered[cut - 1][1] * _MICROSECOND
@@ -252,12 +295,15 @@ def _entry(template: Reason, merged: MergedAlerts) -> Reason:
     return replace(template, said=beside, withdrawn=over, merged=merged)
 
 
-def _in_full(trace: Trace, alert: Alert, entry: Reason) -> Reason:
+def _in_full(trace: Trace, alert: Alert, entry: Reason, *, suppressed: bool) -> Reason:
     """The alert as it was remembered before it was merged, with the labels of its new report."""
     _, fired, ended, repeated = trace
     said = ALERT_WORDS + alert.name
     over = Withdrawal(
-        at=_EPOCH + ended * _MICROSECOND, by=entry.source, said=f"{said} was reported as resolved"
+        at=_EPOCH + (ended or fired) * _MICROSECOND,
+        by=entry.source,
+        said=f"{said} was reported as {'suppressed' if suppressed else 'resolved'}",
+        muted=suppressed,
     )
     return Reason(
         trigger=entry.trigger,
@@ -266,7 +312,7 @@ def _in_full(trace: Trace, alert: Alert, entry: Reason) -> Reason:
         source=entry.source,
         said=said,
         last_true_at=_EPOCH + fired * _MICROSECOND,
-        withdrawn=over if ended else None,
+        withdrawn=over if ended or suppressed else None,
         cluster=alert.cluster,
         repeated_at=_EPOCH + repeated * _MICROSECOND if repeated else None,
         labels=alert.labels,
@@ -286,8 +332,20 @@ def _micros(at: datetime | None) -> int:
 
 def still_firing(merged: MergedAlerts, now: datetime) -> tuple[int, datetime]:
     """The number of merged alerts that may fire at that time, and the time of the last report."""
-    recent = [one[1] for one in merged.firing if one[1] >= _micros(now - FORGOTTEN_AFTER)]
-    return len(recent), _EPOCH + max(recent, default=0) * _MICROSECOND
+    recent = _recent(merged, now)
+    return len(recent), _EPOCH + max((one[1] for one in recent), default=0) * _MICROSECOND
+
+
+def all_suppressed(merged: MergedAlerts | None, now: datetime) -> bool:
+    """Whether each merged alert that may fire at that time was reported as suppressed."""
+    if merged is None:
+        return False
+    recent, muted = _recent(merged, now), set(merged.suppressed)
+    return bool(recent) and all(one[0] in muted for one in recent)
+
+
+def _recent(merged: MergedAlerts, now: datetime) -> list[Trace]:
+    return [one for one in merged.firing if one[1] >= _micros(now - FORGOTTEN_AFTER)]
 
 
 def may_fire(reason: Reason) -> bool:

@@ -71,6 +71,8 @@ class MergedAlerts:
     """When an alert that may fire was last merged."""
     labels: tuple[tuple[str, str], ...] | None = None
     """The labels that all those that may fire have in common; None where they are not known."""
+    suppressed: tuple[str, ...] = ()
+    """The digests of those that may fire and were reported as suppressed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +130,7 @@ def alert_name(reason: Reason) -> str:
 
 
 def alert_subject(alert: Alert) -> str:
-    return f"alert {alert.fingerprint.lower()}@{alert.starts_at.isoformat()}"
+    return f"alert {alert.identity}"
 
 
 def condition_subject(condition: Condition, kind: ReasonKind) -> str:

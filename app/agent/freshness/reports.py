@@ -32,6 +32,7 @@ from app.agent.models import (
     DeployStatus,
     MetricSample,
     Signal,
+    SliSample,
     Trigger,
 )
 from app.agent.slo import SloThresholds
@@ -86,7 +87,7 @@ def remember_level(
     known: tuple[Reason, ...], signal: Signal, trigger: Trigger, value: float | None, *, breach: bool | None
 ) -> tuple[Reason, ...]:
     """A sample of one indicator: `breach` says above its objective, False well below it, None in between."""
-    if value is None or breach is None:
+    if value is None or breach is None or not (breach or known):
         return known
     own = signal.source == POLLED
     kind = ReasonKind.OWN_MEASUREMENT if own else ReasonKind.SAMPLE
@@ -110,8 +111,14 @@ def remember_level(
     return _withdraw(known, level_subject(trigger, ReasonKind.SAMPLE), over)
 
 
-def from_signals(signals: Iterable[Signal], slo: SloThresholds) -> tuple[Reason, ...]:
-    """The reasons that signals in their order amount to, where nothing was remembered of them."""
+def from_signals(
+    signals: Iterable[Signal], slo: SloThresholds, newest: SliSample | None = None
+) -> tuple[Reason, ...]:
+    """The reasons that signals in their order amount to, where nothing was remembered of them.
+
+    A sample within the objective joins no incident: the `newest` of the service
+    withdraws what the samples before it claim.
+    """
     known: tuple[Reason, ...] = ()
     for signal in signals:
         sample = signal.payload
@@ -127,6 +134,20 @@ def from_signals(signals: Iterable[Signal], slo: SloThresholds) -> tuple[Reason,
         if sample.crash_looping is not None:
             condition = Condition.CRASH_LOOP_BACK_OFF
             known = remember_condition(known, signal, condition, present=sample.crash_looping)
+    return known if newest is None else _withdrawn_by(newest, known, slo)
+
+
+def _withdrawn_by(newest: SliSample, known: tuple[Reason, ...], slo: SloThresholds) -> tuple[Reason, ...]:
+    """Without the posted samples that a newer one within the objective contradicts."""
+    for trigger, value, objective in (
+        (Trigger.HIGH_ERROR_RATE, newest.error_rate, slo.max_error_rate),
+        (Trigger.HIGH_LATENCY, newest.p95_latency_ms, slo.max_p95_latency_ms),
+    ):
+        if value is None or value > objective * slo.clear_ratio:
+            continue
+        said = f"the newest sample reported the {level_words(trigger, value)}, within its objective"
+        over = Withdrawal(at=newest.at, by="a sender of samples", said=said)
+        known = _withdraw(known, level_subject(trigger, ReasonKind.SAMPLE), over)
     return known
 
 

@@ -16,12 +16,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 
+from app.agent.freshness.memory import all_suppressed
 from app.agent.freshness.reasons import (
     Reason,
     ReasonKind,
     Withdrawal,
     alert_name,
 )
+from app.redaction import HIDDEN, cut, redacted
 
 LONGEST_PATTERN = 2_000
 MOST_STEPS = 5_000_000
@@ -54,6 +56,18 @@ class Matcher:
         found = _full_match(self.value, text)
         return True if found is None else found is self.is_equal
 
+    def meets(self, kept: str) -> bool | None:
+        """The same for a label as it was kept; None where a part of it was taken out and may decide.
+
+        Of a value without a pattern the same part is taken out.
+        """
+        if self.is_regex:
+            return None if HIDDEN in kept and not self.everything else self.matches(kept)
+        if HIDDEN in kept:
+            return (kept == cut(self.value)) is self.is_equal
+        # An older version took a part out and left no sign of it.
+        return None if kept != self.value and kept == redacted(self.value) else self.matches(kept)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
@@ -70,9 +84,13 @@ class Silence:
         """Whether it is in force at that moment."""
         return self.starts_at <= at < self.ends_at
 
-    def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether an alert with these labels is meant: by all conditions; a missing label is empty."""
-        return all(matcher.matches(labels.get(matcher.name, "")) for matcher in self.matchers)
+    def meets(self, kept: Mapping[str, str]) -> bool | None:
+        """Whether an alert with these labels, as kept, is meant: by all conditions; a missing one is empty.
+
+        None where that is not known.
+        """
+        answers = [matcher.meets(kept.get(matcher.name, "")) for matcher in self.matchers]
+        return False if False in answers else None if None in answers else True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +119,7 @@ class Silencing:
         if reason.kind is not ReasonKind.ALERT:
             return False
         if reason.labels is not None and self.silence.matchers:
-            return self.silence.matches(dict(reason.labels))
+            return self.silence.meets(dict(reason.labels))
         if self.elsewhere:
             return False
         if reason.merged is not None:
@@ -117,12 +135,13 @@ class Silencing:
     def _covers_all(self, common: Mapping[str, str]) -> bool | None:
         """Whether alerts are silenced of which only the labels that all of them have are known."""
         given = self.silence.matchers
-        if any(one.name in common and not one.matches(common[one.name]) for one in given):
+        answers = [one.meets(common[one.name]) for one in given if one.name in common]
+        if False in answers:
             return False
-        if given and all(one.name in common for one in given):
+        if given and len(answers) == len(given) and None not in answers:
             return True
         name = common.get("alertname", _CUT)
-        if name.endswith(_CUT) or self.narrowed or self.labels_only:
+        if name.endswith(_CUT) or self.narrowed or self.labels_only or None in answers:
             return None
         return True if all(matcher.matches(name) for matcher in self.alerts) else None
 
@@ -193,11 +212,18 @@ def muting(firing: tuple[Reason, ...], silencings: Iterable[Silencing], at: date
         mute = covering(alert, active)
         if mute is not None:
             used[mute.silence.id] = mute
-        elif alert.merged is None and alert.withdrawn is not None and alert.withdrawn.muted:
+        elif _suppressed(alert, at):
             suppressed.append(alert)
         else:
             return Muting()
     return Muting(silencings=tuple(used.values()), suppressed=tuple(suppressed))
+
+
+def _suppressed(alert: Reason, at: datetime) -> bool:
+    """Whether the alert, or each of those that are merged, was reported as suppressed."""
+    if alert.merged is not None:
+        return all_suppressed(alert.merged, at)
+    return alert.withdrawn is not None and alert.withdrawn.muted
 
 
 def unreadable(found: tuple[Reason, ...], fault: str, at: datetime) -> tuple[Reason, ...]:

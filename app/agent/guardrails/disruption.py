@@ -28,5 +28,7 @@ class Disruption:
     missing_at_once: int
     """The maximum unavailable pods of its rollout strategy."""
     budgets: tuple[DisruptionBudget, ...] = ()
+    serving: int | None = None
+    """The available replicas now; None where the cluster does not say."""
     unread: str | None = None
     """Why the budgets could not be read; None if they were."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from app.agent.actions import ACTIONS
 from app.agent.actions.target_parts import same_ground
 from app.agent.evidence.restoration import serving_now
+from app.agent.gitops.steps import HISTORY_ID, application_of, text_of
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.limits import Budget, proposed_by, standing
 from app.agent.guardrails.opt_out import OptOut, withheld
@@ -19,6 +20,7 @@ from app.agent.ids import ServiceKey
 from app.agent.intents import begun_intents
 from app.agent.models import Action, IncidentRecord, Intent, Rehearsal, Snapshot
 from app.agent.ports.cluster import ClusterReader, ClusterRehearsal
+from app.agent.ports.gitops import ApplicationRehearsal
 from app.agent.ports.store import Store
 from app.agent.workload import TargetState, WorkloadView
 from app.clock import Clock
@@ -41,6 +43,8 @@ class Gatherer:
     limits: Guardrails
     reader: ClusterReader | None
     rehearsal: ClusterRehearsal | None
+    applications: ApplicationRehearsal | None = None
+    """Rehearses what goes through a GitOps controller."""
 
     async def question(self, record: IncidentRecord) -> Question | ChangedTarget:
         """Everything that the decision on the plan's next action depends on, including its rehearsal."""
@@ -80,7 +84,7 @@ class Gatherer:
         try:
             return TargetLook(target=await self.reader.target(action))
         except PermanentError as error:
-            return TargetLook(problem=str(error))
+            return TargetLook(problem=str(error), gone=isinstance(error, NotFound))
 
     async def budget(self, action: Action) -> Budget:
         """The limits of the action; services are counted only if MAX_FLEET_SHARE is set."""
@@ -156,6 +160,9 @@ class Gatherer:
         return rehearsal
 
     async def _rehearse(self, key: ServiceKey, action: Action, look: TargetLook) -> Rehearsal | None:
+        ref = application_of(action)
+        if ref is not None and self.applications is not None:
+            return await self.applications.rehearse(ref, int(text_of(action, HISTORY_ID)))
         if self.rehearsal is None or look.target is None:
             return None
         return await self.rehearsal.rehearse(action, look.target, await self.content(key, action, None))

@@ -50,6 +50,8 @@ class TargetLook:
 
     target: TargetState | None = None
     problem: str | None = None
+    gone: bool = False
+    """The object does not exist."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,13 +13,13 @@ DATA = "data"
 """The only part of a ConfigMap's token."""
 
 ROLLOUT = (TEMPLATE, PAUSED)
-"""A template takes effect through a rollout, which a paused Deployment does not start."""
+"""A template takes effect through a rollout, which a paused workload does not start."""
 
 
-def deployment_token(
+def workload_token(
     uid: str, *, generation: int, template: str, paused: bool, replicas: int, rest: str
 ) -> str:
-    """The token of a Deployment; `template` and `rest` (the other fields of its spec) are digests."""
+    """The token of a workload; `template` and `rest` (the other fields of its spec) are digests."""
     parts = {
         GENERATION: str(generation),
         TEMPLATE: template,
@@ -31,7 +31,7 @@ def deployment_token(
 
 
 def makes_pods(before: str, after: str) -> bool:
-    """Whether a change of a Deployment creates new pods: a rollout, or more replicas."""
+    """Whether a change of a workload creates new pods: a rollout, or more replicas."""
     these, those = parts_of(before), parts_of(after)
     if those[PAUSED] == "true" or those[REPLICAS] == "0":
         return False

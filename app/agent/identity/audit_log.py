@@ -31,6 +31,12 @@ class HumanDecisionKind(StrEnum):
     PASS_REQUESTED = "pass_requested"  # noqa: S105 - a pass of the loop
     TOKEN_CREATED = "token_created"  # noqa: S105 - a kind of decision
     TOKEN_REVOKED = "token_revoked"  # noqa: S105 - as above
+    ACKNOWLEDGED = "incident_acknowledged"
+    ASSIGNED = "incident_assigned"
+    NOTED = "incident_note_added"
+    TAKEN_OVER = "incident_taken_over"
+    HANDED_BACK = "incident_handed_back"
+    RESOLVED = "incident_resolved_by_hand"
     SIGNED_ON = "signed_on"
     SIGNED_OFF = "signed_off"
 

@@ -228,11 +228,15 @@ def issue(
     at: datetime,
     lifetime: timedelta | None,
     reach: Reach = NO_LIMIT,
+    text: tuple[CredentialId, str] | None = None,
 ) -> Issued:
-    """A credential with a fresh secret."""
-    identifier, secret = _PREFIX[kind] + secrets.token_hex(_ID_HEX // 2), secrets.token_hex(_SECRET_HEX // 2)
+    """A credential with a fresh secret, or with the identifier and the secret of `text` (`presented`)."""
+    identifier, secret = text or (
+        CredentialId(_PREFIX[kind] + secrets.token_hex(_ID_HEX // 2)),
+        secrets.token_hex(_SECRET_HEX // 2),
+    )
     credential = Credential(
-        id=CredentialId(identifier),
+        id=identifier,
         kind=kind,
         name=name,
         digest=digest(secret),

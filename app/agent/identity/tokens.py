@@ -27,6 +27,7 @@ from app.agent.identity.people import (
 )
 from app.agent.ids import JsonObject
 from app.agent.ports.store.people import CredentialRepository
+from app.errors import ConfigurationError, Conflict
 
 
 async def create(
@@ -40,8 +41,11 @@ async def create(
     at: datetime,
     reach: Reach = NO_LIMIT,
     noted: JsonObject | None = None,
+    text: tuple[CredentialId, str] | None = None,
 ) -> Issued:
     """A new token, durable when this returns; the text that proves it is in no other place.
+
+    `text` is the identifier and the secret of a token whose text was chosen by the caller.
 
     `noted` is added to the entry of the audit trail: how it was made, where that is unusual.
     """
@@ -54,6 +58,7 @@ async def create(
         at=at,
         lifetime=lifetime,
         reach=reach,
+        text=text,
     )
     made = issued.credential
     human_decision = HumanDecision(
@@ -70,8 +75,44 @@ async def create(
             **(noted or {}),
         },
     )
-    await credentials.add(made, human_decision)
+    await credentials.add(made, human_decision, nonce=None if text is None else issued.text)
     return issued
+
+
+def administrators(tokens: Iterable[Credential], at: datetime) -> tuple[Credential, ...]:
+    """The tokens that may administer the agent at that time."""
+    return tuple(one for one in tokens if Scope.ADMIN in one.scopes and one.refusal(at) is None)
+
+
+async def store_initial(credentials: CredentialRepository, text: str, at: datetime) -> bool:
+    """Store the first administrator token of an installation; whether it was stored now.
+
+    Nothing is stored while an administrator token exists, or where this token existed
+    before, revoked or not; of processes that start together one stores it. Raises
+    `ConfigurationError` for a text that is no token.
+    """
+    parts = presented(text)
+    if parts is None or not parts[0].startswith("tok_"):
+        raise ConfigurationError(
+            "INITIAL_ADMIN_TOKEN is no token: write heal_tok_, 16 hexadecimal digits, _ and 64 more"
+        )
+    if administrators(await credentials.tokens(), at) or await credentials.get(parts[0]) is not None:
+        return False
+    try:
+        await create(
+            credentials,
+            "initial administrator",
+            scopes=[Scope.ADMIN],
+            roles=[],
+            lifetime=None,
+            by=Person(name="INITIAL_ADMIN_TOKEN", door=Door.CLI),
+            at=at,
+            noted={"initial": True},
+            text=parts,
+        )
+    except Conflict:
+        return False
+    return True
 
 
 def _limits(reach: Reach) -> JsonObject:

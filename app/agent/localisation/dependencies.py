@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from statistics import median
+from datetime import datetime
 
+from app.agent.evidence.onset.load import BEFORE_ONSET, OTHER_LOAD, load_since, one_source
 from app.agent.evidence.symptoms import METRIC_TRIGGERS, incident_onset
 from app.agent.ids import ServiceKey
 from app.agent.localisation.deviation import NormalRange, Point, normal_range
@@ -19,12 +19,6 @@ from app.agent.localisation.system import (
     SeriesKey,
 )
 from app.agent.models import Evidence, SliSample, Trigger
-
-_BEFORE_ONSET = timedelta(minutes=2)
-"""The last samples before the onset are no history: the fault begins before its first symptom."""
-
-_OTHER_LOAD = 1.5
-"""Requests that change by more than this factor are another load, not noise."""
 
 _ERRORS, _LATENCY, _REQUESTS = "error rate", "p95 latency in ms", "requests per second"
 
@@ -55,8 +49,8 @@ def locate(evidence: Evidence) -> LocatedSymptom | None:
         return None
     first = found.candidates[0]
     key = keys[first.service]
-    loads = {levels.key: _load(levels.sli, began) for levels in evidence.dependency_levels}
-    if loads.get(key, 1.0) > _OTHER_LOAD or (key == evidence.key and min(loads.values()) < 1 / _OTHER_LOAD):
+    loads = {levels.key: load_since(levels.sli, began) for levels in evidence.dependency_levels}
+    if loads.get(key, 1.0) > OTHER_LOAD or (key == evidence.key and min(loads.values()) < 1 / OTHER_LOAD):
         return None
     return LocatedSymptom(key=key, confidence=first.confidence, evidence_for=_described(first))
 
@@ -69,13 +63,13 @@ def _system_of(evidence: Evidence, began: datetime) -> ObservedSystem:
     series: dict[SeriesKey, Sequence[Point]] = {}
     normal: dict[SeriesKey, NormalRange] = {}
     measured = {evidence.key: evidence.sli} | {d.key: d.sli for d in evidence.dependency_levels}
-    instants = [sample.at for sample in _one_source(evidence.sli) if sample.at >= began]
+    instants = [sample.at for sample in one_source(evidence.sli) if sample.at >= began]
     for key, sli in measured.items():
-        samples = _one_source(sli)
+        samples = one_source(sli)
         for metric in (_ERRORS, _LATENCY, _REQUESTS):
             points = [(s.at, _value(s, metric)) for s in samples]
             since = [(at, value) for at, value in points if at >= began]
-            normal[str(key), metric] = normal_range(v for at, v in points if at < began - _BEFORE_ONSET)
+            normal[str(key), metric] = normal_range(v for at, v in points if at < began - BEFORE_ONSET)
             # Instants without any data are left out of a history: a series that ended is given them again.
             series[str(key), metric] = [
                 (at.timestamp(), value) for at, value in since or [(at, None) for at in instants]
@@ -98,22 +92,7 @@ def _system_of(evidence: Evidence, began: datetime) -> ObservedSystem:
     )
 
 
-def _one_source(sli: Sequence[SliSample]) -> Sequence[SliSample]:
-    """The measured samples, or the posted ones where none is measured: never both as one history."""
-    return [sample for sample in sli if sample.measured] or sli
-
-
 def _value(sample: SliSample, metric: str) -> float | None:
     if metric == _ERRORS:
         return sample.error_rate
     return sample.p95_latency_ms if metric == _LATENCY else sample.request_rate
-
-
-def _load(sli: Sequence[SliSample], began: datetime) -> float:
-    """The requests of a service since the onset, as a multiple of those before; 1 where it is not known."""
-    rates = [(s.at, s.request_rate) for s in _one_source(sli) if s.request_rate is not None]
-    before = [rate for at, rate in rates if at < began - _BEFORE_ONSET]
-    since = [rate for at, rate in rates if at >= began]
-    if not before or not since or not median(before):
-        return 1.0
-    return median(since) / median(before)

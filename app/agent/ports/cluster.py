@@ -29,10 +29,30 @@ class PodOwner:
     """The workload behind a pod, as the cluster says."""
 
     kind: str
-    """`Deployment`, or the kind of the highest controller that can be read; `Pod` for a pod without one."""
+    """The kind of the highest controller that can be read; `Pod` for a pod without one."""
     name: str
     key: ServiceKey | None = None
-    """The service that a Deployment is; None where the agent does not look after it."""
+    """The service that it is; None for a Job, and where the agent does not look after it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnwatchedWorkload:
+    """A workload, or a kind of workloads, that the agent does not look after."""
+
+    what: str
+    """`Deployment payments/shop`, or a whole kind."""
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.why})"
+
+
+class ClusterCoverage(Protocol):
+    """Says what of the cluster the agent does not look after, although it should."""
+
+    async def unwatched(self) -> tuple[UnwatchedWorkload, ...]:
+        """The workloads of the watched namespaces that are no service, and the kinds that may not be read."""
+        ...
 
 
 class PodOwners(Protocol):
@@ -51,10 +71,11 @@ class ClusterReader(Protocol):
         ...
 
     async def workload(self, key: ServiceKey) -> WorkloadView | None:
-        """The Deployment behind a service with its revisions, pods and ConfigMaps.
+        """The workload behind a service with its revisions, pods and ConfigMaps.
 
-        None when no workload maps to the service. Two workloads that map to one
-        service are an `Invalid`: the agent does not guess.
+        None when no workload maps to the service. Of several that share a service
+        label each is the service of its own name; the shared name is an `Invalid`
+        where none of them has it: the agent does not guess.
         """
         ...
 
@@ -116,6 +137,8 @@ class ClusterEvent:
     """A service's workload looks different now; the watcher says so, the observer reads it."""
 
     key: ServiceKey
+    urgent: bool = True
+    """The workload changed, or has pods that are not ready; otherwise it is reported for being there."""
 
 
 class ClusterWatch(Protocol):

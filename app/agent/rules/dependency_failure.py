@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from app.agent.evidence.changes import release_of, template_config_of
+from app.agent.evidence.changes import CandidateChange, release_of, template_config_of
 from app.agent.evidence.counter_evidence import score_missing_data
-from app.agent.evidence.facts import LOOKBACK
+from app.agent.evidence.facts import LOOKBACK, unhealthy_dependencies
 from app.agent.evidence.format import relative
+from app.agent.evidence.onset.alignment import overloaded_by
 from app.agent.evidence.pods import pods_are_sick
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import incident_onset
@@ -24,9 +25,11 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
         return None
     cause_score = CauseScore()
     began = incident_onset(evidence)
-    down = sorted(d.service for d in evidence.dependencies if d in evidence.other_open_incidents)
+    own = release_of(evidence) or template_config_of(evidence)
+    overloaded = {} if own is None else overloaded_by(own, evidence)
+    down = [one.service for one in unhealthy_dependencies(evidence) if one not in overloaded]
     if down:
-        cause_score.add_for(0.7, f"{', '.join(down)}, a dependency, has an open incident")
+        cause_score.add_for(0.7, f"{', '.join(down)}, a dependency, fails too")
     changed = [
         c for c in evidence.changes if c.key in evidence.dependencies and began - LOOKBACK <= c.at < began
     ]
@@ -47,14 +50,13 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
         cause_score.add_against(
             _LOCATED * located.confidence, "the measurements of its dependencies do not explain its symptom"
         )
-    _score_own_behaviour(cause_score, evidence)
+    _score_own_behaviour(cause_score, own, evidence)
     score_missing_data(cause_score, evidence)
     return cause_score.hypothesis(Cause.DEPENDENCY_FAILURE, "dependency_failure")
 
 
-def _score_own_behaviour(cause_score: CauseScore, evidence: Evidence) -> None:
+def _score_own_behaviour(cause_score: CauseScore, own: CandidateChange | None, evidence: Evidence) -> None:
     """Evidence from changes to the service itself."""
-    own = release_of(evidence) or template_config_of(evidence)
     if own is None or not own.recent:
         cause_score.add_for(0.2, "no recent change to the service itself is known")
     elif own.stuck:

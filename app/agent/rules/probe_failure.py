@@ -5,7 +5,14 @@ from __future__ import annotations
 from app.agent.evidence.changes import release_of, template_config_of
 from app.agent.evidence.cluster.blockers import probe_failures
 from app.agent.evidence.counter_evidence import score_missing_data
-from app.agent.evidence.facts import PodFault, changed_fields, current_revision, reference_revision, trouble
+from app.agent.evidence.facts import (
+    PodFault,
+    changed_fields,
+    current_revision,
+    reference_revision,
+    trouble,
+    unhealthy_dependencies,
+)
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import TRAFFIC, rise
 from app.agent.models import Cause, Evidence, Hypothesis
@@ -32,7 +39,7 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
         cause_score.add_against(0.8, f"{own.what} changed the probe")
     else:
         cause_score.add_against(0.6, f"{own.what} was shortly before")
-    down = sorted(d.service for d in evidence.dependencies if d in evidence.other_open_incidents)
+    down = [one.service for one in unhealthy_dependencies(evidence)]
     if down:
         cause_score.add_against(0.6, f"{', '.join(down)}, a dependency, is unhealthy too")
     if rise(evidence, TRAFFIC) is not None:

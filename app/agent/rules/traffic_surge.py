@@ -11,12 +11,14 @@ from app.agent.evidence.changes import (
     reported_config_of,
     template_config_of,
 )
-from app.agent.evidence.counter_evidence import score_missing_data, score_tried_remedy
-from app.agent.evidence.facts import LOOKBACK, PodFault
-from app.agent.evidence.format import span
+from app.agent.evidence.counter_evidence import failing_together, score_missing_data, score_tried_remedy
+from app.agent.evidence.facts import LOOKBACK, PodFault, unhealthy_dependencies
+from app.agent.evidence.format import relative, span
+from app.agent.evidence.onset.departure import departure, departure_of
 from app.agent.evidence.pods import sick
 from app.agent.evidence.scoring import CauseScore
 from app.agent.evidence.symptoms import (
+    ERROR_RATE,
     TRAFFIC,
     Rise,
     breached,
@@ -27,6 +29,9 @@ from app.agent.evidence.timing import LATE, SOON
 from app.agent.models import ActionName, Cause, ChangeKind, Evidence, Hypothesis
 
 _FAR_MORE = 3.0
+
+_BY_CALLER = timedelta(seconds=90)
+"""A rollout of a caller, and the window of a measurement."""
 
 
 def evaluate(evidence: Evidence) -> Hypothesis | None:
@@ -40,6 +45,7 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
     if surge.level >= surge.base * _FAR_MORE:
         cause_score.add_for(0.2, f"that is {surge.level / max(surge.base, 0.01):.0f} times as much")
     _score_order(cause_score, surge, evidence)
+    _score_callers(cause_score, surge, evidence)
     _score_changes(cause_score, evidence)
     _score_use(cause_score, evidence)
     _score_autoscaler(cause_score, evidence)
@@ -49,17 +55,31 @@ def evaluate(evidence: Evidence) -> Hypothesis | None:
 
 
 def _score_order(cause_score: CauseScore, surge: Rise, evidence: Evidence) -> None:
-    """If errors come first, clients retry: then the load is a symptom."""
-    began = metric_onset(evidence)
-    lead = began - surge.at
+    """If errors come first, clients retry: then the load is a symptom. Within one sample, callers may."""
+    load, symptom = departure_of(evidence, TRAFFIC), departure(evidence)
+    began = metric_onset(evidence) if symptom is None else symptom.by
+    lead = began - (surge.at if load is None or symptom is None else load.by)
     if all(rise(evidence, i) is None for i in breached(evidence)):
         cause_score.add_against(0.4, "no history shows whether the load or the incident came first")
     elif lead < timedelta(0):
         cause_score.add_against(0.8, f"the incident started {span(lead)} before the load rose")
     elif lead > LATE:
         cause_score.add_against(0.5, f"the load had been high for {span(lead)} without an incident")
-    else:
+    elif lead > timedelta(0):
         cause_score.add_for(0.2, f"the load rose {span(lead)} before the incident started")
+    elif evidence.callers and ERROR_RATE in breached(evidence):
+        cause_score.add_against(0.4, "errors and load rose together: its callers may repeat failed calls")
+
+
+def _score_callers(cause_score: CauseScore, surge: Rise, evidence: Evidence) -> None:
+    """A caller that was changed as the load rose may call more often, which replicas do not put right."""
+    load = departure_of(evidence, TRAFFIC)
+    rose = surge.at if load is None else load.by
+    changed = [c for c in evidence.changes if c.key in evidence.callers and rose - _BY_CALLER <= c.at <= rose]
+    if changed:
+        last = max(changed, key=lambda c: c.at)
+        when = relative(last.at, rose, "the load rose")
+        cause_score.add_against(0.6, f"{last.key.service}, which calls it, changed {when}: {last.summary}")
 
 
 def _score_changes(cause_score: CauseScore, evidence: Evidence) -> None:
@@ -84,10 +104,15 @@ def _score_changes(cause_score: CauseScore, evidence: Evidence) -> None:
 
 def _score_use(cause_score: CauseScore, evidence: Evidence) -> None:
     """Evidence that more replicas would not help, or would cause harm."""
-    down = sorted(d.service for d in evidence.dependencies if d in evidence.other_open_incidents)
+    down = [one.service for one in unhealthy_dependencies(evidence)]
     if down:
         cause_score.add_against(
             0.6, f"{', '.join(down)}, a dependency, is unhealthy: more replicas would increase its load"
+        )
+    together = failing_together(evidence, unknown_too=True)
+    if together:
+        cause_score.add_against(
+            0.5, f"{', '.join(together)} began to fail at the same moment: what they share may be saturated"
         )
     found = sick(evidence.workload.pods, evidence) if evidence.workload is not None else None
     if found is not None and found.total() > found[PodFault.NOT_READY] + found[PodFault.OUT_OF_MEMORY]:

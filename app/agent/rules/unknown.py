@@ -67,6 +67,9 @@ def _facts(evidence: Evidence) -> list[str]:
     facts += [f"{c.key.service} changed {relative(c.at, began, _START)}: {c.summary}" for c in others[:_MOST]]
     if any(c.kind is ChangeKind.FLAG for c in own_changes(evidence, ChangeKind.FLAG)):
         facts.append("a feature flag was changed; no approved action reverts a flag")
+    beside = sorted(one.key.service for one in evidence.failing_beside if one.unrelated)
+    if beside:
+        facts.append(f"{', '.join(beside[:_MOST])} fail too, and neither call it nor are called by it")
     if evidence.other_open_incidents:
         names = sorted(str(key) for key in evidence.other_open_incidents)
         more = f", and {len(names) - _MOST} more" if len(names) > _MOST else ""

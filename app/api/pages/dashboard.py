@@ -1,35 +1,43 @@
-"""The dashboard: incidents in a browser, each with its timeline.
+"""The board and the page of one incident, with the forms of people who handle it.
 
-All pages only read, except one form on the incident page and on the approval page: a
-person approves or denies a pending action. The form uses the code of
-`POST /approvals/{id}`, behind the same cross-site protection (`app.api.security.guards`).
+Reading uses the code of the API. Every form uses the code of the API operation that it
+stands for, behind the same cross-site protection (`app.api.security.guards`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
-from urllib.parse import urlencode
 
 from fastapi import APIRouter
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from app.agent.approvals.state import asked_for
 from app.agent.identity.people import Person, Scope
-from app.agent.models import Approval, ApprovalState, IncidentRecord, IncidentState
-from app.api.bodies import read_form
-from app.api.dependencies import ContainerDep
+from app.agent.models import IncidentRecord, IncidentState
+from app.agent.ports.store.incidents import IncidentFilter
+from app.agent.responders.request import ResponderAct
+from app.agent.timeline import first_broken
+from app.api.dependencies import ApiDependencies, ContainerDep
+from app.api.pages.approvals import pending_of
+from app.api.pages.blockers import why_not_now
+from app.api.pages.forms import in_sentences, named, submitted
 from app.api.pages.pages import Pages, Reading
-from app.api.problems import Problem, field_errors
-from app.api.routes.approvals import answer
-from app.api.routes.approvals import load as load_approval
-from app.api.routes.incidents import find, load, load_part
+from app.api.problems import Problem
+from app.api.routes.incidents import find, load_part
+from app.api.routes.responders import respond
 from app.api.security.access import page_needs
-from app.errors import NotEntitled, TransientError
-from app.schemas import MOST_ENTRIES, AnswerRequest, IncidentQuery
-from app.web.story import chapters
+from app.errors import TransientError
+from app.schemas import MOST_ENTRIES, IncidentQuery
+from app.web.board import ACTIVE, ENDED, RANGES, address, chips, most_urgent_first
+from app.web.story import chapters, commands, rehearsed
+from app.wire.responders import ActRequest, AssignRequest, NoteRequest, ResolveRequest
+
+_MOST_ACTIVE = 100
+_ENDED_ON_BOARD = 30
+_SIMILAR = 6
+_FILTERS = ("q", "service", "environment", "since", "until")
 
 router = APIRouter(include_in_schema=False)
 
@@ -42,113 +50,152 @@ async def root() -> Response:
 @router.get("/dashboard")
 async def list_page(request: Request, pages: Reading) -> Response:
     """A malformed filter shows the page with the error and its fix."""
-    given = {name: value.strip() for name, value in request.query_params.items() if value.strip()}
+    given: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        if value.strip():
+            given.setdefault(name, []).append(value.strip())
+    plain: dict[str, object] = {name: values[-1] for name, values in given.items()}
+    plain["state"] = given.get("state", [])
     try:
-        query = IncidentQuery.model_validate(given)
+        query = IncidentQuery.model_validate(plain)
+        if set(given) <= {"cursor", "limit"}:
+            return await _board(pages, query, given)
         page = await find(pages.container, query)
     except ValidationError as error:
-        found = field_errors([dict(item) for item in error.errors(include_url=False)])
-        told = [f"{item.field} {item.message}: {item.mend}." for item in found]
-        return await _list(pages, given, (), problems=told)
+        return await _list(pages, given, (), problems=in_sentences(error))
     except Problem as problem:
         return await _list(pages, given, (), problems=[problem.detail])
     except TransientError as error:
         return await pages.message(503, "Temporarily unavailable", f"{error}. Reload in a moment.")
-    older = None
-    if page.next_cursor is not None:
-        older = "/dashboard?" + urlencode({**given, "cursor": page.next_cursor})
+    older = None if page.next_cursor is None else address(given, cursor=page.next_cursor)
     return await _list(pages, given, page.items, older=older)
 
 
-@router.get("/dashboard/incidents/{incident_id}")
-async def incident_page(incident_id: str, pages: Reading) -> Response:
-    try:
-        part = await load_part(pages.container, incident_id, limit=MOST_ENTRIES)
-    except Problem as problem:
-        return await pages.message(problem.status, problem.title, "Check that the address is complete.")
-    except TransientError as error:
-        return await pages.message(503, "Temporarily unavailable", f"{error}. Reload in a moment.")
-    record = part.record
-    return await pages.show(
-        "incident.html",
-        earlier=part.length - len(record.timeline),
-        incident=record.incident,
-        record=record,
-        pending=_pending(record),
-        chapters=chapters(record),
-        live=not record.incident.state.closed,
+async def _board(pages: Pages, query: IncidentQuery, given: Mapping[str, Sequence[str]]) -> Response:
+    """What is active, most urgent first, then what has ended; further pages show only the latter."""
+    store = pages.container.store.incidents
+    active, more = [], False
+    if query.cursor is None:
+        found = await store.find(IncidentFilter(states=ACTIVE), limit=_MOST_ACTIVE, cursor=None)
+        active, more = most_urgent_first(found.items), found.next_cursor is not None
+    ended = await find(
+        pages.container, query.model_copy(update={"state": list(ENDED), "limit": _ENDED_ON_BOARD})
     )
-
-
-@router.get("/approvals/{approval_id}/page")
-async def approval_page(approval_id: str, pages: Reading) -> Response:
-    """The page of one approval, where people approve or deny; chat messages link to it."""
-    try:
-        asked = await load_approval(pages.container, approval_id)
-        record = await load(pages.container, asked.incident.id)
-    except Problem as problem:
-        return await pages.message(problem.status, problem.title, "Check that the address is complete.")
-    except TransientError as error:
-        return await pages.message(503, "Temporarily unavailable", f"{error}. Reload in a moment.")
-    pending = _pending(record)
-    return await pages.show(
-        "approval.html",
-        incident=record.incident,
-        asked_for=asked.approval,
-        pending=pending if pending is not None and pending.id == asked.approval.id else None,
-        live=False,
+    older = None if ended.next_cursor is None else address(given, cursor=ended.next_cursor)
+    anything = bool(active or ended.items)
+    return await _list(
+        pages, given, ended.items, older=older, active=active, more=more, board=anything and not query.cursor
     )
-
-
-@router.post("/dashboard/approvals/{approval_id}")
-async def answer_form(
-    approval_id: str,
-    request: Request,
-    container: ContainerDep,
-    person: Annotated[Person, page_needs(Scope.APPROVE)],
-) -> Response:
-    """Record the answer and redirect to the page of the form; a second click has no effect."""
-    pages = Pages(container=container, person=person)
-    try:
-        fields = await read_form(request, container.settings.max_body_bytes)
-        from_page = fields.pop("back", None) == approval_id
-        said = AnswerRequest.model_validate({name: value.strip() for name, value in fields.items()})
-        view = await answer(container, approval_id, said, person)
-    except ValidationError as error:
-        found = field_errors([dict(item) for item in error.errors(include_url=False)])
-        told = " ".join(f"{item.field} {item.message}: {item.mend}." for item in found)
-        return await pages.message(422, "No answer was recorded", told)
-    except Problem as problem:
-        return await pages.message(problem.status, problem.title, problem.detail)
-    except TransientError as error:
-        return await pages.message(503, "Temporarily unavailable", f"{error}. Go back and retry.")
-    except NotEntitled as error:
-        return await pages.message(403, "Not permitted to answer", f"{error}.")
-    there = f"/approvals/{view.id}/page" if from_page else f"/dashboard/incidents/{view.incident_id}"
-    return RedirectResponse(there, status_code=303)
-
-
-def _pending(record: IncidentRecord) -> Approval | None:
-    asked = asked_for(record)
-    return asked if asked is not None and asked.state is ApprovalState.PENDING else None
 
 
 async def _list(
     pages: Pages,
-    given: dict[str, str],
+    given: Mapping[str, Sequence[str]],
     records: Sequence[IncidentRecord],
     *,
     older: str | None = None,
     problems: Sequence[str] = (),
+    active: Sequence[IncidentRecord] = (),
+    more: bool = False,
+    board: bool = False,
 ) -> Response:
+    states = list(given.get("state", ()))
+    filtered = not set(given) <= {"cursor", "limit"}
     return await pages.show(
         "incidents.html",
         status=422 if problems else 200,
         records=records,
-        given={name: given.get(name, "") for name in ("service", "environment", "state")},
-        filtered=any(name != "limit" for name in given),
+        active=active,
+        more_active=more,
+        board=board,
+        given={**{name: (given.get(name) or [""])[-1] for name in _FILTERS}, "states": states},
+        chips=chips(states, filtered=filtered),
+        filtered=filtered,
         states=list(IncidentState),
+        ranges=RANGES,
         older=older,
         problems=problems,
         live=not problems,
     )
+
+
+@router.get("/dashboard/incidents/{incident_id}")
+async def incident_page(incident_id: str, pages: Reading) -> Response:
+    container = pages.container
+    try:
+        part = await load_part(container, incident_id, limit=MOST_ENTRIES)
+        record = part.record
+        pending = pending_of(record)
+        blocked = [] if pending is None else await why_not_now(container, record, pending)
+        similar = await _similar(container, record)
+    except Problem as problem:
+        return await pages.message(problem.status, problem.title, "Check that the address is complete.")
+    except TransientError as error:
+        return await pages.message(503, "Temporarily unavailable", f"{error}. Reload in a moment.")
+    earlier = part.length - len(record.timeline)
+    return await pages.show(
+        "incident.html",
+        earlier=earlier,
+        incident=record.incident,
+        record=record,
+        pending=pending,
+        blocked=blocked,
+        rehearsed=None if pending is None else rehearsed(record, pending),
+        chapters=chapters(record),
+        commands=commands(record),
+        similar=similar,
+        intact=None if earlier else first_broken(record.incident.id, record.timeline) is None,
+        live=True,
+    )
+
+
+async def _similar(container: ApiDependencies, record: IncidentRecord) -> list[IncidentRecord]:
+    """Earlier incidents of the service, those of the same cause first."""
+    incident = record.incident
+    where = IncidentFilter(service=incident.key.service, environment=incident.key.environment)
+    page = await container.store.incidents.find(where, limit=_SIMILAR, cursor=None)
+    cause = incident.diagnosis.best.cause if incident.diagnosis is not None else None
+    others = [one for one in page.items if one.incident.id != incident.id]
+    return sorted(
+        others,
+        key=lambda one: one.incident.diagnosis is None or one.incident.diagnosis.best.cause is not cause,
+    )
+
+
+@router.post("/dashboard/incidents/{incident_id}/{act}")
+async def act_form(
+    incident_id: str,
+    act: str,
+    request: Request,
+    container: ContainerDep,
+    person: Annotated[Person, page_needs(Scope.APPROVE)],
+) -> Response:
+    """Record what a person does about the incident, and return to its page."""
+    pages = Pages(container=container, person=person)
+    if act not in set(ResponderAct):
+        return await pages.message(404, "Not found", "No such form exists.")
+
+    async def recorded(fields: Mapping[str, str]) -> str:
+        by, text, owner = _said(ResponderAct(act), fields)
+        view = await respond(container, incident_id, ResponderAct(act), person, by, text, owner=owner)
+        return f"/dashboard/incidents/{view.id}"
+
+    return await submitted(pages, request, recorded)
+
+
+def _said(act: ResponderAct, fields: Mapping[str, str]) -> tuple[str | None, str, str | None]:
+    """Name, text and owner of a form, checked as the API checks them."""
+    given = named(fields)
+    match act:
+        case ResponderAct.ASSIGN:
+            assigned = AssignRequest.model_validate({"owner": None, **given})
+            return assigned.by, assigned.comment, assigned.owner
+        case ResponderAct.NOTE:
+            noted = NoteRequest.model_validate({"text": "", **given})
+            return noted.by, noted.text, None
+        case ResponderAct.RESOLVE:
+            resolved = ResolveRequest.model_validate({"reason": "", **given})
+            return resolved.by, resolved.reason, None
+        case _:
+            said = ActRequest.model_validate(given)
+            return said.by, said.comment, None

@@ -8,17 +8,19 @@ allows neither. The files come with the `fastapi-offline` package.
 from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
+from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
+from app.api.pages.pages import sandbox_label
 from app.web.pages import render
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/docs")
-async def docs() -> HTMLResponse:
-    return HTMLResponse(render("docs.html"))
+async def docs(request: Request) -> HTMLResponse:
+    return HTMLResponse(render("docs.html", sandbox=sandbox_label(request.app.state.settings)))
 
 
 def mount_assets(app: FastAPI) -> None:

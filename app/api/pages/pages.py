@@ -6,6 +6,7 @@ show a refusal as a page.
 
 from __future__ import annotations
 
+import getpass
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,9 +20,11 @@ from app.api.dependencies import ApiDependencies, ContainerDep
 from app.api.security.access import PageRefused, SignInNeeded, page_needs
 from app.config import Settings
 from app.errors import TransientError
-from app.web.pages import render
+from app.web.pages import SandboxLabel, render
 
 REFRESH_SECONDS = 5
+SANDBOX_REFRESH_SECONDS = 1
+"""Simulated time passes faster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +48,8 @@ class Pages:
             high_risk=settings.allow_high_risk_actions,
             person=self.person if self.person is not None and self.person.verified else None,
             now=self.container.clock.now(),
-            refresh_seconds=REFRESH_SECONDS,
+            refresh_seconds=SANDBOX_REFRESH_SECONDS if settings.sandbox else REFRESH_SECONDS,
+            sandbox=sandbox_label(settings),
             **values,
         )
         return HTMLResponse(html, status_code=status, headers={"Cache-Control": "no-store"})
@@ -60,6 +64,21 @@ class Pages:
             return await self.container.store.guardrails.kill_switch()
         except TransientError:
             return None
+
+
+def sandbox_label(settings: Settings) -> SandboxLabel | None:
+    """The label of the sandbox; None outside of it."""
+    if not settings.sandbox:
+        return None
+    return SandboxLabel(speed=settings.sandbox_speed, visitor=_local_account())
+
+
+def _local_account() -> str:
+    """The name of the account that runs the sandbox: it accepts connections from this machine only."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "visitor"
 
 
 def _reading(container: ContainerDep, person: Annotated[Person, page_needs(Scope.READ)]) -> Pages:

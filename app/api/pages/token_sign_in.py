@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from app.api.bodies import read_form
 from app.api.dependencies import ContainerDep
 from app.api.pages.local_path import HOME, is_local
+from app.api.pages.pages import sandbox_label
 from app.api.problems import Problem
 from app.api.security.access import recognised_token
 from app.api.security.cookies import SESSION_COOKIE, set_cookie
@@ -31,7 +32,7 @@ async def to_the_form(request: Request) -> Response:
 
 @router.get("/sign-on/token")
 async def token_form(request: Request) -> Response:
-    return _form(_page(request.query_params.get("to", HOME)))
+    return _form(request, _page(request.query_params.get("to", HOME)))
 
 
 @router.post("/sign-on/token")
@@ -44,7 +45,7 @@ async def sign_on(request: Request, container: ContainerDep) -> Response:
         text = fields.get("token", "").strip()
         await recognised_token(request, container, text)
     except Problem as problem:
-        return _form(to, status=problem.status, told=problem.detail)
+        return _form(request, to, status=problem.status, told=problem.detail)
     answer = RedirectResponse(to, status_code=303)
     set_cookie(answer, container.settings, SESSION_COOKIE, text, lifetime=None)
     return answer
@@ -55,6 +56,6 @@ def _page(to: str) -> str:
     return to if is_local(to) else HOME
 
 
-def _form(to: str, *, status: int = 200, told: str = "") -> Response:
-    html = render("token_sign_on.html", to=to, told=told)
+def _form(request: Request, to: str, *, status: int = 200, told: str = "") -> Response:
+    html = render("token_sign_on.html", to=to, told=told, sandbox=sandbox_label(request.app.state.settings))
     return HTMLResponse(html, status_code=status, headers={"Cache-Control": "no-store"})

@@ -49,6 +49,12 @@ async def close_circuit(
     request: Request, container: ContainerDep, person: Annotated[Person, needs(Scope.OPERATE)]
 ) -> BrakesView:
     wanted = await read_model(request, container.settings.max_body_bytes, CircuitRequest)
+    await closed_circuit(container, wanted, person)
+    return await standing(container)
+
+
+async def closed_circuit(container: ApiDependencies, wanted: CircuitRequest, person: Person) -> None:
+    """Close the breaker, in the name of that person; raises `Problem` 422 without a name."""
     key = None
     if wanted.service is not None and wanted.environment is not None:
         key = ServiceKey(environment=wanted.environment, service=wanted.service)
@@ -56,7 +62,6 @@ async def close_circuit(
     said = KillSwitch(engaged=False, by=by.name, reason=wanted.reason, at=container.clock.now())
     await container.store.guardrails.close_circuit(key, said, person=by)
     log.warning("circuit breaker of %s closed by %s: %s", key or "the cluster", said.by, said.reason)
-    return await standing(container)
 
 
 async def standing(container: ApiDependencies) -> BrakesView:
@@ -90,10 +95,15 @@ async def put_kill_switch(
     request: Request, container: ContainerDep, person: Annotated[Person, needs(Scope.OPERATE)]
 ) -> BrakeView:
     wanted = await read_model(request, container.settings.max_body_bytes, BrakeRequest)
+    return BrakeView.of(await set_kill_switch(container, wanted, person))
+
+
+async def set_kill_switch(container: ApiDependencies, wanted: BrakeRequest, person: Person) -> KillSwitch:
+    """Engage or release it, in the name of that person; raises `Problem` 422 without a name."""
     by = speaker(person, wanted.by)
     brake = KillSwitch(engaged=wanted.engaged, by=by.name, reason=wanted.reason, at=container.clock.now())
     await container.store.guardrails.set_kill_switch(brake, person=by)
     log.warning(
         "kill switch %s by %s: %s", "engaged" if brake.engaged else "released", brake.by, brake.reason
     )
-    return BrakeView.of(brake)
+    return brake

@@ -14,6 +14,7 @@ from app.api.dependencies import ApiDependencies, ContainerDep
 from app.api.openapi import problems
 from app.api.problems import FieldError, Problem
 from app.bounds.deadline import deadline
+from app.config import Settings
 from app.errors import AgentError, TransientError
 from app.schemas import CheckView, HealthView, ReadyView, VersionView
 from app.version import package_version
@@ -51,8 +52,9 @@ async def healthz() -> HealthView:
 
 
 @router.get("/version", response_model=VersionView, summary="The version of the agent")
-async def version() -> VersionView:
-    return VersionView(version=package_version())
+async def version(request: Request) -> VersionView:
+    settings: Settings = request.app.state.settings
+    return VersionView(version=package_version(), sandbox=settings.sandbox)
 
 
 @router.get(
@@ -85,13 +87,13 @@ async def readyz(request: Request, container: ContainerDep) -> ReadyView:
     return ReadyView(status="ready", checks=checks)
 
 
-async def _run(name: str, check: Callable[[], Awaitable[None]]) -> CheckView:
+async def _run(name: str, check: Callable[[], Awaitable[str | None]]) -> CheckView:
     try:
         async with deadline(CHECK_TIMEOUT_SECONDS, _silent):
-            await check()
+            remark = await check()
     except AgentError as error:
         return CheckView(name=name, ready=False, message=str(error))
-    return CheckView(name=name, ready=True, message="answers")
+    return CheckView(name=name, ready=True, message=remark or "answers")
 
 
 def _silent() -> TransientError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -11,7 +12,7 @@ from app.agent.identity.people import Scope
 from app.agent.ids import IncidentId
 from app.agent.models import IncidentRecord
 from app.agent.ports.store.incidents import IncidentFilter, Page, RecordPart
-from app.api.dependencies import ApiDependencies, ContainerDep, EachParameterOnce
+from app.api.dependencies import ApiDependencies, ContainerDep, EachParameterOnce, OnlyStateRepeated
 from app.api.openapi import problems
 from app.api.problems import FieldError, Problem, invalid
 from app.api.security.access import needs
@@ -32,12 +33,14 @@ router = APIRouter(tags=["incidents"])
 
 async def find(container: ApiDependencies, query: IncidentQuery) -> Page:
     """One page; an empty range or an unknown cursor raises `Problem` 422."""
-    if query.since is not None and query.until is not None and query.since >= query.until:
+    now = container.clock.now()
+    since, until = _moment(query.since, now), _moment(query.until, now)
+    if since is not None and until is not None and since >= until:
         raise invalid(
             [
                 FieldError(
                     field="until",
-                    value=query.until.isoformat(),
+                    value=until.isoformat(),
                     message="is not later than since",
                     mend="send a range with since before until",
                 )
@@ -46,9 +49,11 @@ async def find(container: ApiDependencies, query: IncidentQuery) -> Page:
     where = IncidentFilter(
         service=query.service,
         environment=query.environment,
-        state=query.state,
-        since=query.since,
-        until=query.until,
+        states=tuple(query.state),
+        since=since,
+        until=until,
+        text=query.q,
+        oldest_first=query.sort == "opened_at",
     )
     try:
         return await container.store.incidents.find(where, limit=query.limit, cursor=query.cursor)
@@ -63,6 +68,14 @@ async def find(container: ApiDependencies, query: IncidentQuery) -> Page:
                 )
             ]
         ) from error
+
+
+def _moment(given: datetime | timedelta | None, now: datetime) -> datetime | None:
+    """A time of a query; a length of time counts back from now, to the year 1 at most."""
+    if not isinstance(given, timedelta):
+        return given
+    earliest = datetime(1, 1, 1, tzinfo=UTC)
+    return now - given if given < now - earliest else earliest
 
 
 async def load(container: ApiDependencies, incident_id: str) -> IncidentRecord:
@@ -100,8 +113,8 @@ def _no_such_incident() -> Problem:
     "/incidents",
     response_model=IncidentPage,
     responses=problems(401, 403, 422, 429, 503),
-    dependencies=[EachParameterOnce, needs(Scope.READ)],
-    summary="List incidents, newest first, without timelines",
+    dependencies=[OnlyStateRepeated, needs(Scope.READ)],
+    summary="List incidents without timelines: filter, search, sort and page",
 )
 async def list_incidents(query: Annotated[IncidentQuery, Query()], container: ContainerDep) -> IncidentPage:
     page = await find(container, query)

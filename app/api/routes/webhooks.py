@@ -33,7 +33,7 @@ from app.api.security.access import (
     sender_of,
 )
 from app.api.security.guards import is_local
-from app.connectors.alerts.delivery import AlertFormat, DeliveryToken, UnmappedAlert
+from app.connectors.alerts.delivery import AlertDelivery, AlertFormat, DeliveryToken, UnmappedAlert
 from app.connectors.alerts.labels import PodRef
 from app.connectors.registry import ALERT_FORMATS
 from app.errors import AgentError, Invalid
@@ -64,7 +64,7 @@ def _receiving(alert_format: AlertFormat) -> Callable[..., Awaitable[WebhookAcce
 async def _receive(
     alert_format: AlertFormat, request: Request, container: ApiDependencies
 ) -> WebhookAccepted:
-    person, sender = await _authenticate(alert_format, request, container)
+    person, sender = await authenticate(alert_format, request, container)
     body = await read_json(
         request,
         container.settings.max_body_bytes,
@@ -77,8 +77,18 @@ async def _receive(
         raise invalid(
             [FieldError(field="body", value=body.value, message=str(error), mend=alert_format.fix)]
         ) from error
+    return await take_delivery(delivery, container, person, sender, size=len(body.raw))
+
+
+async def take_delivery(
+    delivery: AlertDelivery, container: ApiDependencies, person: Person, sender: Sender, *, size: int
+) -> WebhookAccepted:
+    """Make the alerts of a delivery durable; `size` is the length of its body.
+
+    Raises `Problem` 403 when the token is not permitted to report for any of them.
+    """
     batch = await beside(
-        len(body.raw),
+        size,
         delivery.batch,
         settings=container.settings,
         received_at=container.clock.now(),
@@ -139,7 +149,7 @@ async def _owners(cluster: PodOwners | None, pods: Sequence[PodRef]) -> dict[Pod
     return found
 
 
-async def _authenticate(
+async def authenticate(
     alert_format: AlertFormat, request: Request, container: ApiDependencies
 ) -> tuple[Person, Sender]:
     """The format's own token, or an API token; with neither configured, a local sender."""

@@ -8,14 +8,16 @@ addresses, and proxies or tunnels on this machine. Both are plain ASGI;
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import Problem
 from app.api.security.access import SAFE_METHODS
+from app.wire.headers import SANDBOX_HEADER
 from app.wire.loopback import is_loopback
 
 _PROVED_BY_THEMSELVES = "/webhooks/"
@@ -46,7 +48,8 @@ _FORWARDING = frozenset(
 """Headers that proxies add."""
 _HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+        "default-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src 'self' data:; object-src 'none'; base-uri 'none'; "
         "form-action 'self'; frame-ancestors 'none'"
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -55,8 +58,10 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+_SANDBOX = {SANDBOX_HEADER: "simulated-cluster"}
 
 
+@lru_cache(maxsize=1024)
 def _host_name(host_header: str) -> str | None:
     """The name in a Host header without its port; None where it is malformed."""
     try:
@@ -70,10 +75,12 @@ def _host_name(host_header: str) -> str | None:
 
 
 class SecurityHeaders:
-    """Adds headers that forbid foreign content, framing and content sniffing."""
+    """Adds headers that forbid foreign content, framing and content sniffing, and label the sandbox."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, sandbox: bool = False) -> None:
         self._app = app
+        added = _HEADERS | (_SANDBOX if sandbox else {})
+        self._headers = tuple((name.lower().encode(), value.encode()) for name, value in added.items())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,9 +89,9 @@ class SecurityHeaders:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
+                headers = message.get("headers", ())
+                given = {name for name, _ in headers}
+                message["headers"] = [*headers, *(each for each in self._headers if each[0] not in given)]
             await send(message)
 
         await self._app(scope, receive, with_headers)

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import httpx2
+import typer
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from app.cli.commands.errors import CommandFailed
 from app.config import Settings
+from app.wire.headers import SANDBOX_HEADER
 
 _TIMEOUT_SECONDS = 10.0
 
@@ -24,6 +26,7 @@ class RunningAgent:
     required: bool
     """The address was given explicitly: no response is a failure."""
     token: SecretStr | None = field(repr=False)
+    _labelled: list[str] = field(default_factory=list, repr=False)
 
     async def ask(
         self,
@@ -40,7 +43,7 @@ class RunningAgent:
             headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
         try:
             async with httpx2.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
-                return await client.request(
+                reply = await client.request(
                     method,
                     self.base.rstrip("/") + path,
                     params=parameters or {},
@@ -55,6 +58,14 @@ class RunningAgent:
             raise CommandFailed(
                 f"the request to the agent at {self.base} failed: {error or type(error).__name__}"
             ) from error
+        self._label(reply)
+        return reply
+
+    def _label(self, reply: httpx2.Response) -> None:
+        """Print once, beside the output, that the answers come from a sandbox."""
+        if SANDBOX_HEADER in reply.headers and not self._labelled:
+            self._labelled.append(SANDBOX_HEADER)
+            typer.echo(f"sandbox at {self.base}: simulated cluster", err=True)
 
     def parsed(self, model: type[Model], reply: httpx2.Response) -> Model:
         """The parsed response; raises `CommandFailed` with the detail of an error response."""

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from app.agent.ids import IncidentId
 from app.agent.loop import Loop
@@ -26,18 +26,15 @@ from app.agent.models import (
     Note,
     Stage,
 )
-from app.agent.observer import new_signal
 from app.agent.ports.policy import PolicyEngine
 from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim, ClaimRepository
 from app.agent.ports.store.incidents import IncidentFilter
-from app.bootstrap import Adapters as Outside
 from app.bootstrap import Container, assemble
 from app.cli.commands.errors import CommandFailed
 from app.cli.commands.listener import SeenEvents, StoryListener
-from app.clock import Clock
+from app.clock import Clock, SteppedClock
 from app.config import Settings
-from app.connectors.kinds import MetricPace
 from app.connectors.policy.bundle import shipped_policies
 from app.connectors.policy.embedded import EmbeddedPolicy
 from app.sandbox.api import AuditEntry
@@ -45,24 +42,16 @@ from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.runner import InlineRunner
 from app.sandbox.scenarios.story import Beat, Release, Scenario
-from app.sandbox.world import DEFAULT_WINDOW, World
+from app.sandbox.world import World
+from app.simulation.wiring import LEASE_SECONDS, observing, report, simulated, watched_settings
 from app.store import open_store
-from app.workers import watching
 
 OWNER = "simulation"
-_LEASE_SECONDS = 3600.0
 _STEP_SECONDS = 1.0
 _MARGIN = timedelta(seconds=10)
 """What the last step of a story may take beyond its limit."""
 _BETWEEN_STORIES = timedelta(minutes=2)
 _MOST_STORIES = 1000
-_METRIC_PACE = MetricPace(window=DEFAULT_WINDOW, every=timedelta(seconds=5), at_once=8)
-
-
-class SteppedClock(Clock, Protocol):
-    """A clock that moves when told: `app.testing.VirtualClock`."""
-
-    async def advance(self, seconds: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,22 +73,9 @@ class Played:
 
 def simulation_settings(settings: Settings, *, dry_run: bool) -> Settings:
     """The user's settings, changed for a short story without approvals: no real system is changed."""
-    return settings.model_copy(
-        update={
-            "dry_run": dry_run,
-            "allow_high_risk_actions": True,
-            "approval_for_risks": frozenset(),
-            "breach_for_seconds": 20.0,
-            "reopen_after_seconds": 0.0,
-            "incident_settle_seconds": 10.0,
-            "trust_revision_after_seconds": 30.0,
-            "verify_soak_seconds": 30.0,
-            "verify_timeout_seconds": 120.0,
-            "claim_lease_seconds": _LEASE_SECONDS,
-            # Stories in namespaces of their own are so many services of a cluster that none of them has.
-            "max_fleet_share": 1.0,
-        }
-    )
+    # The story has no person who answers, and the next one opens an incident of the same service.
+    alone = {"approval_for_risks": frozenset(), "reopen_after_seconds": 0.0}
+    return watched_settings(settings, dry_run=dry_run).model_copy(update=alone)
 
 
 async def play(
@@ -170,15 +146,7 @@ class _Stage:
         world = World(clock)
         scenario.set_up(world)
         cluster = SandboxCluster.over(world)
-        outside = Outside(
-            reader=cluster.reader,
-            rehearsal=cluster.rehearsal,
-            writer=None if settings.dry_run else cluster.writer(),
-            watch=cluster.watch,
-            metrics=SandboxMetrics(world),
-            pace=_METRIC_PACE,
-            policy_engine=policy,
-        )
+        outside = simulated(cluster, SandboxMetrics(world), settings, policy=policy)
         runner = InlineRunner(clock)
         kept = _KeptClaims(store.claims)
         keeping = replace(store, claims=cast("ClaimRepository", kept))
@@ -192,13 +160,10 @@ class _Stage:
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """Watcher and poller at work; an incident that is open when this ends is ended too."""
-        tasks = [asyncio.ensure_future(work()) for _, work in watching(self.container)]
         try:
-            yield
+            async with observing(self.container):
+                yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await self.runner.close()
             await self.end_leftovers()
             await self.kept.release_all()
@@ -207,16 +172,8 @@ class _Stage:
         """Play a beat; a pipeline reports its release to the agent."""
         self.scenario.play(self.world, beat.happening)
         if isinstance(beat.happening, Release):
-            now = self.container.clock.now()
-            signal = new_signal(
-                key=self.scenario.key,
-                source="simulation",
-                observed_at=now,
-                received_at=now,
-                payload=Deploy(version=beat.happening.version, status=DeployStatus.STARTED),
-                stale_after=self.container.stale_after,
-            )
-            await self.container.intake.accept([signal])
+            started = Deploy(version=beat.happening.version, status=DeployStatus.STARTED)
+            await report(self.container, [(self.scenario.key, started)], "simulation")
 
     async def records(self) -> tuple[IncidentRecord, ...]:
         """Every incident of this story, as it is on record now."""
@@ -229,7 +186,7 @@ class _Stage:
         for incident in await store.incidents.all_open():
             if _family(incident.key.environment) != _family(self.scenario.namespace):
                 continue
-            lease = timedelta(seconds=_LEASE_SECONDS)
+            lease = timedelta(seconds=LEASE_SECONDS)
             now = max(clock.now(), incident.opened_at)
             claim = await store.claims.take(incident.id, OWNER, lease, now)
             if claim is not None:

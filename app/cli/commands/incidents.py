@@ -7,11 +7,10 @@ that an older file is migrated to the current schema.
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -28,10 +27,9 @@ from app.cli.commands.errors import CommandFailed
 from app.config import Settings
 from app.schemas import MOST_ENTRIES, IncidentPage, IncidentSummary, IncidentView
 from app.store import open_store
+from app.wire.fields import span_of
 
 _PAGE = 100
-_SPAN = re.compile(r"(\d{1,6})([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +42,16 @@ class Wanted:
     since: datetime | None
     until: datetime | None
     limit: int
+    text: str = ""
 
 
 def moment(text: str | None, now: datetime, option: str) -> datetime | None:
     """A time as people give it: RFC 3339 with an offset, or `30m`, `2h`, `7d` ago."""
     if text is None:
         return None
-    span = _SPAN.fullmatch(text)
+    span = span_of(text)
     if span is not None:
-        return now - timedelta(**{_UNITS[span[2]]: int(span[1])})
+        return now - span
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:
@@ -75,7 +74,8 @@ async def list_incidents(settings: Settings, url: str | None, wanted: Wanted) ->
             IncidentFilter(
                 service=wanted.service,
                 environment=wanted.environment,
-                state=wanted.state,
+                states=() if wanted.state is None else (wanted.state,),
+                text=wanted.text,
                 since=wanted.since,
                 until=wanted.until,
             ),
@@ -152,6 +152,7 @@ async def _from_agent(agent: RunningAgent, wanted: Wanted) -> IncidentPage | Non
             "service": wanted.service,
             "environment": wanted.environment,
             "state": wanted.state,
+            "q": wanted.text or None,
             "since": wanted.since.isoformat() if wanted.since else None,
             "until": wanted.until.isoformat() if wanted.until else None,
         }

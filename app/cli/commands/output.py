@@ -33,6 +33,7 @@ _STATE_STYLES = {
     IncidentState.RECOVERED_WITHOUT_ACTION: "green",
     IncidentState.PROPOSED: "bold yellow",
     IncidentState.ESCALATED: "bold red",
+    IncidentState.RESOLVED_BY_HAND: "green",
 }
 _STAGE_WIDTH = 9
 _ID_WIDTH = 36
@@ -62,6 +63,16 @@ def printable(text: str) -> str:
 
 def state_text(state: IncidentState) -> Text:
     return Text(in_words(state), style=_STATE_STYLES.get(state, "bold cyan"))
+
+
+def standing_line(incident: IncidentSummary) -> str:
+    """Where an incident stands after somebody did something about it."""
+    owner = f", owner {incident.owner}" if incident.owner else ""
+    held = f", taken over by {incident.taken_over.by}" if incident.taken_over else ""
+    named = f"{incident.service} in {incident.environment}"
+    return printable(
+        f"{incident.id} ({named}): {in_words(incident.state)}{owner}{held}. {incident.next_step}"
+    )
 
 
 class StoryPrinter:
@@ -130,6 +141,11 @@ def elapsed(span: timedelta) -> str:
 
 def print_table(console: Console, incidents: Iterable[IncidentSummary]) -> None:
     """Incidents, one a row, newest first; a narrow terminal gets what identifies them."""
+    console.print(incident_table(console, incidents))
+
+
+def incident_table(console: Console, incidents: Iterable[IncidentSummary]) -> Table:
+    """The same as a table."""
     wide = console.width >= _WIDE
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("ID", no_wrap=True, min_width=_ID_WIDTH)
@@ -149,7 +165,7 @@ def print_table(console: Console, incidents: Iterable[IncidentSummary]) -> None:
             cause = f"{in_words(found.cause)} {confidence(found.confidence)}" if found is not None else "-"
             row += [cause, actions + (" (dry run)" if one.dry_run else "")]
         table.add_row(*row)
-    console.print(table)
+    return table
 
 
 def print_story(

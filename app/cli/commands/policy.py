@@ -6,17 +6,26 @@ taken over by an agent when it starts, or on SIGHUP.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from app.agent.evidence.format import counted, in_words
-from app.agent.models import ApprovalState
+from app.agent.ids import JsonObject
+from app.agent.models import ApprovalState, DecisionKind
 from app.cli.commands.errors import CommandFailed
+from app.cli.commands.output import printable
 from app.config import Settings
 from app.connectors.policy.bundle import read_bundle, shipped_policies
+from app.connectors.policy.connect import connect_policy
+from app.connectors.policy.embedded import EmbeddedPolicy
 from app.connectors.policy.engine import EngineFault, check_folder
 from app.connectors.policy.tests import Failure, run_tests
+from app.errors import Invalid
 from app.schemas import ActionView, ApprovalView, IncidentView
+from app.wire.strict_json import decode
 
 
 def policy_folder(settings: Settings) -> Path:
@@ -58,6 +67,51 @@ def _outcome(name: str, failure: Failure | None) -> Iterator[str]:
     if failure.expected is not None:
         yield f"      expected  {failure.expected}"
         yield f"      got       {failure.got}"
+
+
+class Evaluation(BaseModel):
+    """The decision of the policies on one input."""
+
+    decision: DecisionKind
+    reasons: list[str]
+    rules: list[str]
+
+
+async def evaluate(settings: Settings, folder: Path | None, document: Path) -> Evaluation:
+    """The decision of a folder of policies, else of the engine of these settings, on an input.
+
+    Raises `CommandFailed` for an input that is no JSON object.
+    """
+    content = _read(document)
+    timeout = settings.policy_timeout_seconds
+    engine = EmbeddedPolicy(folder, timeout_seconds=timeout) if folder else connect_policy(settings)
+    try:
+        answer = await engine.decide(content)
+    finally:
+        await engine.aclose()
+    return Evaluation(decision=answer.kind, reasons=list(answer.reasons), rules=list(answer.rules))
+
+
+def decided(found: Evaluation) -> Iterator[str]:
+    """The decision in lines."""
+    yield in_words(found.decision)
+    for reason in found.reasons:
+        yield f"    because  {printable(reason)}"
+    if found.rules:
+        yield f"    decided by  {', '.join(found.rules)}"
+
+
+def _read(document: Path) -> JsonObject:
+    try:
+        raw = sys.stdin.buffer.read() if str(document) == "-" else document.read_bytes()
+        content = decode(raw)
+    except OSError as error:
+        raise CommandFailed(f"{document}: {error.strerror}") from error
+    except Invalid as error:
+        raise CommandFailed(f"{document}: {error}") from error
+    if not isinstance(content, dict):
+        raise CommandFailed(f"{document}: the input of a policy is a JSON object")
+    return content
 
 
 def explain(incident: IncidentView) -> Iterator[str]:

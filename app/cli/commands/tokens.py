@@ -149,12 +149,7 @@ async def _administrator(settings: Settings, store: Store) -> Person:
     """The holder of HEAL_TOKEN; without one the user of this shell, while no administrator's token exists."""
     if settings.heal_token is not None:
         return await speaker(settings, store.credentials, None, Scope.ADMIN)
-    now = datetime.now(UTC)
-    existing = [
-        one
-        for one in await store.credentials.tokens()
-        if Scope.ADMIN in one.scopes and one.refusal(now) is None
-    ]
+    existing = tokens.administrators(await store.credentials.tokens(), datetime.now(UTC))
     if existing:
         raise CommandFailed(
             f"an administrator's token exists ({existing[-1].id}, {existing[-1].name}): set HEAL_TOKEN to a "

@@ -6,11 +6,11 @@ same signal twice, a re-fire is a new one. An alert that cannot be read or mappe
 reported beside the others.
 
 An alert is about the service that its labels name, the first of these that is
-there: `service`, `service_name`, `app_kubernetes_io_name`, `app`, `deployment`,
-`pod` (the Deployment behind the pod), `job`. `app.connectors.alerts.labels` says
-which spellings count, whose labels are set aside, and how the environment follows
-from namespace, environment and cluster. Where `SERVICE_WORKLOADS` names the
-Deployment, that service wins.
+there: `service`, `service_name`, `app_kubernetes_io_name`, `app`, `deployment`
+(or `statefulset`, `daemonset`, `rollout`), `pod` (the workload behind the pod), `job`.
+`app.connectors.alerts.labels` says which spellings count, whose labels are set aside,
+and how the environment follows from namespace, environment and cluster. Where
+`SERVICE_WORKLOADS` names the workload, that service wins.
 
 Staleness is judged by delivery: a sender repeats what is true now, so an alert that
 has been firing for hours is as current as one that began this second. An alert that
@@ -42,7 +42,7 @@ from app.connectors.alerts.labels import (
     service_of,
 )
 from app.connectors.text import shorten
-from app.redaction import redacted
+from app.redaction import cut
 
 TRIGGER_LABEL = "heal_trigger"
 
@@ -71,6 +71,8 @@ class AlertEntry:
     """It fires, and the sender has silenced or inhibited it."""
     telemetry: bool = False
     """It fires because its rule had no data or failed, and not because its condition is met."""
+    cycle: str | None = None
+    """Links a start to its end where the sender gives each message a time of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +134,7 @@ class AlertDelivery:
         status = "telemetry" if alert.telemetry and alert.firing else "firing" if alert.firing else "resolved"
         if alert.suppressed:
             status = "suppressed"
+        cycle = alert.cycle or starts_at.isoformat()
         return new_signal(
             key=service_of(alert.labels, settings, owners),
             source=self.source,
@@ -150,9 +153,10 @@ class AlertDelivery:
                 suppressed=alert.suppressed,
                 cluster=cluster_of(alert.labels, settings),
                 labels=_kept(alert.labels),
+                cycle=alert.cycle,
             ),
             stale_after=_NEVER_STALE,
-            dedup_key=f"{self.source}:{alert.fingerprint.lower()}:{starts_at.isoformat()}:{status}",
+            dedup_key=f"{self.source}:{alert.fingerprint.lower()}:{cycle}:{status}",
         )
 
 
@@ -165,10 +169,13 @@ def fingerprint_of(given: object, labels: Mapping[str, str]) -> str:
 
 
 def _kept(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...] | None:
-    """All labels, for silences to be matched with; None where they are too long to be kept."""
+    """All labels, for silences to be matched with; None where they are too long to be kept.
+
+    Of a value with a credential in it, or an address with a query, a part is kept.
+    """
     if len(labels) > _MAX_LABELS or sum(len(k) + len(v) for k, v in labels.items()) > _MAX_LABEL_CHARACTERS:
         return None
-    return tuple(sorted((name, redacted(value)) for name, value in labels.items()))
+    return tuple(sorted((name, cut(value)) for name, value in labels.items()))
 
 
 def _starts_at(alert: AlertEntry, received_at: datetime, tolerance: timedelta) -> datetime:

@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from app.agent.guardrails.workload_kinds import DEPLOYMENT, WORKLOAD_KINDS
 from app.agent.ids import ServiceKey
 from app.agent.ports.cluster import PodOwner
 from app.config import Settings
@@ -52,16 +53,15 @@ _DIALECTS: Mapping[str, tuple[str, ...]] = {
     "cronjob": ("k8s_cronjob_name", "kube_cronjob"),
     "job_name": ("k8s_job_name", "kube_job"),
 }
+_WORKLOADS: Mapping[str, str] = {kind.lower(): kind for kind in WORKLOAD_KINDS}
+"""Labels that name a workload of a service, such as `deployment` and `statefulset`."""
 _KINDS: Mapping[str, str] = {
-    "statefulset": "StatefulSet",
-    "daemonset": "DaemonSet",
     "cronjob": "CronJob",
     "job_name": "Job",
     "horizontalpodautoscaler": "HorizontalPodAutoscaler",
     "hpa": "HorizontalPodAutoscaler",
     "scaledobject": "ScaledObject",
     "scaledjob": "ScaledJob",
-    "rollout": "Rollout",
     "replicationcontroller": "ReplicationController",
     "poddisruptionbudget": "PodDisruptionBudget",
     "resourcequota": "ResourceQuota",
@@ -69,6 +69,7 @@ _KINDS: Mapping[str, str] = {
     "persistentvolume": "PersistentVolume",
 }
 """Labels that name an object which the agent does not act on."""
+_ACTS_ON = f"the agent watches workloads that serve: {', '.join(WORKLOAD_KINDS)}"
 _OF_TARGET = ("namespace", "service", "app_kubernetes_io_name", "app", "pod", "container", "job")
 """What a scrape adds about its target."""
 _SAYS_OF_ANOTHER = ("exported_namespace", "exported_pod", "exported_container")
@@ -219,14 +220,14 @@ def _add_workload(found: dict[str, str]) -> None:
     ):
         kind, name = found.get(kind_label, "").lower(), found.get(name_label)
         label = "job_name" if kind == "job" else kind
-        if name is not None and (label == "deployment" or label in _KINDS):
+        if name is not None and (label in _WORKLOADS or label in _KINDS):
             found.setdefault(label, name)
 
 
 def _of_reporter(found: Mapping[str, str]) -> list[str]:
     """Labels that name what reported the metric instead of what it is about."""
     pod = found.get("pod")
-    objects = [found[name] for name in ("deployment", *_KINDS) if name in found]
+    objects = [found[name] for name in (*_WORKLOADS, *_KINDS) if name in found]
     foreign = pod is not None and (
         any(is_exporter(owner) for owner in possible_owners(pod))
         or (bool(objects) and not any(pod.startswith(name) for name in objects))
@@ -234,7 +235,7 @@ def _of_reporter(found: Mapping[str, str]) -> list[str]:
     names = possible_owners(pod) if foreign and pod is not None else ()
     return [
         name
-        for name in (*_OF_TARGET, "service_name", "deployment")
+        for name in (*_OF_TARGET, "service_name", *_WORKLOADS)
         if name in found
         and name != _NAMESPACE
         and (is_exporter(found[name]) or found[name] in names or (foreign and name in ("pod", "container")))
@@ -249,7 +250,7 @@ def is_exporter(name: str) -> bool:
 def _named(subject: Mapping[str, str]) -> tuple[str, str] | None:
     """The first label that names a service outright, as (value, label)."""
     outright = ("service", "service_name") if _other_kind(subject) is not None else SERVICE_LABELS[:5]
-    return next(((subject[name], name) for name in outright if name in subject), None)
+    return next(((subject[name], name) for name in (*outright, *_WORKLOADS) if name in subject), None)
 
 
 def _nothing_named(reporters: Iterable[str]) -> str:
@@ -266,7 +267,7 @@ def _nothing_named(reporters: Iterable[str]) -> str:
 
 
 def _other_kind(subject: Mapping[str, str]) -> str | None:
-    if "deployment" in subject:
+    if any(name in subject for name in _WORKLOADS):
         return None
     return next((name for name in _KINDS if name in subject), None)
 
@@ -275,7 +276,7 @@ def _refuse_other_kinds(subject: Mapping[str, str], place: _Place) -> None:
     label = _other_kind(subject)
     if label is not None:
         about = place.object(_KINDS[label], subject[label])
-        raise Unmapped(f"it is about the {about}, which names no service; the agent acts on Deployments only")
+        raise Unmapped(f"it is about the {about}, which names no service; {_ACTS_ON}")
 
 
 def _pod_in_question(subject: Mapping[str, str], place: _Place) -> PodRef | None:
@@ -289,11 +290,10 @@ def _service_of_pod(
     pod: str, ref: PodRef | None, place: _Place, owner: PodOwner | None, owners: Owners | None
 ) -> ServiceKey:
     if owner is not None:
-        if owner.kind != "Deployment":
+        if owner.kind not in WORKLOAD_KINDS:
             about = place.object("Pod", pod)
             raise Unmapped(
-                f"it is about the {about} of the {place.object(owner.kind, owner.name)}; "
-                "the agent acts on Deployments only"
+                f"it is about the {about} of the {place.object(owner.kind, owner.name)}; {_ACTS_ON}"
             )
         if owner.key is not None:
             return owner.key
@@ -313,18 +313,19 @@ def _service_of_pod(
 def _configured(
     subject: Mapping[str, str], place: _Place, owner: PodOwner | None, settings: Settings
 ) -> ServiceKey | None:
-    """The service that SERVICE_WORKLOADS gives to the Deployment that the labels name."""
+    """The service that SERVICE_WORKLOADS gives to the workload that the labels name."""
     if not place.home:
         return None
     pod = subject.get("pod")
-    deployments = [
-        subject.get("deployment"),
-        owner.name if owner is not None and owner.kind == "Deployment" else None,
-        read_pod_name(pod).deployment if pod is not None and owner is None else None,
-    ]
-    for deployment in filter(None, deployments):
+    named = [(kind, subject[label]) for label, kind in _WORKLOADS.items() if label in subject]
+    if owner is not None and owner.kind in WORKLOAD_KINDS:
+        named.append((owner.kind, owner.name))
+    if pod is not None and owner is None:
+        named.append((DEPLOYMENT, read_pod_name(pod).deployment or ""))
+    for kind, name in named:
+        places = {f"{place.namespace}/{name}", f"{place.namespace}/{kind}/{name}".lower()}
         for written, workload in settings.service_workloads.items():
-            if workload == f"{place.namespace}/{deployment}":
+            if name and workload in places:
                 environment, _, service = written.partition("/")
                 return ServiceKey(environment=environment, service=service)
     return None

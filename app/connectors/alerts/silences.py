@@ -18,6 +18,7 @@ from typing import Annotated
 import msgspec
 
 from app.agent.freshness.silences import Matcher, Silence, Silencing
+from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.agent.ids import ServiceKey
 from app.config import Settings
 from app.connectors.alerts.labels import (
@@ -160,8 +161,8 @@ def _labels_of(key: ServiceKey, settings: Settings) -> Iterator[dict[str, str]]:
     yield {**place, "service": key.service}
     workload = settings.service_workloads.get(f"{key.environment}/{key.service}")
     if workload is not None:
-        home, _, deployment = workload.partition("/")
-        yield {"namespace": home, "deployment": deployment}
+        home, *kind, name = workload.split("/")
+        yield {"namespace": home, (kind[0].lower() if kind else "deployment"): name}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -226,8 +227,8 @@ def _as_meant(
 
 
 def _expected(key: ServiceKey, labels: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    name = labels.get("deployment") or key.service
-    expected = dict.fromkeys(SERVICE_LABELS, name)
+    name = next((labels[kind.lower()] for kind in WORKLOAD_KINDS if kind.lower() in labels), key.service)
+    expected = dict.fromkeys((*SERVICE_LABELS, *(kind.lower() for kind in WORKLOAD_KINDS)), name)
     expected["pod"] = name + _POD_OF
     expected.update(dict.fromkeys(ENVIRONMENT_LABELS, labels.get("environment", key.environment)))
     expected.update({canonical_name(k): v for k, v in settings.alert_home_labels.items()})

@@ -6,7 +6,7 @@ Called by `heal doctor` alone.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -19,18 +19,26 @@ from lightkube.resources.authorization_v1 import SelfSubjectAccessReview
 from app.agent.actions import ACTIONS
 from app.agent.actions.spec import CONFIG_MAP
 from app.agent.evidence.format import counted
+from app.agent.ports.cluster import UnwatchedWorkload
 from app.clock import Clock
 from app.config import Settings
 from app.connectors.findings import DoctorRun, Finding, fail, ok, warn
 from app.connectors.k8s import connect
-from app.connectors.kubernetes.api import load_config
+from app.connectors.kubernetes.config import load_config
+from app.connectors.kubernetes.connection import group, plural
+from app.connectors.kubernetes.controllers import AUTOSCALERS, STAND_INS
 from app.errors import AgentError, ConfigurationError, PermanentError, TransientError
 
+_MOST_SHOWN = 10
 _MOST_SKEW = timedelta(seconds=5)
 _TRIES_PODS = ("create", "pods")
-"""Optional: without it a dry run tests the Deployment only."""
+"""Optional: without it a dry run tests the workload only."""
+_OTHER_WORKLOADS = ("statefulsets", "daemonsets")
+"""Optional: without them the agent looks after Deployments only."""
 _AUTOSCALERS = "horizontalpodautoscalers"
 """Optional: without it the agent does not know what else sets the replicas."""
+_LISTED_ELSE = frozenset({"events", "controllerrevisions", "poddisruptionbudgets", _AUTOSCALERS})
+"""Kinds that are listed again and again where they may not be watched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +125,8 @@ async def check(run: DoctorRun) -> AsyncIterator[Finding]:
     try:
         run.services = await cluster.reader.services()
         yield _mapped(len(run.services))
+        for finding in _unwatched(await cluster.reader.unwatched()):
+            yield finding
         for found in await _rights(settings, clock):
             yield found
     except AgentError as error:
@@ -131,10 +141,60 @@ def _mapped(services: int) -> Finding:
     if not services:
         return warn(
             "cluster",
-            "reachable, but no Deployment maps to a service",
-            "label Deployments with app.kubernetes.io/name, and check ENVIRONMENT_NAMESPACES",
+            "reachable, but no workload maps to a service",
+            "label workloads with app.kubernetes.io/name, and check ENVIRONMENT_NAMESPACES",
         )
     return ok("cluster", f"reachable; {counted(services, 'service')}")
+
+
+def _unwatched(workloads: Sequence[UnwatchedWorkload]) -> Iterator[Finding]:
+    """What runs in the watched namespaces and is no service."""
+    if workloads:
+        yield warn(
+            "workloads",
+            f"{counted(len(workloads), 'workload')} not watched: "
+            + "; ".join(str(one) for one in workloads[:_MOST_SHOWN]),
+            "name each in SERVICE_WORKLOADS, or give it a label or annotation of its own",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OptionalRights:
+    """Rights without which the agent does less."""
+
+    check: str
+    covers: Callable[[Access], bool]
+    lost: str
+    """What is lost, before the rights that are missing."""
+    fix: str = "grant the role of docs/kubernetes.md"
+
+    def without(self, denied: Sequence[Access]) -> str:
+        return f"{self.lost}: {', '.join(str(access) for access in denied)} is forbidden"
+
+
+_OPTIONAL = (
+    _OptionalRights(
+        check="watching",
+        covers=lambda access: access.verb == "watch" and access.resource in _LISTED_ELSE,
+        lost="listed for each look instead",
+    ),
+    _OptionalRights(
+        check="other workloads",
+        covers=lambda access: access.resource in (*_OTHER_WORKLOADS, "controllerrevisions"),
+        lost="StatefulSets and DaemonSets are not looked after as Deployments are",
+    ),
+    _OptionalRights(
+        check="autoscalers",
+        covers=lambda access: access.resource == _AUTOSCALERS,
+        lost="not read, so `scale` may be overridden",
+    ),
+    _OptionalRights(
+        check="new pods",
+        covers=lambda access: (access.verb, access.resource) == _TRIES_PODS,
+        lost="dry runs do not test new pods",
+        fix="allow the agent to create pods in a dry run, with the policy of docs/kubernetes.md",
+    ),
+)
 
 
 async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
@@ -149,25 +209,11 @@ async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
         ]
     found = []
     missing = [access for access, allowed in answer.rights if not allowed]
-    untried = [access for access in missing if (access.verb, access.resource) == _TRIES_PODS]
-    autoscalers = [access for access in missing if access.resource == _AUTOSCALERS]
-    missing = [access for access in missing if access not in (*untried, *autoscalers)]
-    if autoscalers:
-        found.append(
-            warn(
-                "autoscalers",
-                f"not read, so `scale` may be overridden: {autoscalers[0]} is forbidden",
-                "grant the role of docs/kubernetes.md",
-            )
-        )
-    if untried:
-        found.append(
-            warn(
-                "new pods",
-                f"dry runs do not test new pods: {', '.join(str(access) for access in untried)} is forbidden",
-                "allow the agent to create pods in a dry run, with the policy of docs/kubernetes.md",
-            )
-        )
+    for optional in _OPTIONAL:
+        denied = [access for access in missing if optional.covers(access)]
+        missing = [access for access in missing if access not in denied]
+        if denied:
+            found.append(warn(optional.check, optional.without(denied), optional.fix))
     if missing:
         reading = any(access.verb != "patch" for access in missing)
         found.append(
@@ -180,7 +226,7 @@ async def _rights(settings: Settings, clock: Clock) -> list[Finding]:
                 "require them from ENABLED_ACTIONS",
             )
         )
-    elif not untried:
+    elif not found:
         found.append(ok("rights", f"all {len(answer.rights)} permissions of the enabled actions are granted"))
     found.append(_clock(answer.skew))
     return found
@@ -199,16 +245,18 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
     needed = [
         *((verb, "apps", "deployments") for verb in ("get", "list", "watch")),
         *((verb, "apps", "replicasets") for verb in ("list", "watch")),
+        *((verb, "apps", kind) for kind in _OTHER_WORKLOADS for verb in ("get", "list", "watch")),
+        *((verb, "apps", "controllerrevisions") for verb in ("list", "watch")),
         *((verb, "", "pods") for verb in ("list", "watch")),
         *((verb, "", "configmaps") for verb in ("get", "list", "watch")),
-        ("list", "", "events"),
-        ("list", "autoscaling", _AUTOSCALERS),
+        *((verb, "", "events") for verb in ("list", "watch")),
+        *((verb, "autoscaling", _AUTOSCALERS) for verb in ("list", "watch")),
     ]
     written = {kind for name in settings.enabled_actions for kind in ACTIONS[name].kinds}
     if written:
-        needed.append(("list", "policy", "poddisruptionbudgets"))
+        needed += [(verb, "policy", "poddisruptionbudgets") for verb in ("list", "watch")]
         needed.append(("get", "", "namespaces"))
-        needed.append(("patch", "apps", "deployments"))
+        needed += [("patch", "apps", kind) for kind in ("deployments", *_OTHER_WORKLOADS)]
         needed.append((_TRIES_PODS[0], "", _TRIES_PODS[1]))
     if CONFIG_MAP in written:
         needed.append(("patch", "", "configmaps"))
@@ -216,6 +264,14 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
         Access(verb=verb, group=group, resource=resource, namespace=namespace)
         for namespace in namespaces
         for verb, group, resource in needed
+    )
+
+
+def supplementary_rights() -> tuple[Access, ...]:
+    """Reading what other controllers keep: a cluster without them loses nothing."""
+    return tuple(
+        Access(verb="list", group=group(kind), resource=plural(kind), namespace="")
+        for kind in (*AUTOSCALERS, *STAND_INS)
     )
 
 

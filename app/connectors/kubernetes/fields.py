@@ -78,6 +78,11 @@ def name(item: JsonObject) -> str:
     return text(item, "metadata", "name") or ""
 
 
+def kind_of(item: JsonObject) -> str:
+    """The kind that an object says it is of; a Deployment where it does not say."""
+    return text(item, "kind") or "Deployment"
+
+
 def controller_uid(item: JsonObject) -> str | None:
     """The uid of the object that controls this one."""
     for owner in objects(item, "metadata", "ownerReferences"):

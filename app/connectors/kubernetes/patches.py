@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from app.agent.actions import ACTIONS
-from app.agent.actions.spec import CONFIG_MAP, DEPLOYMENT
+from app.agent.actions.spec import CONFIG_MAP
 from app.agent.actions.target_parts import parts_changed
+from app.agent.guardrails import target_token
 from app.agent.guardrails.target_token import PAUSED, REPLICAS, TEMPLATE
+from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS, kinds_with
 from app.agent.ids import IntentId, Json, JsonObject
 from app.agent.models import Action, ActionName, Snapshot
 from app.agent.workload import ObjectRef, TargetState
@@ -33,7 +34,7 @@ from app.connectors.kubernetes.templates import (
     template_of,
     with_config_of,
 )
-from app.connectors.kubernetes.views import MARKER, config_data_hash
+from app.connectors.kubernetes.views import MARKER, config_data_hash, update_strategy
 from app.errors import Conflict, Invalid
 
 
@@ -46,7 +47,7 @@ class ChangeRequest:
     intent_id: IntentId
     current: JsonObject
     revision: JsonObject | None
-    """The ReplicaSet of `revision_wanted`; None when the Deployment keeps none of that number."""
+    """What keeps the revision of `revision_wanted`; None when the workload keeps none of that number."""
     snapshot: Snapshot | None
 
 
@@ -59,7 +60,7 @@ class Patch:
 
     changes: Mapping[str, Change]
     uses_revision: bool = False
-    """Whether a Deployment's change needs the template of the parameter `revision`."""
+    """Whether a workload's change needs the template of the parameter `revision`."""
 
 
 def target_ref(action: Action) -> ObjectRef:
@@ -83,9 +84,9 @@ def writable_ref(action: Action) -> ObjectRef:
 
 
 def revision_wanted(action: Action) -> int | None:
-    """The revision of the Deployment that the change needs the template of."""
+    """The revision of the workload that the change needs the template of."""
     ref = action.target
-    if ref is None or ref.kind != DEPLOYMENT or not PATCHES[action.name].uses_revision:
+    if ref is None or ref.kind not in WORKLOAD_KINDS or not PATCHES[action.name].uses_revision:
         return None
     return _integer(action, "revision")
 
@@ -94,13 +95,12 @@ def snapshot_body(ref: ObjectRef, current: JsonObject) -> JsonObject:
     """What the object asks for now, in the form that `restore` takes."""
     if ref.kind == CONFIG_MAP:
         return {"data": mapping(current, "data"), "binaryData": mapping(current, "binaryData")}
-    return {
-        "spec": {
-            "template": template_of(current),
-            "replicas": number(current, "spec", "replicas"),
-            "paused": flag(current, "spec", "paused"),
-        }
+    whole: JsonObject = {
+        TEMPLATE: template_of(current),
+        REPLICAS: number(current, "spec", "replicas"),
+        PAUSED: flag(current, "spec", "paused"),
     }
+    return {"spec": {part: whole[part] for part in WORKLOAD_KINDS[ref.kind].parts}}
 
 
 def check_unmoved(current: JsonObject, target: TargetState, intent_id: IntentId) -> None:
@@ -125,7 +125,7 @@ def patch_for(
 ) -> list[JsonObject]:
     """The whole patch: preconditions, marker, change.
 
-    `revision` is the ReplicaSet of `revision_wanted`, None when the Deployment
+    `revision` is what keeps the revision of `revision_wanted`, None when the workload
     keeps none of that number.
     """
     request = ChangeRequest(
@@ -146,13 +146,15 @@ def patch_for(
 
 def _change(request: ChangeRequest) -> list[JsonObject]:
     action, ref = request.action, request.ref
-    rolls_out = ref.kind == DEPLOYMENT and TEMPLATE in ACTIONS[action.name].changes
+    rolls_out = ref.kind in WORKLOAD_KINDS and TEMPLATE in parts_changed(action)
+    if rolls_out and text(update_strategy(request.current), "type") == "OnDelete":
+        raise Invalid(f"{action.name}: {ref} takes a new template only when someone deletes its pods")
     if rolls_out and flag(request.current, "spec", "paused"):
         raise Invalid(f"{action.name}: {ref} is paused; resume it first")
     return PATCHES[action.name].changes[ref.kind](request)
 
 
-# ---------------------------------------------------------------- Deployments
+# ---------------------------------------------------------------- workloads
 
 
 def _kept_template(action: Action, revision: JsonObject | None) -> JsonObject:
@@ -199,18 +201,26 @@ def _must_differ(action: Action, current: JsonObject, wanted: JsonObject) -> Jso
     return wanted
 
 
-def _restore_deployment(request: ChangeRequest) -> list[JsonObject]:
+def _restore_workload(request: ChangeRequest) -> list[JsonObject]:
     """Only what the undone action changed: what others set meanwhile, such as replicas, stays theirs."""
-    action, ref, current, body = request.action, request.ref, request.current, _body_of(request)
-    parts = parts_changed(action)
-    if TEMPLATE in parts and flag(current, "spec", "paused"):
-        raise Invalid(f"{action.name}: {ref} is paused; resume it first")
-    spec = mapping(body, "spec")
-    template, replicas, paused = spec.get("template"), number(spec, "replicas"), spec.get("paused")
-    if not isinstance(template, dict) or not template or replicas is None or not isinstance(paused, bool):
+    ref = request.ref
+    spec = mapping(_body_of(request), "spec")
+    held = WORKLOAD_KINDS[ref.kind].parts
+    wanted = {part: spec.get(part) for part in parts_changed(request.action) or held if part in held}
+    if not wanted or any(_is_no(part, value) for part, value in wanted.items()):
         raise Invalid(f"restore: the snapshot of {ref} is incomplete")
-    wanted: dict[str, Json] = {TEMPLATE: template, REPLICAS: replicas, PAUSED: paused}
-    return [_set(f"/spec/{part}", value) for part, value in wanted.items() if not parts or part in parts]
+    return [_set(f"/spec/{part}", value) for part, value in wanted.items()]
+
+
+def _is_no(part: str, value: Json) -> bool:
+    """Whether a value cannot be what a snapshot holds of that part."""
+    match part:
+        case target_token.TEMPLATE:
+            return not isinstance(value, dict) or not value
+        case target_token.REPLICAS:
+            return not isinstance(value, int) or isinstance(value, bool)
+        case _:
+            return not isinstance(value, bool)
 
 
 # ---------------------------------------------------------------- ConfigMaps
@@ -242,17 +252,25 @@ def _wanted_data(request: ChangeRequest) -> tuple[JsonObject, JsonObject]:
     return wanted, binary
 
 
+def _on_workloads(part: str, change: Change) -> dict[str, Change]:
+    """The change for each kind of workload of which the agent may change that part."""
+    return dict.fromkeys(kinds_with(part), change)
+
+
 PATCHES: Mapping[ActionName, Patch] = MappingProxyType(
     {
-        ActionName.RESTART: Patch(changes={DEPLOYMENT: _restart}),
-        ActionName.ROLLBACK: Patch(changes={DEPLOYMENT: _roll_back}, uses_revision=True),
+        ActionName.RESTART: Patch(changes=_on_workloads(TEMPLATE, _restart)),
+        ActionName.ROLLBACK: Patch(changes=_on_workloads(TEMPLATE, _roll_back), uses_revision=True),
         ActionName.REVERT_CONFIG: Patch(
-            changes={DEPLOYMENT: _revert_template, CONFIG_MAP: _revert_data}, uses_revision=True
+            changes={**_on_workloads(TEMPLATE, _revert_template), CONFIG_MAP: _revert_data},
+            uses_revision=True,
         ),
-        ActionName.SCALE: Patch(changes={DEPLOYMENT: _scale}),
-        ActionName.PAUSE: Patch(changes={DEPLOYMENT: _pause}),
-        ActionName.RESUME: Patch(changes={DEPLOYMENT: _resume}),
-        ActionName.RESTORE: Patch(changes={DEPLOYMENT: _restore_deployment, CONFIG_MAP: _restore_data}),
+        ActionName.SCALE: Patch(changes=_on_workloads(REPLICAS, _scale)),
+        ActionName.PAUSE: Patch(changes=_on_workloads(PAUSED, _pause)),
+        ActionName.RESUME: Patch(changes=_on_workloads(PAUSED, _resume)),
+        ActionName.RESTORE: Patch(
+            changes={**_on_workloads(TEMPLATE, _restore_workload), CONFIG_MAP: _restore_data}
+        ),
     }
 )
 """One entry for each action that acts on an object of the cluster."""

@@ -21,16 +21,11 @@ from app.connectors.kubernetes.fields import (
 
 PREFIX = "self-healing-devops-agent/"
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
-TEMPLATE_HASH_LABEL = "pod-template-hash"
+REVISION_HASH_LABEL = "controller-revision-hash"
 
-_NOISY_LABELS = frozenset(
-    {
-        TEMPLATE_HASH_LABEL,
-        "rollouts-pod-template-hash",
-        "controller-revision-hash",
-        "pod-template-generation",
-    }
-)
+_HASH_LABELS = frozenset({"pod-template-hash", "rollouts-pod-template-hash"})
+"""Written by a controller into the template of each ReplicaSet."""
+_NOISY_LABELS = _HASH_LABELS | {REVISION_HASH_LABEL, "pod-template-generation"}
 """Written by controllers over everything else in a template."""
 _NOISY_ANNOTATIONS = frozenset({RESTARTED_AT})
 """A restart changes nothing of what runs; neither do the agent's own marks (`PREFIX`)."""
@@ -56,11 +51,15 @@ CONTAINER_LISTS = ("containers", "initContainers")
 
 
 def template_of(workload: JsonObject) -> JsonObject:
-    """The pod template of a Deployment or ReplicaSet as a person wrote it: without the controller's label."""
-    template = dict(mapping(workload, "spec", "template"))
+    """The pod template of a workload, ReplicaSet or ControllerRevision as a person wrote it.
+
+    Without the controller's label, and without the word with which a ControllerRevision
+    says how it is put back.
+    """
+    kept = mapping(workload, "data") if "spec" not in workload else workload
+    template = {key: item for key, item in mapping(kept, "spec", "template").items() if key != "$patch"}
     metadata = dict(mapping(template, "metadata"))
-    labels = dict(mapping(metadata, "labels"))
-    labels.pop(TEMPLATE_HASH_LABEL, None)
+    labels = {key: item for key, item in mapping(metadata, "labels").items() if key not in _HASH_LABELS}
     if "labels" in metadata:
         metadata["labels"] = labels
     if "metadata" in template:

@@ -2,17 +2,19 @@
 
 Both build the same patch on the state that was decided on. A change that has new
 pods made is rehearsed with one of them as well: admission policies, quota and Pod
-Security answer to the pod, not to the Deployment.
+Security answer to the pod, not to the workload.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from app.agent.actions.target_parts import same_ground
 from app.agent.guardrails.target_token import makes_pods
 from app.agent.ids import IntentId, JsonObject
-from app.agent.models import Action, Rehearsal, Snapshot
+from app.agent.models import Action, ActionName, Rehearsal, Snapshot
 from app.agent.workload import ObjectRef, TargetState
 from app.connectors.kubernetes.api import (
     DryRunApi,
@@ -22,20 +24,24 @@ from app.connectors.kubernetes.api import (
 )
 from app.connectors.kubernetes.fields import (
     controller_uid,
+    kind_of,
     mapping,
     text,
     uid,
 )
 from app.connectors.kubernetes.index import selector_query
+from app.connectors.kubernetes.mapping import WORKLOADS
 from app.connectors.kubernetes.patches import (
     check_unmoved,
     patch_for,
     revision_wanted,
     writable_ref,
 )
-from app.connectors.kubernetes.trial_pod import trial_pod
+from app.connectors.kubernetes.templates import template_of
 from app.connectors.kubernetes.views import revision_number, target_state
-from app.errors import Conflict, Forbidden, Invalid, PermanentError
+from app.connectors.kubernetes.views.references import references
+from app.connectors.kubernetes.views.trial_pod import trial_pod
+from app.errors import Conflict, Forbidden, Invalid, NotFound, PermanentError
 
 REHEARSAL_INTENT = IntentId("rehearsal")
 """Marker of a dry run, which nothing keeps."""
@@ -63,10 +69,12 @@ class KubernetesRehearsal:
             before, after = await self._patched(action, target, snapshot)
             ref = target.ref
             message = f"{ref} would be changed"
-            if ref.kind == Kind.DEPLOYMENT and makes_pods(
+            if ref.kind in WORKLOADS and makes_pods(
                 target_state(ref, before).token, target_state(ref, after).token
             ):
                 message += await self._with_a_pod(after)
+                if action.name is not ActionName.RESTORE:
+                    await self._with_references(after)
         except (Conflict, PermanentError) as error:
             return Rehearsal(accepted=False, message=str(error))
         return Rehearsal(accepted=True, message=message)
@@ -89,13 +97,15 @@ class KubernetesRehearsal:
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _with_a_pod(self, deployment: JsonObject) -> str:
+    async def _with_a_pod(self, workload: JsonObject) -> str:
         """Ask for one of the pods that would be made; how that ended, as the end of a sentence."""
-        kept = await replica_sets_of(self._api, deployment)
-        newest = max(kept, key=lambda item: revision_number(item) or 0, default=None)
-        namespace = text(deployment, "metadata", "namespace") or ""
+        owner: JsonObject | None = workload
+        if REVISIONS[Kind(kind_of(workload))] is Kind.REPLICA_SET:
+            kept = await revisions_kept(self._api, workload)
+            owner = max(kept, key=lambda item: revision_number(item) or 0, default=None)
+        namespace = text(workload, "metadata", "namespace") or ""
         try:
-            await self._pods.create(Kind.POD, namespace, trial_pod(deployment, newest))
+            await self._pods.create(Kind.POD, namespace, trial_pod(workload, owner))
         except Forbidden as error:
             if _NO_RIGHT not in str(error):
                 raise Invalid(f"new pods would be refused: {error}") from error
@@ -106,6 +116,23 @@ class KubernetesRehearsal:
         except PermanentError as error:
             raise Invalid(f"new pods would be refused: {error}") from error
         return ", and a new pod from its template would be admitted"
+
+    async def _with_references(self, deployment: JsonObject) -> None:
+        """Look up the ConfigMaps that the template needs; `Invalid` where no new pod would start without one.
+
+        Secrets and volume claims are not looked up: the agent has no right to read them.
+        """
+        namespace = text(deployment, "metadata", "namespace") or ""
+        for reference in sorted(references(template_of(deployment))):
+            kind, _, name = reference.partition(" ")
+            if kind != Kind.CONFIG_MAP:
+                continue
+            try:
+                await self._api.get(Kind.CONFIG_MAP, namespace, name)
+            except NotFound:
+                raise Invalid(f"new pods would not start: {reference} does not exist") from None
+            except Forbidden:
+                return
 
 
 class KubernetesWriter:
@@ -124,7 +151,7 @@ class KubernetesWriter:
 
 async def get_object(api: ReadApi, ref: ObjectRef) -> JsonObject:
     """The object of that name; `NotFound` when it is not there."""
-    return await api.get(Kind(ref.kind), ref.namespace, ref.name)
+    return {**await api.get(Kind(ref.kind), ref.namespace, ref.name), "kind": ref.kind}
 
 
 async def owned(
@@ -137,11 +164,28 @@ async def owned(
     return tuple(item for item in listing.items if controller_uid(item) in owners)
 
 
-async def replica_sets_of(api: ReadApi, deployment: JsonObject) -> tuple[JsonObject, ...]:
-    """The ReplicaSets that a Deployment controls."""
-    selector = selector_query(mapping(deployment, "spec", "selector"))
-    namespace = text(deployment, "metadata", "namespace") or ""
-    return await owned(api, Kind.REPLICA_SET, namespace, selector, {uid(deployment)})
+REVISIONS: Mapping[Kind, Kind] = MappingProxyType(
+    {
+        Kind.DEPLOYMENT: Kind.REPLICA_SET,
+        Kind.ROLLOUT: Kind.REPLICA_SET,
+        Kind.STATEFUL_SET: Kind.CONTROLLER_REVISION,
+        Kind.DAEMON_SET: Kind.CONTROLLER_REVISION,
+    }
+)
+"""What keeps the revisions of each kind of workload."""
+
+
+async def revisions_kept(api: ReadApi, workload: JsonObject) -> tuple[JsonObject, ...]:
+    """The ReplicaSets or ControllerRevisions that a workload controls, each with its kind."""
+    selector = selector_query(mapping(workload, "spec", "selector"))
+    namespace = text(workload, "metadata", "namespace") or ""
+    return await owned(api, REVISIONS[Kind(kind_of(workload))], namespace, selector, {uid(workload)})
+
+
+def owners_of_pods(workload: JsonObject, revisions: Iterable[JsonObject]) -> set[str]:
+    """The uids of what controls the pods of a workload: its ReplicaSets, else the workload itself."""
+    by_revision = REVISIONS[Kind(kind_of(workload))] is Kind.REPLICA_SET
+    return {uid(item) for item in revisions} if by_revision else {uid(workload)}
 
 
 async def _decided_patch(
@@ -159,7 +203,7 @@ async def _decided_patch(
     return ref, patch
 
 
-async def _revision(api: ReadApi, deployment: JsonObject, number: int) -> JsonObject | None:
-    """The ReplicaSet that holds a revision of a Deployment."""
-    kept = await replica_sets_of(api, deployment)
+async def _revision(api: ReadApi, workload: JsonObject, number: int) -> JsonObject | None:
+    """The object that holds a revision of a workload."""
+    kept = await revisions_kept(api, workload)
     return next((item for item in kept if revision_number(item) == number), None)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from app.agent.models import DecisionKind
 from app.config import Settings
 from app.connectors.findings import DoctorRun, Finding, fail, ok
+from app.connectors.peer_breaker import PeerBreaker
 from app.connectors.policy.answers import FAULT
 from app.connectors.policy.embedded import EmbeddedPolicy
 from app.connectors.policy.opa import OpaPolicy
@@ -19,6 +20,11 @@ def connect_policy(settings: Settings) -> OpaPolicy | EmbeddedPolicy:
     Raises `ConfigurationError`, naming file and line, for policies that cannot be used.
     """
     return OpaPolicy.from_settings(settings) if settings.opa_url else EmbeddedPolicy.from_settings(settings)
+
+
+def policy_peer(engine: OpaPolicy | EmbeddedPolicy) -> PeerBreaker | None:
+    """The circuit breaker of a policy server; None for the engine in this process."""
+    return engine.breaker if isinstance(engine, OpaPolicy) else None
 
 
 async def check(run: DoctorRun) -> AsyncIterator[Finding]:

@@ -41,7 +41,7 @@ class OpaPolicy:
             bearer_token=token,
             max_bytes=_MAX_ANSWER_BYTES,
         )
-        self._breaker = PeerBreaker(name=self._peer.name)
+        self.breaker = PeerBreaker(name=self._peer.name)
 
     @staticmethod
     def from_settings(settings: Settings) -> OpaPolicy:
@@ -59,7 +59,7 @@ class OpaPolicy:
         except (TypeError, ValueError, RecursionError) as error:
             return deny(f"the policy input cannot be encoded as JSON: {error}")
         try:
-            reply = await self._breaker.ask(
+            reply = await self.breaker.ask(
                 lambda: self._peer.send("POST", _PATH, params=_STRICT, json_body=body)
             )
         except AgentError as error:

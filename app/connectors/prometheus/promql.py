@@ -10,7 +10,7 @@ expression: no value can widen a selector.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -46,6 +46,8 @@ _UNIT_SECONDS = {
     "w": 604_800.0,
     "y": 31_536_000.0,
 }
+_LONGEST_QUERY = 12_000
+"""Characters; VictoriaMetrics takes 16,384 bytes unless it is configured otherwise."""
 _LONGEST_SECONDS = 10 * _UNIT_SECONDS["y"]
 
 
@@ -215,3 +217,14 @@ def duration(text: str) -> timedelta:
         return timedelta(0)
     seconds = sum(int(count) * _UNITS[unit] for count, unit in _DURATION_PART.findall(text))
     return timedelta(seconds=seconds)
+
+
+def joined(parts: Sequence[str]) -> list[str]:
+    """Unions of vectors that share no series, each as long as every server of this API takes a query."""
+    queries: list[str] = []
+    for part in parts:
+        if queries and len(queries[-1]) + len(part) < _LONGEST_QUERY:
+            queries[-1] += f" or {part}"
+        else:
+            queries.append(part)
+    return queries

@@ -12,68 +12,45 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from datetime import datetime, timedelta
+from typing import TypeVar
 from weakref import WeakKeyDictionary
-
-import msgspec
 
 from app.agent.ids import ServiceKey
 from app.agent.models import SliSample, TelemetryHealth
 from app.config import Settings
 from app.connectors.http import HttpPeer
-from app.connectors.observability import Indicator, Reading, assemble, judge_telemetry
+from app.connectors.observability import Indicator, Polled, Reading, assemble, judge_telemetry
+from app.connectors.prometheus.answers import (
+    Points,
+    dated,
+    millis,
+    newest_of,
+    only_series,
+    parse_answer,
+    said,
+    seconds_of,
+    time_of,
+)
 from app.connectors.prometheus.promql import (
     Query,
     QueryTemplate,
     Selector,
+    joined,
     parse_duration,
 )
 from app.connectors.text import shorten
-from app.errors import AgentError, ConfigurationError, Invalid, PermanentError, TransientError
+from app.errors import AgentError, ConfigurationError, Invalid, PermanentError
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST_SECOND: Final = 4_102_444_800
 _LOOKBACK = "10m"
 _SERVICES_PER_QUERY = 50
 _CONCURRENT_QUERIES = 4
 _FRESHNESS_STEPS = 12
+_JUDGED_FOR = timedelta(seconds=5)
+"""So long one judgement of the telemetry serves every look."""
 _INDEX_LABEL = "heal_index"
 
 T = TypeVar("T")
-
-
-class _Series(msgspec.Struct):
-    """One series of a vector (`value`, `histogram`) or a matrix (`values`, `histograms`)."""
-
-    metric: dict[str, str] = {}
-    value: tuple[float, str] | None = None
-    values: list[tuple[float, str]] = []
-    histogram: object = None
-    histograms: list[object] = []
-
-
-class _Data(msgspec.Struct, rename="camel"):
-    result_type: str
-    result: msgspec.Raw
-
-
-class _QueryAnswer(msgspec.Struct, rename="camel"):
-    status: str
-    data: _Data | None = None
-    error_type: str = ""
-    error: str = ""
-    warnings: list[str] = []
-    is_partial: bool = False
-    """VictoriaMetrics: not every storage node answered."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Points:
-    """One series of an answer; an instant answer has one point. Times are milliseconds since 1970."""
-
-    labels: Mapping[str, str]
-    values: Mapping[int, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +80,23 @@ class _Answers:
     newest: Mapping[int, Mapping[Selector, datetime]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TelemetryJudgement:
+    """The state of the telemetry as of a moment, perhaps still being worked out."""
+
+    services: tuple[ServiceKey, ...]
+    at: datetime
+    loop: asyncio.AbstractEventLoop
+    health: asyncio.Task[TelemetryHealth]
+
+    def answers(
+        self, services: tuple[ServiceKey, ...], at: datetime, loop: asyncio.AbstractEventLoop
+    ) -> bool:
+        """Whether it is the answer to this question too."""
+        recent = timedelta(0) <= at - self.at < _JUDGED_FOR
+        return recent and loop is self.loop and services == self.services and not self.health.cancelled()
+
+
 class PrometheusSource:
     """`MetricSource` over `/api/v1/query` and `/api/v1/query_range`."""
 
@@ -120,6 +114,7 @@ class PrometheusSource:
         self._window_text = window
         self._window = parse_duration(window, "PROMETHEUS_WINDOW")
         self._namespaces = namespaces
+        self._judged: _TelemetryJudgement | None = None
         self._gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
     @staticmethod
@@ -152,10 +147,35 @@ class PrometheusSource:
 
     async def sli(self, key: ServiceKey, at: datetime) -> SliSample:
         """The indicators as of `at`; the sample's own `at` is that of the newest raw data behind them."""
-        moment = _millis(at)
+        moment = millis(at)
         asked = self._asked(key)
-        answers = await self._answers(asked, "query", {"time": _seconds(moment)})
+        answers = await self._answers(asked, "query", {"time": seconds_of(moment)})
         return self._sample(asked, answers, moment) or SliSample(at=at)
+
+    async def slis(self, keys: Sequence[ServiceKey], at: datetime) -> tuple[Polled, ...]:
+        """As `sli` of each service, by a few queries for all of them.
+
+        What cannot be answered for all (one service's query fails, a template is no vector)
+        is asked for each service alone.
+        """
+        found: dict[ServiceKey, SliSample | AgentError] = {}
+        asked: list[_Asked] = []
+        for key in keys:
+            try:
+                asked.append(self._asked(key))
+            except PermanentError as error:
+                found[key] = error
+        try:
+            found.update(await self._together(asked, at))
+        except PermanentError:
+            alone = await asyncio.gather(*(self.sli(one.key, at) for one in asked), return_exceptions=True)
+            for one, answer in zip(asked, alone, strict=True):
+                if isinstance(answer, BaseException) and not isinstance(answer, AgentError):
+                    raise answer from None
+                found[one.key] = answer
+        except AgentError as error:
+            found.update((one.key, error) for one in asked)
+        return tuple((key, found[key]) for key in keys)
 
     async def sli_range(
         self, key: ServiceKey, start: datetime, end: datetime, step: timedelta
@@ -169,18 +189,30 @@ class PrometheusSource:
             raise Invalid("a range needs a start that is not after its end and a step of at least 1 ms")
         asked = self._asked(key)
         span = {
-            "start": _seconds(_millis(start)),
-            "end": _seconds(_millis(end)),
-            "step": _seconds(step_millis),
+            "start": seconds_of(millis(start)),
+            "end": seconds_of(millis(end)),
+            "step": seconds_of(step_millis),
         }
         answers = await self._answers(asked, "query_range", span)
         instants = sorted(set().union(*answers.values.values()))
         samples = ((instant, self._sample(asked, answers, instant)) for instant in instants)
-        return tuple(replace(sample, at=_time(instant)) for instant, sample in samples if sample is not None)
+        return tuple(
+            replace(sample, at=time_of(instant)) for instant, sample in samples if sample is not None
+        )
 
     async def telemetry(self, keys: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
-        """Who has raw samples inside the window, against who had some in the ten minutes before it."""
-        services = tuple(dict.fromkeys(keys))
+        """Who has raw samples inside the window, against who had some in the ten minutes before it.
+
+        Many looks at about the same time share one answer: it is about all services.
+        """
+        services, loop = tuple(dict.fromkeys(keys)), asyncio.get_running_loop()
+        known = self._judged
+        if known is None or not known.answers(services, at, loop):
+            judging = loop.create_task(self._telemetry(services, at))
+            known = self._judged = _TelemetryJudgement(services=services, at=at, loop=loop, health=judging)
+        return await asyncio.shield(known.health)
+
+    async def _telemetry(self, services: Sequence[ServiceKey], at: datetime) -> TelemetryHealth:
         chunks = [services[i : i + _SERVICES_PER_QUERY] for i in range(0, len(services), _SERVICES_PER_QUERY)]
         window = self._window_text
         try:
@@ -229,20 +261,60 @@ class PrometheusSource:
         for series in freshness:
             selector = asked.selectors[_index(series, len(asked.selectors))]
             for instant, seconds in series.values.items():
-                try:
-                    newest.setdefault(instant, {})[selector] = _time(_checked_millis(seconds))
-                except ValueError as error:
-                    raise PermanentError(f"Prometheus dated a sample wrongly: {error}") from None
+                newest.setdefault(instant, {})[selector] = dated(seconds)
         return _Answers(
             values={
-                indicator: _only_series(points, name)
+                indicator: only_series(points, name)
                 for indicator, points, name in zip(asked.queries, values, names, strict=True)
             },
             newest=newest,
         )
 
+    async def _together(
+        self, asked: Sequence[_Asked], at: datetime
+    ) -> dict[ServiceKey, SliSample | AgentError]:
+        """The sample, or the error, of each service, from queries about all of them."""
+        moment = millis(at)
+        sources = [(place, selector) for place, one in enumerate(asked) for selector in one.selectors]
+        fresh = [self._newest(selector) for _, selector in sources]
+        freshness, *values = await _all(
+            self._in_one(fresh, moment, "freshness of the data"),
+            *(
+                self._in_one([one.queries[of].text for one in asked], moment, f"the {of} query")
+                for of in self._templates
+            ),
+        )
+        newest: list[dict[Selector, datetime]] = [{} for _ in asked]
+        for number, points in freshness.items():
+            place, selector = sources[number]
+            newest[place].update(newest_of(selector, points))
+        found: dict[ServiceKey, SliSample | AgentError] = {}
+        for place, one in enumerate(asked):
+            try:
+                answers = _Answers(
+                    values={
+                        of: only_series(points.get(place, ()), f"the {of} query for {one.key}")
+                        for of, points in zip(self._templates, values, strict=True)
+                    },
+                    newest={moment: newest[place]},
+                )
+                found[one.key] = self._sample(one, answers, moment) or SliSample(at=at)
+            except AgentError as error:
+                found[one.key] = error
+        return found
+
+    async def _in_one(self, parts: Sequence[str], moment: int, what: str) -> dict[int, list[Points]]:
+        """The series that each part answers, by its place, in as few queries as their length allows."""
+        found: dict[int, list[Points]] = {}
+        numbered = [_indexed(part, number) for number, part in enumerate(parts)]
+        forms = [{"query": query, "time": seconds_of(moment)} for query in joined(numbered)]
+        for answer in await _all(*(self._points("query", form, what) for form in forms)):
+            for series in answer:
+                found.setdefault(_index(series, len(parts)), []).append(series)
+        return found
+
     def _sample(self, asked: _Asked, answers: _Answers, instant: int) -> SliSample | None:
-        at = _time(instant)
+        at = time_of(instant)
         newest = answers.newest.get(instant, {})
         readings = {
             indicator: asked.reading(indicator, series.get(instant), newest, at - self._window)
@@ -259,13 +331,15 @@ class PrometheusSource:
         The first half sees series that live; the second also those that ended
         inside the window, whose samples the range functions still count.
         """
-        step = max(1_000, round(self._window.total_seconds() * 1000 / _FRESHNESS_STEPS))
-        parts: list[str] = []
-        for index, selector in enumerate(selectors):
-            newest = f"timestamp({selector.instant()})"
-            ended = f"max_over_time({newest}[{self._window_text}:{step}ms])"
-            parts.append(_indexed(f"max({newest}) or max({ended})", index))
+        parts = (_indexed(self._newest(selector), place) for place, selector in enumerate(selectors))
         return " or ".join(parts)
+
+    def _newest(self, selector: Selector) -> str:
+        """A query for the time of the newest raw sample of a selector's series."""
+        step = max(1_000, round(self._window.total_seconds() * 1000 / _FRESHNESS_STEPS))
+        newest = f"timestamp({selector.instant()})"
+        ended = f"max_over_time({newest}[{self._window_text}:{step}ms])"
+        return f"max({newest}) or max({ended})"
 
     async def _measured(self, chunk: Sequence[ServiceKey], span: str, at: datetime) -> set[ServiceKey]:
         """Those services of the chunk that have any raw sample in the span, by one query."""
@@ -273,16 +347,16 @@ class PrometheusSource:
         for index, key in enumerate(chunk):
             series = dict.fromkeys(selector.series for selector in self._asked(key).selectors)
             parts.append(_indexed(" or ".join(f"count(count_over_time({s}{span}))" for s in series), index))
-        form = {"query": " or ".join(parts), "time": _seconds(_millis(at))}
+        form = {"query": " or ".join(parts), "time": seconds_of(millis(at))}
         answer = await self._points("query", form, "presence of data")
         return {chunk[_index(series, len(chunk))] for series in answer}
 
-    async def _points(self, endpoint: str, form: Mapping[str, str], what: str) -> list[_Points]:
+    async def _points(self, endpoint: str, form: Mapping[str, str], what: str) -> list[Points]:
         """The series that one query answers; `what` names the query in errors."""
         async with self._gate():
             reply = await self._peer.send("POST", f"/api/v1/{endpoint}", form=form)
         if not reply.ok:
-            raise self._peer.refusal(reply, f"{what}: {_said(reply.body) or reply.excerpt()}")
+            raise self._peer.refusal(reply, f"{what}: {said(reply.body) or reply.excerpt()}")
         return parse_answer(reply.body, what)
 
     def _gate(self) -> asyncio.Semaphore:
@@ -293,71 +367,12 @@ class PrometheusSource:
         return gate
 
 
-def parse_answer(body: bytes, what: str) -> list[_Points]:
-    """The series of a successful answer; raises `AgentError`, naming the question, for all else."""
-    try:
-        answer = msgspec.json.decode(body, type=_QueryAnswer)
-        if answer.status != "success" or answer.data is None:
-            raise PermanentError(f"{what}: Prometheus answered {shorten(answer.error or answer.status)}")
-        points = _parse(answer.data, what)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise PermanentError(
-            f"{what}: unexpected response from Prometheus ({shorten(str(error))}); "
-            "is PROMETHEUS_URL the address of its query API?"
-        ) from None
-    # Hints about style come as warnings too before Prometheus 3; all else means the answer is partial.
-    doubts = [warning for warning in answer.warnings if not warning.startswith("PromQL info:")]
-    if answer.is_partial:
-        doubts.append("the response is marked partial")
-    if doubts:
-        raise TransientError(f"{what}: the answer may be partial: {shorten('; '.join(doubts))}")
-    return points
-
-
-def _parse(data: _Data, what: str) -> list[_Points]:
-    if data.result_type == "scalar":
-        at, text = msgspec.json.decode(data.result, type=tuple[float, str])
-        return [_Points(labels={}, values={_checked_millis(at): float(text)})]
-    if data.result_type not in ("vector", "matrix"):
-        raise Invalid(f"{what} answers a {shorten(data.result_type, 40)}; it must answer one number")
-    points: list[_Points] = []
-    for series in msgspec.json.decode(data.result, type=list[_Series]):
-        if series.histogram is not None or series.histograms:
-            raise Invalid(
-                f"{what} answers a native histogram; wrap it in histogram_quantile or histogram_fraction"
-            )
-        values = series.values if series.value is None else [series.value]
-        points.append(
-            _Points(labels=series.metric, values={_checked_millis(at): float(text) for at, text in values})
-        )
-    return points
-
-
-def _only_series(points: Sequence[_Points], name: str) -> Mapping[int, float]:
-    """The values of the one series, none for no series; several are not guessed between."""
-    if len(points) > 1:
-        labels = "; ".join(str(dict(series.labels)) for series in points[:3])
-        raise Invalid(
-            f"{name} answers {len(points)} series instead of one; aggregate it, for example with sum(): "
-            f"{shorten(labels)}"
-        )
-    return points[0].values if points else {}
-
-
-def _said(body: bytes) -> str | None:
-    """Prometheus' own words for an error, where the body has any."""
-    try:
-        return shorten(msgspec.json.decode(body, type=_QueryAnswer).error) or None
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return None
-
-
 def _indexed(vector: str, index: int) -> str:
     """The vector with its place in the question as a label, so that many questions share one answer."""
     return f'label_replace({vector}, "{_INDEX_LABEL}", "{index}", "", "")'
 
 
-def _index(series: _Points, size: int) -> int:
+def _index(series: Points, size: int) -> int:
     text = series.labels.get(_INDEX_LABEL, "")
     if not text.isdecimal() or int(text) >= size:
         raise PermanentError(
@@ -373,22 +388,3 @@ async def _all(*questions: Awaitable[T]) -> list[T]:
         if isinstance(answer, BaseException):
             raise answer
     return [answer for answer in answers if not isinstance(answer, BaseException)]
-
-
-def _millis(at: datetime) -> int:
-    return (at - _EPOCH) // timedelta(milliseconds=1)
-
-
-def _checked_millis(seconds: float) -> int:
-    """Milliseconds since 1970; `ValueError` for what is no time of this century."""
-    if not 0 <= seconds < _LAST_SECOND:
-        raise ValueError(f"the time {seconds:g}")
-    return round(seconds * 1000)
-
-
-def _seconds(millis: int) -> str:
-    return f"{millis // 1000}.{millis % 1000:03d}"
-
-
-def _time(millis: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=millis)

@@ -343,3 +343,5 @@ class ScenarioFile(_Part, frozen=True, kw_only=True):
     """What differs between variants: a range, or values taken in turn; used as `$name`."""
     variants: Some = 10
     horizon: Annotated[float, msgspec.Meta(ge=60, le=86400)] = 2100.0
+    answer: Literal["approve", "deny"] = "approve"
+    """How a person answers where the agent asks for an approval."""

@@ -43,6 +43,7 @@ from app.sandbox.traffic import Outage, OutageKind
 from app.sandbox.world import Workload, World
 
 NAMESPACE = "prod"
+"""Where a scenario plays, unless its player names another place."""
 PAST_SECONDS = 10_800.0
 """How long the services have run, under steady load, when a scenario begins: set up so long before."""
 _WARM_AFTER_SECONDS = 30.0
@@ -64,9 +65,10 @@ _FILLERS = (
 class ScenarioWorld:
     """One variant, set up and ready to be played."""
 
-    def __init__(self, variant: Variant, clock: Clock) -> None:
+    def __init__(self, variant: Variant, clock: Clock, namespace: str = NAMESPACE) -> None:
         topology = variant.scenario.topology
         self.variant = variant
+        self.namespace = namespace
         self.services = (*topology.services, *_fillers(variant))
         nodes = tuple(node_name(number) for number in range(1, topology.nodes + 1))
         dice = random.Random(variant.seed)  # noqa: S311 - a reproducible world, no secret
@@ -76,14 +78,19 @@ class ScenarioWorld:
     @property
     def names(self) -> tuple[tuple[str, str], ...]:
         """Namespace and name of every service."""
-        return tuple((NAMESPACE, service.name) for service in self.services)
+        return tuple((self.namespace, service.name) for service in self.services)
+
+    @property
+    def calls(self) -> dict[str, list[str]]:
+        """The services that each service calls, where it calls any."""
+        names = {service.name for service in self.services}
+        found = {s.name: [call.to for call in s.calls if call.to in names] for s in self.services}
+        return {name: callees for name, callees in found.items() if callees}
 
     @property
     def dependencies(self) -> dict[str, list[str]]:
         """The calls between services, as they can be configured."""
-        names = {service.name for service in self.services}
-        found = {s.name: [call.to for call in s.calls if call.to in names] for s in self.services}
-        return {f"{NAMESPACE}/{name}": callees for name, callees in found.items() if callees}
+        return {f"{self.namespace}/{name}": callees for name, callees in self.calls.items()}
 
     def _set_up(self) -> None:
         world, topology = self.world, self.variant.scenario.topology
@@ -101,15 +108,15 @@ class ScenarioWorld:
         for flag in topology.flags:
             around.flags[flag.name] = Flag(service=flag.service, behaviour=_behaviour(flag.behaviour))
         for name, data in topology.config_maps.items():
-            world.put_config_map(NAMESPACE, name, data)
+            world.put_config_map(self.namespace, name, data)
         for service in self.services:
             around.behaviours[image_of(service.name, service.version)] = _behaviour(service.behaviour)
-            world.deploy(_workload(service))
+            world.deploy(_workload(service, self.namespace))
             if service.autoscaler is not None:
                 scaler = service.autoscaler
                 Autoscaler(
                     world=world,
-                    namespace=NAMESPACE,
+                    namespace=self.namespace,
                     name=service.name,
                     least=scaler.least,
                     most=scaler.most,
@@ -136,20 +143,20 @@ class ScenarioWorld:
                 world.surroundings.flags[event.name].on = event.enabled
                 return self._reported_flag(event)
             case EnvEvent():
-                world.set_env(NAMESPACE, event.service, {**self._env(event.service), **event.env})
+                world.set_env(self.namespace, event.service, {**self._env(event.service), **event.env})
             case ConfigEvent():
-                old = world.api.get(ConfigMap, NAMESPACE, event.config_map).data
-                world.put_config_map(NAMESPACE, event.config_map, {**old, **event.data})
+                old = world.api.get(ConfigMap, self.namespace, event.config_map).data
+                world.put_config_map(self.namespace, event.config_map, {**old, **event.data})
             case MemoryEvent():
-                world.set_memory_limit(NAMESPACE, event.service, event.limit)
+                world.set_memory_limit(self.namespace, event.service, event.limit)
             case PlacementEvent():
-                world.set_pod_field(NAMESPACE, event.service, NODE_SELECTOR, event.node)
+                world.set_pod_field(self.namespace, event.service, NODE_SELECTOR, event.node)
             case ScaleEvent():
-                world.set_replicas(NAMESPACE, event.service, event.replicas)
+                world.set_replicas(self.namespace, event.service, event.replicas)
             case PauseEvent():
-                world.set_paused(NAMESPACE, event.service, paused=event.paused)
+                world.set_paused(self.namespace, event.service, paused=event.paused)
             case AdmissionEvent():
-                world.refuse_pods(NAMESPACE, event.refuses)
+                world.refuse_pods(self.namespace, event.refuses)
             case LoadEvent():
                 self._load(event)
             case TelemetryEvent():
@@ -166,7 +173,7 @@ class ScenarioWorld:
         around = self.world.surroundings
         match event:
             case SelectorEvent(service=service, selects=selects):
-                _member(around.unselected, (NAMESPACE, service), there=not selects)
+                _member(around.unselected, (self.namespace, service), there=not selects)
             case NetworkEvent(caller=caller, callee=callee, blocked=blocked):
                 _member(around.blocked, (caller, callee), there=blocked)
             case NodeEvent():
@@ -188,7 +195,7 @@ class ScenarioWorld:
         world = self.world
         image = image_of(event.service, event.version)
         world.surroundings.behaviours[image] = _behaviour(event.behaviour)
-        name = (NAMESPACE, event.service)
+        name = (self.namespace, event.service)
         world.surroundings.schemas[name] = max(
             world.surroundings.schemas.get(name, 1), event.behaviour.schema
         )
@@ -207,15 +214,15 @@ class ScenarioWorld:
             memory_limit=event.memory_limit or old.memory_limit,
             config_maps=old.config_maps if event.config_maps is None else event.config_maps,
         )
-        world.set_template(NAMESPACE, event.service, template)
+        world.set_template(self.namespace, event.service, template)
         payload = Deploy(version=event.version, status=DeployStatus.STARTED, irreversible=event.irreversible)
-        return [(key_of(event.service), payload)] if event.reported else []
+        return [(key_of(event.service, self.namespace), payload)] if event.reported else []
 
     def _reported_flag(self, event: FlagEvent) -> list[tuple[ServiceKey, Payload]]:
         state = "on" if event.enabled else "off"
         payload = ConfigChange(summary=f"feature flag {event.name} switched {state}", kind=ChangeKind.FLAG)
         service = self.world.surroundings.flags[event.name].service
-        return [(key_of(service), payload)] if event.reported else []
+        return [(key_of(service, self.namespace), payload)] if event.reported else []
 
     def _node(self, event: NodeEvent) -> None:
         world = self.world
@@ -230,13 +237,13 @@ class ScenarioWorld:
         """Now, or in steps over a while."""
         world = self.world
         base = next(s.load for s in self.services if s.name == event.service)
-        before = world.traffic.offered((NAMESPACE, event.service))
+        before = world.traffic.offered((self.namespace, event.service))
         steps = _RAMP_STEPS if event.over_seconds > 0 else 1
         for step in range(1, steps + 1):
             rate = before + (base * event.factor - before) * step / steps
 
             def serve(rate: float = rate) -> None:
-                world.traffic.serve(NAMESPACE, event.service, rate)
+                world.traffic.serve(self.namespace, event.service, rate)
 
             world.engine.after(event.over_seconds * (step - 1) / steps, serve)
         world.catch_up()
@@ -245,21 +252,21 @@ class ScenarioWorld:
         if event.shows == "all":
             self.world.restore_telemetry()
             return
-        names = frozenset((NAMESPACE, service) for service in event.services)
+        names = frozenset((self.namespace, service) for service in event.services)
         self.world.traffic.outages.append(
             Outage(since=self.world.engine.now, until=None, services=names, shows=OutageKind(event.shows))
         )
 
     def _env(self, service: str) -> dict[str, str]:
-        return dict(self.world.api.get(Deployment, NAMESPACE, service).template.env)
+        return dict(self.world.api.get(Deployment, self.namespace, service).template.env)
 
 
 def image_of(service: str, version: str) -> str:
     return f"registry.example/{service}:{version}"
 
 
-def key_of(service: str) -> ServiceKey:
-    return ServiceKey(environment=NAMESPACE, service=service)
+def key_of(service: str, namespace: str = NAMESPACE) -> ServiceKey:
+    return ServiceKey(environment=namespace, service=service)
 
 
 def _member(names: set[tuple[str, str]], name: tuple[str, str], *, there: bool) -> None:
@@ -270,9 +277,9 @@ def _behaviour(spec: BehaviourSpec) -> Behaviour:
     return Behaviour(**msgspec.structs.asdict(spec))
 
 
-def _workload(service: ServiceSpec) -> Workload:
+def _workload(service: ServiceSpec, namespace: str) -> Workload:
     return Workload(
-        namespace=NAMESPACE,
+        namespace=namespace,
         name=service.name,
         service=service.name,
         template=Template(

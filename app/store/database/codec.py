@@ -26,6 +26,7 @@ from app.agent.models import (
     Action,
     ActionName,
     Alert,
+    ByPerson,
     ClusterCondition,
     ConfigChange,
     Decision,
@@ -140,6 +141,10 @@ class IncidentBody:
     also_requested_by: tuple[str, ...] = ()
     reported_by: tuple[str, ...] = ()
     cluster: str = ""
+    acknowledged: ByPerson | None = None
+    owner: str | None = None
+    taken_over: ByPerson | None = None
+    resolved: ByPerson | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,11 @@ from app.store.database.codec import (
     read,
     read_optional,
     read_snapshot,
+    storable_text,
 )
+
+_SEARCHED_CHARS = 600
+"""Characters of a summary that a search looks at."""
 
 
 def page_of(
@@ -39,8 +43,9 @@ def page_of(
     *,
     limit: int,
     cursor: str | None,
+    oldest_first: bool = False,
 ) -> tuple[Sequence[Row[Any]], str | None]:
-    """One page, newest first, and the cursor of the next: the key of the page's last row.
+    """One page, newest first by default, and the cursor of the next: the key of the page's last row.
 
     Rows are kept for good, so a cursor never loses its place, whatever comes or ends
     meanwhile. `Invalid` for a cursor that names no row.
@@ -51,8 +56,10 @@ def page_of(
         last = connection.execute(select(moment, key).where(key == cursor)).one_or_none()
         if last is None:
             raise Invalid("cursor was not returned by this list; start again without a cursor")
-        wanted = wanted.where(or_(moment < last[0], and_(moment == last[0], key < last[1])))
-    rows = connection.execute(wanted.order_by(moment.desc(), key.desc()).limit(limit + 1)).all()
+        after = and_(moment == last[0], key > last[1] if oldest_first else key < last[1])
+        wanted = wanted.where(or_(moment > last[0] if oldest_first else moment < last[0], after))
+    order = (moment.asc(), key.asc()) if oldest_first else (moment.desc(), key.desc())
+    rows = connection.execute(wanted.order_by(*order).limit(limit + 1)).all()
     return rows[:limit], str(rows[limit - 1].id) if len(rows) > limit else None
 
 
@@ -83,7 +90,23 @@ def incident_columns(incident: Incident) -> dict[str, object]:
         "dry_run": incident.dry_run,
         "triggers": list(incident.triggers),
         "body": part_of(IncidentBody, incident),
+        "held_by": None if incident.taken_over is None else storable_text(incident.taken_over.by),
+        "search": _searched(incident),
     }
+
+
+def _searched(incident: Incident) -> str:
+    """The text that a free-text search looks in, in lower case."""
+    cause = incident.diagnosis.best.cause.replace("_", " ") if incident.diagnosis is not None else ""
+    words = (
+        incident.key.service,
+        incident.key.environment,
+        incident.id,
+        cause,
+        incident.owner or "",
+        incident.summary[:_SEARCHED_CHARS],
+    )
+    return storable_text(" ".join(filter(None, words)).lower())
 
 
 def intent_of(row: Row[Any]) -> Intent:

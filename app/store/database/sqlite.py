@@ -33,6 +33,7 @@ from app.errors import ConfigurationError, TransientError
 from app.store.database import codec
 from app.store.database.migrate import upgrade
 from app.store.database.port import Work, translated
+from app.store.database.sole_writer import allow_memory
 
 T = TypeVar("T")
 
@@ -230,6 +231,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _open(path: Path) -> SqliteDatabase:
     writer = _engine(path, "BEGIN IMMEDIATE", _prepare_writer, pool_size=1)
+    allow_memory(writer)
     try:
         with _file_lock(path), writer.connect() as connection, connection.begin():
             upgrade(connection)

@@ -100,6 +100,8 @@ incidents = Table(
     Column("joined", Integer, nullable=False, server_default=text("0")),
     Column("nudges", Integer, nullable=False, server_default=text("0")),
     Column("sender", Text),
+    Column("held_by", Text),
+    Column("search", Text),
 )
 Index(
     "ix_incidents_sender_open",

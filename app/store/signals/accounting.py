@@ -259,7 +259,7 @@ def _not_claimed(since: datetime) -> Search:
         DiscrepancyKind.NOBODY_DRIVES,
         select(incidents.c.id, incidents.c.state, incidents.c.due_at)
         .select_from(incidents.outerjoin(claims, claims.c.incident_id == incidents.c.id))
-        .where(incidents.c.closed_at.is_(None), incidents.c.due_at < since)
+        .where(incidents.c.closed_at.is_(None), incidents.c.held_by.is_(None), incidents.c.due_at < since)
         # An incident is due long ago, too, when it just opened with an old program: since then counts.
         .where(incidents.c.opened_at < since)
         .where(or_(claims.c.incident_id.is_(None), claims.c.expires_at < since))
@@ -288,6 +288,7 @@ def _oversleeps(now: datetime) -> ColumnElement[bool]:
     waits_for_people = incidents.c.state == IncidentState.AWAITING_APPROVAL.value
     return and_(
         incidents.c.closed_at.is_(None),
+        incidents.c.held_by.is_(None),
         incidents.c.due_at > now,
         or_(and_(waits_for_people, ~asked), and_(~waits_for_people, incidents.c.due_at > now + LONGEST_REST)),
         ~held,

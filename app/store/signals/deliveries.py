@@ -13,9 +13,11 @@ first answer again.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import chain, pairwise
+from typing import TypeAlias
 
 from sqlalchemy import Connection, and_, delete, insert, or_, select
 
@@ -28,10 +30,10 @@ from app.store.database.codec import read
 from app.store.database.tables import idempotency_keys
 
 IDEMPOTENCY_KEPT = timedelta(hours=24)
-PART = 50
-"""Signals that one transaction records at most."""
-PART_SERVICES = 10
-"""Services that one transaction of a large delivery concerns at most: with `PART` it takes some 20 ms."""
+PART = 100
+"""Signals that one part of a delivery has at most."""
+PART_SERVICES = 100
+"""Services that one part of a delivery concerns at most: with `PART` it takes some 20 ms."""
 KEY_LIMIT_BYTES = 1024
 """Longest deduplication or idempotency key: both stand in indexes, whose entries are bounded."""
 
@@ -43,8 +45,8 @@ class Delivery:
     signals: tuple[Signal, ...]
     decide: IntakeDecider
     dry_run: bool
-    idempotency_key: str | None
-    request_hash: str | None
+    idempotency_key: str | None = None
+    request_hash: str | None = None
     again: RepeatDecider | None = None
 
     @property
@@ -92,47 +94,58 @@ def _key_of_part(key: str | None, start: int, end: int) -> str | None:
     return "part " + hashlib.sha256(f"{start} {end} {key}".encode("utf-8", "replace")).hexdigest()
 
 
-def recorded(connection: Connection, delivery: Delivery) -> tuple[Accepted, ...] | None:
-    """The answer that this delivery got before, by its idempotency key; held until the transaction ends."""
-    if delivery.idempotency_key is None:
-        return None
-    locks.hold(connection, locks.Space.IDEMPOTENCY, [delivery.idempotency_key])
-    return _recorded_answer(connection, delivery, delivery.idempotency_key)
+Answer: TypeAlias = tuple[Accepted, ...] | Invalid
+"""What a delivery is answered: with its signals, or why its key cannot be used."""
+
+
+def recorded(connection: Connection, given: Sequence[Delivery]) -> dict[str, Answer]:
+    """What deliveries with these idempotency keys were answered, or are refused with; held until the end."""
+    by_key = {one.idempotency_key: one for one in given if one.idempotency_key is not None}
+    if not by_key:
+        return {}
+    locks.hold(connection, locks.Space.IDEMPOTENCY, by_key)
+    return _recorded_answers(connection, by_key)
 
 
 def record(connection: Connection, delivery: Delivery, answers: tuple[Accepted, ...]) -> None:
     """Store the answer to a delivery whose parts are all recorded; the first stored answer is kept."""
-    if recorded(connection, delivery) is None:
-        keep(connection, delivery, answers)
+    if not recorded(connection, [delivery]):
+        keep(connection, [(delivery, answers)])
 
 
-def keep(connection: Connection, delivery: Delivery, answers: tuple[Accepted, ...]) -> None:
-    """Keep the answer to a delivery that has an idempotency key."""
-    if delivery.idempotency_key is None:
-        return
-    connection.execute(
-        insert(idempotency_keys).values(
-            key=delivery.idempotency_key,
-            request_hash=delivery.request_hash,
-            recorded_at=delivery.at,
-            answer=answers,
-        )
-    )
+def keep(connection: Connection, answered: Sequence[tuple[Delivery, tuple[Accepted, ...]]]) -> None:
+    """Keep the answers to those deliveries that have an idempotency key."""
+    rows = [
+        {
+            "key": delivery.idempotency_key,
+            "request_hash": delivery.request_hash,
+            "recorded_at": delivery.at,
+            "answer": answers,
+        }
+        for delivery, answers in answered
+        if delivery.idempotency_key is not None
+    ]
+    if rows:
+        connection.execute(insert(idempotency_keys), rows)
 
 
-def check_keys(delivery: Delivery) -> None:
-    """Raise `Invalid` for a deduplication or idempotency key that no index can hold."""
+def check(delivery: Delivery) -> None:
+    """Raise `Invalid` for a time without a zone, and for a key that no index can hold."""
+    for signal in delivery.signals:
+        for at in (signal.observed_at, signal.received_at):
+            if at.tzinfo is None or at.utcoffset() is None:
+                raise Invalid(f"a value cannot be stored: the time {at.isoformat()} has no zone")
     keys = [("dedup_key", signal.dedup_key) for signal in delivery.signals]
     if delivery.idempotency_key is not None:
         keys.append(("idempotency key", delivery.idempotency_key))
     for name, value in keys:
-        if len(value.encode("utf-8", "replace")) > KEY_LIMIT_BYTES:
+        if len(value) * 4 > KEY_LIMIT_BYTES and len(value.encode("utf-8", "replace")) > KEY_LIMIT_BYTES:
             raise Invalid(f"{name} is longer than {KEY_LIMIT_BYTES} bytes; use a hash of it")
 
 
-def _recorded_answer(connection: Connection, delivery: Delivery, key: str) -> tuple[Accepted, ...] | None:
-    """The answer given to this key within the last day; also forgets keys that are older."""
-    cutoff = delivery.at - IDEMPOTENCY_KEPT
+def _recorded_answers(connection: Connection, by_key: Mapping[str, Delivery]) -> dict[str, Answer]:
+    """The answers given to these keys within the last day; also forgets keys that are older."""
+    cutoff = max(one.at for one in by_key.values()) - IDEMPOTENCY_KEPT
     aged = (
         select(idempotency_keys.c.key)
         .where(idempotency_keys.c.recorded_at < cutoff)
@@ -142,12 +155,13 @@ def _recorded_answer(connection: Connection, delivery: Delivery, key: str) -> tu
     )
     expired = or_(
         idempotency_keys.c.key.in_(aged),
-        and_(idempotency_keys.c.key == key, idempotency_keys.c.recorded_at < cutoff),
+        and_(idempotency_keys.c.key.in_([*by_key]), idempotency_keys.c.recorded_at < cutoff),
     )
     connection.execute(delete(idempotency_keys).where(expired))
-    row = connection.execute(select(idempotency_keys).where(idempotency_keys.c.key == key)).one_or_none()
-    if row is None:
-        return None
-    if row.request_hash != delivery.request_hash:
-        raise Invalid("this Idempotency-Key was used for another request; use a new key for a new request")
-    return read(tuple[Accepted, ...], row.answer)
+    rows = connection.execute(select(idempotency_keys).where(idempotency_keys.c.key.in_([*by_key])))
+    return {
+        row.key: read(tuple[Accepted, ...], row.answer)
+        if row.request_hash == by_key[row.key].request_hash
+        else Invalid("this Idempotency-Key was used for another request; use a new key for a new request")
+        for row in rows
+    }

@@ -1,8 +1,11 @@
 """Durable intake: signals are recorded, decided and joined to incidents in one transaction (promise 9).
 
-Everything about one service runs under that service's lock, so judging its
-levels, finding its open incident and opening one are a single step, whatever
-other workers do. The judgement itself is the caller's pure `IntakeDecider`.
+Deliveries that arrive together are one set. What is on record of their signals and
+services is read by a few statements, each signal is decided in turn as if it were
+alone, and what was decided is written by a few statements. Everything about one service
+runs under that service's lock, so judging its levels, finding its open incident and
+opening one are a single step, whatever other workers do. The judgement itself is the
+caller's pure `IntakeDecider`.
 """
 
 from __future__ import annotations
@@ -15,57 +18,48 @@ from sqlalchemy import Connection, insert
 
 from app.agent.freshness.memory import newly_merged
 from app.agent.ids import ServiceKey, SignalId
-from app.agent.models import Change, Disposition, DispositionKind, Incident, Note, Signal, SignalKind
+from app.agent.models import Change, Disposition, DispositionKind, Incident, Signal, SignalKind
 from app.agent.ports.store.signals import Accepted, IntakeVerdict, ServiceLevels
-from app.store import timeline
 from app.store.database import locks
 from app.store.database.codec import storable_text
 from app.store.database.tables import changes
 from app.store.notes import merged_note, pending_note, signal_note
-from app.store.signals import deliveries, ledger, openings
+from app.store.signals import deliveries, ledger, openings, services
 from app.store.signals import records as signals
-from app.store.signals.deliveries import Delivery
-from app.store.signals.levels import levels, store_levels
+from app.store.signals.deliveries import Answer, Delivery
+from app.store.signals.services import Service
 
 _ATTACHED = (DispositionKind.OPENED, DispositionKind.JOINED)
 
 
-def accept(connection: Connection, delivery: Delivery) -> tuple[Accepted, ...]:
-    if not delivery.signals:
-        return ()
-    deliveries.check_keys(delivery)
-    before = deliveries.recorded(connection, delivery)
-    if before is not None:
-        return before
-    locks.hold(connection, locks.Space.SERVICE, {str(signal.key) for signal in delivery.signals})
-    transaction = IntakeTransaction(connection, delivery)
-    transaction.look_up(delivery.signals)
-    answers = tuple(
-        Accepted(signal_id=signal.id, disposition=transaction.accept(signal)) for signal in delivery.signals
-    )
+def accept(connection: Connection, given: Sequence[Delivery]) -> tuple[Answer, ...]:
+    """The answers to deliveries of which no two have the same idempotency key."""
+    recorded = deliveries.recorded(connection, given)
+    before = [None if one.idempotency_key is None else recorded.get(one.idempotency_key) for one in given]
+    new = [one for one, answer in zip(given, before, strict=True) if answer is None]
+    answers = iter(_accept_new(connection, new))
+    return tuple(next(answers) if answer is None else answer for answer in before)
+
+
+def _accept_new(connection: Connection, given: Sequence[Delivery]) -> list[tuple[Accepted, ...]]:
+    everything = [signal for one in given for signal in one.signals]
+    if not everything:
+        return [() for _ in given]
+    locks.hold(connection, locks.Space.SERVICE, {str(signal.key) for signal in everything})
+    transaction = IntakeTransaction(connection)
+    transaction.look_up(everything)
+    answers = [
+        tuple(
+            Accepted(signal_id=signal.id, disposition=transaction.accept(signal, one))
+            for signal in one.signals
+        )
+        for one in given
+    ]
     transaction.write()
-    deliveries.keep(connection, delivery, answers)
+    deliveries.keep(connection, list(zip(given, answers, strict=True)))
     if transaction.entered:
-        ledger.enter(connection, delivery.signals[0].key, transaction.entered)
+        ledger.enter(connection, everything[0].key, transaction.entered)
     return answers
-
-
-@dataclass(slots=True, kw_only=True)
-class _Service:
-    """One service within a transaction: as it is on record, and as it stands after what was decided."""
-
-    stored_levels: ServiceLevels | None
-    levels: ServiceLevels | None
-    stored: Incident | None
-    """The open incident on record."""
-    incident: Incident | None
-    """The open incident."""
-    closed: Incident | None
-    """The incident that closed last."""
-    none_pending: bool = False
-    """No signal of it is pending."""
-    notes: list[Note] = field(default_factory=list)
-    """For the timeline of the open incident, and not written yet."""
 
 
 @dataclass(slots=True)
@@ -77,7 +71,6 @@ class IntakeTransaction:
     """
 
     connection: Connection
-    delivery: Delivery
     entered: list[datetime] = field(default_factory=list)
     """When each signal arrived that is now on record and was not before."""
     joined: dict[SignalId, str] = field(default_factory=dict)
@@ -85,35 +78,58 @@ class IntakeTransaction:
     _same: dict[SignalId, signals.Recorded] = field(default_factory=dict)
     _first: dict[str, signals.Recorded] = field(default_factory=dict)
     """By deduplication key."""
-    _services: dict[ServiceKey, _Service] = field(default_factory=dict)
+    _services: dict[ServiceKey, Service] = field(default_factory=dict)
+    _known: set[ServiceKey] | None = None
+    """Services that the agent has observed itself; None while nothing was read of them."""
+    _pending: dict[ServiceKey, tuple[Signal, ...]] | None = None
+    """Signals on record that wait, by service; None while they were not read."""
+    _on_record: int | None = None
+    """Services on record before this transaction; None while they were not counted."""
+    _added: set[ServiceKey] = field(default_factory=set)
+    """Services that this transaction adds to them."""
     _open_of_sender: dict[str, int] = field(default_factory=dict)
+    """On record before this transaction."""
+    _opened_of_sender: dict[str, int] = field(default_factory=dict)
+    """By this transaction."""
     _decided: list[tuple[Signal, Disposition]] = field(default_factory=list)
     _changes: list[Change] = field(default_factory=list)
 
     def look_up(self, given: Sequence[Signal]) -> None:
-        """Read which of these signals, and of their observations, are on record."""
+        """Read what is on record of these signals, of their observations and of their services."""
         for found in signals.on_record(self.connection, given):
             self._remember(found)
+        self.look_up_services(given)
 
-    def accept(self, signal: Signal) -> Disposition:
+    def look_up_services(self, given: Sequence[Signal]) -> None:
+        """Read the services of these signals."""
+        keys = dict.fromkeys(signal.key for signal in given)
+        self._services |= services.read(self.connection, [key for key in keys if key not in self._services])
+
+    def accept(self, signal: Signal, delivery: Delivery) -> Disposition:
         before = self._same.get(signal.id) or self._first.get(storable_text(signal.dedup_key))
-        if before is not None and (before.id == signal.id or not self._true_once_more(signal, before)):
+        if before is not None and (
+            before.id == signal.id or not self._true_once_more(signal, before, delivery)
+        ):
             return self._repeat(signal, before)
         if before is not None:  # its old key stays with the first one
             signal = replace(signal, dedup_key=f"{signal.id} again")
-        disposition = self._decide(signal)
+        disposition = self._decide(signal, delivery)
         self._record(signal, disposition)
         return disposition
 
-    def again(self, signal: Signal) -> Disposition:
+    def again(self, signal: Signal, delivery: Delivery) -> Disposition:
         """Decide a queued opening again on the current state."""
         # Out of the pending ones, which may join the incident that it opens.
         being = Disposition(kind=DispositionKind.IGNORED, reason="its incident is being opened")
         signals.settle(self.connection, signal.id, being)
-        disposition = self._decide(signal)
+        if self._pending is not None:
+            others = self._pending.get(signal.key, ())
+            self._pending[signal.key] = tuple(one for one in others if one.id != signal.id)
+        disposition = self._decide(signal, delivery)
+        self.write()
         signals.settle(self.connection, signal.id, disposition)
         if disposition.kind is DispositionKind.PENDING:
-            self._service(signal.key).none_pending = False
+            self._services[signal.key].none_pending, self._pending = False, None
         return disposition
 
     def write(self) -> None:
@@ -121,55 +137,43 @@ class IntakeTransaction:
         self._write_signals()
         _store_changes(self.connection, self._changes)
         self._changes.clear()
-        store_levels(
-            self.connection,
-            {key: (one.stored_levels, one.levels) for key, one in self._services.items()},
-        )
-        for one in self._services.values():
-            if one.stored is not None and one.incident is not None:
-                openings.store_joined(self.connection, one.stored, one.incident)
-        for one in self._services.values():
-            if one.incident is not None and one.notes:
-                timeline.append(self.connection, one.incident.id, one.notes)
-            one.stored, one.stored_levels, one.notes = one.incident, one.levels, []
+        services.write_levels(self.connection, [*self._services.values()])
 
     def _write_signals(self) -> None:
+        """With the incidents that they name."""
+        every = [*self._services.values()]
+        services.write_incidents(self.connection, every)
+        signals.join_pending(self.connection, [one.incident for one in every if one.joined_pending])
         signals.add(self.connection, self._decided)
         self._decided.clear()
+        for one in every:
+            one.joined_pending = False
 
-    def _decide(self, signal: Signal) -> Disposition:
-        one = self._service(signal.key)
-        verdict = self.delivery.decide(signal, one.levels, one.incident, one.closed)
+    def _decide(self, signal: Signal, delivery: Delivery) -> Disposition:
+        one = self._services[signal.key]
+        verdict = delivery.decide(signal, one.levels, one.incident, one.closed)
+        if verdict.service_limit is not None and not self._has_room(one, verdict.service_limit):
+            reason = (
+                f"not evaluated: {verdict.service_limit} services are on record, the limit of MAX_SERVICES"
+            )
+            return Disposition(kind=DispositionKind.IGNORED, reason=reason)
         if verdict.levels is not None:
             _keep_levels(one, verdict.levels, signal.received_at)
         if verdict.change is not None:
             self._changes.append(verdict.change)
         disposition = verdict.disposition
         if disposition.kind in _ATTACHED:
-            disposition = self._attach(signal, one, verdict)
+            disposition = self._attach(signal, one, verdict, delivery)
         return disposition
 
-    def _service(self, key: ServiceKey) -> _Service:
-        """The service, read the first time."""
-        if key not in self._services:
-            known, incident = levels(self.connection, key), openings.open_incident(self.connection, key)
-            self._services[key] = _Service(
-                stored_levels=known,
-                levels=known,
-                stored=incident,
-                incident=incident,
-                closed=openings.last_closed(self.connection, key),
-            )
-        return self._services[key]
-
-    def _true_once_more(self, signal: Signal, before: signals.Recorded) -> bool:
+    def _true_once_more(self, signal: Signal, before: signals.Recorded, delivery: Delivery) -> bool:
         """Store what a repeated signal reports on its service; True if it must be decided like a new one."""
-        if self.delivery.again is None or signal.kind is not SignalKind.ALERT:
+        if delivery.again is None or signal.kind is not SignalKind.ALERT:
             return False
-        one = self._service(signal.key)
+        one = self._services[signal.key]
         # It was ignored for the sake of an incident that has ended since: what holds now decides.
         ignored = before.disposition.kind is DispositionKind.IGNORED and one.incident is None
-        repeat = self.delivery.again(signal, one.levels, one.incident)
+        repeat = delivery.again(signal, one.levels, one.incident)
         if repeat is None:
             return ignored and one.closed is not None
         _keep_levels(one, repeat.levels, signal.received_at)
@@ -183,7 +187,8 @@ class IntakeTransaction:
             signals.Recorded(id=signal.id, dedup_key=storable_text(signal.dedup_key), disposition=disposition)
         )
         if disposition.kind is DispositionKind.PENDING:
-            self._service(signal.key).none_pending = False
+            one = self._services[signal.key]
+            one.none_pending, one.added_pending = False, True
         self.entered.append(signal.received_at)
 
     def _remember(self, found: signals.Recorded) -> None:
@@ -204,31 +209,30 @@ class IntakeTransaction:
         self._record(signal, disposition)
         return disposition
 
-    def _attach(self, signal: Signal, one: _Service, verdict: IntakeVerdict) -> Disposition:
+    def _attach(
+        self, signal: Signal, one: Service, verdict: IntakeVerdict, delivery: Delivery
+    ) -> Disposition:
         """Open, queue or join, as the service stands now: at most one incident of it is ever open."""
-        key, incident = signal.key, one.incident
-        unknown_to = None
-        if incident is None and not openings.is_known(self.connection, key):
+        incident, unknown_to = one.incident, None
+        if incident is None and not self._is_known(one.key):
             unknown_to = storable_text(signal.source)
             most = verdict.open_limit
             if most is not None and self._opened_by(unknown_to, most) >= most:
                 reason = f"{signals.QUEUED}{signal.source} has {most} incidents open; opened as they end"
                 return Disposition(kind=DispositionKind.PENDING, reason=reason)
-        pending = self._take_pending(key, one) if verdict.release_pending else ()
+        pending = self._take_pending(one) if verdict.release_pending else ()
         opened = incident is None
         if incident is None:
-            incident = openings.open_new(
-                self.connection,
-                key,
+            incident = openings.new_incident(
+                one.key,
                 verdict.triggers,
                 stale=signal.stale,
-                dry_run=self.delivery.dry_run,
+                dry_run=delivery.dry_run,
                 at=openings.not_before(one.closed, signal.received_at),
-                unknown_to=unknown_to,
             )
-            one.stored = incident
-            if unknown_to in self._open_of_sender:
-                self._open_of_sender[unknown_to] += 1
+            one.opened(incident, unknown_to)
+            if unknown_to is not None:
+                self._opened_of_sender[unknown_to] = self._opened_of_sender.get(unknown_to, 0) + 1
         else:
             fresh = bool(verdict.triggers) and not signal.stale
             incident = openings.add_triggers(incident, verdict.triggers, fresh=fresh)
@@ -236,37 +240,63 @@ class IntakeTransaction:
         one.notes.append(signal_note(signal, verdict.triggers, opened=opened))
         if pending:
             one.notes.append(pending_note(pending, incident.opened_at))
-            self._join(pending, incident)
+            self._join(pending, one, incident)
         return Disposition(
             kind=DispositionKind.OPENED if opened else DispositionKind.JOINED,
             reason=verdict.disposition.reason,
             incident_id=incident.id,
         )
 
-    def _join(self, pending: Sequence[Signal], incident: Incident) -> None:
+    def _join(self, pending: Sequence[Signal], one: Service, incident: Incident) -> None:
         """The pending signals join the incident: a later duplicate of one is answered with it."""
-        joined = signals.join_pending(self.connection, incident)
+        one.joined_pending = True
+        joined = signals.joined_later(incident)
         for found in [self._same[signal.id] for signal in pending if signal.id in self._same]:
             self._remember(replace(found, disposition=joined))
+
+    def _is_known(self, key: ServiceKey) -> bool:
+        """Whether the agent has observed the service; read once, for every service of the transaction."""
+        if self._known is None:
+            self._known = services.known(self.connection, self._services)
+        return key in self._known
+
+    def _has_room(self, one: Service, most: int) -> bool:
+        """Whether the service is on record, or may be added; those on record are counted once."""
+        if one.levels is not None or one.incident is not None or one.closed is not None:
+            return True
+        if one.key in self._added or self._is_known(one.key):
+            return True
+        if self._on_record is None:
+            self._on_record = services.count(self.connection, most)
+        if self._on_record + len(self._added) >= most:
+            return False
+        self._added.add(one.key)
+        return True
 
     def _opened_by(self, sender: str, most: int) -> int:
         """How many incidents of unknown services a sender has open; counted up to `most`, once."""
         if sender not in self._open_of_sender:
             self._open_of_sender[sender] = openings.open_of_sender(self.connection, sender, most)
-        return self._open_of_sender[sender]
+        return self._open_of_sender[sender] + self._opened_of_sender.get(sender, 0)
 
-    def _take_pending(self, key: ServiceKey, one: _Service) -> tuple[Signal, ...]:
+    def _take_pending(self, one: Service) -> tuple[Signal, ...]:
         """The service's pending signals, for the caller to join; read again only after one was added."""
         if one.none_pending:
             return ()
-        self._write_signals()
-        pending = signals.pending(self.connection, key)
+        if self._pending is None:
+            waiting = [key for key, each in self._services.items() if not each.none_pending]
+            self._pending = signals.pending(self.connection, waiting)
+        if one.added_pending:
+            self._write_signals()
+            self._pending |= signals.pending(self.connection, [one.key])
+            one.added_pending = False
+        pending = self._pending.get(one.key, ())
         one.none_pending = True
         self.joined.update((signal.id, signal.source) for signal in pending)
         return pending
 
 
-def _keep_levels(one: _Service, new: ServiceLevels, at: datetime) -> None:
+def _keep_levels(one: Service, new: ServiceLevels, at: datetime) -> None:
     """Keep the levels, with a note the first time that alerts are merged while an incident is open."""
     before, one.levels = one.levels, new
     if one.incident is None:

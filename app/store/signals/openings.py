@@ -10,46 +10,14 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import uuid4
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, select
 
 from app.agent.identity.people import same_person
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.models import Alert, Incident, IncidentState, Signal, Trigger
-from app.agent.timeline import chain_start
-from app.store.database.notify import ring
-from app.store.database.rows import incident_columns, incident_of
-from app.store.database.tables import AFTER_KNOWN, AT_ONCE, incidents, revision_history
+from app.store.database.tables import incidents
 from app.store.incidents import union, with_triggers
 from app.store.notes import opening_summary
-
-
-def open_incident(connection: Connection, key: ServiceKey) -> Incident | None:
-    """The one open incident of a service, its row locked for the rest of the transaction."""
-    row = connection.execute(
-        select(incidents)
-        .where(
-            incidents.c.environment == key.environment,
-            incidents.c.service == key.service,
-            incidents.c.closed_at.is_(None),
-        )
-        .with_for_update()
-    ).one_or_none()
-    return None if row is None else incident_of(row)
-
-
-def last_closed(connection: Connection, key: ServiceKey) -> Incident | None:
-    """The service's incident that ended last."""
-    row = connection.execute(
-        select(incidents)
-        .where(
-            incidents.c.environment == key.environment,
-            incidents.c.service == key.service,
-            incidents.c.closed_at.is_not(None),
-        )
-        .order_by(incidents.c.closed_at.desc(), incidents.c.id.desc())
-        .limit(1)
-    ).one_or_none()
-    return None if row is None else incident_of(row)
 
 
 def open_of_sender(connection: Connection, sender: str, limit: int) -> int:
@@ -74,31 +42,12 @@ def newest_of_sender(connection: Connection, sender: str) -> IncidentId | None:
     return None if found is None else IncidentId(found)
 
 
-def is_known(connection: Connection, key: ServiceKey) -> bool:
-    """Whether the agent has observed the service in its own cluster."""
-    seen = select(revision_history.c.number).where(
-        revision_history.c.environment == key.environment, revision_history.c.service == key.service
-    )
-    return connection.execute(seen.limit(1)).first() is not None
-
-
-def open_new(
-    connection: Connection,
-    key: ServiceKey,
-    triggers: Sequence[Trigger],
-    *,
-    stale: bool,
-    dry_run: bool,
-    at: datetime,
-    unknown_to: str | None = None,
+def new_incident(
+    key: ServiceKey, triggers: Sequence[Trigger], *, stale: bool, dry_run: bool, at: datetime
 ) -> Incident:
-    """Store a new incident in the state OPEN with an empty timeline.
-
-    `unknown_to` is its sender where the agent does not know the service itself: its
-    first pass then comes after those of known services.
-    """
+    """An incident in the state OPEN."""
     distinct = tuple(dict.fromkeys(triggers))
-    incident = Incident(
+    return Incident(
         id=IncidentId(f"inc_{uuid4().hex}"),
         key=key,
         state=IncidentState.OPEN,
@@ -108,32 +57,11 @@ def open_new(
         dry_run=dry_run,
         summary=opening_summary(key, distinct),
     )
-    _create(connection, incident, unknown_to)
-    return incident
 
 
 def not_before(closed: Incident | None, at: datetime) -> datetime:
     """A service's incidents never overlap, though a signal may have waited while the last one closed."""
     return at if closed is None or closed.closed_at is None else max(at, closed.closed_at)
-
-
-def _create(connection: Connection, incident: Incident, unknown_to: str | None) -> None:
-    connection.execute(
-        insert(incidents).values(
-            id=incident.id,
-            environment=incident.key.environment,
-            service=incident.key.service,
-            opened_at=incident.opened_at,
-            version=incident.version,
-            timeline_length=0,
-            timeline_head=chain_start(incident.id),
-            due_at=AT_ONCE if unknown_to is None else AFTER_KNOWN,
-            sender=unknown_to,
-            joined=incident.joined,
-            **incident_columns(incident),
-        )
-    )
-    ring(connection)
 
 
 def add_triggers(incident: Incident, triggers: Sequence[Trigger], *, fresh: bool) -> Incident:
@@ -157,13 +85,3 @@ def note_origin(incident: Incident, signals: Sequence[Signal]) -> Incident:
     if (reported_by, cluster) == (incident.reported_by, incident.cluster):
         return incident
     return replace(incident, reported_by=reported_by, cluster=cluster)
-
-
-def store_joined(connection: Connection, before: Incident, after: Incident) -> None:
-    """Write what signals added since `before`; the caller holds the lock on the incident's row."""
-    if after == before:
-        return
-    values: dict[str, object] = {"joined": after.joined}
-    if replace(after, joined=before.joined) != before:
-        values |= incident_columns(after)
-    connection.execute(update(incidents).where(incidents.c.id == after.id).values(**values))

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, exists, func, insert, literal_column, select, text, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    bindparam,
+    delete,
+    exists,
+    func,
+    literal_column,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.sql import ColumnElement
-from sqlalchemy.sql.expression import TextClause
 
 from app.agent.identity.people import Sender
 from app.agent.ids import IncidentId, ServiceKey, SignalId
@@ -19,9 +29,9 @@ from app.store.database.codec import read_optional, read_payload, storable_text
 from app.store.database.tables import changes as change_rows
 from app.store.database.tables import signals
 from app.store.signals import ledger
+from app.store.signals.bulk import BulkInsert
+from app.store.signals.given import GivenStatement, columns_of
 
-SAMPLES_SHOWN = 1_000
-CHANGES_SHOWN = 500
 BATCH = 500
 """Rows that one transaction expires or deletes at most: other writers wait for no more than that."""
 # Written out, so that no planner prepares for more rows.
@@ -34,10 +44,37 @@ QUEUED = "queued: "
 """How the reason of a pending signal begins whose incident waits for others of its sender to end."""
 NOT_QUEUED = text(f"signals.reason NOT LIKE '{QUEUED}%'")
 
-_OUTCOME = [
-    signals.c[name] for name in ("id", "dedup_key", "disposition", "reason", "incident_id", "duplicate_of")
-]
-_ATTACHED = [DispositionKind.OPENED.value, DispositionKind.JOINED.value]
+_OUTCOME = ("id", "dedup_key", "disposition", "reason", "incident_id", "duplicate_of")
+_NAMED_OUTCOME = ", ".join(f"signals.{name}" for name in _OUTCOME)
+_BY_ID = GivenStatement(
+    f"SELECT {_NAMED_OUTCOME} FROM {{texts}} CROSS JOIN signals WHERE signals.id = given.value",  # noqa: S608 - constants
+    [signals.c[name] for name in _OUTCOME],
+    lock="FOR KEY SHARE OF signals",
+)
+_BY_KEY = GivenStatement(
+    f"SELECT {_NAMED_OUTCOME} FROM {{texts}} CROSS JOIN signals"  # noqa: S608 - constants
+    " WHERE signals.dedup_key = given.value AND signals.duplicate_of IS NULL",
+    [signals.c[name] for name in _OUTCOME],
+    lock="FOR KEY SHARE OF signals",
+)
+_PENDING = GivenStatement(
+    f"SELECT {columns_of(signals)} FROM {{services}} CROSS JOIN signals"  # noqa: S608 - constants
+    " WHERE signals.service = given.service AND signals.environment = given.environment"
+    " AND signals.disposition = 'pending' ORDER BY signals.number",
+    [*signals.c],
+    lock="FOR UPDATE OF signals",
+)
+_ADD = BulkInsert(signals, [column.name for column in signals.c if column.name != "number"])
+_JOINED_LATER = "the breach it was part of is an incident"
+_JOIN = (
+    update(signals)
+    .where(
+        signals.c.service == bindparam("of_service"),
+        signals.c.environment == bindparam("of_environment"),
+        WAITING,
+    )
+    .values(disposition=DispositionKind.JOINED.value, reason=_JOINED_LATER, incident_id=bindparam("joins"))
+)
 
 
 # ---------------------------------------------------------------- writing
@@ -57,27 +94,19 @@ def on_record(connection: Connection, given: Sequence[Signal]) -> tuple[Recorded
 
     `prune` leaves them alone until this transaction ends.
     """
-    first = signals.c.dedup_key.in_({storable_text(signal.dedup_key) for signal in given})
-    found = {
-        row.id: row
-        for condition in (
-            signals.c.id.in_([signal.id for signal in given]),
-            first & signals.c.duplicate_of.is_(None),
-        )
-        for row in connection.execute(
-            select(*_OUTCOME).where(condition).with_for_update(read=True, key_share=True)
-        )
-    }
+    rows = [
+        *_BY_ID.texts(connection, [signal.id for signal in given]),
+        *_BY_KEY.texts(connection, {storable_text(signal.dedup_key) for signal in given}),
+    ]
     return tuple(
         Recorded(id=SignalId(row.id), dedup_key=row.dedup_key, disposition=disposition_of(row))
-        for row in found.values()
+        for row in {row.id: row for row in rows}.values()
     )
 
 
 def add(connection: Connection, decided: Sequence[tuple[Signal, Disposition]]) -> None:
     """Record signals with their dispositions, in this order."""
-    if decided:
-        connection.execute(insert(signals), [_values(signal, became) for signal, became in decided])
+    _ADD.run(connection, (_values(signal, became) for signal, became in decided))
 
 
 def _values(signal: Signal, disposition: Disposition) -> dict[str, object]:
@@ -101,27 +130,24 @@ def _values(signal: Signal, disposition: Disposition) -> dict[str, object]:
     }
 
 
-def settle_pending(
-    connection: Connection,
-    key: ServiceKey,
-    kind: DispositionKind,
-    reason: str,
-    incident_id: IncidentId,
-    *,
-    only: SignalId | None = None,
-) -> None:
-    """Give a service's pending signals, or one of them, their last disposition."""
-    chosen = update(signals).where(*_pending_of(key))
-    if only is not None:
-        chosen = chosen.where(signals.c.id == only)
-    connection.execute(chosen.values(disposition=kind.value, reason=reason, incident_id=incident_id))
+def join_pending(connection: Connection, incidents: Sequence[Incident | None]) -> None:
+    """Let the pending signals of these incidents' services join them."""
+    rows = [
+        {
+            "of_service": one.key.service,
+            "of_environment": one.key.environment,
+            "joins": one.id,
+        }
+        for one in incidents
+        if one is not None
+    ]
+    if rows:
+        connection.execute(_JOIN, rows)
 
 
-def join_pending(connection: Connection, incident: Incident) -> Disposition:
-    """Let the service's pending signals join the incident; the disposition that each has then."""
-    reason = "the breach it was part of is an incident"
-    settle_pending(connection, incident.key, DispositionKind.JOINED, reason, incident.id)
-    return Disposition(kind=DispositionKind.JOINED, reason=reason, incident_id=incident.id)
+def joined_later(incident: Incident) -> Disposition:
+    """What becomes of a pending signal that joins an incident."""
+    return Disposition(kind=DispositionKind.JOINED, reason=_JOINED_LATER, incident_id=incident.id)
 
 
 def expire_pending(connection: Connection, older_than: datetime) -> int:
@@ -234,12 +260,13 @@ def settle(connection: Connection, signal_id: SignalId, disposition: Disposition
 # ---------------------------------------------------------------- reading
 
 
-def pending(connection: Connection, key: ServiceKey) -> tuple[Signal, ...]:
-    """A service's pending signals in the order in which they were accepted, locked so that none expires."""
-    rows = connection.execute(
-        select(signals).where(*_pending_of(key)).order_by(signals.c.number).with_for_update()
-    )
-    return tuple(signal_of(row) for row in rows)
+def pending(connection: Connection, keys: Collection[ServiceKey]) -> dict[ServiceKey, tuple[Signal, ...]]:
+    """Pending signals by service in the order in which they were accepted, locked so that none expires."""
+    found: dict[ServiceKey, tuple[Signal, ...]] = {}
+    for row in _PENDING.services(connection, keys):
+        signal = signal_of(row)
+        found[signal.key] = (*found.get(signal.key, ()), signal)
+    return found
 
 
 def disposition_of(row: Row[Any]) -> Disposition:
@@ -249,10 +276,6 @@ def disposition_of(row: Row[Any]) -> Disposition:
         incident_id=None if row.incident_id is None else IncidentId(row.incident_id),
         duplicate_of=None if row.duplicate_of is None else SignalId(row.duplicate_of),
     )
-
-
-def _pending_of(key: ServiceKey) -> tuple[ColumnElement[bool] | TextClause, ...]:
-    return (signals.c.service == key.service, signals.c.environment == key.environment, WAITING)
 
 
 def signal_of(row: Row[Any]) -> Signal:

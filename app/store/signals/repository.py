@@ -14,6 +14,7 @@ from app.agent.ids import IncidentId, ServiceKey, SignalId
 from app.agent.models import (
     POLLED,
     Change,
+    Disposition,
     DispositionKind,
     MetricSample,
     Signal,
@@ -30,16 +31,16 @@ from app.agent.ports.store.signals import (
     ServiceLevels,
     SignalRecord,
 )
-from app.errors import PartlyRecorded, TransientError
-from app.store import timeline
+from app.errors import Invalid, PartlyRecorded, TransientError
 from app.store.database import locks
 from app.store.database.codec import read
 from app.store.database.port import Database
 from app.store.database.repository import Repository, reads, writes
 from app.store.database.tables import changes, service_levels, signals
 from app.store.notes import pending_note, signal_note
-from app.store.signals import deliveries, intake, openings, records
+from app.store.signals import deliveries, openings, records, services
 from app.store.signals.deliveries import Delivery
+from app.store.signals.gathering import Gathering
 from app.store.signals.intake import IntakeTransaction
 from app.store.signals.levels import levels
 
@@ -57,6 +58,7 @@ class SqlSignals(Repository):
         super().__init__(database)
         self._large = asyncio.Semaphore(PARTS_AT_ONCE)
         """Held for each part of a large delivery."""
+        self._gathering = Gathering(self)
 
     async def accept(
         self,
@@ -76,8 +78,11 @@ class SqlSignals(Repository):
             idempotency_key=idempotency_key,
             request_hash=request_hash,
         )
+        if not delivery.signals:
+            return ()
+        deliveries.check(delivery)
         if len(deliveries.parts(delivery)) == 1:
-            return await self.database.write(lambda connection: intake.accept(connection, delivery))
+            return await self._gathering.accept(delivery)
         return await self._accept_in_parts(delivery)
 
     async def _accept_in_parts(self, delivery: Delivery) -> tuple[Accepted, ...]:
@@ -85,17 +90,18 @@ class SqlSignals(Repository):
 
         Raises `PartlyRecorded` where the store stops answering between two of them.
         """
-        deliveries.check_keys(delivery)
-        recorded = await self.database.write(lambda connection: deliveries.recorded(connection, delivery))
-        if recorded is not None:
-            return recorded
+        recorded = await self.database.write(lambda connection: deliveries.recorded(connection, [delivery]))
+        for answer in recorded.values():
+            if isinstance(answer, Invalid):
+                raise answer
+            return answer
         places = deliveries.by_service(delivery)
         sorted_out = replace(delivery, signals=tuple(delivery.signals[place] for place in places))
         answers: list[Accepted] = []
         try:
             for part in deliveries.parts(sorted_out):
                 async with self._large:
-                    answers += await self.database.write(partial(intake.accept, delivery=part))
+                    answers += await self._gathering.accept(part)
             in_order = tuple(
                 answer for _, answer in sorted(zip(places, answers, strict=True), key=lambda pair: pair[0])
             )
@@ -158,31 +164,31 @@ class SqlSignals(Repository):
         at: datetime,
     ) -> IncidentId | None:
         locks.hold(connection, locks.Space.SERVICE, [str(key)])
-        pending = records.pending(connection, key)
+        pending = records.pending(connection, [key]).get(key)
         if not pending:
             return None
-        incident = openings.open_incident(connection, key)
-        if incident is not None:
-            fresh = bool(triggers) and not all(signal.stale for signal in pending)
-            joined = openings.add_triggers(incident, triggers, fresh=fresh)
-            openings.store_joined(connection, incident, openings.note_origin(joined, pending))
-            timeline.append(connection, incident.id, [pending_note(pending, incident.opened_at)])
-            records.join_pending(connection, incident)
-            return incident.id
-        first, *others = pending
+        service = services.read(connection, [key])[key]
+        incident, first = service.incident, pending[0]
         stale = all(signal.stale for signal in pending)
-        before = openings.last_closed(connection, key)
-        incident = openings.open_new(
-            connection, key, triggers, stale=stale, dry_run=dry_run, at=openings.not_before(before, at)
-        )
-        openings.store_joined(connection, incident, openings.note_origin(incident, pending))
-        notes = [signal_note(first, triggers, opened=True)]
-        if others:
-            notes.append(pending_note(others, incident.opened_at))
-        timeline.append(connection, incident.id, notes)
-        reason = "acted on before the breach had lasted"
-        records.settle_pending(connection, key, DispositionKind.OPENED, reason, incident.id, only=first.id)
-        records.join_pending(connection, incident)
+        if incident is not None:
+            incident = openings.add_triggers(incident, triggers, fresh=bool(triggers) and not stale)
+            service.notes.append(pending_note(pending, incident.opened_at))
+        else:
+            incident = openings.new_incident(
+                key, triggers, stale=stale, dry_run=dry_run, at=openings.not_before(service.closed, at)
+            )
+            service.opened(incident, None)
+            service.notes.append(signal_note(first, triggers, opened=True))
+            if pending[1:]:
+                service.notes.append(pending_note(pending[1:], incident.opened_at))
+        opened = service.stored is None
+        service.incident = openings.note_origin(incident, pending)
+        services.write_incidents(connection, [service])
+        if opened:
+            reason = "acted on before the breach had lasted"
+            became = Disposition(kind=DispositionKind.OPENED, reason=reason, incident_id=incident.id)
+            records.settle(connection, first.id, became)
+        records.join_pending(connection, [incident])
         return incident.id
 
     @writes
@@ -196,13 +202,12 @@ class SqlSignals(Repository):
         for sender in tuple(queues):
             waiting = records.queued(connection, sender, share)
             locks.hold(connection, locks.Space.SERVICE, {str(signal.key) for signal in waiting})
-            delivery = Delivery(
-                signals=waiting, decide=decide, dry_run=dry_run, idempotency_key=None, request_hash=None
-            )
-            transaction = IntakeTransaction(connection, delivery)
+            delivery = Delivery(signals=waiting, decide=decide, dry_run=dry_run)
+            transaction = IntakeTransaction(connection)
+            transaction.look_up_services(waiting)
             for signal in waiting:
                 if signal.id not in transaction.joined:
-                    if transaction.again(signal).reason.startswith(records.QUEUED):
+                    if transaction.again(signal, delivery).reason.startswith(records.QUEUED):
                         break
                     queues[sender] -= 1
                 ended += 1

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from app.agent.evidence.cluster.blockers import MissingObject, Refusal, missing_objects, refusal
 from app.agent.evidence.conditions import pod_words, serving_words
 from app.agent.evidence.facts import PodFault, trouble
+from app.agent.guardrails.workload_kinds import ROLLOUT
 from app.agent.models import Cause, Evidence
 from app.agent.workload import PodView, WorkloadView
 
@@ -43,7 +44,7 @@ def handover(evidence: Evidence, cause: Cause) -> Handover | None:
 
 
 def _facts(workload: WorkloadView) -> list[str]:
-    facts = [serving_words(workload)]
+    facts = [serving_words(workload), *_facts_of_its_kind(workload)]
     if workload.served_by is not None:
         facts.append(f"{workload.served_by} runs its pods, and its 0 replicas are on purpose")
     elif workload.managed_by is not None:
@@ -59,6 +60,27 @@ def _facts(workload: WorkloadView) -> list[str]:
     return facts
 
 
+def _facts_of_its_kind(workload: WorkloadView) -> list[str]:
+    """What a person must know who changes it by hand."""
+    ref, facts = workload.target.ref, []
+    if ref.kind == ROLLOUT:
+        facts.append(
+            "the controller of Argo Rollouts runs its pods: "
+            f"kubectl argo rollouts -n {ref.namespace} abort {ref.name} goes back to the stable release"
+        )
+    if workload.replaced_by_hand:
+        facts.append("its pods take a new template only when someone deletes them")
+    if workload.partition:
+        facts.append(f"pods with an ordinal below {workload.partition} keep their template (partition)")
+    waited_for = sorted(pod.name for pod in workload.pods if not (pod.ready or pod.leftover))
+    if workload.one_by_one and waited_for:
+        facts.append(
+            f"its controller changes no pod while {', '.join(waited_for)} is not ready: "
+            "after a change of the template someone must delete that pod"
+        )
+    return facts
+
+
 def _pod_facts(failing: list[PodView], evidence: Evidence) -> list[str]:
     """Each reason once, with the first pod that shows it."""
     by_words: dict[str, str] = {}
@@ -71,10 +93,10 @@ def _pod_facts(failing: list[PodView], evidence: Evidence) -> list[str]:
 def _commands(workload: WorkloadView, failing: list[PodView], evidence: Evidence, cause: Cause) -> list[str]:
     """The most telling first."""
     ref = workload.target.ref
-    here = f"kubectl -n {ref.namespace}"
+    here, kind = f"kubectl -n {ref.namespace}", ref.kind.lower()
     found: list[str] = []
     if cause is Cause.SCALED_TO_ZERO:
-        found.append(f"{here} get deployment {ref.name} -o yaml --show-managed-fields")
+        found.append(f"{here} get {kind} {ref.name} -o yaml --show-managed-fields")
     if workload.replica_failure is not None:
         quota = refusal(workload.replica_failure) is Refusal.QUOTA
         found.append(
@@ -82,7 +104,7 @@ def _commands(workload: WorkloadView, failing: list[PodView], evidence: Evidence
         )
     for pod in failing:
         found += _pod_commands(here, pod, evidence)
-    found.append(f"{here} describe deployment {ref.name}")
+    found.append(f"{here} describe {kind} {ref.name}")
     return found
 
 

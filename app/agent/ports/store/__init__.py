@@ -9,12 +9,14 @@ from typing import Any
 from app.agent.ports.store.accounting import AccountingRepository
 from app.agent.ports.store.approvals import ApprovalRepository
 from app.agent.ports.store.claims import ClaimRepository
+from app.agent.ports.store.figures import FiguresRepository
 from app.agent.ports.store.guardrails import BudgetRepository, GuardrailRepository
 from app.agent.ports.store.history import HistoryRepository
 from app.agent.ports.store.incidents import IncidentRepository
 from app.agent.ports.store.intents import IntentRepository
 from app.agent.ports.store.notifications import NotificationRepository
 from app.agent.ports.store.people import AuditLogRepository, CredentialRepository
+from app.agent.ports.store.responders import ResponderRepository
 from app.agent.ports.store.signals import SignalRepository
 
 
@@ -28,12 +30,14 @@ class Store:
     intents: IntentRepository
     budgets: BudgetRepository
     approvals: ApprovalRepository
+    responders: ResponderRepository
     guardrails: GuardrailRepository
     history: HistoryRepository
     accounting: AccountingRepository
     credentials: CredentialRepository
     audit_log: AuditLogRepository
     notifications: NotificationRepository
+    figures: FiguresRepository
     ping: Callable[[], Coroutine[Any, Any, None]]
     """Writes something; raises when that fails, or the database is not the one that was opened."""
     close: Callable[[], Coroutine[Any, Any, None]]

@@ -29,7 +29,7 @@ class ClaimRepository(Protocol):
     async def take(
         self, incident_id: IncidentId, owner: str, lease: timedelta, now: datetime
     ) -> Claim | None:
-        """Take or renew the incident; None while another owner's lease lives.
+        """Take or renew the incident; None while another owner's lease lives, or a person has taken it over.
 
         Each take-over raises the token; a renewal by the same owner keeps it.
         """

@@ -15,18 +15,22 @@ from app.agent.ports.store.claims import Claim
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentFilter:
-    """Which incidents to list; None is any. Times compare with `opened_at`: since <= t < until."""
+    """Which incidents to list; None or empty is any. Times compare with `opened_at`: since <= t < until."""
 
     service: str | None = None
     environment: str | None = None
-    state: IncidentState | None = None
+    states: tuple[IncidentState, ...] = ()
     since: datetime | None = None
     until: datetime | None = None
+    text: str = ""
+    """Words that service, environment, id, cause, owner or summary contain, in any case; all of them must."""
+    oldest_first: bool = False
+    """The order of the pages: by `opened_at`, newest first unless set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """One page of incidents, newest first."""
+    """One page of incidents, in the order of the filter."""
 
     items: tuple[IncidentRecord, ...]
     next_cursor: str | None
@@ -73,7 +77,7 @@ class IncidentRepository(Protocol):
         ...
 
     async def find(self, where: IncidentFilter, *, limit: int, cursor: str | None) -> Page:
-        """Newest first; a cursor that this store did not issue raises `Invalid`."""
+        """Newest first, or in the filter's order; a cursor that this store did not issue raises `Invalid`."""
         ...
 
     async def all_open(self) -> tuple[Incident, ...]:
@@ -86,6 +90,10 @@ class IncidentRepository(Protocol):
 
     async def open_beside(self, key: ServiceKey, named: Sequence[ServiceKey], limit: int) -> OpenBeside:
         """What else is open, read by index: which of `named`, and the newest others up to `limit`."""
+        ...
+
+    async def changed_since(self, moment: datetime) -> tuple[tuple[IncidentId, int], ...]:
+        """Incidents with an entry of that time or later, each with its newest sequence; at most 500."""
         ...
 
     async def save(self, claim: Claim, incident: Incident, notes: Sequence[Note]) -> Incident:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+
+import msgspec
 
 from app.agent.freshness.reasons import Reason
 from app.agent.ids import IncidentId, ServiceKey, SignalId
@@ -21,8 +23,7 @@ class SignalRecord:
     disposition: Disposition
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceLevels:
+class ServiceLevels(msgspec.Struct, frozen=True, kw_only=True):
     """What intake remembers per service to judge for-duration and hysteresis; one bounded row.
 
     Times are event times. A `*_breach_since` is set while the indicator has been
@@ -48,9 +49,9 @@ class ServiceLevels:
     """How far apart the last two pushed samples were; None where that says nothing."""
     resolved_alerts: tuple[str, ...] = ()
     """The last alerts that were reported as resolved: an older report of one as firing does not count."""
-    measured_error_rate: Breach = field(default_factory=Breach)
+    measured_error_rate: Breach = msgspec.field(default_factory=Breach)
     """What the agent's own poller saw, apart from what was posted."""
-    measured_latency: Breach = field(default_factory=Breach)
+    measured_latency: Breach = msgspec.field(default_factory=Breach)
     deploy_succeeded_at: datetime | None = None
     """The newest deploy that was reported as succeeded: a failure from before it is over."""
 
@@ -61,6 +62,17 @@ class ServiceLevels:
             self.error_rate_breach_since is not None or self.measured_error_rate.since is not None,
             self.latency_breach_since is not None or self.measured_latency.since is not None,
         )
+
+    @property
+    def breached_since(self) -> datetime | None:
+        """The first sample of the oldest breach on record, by any sender; None without one."""
+        known = (
+            self.error_rate_breach_since,
+            self.latency_breach_since,
+            self.measured_error_rate.since,
+            self.measured_latency.since,
+        )
+        return min((since for since in known if since is not None), default=None)
 
     reasons: tuple[Reason, ...] = ()
     """Reported reasons for an action on the service, withdrawn or not (promise 13); bounded by
@@ -83,6 +95,8 @@ class IntakeVerdict:
     """The service's pending signals join the same incident."""
     open_limit: int | None = None
     """An opening is queued while its sender has so many incidents of unknown services open; None: never."""
+    service_limit: int | None = None
+    """A service of which nothing is on record is not added to so many others; None: always."""
 
 
 class IntakeDecider(Protocol):
@@ -160,7 +174,7 @@ class SignalRepository(Protocol):
     ) -> tuple[Accepted, ...]:
         """Record signals, decide each, open or join incidents: in order, all durable when it returns.
 
-        A delivery of up to fifty signals about at most ten services is one transaction;
+        A delivery of up to a hundred signals is one transaction, shared with others that wait;
         a larger one is recorded in parts of that size. If it fails in
         between, the same call again completes it.
 

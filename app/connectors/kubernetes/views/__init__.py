@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from app.connectors.kubernetes.views.owners import managed_by
 from app.connectors.kubernetes.views.revisions import revision_number
-from app.connectors.kubernetes.views.targets import MARKER, config_data_hash, target_state
+from app.connectors.kubernetes.views.targets import MARKER, config_data_hash, target_state, update_strategy
 from app.connectors.kubernetes.views.workload import WorkloadObjects, workload_view
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "managed_by",
     "revision_number",
     "target_state",
+    "update_strategy",
     "workload_view",
 ]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from app.agent.ids import JsonObject
 from app.agent.workload import WarningView
-from app.connectors.kubernetes.fields import condition_of, created_at, moment, number, text
+from app.connectors.kubernetes.fields import condition_of, created_at, moment, number, text, uid
 from app.redaction import redacted
 
 _CHARACTERS = 300
+_FAILED_CREATE = "FailedCreate"
+_REPEATED_WITHIN = timedelta(minutes=20)
+"""A controller tries again after 17 minutes at the latest."""
 
 
 def sentence(said: str) -> str:
@@ -32,8 +36,8 @@ def warnings_by_object(events: Iterable[JsonObject]) -> dict[str, tuple[WarningV
             at=max(_reported_at(event), before.at) if before is not None else _reported_at(event),
         )
     return {
-        uid: tuple(sorted(about.values(), key=lambda one: one.at, reverse=True))
-        for uid, about in found.items()
+        involved: tuple(sorted(about.values(), key=lambda one: one.at, reverse=True))
+        for involved, about in found.items()
     }
 
 
@@ -46,12 +50,40 @@ def lines_of(warnings: Iterable[WarningView]) -> tuple[str, ...]:
     return tuple(sorted(told, key=lambda line: told[line], reverse=True))
 
 
-def replica_failure(deployment: JsonObject) -> str | None:
-    """Why pods cannot be made: what a ReplicaSet's controller was answered, by quota or admission."""
-    condition = condition_of(deployment, "ReplicaFailure")
-    if text(condition, "status") != "True":
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodsRefused:
+    """The cluster does not make pods that a workload wants."""
+
+    why: str
+    """`FailedCreate: ...`, by quota or admission."""
+    since: datetime | None
+    """None where the cluster does not say."""
+
+
+def pods_refused(
+    events: Iterable[JsonObject], workload: JsonObject, *, missing: int, at: datetime
+) -> PodsRefused | None:
+    """By its condition `ReplicaFailure`; the kinds that have none report it in events.
+
+    An event counts while the workload has `missing` pods and it was repeated lately.
+    """
+    condition = condition_of(workload, "ReplicaFailure")
+    if text(condition, "status") == "True":
+        why = f"{text(condition, 'reason') or 'ReplicaFailure'}: {text(condition, 'message') or ''}"
+        return PodsRefused(why=sentence(why), since=moment(condition, "lastTransitionTime"))
+    own = uid(workload)
+    reported = [
+        event
+        for event in events
+        if text(event, "involvedObject", "uid") == own
+        and text(event, "reason") == _FAILED_CREATE
+        and at - _reported_at(event) <= _REPEATED_WITHIN
+    ]
+    if missing <= 0 or not reported:
         return None
-    return sentence(f"{text(condition, 'reason') or 'ReplicaFailure'}: {text(condition, 'message') or ''}")
+    newest = max(reported, key=_reported_at)
+    since = min(moment(event, "firstTimestamp") or _reported_at(event) for event in reported)
+    return PodsRefused(why=sentence(f"{_FAILED_CREATE}: {text(newest, 'message') or ''}"), since=since)
 
 
 def _count(event: JsonObject) -> int:

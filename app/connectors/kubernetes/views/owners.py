@@ -6,7 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from app.agent.ids import JsonObject
 from app.agent.workload import AutoscalerView, ObjectRef, ScaleChange
-from app.connectors.kubernetes.fields import controller, mapping, moment, name, number, objects, text, texts
+from app.connectors.kubernetes.fields import (
+    controller,
+    kind_of,
+    mapping,
+    moment,
+    name,
+    number,
+    objects,
+    text,
+    texts,
+)
 from app.connectors.kubernetes.views.targets import last_change
 
 _ARGO = "argocd.argoproj.io/"
@@ -27,21 +37,21 @@ _MARKS = {
 }
 """Labels and annotations of such controllers."""
 _STAND_IN_MANAGERS = {"rollouts-controller": "a Rollout", "flagger": "a Canary"}
-"""Field managers of controllers that scale a Deployment to 0 and run its pods themselves."""
+"""Field managers of controllers that scale a workload to 0 and run its pods themselves."""
 _HELM = "Helm"
 
 
-def managed_by(deployment: JsonObject) -> str | None:
+def managed_by(workload: JsonObject) -> str | None:
     """The controller that owns a workload: `argocd`, `flux`, kind and name of an object, or None.
 
     An owner reference outranks labels and annotations, and these outrank the field
     managers that hold a part of the specification.
     """
-    owner = controller(deployment)
+    owner = controller(workload)
     if owner is not None:
         return " ".join(owner).strip()
-    annotations = texts(deployment, "metadata", "annotations")
-    labels = texts(deployment, "metadata", "labels")
+    annotations = texts(workload, "metadata", "annotations")
+    labels = texts(workload, "metadata", "labels")
     if _ARGO + "tracking-id" in annotations or _ARGO + "instance" in labels:
         return "argocd"
     if "app.kubernetes.io/instance" in labels and any(item.startswith(_ARGO) for item in annotations):
@@ -49,38 +59,45 @@ def managed_by(deployment: JsonObject) -> str | None:
     if any(f"{part}.toolkit.fluxcd.io/name" in labels for part in ("kustomize", "helm")):
         return "flux"
     marked = next((by for mark, by in _MARKS.items() if mark in annotations or mark in labels), None)
-    return marked or next((_MANAGERS[by] for by in _spec_managers(deployment) if by in _MANAGERS), None)
+    return marked or next((_MANAGERS[by] for by in _spec_managers(workload) if by in _MANAGERS), None)
 
 
-def _spec_managers(deployment: JsonObject) -> Iterator[str]:
+def managed_as(workload: JsonObject) -> str | None:
+    """What a GitOps controller wrote on a workload to find it again: a tracking id, else an instance."""
+    labels = texts(workload, "metadata", "labels")
+    tracking = texts(workload, "metadata", "annotations").get(_ARGO + "tracking-id")
+    return tracking or labels.get(_ARGO + "instance") or labels.get("app.kubernetes.io/instance")
+
+
+def _spec_managers(workload: JsonObject) -> Iterator[str]:
     """The field managers that hold a part of the specification, by more than its scale."""
-    for entry in objects(deployment, "metadata", "managedFields"):
+    for entry in objects(workload, "metadata", "managedFields"):
         by = text(entry, "manager")
         if by is not None and text(entry, "subresource") is None and "f:spec" in mapping(entry, "fieldsV1"):
             yield by
 
 
-def released_by(deployment: JsonObject) -> str | None:
+def released_by(workload: JsonObject) -> str | None:
     """The Helm release of a workload that no controller watches."""
-    annotations = texts(deployment, "metadata", "annotations")
+    annotations = texts(workload, "metadata", "annotations")
     release = annotations.get("meta.helm.sh/release-name")
-    by_helm = text(deployment, "metadata", "labels", "app.kubernetes.io/managed-by") == _HELM
+    by_helm = text(workload, "metadata", "labels", "app.kubernetes.io/managed-by") == _HELM
     if release is None and not by_helm:
         return None
-    return f"Helm release {release or text(deployment, 'metadata', 'labels', 'app.kubernetes.io/instance')}"
+    return f"Helm release {release or text(workload, 'metadata', 'labels', 'app.kubernetes.io/instance')}"
 
 
-def scaled(deployment: JsonObject, replica_sets: Iterable[JsonObject] = ()) -> ScaleChange | None:
+def scaled(workload: JsonObject, replica_sets: Iterable[JsonObject] = ()) -> ScaleChange | None:
     """Who wrote the replicas last; None where `managedFields` does not say.
 
     A write through the subresource `scale` keeps no time, and one of 0 replicas no name either: then
     the ReplicaSets say when they followed.
     """
     replicas = (("f:spec", "f:replicas"),)
-    entry = last_change(deployment, replicas)
+    entry = last_change(workload, replicas)
     by, at = text(entry, "manager"), moment(entry, "time")
-    zero = number(deployment, "spec", "replicas") == 0
-    if by is None and not (zero and objects(deployment, "metadata", "managedFields")):
+    zero = number(workload, "spec", "replicas") == 0
+    if by is None and not (zero and objects(workload, "metadata", "managedFields")):
         return None
     if at is None:
         followed = (moment(last_change(item, replicas), "time") for item in replica_sets)
@@ -88,16 +105,16 @@ def scaled(deployment: JsonObject, replica_sets: Iterable[JsonObject] = ()) -> S
     return ScaleChange(by=by, at=at)
 
 
-def served_by(deployment: JsonObject, stand_ins: Iterable[JsonObject]) -> str | None:
-    """The object that runs a Deployment's pods in its place, of those that were read, else by its mark."""
-    named = name(deployment)
+def served_by(workload: JsonObject, stand_ins: Iterable[JsonObject]) -> str | None:
+    """The object that runs a workload's pods in its place, of those that were read, else by its mark."""
+    named, kind = name(workload), kind_of(workload)
     for item in stand_ins:
         for field in ("workloadRef", "targetRef"):
             ref = mapping(item, "spec", field)
-            if text(ref, "kind") == "Deployment" and text(ref, "name") == named:
+            if text(ref, "kind") == kind and text(ref, "name") == named:
                 return f"{text(item, 'kind')} {name(item)}"
-    last = scaled(deployment)
-    if last is None or last.by is None or number(deployment, "spec", "replicas") != 0:
+    last = scaled(workload)
+    if last is None or last.by is None or number(workload, "spec", "replicas") != 0:
         return None
     return next((words for by, words in _STAND_IN_MANAGERS.items() if last.by.startswith(by)), None)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from app.agent.ids import JsonObject
 from app.agent.workload import ContainerRole, FailingContainer, PodView, WarningView
 from app.connectors.kubernetes.fields import (
     condition_of,
-    controller_uid,
     created_at,
     flag,
     mapping,
@@ -46,8 +45,8 @@ class _Container:
         return 0 if done or flag(self.status, "ready") else 1
 
 
-def pod_view(pod: JsonObject, hashes: Mapping[str, str], warnings: tuple[WarningView, ...]) -> PodView:
-    """One pod; `hashes` gives the template hash of each ReplicaSet by uid, `warnings` its own events."""
+def pod_view(pod: JsonObject, template_hash: str | None, warnings: tuple[WarningView, ...]) -> PodView:
+    """One pod of the revision with `template_hash`; `warnings` are its own events."""
     containers = tuple(_containers(pod))
     waiting = [reason for one in containers if (reason := text(one.status, "state", "waiting", "reason"))]
     waiting.sort(key=lambda reason: reason in _NORMAL_WAITING)
@@ -62,7 +61,7 @@ def pod_view(pod: JsonObject, hashes: Mapping[str, str], warnings: tuple[Warning
         restarts=sum(number(one.status, "restartCount") or 0 for one in containers),
         waiting_reason=waiting[0] if waiting else None,
         last_termination_reason=_last_termination(containers),
-        template_hash=hashes.get(controller_uid(pod) or ""),
+        template_hash=template_hash,
         created_at=created_at(pod),
         image_digests=_image_digests(pod),
         failing=_failing_container(containers),

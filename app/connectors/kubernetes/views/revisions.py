@@ -1,14 +1,29 @@
-"""The revisions of a Deployment, and how far its rollout has come. Pure."""
+"""The revisions of a workload, and how far its rollout has come. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from app.agent.ids import JsonObject
-from app.agent.workload import Revision
-from app.connectors.kubernetes.fields import condition_of, created_at, mapping, number, objects, text
+from app.agent.workload import PodView, Revision
+from app.connectors.kubernetes.api import Kind
+from app.connectors.kubernetes.fields import (
+    condition_of,
+    controller_uid,
+    created_at,
+    kind_of,
+    mapping,
+    name,
+    number,
+    objects,
+    text,
+    texts,
+    uid,
+)
 from app.connectors.kubernetes.templates import (
     PREFIX,
+    REVISION_HASH_LABEL,
     code_hash,
     config_hash,
     template_fields,
@@ -19,67 +34,130 @@ from app.connectors.kubernetes.views.references import references
 from app.connectors.kubernetes.views.targets import desired_replicas
 
 IRREVERSIBLE = PREFIX + "irreversible"
-REVISION = "deployment.kubernetes.io/revision"
+_NUMBERED = ("deployment.kubernetes.io/revision", "rollout.argoproj.io/revision")
+_BY_TEMPLATE = frozenset({Kind.STATEFUL_SET, Kind.DAEMON_SET})
+"""Kinds whose objects do not say which of their revisions is the present one: the template does."""
 
 
-def revision_number(workload: JsonObject) -> int | None:
-    """The revision that the Deployment controller wrote on a Deployment or ReplicaSet."""
-    written = text(workload, "metadata", "annotations", REVISION) or ""
+def revision_number(item: JsonObject) -> int | None:
+    """The number that the controller wrote on a Deployment, Rollout, ReplicaSet or ControllerRevision."""
+    numbered = number(item, "revision")
+    if numbered is not None:
+        return numbered
+    annotations = texts(item, "metadata", "annotations")
+    written = next((annotations[name] for name in _NUMBERED if name in annotations), "")
     return int(written) if written.isascii() and written.isdigit() else None
 
 
-def revisions_of(deployment: JsonObject, replica_sets: Iterable[JsonObject]) -> tuple[Revision, ...]:
-    """The revisions that ReplicaSets hold, newest first."""
-    numbered = [(number, item) for item in replica_sets if (number := revision_number(item)) is not None]
+def current_number(workload: JsonObject, kept: Iterable[JsonObject]) -> int | None:
+    """The revision that a workload asks for; None where its controller has not made one yet."""
+    if kind_of(workload) not in _BY_TEMPLATE:
+        return revision_number(workload)
+    wanted = template_hash(template_of(workload))
+    numbers = (revision_number(item) or 0 for item in kept if template_hash(template_of(item)) == wanted)
+    return max(numbers, default=None)
+
+
+def revision_hashes(kept: Iterable[JsonObject]) -> dict[str, str]:
+    """The template hash of each revision, by all that its pods may name it by: see `revision_of_pod`."""
+    hashes: dict[str, str] = {}
+    for item in kept:
+        names = {uid(item), name(item), text(item, "metadata", "labels", REVISION_HASH_LABEL)}
+        hashes |= dict.fromkeys((one for one in names if one), template_hash(template_of(item)))
+    return hashes
+
+
+def revision_of_pod(pod: JsonObject, hashes: Mapping[str, str]) -> str | None:
+    """The template hash of a pod's revision: by its label where its controller keeps ControllerRevisions."""
+    labelled = text(pod, "metadata", "labels", REVISION_HASH_LABEL)
+    return hashes.get(labelled or "") or hashes.get(controller_uid(pod) or "")
+
+
+def revisions_of(
+    workload: JsonObject, kept: Sequence[JsonObject], pods: Iterable[PodView]
+) -> tuple[Revision, ...]:
+    """The revisions that ReplicaSets or ControllerRevisions hold, newest first."""
+    numbered = [(number, item) for item in kept if (number := revision_number(item)) is not None]
     numbered.sort(key=lambda pair: pair[0], reverse=True)
-    current = revision_number(deployment)
+    current = current_number(workload, kept)
+    running = tuple(pods)
     return tuple(
-        _revision(number, item, irreversible=number == current and _irreversible(deployment))
+        _revision(number, item, running, irreversible=number == current and _irreversible(workload))
         for number, item in numbered
     )
 
 
-def _revision(revision: int, replica_set: JsonObject, *, irreversible: bool) -> Revision:
-    template = template_of(replica_set)
+def _revision(revision: int, kept: JsonObject, pods: Sequence[PodView], *, irreversible: bool) -> Revision:
+    template = template_of(kept)
+    own_hash = template_hash(template)
+    counted = kind_of(kept) != Kind.CONTROLLER_REVISION
+    own = [pod for pod in pods if pod.template_hash == own_hash and not pod.leftover]
     return Revision(
         number=revision,
-        template_hash=template_hash(template),
+        template_hash=own_hash,
         code_hash=code_hash(template),
         config_hash=config_hash(template),
         fields=template_fields(template),
         images=tuple(text(item, "image") or "" for item in objects(template, "spec", "containers")),
-        created_at=created_at(replica_set),
-        replicas=number(replica_set, "status", "replicas") or 0,
-        ready_replicas=number(replica_set, "status", "readyReplicas") or 0,
-        irreversible=irreversible or _irreversible(replica_set),
+        created_at=created_at(kept),
+        replicas=(number(kept, "status", "replicas") or 0) if counted else len(own),
+        ready_replicas=(number(kept, "status", "readyReplicas") or 0)
+        if counted
+        else sum(pod.ready for pod in own),
+        irreversible=irreversible or _irreversible(kept),
         references=references(template),
     )
 
 
 def _irreversible(workload: JsonObject) -> bool:
-    places = (mapping(workload, "metadata"), mapping(workload, "spec", "template", "metadata"))
+    places = (mapping(workload, "metadata"), mapping(template_of(workload), "metadata"))
     return any(text(place, "annotations", IRREVERSIBLE) == "true" for place in places)
 
 
-def deadline_exceeded(deployment: JsonObject) -> bool:
-    """Whether the rollout made no progress within its deadline."""
-    return text(condition_of(deployment, "Progressing"), "reason") == "ProgressDeadlineExceeded"
+def deadline_exceeded(workload: JsonObject) -> bool:
+    """Whether the rollout made no progress within its deadline, where the kind has one."""
+    return text(condition_of(workload, "Progressing"), "reason") == "ProgressDeadlineExceeded"
 
 
-def spec_observed(deployment: JsonObject) -> bool:
-    """Whether the controller has seen the newest specification."""
-    observed = number(deployment, "status", "observedGeneration") or 0
-    return observed >= (number(deployment, "metadata", "generation") or 0)
+def spec_observed(workload: JsonObject) -> bool:
+    """Whether the controller has seen the newest specification; a Rollout writes the number as text."""
+    written = text(workload, "status", "observedGeneration") or ""
+    as_number = int(written) if written.isascii() and written.isdigit() else 0
+    observed = number(workload, "status", "observedGeneration") or as_number
+    return observed >= (number(workload, "metadata", "generation") or 0)
 
 
-def rollout_complete(deployment: JsonObject) -> bool:
-    """As `kubectl rollout status` decides it."""
-    status = mapping(deployment, "status")
-    updated = number(status, "updatedReplicas") or 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many pods a workload asks for and has, under whatever names its kind gives them."""
+
+    desired: int
+    updated: int
+    ready: int
+    available: int
+    total: int
+
+
+def counts_of(workload: JsonObject) -> Counts:
+    """From the status; what a DaemonSet asks for follows from the nodes."""
+    status = mapping(workload, "status")
+    if kind_of(workload) == Kind.DAEMON_SET:
+        names = ("updatedNumberScheduled", "numberReady", "numberAvailable", "currentNumberScheduled")
+        desired = number(status, "desiredNumberScheduled") or 0
+    else:
+        names = ("updatedReplicas", "readyReplicas", "availableReplicas", "replicas")
+        desired = desired_replicas(workload)
+    updated, ready, available, total = (number(status, name) or 0 for name in names)
+    return Counts(desired=desired, updated=updated, ready=ready, available=available, total=total)
+
+
+def rollout_complete(workload: JsonObject) -> bool:
+    """As `kubectl rollout status` decides it; with a partition only once every pod is updated."""
+    counts = counts_of(workload)
     return (
-        spec_observed(deployment)
-        and not deadline_exceeded(deployment)
-        and updated >= desired_replicas(deployment)
-        and (number(status, "replicas") or 0) <= updated
-        and (number(status, "availableReplicas") or 0) >= updated
+        spec_observed(workload)
+        and not deadline_exceeded(workload)
+        and counts.updated >= counts.desired
+        and counts.total <= counts.updated
+        and counts.available >= counts.updated
     )

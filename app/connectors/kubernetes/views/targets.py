@@ -1,4 +1,4 @@
-"""What a decision on a Deployment or ConfigMap is bound to, and who changed it last. Pure."""
+"""What a decision on a workload or ConfigMap is bound to, and who changed it last. Pure."""
 
 from __future__ import annotations
 
@@ -14,22 +14,28 @@ from app.connectors.kubernetes.fields import digest, flag, mapping, moment, name
 from app.connectors.kubernetes.templates import PREFIX, template_hash, template_of
 
 MARKER = PREFIX + "intent"
+CONTENT_HASH = PREFIX + "content-hash"
+"""Where a ConfigMap that is kept without its values holds their hash."""
 
-_WHOLE = {"Deployment": (("f:spec",),), "ConfigMap": (("f:data",), ("f:binaryData",))}
+_SPEC = (("f:spec",),)
+_DATA = (("f:data",), ("f:binaryData",))
 _PARTS = {
     target_token.TEMPLATE: (("f:spec", "f:template"),),
     target_token.PAUSED: (("f:spec", "f:paused"),),
     target_token.REPLICAS: (("f:spec", "f:replicas"),),
-    target_token.DATA: _WHOLE["ConfigMap"],
+    target_token.DATA: _DATA,
 }
 """Where `managedFields` says who owns each part of a token."""
 _OWN_PARTS = frozenset({"template", "replicas", "paused"})
-"""The fields of a Deployment's spec that the token names one by one."""
+"""The fields of a workload's spec that the token names one by one."""
 _TOKEN_DIGITS = 16
 
 
 def config_data_hash(config_map: JsonObject) -> str:
     """Over the data alone; binary data joins in where there is some."""
+    kept = text(config_map, CONTENT_HASH)
+    if kept is not None:
+        return kept
     data = mapping(config_map, "data")
     binary = mapping(config_map, "binaryData")
     return digest({"data": data, "binaryData": binary} if binary else data)
@@ -38,7 +44,7 @@ def config_data_hash(config_map: JsonObject) -> str:
 def target_state(ref: ObjectRef, item: JsonObject, action: Action | None = None) -> TargetState:
     """What a decision on this object is bound to; with an action, `changed_by` is about what it changes."""
     held = () if action is None else parts_held(action)
-    paths = [path for part in held for path in _PARTS[part]] or _WHOLE.get(ref.kind, ())
+    paths = [path for part in held for path in _PARTS[part]] or (_DATA if ref.kind == "ConfigMap" else _SPEC)
     marker = text(item, "metadata", "annotations", MARKER)
     return TargetState(
         ref=ref,
@@ -54,7 +60,7 @@ def _token(ref: ObjectRef, item: JsonObject) -> str:
     if ref.kind == "ConfigMap":
         return f"{uid(item)}/{config_data_hash(item)}"
     rest = {field: value for field, value in mapping(item, "spec").items() if field not in _OWN_PARTS}
-    return target_token.deployment_token(
+    return target_token.workload_token(
         uid(item),
         generation=number(item, "metadata", "generation") or 0,
         template=template_hash(template_of(item))[:_TOKEN_DIGITS],
@@ -87,15 +93,20 @@ def last_change(item: JsonObject, paths: Sequence[tuple[str, ...]]) -> JsonObjec
     return last
 
 
-def desired_replicas(deployment: JsonObject) -> int:
-    """The replicas that a Deployment asks for; 1 where it does not say."""
-    replicas = number(deployment, "spec", "replicas")
+def desired_replicas(workload: JsonObject) -> int:
+    """The replicas that a workload asks for; 1 where it does not say."""
+    replicas = number(workload, "spec", "replicas")
     return 1 if replicas is None else replicas
+
+
+def update_strategy(workload: JsonObject) -> JsonObject:
+    """How its controller replaces pods: a Deployment says `strategy`, the others `updateStrategy`."""
+    return mapping(workload, "spec", "updateStrategy") or mapping(workload, "spec", "strategy")
 
 
 def config_map_view(config_map: JsonObject, read_at_start: frozenset[str]) -> ConfigMapView:
     """A ConfigMap without its values; `read_at_start` names those that go into an environment."""
-    changed = last_change(config_map, _WHOLE["ConfigMap"])
+    changed = last_change(config_map, _DATA)
     return ConfigMapView(
         name=name(config_map),
         content_hash=config_data_hash(config_map),

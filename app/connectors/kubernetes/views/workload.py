@@ -1,4 +1,4 @@
-"""One Deployment with what hangs on it. Pure."""
+"""One workload with what hangs on it. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ from datetime import datetime
 from app.agent.guardrails.opt_out import said
 from app.agent.ids import JsonObject
 from app.agent.workload import ObjectRef, PodView, WarningView, WorkloadView
-from app.connectors.kubernetes.fields import condition_of, flag, moment, number, text, texts, uid
-from app.connectors.kubernetes.templates import PREFIX, config_maps_read_at_start, template_hash, template_of
-from app.connectors.kubernetes.views.events import lines_of, replica_failure, warnings_by_object
+from app.connectors.kubernetes.api import Kind
+from app.connectors.kubernetes.fields import flag, kind_of, number, objects, text, texts, uid
+from app.connectors.kubernetes.templates import PREFIX, config_maps_read_at_start, template_of
+from app.connectors.kubernetes.views.events import (
+    PodsRefused,
+    lines_of,
+    pods_refused,
+    sentence,
+    warnings_by_object,
+)
 from app.connectors.kubernetes.views.owners import (
     autoscalers_of,
+    managed_as,
     managed_by,
     released_by,
     scaled,
@@ -22,13 +30,21 @@ from app.connectors.kubernetes.views.owners import (
 from app.connectors.kubernetes.views.pods import pod_view
 from app.connectors.kubernetes.views.references import start_seconds
 from app.connectors.kubernetes.views.revisions import (
+    counts_of,
+    current_number,
     deadline_exceeded,
-    revision_number,
+    revision_hashes,
+    revision_of_pod,
     revisions_of,
     rollout_complete,
     spec_observed,
 )
-from app.connectors.kubernetes.views.targets import config_map_view, desired_replicas, target_state
+from app.connectors.kubernetes.views.targets import (
+    config_map_view,
+    desired_replicas,
+    target_state,
+    update_strategy,
+)
 
 WITHOUT_TRAFFIC = PREFIX + "trust-without-traffic"
 _WARNINGS_LIMIT = 20
@@ -37,13 +53,13 @@ _PROGRESS_DEADLINE_SECONDS = 600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadObjects:
-    """Everything that was read about one Deployment."""
+    """Everything that was read about one workload."""
 
-    deployment: JsonObject
-    replica_sets: tuple[JsonObject, ...]
-    """Only those that the Deployment controls."""
+    workload: JsonObject
+    revisions: tuple[JsonObject, ...]
+    """The ReplicaSets or ControllerRevisions that it controls."""
     pods: tuple[JsonObject, ...]
-    """Only those that these ReplicaSets control."""
+    """Only those that it controls, by a ReplicaSet where it has some."""
     config_maps: tuple[JsonObject, ...]
     events: tuple[JsonObject, ...]
     """Warning events of the namespace."""
@@ -52,65 +68,91 @@ class WorkloadObjects:
     autoscalers: tuple[JsonObject, ...] = ()
     """Autoscalers of the namespace, each with its kind."""
     stand_ins: tuple[JsonObject, ...] = ()
-    """Objects of the namespace that may run a Deployment's pods in its place, each with its kind."""
+    """Objects of the namespace that may run a workload's pods in its place, each with its kind."""
 
 
 def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime) -> WorkloadView:
-    """One Deployment with what hangs on it."""
-    deployment = found.deployment
-    template = template_of(deployment)
-    revisions = revisions_of(deployment, found.replica_sets)
+    """One workload with what hangs on it."""
+    workload = found.workload
+    template, counts = template_of(workload), counts_of(workload)
     events = warnings_by_object(found.events)
+    pods = _pods(found, events)
+    revisions = revisions_of(workload, found.revisions, pods)
     read_at_start = config_maps_read_at_start(template)
-    stands_in = served_by(deployment, found.stand_ins)
-    deadline = number(deployment, "spec", "progressDeadlineSeconds")
+    stands_in = served_by(workload, found.stand_ins)
+    deadline = number(workload, "spec", "progressDeadlineSeconds")
+    refused = pods_refused(found.events, workload, missing=counts.desired - counts.total, at=observed_at)
+    current = current_number(workload, found.revisions)
     return WorkloadView(
-        target=target_state(ref, deployment),
+        target=target_state(ref, workload),
         observed_at=observed_at,
-        desired_replicas=desired_replicas(deployment),
-        updated_replicas=number(deployment, "status", "updatedReplicas") or 0,
-        ready_replicas=number(deployment, "status", "readyReplicas") or 0,
-        available_replicas=number(deployment, "status", "availableReplicas") or 0,
-        total_replicas=number(deployment, "status", "replicas") or 0,
-        spec_observed=spec_observed(deployment),
-        paused=flag(deployment, "spec", "paused"),
-        rollout_complete=rollout_complete(deployment),
-        progress_deadline_exceeded=deadline_exceeded(deployment),
+        desired_replicas=counts.desired,
+        updated_replicas=counts.updated,
+        ready_replicas=counts.ready,
+        available_replicas=counts.available,
+        total_replicas=counts.total,
+        spec_observed=spec_observed(workload),
+        paused=flag(workload, "spec", "paused") or bool(objects(workload, "status", "pauseConditions")),
+        rollout_complete=rollout_complete(workload),
+        progress_deadline_exceeded=deadline_exceeded(workload),
         progress_deadline_seconds=_PROGRESS_DEADLINE_SECONDS if deadline is None else deadline,
-        replica_failure=replica_failure(deployment),
-        replica_failure_since=moment(condition_of(deployment, "ReplicaFailure"), "lastTransitionTime"),
+        replica_failure=None if refused is None else refused.why,
+        replica_failure_since=None if refused is None else refused.since,
         start_seconds=start_seconds(template),
-        trusted_without_traffic=text(deployment, "metadata", "annotations", WITHOUT_TRAFFIC) == "true",
-        current_revision=revision_number(deployment) or (revisions[0].number if revisions else 0),
+        trusted_without_traffic=text(workload, "metadata", "annotations", WITHOUT_TRAFFIC) == "true",
+        current_revision=current or (revisions[0].number if revisions else 0),
         revisions=revisions,
-        pods=_pods(found, events),
+        pods=pods,
         config_maps=tuple(config_map_view(item, read_at_start) for item in found.config_maps),
-        warnings=_lines(found, events)[:_WARNINGS_LIMIT],
-        managed_by=managed_by(deployment) or stands_in,
-        released_by=released_by(deployment),
-        autoscalers=autoscalers_of(ref, desired_replicas(deployment), found.autoscalers),
-        scaled=scaled(deployment, found.replica_sets),
-        served_by=stands_in if desired_replicas(deployment) == 0 else None,
-        opted_out=said(texts(deployment, "metadata", "labels"), texts(deployment, "metadata", "annotations"))
+        warnings=_lines(found, events, refused)[:_WARNINGS_LIMIT],
+        managed_by=managed_by(workload) or stands_in,
+        managed_as=managed_as(workload),
+        released_by=released_by(workload),
+        autoscalers=autoscalers_of(ref, desired_replicas(workload), found.autoscalers),
+        scaled=scaled(workload, found.revisions),
+        served_by=stands_in if counts.desired == 0 else None,
+        opted_out=said(texts(workload, "metadata", "labels"), texts(workload, "metadata", "annotations"))
         is False,
+        replaced_by_hand=text(update_strategy(workload), "type") == "OnDelete",
+        partition=number(update_strategy(workload), "rollingUpdate", "partition") or 0,
+        one_by_one=_one_by_one(workload),
+        claims_deleted=_claims_deleted(workload),
     )
+
+
+def _one_by_one(workload: JsonObject) -> bool:
+    parallel = text(workload, "spec", "podManagementPolicy") == "Parallel"
+    return kind_of(workload) == Kind.STATEFUL_SET and not parallel
+
+
+def _claims_deleted(workload: JsonObject) -> bool:
+    return text(workload, "spec", "persistentVolumeClaimRetentionPolicy", "whenScaled") == "Delete"
 
 
 def _pods(found: WorkloadObjects, events: dict[str, tuple[WarningView, ...]]) -> tuple[PodView, ...]:
     """The pods, youngest first."""
-    hashes = {uid(item): template_hash(template_of(item)) for item in found.replica_sets}
-    views = (pod_view(item, hashes, events.get(uid(item), ())) for item in found.pods)
+    hashes = revision_hashes(found.revisions)
+    views = (pod_view(pod, revision_of_pod(pod, hashes), events.get(uid(pod), ())) for pod in found.pods)
     return tuple(sorted(views, key=lambda pod: (pod.created_at, pod.name), reverse=True))
 
 
-def _lines(found: WorkloadObjects, events: dict[str, tuple[WarningView, ...]]) -> tuple[str, ...]:
+def _lines(
+    found: WorkloadObjects, events: dict[str, tuple[WarningView, ...]], refused: PodsRefused | None
+) -> tuple[str, ...]:
     """What could not be read, that pods cannot be made, and what events warn of; each once."""
-    failure = replica_failure(found.deployment)
-    failures = () if failure is None else (failure,)
-    return tuple(dict.fromkeys((*found.unread, *failures, *lines_of(_ours(found, events)))))
+    failures = () if refused is None else (refused.why,)
+    degraded = _degraded(found.workload)
+    return tuple(dict.fromkeys((*found.unread, *degraded, *failures, *lines_of(_ours(found, events)))))
+
+
+def _degraded(workload: JsonObject) -> tuple[str, ...]:
+    """Why a Rollout was given up or aborted, in the words of its controller."""
+    if text(workload, "status", "phase") != "Degraded":
+        return ()
+    return (sentence(f"Degraded: {text(workload, 'status', 'message') or 'no reason given'}"),)
 
 
 def _ours(found: WorkloadObjects, events: dict[str, tuple[WarningView, ...]]) -> Iterator[WarningView]:
-    """The warnings about the Deployment, its ReplicaSets and its pods."""
-    for item in (found.deployment, *found.replica_sets, *found.pods):
+    """The warnings about the workload, its revisions and its pods."""
+    for item in (found.workload, *found.revisions, *found.pods):
         yield from events.get(uid(item), ())

@@ -1,0 +1,83 @@
+"""Whether the start of a symptom fits the rollout of a change. Pure.
+
+The pods of a release are its own control group: if they served for a while and every
+indicator stayed at its usual level, the defect is not one that the release shows at once.
+A symptom that was measured before the change was made is not its effect either.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from app.agent.evidence.changes import CandidateChange
+from app.agent.evidence.facts import unhealthy_dependencies
+from app.agent.evidence.format import span
+from app.agent.evidence.onset.departure import departure
+from app.agent.evidence.onset.load import calls_more_often
+from app.agent.evidence.pods import changed_pods, pods_are_sick
+from app.agent.evidence.scoring import CauseScore
+from app.agent.evidence.symptoms import METRIC_TRIGGERS
+from app.agent.ids import ServiceKey
+from app.agent.models import Evidence
+from app.agent.workload import PodView
+
+SERVED_LONG = timedelta(seconds=60)
+"""As long as a measurement looks back by default: every request in it was answered since."""
+
+SERVED_SHORTLY = timedelta(seconds=30)
+
+
+def served_since(pods: tuple[PodView, ...]) -> datetime | None:
+    """Since when half of these pods have served without interruption; None if fewer than half do."""
+    ready = sorted(
+        pod.ready_changed_at
+        for pod in pods
+        if pod.ready and pod.restarts == 0 and pod.ready_changed_at is not None
+    )
+    half = (len(pods) + 1) // 2
+    return ready[half - 1] if pods and len(ready) >= half else None
+
+
+def served_well_for(candidate_change: CandidateChange, evidence: Evidence) -> timedelta | None:
+    """How long half of the pods with a change served at the usual level before the symptom; None: unknown."""
+    workload, left = evidence.workload, departure(evidence)
+    if workload is None or left is None or not candidate_change.in_template:
+        return None
+    since = served_since(changed_pods(candidate_change, workload))
+    return None if since is None else left.after - since
+
+
+def began_with_rollout(candidate_change: CandidateChange, evidence: Evidence) -> bool:
+    """Whether the symptom began when the first pods with the change served, as far as is measured."""
+    left, served = departure(evidence), served_well_for(candidate_change, evidence)
+    if left is None or served is None or not candidate_change.confirmed:
+        return False
+    return left.by > candidate_change.at and served < SERVED_SHORTLY
+
+
+def overloaded_by(candidate_change: CandidateChange, evidence: Evidence) -> dict[ServiceKey, float]:
+    """Dependencies that fail since a change calls them more often, with the factor: no cause of it."""
+    if not began_with_rollout(candidate_change, evidence):
+        return {}
+    factors = {one: calls_more_often(evidence, one) for one in unhealthy_dependencies(evidence)}
+    return {one: factor for one, factor in factors.items() if factor is not None}
+
+
+def score_alignment(cause_score: CauseScore, candidate_change: CandidateChange, evidence: Evidence) -> None:
+    """Findings about the start of a symptom in the service levels; pods that fail say more than the time."""
+    left = departure(evidence)
+    if left is None or not candidate_change.confirmed:
+        return
+    pods_say = pods_are_sick(candidate_change, evidence)
+    if left.by <= candidate_change.at:
+        early = span(candidate_change.at - left.by)
+        found = f"the symptom was measured {early} before {candidate_change.what}"
+        cause_score.add_against(0.6 if pods_say else 0.8, found)
+        return
+    served = served_well_for(candidate_change, evidence)
+    pods_say = pods_say or not METRIC_TRIGGERS.issuperset(evidence.triggers)
+    if served is not None and served >= SERVED_SHORTLY and not pods_say:
+        cause_score.add_against(
+            0.75 if served >= SERVED_LONG else 0.5,
+            f"its pods had served at the usual level for {span(served)} when the symptom began",
+        )

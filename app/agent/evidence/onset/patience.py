@@ -1,0 +1,155 @@
+"""When a diagnosis is too early to act on: what may end by itself is given its time, and no more. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from app.agent.evidence.changes import release_of, template_config_of
+from app.agent.evidence.conditions import waits_until
+from app.agent.evidence.facts import current_pods
+from app.agent.evidence.format import share, span
+from app.agent.evidence.onset.alignment import began_with_rollout
+from app.agent.evidence.onset.departure import departure_of
+from app.agent.evidence.symptoms import (
+    ERROR_RATE,
+    FRESH,
+    LATENCY,
+    METRIC_TRIGGERS,
+    SymptomIndicator,
+    breached,
+    now_at,
+    points_of,
+)
+from app.agent.models import Cause, Diagnosis, Evidence
+
+WARM_UP = timedelta(minutes=3)
+"""New pods fill their caches and compile their code in this time; going back would start cold pods again."""
+
+LASTS = timedelta(seconds=75)
+"""An error rate that left its usual level more recently may be a short breach, seen through a window."""
+
+FALLING_LOOK = timedelta(seconds=30)
+"""How long a symptom that falls is given before it is looked at again."""
+
+FALLING_LONGEST = timedelta(minutes=3)
+"""A symptom that still comes and goes so long after the incident was opened is not waited out."""
+
+_LOOK_BACK = timedelta(seconds=60)
+_FALLEN_TO = 0.75
+"""A symptom falls where its newest value is at most this share of the highest one of the last minute."""
+
+_MOST_FAIL = 0.8
+"""Where more requests than this fail, a cold start is no reason to wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """Until when nothing is decided, and why."""
+
+    until: datetime
+    waits_for: str
+    """A word for the record: the same wait is reported once."""
+    why: str
+
+
+def patience(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
+    """What is waited out now; None where the incident is to be decided."""
+    if diagnosis.best.cause is Cause.REGISTRY_FAILURE:
+        found = [_registry(evidence, diagnosis)]
+    else:
+        found = [_short(evidence), _falling(evidence), _warming_up(evidence)]
+    return next((one for one in found if one is not None and evidence.at < one.until), None)
+
+
+def _registry(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
+    """A registry that does not answer may come back."""
+    until = None if evidence.workload is None else waits_until(evidence.workload)
+    if until is None:
+        return None
+    why = f"{diagnosis.best.evidence_for[0]}. Waiting for the registry"
+    return Patience(until=until, waits_for="registry", why=why)
+
+
+def _short(evidence: Evidence) -> Patience | None:
+    """A breach that has not lasted: a percentile stays high for as long as a measurement looks back.
+
+    Of a service that was degraded before, it may be another symptom that has just begun.
+    """
+    outside = [one for one in (ERROR_RATE, LATENCY) if _outside_now(evidence, one)]
+    left = [departure_of(evidence, one) for one in outside]
+    begun = min((one.by for one in left if one is not None), default=None)
+    if begun is None or not METRIC_TRIGGERS.issuperset(evidence.triggers):
+        return None
+    return Patience(
+        until=begun + (LASTS if ERROR_RATE in outside else LASTS + _LOOK_BACK),
+        waits_for="duration",
+        why=f"{' and '.join(one.name for one in outside)} rose {span(evidence.at - begun)} ago. "
+        "Waiting whether it lasts",
+    )
+
+
+def _outside_now(evidence: Evidence, indicator: SymptomIndicator) -> bool:
+    """Whether the newest value is outside the objective, whatever the incident was opened for."""
+    objective = None if evidence.objectives is None else indicator.objective(evidence.objectives)
+    points = points_of(evidence, indicator)
+    return objective is not None and bool(points) and points[-1][1] > objective
+
+
+def _falling(evidence: Evidence) -> Patience | None:
+    """A measurement over a window shows a short breach for longer than it lasted, and falling at its end."""
+    if not METRIC_TRIGGERS.issuperset(evidence.triggers):
+        return None
+    if evidence.at - evidence.opened_at >= FALLING_LONGEST:
+        return None
+    rates = [indicator for indicator in breached(evidence) if indicator is ERROR_RATE]
+    # A percentile does not fall before the slow requests have left the window: errors tell earlier.
+    falls = [_fall(evidence, indicator) for indicator in rates or breached(evidence)]
+    words = [one for one in falls if one is not None]
+    if not words or len(words) < len(falls):
+        return None
+    return Patience(
+        until=evidence.at + FALLING_LOOK,
+        waits_for="falling",
+        why=f"{' and '.join(words)}: the symptom falls. Waiting for its end",
+    )
+
+
+def _fall(evidence: Evidence, indicator: SymptomIndicator) -> str | None:
+    """How an indicator falls, in words; None if it does not, or if that is not known."""
+    recent = [
+        (at, value)
+        for at, value in points_of(evidence, indicator)
+        if evidence.at - FRESH <= at <= evidence.at
+    ]
+    if not recent:
+        return None
+    newest_at, newest = recent[-1]
+    highest = max(value for at, value in recent if newest_at - at <= _LOOK_BACK)
+    if newest > highest * _FALLEN_TO:
+        return None
+    return f"{indicator.name} fell from {indicator.spoken(highest)} to {indicator.spoken(newest)}"
+
+
+def _warming_up(evidence: Evidence) -> Patience | None:
+    """Slow answers from the first minutes of new pods on may be those of cold caches."""
+    workload = evidence.workload
+    if workload is None or not METRIC_TRIGGERS.issuperset(evidence.triggers):
+        return None
+    if LATENCY not in breached(evidence):
+        return None
+    own = release_of(evidence) or template_config_of(evidence)
+    pods = current_pods(workload)
+    ready = [pod.ready_changed_at for pod in pods if pod.ready and pod.ready_changed_at is not None]
+    if own is None or len(ready) < len(pods) or not began_with_rollout(own, evidence):
+        return None
+    failing = now_at(evidence, ERROR_RATE) or 0.0
+    if failing > _MOST_FAIL:
+        return None
+    youngest = max(ready)
+    return Patience(
+        until=youngest + WARM_UP,
+        waits_for="warm-up",
+        why=f"all {len(pods)} pods are at most {span(evidence.at - min(ready))} old and answer slowly, "
+        f"{share(failing)} of the requests fail. Waiting for caches to fill",
+    )

@@ -1,0 +1,1 @@
+"""Rollbacks of workloads that a GitOps controller owns, as one intent of several steps."""

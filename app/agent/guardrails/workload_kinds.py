@@ -1,0 +1,64 @@
+"""The kinds of workloads: what each is called, what keeps its revisions, and what of it may be changed. Pure.
+
+A kind that the agent only watches, such as an Argo Rollout, has no part that it may
+change: what is wrong with one is diagnosed and handed to a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from app.agent.guardrails.target_token import PAUSED, REPLICAS, TEMPLATE
+
+DEPLOYMENT, STATEFUL_SET, DAEMON_SET, ROLLOUT = "Deployment", "StatefulSet", "DaemonSet", "Rollout"
+JOB, CRON_JOB = "Job", "CronJob"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadKind:
+    """One kind of workload that runs the pods of a service."""
+
+    name: str
+    parts: tuple[str, ...]
+    """The parts of its specification that the agent may change (`app.agent.guardrails.target_token`)."""
+    without: Mapping[str, str]
+    """Why the agent cannot change each of the other parts, as a sentence about a workload of this kind."""
+
+
+_NO_PAUSE = "its rollout cannot be paused"
+_ITS_CONTROLLER = (
+    "the agent does not change it; its own controller goes back to the stable release "
+    "(kubectl argo rollouts abort, then undo)"
+)
+
+WORKLOAD_KINDS: Mapping[str, WorkloadKind] = MappingProxyType(
+    {
+        kind.name: kind
+        for kind in (
+            WorkloadKind(name=DEPLOYMENT, parts=(TEMPLATE, REPLICAS, PAUSED), without={}),
+            WorkloadKind(name=STATEFUL_SET, parts=(TEMPLATE, REPLICAS), without={PAUSED: _NO_PAUSE}),
+            WorkloadKind(
+                name=DAEMON_SET,
+                parts=(TEMPLATE,),
+                without={
+                    PAUSED: _NO_PAUSE,
+                    REPLICAS: "it runs one pod on each node and has no replicas to set",
+                },
+            ),
+            WorkloadKind(
+                name=ROLLOUT, parts=(), without=dict.fromkeys((TEMPLATE, PAUSED, REPLICAS), _ITS_CONTROLLER)
+            ),
+        )
+    }
+)
+"""By name, in the order in which they are looked for."""
+
+BATCH_KINDS = frozenset({JOB, CRON_JOB})
+"""They run to an end: a failed one is no outage of the service that shares its label."""
+
+
+def kinds_with(*parts: str) -> frozenset[str]:
+    """The kinds of workloads of which the agent may change all of these parts."""
+    return frozenset(name for name, kind in WORKLOAD_KINDS.items() if {*parts} <= {*kind.parts})

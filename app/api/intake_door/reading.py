@@ -1,0 +1,217 @@
+"""What the fast door understands: plain headers, plain events and plain deliveries of alerts.
+
+Each function returns None for anything that the ordinary route has to judge. What is
+understood means exactly the same there: `tests/api/test_intake_door.py` compares the two.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from pydantic_core import PydanticCustomError
+
+from app.agent.ids import Json, ServiceKey
+from app.agent.models import Deploy, DeployStatus, MetricSample, Payload
+from app.wire.events import MAX_ENTRIES
+from app.wire.fields import (
+    COMMIT_SHA,
+    LABEL,
+    MAX_LABEL_CHARS,
+    MAX_LATENCY_MS,
+    MAX_VERSION_CHARS,
+    event_time,
+)
+
+_IGNORED = frozenset({b"host", b"user-agent", b"accept", b"accept-encoding", b"connection"})
+_LABEL = re.compile(LABEL)
+_COMMIT_SHA = re.compile(COMMIT_SHA)
+_ODD_JSON = re.compile(
+    rb"""[0-9]{17}      # an integer that the ordinary decoder may refuse
+    | [:,\[]\s*-0       # a zero with a sign
+    | \\u0000 | \\u[dD][89a-fA-F]  # NUL, a surrogate
+    """,
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainHeaders:
+    """The headers of a plain delivery."""
+
+    length: int
+    authorization: bool
+    """The sender presents a credential."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainEvent:
+    """One event, with the values that its pydantic model would hold."""
+
+    key: ServiceKey
+    at: datetime
+    payload: Payload
+
+
+T = TypeVar("T")
+
+Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
+Reader: TypeAlias = Callable[[bytes, datetime], Sequence[PlainEvent] | None]
+"""The events of a body; the time is the furthest future that one may have."""
+
+
+def plain_headers(headers: Headers) -> PlainHeaders | None:
+    """The headers, where each is known and given once; None for all others."""
+    length, typed, authorization = -1, False, False
+    for name, value in headers:
+        if name in _IGNORED:
+            continue
+        if name == b"content-length" and length < 0 and value.isdigit() and len(value) < 10:
+            length = int(value)
+        elif name == b"content-type" and not typed and value == b"application/json":
+            typed = True
+        elif name == b"authorization" and not authorization:
+            authorization = True
+        else:
+            return None
+    return PlainHeaders(length, authorization) if typed and length > 0 else None
+
+
+# ------------------------------------------------------------------ events
+
+
+class _Metric(msgspec.Struct, forbid_unknown_fields=True):
+    service: str
+    environment: str
+    timestamp: str
+    error_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | UnsetType | None = UNSET
+    p95_latency_ms: Annotated[float, msgspec.Meta(ge=0, le=MAX_LATENCY_MS)] | UnsetType | None = UNSET
+    crash_looping: bool | UnsetType | None = UNSET
+
+    def quotes(self) -> int:
+        """How many a body has of this, if it names every field once."""
+        given = (self.error_rate, self.p95_latency_ms, self.crash_looping)
+        return 12 + 2 * sum(value is not UNSET for value in given)
+
+    def payload(self) -> MetricSample | None:
+        error_rate, latency = _given(self.error_rate), _given(self.p95_latency_ms)
+        crash_looping = _given(self.crash_looping)
+        if error_rate is None and latency is None and crash_looping is None:
+            return None
+        if _signed_zero(error_rate) or _signed_zero(latency):
+            return None
+        return MetricSample(error_rate=error_rate, p95_latency_ms=latency, crash_looping=crash_looping)
+
+
+class _Deploy(msgspec.Struct, forbid_unknown_fields=True):
+    service: str
+    environment: str
+    timestamp: str
+    version: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_VERSION_CHARS)]
+    status: DeployStatus
+    commit_sha: str | UnsetType | None = UNSET
+    irreversible: bool | UnsetType = UNSET
+
+    def quotes(self) -> int:
+        """As above; a commit is a text itself."""
+        commit = 0 if self.commit_sha is UNSET else 2 if self.commit_sha is None else 4
+        return 20 + commit + (0 if self.irreversible is UNSET else 2)
+
+    def payload(self) -> Deploy | None:
+        commit = _given(self.commit_sha)
+        if commit is not None and not _COMMIT_SHA.fullmatch(commit):
+            return None
+        if not self.version.isprintable() or not self.version.strip():
+            return None
+        return Deploy(
+            version=self.version,
+            status=self.status,
+            commit_sha=commit,
+            irreversible=self.irreversible is True,
+        )
+
+
+_METRIC, _METRICS = msgspec.json.Decoder(_Metric), msgspec.json.Decoder(list[_Metric])
+_DEPLOY, _DEPLOYS = msgspec.json.Decoder(_Deploy), msgspec.json.Decoder(list[_Deploy])
+
+
+def metric_events(body: bytes, latest: datetime) -> Sequence[PlainEvent] | None:
+    """The samples of a body of `POST /events/metric`."""
+    return _events(body, latest, _METRIC, _METRICS)
+
+
+def deploy_events(body: bytes, latest: datetime) -> Sequence[PlainEvent] | None:
+    """The releases of a body of `POST /events/deploy`."""
+    return _events(body, latest, _DEPLOY, _DEPLOYS)
+
+
+def _events(
+    body: bytes,
+    latest: datetime,
+    one: msgspec.json.Decoder[_Metric] | msgspec.json.Decoder[_Deploy],
+    many: msgspec.json.Decoder[list[_Metric]] | msgspec.json.Decoder[list[_Deploy]],
+) -> Sequence[PlainEvent] | None:
+    if b"\\" in body or not body.isascii():
+        return None
+    try:
+        entries: Sequence[_Metric | _Deploy] = many.decode(body) if body[:1] == b"[" else [one.decode(body)]
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    # A field that is given twice has more quotes: the decoder takes the last of them.
+    if not 1 <= len(entries) <= MAX_ENTRIES or body.count(b'"') != sum(entry.quotes() for entry in entries):
+        return None
+    events = []
+    for entry in entries:
+        event = _event(entry, latest)
+        if event is None:
+            return None
+        events.append(event)
+    return events
+
+
+def _event(entry: _Metric | _Deploy, latest: datetime) -> PlainEvent | None:
+    payload = entry.payload()
+    if payload is None or not _is_label(entry.service) or not _is_label(entry.environment):
+        return None
+    try:
+        at = event_time(entry.timestamp, latest)
+    except PydanticCustomError:
+        return None
+    return PlainEvent(ServiceKey(environment=entry.environment, service=entry.service), at, payload)
+
+
+def _is_label(text: str) -> bool:
+    return len(text) <= MAX_LABEL_CHARS and _LABEL.fullmatch(text) is not None
+
+
+def _given(value: T | UnsetType | None) -> T | None:
+    return None if value is UNSET else value
+
+
+def _signed_zero(value: float | None) -> bool:
+    return value == 0 and math.copysign(1, value) < 0
+
+
+# ------------------------------------------------------------------ alerts
+
+
+def plain_json(body: bytes) -> Json | None:
+    """The value of a body of which both ordinary decoders, the strict and the lenient, make the same.
+
+    Of a field that is given twice the last counts, as where a delivery of alerts is
+    decoded leniently; the caller checks that it is one.
+    """
+    if _ODD_JSON.search(body):
+        return None
+    try:
+        body.decode("utf-8")
+        value: Json = msgspec.json.decode(body)
+    except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError):
+        return None
+    return value

@@ -1,0 +1,91 @@
+"""`GET /metrics`: the metrics of the agent itself, as text for a monitoring system."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.agent.audit.figures import AgentFigures
+from app.agent.identity.people import Scope
+from app.api.dependencies import ApiDependencies, ContainerDep
+from app.api.openapi import problems
+from app.api.security.access import needs
+from app.bounds.deadline import deadline
+from app.errors import AgentError, TransientError
+from app.measures.exposition import CONTENT_TYPE, Exposed, PeerCalls, exposition
+from app.version import package_version
+
+REMEMBERED_SECONDS = 5.0
+"""How long figures of the database are reused: several scrapers cost one read."""
+_READ_SECONDS = 5.0
+
+_TEXT = {"text/plain": {"schema": {"type": "string"}}}
+
+router = APIRouter(tags=["health"])
+
+
+@dataclass(slots=True, kw_only=True)
+class FiguresCache:
+    """The last figures and their age; concurrent scrapes share one read."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _figures: AgentFigures | None = None
+    _read_at: float | None = None
+    _container: ApiDependencies | None = None
+
+    async def of(self, container: ApiDependencies) -> AgentFigures | None:
+        """Figures at most `REMEMBERED_SECONDS` old; None when the database does not answer."""
+        async with self._reading:
+            fresh = self._read_at is not None and self.monotonic() - self._read_at < REMEMBERED_SECONDS
+            if not fresh or container is not self._container:
+                self._figures = await _read(container)
+                self._read_at, self._container = self.monotonic(), container
+            return self._figures
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={
+        **problems(401, 403, 429, 503),
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+    },
+    dependencies=[needs(Scope.READ)],
+    summary="Get the metrics of the agent itself in the text exposition format",
+)
+async def metrics(request: Request, container: ContainerDep) -> Response:
+    """Counters of this process, and incidents, actions, approvals and waiting times of all processes."""
+    cache: FiguresCache = request.app.state.figures
+    figures = await cache.of(container)
+    exposed = Exposed(
+        version=package_version(),
+        role=container.settings.role.value,
+        dry_run=container.settings.dry_run,
+        idle_seconds=container.vitals.idle_seconds(),
+        peers={
+            peer.name: PeerCalls(
+                answered=peer.answered_calls, failed=peer.failed_calls, rejected=peer.rejected_calls
+            )
+            for peer in container.peers
+        },
+        reachable={peer.name: peer.reachable for peer in container.peers},
+        streams={one.source: one.progress for one in container.streams},
+        figures=figures,
+        now=container.clock.now(),
+    )
+    return Response(exposition(container.measures, exposed), media_type=CONTENT_TYPE)
+
+
+async def _read(container: ApiDependencies) -> AgentFigures | None:
+    try:
+        async with deadline(_READ_SECONDS, lambda: TransientError("the database did not respond")):
+            return await container.store.figures.figures(container.clock.now())
+    except AgentError:
+        return None

@@ -1,0 +1,61 @@
+"""`heal config show`: the settings in force and where each comes from, with secrets left out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, Field
+from rich.table import Table
+from rich.text import Text
+
+from app.cli.commands.output import printable
+from app.config import Settings
+from app.redaction import redacted
+
+HIDDEN = "(set, not shown)"
+
+
+class SettingView(BaseModel):
+    """One setting in force."""
+
+    name: str
+    value: object = Field(description="As it is written in JSON; secrets are not shown.")
+    source: str = Field(description="environment, .env or default.")
+
+
+def in_force(settings: Settings, env_file: Path) -> list[SettingView]:
+    """Every setting, in the order of its documentation."""
+    file = {name.upper() for name, value in dotenv_values(env_file).items() if value}
+    environment = {name.upper() for name, value in os.environ.items() if value}
+    values = settings.model_dump(mode="json")
+    found = []
+    for name, field in type(settings).model_fields.items():
+        upper = name.upper()
+        source = "environment" if upper in environment else ".env" if upper in file else "default"
+        secret = "SecretStr" in str(field.annotation)
+        given = getattr(settings, name)
+        value = HIDDEN if secret and given else _ordered(values[name])
+        found.append(SettingView(name=upper, value=value, source=source))
+    return found
+
+
+def _ordered(value: object) -> object:
+    """Sets have no order: sorted, so that two listings compare. Passwords in addresses are removed."""
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return sorted(redacted(one) for one in value)
+    return redacted(value) if isinstance(value, str) else value
+
+
+def table(settings: Sequence[SettingView]) -> Table:
+    """One setting a row."""
+    found = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("SETTING", "VALUE", "FROM"):
+        found.add_column(heading, overflow="fold")
+    for one in settings:
+        value = one.value if isinstance(one.value, str) else json.dumps(one.value, ensure_ascii=False)
+        found.add_row(one.name, Text(printable("" if one.value is None else value)), one.source)
+    return found

@@ -1,0 +1,69 @@
+"""Serves the agent, or the sandbox in its place, until it is stopped."""
+
+from __future__ import annotations
+
+import math
+
+import typer
+
+from app.cli.options import console, finished
+from app.config import Settings
+
+
+def serve(settings: Settings) -> None:
+    """Check the settings once, then serve; the application reads them itself."""
+    import uvicorn
+
+    from app.api.admission import DRAIN_SECONDS
+    from app.cli.connections import bounded
+
+    if settings.sandbox:
+        from app.simulation.sandbox import check_sandbox, sandbox_settings
+
+        settings = sandbox_settings(settings)
+        finished(check_sandbox(settings))
+        _announce(settings)
+    else:
+        finished(_try_connections(settings))
+    uvicorn.run(
+        "app.main:create_app",
+        factory=True,
+        host=settings.listens_on,
+        port=settings.port,
+        log_level="warning" if settings.sandbox and settings.log_level == "info" else settings.log_level,
+        http=bounded(settings.max_connections),
+        timeout_graceful_shutdown=math.ceil(DRAIN_SECONDS),
+    )
+
+
+async def _try_connections(settings: Settings) -> None:
+    """Open all connections once, to report a wrong setting in one line before the server starts."""
+    from app.bootstrap import build
+
+    await (await build(settings)).close()
+
+
+def _announce(settings: Settings) -> None:
+    """Print where the sandbox is and what to do there, after what can be wrong is checked."""
+    from rich.panel import Panel
+    from rich.text import Text
+
+    from app.cli.commands.agent_client import default_url
+    from app.sandbox.scenarios.playground import offered
+
+    first = offered(settings.sandbox_scenarios)[0].scenario.id
+    where = f"{default_url(settings)}/sandbox"
+    text = Text.assemble(
+        ("SANDBOX", "bold yellow"),
+        ": the cluster, its traffic and its time are simulated; the agent is the real one.\n",
+        "No real cluster, metric source, chat or stream is connected.\n\n",
+        ("1. Open ", ""),
+        (where, "bold"),
+        f"\n2. Start a scenario, such as {first}.\n",
+        "3. Open its incident, and approve the rollback. No sign-in is needed on this machine:\n",
+        "   the form asks for your name, and the record keeps it.\n\n",
+        f"From another terminal: heal sandbox start {first}\n",
+        f"Time passes {settings.sandbox_speed:g} times as fast; Ctrl-C stops the sandbox.",
+    )
+    console().print(Panel(text, title="heal sandbox", border_style="yellow"), soft_wrap=False)
+    typer.echo("")

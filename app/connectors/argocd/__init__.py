@@ -1,0 +1,1 @@
+"""Argo CD over its REST API: the applications that own workloads, and rollbacks through them."""

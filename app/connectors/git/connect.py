@@ -1,0 +1,45 @@
+"""Constructs what may write to repositories, from the settings; nothing in a dry run (promise 5)."""
+
+from __future__ import annotations
+
+from app.agent.ports.gitops import RepositoryWriter
+from app.config import RevertWay, Settings
+from app.connectors.git.branch import BranchWriter, GitAccess
+from app.connectors.git.pull_requests import GITHUB, GITLAB, PullRequestWriter
+from app.connectors.http import HttpPeer
+from app.errors import ConfigurationError
+
+_PUBLIC_API = {RevertWay.GITHUB: "https://api.github.com", RevertWay.GITLAB: "https://gitlab.com"}
+
+
+def connect_repositories(settings: Settings) -> RepositoryWriter | None:
+    """None in a dry run and without GIT_REVERT.
+
+    Raises `ConfigurationError` for settings that cannot work.
+    """
+    way = settings.git_revert
+    if way is None:
+        return None
+    if not settings.git_repositories:
+        raise ConfigurationError("GIT_REVERT needs GIT_REPOSITORIES: the repositories that may be written")
+    if settings.dry_run:
+        return None
+    branches = BranchWriter(
+        GitAccess(
+            repositories=settings.git_repositories,
+            username=settings.git_username,
+            token=settings.git_token,
+            timeout_seconds=settings.git_timeout_seconds,
+        )
+    )
+    if way is RevertWay.BRANCH:
+        return branches
+    forge = GITHUB if way is RevertWay.GITHUB else GITLAB
+    peer = HttpPeer(
+        name=forge.title,
+        setting="GIT_API_URL",
+        url=settings.git_api_url or _PUBLIC_API[way],
+        timeout_seconds=settings.git_timeout_seconds,
+        bearer_token=settings.git_token,
+    )
+    return PullRequestWriter(forge, peer, branches)

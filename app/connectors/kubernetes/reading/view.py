@@ -1,0 +1,294 @@
+"""The view of a cluster that its watches keep: every kind that is read, listed once, then followed.
+
+Shared by everything that reads in steady state, which then costs no request. While the
+view is not current (right after start, a watch is interrupted, a kind may not be
+watched), the read goes to the API server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager
+
+from app.agent.ids import JsonObject
+from app.clock import Clock
+from app.connectors.kubernetes.api import EVERYWHERE, Kind, ReadApi
+from app.connectors.kubernetes.controllers import AUTOSCALERS, STAND_INS, Controllers
+from app.connectors.kubernetes.fields import condition_of, controller_uid, text, texts, uid
+from app.connectors.kubernetes.index import NamespaceWorkloads, WorkloadIndex, WorkloadName, selects
+from app.connectors.kubernetes.mapping import WORKLOADS, ServiceMap
+from app.connectors.kubernetes.reading.feed import Feed
+from app.connectors.kubernetes.reading.informer import Informer, InformerState, WatchTiming
+from app.connectors.kubernetes.reading.objects import Objects, Supplement
+from app.connectors.kubernetes.reading.store import ObjectStore, object_name
+
+_REQUIRED = (Kind.DEPLOYMENT, Kind.REPLICA_SET, Kind.POD, Kind.CONFIG_MAP)
+_SUPPLEMENTARY = tuple(
+    dict.fromkeys(
+        kind
+        for kind in (
+            *WORKLOADS,
+            Kind.CONTROLLER_REVISION,
+            Kind.EVENT,
+            Kind.DISRUPTION_BUDGET,
+            *AUTOSCALERS,
+            *STAND_INS,
+        )
+        if kind not in _REQUIRED
+    )
+)
+"""Left out where the cluster does not have them, or the agent may not watch them."""
+_QUIET = frozenset({Kind.DISRUPTION_BUDGET, *AUTOSCALERS, *STAND_INS} - {*WORKLOADS})
+"""Their changes are read with the next look at a workload, and cause none."""
+_SUPPLEMENTS_WITHIN_SECONDS = 5.0
+"""So long the first report waits for the supplementary kinds after the required ones."""
+_SHOW_CRASHES = frozenset({Kind.DEPLOYMENT, Kind.REPLICA_SET, Kind.POD})
+_CRASHES_FIRST = 50
+"""So many services with pods that are not ready are reported before the other lists are complete."""
+_OWNERS_ABOVE = 3
+
+
+class ClusterView:
+    """`Objects` from the stores of the informers of one cluster."""
+
+    def __init__(
+        self,
+        api: Callable[[str], ReadApi],
+        live: Objects,
+        services: ServiceMap,
+        clock: Clock,
+        *,
+        timing: WatchTiming | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """`api` gives the connection for a namespace; each holds one stream open for a kind."""
+        self._api = api
+        self._live = live
+        self._services = services
+        self._clock = clock
+        self.timing = timing or WatchTiming()
+        self._jitter = jitter
+        self._scopes = services.namespaces()
+        self._index = WorkloadIndex(services)
+        self._stores = {kind: ObjectStore(kind) for kind in (*_REQUIRED, *_SUPPLEMENTARY)}
+        self._touched: set[WorkloadName] = set()
+        """Workloads that changed and are not reported yet."""
+        self._unready: set[str] = set()
+        """The uids of pods that are not ready."""
+        self._informers: dict[tuple[Kind, str], Informer] = {}
+        self._feeds: list[Feed] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # ------------------------------------------------------------ following
+
+    @asynccontextmanager
+    async def followed(self) -> AsyncIterator[Feed]:
+        """A feed of the services that change, after every known service once; the view is kept meanwhile."""
+        feed = Feed()
+        self._feeds.append(feed)
+        if not self._tasks:
+            self._start()
+        announcing = asyncio.create_task(self._announce(feed))
+        try:
+            yield feed
+        finally:
+            announcing.cancel()
+            self._feeds.remove(feed)
+            if not self._feeds:
+                await self._stop()
+            await asyncio.gather(announcing, return_exceptions=True)
+
+    def _start(self) -> None:
+        gate = asyncio.Semaphore(self.timing.lists_at_once)
+        self._informers = {
+            (kind, scope): Informer(
+                api=self._api(scope),
+                kind=kind,
+                namespace=scope,
+                store=self._stores[kind],
+                keeps=self._services.watches,
+                changed=self._changed,
+                clock=self._clock,
+                timing=self.timing,
+                gate=gate,
+                required=kind in _REQUIRED,
+                jitter=self._jitter,
+            )
+            for kind in self._stores
+            for scope in self._scopes
+        }
+        self._tasks = [asyncio.create_task(one.run()) for one in self._informers.values()]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
+
+    async def _stop(self) -> None:
+        tasks, self._tasks, self._informers = self._tasks, [], {}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            for feed in self._feeds:
+                feed.fail(error)
+
+    async def _announce(self, feed: Feed) -> None:
+        """Report every known service after the first lists, those with pods that are not ready first."""
+        await _settled(one for one in self._informers.values() if one.kind in _SHOW_CRASHES)
+        self.report()
+        feed.takes_changes = True
+        feed.add(sorted(self._index.resolved(self._unready_workloads()))[:_CRASHES_FIRST])
+        await _settled(one for one in self._informers.values() if one.required)
+        rest = asyncio.ensure_future(_settled(self._informers.values()))
+        late = asyncio.ensure_future(self._clock.sleep(_SUPPLEMENTS_WITHIN_SECONDS))
+        try:
+            await asyncio.wait({rest, late}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            rest.cancel()
+            late.cancel()
+        self.report()
+        feed.add(sorted(self._index.resolved(self._unready_workloads())))
+        feed.add(sorted(self._index.services()), urgent=False)
+
+    def _unready_workloads(self) -> set[WorkloadName]:
+        return {place for pod in self._unready for place in self._above(pod)}
+
+    def report(self) -> None:
+        """Work out which services the changes since the last call belong to, and add them to every feed."""
+        touched, self._touched = self._touched, set()
+        keys = sorted(self._index.resolved(touched))
+        for feed in self._open_feeds():
+            feed.add(keys)
+
+    def _open_feeds(self) -> list[Feed]:
+        """The feeds that take changes; the others are given them with every known service."""
+        return [feed for feed in self._feeds if feed.takes_changes]
+
+    def _changed(self, kind: Kind, item: JsonObject, present: bool) -> None:
+        touched = self._touches(kind, item, present)
+        informer = self._informer(kind, object_name(item)[0])
+        if kind not in WORKLOADS and (informer is None or not informer.settled.is_set()):
+            return  # reported with every known service
+        self._touched |= touched
+        for feed in self._open_feeds() if touched else ():
+            feed.wake()
+
+    def _touches(self, kind: Kind, item: JsonObject, present: bool) -> set[WorkloadName]:
+        """The workloads that a changed object belongs to; keeps the indexes."""
+        if kind in WORKLOADS:
+            return self._index.put(item) if present else self._index.removed(item)
+        if kind in _QUIET:
+            return set()
+        if kind is Kind.CONFIG_MAP:
+            return self._index.of_config_map(item)
+        if kind is Kind.EVENT:
+            return self._above(text(item, "involvedObject", "uid") or "") if present else set()
+        if kind is Kind.POD:
+            unready = present and text(condition_of(item, "Ready"), "status") != "True"
+            (self._unready.add if unready else self._unready.discard)(uid(item))
+        return self._above(controller_uid(item) or "")
+
+    def _above(self, wanted: str) -> set[WorkloadName]:
+        """The workload with that uid, or the one that controls the object with it."""
+        for _ in range(_OWNERS_ABOVE):
+            found = self._index.of_uid(wanted)
+            if found or not wanted:
+                return found
+            owners = (self._stores[kind].owner_of(wanted) for kind in (Kind.POD, Kind.REPLICA_SET))
+            wanted = next((owner for owner in owners if owner), "")
+        return set()
+
+    # ------------------------------------------------------------ reading
+
+    async def workloads(self, namespace: str, *, fresh: bool = False) -> Mapping[str, NamespaceWorkloads]:
+        if fresh or not all(self._usable(kind, namespace) for kind in WORKLOADS):
+            return await self._live.workloads(namespace, fresh=fresh)
+        spaces = self._index.namespaces() if namespace == EVERYWHERE else (namespace,)
+        return {space: self._index.workloads(space) for space in spaces}
+
+    def refused(self) -> tuple[Kind, ...]:
+        found = {one.kind for one in self._informers.values() if one.state is InformerState.REFUSED}
+        return tuple(kind for kind in WORKLOADS if kind in found or kind in self._live.refused())
+
+    async def find(self, kind: Kind, namespace: str, name: str) -> JsonObject | None:
+        store = self._current(kind, namespace)
+        found = None if store is None else store.get((namespace, name))
+        if found is None and (store is None or kind is Kind.POD):
+            # An alert may name a pod before the watch does.
+            return await self._live.find(kind, namespace, name)
+        return found
+
+    async def controlled(
+        self, kind: Kind, namespace: str, selector: JsonObject, owners: set[str]
+    ) -> tuple[JsonObject, ...]:
+        store = self._current(kind, namespace)
+        if store is None:
+            return await self._live.controlled(kind, namespace, selector, owners)
+        found = (item for owner in sorted(owners) for item in store.owned_by(owner))
+        return tuple(item for item in found if selects(selector, texts(item, "metadata", "labels")))
+
+    async def warnings(self, namespace: str, about: Collection[str]) -> Supplement:
+        store = self._current(Kind.EVENT, namespace)
+        if store is None:
+            refused = self._refused(Kind.EVENT, namespace)
+            return refused or await self._live.warnings(namespace, about)
+        return Supplement(items=tuple(item for one in sorted(about) for item in store.owned_by(one)))
+
+    async def budgets(self, namespace: str) -> Supplement:
+        store = self._current(Kind.DISRUPTION_BUDGET, namespace)
+        if store is None:
+            return self._refused(Kind.DISRUPTION_BUDGET, namespace) or await self._live.budgets(namespace)
+        return Supplement(items=tuple(store.within(namespace)))
+
+    async def controllers(self, namespace: str) -> Controllers:
+        found: dict[Kind, Supplement] = {}
+        for kind in (*AUTOSCALERS, *STAND_INS):
+            store = self._current(kind, namespace)
+            refused = self._refused(kind, namespace)
+            if store is None and refused is None:
+                return await self._live.controllers(namespace)
+            items = () if store is None else store.within(namespace)
+            found[kind] = refused or Supplement(items=tuple(items))
+        return Controllers(
+            autoscalers=tuple(item for kind in AUTOSCALERS for item in found[kind].items),
+            stand_ins=tuple(item for kind in STAND_INS for item in found[kind].items),
+            unread=tuple(reason for one in found.values() for reason in one.unread),
+        )
+
+    @property
+    def sizes(self) -> dict[Kind, tuple[int, int]]:
+        """How many objects of each kind are kept, and the bytes of their text."""
+        return {kind: store.size for kind, store in self._stores.items()}
+
+    def _current(self, kind: Kind, namespace: str) -> ObjectStore | None:
+        """The store of a kind, where it can be read in place of the API server."""
+        informer = self._informer(kind, namespace)
+        return (
+            self._stores[kind] if informer is not None and informer.state is InformerState.CURRENT else None
+        )
+
+    def _usable(self, kind: Kind, namespace: str) -> bool:
+        """Whether the view knows what there is of a kind, none of it included."""
+        return self._current(kind, namespace) is not None or self._refused(kind, namespace) is not None
+
+    def _refused(self, kind: Kind, namespace: str) -> Supplement | None:
+        """The answer for a kind that the cluster does not have, or that may not be read."""
+        informer = self._informer(kind, namespace)
+        if informer is None or informer.state not in (InformerState.ABSENT, InformerState.REFUSED):
+            return None
+        refusal = informer.refusal if informer.state is InformerState.REFUSED else None
+        return Supplement(items=(), unread=() if refusal is None else (refusal,))
+
+    def _informer(self, kind: Kind, namespace: str) -> Informer | None:
+        if namespace != EVERYWHERE and not self._services.watches(namespace):
+            return None
+        scope = EVERYWHERE if self._scopes == (EVERYWHERE,) else namespace
+        return self._informers.get((kind, scope))
+
+
+async def _settled(informers: Iterable[Informer]) -> None:
+    for one in tuple(informers):
+        await one.settled.wait()

@@ -1,0 +1,1 @@
+"""The agent over a simulated cluster: what the demo, the healing benchmark and the sandbox share."""

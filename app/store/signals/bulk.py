@@ -1,0 +1,71 @@
+"""An INSERT of many rows in one call of the driver, with values that are ready for it.
+
+For the statements that every signal pays for: SQLAlchemy's own way builds a dictionary
+and looks up a processor for each value of each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, Connection, Table
+
+from app.errors import Invalid
+from app.store.database.codec import dumps
+from app.store.database.tables import UtcDateTime
+
+
+class BulkInsert:
+    """One statement over these columns of a table; `conflict` is what follows the values."""
+
+    def __init__(self, table: Table, names: Sequence[str], conflict: str = "") -> None:
+        self._names = tuple(names)
+        into = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES"
+        marks = {
+            "sqlite": ["?"] * len(self._names),
+            "postgresql": [f"${place}" for place in range(1, len(self._names) + 1)],
+        }
+        self._sql = {name: f"{into} ({', '.join(each)}) {conflict}".rstrip() for name, each in marks.items()}
+        self._ready = {
+            name: [_ready(table.c[column].type, name) for column in self._names] for name in self._sql
+        }
+
+    def run(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Store the rows; each has a value for every column. Nothing is done without rows."""
+        dialect = connection.dialect.name
+        ready = list(zip(self._names, self._ready[dialect], strict=True))
+        values = [
+            tuple(row[name] if convert is None else convert(row[name]) for name, convert in ready)
+            for row in rows
+        ]
+        if values:
+            connection.exec_driver_sql(self._sql[dialect], values)
+
+
+def _ready(kind: object, dialect: str) -> Callable[[Any], Any] | None:
+    """What makes a value of that type one that the driver takes as it is; None where it is one."""
+    if isinstance(kind, JSON):
+        return _json
+    if isinstance(kind, UtcDateTime):
+        return _text_of if dialect == "sqlite" else _in_utc
+    return None
+
+
+def _json(value: object) -> str | None:
+    return None if value is None else dumps(value)
+
+
+def _in_utc(at: datetime | None) -> datetime | None:
+    if at is None:
+        return None
+    if at.tzinfo is None:
+        raise Invalid(f"a value cannot be stored: the time {at.isoformat()} has no zone")
+    return at.astimezone(UTC)
+
+
+def _text_of(at: datetime | None) -> str | None:
+    """As SQLAlchemy writes times to SQLite: the naive UTC time with microseconds."""
+    utc = _in_utc(at)
+    return None if utc is None else utc.replace(tzinfo=None).isoformat(" ", "microseconds")

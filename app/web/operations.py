@@ -1,0 +1,51 @@
+"""The configured budgets of actions and what is left of them now. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.agent.evidence.format import span
+from app.agent.guardrails.limits import Limits
+from app.agent.guardrails.status import Attempts
+
+_MOST_ROWS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetLine:
+    """One budget: how many actions of how many began within the window."""
+
+    name: str
+    spent: int
+    allowed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budgets:
+    """The lines to show, and the length of the window in words."""
+
+    window: str
+    lines: Sequence[BudgetLine]
+
+
+def budgets_left(attempts: Attempts, limits: Limits, now: datetime) -> Budgets:
+    """The cluster's budget, and those of the services that spent most."""
+    began = Counter(
+        {
+            key: sum(1 for one in tried if one.began_at > now - limits.window)
+            for key, tried in attempts.tried.items()
+        }
+    )
+    lines = []
+    if limits.per_cluster is not None:
+        lines.append(BudgetLine(name="cluster", spent=began.total(), allowed=limits.per_cluster))
+    if limits.per_service is not None:
+        lines.extend(
+            BudgetLine(name=str(key), spent=spent, allowed=limits.per_service)
+            for key, spent in began.most_common(_MOST_ROWS)
+            if spent
+        )
+    return Budgets(window=span(limits.window), lines=lines)

@@ -1,0 +1,162 @@
+"""CPU time of the agent for each event of intake, without a network: one process, real SQLite.
+
+`python -m bench.intake_cpu` prints one line for each shape of load. Processor time depends
+little on what else the machine does, unlike rates. `--profile FILE` writes the profiles
+of the event loop and of the store's writer under single events instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import json
+import os
+import pstats
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.engine import make_url
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVICES = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """One shape of load."""
+
+    name: str
+    entries: int
+    connections: int
+    requests: int
+    breaching: float = 0.0
+
+
+SHAPES = (
+    Shape(name="single events, 32 connections", entries=1, connections=32, requests=1000),
+    Shape(name="bodies of 100, 4 connections", entries=100, connections=4, requests=40),
+    Shape(name="single events, 1 % breaching", entries=1, connections=32, requests=1000, breaching=0.01),
+    Shape(name="single events, 10 % breaching", entries=1, connections=32, requests=1000, breaching=0.1),
+)
+
+
+def bodies(shape: Shape, number: int) -> Iterator[bytes]:
+    """Bodies like those of `bench/intake.lua`; a breaching sample reports a crash loop."""
+    started, sent = time.time() - 600, 0
+    for _ in range(shape.requests):
+        events = []
+        for _ in range(shape.entries):
+            sent += 1
+            at = time.gmtime(started + sent // 1_000_000)
+            event: dict[str, Any] = {
+                "service": f"service-{number}-{sent % SERVICES}",
+                "environment": "prod",
+                "error_rate": 0.01,
+                "p95_latency_ms": 100 + sent % 50,
+                "timestamp": f"{time.strftime('%Y-%m-%dT%H:%M:%S', at)}.{sent % 1_000_000:06d}Z",
+            }
+            if shape.breaching and sent % round(1 / shape.breaching) == 0:
+                event["crash_looping"] = True
+            events.append(event)
+        yield json.dumps(events if shape.entries > 1 else events[0]).encode()
+
+
+async def _post(app: Any, body: bytes) -> None:
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/events/metric",
+        "raw_path": b"/events/metric",
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "http",
+        "server": ("127.0.0.1", 8000),
+        "client": ("127.0.0.1", 50000),
+        "headers": [
+            (b"host", b"127.0.0.1:8000"),
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ],
+        "state": {},
+    }
+    status = 0
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        nonlocal status
+        status = message.get("status", status)
+
+    await app(scope, receive, send)
+    if status != 202:
+        raise RuntimeError(f"the agent answered {status}")
+
+
+async def _load(app: Any, shape: Shape, number: int) -> float:
+    """Processor microseconds for each event."""
+    waiting = bodies(shape, number)
+
+    async def connection() -> None:
+        for body in waiting:
+            await _post(app, body)
+
+    began = time.process_time()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(shape.connections):
+            group.create_task(connection())
+    return (time.process_time() - began) / (shape.requests * shape.entries) * 1e6
+
+
+async def _run(profile: Path | None) -> None:
+    from app.bootstrap import Adapters, assemble
+    from app.clock import SystemClock
+    from app.config import load_settings
+    from app.main import create_app
+    from app.store import store_over
+    from app.store.database.sqlite import open_sqlite
+
+    settings = load_settings()
+    database = await open_sqlite(make_url(settings.database_url.get_secret_value()))
+    container = assemble(settings, clock=SystemClock(), store=store_over(database), world=Adapters())
+    app = create_app(settings)
+    app.state.container = container
+    if profile is None:
+        for number, shape in enumerate(SHAPES):
+            print(f"{shape.name}: {await _load(app, shape, number):,.0f} us", flush=True)
+    else:
+        await _load(app, SHAPES[0], 0)
+        loop, writer = (cProfile.Profile(time.thread_time) for _ in range(2))
+        await database.write(lambda _: writer.enable())  # a unit of work runs on the writer's thread
+        loop.enable()
+        await _load(app, SHAPES[0], 1)
+        loop.disable()
+        await database.write(lambda _: writer.disable())
+        with profile.open("w") as out:
+            for name, profiler in (("event loop", loop), ("writer", writer)):
+                out.write(f"{SHAPES[0].requests} {SHAPES[0].name}: the thread of the {name}\n")
+                pstats.Stats(profiler, stream=out).strip_dirs().sort_stats("tottime").print_stats(25)
+    await container.close()
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--profile", type=Path)
+    given = arguments.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        os.environ |= {
+            "DATABASE_URL": f"sqlite:///{folder}/bench.db",
+            "RUNBOOKS_DIR": str(ROOT / "runbooks"),
+            "LOG_LEVEL": "warning",
+        }
+        asyncio.run(_run(given.profile))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The stream of changes: clients hear of a change, a slow one is disconnected, all end at a stop."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from starlette.requests import Request
+from starlette.types import Message
+
+from app.agent.ids import IncidentId
+from app.api.changes import MOST_IDS, ChangeFeed, ChangeStream, Subscription, events
+from tests.api.harness import Harness, assert_problem
+from tests.api.stories import opened
+
+
+def test_a_client_hears_of_what_changed_and_of_nothing_else(api: Harness) -> None:
+    """The id of the incident whose timeline grew, and the kill switch; a stop ends the stream."""
+
+    async def heard() -> list[str]:
+        feed = ChangeFeed(every=0.01)
+        client = feed.join(api.container)
+        stream = events(feed, client)
+        parts = [(await anext(stream)).decode()]
+        await feed.looked.wait()  # the first look is what later ones are compared with
+        incident_id = await opened(api.container)
+        part = (await anext(stream)).decode()
+        parts.append(part.replace(incident_id, "ID"))
+        feed.close()
+        parts += [one.decode() async for one in stream]
+        feed.leave(client)
+        assert feed.clients == 0
+        return parts
+
+    first, change, *rest = api.run(heard())
+    assert "event: ping" in first
+    assert change == 'event: change\ndata: {"incidents": ["ID"]}\n\n'
+    assert rest == []
+
+
+def test_what_waits_for_a_slow_client_is_bounded() -> None:
+    """Beyond a hundred ids it receives one event that means: anything may have changed."""
+    client = Subscription()
+    for number in range(MOST_IDS + 1):
+        client.tell({IncidentId(f"inc_{number}")}, anything=False)
+    assert len(client.pending) <= MOST_IDS
+    assert client.take() == b'event: change\ndata: {"incidents": []}\n\n'
+
+
+def test_a_client_that_takes_nothing_is_disconnected(api: Harness) -> None:
+    """Its place is free for another one."""
+    feed = ChangeFeed(slow=0.01)
+
+    async def takes_nothing(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        return {}
+
+    scope = {"type": "http", "method": "GET", "path": "/v1/changes", "headers": []}
+    stream = ChangeStream(feed, api.container, Request(scope, receive))
+    with pytest.raises(ConnectionAbortedError, match="read nothing"):
+        api.run(stream(scope, receive, takes_nothing))
+    assert feed.clients == 0
+
+
+def test_a_client_too_many_is_refused(api: Harness) -> None:
+    """With the time after which to try again."""
+    api.app.state.changes = ChangeFeed(most=0)
+    refused = api.get("/v1/changes")
+    assert assert_problem(refused, 503)["type"].endswith("crowded")
+    assert refused.headers["retry-after"] == "30"

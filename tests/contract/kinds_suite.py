@@ -1,0 +1,124 @@
+"""The promises of the cluster ports for each kind of workload, for every cluster behind them.
+
+A test module of an adapter imports these tests with `*`, beside those of `cluster_suite`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from app.agent.actions.target_parts import as_left, same_ground
+from app.agent.evidence.conditions import workload_conditions
+from app.agent.evidence.facts import older_pods
+from app.agent.models import ActionName, Condition
+from app.agent.ports.cluster import PodOwner
+from app.agent.workload import ObjectRef, WorkloadView
+from app.errors import Conflict, Invalid, PermanentError
+from tests.contract.cluster_harness import CRASHING_IMAGE, GOOD_IMAGE, ClusterHarness
+from tests.contract.cluster_suite import (
+    INTENT,
+    OTHER_INTENT,
+    action,
+    apply,
+    crashes,
+    key_of,
+    rolled_out,
+    runs,
+)
+
+KINDS = ("StatefulSet", "DaemonSet")
+
+
+def ref_of(cluster: ClusterHarness, kind: str) -> ObjectRef:
+    return ObjectRef(kind=kind, namespace=cluster.namespace, name="shop")
+
+
+async def deploy(cluster: ClusterHarness, kind: str) -> WorkloadView:
+    await cluster.deploy("shop", service="shop", replicas=3, kind=kind)
+    return await cluster.until(key_of(cluster), lambda view: rolled_out(view) and view.desired_replicas > 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_crashing_release_of_any_kind_is_taken_back_and_brought_again(
+    cluster: ClusterHarness, kind: str
+) -> None:
+    """Read with revisions, pods and owners; rolled back by revision, once; undone from the snapshot."""
+    before, ref, reader = await deploy(cluster, kind), ref_of(cluster, kind), cluster.ports.reader
+    assert before.target.ref == ref
+    assert (before.available_replicas, before.current_revision) == (before.desired_replicas, 1)
+    [first] = before.revisions
+    assert (first.replicas, first.ready_replicas) == (before.desired_replicas, before.desired_replicas)
+    assert {pod.template_hash for pod in before.pods} == {first.template_hash}
+    owner = await cluster.ports.owners.owner(cluster.namespace, before.pods[0].name)
+    assert owner == PodOwner(kind=kind, name="shop", key=key_of(cluster))
+    assert key_of(cluster) in await reader.services()
+
+    await cluster.set_image("shop", CRASHING_IMAGE)
+    view = await cluster.until(key_of(cluster), crashes)
+    assert Condition.CRASH_LOOP_BACK_OFF in workload_conditions(view)
+    assert [revision.number for revision in view.revisions] == [2, 1]
+    assert view.current_revision == 2
+    assert older_pods(view)
+    assert not view.rollout_complete
+
+    back = action(ActionName.ROLLBACK, ref, revision=1)
+    snapshot, decided = await reader.snapshot(back), await reader.target(back)
+    answer = await cluster.ports.rehearsal.rehearse(back, decided, None)
+    assert answer.accepted, answer.message
+    assert "would be admitted" in answer.message
+    disruption = await reader.disruption(back)
+    assert disruption is not None
+    assert (disruption.replicas, disruption.missing_at_once) == (before.desired_replicas, 1)
+    applied = await apply(cluster, back)
+    assert applied.marker == INTENT
+    with pytest.raises(Conflict):
+        await cluster.ports.writer.apply(back, INTENT, decided, None)
+    view = await cluster.until(key_of(cluster), runs(GOOD_IMAGE))
+    assert view.revisions[0].template_hash == first.template_hash
+    assert as_left(back, applied.token, view.target.token)
+
+    undo = action(ActionName.RESTORE, ref, undoes="rollback")
+    await apply(cluster, undo, intent_id=OTHER_INTENT, snapshot=snapshot)
+    view = await cluster.until(key_of(cluster), crashes)
+    assert not as_left(back, applied.token, view.target.token)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_restart_of_any_kind_replaces_every_pod_and_changes_no_version(
+    cluster: ClusterHarness, kind: str
+) -> None:
+    """What its kind cannot do is refused by the port as well; a StatefulSet is scaled up beside."""
+    before, ref = await deploy(cluster, kind), ref_of(cluster, kind)
+    again = action(ActionName.RESTART, ref)
+    decided = await cluster.ports.reader.target(again)
+    await apply(cluster, again)
+    view = await cluster.until(key_of(cluster), lambda seen: rolled_out(seen) and seen.current_revision == 2)
+    assert len(view.pods) == len(before.pods)
+    assert older_pods(view) == ()
+    assert view.revisions[0].code_hash == before.revisions[0].code_hash
+    assert view.revisions[0].config_hash == before.revisions[0].config_hash
+    assert not same_ground(again, decided.token, view.target.token)
+    pause = action(ActionName.PAUSE, ref)
+    with pytest.raises(Invalid, match=kind):
+        await cluster.ports.writer.apply(pause, INTENT, view.target, None)
+    scale = action(ActionName.SCALE, ref, replicas=4)
+    if kind != "StatefulSet":
+        with pytest.raises(PermanentError, match=kind):
+            await cluster.ports.writer.apply(scale, OTHER_INTENT, view.target, None)
+        return
+    await apply(cluster, scale, intent_id=OTHER_INTENT)
+    view = await cluster.until(key_of(cluster), lambda seen: rolled_out(seen) and len(seen.pods) == 4)
+    assert view.desired_replicas == 4
+
+
+async def test_a_workload_that_is_no_service_is_named_with_the_reason(cluster: ClusterHarness) -> None:
+    """Two share a service, and a third claims the name of one of them."""
+    await cluster.deploy("basket", service="shop")
+    await cluster.deploy("cart", service="shop")
+    assert await cluster.ports.coverage.unwatched() == ()
+    await cluster.deploy("till", service="basket", kind="DaemonSet")
+    view = await cluster.until(key_of(cluster, "basket"), lambda seen: seen.target.ref.kind == "DaemonSet")
+    assert view.target.ref.name == "till"
+    [unwatched] = await cluster.ports.coverage.unwatched()
+    assert unwatched.what == f"Deployment {cluster.namespace}/basket"
+    assert unwatched.why

@@ -1,0 +1,201 @@
+"""The Helm chart, rendered by a real Helm and offered to a real API server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+import pytest
+import yaml
+
+from app.agent.models import ActionName
+from app.config import Settings
+from app.connectors.kubernetes.access import needed_rights
+from scripts.chart import CHART, ENABLED_BY_NAME, generated
+from testbed import TestbedError
+from testbed.helm import helm
+from testbed.kubeapi import Api
+from testbed.rbac import ADMIN
+from testbed.world import TestBed
+
+pytestmark = pytest.mark.real
+
+DISTRIBUTED = ("--set", "mode=distributed", "--set", "database.existingSecret=heal-database")
+FORMS: dict[str, Sequence[str]] = {
+    "single": (),
+    "distributed": DISTRIBUTED,
+    "namespaced": ("--set", "environmentNamespaces.prod=payments", "--set", "dryRun=false"),
+}
+
+
+def rendered(*options: str, namespace: str = "healing") -> list[dict[str, Any]]:
+    """The objects of a release, in order."""
+    text = helm("template", "heal", CHART, "--namespace", namespace, *options)
+    return [one for one in yaml.safe_load_all(text) if one]
+
+
+def of_kind(objects: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [one for one in objects if one["kind"] == kind]
+
+
+def container_of(deployment: dict[str, Any]) -> dict[str, Any]:
+    """The one container of its pods."""
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return dict(container)
+
+
+def test_generated_files_are_up_to_date() -> None:
+    """`python -m scripts.chart` writes them."""
+    assert {path.name for path, content in generated().items() if path.read_text() != content} == set()
+
+
+_CORE, _RBAC = "api/v1", "apis/rbac.authorization.k8s.io/v1"
+_ADMISSION = "apis/admissionregistration.k8s.io/v1"
+RESOURCES = {
+    "ServiceAccount": _CORE + "/namespaces/{}/serviceaccounts",
+    "ConfigMap": _CORE + "/namespaces/{}/configmaps",
+    "Secret": _CORE + "/namespaces/{}/secrets",
+    "Service": _CORE + "/namespaces/{}/services",
+    "Pod": _CORE + "/namespaces/{}/pods",
+    "PersistentVolumeClaim": _CORE + "/namespaces/{}/persistentvolumeclaims",
+    "Deployment": "apis/apps/v1/namespaces/{}/deployments",
+    "NetworkPolicy": "apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
+    "PodDisruptionBudget": "apis/policy/v1/namespaces/{}/poddisruptionbudgets",
+    "Role": _RBAC + "/namespaces/{}/roles",
+    "RoleBinding": _RBAC + "/namespaces/{}/rolebindings",
+    "ClusterRole": _RBAC + "/clusterroles",
+    "ClusterRoleBinding": _RBAC + "/clusterrolebindings",
+    "ValidatingAdmissionPolicy": _ADMISSION + "/validatingadmissionpolicies",
+    "ValidatingAdmissionPolicyBinding": _ADMISSION + "/validatingadmissionpolicybindings",
+}
+
+
+@pytest.fixture
+async def api(testbed_world: TestBed) -> AsyncIterator[Api]:
+    """The API server as its administrator sees it."""
+    connected = Api(testbed_world.control_plane.kubeconfig(ADMIN))
+    yield connected
+    await connected.close()
+
+
+async def created(api: Api, one: dict[str, Any], namespace: str, *, dry_run: bool = False) -> None:
+    """Create an object; unknown fields, refusals and warnings fail."""
+    query = "?fieldValidation=Strict" + ("&dryRun=All" if dry_run else "")
+    answer = await api.request("POST", "/" + RESOURCES[one["kind"]].format(namespace) + query, one)
+    assert answer.status_code == 201, (one["kind"], answer.text)
+    assert "warning" not in answer.headers, (one["kind"], answer.headers["warning"])
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_the_api_server_accepts_every_object(form: str, api: Api, namespace: str) -> None:
+    """In a dry run; the namespace admits only what the Pod Security Standard `restricted` allows."""
+    level = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    (await api.request("PATCH", f"/api/v1/namespaces/{namespace}", level)).raise_for_status()
+    options = [option.replace("payments", namespace) for option in FORMS[form]]
+    objects = rendered(*options, namespace=namespace)
+    account = of_kind(objects, "ServiceAccount")
+    for one in account:  # a pod is admitted only if its account exists
+        await created(api, one, namespace)
+    for one in objects:
+        if one not in account:
+            await created(api, one, namespace, dry_run=True)
+    for deployment in of_kind(objects, "Deployment"):
+        template = deployment["spec"]["template"]
+        pod = {**template, "apiVersion": "v1", "kind": "Pod"}
+        pod["metadata"] = {**template["metadata"], "name": deployment["metadata"]["name"]}
+        await created(api, pod, namespace, dry_run=True)
+
+
+def test_pods_run_without_privileges() -> None:
+    """Not as root, on a read-only root file system, without capabilities."""
+    for form in FORMS.values():
+        for deployment in of_kind(rendered(*form), "Deployment"):
+            pod, container = deployment["spec"]["template"]["spec"], container_of(deployment)
+            assert pod["securityContext"]["runAsNonRoot"] is True
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_a_distributed_release_has_a_deployment_and_a_budget_for_each_role() -> None:
+    """API, workers and watcher are scaled and drained apart."""
+    objects = rendered(*DISTRIBUTED)
+    roles = {
+        one["metadata"]["labels"]["app.kubernetes.io/component"]: container_of(one)["args"]
+        for one in of_kind(objects, "Deployment")
+    }
+    assert roles == {role: ["run", "--role", role] for role in ("api", "worker", "watch")}
+    assert len(of_kind(objects, "PodDisruptionBudget")) == 3
+    assert not of_kind(objects, "PersistentVolumeClaim")
+
+
+def test_nothing_runs_without_identity() -> None:
+    """The chart makes an administrator token of the form that the agent takes."""
+    objects = rendered()
+    (settings,) = of_kind(objects, "ConfigMap")
+    (secret,) = of_kind(objects, "Secret")
+    assert settings["data"]["REQUIRE_IDENTITY"] == "true"
+    assert settings["data"]["DRY_RUN"] == "true"
+    assert set(secret["data"]) == {"INITIAL_ADMIN_TOKEN"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--set", "mode=distributed"), "database.existingSecret"),
+        (("--set", "enabledActions={shell}"), "shell is not an action"),
+        (("--set", "mode=other"), "mode"),
+        (("--set-string", "settings.DRY_RUN=false"), "set by another value"),
+        (("--set", "typo=1"), "typo"),
+    ],
+)
+def test_wrong_values_are_refused(options: tuple[str, ...], message: str) -> None:
+    """Before anything is installed, with the name of the value."""
+    with pytest.raises(TestbedError, match=message):
+        rendered(*options)
+
+
+SETS: dict[str, frozenset[ActionName]] = {
+    "none": frozenset(),
+    "all": ENABLED_BY_NAME,
+    **{name.value: frozenset({name}) for name in sorted(ENABLED_BY_NAME)},
+}
+
+
+@pytest.mark.parametrize("enabled", SETS)
+async def test_the_role_grants_exactly_what_the_enabled_actions_need(
+    enabled: str, api: Api, namespace: str
+) -> None:
+    """Each right of an enabled action is allowed, each right that only others need is forbidden."""
+    names = json.dumps(sorted(SETS[enabled]))
+    options = ("--set", f"environmentNamespaces.prod={namespace}", "--set-json", f"enabledActions={names}")
+    objects = rendered(*options, namespace=namespace)
+    for kind in ("Role", "RoleBinding"):
+        for one in of_kind(objects, kind):
+            await created(api, one, namespace)
+    (account,) = of_kind(objects, "ServiceAccount")
+    user = f"system:serviceaccount:{namespace}:{account['metadata']['name']}"
+    granted = set(_rights(SETS[enabled]))
+    for right in sorted(set(_rights(ENABLED_BY_NAME))):
+        assert await _allowed(api, user, namespace, right) == (right in granted), right
+    for forbidden in (("delete", "apps", "deployments"), ("get", "", "secrets"), ("create", "", "pods/exec")):
+        assert not await _allowed(api, user, namespace, forbidden)
+
+
+def _rights(actions: frozenset[ActionName]) -> Iterator[tuple[str, str, str]]:
+    for one in needed_rights(Settings(_env_file=None, enabled_actions=actions)):
+        yield one.verb, one.group, one.resource
+
+
+async def _allowed(api: Api, user: str, namespace: str, right: tuple[str, str, str]) -> bool:
+    verb, group, resource = right
+    resource, _, subresource = resource.partition("/")
+    asked = {"verb": verb, "group": group, "resource": resource, "namespace": namespace}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": user, "resourceAttributes": {**asked, "subresource": subresource}},
+    }
+    answer = await api.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+    answer.raise_for_status()
+    return bool(answer.json()["status"]["allowed"])

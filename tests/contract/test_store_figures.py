@@ -1,0 +1,88 @@
+"""The contract of the figures behind `/metrics`: counts and ages of work in every state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from app.agent.models import IncidentState, KillSwitch, OutcomeKind
+from app.agent.ports.store import Store
+from tests.contract.store_values import (
+    MINUTE,
+    NOW,
+    approval,
+    claimed,
+    closed,
+    key,
+    loaded,
+    note,
+    opened,
+    pending,
+    signal,
+)
+from tests.contract.test_store_budgets import begin, ended, ready
+from tests.contract.test_store_circuits import SERVICE
+
+pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
+
+
+async def test_an_empty_database_has_zeros_and_no_ages(store: Store) -> None:
+    """Every state and outcome is named, so that a first event shows as an increase."""
+    found = await store.figures.figures(NOW)
+    assert (found.accepted_signals, found.pending_signals, found.due_incidents) == (0, 0, 0)
+    assert set(found.open_incidents) == set(IncidentState)
+    assert set(found.finished_actions) == set(OutcomeKind)
+    assert found.oldest_due_incident_at is None
+    assert found.oldest_pending_signal_at is None
+    assert not found.kill_switch_engaged
+
+
+async def test_incidents_count_by_state_and_wait_from_their_opening(store: Store) -> None:
+    """A claimed incident does not wait; an ended one counts for a day."""
+    waiting, held, over = [await opened(store, key(number)) for number in (1, 2, 3)]
+    await claimed(store, held)
+    claim = await claimed(store, over)
+    await store.incidents.save(claim, closed(over), [note()])
+    found = await store.figures.figures(NOW + 5 * MINUTE)
+    assert found.open_incidents[IncidentState.OPEN] == 2
+    assert found.ended_incidents[IncidentState.RECOVERED] == 1
+    assert (found.due_incidents, found.oldest_due_incident_at) == (1, waiting.opened_at)
+    assert found.accepted_signals == 3
+    later = await store.figures.figures(NOW + timedelta(days=2))
+    assert later.ended_incidents[IncidentState.RECOVERED] == 0
+
+
+async def test_actions_count_by_outcome(store: Store) -> None:
+    """One that is under way has no outcome yet."""
+    claim, act = await ready(store, key(1))
+    await begin(store, claim, act, SERVICE, NOW)
+    assert (await store.figures.figures(NOW)).executing_actions == 1
+    await ended(store, claim, act, IncidentState.ESCALATED)
+    found = await store.figures.figures(NOW + MINUTE)
+    assert found.executing_actions == 0
+    assert found.finished_actions[OutcomeKind.DONE] == 1
+
+
+async def test_an_approval_waits_from_its_request(store: Store) -> None:
+    """And the kill switch shows at once."""
+    incident = await opened(store, key(1))
+    claim = await claimed(store, incident)
+    asked = approval(incident)
+    await store.approvals.request(
+        claim,
+        replace(await loaded(store, incident.id), state=IncidentState.AWAITING_APPROVAL),
+        asked,
+        [note()],
+    )
+    await store.guardrails.set_kill_switch(KillSwitch(engaged=True, by="ops", reason="test", at=NOW))
+    found = await store.figures.figures(NOW + MINUTE)
+    assert (found.pending_approvals, found.oldest_pending_approval_at) == (1, asked.requested_at)
+    assert found.kill_switch_engaged
+
+
+async def test_a_signal_without_a_disposition_waits_from_its_arrival(store: Store) -> None:
+    """Its age is what an alert rule watches."""
+    one = signal()
+    await store.signals.accept([one], pending(), dry_run=True)
+    found = await store.figures.figures(NOW + MINUTE)
+    assert (found.pending_signals, found.oldest_pending_signal_at) == (1, one.received_at)

@@ -1,0 +1,1 @@
+"""Rollbacks over the real GitOps servers: `make test-gitops`."""

@@ -1,0 +1,47 @@
+"""What people do about incidents from a terminal, on a running agent and on the database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.api.stories import opened
+from tests.unit.heal_command import Heal, running_agent
+from tests.unit.test_cli_people import in_file
+
+
+def test_an_incident_is_handled_by_the_beginning_of_its_id(
+    heal: Heal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the database while no agent runs; each act says where the incident stands."""
+    monkeypatch.setenv("LOGNAME", "ann")
+    incident_id = in_file(tmp_path, opened)
+    short = incident_id[:12]
+    stands = f"{incident_id} (payments-api in prod): open"
+    assert heal("ack", short, "--comment", "on it").text.startswith(stands)
+    assert ", owner ben." in heal("assign", short.removeprefix("inc_"), "ben").text
+    assert ", owner ben." not in heal("assign", short, "-").text
+    assert heal("note", short, "the provider is down").code == 0
+    assert "taken over by ann" in heal("take-over", short).text
+    assert "taken over" not in heal("hand-back", incident_id).text
+    assert "resolved by hand" in heal("resolve", short, "--reason", "cleared", "--by", "cem").text
+    late = heal("ack", short)
+    assert late.code == 1
+    assert "has ended (resolved by hand)" in late.text
+    story = heal("show", incident_id).text
+    for line in ("Acknowledged by ann: on it.", "Taken over by ann.", "Resolved by hand by cem"):
+        assert line in story
+
+
+def test_a_running_agent_lets_go_of_an_incident(
+    heal: Heal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over its API: taken over, noted and resolved by the beginning of the id."""
+    monkeypatch.setenv("LOGNAME", "ann")
+    incident_id = in_file(tmp_path, opened)
+    with running_agent(tmp_path) as url:
+        assert "taken over by ann" in heal("take-over", incident_id[:12], "--url", url).text
+        assert heal("note", incident_id, "the provider is down", "--url", url).code == 0
+        ended = heal("resolve", incident_id[:12], "--reason", "cleared", "--url", url)
+        assert "resolved by hand" in ended.text
