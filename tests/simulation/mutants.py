@@ -28,6 +28,7 @@ from app.agent import (
 from app.agent.actions.target_parts import as_left
 from app.agent.closing import Closer
 from app.agent.evidence import symptoms
+from app.agent.evidence.onset import patience
 from app.agent.execution import recheck
 from app.agent.freshness import all_clear, own_look, reasons, silences
 from app.agent.guardrails import limits
@@ -257,7 +258,11 @@ EVIDENCE_MUTANTS = (
         name="posted-outranks-measured",
         promise=8,
         told="what the agent measures itself says nothing against what was posted",
-        swaps=[(symptoms.doubt, _always(None)), (symptoms._inside_now, _always(False))],
+        swaps=[
+            (symptoms.doubt, _always(None)),
+            (symptoms._inside_now, _always(False)),
+            (patience.patience, _always(None)),  # it waits for what is not measured
+        ],
     ),
     Mutant(
         name="onset-is-now",

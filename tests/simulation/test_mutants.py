@@ -23,13 +23,14 @@ pytestmark = pytest.mark.real
 WITHIN = 200
 
 KNOWN = {
-    "all-clear-while-it-fires": 19,
+    "all-clear-while-it-fires": 14,
     "any-traffic-tells": 195,
+    "blind-repeat": 23,
     "forgotten-dry-run": 10,
+    "no-brake": 23,
     "no-budget": 48,
     "no-shared-budget": 9,
-    "no-undo": 19,
-    "onset-is-now": 77,
+    "onset-is-now": 117,
     "outage-unseen": 8,
     "own-measurement-ignored": 80,
     "posted-outranks-measured": 131,
@@ -39,13 +40,13 @@ KNOWN = {
     "refusal-is-a-reason": 130,
     "risk-ignored": 129,
     "same-again": 122,
-    "secrets-told": 19,
-    "silence-is-health": 18,
+    "silence-is-health": 25,
     "silences-ignored": 14,
-    "unasked-at-the-beginning": 18,
+    "unasked-at-the-beginning": 29,
     "unbound-decisions": 36,
-    "undo-by-generation": 32,
+    "undo-by-generation": 99,
     "unread-at-the-end": 4,
+    "withdrawals-ignored": 14,
 }
 """Seeds that caught a build when they were last tried; one that no longer does costs a moment, no more.
 
