@@ -37,6 +37,8 @@ from app.workers.history_schedule import HistorySchedule
 log = logging.getLogger(__name__)
 
 _PAUSE_AFTER_ERROR_SECONDS = 5.0
+_PAUSES = frozenset({Condition.CRASH_LOOP_BACK_OFF})
+"""Not over while a pod is not ready: between two crashes a container runs for a moment."""
 _RELOOK_AFTER = timedelta(minutes=10)
 """Every service is looked at once in this time, whether or not it changed."""
 
@@ -135,10 +137,13 @@ class Watcher:
                 before = frozenset(await self.observer.told_conditions(key)) - present
             else:
                 before = last.conditions
+            is_settled = settled(workload)
+            if not is_settled:
+                present |= before & _PAUSES
             signals = tuple(self._signals(key, at, workload, before, present))
             if signals:
                 await self.intake.accept(signals)
-            self._seen[key] = _LastLook(at=at, conditions=present, settled=settled(workload))
+            self._seen[key] = _LastLook(at=at, conditions=present, settled=is_settled)
             self._history.saw(key, running_version(workload), self.historian.due(workload))
             return signals
 

@@ -323,4 +323,5 @@ async def _has_tried(scene: Scene) -> bool:
 
 
 async def _refused(scene: Scene) -> bool:
-    return any(line.endswith(" ClaimLost") for line in scene.late_writes())
+    """By the fencing token; or not sent, over a connection that was given up while it was cut."""
+    return any(line.endswith((" ClaimLost", " TransientError")) for line in scene.late_writes())
