@@ -56,7 +56,7 @@ class ControlPlane:
         audit_policy: str = POLICY,
         controllers: bool = True,
     ) -> None:
-        """`folder` is kept for whoever gave it; without one a temporary folder is used and removed.
+        """The caller keeps `folder`; without one a temporary folder is used and removed.
 
         Without `controllers` there are etcd and the API server alone: nothing changes by itself.
         """

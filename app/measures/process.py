@@ -33,7 +33,6 @@ class Measures:
     requests: Counter
     """By method, route template and status."""
     request_seconds: Histogram
-
     _of_request: dict[tuple[str, str, int], tuple[Counter, Histogram]] = field(default_factory=dict)
     """The series of each kind of request, so that the labels are looked up once."""
 

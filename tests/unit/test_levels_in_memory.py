@@ -1,4 +1,4 @@
-"""Levels that are kept in memory are those in the file, whoever wrote them."""
+"""Levels in memory equal those in the file, including what another process wrote."""
 
 from __future__ import annotations
 

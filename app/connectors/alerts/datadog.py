@@ -84,7 +84,7 @@ def _text(value: object) -> str:
 
 
 def _labels(given: Mapping[str, str]) -> dict[str, str]:
-    """The tags of the alert, then those of its scope; the first value of a tag that stands twice counts."""
+    """The tags of the scope, then the others; of a tag that is given twice the first value counts."""
     labels: dict[str, str] = {}
     for field in ("scope", "tags"):
         for tag in given.get(field, "").split(","):

@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
+from typing import Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 from app.agent.ids import ServiceKey
@@ -35,12 +35,6 @@ _INTERVAL: Final = timedelta(seconds=10)
 _ORDER: Final = (Indicator.ERROR_RATE, Indicator.P95_LATENCY_MS, Indicator.REQUEST_RATE)
 
 
-class Queries(Protocol):
-    """Asks questions about one time span."""
-
-    async def __call__(self, questions: Sequence[str], start: int, end: int) -> tuple[Series, ...]: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Span:
     """Milliseconds since 1970, the end not included."""
@@ -49,13 +43,16 @@ class _Span:
     end: int
 
 
+_Answer: TypeAlias = tuple[Mapping[int, float], timedelta]
+"""The points that answer one question, and the time that each covers."""
+
+
 @dataclass(slots=True, kw_only=True)
 class _Batch:
     """Questions about one span that go out together."""
 
     questions: list[str] = field(default_factory=list)
-    answers: list[asyncio.Future[Mapping[int, float]]] = field(default_factory=list)
-    interval: timedelta = _INTERVAL
+    answers: list[asyncio.Future[_Answer]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,8 +185,7 @@ class DatadogSource:
             interval=max(intervals),
         )
 
-    async def _ask(self, question: str, span: _Span) -> tuple[Mapping[int, float], timedelta]:
-        """The points that answer one question, and the time that each covers."""
+    async def _ask(self, question: str, span: _Span) -> _Answer:
         loop = asyncio.get_running_loop()
         waiting = self._waiting.setdefault(loop, {})
         batch = waiting.get(span)
@@ -198,10 +194,10 @@ class DatadogSource:
             task = loop.create_task(self._send(span, batch))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
-        answer: asyncio.Future[Mapping[int, float]] = loop.create_future()
+        answer: asyncio.Future[_Answer] = loop.create_future()
         batch.questions.append(question)
         batch.answers.append(answer)
-        return await answer, batch.interval
+        return await answer
 
     def _has_room(self, batch: _Batch, question: str) -> bool:
         if self._first_version and sum(map(len, batch.questions)) + len(question) > V1_CHARACTERS:
@@ -225,10 +221,10 @@ class DatadogSource:
                 if not each.done():
                     each.set_exception(error)
             return
-        batch.interval = max((one.interval for one in series), default=_INTERVAL)
+        interval = max((one.interval for one in series), default=_INTERVAL)
         for each, points in zip(batch.answers, answers, strict=True):
             if not each.done():
-                each.set_result(points)
+                each.set_result((points, interval))
 
     # ------------------------------------------------------------------ judging
 
