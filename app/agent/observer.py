@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
+import os
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
@@ -119,9 +119,13 @@ def new_signal(
 
 
 def _new_id(received_at: datetime) -> SignalId:
-    """Ids grow with the time of arrival, so that an index over them is written at its end."""
+    """Ids grow with the time of arrival, so that an index over them is written at its end.
+
+    The rest comes from the operating system: processes that share the state of Python's
+    generator, forked or seeded alike, would give two signals one id.
+    """
     micros = (received_at - _EPOCH) // _MICROSECOND
-    return SignalId(f"sig_{micros:016x}{random.getrandbits(64):016x}")
+    return SignalId(f"sig_{micros:016x}{os.urandom(8).hex()}")
 
 
 def _content(payload: Payload) -> dict[str, object]:
