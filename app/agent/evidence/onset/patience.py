@@ -11,6 +11,7 @@ from app.agent.evidence.facts import current_pods
 from app.agent.evidence.format import share, span
 from app.agent.evidence.onset.alignment import began_with_rollout
 from app.agent.evidence.onset.departure import departure_of
+from app.agent.evidence.onset.shown_by_release import shown_by_release
 from app.agent.evidence.symptoms import (
     ERROR_RATE,
     FRESH,
@@ -58,7 +59,7 @@ def patience(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
     if diagnosis.best.cause is Cause.REGISTRY_FAILURE:
         found = [_registry(evidence, diagnosis)]
     else:
-        found = [_short(evidence), _falling(evidence), _warming_up(evidence)]
+        found = [_short(evidence, diagnosis), _falling(evidence), _warming_up(evidence)]
     return next((one for one in found if one is not None and evidence.at < one.until), None)
 
 
@@ -71,15 +72,18 @@ def _registry(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
     return Patience(until=until, waits_for="registry", why=why)
 
 
-def _short(evidence: Evidence) -> Patience | None:
+def _short(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
     """A breach that has not lasted: a percentile stays high for as long as a measurement looks back.
 
-    Of a service that was degraded before, it may be another symptom that has just begun.
+    Of a service that was degraded before, it may be another symptom that has just begun. Errors that
+    are clearly those of a release do not end by themselves.
     """
     outside = [one for one in (ERROR_RATE, LATENCY) if _outside_now(evidence, one)]
     left = [departure_of(evidence, one) for one in outside]
     begun = min((one.by for one in left if one is not None), default=None)
     if begun is None or not METRIC_TRIGGERS.issuperset(evidence.triggers):
+        return None
+    if shown_by_release(evidence, diagnosis):
         return None
     return Patience(
         until=begun + (LASTS if ERROR_RATE in outside else LASTS + _LOOK_BACK),
