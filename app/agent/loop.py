@@ -451,7 +451,7 @@ class Loop:
         if wait is None:
             return False
         told = any(entry.data.get("waits_for") == wait.waits_for for entry in record.timeline)
-        waiting = replace(_works_again(record).incident, wake_at=wait.until)
+        waiting = replace(_works_again(record).incident, wake_at=wait.look_at or wait.until)
         await self.store.incidents.save(claim, waiting, [] if told else [wait_note(wait, now)])
         return True
 

@@ -11,7 +11,7 @@ from app.agent.evidence.facts import current_pods
 from app.agent.evidence.format import share, span
 from app.agent.evidence.onset.alignment import began_with_rollout
 from app.agent.evidence.onset.departure import departure_of
-from app.agent.evidence.onset.shown_by_release import shown_by_release
+from app.agent.evidence.onset.shown_by_release import may_be_of_release, shown_by_release
 from app.agent.evidence.symptoms import (
     ERROR_RATE,
     FRESH,
@@ -29,6 +29,9 @@ WARM_UP = timedelta(minutes=3)
 
 LASTS = timedelta(seconds=75)
 """An error rate that left its usual level more recently may be a short breach, seen through a window."""
+
+RELEASE_LOOK = timedelta(seconds=10)
+"""How long a symptom that may be that of a release is given before it is looked at again."""
 
 FALLING_LOOK = timedelta(seconds=30)
 """How long a symptom that falls is given before it is looked at again."""
@@ -52,6 +55,8 @@ class Patience:
     waits_for: str
     """A word for the record: the same wait is reported once."""
     why: str
+    look_at: datetime | None = None
+    """When to look again before `until`, because the evidence may be complete by then; None: not before."""
 
 
 def patience(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
@@ -85,8 +90,10 @@ def _short(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
         return None
     if shown_by_release(evidence, diagnosis):
         return None
+    until = begun + (LASTS if ERROR_RATE in outside else LASTS + _LOOK_BACK)
     return Patience(
-        until=begun + (LASTS if ERROR_RATE in outside else LASTS + _LOOK_BACK),
+        until=until,
+        look_at=min(until, evidence.at + RELEASE_LOOK) if may_be_of_release(evidence, diagnosis) else None,
         waits_for="duration",
         why=f"{' and '.join(one.name for one in outside)} rose {span(evidence.at - begun)} ago. "
         "Waiting whether it lasts",

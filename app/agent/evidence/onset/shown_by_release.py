@@ -14,7 +14,7 @@ from app.agent.evidence.changes import CandidateChange, release_of, template_con
 from app.agent.evidence.facts import current_pods, older_pods, unhealthy_dependencies
 from app.agent.evidence.onset.alignment import began_with_rollout
 from app.agent.evidence.onset.departure import departure_of
-from app.agent.evidence.symptoms import ERROR_RATE, LATENCY, TRAFFIC, points_of
+from app.agent.evidence.symptoms import ERROR_RATE, LATENCY, TRAFFIC, points_of, reported
 from app.agent.models import Cause, Diagnosis, Evidence
 
 FAR_ABOVE = 4.0
@@ -29,15 +29,20 @@ _USUAL_LOAD = timedelta(minutes=5)
 _OF_THE_RELEASE = frozenset({Cause.BAD_RELEASE, Cause.BAD_CONFIG})
 
 
+def may_be_of_release(evidence: Evidence, diagnosis: Diagnosis) -> bool:
+    """Whether more measurements may show that the newest release explains the errors."""
+    if diagnosis.best.cause not in _OF_THE_RELEASE or ERROR_RATE not in reported(evidence):
+        return False
+    return not evidence.failing_beside and not unhealthy_dependencies(evidence)
+
+
 def shown_by_release(evidence: Evidence, diagnosis: Diagnosis) -> bool:
     """Whether only the newest release explains the errors: False where anything else may."""
     own = release_of(evidence) or template_config_of(evidence)
-    if own is None or diagnosis.best.cause not in _OF_THE_RELEASE:
-        return False
-    if evidence.failing_beside or unhealthy_dependencies(evidence):
-        return False
     return (
-        began_with_rollout(own, evidence)
+        own is not None
+        and may_be_of_release(evidence, diagnosis)
+        and began_with_rollout(own, evidence)
         and _far_above(evidence)
         and _grew_with_new_pods_alone(own, evidence)
         and _same_load(evidence)
