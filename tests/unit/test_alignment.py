@@ -235,6 +235,15 @@ def test_a_symptom_that_falls_is_given_time_but_not_for_ever() -> None:
     assert waits_for(replace(seen, opened_at=at(-5))) is None
 
 
+def test_a_symptom_that_ended_and_returns_is_as_old_as_its_return() -> None:
+    """Errors that new pods showed while their caches were cold say nothing about those of a later spike."""
+    waves = curves(errors=lambda minute: 0.2 if -15 <= minute <= -2 or minute >= -0.5 else 0.001)
+    seen = failing(-15.0, ready=-15.1, sli=measured(waves), opened_at=at(-8))
+    assert waits_for(seen) == "duration"
+    assert waits_for(replace(seen, at=at(1.0))) is None
+    assert waits_for(replace(seen, opened_at=at(-14))) is None
+
+
 def test_cold_caches_are_given_time() -> None:
     """Slow answers since new pods serve; not where most requests fail, and not after three minutes."""
     slow = measured(curves(p95=step(-2.25, 90.0, 2400.0), errors=step(-2.25, 0.001, 0.3)))

@@ -10,7 +10,7 @@ from app.agent.evidence.conditions import waits_until
 from app.agent.evidence.facts import current_pods
 from app.agent.evidence.format import share, span
 from app.agent.evidence.onset.alignment import began_with_rollout
-from app.agent.evidence.onset.departure import departure_of
+from app.agent.evidence.onset.departure import departure_of, returned_at
 from app.agent.evidence.onset.shown_by_release import may_be_of_release, shown_by_release
 from app.agent.evidence.symptoms import (
     ERROR_RATE,
@@ -38,6 +38,9 @@ FALLING_LOOK = timedelta(seconds=30)
 
 FALLING_LONGEST = timedelta(minutes=3)
 """A symptom that still comes and goes so long after the incident was opened is not waited out."""
+
+RETURNS_LONGEST = timedelta(minutes=10)
+"""A symptom that returns so long after the incident was opened is not given time again."""
 
 _LOOK_BACK = timedelta(seconds=60)
 _FALLEN_TO = 0.75
@@ -84,11 +87,12 @@ def _short(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
     are clearly those of a release do not end by themselves.
     """
     outside = [one for one in (ERROR_RATE, LATENCY) if _outside_now(evidence, one)]
-    left = [departure_of(evidence, one) for one in outside]
-    begun = min((one.by for one in left if one is not None), default=None)
+    again = {one: at for one in outside if (at := _returned(evidence, one)) is not None}
+    left = {one: found.by for one in outside if (found := departure_of(evidence, one)) is not None}
+    begun = min((left | again).values(), default=None)
     if begun is None or not METRIC_TRIGGERS.issuperset(evidence.triggers):
         return None
-    if shown_by_release(evidence, diagnosis):
+    if not again and shown_by_release(evidence, diagnosis):
         return None
     until = begun + (LASTS if ERROR_RATE in outside else LASTS + _LOOK_BACK)
     return Patience(
@@ -98,6 +102,13 @@ def _short(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
         why=f"{' and '.join(one.name for one in outside)} rose {span(evidence.at - begun)} ago. "
         "Waiting whether it lasts",
     )
+
+
+def _returned(evidence: Evidence, indicator: SymptomIndicator) -> datetime | None:
+    """When a symptom returned that had ended; not where it has come and gone for too long."""
+    if evidence.at - evidence.opened_at >= RETURNS_LONGEST:
+        return None
+    return returned_at(evidence, indicator)
 
 
 def _outside_now(evidence: Evidence, indicator: SymptomIndicator) -> bool:
