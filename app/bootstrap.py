@@ -40,6 +40,7 @@ from app.agent.ports.store import Store
 from app.agent.ports.workers import Fleet, Runner
 from app.agent.reason_check import ReasonCheck
 from app.agent.runbooks import load_catalogue
+from app.agent.services.terms import NO_SERVICES
 from app.agent.slo import SloThresholds
 from app.agent.soak import Soak
 from app.agent.verifier import Verifier
@@ -70,6 +71,7 @@ from app.connectors.readiness import (
     cluster_ready,
     metrics_ready,
     policy_ready,
+    services_read,
     silences_ready,
     streams_ready,
 )
@@ -80,6 +82,7 @@ from app.connectors.streams.schema_registry import SchemaRegistry
 from app.errors import AgentError
 from app.measures.process import Measures
 from app.redaction import remember
+from app.settings.services import WatchedServices, watched_services
 from app.store import Alone, open_shared
 from app.terms import guardrails, service_dependencies, slo_thresholds, trust_rules, verify_rules
 from app.vitals import Vitals
@@ -136,6 +139,8 @@ class Container:
     loop: Loop
     historian: Historian | None
     slo: SloThresholds
+    services: WatchedServices | None
+    """What `SERVICES_FILE` sets for single services."""
     pace: MetricPace
     streams: tuple[OpenStream, ...]
     """What this process takes signals from, besides HTTP."""
@@ -153,7 +158,9 @@ class Container:
     """Receives buttons and commands by channel, in a process that serves people."""
 
     async def reload_policies(self) -> None:
-        """Reload the policies; a remote policy server manages its own."""
+        """Reload the services file and the policies; a remote policy server manages its own."""
+        if self.services is not None:
+            self.services.reload()
         if isinstance(self.world.policy_engine, EmbeddedPolicy):
             await self.world.policy_engine.reload()
 
@@ -199,7 +206,9 @@ def assemble(
 
     `dependencies`: the calls between services; None: as the settings say.
     """
-    slo = slo_thresholds(settings)
+    watched = watched_services(settings)
+    services = watched or NO_SERVICES
+    slo = slo_thresholds(settings, services)
     pace = world.pace or metric_pace(settings)
     notifier = world.notifier or (
         Announcements(notifications=store.notifications, clock=clock) if world.channels else None
@@ -211,6 +220,7 @@ def assemble(
         lookback=timedelta(seconds=settings.change_lookback_seconds),
         dependencies=service_dependencies(settings) if dependencies is None else dependencies,
         objectives=slo.objectives,
+        services=services,
         applications=world.gitops.reader if world.gitops is not None else None,
     )
     check = ReasonCheck(
@@ -223,7 +233,7 @@ def assemble(
     executor = Executor(
         store=store,
         policy=Policy(
-            limits=guardrails(settings),
+            limits=guardrails(settings, services),
             engine=world.policy_engine,
         ),
         clock=clock,
@@ -301,7 +311,8 @@ def assemble(
         slo=slo,
         streams=tuple(streams),
         schemas=SchemaRegistry.from_settings(settings),
-        checks=(*_checks(store, world, clock, streams), ("driver", vitals.check)),
+        checks=(*_checks(store, world, clock, streams), *services_read(watched), ("driver", vitals.check)),
+        services=watched,
         vitals=vitals,
         sign_on=connect_issuer(settings, clock),
         close_world=close_world or _nothing_to_close,

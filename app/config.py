@@ -186,6 +186,7 @@ class Settings(BaseSettings):
     slo_max_error_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
     slo_max_p95_latency_ms: Annotated[float, Field(gt=0)] = 1000.0
     slo_min_request_rate: Annotated[float, Field(ge=0)] = 0.2
+    services_file: Path | None = None
     slo_clear_ratio: Annotated[float, Field(gt=0, le=1)] = 0.8
     breach_for_seconds: Annotated[float, Field(ge=0)] = 60.0
     signal_stale_after_seconds: Annotated[float, Field(gt=0)] = 900.0

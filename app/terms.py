@@ -14,12 +14,13 @@ from app.agent.guardrails.limits import Limits
 from app.agent.guardrails.question import Guardrails
 from app.agent.identity.people import ApprovalTerms, EscalationStep
 from app.agent.ids import ServiceKey
+from app.agent.services.terms import NO_SERVICES, ServiceCatalogue
 from app.agent.slo import SloThresholds
 from app.agent.verifier import VerifyRules
 from app.config import FreezeSetting, Settings
 
 
-def slo_thresholds(settings: Settings) -> SloThresholds:
+def slo_thresholds(settings: Settings, services: ServiceCatalogue = NO_SERVICES) -> SloThresholds:
     """When a service is unhealthy, and when it is healthy again."""
     return SloThresholds(
         max_error_rate=settings.slo_max_error_rate,
@@ -28,10 +29,11 @@ def slo_thresholds(settings: Settings) -> SloThresholds:
         breach_for=timedelta(seconds=settings.breach_for_seconds),
         reopen_after=timedelta(seconds=settings.reopen_after_seconds),
         min_request_rate=settings.slo_min_request_rate,
+        services=services,
     )
 
 
-def guardrails(settings: Settings) -> Guardrails:
+def guardrails(settings: Settings, services: ServiceCatalogue = NO_SERVICES) -> Guardrails:
     """What holds actions back."""
     return Guardrails(
         enabled_actions=settings.enabled_actions,
@@ -40,6 +42,7 @@ def guardrails(settings: Settings) -> Guardrails:
         approval_for=settings.approval_for_risks,
         approval_terms=_approval_terms(settings),
         shared=_shared_limits(settings),
+        services=services,
         max_replica_share=settings.max_replica_share,
         require_opt_in=settings.require_opt_in,
     )

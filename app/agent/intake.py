@@ -102,6 +102,9 @@ class IntakeRules:
         open_incident: Incident | None,
         last_closed: Incident | None,
     ) -> IntakeVerdict:
+        own = self.slo.of(signal.key)
+        if own is not self.slo:
+            return replace(self, slo=own)(signal, levels, open_incident, last_closed)
         elsewhere = _of_another_cluster(signal, open_incident)
         if elsewhere is not None:
             return IntakeVerdict(
@@ -216,7 +219,7 @@ class IntakeRules:
         if self.slo.too_few(sample.request_rate):
             return _Judged(
                 healthy_reason=f"{sample.request_rate:.2f} requests/s are too few to evaluate "
-                f"(SLO_MIN_REQUEST_RATE is {self.slo.min_request_rate:g})",
+                f"(the minimum is {self.slo.min_request_rate:g} requests/s)",
                 joins=False,
             )
         error, latency = self._breaches(sample, at, levels, own=own)

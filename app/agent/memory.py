@@ -148,7 +148,7 @@ class Historian:
 
     async def note(self, key: ServiceKey, seen: Observation) -> bool:
         """Record the running version as having served well, if it has; True if that is stored."""
-        since, workload = serves_well_since(seen, self.slo), seen.workload
+        since, workload = serves_well_since(seen, self.slo.of(key)), seen.workload
         if since is None or workload is None or not workload.revisions:
             return False
         if seen.at - since < self.rules.after:
@@ -198,7 +198,8 @@ class Historian:
             samples = await self.metrics.sli_range(key, start, end, step)
         except AgentError as error:
             return f"its requests could not be counted: {error}"
-        return objection(traffic_in(samples, self.slo, step), self.rules, self.slo)
+        slo = self.slo.of(key)
+        return objection(traffic_in(samples, slo, step), self.rules, slo)
 
     async def _unproved_configs(
         self, key: ServiceKey, workload: WorkloadView, at: datetime

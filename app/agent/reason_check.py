@@ -52,7 +52,7 @@ class ReasonCheck:
         seen = await self.observer.look(incident.key, self.clock.now())
         recorded, older = await self._reported(incident)
         known = of_cluster((*recorded, *older), incident.cluster)
-        found = examined(known, incident.triggers, seen, self.slo)
+        found = examined(known, incident.triggers, seen, self.slo.of(incident.key))
         now = self.clock.now()
         try:
             silencings = await self._silencings(incident, now)
@@ -92,4 +92,4 @@ class ReasonCheck:
             return levels.reasons, ()
         signals = await store.signals.of_incident(incident.id, _MAX_SIGNALS)
         newest = levels.last_sample if levels is not None else None
-        return (), from_signals(signals, self.slo, newest)
+        return (), from_signals(signals, self.slo.of(incident.key), newest)

@@ -8,7 +8,9 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec import structs
 
+from app.agent.ids import ServiceKey
 from app.agent.models import Objectives, SliSample
+from app.agent.services.terms import NO_SERVICES, ServiceCatalogue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,22 @@ class SloThresholds:
     """How long an unhealed incident keeps the same symptoms from opening another."""
     min_request_rate: float = 0.0
     """Requests per second below which a measured error rate or latency says nothing."""
+    services: ServiceCatalogue = NO_SERVICES
+    """Services with thresholds of their own: see `of`."""
+
+    def of(self, key: ServiceKey) -> SloThresholds:
+        """The thresholds of one service: its own, and these where it has none."""
+        terms = self.services.of(key)
+        if terms is None:
+            return self
+        own = terms.objectives(self.objectives)
+        return replace(
+            self,
+            max_error_rate=own.max_error_rate,
+            max_p95_latency_ms=own.max_p95_latency_ms,
+            min_request_rate=own.min_request_rate,
+            services=NO_SERVICES,
+        )
 
     @property
     def objectives(self) -> Objectives:

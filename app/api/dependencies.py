@@ -18,6 +18,7 @@ from app.agent.ports.cluster import PodOwners
 from app.agent.ports.people import IdentityProvider
 from app.agent.ports.store import Store
 from app.agent.ports.streams import StreamProgress
+from app.agent.slo import SloThresholds
 from app.api.problems import FieldError, Problem, invalid
 from app.clock import Clock
 from app.config import Settings
@@ -65,6 +66,8 @@ class ApiDependencies(Protocol):
     def intake(self) -> Intake: ...
     @property
     def loop(self) -> Loop: ...
+    @property
+    def slo(self) -> SloThresholds: ...
     @property
     def streams(self) -> Sequence[ReadStream]: ...
     @property

@@ -23,6 +23,7 @@ from app.cli import (
     incidents,
     responders,
     sandbox,
+    services,
     tokens,
 )
 from app.cli import (
@@ -66,6 +67,7 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(configuration.app, name="config")
 app.add_typer(events.app, name="events")
 app.add_typer(sandbox.app, name="sandbox")
+app.add_typer(services.app, name="services")
 
 
 def main() -> None:

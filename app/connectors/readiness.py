@@ -16,6 +16,7 @@ from app.clock import Clock
 from app.connectors.policy.answers import FAULT
 from app.connectors.streams.open import OpenStream
 from app.errors import TransientError
+from app.settings.services import WatchedServices
 
 ReadinessCheck = tuple[str, Callable[[], Awaitable[str | None]]]
 """A name, and a question; its answer may hold what a person should know although the part works."""
@@ -53,6 +54,19 @@ def silences_ready(source: SilenceSource, clock: Clock) -> ReadinessCheck:
         await source.concerning(_NO_SERVICE, clock.now())
 
     return "silences", check
+
+
+def services_read(services: WatchedServices | None) -> tuple[ReadinessCheck, ...]:
+    """The newest content of the services file is in force; the agent works without it, and says so."""
+
+    async def check() -> str | None:
+        assert services is not None  # noqa: S101 - no check is made without a file
+        services.reload()
+        if services.problem is None:
+            return None
+        return f"invalid, the last valid content stays in force: {services.problem}"
+
+    return () if services is None else (("services file", check),)
 
 
 def policy_ready(engine: PolicyEngine) -> ReadinessCheck:
