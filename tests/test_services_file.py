@@ -29,6 +29,7 @@ from app.agent.observer import new_signal
 from app.agent.policy import Policy
 from app.agent.services.terms import Autonomy, FixedServices, ServiceTerms
 from app.agent.slo import SloThresholds
+from app.connectors.readiness import services_read
 from app.errors import ConfigurationError
 from app.settings.services import WatchedServices, read_services, schema_text
 from scripts.schemas import SERVICES, written
@@ -128,6 +129,18 @@ def test_an_invalid_file_leaves_the_last_valid_terms_in_force(tmp_path: Path) ->
     watched.reload()
     assert watched.problem is None
     assert watched.all()[SHOP].autonomy is Autonomy.OBSERVE
+
+
+async def test_readiness_shows_an_invalid_file_and_stays_ready(tmp_path: Path) -> None:
+    """A typing mistake in a file does not take the agent out of service."""
+    watched = WatchedServices(saved(tmp_path, FILE))
+    ((name, check),) = services_read(watched)
+    assert (name, await check()) == ("services file", None)
+    saved(tmp_path, FILE.replace("ask", "observes"))
+    said = await check()
+    assert said is not None
+    assert "services.yaml:7:15" in said
+    assert services_read(None) == ()
 
 
 @pytest.mark.parametrize(
