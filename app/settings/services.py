@@ -43,11 +43,11 @@ class HasServicesFile(Protocol):
     def services_file(self) -> Path | None: ...
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of the file; unknown fields are errors."""
 
 
-class ObjectivesEntry(_Part, frozen=True, kw_only=True):
+class ObjectivesEntry(_Strict, frozen=True, kw_only=True):
     """When the service is unhealthy."""
 
     max_error_rate: (
@@ -61,7 +61,7 @@ class ObjectivesEntry(_Part, frozen=True, kw_only=True):
     ) = None
 
 
-class ServiceEntry(_Part, frozen=True, kw_only=True):
+class ServiceEntry(_Strict, frozen=True, kw_only=True):
     """What is set for one service; what is left out is as the settings say."""
 
     owner: (
@@ -85,7 +85,7 @@ class ServiceEntry(_Part, frozen=True, kw_only=True):
     ] = "act"
 
 
-class ServicesFile(_Part, frozen=True, kw_only=True):
+class ServicesFile(_Strict, frozen=True, kw_only=True):
     """The whole file."""
 
     schema: Literal[1]
