@@ -10,7 +10,7 @@ import pytest
 from app.agent.diagnosis import diagnose
 from app.agent.evidence.onset.patience import patience
 from app.agent.models import Evidence, FailingBeside, Objectives, SliSample, Trigger
-from tests.unit.scenes import DATABASE, NEW, OLD, at, curves, evidence, pods, released, step
+from tests.unit.scenes import CALLER, DATABASE, NEW, OLD, at, curves, evidence, pods, released, step
 
 GOALS = Objectives(max_error_rate=0.05, max_p95_latency_ms=1000.0, min_request_rate=0.0)
 
@@ -33,6 +33,9 @@ def begun(**changes: object) -> Evidence:
 def test_errors_of_new_pods_alone_are_not_waited_for() -> None:
     """Half of the requests fail since the last new pod is ready, under the same load."""
     seen = begun()
+    assert patience(seen, diagnose(seen)) is None
+    effect = FailingBeside(key=CALLER, since=at(-0.4), unrelated=False)
+    seen = begun(failing_beside=(effect,), callers=(CALLER,))
     assert patience(seen, diagnose(seen)) is None
 
 

@@ -33,7 +33,9 @@ def may_be_of_release(evidence: Evidence, diagnosis: Diagnosis) -> bool:
     """Whether more measurements may show that the newest release explains the errors."""
     if diagnosis.best.cause not in _OF_THE_RELEASE or ERROR_RATE not in reported(evidence):
         return False
-    return not evidence.failing_beside and not unhealthy_dependencies(evidence)
+    # Callers fail as its effect.
+    others = any(one.key not in evidence.callers for one in evidence.failing_beside)
+    return not others and not unhealthy_dependencies(evidence)
 
 
 def shown_by_release(evidence: Evidence, diagnosis: Diagnosis) -> bool:
