@@ -29,11 +29,12 @@ from app.agent.observer import new_signal
 from app.agent.policy import Policy
 from app.agent.services.terms import Autonomy, FixedServices, ServiceTerms
 from app.agent.slo import SloThresholds
+from app.connectors.mappings import mapping_findings
 from app.connectors.readiness import services_read
 from app.errors import ConfigurationError
 from app.settings.services import WatchedServices, read_services, schema_text
 from scripts.schemas import SERVICES, written
-from tests.stories import KEY, messages, story
+from tests.stories import KEY, messages, settings_for, story
 from tests.test_policy import LIMITS, QUESTION
 
 NOW = datetime(2026, 2, 20, 17, tzinfo=UTC)
@@ -131,6 +132,14 @@ def test_an_invalid_file_leaves_the_last_valid_terms_in_force(tmp_path: Path) ->
     assert watched.all()[SHOP].autonomy is Autonomy.OBSERVE
 
 
+def test_doctor_names_services_that_the_cluster_does_not_have(tmp_path: Path) -> None:
+    """A misspelt name would leave its service as the settings say."""
+    settings = settings_for(tmp_path, services_file=saved(tmp_path, FILE))
+    (finding,) = mapping_findings(settings, [SHOP, replace(SHOP, service="ledger")])
+    assert "SERVICES_FILE" in finding.message
+    assert finding.message.endswith(": shared/db")
+
+
 async def test_readiness_shows_an_invalid_file_and_stays_ready(tmp_path: Path) -> None:
     """A typing mistake in a file does not take the agent out of service."""
     watched = WatchedServices(saved(tmp_path, FILE))
@@ -224,10 +233,12 @@ async def test_the_terms_of_a_service_take_effect_while_the_agent_runs(tmp_path:
     async with story(tmp_path, services_file=file, **changes) as stage:
         stage.deploy()
         await stage.live(400)
-        terms = "{objectives: {max_error_rate: 0.05}, autonomy: ask}"
+        terms = "{objectives: {max_error_rate: 0.05}, dependencies: [ledger], autonomy: ask}"
         file.write_text(f"schema: 1\nservices:\n  {KEY.environment}/{KEY.service}: {terms}\n")
         assert stage.agent.services is not None
         stage.agent.services.reload()
+        assert stage.agent.observer.calls[KEY] == (replace(KEY, service="ledger"),)
+        assert stage.agent.loop.stages.verifier.rules_of(KEY).slo.max_error_rate == 0.05
         stage.world.release("prod", KEY.service, "shop:2-errors")
         approval = await stage.live_until_asked()
         await stage.say(approval, yes=True)
