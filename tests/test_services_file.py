@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -229,7 +230,7 @@ async def test_autonomy_only_narrows(autonomy: Autonomy, *, high_risk: bool, exp
 async def test_the_terms_of_a_service_take_effect_while_the_agent_runs(tmp_path: Path) -> None:
     """Its errors are within the usual objective and outside its own; the fix needs an approval."""
     file = saved(tmp_path, f"schema: 1\nservices:\n  {KEY.environment}/{KEY.service}: {{autonomy: act}}\n")
-    changes = {"dry_run": False, "allow_high_risk_actions": True, "slo_max_error_rate": 0.9}
+    changes: dict[str, Any] = {"dry_run": False, "allow_high_risk_actions": True, "slo_max_error_rate": 0.9}
     async with story(tmp_path, services_file=file, **changes) as stage:
         stage.deploy()
         await stage.live(400)

@@ -119,6 +119,20 @@ def test_pods_that_fail_outweigh_the_time() -> None:
 
 
 @pytest.mark.parametrize(
+    ("errors", "p95", "cleared"), [(0.95, 90.0, True), (0.2, 90.0, False), (0.95, 2400.0, False)]
+)
+def test_what_fails_at_pods_without_a_release_is_not_its_effect(
+    errors: float, p95: float, *, cleared: bool
+) -> None:
+    """Its pods never became ready, so that others serve; fewer pods explain few errors, or slow answers."""
+    beside = released((*crashing(NEW), *pods(OLD, 3)))
+    levels = measured(curves(errors=step(-2.5, 0.001, errors), p95=step(-2.5, 90.0, p95)))
+    triggers = (Trigger.CRASH_LOOP, Trigger.HIGH_ERROR_RATE)
+    seen = failing(-2.5, workload=beside, sli=levels, triggers=triggers)
+    assert (confidence(Cause.BAD_RELEASE, seen) < 0.5) is cleared
+
+
+@pytest.mark.parametrize(
     ("since", "unrelated", "weighs"), [(-2.5, True, True), (-2.5, False, False), (-20.0, True, False)]
 )
 def test_services_that_fail_together_have_a_cause_in_common(
