@@ -264,7 +264,11 @@ def assemble(
             timeout=timedelta(seconds=settings.git_merge_timeout_seconds),
         ),
         catalogue=load_catalogue(settings.runbooks_folder),
-        plan_limits=PlanLimits(scale_min=settings.scale_min_replicas, scale_max=settings.scale_max_replicas),
+        plan_limits=PlanLimits(
+            scale_min=settings.scale_min_replicas,
+            scale_max=settings.scale_max_replicas,
+            memory_limit_max_mib=settings.memory_limit_max_mib,
+        ),
         check=check,
     )
     intake = Intake(

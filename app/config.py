@@ -180,6 +180,7 @@ class Settings(BaseSettings):
     approval_escalation: tuple[EscalationSetting, ...] = ()
     scale_min_replicas: Annotated[int, Field(ge=1)] = 1
     scale_max_replicas: Annotated[int, Field(ge=1)] = 20
+    memory_limit_max_mib: Annotated[int, Field(ge=1)] = 4096
     runbooks_dir: Path | None = None
 
     # When a service is unhealthy

@@ -24,6 +24,7 @@ from app.agent.freshness.reasons import Reason, Reasons
 from app.agent.gitops.execution import GitOpsExecution
 from app.agent.gitops.steps import application_of
 from app.agent.guardrails.gather import ChangedTarget, Gatherer
+from app.agent.guardrails.target_token import removed
 from app.agent.ids import IntentId
 from app.agent.models import (
     Incident,
@@ -47,7 +48,7 @@ from app.agent.ports.store.intents import Begun
 from app.agent.reason_check import ReasonCheck
 from app.agent.workload import TargetState
 from app.clock import Clock
-from app.errors import ClaimLost, Conflict, PermanentError, TransientError, UnknownOutcome
+from app.errors import ClaimLost, Conflict, NotFound, PermanentError, TransientError, UnknownOutcome
 
 MAX_WRITE_ATTEMPTS = 5
 """Attempts to write one intent to a target that keeps changing; each is guarded by its version."""
@@ -203,8 +204,12 @@ class Executor:
         if application_of(intent.action) is not None:
             await self._advance(record, intent, claim)
             return
-        target = await self.reader.target(intent.action)
-        if target.marker == intent.id:
+        target = await self._still_there(intent)
+        if target is None:
+            await self._finish(
+                claim, intent, OutcomeKind.DONE, f"interrupted, then found executed: {_gone(intent)}"
+            )
+        elif target.marker == intent.id:
             await self._finish(
                 claim,
                 intent,
@@ -224,6 +229,17 @@ class Executor:
             await self._leave_open(claim, intent, forbidden)
         else:
             await self._try_again(record, intent, target, claim)
+
+    async def _still_there(self, intent: Intent) -> TargetState | None:
+        """The target now; None where the action removes it and it is gone, whoever deleted it."""
+        assert self.reader is not None  # noqa: S101 - every caller has checked
+        if not ACTIONS[intent.action.name].removes:
+            return await self.reader.target(intent.action)
+        try:
+            target = await self.reader.target(intent.action)
+        except NotFound:
+            return None
+        return None if removed(intent.decision.target_token, target.token) else target
 
     async def _advance(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """The next step of an intent that goes through an application."""
@@ -333,7 +349,11 @@ class Executor:
                 after = await self.writer.apply(intent.action, intent.id, target, content)
             except (Conflict, UnknownOutcome) as error:
                 unheard = unheard or isinstance(error, UnknownOutcome)
-                target = await self.reader.target(intent.action)
+                found = await self._still_there(intent)
+                if found is None:
+                    await self._finish(claim, intent, OutcomeKind.DONE, _gone(intent))
+                    return
+                target = found
                 if target.marker == intent.id:
                     after = target
                 elif same_ground(intent.action, intent.decision.target_token, target.token):
@@ -437,6 +457,10 @@ class Executor:
             after.token if after is not None else None,
             [note],
         )
+
+
+def _gone(intent: Intent) -> str:
+    return f"{intent.action.target} no longer exists"
 
 
 def _new_intent_id() -> IntentId:

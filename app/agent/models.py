@@ -395,6 +395,11 @@ class ActionName(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     NOTIFY = "notify"
+    CORDON = "cordon"
+    UNCORDON = "uncordon"
+    DELETE_STUCK_POD = "delete_stuck_pod"
+    RAISE_AUTOSCALER_BOUNDS = "raise_autoscaler_bounds"
+    RAISE_MEMORY_LIMIT = "raise_memory_limit"
     RESTORE = "restore"
     """Undo: put an object back to the snapshot taken before another action. Never in a runbook."""
 

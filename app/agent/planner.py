@@ -33,7 +33,7 @@ __all__ = ["PlanLimits", "make_plan", "no_longer_planned", "plan_hash"]
 AMBIGUITY = 0.05
 """Two causes whose confidence differs by less cannot be distinguished."""
 
-_UNDO_OF_COMPLETION = "once the previous step is undone, replace the pods again to load the restored version"
+_UNDO_OF_COMPLETION = "once the previous step is undone, replace the pods again"
 
 
 def make_plan(diagnosis: Diagnosis, evidence: Evidence, catalogue: Catalogue, limits: PlanLimits) -> Plan:

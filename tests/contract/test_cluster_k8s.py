@@ -28,7 +28,9 @@ from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Pod
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
-pytest.register_assert_rewrite("tests.contract.cluster_suite", "tests.contract.kinds_suite")
+pytest.register_assert_rewrite(
+    "tests.contract.cluster_suite", "tests.contract.hands_suite", "tests.contract.kinds_suite"
+)
 
 from app.agent.evidence.conditions import workload_conditions  # noqa: E402 - as above
 from app.agent.evidence.facts import PodFault, trouble  # noqa: E402 - after the rewrite is registered
@@ -45,6 +47,7 @@ from tests.contract.cluster_harness import CRASHING_IMAGE  # noqa: E402 - as abo
 from tests.contract.cluster_suite import *  # noqa: E402, F403 - the shared contract
 from tests.contract.cluster_suite import action, deployment, key_of  # noqa: E402 - as above
 from tests.contract.eventually import eventually  # noqa: E402 - as above
+from tests.contract.hands_suite import *  # noqa: E402, F403 - as above
 from tests.contract.kinds_suite import *  # noqa: E402, F403 - as above
 from tests.contract.kubernetes_harness import KubernetesHarness  # noqa: E402 - as above
 

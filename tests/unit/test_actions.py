@@ -11,7 +11,15 @@ from app.agent.actions import ACTIONS, ENABLED_BY_DEFAULT, ActionSpec, Resolved,
 from app.agent.actions.spec import CONFIG_MAP
 from app.agent.guardrails.blast_radius import pods_taken
 from app.agent.guardrails.disruption import Disruption
-from app.agent.guardrails.target_token import PAUSED, REPLICAS, TEMPLATE
+from app.agent.guardrails.target_token import (
+    MAXIMUM,
+    PAUSED,
+    READY,
+    REPLICAS,
+    TEMPLATE,
+    TERMINATING,
+    UNSCHEDULABLE,
+)
 from app.agent.guardrails.workload_kinds import DEPLOYMENT
 from app.agent.models import Action, ActionName
 from app.agent.workload import ObjectRef
@@ -49,10 +57,11 @@ def test_every_action_on_a_deployment_works_in_the_simulated_cluster() -> None:
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.name)
 def test_an_action_names_what_it_changes(spec: ActionSpec) -> None:
-    """Parts of a token that exist; none only for an undo and where no Deployment is changed."""
-    assert set(spec.changes) <= {TEMPLATE, PAUSED, REPLICAS}
+    """Parts of a token that exist; none only for an undo and where no object is changed."""
+    workloads, others = {TEMPLATE, PAUSED, REPLICAS}, {UNSCHEDULABLE, MAXIMUM, READY, TERMINATING}
+    assert set(spec.changes) <= (workloads if DEPLOYMENT in spec.kinds else others)
     undo = spec.name is ActionName.RESTORE
-    assert bool(spec.changes) is (DEPLOYMENT in spec.kinds and not undo)
+    assert bool(spec.changes) is (bool(spec.kinds) and not undo)
 
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.name)

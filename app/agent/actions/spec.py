@@ -54,6 +54,8 @@ class PlanLimits:
 
     scale_min: int
     scale_max: int
+    memory_limit_max_mib: int = 4096
+    """The highest memory limit of a container, in MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +123,8 @@ class ActionSpec:
     exactly_one_parameter: bool = False
     """The parameters are alternatives."""
     in_runbooks: bool = True
+    removes: bool = False
+    """It deletes its object: that the object is gone shows the effect, since no marker can."""
     undo_note: str = "Undoing {name} on {target}: it did not help."
     """The timeline's sentence when its undo begins."""
     no_undo_note: str | None = None

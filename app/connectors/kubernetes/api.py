@@ -229,6 +229,14 @@ class PatchApi:
         )
         return await self._connection.exchange(call, self._connection.prepare_patch(kind, ref, operations))
 
+    async def delete(self, ref: ObjectRef, *, uid: str, version: str) -> None:
+        """Delete exactly this object in exactly this version; `Conflict` where it is another."""
+        kind = Kind(ref.kind)
+        call = KubernetesCall(
+            verb="delete", what=f"{plural(kind)} {ref.namespace}/{ref.name}", effect=not self.dry_run
+        )
+        await self._connection.exchange(call, self._connection.prepare_delete(kind, ref, uid, version))
+
 
 def _collection_call(verb: str, kind: Kind, namespace: str) -> KubernetesCall:
     where = "all namespaces" if namespace == EVERYWHERE else f"namespace {namespace}"

@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from app.agent.actions.target_parts import same_ground
-from app.agent.guardrails.target_token import makes_pods
+from app.agent.guardrails.target_token import READY, TERMINATING, makes_pods, object_token
 from app.agent.ids import IntentId, JsonObject
 from app.agent.models import Action, ActionName, Rehearsal, Snapshot
 from app.agent.workload import ObjectRef, TargetState
@@ -32,7 +32,9 @@ from app.connectors.kubernetes.fields import (
 from app.connectors.kubernetes.index import selector_query
 from app.connectors.kubernetes.mapping import WORKLOADS
 from app.connectors.kubernetes.patches import (
+    check_deletable,
     check_unmoved,
+    deletes,
     patch_for,
     revision_wanted,
     writable_ref,
@@ -90,6 +92,9 @@ class KubernetesRehearsal:
             if same_ground(action, target.token, now.token):
                 target = replace(target, resource_version=now.resource_version)
             try:
+                if deletes(action):
+                    await _delete(self._api, self._patches, action, target)
+                    return current, current
                 ref, patch = await _decided_patch(self._api, action, REHEARSAL_INTENT, target, snapshot)
                 return current, await self._patches.patch(ref, patch)
             except Conflict:
@@ -145,8 +150,23 @@ class KubernetesWriter:
     async def apply(
         self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
     ) -> TargetState:
+        if deletes(action):
+            return await _delete(self._api, self._patches, action, target)
         ref, patch = await _decided_patch(self._api, action, intent_id, target, snapshot)
         return target_state(ref, await self._patches.patch(ref, patch), action)
+
+
+async def _delete(api: ReadApi, patches: PatchApi, action: Action, target: TargetState) -> TargetState:
+    """Delete the object in the state that was decided on; how it is left."""
+    ref = writable_ref(action)
+    if target.ref != ref:
+        raise Invalid(f"{action.name} of {ref} was decided on {target.ref}")
+    current = await get_object(api, ref)
+    if text(current, "metadata", "uid") != target.uid:
+        raise Conflict(f"{ref} is another object since the decision")
+    check_deletable(action, current)
+    await patches.delete(ref, uid=target.uid, version=target.resource_version)
+    return replace(target, token=object_token(target.uid, {READY: "false", TERMINATING: "true"}))
 
 
 async def get_object(api: ReadApi, ref: ObjectRef) -> JsonObject:

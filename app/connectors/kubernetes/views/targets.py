@@ -12,6 +12,7 @@ from app.agent.models import Action
 from app.agent.workload import ConfigMapView, ObjectRef, TargetState
 from app.connectors.kubernetes.fields import digest, flag, mapping, moment, name, number, objects, text, uid
 from app.connectors.kubernetes.templates import PREFIX, template_hash, template_of
+from app.connectors.kubernetes.views.plain import PLAIN_PARTS
 
 MARKER = PREFIX + "intent"
 CONTENT_HASH = PREFIX + "content-hash"
@@ -24,6 +25,10 @@ _PARTS = {
     target_token.PAUSED: (("f:spec", "f:paused"),),
     target_token.REPLICAS: (("f:spec", "f:replicas"),),
     target_token.DATA: _DATA,
+    target_token.UNSCHEDULABLE: (("f:spec", "f:unschedulable"),),
+    target_token.MAXIMUM: (("f:spec", "f:maxReplicas"),),
+    target_token.READY: (),
+    target_token.TERMINATING: (),
 }
 """Where `managedFields` says who owns each part of a token."""
 _OWN_PARTS = frozenset({"template", "replicas", "paused"})
@@ -59,6 +64,8 @@ def target_state(ref: ObjectRef, item: JsonObject, action: Action | None = None)
 def _token(ref: ObjectRef, item: JsonObject) -> str:
     if ref.kind == "ConfigMap":
         return f"{uid(item)}/{config_data_hash(item)}"
+    if ref.kind in PLAIN_PARTS:
+        return target_token.object_token(uid(item), PLAIN_PARTS[ref.kind](item))
     rest = {field: value for field, value in mapping(item, "spec").items() if field not in _OWN_PARTS}
     return target_token.workload_token(
         uid(item),

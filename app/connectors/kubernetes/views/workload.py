@@ -69,6 +69,8 @@ class WorkloadObjects:
     """Autoscalers of the namespace, each with its kind."""
     stand_ins: tuple[JsonObject, ...] = ()
     """Objects of the namespace that may run a workload's pods in its place, each with its kind."""
+    own_cordons: tuple[str, ...] = ()
+    """The nodes that the agent cordoned, as far as they were asked for."""
 
 
 def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime) -> WorkloadView:
@@ -117,6 +119,7 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
         partition=number(update_strategy(workload), "rollingUpdate", "partition") or 0,
         one_by_one=_one_by_one(workload),
         claims_deleted=_claims_deleted(workload),
+        own_cordons=found.own_cordons,
     )
 
 
