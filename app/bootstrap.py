@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from app.agent.actions import ENABLED_BY_DEFAULT
 from app.agent.approvals.request import ApprovalRequester
 from app.agent.closing import Closer
 from app.agent.executor import Executor
@@ -268,6 +269,7 @@ def assemble(
             scale_min=settings.scale_min_replicas,
             scale_max=settings.scale_max_replicas,
             memory_limit_max_mib=settings.memory_limit_max_mib,
+            optional=settings.enabled_actions - ENABLED_BY_DEFAULT,
         ),
         check=check,
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from app.agent.actions import ACTIONS, ActionSpec
+from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.agent.ids import Json, JsonObject
 from app.agent.models import ActionName, Cause
 from app.sandbox.scenarios.files import schema_text
@@ -39,9 +40,12 @@ def written(file: Path) -> str:
 def _write_runbook(schema: JsonObject) -> None:
     specs = [spec for spec in ACTIONS.values() if spec.in_runbooks]
     properties = cast("dict[str, JsonObject]", schema["properties"])
-    cast("JsonObject", properties["causes"]["items"])["enum"] = [
-        str(cause) for cause in Cause if cause is not Cause.UNKNOWN
-    ]
+    causes: list[Json] = [str(cause) for cause in Cause if cause is not Cause.UNKNOWN]
+    cast("JsonObject", properties["causes"]["items"])["enum"] = causes
+    example = cast("dict[str, dict[str, JsonObject]]", properties["examples"]["items"])
+    example["properties"]["cause"]["enum"] = causes
+    scope = cast("dict[str, dict[str, JsonObject]]", properties["scope"])
+    cast("JsonObject", scope["properties"]["kinds"]["items"])["enum"] = [*WORKLOAD_KINDS]
     defs = cast("dict[str, JsonObject]", schema["$defs"])
     step = defs["step"]
     cast("dict[str, JsonObject]", step["properties"])["action"]["enum"] = [str(spec.name) for spec in specs]

@@ -231,7 +231,7 @@ class Executor:
             await self._try_again(record, intent, target, claim)
 
     async def _still_there(self, intent: Intent) -> TargetState | None:
-        """The target now; None where the action removes it and it is gone, whoever deleted it."""
+        """The target now; None where the action removes it and it is gone, no matter who deleted it."""
         assert self.reader is not None  # noqa: S101 - every caller has checked
         if not ACTIONS[intent.action.name].removes:
             return await self.reader.target(intent.action)

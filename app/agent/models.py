@@ -459,6 +459,8 @@ class Plan:
     hash: str
     """SHA-256 over the canonical form of runbook hash and actions: what a decision is bound to."""
     at: datetime
+    handover: tuple[str, ...] = ()
+    """The instructions of a runbook that hands the incident to a person; it has no actions."""
 
 
 # ---------------------------------------------------------------- policy and execution

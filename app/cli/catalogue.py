@@ -34,16 +34,17 @@ app.add_typer(policy_app, name="policy")
 def check_runbooks(
     path: Annotated[Path | None, typer.Argument(help="Folder of runbooks. Default: RUNBOOKS_DIR.")] = None,
 ) -> None:
-    """Validate every runbook of a folder; reports the first error with file and line."""
+    """Validate every runbook of a folder and test its examples; reports the first error with its place."""
     from app.agent.runbooks import load_catalogue
 
     folder = path or read_settings().runbooks_folder
     catalogue = load_catalogue(folder)
     for runbook in catalogue.runbooks:
-        steps = ", then ".join(step.action for step in runbook.steps)
+        steps = ", then ".join(step.action for step in runbook.steps) or "escalate"
         typer.echo(f"ok  {runbook.reference:<36} {runbook.hash[:12]}  {steps}")
     typer.echo(
-        f"Valid: {counted(len(catalogue.runbooks), 'runbook')} in {folder}; catalogue {catalogue.hash[:12]}."
+        f"Valid: {counted(len(catalogue.runbooks), 'runbook')} in {folder}, "
+        f"{counted(catalogue.check_examples(), 'example')} tested; catalogue {catalogue.hash[:12]}."
     )
 
 

@@ -56,6 +56,8 @@ class PlanLimits:
     scale_max: int
     memory_limit_max_mib: int = 4096
     """The highest memory limit of a container, in MiB."""
+    optional: frozenset[ActionName] = frozenset()
+    """The enabled actions that are not enabled by default: a runbook that needs another is not chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

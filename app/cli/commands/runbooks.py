@@ -28,6 +28,10 @@ class RunbookDetails(BaseModel):
     causes: list[Cause]
     min_confidence: float = Field(description="The runbook is not chosen below it.")
     steps: list[StepDetails]
+    escalate: list[str] = Field(description="Instructions for a person, in place of steps.")
+    environments: list[str] = Field(description="Where it applies; empty: everywhere.")
+    services: list[str] = Field(description="For which services; empty: all.")
+    kinds: list[str] = Field(description="For which kinds of workloads; empty: all.")
     hash: str
     source: str = Field(description="The file.")
 
@@ -40,6 +44,10 @@ class RunbookDetails(BaseModel):
             causes=list(runbook.causes),
             min_confidence=runbook.min_confidence,
             steps=[StepDetails(action=s.action, parameters=dict(s.parameters)) for s in runbook.steps],
+            escalate=list(runbook.escalate),
+            environments=list(runbook.scope.environments),
+            services=list(runbook.scope.services),
+            kinds=list(runbook.scope.kinds),
             hash=runbook.hash,
             source=runbook.source,
         )
@@ -62,7 +70,7 @@ def table(runbooks: list[RunbookDetails], *, wide: bool) -> Table:
     for one in runbooks:
         more = (f"{one.min_confidence:g}", one.hash[:12], printable(one.title)) if wide else ()
         causes = ", ".join(in_words(cause) for cause in one.causes)
-        steps = ", then ".join(in_words(step.action) for step in one.steps)
+        steps = ", then ".join(in_words(step.action) for step in one.steps) or "escalate"
         found.add_row(f"{one.id}@{one.version}", causes, steps, *more)
     return found
 
@@ -77,6 +85,16 @@ def lines(runbook: RunbookDetails) -> list[str]:
             f"step {number}          {in_words(step.action)}"
             + "".join(f" {name}={value}" for name, value in step.parameters.items())
             for number, step in enumerate(runbook.steps, start=1)
+        ),
+        *(f"escalate        {printable(line)}" for line in runbook.escalate),
+        *(
+            f"{what:<15} {', '.join(printable(one) for one in limited)}"
+            for what, limited in (
+                ("environments", runbook.environments),
+                ("services", runbook.services),
+                ("kinds", runbook.kinds),
+            )
+            if limited
         ),
         f"hash            {runbook.hash}",
         f"file            {printable(runbook.source)}",

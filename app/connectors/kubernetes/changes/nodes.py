@@ -1,6 +1,6 @@
-"""Cordons a node, and takes the agent's own cordon back. Pure.
+"""Cordons a node, and removes the agent's own cordon. Pure.
 
-The label of the cordon says whose it is: a cordon of a person is never taken back.
+The label of the cordon says whose it is: the agent never removes a cordon of a person.
 """
 
 from __future__ import annotations
