@@ -50,6 +50,7 @@ _WRITE_RULES = [
     ),
     PolicyRule(apiGroups=[""], resources=["configmaps", "nodes"], verbs=["patch"]),
     PolicyRule(apiGroups=[""], resources=["pods"], verbs=["delete"]),
+    PolicyRule(apiGroups=["argoproj.io"], resources=["rollouts", "rollouts/status"], verbs=["patch"]),
     PolicyRule(apiGroups=["autoscaling"], resources=["horizontalpodautoscalers"], verbs=["patch"]),
 ]
 

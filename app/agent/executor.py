@@ -24,7 +24,6 @@ from app.agent.freshness.reasons import Reason, Reasons
 from app.agent.gitops.execution import GitOpsExecution
 from app.agent.gitops.steps import application_of
 from app.agent.guardrails.gather import ChangedTarget, Gatherer
-from app.agent.guardrails.target_token import removed
 from app.agent.ids import IntentId
 from app.agent.models import (
     Incident,
@@ -204,11 +203,10 @@ class Executor:
         if application_of(intent.action) is not None:
             await self._advance(record, intent, claim)
             return
-        target = await self._still_there(intent)
-        if target is None:
-            await self._finish(
-                claim, intent, OutcomeKind.DONE, f"interrupted, then found executed: {_gone(intent)}"
-            )
+        target, shown = await self._look_again(intent)
+        if target is None or shown is not None:
+            message = f"interrupted, then found executed: {shown}"
+            await self._finish(claim, intent, OutcomeKind.DONE, message, target)
         elif target.marker == intent.id:
             await self._finish(
                 claim,
@@ -230,16 +228,19 @@ class Executor:
         else:
             await self._try_again(record, intent, target, claim)
 
-    async def _still_there(self, intent: Intent) -> TargetState | None:
-        """The target now; None where the action removes it and it is gone, no matter who deleted it."""
+    async def _look_again(self, intent: Intent) -> tuple[TargetState | None, str | None]:
+        """The target now, None if it is deleted, and the words for an effect that shows without a marker."""
         assert self.reader is not None  # noqa: S101 - every caller has checked
-        if not ACTIONS[intent.action.name].removes:
-            return await self.reader.target(intent.action)
+        spec, ref = ACTIONS[intent.action.name], intent.action.target
         try:
             target = await self.reader.target(intent.action)
         except NotFound:
-            return None
-        return None if removed(intent.decision.target_token, target.token) else target
+            if not spec.removes:
+                raise
+            return None, f"{ref} no longer exists"
+        if spec.effect_shows is None or not spec.effect_shows(intent.decision.target_token, target.token):
+            return target, None
+        return target, f"{ref} is being deleted" if spec.removes else f"{ref} shows the effect"
 
     async def _advance(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """The next step of an intent that goes through an application."""
@@ -349,9 +350,9 @@ class Executor:
                 after = await self.writer.apply(intent.action, intent.id, target, content)
             except (Conflict, UnknownOutcome) as error:
                 unheard = unheard or isinstance(error, UnknownOutcome)
-                found = await self._still_there(intent)
-                if found is None:
-                    await self._finish(claim, intent, OutcomeKind.DONE, _gone(intent))
+                found, shown = await self._look_again(intent)
+                if found is None or shown is not None:
+                    await self._finish(claim, intent, OutcomeKind.DONE, shown or "", found)
                     return
                 target = found
                 if target.marker == intent.id:
@@ -457,10 +458,6 @@ class Executor:
             after.token if after is not None else None,
             [note],
         )
-
-
-def _gone(intent: Intent) -> str:
-    return f"{intent.action.target} no longer exists"
 
 
 def _new_intent_id() -> IntentId:

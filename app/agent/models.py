@@ -400,6 +400,10 @@ class ActionName(StrEnum):
     DELETE_STUCK_POD = "delete_stuck_pod"
     RAISE_AUTOSCALER_BOUNDS = "raise_autoscaler_bounds"
     RAISE_MEMORY_LIMIT = "raise_memory_limit"
+    ABORT_ROLLOUT = "abort_rollout"
+    RETRY_ROLLOUT = "retry_rollout"
+    PROMOTE_ROLLOUT = "promote_rollout"
+    PAUSE_ROLLOUT = "pause_rollout"
     RESTORE = "restore"
     """Undo: put an object back to the snapshot taken before another action. Never in a runbook."""
 

@@ -199,6 +199,20 @@ class ScaleChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutProgress:
+    """How far the controller of Argo Rollouts has come with an update, as the Rollout itself says."""
+
+    stable: bool
+    """No update is under way: the current template is the stable one."""
+    aborted: bool = False
+    """The update was aborted, by a person or after a failed analysis; the stable template serves."""
+    waits: str | None = None
+    """Why it stands at a step (`CanaryPauseStep`, `BlueGreenPause`); None if it goes on."""
+    analysis: str | None = None
+    """An analysis that failed, in the words of its AnalysisRun; None if none did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadView:
     """One workload of any kind with what hangs on it, read at `observed_at`."""
 
@@ -255,6 +269,8 @@ class WorkloadView:
     """Pods with a lower ordinal keep their template during a rollout (a StatefulSet's `partition`)."""
     one_by_one: bool = False
     """Its controller waits for each pod to be ready before it replaces or makes the next one."""
+    progress: RolloutProgress | None = None
+    """Of an Argo Rollout; None for other kinds."""
     own_cordons: tuple[str, ...] = ()
     """The nodes that the agent cordoned; read only while a pod cannot be scheduled."""
     claims_deleted: bool = False

@@ -18,7 +18,7 @@ from app.agent.actions.spec import (
 from app.agent.evidence.facts import PodFault, trouble
 from app.agent.evidence.format import counted
 from app.agent.evidence.pods import sound
-from app.agent.guardrails.target_token import READY, TERMINATING
+from app.agent.guardrails.target_token import READY, TERMINATING, removed
 from app.agent.guardrails.workload_kinds import POD
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
@@ -95,5 +95,6 @@ SPEC = ActionSpec(
     pods_taken=no_pods,  # it serves no requests
     enabled_by_default=False,
     removes=True,
+    effect_shows=removed,
     no_undo_note="{target} cannot be brought back: its controller made another one.",
 )

@@ -101,6 +101,7 @@ class Unneeded:
 Resolution: TypeAlias = Resolved | Unmet | Unneeded
 Resolver: TypeAlias = Callable[[Mapping[str, JsonScalar], Evidence, PlanLimits], Resolution]
 PodsTaken: TypeAlias = Callable[[Action, Disruption], int]
+EffectShows: TypeAlias = Callable[[str | None, str], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +127,10 @@ class ActionSpec:
     """The parameters are alternatives."""
     in_runbooks: bool = True
     removes: bool = False
-    """It deletes its object: that the object is gone shows the effect, since no marker can."""
+    """It deletes its object."""
+    effect_shows: EffectShows | None = None
+    """For an action whose request cannot carry a marker: whether the state now, compared with the one that
+    was decided on, shows the effect."""
     undo_note: str = "Undoing {name} on {target}: it did not help."
     """The timeline's sentence when its undo begins."""
     no_undo_note: str | None = None

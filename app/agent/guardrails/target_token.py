@@ -15,6 +15,8 @@ MAXIMUM = "maximum"
 """Of an autoscaler: the most replicas that it sets."""
 READY, TERMINATING = "ready", "terminating"
 """Of a pod: whether it serves, and whether its deletion was requested."""
+ABORTED, STEP = "aborted", "step"
+"""Of an Argo Rollout: whether its update is aborted, and the step at which it stands or waits."""
 DATA = "data"
 """The only part of a ConfigMap's token."""
 
@@ -34,6 +36,11 @@ def workload_token(
         REST: rest,
     }
     return f"{uid}/{','.join(f'{name}={value}' for name, value in parts.items())}"
+
+
+def with_parts(token: str, parts: Mapping[str, str]) -> str:
+    """A token with further parts."""
+    return ",".join((token, *(f"{name}={value}" for name, value in parts.items())))
 
 
 def object_token(uid: str, parts: Mapping[str, str]) -> str:

@@ -139,10 +139,14 @@ class Connection:
             params={key: str(value) for key, value in more.items() if value is not None},
         )
 
-    def prepare_patch(self, kind: Kind, ref: ObjectRef, operations: Sequence[JsonObject]) -> BasicRequest:
+    def prepare_patch(
+        self, kind: Kind, ref: ObjectRef, operations: Sequence[JsonObject], *, status: bool = False
+    ) -> BasicRequest:
+        """A JSON patch of an object, or of its subresource `status`."""
+        resource = _RESOURCES[kind]
         return self._sender.prepare_request(
             "patch",
-            res=_RESOURCES[kind],
+            res=resource.Status if status else resource,
             obj=operations,
             name=ref.name,
             namespace=None if kind in _WITHOUT_NAMESPACE else ref.namespace,

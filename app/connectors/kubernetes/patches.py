@@ -15,19 +15,20 @@ from types import MappingProxyType
 from app.agent.actions.spec import CONFIG_MAP
 from app.agent.actions.target_parts import parts_changed
 from app.agent.guardrails import target_token
-from app.agent.guardrails.target_token import PAUSED, REPLICAS, TEMPLATE
+from app.agent.guardrails.target_token import ABORTED, PAUSED, REPLICAS, STEP, TEMPLATE
 from app.agent.guardrails.workload_kinds import (
     AUTOSCALER,
     CLUSTER_WIDE,
     NODE,
     POD,
+    ROLLOUT,
     WORKLOAD_KINDS,
     kinds_with,
 )
 from app.agent.ids import IntentId, Json, JsonObject
 from app.agent.models import Action, ActionName, Snapshot
 from app.agent.workload import ObjectRef, TargetState
-from app.connectors.kubernetes.changes import autoscalers, memory, nodes
+from app.connectors.kubernetes.changes import autoscalers, memory, nodes, rollouts
 from app.connectors.kubernetes.changes.request import (
     Change,
     ChangeRequest,
@@ -131,7 +132,13 @@ def _nothing(item: JsonObject) -> JsonObject:  # noqa: ARG001 - every snapshot h
 
 
 _SNAPSHOTS: Mapping[str, Callable[[JsonObject], JsonObject]] = MappingProxyType(
-    {CONFIG_MAP: _data_of, NODE: nodes.snapshot_of, AUTOSCALER: autoscalers.snapshot_of, POD: _nothing}
+    {
+        CONFIG_MAP: _data_of,
+        ROLLOUT: rollouts.snapshot_of,
+        NODE: nodes.snapshot_of,
+        AUTOSCALER: autoscalers.snapshot_of,
+        POD: _nothing,
+    }
 )
 """What is kept of an object that is no workload."""
 
@@ -169,12 +176,18 @@ def patch_for(
         revision=revision,
         snapshot=snapshot,
     )
+    marker = _annotate("/metadata", mapping(current, "metadata"), MARKER, intent_id)
     return [
         {"op": "replace", "path": "/metadata/uid", "value": target.uid},
         {"op": "replace", "path": "/metadata/resourceVersion", "value": target.resource_version},
-        _annotate("/metadata", mapping(current, "metadata"), MARKER, intent_id),
+        *(() if on_status(action) else (marker,)),
         *_change(request),
     ]
+
+
+def on_status(action: Action) -> bool:
+    """Whether the change is one of the subresource `status`, which takes no other part of a request."""
+    return bool(parts_changed(action)) and {*parts_changed(action)} <= {ABORTED, STEP}
 
 
 def _change(request: ChangeRequest) -> list[JsonObject]:
@@ -285,6 +298,10 @@ def _wanted_data(request: ChangeRequest) -> tuple[JsonObject, JsonObject]:
     return wanted, binary
 
 
+def _restore_rollout(request: ChangeRequest) -> list[JsonObject]:
+    return rollouts.restore(request, PAUSED if PAUSED in parts_changed(request.action) else ABORTED)
+
+
 def _unmarked(request: ChangeRequest) -> list[JsonObject]:  # noqa: ARG001 - every change has the same signature
     """A deletion changes no field, and leaves no object that could carry a marker."""
     return []
@@ -311,8 +328,13 @@ PATCHES: Mapping[ActionName, Patch] = MappingProxyType(
         ActionName.DELETE_STUCK_POD: Patch(changes={POD: _unmarked}, deletes=True),
         ActionName.RAISE_AUTOSCALER_BOUNDS: Patch(changes={AUTOSCALER: autoscalers.raise_bounds}),
         ActionName.RAISE_MEMORY_LIMIT: Patch(changes=_on_workloads(TEMPLATE, memory.raise_limit)),
+        ActionName.ABORT_ROLLOUT: Patch(changes={ROLLOUT: rollouts.abort}),
+        ActionName.RETRY_ROLLOUT: Patch(changes={ROLLOUT: rollouts.retry}),
+        ActionName.PROMOTE_ROLLOUT: Patch(changes={ROLLOUT: rollouts.promote}),
+        ActionName.PAUSE_ROLLOUT: Patch(changes={ROLLOUT: rollouts.pause}),
         ActionName.RESTORE: Patch(
             changes={
+                ROLLOUT: _restore_rollout,
                 **_on_workloads(TEMPLATE, _restore_workload),
                 CONFIG_MAP: _restore_data,
                 NODE: nodes.restore,

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from app.agent.actions.target_parts import same_ground
 from app.agent.guardrails.target_token import READY, TERMINATING, makes_pods, object_token
+from app.agent.guardrails.workload_kinds import ROLLOUT
 from app.agent.ids import IntentId, JsonObject
 from app.agent.models import Action, ActionName, Rehearsal, Snapshot
 from app.agent.workload import ObjectRef, TargetState
@@ -35,6 +36,7 @@ from app.connectors.kubernetes.patches import (
     check_deletable,
     check_unmoved,
     deletes,
+    on_status,
     patch_for,
     revision_wanted,
     writable_ref,
@@ -71,8 +73,10 @@ class KubernetesRehearsal:
             before, after = await self._patched(action, target, snapshot)
             ref = target.ref
             message = f"{ref} would be changed"
-            if ref.kind in WORKLOADS and makes_pods(
-                target_state(ref, before).token, target_state(ref, after).token
+            if (
+                ref.kind in WORKLOADS
+                and ref.kind != ROLLOUT
+                and makes_pods(target_state(ref, before).token, target_state(ref, after).token)
             ):
                 message += await self._with_a_pod(after)
                 if action.name is not ActionName.RESTORE:
@@ -96,7 +100,7 @@ class KubernetesRehearsal:
                     await _delete(self._api, self._patches, action, target)
                     return current, current
                 ref, patch = await _decided_patch(self._api, action, REHEARSAL_INTENT, target, snapshot)
-                return current, await self._patches.patch(ref, patch)
+                return current, await self._patches.patch(ref, patch, status=on_status(action))
             except Conflict:
                 if attempt == _ATTEMPTS or not same_ground(action, target.token, now.token):
                     raise
@@ -153,7 +157,8 @@ class KubernetesWriter:
         if deletes(action):
             return await _delete(self._api, self._patches, action, target)
         ref, patch = await _decided_patch(self._api, action, intent_id, target, snapshot)
-        return target_state(ref, await self._patches.patch(ref, patch), action)
+        after = await self._patches.patch(ref, patch, status=on_status(action))
+        return target_state(ref, after, action)
 
 
 async def _delete(api: ReadApi, patches: PatchApi, action: Action, target: TargetState) -> TargetState:

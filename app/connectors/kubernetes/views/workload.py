@@ -28,6 +28,7 @@ from app.connectors.kubernetes.views.owners import (
     served_by,
 )
 from app.connectors.kubernetes.views.pods import pod_view
+from app.connectors.kubernetes.views.progress import rollout_progress
 from app.connectors.kubernetes.views.references import start_seconds
 from app.connectors.kubernetes.views.revisions import (
     counts_of,
@@ -120,6 +121,7 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
         one_by_one=_one_by_one(workload),
         claims_deleted=_claims_deleted(workload),
         own_cordons=found.own_cordons,
+        progress=rollout_progress(workload) if kind_of(workload) == Kind.ROLLOUT else None,
     )
 
 
@@ -149,10 +151,15 @@ def _lines(
 
 
 def _degraded(workload: JsonObject) -> tuple[str, ...]:
-    """Why a Rollout was given up or aborted, in the words of its controller."""
-    if text(workload, "status", "phase") != "Degraded":
-        return ()
-    return (sentence(f"Degraded: {text(workload, 'status', 'message') or 'no reason given'}"),)
+    """Why a Rollout was given up, aborted or waits, and which analysis failed, as its controller says."""
+    found = []
+    if text(workload, "status", "phase") == "Degraded":
+        found.append(f"Degraded: {text(workload, 'status', 'message') or 'no reason given'}")
+    if kind_of(workload) == Kind.ROLLOUT:
+        progress = rollout_progress(workload)
+        found += [one for one in (progress.analysis,) if one is not None]
+        found += [f"Paused: {progress.waits}"] if progress.waits is not None else []
+    return tuple(sentence(one) for one in found)
 
 
 def _ours(found: WorkloadObjects, events: dict[str, tuple[WarningView, ...]]) -> Iterator[WarningView]:
