@@ -32,7 +32,7 @@ from app.sandbox.objects import (
 )
 
 Thing: TypeAlias = Deployment | ReplicaSet | Pod | ConfigMap | ClusterNode | HorizontalPodAutoscaler
-T = TypeVar("T", Deployment, ReplicaSet, Pod, ConfigMap, ClusterNode, HorizontalPodAutoscaler)
+T = TypeVar("T", bound=Deployment | ReplicaSet | Pod | ConfigMap | ClusterNode | HorizontalPodAutoscaler)
 
 _MAX_CONFIG_MAP_BYTES = 1_048_576
 

@@ -61,6 +61,7 @@ class Kind(StrEnum):
     CANARY = "Canary"
 
 
+_ROLLOUT = create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "rollouts")
 _RESOURCES: dict[Kind, type[NamespacedResourceG] | type[GlobalResource]] = {
     Kind.DEPLOYMENT: Deployment,
     Kind.STATEFUL_SET: StatefulSet,
@@ -78,10 +79,13 @@ _RESOURCES: dict[Kind, type[NamespacedResourceG] | type[GlobalResource]] = {
         "autoscaling.k8s.io", "v1", "VerticalPodAutoscaler", "verticalpodautoscalers"
     ),
     Kind.SCALED_OBJECT: create_namespaced_resource("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects"),
-    Kind.ROLLOUT: create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "rollouts"),
+    Kind.ROLLOUT: _ROLLOUT,
     Kind.CANARY: create_namespaced_resource("flagger.app", "v1beta1", "Canary", "canaries"),
 }
 
+
+_STATUS: dict[Kind, type[NamespacedResourceG]] = {Kind.ROLLOUT: _ROLLOUT.Status}
+"""The subresource `status` of the kinds whose status an action changes."""
 
 _WITHOUT_NAMESPACE = frozenset({Kind.NAMESPACE, Kind.NODE})
 
@@ -143,10 +147,10 @@ class Connection:
         self, kind: Kind, ref: ObjectRef, operations: Sequence[JsonObject], *, status: bool = False
     ) -> BasicRequest:
         """A JSON patch of an object, or of its subresource `status`."""
-        resource = _RESOURCES[kind]
+        resource = _STATUS[kind] if status else _RESOURCES[kind]
         return self._sender.prepare_request(
             "patch",
-            res=resource.Status if status else resource,
+            res=resource,
             obj=operations,
             name=ref.name,
             namespace=None if kind in _WITHOUT_NAMESPACE else ref.namespace,
