@@ -36,7 +36,11 @@ KILLED = tuple(
 
 
 def seen(running: tuple[PodView, ...], **changes: Any) -> Evidence:
-    return evidence(workload=workload([LIMITED], running, **changes))
+    view = workload([LIMITED], running, **changes)
+    if view.progress is not None:
+        ref = replace(view.target.ref, kind="Rollout")
+        view = replace(view, target=replace(view.target, ref=ref))
+    return evidence(workload=view)
 
 
 CASES: list[tuple[ActionName, Mapping[str, JsonScalar], Evidence, str]] = [
