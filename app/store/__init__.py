@@ -51,7 +51,7 @@ async def open_store(database_url: str) -> Store:
 
 async def open_shared(database_url: str) -> tuple[Store, Fleet]:
     """As `open_store`, with the fleet of processes that share it."""
-    url = _understood(database_url)
+    url = store_url(database_url)
     match url.drivername:
         case "sqlite":
             file = await open_sqlite(url)
@@ -97,7 +97,8 @@ def store_over(database: Database) -> Store:
     )
 
 
-def _understood(database_url: str) -> URL:
+def store_url(database_url: str) -> URL:
+    """The URL with several hosts in its query; raises `ConfigurationError` for what is no URL."""
     try:
         return make_url(one_host(database_url))
     except (ArgumentError, ValueError):
@@ -106,4 +107,4 @@ def _understood(database_url: str) -> URL:
         ) from None
 
 
-__all__ = ["Alone", "open_in_memory", "open_shared", "open_store", "store_over"]
+__all__ = ["Alone", "open_in_memory", "open_shared", "open_store", "store_over", "store_url"]
