@@ -14,6 +14,7 @@ from datetime import timedelta
 from app.agent.approvals.request import ApprovalRequester
 from app.agent.closing import Closer
 from app.agent.executor import Executor
+from app.agent.freshness.watchdog import WatchdogTerms
 from app.agent.gitops.follow_up import FollowUp
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intake import Intake, IntakeRules
@@ -48,6 +49,7 @@ from app.config import Role, Settings
 from app.connectors.git.connect import connect_repositories
 from app.connectors.k8s import connect
 from app.connectors.kinds import (
+    AlertSource,
     ChatInbound,
     MetricPace,
     chosen_metrics,
@@ -57,6 +59,7 @@ from app.connectors.kinds import (
 )
 from app.connectors.peer_breaker import (
     PeerBreaker,
+    guarded_alerts,
     guarded_metrics,
     guarded_owners,
     guarded_reader,
@@ -67,6 +70,7 @@ from app.connectors.policy.connect import connect_policy, policy_peer
 from app.connectors.policy.embedded import EmbeddedPolicy
 from app.connectors.readiness import (
     ReadinessCheck,
+    alerts_arrive,
     cluster_ready,
     metrics_ready,
     policy_ready,
@@ -81,7 +85,14 @@ from app.errors import AgentError
 from app.measures.process import Measures
 from app.redaction import remember
 from app.store import Alone, open_shared
-from app.terms import guardrails, service_dependencies, slo_thresholds, trust_rules, verify_rules
+from app.terms import (
+    guardrails,
+    service_dependencies,
+    slo_thresholds,
+    trust_rules,
+    verify_rules,
+    watchdog_terms,
+)
 from app.vitals import Vitals
 
 
@@ -112,6 +123,8 @@ class Adapters:
     pace: MetricPace | None = None
     """How the metrics are polled; None: as the settings say."""
     silences: SilenceSource | None = None
+    alerts: AlertSource | None = None
+    """Holds the alerts that fire now, for those whose delivery was missed."""
     gitops: GitOps | None = None
     notifier: Notifier | None = None
     """Notifies people directly instead of through the outbox: for tests and simulations."""
@@ -145,6 +158,8 @@ class Container:
     sign_on: IdentityProvider | None
     """The sign-in issuer, if one is set."""
     close_world: Callable[[], Awaitable[None]]
+    watchdog: WatchdogTerms | None = None
+    """What is expected of the watchdog alert; None where it is not monitored."""
     vitals: Vitals = field(default_factory=Vitals)
     """Whether the driver moves, where this process has one."""
     measures: Measures = field(default_factory=Measures.of_process)
@@ -278,6 +293,7 @@ def assemble(
         dry_run=settings.dry_run,
     )
     vitals = Vitals()
+    watchdog = watchdog_terms(settings, clock.now())
     loop = Loop(
         store=store,
         intake=intake,
@@ -301,7 +317,12 @@ def assemble(
         slo=slo,
         streams=tuple(streams),
         schemas=SchemaRegistry.from_settings(settings),
-        checks=(*_checks(store, world, clock, streams), ("driver", vitals.check)),
+        checks=(
+            *_checks(store, world, clock, streams),
+            *([alerts_arrive(store.signals, watchdog, clock)] if watchdog is not None else []),
+            ("driver", vitals.check),
+        ),
+        watchdog=watchdog,
         vitals=vitals,
         sign_on=connect_issuer(settings, clock),
         close_world=close_world or _nothing_to_close,
@@ -348,6 +369,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
     source = metrics.connect(settings) if metrics is not None else None
     silences = configured_silences(SILENCE_SOURCES, settings)
     silenced = silences.connect(settings) if silences is not None else None
+    polled = silences.polled_every(settings) if silences is not None else None
     controller = configured_gitops(GITOPS, settings)
     gitops = controller.connect(settings, connect_repositories(settings)) if controller is not None else None
     channels = constructed_channels(CHANNELS, settings)
@@ -377,6 +399,9 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
             coverage=cluster.reader if cluster is not None else None,
             metrics=guarded_metrics(source, metric_source) if source and metric_source else None,
             silences=guarded_silences(silenced, silence_source) if silenced and silence_source else None,
+            alerts=guarded_alerts(silenced, silence_source, polled)
+            if silenced and silence_source and polled
+            else None,
             gitops=gitops.ports if gitops is not None else None,
             channels=channels,
             policy_engine=engine,

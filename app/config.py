@@ -279,6 +279,13 @@ class Settings(BaseSettings):
     alertmanager_url: str | None = None
     alertmanager_api_token: SecretStr | None = None
     alertmanager_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    alertmanager_receiver: Annotated[str, Field(max_length=200)] = ""
+    alertmanager_poll_seconds: Annotated[float, Field(ge=5, le=3600)] = 60.0
+    watchdog_alert: Annotated[str, Field(max_length=200)] = "Watchdog"
+    watchdog_expected: bool = False
+    watchdog_silence_seconds: Annotated[float, Field(ge=0, le=604_800)] = 900.0
+    heartbeat_url: SecretStr | None = None
+    heartbeat_seconds: Annotated[float, Field(ge=5, le=3600)] = 60.0
     alert_home_labels: dict[Named, str] = {}
     alert_triggers: dict[Named, Trigger] = {
         "HighErrorRate": Trigger.HIGH_ERROR_RATE,

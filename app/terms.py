@@ -5,9 +5,10 @@ Called by the composition root alone; nothing here connects to anything.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from app.agent.evidence.trust import TrustRules
+from app.agent.freshness.watchdog import WatchdogTerms
 from app.agent.guardrails.circuit_breaker import Breaker
 from app.agent.guardrails.freeze import FreezeWindow
 from app.agent.guardrails.limits import Limits
@@ -28,6 +29,17 @@ def slo_thresholds(settings: Settings) -> SloThresholds:
         breach_for=timedelta(seconds=settings.breach_for_seconds),
         reopen_after=timedelta(seconds=settings.reopen_after_seconds),
         min_request_rate=settings.slo_min_request_rate,
+    )
+
+
+def watchdog_terms(settings: Settings, now: datetime) -> WatchdogTerms | None:
+    """What is expected of the watchdog alert from now on; None where it is not monitored."""
+    if not settings.watchdog_silence_seconds or not settings.watchdog_alert:
+        return None
+    return WatchdogTerms(
+        alert=settings.watchdog_alert,
+        longest_silence=timedelta(seconds=settings.watchdog_silence_seconds),
+        expected_since=now if settings.watchdog_expected else None,
     )
 
 

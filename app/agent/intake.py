@@ -28,6 +28,7 @@ from app.agent.freshness.reports import (
 )
 from app.agent.ids import ServiceKey
 from app.agent.models import (
+    ALERTS_SOURCE,
     POLLED,
     WATCHED,
     Alert,
@@ -163,6 +164,9 @@ class IntakeRules:
         if _of_another_cluster(signal, open_incident) is not None:
             return None
         known = levels or ServiceLevels(key=signal.key)
+        heard = _heard(signal, known)
+        if heard is not None:
+            return Repeat(levels=heard, fires_again=False)
         reasons, fires_again = repeated(known.reasons, signal)
         if reasons == known.reasons:
             return None
@@ -202,6 +206,8 @@ class IntakeRules:
                         kind=change.kind, key=signal.key, at=signal.observed_at, summary=change.summary
                     ),
                 )
+            case Alert() as alert if signal.key == ALERTS_SOURCE and alert.trigger is None:
+                return _judge_watchdog(signal, alert, levels)
             case Alert() as alert:
                 return _judge_alert(alert, levels)
             case ClusterCondition() as condition:
@@ -433,6 +439,22 @@ def _opened_by(signal: Signal, judged: _Judged, known: ServiceLevels) -> _Judged
 
 def _opening(signal: Signal, reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
     return opened_by(reasons, signal.payload) if isinstance(signal.payload, Alert) else reasons
+
+
+def _heard(signal: Signal, levels: ServiceLevels) -> ServiceLevels | None:
+    """The levels after a delivery of the firing watchdog alert; None for any other signal."""
+    alert = signal.payload
+    if signal.key != ALERTS_SOURCE or not isinstance(alert, Alert):
+        return None
+    if alert.trigger is not None or not alert.firing or alert.suppressed:
+        return None
+    return structs.replace(levels, watchdog_at=signal.received_at)
+
+
+def _judge_watchdog(signal: Signal, alert: Alert, levels: ServiceLevels) -> _Judged:
+    heard = _heard(signal, levels)
+    what = "alerts are delivered" if heard is not None else "not firing"
+    return _Judged(healthy_reason=f"watchdog {alert.name}: {what}", levels=heard, joins=False)
 
 
 def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:

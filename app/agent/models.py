@@ -19,7 +19,8 @@ from app.agent.workload import ConfigRecord, ObjectRef, RevisionRecord, Workload
 
 METRICS_SOURCE = ServiceKey(environment="telemetry", service="metrics")
 CLUSTER_SOURCE = ServiceKey(environment="telemetry", service="cluster")
-TELEMETRY_SOURCES = frozenset({METRICS_SOURCE, CLUSTER_SOURCE})
+ALERTS_SOURCE = ServiceKey(environment="telemetry", service="alerts")
+TELEMETRY_SOURCES = frozenset({METRICS_SOURCE, CLUSTER_SOURCE, ALERTS_SOURCE})
 """What incidents about a source are filed under; no workload and no series belongs to them."""
 
 

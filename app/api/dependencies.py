@@ -12,6 +12,7 @@ from typing import Annotated, Protocol
 from fastapi import Depends
 from starlette.requests import Request
 
+from app.agent.freshness.watchdog import WatchdogTerms
 from app.agent.intake import Intake
 from app.agent.loop import Loop
 from app.agent.ports.cluster import PodOwners
@@ -75,6 +76,8 @@ class ApiDependencies(Protocol):
     def chats(self) -> Mapping[str, ChatInbound]: ...
     @property
     def vitals(self) -> Vitals: ...
+    @property
+    def watchdog(self) -> WatchdogTerms | None: ...
     @property
     def measures(self) -> Measures: ...
     @property

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from app.agent.freshness.watchdog import WatchdogState, WatchdogTerms, missing_words, watchdog_state
 from app.agent.ids import ServiceKey
+from app.agent.models import ALERTS_SOURCE
 from app.agent.ports.cluster import ClusterCoverage, ClusterReader
 from app.agent.ports.metrics import MetricSource, SilenceSource
 from app.agent.ports.policy import PolicyEngine
+from app.agent.ports.store.signals import SignalRepository
 from app.clock import Clock
 from app.connectors.policy.answers import FAULT
 from app.connectors.streams.open import OpenStream
@@ -53,6 +56,24 @@ def silences_ready(source: SilenceSource, clock: Clock) -> ReadinessCheck:
         await source.concerning(_NO_SERVICE, clock.now())
 
     return "silences", check
+
+
+async def watchdog_now(signals: SignalRepository, terms: WatchdogTerms, clock: Clock) -> WatchdogState:
+    """Whether the watchdog alert arrives; raises like every port."""
+    levels = await signals.levels(ALERTS_SOURCE)
+    return watchdog_state(terms, None if levels is None else levels.watchdog_at, clock.now())
+
+
+def alerts_arrive(signals: SignalRepository, terms: WatchdogTerms, clock: Clock) -> ReadinessCheck:
+    """Names a watchdog alert that stays away; the process stays ready, as it has to take deliveries."""
+
+    async def check() -> str | None:
+        state = await watchdog_now(signals, terms, clock)
+        if state.missing:
+            return missing_words(terms, state)
+        return None if state.since is not None else f"the alert {terms.alert} was not delivered yet"
+
+    return "alerts", check
 
 
 def policy_ready(engine: PolicyEngine) -> ReadinessCheck:

@@ -1,4 +1,4 @@
-"""Silences of Alertmanager, and which of them concern a service.
+"""Silences of Alertmanager, and which of them concern a service; its alerts by the same client.
 
 `SilenceSource` over `GET /api/v2/silences`; reads only. Every silence in force is
 matched with the labels of the alerts that are on record. Beside that one concerns a
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import msgspec
@@ -21,6 +21,8 @@ from app.agent.freshness.silences import Matcher, Silence, Silencing
 from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.agent.ids import ServiceKey
 from app.config import Settings
+from app.connectors.alerts.delivery import AlertDelivery
+from app.connectors.alerts.firing import as_delivery, parameters
 from app.connectors.alerts.labels import (
     CLUSTER_LABELS,
     ENVIRONMENT_LABELS,
@@ -106,6 +108,14 @@ class AlertmanagerSilences:
                 "is ALERTMANAGER_URL the address of Alertmanager?"
             ) from None
         return tuple(one for one in found if one.active(at))
+
+    async def firing(self) -> AlertDelivery:
+        """The alerts that fire and go to the agent's receiver; raises like every port."""
+        receiver = self._settings.alertmanager_receiver
+        reply = await self._peer.send("GET", "/api/v2/alerts", params=parameters(receiver))
+        if reply.status != 200:
+            raise self._peer.refusal(reply)
+        return as_delivery(reply.body, receiver)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
@@ -252,4 +262,7 @@ KIND = SilenceSourceKind(
     settings=("ALERTMANAGER_URL", "ALERTMANAGER_API_TOKEN"),
     configured=lambda settings: settings.alertmanager_url is not None,
     connect=AlertmanagerSilences.from_settings,
+    polled_every=lambda settings: (
+        timedelta(seconds=settings.alertmanager_poll_seconds) if settings.alertmanager_receiver else None
+    ),
 )

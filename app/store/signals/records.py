@@ -57,6 +57,11 @@ _BY_KEY = GivenStatement(
     [signals.c[name] for name in _OUTCOME],
     lock="FOR KEY SHARE OF signals",
 )
+_KNOWN = GivenStatement(
+    "SELECT signals.dedup_key FROM {texts} CROSS JOIN signals"
+    " WHERE signals.dedup_key = given.value AND signals.duplicate_of IS NULL",
+    [signals.c.dedup_key],
+)
 _PENDING = GivenStatement(
     f"SELECT {columns_of(signals)} FROM {{services}} CROSS JOIN signals"  # noqa: S608 - constants
     " WHERE signals.service = given.service AND signals.environment = given.environment"
@@ -87,6 +92,11 @@ class Recorded:
     id: SignalId
     dedup_key: str
     disposition: Disposition
+
+
+def known(connection: Connection, dedup_keys: Sequence[str]) -> frozenset[str]:
+    """Those of the keys that a signal on record has; locks nothing."""
+    return frozenset(row.dedup_key for row in _KNOWN.texts(connection, dedup_keys))
 
 
 def on_record(connection: Connection, given: Sequence[Signal]) -> tuple[Recorded, ...]:

@@ -124,6 +124,10 @@ class SqlSignals(Repository):
         )
 
     @reads
+    def known(self, connection: Connection, dedup_keys: Sequence[str]) -> frozenset[str]:
+        return records.known(connection, dedup_keys)
+
+    @reads
     def of_incident(self, connection: Connection, incident_id: IncidentId, limit: int) -> tuple[Signal, ...]:
         if limit < 1:
             return ()

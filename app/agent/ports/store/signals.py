@@ -54,6 +54,8 @@ class ServiceLevels(msgspec.Struct, frozen=True, kw_only=True):
     measured_latency: Breach = msgspec.field(default_factory=Breach)
     deploy_succeeded_at: datetime | None = None
     """The newest deploy that was reported as succeeded: a failure from before it is over."""
+    watchdog_at: datetime | None = None
+    """When the watchdog alert was last delivered; only on record of the source of alerts."""
 
     @property
     def breached(self) -> tuple[bool, bool]:
@@ -190,6 +192,10 @@ class SignalRepository(Protocol):
         ...
 
     async def get(self, signal_id: SignalId) -> SignalRecord | None: ...
+
+    async def known(self, dedup_keys: Sequence[str]) -> frozenset[str]:
+        """Those of the keys that a signal on record has."""
+        ...
 
     async def of_incident(self, incident_id: IncidentId, limit: int) -> tuple[Signal, ...]:
         """The signals that opened or joined an incident, oldest first: the first one and the newest."""
