@@ -344,6 +344,7 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_048_576
     max_connections: Annotated[int, Field(ge=32, le=65_536)] = 512
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
 
     # Sandbox
     sandbox: bool = False

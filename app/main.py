@@ -104,7 +104,7 @@ FOR_PROBES = (health, streams, metrics)
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
-    show_log(settings.log_level)
+    show_log(settings.log_level, settings.log_format)
     if not settings.identity_required:
         log.info("authentication disabled: accepting localhost connections only")
         if settings.listens_on != settings.host:

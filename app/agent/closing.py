@@ -6,6 +6,7 @@ recorded with an unknown outcome.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -33,6 +34,8 @@ from app.agent.ports.store.claims import Claim
 from app.agent.workload import ObjectRef
 from app.clock import Clock
 from app.errors import AgentError, NotFound
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,7 @@ class Closer:
         learnt = lesson(known, now, since)
         ended = replace(incident, state=end, closed_at=now, lesson=learnt, summary=why)
         await self.store.incidents.save(claim, ended, [*notes, ending_note(end, why, learnt, now)])
+        log.info("incident %s of %s ended: %s", incident.id, incident.key, end.replace("_", " "))
 
     async def _since(self, record: IncidentRecord) -> Since:
         """What became of the agent's changes that the summary speaks of: each target is read once."""

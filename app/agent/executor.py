@@ -8,6 +8,7 @@ determine whether the effect occurred.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +49,8 @@ from app.agent.reason_check import ReasonCheck
 from app.agent.workload import TargetState
 from app.clock import Clock
 from app.errors import ClaimLost, Conflict, PermanentError, TransientError, UnknownOutcome
+
+log = logging.getLogger(__name__)
 
 MAX_WRITE_ATTEMPTS = 5
 """Attempts to write one intent to a target that keeps changing; each is guarded by its version."""
@@ -437,6 +440,7 @@ class Executor:
             after.token if after is not None else None,
             [note],
         )
+        log.info("incident %s, intent %s: %s", intent.incident_id, intent.id, note.message)
 
 
 def _new_intent_id() -> IntentId:

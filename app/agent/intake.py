@@ -7,6 +7,7 @@ disposition are durable together (promise 9).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -58,6 +59,8 @@ from app.agent.ports.store.signals import (
 )
 from app.agent.ports.workers import Runner
 from app.agent.slo import Breach, BreachLimits, SloThresholds
+
+log = logging.getLogger(__name__)
 
 OWN_SOURCES = frozenset({POLLED, WATCHED})
 
@@ -582,6 +585,10 @@ class Intake:
             for a in accepted
             if a.disposition.kind in (DispositionKind.OPENED, DispositionKind.JOINED)
         }
+        for signal, one in zip(signals, accepted, strict=False):
+            if one.disposition.kind is DispositionKind.OPENED:
+                reason = one.disposition.reason.replace("_", " ")
+                log.info("incident %s of %s opened: %s", one.disposition.incident_id, signal.key, reason)
         for incident_id in touched:
             if incident_id is not None:
                 await self.runner.wake(incident_id)

@@ -99,7 +99,9 @@ async def _read(container: ApiDependencies) -> OfDatabase | None:
         async with deadline(_READ_SECONDS, lambda: TransientError("the database did not respond")):
             figures = await container.store.figures.figures(container.clock.now())
             terms = container.watchdog
-            watchdog = terms and await watchdog_now(container.store.signals, terms, container.clock)
+            if terms is None:
+                return OfDatabase(figures=figures, watchdog=None)
+            watchdog = await watchdog_now(container.store.signals, terms, container.clock)
             return OfDatabase(figures=figures, watchdog=watchdog)
     except AgentError:
         return None
