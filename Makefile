@@ -24,7 +24,7 @@ DECISIONS := $(wildcard tests/test_*.py) tests/unit tests/property tests/timelin
 REAL_NEEDS := scripts/debian.sh initdb=postgresql redis-server=redis-server ip=iproute2 mvn=maven
 UPGRADE :=
 
-.PHONY: help run sandbox demo test test-real test-gitops soak testbed lint format bench lock clean
+.PHONY: help run sandbox demo test test-real test-gitops soak testbed lint format docs bench lock clean
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -77,6 +77,10 @@ lint: $(DEV) ## formatting, lint, types, layers and commit messages
 format: $(DEV) ## format the code and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(DEV) ## build the documentation as a site under build/docs, warnings as errors
+	$(BIN)/sphinx-build -q -W --keep-going -j $(JOBS) -d build/docs/.doctrees -c scripts/site . build/docs/html
+	@echo "build/docs/html/docs/README.html"
 
 bench: $(DEV) ## intake throughput beside Alertmanager's, as ratios
 	@scripts/debian.sh wrk=wrk prometheus-alertmanager=prometheus-alertmanager
