@@ -38,6 +38,7 @@ from app.agent.identity.people import Scope
 from app.agent.models import ActionName, Risk, Trigger
 from app.errors import ConfigurationError
 from app.redaction import remember
+from app.settings.config_file import ConfigFile
 from app.settings.names import listed
 from app.settings.shipped import shipped
 from app.settings.sources import (
@@ -147,11 +148,13 @@ class SlackUser(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Read once at start from the environment and `.env`; the environment wins."""
+    """Read once at start from the environment, `.env` and CONFIG_FILE; the first of them wins."""
 
     model_config = SettingsConfigDict(
         env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
     )
+
+    config_file: Path | None = None
 
     # What the agent may do
     dry_run: bool = True
@@ -365,7 +368,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment before `.env`, both read strictly, and no name that is nearly a setting."""
+        """The environment, `.env`, CONFIG_FILE, all read strictly; no name that is nearly a setting."""
         environment = StrictEnvironment(settings_cls)
         given = getattr(dotenv_settings, "env_file", None)
         file = StrictEnvFile(settings_cls, env_file=given)
@@ -374,6 +377,7 @@ class Settings(BaseSettings):
             init_settings,
             environment,
             file,
+            ConfigFile(settings_cls, environment.env_vars, file.env_vars),
             file_secret_settings,
         )
 
