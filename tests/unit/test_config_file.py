@@ -71,5 +71,10 @@ def test_the_schema_is_current_and_knows_the_mistakes() -> None:
     assert SCHEMA.read_text() == schema(), "run python -m scripts.settings"
     validator = Draft202012Validator(json.loads(SCHEMA.read_text()))
     assert list(validator.iter_errors(yaml.safe_load(EXAMPLE))) == []
-    for wrong in ({"alow_high_risk_actions": True}, {"slo_max_error_rate": 7}, {"dry_run": []}):
+    mistakes: list[dict[str, object]] = [
+        {"alow_high_risk_actions": True},
+        {"slo_max_error_rate": 7},
+        {"dry_run": []},
+    ]
+    for wrong in mistakes:
         assert list(validator.iter_errors(wrong)), wrong
