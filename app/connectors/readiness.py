@@ -18,7 +18,7 @@ from app.agent.ports.store.signals import SignalRepository
 from app.clock import Clock
 from app.connectors.policy.answers import FAULT
 from app.connectors.streams.open import OpenStream
-from app.errors import TransientError
+from app.errors import AgentError, TransientError
 
 ReadinessCheck = tuple[str, Callable[[], Awaitable[str | None]]]
 """A name, and a question; its answer may hold what a person should know although the part works."""
@@ -68,7 +68,10 @@ def alerts_arrive(signals: SignalRepository, terms: WatchdogTerms, clock: Clock)
     """Names a watchdog alert that stays away; the process stays ready, as it has to take deliveries."""
 
     async def check() -> str | None:
-        state = await watchdog_now(signals, terms, clock)
+        try:
+            state = await watchdog_now(signals, terms, clock)
+        except AgentError as error:  # the check of the store reports the same
+            return f"unknown: {error}"
         if state.missing:
             return missing_words(terms, state)
         return None if state.since is not None else f"the alert {terms.alert} was not delivered yet"
