@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 from app.agent.ports.store import Store
 from app.agent.ports.workers import Fleet
 from app.errors import ConfigurationError
+from app.store.analytics.repository import SqlStatistics
 from app.store.approvals import SqlApprovals
 from app.store.audit_log import SqlAuditLog
 from app.store.budgets import SqlBudgets
@@ -92,6 +93,7 @@ def store_over(database: Database) -> Store:
         audit_log=SqlAuditLog(database),
         notifications=SqlNotifications(database),
         figures=SqlFigures(database),
+        statistics=SqlStatistics(database),
         ping=answers,
         close=database.close,
     )

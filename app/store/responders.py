@@ -19,7 +19,7 @@ from app.store import audit_log, timeline
 from app.store.database.codec import storable_text
 from app.store.database.notify import ring
 from app.store.database.repository import Repository, writes_urgently
-from app.store.database.rows import incident_columns
+from app.store.database.rows import incident_columns, result_columns
 from app.store.database.tables import AT_ONCE, claims, incidents, intents
 from app.store.incidents import end_approvals, record_of
 
@@ -72,7 +72,7 @@ def _finish(connection: Connection, intent_id: IntentId, outcome: Outcome) -> No
     connection.execute(
         update(intents)
         .where(intents.c.id == intent_id, intents.c.state != IntentState.FINISHED.value)
-        .values(state=IntentState.FINISHED.value, outcome=outcome)
+        .values(state=IntentState.FINISHED.value, **result_columns(outcome))
     )
 
 

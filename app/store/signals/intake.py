@@ -230,7 +230,7 @@ class IntakeTransaction:
                 dry_run=delivery.dry_run,
                 at=openings.not_before(one.closed, signal.received_at),
             )
-            one.opened(incident, unknown_to)
+            one.opened(incident, unknown_to, [signal, *pending])
             if unknown_to is not None:
                 self._opened_of_sender[unknown_to] = self._opened_of_sender.get(unknown_to, 0) + 1
         else:
