@@ -23,14 +23,15 @@ from app.api import (
 from app.api.changes import MOST_CLIENTS, ChangeFeed
 from app.api.dependencies import ApiDependencies
 from app.api.intake_door.door import DOOR_PATHS, IntakeDoor
-from app.api.pages import approvals as approval_pages
 from app.api.pages import (
+    analytics,
     dashboard,
     docs,
     operations,
     pages,
     sandbox,
 )
+from app.api.pages import approvals as approval_pages
 from app.api.pages import (
     sign_in as sign_on,
 )
@@ -53,6 +54,7 @@ from app.api.routes import (
     reports,
     responders,
     scenarios,
+    statistics,
     streams,
     tokens,
     webhooks,
@@ -76,6 +78,7 @@ FOR_PEOPLE = (
     incidents,
     responders,
     reports,
+    statistics,
     changes,
     approvals,
     brakes,
@@ -87,6 +90,7 @@ FOR_PEOPLE = (
     dashboard,
     approval_pages,
     operations,
+    analytics,
     sign_off,
     token_sign_on,
     docs,

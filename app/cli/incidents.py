@@ -111,36 +111,36 @@ def stats(
     until: Annotated[str | None, typer.Option(help="Opened before: same formats.")] = None,
     service: Annotated[str | None, typer.Option(help="Only for this service.")] = None,
     environment: Annotated[str | None, typer.Option(help="Only in this environment.")] = None,
+    cause: Annotated[str | None, typer.Option(help="Only of this cause, such as bad_release.")] = None,
+    severity: Annotated[str | None, typer.Option(help="critical, major or minor.")] = None,
+    manual_minutes: Annotated[
+        int, typer.Option(help="What a person is assumed to need for an incident; for the time saved.")
+    ] = 30,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV: section, item, figure, value.")] = False,
     url: Url = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Count the incidents of a period by end, cause, service and action, with times to recovery."""
-    from datetime import UTC, datetime
-
-    from app.cli.commands import incidents
+    """Show statistics of a period: ends, times, causes, services, runbooks, decisions, dry runs."""
     from app.cli.commands import stats as counting
 
-    now = datetime.now(UTC)
-    wanted = incidents.Wanted(
-        service=service,
-        environment=environment,
-        state=None,
-        since=incidents.moment(since, now, "--since"),
-        until=incidents.moment(until, now, "--until"),
-        limit=counting.MOST,
-    )
-    page = finished(incidents.list_incidents(read_settings(), url, wanted))
-    found = counting.stats_of(page.items)
-    text = structured(found, output)
+    given = {
+        "since": since,
+        "until": until,
+        "service": service,
+        "environment": environment,
+        "cause": cause,
+        "severity": severity,
+        "manual_minutes": str(manual_minutes),
+    }
+    view = finished(counting.statistics(read_settings(), url, given))
+    text = counting.as_csv(view).rstrip("\r\n") if csv else structured(view, output)
     if text is not None:
         typer.echo(text)
         return
-    for table in counting.tables(found):
+    for table in counting.tables(view):
         console(wide=output is Output.WIDE).print(table)
         typer.echo("")
-    typer.echo(counting.sentence(found))
-    if page.next is not None:
-        typer.echo(f"Only the newest {counting.MOST} incidents were counted; shorten the period.")
+    typer.echo(counting.sentence(view))
 
 
 @app.command(epilog=EXIT_CODES)

@@ -373,6 +373,13 @@ def _shadow(found: Statistics) -> list[ShadowView]:
     ]
 
 
+def limit_in_words(bar: BarView) -> str:
+    """`below 5 min`, or `longer`."""
+    if bar.below_seconds is None:
+        return "longer"
+    return f"below {span(timedelta(seconds=bar.below_seconds))}"
+
+
 # ------------------------------------------------------------------ CSV
 
 
