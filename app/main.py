@@ -32,6 +32,7 @@ from app.api.pages import (
     sandbox,
 )
 from app.api.pages import approvals as approval_pages
+from app.api.pages import catalogues as catalogue_pages
 from app.api.pages import (
     sign_in as sign_on,
 )
@@ -45,6 +46,7 @@ from app.api.routes import (
     agent,
     approvals,
     audit,
+    catalogues,
     changes,
     chat,
     events,
@@ -79,6 +81,7 @@ FOR_PEOPLE = (
     responders,
     reports,
     statistics,
+    catalogues,
     changes,
     approvals,
     brakes,
@@ -91,6 +94,7 @@ FOR_PEOPLE = (
     approval_pages,
     operations,
     analytics,
+    catalogue_pages,
     sign_off,
     token_sign_on,
     docs,

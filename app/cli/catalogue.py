@@ -1,4 +1,4 @@
-"""`heal runbooks` and `heal policy`: checks of runbooks and policies."""
+"""`heal runbooks`, `heal policy` and `heal services`: the catalogues."""
 
 from __future__ import annotations
 
@@ -24,10 +24,38 @@ runbooks_app = typer.Typer(
     help="The catalogue of approved runbooks.", no_args_is_help=True, epilog=EXIT_CODES
 )
 app.add_typer(runbooks_app, name="runbooks")
+services_app = typer.Typer(help="The services on record.", no_args_is_help=True, epilog=EXIT_CODES)
+app.add_typer(services_app, name="services")
 policy_app = typer.Typer(
     help="The policies that decide on every action.", no_args_is_help=True, epilog=EXIT_CODES
 )
 app.add_typer(policy_app, name="policy")
+
+
+@services_app.command("list", epilog=EXIT_CODES)
+def list_services(
+    environment: Annotated[str | None, typer.Option(help="Only in this environment.")] = None,
+    search: Annotated[str, typer.Option("--search", help="Part of the name.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number to show.")] = 100,
+    url: Url = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List the services on record, with the newest incident of each."""
+    from app.cli.commands import service_list
+
+    page = finished(
+        service_list.services(read_settings(), url, environment=environment, search=search, limit=limit)
+    )
+    text = structured(page, output)
+    if text is not None:
+        typer.echo(text)
+        return
+    if not page.items:
+        typer.echo("No services.")
+        return
+    console(wide=output is Output.WIDE).print(service_list.table(page))
+    if page.next is not None:
+        typer.echo(f"Showing the first {len(page.items)}; raise --limit to show more.")
 
 
 @runbooks_app.command("check", epilog=EXIT_CODES)
@@ -59,7 +87,7 @@ def list_runbooks(folder: RunbookFolder = None, output: OutputOption = Output.TA
     from app.cli.commands import runbooks
 
     catalogue = load_catalogue(folder or read_settings().runbooks_folder)
-    found = [runbooks.RunbookDetails.of(one) for one in catalogue.runbooks]
+    found = [runbooks.RunbookView.of(one) for one in catalogue.runbooks]
     text = structured(found, output)
     if text is not None:
         typer.echo(text)

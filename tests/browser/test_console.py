@@ -202,6 +202,12 @@ def test_every_page_meets_wcag(served: Served, in_berlin: Page) -> None:
         f"/approvals/{waiting}/page",
         "/dashboard/approvals",
         "/dashboard/operations",
+        "/dashboard/analytics",
+        "/dashboard/analytics?since=soon",
+        "/dashboard/services",
+        "/dashboard/services/prod/cart",
+        "/dashboard/runbooks",
+        "/dashboard/policies",
         "/dashboard/incidents/none",
     ):
         page.goto(served.url + path)
