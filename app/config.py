@@ -330,6 +330,7 @@ class Settings(BaseSettings):
     audit_anchor_dir: Path | None = None
     audit_anchor_key: SecretStr | None = None
     audit_anchor_hours: Annotated[float, Field(gt=0, le=744)] = 24.0
+    export_signing_key_file: Path | None = None
 
     # HTTP
     host: str = "127.0.0.1"

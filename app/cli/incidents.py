@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -103,6 +104,50 @@ def show(
         complain(f"the record was altered: {terminal.printable(sentence)}")
     if discrepancies:
         raise typer.Exit(1)
+
+
+@app.command(epilog=EXIT_CODES)
+def export(
+    incident_id: Annotated[
+        str, typer.Argument(metavar="ID", help="The incident's id, or its beginning: inc_...")
+    ],
+    sign: Annotated[bool, typer.Option("--sign", help="Sign the file with Ed25519.")] = False,
+    key: Annotated[
+        Path | None, typer.Option(help="Private key in PEM. Default: EXPORT_SIGNING_KEY_FILE.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="File to write. Default: standard output.")] = None,
+    url: Url = None,
+) -> None:
+    """Export the whole record of an incident as JSON, signed if wanted; `heal verify-export` checks it."""
+    from datetime import UTC, datetime
+
+    from app.cli.commands import export as exporting
+    from app.cli.commands.short_ids import load_by_beginning
+
+    settings = read_settings()
+    file = key or settings.export_signing_key_file
+    if sign and file is None:
+        raise typer.BadParameter("give --key FILE, or set EXPORT_SIGNING_KEY_FILE", param_hint="--sign")
+    signing_key = exporting.private_key(file) if sign and file is not None else None
+    incident = finished(load_by_beginning(settings, url, incident_id))
+    text = exporting.exported(incident, datetime.now(UTC), signing_key)
+    if to is None:
+        typer.echo(text, nl=False)
+        return
+    to.write_text(text, encoding="utf-8")
+    typer.echo(f"{incident.id} written to {to}" + (", signed." if sign else "."))
+
+
+@app.command("verify-export", epilog=EXIT_CODES)
+def verify_export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `heal export --sign` wrote.")],
+    key: Annotated[Path, typer.Option(help="Public key in PEM.")],
+) -> None:
+    """Check signature and hash chain of an exported record, offline (exit code 1 if altered)."""
+    from app.cli.commands import export as exporting
+    from app.cli.commands import output as terminal
+
+    typer.echo(terminal.printable(exporting.verified(file, exporting.public_key(key))))
 
 
 @app.command(epilog=EXIT_CODES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -221,7 +221,9 @@ class PolicyFileView(BaseModel):
 class PolicyPage(BaseModel):
     """What decides on every action besides the built-in guardrails, and how it decided lately."""
 
-    engine: str = Field(description="`embedded`, or `opa` for a server, whose files are not known.")
+    engine: Literal["embedded", "opa", "none"] = Field(
+        description="opa: a server, whose files are not known; none: the guardrails alone decide."
+    )
     source: str = Field(description="The folder, or the address of the server.")
     items: list[PolicyFileView]
     decisions: list[DecisionStatsView] = Field(description="Of the last 30 days.")

@@ -8,7 +8,9 @@ import pytest
 
 from app.agent.ids import ServiceKey
 from app.agent.workload import ConfigRecord, RevisionHealth, RevisionRecord
-from tests.api.harness import DEPLOY, NOW, Harness, assert_problem
+from app.bootstrap import Adapters
+from app.connectors.policy.embedded import EmbeddedPolicy
+from tests.api.harness import DEPLOY, NOW, Harness, assert_problem, harness, make_settings
 from tests.api.stories import proposed
 from tests.unit.heal_command import Heal, heal
 
@@ -95,11 +97,24 @@ def test_policies_show_their_files_and_decisions(api: Harness) -> None:
     api.run(proposed(api.container))
     api.run(api.clock.advance(60))
     found = api.get("/v1/policies").json()
-    assert found["engine"] == "embedded"
-    assert all(len(one["hash"]) == 64 for one in found["items"])
+    assert (found["engine"], found["items"]) == ("none", [])
     assert {one["decision"] for one in found["decisions"]} == {"deny", "allow"}
     page = api.get("/dashboard/policies").text
     assert found["reasons"][0]["reason"].split(":")[0] in page
+
+
+def test_policies_of_the_embedded_engine_are_shown_with_their_hash(tmp_path: Path) -> None:
+    """Without their tests, and as text: a policy is no markup."""
+    (tmp_path / "own.rego").write_text("package heal\n\n# <b>deny all</b>\ndefault decision := 1\n")
+    (tmp_path / "own_test.rego").write_text("package heal\n\ntest_nothing if true\n")
+    settings = make_settings(tmp_path)
+    engine = EmbeddedPolicy(tmp_path)
+    with harness(settings, world=Adapters(policy_engine=engine)) as api:
+        found = api.get("/v1/policies").json()
+        assert [(Path(one["file"]).name, len(one["hash"])) for one in found["items"]] == [("own.rego", 64)]
+        assert "# <b>deny all" not in api.get("/dashboard/policies").text
+        assert "# &lt;b&gt;deny all" in api.get("/dashboard/policies").text
+        api.run(engine.aclose())
 
 
 @pytest.mark.parametrize("query", ["cursor=prod", "limit=0", "q=A%20B", "environment=A_B", "more=1"])

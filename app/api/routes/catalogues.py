@@ -62,18 +62,14 @@ async def policies_of(container: ApiDependencies) -> PolicyPage:
     """The policies in force, with the decisions of the last days."""
     engine, settings = container.loop.stages.executor.policy.engine, container.settings
     lately = await statistics(container, _POLICIES_OVER)
-    files, source = [], "built-in guardrails only"
+    kind, source, files = "none", "", []
     if isinstance(engine, EmbeddedPolicy):
-        source = str(engine.in_force.folder)
+        kind, source = "embedded", str(engine.in_force.folder)
         files = [PolicyFileView.of(one.file, one.text) for one in engine.in_force.modules]
-    elif settings.opa_url is not None:
-        source = redacted(str(settings.opa_url))
+    elif engine is not None:
+        kind, source = "opa", redacted(str(settings.opa_url))
     return PolicyPage(
-        engine="opa" if settings.opa_url is not None else "embedded",
-        source=source,
-        items=files,
-        decisions=lately.decisions,
-        reasons=lately.reasons,
+        engine=kind, source=source, items=files, decisions=lately.decisions, reasons=lately.reasons
     )
 
 
