@@ -473,6 +473,11 @@ class Settings(BaseSettings):
         return self.runbooks_dir or (here if here.is_dir() else shipped("runbooks"))
 
     @property
+    def policy_server(self) -> str | None:
+        """The address of the external policy engine; None: the embedded one decides."""
+        return self.opa_url
+
+    @property
     def people_have_roles(self) -> bool:
         """A person can have a role: by a sign-in, by a token, or as a mapped user of a chat."""
         return self.identity_required or self.chat_users

@@ -1,4 +1,4 @@
-"""How long statistics take over a million incidents of a year: `python -m bench.statistics URL`.
+"""How long statistics take over a million incidents of a year: `python -m bench.statistics URL [NUMBER]`.
 
 URL names an empty PostgreSQL database. Rows are made by the database; only what
 statistics read of them is filled in.
@@ -21,6 +21,7 @@ from app.store.database.postgresql import open_postgresql
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 INCIDENTS = 1_000_000
+YEAR_SECONDS = 365 * 86400
 ROUNDS = 7
 
 _INCIDENTS = """
@@ -37,7 +38,7 @@ SELECT 'inc_' || lpad(to_hex(n), 32, '0'), CASE n %% 3 WHEN 0 THEN 'staging' ELS
   (ARRAY['roll-back-bad-release@1', 'restart-leak@1', 'scale-for-surge@2'])[1 + n %% 3],
   n %% 4 < 2, opened - make_interval(secs => n %% 600), opened + make_interval(secs => n %% 3600),
   CASE WHEN n %% 4 < 3 THEN opened + make_interval(secs => 60 + (CAST(n AS bigint) * 7919) %% 7200) END
-FROM (SELECT n, CAST(%(now)s AS timestamptz) - make_interval(secs => n * 31.5) AS opened
+FROM (SELECT n, CAST(%(now)s AS timestamptz) - make_interval(secs => n * %(apart)s) AS opened
   FROM generate_series(1, %(incidents)s) AS n) AS made
 """
 _INTENTS = """
@@ -52,18 +53,18 @@ FROM incidents
 """
 
 
-def _fill(url: str) -> None:
+def _fill(url: str, number: int) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(_INCIDENTS, {"now": NOW, "incidents": INCIDENTS})
+        connection.execute(_INCIDENTS, {"now": NOW, "incidents": number, "apart": YEAR_SECONDS / number})
         connection.execute(_INTENTS)
         connection.execute("VACUUM ANALYZE incidents")
         connection.execute("VACUUM ANALYZE intents")
 
 
-async def main(url: str) -> None:
+async def main(url: str, number: int = INCIDENTS) -> None:
     """Fill the database and print the times of each view."""
     await (await open_store(url)).close()
-    _fill(url)
+    _fill(url, number)
     database = await open_postgresql(make_url(url))
     store = store_over(database)
     for name, days, given in (
@@ -83,4 +84,4 @@ async def main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else INCIDENTS))

@@ -126,7 +126,7 @@ class ServiceHistoryView(BaseModel):
     configs: list[ConfigVersionView]
 
 
-class StepView(BaseModel):
+class RunbookStepView(BaseModel):
     """One action of a runbook."""
 
     action: ActionName
@@ -141,7 +141,7 @@ class RunbookView(BaseModel):
     title: str
     causes: list[Cause]
     min_confidence: float = Field(description="The runbook is not chosen below it.")
-    steps: list[StepView]
+    steps: list[RunbookStepView]
     hash: str
     source: str = Field(description="The file.")
 
@@ -153,7 +153,7 @@ class RunbookView(BaseModel):
             title=runbook.title,
             causes=list(runbook.causes),
             min_confidence=runbook.min_confidence,
-            steps=[StepView(action=s.action, parameters=dict(s.parameters)) for s in runbook.steps],
+            steps=[RunbookStepView(action=s.action, parameters=dict(s.parameters)) for s in runbook.steps],
             hash=runbook.hash,
             source=runbook.source,
         )
@@ -221,8 +221,8 @@ class PolicyFileView(BaseModel):
 class PolicyPage(BaseModel):
     """What decides on every action besides the built-in guardrails, and how it decided lately."""
 
-    engine: Literal["embedded", "opa", "none"] = Field(
-        description="opa: a server, whose files are not known; none: the guardrails alone decide."
+    engine: Literal["embedded", "server", "none"] = Field(
+        description="server: one of its own, whose files are not known; none: the guardrails alone decide."
     )
     source: str = Field(description="The folder, or the address of the server.")
     items: list[PolicyFileView]

@@ -20,7 +20,7 @@ from app.agent.analytics.report import (
     Statistics,
     StatsFilter,
 )
-from app.agent.analytics.times import BUCKET_SECONDS, Share, Spread
+from app.agent.analytics.times import BUCKET_SECONDS, Proportion, Spread
 from app.agent.evidence.format import counted, span
 from app.agent.guardrails.limits import Limits
 from app.agent.models import ActionName, ApprovalState, Cause, DecisionKind, OutcomeKind
@@ -126,7 +126,7 @@ class ShareView(BaseModel):
     high: float | None
 
     @classmethod
-    def share_of(cls, share: Share) -> Self:
+    def share_of(cls, share: Proportion) -> Self:
         return cls(hits=share.hits, of=share.of, share=share.value, low=share.low, high=share.high)
 
 

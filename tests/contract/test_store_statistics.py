@@ -16,7 +16,7 @@ from sqlalchemy import select, text
 from app.agent.analytics import report as reporting
 from app.agent.analytics.report import Statistics, StatsFilter, report
 from app.agent.analytics.shadow import Judged
-from app.agent.analytics.times import Share, Spread
+from app.agent.analytics.times import Proportion, Spread
 from app.agent.guardrails.limits import Budget
 from app.agent.identity.people import Person
 from app.agent.ids import ServiceKey
@@ -317,7 +317,7 @@ def _runbooks_agree(found: Statistics, chosen: list[Known]) -> None:
         _share_agrees(result.worked, len(recovered), len(acted))
 
 
-def _share_agrees(share: Share, hits: int, of: int) -> None:
+def _share_agrees(share: Proportion, hits: int, of: int) -> None:
     assert (share.hits, share.of) == (hits, of)
     if of:
         assert share.value == pytest.approx(hits / of)

@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from typing import TypeVar
 
 from app.agent.analytics.shadow import Judged
-from app.agent.analytics.times import Share, Spread, share_of, spread
+from app.agent.analytics.times import Proportion, Spread, share_of, spread
 from app.agent.ids import ServiceKey
 from app.agent.models import (
     ActionName,
@@ -158,7 +158,7 @@ class RunbookResult:
 
     runbook: str
     planned: int
-    worked: Share
+    worked: Proportion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +169,7 @@ class ShadowScore:
     proposed: int
     judgements: dict[Judged, int]
     """Each judgement with its count; proposals that are not judged yet are in none."""
-    right: Share
+    right: Proportion
     """Confirmed ones, of those confirmed, contradicted or not needed."""
 
 
@@ -197,7 +197,7 @@ class Statistics:
     actions: int
     """Actions that began, undos not among them."""
     busiest: DayOfActions | None
-    false_alarms: Share
+    false_alarms: Proportion
     """Recovered without an action, and no matching change of a person is known; of those that ended."""
     saved_seconds: int
     healed: int

@@ -32,7 +32,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
+class Proportion:
     """`hits` of `of`, with the Wilson interval at 95%; None where there is nothing to judge by."""
 
     hits: int
@@ -75,14 +75,16 @@ def _ranked(ordered: list[tuple[int, int]], total: int, percent: int) -> int:
     return ordered[-1][0]
 
 
-def share_of(hits: int, of: int) -> Share:
+def share_of(hits: int, of: int) -> Proportion:
     """The share with its Wilson score interval, which holds for few cases and for shares near 0 and 1."""
     if of == 0:
-        return Share(hits=hits, of=of, value=None, low=None, high=None)
+        return Proportion(hits=hits, of=of, value=None, low=None, high=None)
     value, square = hits / of, _Z95 * _Z95
     centre = (value + square / (2 * of)) / (1 + square / of)
     half = _Z95 * math.sqrt(value * (1 - value) / of + square / (4 * of * of)) / (1 + square / of)
-    return Share(hits=hits, of=of, value=value, low=max(0.0, centre - half), high=min(1.0, centre + half))
+    return Proportion(
+        hits=hits, of=of, value=value, low=max(0.0, centre - half), high=min(1.0, centre + half)
+    )
 
 
 def restored_at(incident: Incident) -> datetime | None:

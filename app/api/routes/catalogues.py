@@ -67,7 +67,7 @@ async def policies_of(container: ApiDependencies) -> PolicyPage:
         kind, source = "embedded", str(engine.in_force.folder)
         files = [PolicyFileView.of(one.file, one.text) for one in engine.in_force.modules]
     elif engine is not None:
-        kind, source = "opa", redacted(str(settings.opa_url))
+        kind, source = "server", redacted(settings.policy_server or "")
     return PolicyPage(
         engine=kind, source=source, items=files, decisions=lately.decisions, reasons=lately.reasons
     )

@@ -8,6 +8,15 @@ const plainNames = (system) => ({
   },
 });
 
+// Its selects have no name of their own: they get that of what they choose.
+const nameSelects = () => {
+  for (const select of document.querySelectorAll("select:not([aria-label])")) {
+    const choosesExample = select.classList.contains("examples-select-element");
+    select.setAttribute("aria-label", choosesExample ? "Example" : "Choice");
+  }
+};
+new MutationObserver(nameSelects).observe(document.body, { childList: true, subtree: true });
+
 SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#swagger-ui",
