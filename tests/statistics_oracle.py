@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -95,8 +95,7 @@ def wilson(hits: int, of: int) -> tuple[float, float]:
     return _edge(outside, 0.0, hits / of), _edge(outside, 1.0, hits / of)
 
 
-def _edge(outside: object, far: float, near: float) -> float:
-    assert callable(outside)
+def _edge(outside: Callable[[float], bool], far: float, near: float) -> float:
     for _ in range(200):
         middle = (far + near) / 2
         far, near = (middle, near) if outside(middle) else (far, middle)

@@ -85,9 +85,10 @@ def list_runbooks(folder: RunbookFolder = None, output: OutputOption = Output.TA
     """List the approved runbooks with their causes and steps."""
     from app.agent.runbooks import load_catalogue
     from app.cli.commands import runbooks
+    from app.wire.catalogues import RunbookView
 
     catalogue = load_catalogue(folder or read_settings().runbooks_folder)
-    found = [runbooks.RunbookView.of(one) for one in catalogue.runbooks]
+    found = [RunbookView.of(one) for one in catalogue.runbooks]
     text = structured(found, output)
     if text is not None:
         typer.echo(text)

@@ -141,7 +141,7 @@ class SqlHistory(Repository):
             .limit(1)
             .scalar_subquery()
         )
-        rows = connection.execute(
+        wanted: Select[Any] = (
             select(
                 known.c.environment,
                 known.c.service,
@@ -153,6 +153,7 @@ class SqlHistory(Repository):
             .order_by(known.c.environment, known.c.service)
             .limit(limit)
         )
+        rows = connection.execute(wanted)
         return tuple(
             KnownService(
                 key=_key(row),

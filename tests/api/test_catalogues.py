@@ -24,7 +24,8 @@ def test_services_are_listed_page_by_page(api: Harness, heal: Heal, tmp_path: Pa
     api.post("/events/deploy", json={**DEPLOY, "service": "service-1", "environment": "dev"})
     api.run(_remember(api, ServiceKey(environment="prod", service="service-1")))
     api.run(_remember(api, ServiceKey(environment="prod", service="watched")))
-    seen, cursor = [], ""
+    seen: list[dict[str, str]] = []
+    cursor: str | None = ""
     while cursor is not None:
         page = api.get(f"/v1/services?limit=2{cursor}").json()
         seen += page["items"]

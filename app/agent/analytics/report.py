@@ -313,7 +313,7 @@ def _shadow(cells: Iterable[Cell]) -> tuple[ShadowScore, ...]:
     for runbook, mine in _grouped(proposing, lambda one: one.runbook).items():
         if runbook is None:
             continue
-        judgements = {
+        judgements: dict[Judged, int] = {
             kind: sum(one.incidents for one in mine if one.judged is kind)
             for kind in Judged
             if kind is not Judged.NONE

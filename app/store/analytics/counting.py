@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, case, func, select, text
+from sqlalchemy import ColumnElement, Connection, case, func, select, text
 
 from app.agent.analytics.report import (
     MOST_REASONS,
@@ -103,7 +104,7 @@ def _cells(connection: Connection, where: StatsFilter) -> tuple[Cell, ...]:
     return tuple(_cell(row) for row in rows)
 
 
-def _cell(row: Row[Any]) -> Cell:
+def _cell(row: Sequence[Any]) -> Cell:
     bucket, state, cause, runbook, worked, dry_run, judged, *sums = row
     incident_count, *rest = map(int, sums)
     detected, detect, acknowledged, acknowledge, restored, restore, saved = rest

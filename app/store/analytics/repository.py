@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, Select, select, update
 
 from app.agent.analytics.report import Counted, StatsFilter
 from app.agent.analytics.shadow import JUDGED_AFTER, STAYS_HEALTHY_FOR, Judged, Proposal, judged
@@ -34,7 +34,7 @@ class SqlStatistics(Repository):
 
 def _judge(connection: Connection, now: datetime, known_since: datetime) -> int:
     """Over the index of closing times; nothing else writes the column."""
-    rows = connection.execute(
+    wanted: Select[Any] = (
         select(
             incidents.c.id,
             incidents.c.environment,
@@ -50,7 +50,8 @@ def _judge(connection: Connection, now: datetime, known_since: datetime) -> int:
         )
         .order_by(incidents.c.closed_at)
         .limit(BATCH)
-    ).all()
+    )
+    rows = connection.execute(wanted).all()
     for row in rows:
         found = _of_incident(connection, row, known_since)
         connection.execute(update(incidents).where(incidents.c.id == row.id).values(judged=found.value))

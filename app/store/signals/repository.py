@@ -177,7 +177,7 @@ class SqlSignals(Repository):
             incident = openings.new_incident(
                 key, triggers, stale=stale, dry_run=dry_run, at=openings.not_before(service.closed, at)
             )
-            service.opened(incident, None)
+            service.opened(incident, None, pending)
             service.notes.append(signal_note(first, triggers, opened=True))
             if pending[1:]:
                 service.notes.append(pending_note(pending[1:], incident.opened_at))
