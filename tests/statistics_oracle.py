@@ -68,11 +68,15 @@ def durations(kind: str, chosen: Sequence[Known]) -> list[int]:
     found = []
     for one in chosen:
         incident = one.record.incident
-        length = {
-            "detect": lambda one=one, i=incident: seconds(one.began_at, i.opened_at),
-            "acknowledge": lambda i=incident: seconds(i.opened_at, i.acknowledged and i.acknowledged.at),
-            "restore": lambda one=one, i=incident: seconds(i.opened_at, restored(one)),
-        }[kind]()
+        ends = {
+            "detect": (one.began_at, incident.opened_at),
+            "acknowledge": (
+                incident.opened_at,
+                None if incident.acknowledged is None else incident.acknowledged.at,
+            ),
+            "restore": (incident.opened_at, restored(one)),
+        }
+        length = seconds(*ends[kind])
         if length is not None:
             found.append(length)
     return sorted(found)
