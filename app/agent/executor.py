@@ -164,9 +164,9 @@ class Executor:
         if moved is not None:
             await self._finish(claim, intent, OutcomeKind.REFUSED, moved, look_anew=True)
             return
-        unwilling = await self.gatherer.opted_out(intent)
-        if unwilling is not None:
-            await self._finish(claim, intent, OutcomeKind.REFUSED, unwilling)
+        objection = await self.gatherer.objection(intent)
+        if objection is not None:
+            await self._finish(claim, intent, OutcomeKind.REFUSED, objection)
             return
         reasons = await self._reasons(record, intent)
         if reasons is not None and (refusal := reasons.refusal()) is not None:
@@ -248,6 +248,10 @@ class Executor:
         self, record: IncidentRecord, intent: Intent, target: TargetState, claim: Claim
     ) -> None:
         """The target shows no effect: retry if the intent has an attempt left."""
+        objection = await self.gatherer.objection(intent)
+        if objection is not None:
+            await self._leave_open(claim, intent, objection)
+            return
         reasons = await self._reasons(record, intent)
         if reasons is not None and (refusal := reasons.refusal()) is not None:
             await self._leave_open(claim, intent, f"no current reason: {refusal}")
@@ -390,7 +394,7 @@ class Executor:
         switch = await self.store.guardrails.kill_switch()
         if switch is not None and switch.engaged:
             return "the kill switch is engaged now"
-        return self._lapsed(record, intent) or await self.gatherer.opted_out(intent)
+        return self._lapsed(record, intent) or await self.gatherer.objection(intent)
 
     async def _notify(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """Done means: queued for delivery to every channel."""

@@ -75,7 +75,8 @@ class KubernetesReader:
     """`ClusterReader` over one API server.
 
     What an action rests on is read by name from the API server each time. `objects` are
-    what a view of a workload is made from, `around` what it is completed with.
+    what a view of a workload is made from, and the PodDisruptionBudgets of an action;
+    `around` is what a view is completed with.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class KubernetesReader:
         if ref.kind not in WORKLOADS:
             return None
         workload = await get_object(self._api, ref)
-        budgets = await self._around.budgets(ref.namespace)
+        budgets = await self._objects.budgets(ref.namespace)
         return disruption_of(workload, budgets.items, "; ".join(budgets.unread) or None)
 
     async def consent(self, action: Action) -> OptOut:
