@@ -19,9 +19,11 @@ from app.agent.models import (
     OutcomeKind,
 )
 from app.agent.responders.request import ResponderAct, ResponderRequest
+from app.agent.workload import RevisionHealth
 from app.bootstrap import Adapters
 from tests.stories import (
     ACTING,
+    KEY,
     NAMESPACE,
     SERVICE,
     Story,
@@ -146,3 +148,24 @@ async def test_a_plan_from_before_a_take_over_is_made_again(tmp_path: Path) -> N
         assert record is not None
         assert messages(record.timeline).count("diagnose: Most likely") == 2, messages(record.timeline)
         assert again.id != asked.id
+
+
+async def test_a_recovery_under_a_persons_hands_is_not_credited(tmp_path: Path) -> None:
+    """The person repaired a dependency between the agent's rollback and its verdict."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy()
+        await innocent_release_beside_a_dying_dependency(stage)
+        await stage.live_until(lambda record: record.incident.state is IncidentState.VERIFYING)
+        await stage.live(15)
+        await _act(stage, ResponderAct.TAKE_OVER)
+        stage.world.set_replicas(NAMESPACE, "db", 3)
+        await stage.live(60)
+        await _act(stage, ResponderAct.HAND_BACK)
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
+        assert "it is not known whether rollback of Deployment prod/shop helped" in record.incident.summary
+        assert "ann handled the incident meanwhile" in record.incident.summary
+        assert record.incident.lesson is not None
+        assert record.incident.lesson.worked is False
+        revisions = await stage.agent.store.history.revisions(KEY)
+        assert RevisionHealth.FAILED not in {one.health for one in revisions}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from app.agent.execution.undo import since_then, together
 from app.agent.gitops.steps import policy_left_off
 from app.agent.guardrails.question import TargetLook
-from app.agent.intents import Since, credited, in_place, not_undone
+from app.agent.intents import Since, credited, handled_since, in_place, not_undone
 from app.agent.memory import lesson
 from app.agent.models import (
     Incident,
@@ -105,7 +105,8 @@ class Closer:
             if target not in looks:
                 looks[target] = await self._look(intent)
             found.append(since_then(record, intent, looks[target]))
-        return together(found)
+        handled = {i.id: by for i in credited(record) if (by := handled_since(record, i)) is not None}
+        return together([*found, Since(handled_by=handled)])
 
     async def _look(self, intent: Intent) -> TargetLook:
         assert self.reader is not None  # noqa: S101 - the caller has checked

@@ -275,7 +275,8 @@ def nothing_written(record: IncidentRecord) -> str:
 def why_recovered(record: IncidentRecord, since: Since = NOT_READ) -> str:
     """Which runbook or action helped, the proof, and which changes did not help and were not undone.
 
-    Where `since` says that what helped was changed before the end, no action gets the credit.
+    Where `since` says that what helped was changed before the end, or that a person
+    handled the incident meanwhile, no action gets the credit.
     """
     plan, verdict = record.incident.plan, record.incident.verdict
     helped = _named([i for i in done_intents(record) if verdict is not None and i.id == verdict.intent_id])
@@ -283,7 +284,7 @@ def why_recovered(record: IncidentRecord, since: Since = NOT_READ) -> str:
     proof = "; ".join(verdict.reasons) if verdict is not None else ""
     left = not_undone(record)
     before = f" Before that, {_named(left)} did not help." if left else ""
-    fates = "; ".join(since.fate(i) for i in credited(record) if since.knows(i))
+    fates = "; ".join(since.fate(i) for i in credited(record) if since.doubts(i))
     if fates:
         return f"Recovered, but it is not known whether {helped} helped ({fates}): {proof}.{before}"
     return f"{done} helped: {proof}.{before}"

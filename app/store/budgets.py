@@ -54,7 +54,7 @@ _UNDONE = exists().where(_UNDOING.c.undoes == intents.c.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Judged:
+class _VerdictOfIncident:
     """The part of an incident's body that says whether it recovered."""
 
     verdict: Verdict | None = None
@@ -195,7 +195,7 @@ def _results(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, Inci
     judged = {
         row.incident_id: verdict.intent_id
         for row in rows
-        if (verdict := read(_Judged, row.incident_body).verdict) is not None
+        if (verdict := read(_VerdictOfIncident, row.incident_body).verdict) is not None
         and verdict.kind is VerdictKind.RECOVERED
     }
     wanted = sorted({each for each in judged.values() if each is not None})
