@@ -39,7 +39,7 @@ KNOWN = {
     "reasons-never-age": 48,
     "refusal-is-a-reason": 130,
     "risk-ignored": 129,
-    "same-again": 122,
+    "same-again": 1,
     "silence-is-health": 25,
     "silences-ignored": 14,
     "unasked-at-the-beginning": 29,

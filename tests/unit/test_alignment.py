@@ -246,6 +246,16 @@ def test_cold_caches_are_given_time() -> None:
     assert waits_for(replace(seen, sli=broken)) is None
 
 
+def test_no_wait_is_renewed_for_ever() -> None:
+    """Pods that are replaced again and again, or a symptom that begins again, are decided in the end."""
+    slow = measured(curves(p95=step(-2.25, 90.0, 2400.0), errors=step(-2.25, 0.001, 0.3)))
+    triggers = (Trigger.HIGH_ERROR_RATE, Trigger.HIGH_LATENCY)
+    cold = failing(-2.25, ready=-2.25, triggers=triggers, sli=slow)
+    for seen, wait in ((cold, "warm-up"), (failing(-0.5), "duration")):
+        assert waits_for(replace(seen, opened_at=at(-9))) == wait
+        assert waits_for(replace(seen, opened_at=at(-11))) is None
+
+
 def test_pods_that_fail_are_not_waited_for() -> None:
     """Their conditions have their own times."""
     seen = failing(-0.5, workload=released(crashing(NEW)), triggers=(Trigger.CRASH_LOOP,))

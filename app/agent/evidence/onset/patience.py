@@ -35,6 +35,10 @@ FALLING_LOOK = timedelta(seconds=30)
 FALLING_LONGEST = timedelta(minutes=3)
 """A symptom that still comes and goes so long after the incident was opened is not waited out."""
 
+LONGEST = timedelta(minutes=10)
+"""After this time since the incident was opened nothing is waited out: pods that become ready again and
+again, or a symptom that begins again and again, would renew every wait."""
+
 _LOOK_BACK = timedelta(seconds=60)
 _FALLEN_TO = 0.75
 """A symptom falls where its newest value is at most this share of the highest one of the last minute."""
@@ -55,6 +59,8 @@ class Patience:
 
 def patience(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
     """What is waited out now; None where the incident is to be decided."""
+    if evidence.at - evidence.opened_at >= LONGEST:
+        return None
     if diagnosis.best.cause is Cause.REGISTRY_FAILURE:
         found = [_registry(evidence, diagnosis)]
     else:
