@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from app.agent.models import (
     Action,
     DecisionKind,
     IncidentState,
+    MetricSample,
     OutcomeKind,
+    Signal,
 )
+from app.agent.observer import new_signal
 from app.agent.responders.request import ResponderAct, ResponderRequest
 from app.agent.workload import RevisionHealth
 from app.bootstrap import Adapters
@@ -169,3 +173,31 @@ async def test_a_recovery_under_a_persons_hands_is_not_credited(tmp_path: Path) 
         assert record.incident.lesson.worked is False
         revisions = await stage.agent.store.history.revisions(KEY)
         assert RevisionHealth.FAILED not in {one.health for one in revisions}
+
+
+async def test_what_was_withdrawn_before_the_clock_went_back_is_no_reason(tmp_path: Path) -> None:
+    """Set aside as dated in the future, it is not read from the signals again."""
+    async with story(tmp_path, **ACTING, evidence_max_age_seconds=900) as stage:
+        ahead = stage.clock.now() + timedelta(minutes=8)
+        for seconds, rate in ((0, 0.4), (20, 0.4), (40, 0.4), (45, 0.001)):
+            when = ahead + timedelta(seconds=seconds)
+            await stage.agent.intake.accept([_sample(rate, when)])
+        record = await stage.newest()
+        assert record is not None
+        await stage.agent.intake.accept([_sample(None, stage.clock.now())])
+        levels = await stage.agent.store.signals.levels(KEY)
+        assert levels is not None
+        assert levels.reasons == ()
+        examination = await stage.agent.loop.stages.check.examine(record.incident)
+        assert examination.reasons.standing() == ()
+
+
+def _sample(error_rate: float | None, at: datetime) -> Signal:
+    return new_signal(
+        key=KEY,
+        source="http",
+        observed_at=at,
+        received_at=at,
+        payload=MetricSample(error_rate=error_rate, p95_latency_ms=80.0),
+        stale_after=timedelta.max,
+    )
