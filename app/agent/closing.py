@@ -105,7 +105,9 @@ class Closer:
             if target not in looks:
                 looks[target] = await self._look(intent)
             found.append(since_then(record, intent, looks[target]))
-        handled = {i.id: by for i in credited(record) if (by := handled_since(record, i)) is not None}
+        handled: dict[str, str] = {
+            i.id: by for i in credited(record) if (by := handled_since(record, i)) is not None
+        }
         return together([*found, Since(handled_by=handled)])
 
     async def _look(self, intent: Intent) -> TargetLook:

@@ -225,12 +225,12 @@ async def _target_not_read(_self: Closer, _record: IncidentRecord) -> Since:
 _stored = memory.stored
 
 
-def _withdrawn_samples_dropped(
+def _withdrawn_dropped(
     known: tuple[reasons.Reason, ...], reason: reasons.Reason
 ) -> tuple[reasons.Reason, ...]:
     """As in a record that many alerts fill."""
     after = _stored(known, reason)
-    return tuple(one for one in after if one.withdrawn is None or one.kind is not reasons.ReasonKind.SAMPLE)
+    return tuple(one for one in after if one.withdrawn is None or one.withdrawn.muted)
 
 
 async def _read_from_signals(
@@ -240,8 +240,20 @@ async def _read_from_signals(
     recorded = () if levels is None else levels.reasons
     known = {one.trigger for one in recorded}
     signals = await self.observer.store.signals.of_incident(incident.id, 200)
-    missing = reports.from_signals(signals, self.slo)
+    claims = [one for one in signals if getattr(one.payload, "firing", True)]
+    missing = reports.from_signals(claims, self.slo)
     return recorded, tuple(one for one in missing if one.trigger not in known)
+
+
+def _none_recorded(
+    self: ReasonCheck, found: tuple[reasons.Reason, ...], _recorded: object
+) -> reasons.Reasons:
+    return reasons.Reasons(
+        found=found,
+        max_age=self.max_age,
+        clock=self.clock.now,
+        unrecorded=frozenset(one.subject for one in found),
+    )
 
 
 _quieted = IntakeRules._quieted
@@ -474,9 +486,12 @@ MUTANTS = {
         Mutant(
             name="withdrawn-read-again",
             promise=13,
-            told="what was withdrawn and then left out of the record is read from the signals again",
-            swaps=[(memory.stored, _withdrawn_samples_dropped)],
-            patches=[(ReasonCheck, "_reported", _read_from_signals)],
+            told="what was withdrawn and then left out of the record counts as of an older version",
+            swaps=[(memory.stored, _withdrawn_dropped)],
+            patches=[
+                (ReasonCheck, "_reported", _read_from_signals),
+                (ReasonCheck, "_reasons", _none_recorded),
+            ],
         ),
         Mutant(
             name="silences-ignored",

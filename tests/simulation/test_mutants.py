@@ -47,6 +47,7 @@ KNOWN = {
     "undo-by-generation": 99,
     "unread-at-the-end": 4,
     "withdrawals-ignored": 14,
+    "withdrawn-read-again": 29,
 }
 """Seeds that caught a build when they were last tried; one that no longer does costs a moment, no more.
 
