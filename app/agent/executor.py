@@ -164,15 +164,16 @@ class Executor:
         if moved is not None:
             await self._finish(claim, intent, OutcomeKind.REFUSED, moved, look_anew=True)
             return
-        objection = await self.gatherer.objection(intent)
-        if objection is not None:
-            await self._finish(claim, intent, OutcomeKind.REFUSED, objection)
-            return
         reasons = await self._reasons(record, intent)
         if reasons is not None and (refusal := reasons.refusal()) is not None:
             await self._finish(
                 claim, intent, OutcomeKind.REFUSED, f"no current reason: {refusal}", look_anew=True
             )
+            return
+        # After the look at the service, which takes longer; reasons are asked for again as it begins.
+        objection = await self.gatherer.objection(intent)
+        if objection is not None:
+            await self._finish(claim, intent, OutcomeKind.REFUSED, objection)
             return
         if not await self._begun(claim, intent, snapshot_of_now, reasons):
             return
@@ -232,15 +233,16 @@ class Executor:
             raise PermanentError("the GitOps controller of this action is not connected for writing now")
 
         async def guard() -> str | None:
+            reasons = await self._reasons(record, intent)
+            if reasons is not None and (refusal := reasons.refusal()) is not None:
+                return f"no current reason: {refusal}"
             stopped = await self._stopped(record, intent)
             if stopped is not None or self.reader is None:
                 return stopped
             target = await self.reader.target(intent.action)
             if not same_ground(intent.action, intent.decision.target_token, target.token):
                 return f"{target.ref} was changed by {target.changed_by or 'someone else'} after the decision"
-            reasons = await self._reasons(record, intent)
-            refusal = reasons.refusal() if reasons is not None else None
-            return None if refusal is None else f"no current reason: {refusal}"
+            return None
 
         await execution.advance(record, intent, claim, guard)
 
@@ -248,13 +250,13 @@ class Executor:
         self, record: IncidentRecord, intent: Intent, target: TargetState, claim: Claim
     ) -> None:
         """The target shows no effect: retry if the intent has an attempt left."""
-        objection = await self.gatherer.objection(intent)
-        if objection is not None:
-            await self._leave_open(claim, intent, objection)
-            return
         reasons = await self._reasons(record, intent)
         if reasons is not None and (refusal := reasons.refusal()) is not None:
             await self._leave_open(claim, intent, f"no current reason: {refusal}")
+            return
+        objection = await self.gatherer.objection(intent)
+        if objection is not None:
+            await self._leave_open(claim, intent, objection)
             return
         match await self.store.intents.retry(claim, intent.id, MAX_ATTEMPTS, self.clock.now(), reasons):
             case Begun.YES:
@@ -341,13 +343,13 @@ class Executor:
                 if target.marker == intent.id:
                     after = target
                 elif same_ground(intent.action, intent.decision.target_token, target.token):
+                    reasons = await self._reasons(record, intent)
                     # Another worker may have acted, undone and closed while this process was paused.
                     await self.store.claims.renew(claim, self.lease, self.clock.now())
                     stopped = await self._stopped(record, intent)
                     if stopped is not None:
                         await self._stop(claim, intent, stopped, unheard=unheard)
                         return
-                    reasons = await self._reasons(record, intent)
                     continue
                 else:
                     by = target.changed_by or "someone else"

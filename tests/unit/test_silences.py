@@ -666,9 +666,9 @@ def test_merged_alerts_that_are_suppressed_by_their_sender_are_muted(firing: int
     def muted(known: tuple[Reason, ...]) -> bool:
         return bool(muting(firing_alerts(known, (Trigger.HIGH_ERROR_RATE,), now), [], now))
 
-    assert muted(known) is not firing
+    assert muted(known) is (not firing)
     known = reported(known, 2, range(firing, number), suppressed=True)
-    assert muted(known) is not firing
+    assert muted(known) is (not firing)
     assert not muted(reported(known, 3, range(5, 6), firing=True))
     for one in range(number):
         known = reported(known, 3, range(one, one + 1))
