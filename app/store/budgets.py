@@ -206,10 +206,15 @@ def _results(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, Inci
     return {
         row.incident_id: IncidentResult(
             closed=IncidentState(row.incident_state).closed,
-            recovered_after=sequences.get(judged.get(row.incident_id)),
+            recovered_after=sequences.get(judged.get(row.incident_id), _of_old_record(row)),
         )
         for row in rows
     }
+
+
+def _of_old_record(row: Row[Any]) -> int | None:
+    """An older version did not record after which action a recovery was verified: after the first."""
+    return 0 if IncidentState(row.incident_state) is IncidentState.RECOVERED else None
 
 
 def _of_service(connection: Connection, key: ServiceKey, since: datetime) -> tuple[PastAction, ...]:

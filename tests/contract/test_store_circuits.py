@@ -86,12 +86,16 @@ async def test_one_success_in_between_keeps_it_closed(store: Store) -> None:
         (0, IncidentState.ESCALATED, (True, True)),
         (1, IncidentState.RESOLVED_BY_HAND, (False, True)),
         (None, IncidentState.ESCALATED, (False, False)),
+        (None, IncidentState.RECOVERED, (True, True)),
     ],
 )
 async def test_an_action_helped_if_the_recovery_was_verified_after_it(
     store: Store, judged: int | None, end: IncidentState, helped: tuple[bool, bool]
 ) -> None:
-    """The verdict decides, not how the incident ended; an action before the one that helped did not."""
+    """The verdict decides, not how the incident ended; an action before the one that helped did not.
+
+    The verdict of an old record names no action.
+    """
     incident = await opened(store, key(1))
     claim = await claimed(store, incident)
     acts = [intent(incident, number) for number in range(2)]
