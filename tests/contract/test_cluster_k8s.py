@@ -70,7 +70,7 @@ async def test_disruption_budgets_are_read_and_hold_actions_back(cluster: Kubern
         read = await cluster.ports.reader.disruption(restart)
         return read if read is not None and read.budgets and read.serving == 4 else None
 
-    found = await eventually(with_budgets, "a budget that a watch reports, and pods that serve")
+    found = await eventually(with_budgets, "pods that serve, beside a budget")
     assert (found.replicas, found.missing_at_once, found.unread) == (4, 1, None)
     assert [budget.name for budget in found.budgets] == ["shop-pdb"]
     [reason] = too_many(restart, found, 1.0)

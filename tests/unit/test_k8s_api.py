@@ -356,10 +356,11 @@ async def test_disruption_budgets_of_an_action_are_read_from_the_api_server(
     restart = Action(
         name=ActionName.RESTART, risk=Risk.MEDIUM, target=REF, parameters={}, expected_effect="", undo=None
     )
-    async with view.followed() as feed, asyncio.timeout(120):
-        await feed.wait()
-        assert (await view.budgets(REF.namespace)).items == ()
+    async with view.followed(), asyncio.timeout(120):
+        watched = "/poddisruptionbudgets"
+        await server.until(lambda requests: any(one.watches and watched in one.target for one in requests))
         found.append(budget)
+        assert (await view.budgets(REF.namespace)).items == ()
         seen = await reader.disruption(restart)
     assert seen is not None
     assert [one.name for one in seen.budgets] == ["shop-pdb"]
