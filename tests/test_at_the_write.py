@@ -53,21 +53,21 @@ class Guarded:
 
     async def disruption(self, action: Action) -> Disruption | None:
         self.looks += 1
-        found = await self.inner.disruption(action)
+        found: Disruption | None = await self.inner.disruption(action)
         if found is None or self.looks < self.appears_at:
-            return found  # type: ignore[no-any-return]  # the reader of the simulated cluster
+            return found
         budget = DisruptionBudget(name="shop-pdb", expected_pods=3, desired_healthy=3)
         return replace(found, budgets=(budget,), serving=3)
 
 
 @asynccontextmanager
-async def guarded(directory: Path, appears_at: int, **kills: int) -> AsyncIterator[Story]:
+async def guarded(directory: Path, appears_at: int, before: int = 0) -> AsyncIterator[Story]:
     """A bad release of a service whose pods a budget covers from some moment on."""
 
     def connected(world: Adapters) -> Adapters:
         assert world.writer is not None
         reader = Guarded(world.reader, appears_at)
-        return replace(world, reader=reader, writer=Deadly(world.writer, **kills))
+        return replace(world, reader=reader, writer=Deadly(world.writer, before=before))
 
     async with story(directory, connected=connected, **ACTING) as stage:
         stage.deploy(max_unavailable=1)

@@ -331,7 +331,7 @@ async def test_disruption_budgets_of_an_action_are_read_from_the_api_server(
     server: Loopback, connection: Made, tmp_path: Path
 ) -> None:
     """A budget that the watches have not reported yet counts."""
-    budget = {
+    budget: JsonObject = {
         "metadata": {"name": "shop-pdb", "namespace": REF.namespace, "uid": "b-1", "resourceVersion": "9"},
         "spec": {"minAvailable": 3, "selector": {"matchLabels": {"app": "shop"}}},
     }
