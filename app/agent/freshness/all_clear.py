@@ -99,10 +99,20 @@ def firing_clauses(
     for (_, mute, _), group in list(alike.items())[:NAMES_SAID]:
         words = firing_words(max(group, key=lambda one: one.last_true_at), now, mute)
         clauses.append(words if len(group) == 1 else f"{words} ({len(group)} alerts)")
-    left_out = sum(_number(one, now) for group in list(alike.values())[NAMES_SAID:] for one in group)
-    return (
-        (*clauses, f"{_further(left_out)} reported firing and not as resolved") if left_out else (*clauses,)
-    )
+    left_out = [one for group in list(alike.values())[NAMES_SAID:] for one in group]
+    muted = sum(_number(one, now) for one in left_out if silenced(one) or _suppressed(one, now))
+    firing = sum(_number(one, now) for one in left_out) - muted
+    if firing:
+        clauses.append(f"{_further(firing)} reported firing and not as resolved")
+    if muted:
+        clauses.append(f"{_further(muted)} suppressed or silenced")
+    return tuple(clauses)
+
+
+def _suppressed(one: Reason, now: datetime) -> bool:
+    if is_merged(one):
+        return all_suppressed(one.merged, now)
+    return one.withdrawn is not None and one.withdrawn.muted
 
 
 def _number(one: Reason, now: datetime) -> int:
