@@ -100,16 +100,17 @@ def firing_clauses(
         words = firing_words(max(group, key=lambda one: one.last_true_at), now, mute)
         clauses.append(words if len(group) == 1 else f"{words} ({len(group)} alerts)")
     left_out = [one for group in list(alike.values())[NAMES_SAID:] for one in group]
-    muted = sum(_number(one, now) for one in left_out if silenced(one) or _suppressed(one, now))
-    firing = sum(_number(one, now) for one in left_out) - muted
+    quiet = sum(_number(one, now) for one in left_out if silenced(one) or _suppressed(one, now))
+    firing = sum(_number(one, now) for one in left_out) - quiet
     if firing:
         clauses.append(f"{_further(firing)} reported firing and not as resolved")
-    if muted:
-        clauses.append(f"{_further(muted)} suppressed or silenced")
+    if quiet:
+        clauses.append(f"{_further(quiet)} suppressed or silenced")
     return tuple(clauses)
 
 
 def _suppressed(one: Reason, now: datetime) -> bool:
+    """Whether its sender reported the alert, or each of those that are merged, as suppressed."""
     if is_merged(one):
         return all_suppressed(one.merged, now)
     return one.withdrawn is not None and one.withdrawn.muted
