@@ -11,6 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, event
 
+from app.store.database import sqlite_driver
+
 _MEMORY = "kept in memory"
 _VERSION = "data version"
 
@@ -37,7 +39,7 @@ def kept_in_memory(connection: Connection) -> dict[str, Any] | None:
     memory: dict[str, Any] | None = connection.info.get(_MEMORY)
     if memory is None:
         return None
-    version = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
+    [(version,)] = sqlite_driver.run(connection, "PRAGMA data_version")
     if connection.info.get(_VERSION) != version:
         connection.info[_VERSION] = version
         memory.clear()

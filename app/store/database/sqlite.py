@@ -140,7 +140,10 @@ class SqliteDatabase:
                     if done and (time.monotonic() >= ends or (self._operators and not item.urgent)):
                         self._put_back(batch, done)
                         break
-                    _attempt(connection, item)
+                    if len(batch) == 1:  # what it fails with undoes the whole transaction
+                        item.result = item.work(connection)
+                    else:
+                        _attempt(connection, item)
         except Exception as error:  # noqa: BLE001 - worker boundary: the waiting callers get the error
             failure = translated(error)
             for item in batch:

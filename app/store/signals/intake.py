@@ -45,7 +45,7 @@ def _accept_new(connection: Connection, given: Sequence[Delivery]) -> list[tuple
     everything = [signal for one in given for signal in one.signals]
     if not everything:
         return [() for _ in given]
-    locks.hold(connection, locks.Space.SERVICE, {str(signal.key) for signal in everything})
+    locks.hold(connection, locks.Space.SERVICE, (str(signal.key) for signal in everything))
     transaction = IntakeTransaction(connection)
     transaction.look_up(everything)
     answers = [

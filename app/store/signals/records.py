@@ -64,7 +64,27 @@ _PENDING = GivenStatement(
     [*signals.c],
     lock="FOR UPDATE OF signals",
 )
-_ADD = BulkInsert(signals, [column.name for column in signals.c if column.name != "number"])
+_ADD = BulkInsert(
+    signals,
+    [
+        "id",
+        "kind",
+        "environment",
+        "service",
+        "source",
+        "observed_at",
+        "received_at",
+        "dedup_key",
+        "stale",
+        "payload",
+        "disposition",
+        "reason",
+        "incident_id",
+        "duplicate_of",
+        "ledgered",
+        "sender",
+    ],
+)
 _JOINED_LATER = "the breach it was part of is an incident"
 _JOIN = (
     update(signals)
@@ -106,28 +126,30 @@ def on_record(connection: Connection, given: Sequence[Signal]) -> tuple[Recorded
 
 def add(connection: Connection, decided: Sequence[tuple[Signal, Disposition]]) -> None:
     """Record signals with their dispositions, in this order."""
-    _ADD.run(connection, (_values(signal, became) for signal, became in decided))
+    reasons = {reason: storable_text(redacted(reason)) for reason in {one.reason for _, one in decided}}
+    _ADD.run(connection, (_values(signal, became, reasons[became.reason]) for signal, became in decided))
 
 
-def _values(signal: Signal, disposition: Disposition) -> dict[str, object]:
-    return {
-        "id": signal.id,
-        "kind": signal.kind.value,
-        "environment": signal.key.environment,
-        "service": signal.key.service,
-        "source": storable_text(signal.source),
-        "observed_at": signal.observed_at,
-        "received_at": signal.received_at,
-        "dedup_key": storable_text(signal.dedup_key),
-        "stale": signal.stale,
-        "payload": signal.payload,
-        "disposition": disposition.kind.value,
-        "reason": storable_text(redacted(disposition.reason)),
-        "incident_id": disposition.incident_id,
-        "duplicate_of": disposition.duplicate_of,
-        "ledgered": True,
-        "sender": signal.sender,
-    }
+def _values(signal: Signal, disposition: Disposition, reason: str) -> list[object]:
+    """In the order of the columns of `_ADD`."""
+    return [
+        signal.id,
+        signal.kind.value,
+        signal.key.environment,
+        signal.key.service,
+        storable_text(signal.source),
+        signal.observed_at,
+        signal.received_at,
+        storable_text(signal.dedup_key),
+        signal.stale,
+        signal.payload,
+        disposition.kind.value,
+        reason,
+        disposition.incident_id,
+        disposition.duplicate_of,
+        True,
+        signal.sender,
+    ]
 
 
 def join_pending(connection: Connection, incidents: Sequence[Incident | None]) -> None:
