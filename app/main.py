@@ -7,11 +7,13 @@ network; the lifespan starts the whole agent beside the API and stops it again.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from app.api import (
     admission,
@@ -22,7 +24,7 @@ from app.api import (
 )
 from app.api.changes import MOST_CLIENTS, ChangeFeed
 from app.api.dependencies import ApiDependencies
-from app.api.intake_door.door import DOOR_PATHS, IntakeDoor
+from app.api.intake_door.door import IntakeDoor
 from app.api.pages import approvals as approval_pages
 from app.api.pages import (
     dashboard,
@@ -162,6 +164,16 @@ def _settings() -> Settings:
         raise SystemExit(str(error)) from None
 
 
+class _Application(FastAPI):
+    """The framework, with one layer in front of all others."""
+
+    in_front: Callable[[ASGIApp], ASGIApp] | None = None
+
+    def build_middleware_stack(self) -> ASGIApp:
+        stack = super().build_middleware_stack()
+        return stack if self.in_front is None else self.in_front(stack)
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """An application with every route; its container exists while its lifespan runs."""
     settings = settings or _settings()
@@ -169,7 +181,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         from app.simulation.sandbox import sandbox_settings
 
         settings = sandbox_settings(settings)
-    app = FastAPI(
+    app = _Application(
         title="Self-Healing DevOps Agent" + (" (sandbox)" if settings.sandbox else ""),
         version=package_version(),
         summary="Finds, diagnoses and heals incidents on Kubernetes, safely.",
@@ -188,14 +200,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.changes = ChangeFeed(most=min(MOST_CLIENTS, settings.max_connections // 2))
     app.state.stop.then(app.state.changes.close)
     serves_people = settings.role in (Role.ALL, Role.API)
+    progress = admission.InProgress(stop=app.state.stop, most=settings.max_connections - admission.RESERVED)
     if serves_people:
-        app.add_middleware(IntakeDoor)
-    app.add_middleware(request_measures.RequestMeasures, paths=DOOR_PATHS)
+        app.in_front = partial(IntakeDoor, progress=progress, sandbox=settings.sandbox)
+    app.add_middleware(request_measures.RequestMeasures)
     app.add_middleware(guards.BrowserGuard, loopback_only=not settings.identity_required)
     app.add_middleware(
         admission.Admission,
-        stop=app.state.stop,
-        requests=settings.max_connections,
+        progress=progress,
         delivery_bytes=settings.max_body_bytes,
     )
     app.add_middleware(guards.SecurityHeaders, sandbox=settings.sandbox)

@@ -101,7 +101,7 @@ async def _post(app: Any, body: bytes) -> None:
 
 async def _load(app: Any, shape: Shape, number: int) -> float:
     """Processor microseconds for each event."""
-    waiting = bodies(shape, number)
+    waiting = iter(list(bodies(shape, number)))
 
     async def connection() -> None:
         for body in waiting:

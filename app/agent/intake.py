@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
+import msgspec
 from msgspec import structs
 
 from app.agent.evidence.conditions import CONDITION_TRIGGERS
@@ -66,8 +68,7 @@ LONGEST_RHYTHM = timedelta(minutes=15)
 RESOLVED_KEPT = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Judged:
+class _Judged(msgspec.Struct, frozen=True, kw_only=True):
     """The meaning of a payload for its service, without regard to an open incident."""
 
     triggers: tuple[Trigger, ...] = ()
@@ -112,11 +113,11 @@ class IntakeRules:
             present, set_aside = without_future(present, signal.received_at)
         verdict = self._decided(signal, present, levels, open_incident, last_closed)
         if levels is None and self.max_services and signal.source not in OWN_SOURCES:
-            verdict = replace(verdict, service_limit=self.max_services)
+            verdict = structs.replace(verdict, service_limit=self.max_services)
         if set_aside is None:
             return verdict
         disposition = replace(verdict.disposition, reason=f"{verdict.disposition.reason} ({set_aside})")
-        return replace(verdict, disposition=disposition, levels=verdict.levels or present)
+        return structs.replace(verdict, disposition=disposition, levels=verdict.levels or present)
 
     def _decided(
         self,
@@ -243,17 +244,17 @@ class IntakeRules:
                 )
         if crashing:
             triggers = [*breaching, Trigger.CRASH_LOOP]
+        changed = self._measured(levels, sample, at, error, latency) if own else _posted(error, latency)
+        if not late and not own:
+            newest = SliSample(at=at, error_rate=sample.error_rate, p95_latency_ms=sample.p95_latency_ms)
+            changed |= {"last_sample_at": at, "last_sample": newest, "rhythm_seconds": _rhythm(last, at)}
         after = structs.replace(
-            self._measured(levels, sample, at, error, latency) if own else _posted(levels, error, latency),
+            levels,
+            **changed,
             conditions=_with_condition(levels.conditions, Condition.CRASH_LOOP_BACK_OFF, crashing),
             crash_told_at=at if crash_is_news else levels.crash_told_at,
             reasons=self._reasons(signal, sample, levels.reasons, (error, latency)),
         )
-        if not late and not own:
-            newest = SliSample(at=at, error_rate=sample.error_rate, p95_latency_ms=sample.p95_latency_ms)
-            after = structs.replace(
-                after, last_sample_at=at, last_sample=newest, rhythm_seconds=_rhythm(last, at)
-            )
         return _Judged(
             triggers=tuple(triggers),
             breaching=tuple(breaching),
@@ -279,8 +280,11 @@ class IntakeRules:
 
     def _measured(
         self, levels: ServiceLevels, sample: MetricSample, at: datetime, errors: Breach, latency: Breach
-    ) -> ServiceLevels:
-        """After a sample of the agent's own: one inside its objective also ends a breach that was posted."""
+    ) -> dict[str, Any]:
+        """The fields of the levels after a sample of the agent's own.
+
+        One inside its objective also ends a breach that was posted.
+        """
         gap = self._gap(levels)
         posted_errors, posted_latency = _error_rate(levels), _latency(levels)
         if errors.since is None:
@@ -289,11 +293,11 @@ class IntakeRules:
         if latency.since is None:
             limits = self._limits(self.slo.max_p95_latency_ms, gap)
             posted_latency = posted_latency.told(sample.p95_latency_ms, at, limits)
-        return structs.replace(
-            _posted(levels, posted_errors, posted_latency),
-            measured_error_rate=errors,
-            measured_latency=latency,
-        )
+        return {
+            **_posted(posted_errors, posted_latency),
+            "measured_error_rate": errors,
+            "measured_latency": latency,
+        }
 
     def _reasons(
         self,
@@ -363,17 +367,16 @@ def _judge_deploy(signal: Signal, deploy: Deploy, levels: ServiceLevels) -> _Jud
     )
 
 
-def _posted(levels: ServiceLevels, errors: Breach, latency: Breach) -> ServiceLevels:
-    """The levels with the breaches that posted samples amount to."""
-    return structs.replace(
-        levels,
-        error_rate_breach_since=errors.since,
-        error_rate_breach_until=errors.until,
-        error_rate_clear_at=errors.clear_at,
-        latency_breach_since=latency.since,
-        latency_breach_until=latency.until,
-        latency_clear_at=latency.clear_at,
-    )
+def _posted(errors: Breach, latency: Breach) -> dict[str, Any]:
+    """The fields of the levels for the breaches that posted samples amount to."""
+    return {
+        "error_rate_breach_since": errors.since,
+        "error_rate_breach_until": errors.until,
+        "error_rate_clear_at": errors.clear_at,
+        "latency_breach_since": latency.since,
+        "latency_breach_until": latency.until,
+        "latency_clear_at": latency.clear_at,
+    }
 
 
 def _error_rate(levels: ServiceLevels) -> Breach:
@@ -414,7 +417,7 @@ def _remembering(
     if not over:
         levels = structs.replace(levels, reasons=remember_signal(levels.reasons, signal))
     unchanged = judged.levels is None and levels == (stored or ServiceLevels(key=signal.key))
-    return judged if unchanged else replace(judged, levels=levels)
+    return judged if unchanged else structs.replace(judged, levels=levels)
 
 
 def _opened_by(signal: Signal, judged: _Judged, known: ServiceLevels) -> _Judged:
@@ -427,7 +430,7 @@ def _opened_by(signal: Signal, judged: _Judged, known: ServiceLevels) -> _Judged
     return (
         judged
         if reasons == levels.reasons
-        else replace(judged, levels=structs.replace(levels, reasons=reasons))
+        else structs.replace(judged, levels=structs.replace(levels, reasons=reasons))
     )
 
 

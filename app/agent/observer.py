@@ -13,6 +13,8 @@ import os
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
+from json.encoder import encode_basestring_ascii as _quoted
+from math import isfinite
 from typing import TypeVar
 
 from app.agent.evidence.conditions import workload_conditions as workload_conditions
@@ -102,8 +104,7 @@ def new_signal(
     """
     kind = _KINDS[type(payload)]
     if dedup_key is None:
-        told = [source, kind, key.environment, key.service, observed_at.isoformat(), _content(payload)]
-        dedup_key = f"content:{hashlib.sha256(_encoded(told).encode()).hexdigest()}"
+        dedup_key = f"content:{hashlib.sha256(_told(source, key, observed_at, payload).encode()).hexdigest()}"
     return Signal(
         id=signal_id or _new_id(received_at),
         kind=kind,
@@ -128,12 +129,32 @@ def _new_id(received_at: datetime) -> SignalId:
     return SignalId(f"sig_{micros:016x}{os.urandom(8).hex()}")
 
 
+def _told(source: str, key: ServiceKey, observed_at: datetime, payload: Payload) -> str:
+    """JSON of what was observed; two observations are the same when it is."""
+    if isinstance(payload, MetricSample):
+        return _told_of_sample(source, key, observed_at, payload)
+    content = [source, _KINDS[type(payload)], key.environment, key.service, observed_at.isoformat()]
+    return _encoded([*content, _content(payload)])
+
+
+def _told_of_sample(source: str, key: ServiceKey, observed_at: datetime, sample: MetricSample) -> str:
+    """The same text that the encoder writes, of the kind of signal that comes by the thousand."""
+    rate = "" if sample.request_rate is None else f', "request_rate": {_number(sample.request_rate)}'
+    crash_looping = "null" if sample.crash_looping is None else "true" if sample.crash_looping else "false"
+    return (
+        f'[{_quoted(source)}, "metric", {_quoted(key.environment)}, {_quoted(key.service)}, '
+        f'"{observed_at.isoformat()}", {{"crash_looping": {crash_looping}, '
+        f'"error_rate": {_number(sample.error_rate)}, '
+        f'"p95_latency_ms": {_number(sample.p95_latency_ms)}{rate}}}]'
+    )
+
+
+def _number(value: float | None) -> str:
+    return "null" if value is None else repr(value) if isfinite(value) else _encoded(value)
+
+
 def _content(payload: Payload) -> dict[str, object]:
-    """The payload as it is hashed: the same as before a field was added that it does not use."""
-    content = {name: getattr(payload, name) for name in _FIELDS[type(payload)]}
-    if content.get("request_rate", 0.0) is None:
-        del content["request_rate"]
-    return content
+    return {name: getattr(payload, name) for name in _FIELDS[type(payload)]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,8 +63,7 @@ class SloThresholds:
         return tuple(found)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreachLimits:
+class BreachLimits(msgspec.Struct, frozen=True, kw_only=True):
     """When one indicator is in breach, and which samples belong to one breach."""
 
     threshold: float

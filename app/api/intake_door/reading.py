@@ -29,7 +29,7 @@ from app.wire.fields import (
     event_time,
 )
 
-_IGNORED = frozenset({b"host", b"user-agent", b"accept", b"accept-encoding", b"connection"})
+_IGNORED = frozenset({b"user-agent", b"accept", b"accept-encoding", b"connection"})
 _LABEL = re.compile(LABEL)
 _COMMIT_SHA = re.compile(COMMIT_SHA)
 _ODD_JSON = re.compile(
@@ -48,6 +48,8 @@ class PlainHeaders:
     length: int
     authorization: bool
     """The sender presents a credential."""
+    host: str
+    """Empty without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ Reader: TypeAlias = Callable[[bytes, datetime], Sequence[PlainEvent] | None]
 
 def plain_headers(headers: Headers) -> PlainHeaders | None:
     """The headers, where each is known and given once; None for all others."""
-    length, typed, authorization = -1, False, False
+    length, typed, authorization, host = -1, False, False, ""
     for name, value in headers:
         if name in _IGNORED:
             continue
@@ -78,9 +80,11 @@ def plain_headers(headers: Headers) -> PlainHeaders | None:
             typed = True
         elif name == b"authorization" and not authorization:
             authorization = True
+        elif name == b"host" and not host:
+            host = value.decode("latin-1")
         else:
             return None
-    return PlainHeaders(length, authorization) if typed and length > 0 else None
+    return PlainHeaders(length, authorization, host) if typed and length > 0 else None
 
 
 # ------------------------------------------------------------------ events

@@ -40,7 +40,7 @@ class RowReader:
     """Makes rows with the names and types of these columns."""
 
     def __init__(self, columns: Sequence[Column[Any]]) -> None:
-        self._row: Callable[..., Any] = namedtuple("Row", [column.name for column in columns])  # type: ignore[misc]  # noqa: PYI024 - the names are known only here
+        self._row: Callable[..., Any] = namedtuple("Row", [column.name for column in columns])  # type: ignore[misc]
         self._reads = [
             (place, read)
             for place, column in enumerate(columns)

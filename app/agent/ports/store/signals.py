@@ -79,8 +79,7 @@ class ServiceLevels(msgspec.Struct, frozen=True, kw_only=True):
     `REASONS_KEPT` and `ALERTS_KEPT` of `app.agent.freshness.memory`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IntakeVerdict:
+class IntakeVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """The pure decision on one signal: computed by the observer inside the intake transaction."""
 
     disposition: Disposition
