@@ -119,7 +119,8 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
         return self.since is not None and self.until is not None and self.since <= at <= self.until + gap
 
     def _well(self, at: datetime) -> Breach:
-        well = structs.replace(self, clear_at=at if self.clear_at is None else max(self.clear_at, at))
+        clear_at = at if self.clear_at is None else max(self.clear_at, at)
+        well = Breach(since=self.since, until=self.until, clear_at=clear_at)
         if self.since is None or self.until is None or at < self.since:
             return well
         if at >= self.until:

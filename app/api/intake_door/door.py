@@ -85,7 +85,7 @@ class IntakeDoor:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        handler = self._handlers.get(scope["path"]) if scope["type"] == "http" else None
+        handler = self._handlers.get(scope["path"])
         container: ApiDependencies | None = None
         if handler is not None and scope["method"] == "POST":
             container = getattr(scope["app"].state, "container", None)

@@ -43,9 +43,14 @@ class BulkInsert:
         ready, values = self._ready[dialect], list(rows)
         if not values:
             return
-        for row in values:
-            for place, convert in ready:
-                row[place] = convert(row[place])
+        for place, convert in ready:
+            last: object = values
+            converted = None
+            for row in values:
+                if row[place] is not last:  # rows of one delivery share their sender and their arrival
+                    last = row[place]
+                    converted = convert(last)
+                row[place] = converted
         if dialect == "sqlite":
             sqlite_driver.run_many(connection, self._sql[dialect], values)
         else:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from msgspec import structs
 from sqlalchemy import Connection, insert
 
 from app.agent.freshness.memory import newly_merged
@@ -252,7 +253,7 @@ class IntakeTransaction:
         one.joined_pending = True
         joined = signals.joined_later(incident)
         for found in [self._same[signal.id] for signal in pending if signal.id in self._same]:
-            self._remember(replace(found, disposition=joined))
+            self._remember(structs.replace(found, disposition=joined))
 
     def _is_known(self, key: ServiceKey) -> bool:
         """Whether the agent has observed the service; read once, for every service of the transaction."""

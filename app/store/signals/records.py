@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import (
     Connection,
     Row,
@@ -100,8 +100,7 @@ _JOIN = (
 # ---------------------------------------------------------------- writing
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """A signal on record, and what became of it."""
 
     id: SignalId
