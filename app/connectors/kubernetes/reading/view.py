@@ -16,7 +16,7 @@ from app.agent.ids import JsonObject
 from app.clock import Clock
 from app.connectors.kubernetes.api import EVERYWHERE, Kind, ReadApi
 from app.connectors.kubernetes.controllers import AUTOSCALERS, STAND_INS, Controllers
-from app.connectors.kubernetes.fields import condition_of, controller_uid, text, texts, uid
+from app.connectors.kubernetes.fields import condition_of, controller, controller_uid, text, texts, uid
 from app.connectors.kubernetes.index import NamespaceWorkloads, WorkloadIndex, WorkloadName, selects
 from app.connectors.kubernetes.mapping import WORKLOADS, ServiceMap
 from app.connectors.kubernetes.reading.feed import Feed
@@ -44,7 +44,9 @@ _QUIET = frozenset({Kind.DISRUPTION_BUDGET, *AUTOSCALERS, *STAND_INS} - {*WORKLO
 """Their changes are read with the next look at a workload, and cause none."""
 _SUPPLEMENTS_WITHIN_SECONDS = 5.0
 """So long the first report waits for the supplementary kinds after the required ones."""
-_SHOW_CRASHES = frozenset({Kind.DEPLOYMENT, Kind.REPLICA_SET, Kind.POD})
+_SHOW_CRASHES = frozenset({Kind.DEPLOYMENT, Kind.POD})
+_LISTED_LAST = frozenset({Kind.REPLICA_SET, Kind.CONFIG_MAP})
+"""Long lists without which a pod that crashes can be looked at: what a look needs of them is little."""
 _CRASHES_FIRST = 50
 """So many services with pods that are not ready are reported before the other lists are complete."""
 _OWNERS_ABOVE = 3
@@ -119,9 +121,29 @@ class ClusterView:
             for kind in self._stores
             for scope in self._scopes
         }
-        self._tasks = [asyncio.create_task(one.run()) for one in self._informers.values()]
+        self._tasks = [asyncio.create_task(self._in_turn(one)) for one in self._informers.values()]
         for task in self._tasks:
             task.add_done_callback(self._ended)
+
+    async def _in_turn(self, informer: Informer) -> None:
+        if informer.kind in _LISTED_LAST:
+            await self._settled_first()
+        await informer.run()
+
+    async def _settled_first(self) -> None:
+        """Return once what shows crashes is listed, and the short lists, which are not waited for long."""
+        first = [one for one in self._informers.values() if one.kind not in _LISTED_LAST]
+        await _settled(one for one in first if one.kind in _SHOW_CRASHES)
+        await self._settled_in_time(first)
+
+    async def _settled_in_time(self, informers: Iterable[Informer]) -> None:
+        rest = asyncio.ensure_future(_settled(informers))
+        late = asyncio.ensure_future(self._clock.sleep(_SUPPLEMENTS_WITHIN_SECONDS))
+        try:
+            await asyncio.wait({rest, late}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            rest.cancel()
+            late.cancel()
 
     async def _stop(self) -> None:
         tasks, self._tasks, self._informers = self._tasks, [], {}
@@ -137,24 +159,35 @@ class ClusterView:
 
     async def _announce(self, feed: Feed) -> None:
         """Report every known service after the first lists, those with pods that are not ready first."""
-        await _settled(one for one in self._informers.values() if one.kind in _SHOW_CRASHES)
+        await self._settled_first()
         self.report()
         feed.takes_changes = True
         feed.add(sorted(self._index.resolved(self._unready_workloads()))[:_CRASHES_FIRST])
         await _settled(one for one in self._informers.values() if one.required)
-        rest = asyncio.ensure_future(_settled(self._informers.values()))
-        late = asyncio.ensure_future(self._clock.sleep(_SUPPLEMENTS_WITHIN_SECONDS))
-        try:
-            await asyncio.wait({rest, late}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            rest.cancel()
-            late.cancel()
+        await self._settled_in_time(self._informers.values())
         self.report()
         feed.add(sorted(self._index.resolved(self._unready_workloads())))
         feed.add(sorted(self._index.services()), urgent=False)
 
     def _unready_workloads(self) -> set[WorkloadName]:
-        return {place for pod in self._unready for place in self._above(pod)}
+        pods = self._stores[Kind.POD]
+        return {
+            place
+            for item in (pods.of_uid(one) for one in self._unready)
+            if item is not None
+            for place in self._above_pod(item)
+        }
+
+    def _above_pod(self, pod: JsonObject) -> set[WorkloadName]:
+        """The workload of a pod; by the name of its ReplicaSet while these are not listed.
+
+        A service that is looked at in vain costs a look.
+        """
+        found = self._above(controller_uid(pod) or "")
+        space, (kind, owner) = object_name(pod)[0], controller(pod) or ("", "")
+        if found or kind != Kind.REPLICA_SET.value or self._current(Kind.REPLICA_SET, space) is not None:
+            return found
+        return {(space, Kind.DEPLOYMENT.value, owner.rpartition("-")[0])}
 
     def report(self) -> None:
         """Work out which services the changes since the last call belong to, and add them to every feed."""
@@ -189,6 +222,7 @@ class ClusterView:
         if kind is Kind.POD:
             unready = present and text(condition_of(item, "Ready"), "status") != "True"
             (self._unready.add if unready else self._unready.discard)(uid(item))
+            return self._above_pod(item)
         return self._above(controller_uid(item) or "")
 
     def _above(self, wanted: str) -> set[WorkloadName]:
