@@ -74,7 +74,7 @@ class BreachLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Samples further apart do not belong to one breach."""
 
 
-class Breach(msgspec.Struct, frozen=True, kw_only=True):
+class Breach(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known about one indicator of one service; times are event times."""
 
     since: datetime | None = None

@@ -9,7 +9,7 @@ those of the columns' types, as everywhere; errors are the driver's own, which
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Column, Connection
@@ -31,7 +31,9 @@ def run(connection: Connection, sql: str, values: Sequence[Any] = ()) -> list[An
     return rows
 
 
-def run_many(connection: Connection, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+def run_many(
+    connection: Connection, sql: str, rows: Iterable[Sequence[Any]] | Iterable[Mapping[str, Any]]
+) -> None:
     """One statement for each of these rows of values."""
     _driver(connection).executemany(sql, rows)
 

@@ -23,8 +23,10 @@ class SignalRecord:
     disposition: Disposition
 
 
-class ServiceLevels(msgspec.Struct, frozen=True, kw_only=True):
+class ServiceLevels(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What intake remembers per service to judge for-duration and hysteresis; one bounded row.
+
+    Stored without what has its default, which is most of it for a healthy service.
 
     Times are event times. A `*_breach_since` is set while the indicator has been
     above its threshold and not yet below its clearing level.

@@ -44,6 +44,10 @@ _QUIET = frozenset({Kind.DISRUPTION_BUDGET, *AUTOSCALERS, *STAND_INS} - {*WORKLO
 """Their changes are read with the next look at a workload, and cause none."""
 _SUPPLEMENTS_WITHIN_SECONDS = 5.0
 """So long the first report waits for the supplementary kinds after the required ones."""
+_LISTS_WITHIN_SECONDS = 20.0
+"""So long a reader waits for lists that are under way, before it has the API server list a second time."""
+_TURNS_TO_START = 10
+"""Of the event loop: readers start beside whoever follows the view, and may be a few turns ahead."""
 _SHOW_CRASHES = frozenset({Kind.DEPLOYMENT, Kind.POD})
 _LISTED_LAST = frozenset({Kind.REPLICA_SET, Kind.CONFIG_MAP})
 """Long lists without which a pod that crashes can be looked at: what a look needs of them is little."""
@@ -136,9 +140,11 @@ class ClusterView:
         await _settled(one for one in first if one.kind in _SHOW_CRASHES)
         await self._settled_in_time(first)
 
-    async def _settled_in_time(self, informers: Iterable[Informer]) -> None:
+    async def _settled_in_time(
+        self, informers: Iterable[Informer], seconds: float = _SUPPLEMENTS_WITHIN_SECONDS
+    ) -> None:
         rest = asyncio.ensure_future(_settled(informers))
-        late = asyncio.ensure_future(self._clock.sleep(_SUPPLEMENTS_WITHIN_SECONDS))
+        late = asyncio.ensure_future(self._clock.sleep(seconds))
         try:
             await asyncio.wait({rest, late}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -238,10 +244,23 @@ class ClusterView:
     # ------------------------------------------------------------ reading
 
     async def workloads(self, namespace: str, *, fresh: bool = False) -> Mapping[str, NamespaceWorkloads]:
+        if not fresh:
+            await self._first_lists(namespace)
         if fresh or not all(self._usable(kind, namespace) for kind in WORKLOADS):
             return await self._live.workloads(namespace, fresh=fresh)
         spaces = self._index.namespaces() if namespace == EVERYWHERE else (namespace,)
         return {space: self._index.workloads(space) for space in spaces}
+
+    async def _first_lists(self, namespace: str) -> None:
+        """Wait for lists of workloads that are under way, for as long as a second one may take."""
+        for _ in range(_TURNS_TO_START):
+            if self._tasks:
+                break
+            await asyncio.sleep(0)
+        found = [self._informer(kind, namespace) for kind in WORKLOADS]
+        starting = [one for one in found if one is not None and one.state is InformerState.STARTING]
+        if starting:
+            await self._settled_in_time(starting, _LISTS_WITHIN_SECONDS)
 
     def refused(self) -> tuple[Kind, ...]:
         found = {one.kind for one in self._informers.values() if one.state is InformerState.REFUSED}
