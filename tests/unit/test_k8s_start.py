@@ -55,7 +55,8 @@ def _while_long_lists_hang(request: Request) -> Fate | Answer:
     if request.watches or "/replicasets" in request.target or "/configmaps" in request.target:
         return Fate.HANG
     if "/deployments" in request.target:
-        return _listed(*({"metadata": {"name": one, "namespace": "payments"}} for one in ("bag", "shop")))
+        names = ("bag", "shop")
+        return _listed(*({"metadata": {"name": one, "namespace": "payments", "uid": one}} for one in names))
     return _listed(_pod("shop-7d4b9")) if "/pods" in request.target else _listed()
 
 
