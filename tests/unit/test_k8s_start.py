@@ -37,6 +37,10 @@ def _listed(*items: JsonObject) -> Answer:
     return Answer(code=200, body=json.dumps(body).encode())
 
 
+def _deployment(name: str) -> JsonObject:
+    return {"metadata": {"name": name, "namespace": "payments", "uid": name}}
+
+
 def _pod(owner: str) -> JsonObject:
     """A pod that is not ready, of that ReplicaSet."""
     controller: JsonObject = {"kind": "ReplicaSet", "name": owner, "uid": "of a set", "controller": True}
@@ -55,8 +59,7 @@ def _while_long_lists_hang(request: Request) -> Fate | Answer:
     if request.watches or "/replicasets" in request.target or "/configmaps" in request.target:
         return Fate.HANG
     if "/deployments" in request.target:
-        names = ("bag", "shop")
-        return _listed(*({"metadata": {"name": one, "namespace": "payments", "uid": one}} for one in names))
+        return _listed(_deployment("bag"), _deployment("shop"))
     return _listed(_pod("shop-7d4b9")) if "/pods" in request.target else _listed()
 
 

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Column, Connection
-from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
+from sqlalchemy.dialects import sqlite
 
 from app.store.database import codec
 
-_DIALECT: Any = sqlite_dialect(json_serializer=codec.dumps, json_deserializer=codec.loads)
+_make_dialect: Any = sqlite.dialect
+_DIALECT = _make_dialect(json_serializer=codec.dumps, json_deserializer=codec.loads)
 
 
 def is_sqlite(connection: Connection) -> bool:
