@@ -158,7 +158,7 @@ class _Received:
         return self._kept.pop(0) if self._kept else await self._receive()
 
     def fails_with(self, error: Exception) -> None:
-        """Let whoever reads the messages again fail with it."""
+        """Let the next reader of the messages fail with it."""
         self._error = error
 
 

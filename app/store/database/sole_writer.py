@@ -11,8 +11,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, event
 
-from app.store.database import sqlite_driver
-
 _MEMORY = "kept in memory"
 _VERSION = "data version"
 
@@ -39,7 +37,8 @@ def kept_in_memory(connection: Connection) -> dict[str, Any] | None:
     memory: dict[str, Any] | None = connection.info.get(_MEMORY)
     if memory is None:
         return None
-    [(version,)] = sqlite_driver.run(connection, "PRAGMA data_version")
+    driver: Any = connection.connection.driver_connection
+    [version] = driver.execute("PRAGMA data_version").fetchone()
     if connection.info.get(_VERSION) != version:
         connection.info[_VERSION] = version
         memory.clear()

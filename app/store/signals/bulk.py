@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy import JSON, Connection, Table
 
 from app.errors import Invalid
-from app.store.database import sqlite_driver
 from app.store.database.codec import dumps
 from app.store.database.tables import UtcDateTime
+from app.store.signals import sqlite_driver
 
 
 class BulkInsert:

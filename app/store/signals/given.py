@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Column, Connection, Table, text
 
 from app.agent.ids import ServiceKey
-from app.store.database import sqlite_driver
 from app.store.database.codec import dumps
+from app.store.signals import sqlite_driver
 
 _PARTS = {
     "sqlite": {

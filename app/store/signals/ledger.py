@@ -16,8 +16,8 @@ from datetime import UTC, date, datetime
 from sqlalchemy import BigInteger, Connection, Date, Integer, Text, bindparam, select, text, update
 
 from app.agent.ids import ServiceKey
-from app.store.database import sqlite_driver
 from app.store.database.tables import signals
+from app.store.signals import sqlite_driver
 
 SHARDS = 64
 """Transactions of different services seldom meet on one row of the ledger, and never for long."""

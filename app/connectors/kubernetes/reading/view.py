@@ -47,7 +47,7 @@ _SUPPLEMENTS_WITHIN_SECONDS = 5.0
 _LISTS_WITHIN_SECONDS = 20.0
 """So long a reader waits for lists that are under way, before it has the API server list a second time."""
 _TURNS_TO_START = 10
-"""Of the event loop: readers start beside whoever follows the view, and may be a few turns ahead."""
+"""Of the event loop: readers start beside the watcher, and may be a few turns ahead."""
 _SHOW_CRASHES = frozenset({Kind.DEPLOYMENT, Kind.POD})
 _LISTED_LAST = frozenset({Kind.REPLICA_SET, Kind.CONFIG_MAP})
 """Long lists without which a pod that crashes can be looked at: what a look needs of them is little."""
