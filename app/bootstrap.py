@@ -11,9 +11,11 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from app.agent.actions import ENABLED_BY_DEFAULT
 from app.agent.approvals.request import ApprovalRequester
 from app.agent.closing import Closer
 from app.agent.executor import Executor
+from app.agent.freshness.watchdog import WatchdogTerms
 from app.agent.gitops.follow_up import FollowUp
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intake import Intake, IntakeRules
@@ -40,6 +42,7 @@ from app.agent.ports.store import Store
 from app.agent.ports.workers import Fleet, Runner
 from app.agent.reason_check import ReasonCheck
 from app.agent.runbooks import load_catalogue
+from app.agent.services.terms import NO_SERVICES
 from app.agent.slo import SloThresholds
 from app.agent.soak import Soak
 from app.agent.verifier import Verifier
@@ -48,6 +51,7 @@ from app.config import Role, Settings
 from app.connectors.git.connect import connect_repositories
 from app.connectors.k8s import connect
 from app.connectors.kinds import (
+    AlertSource,
     ChatInbound,
     MetricPace,
     chosen_metrics,
@@ -57,6 +61,7 @@ from app.connectors.kinds import (
 )
 from app.connectors.peer_breaker import (
     PeerBreaker,
+    guarded_alerts,
     guarded_metrics,
     guarded_owners,
     guarded_reader,
@@ -67,9 +72,11 @@ from app.connectors.policy.connect import connect_policy, policy_peer
 from app.connectors.policy.embedded import EmbeddedPolicy
 from app.connectors.readiness import (
     ReadinessCheck,
+    alerts_arrive,
     cluster_ready,
     metrics_ready,
     policy_ready,
+    services_read,
     silences_ready,
     streams_ready,
 )
@@ -80,8 +87,16 @@ from app.connectors.streams.schema_registry import SchemaRegistry
 from app.errors import AgentError
 from app.measures.process import Measures
 from app.redaction import remember
+from app.settings.services import WatchedServices, watched_services
 from app.store import Alone, open_shared
-from app.terms import guardrails, service_dependencies, slo_thresholds, trust_rules, verify_rules
+from app.terms import (
+    guardrails,
+    service_dependencies,
+    slo_thresholds,
+    trust_rules,
+    verify_rules,
+    watchdog_terms,
+)
 from app.vitals import Vitals
 
 
@@ -112,6 +127,8 @@ class Adapters:
     pace: MetricPace | None = None
     """How the metrics are polled; None: as the settings say."""
     silences: SilenceSource | None = None
+    alerts: AlertSource | None = None
+    """Holds the alerts that fire now, for those whose delivery was missed."""
     gitops: GitOps | None = None
     notifier: Notifier | None = None
     """Notifies people directly instead of through the outbox: for tests and simulations."""
@@ -136,6 +153,8 @@ class Container:
     loop: Loop
     historian: Historian | None
     slo: SloThresholds
+    services: WatchedServices | None
+    """What `SERVICES_FILE` sets for single services."""
     pace: MetricPace
     streams: tuple[OpenStream, ...]
     """What this process takes signals from, besides HTTP."""
@@ -145,6 +164,8 @@ class Container:
     sign_on: IdentityProvider | None
     """The sign-in issuer, if one is set."""
     close_world: Callable[[], Awaitable[None]]
+    watchdog: WatchdogTerms | None = None
+    """What is expected of the watchdog alert; None where it is not monitored."""
     vitals: Vitals = field(default_factory=Vitals)
     """Whether the driver moves, where this process has one."""
     measures: Measures = field(default_factory=Measures.of_process)
@@ -153,7 +174,9 @@ class Container:
     """Receives buttons and commands by channel, in a process that serves people."""
 
     async def reload_policies(self) -> None:
-        """Reload the policies; a remote policy server manages its own."""
+        """Reload the services file and the policies; a remote policy server manages its own."""
+        if self.services is not None:
+            self.services.reload()
         if isinstance(self.world.policy_engine, EmbeddedPolicy):
             await self.world.policy_engine.reload()
 
@@ -199,7 +222,9 @@ def assemble(
 
     `dependencies`: the calls between services; None: as the settings say.
     """
-    slo = slo_thresholds(settings)
+    watched = watched_services(settings)
+    services = watched or NO_SERVICES
+    slo = slo_thresholds(settings, services)
     pace = world.pace or metric_pace(settings)
     notifier = world.notifier or (
         Announcements(notifications=store.notifications, clock=clock) if world.channels else None
@@ -211,6 +236,7 @@ def assemble(
         lookback=timedelta(seconds=settings.change_lookback_seconds),
         dependencies=service_dependencies(settings) if dependencies is None else dependencies,
         objectives=slo.objectives,
+        services=services,
         applications=world.gitops.reader if world.gitops is not None else None,
     )
     check = ReasonCheck(
@@ -223,7 +249,7 @@ def assemble(
     executor = Executor(
         store=store,
         policy=Policy(
-            limits=guardrails(settings),
+            limits=guardrails(settings, services),
             engine=world.policy_engine,
         ),
         clock=clock,
@@ -264,7 +290,12 @@ def assemble(
             timeout=timedelta(seconds=settings.git_merge_timeout_seconds),
         ),
         catalogue=load_catalogue(settings.runbooks_folder),
-        plan_limits=PlanLimits(scale_min=settings.scale_min_replicas, scale_max=settings.scale_max_replicas),
+        plan_limits=PlanLimits(
+            scale_min=settings.scale_min_replicas,
+            scale_max=settings.scale_max_replicas,
+            memory_limit_max_mib=settings.memory_limit_max_mib,
+            optional=settings.enabled_actions - ENABLED_BY_DEFAULT,
+        ),
         check=check,
     )
     intake = Intake(
@@ -278,6 +309,7 @@ def assemble(
         dry_run=settings.dry_run,
     )
     vitals = Vitals()
+    watchdog = watchdog_terms(settings, clock.now())
     loop = Loop(
         store=store,
         intake=intake,
@@ -301,7 +333,14 @@ def assemble(
         slo=slo,
         streams=tuple(streams),
         schemas=SchemaRegistry.from_settings(settings),
-        checks=(*_checks(store, world, clock, streams), ("driver", vitals.check)),
+        checks=(
+            *_checks(store, world, clock, streams),
+            *services_read(watched),
+            *([alerts_arrive(store.signals, watchdog, clock)] if watchdog is not None else []),
+            ("driver", vitals.check),
+        ),
+        services=watched,
+        watchdog=watchdog,
         vitals=vitals,
         sign_on=connect_issuer(settings, clock),
         close_world=close_world or _nothing_to_close,
@@ -348,6 +387,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
     source = metrics.connect(settings) if metrics is not None else None
     silences = configured_silences(SILENCE_SOURCES, settings)
     silenced = silences.connect(settings) if silences is not None else None
+    polled = silences.polled_every(settings) if silences is not None else None
     controller = configured_gitops(GITOPS, settings)
     gitops = controller.connect(settings, connect_repositories(settings)) if controller is not None else None
     channels = constructed_channels(CHANNELS, settings)
@@ -377,6 +417,9 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
             coverage=cluster.reader if cluster is not None else None,
             metrics=guarded_metrics(source, metric_source) if source and metric_source else None,
             silences=guarded_silences(silenced, silence_source) if silenced and silence_source else None,
+            alerts=guarded_alerts(silenced, silence_source, polled)
+            if silenced and silence_source and polled
+            else None,
             gitops=gitops.ports if gitops is not None else None,
             channels=channels,
             policy_engine=engine,

@@ -38,6 +38,7 @@ from app.agent.identity.people import Scope
 from app.agent.models import ActionName, Risk, Trigger
 from app.errors import ConfigurationError
 from app.redaction import remember
+from app.settings.config_file import ConfigFile
 from app.settings.names import listed
 from app.settings.shipped import shipped
 from app.settings.sources import (
@@ -147,11 +148,13 @@ class SlackUser(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Read once at start from the environment and `.env`; the environment wins."""
+    """Read once at start from the environment, `.env` and CONFIG_FILE; the first of them wins."""
 
     model_config = SettingsConfigDict(
         env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
     )
+
+    config_file: Path | None = None
 
     # What the agent may do
     dry_run: bool = True
@@ -180,12 +183,14 @@ class Settings(BaseSettings):
     approval_escalation: tuple[EscalationSetting, ...] = ()
     scale_min_replicas: Annotated[int, Field(ge=1)] = 1
     scale_max_replicas: Annotated[int, Field(ge=1)] = 20
+    memory_limit_max_mib: Annotated[int, Field(ge=1)] = 4096
     runbooks_dir: Path | None = None
 
     # When a service is unhealthy
     slo_max_error_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
     slo_max_p95_latency_ms: Annotated[float, Field(gt=0)] = 1000.0
     slo_min_request_rate: Annotated[float, Field(ge=0)] = 0.2
+    services_file: Path | None = None
     slo_clear_ratio: Annotated[float, Field(gt=0, le=1)] = 0.8
     breach_for_seconds: Annotated[float, Field(ge=0)] = 60.0
     signal_stale_after_seconds: Annotated[float, Field(gt=0)] = 900.0
@@ -279,6 +284,13 @@ class Settings(BaseSettings):
     alertmanager_url: str | None = None
     alertmanager_api_token: SecretStr | None = None
     alertmanager_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    alertmanager_receiver: Annotated[str, Field(max_length=200)] = ""
+    alertmanager_poll_seconds: Annotated[float, Field(ge=5, le=3600)] = 60.0
+    watchdog_alert: Annotated[str, Field(max_length=200)] = "Watchdog"
+    watchdog_expected: bool = False
+    watchdog_silence_seconds: Annotated[float, Field(ge=0, le=604_800)] = 900.0
+    heartbeat_url: SecretStr | None = None
+    heartbeat_seconds: Annotated[float, Field(ge=5, le=3600)] = 60.0
     alert_home_labels: dict[Named, str] = {}
     alert_triggers: dict[Named, Trigger] = {
         "HighErrorRate": Trigger.HIGH_ERROR_RATE,
@@ -330,6 +342,7 @@ class Settings(BaseSettings):
     audit_anchor_dir: Path | None = None
     audit_anchor_key: SecretStr | None = None
     audit_anchor_hours: Annotated[float, Field(gt=0, le=744)] = 24.0
+    export_signing_key_file: Path | None = None
 
     # HTTP
     host: str = "127.0.0.1"
@@ -337,6 +350,7 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1_048_576
     max_connections: Annotated[int, Field(ge=32, le=65_536)] = 512
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
 
     # Sandbox
     sandbox: bool = False
@@ -357,7 +371,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment before `.env`, both read strictly, and no name that is nearly a setting."""
+        """The environment, `.env`, CONFIG_FILE, all read strictly; no name that is nearly a setting."""
         environment = StrictEnvironment(settings_cls)
         given = getattr(dotenv_settings, "env_file", None)
         file = StrictEnvFile(settings_cls, env_file=given)
@@ -366,6 +380,7 @@ class Settings(BaseSettings):
             init_settings,
             environment,
             file,
+            ConfigFile(settings_cls, environment.env_vars, file.env_vars),
             file_secret_settings,
         )
 
@@ -470,6 +485,11 @@ class Settings(BaseSettings):
         """RUNBOOKS_DIR, else `runbooks` in the working directory, else the catalogue of the agent."""
         here = Path("runbooks")
         return self.runbooks_dir or (here if here.is_dir() else shipped("runbooks"))
+
+    @property
+    def policy_server(self) -> str | None:
+        """The address of the external policy engine; None: the embedded one decides."""
+        return self.opa_url
 
     @property
     def people_have_roles(self) -> bool:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from app.api import (
     admission,
@@ -22,15 +23,17 @@ from app.api import (
 )
 from app.api.changes import MOST_CLIENTS, ChangeFeed
 from app.api.dependencies import ApiDependencies
-from app.api.intake_door.door import DOOR_PATHS, IntakeDoor
-from app.api.pages import approvals as approval_pages
+from app.api.intake_door.door import IntakeDoor
 from app.api.pages import (
+    analytics,
     dashboard,
     docs,
     operations,
     pages,
     sandbox,
 )
+from app.api.pages import approvals as approval_pages
+from app.api.pages import catalogues as catalogue_pages
 from app.api.pages import (
     sign_in as sign_on,
 )
@@ -44,6 +47,7 @@ from app.api.routes import (
     agent,
     approvals,
     audit,
+    catalogues,
     changes,
     chat,
     events,
@@ -53,6 +57,7 @@ from app.api.routes import (
     reports,
     responders,
     scenarios,
+    statistics,
     streams,
     tokens,
     webhooks,
@@ -76,6 +81,8 @@ FOR_PEOPLE = (
     incidents,
     responders,
     reports,
+    statistics,
+    catalogues,
     changes,
     approvals,
     brakes,
@@ -87,6 +94,8 @@ FOR_PEOPLE = (
     dashboard,
     approval_pages,
     operations,
+    analytics,
+    catalogue_pages,
     sign_off,
     token_sign_on,
     docs,
@@ -104,7 +113,7 @@ FOR_PROBES = (health, streams, metrics)
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
-    show_log(settings.log_level)
+    show_log(settings.log_level, settings.log_format)
     if not settings.identity_required:
         log.info("authentication disabled: accepting localhost connections only")
         if settings.listens_on != settings.host:
@@ -162,6 +171,19 @@ def _settings() -> Settings:
         raise SystemExit(str(error)) from None
 
 
+class _Application(FastAPI):
+    """The framework, with the fast door of intake in front."""
+
+    door: IntakeDoor | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.door is None or scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+        else:
+            scope["app"] = self
+            await self.door(scope, receive, send)
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """An application with every route; its container exists while its lifespan runs."""
     settings = settings or _settings()
@@ -169,7 +191,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         from app.simulation.sandbox import sandbox_settings
 
         settings = sandbox_settings(settings)
-    app = FastAPI(
+    app = _Application(
         title="Self-Healing DevOps Agent" + (" (sandbox)" if settings.sandbox else ""),
         version=package_version(),
         summary="Finds, diagnoses and heals incidents on Kubernetes, safely.",
@@ -188,14 +210,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.changes = ChangeFeed(most=min(MOST_CLIENTS, settings.max_connections // 2))
     app.state.stop.then(app.state.changes.close)
     serves_people = settings.role in (Role.ALL, Role.API)
+    progress = admission.InProgress(stop=app.state.stop, most=settings.max_connections - admission.RESERVED)
     if serves_people:
-        app.add_middleware(IntakeDoor)
-    app.add_middleware(request_measures.RequestMeasures, paths=DOOR_PATHS)
+        app.door = IntakeDoor(super(_Application, app).__call__, progress=progress, sandbox=settings.sandbox)
+    app.add_middleware(request_measures.RequestMeasures)
     app.add_middleware(guards.BrowserGuard, loopback_only=not settings.identity_required)
     app.add_middleware(
         admission.Admission,
-        stop=app.state.stop,
-        requests=settings.max_connections,
+        progress=progress,
         delivery_bytes=settings.max_body_bytes,
     )
     app.add_middleware(guards.SecurityHeaders, sandbox=settings.sandbox)

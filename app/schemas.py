@@ -385,6 +385,9 @@ class PlanView(BaseModel):
     hash: str = Field(description="Every decision on this plan is bound to this hash.")
     actions: list[PlannedActionView]
     rejected: list[RejectedRunbookView]
+    handover: list[str] = Field(
+        default_factory=list, description="The instructions of a runbook that hands the incident to a person."
+    )
 
     @classmethod
     def of(cls, plan: Plan) -> Self:
@@ -393,6 +396,7 @@ class PlanView(BaseModel):
             hash=plan.hash,
             actions=[PlannedActionView.of(action) for action in plan.actions],
             rejected=[RejectedRunbookView(runbook=r.runbook, reason=r.reason) for r in plan.rejected],
+            handover=list(plan.handover),
         )
 
 

@@ -5,21 +5,23 @@ Called by the composition root alone; nothing here connects to anything.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from app.agent.evidence.trust import TrustRules
+from app.agent.freshness.watchdog import WatchdogTerms
 from app.agent.guardrails.circuit_breaker import Breaker
 from app.agent.guardrails.freeze import FreezeWindow
 from app.agent.guardrails.limits import Limits
 from app.agent.guardrails.question import Guardrails
 from app.agent.identity.people import ApprovalTerms, EscalationStep
 from app.agent.ids import ServiceKey
+from app.agent.services.terms import NO_SERVICES, ServiceCatalogue
 from app.agent.slo import SloThresholds
 from app.agent.verifier import VerifyRules
 from app.config import FreezeSetting, Settings
 
 
-def slo_thresholds(settings: Settings) -> SloThresholds:
+def slo_thresholds(settings: Settings, services: ServiceCatalogue = NO_SERVICES) -> SloThresholds:
     """When a service is unhealthy, and when it is healthy again."""
     return SloThresholds(
         max_error_rate=settings.slo_max_error_rate,
@@ -28,10 +30,22 @@ def slo_thresholds(settings: Settings) -> SloThresholds:
         breach_for=timedelta(seconds=settings.breach_for_seconds),
         reopen_after=timedelta(seconds=settings.reopen_after_seconds),
         min_request_rate=settings.slo_min_request_rate,
+        services=services,
     )
 
 
-def guardrails(settings: Settings) -> Guardrails:
+def watchdog_terms(settings: Settings, now: datetime) -> WatchdogTerms | None:
+    """What is expected of the watchdog alert from now on; None where it is not monitored."""
+    if not settings.watchdog_silence_seconds or not settings.watchdog_alert:
+        return None
+    return WatchdogTerms(
+        alert=settings.watchdog_alert,
+        longest_silence=timedelta(seconds=settings.watchdog_silence_seconds),
+        expected_since=now if settings.watchdog_expected else None,
+    )
+
+
+def guardrails(settings: Settings, services: ServiceCatalogue = NO_SERVICES) -> Guardrails:
     """What holds actions back."""
     return Guardrails(
         enabled_actions=settings.enabled_actions,
@@ -40,6 +54,7 @@ def guardrails(settings: Settings) -> Guardrails:
         approval_for=settings.approval_for_risks,
         approval_terms=_approval_terms(settings),
         shared=_shared_limits(settings),
+        services=services,
         max_replica_share=settings.max_replica_share,
         require_opt_in=settings.require_opt_in,
     )

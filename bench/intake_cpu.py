@@ -1,8 +1,10 @@
-"""CPU time of the agent for each event of intake, without a network: one process, real SQLite.
+"""CPU time of the agent for each event of intake, without a network: one process, a real database.
 
-`python -m bench.intake_cpu` prints one line for each shape of load. Processor time depends
-little on what else the machine does, unlike rates. `--profile FILE` writes the profiles
-of the event loop and of the store's writer under single events instead.
+`python -m bench.intake_cpu` prints one line for each shape of load, on SQLite, or with
+`--postgresql` on a server of its own, whose time is not counted. Processor time depends
+less on what else the machine does than rates do. Compare two checkouts in turn, with
+`--rounds` and the least of each. `--profile FILE` writes the profiles of the event loop and of
+SQLite's writer under single events instead.
 """
 
 from __future__ import annotations
@@ -16,11 +18,15 @@ import pstats
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import make_url
+
+from testbed.postgres import postgres_server
+from testbed.supervisor import Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = 1000
@@ -101,7 +107,7 @@ async def _post(app: Any, body: bytes) -> None:
 
 async def _load(app: Any, shape: Shape, number: int) -> float:
     """Processor microseconds for each event."""
-    waiting = bodies(shape, number)
+    waiting = iter(list(bodies(shape, number)))
 
     async def connection() -> None:
         for body in waiting:
@@ -114,22 +120,26 @@ async def _load(app: Any, shape: Shape, number: int) -> float:
     return (time.process_time() - began) / (shape.requests * shape.entries) * 1e6
 
 
-async def _run(profile: Path | None) -> None:
+async def _run(profile: Path | None, rounds: int) -> None:
     from app.bootstrap import Adapters, assemble
     from app.clock import SystemClock
     from app.config import load_settings
     from app.main import create_app
-    from app.store import store_over
+    from app.store import open_store, store_over
     from app.store.database.sqlite import open_sqlite
 
     settings = load_settings()
-    database = await open_sqlite(make_url(settings.database_url.get_secret_value()))
-    container = assemble(settings, clock=SystemClock(), store=store_over(database), world=Adapters())
+    url = settings.database_url.get_secret_value()
+    database = await open_sqlite(make_url(url)) if url.startswith("sqlite") else None
+    store = await open_store(url) if database is None else store_over(database)
+    container = assemble(settings, clock=SystemClock(), store=store, world=Adapters())
     app = create_app(settings)
     app.state.container = container
-    if profile is None:
+    if profile is None or database is None:
         for number, shape in enumerate(SHAPES):
-            print(f"{shape.name}: {await _load(app, shape, number):,.0f} us", flush=True)
+            found = sorted([await _load(app, shape, number) for _ in range(rounds)])
+            median = found[len(found) // 2]
+            print(f"{shape.name}: {found[0]:,.0f} us at least, {median:,.0f} us median", flush=True)
     else:
         await _load(app, SHAPES[0], 0)
         loop, writer = (cProfile.Profile(time.thread_time) for _ in range(2))
@@ -148,14 +158,18 @@ async def _run(profile: Path | None) -> None:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--profile", type=Path)
+    arguments.add_argument("--rounds", type=int, default=1, help="the same services again in each")
+    arguments.add_argument("--postgresql", action="store_true", help="on a PostgreSQL server, not on SQLite")
     given = arguments.parse_args()
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        os.environ |= {
-            "DATABASE_URL": f"sqlite:///{folder}/bench.db",
-            "RUNBOOKS_DIR": str(ROOT / "runbooks"),
-            "LOG_LEVEL": "warning",
-        }
-        asyncio.run(_run(given.profile))
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+        url = f"sqlite:///{folder}/bench.db"
+        if given.postgresql:
+            supervisor = Supervisor()
+            stack.callback(supervisor.close)
+            url = stack.enter_context(postgres_server(supervisor)).url()
+        os.environ |= {"DATABASE_URL": url, "RUNBOOKS_DIR": str(ROOT / "runbooks"), "LOG_LEVEL": "warning"}
+        asyncio.run(_run(given.profile, given.rounds))
 
 
 if __name__ == "__main__":

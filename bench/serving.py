@@ -19,7 +19,7 @@ from testbed.ports import free_ports
 from testbed.supervisor import Process, Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 1_200.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,8 @@ INCIDENTS = 60
 DRIPPING = 20
 UNREAD = 5
 SETTLE_SECONDS = 3.0
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 600.0
+"""A bound for a loaded machine, not a figure."""
 PROGRAMS = {
     "heal run": [sys.executable, "-c", "from app.cli import main; main()", "run"],
     "uvicorn": [sys.executable, "-m", "uvicorn", "app.main:app"],

@@ -1,4 +1,4 @@
-"""Writes the actions and causes of the code into the published JSON schemas, and the one of scenarios.
+"""Writes the published JSON schemas: actions and causes of the code, scenarios, the services file.
 
 Run as `python -m scripts.schemas` after a change of either; a test fails while they differ.
 """
@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import cast
 
 from app.agent.actions import ACTIONS, ActionSpec
+from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.agent.ids import Json, JsonObject
 from app.agent.models import ActionName, Cause
 from app.sandbox.scenarios.files import schema_text
+from app.settings import services
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNBOOK = ROOT / "app" / "agent" / "runbook.schema.json"
 POLICY_INPUT = ROOT / "docs" / "policy-input.schema.json"
+SERVICES = ROOT / "app" / "settings" / "services.schema.json"
 SCENARIO = ROOT / "app" / "sandbox" / "scenarios" / "scenario.schema.json"
 
 
@@ -26,6 +29,8 @@ def written(file: Path) -> str:
     """The text of one of the schemas with the actions and causes of the code."""
     if file == SCENARIO:
         return schema_text()
+    if file == SERVICES:
+        return services.schema_text()
     schema = cast("JsonObject", json.loads(file.read_text(encoding="utf-8")))
     if file == RUNBOOK:
         _write_runbook(schema)
@@ -39,9 +44,12 @@ def written(file: Path) -> str:
 def _write_runbook(schema: JsonObject) -> None:
     specs = [spec for spec in ACTIONS.values() if spec.in_runbooks]
     properties = cast("dict[str, JsonObject]", schema["properties"])
-    cast("JsonObject", properties["causes"]["items"])["enum"] = [
-        str(cause) for cause in Cause if cause is not Cause.UNKNOWN
-    ]
+    causes: list[Json] = [str(cause) for cause in Cause if cause is not Cause.UNKNOWN]
+    cast("JsonObject", properties["causes"]["items"])["enum"] = causes
+    example = cast("dict[str, dict[str, JsonObject]]", properties["examples"]["items"])
+    example["properties"]["cause"]["enum"] = causes
+    scope = cast("dict[str, dict[str, JsonObject]]", properties["scope"])
+    cast("JsonObject", scope["properties"]["kinds"]["items"])["enum"] = [*WORKLOAD_KINDS]
     defs = cast("dict[str, JsonObject]", schema["$defs"])
     step = defs["step"]
     cast("dict[str, JsonObject]", step["properties"])["action"]["enum"] = [str(spec.name) for spec in specs]
@@ -81,5 +89,5 @@ def _replace(values: list[Json], names: type[StrEnum]) -> None:
 
 
 if __name__ == "__main__":
-    for path in (RUNBOOK, POLICY_INPUT, SCENARIO):
+    for path in (RUNBOOK, POLICY_INPUT, SCENARIO, SERVICES):
         path.write_text(written(path), encoding="utf-8")

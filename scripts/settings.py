@@ -1,31 +1,58 @@
 """Reads `.env.example`, the one place that explains the settings, and writes `docs/configuration.md` from it.
 
+It also writes the schema of the configuration file, `docs/config.schema.json`.
+
 Run as `python -m scripts.settings` after a change; a test fails while the two differ.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.config import Settings
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / ".env.example"
 PAGE = ROOT / "docs" / "configuration.md"
+SCHEMA = ROOT / "docs" / "config.schema.json"
 
 _ASSIGNMENT = re.compile(r"([A-Z][A-Z0-9_]*)=(.*)")
 _HEADING = re.compile(r"# -{10,} (.+)")
 _INTRODUCTION = """\
 # Configuration
 
-Settings come from the environment or from a file `.env` in the working directory; the environment wins,
-and an empty value means "not set". Copy `.env.example` to start: a plain copy changes nothing. A wrong
-value stops the start with a message that names the setting, and where it is JSON the path within it. So does
-a name within two edits of a setting, in `.env`, or in the environment where it has ten characters or more and
-an underscore: it is probably a setting that was mistyped. List names of other programs in `UNRELATED_NAMES`;
-those that Kubernetes sets for Services are known. Any other unknown name in `.env` is a warning at start
-and in `heal doctor`. This page is written from `.env.example` by `python -m scripts.settings`.
+Settings come from the environment, from a file `.env` in the working directory, or from a YAML file that
+`CONFIG_FILE` names ([one file](#one-file)); the first of them wins, and an empty value means "not set". Copy
+`.env.example` to start: a plain copy changes nothing. A wrong value stops the start with a message that names
+the setting, and where it is JSON the path within it. So does a name within two edits of a setting, in `.env`,
+or in the environment where it has ten characters or more and an underscore: it is probably a setting that was
+mistyped. List names of other programs in `UNRELATED_NAMES`; those that Kubernetes sets for Services are
+known. Any other unknown name in `.env` is a warning at start and in `heal doctor`. This page is written from
+`.env.example` by `python -m scripts.settings`.
+
+## One file
+
+A team can keep the settings in one YAML file under version control, and name it with `CONFIG_FILE`. Keys are
+the names of settings in lower case; lists and mappings are written as such, without quoting JSON:
+
+```yaml
+dry_run: true
+enabled_actions: [notify, restart]
+slo_max_error_rate: 0.02
+alert_triggers:
+  HighErrorRate: high_error_rate
+freeze_windows:
+  - {name: weekend, cron: "0 18 * * FRI", hours: 62, time_zone: Europe/Berlin}
+```
+
+`docs/config.schema.json` is its JSON Schema, for editors and reviews. Keep secrets out of it: pass them in
+the environment, which overrides the file, as `.env` does. `heal config check FILE` checks a file and names
+each wrong line, and `heal config show` shows where each value comes from. Changes take effect at the next
+start.
 """
 
 
@@ -77,6 +104,26 @@ def page(settings: Iterator[Setting]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def schema() -> str:
+    """The JSON Schema of CONFIG_FILE: every setting but that one, with its type, bounds and meaning."""
+    meanings = {one.name.lower(): one.meaning for one in documented(EXAMPLE.read_text())}
+    found = Settings.model_json_schema()
+    properties = {
+        name: {**value, "description": meanings[name]}
+        for name, value in found["properties"].items()
+        if name != "config_file"
+    }
+    whole = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Configuration of the Self-Healing DevOps Agent",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        "$defs": found.get("$defs", {}),
+    }
+    return json.dumps(whole, indent=2, sort_keys=True) + "\n"
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
@@ -84,3 +131,4 @@ def _cell(text: str) -> str:
 if __name__ == "__main__":
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page(documented(EXAMPLE.read_text())))
+    SCHEMA.write_text(schema())

@@ -48,7 +48,10 @@ _WRITE_RULES = [
         resources=["deployments", "deployments/scale", "statefulsets", "daemonsets"],
         verbs=["patch"],
     ),
-    PolicyRule(apiGroups=[""], resources=["configmaps"], verbs=["patch"]),
+    PolicyRule(apiGroups=[""], resources=["configmaps", "nodes"], verbs=["patch"]),
+    PolicyRule(apiGroups=[""], resources=["pods"], verbs=["delete"]),
+    PolicyRule(apiGroups=["argoproj.io"], resources=["rollouts", "rollouts/status"], verbs=["patch"]),
+    PolicyRule(apiGroups=["autoscaling"], resources=["horizontalpodautoscalers"], verbs=["patch"]),
 ]
 
 

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from app.agent.ids import ServiceKey
 from app.agent.models import (
@@ -108,7 +109,7 @@ async def test_a_release_told_again_and_again_is_not_the_cause_of_a_later_incide
         for minutes in (180, 95, 3):
             await stage.tell(succeeded, key=ELSEWHERE, age_seconds=60 * minutes)
         await stage.tell(firing(stage, 120), key=ELSEWHERE, age_seconds=120)
-        other = replace(ELSEWHERE, service="told-once")
+        other = structs.replace(ELSEWHERE, service="told-once")
         await stage.tell(succeeded, key=other, age_seconds=180)
         await stage.tell(firing(stage, 120, "f2"), key=other, age_seconds=120)
         repeated = await stage.live_until_ended(key=ELSEWHERE)
@@ -134,7 +135,7 @@ async def test_a_failed_deploy_that_was_run_again_with_success_is_over(tmp_path:
             record = await stage.live_until(lambda r: r.incident.diagnosis is not None, key=ELSEWHERE)
             assert causes(record) == [Cause.UNKNOWN], messages(record.timeline)
             assert "deploy failed" not in messages(record.timeline[2:])
-        alone = replace(ELSEWHERE, service="failed-once")
+        alone = structs.replace(ELSEWHERE, service="failed-once")
         await stage.tell(reports[0][0], key=alone, age_seconds=240)
         failed = await stage.live_until(lambda r: r.incident.diagnosis is not None, key=alone)
     assert causes(failed)[0] is Cause.BAD_RELEASE

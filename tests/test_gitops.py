@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.agent.gitops.steps import GitOpsStep, progress
-from app.agent.models import IncidentRecord, IncidentState, OutcomeKind
+from app.agent.models import IncidentRecord, IncidentState, OutcomeKind, VerdictKind
 from app.agent.timeline import verify_chain
 from tests.gitops_stories import Fuse, GitOpsStory, gitops_story
 from tests.stories import NAMESPACE, SERVICE, messages
@@ -188,3 +188,51 @@ async def test_the_kill_switch_between_two_steps_gives_automated_sync_back(tmp_p
         await told.live(120)
         assert told.standin.writes == [ONCE[0], RESTORED]
         assert told.stage.image() == "shop:2-crash"
+
+
+async def test_a_rollback_that_may_have_happened_is_never_called_refused(tmp_path: Path) -> None:
+    """Sent, the process died, another operation hides it, and the decision is too old to send it again."""
+    async with gitops_story(tmp_path, fuse=Fuse(point="argocd.roll_back#1:after")) as told:
+        told.repository.release("shop:2-crash")
+        while "rollback 0" not in told.standin.writes:
+            await told.live(5)
+        told.standin.reconcile()
+        assert told.standin.operation_state is not None
+        told.standin.operation_state |= {"startedAt": "later", "syncResult": {"revision": "another"}}
+        told.standin.operation_state["operation"] = {"sync": {"revision": "another"}}
+        await told.stage.clock.advance(3600)
+        record = await told.live_until_ended()
+        (intent,) = record.intents
+        assert intent.outcome is not None
+        assert intent.outcome.kind is OutcomeKind.UNKNOWN, messages(record.timeline)
+        assert record.incident.state is IncidentState.ESCALATED
+        assert told.standin.writes == [*ONCE, RESTORED]
+
+
+async def test_automated_sync_that_a_person_switches_off_stays_off(tmp_path: Path) -> None:
+    """Restored, the process died before it recorded that; the person's change is not overwritten."""
+    async with gitops_story(tmp_path, fuse=Fuse(point="argocd.restore#1:after")) as told:
+        told.repository.release("shop:2-crash")
+        await told.live_until(_reverted)
+        told.repository.merge(told.repository.branches()[0])
+        while RESTORED not in told.standin.writes:
+            await told.live(5)
+        told.standin.automated = None
+        record = await told.live_until_ended()
+        assert told.standin.writes == [*ONCE, RESTORED], messages(record.timeline)
+        assert record.incident.state is IncidentState.RECOVERED
+        assert "was switched off by the agent" not in record.incident.summary
+
+
+async def test_a_service_that_fails_again_before_the_merge_was_not_healed(tmp_path: Path) -> None:
+    """The last verdict says so: no credit, and the rollback is named as what still stands."""
+    async with gitops_story(tmp_path) as told:
+        told.repository.release("shop:2-crash")
+        await told.live_until(_reverted)
+        told.stage.world.set_env(NAMESPACE, SERVICE, {"DEPENDENCY_URL": "http://gone"})
+        record = await told.live_until_ended()
+        assert "fails again" in record.incident.summary, messages(record.timeline)
+        assert record.incident.verdict is not None
+        assert record.incident.verdict.kind is VerdictKind.NOT_RECOVERED
+        assert record.incident.lesson is not None
+        assert record.incident.lesson.worked is False

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from app.agent.ids import IntentId, JsonObject, ServiceKey
 from app.agent.models import (
@@ -47,7 +48,7 @@ from tests.stories import (
     story,
 )
 
-CART = replace(KEY, service="cart")
+CART = structs.replace(KEY, service="cart")
 
 
 @pytest.fixture

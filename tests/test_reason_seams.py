@@ -251,20 +251,28 @@ async def test_the_kill_switch_stops_a_write_that_is_tried_again(tmp_path: Path)
 
 
 async def test_a_reason_that_left_the_record_is_not_read_from_the_signals_again(tmp_path: Path) -> None:
-    """A posted breach is over; so many other alerts follow that the record holds nothing of it any more."""
+    """A posted breach is over; so many quieted alerts repeat that the record holds nothing of it any more."""
     async with innocent(tmp_path) as setting:
         stage = setting.stage
-        await fire(setting)
-        for p95 in (5_000.0, 50.0):
-            await stage.tell(MetricSample(error_rate=0.001, p95_latency_ms=p95))
-            await stage.clock.advance(1)
-        await _all_delivered(stage, _storm(stage, REASONS_KEPT + 1), firing=True)
-        record = await stage.newest()
-        assert record is not None
+        setting.metrics.says = lambda at: SliSample(at=at, error_rate=0.001, p95_latency_ms=80.0)
+        first = alert(starts_at=stage.clock.now(), fingerprint="first")
+        await _deliver(stage, first)
+        await stage.live_until_ended(7200)
+        await _deliver(stage, replace(first, firing=False))
+        setting.metrics.says = lambda at: SliSample(at=at)
+        storm = _storm(stage, REASONS_KEPT + 8)
+        assert {(await _deliver(stage, one)).kind for one in storm} == {DispositionKind.IGNORED}
+        for _ in range(4):
+            told = await stage.tell(MetricSample(error_rate=0.001, p95_latency_ms=5_000.0))
+            await stage.clock.advance(15)
+        assert told.disposition.incident_id is not None
+        await stage.tell(MetricSample(error_rate=0.001, p95_latency_ms=50.0))
+        await _all_delivered(stage, storm, firing=True)
+        record = await stage.load(told.disposition.incident_id)
+        assert record.incident.triggers == (Trigger.HIGH_LATENCY,)
         levels = await stage.agent.store.signals.levels(KEY)
         assert levels is not None
         assert Trigger.HIGH_LATENCY not in {one.trigger for one in levels.reasons}
-        slow = replace(record.incident, triggers=(Trigger.HIGH_LATENCY,))
-        found = (await stage.agent.loop.stages.check.examine(slow)).reasons
+        found = (await stage.agent.loop.stages.check.examine(record.incident)).reasons
         assert found.standing() == ()
         assert found.why_none()

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from app.agent.ids import IntentId
 from app.agent.models import (
     Action,
@@ -229,6 +231,6 @@ async def test_a_workload_that_nobody_calls_is_trusted_where_its_owners_say_so(t
         stage.deploy("silent", "silent:1", requests_per_second=0.0)
         await stage.live(300)
         store = stage.agent.store
-        [known] = await store.history.revisions(replace(KEY, service="worker"))
+        [known] = await store.history.revisions(structs.replace(KEY, service="worker"))
         assert known.health is RevisionHealth.SERVED_WELL
-        assert await store.history.revisions(replace(KEY, service="silent")) == ()
+        assert await store.history.revisions(structs.replace(KEY, service="silent")) == ()

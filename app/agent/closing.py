@@ -6,13 +6,14 @@ recorded with an unknown outcome.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from app.agent.execution.undo import since_then, together
 from app.agent.gitops.steps import policy_left_off
 from app.agent.guardrails.question import TargetLook
-from app.agent.intents import Since, credited, in_place, not_undone
+from app.agent.intents import Since, credited, handled_since, in_place, not_undone
 from app.agent.memory import lesson
 from app.agent.models import (
     Incident,
@@ -33,6 +34,8 @@ from app.agent.ports.store.claims import Claim
 from app.agent.workload import ObjectRef
 from app.clock import Clock
 from app.errors import AgentError, NotFound
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,7 @@ class Closer:
         learnt = lesson(known, now, since)
         ended = replace(incident, state=end, closed_at=now, lesson=learnt, summary=why)
         await self.store.incidents.save(claim, ended, [*notes, ending_note(end, why, learnt, now)])
+        log.info("incident %s of %s ended: %s", incident.id, incident.key, end.replace("_", " "))
 
     async def _since(self, record: IncidentRecord) -> Since:
         """What became of the agent's changes that the summary speaks of: each target is read once."""
@@ -105,7 +109,10 @@ class Closer:
             if target not in looks:
                 looks[target] = await self._look(intent)
             found.append(since_then(record, intent, looks[target]))
-        return together(found)
+        handled: dict[str, str] = {
+            i.id: by for i in credited(record) if (by := handled_since(record, i)) is not None
+        }
+        return together([*found, Since(handled_by=handled)])
 
     async def _look(self, intent: Intent) -> TargetLook:
         assert self.reader is not None  # noqa: S101 - the caller has checked

@@ -8,6 +8,7 @@ determine whether the effect occurred.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -47,7 +48,9 @@ from app.agent.ports.store.intents import Begun
 from app.agent.reason_check import ReasonCheck
 from app.agent.workload import TargetState
 from app.clock import Clock
-from app.errors import ClaimLost, Conflict, PermanentError, TransientError, UnknownOutcome
+from app.errors import ClaimLost, Conflict, NotFound, PermanentError, TransientError, UnknownOutcome
+
+log = logging.getLogger(__name__)
 
 MAX_WRITE_ATTEMPTS = 5
 """Attempts to write one intent to a target that keeps changing; each is guarded by its version."""
@@ -164,15 +167,16 @@ class Executor:
         if moved is not None:
             await self._finish(claim, intent, OutcomeKind.REFUSED, moved, look_anew=True)
             return
-        unwilling = await self.gatherer.opted_out(intent)
-        if unwilling is not None:
-            await self._finish(claim, intent, OutcomeKind.REFUSED, unwilling)
-            return
         reasons = await self._reasons(record, intent)
         if reasons is not None and (refusal := reasons.refusal()) is not None:
             await self._finish(
                 claim, intent, OutcomeKind.REFUSED, f"no current reason: {refusal}", look_anew=True
             )
+            return
+        # After the look at the service, which takes longer; reasons are asked for again as it begins.
+        objection = await self.gatherer.objection(intent)
+        if objection is not None:
+            await self._finish(claim, intent, OutcomeKind.REFUSED, objection)
             return
         if not await self._begun(claim, intent, snapshot_of_now, reasons):
             return
@@ -203,8 +207,11 @@ class Executor:
         if application_of(intent.action) is not None:
             await self._advance(record, intent, claim)
             return
-        target = await self.reader.target(intent.action)
-        if target.marker == intent.id:
+        target, shown = await self._look_again(intent)
+        if target is None or shown is not None:
+            message = f"interrupted, then found executed: {shown}"
+            await self._finish(claim, intent, OutcomeKind.DONE, message, target)
+        elif target.marker == intent.id:
             await self._finish(
                 claim,
                 intent,
@@ -225,6 +232,20 @@ class Executor:
         else:
             await self._try_again(record, intent, target, claim)
 
+    async def _look_again(self, intent: Intent) -> tuple[TargetState | None, str | None]:
+        """The target now, None if it is deleted, and the words for an effect that shows without a marker."""
+        assert self.reader is not None  # noqa: S101 - every caller has checked
+        spec, ref = ACTIONS[intent.action.name], intent.action.target
+        try:
+            target = await self.reader.target(intent.action)
+        except NotFound:
+            if not spec.removes:
+                raise
+            return None, f"{ref} no longer exists"
+        if spec.effect_shows is None or not spec.effect_shows(intent.decision.target_token, target.token):
+            return target, None
+        return target, f"{ref} is being deleted" if spec.removes else f"{ref} shows the effect"
+
     async def _advance(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """The next step of an intent that goes through an application."""
         execution = self.through_controller
@@ -232,15 +253,16 @@ class Executor:
             raise PermanentError("the GitOps controller of this action is not connected for writing now")
 
         async def guard() -> str | None:
+            reasons = await self._reasons(record, intent)
+            if reasons is not None and (refusal := reasons.refusal()) is not None:
+                return f"no current reason: {refusal}"
             stopped = await self._stopped(record, intent)
             if stopped is not None or self.reader is None:
                 return stopped
             target = await self.reader.target(intent.action)
             if not same_ground(intent.action, intent.decision.target_token, target.token):
                 return f"{target.ref} was changed by {target.changed_by or 'someone else'} after the decision"
-            reasons = await self._reasons(record, intent)
-            refusal = reasons.refusal() if reasons is not None else None
-            return None if refusal is None else f"no current reason: {refusal}"
+            return None
 
         await execution.advance(record, intent, claim, guard)
 
@@ -251,6 +273,10 @@ class Executor:
         reasons = await self._reasons(record, intent)
         if reasons is not None and (refusal := reasons.refusal()) is not None:
             await self._leave_open(claim, intent, f"no current reason: {refusal}")
+            return
+        objection = await self.gatherer.objection(intent)
+        if objection is not None:
+            await self._leave_open(claim, intent, objection)
             return
         match await self.store.intents.retry(claim, intent.id, MAX_ATTEMPTS, self.clock.now(), reasons):
             case Begun.YES:
@@ -333,17 +359,21 @@ class Executor:
                 after = await self.writer.apply(intent.action, intent.id, target, content)
             except (Conflict, UnknownOutcome) as error:
                 unheard = unheard or isinstance(error, UnknownOutcome)
-                target = await self.reader.target(intent.action)
+                found, shown = await self._look_again(intent)
+                if found is None or shown is not None:
+                    await self._finish(claim, intent, OutcomeKind.DONE, shown or "", found)
+                    return
+                target = found
                 if target.marker == intent.id:
                     after = target
                 elif same_ground(intent.action, intent.decision.target_token, target.token):
+                    reasons = await self._reasons(record, intent)
                     # Another worker may have acted, undone and closed while this process was paused.
                     await self.store.claims.renew(claim, self.lease, self.clock.now())
                     stopped = await self._stopped(record, intent)
                     if stopped is not None:
                         await self._stop(claim, intent, stopped, unheard=unheard)
                         return
-                    reasons = await self._reasons(record, intent)
                     continue
                 else:
                     by = target.changed_by or "someone else"
@@ -390,7 +420,7 @@ class Executor:
         switch = await self.store.guardrails.kill_switch()
         if switch is not None and switch.engaged:
             return "the kill switch is engaged now"
-        return self._lapsed(record, intent) or await self.gatherer.opted_out(intent)
+        return self._lapsed(record, intent) or await self.gatherer.objection(intent)
 
     async def _notify(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """Done means: queued for delivery to every channel."""
@@ -437,6 +467,7 @@ class Executor:
             after.token if after is not None else None,
             [note],
         )
+        log.info("incident %s, intent %s: %s", intent.incident_id, intent.id, note.message)
 
 
 def _new_intent_id() -> IntentId:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NewType, TypeAlias
+
+import msgspec
 
 SignalId = NewType("SignalId", str)
 
@@ -29,9 +30,11 @@ Json: TypeAlias = "JsonScalar | list[Json] | dict[str, Json]"
 JsonObject: TypeAlias = dict[str, Json]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class ServiceKey:
-    """What one incident is about and what remediation excludes: a service in an environment."""
+class ServiceKey(msgspec.Struct, frozen=True, kw_only=True, order=True, gc=False):
+    """What one incident is about and what remediation excludes: a service in an environment.
+
+    A struct, because intake hashes and compares it many times for each signal.
+    """
 
     environment: str
     service: str

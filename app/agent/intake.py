@@ -7,10 +7,13 @@ disposition are durable together (promise 9).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
+import msgspec
 from msgspec import structs
 
 from app.agent.evidence.conditions import CONDITION_TRIGGERS
@@ -28,6 +31,7 @@ from app.agent.freshness.reports import (
 )
 from app.agent.ids import ServiceKey
 from app.agent.models import (
+    ALERTS_SOURCE,
     POLLED,
     WATCHED,
     Alert,
@@ -58,6 +62,8 @@ from app.agent.ports.store.signals import (
 from app.agent.ports.workers import Runner
 from app.agent.slo import Breach, BreachLimits, SloThresholds
 
+log = logging.getLogger(__name__)
+
 OWN_SOURCES = frozenset({POLLED, WATCHED})
 
 LONGEST_RHYTHM = timedelta(minutes=15)
@@ -66,8 +72,7 @@ LONGEST_RHYTHM = timedelta(minutes=15)
 RESOLVED_KEPT = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Judged:
+class _Judged(msgspec.Struct, frozen=True, kw_only=True):
     """The meaning of a payload for its service, without regard to an open incident."""
 
     triggers: tuple[Trigger, ...] = ()
@@ -102,6 +107,9 @@ class IntakeRules:
         open_incident: Incident | None,
         last_closed: Incident | None,
     ) -> IntakeVerdict:
+        own = self.slo.of(signal.key)
+        if own is not self.slo:
+            return replace(self, slo=own)(signal, levels, open_incident, last_closed)
         elsewhere = _of_another_cluster(signal, open_incident)
         if elsewhere is not None:
             return IntakeVerdict(
@@ -112,11 +120,11 @@ class IntakeRules:
             present, set_aside = without_future(present, signal.received_at)
         verdict = self._decided(signal, present, levels, open_incident, last_closed)
         if levels is None and self.max_services and signal.source not in OWN_SOURCES:
-            verdict = replace(verdict, service_limit=self.max_services)
+            verdict = structs.replace(verdict, service_limit=self.max_services)
         if set_aside is None:
             return verdict
         disposition = replace(verdict.disposition, reason=f"{verdict.disposition.reason} ({set_aside})")
-        return replace(verdict, disposition=disposition, levels=verdict.levels or present)
+        return structs.replace(verdict, disposition=disposition, levels=verdict.levels or present)
 
     def _decided(
         self,
@@ -163,6 +171,9 @@ class IntakeRules:
         if _of_another_cluster(signal, open_incident) is not None:
             return None
         known = levels or ServiceLevels(key=signal.key)
+        heard = _heard(signal, known)
+        if heard is not None:
+            return Repeat(levels=heard, fires_again=False)
         reasons, fires_again = repeated(known.reasons, signal)
         if reasons == known.reasons:
             return None
@@ -202,6 +213,8 @@ class IntakeRules:
                         kind=change.kind, key=signal.key, at=signal.observed_at, summary=change.summary
                     ),
                 )
+            case Alert() as alert if signal.key == ALERTS_SOURCE and alert.trigger is None:
+                return _judge_watchdog(signal, alert, levels)
             case Alert() as alert:
                 return _judge_alert(alert, levels)
             case ClusterCondition() as condition:
@@ -216,7 +229,7 @@ class IntakeRules:
         if self.slo.too_few(sample.request_rate):
             return _Judged(
                 healthy_reason=f"{sample.request_rate:.2f} requests/s are too few to evaluate "
-                f"(SLO_MIN_REQUEST_RATE is {self.slo.min_request_rate:g})",
+                f"(the minimum is {self.slo.min_request_rate:g} requests/s)",
                 joins=False,
             )
         error, latency = self._breaches(sample, at, levels, own=own)
@@ -243,17 +256,17 @@ class IntakeRules:
                 )
         if crashing:
             triggers = [*breaching, Trigger.CRASH_LOOP]
+        changed = self._measured(levels, sample, at, error, latency) if own else _posted(error, latency)
+        if not late and not own:
+            newest = SliSample(at=at, error_rate=sample.error_rate, p95_latency_ms=sample.p95_latency_ms)
+            changed |= {"last_sample_at": at, "last_sample": newest, "rhythm_seconds": _rhythm(last, at)}
         after = structs.replace(
-            self._measured(levels, sample, at, error, latency) if own else _posted(levels, error, latency),
+            levels,
+            **changed,
             conditions=_with_condition(levels.conditions, Condition.CRASH_LOOP_BACK_OFF, crashing),
             crash_told_at=at if crash_is_news else levels.crash_told_at,
             reasons=self._reasons(signal, sample, levels.reasons, (error, latency)),
         )
-        if not late and not own:
-            newest = SliSample(at=at, error_rate=sample.error_rate, p95_latency_ms=sample.p95_latency_ms)
-            after = structs.replace(
-                after, last_sample_at=at, last_sample=newest, rhythm_seconds=_rhythm(last, at)
-            )
         return _Judged(
             triggers=tuple(triggers),
             breaching=tuple(breaching),
@@ -279,8 +292,11 @@ class IntakeRules:
 
     def _measured(
         self, levels: ServiceLevels, sample: MetricSample, at: datetime, errors: Breach, latency: Breach
-    ) -> ServiceLevels:
-        """After a sample of the agent's own: one inside its objective also ends a breach that was posted."""
+    ) -> dict[str, Any]:
+        """The fields of the levels after a sample of the agent's own.
+
+        One inside its objective also ends a breach that was posted.
+        """
         gap = self._gap(levels)
         posted_errors, posted_latency = _error_rate(levels), _latency(levels)
         if errors.since is None:
@@ -289,11 +305,11 @@ class IntakeRules:
         if latency.since is None:
             limits = self._limits(self.slo.max_p95_latency_ms, gap)
             posted_latency = posted_latency.told(sample.p95_latency_ms, at, limits)
-        return structs.replace(
-            _posted(levels, posted_errors, posted_latency),
-            measured_error_rate=errors,
-            measured_latency=latency,
-        )
+        return {
+            **_posted(posted_errors, posted_latency),
+            "measured_error_rate": errors,
+            "measured_latency": latency,
+        }
 
     def _reasons(
         self,
@@ -363,17 +379,16 @@ def _judge_deploy(signal: Signal, deploy: Deploy, levels: ServiceLevels) -> _Jud
     )
 
 
-def _posted(levels: ServiceLevels, errors: Breach, latency: Breach) -> ServiceLevels:
-    """The levels with the breaches that posted samples amount to."""
-    return structs.replace(
-        levels,
-        error_rate_breach_since=errors.since,
-        error_rate_breach_until=errors.until,
-        error_rate_clear_at=errors.clear_at,
-        latency_breach_since=latency.since,
-        latency_breach_until=latency.until,
-        latency_clear_at=latency.clear_at,
-    )
+def _posted(errors: Breach, latency: Breach) -> dict[str, Any]:
+    """The fields of the levels for the breaches that posted samples amount to."""
+    return {
+        "error_rate_breach_since": errors.since,
+        "error_rate_breach_until": errors.until,
+        "error_rate_clear_at": errors.clear_at,
+        "latency_breach_since": latency.since,
+        "latency_breach_until": latency.until,
+        "latency_clear_at": latency.clear_at,
+    }
 
 
 def _error_rate(levels: ServiceLevels) -> Breach:
@@ -414,7 +429,7 @@ def _remembering(
     if not over:
         levels = structs.replace(levels, reasons=remember_signal(levels.reasons, signal))
     unchanged = judged.levels is None and levels == (stored or ServiceLevels(key=signal.key))
-    return judged if unchanged else replace(judged, levels=levels)
+    return judged if unchanged else structs.replace(judged, levels=levels)
 
 
 def _opened_by(signal: Signal, judged: _Judged, known: ServiceLevels) -> _Judged:
@@ -427,12 +442,28 @@ def _opened_by(signal: Signal, judged: _Judged, known: ServiceLevels) -> _Judged
     return (
         judged
         if reasons == levels.reasons
-        else replace(judged, levels=structs.replace(levels, reasons=reasons))
+        else structs.replace(judged, levels=structs.replace(levels, reasons=reasons))
     )
 
 
 def _opening(signal: Signal, reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
     return opened_by(reasons, signal.payload) if isinstance(signal.payload, Alert) else reasons
+
+
+def _heard(signal: Signal, levels: ServiceLevels) -> ServiceLevels | None:
+    """The levels after a delivery of the firing watchdog alert; None for any other signal."""
+    alert = signal.payload
+    if signal.key != ALERTS_SOURCE or not isinstance(alert, Alert):
+        return None
+    if alert.trigger is not None or not alert.firing or alert.suppressed:
+        return None
+    return structs.replace(levels, watchdog_at=signal.received_at)
+
+
+def _judge_watchdog(signal: Signal, alert: Alert, levels: ServiceLevels) -> _Judged:
+    heard = _heard(signal, levels)
+    what = "alerts are delivered" if heard is not None else "not firing"
+    return _Judged(healthy_reason=f"watchdog {alert.name}: {what}", levels=heard, joins=False)
 
 
 def _judge_alert(alert: Alert, levels: ServiceLevels) -> _Judged:
@@ -560,6 +591,10 @@ class Intake:
             for a in accepted
             if a.disposition.kind in (DispositionKind.OPENED, DispositionKind.JOINED)
         }
+        for signal, one in zip(signals, accepted, strict=False):
+            if one.disposition.kind is DispositionKind.OPENED:
+                reason = one.disposition.reason.replace("_", " ")
+                log.info("incident %s of %s opened: %s", one.disposition.incident_id, signal.key, reason)
         for incident_id in touched:
             if incident_id is not None:
                 await self.runner.wake(incident_id)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from app.agent.ids import IntentId
 from app.agent.models import IncidentRecord, Intent, OutcomeKind, Stage, VerdictKind
+from app.agent.responders.request import ResponderAct
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,16 +23,24 @@ class Since:
     """The object no longer exists."""
     unread: frozenset[str] = frozenset()
     """The object could not be read."""
+    handled_by: dict[str, str] = field(default_factory=dict)
+    """Who took the incident over after the change: what they did does not show on its object."""
 
     def knows(self, intent: Intent) -> bool:
         """Whether the change is no longer as the agent left it, or that is not known."""
         return intent.id in self.changed_by or intent.id in self.gone or intent.id in self.unread
+
+    def doubts(self, intent: Intent) -> bool:
+        """Whether something else than the change may have helped."""
+        return self.knows(intent) or intent.id in self.handled_by
 
     def fate(self, intent: Intent) -> str:
         """What became of such a change, in words."""
         target = intent.action.target
         if intent.id in self.changed_by:
             return f"{target} was changed since by {self.changed_by[intent.id]}"
+        if intent.id in self.handled_by and not self.knows(intent):
+            return f"{self.handled_by[intent.id]} handled the incident meanwhile"
         return f"{target} no longer exists" if intent.id in self.gone else f"{target} could not be read"
 
 
@@ -116,6 +125,17 @@ def in_place(record: IncidentRecord, since: Since = NOT_READ) -> tuple[Intent, .
     return tuple(
         i for i in not_undone(record) if i.id not in changed and i.id not in unclear and not since.knows(i)
     )
+
+
+def handled_since(record: IncidentRecord, intent: Intent) -> str | None:
+    """Who took the incident over after the action took place; None where no person did."""
+    done = intent.outcome.at if intent.outcome is not None else None
+    people = (
+        str(entry.data.get("person"))
+        for entry in record.timeline
+        if entry.data.get("act") == ResponderAct.TAKE_OVER and done is not None and entry.at >= done
+    )
+    return next(people, None)
 
 
 def credited(record: IncidentRecord) -> tuple[Intent, ...]:

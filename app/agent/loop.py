@@ -66,6 +66,7 @@ from app.agent.soak import Soak, moved_on
 from app.agent.verifier import Assessment, Health, Verifier
 from app.clock import Clock
 from app.errors import AgentError, ClaimLost, NotFound, PermanentError, TransientError, UnknownOutcome
+from app.logs import about_incident
 
 MAX_INTENTS = 12
 """An incident with more intents than this, including denied ones, is escalated."""
@@ -194,18 +195,22 @@ class Loop:
         While another worker holds the incident, rests for one lease.
         """
         lock = self._locks.setdefault(incident_id, asyncio.Lock())
-        async with lock:
-            try:
-                claim = await self.store.claims.take(incident_id, self.owner, self.lease, self.clock.now())
-            except NotFound:
-                return Rest(closed=True, wake_at=None)
-            if claim is None:
-                return Rest(closed=False, wake_at=self.clock.now() + self.lease, held_elsewhere=True)
-            if requested_by is not None:
-                await self._request(claim, requested_by)
-            rest = await self._held(claim, now_please)
-            await self._release(claim, rest)
-            return rest
+        with about_incident(incident_id):
+            async with lock:
+                return await self._advance(incident_id, now_please, requested_by)
+
+    async def _advance(self, incident_id: IncidentId, now_please: bool, requested_by: str | None) -> Rest:
+        try:
+            claim = await self.store.claims.take(incident_id, self.owner, self.lease, self.clock.now())
+        except NotFound:
+            return Rest(closed=True, wake_at=None)
+        if claim is None:
+            return Rest(closed=False, wake_at=self.clock.now() + self.lease, held_elsewhere=True)
+        if requested_by is not None:
+            await self._request(claim, requested_by)
+        rest = await self._held(claim, now_please)
+        await self._release(claim, rest)
+        return rest
 
     async def _request(self, claim: Claim, by: str) -> None:
         """Record who requested the pass: that person may not approve the resulting actions."""
@@ -451,7 +456,7 @@ class Loop:
         if wait is None:
             return False
         told = any(entry.data.get("waits_for") == wait.waits_for for entry in record.timeline)
-        waiting = replace(_works_again(record).incident, wake_at=wait.until)
+        waiting = replace(_works_again(record).incident, wake_at=wait.look_at or wait.until)
         await self.store.incidents.save(claim, waiting, [] if told else [wait_note(wait, now)])
         return True
 

@@ -18,7 +18,15 @@ from app.agent.evidence.trust import (
     traffic_in,
 )
 from app.agent.ids import ServiceKey
-from app.agent.intents import NOT_READ, Since, credited, done_intents, is_undone, judged_with
+from app.agent.intents import (
+    NOT_READ,
+    Since,
+    credited,
+    done_intents,
+    handled_since,
+    is_undone,
+    judged_with,
+)
 from app.agent.models import (
     ActionName,
     Cause,
@@ -56,7 +64,7 @@ def lesson(record: IncidentRecord, at: datetime, since: Since = NOT_READ) -> Les
     recovered = verdict is not None and verdict.kind is VerdictKind.RECOVERED
     helped = credited(record)
     stands = any(i.applied_token is not None and not is_undone(record, i) for i in helped)
-    doubtful = any(since.knows(i) for i in helped)
+    doubtful = any(since.doubts(i) for i in helped)
     return Lesson(
         cause=incident.diagnosis.best.cause if incident.diagnosis is not None else Cause.UNKNOWN,
         runbook=incident.plan.runbook if incident.plan is not None else None,
@@ -74,6 +82,7 @@ def failed_revision(
     """The revision that a successful rollback replaced: it is never a rollback target again.
 
     `helped` is the action after which the service recovered; an earlier rollback did not help.
+    Where a person handled the incident meanwhile, what helped is not known.
     """
     rolled_back = any(
         i.action.name is ActionName.ROLLBACK
@@ -82,7 +91,7 @@ def failed_revision(
         for i in judged_with(record, helped)
     )
     older = workload.revisions[1:]
-    if not rolled_back or not older:
+    if not rolled_back or not older or handled_since(record, helped) is not None:
         return None
     left = max(older, key=lambda revision: revision.number)
     return RevisionRecord(
@@ -148,7 +157,7 @@ class Historian:
 
     async def note(self, key: ServiceKey, seen: Observation) -> bool:
         """Record the running version as having served well, if it has; True if that is stored."""
-        since, workload = serves_well_since(seen, self.slo), seen.workload
+        since, workload = serves_well_since(seen, self.slo.of(key)), seen.workload
         if since is None or workload is None or not workload.revisions:
             return False
         if seen.at - since < self.rules.after:
@@ -198,7 +207,8 @@ class Historian:
             samples = await self.metrics.sli_range(key, start, end, step)
         except AgentError as error:
             return f"its requests could not be counted: {error}"
-        return objection(traffic_in(samples, self.slo, step), self.rules, self.slo)
+        slo = self.slo.of(key)
+        return objection(traffic_in(samples, slo, step), self.rules, slo)
 
     async def _unproved_configs(
         self, key: ServiceKey, workload: WorkloadView, at: datetime

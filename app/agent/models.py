@@ -19,7 +19,8 @@ from app.agent.workload import ConfigRecord, ObjectRef, RevisionRecord, Workload
 
 METRICS_SOURCE = ServiceKey(environment="telemetry", service="metrics")
 CLUSTER_SOURCE = ServiceKey(environment="telemetry", service="cluster")
-TELEMETRY_SOURCES = frozenset({METRICS_SOURCE, CLUSTER_SOURCE})
+ALERTS_SOURCE = ServiceKey(environment="telemetry", service="alerts")
+TELEMETRY_SOURCES = frozenset({METRICS_SOURCE, CLUSTER_SOURCE, ALERTS_SOURCE})
 """What incidents about a source are filed under; no workload and no series belongs to them."""
 
 
@@ -395,6 +396,15 @@ class ActionName(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     NOTIFY = "notify"
+    CORDON = "cordon"
+    UNCORDON = "uncordon"
+    DELETE_STUCK_POD = "delete_stuck_pod"
+    RAISE_AUTOSCALER_BOUNDS = "raise_autoscaler_bounds"
+    RAISE_MEMORY_LIMIT = "raise_memory_limit"
+    ABORT_ROLLOUT = "abort_rollout"
+    RETRY_ROLLOUT = "retry_rollout"
+    PROMOTE_ROLLOUT = "promote_rollout"
+    PAUSE_ROLLOUT = "pause_rollout"
     RESTORE = "restore"
     """Undo: put an object back to the snapshot taken before another action. Never in a runbook."""
 
@@ -454,6 +464,8 @@ class Plan:
     hash: str
     """SHA-256 over the canonical form of runbook hash and actions: what a decision is bound to."""
     at: datetime
+    handover: tuple[str, ...] = ()
+    """The instructions of a runbook that hands the incident to a person; it has no actions."""
 
 
 # ---------------------------------------------------------------- policy and execution

@@ -150,6 +150,8 @@ def plan_note(plan: Plan, at: datetime) -> Note:
             for a in plan.actions
         )
         message = f"Runbook {plan.runbook}: {steps}."
+    elif plan.handover:
+        message = f"Runbook {plan.runbook} hands the incident to a person. {' '.join(plan.handover)}"
     else:
         message = "No runbook selected; no action planned."
     return Note(
@@ -158,6 +160,7 @@ def plan_note(plan: Plan, at: datetime) -> Note:
         message=message,
         data={
             "hash": plan.hash,
+            **({"handover": list(plan.handover)} if plan.handover else {}),
             "rejected": [{"runbook": r.runbook, "reason": r.reason} for r in plan.rejected],
         },
     )
@@ -211,7 +214,7 @@ def why_escalated(record: IncidentRecord) -> str:
         if incident.diagnosis is not None and cause is Cause.TELEMETRY_OUTAGE:
             said = "; ".join(incident.diagnosis.best.evidence_for)
             return f"No action taken because of a telemetry outage: {said}."
-        why = why_no_runbook(cause, incident.plan.rejected if incident.plan is not None else ())
+        why = why_no_action(cause, incident.plan)
         return f"{why}{_what_is_wrong(incident.diagnosis)}{_to_inspect(record)}"
     last = [i for i in record.intents if i.undoes is None][-1]
     outcome = last.outcome.message if last.outcome is not None else "not finished"
@@ -275,7 +278,8 @@ def nothing_written(record: IncidentRecord) -> str:
 def why_recovered(record: IncidentRecord, since: Since = NOT_READ) -> str:
     """Which runbook or action helped, the proof, and which changes did not help and were not undone.
 
-    Where `since` says that what helped was changed before the end, no action gets the credit.
+    Where `since` says that what helped was changed before the end, or that a person
+    handled the incident meanwhile, no action gets the credit.
     """
     plan, verdict = record.incident.plan, record.incident.verdict
     helped = _named([i for i in done_intents(record) if verdict is not None and i.id == verdict.intent_id])
@@ -283,7 +287,7 @@ def why_recovered(record: IncidentRecord, since: Since = NOT_READ) -> str:
     proof = "; ".join(verdict.reasons) if verdict is not None else ""
     left = not_undone(record)
     before = f" Before that, {_named(left)} did not help." if left else ""
-    fates = "; ".join(since.fate(i) for i in credited(record) if since.knows(i))
+    fates = "; ".join(since.fate(i) for i in credited(record) if since.doubts(i))
     if fates:
         return f"Recovered, but it is not known whether {helped} helped ({fates}): {proof}.{before}"
     return f"{done} helped: {proof}.{before}"
@@ -319,6 +323,14 @@ def _named(intents: Sequence[Intent]) -> str:
 
 def _was(intents: Sequence[Intent]) -> str:
     return "was" if len(intents) == 1 else "were"
+
+
+def why_no_action(cause: str, plan: Plan | None) -> str:
+    """Why the plan has no action: no runbook applies, or the one that does hands the incident over."""
+    rejected = () if plan is None else plan.rejected
+    if plan is None or not plan.handover or any(one.addresses_cause for one in rejected):
+        return why_no_runbook(cause, rejected)
+    return f"No action taken: runbook {plan.runbook} hands {in_words(cause)} to a person."
 
 
 def why_no_runbook(cause: str, rejected: Sequence[RejectedRunbook]) -> str:

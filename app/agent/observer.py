@@ -13,6 +13,8 @@ import os
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
+from json.encoder import encode_basestring_ascii as _quoted
+from math import isfinite
 from typing import TypeVar
 
 from app.agent.evidence.conditions import workload_conditions as workload_conditions
@@ -48,6 +50,7 @@ from app.agent.ports.gitops import ApplicationReader
 from app.agent.ports.metrics import MetricSource
 from app.agent.ports.store import Store
 from app.agent.ports.store.incidents import IncidentFilter
+from app.agent.services.terms import NO_SERVICES, ServiceCatalogue, with_dependencies
 from app.agent.workload import WorkloadView
 from app.errors import AgentError, PermanentError
 
@@ -102,8 +105,7 @@ def new_signal(
     """
     kind = _KINDS[type(payload)]
     if dedup_key is None:
-        told = [source, kind, key.environment, key.service, observed_at.isoformat(), _content(payload)]
-        dedup_key = f"content:{hashlib.sha256(_encoded(told).encode()).hexdigest()}"
+        dedup_key = f"content:{hashlib.sha256(_told(source, key, observed_at, payload).encode()).hexdigest()}"
     return Signal(
         id=signal_id or _new_id(received_at),
         kind=kind,
@@ -128,12 +130,32 @@ def _new_id(received_at: datetime) -> SignalId:
     return SignalId(f"sig_{micros:016x}{os.urandom(8).hex()}")
 
 
+def _told(source: str, key: ServiceKey, observed_at: datetime, payload: Payload) -> str:
+    """JSON of what was observed; two observations are the same when it is."""
+    if isinstance(payload, MetricSample):
+        return _told_of_sample(source, key, observed_at, payload)
+    content = [source, _KINDS[type(payload)], key.environment, key.service, observed_at.isoformat()]
+    return _encoded([*content, _content(payload)])
+
+
+def _told_of_sample(source: str, key: ServiceKey, observed_at: datetime, sample: MetricSample) -> str:
+    """The same text that the encoder writes, of the kind of signal that comes by the thousand."""
+    rate = "" if sample.request_rate is None else f', "request_rate": {_number(sample.request_rate)}'
+    crash_looping = "null" if sample.crash_looping is None else "true" if sample.crash_looping else "false"
+    return (
+        f'[{_quoted(source)}, "metric", {_quoted(key.environment)}, {_quoted(key.service)}, '
+        f'"{observed_at.isoformat()}", {{"crash_looping": {crash_looping}, '
+        f'"error_rate": {_number(sample.error_rate)}, '
+        f'"p95_latency_ms": {_number(sample.p95_latency_ms)}{rate}}}]'
+    )
+
+
+def _number(value: float | None) -> str:
+    return "null" if value is None else repr(value) if isfinite(value) else _encoded(value)
+
+
 def _content(payload: Payload) -> dict[str, object]:
-    """The payload as it is hashed: the same as before a field was added that it does not use."""
-    content = {name: getattr(payload, name) for name in _FIELDS[type(payload)]}
-    if content.get("request_rate", 0.0) is None:
-        del content["request_rate"]
-    return content
+    return {name: getattr(payload, name) for name in _FIELDS[type(payload)]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +177,8 @@ class Observer:
     dependencies: Mapping[ServiceKey, tuple[ServiceKey, ...]]
     objectives: Objectives | None = None
     """The objectives that define a symptom; None: every reported one is a symptom."""
+    services: ServiceCatalogue = NO_SERVICES
+    """Services with objectives or dependencies of their own."""
     applications: ApplicationReader | None = None
     """Reads the application of a GitOps controller that owns the workload."""
 
@@ -172,7 +196,7 @@ class Observer:
         unmeasured: list[str] = []
         signals = await self.store.signals.of_incident(incident.id, _MAX_SIGNALS)
         earliest = min((s.observed_at for s in signals), default=incident.opened_at)
-        dependencies = self.dependencies.get(key, ())
+        dependencies = self.calls.get(key, ())
         beside = await self.store.incidents.open_beside(key, dependencies, _OTHERS_SHOWN)
         sli = await self._sli_history(key, now, unmeasured)
         telemetry = await self.telemetry(key, now, missing)
@@ -189,7 +213,7 @@ class Observer:
                 await self._changes(
                     key,
                     min(earliest, incident.opened_at) - self.lookback,
-                    self.dependencies.get(key, ()),
+                    self.calls.get(key, ()),
                 ),
                 key,
                 workload.application if workload is not None else None,
@@ -216,12 +240,21 @@ class Observer:
                 )
             ),
             unmeasured="; ".join(unmeasured) or None,
-            objectives=self.objectives,
+            objectives=self._objectives_of(key),
             dependency_levels=levels,
             failing_beside=await self._failing_beside(key, now),
-            callers=tuple(sorted(one for one, callees in self.dependencies.items() if key in callees)),
+            callers=tuple(sorted(one for one, callees in self.calls.items() if key in callees)),
         )
         return Gathered(evidence=evidence, missing=tuple(missing))
+
+    @property
+    def calls(self) -> Mapping[ServiceKey, tuple[ServiceKey, ...]]:
+        """The calls between services as they are known now."""
+        return with_dependencies(self.dependencies, self.services)
+
+    def _objectives_of(self, key: ServiceKey) -> Objectives | None:
+        terms, usual = self.services.of(key), self.objectives
+        return usual if terms is None or usual is None else terms.objectives(usual)
 
     async def look(self, key: ServiceKey, now: datetime) -> Observation:
         """One observation of a service, for verification and the historian."""
@@ -337,7 +370,7 @@ class Observer:
         """The service levels of the nearest dependencies that have samples, direct ones first."""
         near = [key]
         for one in near:
-            near.extend(d for d in self.dependencies.get(one, ()) if d not in near)
+            near.extend(d for d in self.calls.get(one, ()) if d not in near)
             if len(near) > _DEPENDENCIES_MEASURED:
                 break
         found = []
@@ -346,14 +379,14 @@ class Observer:
             sli = await self._sli_history(one, now, unmeasured)
             missing.extend(f"{one}: {reason}" for reason in unmeasured)
             if sli:
-                found.append(DependencyLevels(key=one, sli=sli, calls=self.dependencies.get(one, ())))
+                found.append(DependencyLevels(key=one, sli=sli, calls=self.calls.get(one, ())))
         return tuple(found)
 
     async def _failing_beside(self, key: ServiceKey, now: datetime) -> tuple[FailingBeside, ...]:
         """Since when other services are outside their objectives; an escalated incident is not over."""
         lately = IncidentFilter(environment=key.environment, since=now - self.lookback)
         recent = await self.store.incidents.find(lately, limit=_BESIDE_LOOKED_AT, cursor=None)
-        near = [*self.dependencies.get(key, ())[:_DEPENDENCIES_MEASURED]]
+        near = [*self.calls.get(key, ())[:_DEPENDENCIES_MEASURED]]
         near += [record.incident.key for record in recent.items]
         found = []
         for one in dict.fromkeys(near):
@@ -367,7 +400,7 @@ class Observer:
 
     def _unrelated(self, one: ServiceKey, other: ServiceKey) -> bool:
         """Whether calls are known, and none lead from one of the services to the other."""
-        if not self.dependencies:
+        if not self.calls:
             return False
         return other not in self._behind(one) and one not in self._behind(other)
 
@@ -375,7 +408,7 @@ class Observer:
         """The services that a service calls, directly or not."""
         pending, seen = [key], {key}
         while pending:
-            following = [one for one in self.dependencies.get(pending.pop(), ()) if one not in seen]
+            following = [one for one in self.calls.get(pending.pop(), ()) if one not in seen]
             seen.update(following)
             pending.extend(following)
         return seen - {key}

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 
-from app.agent.actions import ACTIONS, PlanLimits, Unmet, Unneeded
+from app.agent.actions import ACTIONS, ENABLED_BY_DEFAULT, PlanLimits, Unmet, Unneeded
 from app.agent.evidence.format import confidence, in_words
 from app.agent.ids import JsonScalar
 from app.agent.models import (
@@ -33,16 +33,19 @@ __all__ = ["PlanLimits", "make_plan", "no_longer_planned", "plan_hash"]
 AMBIGUITY = 0.05
 """Two causes whose confidence differs by less cannot be distinguished."""
 
-_UNDO_OF_COMPLETION = "once the previous step is undone, replace the pods again to load the restored version"
+_UNDO_OF_COMPLETION = "once the previous step is undone, replace the pods again"
 
 
 def make_plan(diagnosis: Diagnosis, evidence: Evidence, catalogue: Catalogue, limits: PlanLimits) -> Plan:
-    """The plan for the best hypothesis; every rejected runbook is listed with its reason."""
+    """The plan for the best hypothesis; every rejected runbook is listed with its reason.
+
+    A runbook that escalates is chosen only if none with steps applies.
+    """
     chosen: Runbook | None = None
     actions: tuple[Action, ...] = ()
     rejected: list[RejectedRunbook] = []
-    for runbook in sorted(catalogue.runbooks, key=lambda r: (-r.min_confidence, r.id)):
-        reason = _objection(runbook, diagnosis, evidence)
+    for runbook in sorted(catalogue.runbooks, key=lambda r: (bool(r.escalate), -r.min_confidence, r.id)):
+        reason = _objection(runbook, diagnosis, evidence, limits)
         if reason is None and chosen is not None:
             reason = f"{chosen.reference} was selected first"
         if reason is None:
@@ -67,6 +70,7 @@ def make_plan(diagnosis: Diagnosis, evidence: Evidence, catalogue: Catalogue, li
         rejected=tuple(sorted(rejected, key=lambda r: r.runbook)),
         hash=plan_hash(runbook_hash, actions),
         at=evidence.at,
+        handover=chosen.escalate if chosen is not None else (),
     )
 
 
@@ -87,7 +91,7 @@ def no_longer_planned(
     runbook = next((each for each in catalogue.runbooks if each.hash == plan.runbook_hash), None)
     if runbook is None:
         return f"{plan.runbook} is no longer an approved runbook"
-    objection = _objection(runbook, diagnosis, evidence)
+    objection = _objection(runbook, diagnosis, evidence, limits)
     if objection is not None:
         return f"{plan.runbook}: {objection}"
     if next_action == 0:
@@ -146,20 +150,19 @@ def _plain(action: Action) -> Action:
     )
 
 
-def _objection(runbook: Runbook, diagnosis: Diagnosis, evidence: Evidence) -> str | None:
+def _objection(runbook: Runbook, diagnosis: Diagnosis, evidence: Evidence, limits: PlanLimits) -> str | None:
     """Why this runbook does not fit the diagnosis; None if it does."""
     best = diagnosis.best
     if best.cause is Cause.UNKNOWN:
         return "no cause reached the required confidence"
-    if best.cause not in runbook.causes:
-        return (
-            f"addresses {', '.join(in_words(cause) for cause in runbook.causes)}, not {in_words(best.cause)}"
-        )
-    if best.confidence < runbook.min_confidence:
-        return (
-            f"the confidence of {confidence(best.confidence)} is below "
-            f"the {confidence(runbook.min_confidence)} that {runbook.id} requires"
-        )
+    kind = None if evidence.workload is None else evidence.workload.target.ref.kind
+    objection = runbook.objection(best.cause, best.confidence, evidence.key, kind)
+    if objection is not None:
+        return objection
+    off = [one for one in (s.action for s in runbook.steps) if ACTIONS[one].in_runbooks]
+    off = [one for one in off if one not in ENABLED_BY_DEFAULT | limits.optional]
+    if off:
+        return f"{off[0]} is not among ENABLED_ACTIONS"
     touching = [step.action for step in runbook.steps if ACTIONS[step.action].kinds]
     if touching and _measuring_is_broken(evidence):
         return "telemetry outage: an action could not be verified"

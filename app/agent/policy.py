@@ -18,6 +18,7 @@ from app.agent.guardrails.limits import set_aside
 from app.agent.guardrails.opt_out import withheld
 from app.agent.guardrails.question import Guardrails, Question
 from app.agent.identity.people import ApprovalTerms, combined
+from app.agent.ids import ServiceKey
 from app.agent.models import (
     Action,
     Decision,
@@ -26,12 +27,15 @@ from app.agent.models import (
     Risk,
 )
 from app.agent.ports.policy import PolicyAnswer, PolicyEngine
+from app.agent.services.terms import Autonomy, autonomy_of
 from app.agent.workload import TargetState
 
 
-def forbidden_now(action: Action, limits: Guardrails) -> list[str]:
+def forbidden_now(action: Action, key: ServiceKey, limits: Guardrails) -> list[str]:
     """Why the configuration forbids the action; checked again right before a write."""
     reasons: list[str] = []
+    if ACTIONS[action.name].kinds and autonomy_of(limits.services, key) is Autonomy.OBSERVE:
+        reasons.append(f"the autonomy of {key.service} is observe: actions are only proposed")
     if action.name not in limits.enabled_actions:
         reasons.append(f"{action.name} is not among ENABLED_ACTIONS")
     if action.risk is Risk.HIGH and not limits.allow_high_risk:
@@ -42,7 +46,7 @@ def forbidden_now(action: Action, limits: Guardrails) -> list[str]:
 def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
     """Why the built-in guardrails deny; empty if they allow."""
     action, incident = question.action, question.incident
-    reasons = forbidden_now(action, limits)
+    reasons = forbidden_now(action, incident.key, limits)
     if question.taken >= limits.max_actions_per_incident:
         reasons.append(
             f"the incident's budget is exhausted: {question.taken} of "
@@ -109,10 +113,14 @@ class Policy:
         denials = guard(question, self.limits)
         if denials:
             return DecisionKind.DENY, denials
-        action = question.action
+        action, key = question.action, question.incident.key
         if action.risk in self.limits.approval_for:
             return DecisionKind.NEEDS_APPROVAL, (
                 f"{action.name.words} is {action.risk} risk, and APPROVAL_FOR_RISKS requires an approval",
+            )
+        if ACTIONS[action.name].kinds and autonomy_of(self.limits.services, key) is Autonomy.ASK:
+            return DecisionKind.NEEDS_APPROVAL, (
+                f"the autonomy of {key.service} is ask: every action requires an approval",
             )
         note = set_aside(question.standing.history, self.limits.shared, question.at)
         allowed = f"{action.name.words} is an enabled action of {action.risk} risk and within the budget"

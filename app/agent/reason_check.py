@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from app.agent.freshness.all_clear import firing_alerts
+from app.agent.freshness.clock_jumps import ahead
 from app.agent.freshness.own_look import examined
 from app.agent.freshness.reasons import Reason, Reasons, of_cluster
 from app.agent.freshness.reports import from_signals
@@ -52,7 +53,7 @@ class ReasonCheck:
         seen = await self.observer.look(incident.key, self.clock.now())
         recorded, older = await self._reported(incident)
         known = of_cluster((*recorded, *older), incident.cluster)
-        found = examined(known, incident.triggers, seen, self.slo)
+        found = examined(known, incident.triggers, seen, self.slo.of(incident.key))
         now = self.clock.now()
         try:
             silencings = await self._silencings(incident, now)
@@ -92,4 +93,6 @@ class ReasonCheck:
             return levels.reasons, ()
         signals = await store.signals.of_incident(incident.id, _MAX_SIGNALS)
         newest = levels.last_sample if levels is not None else None
-        return (), from_signals(signals, self.slo, newest)
+        found, now = from_signals(signals, self.slo.of(incident.key), newest), self.clock.now()
+        # What is dated in the future may be missing from the record because intake set it aside.
+        return (), tuple(one for one in found if not ahead(one.newest, now))

@@ -25,7 +25,8 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.protocols import Validator
 from jsonschema.validators import extend
 
-from app.agent.ids import Json, JsonObject, JsonScalar
+from app.agent.evidence.format import confidence, in_words
+from app.agent.ids import Json, JsonObject, JsonScalar, ServiceKey
 from app.agent.models import ActionName, Cause
 from app.errors import ConfigurationError
 
@@ -47,6 +48,45 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunbookScope:
+    """Where a runbook applies; an empty list limits nothing."""
+
+    environments: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    """Kinds of workloads."""
+
+    def outside(self, key: ServiceKey, kind: str | None) -> str | None:
+        """Why a service is outside, or None; `kind` is None where no workload is known."""
+        for what, allowed, found in (
+            ("environment", self.environments, key.environment),
+            ("service", self.services, key.service),
+            ("kind of workload", self.kinds, kind),
+        ):
+            if allowed and found not in allowed:
+                return f"is limited to the {what} {' or '.join(allowed)}, not {found or 'an unknown one'}"
+        return None
+
+
+EVERYWHERE = RunbookScope()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A diagnosis for which the runbook must apply, or must not."""
+
+    cause: Cause
+    confidence: float
+    key: ServiceKey
+    kind: str | None
+    selected: bool
+
+    def __str__(self) -> str:
+        kind = "" if self.kind is None else f", {self.kind}"
+        return f"{self.cause.replace('_', ' ')} at {self.confidence:.0%} of {self.key}{kind}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Runbook:
     """One approved answer to one or more causes."""
 
@@ -57,15 +97,31 @@ class Runbook:
     min_confidence: float
     """A diagnosis below it does not warrant these steps."""
     steps: tuple[Step, ...]
+    """Empty for one that escalates."""
     hash: str
-    """SHA-256 over the canonical form of its content: comments and order of keys do not count."""
+    """SHA-256 over the canonical form of its content: comments, examples and order of keys do not count."""
     source: str
     """The file it came from."""
+    escalate: tuple[str, ...] = ()
+    """The instructions for the person to whom it hands the incident; empty for one with steps."""
+    scope: RunbookScope = EVERYWHERE
+    examples: tuple[Example, ...] = ()
 
     @property
     def reference(self) -> str:
         """`id@version`, as plans and timelines cite it."""
         return f"{self.id}@{self.version}"
+
+    def objection(self, cause: Cause, found: float, key: ServiceKey, kind: str | None) -> str | None:
+        """Why it does not apply to a diagnosis of this confidence; None if it does."""
+        if cause not in self.causes:
+            return f"addresses {', '.join(in_words(one) for one in self.causes)}, not {in_words(cause)}"
+        if found < self.min_confidence:
+            return (
+                f"the confidence of {confidence(found)} is below "
+                f"the {confidence(self.min_confidence)} that {self.id} requires"
+            )
+        return self.scope.outside(key, kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +135,23 @@ class Catalogue:
         """SHA-256 over the hashes of all runbooks."""
         return _sha256([r.hash for r in self.runbooks])
 
+    def check_examples(self) -> int:
+        """Test the examples of every runbook; their number. `ConfigurationError` for the first that fails."""
+        tested = 0
+        for runbook in self.runbooks:
+            for one in runbook.examples:
+                objection = runbook.objection(one.cause, one.confidence, one.key, one.kind)
+                if (objection is None) is not one.selected:
+                    why = objection or "it applies"
+                    raise ConfigurationError(f"{runbook.source}: the example {one} fails: {why}")
+                tested += 1
+        return tested
+
 
 def load_catalogue(path: Path) -> Catalogue:
     """Read every `*.yaml` and `*.yml` of a folder, one runbook each.
 
-    Raises `ConfigurationError` for the first thing wrong; an empty or missing
+    Raises `ConfigurationError` for the first thing wrong, an example that fails included; an empty or missing
     folder is wrong too, for an agent without runbooks was surely not meant.
     """
     try:
@@ -102,7 +170,9 @@ def load_catalogue(path: Path) -> Catalogue:
             taken = f"{runbook.id!r} is taken by {found[runbook.id].source}; each runbook needs its own"
             raise document.error(("id",), taken)
         found[runbook.id] = runbook
-    return Catalogue(runbooks=tuple(found[name] for name in sorted(found)))
+    catalogue = Catalogue(runbooks=tuple(found[name] for name in sorted(found)))
+    catalogue.check_examples()
+    return catalogue
 
 
 def _runbook(document: Document) -> Runbook:
@@ -121,10 +191,29 @@ def _runbook(document: Document) -> Runbook:
                 action=ActionName(cast("str", step["action"])),
                 parameters=cast("dict[str, JsonScalar]", step.get("parameters", {})),
             )
-            for step in cast("list[JsonObject]", content["steps"])
+            for step in cast("list[JsonObject]", content.get("steps", []))
         ),
-        hash=_sha256(content),
+        hash=_sha256({name: value for name, value in content.items() if name != "examples"}),
         source=str(document.file),
+        escalate=tuple(cast("list[str]", content.get("escalate", []))),
+        scope=_scope(cast("dict[str, list[str]]", content.get("scope", {}))),
+        examples=tuple(_example(one) for one in cast("list[JsonObject]", content.get("examples", []))),
+    )
+
+
+def _scope(content: Mapping[str, list[str]]) -> RunbookScope:
+    return RunbookScope(**{name: tuple(values) for name, values in content.items()})
+
+
+def _example(content: JsonObject) -> Example:
+    return Example(
+        cause=Cause(cast("str", content["cause"])),
+        confidence=float(cast("float", content["confidence"])),
+        key=ServiceKey(
+            environment=str(content.get("environment", "prod")), service=str(content.get("service", "shop"))
+        ),
+        kind=cast("str | None", content.get("kind")),
+        selected=content["selected"] is True,
     )
 
 
@@ -299,6 +388,8 @@ def _told(error: ValidationError) -> _Complaint:
             message = f"exactly one of {', '.join(sorted(allowed))} is needed"
         case "minItems":
             message = "at least one is needed"
+        case "oneOf":
+            message = "exactly one of escalate, steps is needed"
     return _Complaint(place=place, message=message)
 
 

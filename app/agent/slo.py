@@ -8,7 +8,9 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec import structs
 
+from app.agent.ids import ServiceKey
 from app.agent.models import Objectives, SliSample
+from app.agent.services.terms import NO_SERVICES, ServiceCatalogue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,22 @@ class SloThresholds:
     """How long an unhealed incident keeps the same symptoms from opening another."""
     min_request_rate: float = 0.0
     """Requests per second below which a measured error rate or latency says nothing."""
+    services: ServiceCatalogue = NO_SERVICES
+    """Services with thresholds of their own: see `of`."""
+
+    def of(self, key: ServiceKey) -> SloThresholds:
+        """The thresholds of one service: its own, and these where it has none."""
+        terms = self.services.of(key)
+        if terms is None:
+            return self
+        own = terms.objectives(self.objectives)
+        return replace(
+            self,
+            max_error_rate=own.max_error_rate,
+            max_p95_latency_ms=own.max_p95_latency_ms,
+            min_request_rate=own.min_request_rate,
+            services=NO_SERVICES,
+        )
 
     @property
     def objectives(self) -> Objectives:
@@ -63,8 +81,7 @@ class SloThresholds:
         return tuple(found)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreachLimits:
+class BreachLimits(msgspec.Struct, frozen=True, kw_only=True):
     """When one indicator is in breach, and which samples belong to one breach."""
 
     threshold: float
@@ -75,7 +92,7 @@ class BreachLimits:
     """Samples further apart do not belong to one breach."""
 
 
-class Breach(msgspec.Struct, frozen=True, kw_only=True):
+class Breach(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known about one indicator of one service; times are event times."""
 
     since: datetime | None = None
@@ -120,7 +137,8 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
         return self.since is not None and self.until is not None and self.since <= at <= self.until + gap
 
     def _well(self, at: datetime) -> Breach:
-        well = structs.replace(self, clear_at=at if self.clear_at is None else max(self.clear_at, at))
+        clear_at = at if self.clear_at is None else max(self.clear_at, at)
+        well = Breach(since=self.since, until=self.until, clear_at=clear_at)
         if self.since is None or self.until is None or at < self.since:
             return well
         if at >= self.until:

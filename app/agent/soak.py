@@ -145,7 +145,7 @@ class Soak:
         if incident.verification is None:
             raise PermanentError("the incident is in verification without a verification record")
         seen, health = await self.verifier.look(incident, now)
-        verdict = judge(incident.verification, health, seen, self.verifier.rules)
+        verdict = judge(incident.verification, health, seen, self.verifier.rules_of(incident.key))
         before = incident.verification
         verification = advance(before, health, now, self.verifier.rules)
         notes = turning_points(before, verification, health, now)

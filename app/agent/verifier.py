@@ -21,6 +21,7 @@ from app.agent.freshness.all_clear import (
 from app.agent.freshness.clock_jumps import ahead
 from app.agent.freshness.reasons import Reason, ago_words, of_cluster
 from app.agent.freshness.silences import Silencing, covering
+from app.agent.ids import ServiceKey
 from app.agent.models import (
     Incident,
     Observation,
@@ -269,6 +270,10 @@ class Verifier:
     silences: SilenceSource | None = None
     """None: silences are not read."""
 
+    def rules_of(self, key: ServiceKey) -> VerifyRules:
+        """The rules with the objectives of one service."""
+        return replace(self.rules, slo=self.rules.slo.of(key))
+
     async def look(self, incident: Incident, now: datetime) -> tuple[Observation, Assessment]:
         """Observe the incident's service at `now` and assess its health."""
         seen = await self.observer.look(incident.key, now)
@@ -281,7 +286,7 @@ class Verifier:
 
         `silencings` are the silences in force; None: they are read where an alert fires.
         """
-        health = assess(seen, incident.triggers, self.rules, incident.verification)
+        health = assess(seen, incident.triggers, self.rules_of(incident.key), incident.verification)
         levels = await self.observer.store.signals.levels(incident.key)
         if levels is None:
             return health

@@ -16,12 +16,13 @@ class ObjectRef:
     """Names one object of a cluster."""
 
     kind: str
-    """A kind of workload (`app.agent.guardrails.workload_kinds`), or `ConfigMap`."""
+    """A kind of `app.agent.guardrails.workload_kinds`, or `ConfigMap`."""
     namespace: str
+    """Empty for an object of the whole cluster, such as a Node."""
     name: str
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}"
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,8 @@ class Revision:
     """Annotated as not to be rolled back (for example by a schema migration)."""
     fields: tuple[tuple[str, str], ...] = ()
     """Each field of the template that counts, by name, with a digest of its value."""
+    memory_limits: tuple[tuple[str, int], ...] = ()
+    """The memory limit of each container that has one, by name, in bytes; sorted."""
     references: frozenset[str] | None = None
     """The objects that its pods need (`ConfigMap a`, `Secret b`, `PersistentVolumeClaim c`), without
     optional ones; None: unknown."""
@@ -196,6 +199,20 @@ class ScaleChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutProgress:
+    """How far the controller of Argo Rollouts has come with an update, as the Rollout itself says."""
+
+    stable: bool
+    """No update is under way: the current template is the stable one."""
+    aborted: bool = False
+    """The update was aborted, by a person or after a failed analysis; the stable template serves."""
+    waits: str | None = None
+    """Why it stands at a step (`CanaryPauseStep`, `BlueGreenPause`); None if it goes on."""
+    analysis: str | None = None
+    """An analysis that failed, in the words of its AnalysisRun; None if none did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadView:
     """One workload of any kind with what hangs on it, read at `observed_at`."""
 
@@ -252,6 +269,10 @@ class WorkloadView:
     """Pods with a lower ordinal keep their template during a rollout (a StatefulSet's `partition`)."""
     one_by_one: bool = False
     """Its controller waits for each pod to be ready before it replaces or makes the next one."""
+    progress: RolloutProgress | None = None
+    """Of an Argo Rollout; None for other kinds."""
+    own_cordons: tuple[str, ...] = ()
+    """The nodes that the agent cordoned; read only while a pod cannot be scheduled."""
     claims_deleted: bool = False
     """Removing replicas deletes their PersistentVolumeClaims, and with them their data."""
 

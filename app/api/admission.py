@@ -42,16 +42,18 @@ _CROWDED_RETRY_SECONDS = 1
 _STOPPING_RETRY_SECONDS = 5
 
 
-class _Phase(StrEnum):
+class Phase(StrEnum):
+    """What a request in progress does."""
+
     READING = "reading"
     WORKING = "working"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _AdmittedRequest:
+class AdmittedRequest:
     """One request in progress."""
 
-    phase: _Phase = _Phase.WORKING
+    phase: Phase = Phase.WORKING
     started: bool = False
     """Its answer has begun."""
     stopped: bool = False
@@ -82,17 +84,42 @@ class Deliveries:
         self._held -= held
 
 
+class InProgress:
+    """The requests in progress, of the fast door of intake and of the ordinary routes together."""
+
+    def __init__(self, *, stop: Stop, most: int) -> None:
+        """`most` leaves the reserve out."""
+        self.stop = stop
+        self.most = most
+        self.running: dict[asyncio.Task[object], AdmittedRequest] = {}
+        stop.then(self._drain)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether another request is let in that is neither of a probe nor of an operator."""
+        return len(self.running) < self.most and not self.stop.requested
+
+    def _drain(self) -> None:
+        """Cancel requests whose body is incomplete; give requests in progress `DRAIN_SECONDS`."""
+        self._interrupt(Phase.READING)
+        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._interrupt, None)
+
+    def _interrupt(self, phase: Phase | None) -> None:
+        for task, request in self.running.items():
+            if not request.stopped and (phase is None or request.phase is phase):
+                request.stopped = True
+                task.cancel()
+
+
 class Admission:
     """The middleware."""
 
-    def __init__(self, app: ASGIApp, *, stop: Stop, requests: int, delivery_bytes: int) -> None:
-        """`requests` counts the reserve; `delivery_bytes` bounds large deliveries together."""
+    def __init__(self, app: ASGIApp, *, progress: InProgress, delivery_bytes: int) -> None:
+        """`delivery_bytes` bounds large deliveries together."""
         self._app = app
-        self._stop = stop
-        self._most = requests - RESERVED
+        self._progress = progress
+        self._running = progress.running
         self._deliveries = Deliveries(most=delivery_bytes)
-        self._running: dict[asyncio.Task[object], _AdmittedRequest] = {}
-        stop.then(self._drain)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()
@@ -103,7 +130,7 @@ class Admission:
         if refusal is not None:
             await refusal.response(scope["path"])(scope, receive, send)
             return
-        request = _AdmittedRequest()
+        request = AdmittedRequest()
         self._running[task] = request
         try:
             await self._pass_on(scope, receive, send, task, request)
@@ -113,9 +140,9 @@ class Admission:
 
     def _refusal(self, scope: Scope) -> Problem | None:
         path: str = scope["path"]
-        if self._stop.requested and path != "/healthz":
-            return _stopping()
-        if len(self._running) >= self._most and not path.startswith(_FOR_OPERATORS):
+        if self._progress.stop.requested and path != "/healthz":
+            return stopping()
+        if len(self._running) >= self._progress.most and not path.startswith(_FOR_OPERATORS):
             return _busy(
                 "crowded",
                 "Too many requests are in progress",
@@ -132,20 +159,20 @@ class Admission:
         receive: Receive,
         send: Send,
         task: asyncio.Task[object],
-        request: _AdmittedRequest,
+        request: AdmittedRequest,
     ) -> None:
         bounded = _is_delivery(scope)
         size = 0
 
         async def reading() -> Message:
             nonlocal size
-            if self._stop.requested and not request.started:
-                raise _stopping()
-            request.phase = _Phase.READING
+            if self._progress.stop.requested and not request.started:
+                raise stopping()
+            request.phase = Phase.READING
             try:
                 message = await receive()
             finally:
-                request.phase = _Phase.WORKING
+                request.phase = Phase.WORKING
             if bounded and message["type"] == "http.request":
                 size += len(message.get("body", b""))
                 if not message.get("more_body", False) and not request.held:
@@ -167,22 +194,9 @@ class Admission:
             if not request.stopped:
                 raise
             task.uncancel()
-            problem = _stopping()
+            problem = stopping()
         if problem is not None and not request.started:
             await problem.response(scope["path"])(scope, receive, send)
-
-    # ------------------------------------------------------------ stopping
-
-    def _drain(self) -> None:
-        """Cancel requests whose body is incomplete; give requests in progress `DRAIN_SECONDS`."""
-        self._interrupt(_Phase.READING)
-        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._interrupt, None)
-
-    def _interrupt(self, phase: _Phase | None) -> None:
-        for task, request in self._running.items():
-            if not request.stopped and (phase is None or request.phase is phase):
-                request.stopped = True
-                task.cancel()
 
 
 def _is_delivery(scope: Scope) -> bool:
@@ -205,7 +219,8 @@ def _no_room() -> Problem:
     )
 
 
-def _stopping() -> Problem:
+def stopping() -> Problem:
+    """The answer to what the process takes no more, or has no time left for."""
     return _busy(
         "stopping",
         "The agent is stopping",

@@ -12,12 +12,14 @@ from typing import Annotated, Protocol
 from fastapi import Depends
 from starlette.requests import Request
 
+from app.agent.freshness.watchdog import WatchdogTerms
 from app.agent.intake import Intake
 from app.agent.loop import Loop
 from app.agent.ports.cluster import PodOwners
 from app.agent.ports.people import IdentityProvider
 from app.agent.ports.store import Store
 from app.agent.ports.streams import StreamProgress
+from app.agent.slo import SloThresholds
 from app.api.problems import FieldError, Problem, invalid
 from app.clock import Clock
 from app.config import Settings
@@ -66,6 +68,8 @@ class ApiDependencies(Protocol):
     @property
     def loop(self) -> Loop: ...
     @property
+    def slo(self) -> SloThresholds: ...
+    @property
     def streams(self) -> Sequence[ReadStream]: ...
     @property
     def sign_on(self) -> IdentityProvider | None: ...
@@ -75,6 +79,8 @@ class ApiDependencies(Protocol):
     def chats(self) -> Mapping[str, ChatInbound]: ...
     @property
     def vitals(self) -> Vitals: ...
+    @property
+    def watchdog(self) -> WatchdogTerms | None: ...
     @property
     def measures(self) -> Measures: ...
     @property

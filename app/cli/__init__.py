@@ -19,6 +19,7 @@ from app.cli import (
     bench,
     catalogue,
     configuration,
+    database,
     events,
     incidents,
     responders,
@@ -28,7 +29,7 @@ from app.cli import (
 from app.cli import (
     run as serving,
 )
-from app.cli.options import EXIT_CODES, complain
+from app.cli.options import EXIT_CODES, AsJson, complain
 
 app = typer.Typer(
     name="heal",
@@ -60,10 +61,28 @@ def _options(
     pass
 
 
+@app.command(epilog=EXIT_CODES)
+def version(as_json: AsJson = False) -> None:
+    """Show the version of the agent, of its database schema, and of Python."""
+    import json
+    import platform
+
+    from app.store.database.migrate import newest_schema
+    from app.version import package_version
+
+    found = {"version": package_version(), "schema": newest_schema(), "python": platform.python_version()}
+    typer.echo(
+        json.dumps(found)
+        if as_json
+        else "self-healing-devops-agent {version}, database schema {schema}, Python {python}".format(**found)
+    )
+
+
 app.add_typer(audit.app, name="audit")
 app.add_typer(tokens.app, name="token")
 app.add_typer(bench.app, name="bench")
 app.add_typer(configuration.app, name="config")
+app.add_typer(database.app, name="db")
 app.add_typer(events.app, name="events")
 app.add_typer(sandbox.app, name="sandbox")
 

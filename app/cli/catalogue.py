@@ -1,4 +1,4 @@
-"""`heal runbooks` and `heal policy`: checks of runbooks and policies."""
+"""`heal runbooks`, `heal policy` and `heal services`: the catalogues."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from app.cli.options import (
     Output,
     OutputOption,
     Url,
+    complain,
     console,
     finished,
     read_settings,
@@ -24,26 +25,74 @@ runbooks_app = typer.Typer(
     help="The catalogue of approved runbooks.", no_args_is_help=True, epilog=EXIT_CODES
 )
 app.add_typer(runbooks_app, name="runbooks")
+services_app = typer.Typer(
+    help="Services on record, and what is set for single ones.", no_args_is_help=True, epilog=EXIT_CODES
+)
+app.add_typer(services_app, name="services")
 policy_app = typer.Typer(
     help="The policies that decide on every action.", no_args_is_help=True, epilog=EXIT_CODES
 )
 app.add_typer(policy_app, name="policy")
 
 
+@services_app.command("list", epilog=EXIT_CODES)
+def list_services(
+    environment: Annotated[str | None, typer.Option(help="Only in this environment.")] = None,
+    search: Annotated[str, typer.Option("--search", help="Part of the name.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number to show.")] = 100,
+    url: Url = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List the services on record, with the newest incident of each."""
+    from app.cli.commands import service_list
+
+    page = finished(
+        service_list.services(read_settings(), url, environment=environment, search=search, limit=limit)
+    )
+    text = structured(page, output)
+    if text is not None:
+        typer.echo(text)
+        return
+    if not page.items:
+        typer.echo("No services.")
+        return
+    console(wide=output is Output.WIDE).print(service_list.table(page))
+    if page.next is not None:
+        typer.echo(f"Showing the first {len(page.items)}; raise --limit to show more.")
+
+
+@services_app.command("check", epilog=EXIT_CODES)
+def check_services(
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="Default: SERVICES_FILE.")] = None,
+) -> None:
+    """Validate the services file; reports the first error with file and line."""
+    from app.settings.services import read_services, terms_in_words
+
+    path = file or read_settings().services_file
+    if path is None:
+        complain("no file: name one, or set SERVICES_FILE")
+        raise typer.Exit(2)
+    found = read_services(path)
+    for terms in found.values():
+        typer.echo(f"ok  {terms.key.environment}/{terms.key.service:<28} {terms_in_words(terms)}")
+    typer.echo(f"Valid: {counted(len(found), 'service')} in {path}.")
+
+
 @runbooks_app.command("check", epilog=EXIT_CODES)
 def check_runbooks(
     path: Annotated[Path | None, typer.Argument(help="Folder of runbooks. Default: RUNBOOKS_DIR.")] = None,
 ) -> None:
-    """Validate every runbook of a folder; reports the first error with file and line."""
+    """Validate every runbook of a folder and test its examples; reports the first error with its place."""
     from app.agent.runbooks import load_catalogue
 
     folder = path or read_settings().runbooks_folder
     catalogue = load_catalogue(folder)
     for runbook in catalogue.runbooks:
-        steps = ", then ".join(step.action for step in runbook.steps)
+        steps = ", then ".join(step.action for step in runbook.steps) or "escalate"
         typer.echo(f"ok  {runbook.reference:<36} {runbook.hash[:12]}  {steps}")
     typer.echo(
-        f"Valid: {counted(len(catalogue.runbooks), 'runbook')} in {folder}; catalogue {catalogue.hash[:12]}."
+        f"Valid: {counted(len(catalogue.runbooks), 'runbook')} in {folder}, "
+        f"{counted(catalogue.check_examples(), 'example')} tested; catalogue {catalogue.hash[:12]}."
     )
 
 
@@ -57,9 +106,10 @@ def list_runbooks(folder: RunbookFolder = None, output: OutputOption = Output.TA
     """List the approved runbooks with their causes and steps."""
     from app.agent.runbooks import load_catalogue
     from app.cli.commands import runbooks
+    from app.wire.catalogues import RunbookView
 
     catalogue = load_catalogue(folder or read_settings().runbooks_folder)
-    found = [runbooks.RunbookDetails.of(one) for one in catalogue.runbooks]
+    found = [RunbookView.of(one) for one in catalogue.runbooks]
     text = structured(found, output)
     if text is not None:
         typer.echo(text)

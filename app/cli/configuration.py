@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -41,3 +42,18 @@ def show(
         console(wide=output is Output.WIDE).print(configuration.table(found))
     else:
         typer.echo("No setting.")
+
+
+@app.command(epilog=EXIT_CODES)
+def check(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="A configuration file. Default: CONFIG_FILE, if it is set."),
+    ] = None,
+) -> None:
+    """Check every setting without starting anything; 1, with a line for each wrong one."""
+    from app.cli.commands import configuration
+
+    if file is not None:
+        os.environ["CONFIG_FILE"] = str(file)
+    typer.echo(configuration.checked(read_settings(), Path(".env")))

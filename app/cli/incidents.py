@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -106,41 +107,85 @@ def show(
 
 
 @app.command(epilog=EXIT_CODES)
+def export(
+    incident_id: Annotated[
+        str, typer.Argument(metavar="ID", help="The incident's id, or its beginning: inc_...")
+    ],
+    sign: Annotated[bool, typer.Option("--sign", help="Sign the file with Ed25519.")] = False,
+    key: Annotated[
+        Path | None, typer.Option(help="Private key in PEM. Default: EXPORT_SIGNING_KEY_FILE.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="File to write. Default: standard output.")] = None,
+    url: Url = None,
+) -> None:
+    """Export the whole record of an incident as JSON, signed if wanted; `heal verify-export` checks it."""
+    from datetime import UTC, datetime
+
+    from app.cli.commands import export as exporting
+    from app.cli.commands.short_ids import load_by_beginning
+
+    settings = read_settings()
+    file = key or settings.export_signing_key_file
+    if sign and file is None:
+        raise typer.BadParameter("give --key FILE, or set EXPORT_SIGNING_KEY_FILE", param_hint="--sign")
+    signing_key = exporting.private_key(file) if sign and file is not None else None
+    incident = finished(load_by_beginning(settings, url, incident_id))
+    text = exporting.exported(incident, datetime.now(UTC), signing_key)
+    if to is None:
+        typer.echo(text, nl=False)
+        return
+    to.write_text(text, encoding="utf-8")
+    typer.echo(f"{incident.id} written to {to}" + (", signed." if sign else "."))
+
+
+@app.command("verify-export", epilog=EXIT_CODES)
+def verify_export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `heal export --sign` wrote.")],
+    key: Annotated[Path, typer.Option(help="Public key in PEM.")],
+) -> None:
+    """Check signature and hash chain of an exported record, offline (exit code 1 if altered)."""
+    from app.cli.commands import export as exporting
+    from app.cli.commands import output as terminal
+
+    typer.echo(terminal.printable(exporting.verified(file, exporting.public_key(key))))
+
+
+@app.command(epilog=EXIT_CODES)
 def stats(
     since: Annotated[str, typer.Option(help="Opened since: an RFC 3339 time, or 30m, 2h, 7d.")] = "7d",
     until: Annotated[str | None, typer.Option(help="Opened before: same formats.")] = None,
     service: Annotated[str | None, typer.Option(help="Only for this service.")] = None,
     environment: Annotated[str | None, typer.Option(help="Only in this environment.")] = None,
+    cause: Annotated[str | None, typer.Option(help="Only of this cause, such as bad_release.")] = None,
+    severity: Annotated[str | None, typer.Option(help="critical, major or minor.")] = None,
+    manual_minutes: Annotated[
+        int, typer.Option(help="What a person is assumed to need for an incident; for the time saved.")
+    ] = 30,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV: section, item, figure, value.")] = False,
     url: Url = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Count the incidents of a period by end, cause, service and action, with times to recovery."""
-    from datetime import UTC, datetime
-
-    from app.cli.commands import incidents
+    """Show statistics of a period: ends, times, causes, services, runbooks, decisions, dry runs."""
     from app.cli.commands import stats as counting
 
-    now = datetime.now(UTC)
-    wanted = incidents.Wanted(
-        service=service,
-        environment=environment,
-        state=None,
-        since=incidents.moment(since, now, "--since"),
-        until=incidents.moment(until, now, "--until"),
-        limit=counting.MOST,
-    )
-    page = finished(incidents.list_incidents(read_settings(), url, wanted))
-    found = counting.stats_of(page.items)
-    text = structured(found, output)
+    given = {
+        "since": since,
+        "until": until,
+        "service": service,
+        "environment": environment,
+        "cause": cause,
+        "severity": severity,
+        "manual_minutes": str(manual_minutes),
+    }
+    view = finished(counting.statistics(read_settings(), url, given))
+    text = counting.as_csv(view).rstrip("\r\n") if csv else structured(view, output)
     if text is not None:
         typer.echo(text)
         return
-    for table in counting.tables(found):
+    for table in counting.tables(view):
         console(wide=output is Output.WIDE).print(table)
         typer.echo("")
-    typer.echo(counting.sentence(found))
-    if page.next is not None:
-        typer.echo(f"Only the newest {counting.MOST} incidents were counted; shorten the period.")
+    typer.echo(counting.sentence(view))
 
 
 @app.command(epilog=EXIT_CODES)

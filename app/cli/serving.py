@@ -16,6 +16,7 @@ def serve(settings: Settings) -> None:
 
     from app.api.admission import DRAIN_SECONDS
     from app.cli.connections import bounded
+    from app.logs import JSON_LINES, show_log
 
     if settings.sandbox:
         from app.simulation.sandbox import check_sandbox, sandbox_settings
@@ -25,12 +26,16 @@ def serve(settings: Settings) -> None:
         _announce(settings)
     else:
         finished(_try_connections(settings))
+    as_json = settings.log_format == JSON_LINES
+    if as_json:  # from the first line on; the server's own configuration would print text
+        show_log(settings.log_level, settings.log_format)
     uvicorn.run(
         "app.main:create_app",
         factory=True,
         host=settings.listens_on,
         port=settings.port,
         log_level="warning" if settings.sandbox and settings.log_level == "info" else settings.log_level,
+        log_config=None if as_json else uvicorn.config.LOGGING_CONFIG,
         http=bounded(settings.max_connections),
         timeout_graceful_shutdown=math.ceil(DRAIN_SECONDS),
     )

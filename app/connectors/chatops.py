@@ -198,6 +198,11 @@ def _plan(incident: Incident, intents: Sequence[Intent]) -> list[str]:
     plan = incident.plan
     if plan is None:
         return []
+    if plan.handover:
+        return [
+            f"Plan: {plan.runbook} hands the incident to a person",
+            *(f"  {line}" for line in plan.handover),
+        ]
     if not plan.actions:
         return ["Plan: no action; no runbook matched"]
     tried = sum(1 for intent in intents if intent.undoes is None)

@@ -8,11 +8,12 @@ mapping live in `kubernetes/views`, `patches.py` and `errors.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
+from app.agent.guardrails.workload_kinds import CLUSTER_WIDE
 from app.agent.ids import JsonObject, ServiceKey
 from app.agent.models import Action, Snapshot
 from app.agent.ports.cluster import PodOwner, UnwatchedWorkload
@@ -32,9 +33,11 @@ from app.connectors.kubernetes.api import (
     ReadApi,
 )
 from app.connectors.kubernetes.catalog import WorkloadCatalog
+from app.connectors.kubernetes.changes.nodes import OWN_CORDONS
 from app.connectors.kubernetes.config import load_config
 from app.connectors.kubernetes.errors import Absent
 from app.connectors.kubernetes.fields import (
+    condition_of,
     controller,
     kind_of,
     mapping,
@@ -75,7 +78,8 @@ class KubernetesReader:
     """`ClusterReader` over one API server.
 
     What an action rests on is read by name from the API server each time. `objects` are
-    what a view of a workload is made from, `around` what it is completed with.
+    what a view of a workload is made from, and the PodDisruptionBudgets of an action;
+    `around` is what a view is completed with.
     """
 
     def __init__(
@@ -122,9 +126,21 @@ class KubernetesReader:
             unread=(*warnings.unread, *controllers.unread),
             autoscalers=controllers.autoscalers,
             stand_ins=controllers.stand_ins,
+            own_cordons=await self._own_cordons(pods),
         )
         ref = ObjectRef(kind=kind_of(workload), namespace=namespace, name=name(workload))
         return workload_view(found, ref, self._clock.now())
+
+    async def _own_cordons(self, pods: Sequence[JsonObject]) -> tuple[str, ...]:
+        """The nodes that the agent cordoned; asked for only while a pod has no place."""
+        waiting = (text(condition_of(pod, "PodScheduled"), "status") for pod in pods)
+        if "False" not in waiting:
+            return ()
+        try:
+            listing = await self._api.list(Kind.NODE, "", labels=OWN_CORDONS)
+        except Forbidden:
+            return ()
+        return tuple(sorted(name(item) for item in listing.items))
 
     async def target(self, action: Action) -> TargetState:
         ref = target_ref(action)
@@ -140,12 +156,14 @@ class KubernetesReader:
         if ref.kind not in WORKLOADS:
             return None
         workload = await get_object(self._api, ref)
-        budgets = await self._around.budgets(ref.namespace)
+        budgets = await self._objects.budgets(ref.namespace)
         return disruption_of(workload, budgets.items, "; ".join(budgets.unread) or None)
 
     async def consent(self, action: Action) -> OptOut:
         ref = target_ref(action)
         marks = {str(ref): _said(await get_object(self._api, ref))}
+        if ref.kind in CLUSTER_WIDE:
+            return opt_out_of(marks)
         try:
             namespace = await self._api.get(Kind.NAMESPACE, ref.namespace, ref.namespace)
         except Forbidden as error:

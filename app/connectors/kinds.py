@@ -20,6 +20,7 @@ from app.agent.ports.metrics import MetricSource, SilenceSource
 from app.agent.ports.store import Store
 from app.clock import Clock
 from app.config import Settings
+from app.connectors.alerts.delivery import AlertDelivery
 from app.connectors.observability import Indicator
 from app.errors import ConfigurationError
 
@@ -34,10 +35,27 @@ class ConnectedMetrics(MetricSource, Protocol):
     async def aclose(self) -> None: ...
 
 
+class AlertSource(Protocol):
+    """What holds the alerts that fire now, for those whose delivery was missed."""
+
+    @property
+    def every(self) -> timedelta:
+        """How often it is polled; an alert is left to its delivery for as long."""
+        ...
+
+    async def firing(self) -> AlertDelivery:
+        """The alerts that fire, are not suppressed, and go to the agent, as if they were delivered.
+
+        Raises like every port.
+        """
+        ...
+
+
 class ConnectedSilences(SilenceSource, Protocol):
-    """A source of silences with its connections."""
+    """A source of silences and of alerts, with its connections."""
 
     async def active(self, at: datetime) -> tuple[Silence, ...]: ...
+    async def firing(self) -> AlertDelivery: ...
     async def aclose(self) -> None: ...
 
 
@@ -104,6 +122,8 @@ class SilenceSourceKind:
     configured: Callable[[Settings], bool]
     connect: Callable[[Settings], ConnectedSilences]
     """Asks nothing yet; raises `ConfigurationError` for settings that cannot work."""
+    polled_every: Callable[[Settings], timedelta | None]
+    """How often its alerts are polled for those whose delivery was missed; None: never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from app.agent.ids import ServiceKey
 from app.config import Settings
 from app.connectors.findings import DoctorRun, Finding, warn
+from app.errors import ConfigurationError
+from app.settings.services import read_services
 
 _MOST_SHOWN = 10
 
@@ -51,6 +53,13 @@ def mapping_findings(settings: Settings, services: Sequence[ServiceKey]) -> Iter
             f"SERVICE_DEPENDENCIES names services that the cluster does not have: {_shown(unknown)}",
             "write environment/service as `heal doctor` and the cluster name them",
         )
+    unknown = sorted(_with_terms(settings) - names)
+    if unknown:
+        yield warn(
+            "mappings",
+            f"SERVICES_FILE names services that the cluster does not have: {_shown(unknown)}",
+            "correct the names; until then their objectives and their autonomy apply to no service",
+        )
     yield from _freezes(settings, {key.service for key in services}, environments)
 
 
@@ -73,6 +82,18 @@ def _dependencies(settings: Settings) -> set[str]:
         environment = caller.partition("/")[0]
         named |= {callee if "/" in callee else f"{environment}/{callee}" for callee in callees}
     return named
+
+
+def _with_terms(settings: Settings) -> set[str]:
+    """The services that a valid services file names, their dependencies included."""
+    if settings.services_file is None:
+        return set()
+    try:
+        terms = read_services(settings.services_file).values()
+    except ConfigurationError:
+        return set()  # reported by a check of its own
+    named = {key for one in terms for key in (one.key, *(one.dependencies or ()))}
+    return {f"{key.environment}/{key.service}" for key in named}
 
 
 def _shown(names: Sequence[str]) -> str:

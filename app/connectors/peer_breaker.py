@@ -36,6 +36,8 @@ from app.agent.ports.cluster import (
 from app.agent.ports.metrics import MetricSource, SilenceSource
 from app.agent.workload import ConfigRecord, TargetState, WorkloadView
 from app.bounds.backoff import Backoff
+from app.connectors.alerts.delivery import AlertDelivery
+from app.connectors.kinds import AlertSource, ConnectedSilences
 from app.connectors.observability import Polled, SampleBatches
 from app.errors import AgentError, Conflict, PermanentError, TransientError
 
@@ -178,6 +180,21 @@ def guarded_metrics(source: MetricSource, breaker: PeerBreaker) -> MetricSource:
 def guarded_silences(source: SilenceSource, breaker: PeerBreaker) -> SilenceSource:
     """The source of silences behind a breaker."""
     return _GuardedSilences(source, breaker)
+
+
+def guarded_alerts(source: ConnectedSilences, breaker: PeerBreaker, every: timedelta) -> AlertSource:
+    """The alerts of a source of silences, behind the breaker of that peer."""
+    return _GuardedAlerts(source, breaker, every)
+
+
+@dataclass(frozen=True, slots=True)
+class _GuardedAlerts:
+    source: ConnectedSilences
+    breaker: PeerBreaker
+    every: timedelta
+
+    async def firing(self) -> AlertDelivery:
+        return await self.breaker.ask(self.source.firing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from app.agent.freshness.watchdog import WatchdogState, WatchdogTerms, missing_words, watchdog_state
 from app.agent.ids import ServiceKey
+from app.agent.models import ALERTS_SOURCE
 from app.agent.ports.cluster import ClusterCoverage, ClusterReader
 from app.agent.ports.metrics import MetricSource, SilenceSource
 from app.agent.ports.policy import PolicyEngine
+from app.agent.ports.store.signals import SignalRepository
+from app.bounds.deadline import deadline
 from app.clock import Clock
 from app.connectors.policy.answers import FAULT
 from app.connectors.streams.open import OpenStream
-from app.errors import TransientError
+from app.errors import AgentError, TransientError
+from app.settings.services import WatchedServices
 
 ReadinessCheck = tuple[str, Callable[[], Awaitable[str | None]]]
 """A name, and a question; its answer may hold what a person should know although the part works."""
 
 _MOST_NAMED = 10
+_STORE_SECONDS = 2.0
+"""How long a remark may wait for the store, which deliveries may keep busy: less than a check may take."""
 _NO_SERVICE = ServiceKey(environment="none", service="none")
 
 
@@ -53,6 +60,45 @@ def silences_ready(source: SilenceSource, clock: Clock) -> ReadinessCheck:
         await source.concerning(_NO_SERVICE, clock.now())
 
     return "silences", check
+
+
+def services_read(services: WatchedServices | None) -> tuple[ReadinessCheck, ...]:
+    """The newest content of the services file is in force; the agent works without it, and says so."""
+
+    async def check() -> str | None:
+        assert services is not None  # noqa: S101 - no check is made without a file
+        services.reload()
+        if services.problem is None:
+            return None
+        return f"invalid, the last valid content stays in force: {services.problem}"
+
+    return () if services is None else (("services file", check),)
+
+
+def _store_is_busy() -> TransientError:
+    return TransientError(f"the store did not respond within {_STORE_SECONDS:g} s")
+
+
+async def watchdog_now(signals: SignalRepository, terms: WatchdogTerms, clock: Clock) -> WatchdogState:
+    """Whether the watchdog alert arrives; raises like every port."""
+    levels = await signals.levels(ALERTS_SOURCE)
+    return watchdog_state(terms, None if levels is None else levels.watchdog_at, clock.now())
+
+
+def alerts_arrive(signals: SignalRepository, terms: WatchdogTerms, clock: Clock) -> ReadinessCheck:
+    """Names a watchdog alert that stays away; the process stays ready, as it has to take deliveries."""
+
+    async def check() -> str | None:
+        try:
+            async with deadline(_STORE_SECONDS, _store_is_busy):
+                state = await watchdog_now(signals, terms, clock)
+        except AgentError as error:  # the check of the store reports whether it works
+            return f"unknown: {error}"
+        if state.missing:
+            return missing_words(terms, state)
+        return None if state.since is not None else f"the alert {terms.alert} was not delivered yet"
+
+    return "alerts", check
 
 
 def policy_ready(engine: PolicyEngine) -> ReadinessCheck:

@@ -16,6 +16,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from app.agent.audit.figures import FIGURES_WINDOW, AgentFigures
+from app.agent.freshness.watchdog import WatchdogState
 from app.agent.ports.streams import StreamProgress
 from app.measures.process import Measures
 
@@ -50,6 +51,8 @@ class Exposed:
     figures: AgentFigures | None
     """None when the database did not answer."""
     now: datetime
+    watchdog: WatchdogState | None = None
+    """Whether the watchdog alert arrives; None where it is not monitored or the database did not answer."""
 
 
 def exposition(measures: Measures, exposed: Exposed) -> bytes:
@@ -83,6 +86,17 @@ def _families(exposed: Exposed) -> Iterator[Metric]:
     )
     yield from _peers(exposed)
     yield from _streams(exposed.streams)
+    if exposed.watchdog is not None:
+        yield _gauge(
+            "heal_watchdog_silence_seconds",
+            "Time since the watchdog alert was last delivered; 0 until its first delivery.",
+            exposed.watchdog.silence.total_seconds(),
+        )
+        yield _gauge(
+            "heal_watchdog_missing",
+            "1 while the watchdog alert stays away for too long.",
+            int(exposed.watchdog.missing),
+        )
     yield _gauge(
         "heal_figures_up", "1 if the database answered this scrape.", int(exposed.figures is not None)
     )

@@ -30,6 +30,8 @@ class Measures:
     passes: Counter
     """Passes of the loop over an incident, by result: `done`, `retried`, `defect`."""
     pass_seconds: Histogram
+    missed_alerts: Counter
+    """Alerts that were found by polling because their delivery was missed."""
     requests: Counter
     """By method, route template and status."""
     request_seconds: Histogram
@@ -61,6 +63,11 @@ class Measures:
                 "heal_pass_seconds",
                 "Duration of a pass over an incident.",
                 buckets=_PASS_BUCKETS,
+                registry=registry,
+            ),
+            missed_alerts=Counter(
+                "heal_missed_alerts",
+                "Alerts found by polling because their delivery was missed.",
                 registry=registry,
             ),
             requests=Counter(

@@ -19,10 +19,20 @@ from typing import TypeAlias, TypeVar
 from app.agent.ids import JsonObject
 from app.errors import Conflict, Forbidden, Invalid, NotFound, TransientError, UnknownOutcome
 from app.sandbox.engine import Engine
-from app.sandbox.objects import WORKLOADS, ConfigMap, Deployment, Meta, Pod, ReplicaSet, parse_quantity
+from app.sandbox.objects import (
+    WORKLOADS,
+    ClusterNode,
+    ConfigMap,
+    Deployment,
+    HorizontalPodAutoscaler,
+    Meta,
+    Pod,
+    ReplicaSet,
+    parse_quantity,
+)
 
-Thing: TypeAlias = Deployment | ReplicaSet | Pod | ConfigMap
-T = TypeVar("T", Deployment, ReplicaSet, Pod, ConfigMap)
+Thing: TypeAlias = Deployment | ReplicaSet | Pod | ConfigMap | ClusterNode | HorizontalPodAutoscaler
+T = TypeVar("T", bound=Deployment | ReplicaSet | Pod | ConfigMap | ClusterNode | HorizontalPodAutoscaler)
 
 _MAX_CONFIG_MAP_BYTES = 1_048_576
 
@@ -84,15 +94,15 @@ class ApiServer:
             raise Forbidden(f"forbidden: {identity.name} may not {right}; give its role that verb")
 
     def get(self, kind: type[T], namespace: str, name: str) -> T:
-        found = self._objects.get(kind.__name__, {}).get((namespace, name))
+        found = self._objects.get(kind.kind, {}).get((namespace, name))
         if not isinstance(found, kind):
-            raise NotFound(f"{kind.__name__} {namespace}/{name} does not exist")
+            raise NotFound(f"{kind.kind} {namespace}/{name} does not exist")
         return found
 
     def list(self, kind: type[T], namespace: str | None = None) -> list[T]:
         return [
             thing
-            for thing in self._objects.get(kind.__name__, {}).values()
+            for thing in self._objects.get(kind.kind, {}).values()
             if isinstance(thing, kind) and (namespace is None or thing.meta.namespace == namespace)
         ]
 
@@ -103,7 +113,7 @@ class ApiServer:
     def workload(self, namespace: str, name: str) -> Deployment:
         """The workload of that name, of whatever kind."""
         for kind in WORKLOADS:
-            if (namespace, name) in self._objects.get(kind.__name__, {}):
+            if (namespace, name) in self._objects.get(kind.kind, {}):
                 return self.get(kind, namespace, name)
         return self.get(Deployment, namespace, name)
 
@@ -142,6 +152,15 @@ class ApiServer:
         self._objects.get(thing.kind, {}).pop((thing.meta.namespace, thing.meta.name), None)
         self.bump(thing)
 
+    def remove(self, thing: Thing, *, manager: str, only_if: Precondition, dry_run: bool) -> None:
+        """Delete an object as one request, in exactly the state it is bound to."""
+        self._check(thing, only_if)
+        if dry_run:
+            return
+        self.delete(thing)
+        self._record(thing, manager, "delete")
+        self._lose_an_answer(thing)
+
     def bump(self, thing: Thing) -> None:
         """The stored object changed: give it the next version and notify the listeners."""
         self._version += 1
@@ -174,21 +193,27 @@ class ApiServer:
             thing.meta.changed_by, thing.meta.changed_at = manager, self.engine.now
             moved = {part for part, value in after_spec.items() if before_spec.get(part) != value}
             thing.meta.changers.update(dict.fromkeys(moved, manager))
+        self._record(thing, manager, "patch")
+        self.bump(thing)
+        self._lose_an_answer(thing)
+        return thing
+
+    def _record(self, thing: Thing, manager: str, verb: str) -> None:
         self.audit.append(
             AuditEntry(
                 at=self.engine.now,
                 manager=manager,
-                verb="patch",
+                verb=verb,
                 kind=thing.kind,
                 namespace=thing.meta.namespace,
                 name=thing.meta.name,
             )
         )
-        self.bump(thing)
+
+    def _lose_an_answer(self, thing: Thing) -> None:
         if self.lose_answers > 0:
             self.lose_answers -= 1
             raise UnknownOutcome(f"the answer to a change of {thing.kind} {thing.meta.name} was lost")
-        return thing
 
     @staticmethod
     def _check(thing: Thing, only_if: Precondition | None) -> None:
@@ -209,6 +234,10 @@ def _spec(thing: Thing) -> JsonObject:
         return thing.spec()
     if isinstance(thing, ConfigMap):
         return {"data": dict(thing.data)}
+    if isinstance(thing, ClusterNode):
+        return {"unschedulable": thing.unschedulable}
+    if isinstance(thing, HorizontalPodAutoscaler):
+        return {"maximum": thing.maximum}
     return {}
 
 

@@ -35,7 +35,9 @@ class Autoscaler:
         self.world.engine.after(EVERY_SECONDS, self._look)
 
     def _show(self, wanted: int | None) -> None:
-        """What the API server says of it."""
+        """What the API server says of it; its maximum may have been changed there."""
+        held = self.world.autoscalers.get((self.namespace, self.name))
+        self.most = self.most if held is None or held.maximum is None else held.maximum
         self.world.autoscalers[self.namespace, self.name] = AutoscalerView(
             kind="HorizontalPodAutoscaler",
             name=self.name,
@@ -52,6 +54,7 @@ class Autoscaler:
             return
         used = world.traffic.utilisation((self.namespace, self.name)) / self.target
         wanted = present.replicas
+        self._show(None)
         if abs(used - 1) > _TOLERANCE:
             wanted = min(self.most, max(self.least, math.ceil(present.status.ready * used)))
         self._show(wanted)

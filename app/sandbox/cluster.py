@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
+from app.agent.actions import ACTIONS
 from app.agent.actions.target_parts import parts_held, same_ground
+from app.agent.guardrails import workload_kinds
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
 from app.agent.guardrails.target_token import REPLICAS, makes_pods, workload_token
 from app.agent.guardrails.workload_kinds import DEPLOYMENT, WORKLOAD_KINDS
-from app.agent.ids import IntentId, JsonObject, ServiceKey
+from app.agent.ids import IntentId, ServiceKey
 from app.agent.models import Action, ActionName, Rehearsal, Snapshot
 from app.agent.ports.cluster import ClusterEvent, PodOwner, UnwatchedWorkload
 from app.agent.workload import (
@@ -32,13 +34,27 @@ from app.agent.workload import (
 )
 from app.errors import Conflict, Forbidden, Invalid, PermanentError
 from app.sandbox.api import Identity, Precondition, Thing
-from app.sandbox.objects import WORKLOADS, ConfigMap, Deployment, Pod, ReplicaSet, digest, template_body
+from app.sandbox.objects import (
+    WORKLOADS,
+    ClusterNode,
+    ConfigMap,
+    Deployment,
+    Pod,
+    ReplicaSet,
+    digest,
+    template_body,
+)
 from app.sandbox.operations import (
+    CORDONED,
     MARKER,
-    change_config_map,
+    Target,
+    change_other,
     change_workload,
+    check_deletable,
     mark,
-    workload_snapshot,
+    removed_token,
+    snapshot_body,
+    token_of,
 )
 from app.sandbox.world import AUTOSCALER, SAME_NAMES, Naming, World, WorldSource
 
@@ -73,7 +89,7 @@ class _Access:
     def ask(self, verb: str, kind: str) -> None:
         self.world.api.ask(self.identity, verb, kind)
 
-    def find(self, action: Action, verb: str) -> Deployment | ConfigMap:
+    def find(self, action: Action, verb: str) -> Target:
         """The object that an action names, if the identity may do `verb` with it."""
         ref = action.target
         if ref is None:
@@ -85,6 +101,16 @@ class _Access:
         if ref.kind == "ConfigMap":
             self.ask(verb, ref.kind)
             return self.world.api.get(ConfigMap, ref.namespace, ref.name)
+        if ACTIONS[action.name].removes and verb == "patch":
+            verb = "delete"
+        self.ask(verb, ref.kind)
+        match ref.kind:
+            case workload_kinds.NODE:
+                return self.world.node(ref.name)
+            case workload_kinds.POD:
+                return self.world.api.get(Pod, ref.namespace, ref.name)
+            case workload_kinds.AUTOSCALER:
+                return self.world.bounds(ref.namespace, ref.name)
         raise Invalid(f"the agent does not work on a {ref.kind}")
 
 
@@ -123,10 +149,7 @@ class SandboxReader:
     async def snapshot(self, action: Action) -> Snapshot:
         found = self._access.find(action, "get")
         state = target_of(found)
-        body: JsonObject = (
-            workload_snapshot(found) if isinstance(found, Deployment) else {"data": {**found.data}}
-        )
-        return Snapshot(ref=state.ref, token=state.token, body=body)
+        return Snapshot(ref=state.ref, token=state.token, body=snapshot_body(found))
 
     async def disruption(self, action: Action) -> Disruption | None:
         found = self._access.find(action, "get")
@@ -140,6 +163,8 @@ class SandboxReader:
         found = self._access.find(action, "get")
         ref = target_of(found).ref
         marks = {str(ref): said(found.meta.labels, found.meta.annotations)}
+        if ref.kind in workload_kinds.CLUSTER_WIDE:
+            return opt_out_of(marks)
         try:
             self._access.ask("get", "Namespace")
         except Forbidden as error:
@@ -235,6 +260,9 @@ class SandboxReader:
             scaled=_scaled(deployment),
             autoscalers=_autoscalers(world, deployment),
             opted_out=said(deployment.meta.labels, annotations) is False,
+            own_cordons=tuple(
+                one.meta.name for one in world.api.list(ClusterNode) if CORDONED in one.meta.labels
+            ),
         )
 
 
@@ -272,18 +300,14 @@ class _Changes:
             return target_of(
                 world.api.change(found, mutate, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry), action
             )
-        put = change_config_map(action, snapshot)
-
-        def rewrite(config: ConfigMap) -> None:
-            put(config)
-            if intent_id is not None:
-                mark(config.meta.annotations, intent_id)
-
+        dry = intent_id is None
+        if isinstance(found, Pod):
+            check_deletable(action, found)
+            world.api.remove(found, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry)
+            return replace(target, token=removed_token(found))
+        put = change_other(action, snapshot, intent_id)
         return target_of(
-            world.api.change(
-                found, rewrite, manager=FIELD_MANAGER, only_if=only_if, dry_run=intent_id is None
-            ),
-            action,
+            world.api.change(found, put, manager=FIELD_MANAGER, only_if=only_if, dry_run=dry), action
         )
 
 
@@ -430,7 +454,7 @@ class SandboxCluster:
         return SandboxWriter(self._access)
 
 
-def target_of(thing: Deployment | ConfigMap, action: Action | None = None) -> TargetState:
+def target_of(thing: Target, action: Action | None = None) -> TargetState:
     """The state that a decision or a write is bound to; with an action, who changed what it is about."""
     meta = thing.meta
     marker = meta.annotations.get(MARKER)
@@ -440,7 +464,7 @@ def target_of(thing: Deployment | ConfigMap, action: Action | None = None) -> Ta
         ref=ObjectRef(kind=thing.kind, namespace=meta.namespace, name=meta.name),
         uid=meta.uid,
         resource_version=str(meta.resource_version),
-        token=f"{meta.uid}/{thing.content_hash}" if isinstance(thing, ConfigMap) else _token(thing),
+        token=_token(thing) if isinstance(thing, Deployment) else token_of(thing),
         marker=None if marker is None else IntentId(marker),
         changed_by=changers[0] if changers else meta.changed_by,
     )
@@ -486,6 +510,7 @@ def _revision(replica_set: ReplicaSet, pods: list[Pod]) -> Revision:
         ready_replicas=sum(pod.ready for pod in pods),
         irreversible=marked.get(IRREVERSIBLE) == "true",
         references=frozenset(f"ConfigMap {name}" for name in template.config_maps),
+        memory_limits=() if template.memory_bytes is None else (("app", template.memory_bytes),),
     )
 
 

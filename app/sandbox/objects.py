@@ -233,6 +233,26 @@ class ConfigMap:
         return content_hash(self.data)
 
 
+@dataclass(slots=True, kw_only=True)
+class ClusterNode:
+    """Made when it is first asked for: a world without actions on nodes keeps none."""
+
+    meta: Meta
+    unschedulable: bool
+
+    kind = "Node"
+
+
+@dataclass(slots=True, kw_only=True)
+class HorizontalPodAutoscaler:
+    """The bounds of an autoscaler, made when they are first asked for."""
+
+    meta: Meta
+    maximum: int
+
+    kind = "HorizontalPodAutoscaler"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarningEvent:
     """A Warning event on an object of the cluster."""

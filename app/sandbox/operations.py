@@ -9,19 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from app.agent.actions import ACTIONS
 from app.agent.actions.spec import CONFIG_MAP
 from app.agent.actions.target_parts import parts_changed
-from app.agent.guardrails.target_token import PAUSED, REPLICAS, TEMPLATE
+from app.agent.guardrails.target_token import (
+    MAXIMUM,
+    PAUSED,
+    READY,
+    REPLICAS,
+    TEMPLATE,
+    TERMINATING,
+    UNSCHEDULABLE,
+    object_token,
+)
 from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.agent.ids import IntentId, JsonObject
 from app.agent.models import Action, ActionName, Snapshot
 from app.errors import Invalid
 from app.sandbox.objects import (
     RESTARTED_AT,
+    ClusterNode,
     ConfigMap,
     Deployment,
+    HorizontalPodAutoscaler,
+    Pod,
     ReplicaSet,
     is_noise,
     template_body,
@@ -29,6 +42,13 @@ from app.sandbox.objects import (
 )
 
 MARKER = "self-healing-devops-agent/intent"
+CORDONED = "self-healing-devops-agent/cordoned"
+"""The label of a node that the agent cordoned."""
+
+Other: TypeAlias = ConfigMap | ClusterNode | HorizontalPodAutoscaler
+"""What is changed and is no workload."""
+Target: TypeAlias = Deployment | Other | Pod
+"""Everything that an action may be on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,21 +86,106 @@ def change_workload(
     return lambda deployment: change(deployment, asked)
 
 
-def change_config_map(action: Action, snapshot: Snapshot | None) -> Callable[[ConfigMap], None]:
-    """The change of a ConfigMap that an action asks for: its data becomes the snapshot's."""
-    if CONFIG_MAP not in ACTIONS[action.name].kinds:
-        raise Invalid(f"{action.name} does not change a ConfigMap")
+def change_other(
+    action: Action, snapshot: Snapshot | None, intent_id: IntentId | None
+) -> Callable[[Other], None]:
+    """The change of an object that is no workload; without an intent it is a dry run and leaves no marker."""
+    kind = action.target.kind if action.target is not None else CONFIG_MAP
+    if kind not in ACTIONS[action.name].kinds:
+        raise Invalid(f"{action.name} does not change a {kind}")
+
+    def change(thing: Other) -> None:
+        if isinstance(thing, ConfigMap):
+            thing.data = _wanted_data(action, snapshot)
+        elif isinstance(thing, ClusterNode):
+            _change_node(thing, action, snapshot)
+        else:
+            _change_bounds(thing, action, snapshot)
+        if intent_id is not None:
+            mark(thing.meta.annotations, intent_id)
+
+    return change
+
+
+def _wanted_data(action: Action, snapshot: Snapshot | None) -> dict[str, str]:
     data = _own_body(action, snapshot).get("data")
     if not isinstance(data, dict):
         raise Invalid("the snapshot holds no data of a ConfigMap")
     wanted = {key: value for key, value in data.items() if isinstance(value, str)}
     if len(wanted) != len(data):
         raise Invalid("the values of a ConfigMap are text")
+    return wanted
 
-    def put(config: ConfigMap) -> None:
-        config.data = dict(wanted)
 
-    return put
+def _change_node(node: ClusterNode, action: Action, snapshot: Snapshot | None) -> None:
+    own = CORDONED in node.meta.labels
+    match action.name:
+        case ActionName.CORDON:
+            if node.unschedulable:
+                raise Invalid(f"cordon: {action.target} is cordoned already")
+            wanted, own = True, True
+        case ActionName.UNCORDON:
+            if not (node.unschedulable and own):
+                raise Invalid(f"uncordon: {action.target} was not cordoned by the agent")
+            wanted, own = False, False
+        case _:
+            body = _own_body(action, snapshot)
+            wanted, own = body.get("unschedulable") is True, body.get("own") is True
+    node.unschedulable = wanted
+    node.meta.labels.pop(CORDONED, None)
+    if own:
+        node.meta.labels[CORDONED] = "true"
+
+
+def _change_bounds(bounds: HorizontalPodAutoscaler, action: Action, snapshot: Snapshot | None) -> None:
+    undo = action.name is ActionName.RESTORE
+    wanted = _own_body(action, snapshot).get("maximum") if undo else action.parameters.get("maximum")
+    if not isinstance(wanted, int) or isinstance(wanted, bool):
+        raise Invalid(f"{action.name} needs a maximum, a whole number, not {wanted!r}")
+    if not undo and wanted <= bounds.maximum:
+        raise Invalid(f"{action.target} sets up to {bounds.maximum} replicas already")
+    bounds.maximum = wanted
+
+
+def check_deletable(action: Action, pod: Pod) -> None:
+    """`Invalid` for a pod that serves."""
+    if not ACTIONS[action.name].removes:
+        raise Invalid(f"{action.name} does not change a Pod")
+    if pod.ready:
+        raise Invalid(f"{action.name.words}: {action.target} is ready")
+
+
+def snapshot_body(thing: Target) -> JsonObject:
+    """What an object asks for, as far as an undo puts it back."""
+    match thing:
+        case Deployment():
+            return workload_snapshot(thing)
+        case ConfigMap():
+            return {"data": {**thing.data}}
+        case ClusterNode():
+            return {"unschedulable": thing.unschedulable, "own": CORDONED in thing.meta.labels}
+        case HorizontalPodAutoscaler():
+            return {"maximum": thing.maximum}
+        case _:
+            return {}
+
+
+def token_of(thing: Other | Pod) -> str:
+    """The token of an object that is no workload."""
+    match thing:
+        case ConfigMap():
+            return f"{thing.meta.uid}/{thing.content_hash}"
+        case ClusterNode():
+            return object_token(thing.meta.uid, {UNSCHEDULABLE: str(thing.unschedulable).lower()})
+        case HorizontalPodAutoscaler():
+            return object_token(thing.meta.uid, {MAXIMUM: str(thing.maximum)})
+        case Pod():
+            return object_token(thing.meta.uid, {READY: str(thing.ready).lower(), TERMINATING: "false"})
+
+
+def removed_token(pod: Pod) -> str:
+    """The token of a pod whose deletion was requested."""
+    return object_token(pod.meta.uid, {READY: "false", TERMINATING: "true"})
 
 
 def mark(annotations: dict[str, str], intent_id: IntentId) -> None:
@@ -124,6 +229,15 @@ def _scale(deployment: Deployment, asked: _WantedChange) -> None:
     if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
         raise Invalid(f"scale needs replicas, a whole number of zero or more, not {replicas!r}")
     deployment.replicas = replicas
+
+
+def _raise_memory_limit(deployment: Deployment, asked: _WantedChange) -> None:
+    wanted, now = asked.action.parameters.get("memory_mib"), deployment.template.memory_bytes
+    if not isinstance(wanted, int) or isinstance(wanted, bool):
+        raise Invalid(f"raise_memory_limit needs memory_mib, a whole number, not {wanted!r}")
+    if asked.action.parameters.get("container") != "app" or now is None or wanted * 2**20 <= now:
+        raise Invalid(f"{deployment.meta.name} has no container with a lower memory limit of that name")
+    deployment.template = replace(deployment.template, memory_limit=f"{wanted}Mi")
 
 
 def _pause(deployment: Deployment, asked: _WantedChange) -> None:  # noqa: ARG001 - every change has the same signature
@@ -179,5 +293,6 @@ ON_WORKLOAD: Mapping[ActionName, Callable[[Deployment, _WantedChange], None]] = 
     ActionName.SCALE: _scale,
     ActionName.PAUSE: _pause,
     ActionName.RESUME: _resume,
+    ActionName.RAISE_MEMORY_LIMIT: _raise_memory_limit,
     ActionName.RESTORE: _restore,
 }

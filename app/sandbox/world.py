@@ -17,11 +17,23 @@ from typing import TypeAlias
 from app.agent.ids import ServiceKey
 from app.agent.workload import AutoscalerView
 from app.clock import Clock
-from app.sandbox.api import ApiServer
+from app.errors import NotFound
+from app.sandbox.api import ApiServer, Thing
 from app.sandbox.controllers import DeploymentController
 from app.sandbox.engine import Engine
 from app.sandbox.kubelet import Kubelet
-from app.sandbox.objects import NAME_LABEL, ConfigMap, DaemonSet, Deployment, Pod, ReplicaSet, Template
+from app.sandbox.objects import (
+    NAME_LABEL,
+    ClusterNode,
+    ConfigMap,
+    DaemonSet,
+    Deployment,
+    HorizontalPodAutoscaler,
+    Meta,
+    Pod,
+    ReplicaSet,
+    Template,
+)
 from app.sandbox.picture import service_of
 from app.sandbox.services import ServiceModel, Surroundings
 from app.sandbox.traffic import Outage, Traffic
@@ -68,6 +80,7 @@ class World:
         """Labels and annotations of namespaces, by name; those without any are not listed."""
         self.autoscalers: dict[tuple[str, str], AutoscalerView] = {}
         """What scales a Deployment by itself, by namespace and name."""
+        self.api.changed.append(self._follow)
 
     def catch_up(self) -> datetime:
         """Let everything happen that is due."""
@@ -272,9 +285,47 @@ class World:
         """Every (namespace, service) that a workload is, once, in order."""
         return sorted({(workload.meta.namespace, service) for workload, service in self.named()})
 
-    def affected(self, thing: Deployment | ReplicaSet | Pod | ConfigMap) -> set[tuple[str, str]]:
+    def node(self, name: str) -> ClusterNode:
+        """A node as an object, as schedulable as it is now; `NotFound` for a name that none has."""
+        if name not in self.nodes:
+            raise NotFound(f"Node {name} does not exist")
+        state = self.surroundings.node(name).cordoned
+        found = next((one for one in self.api.list(ClusterNode) if one.meta.name == name), None)
+        if found is None:
+            meta = Meta(namespace="", name=name, uid=f"node-{name}", created_at=self.engine.now)
+            return self.api.create(ClusterNode(meta=meta, unschedulable=state))
+        found.unschedulable = state
+        return found
+
+    def bounds(self, namespace: str, name: str) -> HorizontalPodAutoscaler:
+        """An autoscaler as an object; `NotFound` for a name that none has."""
+        there = (view for (home, _), view in self.autoscalers.items() if home == namespace)
+        view = next((one for one in there if one.name == name), None)
+        if view is None or view.maximum is None:
+            raise NotFound(f"HorizontalPodAutoscaler {namespace}/{name} does not exist")
+        held = self.api.list(HorizontalPodAutoscaler, namespace)
+        found = next((one for one in held if one.meta.name == name), None)
+        if found is None:
+            uid = f"autoscaler-{namespace}-{name}"
+            meta = Meta(namespace=namespace, name=name, uid=uid, created_at=self.engine.now)
+            return self.api.create(HorizontalPodAutoscaler(meta=meta, maximum=view.maximum))
+        found.maximum = view.maximum
+        return found
+
+    def _follow(self, thing: Thing) -> None:
+        """Let nodes and autoscalers do what their objects ask for."""
+        if isinstance(thing, ClusterNode):
+            self.surroundings.change_node(thing.meta.name).cordoned = thing.unschedulable
+        if isinstance(thing, HorizontalPodAutoscaler):
+            for place, view in self.autoscalers.items():
+                if (place[0], view.name) == (thing.meta.namespace, thing.meta.name):
+                    self.autoscalers[place] = replace(view, maximum=thing.maximum)
+
+    def affected(self, thing: Thing) -> set[tuple[str, str]]:
         """The (namespace, service)s whose workload an object belongs to."""
         namespace = thing.meta.namespace
+        if isinstance(thing, ClusterNode | HorizontalPodAutoscaler):
+            return set()
         if isinstance(thing, Deployment):
             users = [thing, *self.labelled(namespace, service_of(thing))]
         elif isinstance(thing, ConfigMap):

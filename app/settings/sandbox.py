@@ -52,6 +52,7 @@ IN_FORCE = frozenset(
         "max_body_bytes",
         "max_connections",
         "log_level",
+        "log_format",
         "sandbox",
         "sandbox_speed",
         "sandbox_folder",

@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 from app.agent.ports.store import Store
 from app.agent.ports.workers import Fleet
 from app.errors import ConfigurationError
+from app.store.analytics.repository import SqlStatistics
 from app.store.approvals import SqlApprovals
 from app.store.audit_log import SqlAuditLog
 from app.store.budgets import SqlBudgets
@@ -51,7 +52,7 @@ async def open_store(database_url: str) -> Store:
 
 async def open_shared(database_url: str) -> tuple[Store, Fleet]:
     """As `open_store`, with the fleet of processes that share it."""
-    url = _understood(database_url)
+    url = store_url(database_url)
     match url.drivername:
         case "sqlite":
             file = await open_sqlite(url)
@@ -92,12 +93,14 @@ def store_over(database: Database) -> Store:
         audit_log=SqlAuditLog(database),
         notifications=SqlNotifications(database),
         figures=SqlFigures(database),
+        statistics=SqlStatistics(database),
         ping=answers,
         close=database.close,
     )
 
 
-def _understood(database_url: str) -> URL:
+def store_url(database_url: str) -> URL:
+    """The URL with several hosts in its query; raises `ConfigurationError` for what is no URL."""
     try:
         return make_url(one_host(database_url))
     except (ArgumentError, ValueError):
@@ -106,4 +109,4 @@ def _understood(database_url: str) -> URL:
         ) from None
 
 
-__all__ = ["Alone", "open_in_memory", "open_shared", "open_store", "store_over"]
+__all__ = ["Alone", "open_in_memory", "open_shared", "open_store", "store_over", "store_url"]

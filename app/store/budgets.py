@@ -9,7 +9,8 @@ so that a restart forgets nothing and a second attempt at an intent counts once.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,6 +23,7 @@ from app.agent.guardrails.limits import (
     Budget,
     Excess,
     History,
+    IncidentResult,
     Limits,
     PastAction,
     Touch,
@@ -32,7 +34,7 @@ from app.agent.guardrails.limits import (
 )
 from app.agent.guardrails.status import Attempts
 from app.agent.ids import IncidentId, IntentId, ServiceKey
-from app.agent.models import Cause, Incident, IncidentState, Intent, Outcome
+from app.agent.models import Cause, Incident, IncidentState, Intent, Outcome, Verdict, VerdictKind
 from app.store import guardrails
 from app.store.database import locks
 from app.store.database.codec import IntentBody, read, read_optional
@@ -45,8 +47,17 @@ _UNDER_WAY = 100
 _SHOWN = 2_000
 """Number of the newest actions for which open breakers are reported."""
 
+_RESULT = (incidents.c.state.label("incident_state"), incidents.c.body.label("incident_body"))
+
 _UNDOING = intents.alias("undoing")
 _UNDONE = exists().where(_UNDOING.c.undoes == intents.c.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _VerdictOfIncident:
+    """The part of an incident's body that says whether it recovered."""
+
+    verdict: Verdict | None = None
 
 
 class SqlBudgets(Repository):
@@ -61,8 +72,9 @@ class SqlBudgets(Repository):
     @reads_urgently
     def attempts(self, connection: Connection, since: datetime) -> Attempts:
         tried: dict[ServiceKey, list[Tried]] = defaultdict(list)
-        for row in connection.execute(_began(since).limit(_SHOWN)):
-            tried[ServiceKey(environment=row.environment, service=row.service)].append(_one_tried(row))
+        rows = connection.execute(_began(since).limit(_SHOWN)).all()
+        for row, one in zip(rows, _each_tried(connection, rows), strict=True):
+            tried[ServiceKey(environment=row.environment, service=row.service)].append(one)
         return Attempts(tried=tried, closed=guardrails.circuits_closed(connection))
 
 
@@ -133,7 +145,7 @@ def _tried(connection: Connection, limits: Limits, at: datetime) -> tuple[Tried,
         *connection.execute(began.where(ended).limit(breaker.failures)),
         *connection.execute(began.where(not_(ended)).limit(_UNDER_WAY)),
     ]
-    return tuple(_one_tried(row) for row in rows)
+    return tuple(_each_tried(connection, rows))
 
 
 def _began(since: datetime) -> Select[Any]:
@@ -144,8 +156,9 @@ def _began(since: datetime) -> Select[Any]:
             intents.c.environment,
             intents.c.service,
             intents.c.started_at,
+            intents.c.sequence,
             intents.c.outcome,
-            incidents.c.state.label("incident_state"),
+            *_RESULT,
             _UNDONE.label("undone"),
         )
         .join(incidents, incidents.c.id == intents.c.incident_id)
@@ -159,20 +172,54 @@ def _began(since: datetime) -> Select[Any]:
     )
 
 
-def _one_tried(row: Row[Any]) -> Tried:
-    outcome = read_optional(Outcome, row.outcome)
-    kind = None if outcome is None else outcome.kind
-    return Tried(
-        intent_id=row.id,
-        incident_id=IncidentId(row.incident_id),
-        began_at=row.started_at,
-        helped=helped(kind, end=IncidentState(row.incident_state), undone=row.undone),
-    )
+def _each_tried(connection: Connection, rows: Sequence[Row[Any]]) -> list[Tried]:
+    results = _results(connection, rows)
+    found = []
+    for row in rows:
+        outcome = read_optional(Outcome, row.outcome)
+        kind = None if outcome is None else outcome.kind
+        result = results[row.incident_id]
+        found.append(
+            Tried(
+                intent_id=row.id,
+                incident_id=IncidentId(row.incident_id),
+                began_at=row.started_at,
+                helped=helped(kind, result, sequence=row.sequence, undone=row.undone),
+            )
+        )
+    return found
+
+
+def _results(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, IncidentResult]:
+    """How the incidents of these intents ended, by id."""
+    judged = {
+        row.incident_id: verdict.intent_id
+        for row in rows
+        if (verdict := read(_VerdictOfIncident, row.incident_body).verdict) is not None
+        and verdict.kind is VerdictKind.RECOVERED
+    }
+    wanted = sorted({each for each in judged.values() if each is not None})
+    sequences: dict[str | None, int] = {}
+    if wanted:
+        found = select(intents.c.id, intents.c.sequence).where(intents.c.id.in_(wanted))
+        sequences = {row.id: row.sequence for row in connection.execute(found)}
+    return {
+        row.incident_id: IncidentResult(
+            closed=IncidentState(row.incident_state).closed,
+            recovered_after=sequences.get(judged.get(row.incident_id), _of_old_record(row)),
+        )
+        for row in rows
+    }
+
+
+def _of_old_record(row: Row[Any]) -> int | None:
+    """An older version did not record after which action a recovery was verified: after the first."""
+    return 0 if IncidentState(row.incident_state) is IncidentState.RECOVERED else None
 
 
 def _of_service(connection: Connection, key: ServiceKey, since: datetime) -> tuple[PastAction, ...]:
     rows = connection.execute(
-        select(intents, incidents.c.state.label("incident_state"))
+        select(intents, *_RESULT)
         .join(incidents, incidents.c.id == intents.c.incident_id)
         .where(
             intents.c.environment == key.environment,
@@ -183,10 +230,10 @@ def _of_service(connection: Connection, key: ServiceKey, since: datetime) -> tup
         )
         .order_by(intents.c.started_at, intents.c.incident_id, intents.c.sequence)
     ).all()
-    return _past(rows)
+    return _past(rows, _results(connection, rows))
 
 
-def _past(rows: Sequence[Row[Any]]) -> tuple[PastAction, ...]:
+def _past(rows: Sequence[Row[Any]], results: Mapping[str, IncidentResult]) -> tuple[PastAction, ...]:
     undone = {row.undoes for row in rows}
     found = []
     for row in rows:
@@ -209,7 +256,7 @@ def _past(rows: Sequence[Row[Any]]) -> tuple[PastAction, ...]:
                 evidence=row.evidence,
                 began_at=row.started_at,
                 outcome=kind,
-                helped=helped(kind, end=IncidentState(row.incident_state), undone=row.id in undone),
+                helped=helped(kind, results[row.incident_id], sequence=row.sequence, undone=row.id in undone),
                 leaves=action.leaves,
                 reaches=action.reaches,
                 undoes=None if row.undoes is None else IntentId(row.undoes),

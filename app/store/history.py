@@ -10,14 +10,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Table, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, Table, and_, delete, insert, or_, select, union, update
 
-from app.agent.ids import ServiceKey
+from app.agent.ids import IncidentId, ServiceKey
+from app.agent.models import IncidentState
+from app.agent.ports.store.history import KnownService
 from app.agent.workload import ConfigRecord, RevisionHealth, RevisionRecord
 from app.store.database import locks
 from app.store.database.codec import read, storable_text
 from app.store.database.repository import Repository, reads, writes
-from app.store.database.tables import config_history, revision_history
+from app.store.database.tables import config_history, incidents, revision_history, service_levels
 
 REVISIONS_SHOWN = 50
 CONFIGS_KEPT = 20
@@ -114,6 +116,67 @@ class SqlHistory(Repository):
             .order_by(config_history.c.seen_at.desc(), config_history.c.name, config_history.c.content_hash)
         )
         return tuple(_config(row) for row in rows)
+
+    @reads
+    def services(
+        self,
+        connection: Connection,
+        *,
+        environment: str | None,
+        text: str,
+        after: ServiceKey | None,
+        limit: int,
+    ) -> tuple[KnownService, ...]:
+        """Services with levels, or with a revision on record; the newest incident of each by index."""
+        parts = (
+            _named(table, environment=environment, text=text, after=after).limit(limit).subquery()
+            for table in (service_levels, revision_history)
+        )
+        known = union(*(part.select() for part in parts)).subquery()
+        one = incidents.alias()
+        newest = (
+            select(one.c.id)
+            .where(one.c.service == known.c.service, one.c.environment == known.c.environment)
+            .order_by(one.c.opened_at.desc(), one.c.id.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        wanted: Select[Any] = (
+            select(
+                known.c.environment,
+                known.c.service,
+                incidents.c.id,
+                incidents.c.state,
+                incidents.c.opened_at,
+            )
+            .select_from(known.outerjoin(incidents, incidents.c.id == newest))
+            .order_by(known.c.environment, known.c.service)
+            .limit(limit)
+        )
+        rows = connection.execute(wanted)
+        return tuple(
+            KnownService(
+                key=_key(row),
+                incident_id=None if row.id is None else IncidentId(row.id),
+                state=None if row.state is None else IncidentState(row.state),
+                opened_at=row.opened_at,
+            )
+            for row in rows
+        )
+
+
+def _named(table: Table, *, environment: str | None, text: str, after: ServiceKey | None) -> Select[Any]:
+    """The services of one table, in order."""
+    columns = table.c
+    wanted = select(columns.environment, columns.service).distinct()
+    if environment is not None:
+        wanted = wanted.where(columns.environment == environment)
+    if text:
+        wanted = wanted.where(columns.service.contains(text, autoescape=True))
+    if after is not None:
+        same = and_(columns.environment == after.environment, columns.service > after.service)
+        wanted = wanted.where(or_(columns.environment > after.environment, same))
+    return wanted.order_by(columns.environment, columns.service)
 
 
 def _forget_oldest(connection: Connection, key: ServiceKey, name: str) -> None:

@@ -29,6 +29,7 @@ from app.agent.models import (
     Note,
     TimelineEntry,
     Trigger,
+    VerdictKind,
 )
 from app.agent.ports.store.claims import Claim
 from app.agent.ports.store.incidents import IncidentFilter, OpenBeside, Page, RecordPart
@@ -195,13 +196,20 @@ def end_approvals(connection: Connection, incident_id: IncidentId, at: datetime)
     )
 
 
+def _says_recovered(given: Incident) -> bool:
+    """Whether it ends with a recovery: an escalation may have one too, for what it leaves behind."""
+    verdict = given.verdict
+    verified = verdict is not None and verdict.kind is VerdictKind.RECOVERED
+    return given.state in _RECOVERIES or (verified and given.state.closed)
+
+
 def _store_next_version(connection: Connection, stored: Incident, given: Incident) -> Incident:
     """Replace `stored` by `given`, merged with what intake added; the caller holds the row and the claim."""
     if given.key != stored.key or given.opened_at != stored.opened_at:
         raise Invalid(f"incident {stored.id} cannot move to another service or time of opening")
     if given.state.closed != (given.closed_at is not None):
         raise Invalid(f"incident {stored.id} must have closed_at exactly when its state is an end")
-    if given.state in _RECOVERIES and given.joined != stored.joined:
+    if _says_recovered(given) and given.joined != stored.joined:
         raise ClaimLost(f"a signal joined incident {stored.id} since it was loaded; reload it")
     merged = replace(
         given,

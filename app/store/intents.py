@@ -28,13 +28,16 @@ from app.agent.ports.store.claims import Claim
 from app.agent.ports.store.intents import Beginning, Begun, ReasonGuard
 from app.errors import ClaimLost, Invalid, NotFound
 from app.store import budgets, claims, guardrails, timeline
-from app.store.database.codec import IntentBody, part_of
+from app.store.database.codec import IntentBody, part_of, storable_text
 from app.store.database.repository import Repository, writes
-from app.store.database.rows import intent_of
+from app.store.database.rows import intent_of, result_columns
 from app.store.database.tables import approvals, intents
 from app.store.incidents import save_next_version
 from app.store.notes import begin_note, retry_note
 from app.store.signals.levels import levels
+
+REASON_CHARS = 200
+"""Characters of the first reason that statistics group by."""
 
 
 class SqlIntents(Repository):
@@ -67,8 +70,9 @@ class SqlIntents(Repository):
                 applied_token=intent.applied_token,
                 body=part_of(IntentBody, intent),
                 snapshot=intent.snapshot,
-                outcome=intent.outcome,
+                **(result_columns(intent.outcome) if intent.outcome is not None else {}),
                 **_concerns(saved, intent),
+                **_decided(intent),
             )
         )
         return saved
@@ -151,7 +155,7 @@ class SqlIntents(Repository):
         connection.execute(
             update(intents)
             .where(intents.c.id == intent_id, intents.c.state != IntentState.FINISHED.value)
-            .values(state=IntentState.FINISHED.value, outcome=outcome, applied_token=applied_token)
+            .values(state=IntentState.FINISHED.value, applied_token=applied_token, **result_columns(outcome))
         )
         timeline.append(connection, incident.id, notes)
 
@@ -177,6 +181,18 @@ def _concerns(incident: Incident, intent: Intent) -> dict[str, str | None]:
         "namespace": target.namespace if target is not None else None,
         "cause": diagnosis.best.cause.value if diagnosis is not None else None,
         "evidence": diagnosis.fingerprint if diagnosis is not None else None,
+    }
+
+
+def _decided(intent: Intent) -> dict[str, object]:
+    """What statistics are computed by; allowed actions need no reason there."""
+    decision = intent.decision
+    reasons = decision.reasons if decision.kind is not DecisionKind.ALLOW else ()
+    return {
+        "action": intent.action.name.value,
+        "decision": decision.kind.value,
+        "decided_at": decision.at,
+        "reason": storable_text(reasons[0][:REASON_CHARS]) if reasons else None,
     }
 
 

@@ -13,13 +13,13 @@ from sqlalchemy import Connection, select, update
 from app.agent.ids import IncidentId, IntentId
 from app.agent.models import Incident, IncidentState, IntentState, Outcome
 from app.agent.responders.effect import Handled, handled
-from app.agent.responders.request import ResponderRequest
+from app.agent.responders.request import ResponderAct, ResponderRequest
 from app.errors import NotFound
 from app.store import audit_log, timeline
 from app.store.database.codec import storable_text
 from app.store.database.notify import ring
 from app.store.database.repository import Repository, writes_urgently
-from app.store.database.rows import incident_columns
+from app.store.database.rows import incident_columns, result_columns
 from app.store.database.tables import AT_ONCE, claims, incidents, intents
 from app.store.incidents import end_approvals, record_of
 
@@ -35,7 +35,9 @@ class SqlResponders(Repository):
         ).one_or_none()
         if row is None:
             raise NotFound(f"incident {incident_id} is not on record")
-        record = record_of(connection, row, ())
+        resolves = request.act is ResponderAct.RESOLVE
+        known = timeline.entries(connection, incident_id) if resolves else ()  # what became of its changes
+        record = record_of(connection, row, known)
         change = handled(record, _storable(request))
         if change.note is None:
             return record.incident
@@ -72,7 +74,7 @@ def _finish(connection: Connection, intent_id: IntentId, outcome: Outcome) -> No
     connection.execute(
         update(intents)
         .where(intents.c.id == intent_id, intents.c.state != IntentState.FINISHED.value)
-        .values(state=IntentState.FINISHED.value, outcome=outcome)
+        .values(state=IntentState.FINISHED.value, **result_columns(outcome))
     )
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from app.agent.evidence.format import confidence, span
+from app.agent.evidence.format import confidence, share, span
 from app.agent.ids import Json
 from app.agent.responders.attention import next_step, severity, waits_for
 
@@ -59,6 +59,7 @@ def _environment() -> Environment:
         duration=_duration,
         pretty=_pretty,
         span=span,
+        share=share,
         severity=severity,
         waits_for=waits_for,
         next_step=next_step,

@@ -39,9 +39,9 @@ def _time(value: object) -> datetime:
     """RFC 3339 with an offset, turned into UTC; numbers and naive times are not guessed at."""
     if not isinstance(value, str):
         raise PydanticCustomError("time", "is not a time")
-    if _NAIVE.fullmatch(value):
-        raise PydanticCustomError("time", "is a time without a UTC offset")
     if not _RFC3339.fullmatch(value):
+        if _NAIVE.fullmatch(value):
+            raise PydanticCustomError("time", "is a time without a UTC offset")
         raise PydanticCustomError("time", "is not an RFC 3339 time")
     try:
         return datetime.fromisoformat(value.upper()).astimezone(UTC)

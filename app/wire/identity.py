@@ -1,4 +1,4 @@
-"""Tokens as HTTP takes and answers them, and as `heal token --json` prints them."""
+"""Tokens as HTTP takes and answers them, and as `heal token list --json` prints them."""
 
 from __future__ import annotations
 

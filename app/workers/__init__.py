@@ -24,11 +24,15 @@ from app.config import Role, Settings, unknown_in_env_file
 from app.connectors.anchors import AnchorFolder
 from app.errors import AgentError
 from app.stopping import Stop
+from app.workers.alerts.poller import AlertPoller
+from app.workers.alerts.watchdog import WatchdogReporter
 from app.workers.anchor_writer import Anchorer
 from app.workers.backlog import Backlog
 from app.workers.cluster_watcher import Watcher
+from app.workers.driver import PART as DRIVER
 from app.workers.driver import Driver
 from app.workers.elected import ElectedTask, Work, kept_running
+from app.workers.heartbeat import Heartbeat
 from app.workers.metric_poller import Poller
 from app.workers.notifier import ChannelSender
 from app.workers.sighup import policies_on_hangup
@@ -106,6 +110,9 @@ async def attended(container: Container, bell: LocalRunner, stop: Stop | None = 
         work.append(("driver", driver.run))
         if stop is not None:
             work.append(("halt", lambda: _halted(driver, stop)))
+        heartbeat = Heartbeat.from_settings(container.settings, container.vitals, DRIVER, container.clock)
+        if heartbeat is not None:
+            work.append(("heartbeat", heartbeat.run))
     work += [(f"stream {reader.source}", reader.run) for reader in _readers(container)]
     work += [(duty.name, duty.run) for duty in _duties(container)]
     work += [
@@ -186,7 +193,12 @@ def _duties(container: Container) -> list[ElectedTask]:
             notifier=container.loop.stages.closer.notifier,
             clock=container.clock,
         )
-        duties["sweep"] = [("sweep", sweeper.run), ("forget", sweeper.forget), ("backlog", backlog.run)]
+        duties["sweep"] = [
+            ("sweep", sweeper.run),
+            ("forget", sweeper.forget),
+            ("backlog", backlog.run),
+            *_listening(container),
+        ]
         anchors = AnchorFolder.from_settings(settings)
         if anchors is not None:
             anchorer = Anchorer(
@@ -213,6 +225,32 @@ def _duties(container: Container) -> list[ElectedTask]:
         )
         for name, work in duties.items()
     ]
+
+
+def _listening(container: Container) -> list[Work]:
+    """What finds out whether alerts arrive: the watchdog alert, and alerts whose delivery was missed."""
+    work: list[Work] = []
+    if container.watchdog is not None:
+        reporter = WatchdogReporter(
+            terms=container.watchdog,
+            signals=container.store.signals,
+            intake=container.intake,
+            clock=container.clock,
+            stale_after=container.stale_after,
+        )
+        work.append(("watchdog", reporter.run))
+    if container.world.alerts is not None:
+        alerts = AlertPoller(
+            source=container.world.alerts,
+            settings=container.settings,
+            signals=container.store.signals,
+            intake=container.intake,
+            owners=container.pod_owners,
+            clock=container.clock,
+            measures=container.measures,
+        )
+        work.append(("alerts", alerts.run))
+    return work
 
 
 def _sweeper(container: Container) -> Sweeper:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from app.agent.evidence.conditions import condition_words, settled
+from app.agent.evidence.conditions import condition_words, lasting_conditions, settled
 from app.agent.ids import ServiceKey
 from app.agent.intake import Intake
 from app.agent.memory import Historian, running_version
@@ -37,8 +37,6 @@ from app.workers.history_schedule import HistorySchedule
 log = logging.getLogger(__name__)
 
 _PAUSE_AFTER_ERROR_SECONDS = 5.0
-_PAUSES = frozenset({Condition.CRASH_LOOP_BACK_OFF})
-"""Not over while a pod is not ready: between two crashes a container runs for a moment."""
 _RELOOK_AFTER = timedelta(minutes=10)
 """Every service is looked at once in this time, whether or not it changed."""
 
@@ -131,15 +129,13 @@ class Watcher:
                 else:
                     log.warning("observing %s failed: %s", key, "; ".join(missing))
                 return ()
-            present = frozenset(workload_conditions(workload))
             last = self._seen.get(key)
             if last is None:
-                before = frozenset(await self.observer.told_conditions(key)) - present
+                shown = frozenset(workload_conditions(workload))
+                before = frozenset(await self.observer.told_conditions(key)) - shown
             else:
                 before = last.conditions
-            is_settled = settled(workload)
-            if not is_settled:
-                present |= before & _PAUSES
+            present, is_settled = lasting_conditions(workload, before), settled(workload)
             signals = tuple(self._signals(key, at, workload, before, present))
             if signals:
                 await self.intake.accept(signals)

@@ -85,10 +85,11 @@ class Poller:
 
     async def _worth_telling(self, key: ServiceKey, sample: SliSample) -> bool:
         """A breach, or a sample that may end a breach on record: only then the record is read."""
-        if self.slo.breaches(sample):
+        slo = self.slo.of(key)
+        if slo.breaches(sample):
             return True
         measured = sample.error_rate is not None or sample.p95_latency_ms is not None
-        if not measured or self.slo.too_few(sample.request_rate):
+        if not measured or slo.too_few(sample.request_rate):
             return False
         levels = await self.signals.levels(key)
         return levels is not None and any(levels.breached)

@@ -1,4 +1,4 @@
-"""The sweep: expires pending signals, prunes old ones, repairs discrepancies (promise 9).
+"""The sweep: expires pending signals, prunes old ones, repairs discrepancies (promise 9), judges dry runs.
 
 A discrepancy that needs manual repair is logged once when it is found, and shown by `heal audit signals`
 for as long as it lasts.
@@ -54,7 +54,7 @@ class Sweeper:
             await self.clock.sleep(_FORGET_EVERY.total_seconds())
 
     async def sweep(self) -> None:
-        """Expire pending signals, forget old ones that led to nothing, put right what can be."""
+        """Expire pending signals, forget old ones that led to nothing, repair, and judge dry runs."""
         await self.store.signals.prune(self.clock.now() - self.keep_for)
         expired = await self.store.signals.expire_pending(self.clock.now() - self.pending_for)
         if expired:
@@ -64,6 +64,8 @@ class Sweeper:
             log.info("%d signals accepted by an older version added to the ledger", repairs.entered)
         if repairs.woken:
             log.warning("incidents with a missed wake-up are due now: %s", ", ".join(repairs.woken))
+        now = self.clock.now()
+        await self.store.statistics.judge(now, now - self.keep_for)
         await self._log_discrepancies()
 
     async def _log_discrepancies(self) -> None:

@@ -59,6 +59,12 @@ REQUESTS: list[tuple[str, str, Scope, dict[str, Any]]] = [
     ("GET", "/v1/incidents/inc_0/chart", Scope.READ, {}),
     ("GET", "/v1/incidents/inc_0/postmortem", Scope.READ, {}),
     ("GET", "/v1/changes", Scope.READ, {}),
+    ("GET", "/v1/stats", Scope.READ, {}),
+    ("GET", "/v1/stats.csv", Scope.READ, {}),
+    ("GET", "/v1/services", Scope.READ, {}),
+    ("GET", "/v1/services/env_0/svc_0", Scope.READ, {}),
+    ("GET", "/v1/runbooks", Scope.READ, {}),
+    ("GET", "/v1/policies", Scope.READ, {}),
 ]
 OURS = {"Origin": "http://127.0.0.1:8000"}
 """What a browser says of a form on our own page."""
@@ -101,7 +107,9 @@ def test_the_table_above_knows_every_guarded_route(api: Harness) -> None:
         if isinstance(route, APIRoute) and route.include_in_schema and route.path not in OPEN
         for method in (route.methods or set()) - {"HEAD"}
     }
-    tried = {(method, path.partition("?")[0].replace("inc_0", "")) for method, path, *_ in REQUESTS}
+    tried = {
+        (method, re.sub(r"(inc|env|svc)_0", "", path.partition("?")[0])) for method, path, *_ in REQUESTS
+    }
     assert told == {(m, p.replace("sig_0", "").replace("apr_0", "").replace("tok_0", "")) for m, p in tried}
 
 

@@ -220,6 +220,8 @@ def test_both_doors_answer_odd_requests_alike(doors: Doors) -> None:
         {"Authorization": "Bearer wrong"},
         {"Authorization": "Basic wrong"},
         {"X_Forwarded_For": "10.0.0.1"},
+        {"Host": "evil.example"},
+        {"Host": ""},
     ):
         doors.answers("/events/metric", metric, **headers)
         doors.answers("/webhooks/alertmanager", delivery, **headers)

@@ -65,10 +65,10 @@ def test_a_resolved_alert_joins_its_incident(api: Harness) -> None:
 
 def test_an_alert_without_a_service_is_reported(api: Harness) -> None:
     """It is named with the reason, and does not keep the others of its group out."""
-    nameless = _alert(labels={"alertname": "Watchdog"}, fingerprint="00")
+    nameless = _alert(labels={"alertname": "Nameless"}, fingerprint="00")
     answer = api.post(PATH, json=_delivery(nameless, _alert())).json()
     assert len(answer["items"]) == 1
-    assert [(one["name"], one["fingerprint"]) for one in answer["unmapped"]] == [("Watchdog", "00")]
+    assert [(one["name"], one["fingerprint"]) for one in answer["unmapped"]] == [("Nameless", "00")]
     assert answer["unmapped"][0]["reason"]
     only = api.post(PATH, json=_delivery(nameless))
     assert only.status_code == 202

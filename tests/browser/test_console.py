@@ -202,11 +202,23 @@ def test_every_page_meets_wcag(served: Served, in_berlin: Page) -> None:
         f"/approvals/{waiting}/page",
         "/dashboard/approvals",
         "/dashboard/operations",
+        "/dashboard/analytics",
+        "/dashboard/analytics?since=soon",
+        "/dashboard/services",
+        "/dashboard/services/prod/cart",
+        "/dashboard/runbooks",
+        "/dashboard/policies",
         "/dashboard/incidents/none",
     ):
         page.goto(served.url + path)
         page.evaluate(AXE.read_text(encoding="utf-8"))
         assert page.evaluate(_RUN_AXE) == [], path
+    page.goto(f"{served.url}/docs")
+    expect(page.locator(".opblock").first).to_be_visible()
+    page.locator(".opblock-summary-control").first.click()
+    expect(page.locator(".opblock-body").first).to_be_visible()
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    assert page.evaluate(_RUN_AXE) == [], "/docs"
     page.goto(f"{served.url}/dashboard/incidents/{incident_id}")
     at = page.locator(".facts time").first
     expect(at).to_contain_text("GMT+")

@@ -100,6 +100,22 @@ class ClusterHarness(Protocol):
         """From now on an admission policy refuses every new pod of the namespace; in force on return."""
         ...
 
+    async def set_memory_limit(self, name: str, limit: str) -> None:
+        """Set the memory limit of the container."""
+        ...
+
+    async def add_autoscaler(self, name: str, *, maximum: int) -> None:
+        """A HorizontalPodAutoscaler `name` for the Deployment of that name."""
+        ...
+
+    async def spare_node(self) -> str:
+        """The name of a node that no other test uses, and that is not cordoned."""
+        ...
+
+    async def cordon(self, node: str) -> None:
+        """Cordon a node as a person does."""
+        ...
+
     async def set_paused(self, name: str, *, paused: bool) -> None:
         """Pause or resume the rollout."""
         ...

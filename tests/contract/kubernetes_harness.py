@@ -10,16 +10,20 @@ from typing import TypeAlias, cast
 import msgspec
 from lightkube.core.exceptions import ApiError
 from lightkube.models.apps_v1 import DaemonSetSpec, DeploymentSpec, StatefulSetSpec
+from lightkube.models.autoscaling_v2 import CrossVersionObjectReference, HorizontalPodAutoscalerSpec
 from lightkube.models.core_v1 import (
     ConfigMapEnvSource,
     Container,
     EnvFromSource,
+    NodeSpec,
     PodSpec,
     PodTemplateSpec,
+    Taint,
 )
 from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
 from lightkube.resources.apps_v1 import DaemonSet, Deployment, StatefulSet
-from lightkube.resources.core_v1 import ConfigMap, Namespace
+from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
+from lightkube.resources.core_v1 import ConfigMap, Namespace, Node
 from lightkube.types import PatchType
 
 from app.agent.ids import JsonObject, ServiceKey
@@ -79,10 +83,14 @@ class KubernetesHarness:
         self.client = bed.client
         self._kinds: dict[str, type[_Workload]] = {}
         """The kinds of what was deployed, by name."""
+        self._nodes: list[str] = []
+        """The nodes that were made for this test."""
         self._clusters = tuple(cluster_for(bed, namespace, user) for user in (AGENT, NOBODY, NO_PODS))
         self.ports, self.powerless, self.without_pods = (ports_of(cluster) for cluster in self._clusters)
 
     async def close(self) -> None:
+        for node in self._nodes:
+            await asyncio.to_thread(self.client.delete, Node, node)
         for cluster in self._clusters:
             await cluster.close()
 
@@ -157,6 +165,30 @@ class KubernetesHarness:
 
     async def refuse_pods(self, why: str) -> None:
         await asyncio.to_thread(self.bed.refuse_pods, self.namespace, why)
+
+    async def set_memory_limit(self, name: str, limit: str) -> None:
+        resources = {"limits": {"memory": limit}}
+        await self._replace(name, "/spec/template/spec/containers/0/resources", resources)
+
+    async def add_autoscaler(self, name: str, *, maximum: int) -> None:
+        aim = CrossVersionObjectReference(apiVersion="apps/v1", kind="Deployment", name=name)
+        autoscaler = HorizontalPodAutoscaler(
+            metadata=ObjectMeta(name=name, namespace=self.namespace),
+            spec=HorizontalPodAutoscalerSpec(scaleTargetRef=aim, minReplicas=1, maxReplicas=maximum),
+        )
+        await asyncio.to_thread(self.client.create, autoscaler)
+
+    async def spare_node(self) -> str:
+        name = f"spare-{self.namespace}"
+        taint = Taint(key="contract", value="spare", effect="NoSchedule")
+        node = Node(metadata=ObjectMeta(name=name), spec=NodeSpec(taints=[taint]))
+        await asyncio.to_thread(self.client.create, node)
+        self._nodes.append(name)
+        return name
+
+    async def cordon(self, node: str) -> None:
+        body = {"spec": {"unschedulable": True}}
+        await asyncio.to_thread(self.client.patch, Node, node, body)
 
     async def set_paused(self, name: str, *, paused: bool) -> None:
         await self._replace(name, "/spec/paused", paused)

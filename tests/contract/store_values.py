@@ -41,6 +41,8 @@ from app.agent.models import (
     Snapshot,
     Stage,
     Trigger,
+    Verdict,
+    VerdictKind,
 )
 from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
@@ -198,6 +200,12 @@ def intent(
 
 def outcome(kind: OutcomeKind = OutcomeKind.DONE) -> Outcome:
     return Outcome(kind=kind, message="as the server said", at=NOW)
+
+
+def recovered_after(act: Intent | None) -> Verdict:
+    """A verified recovery after this action, or without one."""
+    intent_id = None if act is None else act.id
+    return Verdict(kind=VerdictKind.RECOVERED, reasons=("within the SLO",), at=NOW, intent_id=intent_id)
 
 
 async def decided(store: Store, claim: Claim, intents: Sequence[Intent]) -> Incident:

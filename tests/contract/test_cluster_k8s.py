@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 from lightkube import Client
+from lightkube.core.exceptions import ApiError
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.models.apiextensions_v1 import (
     CustomResourceDefinitionNames,
     CustomResourceDefinitionSpec,
     CustomResourceDefinitionVersion,
+    CustomResourceSubresources,
     CustomResourceValidation,
     JSONSchemaProps,
 )
@@ -27,24 +29,30 @@ from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Pod
 from lightkube.resources.policy_v1 import PodDisruptionBudget
+from lightkube.types import PatchType
 
-pytest.register_assert_rewrite("tests.contract.cluster_suite", "tests.contract.kinds_suite")
+pytest.register_assert_rewrite(
+    "tests.contract.cluster_suite", "tests.contract.hands_suite", "tests.contract.kinds_suite"
+)
 
+from app.agent.actions import ACTIONS  # noqa: E402 - as above
 from app.agent.evidence.conditions import workload_conditions  # noqa: E402 - as above
 from app.agent.evidence.facts import PodFault, trouble  # noqa: E402 - after the rewrite is registered
 from app.agent.guardrails.blast_radius import too_many  # noqa: E402 - after the rewrite is registered
 from app.agent.guardrails.disruption import Disruption  # noqa: E402 - as above
+from app.agent.ids import JsonObject  # noqa: E402 - as above
 from app.agent.models import ActionName  # noqa: E402 - as above
 from app.agent.ports.cluster import PodOwner  # noqa: E402 - as above
 from app.agent.workload import ObjectRef  # noqa: E402 - as above
-from app.errors import Invalid  # noqa: E402 - as above
+from app.errors import Conflict, Forbidden, Invalid  # noqa: E402 - as above
 from testbed.waiting import NotYet, wait_for  # noqa: E402 - as above
 from testbed.workloads import waiting_reasons  # noqa: E402 - as above
 from testbed.world import TestBed  # noqa: E402 - as above
 from tests.contract.cluster_harness import CRASHING_IMAGE  # noqa: E402 - as above
 from tests.contract.cluster_suite import *  # noqa: E402, F403 - the shared contract
-from tests.contract.cluster_suite import action, deployment, key_of  # noqa: E402 - as above
+from tests.contract.cluster_suite import INTENT, OTHER_INTENT, action, deployment, key_of  # noqa: E402 - as above
 from tests.contract.eventually import eventually  # noqa: E402 - as above
+from tests.contract.hands_suite import *  # noqa: E402, F403 - as above
 from tests.contract.kinds_suite import *  # noqa: E402, F403 - as above
 from tests.contract.kubernetes_harness import KubernetesHarness  # noqa: E402 - as above
 
@@ -70,7 +78,7 @@ async def test_disruption_budgets_are_read_and_hold_actions_back(cluster: Kubern
         read = await cluster.ports.reader.disruption(restart)
         return read if read is not None and read.budgets and read.serving == 4 else None
 
-    found = await eventually(with_budgets, "a budget that a watch reports, and pods that serve")
+    found = await eventually(with_budgets, "pods that serve, beside a budget")
     assert (found.replicas, found.missing_at_once, found.unread) == (4, 1, None)
     assert [budget.name for budget in found.budgets] == ["shop-pdb"]
     [reason] = too_many(restart, found, 1.0)
@@ -112,11 +120,77 @@ async def test_a_rollout_that_runs_the_pods_of_a_deployment_is_the_service(
     assert [key for key in await cluster.ports.reader.services() if key.environment == "prod"] == [
         key_of(cluster)
     ]
+    rollback = action(ActionName.ROLLBACK, view.target.ref, revision=3)
     with pytest.raises(Invalid, match="Rollout"):
-        await cluster.ports.reader.target(action(ActionName.ROLLBACK, view.target.ref, revision=3))
+        await cluster.ports.writer.apply(rollback, INTENT, view.target, None)
 
 
-def _roll_out(cluster: KubernetesHarness) -> None:
+UPDATING: JsonObject = {"currentPodHash": "6c5f", "stableRS": "77aa"}
+WAITING: JsonObject = {
+    "pauseConditions": [{"reason": "CanaryPauseStep", "startTime": "2026-01-01T00:00:00Z"}]
+}
+FAILED_RUN: JsonObject = {"name": "errors-2", "status": "Failed", "message": "Metric errors assessed Failed"}
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        (ActionName.ABORT_ROLLOUT, UPDATING),
+        (ActionName.RETRY_ROLLOUT, {**UPDATING, "abort": True}),
+        (ActionName.PROMOTE_ROLLOUT, {**UPDATING, **WAITING, "currentStepIndex": 1}),
+        (ActionName.PAUSE_ROLLOUT, UPDATING),
+    ],
+)
+async def test_an_update_of_a_rollout_is_changed_as_its_controller_takes_it(
+    cluster: KubernetesHarness, name: ActionName, status: JsonObject
+) -> None:
+    """Through `status`, which keeps no marker: the effect shows there, and a second copy finds it."""
+    await asyncio.to_thread(_define_rollouts, cluster.client)
+    await cluster.deploy("shop", service="shop", replicas=0)
+    await asyncio.to_thread(_roll_out, cluster, status)
+    ref = ObjectRef(kind="Rollout", namespace=cluster.namespace, name="shop-rollout")
+    act, reader = action(name, ref), cluster.ports.reader
+    before, snapshot = await reader.target(act), await reader.snapshot(act)
+    answer = await cluster.ports.rehearsal.rehearse(act, before, None)
+    assert answer.accepted, answer.message
+    assert (await reader.target(act)) == before
+    refused = await cluster.powerless.rehearsal.rehearse(act, before, None)
+    assert not refused.accepted
+    assert "forbidden" in refused.message
+    with pytest.raises(Forbidden):
+        await cluster.powerless.writer.apply(act, INTENT, before, None)
+
+    applied = await cluster.ports.writer.apply(act, INTENT, before, None)
+    assert applied.token != before.token
+    with pytest.raises(Conflict):
+        await cluster.ports.writer.apply(act, INTENT, before, None)
+    shows, found = ACTIONS[name].effect_shows, await reader.target(act)
+    assert found.token == applied.token
+    assert found.marker == INTENT if shows is None else shows(before.token, found.token)
+    assert shows is None or not shows(before.token, before.token)
+    if ACTIONS[name].undo is None:
+        return
+    undo = action(ActionName.RESTORE, ref, undoes=name.value)
+    await cluster.ports.writer.apply(undo, OTHER_INTENT, found, snapshot)
+    assert (await reader.snapshot(act)).body == snapshot.body
+
+
+async def test_a_failed_analysis_and_a_pause_of_a_rollout_are_evidence(cluster: KubernetesHarness) -> None:
+    """In the words of the controller, from the Rollout alone."""
+    await asyncio.to_thread(_define_rollouts, cluster.client)
+    await cluster.deploy("shop", service="shop", replicas=0)
+    canary: JsonObject = {"canary": {"currentStepAnalysisRunStatus": FAILED_RUN}, "phase": "Degraded"}
+    await asyncio.to_thread(_roll_out, cluster, {**UPDATING, **WAITING, **canary})
+    view = await cluster.until(key_of(cluster), lambda seen: seen.progress is not None)
+    assert view.progress is not None
+    assert (view.progress.stable, view.progress.waits) == (False, "CanaryPauseStep")
+    assert view.progress.analysis == "AnalysisRun errors-2 Failed: Metric errors assessed Failed"
+    assert {"Degraded: no reason given", "Paused: CanaryPauseStep", view.progress.analysis} <= {
+        *view.warnings
+    }
+
+
+def _roll_out(cluster: KubernetesHarness, more: JsonObject | None = None) -> None:
     """What the controller of Rollouts makes: a ReplicaSet with the Deployment's template, and a status."""
     deployment = cluster.client.get(Deployment, "shop", namespace=cluster.namespace)
     assert deployment.spec is not None
@@ -133,9 +207,12 @@ def _roll_out(cluster: KubernetesHarness) -> None:
             "replicas": 2,
             "workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "shop"},
         },
-        "status": {**counts, "observedGeneration": "1"},
     }
     made = cluster.client.create(rollout.from_dict(body))
+    status = {"status": {**counts, "observedGeneration": "1", **(more or {})}}
+    cluster.client.patch(
+        rollout.Status, "shop-rollout", status, namespace=cluster.namespace, patch_type=PatchType.MERGE
+    )
     owner = OwnerReference(
         apiVersion="argoproj.io/v1alpha1",
         kind="Rollout",
@@ -163,14 +240,24 @@ def _define_rollouts(client: Client) -> None:
     names = CustomResourceDefinitionNames(kind="Rollout", plural="rollouts", singular="rollout")
     whole = JSONSchemaProps(type="object", x_kubernetes_preserve_unknown_fields=True)
     schema = CustomResourceValidation(openAPIV3Schema=whole)
-    version = CustomResourceDefinitionVersion(name="v1alpha1", served=True, storage=True, schema=schema)
+    version = CustomResourceDefinitionVersion(
+        name="v1alpha1",
+        served=True,
+        storage=True,
+        schema=schema,
+        subresources=CustomResourceSubresources(status={}),
+    )
     definition = CustomResourceDefinition(
         metadata=ObjectMeta(name="rollouts.argoproj.io"),
         spec=CustomResourceDefinitionSpec(
             group="argoproj.io", names=names, scope="Namespaced", versions=[version]
         ),
     )
-    client.create(definition)
+    try:
+        client.create(definition)
+    except ApiError as error:
+        if error.status.code != 409:  # another test of this control plane defined them
+            raise
     client.wait(CustomResourceDefinition, "rollouts.argoproj.io", for_conditions=["Established"])
 
 

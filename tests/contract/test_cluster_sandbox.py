@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from app.agent.ids import JsonObject, ServiceKey
-from app.agent.workload import WorkloadView
+from app.agent.workload import AutoscalerView, WorkloadView
 from app.sandbox.api import Identity, Thing
 from app.sandbox.objects import WORKLOADS, ConfigMap, Pod, ReplicaSet, template_body
 from app.testing import Naming, PacedClock, SandboxCluster, Template, Workload, World
 from tests.contract.cluster_harness import GOOD_IMAGE, ClusterPorts
 from tests.contract.cluster_suite import *  # noqa: F403 - the shared contract
+from tests.contract.hands_suite import *  # noqa: F403 - the same for what is no workload
 from tests.contract.kinds_suite import *  # noqa: F403 - the same for each kind
 
 RESOURCES = ("deployment", "statefulset", "daemonset", "replicaset", "pod", "configmap", "namespace")
@@ -90,6 +91,19 @@ class SandboxHarness:
 
     async def refuse_pods(self, why: str) -> None:
         self.world.refuse_pods(self.namespace, why)
+
+    async def set_memory_limit(self, name: str, limit: str) -> None:
+        self.world.set_memory_limit(self.namespace, name, limit)
+
+    async def add_autoscaler(self, name: str, *, maximum: int) -> None:
+        view = AutoscalerView(kind="HorizontalPodAutoscaler", name=name, minimum=1, maximum=maximum)
+        self.world.autoscalers[self.namespace, name] = view
+
+    async def spare_node(self) -> str:
+        return self.world.nodes[0]
+
+    async def cordon(self, node: str) -> None:
+        self.world.surroundings.change_node(node).cordoned = True
 
     async def set_paused(self, name: str, *, paused: bool) -> None:
         self.world.set_paused(self.namespace, name, paused=paused)

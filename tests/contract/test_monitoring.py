@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from app.agent.audit.figures import AgentFigures
+from app.agent.freshness.watchdog import WatchdogState
 from app.agent.models import IncidentState, OutcomeKind
 from app.agent.ports.streams import StreamProgress
 from app.measures.exposition import Exposed, PeerCalls, exposition
@@ -55,6 +56,7 @@ HEALTHY = Exposed(
     streams={"kafka": StreamProgress(lag=0)},
     figures=FIGURES,
     now=AT,
+    watchdog=WatchdogState(since=AT, silence=timedelta(), missing=False),
 )
 EARLIER = AT - timedelta(hours=1)
 
@@ -76,6 +78,9 @@ FAULTS: dict[str, Exposed | None] = {
         figures=replace(FIGURES, finished_actions={**FIGURES.finished_actions, OutcomeKind.UNKNOWN: 1}),
     ),
     "HealKillSwitchEngaged": replace(HEALTHY, figures=replace(FIGURES, kill_switch_engaged=True)),
+    "HealWatchdogMissing": replace(
+        HEALTHY, watchdog=WatchdogState(since=EARLIER, silence=AT - EARLIER, missing=True)
+    ),
 }
 """What each rule watches, as the agent exposes it; None: the agent exposes nothing."""
 
@@ -153,13 +158,21 @@ def test_each_fault_fires_its_rule(alert: str, tmp_path: Path) -> None:
     assert _firing(tmp_path, _constant(FAULTS[alert])) == {alert}
 
 
-def test_a_defect_fires_its_rule(tmp_path: Path) -> None:
-    """A counter that grew within a quarter of an hour."""
+COUNTED = {
+    "HealDefects": 'heal_passes_total{result="defect"',
+    "HealDeliveriesMissed": "heal_missed_alerts_total",
+}
+"""Rules on a counter, by the series that they watch."""
+
+
+@pytest.mark.parametrize("alert", COUNTED)
+def test_a_counter_that_grows_fires_its_rule(alert: str, tmp_path: Path) -> None:
+    """It grew within a quarter of an hour."""
     series = _constant(HEALTHY)
     for one in series:
-        if one["series"].startswith('heal_passes_total{result="defect"'):
+        if one["series"].startswith(COUNTED[alert]):
             one["values"] = "0x80 1x40"
-    assert _firing(tmp_path, series) == {"HealDefects"}
+    assert _firing(tmp_path, series) == {alert}
 
 
 def test_every_rule_has_its_fault() -> None:
@@ -167,7 +180,7 @@ def test_every_rule_has_its_fault() -> None:
     rules = {
         rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
     }
-    assert rules == {*FAULTS, "HealDefects"}
+    assert rules == {*FAULTS, *COUNTED}
 
 
 def test_every_metric_is_documented() -> None:

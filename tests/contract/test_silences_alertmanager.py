@@ -16,6 +16,7 @@ import pytest
 from app.agent.ids import ServiceKey
 from app.config import Settings
 from app.connectors.alerts.silences import AlertmanagerSilences
+from app.connectors.registry import ALERT_FORMATS
 from app.errors import TransientError
 from tests.contract.metric_worlds import free_port
 
@@ -111,3 +112,33 @@ async def test_silences_are_read_as_alertmanager_keeps_them(tmp_path: Path) -> N
     with pytest.raises(TransientError):
         await concerning(SHOP)
     await source.aclose()
+
+
+async def test_firing_alerts_are_read_as_alertmanager_would_deliver_them(tmp_path: Path) -> None:
+    """The same signal as its delivery would be; a silenced one, and another receiver's, are not listed."""
+    with alertmanager(tmp_path) as url:
+        given = {"alertmanager_url": url, "alertmanager_timeout_seconds": 60}
+        settings = Settings.model_validate({**given, "alertmanager_receiver": "none"})
+        source = AlertmanagerSilences.from_settings(settings)
+        now = datetime.now(UTC)
+        labels = [
+            {"alertname": "HighErrorRate", "namespace": "prod", "service": service}
+            for service in ("shop", "cart")
+        ]
+        silence(url, of("service", "cart"))
+        posted = [{"labels": one, "startsAt": (now - timedelta(minutes=5)).isoformat()} for one in labels]
+        httpx2.post(f"{url}/api/v2/alerts", json=posted, trust_env=False).raise_for_status()
+        listed = httpx2.get(f"{url}/api/v2/alerts", trust_env=False).json()
+        (shop,) = [one for one in listed if one["labels"]["service"] == "shop"]
+        batch = (await source.firing()).batch(settings=settings, received_at=now)
+        (signal,) = batch.signals
+        assert signal.key == SHOP
+        webhook = {"version": "4", "status": "firing", "alerts": [{**shop, "status": "firing"}]}
+        delivered = ALERT_FORMATS[0].read(webhook).batch(settings=settings, received_at=now)
+        assert [one.dedup_key for one in delivered.signals] == [signal.dedup_key]
+        another = AlertmanagerSilences.from_settings(
+            Settings.model_validate({**given, "alertmanager_receiver": "another"})
+        )
+        assert (await another.firing()).entries == ()
+        await source.aclose()
+        await another.aclose()

@@ -43,6 +43,7 @@ from tests.contract.store_values import (
     note,
     opened,
     outcome,
+    recovered_after,
 )
 from tests.contract.test_store_database import engine_of
 
@@ -78,11 +79,12 @@ async def begin(
 async def ended(
     store: Store, claim: Claim, act: Intent, end: IncidentState, kind: OutcomeKind = OutcomeKind.DONE
 ) -> None:
-    """The action took its course, and the incident its end."""
+    """The action took its course, and the incident its end; a recovery was verified after it."""
     await store.intents.finish(claim, act.id, outcome(kind), "uid/8", [])
     record = await store.incidents.get(claim.incident_id)
     assert record is not None
-    await store.incidents.save(claim, closed(record.incident, end), [note("ended")])
+    verdict = recovered_after(act) if end is IncidentState.RECOVERED else None
+    await store.incidents.save(claim, closed(replace(record.incident, verdict=verdict), end), [note("ended")])
 
 
 async def test_concurrent_begins_of_many_incidents_stay_within_one_budget(store: Store) -> None:

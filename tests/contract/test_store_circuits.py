@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -14,7 +15,20 @@ from app.agent.ports.store import Store
 from app.agent.ports.store.intents import Begun
 from app.errors import Invalid
 from app.store import open_store
-from tests.contract.store_values import MINUTE, NOW, intent, key, note, outcome
+from tests.contract.store_values import (
+    MINUTE,
+    NOW,
+    claimed,
+    closed,
+    decided,
+    intent,
+    key,
+    loaded,
+    note,
+    opened,
+    outcome,
+    recovered_after,
+)
 from tests.contract.test_store_budgets import begin, ended, ready
 
 pytest_plugins = ["tests.contract.postgres", "tests.contract.stores"]
@@ -62,6 +76,42 @@ async def test_one_success_in_between_keeps_it_closed(store: Store) -> None:
     await ended(store, claim, act, IncidentState.RECOVERED)
     await failed(store, 3, CLUSTER, minutes=2)
     assert (await begin(store, *await ready(store, key(4)), CLUSTER, NOW + 3 * MINUTE)).begun is Begun.YES
+
+
+@pytest.mark.parametrize(
+    ("judged", "end", "helped"),
+    [
+        (1, IncidentState.RECOVERED, (False, True)),
+        (0, IncidentState.RECOVERED, (True, True)),
+        (0, IncidentState.ESCALATED, (True, True)),
+        (1, IncidentState.RESOLVED_BY_HAND, (False, True)),
+        (None, IncidentState.ESCALATED, (False, False)),
+        (None, IncidentState.RECOVERED, (True, True)),
+    ],
+)
+async def test_an_action_helped_if_the_recovery_was_verified_after_it(
+    store: Store, judged: int | None, end: IncidentState, helped: tuple[bool, bool]
+) -> None:
+    """The verdict decides, not how the incident ended; an action before the one that helped did not.
+
+    The verdict of an old record names no action.
+    """
+    incident = await opened(store, key(1))
+    claim = await claimed(store, incident)
+    acts = [intent(incident, number) for number in range(2)]
+    for number, act in enumerate(acts):
+        await decided(store, claim, [act])
+        await begin(store, claim, act, SERVICE, NOW + number * MINUTE)
+        await store.intents.finish(claim, act.id, outcome(), "uid/8", [])
+    verdict = recovered_after(None if judged is None else acts[judged])
+    after = await loaded(store, incident.id)
+    await store.incidents.save(claim, closed(replace(after, verdict=verdict), end), [note("ended")])
+    attempts = (await store.budgets.attempts(NOW - HOUR)).tried[key(1)]
+    assert {one.intent_id: one.helped for one in attempts} == {
+        act.id: each for act, each in zip(acts, helped, strict=True)
+    }
+    past = (await store.budgets.recent_actions(key(1), SERVICE, NOW + HOUR)).service
+    assert tuple(one.helped for one in past) == helped
 
 
 async def test_of_many_workers_one_gets_the_trial(database_url: str) -> None:

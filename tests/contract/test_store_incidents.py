@@ -43,6 +43,7 @@ from tests.contract.store_values import (
     note,
     opened,
     outcome,
+    recovered_after,
     signal,
 )
 
@@ -181,20 +182,25 @@ async def test_saving_does_not_undo_what_intake_added(store: Store) -> None:
     assert (await loaded(store, before.id)).summary == "own words"
 
 
-@pytest.mark.parametrize("end", [IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION])
+@pytest.mark.parametrize(
+    "end", [IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION, IncidentState.ESCALATED]
+)
 async def test_a_recovery_is_not_declared_over_a_signal_that_joined_meanwhile(
     store: Store, end: IncidentState
 ) -> None:
-    """What was judged healthy was judged without it: `ClaimLost`, and after another look it is accepted."""
+    """What was judged healthy was judged without it: `ClaimLost`, and after another look it is accepted.
+
+    A recovery that leaves a change behind ends as escalated: its verdict counts.
+    """
     seen = await opened(store)
     claim = await claimed(store, seen)
+    seen = await store.incidents.save(claim, replace(seen, verdict=recovered_after(None)), [])
     await store.signals.accept([signal()], Deciding(), dry_run=True)  # the same trigger once more
     with pytest.raises(ClaimLost, match="joined"):
         await store.incidents.save(claim, closed(seen, end), [note("recovered")])
     assert (await loaded(store, seen.id)).state is IncidentState.OPEN
-    assert (
-        len(await store.incidents.timeline(seen.id)) == 2
-    )  # opened and joined, and nothing of the refused end
+    # Opened and joined, and nothing of the refused end.
+    assert len(await store.incidents.timeline(seen.id)) == 2
     looked_again = await loaded(store, seen.id)
     assert (await store.incidents.save(claim, closed(looked_again, end), [])).state is end
 

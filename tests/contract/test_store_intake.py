@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 import pytest
+from msgspec import structs
 from sqlalchemy import Connection, func, select
 
 from app.agent.ids import ServiceKey
@@ -530,7 +531,7 @@ async def test_old_pending_signals_expire_and_say_so(store: Store) -> None:
 async def test_what_led_to_nothing_is_forgotten_in_time(store: Store) -> None:
     """Old ignored signals and changes go; what opened an incident, waits, or is young stays."""
     long_ago = NOW - timedelta(days=30)
-    other = replace(PAYMENTS, service="other")
+    other = structs.replace(PAYMENTS, service="other")
     change = Change(kind=ChangeKind.DEPLOY, key=PAYMENTS, at=long_ago, summary="deploy of 1 succeeded")
     old = signal(at=long_ago)
     waiting = signal(key=other, at=long_ago)

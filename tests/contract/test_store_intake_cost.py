@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, event
 
@@ -22,6 +22,7 @@ from app.agent.slo import SloThresholds
 from app.agent.timeline import verify_chain
 from app.store import store_over
 from app.store.database.port import Work
+from app.store.signals import sqlite_driver
 from app.store.signals.deliveries import PART
 from tests.contract.store_values import NOW, Deciding, pending, signal
 from tests.repositories import database_of
@@ -40,6 +41,22 @@ RULES = IntakeRules(
 )
 
 
+class _CountingDriver:
+    """SQLite's driver, whose statements do not pass SQLAlchemy; one for many rows counts once."""
+
+    def __init__(self, driver: Any, executed: Callable[[], None]) -> None:
+        self._driver = driver
+        self._executed = executed
+
+    def execute(self, *given: Any) -> Any:
+        self._executed()
+        return self._driver.execute(*given)
+
+    def executemany(self, *given: Any) -> Any:
+        self._executed()
+        return self._driver.executemany(*given)
+
+
 class Counting:
     """A `Database` that counts the statements of each unit of work that writes."""
 
@@ -55,11 +72,14 @@ class Counting:
                 nonlocal count
                 count += 1
 
+            driver = sqlite_driver._driver
+            sqlite_driver._driver = lambda used: _CountingDriver(driver(used), executed)  # type: ignore[assignment]  # as used
             event.listen(connection, "before_cursor_execute", executed)
             try:
                 return work(connection)
             finally:
                 event.remove(connection, "before_cursor_execute", executed)
+                sqlite_driver._driver = driver
                 self.units.append(count)
 
         return await self._database.write(counted, urgent=urgent)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
@@ -143,7 +143,7 @@ async def test_tampering_shows(store: Store, database_url: str, tampering: str, 
 async def test_a_timeline_moved_to_another_incident_shows(store: Store) -> None:
     """The chain starts from the incident's id."""
     incident = await with_entries(store)
-    other = await opened(store, replace(PAYMENTS, environment="dev"))
+    other = await opened(store, structs.replace(PAYMENTS, environment="dev"))
     assert not verify_chain(other.id, await store.incidents.timeline(incident.id))
 
 

@@ -35,6 +35,7 @@ from testbed.netns import Partition, partition
 from testbed.postgres import SUPERUSER, PostgresServer, postgres_server
 from testbed.supervisor import Process, Supervisor
 from testbed.waiting import NotYet, wait_for
+from tests import sizes
 from tests.e2e.pausing_worker import Point
 from tests.soak.processes import ROOT, SHORT
 from tests.soak.wire import Break, Breakage
@@ -48,6 +49,16 @@ LONG_LEASE_SECONDS = 10 * PATIENCE_SECONDS
 SHORT_LEASE_SECONDS = 3
 """Over before the server's keepalives give up, which takes them eleven seconds."""
 ENDS = {IncidentState.RECOVERED, IncidentState.ESCALATED}
+CASES = [
+    (Point.BEGUN, LONG_LEASE_SECONDS, "cut off"),
+    (Point.BEGUN, SHORT_LEASE_SECONDS, "at once"),
+    (Point.APPLIED, LONG_LEASE_SECONDS, "connected"),
+    (Point.APPLIED, SHORT_LEASE_SECONDS, "cut off"),
+    (Point.VERIFYING, LONG_LEASE_SECONDS, "cut off"),
+    (Point.VERIFYING, SHORT_LEASE_SECONDS, "connected"),
+]
+CHANGE_CASES = 3
+"""For a single change: each point once, with one lease or the other."""
 
 
 @pytest.fixture(scope="module")
@@ -197,15 +208,7 @@ def holder(scene: Scene, incident: IncidentId) -> str | None:
 
 
 @pytest.mark.parametrize(
-    ("point", "lease_seconds", "goes_on"),
-    [
-        (Point.BEGUN, LONG_LEASE_SECONDS, "cut off"),
-        (Point.BEGUN, SHORT_LEASE_SECONDS, "at once"),
-        (Point.APPLIED, LONG_LEASE_SECONDS, "connected"),
-        (Point.APPLIED, SHORT_LEASE_SECONDS, "cut off"),
-        (Point.VERIFYING, LONG_LEASE_SECONDS, "cut off"),
-        (Point.VERIFYING, SHORT_LEASE_SECONDS, "connected"),
-    ],
+    ("point", "lease_seconds", "goes_on"), CASES if sizes.whole() else sizes.share(CASES, CHANGE_CASES)
 )
 async def test_another_worker_takes_over_from_one_that_is_cut_off(
     supervisor: Supervisor,

@@ -227,6 +227,8 @@ def test_the_same_evidence_gives_the_same_diagnosis_and_plan(seen: Evidence) -> 
         assert make_plan(diagnose(mirrored), mirrored, CATALOGUE, LIMITS).hash == plan.hash
 
 
+EVERY_ACTION = replace(LIMITS, optional=frozenset(ActionName))
+"""Those that are off by default too."""
 causes = st.sampled_from(sorted(c for r in CATALOGUE.runbooks for c in r.causes))
 
 
@@ -240,11 +242,13 @@ def test_no_plan_leaves_the_approved_actions_or_goes_where_it_must_not(
     diagnosis = diagnose(seen)
     if not own:
         diagnosis = replace(diagnosis, hypotheses=(sure,))
-    plan = make_plan(diagnosis, seen, CATALOGUE, LIMITS)
+    plan = make_plan(diagnosis, seen, CATALOGUE, EVERY_ACTION)
     if not plan.actions:
-        assert plan.runbook is None
-        assert len(plan.rejected) == len(CATALOGUE.runbooks)
+        handed_over = plan.runbook is not None
+        assert handed_over is bool(plan.handover)
+        assert len(plan.rejected) == len(CATALOGUE.runbooks) - handed_over
         return
+    assert plan.handover == ()
     assert plan.runbook in {r.reference for r in CATALOGUE.runbooks}
     assert seen.telemetry is None or not seen.telemetry.outage
     for action in plan.actions:
@@ -261,7 +265,11 @@ def _check_target(action: Action, seen: Evidence, view: WorkloadView) -> None:
         replicas = action.parameters["replicas"]
         assert isinstance(replicas, int)
         assert LIMITS.scale_min <= replicas <= LIMITS.scale_max
-    if action.name in (ActionName.ROLLBACK, ActionName.REVERT_CONFIG):
+    if action.name is ActionName.RAISE_AUTOSCALER_BOUNDS:
+        maximum = action.parameters["maximum"]
+        assert isinstance(maximum, int)
+        assert maximum <= LIMITS.scale_max
+    if action.name in (ActionName.ROLLBACK, ActionName.REVERT_CONFIG, ActionName.RAISE_MEMORY_LIMIT):
         assert view.managed_by is None
     if "revision" not in action.parameters:
         return

@@ -30,7 +30,7 @@ from app.agent.closing import Closer
 from app.agent.evidence import symptoms
 from app.agent.evidence.onset import patience
 from app.agent.execution import recheck
-from app.agent.freshness import all_clear, own_look, reasons, silences
+from app.agent.freshness import all_clear, memory, own_look, reasons, reports, silences
 from app.agent.guardrails import limits
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.intake import Intake, IntakeRules
@@ -53,6 +53,7 @@ from app.agent.models import (
 from app.agent.observer import Observer
 from app.agent.ports.store.claims import Claim
 from app.agent.ports.store.signals import Accepted
+from app.agent.reason_check import ReasonCheck
 from app.agent.slo import SloThresholds
 from app.agent.timeline import chain_start, extend_chain
 from app.errors import ClaimLost, PermanentError, TransientError
@@ -219,6 +220,40 @@ def _refusal_is_fine(reason: reasons.Reason, seen: Observation, slo: SloThreshol
 
 async def _target_not_read(_self: Closer, _record: IncidentRecord) -> Since:
     return NOT_READ
+
+
+_stored = memory.stored
+
+
+def _withdrawn_dropped(
+    known: tuple[reasons.Reason, ...], reason: reasons.Reason
+) -> tuple[reasons.Reason, ...]:
+    """As in a record that many alerts fill."""
+    after = _stored(known, reason)
+    return tuple(one for one in after if one.withdrawn is None or one.withdrawn.muted)
+
+
+async def _read_from_signals(
+    self: ReasonCheck, incident: Incident
+) -> tuple[tuple[reasons.Reason, ...], tuple[reasons.Reason, ...]]:
+    levels = await self.observer.store.signals.levels(incident.key)
+    recorded = () if levels is None else levels.reasons
+    known = {one.trigger for one in recorded}
+    signals = await self.observer.store.signals.of_incident(incident.id, 200)
+    claims = [one for one in signals if getattr(one.payload, "firing", True)]
+    missing = reports.from_signals(claims, self.slo)
+    return recorded, tuple(one for one in missing if one.trigger not in known)
+
+
+def _none_recorded(
+    self: ReasonCheck, found: tuple[reasons.Reason, ...], _recorded: object
+) -> reasons.Reasons:
+    return reasons.Reasons(
+        found=found,
+        max_age=self.max_age,
+        clock=self.clock.now,
+        unrecorded=frozenset(one.subject for one in found),
+    )
 
 
 _quieted = IntakeRules._quieted
@@ -447,6 +482,16 @@ MUTANTS = {
             promise=13,
             told="an alert that resolved, and a sample within the objective, take nothing back",
             patches=[(reasons.Reason, "stands", _never_withdrawn)],
+        ),
+        Mutant(
+            name="withdrawn-read-again",
+            promise=13,
+            told="what was withdrawn and then left out of the record counts as of an older version",
+            swaps=[(memory.stored, _withdrawn_dropped)],
+            patches=[
+                (ReasonCheck, "_reported", _read_from_signals),
+                (ReasonCheck, "_reasons", _none_recorded),
+            ],
         ),
         Mutant(
             name="silences-ignored",

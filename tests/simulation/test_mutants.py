@@ -39,7 +39,7 @@ KNOWN = {
     "reasons-never-age": 48,
     "refusal-is-a-reason": 130,
     "risk-ignored": 129,
-    "same-again": 122,
+    "same-again": 1,
     "silence-is-health": 25,
     "silences-ignored": 14,
     "unasked-at-the-beginning": 29,
@@ -47,6 +47,7 @@ KNOWN = {
     "undo-by-generation": 99,
     "unread-at-the-end": 4,
     "withdrawals-ignored": 14,
+    "withdrawn-read-again": 29,
 }
 """Seeds that caught a build when they were last tried; one that no longer does costs a moment, no more.
 

@@ -11,7 +11,17 @@ from app.agent.actions import ACTIONS, ENABLED_BY_DEFAULT, ActionSpec, Resolved,
 from app.agent.actions.spec import CONFIG_MAP
 from app.agent.guardrails.blast_radius import pods_taken
 from app.agent.guardrails.disruption import Disruption
-from app.agent.guardrails.target_token import PAUSED, REPLICAS, TEMPLATE
+from app.agent.guardrails.target_token import (
+    ABORTED,
+    MAXIMUM,
+    PAUSED,
+    READY,
+    REPLICAS,
+    STEP,
+    TEMPLATE,
+    TERMINATING,
+    UNSCHEDULABLE,
+)
 from app.agent.guardrails.workload_kinds import DEPLOYMENT
 from app.agent.models import Action, ActionName
 from app.agent.workload import ObjectRef
@@ -49,10 +59,21 @@ def test_every_action_on_a_deployment_works_in_the_simulated_cluster() -> None:
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.name)
 def test_an_action_names_what_it_changes(spec: ActionSpec) -> None:
-    """Parts of a token that exist; none only for an undo and where no Deployment is changed."""
-    assert set(spec.changes) <= {TEMPLATE, PAUSED, REPLICAS}
+    """Parts of a token that exist; none only for an undo and where no object is changed."""
+    workloads, others = (
+        {TEMPLATE, PAUSED, REPLICAS},
+        {
+            UNSCHEDULABLE,
+            MAXIMUM,
+            READY,
+            TERMINATING,
+            ABORTED,
+            STEP,
+        },
+    )
+    assert set(spec.changes) <= (workloads if DEPLOYMENT in spec.kinds else others | {PAUSED})
     undo = spec.name is ActionName.RESTORE
-    assert bool(spec.changes) is (DEPLOYMENT in spec.kinds and not undo)
+    assert bool(spec.changes) is (bool(spec.kinds) and not undo)
 
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.name)
@@ -72,7 +93,8 @@ def test_an_action_that_rolls_out_takes_pods_away(spec: ActionSpec) -> None:
         name=spec.name, risk=spec.risk, target=target, parameters={}, expected_effect="", undo=None
     )
     taken = pods_taken(action, Disruption(replicas=4, missing_at_once=2))
-    assert taken == (2 if TEMPLATE in spec.changes or spec.name is ActionName.RESUME else 0)
+    goes_on = {ActionName.RESUME, ActionName.RETRY_ROLLOUT, ActionName.PROMOTE_ROLLOUT}
+    assert taken == (2 if TEMPLATE in spec.changes or spec.name in goes_on else 0)
 
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.name)

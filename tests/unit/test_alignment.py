@@ -119,6 +119,20 @@ def test_pods_that_fail_outweigh_the_time() -> None:
 
 
 @pytest.mark.parametrize(
+    ("errors", "p95", "cleared"), [(0.95, 90.0, True), (0.2, 90.0, False), (0.95, 2400.0, False)]
+)
+def test_what_fails_at_pods_without_a_release_is_not_its_effect(
+    errors: float, p95: float, *, cleared: bool
+) -> None:
+    """Its pods never became ready, so that others serve; fewer pods explain few errors, or slow answers."""
+    beside = released((*crashing(NEW), *pods(OLD, 3)))
+    levels = measured(curves(errors=step(-2.5, 0.001, errors), p95=step(-2.5, 90.0, p95)))
+    triggers = (Trigger.CRASH_LOOP, Trigger.HIGH_ERROR_RATE)
+    seen = failing(-2.5, workload=beside, sli=levels, triggers=triggers)
+    assert (confidence(Cause.BAD_RELEASE, seen) < 0.5) is cleared
+
+
+@pytest.mark.parametrize(
     ("since", "unrelated", "weighs"), [(-2.5, True, True), (-2.5, False, False), (-20.0, True, False)]
 )
 def test_services_that_fail_together_have_a_cause_in_common(
@@ -235,6 +249,15 @@ def test_a_symptom_that_falls_is_given_time_but_not_for_ever() -> None:
     assert waits_for(replace(seen, opened_at=at(-5))) is None
 
 
+def test_a_symptom_that_ended_and_returns_is_as_old_as_its_return() -> None:
+    """Errors that new pods showed while their caches were cold say nothing about those of a later spike."""
+    waves = curves(errors=lambda minute: 0.2 if -15 <= minute <= -2 or minute >= -0.5 else 0.001)
+    seen = failing(-15.0, ready=-15.1, sli=measured(waves), opened_at=at(-8))
+    assert waits_for(seen) == "duration"
+    assert waits_for(replace(seen, at=at(1.0))) is None
+    assert waits_for(replace(seen, opened_at=at(-14))) is None
+
+
 def test_cold_caches_are_given_time() -> None:
     """Slow answers since new pods serve; not where most requests fail, and not after three minutes."""
     slow = measured(curves(p95=step(-2.25, 90.0, 2400.0), errors=step(-2.25, 0.001, 0.3)))
@@ -244,6 +267,16 @@ def test_cold_caches_are_given_time() -> None:
     assert waits_for(replace(seen, at=at(1.0))) is None
     broken = measured(curves(p95=step(-2.25, 90.0, 2400.0), errors=step(-2.25, 0.001, 0.95)))
     assert waits_for(replace(seen, sli=broken)) is None
+
+
+def test_no_wait_is_renewed_for_ever() -> None:
+    """Pods that are replaced again and again, or a symptom that begins again, are decided in the end."""
+    slow = measured(curves(p95=step(-2.25, 90.0, 2400.0), errors=step(-2.25, 0.001, 0.3)))
+    triggers = (Trigger.HIGH_ERROR_RATE, Trigger.HIGH_LATENCY)
+    cold = failing(-2.25, ready=-2.25, triggers=triggers, sli=slow)
+    for seen, wait in ((cold, "warm-up"), (failing(-0.5), "duration")):
+        assert waits_for(replace(seen, opened_at=at(-9))) == wait
+        assert waits_for(replace(seen, opened_at=at(-11))) is None
 
 
 def test_pods_that_fail_are_not_waited_for() -> None:

@@ -241,7 +241,7 @@ def test_the_shipped_runbooks_are_valid(heal: Heal) -> None:
     answer = heal("runbooks", "check")
     assert answer.code == 0
     assert "roll-back-bad-release@1" in answer.out
-    assert "Valid: 4 runbooks" in answer.out
+    assert re.search(r"Valid: (\d+) runbooks in .*, (\d+) examples tested", answer.out)
 
 
 def test_a_wrong_runbook_is_told_with_file_and_line(heal: Heal, tmp_path: Path) -> None:
@@ -254,6 +254,20 @@ def test_a_wrong_runbook_is_told_with_file_and_line(heal: Heal, tmp_path: Path) 
     assert answer.code == 1
     assert re.search(r"mine\.yaml:\d+", answer.err)
     assert heal("runbooks", "check", str(tmp_path / "nowhere")).code == 1
+
+
+def test_a_services_file_is_checked(heal: Heal, tmp_path: Path) -> None:
+    """Each service on a line with what is set; a mistake with file and line; without a file, usage."""
+    file = tmp_path / "services.yaml"
+    file.write_text("schema: 1\nservices:\n  prod/shop: {owner: team-checkout, autonomy: observe}\n")
+    answer = heal("services", "check", str(file))
+    assert answer.code == 0
+    assert "owner team-checkout; autonomy observe" in answer.out
+    file.write_text(file.read_text().replace("observe", "watch"))
+    answer = heal("services", "check", str(file))
+    assert answer.code == 1
+    assert "services.yaml:3:" in answer.err
+    assert heal("services", "check").code == 2
 
 
 # ------------------------------------------------------------------ a running agent

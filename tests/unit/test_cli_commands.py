@@ -13,9 +13,7 @@ import yaml
 
 from app.cli.commands.errors import CommandFailed
 from app.cli.commands.short_ids import the_one
-from app.cli.commands.stats import stats_of
 from app.sandbox.scenarios.playground import OFFERED
-from app.schemas import IncidentSummary
 from tests.unit.heal_command import REPOSITORY, Heal
 
 IDS = ["inc_" + "ab" * 16, "inc_" + "abcd" * 8]
@@ -39,6 +37,8 @@ CASES = REPOSITORY / "tests" / "data" / "policy-cases.json"
         (("events", "send", "metric"), 2, "Missing option"),
         (("incidents", "-o", "xml"), 2, "Invalid value"),
         (("stats", "--since", "soon"), 1, "--since"),
+        (("stats", "--since", "1d", "--until", "2d"), 1, "--until is not later than since"),
+        (("stats", "--cause", "bad luck"), 1, "--cause"),
     ],
 )
 def test_a_command_prints_and_ends(heal: Heal, arguments: tuple[str, ...], code: int, says: str) -> None:
@@ -121,42 +121,6 @@ def test_a_beginning_of_several_ids_is_an_error() -> None:
     """It names them: nothing is shown or answered by chance."""
     with pytest.raises(CommandFailed, match="the beginning of 2 ids"):
         the_one("inc_", "ab", IDS)
-
-
-def test_statistics_are_counted_over_the_incidents() -> None:
-    """Ends, causes, services, and the times from opening to recovery."""
-    found = stats_of(
-        [
-            _incident("recovered", 60),
-            _incident("recovered", 100),
-            _incident("escalated", 500),
-            _incident("open", None),
-        ]
-    )
-    assert found.states == {"recovered": 2, "escalated": 1, "open": 1}
-    assert found.services == {"prod/shop": 4}
-    assert (found.recovery_seconds_median, found.recovery_seconds_longest) == (80, 100)
-    assert found.recovered_share == pytest.approx(2 / 3)
-    assert stats_of([]).recovery_seconds_median is None
-
-
-def _incident(state: str, seconds: int | None) -> IncidentSummary:
-    closed = None if seconds is None else f"2026-02-20T17:{seconds // 60:02d}:{seconds % 60:02d}Z"
-    return IncidentSummary.model_validate(
-        {
-            **dict.fromkeys(("diagnosis", "plan", "verdict", "lesson")),
-            **{name: [] for name in ("triggers", "actions", "verdict_reasons")},
-            "id": IDS[0],
-            "service": "shop",
-            "environment": "prod",
-            "state": state,
-            "summary": "",
-            "opened_at": "2026-02-20T17:00:00Z",
-            "closed_at": closed,
-            "stale": False,
-            "dry_run": False,
-        }
-    )
 
 
 def test_the_shell_completes_commands() -> None:

@@ -113,6 +113,19 @@ class ApiServer:
 # ------------------------------------------------------------------ names that match nothing
 
 
+async def test_a_services_file_is_validated(tmp_path: Path) -> None:
+    """The error with file and line, and what it means for a running agent."""
+    file = tmp_path / "services.yaml"
+    file.write_text("schema: 1\nservices: {prod/shop: {autonomy: ask}}\n")
+    (finding,) = (await findings(settings_with(services_file=file)))["services file"]
+    assert finding.status is Status.OK
+    file.write_text("schema: 1\nservices: {prod/shop: {autonomy: maybe}}\n")
+    (finding,) = (await findings(settings_with(services_file=file)))["services file"]
+    assert finding.status is Status.FAIL
+    assert "services.yaml:2:" in finding.message
+    assert "keeps the last valid content" in finding.mend
+
+
 async def test_mappings_that_map_to_nothing_are_found(tmp_path: Path) -> None:
     """Each entry of a setting that the cluster has nothing for is named with its setting."""
     async with loopback(ApiServer()) as server:

@@ -31,6 +31,7 @@ from app.agent.evidence.conditions import (
     Impact,
     condition_words,
     impact_of,
+    lasting_conditions,
     workload_conditions,
 )
 from app.agent.ids import Json, JsonObject
@@ -282,6 +283,25 @@ def test_the_severity_is_how_much_still_serves(available: int, stuck: bool, impa
     view = workload([OLD], (*extra, *pods(OLD, available)), available_replicas=available)
     assert impact_of(view) is impact
     assert impact_of(replace(view, desired_replicas=0, available_replicas=0)) is Impact.NONE
+
+
+@pytest.mark.parametrize(
+    ("before", "all_ready", "last"),
+    [
+        ({Condition.CRASH_LOOP_BACK_OFF}, False, {Condition.CRASH_LOOP_BACK_OFF}),
+        ({Condition.CRASH_LOOP_BACK_OFF}, True, set()),
+        ({Condition.IMAGE_PULL_BACK_OFF}, False, set()),
+        (set(), False, set()),
+    ],
+)
+def test_a_crash_loop_lasts_while_a_pod_is_not_ready(
+    before: set[Condition], all_ready: bool, last: set[Condition]
+) -> None:
+    """Between two crashes the container runs for a moment; no other condition outlasts its sign."""
+    running = pods(OLD, 2) + pods(OLD, 1, ready=all_ready, restarts=4, created=0)
+    view = workload([OLD], running)
+    assert workload_conditions(view) == ()
+    assert lasting_conditions(view, frozenset(before)) == last
 
 
 def test_a_workload_scaled_to_zero_has_no_condition() -> None:

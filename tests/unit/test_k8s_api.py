@@ -13,11 +13,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from app.agent.ids import JsonObject, ServiceKey
+from app.agent.models import Action, ActionName, Risk
 from app.agent.workload import ObjectRef
 from app.bounds.backoff import Backoff
 from app.clock import SystemClock
 from app.config import Settings
-from app.connectors.k8s import connect
+from app.connectors.k8s import KubernetesReader, connect
 from app.connectors.kubernetes.api import (
     Connection,
     Kind,
@@ -324,6 +325,45 @@ async def test_a_kind_that_may_not_be_watched_is_listed_for_each_look(
         for _ in range(2):
             assert len((await view.warnings("payments", {"uid"})).items) == 1
         assert len(server.requests) == asked + 2
+
+
+async def test_disruption_budgets_of_an_action_are_read_from_the_api_server(
+    server: Loopback, connection: Made, tmp_path: Path
+) -> None:
+    """A budget that the watches have not reported yet counts."""
+    budget: JsonObject = {
+        "metadata": {"name": "shop-pdb", "namespace": REF.namespace, "uid": "b-1", "resourceVersion": "9"},
+        "spec": {"minAvailable": 3, "selector": {"matchLabels": {"app": "shop"}}},
+    }
+    found: list[JsonObject] = []
+
+    def rule(request: Request) -> Fate | Answer:
+        if request.watches:
+            return Fate.HANG
+        if "/poddisruptionbudgets" in request.target:
+            body = {"metadata": {"resourceVersion": "1"}, "items": list(found)}
+            return Answer(code=200, body=json.dumps(body).encode())
+        if f"/deployments/{REF.name}" in request.target:
+            return Answer(code=200, body=json.dumps(deployment()).encode())
+        return listing("shop")
+
+    server.rule = rule
+    api, clock = ReadApi(connection()), SystemClock()
+    services = ServiceMap(environment_namespaces={"prod": "payments"}, service_workloads={})
+    live = LiveObjects(api, services, clock)
+    view = ClusterView(lambda _: api, live, services, clock)
+    reader = KubernetesReader(api, services, clock, objects=live, around=view)
+    restart = Action(
+        name=ActionName.RESTART, risk=Risk.MEDIUM, target=REF, parameters={}, expected_effect="", undo=None
+    )
+    async with view.followed(), asyncio.timeout(120):
+        watched = "/poddisruptionbudgets"
+        await server.until(lambda requests: any(one.watches and watched in one.target for one in requests))
+        found.append(budget)
+        assert (await view.budgets(REF.namespace)).items == ()
+        seen = await reader.disruption(restart)
+    assert seen is not None
+    assert [one.name for one in seen.budgets] == ["shop-pdb"]
 
 
 # ------------------------------------------------------------------ configuration

@@ -140,8 +140,11 @@ def test_a_dependency_that_stopped_reporting_is_located() -> None:
 
 
 async def test_an_innocent_release_beside_a_failing_dependency_is_not_rolled_back(tmp_path: Path) -> None:
-    """The database is a known dependency and measured: nothing is changed, and a person is asked."""
-    async with story(tmp_path, service_dependencies={"prod/shop": ["db"]}, **ACTING) as stage:
+    """The database is a known dependency, measured and run by others: no change, and a person is asked."""
+    services = tmp_path / "services.yaml"
+    services.write_text("schema: 1\nservices: {prod/db: {autonomy: observe}}\n")
+    given = {"service_dependencies": {"prod/shop": ["db"]}, "services_file": services, **ACTING}
+    async with story(tmp_path, **given) as stage:
         stage.deploy()
         stage.deploy("db", "db:1")
         stage.world.set_env(NAMESPACE, SERVICE, {"DEPENDENCY_URL": "http://db"})

@@ -110,18 +110,19 @@ def test_the_runbook_of_the_best_cause_is_chosen_and_every_other_gets_its_reason
     assert action.parameters == {"revision": 6}
     assert "revision 6" in action.expected_effect
     assert action.undo == ACTIONS[ActionName.ROLLBACK].undo
-    assert [r.runbook for r in found.rejected] == [
-        "restart-leaking-service@1",
-        "revert-bad-config@1",
-        "scale-for-surge@1",
-    ]
+    others = {r.id for r in CATALOGUE.runbooks} - {"roll-back-bad-release"}
+    assert [r.runbook for r in found.rejected] == sorted(f"{one}@1" for one in others)
+    assert reason(found, "escalate-bad-release") == "roll-back-bad-release@1 was selected first"
+    assert found.handover == ()
     assert reason(found, "scale") == "addresses traffic surge, not bad release"
 
 
-def test_a_diagnosis_below_the_confidence_of_the_runbook_gets_no_plan() -> None:
-    """The reason names both figures."""
+def test_a_diagnosis_below_the_confidence_of_the_runbook_is_handed_to_a_person() -> None:
+    """The reason names both figures; below every runbook there is no plan at all."""
+    assert plan(BAD, Cause.BAD_RELEASE, confidence=0.49).runbook is None
     found = plan(BAD, Cause.BAD_RELEASE, confidence=0.59)
-    assert (found.runbook, found.runbook_hash, found.actions) == (None, None, ())
+    assert (found.runbook, found.actions) == ("escalate-bad-release@1", ())
+    assert found.handover
     assert (
         reason(found, "roll-back")
         == "the confidence of 59% is below the 60% that roll-back-bad-release requires"
@@ -590,7 +591,10 @@ def test_a_revision_that_nobody_called_is_passed_over() -> None:
 def test_the_runbooks_for_the_cause_are_marked_among_those_rejected() -> None:
     """So that a summary names them, and leaves out those for other causes."""
     found = plan(BAD, Cause.BAD_RELEASE, confidence=0.59)
-    assert [r.runbook for r in found.rejected if r.addresses_cause] == ["roll-back-bad-release@1"]
+    assert [r.runbook for r in found.rejected if r.addresses_cause] == [
+        "abort-bad-rollout@1",
+        "roll-back-bad-release@1",
+    ]
 
 
 # ---------------------------------------------------------------- a newer diagnosis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -626,6 +627,15 @@ def test_the_clauses_of_alerts_add_up_to_their_number() -> None:
     assert len(clauses) == NAMES_SAID + 1
     assert clauses[-1] == "42 further alerts reported firing and not as resolved"
     assert sum("(4 alerts)" in one for one in clauses) == NAMES_SAID
+    for name in (*range(8), 15):  # the newest reports come last
+        quiet = replace(FIRING, fingerprint=f"b{name}", name=f"N{name}", firing=False, suppressed=True)
+        known = remember_signal(known, told(quiet, 1))
+    clauses = firing_clauses(firing_alerts(known, ALL, at(1)), at(1), lambda _: "")
+    said = " ".join(clauses[NAMES_SAID:])
+    assert re.fullmatch(
+        r"\d+ further alerts reported firing and not as resolved \d+ further alerts? suppressed or silenced",
+        said,
+    ), clauses
 
 
 def test_clusters_whose_alerts_are_over_hold_no_place() -> None:

@@ -52,12 +52,13 @@ def changed(old: str, new: str) -> str:
 def test_the_shipped_catalogue_loads_and_names_only_actions_that_may_be_in_a_runbook() -> None:
     """What the product ships passes its own checks."""
     catalogue = load_catalogue(SHIPPED)
-    assert [r.id for r in catalogue.runbooks] == [
+    assert {
         "restart-leaking-service",
         "revert-bad-config",
         "roll-back-bad-release",
         "scale-for-surge",
-    ]
+    } <= {r.id for r in catalogue.runbooks}
+    assert catalogue.check_examples() >= 2 * len(catalogue.runbooks)
     for runbook in catalogue.runbooks:
         assert runbook.source.endswith(f"{runbook.id}.yaml")
         assert all(ACTIONS[step.action].in_runbooks for step in runbook.steps)
@@ -65,16 +66,57 @@ def test_the_shipped_catalogue_loads_and_names_only_actions_that_may_be_in_a_run
 
 def test_no_shipped_runbook_touches_anything_for_causes_that_need_a_person() -> None:
     """Escalation is the answer to them."""
-    answered = {c for r in load_catalogue(SHIPPED).runbooks for c in r.causes}
-    assert answered.isdisjoint(
+    acting = [r for r in load_catalogue(SHIPPED).runbooks if r.steps]
+    assert {c for r in acting for c in r.causes}.isdisjoint(
         {
             Cause.DEPENDENCY_FAILURE,
             Cause.IRREVERSIBLE_RELEASE,
-            Cause.NODE_FAILURE,
             Cause.TELEMETRY_OUTAGE,
+            Cause.ADMISSION_REFUSAL,
+            Cause.MISSING_CONFIGURATION,
+            Cause.REGISTRY_FAILURE,
+            Cause.SCALED_TO_ZERO,
             Cause.UNKNOWN,
         }
     )
+
+
+def test_every_cause_has_an_approved_answer_without_steps() -> None:
+    """Whatever a runbook with steps objects to, a person gets instructions."""
+    escalating = [r for r in load_catalogue(SHIPPED).runbooks if r.escalate]
+    assert {c for r in escalating for c in r.causes} == set(Cause) - {Cause.UNKNOWN}
+    assert all(r.min_confidence == 0.5 and not r.steps for r in escalating)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("escalate: [Look at it.]\n", "exactly one of escalate, steps is needed"),
+        ("scope: {clusters: [one]}\n", "unknown key"),
+        ("scope: {kinds: [Job]}\n", "is not one of"),
+        (
+            "examples:\n  - {cause: bad_release, confidence: 0.9, selected: false}\n",
+            "the example bad release at 90% of shop in prod fails: it applies",
+        ),
+        (
+            "scope: {environments: [staging]}\n"
+            "examples:\n  - {cause: bad_release, confidence: 0.9, selected: true}\n",
+            "is limited to the environment staging, not prod",
+        ),
+    ],
+)
+def test_a_wrong_answer_scope_or_example_is_refused(tmp_path: Path, change: str, complaint: str) -> None:
+    """An example that fails stops the start, as any other mistake does."""
+    with pytest.raises(ConfigurationError, match=complaint):
+        load_catalogue(write(tmp_path, GOOD + change))
+
+
+def test_examples_do_not_count_for_the_hash(tmp_path: Path) -> None:
+    """A plan stays valid when someone adds an example."""
+    (before,) = load_catalogue(write(tmp_path, GOOD)).runbooks
+    example = "examples:\n  - {cause: bad_release, confidence: 0.9, selected: true}\n"
+    (after,) = load_catalogue(write(tmp_path, GOOD + example)).runbooks
+    assert (before.hash, len(after.examples)) == (after.hash, 1)
 
 
 def test_a_runbook_is_read_whole(tmp_path: Path) -> None:

@@ -340,6 +340,17 @@ async def test_an_alert_without_its_labels_is_silenced_where_that_can_be_shown(
         assert "its labels were not kept" in after.withdrawn.said
 
 
+@pytest.mark.parametrize("minutes", [-4, 4])
+async def test_a_silence_is_in_force_by_the_clock_of_its_source(minutes: int) -> None:
+    """Set a moment ago by a clock that is ahead of the agent's, or about to end by one that is behind."""
+    now = NOW - timedelta(hours=1) if minutes < 0 else NOW + timedelta(hours=1)
+    async with loopback(reply(200, json.dumps([listed()]))) as server:
+        source = AlertmanagerSilences.from_settings(settings(alertmanager_url=server.url))
+        (found,) = await source.concerning(KEY, now + timedelta(minutes=minutes))
+        await source.aclose()
+    assert found.silence.active(now + timedelta(minutes=minutes))
+
+
 FORMS: list[tuple[dict[str, str], dict[str, Any]]] = [
     ({"namespace": "prod", "service": "shop", "app": "suite", "job": "shop-metrics"}, {}),
     (
@@ -494,7 +505,7 @@ async def test_only_silences_in_force_count() -> None:
         )
         found = await source.concerning(KEY, NOW)
         await source.aclose()
-    assert [one.silence.id for one in found] == ["s1"]
+    assert [one.silence.id for one in found] == ["s1", "s4"]
     assert [(r.method, r.path) for r in server.requests] == [("GET", "/api/v2/silences")]
     assert server.requests[0].headers["authorization"] == "Bearer t0ken-of-ann"
 
@@ -655,9 +666,9 @@ def test_merged_alerts_that_are_suppressed_by_their_sender_are_muted(firing: int
     def muted(known: tuple[Reason, ...]) -> bool:
         return bool(muting(firing_alerts(known, (Trigger.HIGH_ERROR_RATE,), now), [], now))
 
-    assert muted(known) is not firing
+    assert muted(known) is (not firing)
     known = reported(known, 2, range(firing, number), suppressed=True)
-    assert muted(known) is not firing
+    assert muted(known) is (not firing)
     assert not muted(reported(known, 3, range(5, 6), firing=True))
     for one in range(number):
         known = reported(known, 3, range(one, one + 1))

@@ -193,7 +193,7 @@ def test_a_rollout_that_was_aborted_or_paused_says_so() -> None:
     }
     view = seen(item("Rollout", {"replicas": 2}, status))
     assert view.paused
-    assert view.warnings == ("Degraded: RolloutAborted: analysis failed",)
+    assert view.warnings == ("Degraded: RolloutAborted: analysis failed", "Paused: CanaryPauseStep")
 
 
 # ------------------------------------------------------------------ changing

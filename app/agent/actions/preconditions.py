@@ -10,7 +10,7 @@ from app.agent.evidence.facts import PodFault, older_pods, trouble
 from app.agent.guardrails.target_token import TEMPLATE
 from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.agent.models import Evidence
-from app.agent.workload import WorkloadView
+from app.agent.workload import RolloutProgress, WorkloadView
 
 _FROM_GIT = frozenset({"argocd", "flux", "Config Sync", "Fleet", "kapp-controller"})
 """Owners that take the specification from a repository."""
@@ -73,6 +73,11 @@ def replicas_held(workload: WorkloadView) -> str | None:
     if scaler.at_maximum:
         return f"{held} and is at its maximum: only a higher maximum adds replicas"
     return f"{held} and would override another number"
+
+
+def rollout_of(workload: WorkloadView) -> RolloutProgress | str:
+    """How far the update of an Argo Rollout has come; for another kind of workload, why that is unknown."""
+    return workload.progress or f"{workload.target.ref} is no Argo Rollout"
 
 
 def rollout_paused(workload: WorkloadView) -> str | None:

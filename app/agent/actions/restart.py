@@ -25,12 +25,14 @@ from app.agent.actions.spec import (
     Unneeded,
     rolling_pods,
 )
+from app.agent.evidence.pods import sick_node
 from app.agent.guardrails.target_token import TEMPLATE
 from app.agent.guardrails.workload_kinds import kinds_with
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
 
 _CONFIG_READ_AT_START = "config_read_at_start"
+_ON_FAILING_NODE = "pods_on_failing_node"
 _EFFECT = "every pod is replaced in a rolling restart; memory and connections are reset"
 
 
@@ -38,9 +40,14 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     """Needs a complete rollout: during one, a restart would remove pods that still serve.
 
     With `when: config_read_at_start` it runs only if running pods must read the
-    ConfigMap that the previous step restored.
+    ConfigMap that the previous step restored, with `when: pods_on_failing_node` only if
+    all failing pods are on one node, which the previous step cordoned.
     """
     workload = evidence.workload
+    if parameters.get("when") == _ON_FAILING_NODE and (
+        workload is None or sick_node(workload.pods, evidence) is None
+    ):
+        return Unneeded()
     if parameters.get("when") == _CONFIG_READ_AT_START and not _reads_reverted_config(evidence, limits):
         return Unneeded()
     if workload is None:
@@ -74,8 +81,9 @@ SPEC = ActionSpec(
     parameters=(
         Parameter(
             name="when",
-            meaning="config_read_at_start: only if running pods would not see the ConfigMap put back before",
-            choices=(_CONFIG_READ_AT_START,),
+            meaning="config_read_at_start: only if running pods would not see the ConfigMap put back before; "
+            "pods_on_failing_node: only if all failing pods are on the node cordoned before",
+            choices=(_CONFIG_READ_AT_START, _ON_FAILING_NODE),
             required=False,
         ),
     ),
@@ -86,6 +94,6 @@ SPEC = ActionSpec(
     changes=(TEMPLATE,),
     pods_taken=rolling_pods,
     enabled_by_default=True,
-    undo_note="Replacing the pods of {target} again, to load the restored version.",
+    undo_note="Replacing the pods of {target} again, with what was restored.",
     no_undo_note="The {name} of {target} cannot be undone: the replaced pods are gone.",
 )

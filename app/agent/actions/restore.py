@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from app.agent.actions.spec import CONFIG_MAP, ActionSpec, PlanLimits, Resolution, Unmet, no_pods
 from app.agent.gitops.steps import carried
 from app.agent.guardrails.target_token import TEMPLATE
-from app.agent.guardrails.workload_kinds import kinds_with
+from app.agent.guardrails.workload_kinds import AUTOSCALER, NODE, ROLLOUT, kinds_with
 from app.agent.ids import JsonScalar
 from app.agent.models import (
     Action,
@@ -45,7 +45,7 @@ SPEC = ActionSpec(
     expected_effect="the object has its specification from before the action",
     undo=None,
     resolve=resolve,
-    kinds=kinds_with(TEMPLATE) | {CONFIG_MAP},
+    kinds=kinds_with(TEMPLATE) | {CONFIG_MAP, NODE, AUTOSCALER, ROLLOUT},
     changes=(),  # those of the undone action
     pods_taken=no_pods,  # no guardrail limits an undo
     enabled_by_default=False,

@@ -54,6 +54,10 @@ class PlanLimits:
 
     scale_min: int
     scale_max: int
+    memory_limit_max_mib: int = 4096
+    """The highest memory limit of a container, in MiB."""
+    optional: frozenset[ActionName] = frozenset()
+    """The enabled actions that are not enabled by default: a runbook that needs another is not chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +101,7 @@ class Unneeded:
 Resolution: TypeAlias = Resolved | Unmet | Unneeded
 Resolver: TypeAlias = Callable[[Mapping[str, JsonScalar], Evidence, PlanLimits], Resolution]
 PodsTaken: TypeAlias = Callable[[Action, Disruption], int]
+EffectShows: TypeAlias = Callable[[str | None, str], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +126,11 @@ class ActionSpec:
     exactly_one_parameter: bool = False
     """The parameters are alternatives."""
     in_runbooks: bool = True
+    removes: bool = False
+    """It deletes its object."""
+    effect_shows: EffectShows | None = None
+    """For an action whose request cannot carry a marker: whether the state now, compared with the one that
+    was decided on, shows the effect."""
     undo_note: str = "Undoing {name} on {target}: it did not help."
     """The timeline's sentence when its undo begins."""
     no_undo_note: str | None = None

@@ -28,9 +28,8 @@ def same_ground(action: Action, decided: str | None, now: str | None) -> bool:
 
     The number of replicas matters only for an action that sets it.
     """
-    ground = (*ROLLOUT, REST)
-    changed = parts_changed(action)
-    return alike(decided, now, ground if changed and REPLICAS not in changed else (*ground, REPLICAS))
+    changed = parts_changed(action) or (REPLICAS,)
+    return alike(decided, now, (*ROLLOUT, REST, *changed))
 
 
 def as_left(action: Action, applied: str | None, now: str | None) -> bool:
@@ -54,7 +53,7 @@ def parts_held(action: Action) -> tuple[str, ...]:
     changed = parts_changed(action)
     if not changed:
         return (*ROLLOUT, REPLICAS)
-    return changed if REPLICAS in changed or DATA in changed else ROLLOUT
+    return ROLLOUT if {*changed} <= {*ROLLOUT} else changed
 
 
 def asks_as_before(undone: Intent, after: Snapshot | None) -> bool:

@@ -48,6 +48,12 @@ class DiscrepancyKind(StrEnum):
     """A timeline whose chain breaks (promise 12); looked for by a deep audit only."""
 
 
+WORK_LEFT = frozenset(
+    {DiscrepancyKind.PENDING_TOO_LONG, DiscrepancyKind.NOBODY_DRIVES, DiscrepancyKind.OVERSLEEPS}
+)
+"""What waits for an agent: in a database without one, as a backup is, it is no fault of the records."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discrepancy:
     """One thing that is not as it should be."""
@@ -116,6 +122,11 @@ class SignalAudit:
     def adds_up(self) -> bool:
         """Nothing is missing, nothing is there that was not accepted, and there are no discrepancies."""
         return self.accepted == self.accounted and not self.uneven_days and not self.strays.found
+
+    @property
+    def faults(self) -> tuple[Discrepancy, ...]:
+        """The discrepancies of the records themselves, without the work that is left for an agent."""
+        return tuple(one for one in self.strays.found if one.kind not in WORK_LEFT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,6 +71,10 @@ _USUAL_FACTOR = 3
 _BEYOND_PROBES = timedelta(seconds=60)
 
 
+_PAUSES = frozenset({Condition.CRASH_LOOP_BACK_OFF})
+"""A moment without them is not their end."""
+
+
 def workload_conditions(workload: WorkloadView) -> tuple[Condition, ...]:
     """The conditions of a workload at this instant, worst first, without duplicates.
 
@@ -172,6 +176,16 @@ def longer_than_usual(workload: WorkloadView) -> timedelta:
     latest = max(timedelta(seconds=workload.progress_deadline_seconds) / 2, NOT_READY_AFTER)
     granted = timedelta(seconds=workload.start_seconds)
     return max(NOT_READY_AFTER, min(usual, latest), granted + _BEYOND_PROBES if granted else granted)
+
+
+def lasting_conditions(workload: WorkloadView, before: frozenset[Condition]) -> frozenset[Condition]:
+    """The conditions now, with those that had been there `before` and only pause.
+
+    A crash loop is not over while a pod is not ready: between two crashes a container
+    runs for a moment.
+    """
+    shown = frozenset(workload_conditions(workload))
+    return shown if settled(workload) else shown | (before & _PAUSES)
 
 
 def restarting(pod: PodView) -> bool:

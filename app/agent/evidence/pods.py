@@ -15,13 +15,17 @@ from app.agent.evidence.facts import (
     older_pods,
     trouble,
 )
-from app.agent.evidence.format import counted
+from app.agent.evidence.format import counted, share
 from app.agent.evidence.scoring import CauseScore
+from app.agent.evidence.symptoms import ERROR_RATE, LATENCY, now_at
 from app.agent.models import Condition, Evidence, Trigger
 from app.agent.workload import PodView, WorkloadView
 
 PROVEN = timedelta(minutes=1)
 """A pod that has existed for less is no evidence of health."""
+
+_MORE_THAN_MISSING = 0.3
+"""Failed requests beyond the share of missing pods are those of the pods that serve."""
 
 PodWeights = Mapping[PodFault, float]
 
@@ -113,11 +117,33 @@ def _score_older_pods(
     older = older_pods(workload)
     if not older or not found:
         return
+    failing = _failing_without(older, workload, evidence)
+    if failing is not None:
+        cause_score.add_against(
+            0.85, f"{share(failing)} of the requests fail, and only pods without it serve"
+        )
+        return
     bad = sick(older, evidence).total()
     if bad * 2 >= len(older):
         cause_score.add_against(0.7, f"{bad} of {len(older)} pods without it are unhealthy too")
     elif all(p.ready for p in older):
         cause_score.add_for(0.3, f"all {len(older)} pods without it are healthy")
+
+
+def _failing_without(older: tuple[PodView, ...], workload: WorkloadView, evidence: Evidence) -> float | None:
+    """The share of failed requests where pods without the change alone serve them; else None.
+
+    Pods that are missing explain as many failures as their share, and slow answers a lack of capacity.
+    """
+    serving = sum(pod.ready for pod in older)
+    failing, p95 = now_at(evidence, ERROR_RATE), now_at(evidence, LATENCY)
+    objectives = evidence.objectives
+    if failing is None or objectives is None or not serving or any(p.ready for p in current_pods(workload)):
+        return None
+    if p95 is not None and p95 > objectives.max_p95_latency_ms:
+        return None
+    missing = max(0.0, 1.0 - serving / max(workload.desired_replicas, 1))
+    return failing if failing > missing + _MORE_THAN_MISSING else None
 
 
 def _met_faults(

@@ -41,7 +41,7 @@ def lapsed(
         return "the decision is for another plan"
     if age > MAX_DECISION_AGE:
         return f"the decision is {age.total_seconds():.0f} s old"
-    lifted = forbidden_now(intent.action, limits)
+    lifted = forbidden_now(intent.action, record.incident.key, limits)
     if intent.action.target is not None:
         why = frozen(limits.shared.freezes, record.incident.key, now)
         lifted += [] if why is None else [why]

@@ -73,6 +73,7 @@ def together(found: Iterable[Since]) -> Since:
         changed_by={intent: by for one in known for intent, by in one.changed_by.items()},
         gone=frozenset().union(*(one.gone for one in known)),
         unread=frozenset().union(*(one.unread for one in known)),
+        handled_by={intent: by for one in known for intent, by in one.handled_by.items()},
     )
 
 

@@ -99,10 +99,21 @@ def firing_clauses(
     for (_, mute, _), group in list(alike.items())[:NAMES_SAID]:
         words = firing_words(max(group, key=lambda one: one.last_true_at), now, mute)
         clauses.append(words if len(group) == 1 else f"{words} ({len(group)} alerts)")
-    left_out = sum(_number(one, now) for group in list(alike.values())[NAMES_SAID:] for one in group)
-    return (
-        (*clauses, f"{_further(left_out)} reported firing and not as resolved") if left_out else (*clauses,)
-    )
+    left_out = [one for group in list(alike.values())[NAMES_SAID:] for one in group]
+    quiet = sum(_number(one, now) for one in left_out if silenced(one) or _suppressed(one, now))
+    firing = sum(_number(one, now) for one in left_out) - quiet
+    if firing:
+        clauses.append(f"{_further(firing)} reported firing and not as resolved")
+    if quiet:
+        clauses.append(f"{_further(quiet)} suppressed or silenced")
+    return tuple(clauses)
+
+
+def _suppressed(one: Reason, now: datetime) -> bool:
+    """Whether its sender reported the alert, or each of those that are merged, as suppressed."""
+    if is_merged(one):
+        return all_suppressed(one.merged, now)
+    return one.withdrawn is not None and one.withdrawn.muted
 
 
 def _number(one: Reason, now: datetime) -> int:

@@ -21,12 +21,7 @@ _every_time = attrgetter(
 
 def without_future(levels: ServiceLevels, now: datetime) -> tuple[ServiceLevels, str | None]:
     """A service's levels without what is dated in the future, and the note that says what was set aside."""
-    latest = now + SKEW
-    if not (
-        any(at is not None and at > latest for at in _every_time(levels))
-        or (levels.last_sample is not None and levels.last_sample.at > latest)
-        or any(one.newest > latest for one in levels.reasons)
-    ):
+    if not _any_later(levels, now + SKEW):
         return levels, None
     dated = {
         name: value for name in _TIMES if (value := getattr(levels, name)) is not None and ahead(value, now)
@@ -56,6 +51,16 @@ def without_future(levels: ServiceLevels, now: datetime) -> tuple[ServiceLevels,
     forgotten = dict.fromkeys(measured, Breach())
     after = structs.replace(levels, **cleared, **forgotten, reasons=reasons)
     return after, note
+
+
+def _any_later(levels: ServiceLevels, latest: datetime) -> bool:
+    # A plain loop: this is asked for every signal.
+    for at in _every_time(levels):
+        if at is not None and at > latest:
+            return True
+    if levels.last_sample is not None and levels.last_sample.at > latest:
+        return True
+    return bool(levels.reasons) and any(one.newest > latest for one in levels.reasons)
 
 
 def _newest(breach: Breach) -> datetime | None:

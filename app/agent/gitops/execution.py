@@ -187,7 +187,14 @@ class GitOpsExecution:
             if attempts >= MAX_ATTEMPTS:
                 await self._unknown(work, f"whether {application.in_words} was rolled back is unknown")
                 return
-        why = await work.guard() or _taken_over(work, application) or _busy(application)
+        why = await work.guard()
+        if why is None:  # the guard takes its time: what others did meanwhile counts
+            application = await self.gitops.reader.application(work.ref)
+            why = _taken_over(work, application) or _busy(application)
+        if why is not None and attempts:
+            unclear = f"whether {application.in_words} was rolled back is unknown, and it is not tried again"
+            await self._back_out(work, OutcomeKind.UNKNOWN, f"{unclear}: {why}")
+            return
         if why is not None:
             await self._back_out(work, OutcomeKind.REFUSED, why)
             return
@@ -273,9 +280,9 @@ class GitOpsExecution:
         facts: JsonObject = {}
         if application.policy == policy and application.held_by is None:
             message = f"Automated sync of {application.in_words} is on again."
-        elif not attempts and not is_switched_off(application, (held_by or intent).id):
+        elif not is_switched_off(application, (held_by or intent).id):
             message = f"The sync policy of {application.in_words} was changed by others and left as it is."
-            facts = {"left": True} if application.automated else {"kept": True}
+            facts = {"left": True} if application.automated or attempts else {"kept": True}
         elif attempts >= MAX_RESTORE_ATTEMPTS:
             raise PermanentError(f"the sync policy of {application.in_words} could not be restored")
         else:

@@ -28,7 +28,16 @@ from app.agent.gitops.steps import (
     text_of,
 )
 from app.agent.ids import JsonObject
-from app.agent.models import Incident, IncidentRecord, IncidentState, Intent, Note, Stage
+from app.agent.models import (
+    Incident,
+    IncidentRecord,
+    IncidentState,
+    Intent,
+    Note,
+    Stage,
+    Verdict,
+    VerdictKind,
+)
 from app.agent.ports.gitops import GitOps, RevertRequest
 from app.agent.ports.people import Notifier
 from app.agent.ports.store import Store
@@ -112,7 +121,11 @@ class FollowUp:
             await self._rest(claim, record.incident)
         else:
             why = f"The service recovered after the rollback and fails again: {'; '.join(health.reasons)}."
-            await self.closer.close(record, claim, IncidentState.ESCALATED, why)
+            relapsed = Verdict(
+                kind=VerdictKind.NOT_RECOVERED, reasons=health.reasons, at=now, intent_id=intent.id
+            )
+            judged = replace(record.incident, verdict=relapsed)
+            await self.closer.close_with(record, judged, claim, IncidentState.ESCALATED, [], why)
         return True
 
     async def _revert(

@@ -12,6 +12,7 @@ from app.agent.actions import ACTIONS
 from app.agent.actions.target_parts import same_ground
 from app.agent.evidence.restoration import serving_now
 from app.agent.gitops.steps import HISTORY_ID, application_of, text_of
+from app.agent.guardrails.blast_radius import too_many
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.limits import Budget, proposed_by, standing
 from app.agent.guardrails.opt_out import OptOut, withheld
@@ -97,12 +98,21 @@ class Gatherer:
             known_services=known,
         )
 
-    async def opted_out(self, intent: Intent) -> str | None:
-        """Why opt-out forbids the action, read right before the write; an undo is always allowed."""
+    async def objection(self, intent: Intent) -> str | None:
+        """Why the cluster forbids the action now, read right before the write; an undo is always allowed.
+
+        The target opts out, or a PodDisruptionBudget came or changed since the decision.
+        """
         if self.reader is None or intent.undoes is not None:
             return None
         consent = await self.reader.consent(intent.action)
-        return withheld(consent, opt_in=self.limits.require_opt_in)
+        unwilling = withheld(consent, opt_in=self.limits.require_opt_in)
+        if unwilling is not None:
+            return unwilling
+        disruption = await self.reader.disruption(intent.action)
+        if disruption is None:
+            return None
+        return "; ".join(too_many(intent.action, disruption, self.limits.max_replica_share)) or None
 
     async def available(self, key: ServiceKey) -> int | None:
         """The available replicas right before the action: the number an undo must restore."""

@@ -33,7 +33,6 @@ from app.agent.models import (
     ActionName,
     Cause,
     Incident,
-    IncidentState,
     OutcomeKind,
 )
 from app.agent.workload import ObjectRef
@@ -227,13 +226,28 @@ def in_words(action: Action) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name, str(value)) for name, value in action.parameters.items()))
 
 
-def helped(outcome: OutcomeKind | None, *, end: IncidentState, undone: bool) -> bool | None:
-    """Whether an action helped, from its outcome, its incident's state, and its undo."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentResult:
+    """What is known of an incident when its actions are judged."""
+
+    closed: bool
+    recovered_after: int | None = None
+    """The sequence of the action after which its last verdict is "recovered"; None without one.
+
+    However it ended: an incident that recovered may end as escalated or resolved by hand.
+    """
+
+
+def helped(
+    outcome: OutcomeKind | None, result: IncidentResult, *, sequence: int, undone: bool
+) -> bool | None:
+    """Whether an action helped: the last verdict is "recovered", after it or one it completes."""
     if undone:
         return False
-    if not end.closed:
+    if not result.closed:
         return None
-    return outcome is OutcomeKind.DONE and end is IncidentState.RECOVERED
+    after = result.recovered_after
+    return outcome is OutcomeKind.DONE and after is not None and sequence >= after
 
 
 def standing(

@@ -22,6 +22,7 @@ from app.agent.models import (
     Rehearsal,
     Risk,
 )
+from app.agent.services.terms import NO_SERVICES, ServiceCatalogue
 from app.agent.workload import TargetState
 
 
@@ -40,6 +41,8 @@ class Guardrails:
     """The limits that all incidents share."""
     require_opt_in: bool = False
     """Whether an opt-in is required; otherwise no opt-out is enough."""
+    services: ServiceCatalogue = NO_SERVICES
+    """Services for which the agent may go less far."""
     max_replica_share: float = 1.0
     """The share of a workload's replicas that one action may make unavailable; one is always allowed."""
 

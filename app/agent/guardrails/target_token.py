@@ -9,6 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 TEMPLATE, PAUSED, REPLICAS, REST, GENERATION = "template", "paused", "replicas", "rest", "generation"
+UNSCHEDULABLE = "unschedulable"
+"""Of a Node: whether it is cordoned."""
+MAXIMUM = "maximum"
+"""Of an autoscaler: the most replicas that it sets."""
+READY, TERMINATING = "ready", "terminating"
+"""Of a pod: whether it serves, and whether its deletion was requested."""
+ABORTED, STEP = "aborted", "step"
+"""Of an Argo Rollout: whether its update is aborted, and the step at which it stands or waits."""
 DATA = "data"
 """The only part of a ConfigMap's token."""
 
@@ -28,6 +36,21 @@ def workload_token(
         REST: rest,
     }
     return f"{uid}/{','.join(f'{name}={value}' for name, value in parts.items())}"
+
+
+def with_parts(token: str, parts: Mapping[str, str]) -> str:
+    """A token with further parts."""
+    return ",".join((token, *(f"{name}={value}" for name, value in parts.items())))
+
+
+def object_token(uid: str, parts: Mapping[str, str]) -> str:
+    """The token of an object of another kind, by its named parts."""
+    return f"{uid}/{','.join(f'{name}={value}' for name, value in parts.items())}"
+
+
+def removed(decided: str | None, now: str) -> bool:
+    """Whether the object that was decided on is deleted: another one has its name, or it is being deleted."""
+    return _uid(decided or "") != _uid(now) or parts_of(now).get(TERMINATING) == "true"
 
 
 def makes_pods(before: str, after: str) -> bool:

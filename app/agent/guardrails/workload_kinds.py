@@ -14,6 +14,10 @@ from app.agent.guardrails.target_token import PAUSED, REPLICAS, TEMPLATE
 
 DEPLOYMENT, STATEFUL_SET, DAEMON_SET, ROLLOUT = "Deployment", "StatefulSet", "DaemonSet", "Rollout"
 JOB, CRON_JOB = "Job", "CronJob"
+NODE, POD, AUTOSCALER = "Node", "Pod", "HorizontalPodAutoscaler"
+"""What else of a cluster an action may change."""
+CLUSTER_WIDE = frozenset({NODE})
+"""Kinds whose objects belong to no namespace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

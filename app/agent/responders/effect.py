@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from app.agent.evidence.format import in_words
+from app.agent.gitops.steps import policy_left_off
 from app.agent.identity.audit_log import HumanDecision, HumanDecisionKind
 from app.agent.identity.people import same_person
 from app.agent.ids import IntentId, JsonObject
+from app.agent.intents import Since, credited, done_intents, in_place
 from app.agent.memory import lesson
 from app.agent.models import (
     ByPerson,
@@ -125,6 +127,9 @@ def _hand_back(record: IncidentRecord, request: ResponderRequest) -> Handled:
     if incident.state.closed or incident.taken_over is None:
         return Handled(incident=incident)
     back = replace(incident, taken_over=None, failing_since=None, without_reason_since=None, wake_at=None)
+    if incident.state is IncidentState.OPEN and not done_intents(record):
+        # What the person did is not in the diagnosis that the plan rests on.
+        back = replace(back, diagnosis=None, plan=None, next_action=0)
     words = f"Handed back to the agent by {request.by.name}{_quoted(request)}."
     return replace(_recorded(back, request, words), due=True)
 
@@ -141,14 +146,16 @@ def _resolve(record: IncidentRecord, request: ResponderRequest) -> Handled:
     finished = tuple(
         (i.id, _ended(i, request)) for i in record.intents if i.state is not IntentState.FINISHED
     )
-    summary = f"{words.removesuffix('.')}.{still_in_place(record)}"
+    since = _unread(record)
+    left = still_in_place(record, since) + policy_left_off(record)
+    summary = f"{words.removesuffix('.')}.{left}"
     resolved = replace(
         incident,
         state=IncidentState.RESOLVED_BY_HAND,
         closed_at=request.at,
         acknowledged=incident.acknowledged or _mark(request),
         resolved=_mark(request),
-        lesson=lesson(record, request.at),
+        lesson=lesson(record, request.at, since),
         summary=summary,
     )
     return replace(
@@ -198,6 +205,11 @@ def _under_way(record: IncidentRecord) -> str:
     if begun is None:
         return ""
     return f" {in_words(begun.action.name).capitalize()} was under way: check whether it took effect."
+
+
+def _unread(record: IncidentRecord) -> Since:
+    """The agent reads no target when a person resolves: they may have changed it meanwhile."""
+    return Since(unread=frozenset(i.id for i in (*in_place(record), *credited(record))))
 
 
 def _ended(intent: Intent, request: ResponderRequest) -> Outcome:

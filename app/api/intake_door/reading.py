@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
@@ -29,7 +30,7 @@ from app.wire.fields import (
     event_time,
 )
 
-_IGNORED = frozenset({b"host", b"user-agent", b"accept", b"accept-encoding", b"connection"})
+_IGNORED = frozenset({b"user-agent", b"accept", b"accept-encoding", b"connection"})
 _LABEL = re.compile(LABEL)
 _COMMIT_SHA = re.compile(COMMIT_SHA)
 _ODD_JSON = re.compile(
@@ -48,10 +49,11 @@ class PlainHeaders:
     length: int
     authorization: bool
     """The sender presents a credential."""
+    host: str
+    """Empty without one."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlainEvent:
+class PlainEvent(msgspec.Struct, frozen=True):
     """One event, with the values that its pydantic model would hold."""
 
     key: ServiceKey
@@ -68,7 +70,7 @@ Reader: TypeAlias = Callable[[bytes, datetime], Sequence[PlainEvent] | None]
 
 def plain_headers(headers: Headers) -> PlainHeaders | None:
     """The headers, where each is known and given once; None for all others."""
-    length, typed, authorization = -1, False, False
+    length, typed, authorization, host = -1, False, False, ""
     for name, value in headers:
         if name in _IGNORED:
             continue
@@ -78,9 +80,11 @@ def plain_headers(headers: Headers) -> PlainHeaders | None:
             typed = True
         elif name == b"authorization" and not authorization:
             authorization = True
+        elif name == b"host" and not host:
+            host = value.decode("latin-1")
         else:
             return None
-    return PlainHeaders(length, authorization) if typed and length > 0 else None
+    return PlainHeaders(length, authorization, host) if typed and length > 0 else None
 
 
 # ------------------------------------------------------------------ events
@@ -96,8 +100,8 @@ class _Metric(msgspec.Struct, forbid_unknown_fields=True):
 
     def quotes(self) -> int:
         """How many a body has of this, if it names every field once."""
-        given = (self.error_rate, self.p95_latency_ms, self.crash_looping)
-        return 12 + 2 * sum(value is not UNSET for value in given)
+        optional = (self.error_rate is not UNSET) + (self.p95_latency_ms is not UNSET)
+        return 12 + 2 * (optional + (self.crash_looping is not UNSET))
 
     def payload(self) -> MetricSample | None:
         error_rate, latency = _given(self.error_rate), _given(self.p95_latency_ms)
@@ -177,13 +181,22 @@ def _events(
 
 def _event(entry: _Metric | _Deploy, latest: datetime) -> PlainEvent | None:
     payload = entry.payload()
-    if payload is None or not _is_label(entry.service) or not _is_label(entry.environment):
+    key = _key(entry.environment, entry.service)
+    if payload is None or key is None:
         return None
     try:
         at = event_time(entry.timestamp, latest)
     except PydanticCustomError:
         return None
-    return PlainEvent(ServiceKey(environment=entry.environment, service=entry.service), at, payload)
+    return PlainEvent(key, at, payload)
+
+
+@lru_cache(maxsize=16_384)
+def _key(environment: str, service: str) -> ServiceKey | None:
+    """The service, if both names are labels; kept, because senders name the same ones again and again."""
+    if not _is_label(environment) or not _is_label(service):
+        return None
+    return ServiceKey(environment=environment, service=service)
 
 
 def _is_label(text: str) -> bool:

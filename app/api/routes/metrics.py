@@ -12,11 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.agent.audit.figures import AgentFigures
+from app.agent.freshness.watchdog import WatchdogState
 from app.agent.identity.people import Scope
 from app.api.dependencies import ApiDependencies, ContainerDep
 from app.api.openapi import problems
 from app.api.security.access import needs
 from app.bounds.deadline import deadline
+from app.connectors.readiness import watchdog_now
 from app.errors import AgentError, TransientError
 from app.measures.exposition import CONTENT_TYPE, Exposed, PeerCalls, exposition
 from app.version import package_version
@@ -30,17 +32,25 @@ _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 router = APIRouter(tags=["health"])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfDatabase:
+    """What one read of the database gave."""
+
+    figures: AgentFigures
+    watchdog: WatchdogState | None
+
+
 @dataclass(slots=True, kw_only=True)
 class FiguresCache:
     """The last figures and their age; concurrent scrapes share one read."""
 
     monotonic: Callable[[], float] = time.monotonic
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _figures: AgentFigures | None = None
+    _figures: OfDatabase | None = None
     _read_at: float | None = None
     _container: ApiDependencies | None = None
 
-    async def of(self, container: ApiDependencies) -> AgentFigures | None:
+    async def of(self, container: ApiDependencies) -> OfDatabase | None:
         """Figures at most `REMEMBERED_SECONDS` old; None when the database does not answer."""
         async with self._reading:
             fresh = self._read_at is not None and self.monotonic() - self._read_at < REMEMBERED_SECONDS
@@ -63,7 +73,7 @@ class FiguresCache:
 async def metrics(request: Request, container: ContainerDep) -> Response:
     """Counters of this process, and incidents, actions, approvals and waiting times of all processes."""
     cache: FiguresCache = request.app.state.figures
-    figures = await cache.of(container)
+    found = await cache.of(container)
     exposed = Exposed(
         version=package_version(),
         role=container.settings.role.value,
@@ -77,15 +87,21 @@ async def metrics(request: Request, container: ContainerDep) -> Response:
         },
         reachable={peer.name: peer.reachable for peer in container.peers},
         streams={one.source: one.progress for one in container.streams},
-        figures=figures,
+        figures=found.figures if found is not None else None,
+        watchdog=found.watchdog if found is not None else None,
         now=container.clock.now(),
     )
     return Response(exposition(container.measures, exposed), media_type=CONTENT_TYPE)
 
 
-async def _read(container: ApiDependencies) -> AgentFigures | None:
+async def _read(container: ApiDependencies) -> OfDatabase | None:
     try:
         async with deadline(_READ_SECONDS, lambda: TransientError("the database did not respond")):
-            return await container.store.figures.figures(container.clock.now())
+            figures = await container.store.figures.figures(container.clock.now())
+            terms = container.watchdog
+            if terms is None:
+                return OfDatabase(figures=figures, watchdog=None)
+            watchdog = await watchdog_now(container.store.signals, terms, container.clock)
+            return OfDatabase(figures=figures, watchdog=watchdog)
     except AgentError:
         return None

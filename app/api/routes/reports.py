@@ -20,7 +20,6 @@ from app.api.security.access import needs
 from app.bounds.deadline import deadline
 from app.errors import AgentError, TransientError
 from app.schemas import MOST_ENTRIES, IncidentView
-from app.terms import slo_thresholds
 from app.web.postmortem import markdown
 from app.wire.chart import ChartView, window_of
 
@@ -52,7 +51,7 @@ async def get_chart(incident_id: str, container: ContainerDep) -> ChartView:
     since, _ = window_of(record, now)
     samples = await _samples(container, record, now)
     changes = await container.store.signals.changes(since, of=key)
-    return ChartView.of(record, samples, changes, slo_thresholds(container.settings), now)
+    return ChartView.of(record, samples, changes, container.slo.of(key), now)
 
 
 async def _samples(container: ApiDependencies, record: IncidentRecord, now: datetime) -> Sequence[SliSample]:

@@ -8,18 +8,15 @@ queries the cluster for the owner.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 from fastapi import APIRouter
 from starlette.requests import Request
 
 from app.agent.identity.people import Person, Scope, Sender
-from app.agent.models import Alert, Signal
-from app.agent.ports.cluster import PodOwner, PodOwners
+from app.agent.models import ALERTS_SOURCE, Alert, Signal
 from app.api.bodies import beside, read_json
 from app.api.dependencies import ApiDependencies, ContainerDep
 from app.api.openapi import delivery_body, problems
@@ -34,17 +31,13 @@ from app.api.security.access import (
 )
 from app.api.security.guards import is_local
 from app.connectors.alerts.delivery import AlertDelivery, AlertFormat, DeliveryToken, UnmappedAlert
-from app.connectors.alerts.labels import PodRef
+from app.connectors.alerts.owners import owners_of
 from app.connectors.registry import ALERT_FORMATS
-from app.errors import AgentError, Invalid
+from app.errors import Invalid
 from app.schemas import AcceptedView, UnmappedAlertView, WebhookAccepted
 
 log = logging.getLogger(__name__)
 
-OWNERS_TIMEOUT_SECONDS = 5.0
-MOST_PODS_ASKED = 50
-"""Per delivery; further pods are mapped by name, as without a cluster."""
-PODS_AT_ONCE = 8
 MOST_LOGGED = 20
 MOST_NAMED = 5
 """Services that a rejection names."""
@@ -92,7 +85,7 @@ async def take_delivery(
         delivery.batch,
         settings=container.settings,
         received_at=container.clock.now(),
-        owners=await _owners(container.pod_owners, delivery.pods_to_ask(container.settings)),
+        owners=await owners_of(container.pod_owners, delivery.pods_to_ask(container.settings)),
     )
     signals, beyond = _within_reach(batch.signals, person)
     unmapped = (*batch.unmapped, *beyond)
@@ -116,7 +109,7 @@ def _within_reach(signals: Sequence[Signal], person: Person) -> tuple[list[Signa
     for signal in signals:
         covered = person.reach.covers(signal.key.environment, signal.key.service)
         (within if covered else beyond).append(signal)
-    if beyond and not within:
+    if any(signal.key != ALERTS_SOURCE for signal in beyond) and not within:
         raise out_of_reach(person, [signal.key for signal in beyond[:MOST_NAMED]])
     return within, [
         UnmappedAlert(
@@ -128,25 +121,6 @@ def _within_reach(signals: Sequence[Signal], person: Person) -> tuple[list[Signa
         for signal in beyond
         if isinstance(signal.payload, Alert)
     ]
-
-
-async def _owners(cluster: PodOwners | None, pods: Sequence[PodRef]) -> dict[PodRef, PodOwner | None] | None:
-    """The owners of the pods that the cluster reports in time; None without a cluster."""
-    if cluster is None:
-        return None
-    found: dict[PodRef, PodOwner | None] = {}
-    turn = asyncio.Semaphore(PODS_AT_ONCE)
-
-    async def ask(pod: PodRef) -> None:
-        async with turn:
-            with suppress(AgentError):
-                found[pod] = await cluster.owner(pod.namespace, pod.name)
-
-    with suppress(TimeoutError):
-        async with asyncio.timeout(OWNERS_TIMEOUT_SECONDS), asyncio.TaskGroup() as group:
-            for pod in pods[:MOST_PODS_ASKED]:
-                group.create_task(ask(pod))
-    return found
 
 
 async def authenticate(

@@ -10,6 +10,7 @@ import hmac
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -176,6 +177,11 @@ def sender_of(request: Request, person: Person, *, webhook: str | None = None) -
         return Sender(kind=SenderKind.TOKEN, name=person.name, token_id=person.token_id, address=address)
     if webhook is not None:
         return Sender(kind=SenderKind.WEBHOOK, name=webhook, address=address)
+    return _sender_at(address)
+
+
+@lru_cache(maxsize=1024)
+def _sender_at(address: str | None) -> Sender:
     return Sender(kind=SenderKind.ADDRESS, name=address or "a socket file", address=address)
 
 
@@ -228,7 +234,8 @@ def count_guess(request: Request, container: ApiDependencies) -> None:
 
 
 def _address(request: Request) -> str | None:
-    return request.client.host if request.client is not None else None
+    client = request.scope.get("client")
+    return client[0] if client else None
 
 
 def _refuse_locked(request: Request, container: ApiDependencies) -> None:

@@ -74,13 +74,18 @@ def _host_name(host_header: str) -> str | None:
     return parts.hostname
 
 
+def security_headers(*, sandbox: bool) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers that `SecurityHeaders` adds."""
+    added = _HEADERS | (_SANDBOX if sandbox else {})
+    return tuple((name.lower().encode(), value.encode()) for name, value in added.items())
+
+
 class SecurityHeaders:
     """Adds headers that forbid foreign content, framing and content sniffing, and label the sandbox."""
 
     def __init__(self, app: ASGIApp, *, sandbox: bool = False) -> None:
         self._app = app
-        added = _HEADERS | (_SANDBOX if sandbox else {})
-        self._headers = tuple((name.lower().encode(), value.encode()) for name, value in added.items())
+        self._headers = security_headers(sandbox=sandbox)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -136,6 +141,16 @@ class BrowserGuard:
                 "the agent, or from a program that sets neither Sec-Fetch-Site nor Origin.",
             )
         return None
+
+
+@lru_cache(maxsize=1024)
+def is_plainly_local(server: str | None, client: str | None, host_header: str) -> bool:
+    """Whether a request that has no header of a proxy or of a browser comes from this machine.
+
+    `BrowserGuard` lets every such request pass.
+    """
+    arrived_here = server is None or server.startswith("/") or is_loopback(server)
+    return arrived_here and (not client or is_loopback(client)) and is_loopback(_host_name(host_header))
 
 
 def is_local(scope: Scope) -> bool:

@@ -16,6 +16,7 @@ from app.config import ROLE_SETTINGS, Settings, unknown_in_env_file
 from app.connectors.findings import DoctorRun, Finding, fail, ok, warn
 from app.errors import AgentError, ConfigurationError
 from app.settings.names import ESCAPE
+from app.settings.services import read_services
 from app.store import open_store
 
 _MOST_SHOWN = 10
@@ -36,6 +37,8 @@ async def check(run: DoctorRun) -> AsyncIterator[Finding]:
     yield _mode(settings)
     yield await _store(settings)
     for finding in (*anchor_findings(settings), *_runbooks(settings)):
+        yield finding
+    for finding in _services(settings):
         yield finding
     yield _identity(settings)
     for finding in (*_roles(settings), *_approvals(settings)):
@@ -75,6 +78,17 @@ async def _store(settings: Settings) -> Finding:
     except AgentError as error:
         return fail("store", str(error), "correct DATABASE_URL, or start the database it names")
     return ok("store", f"reachable, schema current, {counted(open_now, 'open incident')}")
+
+
+def _services(settings: Settings) -> list[Finding]:
+    if settings.services_file is None:
+        return []
+    try:
+        found = read_services(settings.services_file)
+    except ConfigurationError as error:
+        fix = "correct the file; a running agent keeps the last valid content, and a new one does not start"
+        return [fail("services file", str(error), fix)]
+    return [ok("services file", f"{counted(len(found), 'service')} in {settings.services_file}")]
 
 
 def _runbooks(settings: Settings) -> list[Finding]:

@@ -12,11 +12,14 @@ from pydantic import BaseModel, Field
 from rich.table import Table
 from rich.text import Text
 
+from app.agent.evidence.format import counted
 from app.cli.commands.output import printable
 from app.config import Settings
 from app.redaction import redacted
+from app.settings.config_file import read_config
 
 HIDDEN = "(set, not shown)"
+_KNOWN = frozenset(Settings.model_fields)
 
 
 class SettingView(BaseModel):
@@ -24,23 +27,33 @@ class SettingView(BaseModel):
 
     name: str
     value: object = Field(description="As it is written in JSON; secrets are not shown.")
-    source: str = Field(description="environment, .env or default.")
+    source: str = Field(description="environment, .env, the path of CONFIG_FILE, or default.")
 
 
 def in_force(settings: Settings, env_file: Path) -> list[SettingView]:
     """Every setting, in the order of its documentation."""
     file = {name.upper() for name, value in dotenv_values(env_file).items() if value}
     environment = {name.upper() for name, value in os.environ.items() if value}
+    shared = set(read_config(settings.config_file, _KNOWN)) if settings.config_file else set()
     values = settings.model_dump(mode="json")
     found = []
     for name, field in type(settings).model_fields.items():
         upper = name.upper()
         source = "environment" if upper in environment else ".env" if upper in file else "default"
+        if source == "default" and name in shared:
+            source = str(settings.config_file)
         secret = "SecretStr" in str(field.annotation)
         given = getattr(settings, name)
         value = HIDDEN if secret and given else _ordered(values[name])
         found.append(SettingView(name=upper, value=value, source=source))
     return found
+
+
+def checked(settings: Settings, env_file: Path) -> str:
+    """What was valid, in one line."""
+    given = [one for one in in_force(settings, env_file) if one.source != "default"]
+    sources = ", ".join(dict.fromkeys(one.source for one in given)) or "defaults only"
+    return f"The configuration is valid: {counted(len(given), 'setting')} given ({sources})."
 
 
 def _ordered(value: object) -> object:

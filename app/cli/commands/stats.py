@@ -1,113 +1,154 @@
-"""`heal stats`: how the incidents of a period ended, and how long that took."""
+"""`heal stats`: the statistics of a running agent, or of its SQLite file."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from statistics import median
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 
-from pydantic import BaseModel, Field
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 from rich.table import Table
 
-from app.agent.evidence.format import in_words, share
-from app.agent.models import DecisionKind, IncidentState, OutcomeKind
+from app.agent.analytics.report import report
+from app.agent.evidence.format import in_words, share, span
+from app.cli.commands.agent_client import running_agent
+from app.cli.commands.errors import CommandFailed
+from app.cli.commands.incidents import local_store
 from app.cli.commands.output import printable
-from app.schemas import IncidentSummary
+from app.config import Settings
+from app.terms import guardrails
+from app.wire.field_errors import field_errors
+from app.wire.statistics import EndsView, ShareView, SpreadView, StatsQuery, StatsView, csv_of
 
-MOST = 10_000
-"""So many of the newest incidents of the period are counted."""
-_RECOVERIES = (IncidentState.RECOVERED, IncidentState.RECOVERED_WITHOUT_ACTION)
-
-
-class ActionStats(BaseModel):
-    """What one action did in a period."""
-
-    carried_out: int = 0
-    denied: int = 0
-    recovered: int = Field(default=0, description="Incidents with it that ended as recovered.")
+_ENDS = ("recovered", "recovered_without_action", "resolved_by_hand", "escalated", "proposed", "active")
 
 
-class Stats(BaseModel):
-    """The incidents of a period. Times in seconds; null without any."""
+async def statistics(settings: Settings, url: str | None, given: Mapping[str, str | None]) -> StatsView:
+    """The report for these parameters of `GET /v1/stats`; raises `CommandFailed` for one that is invalid."""
+    parameters = {name: value for name, value in given.items() if value is not None}
+    try:
+        query = StatsQuery.model_validate(parameters)
+        where = query.filter_at(datetime.now(UTC))
+    except ValidationError as error:
+        found = field_errors([dict(item) for item in error.errors(include_url=False)])
+        raise CommandFailed("; ".join(f"--{one.field} {one.message}: {one.mend}" for one in found)) from error
+    except PydanticCustomError as error:
+        raise CommandFailed(f"--until {error.message()}") from error
+    agent = running_agent(settings, url)
+    reply = await agent.ask("/v1/stats", parameters)
+    if reply is not None:
+        return agent.parsed(StatsView, reply)
+    store = await local_store(settings)
+    try:
+        counted = await store.statistics.counted(where)
+    finally:
+        await store.close()
+    return StatsView.of(report(where, counted), guardrails(settings).shared)
 
-    incidents: int
-    states: dict[str, int]
-    causes: dict[str, int]
-    services: dict[str, int]
-    actions: dict[str, ActionStats]
-    recovery_seconds_median: float | None = Field(
-        description="From the opening of an incident to its recovery."
+
+def as_csv(view: StatsView) -> str:
+    """The report as `GET /v1/stats.csv` returns it."""
+    return csv_of(view)
+
+
+def tables(view: StatsView) -> list[Table]:
+    """The parts of the report that are not empty."""
+    times = (
+        ("time to detect", view.detect),
+        ("time to acknowledge", view.acknowledge),
+        ("time to restore", view.restore),
+        ("approval wait", view.approvals.wait),
     )
-    recovery_seconds_longest: float | None
-    recovered_share: float | None = Field(description="Of the incidents that ended.")
-
-
-def stats_of(incidents: Sequence[IncidentSummary]) -> Stats:
-    """Counts and times over these incidents."""
-    took = [
-        (one.closed_at - one.opened_at).total_seconds()
-        for one in incidents
-        if one.closed_at is not None and one.state in _RECOVERIES
+    found = [
+        _table(("END", "INCIDENTS"), [(in_words(name), str(_end(view.ends, name))) for name in _ENDS]),
+        _table(("TIME", "NUMBER", "MEAN", "P50", "P95", "LONGEST"), [_times(*one) for one in times]),
+        _table(
+            ("CAUSE", "INCIDENTS"),
+            [(in_words(one.cause or "not diagnosed"), str(one.incidents)) for one in view.causes],
+        ),
+        _table(
+            ("SERVICE", "INCIDENTS", "BY ACTION", "ESCALATED"),
+            [
+                (
+                    f"{one.environment}/{one.service}",
+                    str(one.incidents),
+                    str(one.recovered),
+                    str(one.escalated),
+                )
+                for one in view.services
+            ],
+        ),
+        _table(
+            ("RUNBOOK", "PLANNED", "ACTED", "WORKED"),
+            [
+                (one.runbook, str(one.planned), str(one.worked.of), _interval(one.worked))
+                for one in view.runbooks
+            ],
+        ),
+        _table(
+            ("ACTION", "DECISION", "RESULT", "NUMBER"),
+            [
+                (
+                    in_words(one.action) + (" (dry run)" if one.dry_run else ""),
+                    in_words(one.decision),
+                    in_words(one.result or "not ended"),
+                    str(one.decisions),
+                )
+                for one in view.decisions
+            ],
+        ),
+        _table(
+            ("REASON", "DECISION", "NUMBER"),
+            [(one.reason, in_words(one.decision), str(one.decisions)) for one in view.reasons],
+        ),
+        _table(
+            ("DRY RUN", "PROPOSED", "CONFIRMED", "CONTRADICTED", "NOT NEEDED", "RIGHT"),
+            [
+                (
+                    one.runbook,
+                    *map(str, (one.proposed, one.confirmed, one.contradicted, one.not_needed)),
+                    _interval(one.right),
+                )
+                for one in view.shadow
+            ],
+        ),
     ]
-    ended = [one for one in incidents if one.state.closed]
-    return Stats(
-        incidents=len(incidents),
-        states=_counted(one.state for one in incidents),
-        causes=_counted(one.diagnosis.cause for one in incidents if one.diagnosis is not None),
-        services=_counted(f"{one.environment}/{one.service}" for one in incidents),
-        actions=_actions(incidents),
-        recovery_seconds_median=median(took) if took else None,
-        recovery_seconds_longest=max(took, default=None),
-        recovered_share=len(took) / len(ended) if ended else None,
+    return [one for one in found if one.row_count]
+
+
+def sentence(view: StatsView) -> str:
+    """The figures that fit into a few lines."""
+    saved = view.time_saved
+    return (
+        f"{view.ends.incidents} incidents since {view.since:%Y-%m-%d %H:%M} UTC; false alarms: "
+        f"{_interval(view.false_alarms)}; {view.budget.actions} actions began.\n"
+        f"Time saved: {span(timedelta(seconds=saved.seconds))} over {saved.incidents}. {saved.assumption}"
     )
 
 
-def _counted(values: Iterable[str]) -> dict[str, int]:
-    return dict(Counter(map(str, values)).most_common())
+def _end(ends: EndsView, name: str) -> int:
+    return int(getattr(ends, name))
 
 
-def _actions(incidents: Sequence[IncidentSummary]) -> dict[str, ActionStats]:
-    found: dict[str, ActionStats] = {}
-    for incident in incidents:
-        for name in {action.name for action in incident.actions}:
-            mine = [action for action in incident.actions if action.name == name]
-            done = sum(a.outcome is OutcomeKind.DONE and not a.dry_run for a in mine)
-            one = found.setdefault(name, ActionStats())
-            one.carried_out += done
-            one.denied += sum(a.decision is DecisionKind.DENY for a in mine)
-            one.recovered += done > 0 and incident.state is IncidentState.RECOVERED
-    return found
+def _times(name: str, spread: SpreadView) -> tuple[str, ...]:
+    figures = (spread.mean_seconds, spread.p50_seconds, spread.p95_seconds, spread.longest_seconds)
+    return (
+        name,
+        str(spread.count),
+        *("-" if value is None else span(timedelta(seconds=value)) for value in figures),
+    )
 
 
-def tables(stats: Stats) -> list[Table]:
-    """The counts as tables, and the times as one."""
-    listed = [
-        _table("STATE", stats.states, words=True),
-        _table("CAUSE", stats.causes, words=True),
-        _table("SERVICE", stats.services, words=False),
-    ]
-    actions = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("ACTION", "CARRIED OUT", "DENIED", "RECOVERED"):
-        actions.add_column(heading)
-    for name, one in stats.actions.items():
-        actions.add_row(in_words(name), str(one.carried_out), str(one.denied), str(one.recovered))
-    return [one for one in (*listed, actions) if one.row_count]
+def _interval(found: ShareView) -> str:
+    if found.share is None or found.low is None or found.high is None:
+        return f"{found.hits} of {found.of}"
+    return f"{found.hits} of {found.of}, {share(found.share)} ({share(found.low)} to {share(found.high)})"
 
 
-def sentence(stats: Stats) -> str:
-    """The figures that fit into one line."""
-    line = f"{stats.incidents} incidents"
-    if stats.recovered_share is not None:
-        line += f", {share(stats.recovered_share)} of those that ended recovered"
-    if stats.recovery_seconds_median is not None:
-        line += f", in {stats.recovery_seconds_median:.0f} s (median)"
-    return line + "."
-
-
-def _table(heading: str, counts: dict[str, int], *, words: bool) -> Table:
+def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column(heading)
-    table.add_column("INCIDENTS", justify="right")
-    for name, count in counts.items():
-        table.add_row(in_words(name) if words else printable(name), str(count))
+    for number, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", ratio=None if number else 1)
+    for row in rows:
+        table.add_row(*map(printable, row))
     return table

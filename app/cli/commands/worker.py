@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 async def work(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT; passes in progress get a few seconds to finish."""
-    show_log(settings.log_level)
+    show_log(settings.log_level, settings.log_format)
     stop = Stop()
     with stop.on_signals():
         async with running(settings, stop) as container:

@@ -67,7 +67,7 @@ def format_with(*dialects: Dialect) -> AlertFormat:
                 "alerts": {"type": "array", "items": {"type": "object"}},
             },
         },
-        read=partial(_read_delivery, dialects=dialects),
+        read=partial(read_delivery, dialects=dialects),
         is_delivery=is_delivery,
         token=DeliveryToken(
             setting="ALERTMANAGER_TOKEN",
@@ -77,7 +77,7 @@ def format_with(*dialects: Dialect) -> AlertFormat:
     )
 
 
-def _read_delivery(payload: object, *, dialects: Sequence[Dialect]) -> AlertDelivery:
+def read_delivery(payload: object, *, dialects: Sequence[Dialect] = ()) -> AlertDelivery:
     """The alerts of one decoded delivery.
 
     Raises `Invalid`, naming the field and the fix, for what is no delivery, or

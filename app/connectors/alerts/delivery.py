@@ -5,7 +5,8 @@ for all of them. One alert is fingerprint + start + status: a repeated delivery 
 same signal twice, a re-fire is a new one. An alert that cannot be read or mapped is
 reported beside the others.
 
-An alert is about the service that its labels name, the first of these that is
+The watchdog alert (WATCHDOG_ALERT) is about no service: it shows that deliveries arrive.
+Any other alert is about the service that its labels name, the first of these that is
 there: `service`, `service_name`, `app_kubernetes_io_name`, `app`, `deployment`
 (or `statefulset`, `daemonset`, `rollout`), `pod` (the workload behind the pod), `job`.
 `app.connectors.alerts.labels` says which spellings count, whose labels are set aside,
@@ -30,7 +31,7 @@ from typing import TypeAlias
 from pydantic import SecretStr
 
 from app.agent.ids import JsonObject
-from app.agent.models import Alert, Signal, Trigger
+from app.agent.models import ALERTS_SOURCE, Alert, Signal, Trigger
 from app.agent.observer import new_signal
 from app.config import Settings
 from app.connectors.alerts.labels import (
@@ -135,8 +136,9 @@ class AlertDelivery:
         if alert.suppressed:
             status = "suppressed"
         cycle = alert.cycle or starts_at.isoformat()
+        watchdog = alert.name == settings.watchdog_alert
         return new_signal(
-            key=service_of(alert.labels, settings, owners),
+            key=ALERTS_SOURCE if watchdog else service_of(alert.labels, settings, owners),
             source=self.source,
             observed_at=min(starts_at, received_at)
             if alert.firing or alert.suppressed
@@ -147,7 +149,7 @@ class AlertDelivery:
                 firing=alert.firing,
                 fingerprint=alert.fingerprint,
                 starts_at=starts_at,
-                trigger=None if alert.telemetry else _trigger(alert, settings),
+                trigger=None if alert.telemetry or watchdog else _trigger(alert, settings),
                 summary=shorten(alert.summary, _MAX_SUMMARY),
                 telemetry=alert.telemetry,
                 suppressed=alert.suppressed,

@@ -1,4 +1,4 @@
-"""Silences of Alertmanager, and which of them concern a service.
+"""Silences of Alertmanager, and which of them concern a service; its alerts by the same client.
 
 `SilenceSource` over `GET /api/v2/silences`; reads only. Every silence in force is
 matched with the labels of the alerts that are on record. Beside that one concerns a
@@ -11,8 +11,8 @@ Alertmanager answers is an error, never "no silence".
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import msgspec
@@ -21,6 +21,8 @@ from app.agent.freshness.silences import Matcher, Silence, Silencing
 from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
 from app.agent.ids import ServiceKey
 from app.config import Settings
+from app.connectors.alerts.delivery import AlertDelivery
+from app.connectors.alerts.firing import as_delivery, parameters
 from app.connectors.alerts.labels import (
     CLUSTER_LABELS,
     ENVIRONMENT_LABELS,
@@ -37,6 +39,7 @@ from app.errors import ConfigurationError, PermanentError
 _POD_OF = "-7d9c5b8f6d-x2x4z"
 """What follows the name of a Deployment in the name of one of its pods."""
 _ANOTHER = "exported_"
+_MINUTE = timedelta(minutes=1)
 
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -93,7 +96,7 @@ class AlertmanagerSilences:
         )
 
     async def active(self, at: datetime) -> tuple[Silence, ...]:
-        """Every silence in force at that moment."""
+        """Every silence that its source says is in force, whichever of the two clocks is ahead."""
         reply = await self._peer.send("GET", "/api/v2/silences")
         if reply.status != 200:
             raise self._peer.refusal(reply)
@@ -105,11 +108,26 @@ class AlertmanagerSilences:
                 f"unexpected response from Alertmanager to a list of silences ({shorten(str(error))}); "
                 "is ALERTMANAGER_URL the address of Alertmanager?"
             ) from None
-        return tuple(one for one in found if one.active(at))
+        return tuple(_by_own_clock(one, at) for one in found)
+
+    async def firing(self) -> AlertDelivery:
+        """The alerts that fire and go to the agent's receiver; raises like every port."""
+        receiver = self._settings.alertmanager_receiver
+        reply = await self._peer.send("GET", "/api/v2/alerts", params=parameters(receiver))
+        if reply.status != 200:
+            raise self._peer.refusal(reply)
+        return as_delivery(reply.body, receiver)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
         await self._peer.aclose()
+
+
+def _by_own_clock(one: Silence, at: datetime) -> Silence:
+    """The silence with times between which `at` is; the end moves at most once a minute."""
+    this_minute = at.replace(second=0, microsecond=0)
+    ends_at = one.ends_at if at < one.ends_at else this_minute + 2 * _MINUTE
+    return replace(one, starts_at=min(one.starts_at, at), ends_at=ends_at)
 
 
 def _read(one: _Silence) -> Silence:
@@ -252,4 +270,7 @@ KIND = SilenceSourceKind(
     settings=("ALERTMANAGER_URL", "ALERTMANAGER_API_TOKEN"),
     configured=lambda settings: settings.alertmanager_url is not None,
     connect=AlertmanagerSilences.from_settings,
+    polled_every=lambda settings: (
+        timedelta(seconds=settings.alertmanager_poll_seconds) if settings.alertmanager_receiver else None
+    ),
 )

@@ -19,6 +19,7 @@ from lightkube.resources.authorization_v1 import SelfSubjectAccessReview
 from app.agent.actions import ACTIONS
 from app.agent.actions.spec import CONFIG_MAP
 from app.agent.evidence.format import counted
+from app.agent.guardrails.workload_kinds import AUTOSCALER, NODE, POD, ROLLOUT, WORKLOAD_KINDS
 from app.agent.ports.cluster import UnwatchedWorkload
 from app.clock import Clock
 from app.config import Settings
@@ -37,6 +38,8 @@ _OTHER_WORKLOADS = ("statefulsets", "daemonsets")
 """Optional: without them the agent looks after Deployments only."""
 _AUTOSCALERS = "horizontalpodautoscalers"
 """Optional: without it the agent does not know what else sets the replicas."""
+_NODES = "nodes"
+"""Of the whole cluster, whatever namespaces are watched."""
 _LISTED_ELSE = frozenset({"events", "controllerrevisions", "poddisruptionbudgets", _AUTOSCALERS})
 """Kinds that are listed again and again where they may not be watched."""
 
@@ -256,14 +259,23 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
     if written:
         needed += [(verb, "policy", "poddisruptionbudgets") for verb in ("list", "watch")]
         needed.append(("get", "", "namespaces"))
+    if written & ({*WORKLOAD_KINDS} - {ROLLOUT}):
         needed += [("patch", "apps", kind) for kind in ("deployments", *_OTHER_WORKLOADS)]
         needed.append((_TRIES_PODS[0], "", _TRIES_PODS[1]))
     if CONFIG_MAP in written:
         needed.append(("patch", "", "configmaps"))
+    if POD in written:
+        needed += [(verb, "", "pods") for verb in ("get", "delete")]
+    if AUTOSCALER in written:
+        needed += [(verb, "autoscaling", _AUTOSCALERS) for verb in ("get", "patch")]
+    if ROLLOUT in written:
+        needed += [("patch", "argoproj.io", kind) for kind in ("rollouts", "rollouts/status")]
+    nodes = [("get", "", _NODES), ("list", "", _NODES), ("patch", "", _NODES)] if NODE in written else []
     return tuple(
         Access(verb=verb, group=group, resource=resource, namespace=namespace)
-        for namespace in namespaces
-        for verb, group, resource in needed
+        for rights, places in ((needed, namespaces), (nodes, ("",)))
+        for namespace in places
+        for verb, group, resource in rights
     )
 
 

@@ -219,15 +219,25 @@ class PatchApi:
     def dry_run(self) -> bool:
         return self._connection.dry_run
 
-    async def patch(self, ref: ObjectRef, operations: Sequence[JsonObject]) -> JsonObject:
+    async def patch(
+        self, ref: ObjectRef, operations: Sequence[JsonObject], *, status: bool = False
+    ) -> JsonObject:
         """Apply a JSON patch in one request; the object as it is, or would be, after it."""
         kind = Kind(ref.kind)
+        resource = f"{plural(kind)}/status" if status else plural(kind)
         call = KubernetesCall(
-            verb="patch",
-            what=f"{plural(kind)} {ref.namespace}/{ref.name}",
-            effect=not self.dry_run,
+            verb="patch", what=f"{resource} {ref.namespace}/{ref.name}", effect=not self.dry_run
         )
-        return await self._connection.exchange(call, self._connection.prepare_patch(kind, ref, operations))
+        request = self._connection.prepare_patch(kind, ref, operations, status=status)
+        return await self._connection.exchange(call, request)
+
+    async def delete(self, ref: ObjectRef, *, uid: str, version: str) -> None:
+        """Delete exactly this object in exactly this version; `Conflict` where it is another."""
+        kind = Kind(ref.kind)
+        call = KubernetesCall(
+            verb="delete", what=f"{plural(kind)} {ref.namespace}/{ref.name}", effect=not self.dry_run
+        )
+        await self._connection.exchange(call, self._connection.prepare_delete(kind, ref, uid, version))
 
 
 def _collection_call(verb: str, kind: Kind, namespace: str) -> KubernetesCall:

@@ -23,7 +23,7 @@ from lightkube.core.resource import GlobalResource, NamespacedResourceG, api_inf
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.apps_v1 import ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
-from lightkube.resources.core_v1 import ConfigMap, Event, Namespace, Pod
+from lightkube.resources.core_v1 import ConfigMap, Event, Namespace, Node, Pod
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
 
@@ -41,7 +41,7 @@ _MAX_ANSWER_BYTES = 128 * 1024 * 1024
 
 
 class Kind(StrEnum):
-    """The kinds of objects the agent reads; the first four it may change."""
+    """The kinds of objects that the agent reads or changes."""
 
     DEPLOYMENT = "Deployment"
     STATEFUL_SET = "StatefulSet"
@@ -53,6 +53,7 @@ class Kind(StrEnum):
     EVENT = "Event"
     DISRUPTION_BUDGET = "PodDisruptionBudget"
     NAMESPACE = "Namespace"
+    NODE = "Node"
     HORIZONTAL_POD_AUTOSCALER = "HorizontalPodAutoscaler"
     VERTICAL_POD_AUTOSCALER = "VerticalPodAutoscaler"
     SCALED_OBJECT = "ScaledObject"
@@ -60,6 +61,7 @@ class Kind(StrEnum):
     CANARY = "Canary"
 
 
+_ROLLOUT = create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "rollouts")
 _RESOURCES: dict[Kind, type[NamespacedResourceG] | type[GlobalResource]] = {
     Kind.DEPLOYMENT: Deployment,
     Kind.STATEFUL_SET: StatefulSet,
@@ -71,14 +73,21 @@ _RESOURCES: dict[Kind, type[NamespacedResourceG] | type[GlobalResource]] = {
     Kind.EVENT: Event,
     Kind.DISRUPTION_BUDGET: PodDisruptionBudget,
     Kind.NAMESPACE: Namespace,
+    Kind.NODE: Node,
     Kind.HORIZONTAL_POD_AUTOSCALER: HorizontalPodAutoscaler,
     Kind.VERTICAL_POD_AUTOSCALER: create_namespaced_resource(
         "autoscaling.k8s.io", "v1", "VerticalPodAutoscaler", "verticalpodautoscalers"
     ),
     Kind.SCALED_OBJECT: create_namespaced_resource("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects"),
-    Kind.ROLLOUT: create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "rollouts"),
+    Kind.ROLLOUT: _ROLLOUT,
     Kind.CANARY: create_namespaced_resource("flagger.app", "v1beta1", "Canary", "canaries"),
 }
+
+
+_STATUS: dict[Kind, type[NamespacedResourceG]] = {Kind.ROLLOUT: _ROLLOUT.Status}
+"""The subresource `status` of the kinds whose status an action changes."""
+
+_WITHOUT_NAMESPACE = frozenset({Kind.NAMESPACE, Kind.NODE})
 
 
 class _Sender(Protocol):
@@ -129,18 +138,22 @@ class Connection:
             method,
             res=_RESOURCES[kind],
             name=name if isinstance(name, str) else None,
-            namespace=None if kind is Kind.NAMESPACE else namespace,
+            namespace=None if kind in _WITHOUT_NAMESPACE else namespace,
             watch=watch is True,
             params={key: str(value) for key, value in more.items() if value is not None},
         )
 
-    def prepare_patch(self, kind: Kind, ref: ObjectRef, operations: Sequence[JsonObject]) -> BasicRequest:
+    def prepare_patch(
+        self, kind: Kind, ref: ObjectRef, operations: Sequence[JsonObject], *, status: bool = False
+    ) -> BasicRequest:
+        """A JSON patch of an object, or of its subresource `status`."""
+        resource = _STATUS[kind] if status else _RESOURCES[kind]
         return self._sender.prepare_request(
             "patch",
-            res=_RESOURCES[kind],
+            res=resource,
             obj=operations,
             name=ref.name,
-            namespace=ref.namespace,
+            namespace=None if kind in _WITHOUT_NAMESPACE else ref.namespace,
             headers={"Content-Type": PatchType.JSON.value},
         )
 
@@ -149,6 +162,21 @@ class Connection:
         request = self.prepare("list", kind, namespace)
         request.method, request.data = "POST", body
         request.params = {"dryRun": "All", "fieldManager": FIELD_MANAGER}
+        return request
+
+    def prepare_delete(self, kind: Kind, ref: ObjectRef, uid: str, version: str) -> BasicRequest:
+        """A request that deletes exactly this object in exactly this version.
+
+        The API server takes `dryRun` from the query only where there is no body.
+        """
+        request = self.prepare("get", kind, ref.namespace, name=ref.name)
+        request.method = "DELETE"
+        request.data = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "preconditions": {"uid": uid, "resourceVersion": version},
+            **({"dryRun": ["All"]} if self.dry_run else {}),
+        }
         return request
 
     async def exchange(self, call: KubernetesCall, request: BasicRequest) -> JsonObject:

@@ -16,24 +16,30 @@ from app.agent.ids import Json, JsonObject
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def mapping(value: Json, *path: str) -> JsonObject:
-    """The object at `path`, or an empty one."""
+def _at(value: Json, path: tuple[str, ...]) -> Json:
+    """The value at `path`; None where there is none."""
     for name in path:
         if not isinstance(value, dict):
-            return {}
+            return None
         value = value.get(name)
-    return value if isinstance(value, dict) else {}
+    return value
+
+
+def mapping(value: Json, *path: str) -> JsonObject:
+    """The object at `path`, or an empty one."""
+    found = _at(value, path)
+    return found if isinstance(found, dict) else {}
 
 
 def objects(value: Json, *path: str) -> list[JsonObject]:
     """The objects of the list at `path`."""
-    found = mapping(value, *path[:-1]).get(path[-1])
+    found = _at(value, path)
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
 def text(value: Json, *path: str) -> str | None:
     """The non-empty string at `path`."""
-    found = mapping(value, *path[:-1]).get(path[-1])
+    found = _at(value, path)
     return found if isinstance(found, str) and found else None
 
 
@@ -44,13 +50,13 @@ def texts(value: Json, *path: str) -> dict[str, str]:
 
 def number(value: Json, *path: str) -> int | None:
     """The integer at `path`; a boolean is none."""
-    found = mapping(value, *path[:-1]).get(path[-1])
+    found = _at(value, path)
     return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
 def flag(value: Json, *path: str) -> bool:
     """Whether `path` holds true."""
-    return mapping(value, *path[:-1]).get(path[-1]) is True
+    return _at(value, path) is True
 
 
 def moment(value: Json, *path: str) -> datetime | None:
@@ -85,7 +91,8 @@ def kind_of(item: JsonObject) -> str:
 
 def controller_uid(item: JsonObject) -> str | None:
     """The uid of the object that controls this one."""
-    for owner in objects(item, "metadata", "ownerReferences"):
+    owners = _at(item, ("metadata", "ownerReferences"))
+    for owner in owners if isinstance(owners, list) else ():
         if flag(owner, "controller"):
             return text(owner, "uid")
     return None

@@ -15,12 +15,30 @@ from types import MappingProxyType
 from app.agent.actions.spec import CONFIG_MAP
 from app.agent.actions.target_parts import parts_changed
 from app.agent.guardrails import target_token
-from app.agent.guardrails.target_token import PAUSED, REPLICAS, TEMPLATE
-from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS, kinds_with
+from app.agent.guardrails.target_token import ABORTED, PAUSED, REPLICAS, STEP, TEMPLATE
+from app.agent.guardrails.workload_kinds import (
+    AUTOSCALER,
+    CLUSTER_WIDE,
+    NODE,
+    POD,
+    ROLLOUT,
+    WORKLOAD_KINDS,
+    kinds_with,
+)
 from app.agent.ids import IntentId, Json, JsonObject
 from app.agent.models import Action, ActionName, Snapshot
 from app.agent.workload import ObjectRef, TargetState
+from app.connectors.kubernetes.changes import autoscalers, memory, nodes, rollouts
+from app.connectors.kubernetes.changes.request import (
+    Change,
+    ChangeRequest,
+    body_of,
+    escaped,
+    integer,
+    put,
+)
 from app.connectors.kubernetes.fields import (
+    condition_of,
     flag,
     mapping,
     number,
@@ -39,28 +57,14 @@ from app.errors import Conflict, Invalid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChangeRequest:
-    """An action on an object as it is now, with what its change needs."""
-
-    action: Action
-    ref: ObjectRef
-    intent_id: IntentId
-    current: JsonObject
-    revision: JsonObject | None
-    """What keeps the revision of `revision_wanted`; None when the workload keeps none of that number."""
-    snapshot: Snapshot | None
-
-
-Change = Callable[[ChangeRequest], list[JsonObject]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Patch:
     """How an action changes each kind of object that it acts on."""
 
     changes: Mapping[str, Change]
     uses_revision: bool = False
     """Whether a workload's change needs the template of the parameter `revision`."""
+    deletes: bool = False
+    """It is no patch: the object is deleted, in exactly the state that was decided on."""
 
 
 def target_ref(action: Action) -> ObjectRef:
@@ -70,7 +74,8 @@ def target_ref(action: Action) -> ObjectRef:
         raise Invalid(f"{action.name} names no object of the cluster")
     if not any(ref.kind in patch.changes for patch in PATCHES.values()):
         raise Invalid(f"{action.name} cannot act on a {ref.kind}")
-    if not is_namespace_name(ref.namespace) or not is_object_name(ref.name):
+    placed = ref.namespace == "" if ref.kind in CLUSTER_WIDE else is_namespace_name(ref.namespace)
+    if not placed or not is_object_name(ref.name):
         raise Invalid(f"{action.name}: {str(ref)!r} is not a valid name")
     return ref
 
@@ -83,24 +88,59 @@ def writable_ref(action: Action) -> ObjectRef:
     return ref
 
 
+def deletes(action: Action) -> bool:
+    """Whether the action deletes its object."""
+    return action.name in PATCHES and PATCHES[action.name].deletes
+
+
+def check_deletable(action: Action, current: JsonObject) -> None:
+    """`Invalid` for a pod that serves, or whose deletion was requested before."""
+    if text(condition_of(current, "Ready"), "status") == "True":
+        raise Invalid(f"{action.name.words}: {action.target} is ready")
+    if text(current, "metadata", "deletionTimestamp") is not None:
+        raise Invalid(f"{action.name.words}: {action.target} is being deleted already")
+
+
 def revision_wanted(action: Action) -> int | None:
     """The revision of the workload that the change needs the template of."""
     ref = action.target
     if ref is None or ref.kind not in WORKLOAD_KINDS or not PATCHES[action.name].uses_revision:
         return None
-    return _integer(action, "revision")
+    return integer(action, "revision")
 
 
 def snapshot_body(ref: ObjectRef, current: JsonObject) -> JsonObject:
     """What the object asks for now, in the form that `restore` takes."""
-    if ref.kind == CONFIG_MAP:
-        return {"data": mapping(current, "data"), "binaryData": mapping(current, "binaryData")}
+    other = _SNAPSHOTS.get(ref.kind)
+    if other is not None:
+        return other(current)
     whole: JsonObject = {
         TEMPLATE: template_of(current),
         REPLICAS: number(current, "spec", "replicas"),
         PAUSED: flag(current, "spec", "paused"),
     }
     return {"spec": {part: whole[part] for part in WORKLOAD_KINDS[ref.kind].parts}}
+
+
+def _data_of(config_map: JsonObject) -> JsonObject:
+    return {"data": mapping(config_map, "data"), "binaryData": mapping(config_map, "binaryData")}
+
+
+def _nothing(item: JsonObject) -> JsonObject:  # noqa: ARG001 - every snapshot has the same signature
+    """What is deleted cannot be put back."""
+    return {}
+
+
+_SNAPSHOTS: Mapping[str, Callable[[JsonObject], JsonObject]] = MappingProxyType(
+    {
+        CONFIG_MAP: _data_of,
+        ROLLOUT: rollouts.snapshot_of,
+        NODE: nodes.snapshot_of,
+        AUTOSCALER: autoscalers.snapshot_of,
+        POD: _nothing,
+    }
+)
+"""What is kept of an object that is no workload."""
 
 
 def check_unmoved(current: JsonObject, target: TargetState, intent_id: IntentId) -> None:
@@ -136,12 +176,18 @@ def patch_for(
         revision=revision,
         snapshot=snapshot,
     )
+    marker = _annotate("/metadata", mapping(current, "metadata"), MARKER, intent_id)
     return [
         {"op": "replace", "path": "/metadata/uid", "value": target.uid},
         {"op": "replace", "path": "/metadata/resourceVersion", "value": target.resource_version},
-        _annotate("/metadata", mapping(current, "metadata"), MARKER, intent_id),
+        *(() if on_status(action) else (marker,)),
         *_change(request),
     ]
+
+
+def on_status(action: Action) -> bool:
+    """Whether the change is one of the subresource `status`, which takes no other part of a request."""
+    return bool(parts_changed(action)) and {*parts_changed(action)} <= {ABORTED, STEP}
 
 
 def _change(request: ChangeRequest) -> list[JsonObject]:
@@ -173,26 +219,26 @@ def _restart(request: ChangeRequest) -> list[JsonObject]:
 
 def _roll_back(request: ChangeRequest) -> list[JsonObject]:
     kept = _kept_template(request.action, request.revision)
-    return [_set("/spec/template", _must_differ(request.action, request.current, kept))]
+    return [put("/spec/template", _must_differ(request.action, request.current, kept))]
 
 
 def _revert_template(request: ChangeRequest) -> list[JsonObject]:
     """The present code with the configuration of the revision."""
     old = _kept_template(request.action, request.revision)
     wanted = with_config_of(template_of(request.current), old)
-    return [_set("/spec/template", _must_differ(request.action, request.current, wanted))]
+    return [put("/spec/template", _must_differ(request.action, request.current, wanted))]
 
 
 def _scale(request: ChangeRequest) -> list[JsonObject]:
-    return [_set("/spec/replicas", _integer(request.action, "replicas"))]
+    return [put("/spec/replicas", integer(request.action, "replicas"))]
 
 
 def _pause(request: ChangeRequest) -> list[JsonObject]:  # noqa: ARG001 - every change has the same signature
-    return [_set("/spec/paused", True)]
+    return [put("/spec/paused", True)]
 
 
 def _resume(request: ChangeRequest) -> list[JsonObject]:  # noqa: ARG001 - every change has the same signature
-    return [_set("/spec/paused", False)]
+    return [put("/spec/paused", False)]
 
 
 def _must_differ(action: Action, current: JsonObject, wanted: JsonObject) -> JsonObject:
@@ -204,12 +250,12 @@ def _must_differ(action: Action, current: JsonObject, wanted: JsonObject) -> Jso
 def _restore_workload(request: ChangeRequest) -> list[JsonObject]:
     """Only what the undone action changed: what others set meanwhile, such as replicas, stays theirs."""
     ref = request.ref
-    spec = mapping(_body_of(request), "spec")
+    spec = mapping(body_of(request), "spec")
     held = WORKLOAD_KINDS[ref.kind].parts
     wanted = {part: spec.get(part) for part in parts_changed(request.action) or held if part in held}
     if not wanted or any(_is_no(part, value) for part, value in wanted.items()):
         raise Invalid(f"restore: the snapshot of {ref} is incomplete")
-    return [_set(f"/spec/{part}", value) for part, value in wanted.items()]
+    return [put(f"/spec/{part}", value) for part, value in wanted.items()]
 
 
 def _is_no(part: str, value: Json) -> bool:
@@ -238,11 +284,11 @@ def _restore_data(request: ChangeRequest) -> list[JsonObject]:
 
 
 def _put_data(data: JsonObject, binary: JsonObject) -> list[JsonObject]:
-    return [_set("/data", data), _set("/binaryData", binary)]
+    return [put("/data", data), put("/binaryData", binary)]
 
 
 def _wanted_data(request: ChangeRequest) -> tuple[JsonObject, JsonObject]:
-    action, body = request.action, _body_of(request)
+    action, body = request.action, body_of(request)
     wanted = body.get("data")
     if not isinstance(wanted, dict) or len(texts(body, "data")) != len(wanted):
         raise Invalid(f"{action.name}: the wanted data of {action.target} is missing or no text")
@@ -250,6 +296,15 @@ def _wanted_data(request: ChangeRequest) -> tuple[JsonObject, JsonObject]:
     if not isinstance(binary, dict) or any(not isinstance(item, str) for item in binary.values()):
         raise Invalid(f"{action.name}: the wanted binary data of {action.target} is no text")
     return wanted, binary
+
+
+def _restore_rollout(request: ChangeRequest) -> list[JsonObject]:
+    return rollouts.restore(request, PAUSED if PAUSED in parts_changed(request.action) else ABORTED)
+
+
+def _unmarked(request: ChangeRequest) -> list[JsonObject]:  # noqa: ARG001 - every change has the same signature
+    """A deletion changes no field, and leaves no object that could carry a marker."""
+    return []
 
 
 def _on_workloads(part: str, change: Change) -> dict[str, Change]:
@@ -268,8 +323,23 @@ PATCHES: Mapping[ActionName, Patch] = MappingProxyType(
         ActionName.SCALE: Patch(changes=_on_workloads(REPLICAS, _scale)),
         ActionName.PAUSE: Patch(changes=_on_workloads(PAUSED, _pause)),
         ActionName.RESUME: Patch(changes=_on_workloads(PAUSED, _resume)),
+        ActionName.CORDON: Patch(changes={NODE: nodes.cordon}),
+        ActionName.UNCORDON: Patch(changes={NODE: nodes.uncordon}),
+        ActionName.DELETE_STUCK_POD: Patch(changes={POD: _unmarked}, deletes=True),
+        ActionName.RAISE_AUTOSCALER_BOUNDS: Patch(changes={AUTOSCALER: autoscalers.raise_bounds}),
+        ActionName.RAISE_MEMORY_LIMIT: Patch(changes=_on_workloads(TEMPLATE, memory.raise_limit)),
+        ActionName.ABORT_ROLLOUT: Patch(changes={ROLLOUT: rollouts.abort}),
+        ActionName.RETRY_ROLLOUT: Patch(changes={ROLLOUT: rollouts.retry}),
+        ActionName.PROMOTE_ROLLOUT: Patch(changes={ROLLOUT: rollouts.promote}),
+        ActionName.PAUSE_ROLLOUT: Patch(changes={ROLLOUT: rollouts.pause}),
         ActionName.RESTORE: Patch(
-            changes={**_on_workloads(TEMPLATE, _restore_workload), CONFIG_MAP: _restore_data}
+            changes={
+                ROLLOUT: _restore_rollout,
+                **_on_workloads(TEMPLATE, _restore_workload),
+                CONFIG_MAP: _restore_data,
+                NODE: nodes.restore,
+                AUTOSCALER: autoscalers.restore,
+            }
         ),
     }
 )
@@ -279,28 +349,7 @@ PATCHES: Mapping[ActionName, Patch] = MappingProxyType(
 # ---------------------------------------------------------------- parts
 
 
-def _body_of(request: ChangeRequest) -> JsonObject:
-    action, ref, snapshot = request.action, request.ref, request.snapshot
-    if snapshot is None:
-        raise Invalid(f"{action.name} of {ref} needs a snapshot")
-    if snapshot.ref != ref:
-        raise Invalid(f"{action.name}: the snapshot is of {snapshot.ref}, not of {ref}")
-    return snapshot.body
-
-
-def _integer(action: Action, parameter: str) -> int:
-    value = action.parameters.get(parameter)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise Invalid(f"{action.name}: parameter {parameter} must be a whole number, not {value!r}")
-    return value
-
-
-def _set(path: str, value: Json) -> JsonObject:
-    return {"op": "add", "path": path, "value": value}
-
-
 def _annotate(path: str, metadata: JsonObject, annotation: str, value: str) -> JsonObject:
     if isinstance(metadata.get("annotations"), dict):
-        escaped = annotation.replace("~", "~0").replace("/", "~1")
-        return _set(f"{path}/annotations/{escaped}", value)
-    return _set(f"{path}/annotations", {annotation: value})
+        return put(f"{path}/annotations/{escaped(annotation)}", value)
+    return put(f"{path}/annotations", {annotation: value})

@@ -12,7 +12,8 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from app.agent.actions.target_parts import same_ground
-from app.agent.guardrails.target_token import makes_pods
+from app.agent.guardrails.target_token import READY, TERMINATING, makes_pods, object_token
+from app.agent.guardrails.workload_kinds import ROLLOUT
 from app.agent.ids import IntentId, JsonObject
 from app.agent.models import Action, ActionName, Rehearsal, Snapshot
 from app.agent.workload import ObjectRef, TargetState
@@ -32,7 +33,10 @@ from app.connectors.kubernetes.fields import (
 from app.connectors.kubernetes.index import selector_query
 from app.connectors.kubernetes.mapping import WORKLOADS
 from app.connectors.kubernetes.patches import (
+    check_deletable,
     check_unmoved,
+    deletes,
+    on_status,
     patch_for,
     revision_wanted,
     writable_ref,
@@ -69,8 +73,10 @@ class KubernetesRehearsal:
             before, after = await self._patched(action, target, snapshot)
             ref = target.ref
             message = f"{ref} would be changed"
-            if ref.kind in WORKLOADS and makes_pods(
-                target_state(ref, before).token, target_state(ref, after).token
+            if (
+                ref.kind in WORKLOADS
+                and ref.kind != ROLLOUT
+                and makes_pods(target_state(ref, before).token, target_state(ref, after).token)
             ):
                 message += await self._with_a_pod(after)
                 if action.name is not ActionName.RESTORE:
@@ -90,8 +96,11 @@ class KubernetesRehearsal:
             if same_ground(action, target.token, now.token):
                 target = replace(target, resource_version=now.resource_version)
             try:
+                if deletes(action):
+                    await _delete(self._api, self._patches, action, target)
+                    return current, current
                 ref, patch = await _decided_patch(self._api, action, REHEARSAL_INTENT, target, snapshot)
-                return current, await self._patches.patch(ref, patch)
+                return current, await self._patches.patch(ref, patch, status=on_status(action))
             except Conflict:
                 if attempt == _ATTEMPTS or not same_ground(action, target.token, now.token):
                     raise
@@ -145,8 +154,24 @@ class KubernetesWriter:
     async def apply(
         self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
     ) -> TargetState:
+        if deletes(action):
+            return await _delete(self._api, self._patches, action, target)
         ref, patch = await _decided_patch(self._api, action, intent_id, target, snapshot)
-        return target_state(ref, await self._patches.patch(ref, patch), action)
+        after = await self._patches.patch(ref, patch, status=on_status(action))
+        return target_state(ref, after, action)
+
+
+async def _delete(api: ReadApi, patches: PatchApi, action: Action, target: TargetState) -> TargetState:
+    """Delete the object in the state that was decided on; how it is left."""
+    ref = writable_ref(action)
+    if target.ref != ref:
+        raise Invalid(f"{action.name} of {ref} was decided on {target.ref}")
+    current = await get_object(api, ref)
+    if text(current, "metadata", "uid") != target.uid:
+        raise Conflict(f"{ref} is another object since the decision")
+    check_deletable(action, current)
+    await patches.delete(ref, uid=target.uid, version=target.resource_version)
+    return replace(target, token=object_token(target.uid, {READY: "false", TERMINATING: "true"}))
 
 
 async def get_object(api: ReadApi, ref: ObjectRef) -> JsonObject:

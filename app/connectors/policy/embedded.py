@@ -75,6 +75,11 @@ class EmbeddedPolicy:
         folder = settings.policy_dir or shipped_policies()
         return EmbeddedPolicy(folder, timeout_seconds=settings.policy_timeout_seconds)
 
+    @property
+    def in_force(self) -> Bundle:
+        """The policies that were read last, without their tests."""
+        return self._bundle
+
     async def decide(self, document: JsonObject) -> PolicyAnswer:
         """The bundle's decision on the document; anything incomplete is a deny. Never raises."""
         try:

@@ -7,7 +7,6 @@ is found in.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,11 +31,9 @@ from app.sandbox.scenarios.document import (
     ScenarioFile,
     TelemetryEvent,
 )
+from app.wire.misfits import misfit
 
 KIND = "scenario"
-_WHERE = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
-_STEP = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]")
-_UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +116,7 @@ def _vary(document: Document, content: JsonObject) -> Mapping[str, RangeSpec | t
             content.get("vary", {}), dict[str, RangeSpec | tuple[str | float | int | bool, ...]]
         )
     except msgspec.ValidationError as error:
-        raise _placed(document, error, ("vary",), None) from error
+        raise misfit(document, error, ("vary",)) from error
 
 
 def _drawn(
@@ -158,24 +155,7 @@ def _typed(document: Document, content: Json, number: int) -> ScenarioFile:
     try:
         return msgspec.convert(content, ScenarioFile)
     except msgspec.ValidationError as error:
-        raise _placed(document, error, (), number) from error
-
-
-def _placed(
-    document: Document, error: msgspec.ValidationError, above: Place, number: int | None
-) -> ConfigurationError:
-    """The complaint at its place in the file."""
-    found = _WHERE.match(str(error))
-    what, path = (found["what"], found["path"] or "") if found is not None else (str(error), "")
-    place: Place = (
-        *above,
-        *(key or (int(index) if index.isdigit() else 0) for key, index in _STEP.findall(path)),
-    )
-    unknown = _UNKNOWN.search(what)
-    if unknown is not None:
-        return document.error((*place, unknown[1]), "unknown field", at_key=True)
-    where = "" if not number else f" (variant {number})"
-    return document.error(place, f"{what[:1].lower()}{what[1:]}{where}")
+        raise misfit(document, error, note=f" (variant {number})" if number else "") from error
 
 
 def _check(document: Document, scenario: ScenarioFile) -> None:

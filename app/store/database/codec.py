@@ -61,6 +61,8 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 def storable_text(value: str) -> str:
     """The text as both databases can keep it."""
+    if value.isascii() and "\x00" not in value:
+        return value
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
 
 

@@ -49,7 +49,7 @@ class MemoryDatabase:
         try:
             with self._connection.begin():
                 return work(self._connection)
-        except StatementError as error:
+        except (StatementError, sqlite3.Error) as error:
             raise translated(error) from error
 
 

@@ -64,6 +64,11 @@ def upgrade(connection: Connection) -> None:
     connection.execute(insert(schema_compatibility).values(revision=head, since=ours[head]))
 
 
+def newest_schema() -> str:
+    """The schema of this program, such as `0007`."""
+    return _ours()[0]
+
+
 @cache
 def _ours() -> tuple[str, dict[str, str]]:
     """The newest migration of this program, and for each of them since which schema programs may use it."""

@@ -9,6 +9,7 @@ that decides which.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Protocol, TypeAlias, TypeVar
@@ -72,7 +73,11 @@ def translated(error: Exception) -> Exception:
     if code is not None:
         return _by_sqlstate(code, error)
     if isinstance(error, DBAPIError):
-        return _by_sqlite_class(error)
+        if error.connection_invalidated:
+            return TransientError(f"the connection to the database broke: {error.orig}")
+        return _by_sqlite_class(type(error).__name__, error.orig)
+    if isinstance(error, sqlite3.Error):
+        return _by_sqlite_class(type(error).__name__, error)
     if isinstance(error, StatementError):
         return Invalid(f"a value cannot be stored: {error.orig}")
     if isinstance(error, PoolTimeout | OSError | TimeoutError):
@@ -92,14 +97,12 @@ def _by_sqlstate(code: str, error: Exception) -> AgentError:
     return PermanentError(f"the database rejected a statement ({code}): {detail}")
 
 
-def _by_sqlite_class(error: DBAPIError) -> AgentError:
-    """Without an SQLSTATE there is SQLite's result code, or a connection that broke."""
-    if error.connection_invalidated:
-        return TransientError(f"the connection to the database broke: {error.orig}")
-    match type(error).__name__:
+def _by_sqlite_class(name: str, detail: BaseException | None) -> AgentError:
+    """Without an SQLSTATE there is the class of SQLite's error, the same with SQLAlchemy and without."""
+    match name:
         case "IntegrityError" | "DataError":
-            return Invalid(f"the database rejected a value: {error.orig}")
+            return Invalid(f"the database rejected a value: {detail}")
         case "OperationalError" | "InterfaceError":
-            return TransientError(f"the database cannot serve this now: {error.orig}")
+            return TransientError(f"the database cannot serve this now: {detail}")
         case _:
-            return PermanentError(f"the database rejected a statement: {error.orig}")
+            return PermanentError(f"the database rejected a statement: {detail}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Row, Select, and_, or_, select
 
+from app.agent.analytics.times import restored_at
 from app.agent.ids import ApprovalId, IncidentId, IntentId, ServiceKey
 from app.agent.models import (
     Approval,
@@ -18,6 +19,7 @@ from app.agent.models import (
     Outcome,
     Trigger,
 )
+from app.agent.responders.attention import severity
 from app.errors import Invalid
 from app.store.database.codec import (
     ApprovalBody,
@@ -92,6 +94,20 @@ def incident_columns(incident: Incident) -> dict[str, object]:
         "body": part_of(IncidentBody, incident),
         "held_by": None if incident.taken_over is None else storable_text(incident.taken_over.by),
         "search": _searched(incident),
+        **_counted(incident),
+    }
+
+
+def _counted(incident: Incident) -> dict[str, object]:
+    """What statistics are computed by, beside what is searched by."""
+    plan, seen, lesson = incident.plan, incident.acknowledged, incident.lesson
+    return {
+        "cause": incident.diagnosis.best.cause.value if incident.diagnosis is not None else None,
+        "severity": severity(incident).value,
+        "runbook": storable_text(plan.runbook) if plan is not None and plan.runbook is not None else None,
+        "worked": lesson.worked if lesson is not None else None,
+        "acknowledged_at": seen.at if seen is not None else None,
+        "restored_at": restored_at(incident),
     }
 
 
@@ -125,6 +141,11 @@ def intent_of(row: Row[Any]) -> Intent:
         approval=None if row.approval is None else ApprovalId(row.approval),
         **fields_of(IntentBody, read(IntentBody, row.body)),
     )
+
+
+def result_columns(outcome: Outcome) -> dict[str, object]:
+    """The outcome of an intent, and its kind for statistics."""
+    return {"outcome": outcome, "result": outcome.kind.value}
 
 
 def approval_of(row: Row[Any]) -> Approval:

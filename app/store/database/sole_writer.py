@@ -37,7 +37,8 @@ def kept_in_memory(connection: Connection) -> dict[str, Any] | None:
     memory: dict[str, Any] | None = connection.info.get(_MEMORY)
     if memory is None:
         return None
-    version = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
+    driver: Any = connection.connection.driver_connection
+    [version] = driver.execute("PRAGMA data_version").fetchone()
     if connection.info.get(_VERSION) != version:
         connection.info[_VERSION] = version
         memory.clear()

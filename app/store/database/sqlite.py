@@ -140,7 +140,10 @@ class SqliteDatabase:
                     if done and (time.monotonic() >= ends or (self._operators and not item.urgent)):
                         self._put_back(batch, done)
                         break
-                    _attempt(connection, item)
+                    if len(batch) == 1:  # what it fails with undoes the whole transaction
+                        item.result = item.work(connection)
+                    else:
+                        _attempt(connection, item)
         except Exception as error:  # noqa: BLE001 - worker boundary: the waiting callers get the error
             failure = translated(error)
             for item in batch:
@@ -200,10 +203,11 @@ def _resolver(items: list[_Item]) -> Callable[[], None]:
 
 async def open_sqlite(url: URL) -> SqliteDatabase:
     """Open or create the file, bring it to the newest schema, start the writer."""
-    return await asyncio.to_thread(_open, _path(url))
+    return await asyncio.to_thread(_open, file_of(url))
 
 
-def _path(url: URL) -> Path:
+def file_of(url: URL) -> Path:
+    """The file that the URL names; `ConfigurationError` for one that cannot be a store."""
     if not url.database or url.database == ":memory:":
         raise ConfigurationError(
             "DATABASE_URL: an in-memory SQLite database is not durable; name a file, as in sqlite:///heal.db"
@@ -229,7 +233,18 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def migrate_file(path: Path) -> None:
+    """Bring a file that no process has open to the newest schema; `ConfigurationError` if that fails."""
+    _migrated(path).dispose()
+
+
 def _open(path: Path) -> SqliteDatabase:
+    writer = _migrated(path)
+    return SqliteDatabase(path, writer, _engine(path, "BEGIN", _prepare_reader, pool_size=READERS + 1))
+
+
+def _migrated(path: Path) -> Engine:
+    """The engine of the one writer, over the newest schema."""
     writer = _engine(path, "BEGIN IMMEDIATE", _prepare_writer, pool_size=1)
     allow_memory(writer)
     try:
@@ -241,7 +256,7 @@ def _open(path: Path) -> SqliteDatabase:
     except BaseException:  # an interruption too leaves no engine behind; it is raised again
         writer.dispose()
         raise
-    return SqliteDatabase(path, writer, _engine(path, "BEGIN", _prepare_reader, pool_size=READERS + 1))
+    return writer
 
 
 @contextmanager

@@ -102,6 +102,36 @@ incidents = Table(
     Column("sender", Text),
     Column("held_by", Text),
     Column("search", Text),
+    # What statistics are computed by; programs before schema 0008 leave them empty.
+    Column("cause", Text),
+    Column("severity", Text),
+    Column("runbook", Text),
+    Column("worked", Boolean),
+    Column("judged", Text),
+    Column("began_at", UtcDateTime),
+    Column("acknowledged_at", UtcDateTime),
+    Column("restored_at", UtcDateTime),
+)
+Index(
+    "ix_incidents_statistics",
+    *(
+        incidents.c[name]
+        for name in (
+            "opened_at",
+            "environment",
+            "service",
+            "cause",
+            "severity",
+            "state",
+            "runbook",
+            "worked",
+            "dry_run",
+            "judged",
+            "began_at",
+            "acknowledged_at",
+            "restored_at",
+        )
+    ),
 )
 Index(
     "ix_incidents_sender_open",
@@ -281,10 +311,36 @@ intents = Table(
     Column("namespace", Text),
     Column("cause", Text),
     Column("evidence", Text),
+    # What statistics are computed by, as above.
+    Column("action", Text),
+    Column("decision", Text),
+    Column("decided_at", UtcDateTime),
+    Column("reason", Text),
+    Column("result", Text),
     UniqueConstraint("incident_id", "sequence"),
     CheckConstraint("state <> 'executing' OR NOT dry_run", name="dry_run_never_executes"),
 )
 
+_PLANNED = text("undoes IS NULL AND decided_at IS NOT NULL")
+Index(
+    "ix_intents_statistics",
+    *(
+        intents.c[name]
+        for name in (
+            "decided_at",
+            "environment",
+            "service",
+            "cause",
+            "action",
+            "decision",
+            "result",
+            "dry_run",
+            "reason",
+        )
+    ),
+    sqlite_where=_PLANNED,
+    postgresql_where=_PLANNED,
+)
 Index(
     "ix_intents_executing",
     intents.c.incident_id,

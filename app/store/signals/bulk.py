@@ -6,7 +6,7 @@ and looks up a processor for each value of each row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,33 +15,46 @@ from sqlalchemy import JSON, Connection, Table
 from app.errors import Invalid
 from app.store.database.codec import dumps
 from app.store.database.tables import UtcDateTime
+from app.store.signals import sqlite_driver
 
 
 class BulkInsert:
     """One statement over these columns of a table; `conflict` is what follows the values."""
 
     def __init__(self, table: Table, names: Sequence[str], conflict: str = "") -> None:
-        self._names = tuple(names)
         into = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES"
         marks = {
-            "sqlite": ["?"] * len(self._names),
-            "postgresql": [f"${place}" for place in range(1, len(self._names) + 1)],
+            "sqlite": ["?"] * len(names),
+            "postgresql": [f"${place}" for place in range(1, len(names) + 1)],
         }
         self._sql = {name: f"{into} ({', '.join(each)}) {conflict}".rstrip() for name, each in marks.items()}
         self._ready = {
-            name: [_ready(table.c[column].type, name) for column in self._names] for name in self._sql
+            name: [
+                (place, ready)
+                for place, column in enumerate(names)
+                if (ready := _ready(table.c[column].type, name)) is not None
+            ]
+            for name in self._sql
         }
 
-    def run(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Store the rows; each has a value for every column. Nothing is done without rows."""
+    def run(self, connection: Connection, rows: Iterable[list[Any]]) -> None:
+        """Store the rows, each a value for every column in their order. Nothing is done without rows."""
         dialect = connection.dialect.name
-        ready = list(zip(self._names, self._ready[dialect], strict=True))
-        values = [
-            tuple(row[name] if convert is None else convert(row[name]) for name, convert in ready)
-            for row in rows
-        ]
-        if values:
-            connection.exec_driver_sql(self._sql[dialect], values)
+        ready, values = self._ready[dialect], list(rows)
+        if not values:
+            return
+        for place, convert in ready:
+            last: object = values
+            converted = None
+            for row in values:
+                if row[place] is not last:  # rows of one delivery share their sender and their arrival
+                    last = row[place]
+                    converted = convert(last)
+                row[place] = converted
+        if dialect == "sqlite":
+            sqlite_driver.run_many(connection, self._sql[dialect], values)
+        else:
+            connection.exec_driver_sql(self._sql[dialect], [tuple(row) for row in values])
 
 
 def _ready(kind: object, dialect: str) -> Callable[[Any], Any] | None:
@@ -62,10 +75,11 @@ def _in_utc(at: datetime | None) -> datetime | None:
         return None
     if at.tzinfo is None:
         raise Invalid(f"a value cannot be stored: the time {at.isoformat()} has no zone")
-    return at.astimezone(UTC)
+    return at if at.tzinfo is UTC else at.astimezone(UTC)
 
 
 def _text_of(at: datetime | None) -> str | None:
     """As SQLAlchemy writes times to SQLite: the naive UTC time with microseconds."""
     utc = _in_utc(at)
-    return None if utc is None else utc.replace(tzinfo=None).isoformat(" ", "microseconds")
+    # A time in UTC ends in "+00:00".
+    return None if utc is None else utc.isoformat(" ", "microseconds")[:-6]

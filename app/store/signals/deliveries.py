@@ -70,6 +70,8 @@ def parts(delivery: Delivery) -> tuple[Delivery, ...]:
     key. The key of others is a hash of it and the part's place: no sender can give it, and
     a repetition of the delivery arrives at the same ones.
     """
+    if len(delivery.signals) <= min(PART, PART_SERVICES):
+        return (delivery,)
     cuts, services = [0], set[ServiceKey]()
     for place, signal in enumerate(delivery.signals):
         services.add(signal.key)

@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection, Row, Table, text
+from sqlalchemy import Column, Connection, Table, text
 
 from app.agent.ids import ServiceKey
 from app.store.database.codec import dumps
+from app.store.signals import sqlite_driver
 
 _PARTS = {
     "sqlite": {
         "services": (
             "(SELECT json_extract(value, '$[0]') AS environment, json_extract(value, '$[1]') AS service"
-            " FROM json_each(:given)) AS given"
+            " FROM json_each(?)) AS given"
         ),
-        "texts": "(SELECT value FROM json_each(:given)) AS given",
+        "texts": "(SELECT value FROM json_each(?)) AS given",
     },
     "postgresql": {
         "services": (
@@ -50,23 +51,23 @@ class GivenStatement:
         self, sql: str, columns: Sequence[Column[Any]], *, lock: str = "", postgresql: str | None = None
     ) -> None:
         """`postgresql` replaces the statement there, where SQLite cannot read its form."""
-        written = {"sqlite": sql, "postgresql": f"{postgresql or sql} {lock}"}
-        self._by_dialect = {
-            dialect: text(written[dialect].format(**parts)).columns(*columns)
-            for dialect, parts in _PARTS.items()
-        }
+        self._of_sqlite = sql.format(**_PARTS["sqlite"])
+        self._reader = sqlite_driver.RowReader(columns)
+        written = f"{postgresql or sql} {lock}".format(**_PARTS["postgresql"])
+        self._of_postgresql = text(written).columns(*columns)
 
-    def services(self, connection: Connection, keys: Iterable[ServiceKey]) -> Sequence[Row[Any]]:
+    def services(self, connection: Connection, keys: Iterable[ServiceKey]) -> Sequence[Any]:
         """The rows for these services."""
         return self._rows(connection, [[key.environment, key.service] for key in keys])
 
-    def texts(self, connection: Connection, values: Iterable[str]) -> Sequence[Row[Any]]:
+    def texts(self, connection: Connection, values: Iterable[str]) -> Sequence[Any]:
         """The rows for these texts."""
         return self._rows(connection, list(values))
 
-    def _rows(self, connection: Connection, given: list[Any]) -> Sequence[Row[Any]]:
+    def _rows(self, connection: Connection, given: list[Any]) -> Sequence[Any]:
         if not given:
             return ()
-        return connection.execute(
-            self._by_dialect[connection.dialect.name], {"given": dumps(given)}
-        ).fetchall()
+        text_of_given = dumps(given)
+        if sqlite_driver.is_sqlite(connection):
+            return self._reader.read(sqlite_driver.run(connection, self._of_sqlite, [text_of_given]))
+        return connection.execute(self._of_postgresql, {"given": text_of_given}).fetchall()

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from msgspec import structs
 from sqlalchemy import Connection, insert
 
 from app.agent.freshness.memory import newly_merged
@@ -45,7 +46,7 @@ def _accept_new(connection: Connection, given: Sequence[Delivery]) -> list[tuple
     everything = [signal for one in given for signal in one.signals]
     if not everything:
         return [() for _ in given]
-    locks.hold(connection, locks.Space.SERVICE, {str(signal.key) for signal in everything})
+    locks.hold(connection, locks.Space.SERVICE, (str(signal.key) for signal in everything))
     transaction = IntakeTransaction(connection)
     transaction.look_up(everything)
     answers = [
@@ -230,7 +231,7 @@ class IntakeTransaction:
                 dry_run=delivery.dry_run,
                 at=openings.not_before(one.closed, signal.received_at),
             )
-            one.opened(incident, unknown_to)
+            one.opened(incident, unknown_to, [signal, *pending])
             if unknown_to is not None:
                 self._opened_of_sender[unknown_to] = self._opened_of_sender.get(unknown_to, 0) + 1
         else:
@@ -252,7 +253,7 @@ class IntakeTransaction:
         one.joined_pending = True
         joined = signals.joined_later(incident)
         for found in [self._same[signal.id] for signal in pending if signal.id in self._same]:
-            self._remember(replace(found, disposition=joined))
+            self._remember(structs.replace(found, disposition=joined))
 
     def _is_known(self, key: ServiceKey) -> bool:
         """Whether the agent has observed the service; read once, for every service of the transaction."""

@@ -17,6 +17,7 @@ from sqlalchemy import BigInteger, Connection, Date, Integer, Text, bindparam, s
 
 from app.agent.ids import ServiceKey
 from app.store.database.tables import signals
+from app.store.signals import sqlite_driver
 
 SHARDS = 64
 """Transactions of different services seldom meet on one row of the ledger, and never for long."""
@@ -41,7 +42,7 @@ _TALLY = text(
 
 
 def day_of(received_at: datetime) -> date:
-    return received_at.astimezone(UTC).date()
+    return (received_at if received_at.tzinfo is UTC else received_at.astimezone(UTC)).date()
 
 
 def enter(connection: Connection, first: ServiceKey, arrivals: Iterable[datetime]) -> None:
@@ -77,6 +78,10 @@ def tally(connection: Connection, forgotten: Iterable[tuple[datetime, str]]) -> 
 
 
 def _enter(connection: Connection, shard: int, arrivals: Iterable[datetime]) -> None:
-    counts = Counter(map(day_of, arrivals))
-    for day, count in sorted(counts.items()):
+    counts = sorted(Counter(map(day_of, arrivals)).items())
+    if sqlite_driver.is_sqlite(connection):
+        rows = [{"day": day.isoformat(), "shard": shard, "accepted": count} for day, count in counts]
+        sqlite_driver.run_many(connection, _ENTER.text, rows)
+        return
+    for day, count in counts:
         connection.execute(_ENTER, {"day": day, "shard": shard, "accepted": count})

@@ -73,10 +73,7 @@ def store_levels(connection: Connection, changed: Mapping[ServiceKey, ServiceLev
         return
     _STORE.run(
         connection,
-        (
-            {"environment": key.environment, "service": key.service, "body": current}
-            for key, current in changed.items()
-        ),
+        ([key.environment, key.service, current] for key, current in changed.items()),
     )
     cached = _cached(connection)
     if cached is not None:

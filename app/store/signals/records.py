@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import (
     Connection,
     Row,
@@ -57,6 +57,11 @@ _BY_KEY = GivenStatement(
     [signals.c[name] for name in _OUTCOME],
     lock="FOR KEY SHARE OF signals",
 )
+_KNOWN = GivenStatement(
+    "SELECT signals.dedup_key FROM {texts} CROSS JOIN signals"
+    " WHERE signals.dedup_key = given.value AND signals.duplicate_of IS NULL",
+    [signals.c.dedup_key],
+)
 _PENDING = GivenStatement(
     f"SELECT {columns_of(signals)} FROM {{services}} CROSS JOIN signals"  # noqa: S608 - constants
     " WHERE signals.service = given.service AND signals.environment = given.environment"
@@ -64,7 +69,27 @@ _PENDING = GivenStatement(
     [*signals.c],
     lock="FOR UPDATE OF signals",
 )
-_ADD = BulkInsert(signals, [column.name for column in signals.c if column.name != "number"])
+_ADD = BulkInsert(
+    signals,
+    [
+        "id",
+        "kind",
+        "environment",
+        "service",
+        "source",
+        "observed_at",
+        "received_at",
+        "dedup_key",
+        "stale",
+        "payload",
+        "disposition",
+        "reason",
+        "incident_id",
+        "duplicate_of",
+        "ledgered",
+        "sender",
+    ],
+)
 _JOINED_LATER = "the breach it was part of is an incident"
 _JOIN = (
     update(signals)
@@ -80,13 +105,17 @@ _JOIN = (
 # ---------------------------------------------------------------- writing
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """A signal on record, and what became of it."""
 
     id: SignalId
     dedup_key: str
     disposition: Disposition
+
+
+def known(connection: Connection, dedup_keys: Sequence[str]) -> frozenset[str]:
+    """Those of the keys that a signal on record has; locks nothing."""
+    return frozenset(row.dedup_key for row in _KNOWN.texts(connection, dedup_keys))
 
 
 def on_record(connection: Connection, given: Sequence[Signal]) -> tuple[Recorded, ...]:
@@ -106,28 +135,30 @@ def on_record(connection: Connection, given: Sequence[Signal]) -> tuple[Recorded
 
 def add(connection: Connection, decided: Sequence[tuple[Signal, Disposition]]) -> None:
     """Record signals with their dispositions, in this order."""
-    _ADD.run(connection, (_values(signal, became) for signal, became in decided))
+    reasons = {reason: storable_text(redacted(reason)) for reason in {one.reason for _, one in decided}}
+    _ADD.run(connection, (_values(signal, became, reasons[became.reason]) for signal, became in decided))
 
 
-def _values(signal: Signal, disposition: Disposition) -> dict[str, object]:
-    return {
-        "id": signal.id,
-        "kind": signal.kind.value,
-        "environment": signal.key.environment,
-        "service": signal.key.service,
-        "source": storable_text(signal.source),
-        "observed_at": signal.observed_at,
-        "received_at": signal.received_at,
-        "dedup_key": storable_text(signal.dedup_key),
-        "stale": signal.stale,
-        "payload": signal.payload,
-        "disposition": disposition.kind.value,
-        "reason": storable_text(redacted(disposition.reason)),
-        "incident_id": disposition.incident_id,
-        "duplicate_of": disposition.duplicate_of,
-        "ledgered": True,
-        "sender": signal.sender,
-    }
+def _values(signal: Signal, disposition: Disposition, reason: str) -> list[object]:
+    """In the order of the columns of `_ADD`."""
+    return [
+        signal.id,
+        signal.kind.value,
+        signal.key.environment,
+        signal.key.service,
+        storable_text(signal.source),
+        signal.observed_at,
+        signal.received_at,
+        storable_text(signal.dedup_key),
+        signal.stale,
+        signal.payload,
+        disposition.kind.value,
+        reason,
+        disposition.incident_id,
+        disposition.duplicate_of,
+        True,
+        signal.sender,
+    ]
 
 
 def join_pending(connection: Connection, incidents: Sequence[Incident | None]) -> None:

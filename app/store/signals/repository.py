@@ -124,6 +124,10 @@ class SqlSignals(Repository):
         )
 
     @reads
+    def known(self, connection: Connection, dedup_keys: Sequence[str]) -> frozenset[str]:
+        return records.known(connection, dedup_keys)
+
+    @reads
     def of_incident(self, connection: Connection, incident_id: IncidentId, limit: int) -> tuple[Signal, ...]:
         if limit < 1:
             return ()
@@ -177,7 +181,7 @@ class SqlSignals(Repository):
             incident = openings.new_incident(
                 key, triggers, stale=stale, dry_run=dry_run, at=openings.not_before(service.closed, at)
             )
-            service.opened(incident, None)
+            service.opened(incident, None, pending)
             service.notes.append(signal_note(first, triggers, opened=True))
             if pending[1:]:
                 service.notes.append(pending_note(pending[1:], incident.opened_at))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from app.agent.ids import ServiceKey
-from app.agent.models import Incident, Note
+from app.agent.models import Incident, Note, Signal
 from app.agent.ports.store.signals import ServiceLevels
 from app.agent.timeline import chain_start
 from app.store import timeline
@@ -61,6 +62,7 @@ _UPDATE = (
                 "stale",
                 "dry_run",
                 "triggers",
+                "severity",
                 "body",
                 "joined",
                 "timeline_length",
@@ -96,12 +98,16 @@ class Service:
     """A signal of it was recorded as pending in this transaction."""
     joined_pending: bool = False
     """Its pending signals on record join the open incident when the transaction is written."""
+    began_at: datetime | None = None
+    """When the first signal of the new incident observed it; None where that is not known."""
     notes: list[Note] = field(default_factory=list)
     """For the timeline of the open incident, and not written yet."""
 
-    def opened(self, incident: Incident, unknown_to: str | None) -> None:
-        """A new incident, written with the others of the transaction."""
+    def opened(self, incident: Incident, unknown_to: str | None, signals: Sequence[Signal]) -> None:
+        """A new incident, written with the others of the transaction; `signals` are those that opened it."""
         self.incident, self.unknown_to = incident, unknown_to
+        seen = [signal.observed_at for signal in signals if not signal.stale]
+        self.began_at = min(incident.opened_at, *seen) if seen and not incident.stale else None
         self.entries, self.head = 0, chain_start(incident.id)
 
 
@@ -156,7 +162,7 @@ def write_incidents(connection: Connection, services: Sequence[Service]) -> None
             **incident_columns(incident),
         }
         if one.stored is None:
-            new.append(columns | _fixed(incident, one.unknown_to))
+            new.append(columns | _fixed(incident, one))
         else:
             changed.append({"of_id": incident.id} | {f"new_{name}": columns[name] for name in columns})
         one.stored, one.notes = incident, []
@@ -176,7 +182,7 @@ def write_levels(connection: Connection, services: Sequence[Service]) -> None:
         one.stored_levels = one.levels
 
 
-def _fixed(incident: Incident, unknown_to: str | None) -> dict[str, object]:
+def _fixed(incident: Incident, one: Service) -> dict[str, object]:
     """What never changes after an incident was opened."""
     return {
         "id": incident.id,
@@ -184,8 +190,9 @@ def _fixed(incident: Incident, unknown_to: str | None) -> dict[str, object]:
         "service": incident.key.service,
         "opened_at": incident.opened_at,
         "version": incident.version,
-        "due_at": AT_ONCE if unknown_to is None else AFTER_KNOWN,
-        "sender": unknown_to,
+        "due_at": AT_ONCE if one.unknown_to is None else AFTER_KNOWN,
+        "sender": one.unknown_to,
+        "began_at": one.began_at,
     }
 
 

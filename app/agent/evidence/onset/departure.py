@@ -11,6 +11,9 @@ from app.agent.models import Evidence
 _USUAL = 0.2
 """An indicator is at its usual level up to this share of its rise."""
 
+_WELL = 2
+"""So many samples within the objective end a symptom; one may be noise."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Departure:
@@ -46,3 +49,20 @@ def departure_of(evidence: Evidence, indicator: SymptomIndicator) -> Departure |
     while by < len(points) - 1 and points[by][1] <= usual:
         by += 1
     return Departure(after=points[by - 1][0], by=points[by][0]) if by > 0 else None
+
+
+def returned_at(evidence: Evidence, indicator: SymptomIndicator) -> datetime | None:
+    """Since when an indicator is outside its objective again, after it had been within; None: the first time.
+
+    What ended by itself and returns is another symptom: its age counts from its return.
+    """
+    objective = None if evidence.objectives is None else indicator.objective(evidence.objectives)
+    points = points_of(evidence, indicator)
+    if objective is None or not points or points[-1][1] <= objective:
+        return None
+    begun = len(points) - 1
+    while begun > 0 and points[begun - 1][1] > objective:
+        begun -= 1
+    before = points[:begun]
+    well = len(before) >= _WELL and all(value <= objective for _, value in before[-_WELL:])
+    return points[begun][0] if well and any(value > objective for _, value in before) else None

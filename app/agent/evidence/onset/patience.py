@@ -10,7 +10,8 @@ from app.agent.evidence.conditions import waits_until
 from app.agent.evidence.facts import current_pods
 from app.agent.evidence.format import share, span
 from app.agent.evidence.onset.alignment import began_with_rollout
-from app.agent.evidence.onset.departure import departure_of
+from app.agent.evidence.onset.departure import departure_of, returned_at
+from app.agent.evidence.onset.shown_by_release import may_be_of_release, shown_by_release
 from app.agent.evidence.symptoms import (
     ERROR_RATE,
     FRESH,
@@ -29,11 +30,18 @@ WARM_UP = timedelta(minutes=3)
 LASTS = timedelta(seconds=75)
 """An error rate that left its usual level more recently may be a short breach, seen through a window."""
 
+RELEASE_LOOK = timedelta(seconds=10)
+"""How long a symptom that may be that of a release is given before it is looked at again."""
+
 FALLING_LOOK = timedelta(seconds=30)
 """How long a symptom that falls is given before it is looked at again."""
 
 FALLING_LONGEST = timedelta(minutes=3)
 """A symptom that still comes and goes so long after the incident was opened is not waited out."""
+
+LONGEST = timedelta(minutes=10)
+"""After this time since the incident was opened nothing is waited out: pods that become ready again and
+again, or a symptom that begins again and again, would renew every wait."""
 
 _LOOK_BACK = timedelta(seconds=60)
 _FALLEN_TO = 0.75
@@ -51,14 +59,18 @@ class Patience:
     waits_for: str
     """A word for the record: the same wait is reported once."""
     why: str
+    look_at: datetime | None = None
+    """When to look again before `until`, because the evidence may be complete by then; None: not before."""
 
 
 def patience(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
     """What is waited out now; None where the incident is to be decided."""
+    if evidence.at - evidence.opened_at >= LONGEST:
+        return None
     if diagnosis.best.cause is Cause.REGISTRY_FAILURE:
         found = [_registry(evidence, diagnosis)]
     else:
-        found = [_short(evidence), _falling(evidence), _warming_up(evidence)]
+        found = [_short(evidence, diagnosis), _falling(evidence), _warming_up(evidence)]
     return next((one for one in found if one is not None and evidence.at < one.until), None)
 
 
@@ -71,18 +83,24 @@ def _registry(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
     return Patience(until=until, waits_for="registry", why=why)
 
 
-def _short(evidence: Evidence) -> Patience | None:
+def _short(evidence: Evidence, diagnosis: Diagnosis) -> Patience | None:
     """A breach that has not lasted: a percentile stays high for as long as a measurement looks back.
 
-    Of a service that was degraded before, it may be another symptom that has just begun.
+    Of a service that was degraded before, it may be another symptom that has just begun. Errors that
+    are clearly those of a release do not end by themselves.
     """
     outside = [one for one in (ERROR_RATE, LATENCY) if _outside_now(evidence, one)]
-    left = [departure_of(evidence, one) for one in outside]
-    begun = min((one.by for one in left if one is not None), default=None)
+    again = {one: at for one in outside if (at := returned_at(evidence, one)) is not None}
+    left = {one: found.by for one in outside if (found := departure_of(evidence, one)) is not None}
+    begun = min((left | again).values(), default=None)
     if begun is None or not METRIC_TRIGGERS.issuperset(evidence.triggers):
         return None
+    if not again and shown_by_release(evidence, diagnosis):
+        return None
+    until = begun + (LASTS if ERROR_RATE in outside else LASTS + _LOOK_BACK)
     return Patience(
-        until=begun + (LASTS if ERROR_RATE in outside else LASTS + _LOOK_BACK),
+        until=until,
+        look_at=min(until, evidence.at + RELEASE_LOOK) if may_be_of_release(evidence, diagnosis) else None,
         waits_for="duration",
         why=f"{' and '.join(one.name for one in outside)} rose {span(evidence.at - begun)} ago. "
         "Waiting whether it lasts",

@@ -18,6 +18,7 @@ from app.agent.ports.store.notifications import NotificationRepository
 from app.agent.ports.store.people import AuditLogRepository, CredentialRepository
 from app.agent.ports.store.responders import ResponderRepository
 from app.agent.ports.store.signals import SignalRepository
+from app.agent.ports.store.statistics import StatisticsRepository
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class Store:
     audit_log: AuditLogRepository
     notifications: NotificationRepository
     figures: FiguresRepository
+    statistics: StatisticsRepository
     ping: Callable[[], Coroutine[Any, Any, None]]
     """Writes something; raises when that fails, or the database is not the one that was opened."""
     close: Callable[[], Coroutine[Any, Any, None]]

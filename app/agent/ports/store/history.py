@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
-from app.agent.ids import ServiceKey
+from app.agent.ids import IncidentId, ServiceKey
+from app.agent.models import IncidentState
 from app.agent.workload import ConfigRecord, RevisionRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownService:
+    """A service of which something is on record, and its newest incident."""
+
+    key: ServiceKey
+    incident_id: IncidentId | None
+    state: IncidentState | None
+    opened_at: datetime | None
 
 
 class HistoryRepository(Protocol):
@@ -25,4 +39,10 @@ class HistoryRepository(Protocol):
 
     async def configs(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         """Newest first."""
+        ...
+
+    async def services(
+        self, *, environment: str | None, text: str, after: ServiceKey | None, limit: int
+    ) -> Sequence[KnownService]:
+        """The services on record behind `after`, by environment and name; `text` is part of the name."""
         ...

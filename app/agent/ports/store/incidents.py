@@ -101,8 +101,8 @@ class IncidentRepository(Protocol):
 
         Raises `ClaimLost` when the claim is no longer the newest, or the version
         is not the stored one. A closed incident is never changed: `ClaimLost`.
-        So is a recovery over a signal with a trigger that joined after `incident`
-        was loaded (`joined` differs): the pass looks again. Leaving
+        So is an end with a recovery, by state or by verdict, over a signal with a trigger
+        that joined after `incident` was loaded (`joined` differs): the pass looks again. Leaving
         AWAITING_APPROVAL ends the incident's unanswered or unused approvals as
         expired or void.
         """

@@ -23,8 +23,10 @@ class SignalRecord:
     disposition: Disposition
 
 
-class ServiceLevels(msgspec.Struct, frozen=True, kw_only=True):
+class ServiceLevels(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What intake remembers per service to judge for-duration and hysteresis; one bounded row.
+
+    Stored without what has its default, which is most of it for a healthy service.
 
     Times are event times. A `*_breach_since` is set while the indicator has been
     above its threshold and not yet below its clearing level.
@@ -54,6 +56,8 @@ class ServiceLevels(msgspec.Struct, frozen=True, kw_only=True):
     measured_latency: Breach = msgspec.field(default_factory=Breach)
     deploy_succeeded_at: datetime | None = None
     """The newest deploy that was reported as succeeded: a failure from before it is over."""
+    watchdog_at: datetime | None = None
+    """When the watchdog alert was last delivered; only on record of the source of alerts."""
 
     @property
     def breached(self) -> tuple[bool, bool]:
@@ -79,8 +83,7 @@ class ServiceLevels(msgspec.Struct, frozen=True, kw_only=True):
     `REASONS_KEPT` and `ALERTS_KEPT` of `app.agent.freshness.memory`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IntakeVerdict:
+class IntakeVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """The pure decision on one signal: computed by the observer inside the intake transaction."""
 
     disposition: Disposition
@@ -190,6 +193,10 @@ class SignalRepository(Protocol):
         ...
 
     async def get(self, signal_id: SignalId) -> SignalRecord | None: ...
+
+    async def known(self, dedup_keys: Sequence[str]) -> frozenset[str]:
+        """Those of the keys that a signal on record has."""
+        ...
 
     async def of_incident(self, incident_id: IncidentId, limit: int) -> tuple[Signal, ...]:
         """The signals that opened or joined an incident, oldest first: the first one and the newest."""

@@ -139,8 +139,9 @@ class Informer:
             async for page in pages:
                 version = page.version
                 for item in page.items:
-                    missing.discard(object_name(item))
-                    self._put(item)
+                    place = object_name(item)
+                    missing.discard(place)
+                    self._put(place, item)
         for name in missing:
             self._remove(name)
         return version
@@ -179,11 +180,11 @@ class Informer:
         elif event.type is WatchType.DELETED:
             self._remove(object_name(event.item))
         else:
-            self._put(event.item)
+            self._put(object_name(event.item), event.item)
         self._version = event.version or self._version
 
-    def _put(self, item: JsonObject) -> None:
-        if self.keeps(object_name(item)[0]) and self.store.put(item):
+    def _put(self, place: ObjectName, item: JsonObject) -> None:
+        if self.keeps(place[0]) and self.store.put(item):
             self.changed(self.kind, {**item, "kind": self.kind.value}, True)
 
     def _remove(self, name: ObjectName) -> None:

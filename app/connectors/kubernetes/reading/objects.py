@@ -131,6 +131,8 @@ class LiveObjects:
             listing = await self._api.list(Kind.DISRUPTION_BUDGET, namespace)
         except Forbidden as error:
             return Supplement(items=(), unread=(str(error),))
+        except Absent:
+            return Supplement(items=())
         return Supplement(items=listing.items)
 
     async def controllers(self, namespace: str) -> Controllers:

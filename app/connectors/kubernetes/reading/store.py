@@ -42,16 +42,16 @@ class ObjectStore:
 
     def put(self, item: JsonObject) -> bool:
         """Keep an object in place of the one of its name; False when it is the version already kept."""
-        place = object_name(item)
+        place, unique = object_name(item), uid(item)
         space = self._spaces.setdefault(place[0], {})
         before = space.get(place[1])
         version = text(item, "metadata", "resourceVersion") or ""
-        if before is not None and version and (before.uid, before.version) == (uid(item), version):
+        if before is not None and version and (before.uid, before.version) == (unique, version):
             return False
         if before is not None:
             self._forget(place, before)
         kept = _Kept(
-            uid=uid(item),
+            uid=unique,
             version=version,
             owner=self._owner(item),
             body=msgspec.json.encode(pruned(self._kind, item)),
@@ -80,6 +80,11 @@ class ObjectStore:
     def get(self, place: ObjectName) -> JsonObject | None:
         kept = self._spaces.get(place[0], {}).get(place[1])
         return None if kept is None else kept.item()
+
+    def of_uid(self, wanted: str) -> JsonObject | None:
+        """The object with that uid."""
+        place = self._by_uid.get(wanted)
+        return None if place is None else self.get(place)
 
     def owner_of(self, wanted: str) -> str | None:
         """The uid of the controller of the object with that uid; None where no such object is kept."""

@@ -16,7 +16,7 @@ from app.agent.ids import JsonObject
 from app.clock import Clock
 from app.connectors.kubernetes.api import EVERYWHERE, Kind, ReadApi
 from app.connectors.kubernetes.controllers import AUTOSCALERS, STAND_INS, Controllers
-from app.connectors.kubernetes.fields import condition_of, controller_uid, text, texts, uid
+from app.connectors.kubernetes.fields import condition_of, controller, controller_uid, text, texts, uid
 from app.connectors.kubernetes.index import NamespaceWorkloads, WorkloadIndex, WorkloadName, selects
 from app.connectors.kubernetes.mapping import WORKLOADS, ServiceMap
 from app.connectors.kubernetes.reading.feed import Feed
@@ -44,7 +44,13 @@ _QUIET = frozenset({Kind.DISRUPTION_BUDGET, *AUTOSCALERS, *STAND_INS} - {*WORKLO
 """Their changes are read with the next look at a workload, and cause none."""
 _SUPPLEMENTS_WITHIN_SECONDS = 5.0
 """So long the first report waits for the supplementary kinds after the required ones."""
-_SHOW_CRASHES = frozenset({Kind.DEPLOYMENT, Kind.REPLICA_SET, Kind.POD})
+_LISTS_WITHIN_SECONDS = 20.0
+"""So long a reader waits for lists that are under way, before it has the API server list a second time."""
+_TURNS_TO_START = 10
+"""Of the event loop: readers start beside the watcher, and may be a few turns ahead."""
+_SHOW_CRASHES = frozenset({Kind.DEPLOYMENT, Kind.POD})
+_LISTED_LAST = frozenset({Kind.REPLICA_SET, Kind.CONFIG_MAP})
+"""Long lists without which a pod that crashes can be looked at: what a look needs of them is little."""
 _CRASHES_FIRST = 50
 """So many services with pods that are not ready are reported before the other lists are complete."""
 _OWNERS_ABOVE = 3
@@ -119,9 +125,31 @@ class ClusterView:
             for kind in self._stores
             for scope in self._scopes
         }
-        self._tasks = [asyncio.create_task(one.run()) for one in self._informers.values()]
+        self._tasks = [asyncio.create_task(self._in_turn(one)) for one in self._informers.values()]
         for task in self._tasks:
             task.add_done_callback(self._ended)
+
+    async def _in_turn(self, informer: Informer) -> None:
+        if informer.kind in _LISTED_LAST:
+            await self._settled_first()
+        await informer.run()
+
+    async def _settled_first(self) -> None:
+        """Return once what shows crashes is listed, and the short lists, which are not waited for long."""
+        first = [one for one in self._informers.values() if one.kind not in _LISTED_LAST]
+        await _settled(one for one in first if one.kind in _SHOW_CRASHES)
+        await self._settled_in_time(first)
+
+    async def _settled_in_time(
+        self, informers: Iterable[Informer], seconds: float = _SUPPLEMENTS_WITHIN_SECONDS
+    ) -> None:
+        rest = asyncio.ensure_future(_settled(informers))
+        late = asyncio.ensure_future(self._clock.sleep(seconds))
+        try:
+            await asyncio.wait({rest, late}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            rest.cancel()
+            late.cancel()
 
     async def _stop(self) -> None:
         tasks, self._tasks, self._informers = self._tasks, [], {}
@@ -137,24 +165,35 @@ class ClusterView:
 
     async def _announce(self, feed: Feed) -> None:
         """Report every known service after the first lists, those with pods that are not ready first."""
-        await _settled(one for one in self._informers.values() if one.kind in _SHOW_CRASHES)
+        await self._settled_first()
         self.report()
         feed.takes_changes = True
         feed.add(sorted(self._index.resolved(self._unready_workloads()))[:_CRASHES_FIRST])
         await _settled(one for one in self._informers.values() if one.required)
-        rest = asyncio.ensure_future(_settled(self._informers.values()))
-        late = asyncio.ensure_future(self._clock.sleep(_SUPPLEMENTS_WITHIN_SECONDS))
-        try:
-            await asyncio.wait({rest, late}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            rest.cancel()
-            late.cancel()
+        await self._settled_in_time(self._informers.values())
         self.report()
         feed.add(sorted(self._index.resolved(self._unready_workloads())))
         feed.add(sorted(self._index.services()), urgent=False)
 
     def _unready_workloads(self) -> set[WorkloadName]:
-        return {place for pod in self._unready for place in self._above(pod)}
+        pods = self._stores[Kind.POD]
+        return {
+            place
+            for item in (pods.of_uid(one) for one in self._unready)
+            if item is not None
+            for place in self._above_pod(item)
+        }
+
+    def _above_pod(self, pod: JsonObject) -> set[WorkloadName]:
+        """The workload of a pod; by the name of its ReplicaSet while these are not listed.
+
+        A service that is looked at in vain costs a look.
+        """
+        found = self._above(controller_uid(pod) or "")
+        space, (kind, owner) = object_name(pod)[0], controller(pod) or ("", "")
+        if found or kind != Kind.REPLICA_SET.value or self._current(Kind.REPLICA_SET, space) is not None:
+            return found
+        return {(space, Kind.DEPLOYMENT.value, owner.rpartition("-")[0])}
 
     def report(self) -> None:
         """Work out which services the changes since the last call belong to, and add them to every feed."""
@@ -189,6 +228,7 @@ class ClusterView:
         if kind is Kind.POD:
             unready = present and text(condition_of(item, "Ready"), "status") != "True"
             (self._unready.add if unready else self._unready.discard)(uid(item))
+            return self._above_pod(item)
         return self._above(controller_uid(item) or "")
 
     def _above(self, wanted: str) -> set[WorkloadName]:
@@ -204,10 +244,23 @@ class ClusterView:
     # ------------------------------------------------------------ reading
 
     async def workloads(self, namespace: str, *, fresh: bool = False) -> Mapping[str, NamespaceWorkloads]:
+        if not fresh:
+            await self._first_lists(namespace)
         if fresh or not all(self._usable(kind, namespace) for kind in WORKLOADS):
             return await self._live.workloads(namespace, fresh=fresh)
         spaces = self._index.namespaces() if namespace == EVERYWHERE else (namespace,)
         return {space: self._index.workloads(space) for space in spaces}
+
+    async def _first_lists(self, namespace: str) -> None:
+        """Wait for lists of workloads that are under way, for as long as a second one may take."""
+        for _ in range(_TURNS_TO_START):
+            if self._tasks:
+                break
+            await asyncio.sleep(0)
+        found = [self._informer(kind, namespace) for kind in WORKLOADS]
+        starting = [one for one in found if one is not None and one.state is InformerState.STARTING]
+        if starting:
+            await self._settled_in_time(starting, _LISTS_WITHIN_SECONDS)
 
     def refused(self) -> tuple[Kind, ...]:
         found = {one.kind for one in self._informers.values() if one.state is InformerState.REFUSED}

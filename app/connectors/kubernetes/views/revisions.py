@@ -30,6 +30,7 @@ from app.connectors.kubernetes.templates import (
     template_hash,
     template_of,
 )
+from app.connectors.kubernetes.views.quantities import as_bytes
 from app.connectors.kubernetes.views.references import references
 from app.connectors.kubernetes.views.targets import desired_replicas
 
@@ -105,8 +106,17 @@ def _revision(revision: int, kept: JsonObject, pods: Sequence[PodView], *, irrev
         if counted
         else sum(pod.ready for pod in own),
         irreversible=irreversible or _irreversible(kept),
+        memory_limits=_memory_limits(template),
         references=references(template),
     )
+
+
+def _memory_limits(template: JsonObject) -> tuple[tuple[str, int], ...]:
+    limits = {
+        text(one, "name") or "": as_bytes(text(one, "resources", "limits", "memory"))
+        for one in objects(template, "spec", "containers")
+    }
+    return tuple(sorted((name, limit) for name, limit in limits.items() if limit is not None))
 
 
 def _irreversible(workload: JsonObject) -> bool:

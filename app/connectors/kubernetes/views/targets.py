@@ -7,11 +7,14 @@ from datetime import datetime
 
 from app.agent.actions.target_parts import parts_held
 from app.agent.guardrails import target_token
+from app.agent.guardrails.workload_kinds import ROLLOUT
 from app.agent.ids import IntentId, JsonObject
 from app.agent.models import Action
 from app.agent.workload import ConfigMapView, ObjectRef, TargetState
 from app.connectors.kubernetes.fields import digest, flag, mapping, moment, name, number, objects, text, uid
 from app.connectors.kubernetes.templates import PREFIX, template_hash, template_of
+from app.connectors.kubernetes.views.plain import PLAIN_PARTS
+from app.connectors.kubernetes.views.progress import rollout_parts
 
 MARKER = PREFIX + "intent"
 CONTENT_HASH = PREFIX + "content-hash"
@@ -24,6 +27,12 @@ _PARTS = {
     target_token.PAUSED: (("f:spec", "f:paused"),),
     target_token.REPLICAS: (("f:spec", "f:replicas"),),
     target_token.DATA: _DATA,
+    target_token.UNSCHEDULABLE: (("f:spec", "f:unschedulable"),),
+    target_token.MAXIMUM: (("f:spec", "f:maxReplicas"),),
+    target_token.READY: (),
+    target_token.TERMINATING: (),
+    target_token.ABORTED: (),
+    target_token.STEP: (),
 }
 """Where `managedFields` says who owns each part of a token."""
 _OWN_PARTS = frozenset({"template", "replicas", "paused"})
@@ -59,8 +68,10 @@ def target_state(ref: ObjectRef, item: JsonObject, action: Action | None = None)
 def _token(ref: ObjectRef, item: JsonObject) -> str:
     if ref.kind == "ConfigMap":
         return f"{uid(item)}/{config_data_hash(item)}"
+    if ref.kind in PLAIN_PARTS:
+        return target_token.object_token(uid(item), PLAIN_PARTS[ref.kind](item))
     rest = {field: value for field, value in mapping(item, "spec").items() if field not in _OWN_PARTS}
-    return target_token.workload_token(
+    token = target_token.workload_token(
         uid(item),
         generation=number(item, "metadata", "generation") or 0,
         template=template_hash(template_of(item))[:_TOKEN_DIGITS],
@@ -68,6 +79,7 @@ def _token(ref: ObjectRef, item: JsonObject) -> str:
         replicas=desired_replicas(item),
         rest=digest(rest)[:_TOKEN_DIGITS],
     )
+    return target_token.with_parts(token, rollout_parts(item)) if ref.kind == ROLLOUT else token
 
 
 def last_change(item: JsonObject, paths: Sequence[tuple[str, ...]]) -> JsonObject:

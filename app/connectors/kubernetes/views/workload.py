@@ -28,6 +28,7 @@ from app.connectors.kubernetes.views.owners import (
     served_by,
 )
 from app.connectors.kubernetes.views.pods import pod_view
+from app.connectors.kubernetes.views.progress import rollout_progress
 from app.connectors.kubernetes.views.references import start_seconds
 from app.connectors.kubernetes.views.revisions import (
     counts_of,
@@ -69,6 +70,8 @@ class WorkloadObjects:
     """Autoscalers of the namespace, each with its kind."""
     stand_ins: tuple[JsonObject, ...] = ()
     """Objects of the namespace that may run a workload's pods in its place, each with its kind."""
+    own_cordons: tuple[str, ...] = ()
+    """The nodes that the agent cordoned, as far as they were asked for."""
 
 
 def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime) -> WorkloadView:
@@ -117,6 +120,8 @@ def workload_view(found: WorkloadObjects, ref: ObjectRef, observed_at: datetime)
         partition=number(update_strategy(workload), "rollingUpdate", "partition") or 0,
         one_by_one=_one_by_one(workload),
         claims_deleted=_claims_deleted(workload),
+        own_cordons=found.own_cordons,
+        progress=rollout_progress(workload) if kind_of(workload) == Kind.ROLLOUT else None,
     )
 
 
@@ -146,10 +151,15 @@ def _lines(
 
 
 def _degraded(workload: JsonObject) -> tuple[str, ...]:
-    """Why a Rollout was given up or aborted, in the words of its controller."""
-    if text(workload, "status", "phase") != "Degraded":
-        return ()
-    return (sentence(f"Degraded: {text(workload, 'status', 'message') or 'no reason given'}"),)
+    """Why a Rollout was given up, aborted or waits, and which analysis failed, as its controller says."""
+    found = []
+    if text(workload, "status", "phase") == "Degraded":
+        found.append(f"Degraded: {text(workload, 'status', 'message') or 'no reason given'}")
+    if kind_of(workload) == Kind.ROLLOUT:
+        progress = rollout_progress(workload)
+        found += [one for one in (progress.analysis,) if one is not None]
+        found += [f"Paused: {progress.waits}"] if progress.waits is not None else []
+    return tuple(sentence(one) for one in found)
 
 
 def _ours(found: WorkloadObjects, events: dict[str, tuple[WarningView, ...]]) -> Iterator[WarningView]:

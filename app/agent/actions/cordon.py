@@ -1,0 +1,62 @@
+"""Cordon: no more pods are scheduled to the node on which all failing pods run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app.agent.actions.preconditions import first_reason, owner_refuses
+from app.agent.actions.spec import (
+    UNNAMED,
+    ActionSpec,
+    PlanLimits,
+    Resolution,
+    Resolved,
+    StateChange,
+    Unmet,
+    no_pods,
+)
+from app.agent.evidence.facts import PodFault
+from app.agent.evidence.pods import sick, sick_node
+from app.agent.guardrails.target_token import UNSCHEDULABLE
+from app.agent.guardrails.workload_kinds import NODE
+from app.agent.ids import JsonScalar
+from app.agent.models import ActionName, Evidence, Risk
+from app.agent.workload import ObjectRef
+
+_EFFECT = "no more pods are scheduled to the failing node; pods that run there stay"
+
+
+def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: PlanLimits) -> Resolution:  # noqa: ARG001 - every action resolves with the same signature
+    """Needs one node that holds every failing pod and no healthy one, while pods elsewhere are healthy."""
+    workload = evidence.workload
+    if workload is None:
+        return Resolved(target=None, parameters={}, expected_effect=_EFFECT, change=UNNAMED)
+    lost = None
+    if sick(workload.pods, evidence)[PodFault.LOST]:
+        lost = "the cluster no longer hears from the node, and schedules no pods to it already"
+    reason = first_reason(owner_refuses(workload), lost)
+    if reason is not None:
+        return Unmet(reason=reason)
+    node = sick_node(workload.pods, evidence)
+    if node is None:
+        return Unmet(reason="the failing pods of the service are not on one node of their own")
+    return Resolved(
+        target=ObjectRef(kind=NODE, namespace="", name=node),
+        parameters={},
+        expected_effect=f"no more pods are scheduled to node {node}; pods that run there stay",
+        change=StateChange(leaves="schedulable", reaches="cordoned"),
+    )
+
+
+SPEC = ActionSpec(
+    name=ActionName.CORDON,
+    risk=Risk.MEDIUM,
+    parameters=(),
+    expected_effect=_EFFECT,
+    undo="uncordon the node",
+    resolve=resolve,
+    kinds=frozenset({NODE}),
+    changes=(UNSCHEDULABLE,),
+    pods_taken=no_pods,
+    enabled_by_default=False,
+)

@@ -1,0 +1,1 @@
+"""Statistics over many incidents, and the shadow scorecard of dry runs."""

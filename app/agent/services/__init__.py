@@ -1,0 +1,1 @@
+"""What holds for single services: objectives, owner, dependencies, and how far the agent may go."""

@@ -1,0 +1,96 @@
+"""The terms of single services: what is set for one service instead of the global settings. Pure.
+
+They are read from a file that people change while the agent runs; a decision asks for
+the terms in force at that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Protocol
+
+from app.agent.ids import ServiceKey
+from app.agent.models import Objectives
+
+
+class Autonomy(StrEnum):
+    """How far the agent may go for a service. It only narrows what the global settings allow."""
+
+    OBSERVE = "observe"
+    """It diagnoses and proposes; no action runs."""
+    ASK = "ask"
+    """Every action needs an approval."""
+    ACT = "act"
+    """As the global settings say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceTerms:
+    """What is set for one service; None: as for every service."""
+
+    key: ServiceKey
+    max_error_rate: float | None = None
+    """0..1; above it is a breach."""
+    max_p95_latency_ms: float | None = None
+    min_request_rate: float | None = None
+    """Requests per second below which a measurement says nothing."""
+    owner: str | None = None
+    dependencies: tuple[ServiceKey, ...] | None = None
+    """The services that it calls."""
+    autonomy: Autonomy = Autonomy.ACT
+
+    def objectives(self, usual: Objectives) -> Objectives:
+        """Its objectives: its own, and the usual ones where it has none."""
+        own = {
+            "max_error_rate": self.max_error_rate,
+            "max_p95_latency_ms": self.max_p95_latency_ms,
+            "min_request_rate": self.min_request_rate,
+        }
+        return replace(usual, **{name: value for name, value in own.items() if value is not None})
+
+
+class ServiceCatalogue(Protocol):
+    """The terms in force now."""
+
+    def of(self, key: ServiceKey) -> ServiceTerms | None:
+        """The terms of a service; None: it has none of its own."""
+        ...
+
+    def all(self) -> Mapping[ServiceKey, ServiceTerms]:
+        """The terms of every service that has some."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FixedServices:
+    """Terms that do not change while the agent runs."""
+
+    terms: Mapping[ServiceKey, ServiceTerms]
+
+    def of(self, key: ServiceKey) -> ServiceTerms | None:
+        """The terms of a service, if it has some."""
+        return self.terms.get(key)
+
+    def all(self) -> Mapping[ServiceKey, ServiceTerms]:
+        """Every service with terms."""
+        return self.terms
+
+
+NO_SERVICES: ServiceCatalogue = FixedServices(terms={})
+"""Every service is as the global settings say."""
+
+
+def autonomy_of(services: ServiceCatalogue, key: ServiceKey) -> Autonomy:
+    """How far the agent may go for a service, besides what the global settings say."""
+    terms = services.of(key)
+    return Autonomy.ACT if terms is None else terms.autonomy
+
+
+def with_dependencies(
+    known: Mapping[ServiceKey, tuple[ServiceKey, ...]], services: ServiceCatalogue
+) -> Mapping[ServiceKey, tuple[ServiceKey, ...]]:
+    """The calls between services; those of a service's terms take precedence."""
+    own = {key: terms.dependencies for key, terms in services.all().items() if terms.dependencies is not None}
+    return {**known, **own} if own else known

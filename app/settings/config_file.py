@@ -1,0 +1,72 @@
+"""Settings from one YAML file, for a team that keeps them under version control.
+
+CONFIG_FILE names it, in the environment or in `.env`; both override it. Keys are the names of
+settings in lower case, values are what the setting is as JSON: lists and mappings stay readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from app.settings.sources import WrongName
+from app.spelling import nearest
+
+SETTING = "config_file"
+
+
+class ConfigFile(PydanticBaseSettingsSource):
+    """The values of the file; raises `WrongName`, naming file and line, for what cannot be used."""
+
+    def __init__(self, settings_cls: type[BaseSettings], *named_in: Mapping[str, str | None]) -> None:
+        """`named_in`: what may name the file, in the order of precedence."""
+        super().__init__(settings_cls)
+        self._path = config_path(*named_in)
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - given
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return (
+            {} if self._path is None else read_config(self._path, frozenset(self.settings_cls.model_fields))
+        )
+
+
+def config_path(*named_in: Mapping[str, str | None]) -> Path | None:
+    """The file that is named; None without one."""
+    given = next((found for one in named_in if (found := one.get(SETTING))), None)
+    return None if given is None else Path(given)
+
+
+def read_config(path: Path, known: frozenset[str]) -> dict[str, Any]:
+    """The settings of the file without those that are null; `WrongName` for what cannot be used."""
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:  # its own words repeat the line, which may hold a secret
+        line = 1 if error.problem_mark is None else error.problem_mark.line + 1
+        raise WrongName(f"{path}:{line}: cannot be read as YAML: {error.problem}") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        why = error.strerror if isinstance(error, OSError) else type(error).__name__
+        raise WrongName(f"CONFIG_FILE: {path} cannot be read: {why}") from None
+    if root is None:
+        return {}
+    if not isinstance(root, yaml.MappingNode) or not isinstance(values, dict):
+        raise WrongName(f"CONFIG_FILE: {path} is not a mapping of settings to values")
+    wrong, seen = [], set[str]()
+    for key, _ in root.value:
+        name, where = str(key.value), f"{path}:{key.start_mark.line + 1}"
+        if name in seen:
+            wrong.append(f"{where}: {name} is given twice")
+        elif name == SETTING or name not in known:
+            likely = nearest(name, known - {SETTING})
+            wrong.append(f"{where}: {name} is no setting" + (f"; use {likely}" if likely else ""))
+        seen.add(name)
+    if wrong:
+        raise WrongName("\n".join(wrong))
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,223 @@
+"""`SERVICES_FILE`: what is set for single services, read again when the file changes.
+
+A file that is not valid at the start stops the start. One that becomes invalid later
+changes nothing: the last valid content stays in force, and the problem is reported.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Protocol
+
+import msgspec
+
+from app.agent.evidence.format import milliseconds, rate, share
+from app.agent.ids import ServiceKey
+from app.agent.runbooks import Document
+from app.agent.services.terms import Autonomy, ServiceTerms
+from app.errors import ConfigurationError
+from app.wire.misfits import misfit
+
+log = logging.getLogger(__name__)
+
+_KIND = "services file"
+_LOOK_EVERY_SECONDS = 2.0
+_NAME = r"[^/\s]+"
+
+Callee = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=rf"^({_NAME}/)?{_NAME}$",
+        description="environment/service, or a service of the same environment.",
+    ),
+]
+
+
+class HasServicesFile(Protocol):
+    """The settings, as far as they matter here."""
+
+    @property
+    def services_file(self) -> Path | None: ...
+
+
+class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of the file; unknown fields are errors."""
+
+
+class ObjectivesEntry(_Strict, frozen=True, kw_only=True):
+    """When the service is unhealthy."""
+
+    max_error_rate: (
+        Annotated[float, msgspec.Meta(gt=0, le=1, description="Instead of SLO_MAX_ERROR_RATE.")] | None
+    ) = None
+    max_p95_latency_ms: (
+        Annotated[float, msgspec.Meta(gt=0, description="Instead of SLO_MAX_P95_LATENCY_MS.")] | None
+    ) = None
+    min_request_rate: (
+        Annotated[float, msgspec.Meta(ge=0, description="Instead of SLO_MIN_REQUEST_RATE.")] | None
+    ) = None
+
+
+class ServiceEntry(_Strict, frozen=True, kw_only=True):
+    """What is set for one service; what is left out is as the settings say."""
+
+    owner: (
+        Annotated[str, msgspec.Meta(min_length=1, max_length=200, description="The team it belongs to.")]
+        | None
+    ) = None
+    objectives: ObjectivesEntry = ObjectivesEntry()
+    dependencies: (
+        Annotated[
+            tuple[Callee, ...],
+            msgspec.Meta(description="The services it calls, instead of SERVICE_DEPENDENCIES."),
+        ]
+        | None
+    ) = None
+    autonomy: Annotated[
+        Literal["observe", "ask", "act"],
+        msgspec.Meta(
+            description="observe: actions are only proposed; ask: every action needs an approval; "
+            "act: as the settings say. It never allows more than the settings."
+        ),
+    ] = "act"
+
+
+class ServicesFile(_Strict, frozen=True, kw_only=True):
+    """The whole file."""
+
+    schema: Literal[1]
+    services: Annotated[
+        dict[Annotated[str, msgspec.Meta(pattern=rf"^{_NAME}/{_NAME}$")], ServiceEntry],
+        msgspec.Meta(description="By environment/service."),
+    ]
+
+
+def schema_text() -> str:
+    """The JSON Schema of the file, as it ships in `services.schema.json`."""
+    whole = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "What is set for single services",
+        **msgspec.json.schema(ServicesFile),
+    }
+    return msgspec.json.format(msgspec.json.encode(whole), indent=2).decode() + "\n"
+
+
+def read_services(file: Path) -> Mapping[ServiceKey, ServiceTerms]:
+    """The terms in a file; raises `ConfigurationError` with file and line for the first mistake."""
+    document = Document(file, _KIND)
+    content = document.content
+    if not isinstance(content, dict):
+        raise document.error((), "the file is a mapping of fields")
+    entries = content.get("services", {})
+    found = {}
+    if isinstance(entries, dict):
+        # One by one: the place of a mistake is known only outside of mappings.
+        for name, entry in entries.items():
+            try:
+                key = _key(name)
+                found[key] = _terms(key, msgspec.convert(entry, ServiceEntry))
+            except msgspec.ValidationError as error:
+                raise misfit(document, error, ("services", name)) from error
+            except ValueError as error:
+                raise document.error(("services", name), str(error), at_key=True) from error
+    try:
+        msgspec.convert(content, ServicesFile)
+    except msgspec.ValidationError as error:
+        raise misfit(document, error) from error
+    return found
+
+
+def _key(name: str) -> ServiceKey:
+    environment, separator, service = name.partition("/")
+    if not separator or not environment.strip() or not service.strip() or "/" in service:
+        raise ValueError(f"{name!r} is no service; write environment/service")
+    return ServiceKey(environment=environment, service=service)
+
+
+def _terms(key: ServiceKey, entry: ServiceEntry) -> ServiceTerms:
+    callees = entry.dependencies
+    return ServiceTerms(
+        key=key,
+        max_error_rate=entry.objectives.max_error_rate,
+        max_p95_latency_ms=entry.objectives.max_p95_latency_ms,
+        min_request_rate=entry.objectives.min_request_rate,
+        owner=entry.owner,
+        dependencies=None if callees is None else tuple(_callee(key, callee) for callee in callees),
+        autonomy=Autonomy(entry.autonomy),
+    )
+
+
+def _callee(caller: ServiceKey, name: str) -> ServiceKey:
+    environment, separator, service = name.rpartition("/")
+    return ServiceKey(environment=environment if separator else caller.environment, service=service)
+
+
+class WatchedServices:
+    """The terms of a file, as of its last valid content."""
+
+    def __init__(self, file: Path) -> None:
+        """Raises `ConfigurationError` for a file that is not valid now."""
+        self.file = file
+        self.problem: str | None = None
+        """Why the newest content is not in force; None: it is."""
+        self._seen = _state(file)
+        self._terms = read_services(file)
+        self._look_at = 0.0
+
+    def of(self, key: ServiceKey) -> ServiceTerms | None:
+        """The terms of a service, if it has some."""
+        return self.all().get(key)
+
+    def all(self) -> Mapping[ServiceKey, ServiceTerms]:
+        """The terms in force; a changed file is read at most every two seconds."""
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_EVERY_SECONDS
+            self.reload()
+        return self._terms
+
+    def reload(self) -> None:
+        """Read the file where it changed since; an invalid one leaves the terms as they are."""
+        state = _state(self.file)
+        if state == self._seen and state is not None:
+            return
+        self._seen = state
+        try:
+            self._terms = read_services(self.file)
+        except ConfigurationError as error:
+            if self.problem != str(error):
+                log.warning("services file invalid, its last valid content stays in force: %s", error)
+            self.problem = str(error)
+        else:
+            self.problem = None
+            log.info("services reloaded from %s", self.file)
+
+
+def watched_services(settings: HasServicesFile) -> WatchedServices | None:
+    """The terms of `SERVICES_FILE`; None where it is not set. Raises `ConfigurationError`."""
+    return None if settings.services_file is None else WatchedServices(settings.services_file)
+
+
+def _state(file: Path) -> tuple[int, int, int] | None:
+    """What changes with the content of a file, also where a mount replaces it; None: it cannot be read."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def terms_in_words(terms: ServiceTerms) -> str:
+    """What is set, for a line of text."""
+    parts = [
+        f"error rate up to {share(terms.max_error_rate)}" if terms.max_error_rate is not None else "",
+        f"p95 up to {milliseconds(terms.max_p95_latency_ms)}" if terms.max_p95_latency_ms is not None else "",
+        f"from {rate(terms.min_request_rate)} on" if terms.min_request_rate is not None else "",
+        f"owner {terms.owner}" if terms.owner is not None else "",
+        f"calls {', '.join(one.service for one in terms.dependencies)}" if terms.dependencies else "",
+        f"autonomy {terms.autonomy}",
+    ]
+    return "; ".join(part for part in parts if part)

@@ -1,0 +1,40 @@
+"""Which kind of database a backup is of, and which tables hold what must not be lost."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+
+from app.errors import PermanentError
+from app.store.database.tables import leases, metadata, schema_compatibility, workers
+
+REVISION_TABLE = "alembic_version"
+"""Where the schema is recorded; a database without it was not made by this agent."""
+
+_MACHINERY = {leases.name, schema_compatibility.name, workers.name}
+
+RECORDS = tuple(sorted(set(metadata.tables) - _MACHINERY))
+"""Tables whose rows are records. The others are rebuilt by every agent that starts."""
+
+
+class DatabaseKind(StrEnum):
+    """The databases there are; the value is for people."""
+
+    SQLITE = "SQLite"
+    POSTGRESQL = "PostgreSQL"
+
+
+_BEGINNINGS = {b"SQLite format 3\x00": DatabaseKind.SQLITE, b"PGDMP": DatabaseKind.POSTGRESQL}
+
+
+def kind_of(file: Path) -> DatabaseKind:
+    """The kind of database that the backup is of; `PermanentError` for a file that is no backup."""
+    try:
+        with file.open("rb") as opened:
+            first = opened.read(max(map(len, _BEGINNINGS)))
+    except OSError as error:
+        raise PermanentError(f"{file} cannot be read: {error.strerror or error}") from error
+    for beginning, kind in _BEGINNINGS.items():
+        if first.startswith(beginning):
+            return kind
+    raise PermanentError(f"{file} is no backup: neither a SQLite file nor an archive of pg_dump")

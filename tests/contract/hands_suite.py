@@ -1,0 +1,137 @@
+"""The promises of the actions on nodes, autoscalers, memory limits and pods, for every cluster behind them.
+
+A test module of an adapter imports these tests with `*`, beside those of `cluster_suite`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+
+from app.agent.actions import ACTIONS
+from app.agent.guardrails.target_token import removed
+from app.agent.ids import JsonScalar
+from app.agent.models import Action, ActionName
+from app.agent.workload import ObjectRef
+from app.errors import Conflict, Forbidden, Invalid, NotFound
+from tests.contract.cluster_harness import CRASHING_IMAGE, ClusterHarness
+from tests.contract.cluster_suite import (
+    INTENT,
+    OTHER_INTENT,
+    action,
+    apply,
+    crashes,
+    deploy_shop,
+    deployment,
+    key_of,
+)
+
+Arranged = Callable[[ClusterHarness], Awaitable[Action]]
+
+
+async def _cordon(cluster: ClusterHarness) -> Action:
+    return action(ActionName.CORDON, ObjectRef(kind="Node", namespace="", name=await cluster.spare_node()))
+
+
+async def _uncordon(cluster: ClusterHarness) -> Action:
+    cordon = await _cordon(cluster)
+    await apply(cluster, cordon, intent_id=OTHER_INTENT)
+    return action(ActionName.UNCORDON, cordon.target)
+
+
+async def _raise_bounds(cluster: ClusterHarness) -> Action:
+    await deploy_shop(cluster)
+    await cluster.add_autoscaler("shop", maximum=3)
+    ref = ObjectRef(kind="HorizontalPodAutoscaler", namespace=cluster.namespace, name="shop")
+    return action(ActionName.RAISE_AUTOSCALER_BOUNDS, ref, maximum=5)
+
+
+async def _raise_memory(cluster: ClusterHarness) -> Action:
+    await deploy_shop(cluster)
+    await cluster.set_memory_limit("shop", "64Mi")
+    await cluster.until(
+        key_of(cluster), lambda view: view.rollout_complete and bool(view.revisions[0].memory_limits)
+    )
+    parameters: dict[str, JsonScalar] = {"container": "app", "memory_mib": 96}
+    return action(ActionName.RAISE_MEMORY_LIMIT, deployment(cluster), **parameters)
+
+
+async def _delete_pod(cluster: ClusterHarness) -> Action:
+    await deploy_shop(cluster)
+    await cluster.set_image("shop", CRASHING_IMAGE)
+    view = await cluster.until(key_of(cluster), crashes)
+    stuck = next(pod for pod in view.pods if pod.waiting_reason == "CrashLoopBackOff")
+    return action(
+        ActionName.DELETE_STUCK_POD,
+        ObjectRef(kind="Pod", namespace=cluster.namespace, name=stuck.name),
+    )
+
+
+ARRANGED: dict[ActionName, Arranged] = {
+    ActionName.CORDON: _cordon,
+    ActionName.UNCORDON: _uncordon,
+    ActionName.RAISE_AUTOSCALER_BOUNDS: _raise_bounds,
+    ActionName.RAISE_MEMORY_LIMIT: _raise_memory,
+    ActionName.DELETE_STUCK_POD: _delete_pod,
+}
+
+
+@pytest.mark.parametrize("name", ARRANGED)
+async def test_an_action_is_rehearsed_applied_once_recognised_and_undone(
+    cluster: ClusterHarness, name: ActionName
+) -> None:
+    """A rehearsal writes nothing; without its verb it is forbidden; after a crash its effect shows."""
+    act, reader = await ARRANGED[name](cluster), cluster.ports.reader
+    before, snapshot = await reader.target(act), await reader.snapshot(act)
+    answer = await cluster.ports.rehearsal.rehearse(act, before, None)
+    assert answer.accepted, answer.message
+    rehearsed = await reader.target(act)
+    assert (rehearsed.token, rehearsed.marker) == (before.token, before.marker)
+    assert not (await reader.consent(act)).refused_by
+
+    refused = await cluster.powerless.rehearsal.rehearse(act, before, None)
+    assert not refused.accepted
+    assert "forbidden" in refused.message
+    with pytest.raises(Forbidden):
+        await cluster.powerless.writer.apply(act, INTENT, before, None)
+    assert (await reader.target(act)).token == before.token
+
+    applied = await apply(cluster, act)
+    with pytest.raises((Conflict, NotFound, Invalid)):
+        await cluster.ports.writer.apply(act, INTENT, before, None)
+    if ACTIONS[name].removes:
+        assert removed(before.token, applied.token)
+        with suppress(NotFound):
+            assert removed(before.token, (await reader.target(act)).token)
+        return
+    found = await reader.target(act)
+    assert (found.marker, found.token) == (INTENT, applied.token)
+    assert applied.token != before.token
+
+    undo = action(ActionName.RESTORE, act.target, undoes=name.value)
+    put_back = await apply(cluster, undo, intent_id=OTHER_INTENT, snapshot=snapshot)
+    assert put_back.token.partition(",")[2] == before.token.partition(",")[2]
+    assert (await reader.snapshot(act)).body == snapshot.body
+
+
+async def test_only_the_agents_own_cordon_is_taken_back(cluster: ClusterHarness) -> None:
+    """A person who cordoned a node had a reason that the agent does not know."""
+    uncordon = action(
+        ActionName.UNCORDON, ObjectRef(kind="Node", namespace="", name=await cluster.spare_node())
+    )
+    await cluster.cordon(uncordon.target.name if uncordon.target else "")
+    with pytest.raises(Invalid, match="was not cordoned by the agent"):
+        await apply(cluster, uncordon)
+
+
+async def test_a_pod_that_serves_is_not_deleted(cluster: ClusterHarness) -> None:
+    """It may have become ready since the decision."""
+    view = await deploy_shop(cluster)
+    serving = ObjectRef(kind="Pod", namespace=cluster.namespace, name=view.pods[0].name)
+    delete = action(ActionName.DELETE_STUCK_POD, serving)
+    target = await cluster.ports.reader.target(delete)
+    answer = await cluster.ports.rehearsal.rehearse(delete, target, None)
+    assert not answer.accepted
+    assert "is ready" in answer.message

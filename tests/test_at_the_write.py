@@ -1,0 +1,203 @@
+"""What changes between a decision and its write, or between two attempts of one write, counts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.agent.guardrails.disruption import Disruption, DisruptionBudget
+from app.agent.identity.people import Person
+from app.agent.models import (
+    Action,
+    DecisionKind,
+    IncidentState,
+    MetricSample,
+    OutcomeKind,
+    Signal,
+)
+from app.agent.observer import new_signal
+from app.agent.responders.request import ResponderAct, ResponderRequest
+from app.agent.workload import RevisionHealth
+from app.bootstrap import Adapters
+from tests.stories import (
+    ACTING,
+    KEY,
+    NAMESPACE,
+    SERVICE,
+    Story,
+    innocent_release_beside_a_dying_dependency,
+    messages,
+    story,
+)
+from tests.test_interruptions import Deadly, dies
+
+ANN = Person(name="ann")
+
+
+@dataclass
+class Guarded:
+    """A reader that finds a PodDisruptionBudget from its look of that number on."""
+
+    inner: Any
+    appears_at: int
+    looks: int = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def disruption(self, action: Action) -> Disruption | None:
+        self.looks += 1
+        found: Disruption | None = await self.inner.disruption(action)
+        if found is None or self.looks < self.appears_at:
+            return found
+        budget = DisruptionBudget(name="shop-pdb", expected_pods=3, desired_healthy=3)
+        return replace(found, budgets=(budget,), serving=3)
+
+
+@asynccontextmanager
+async def guarded(directory: Path, appears_at: int, before: int = 0) -> AsyncIterator[Story]:
+    """A bad release of a service whose pods a budget covers from some moment on."""
+
+    def connected(world: Adapters) -> Adapters:
+        assert world.writer is not None
+        reader = Guarded(world.reader, appears_at)
+        return replace(world, reader=reader, writer=Deadly(world.writer, before=before))
+
+    async with story(directory, connected=connected, **ACTING) as stage:
+        stage.deploy(max_unavailable=1)
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        yield stage
+
+
+async def test_a_disruption_budget_that_comes_after_the_decision_holds(tmp_path: Path) -> None:
+    """It is read again right before the write: nothing begins."""
+    async with guarded(tmp_path, appears_at=2) as stage:
+        record = await stage.live_until_ended()
+        assert record.intents[0].decision.kind is DecisionKind.ALLOW
+        assert all(intent.started_at is None for intent in record.intents)
+        assert "PodDisruptionBudget shop-pdb requires 3" in messages(record.timeline)
+        assert stage.marker() is None
+
+
+async def _opts_out(stage: Story) -> None:
+    stage.world.namespaces[NAMESPACE] = {"self-healing-devops-agent/enabled": "false"}
+
+
+async def _nothing(stage: Story) -> None:
+    """The budget appears by itself."""
+
+
+@pytest.mark.parametrize(
+    ("appears_at", "happens", "words"),
+    [(99, _opts_out, "the target opts out"), (3, _nothing, "PodDisruptionBudget shop-pdb requires 3")],
+)
+async def test_owners_stop_a_second_attempt(
+    tmp_path: Path, appears_at: int, happens: Callable[[Story], Any], words: str
+) -> None:
+    """The process died before the write; what forbids the action now forbids its repetition."""
+    async with guarded(tmp_path, appears_at, before=1) as stage:
+        await dies(stage)
+        await happens(stage)
+        await stage.restart()
+        record = await stage.live_until_ended()
+        (intent,) = record.intents
+        assert intent.outcome is not None
+        assert (intent.outcome.kind, intent.attempts) == (OutcomeKind.UNKNOWN, 1)
+        assert words in record.incident.summary
+        assert stage.marker() is None
+
+
+async def _act(stage: Story, act: ResponderAct) -> None:
+    record = await stage.newest()
+    assert record is not None
+    request = ResponderRequest(act=act, by=ANN, at=stage.clock.now(), text="the queue was stuck")
+    await stage.agent.store.responders.respond(record.incident.id, request)
+
+
+async def test_a_summary_by_hand_claims_nothing_that_was_not_read(tmp_path: Path) -> None:
+    """A person releases over the agent's rollback and resolves: it is not said to be in place."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy()
+        await innocent_release_beside_a_dying_dependency(stage)
+        await stage.live_until(lambda record: record.incident.state is IncidentState.VERIFYING)
+        await _act(stage, ResponderAct.TAKE_OVER)
+        stage.world.release(NAMESPACE, SERVICE, "shop:3")
+        await _act(stage, ResponderAct.RESOLVE)
+        record = await stage.newest()
+        assert record is not None
+        assert "Still in place" not in record.incident.summary
+        assert "It is not known whether rollback of Deployment prod/shop is still in place." in (
+            record.incident.summary
+        )
+
+
+async def test_a_plan_from_before_a_take_over_is_made_again(tmp_path: Path) -> None:
+    """Handed back within seconds: what the person did is not in the old diagnosis."""
+    async with story(tmp_path, **ACTING, approval_for_risks=["high"]) as stage:
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        asked = await stage.live_until_asked()
+        await _act(stage, ResponderAct.TAKE_OVER)
+        await _act(stage, ResponderAct.HAND_BACK)
+        again = await stage.live_until_asked()
+        record = await stage.newest()
+        assert record is not None
+        assert messages(record.timeline).count("diagnose: Most likely") == 2, messages(record.timeline)
+        assert again.id != asked.id
+
+
+async def test_a_recovery_under_a_persons_hands_is_not_credited(tmp_path: Path) -> None:
+    """The person repaired a dependency between the agent's rollback and its verdict."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy()
+        await innocent_release_beside_a_dying_dependency(stage)
+        await stage.live_until(lambda record: record.incident.state is IncidentState.VERIFYING)
+        await stage.live(15)
+        await _act(stage, ResponderAct.TAKE_OVER)
+        stage.world.set_replicas(NAMESPACE, "db", 3)
+        await stage.live(60)
+        await _act(stage, ResponderAct.HAND_BACK)
+        record = await stage.live_until_ended()
+        assert record.incident.state is IncidentState.RECOVERED, messages(record.timeline)
+        assert "it is not known whether rollback of Deployment prod/shop helped" in record.incident.summary
+        assert "ann handled the incident meanwhile" in record.incident.summary
+        assert record.incident.lesson is not None
+        assert record.incident.lesson.worked is False
+        revisions = await stage.agent.store.history.revisions(KEY)
+        assert RevisionHealth.FAILED not in {one.health for one in revisions}
+
+
+async def test_what_was_withdrawn_before_the_clock_went_back_is_no_reason(tmp_path: Path) -> None:
+    """Set aside as dated in the future, it is not read from the signals again."""
+    async with story(tmp_path, **ACTING, evidence_max_age_seconds=900) as stage:
+        ahead = stage.clock.now() + timedelta(minutes=8)
+        for seconds, rate in ((0, 0.4), (20, 0.4), (40, 0.4), (45, 0.001)):
+            when = ahead + timedelta(seconds=seconds)
+            await stage.agent.intake.accept([_sample(rate, when)])
+        record = await stage.newest()
+        assert record is not None
+        await stage.agent.intake.accept([_sample(None, stage.clock.now())])
+        levels = await stage.agent.store.signals.levels(KEY)
+        assert levels is not None
+        assert levels.reasons == ()
+        examination = await stage.agent.loop.stages.check.examine(record.incident)
+        assert examination.reasons.standing() == ()
+
+
+def _sample(error_rate: float | None, at: datetime) -> Signal:
+    return new_signal(
+        key=KEY,
+        source="http",
+        observed_at=at,
+        received_at=at,
+        payload=MetricSample(error_rate=error_rate, p95_latency_ms=80.0),
+        stale_after=timedelta.max,
+    )

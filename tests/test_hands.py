@@ -1,0 +1,152 @@
+"""The actions on nodes and pods in the loop: carried out, and found executed after a crash."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.agent.ids import IntentId, ServiceKey
+from app.agent.models import Action, ActionName, IncidentRecord, IncidentState, OutcomeKind, Snapshot
+from app.agent.ports.cluster import ClusterWriter
+from app.agent.workload import TargetState, WarningView, WorkloadView
+from app.bootstrap import Adapters
+from app.sandbox.objects import Pod
+from tests.stories import ACTING, Story, messages, story
+from tests.test_interruptions import Killed
+
+ALL = frozenset(ActionName) - {ActionName.RESTORE}
+
+
+@dataclass
+class DiesAfter:
+    """A writer over which the process dies right after the first effect of one action."""
+
+    inner: ClusterWriter
+    only: ActionName | None
+    effects: list[IntentId] = field(default_factory=list)
+
+    async def apply(
+        self, action: Action, intent_id: IntentId, target: TargetState, snapshot: Snapshot | None
+    ) -> TargetState:
+        state = await self.inner.apply(action, intent_id, target, snapshot)
+        self.effects.append(intent_id)
+        if action.name is self.only:
+            self.only = None
+            raise Killed
+        return state
+
+
+@dataclass
+class FailingProbes:
+    """A reader that shows why a pod is not ready, as the events of a node would."""
+
+    inner: Any
+
+    async def workload(self, key: ServiceKey) -> WorkloadView | None:
+        view: WorkloadView | None = await self.inner.workload(key)
+        if view is None:
+            return None
+        said = "Readiness probe failed: HTTP probe failed with statuscode: 503"
+        warning = WarningView(reason="Unhealthy", message=said, count=9, at=view.observed_at)
+        pods = tuple(pod if pod.ready else replace(pod, warnings=(warning,)) for pod in view.pods)
+        return replace(view, pods=pods)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+@asynccontextmanager
+async def acting(
+    directory: Path, dies_after: ActionName | None = None, *, probes: bool = False
+) -> AsyncIterator[tuple[Story, DiesAfter]]:
+    """An agent that may do everything, beside a service that has served well."""
+    writers: list[DiesAfter] = []
+
+    def connected(world: Adapters) -> Adapters:
+        assert world.writer is not None
+        writers.append(DiesAfter(world.writer, dies_after if not writers else None))
+        reader = FailingProbes(world.reader) if probes else world.reader
+        return replace(world, writer=writers[0], reader=reader)
+
+    async with story(directory, connected=connected, **ACTING, enabled_actions=ALL) as stage:
+        stage.deploy(replicas=4)
+        await stage.clock.advance(3600)  # its release is no recent change any more
+        await stage.live(180)
+        yield stage, writers[0]
+
+
+def stops_being_ready(stage: Story, which: Callable[[Pod], bool]) -> list[str]:
+    """The pods for which it holds stop serving; their names."""
+    stage.world.catch_up()
+    found = [pod for pod in stage.world.api.list(Pod) if which(pod)]
+    for pod in found:
+        pod.set_ready(False, stage.world.engine.now)
+        stage.world.api.bump(pod)
+    return [pod.meta.name for pod in found]
+
+
+async def ended(stage: Story, dies_after: ActionName | None) -> IncidentRecord:
+    if dies_after is not None:
+        with pytest.raises(Killed):
+            await stage.live_until_ended()
+        await stage.restart(enabled_actions=ALL)
+    return await stage.live_until_ended()
+
+
+@pytest.mark.parametrize("dies_after", [None, ActionName.CORDON])
+async def test_a_failing_node_is_cordoned_and_the_pods_move(
+    tmp_path: Path, dies_after: ActionName | None
+) -> None:
+    """Cordon and restart are one plan with one verdict; after a crash neither is done twice."""
+    async with acting(tmp_path, dies_after) as (stage, writer):
+        node = stage.world.nodes[0]
+        stops_being_ready(stage, lambda pod: pod.node == node)
+        record = await ended(stage, dies_after)
+        told = messages(record.timeline)
+        assert record.incident.state is IncidentState.RECOVERED, told
+        assert [i.action.name for i in record.intents] == [ActionName.CORDON, ActionName.RESTART]
+        assert writer.effects == [i.id for i in record.intents]
+        assert stage.world.surroundings.node(node).cordoned
+        assert {pod.node for pod in stage.world.api.list(Pod)} == {stage.world.nodes[1]}
+        assert ("found executed" in told) is (dies_after is not None)
+
+
+@pytest.mark.parametrize("dies_after", [None, ActionName.DELETE_STUCK_POD])
+async def test_a_stuck_pod_is_deleted_once(tmp_path: Path, dies_after: ActionName | None) -> None:
+    """After a crash the pod that is gone is the proof: no other pod is deleted."""
+    async with acting(tmp_path, dies_after, probes=True) as (stage, writer):
+        oldest = min(pod.meta.name for pod in stage.world.api.list(Pod))
+        [stuck] = stops_being_ready(stage, lambda pod: pod.meta.name == oldest)
+        record = await ended(stage, dies_after)
+        told = messages(record.timeline)
+        assert record.incident.state is IncidentState.RECOVERED, told
+        [intent] = record.intents
+        assert intent.action.name is ActionName.DELETE_STUCK_POD
+        assert intent.action.target is not None
+        assert intent.action.target.name == stuck
+        assert intent.outcome is not None
+        assert intent.outcome.kind is OutcomeKind.DONE
+        assert writer.effects == [intent.id]
+        assert stuck not in {pod.meta.name for pod in stage.world.api.list(Pod)}
+
+
+async def test_actions_that_are_off_by_default_hand_the_incident_over(tmp_path: Path) -> None:
+    """Without them in ENABLED_ACTIONS the runbook that escalates is chosen, and says why."""
+    async with story(tmp_path, **ACTING) as stage:
+        stage.deploy(replicas=4)
+        await stage.live(180)
+        node = stage.world.nodes[0]
+        stops_being_ready(stage, lambda pod: pod.node == node)
+        record = await stage.live_until_ended()
+        told = messages(record.timeline)
+        assert record.incident.state is IncidentState.ESCALATED, told
+        assert record.incident.plan is not None
+        assert record.incident.plan.runbook == "escalate-node-failure@1"
+        assert record.intents == ()
+        assert "cordon is not among ENABLED_ACTIONS" in record.incident.summary
+        assert "hands the incident to a person" in told
