@@ -13,6 +13,7 @@ from app.agent.evidence.facts import (
     PodFault,
     current_pods,
     older_pods,
+    served,
     trouble,
 )
 from app.agent.evidence.format import counted, share
@@ -133,12 +134,16 @@ def _score_older_pods(
 def _failing_without(older: tuple[PodView, ...], workload: WorkloadView, evidence: Evidence) -> float | None:
     """The share of failed requests where pods without the change alone serve them; else None.
 
-    Pods that are missing explain as many failures as their share, and slow answers a lack of capacity.
+    Pods that are missing explain as many failures as their share, slow answers a lack of capacity, and a
+    version that never served requests may fail them by itself.
     """
+    proved = {one.template_hash for one in workload.revisions if served(evidence, one)}
+    if not any(pod.ready and pod.template_hash in proved for pod in older):
+        return None
     serving = sum(pod.ready for pod in older)
     failing, p95 = now_at(evidence, ERROR_RATE), now_at(evidence, LATENCY)
     objectives = evidence.objectives
-    if failing is None or objectives is None or not serving or any(p.ready for p in current_pods(workload)):
+    if failing is None or objectives is None or any(p.ready for p in current_pods(workload)):
         return None
     if p95 is not None and p95 > objectives.max_p95_latency_ms:
         return None
