@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from msgspec import structs
 
 from app.agent.execution.recheck import lapsed
-from app.agent.ids import IncidentId, IntentId, ServiceKey
+from app.agent.ids import ApprovalId, IncidentId, IntentId, ServiceKey
 from app.agent.intake import IntakeRules
 from app.agent.models import (
     Decision,
@@ -225,7 +225,18 @@ async def test_autonomy_only_narrows(autonomy: Autonomy, *, high_risk: bool, exp
         incident=replace(QUESTION.incident, plan=QUESTION.plan), timeline=(), intents=(intent,)
     )
     why = lapsed(record, intent, limits, NOW, can_write=True)
+    assert (why is not None) is (expected is not DecisionKind.ALLOW)
+    approved = replace(intent, approval=ApprovalId("apr_1"))
+    why = lapsed(record, approved, limits, NOW, can_write=True)
     assert (why is not None) is (expected is DecisionKind.DENY)
+
+
+def test_a_file_for_many_services_is_read(tmp_path: Path) -> None:
+    """A limit that is reached while somebody narrows a service would leave it as it was."""
+    entries = "".join(
+        f"  prod/service-{number}: {{owner: a-team, autonomy: observe}}\n" for number in range(2000)
+    )
+    assert len(read_services(saved(tmp_path, f"schema: 1\nservices:\n{entries}"))) == 2000
 
 
 async def test_the_terms_of_a_service_take_effect_while_the_agent_runs(tmp_path: Path) -> None:

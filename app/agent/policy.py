@@ -43,6 +43,11 @@ def forbidden_now(action: Action, key: ServiceKey, limits: Guardrails) -> list[s
     return reasons
 
 
+def must_ask(action: Action, key: ServiceKey, limits: Guardrails) -> bool:
+    """Whether the autonomy of the service requires an approval; checked again right before a write."""
+    return bool(ACTIONS[action.name].kinds) and autonomy_of(limits.services, key) is Autonomy.ASK
+
+
 def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
     """Why the built-in guardrails deny; empty if they allow."""
     action, incident = question.action, question.incident
@@ -118,7 +123,7 @@ class Policy:
             return DecisionKind.NEEDS_APPROVAL, (
                 f"{action.name.words} is {action.risk} risk, and APPROVAL_FOR_RISKS requires an approval",
             )
-        if ACTIONS[action.name].kinds and autonomy_of(self.limits.services, key) is Autonomy.ASK:
+        if must_ask(action, key, self.limits):
             return DecisionKind.NEEDS_APPROVAL, (
                 f"the autonomy of {key.service} is ask: every action requires an approval",
             )

@@ -230,8 +230,9 @@ Place = tuple[str | int, ...]
 class Document:
     """One YAML document as plain JSON values, and where in the file each of them stands."""
 
-    def __init__(self, file: Path, kind: str = "runbook") -> None:
+    def __init__(self, file: Path, kind: str = "runbook", *, max_bytes: int = _MAX_BYTES) -> None:
         self.file = file
+        self._max_bytes = max_bytes
         self._kind = kind
         self._marks: dict[Place, yaml.Mark] = {}
         self._keys: dict[Place, yaml.Mark] = {}
@@ -259,8 +260,10 @@ class Document:
             raw = self.file.read_bytes()
         except OSError as error:
             raise self._at(None, f"cannot be read ({error.strerror})") from error
-        if len(raw) > _MAX_BYTES:
-            raise self._at(None, f"{len(raw)} bytes are more than a {self._kind} may have ({_MAX_BYTES})")
+        if len(raw) > self._max_bytes:
+            raise self._at(
+                None, f"{len(raw)} bytes are more than a {self._kind} may have ({self._max_bytes})"
+            )
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError as error:

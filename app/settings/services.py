@@ -7,6 +7,7 @@ changes nothing: the last valid content stays in force, and the problem is repor
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,18 +20,20 @@ from app.agent.ids import ServiceKey
 from app.agent.runbooks import Document
 from app.agent.services.terms import Autonomy, ServiceTerms
 from app.errors import ConfigurationError
+from app.wire.fields import LABEL, MAX_LABEL_CHARS
 from app.wire.misfits import misfit
 
 log = logging.getLogger(__name__)
 
 _KIND = "services file"
 _LOOK_EVERY_SECONDS = 2.0
-_NAME = r"[^/\s]+"
+_MAX_BYTES = 4 * 1024 * 1024
+"""About 25,000 services."""
 
 Callee = Annotated[
     str,
     msgspec.Meta(
-        pattern=rf"^({_NAME}/)?{_NAME}$",
+        pattern=rf"^({LABEL}/)?{LABEL}$",
         description="environment/service, or a service of the same environment.",
     ),
 ]
@@ -90,7 +93,7 @@ class ServicesFile(_Strict, frozen=True, kw_only=True):
 
     schema: Literal[1]
     services: Annotated[
-        dict[Annotated[str, msgspec.Meta(pattern=rf"^{_NAME}/{_NAME}$")], ServiceEntry],
+        dict[Annotated[str, msgspec.Meta(pattern=rf"^{LABEL}/{LABEL}$")], ServiceEntry],
         msgspec.Meta(description="By environment/service."),
     ]
 
@@ -107,7 +110,7 @@ def schema_text() -> str:
 
 def read_services(file: Path) -> Mapping[ServiceKey, ServiceTerms]:
     """The terms in a file; raises `ConfigurationError` with file and line for the first mistake."""
-    document = Document(file, _KIND)
+    document = Document(file, _KIND, max_bytes=_MAX_BYTES)
     content = document.content
     if not isinstance(content, dict):
         raise document.error((), "the file is a mapping of fields")
@@ -131,9 +134,11 @@ def read_services(file: Path) -> Mapping[ServiceKey, ServiceTerms]:
 
 
 def _key(name: str) -> ServiceKey:
-    environment, separator, service = name.partition("/")
-    if not separator or not environment.strip() or not service.strip() or "/" in service:
-        raise ValueError(f"{name!r} is no service; write environment/service")
+    environment, _, service = name.partition("/")
+    if not all(re.fullmatch(LABEL, part) and len(part) <= MAX_LABEL_CHARS for part in (environment, service)):
+        raise ValueError(
+            f"{name!r} is no service; write environment/service, each of lower-case letters, digits and '-'"
+        )
     return ServiceKey(environment=environment, service=service)
 
 

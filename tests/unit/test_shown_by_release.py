@@ -63,6 +63,11 @@ FLAT = measured(curves(errors=step(-0.75, 0.001, 0.5)))
             {"workload": released(pods(NEW, ready_changed_at=at(-1.6)), created=-3)}, id="served well before"
         ),
         pytest.param({"workload": released(BOTH, created=-1)}, id="older pods serve too"),
+        pytest.param({"sli": measured(curves(errors=step(-0.1, 0.001, 0.5)))}, id="one sample"),
+        pytest.param(
+            {"workload": released(pods(NEW, ready_changed_at=at(-0.4)), created=-1)},
+            id="others may end",
+        ),
         pytest.param(
             {"failing_beside": (FailingBeside(key=DATABASE, since=at(-0.5), unrelated=False),)},
             id="a dependency fails",

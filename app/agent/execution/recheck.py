@@ -8,7 +8,7 @@ from app.agent.actions.target_parts import same_ground
 from app.agent.guardrails.freeze import frozen
 from app.agent.guardrails.question import Guardrails
 from app.agent.models import IncidentRecord, Intent, Snapshot
-from app.agent.policy import forbidden_now
+from app.agent.policy import forbidden_now, must_ask
 from app.agent.workload import TargetState
 
 MAX_DECISION_AGE = timedelta(minutes=1)
@@ -41,8 +41,11 @@ def lapsed(
         return "the decision is for another plan"
     if age > MAX_DECISION_AGE:
         return f"the decision is {age.total_seconds():.0f} s old"
-    lifted = forbidden_now(intent.action, record.incident.key, limits)
+    key = record.incident.key
+    lifted = forbidden_now(intent.action, key, limits)
+    if intent.approval is None and must_ask(intent.action, key, limits):
+        lifted.append(f"the autonomy of {key.service} is ask: every action requires an approval")
     if intent.action.target is not None:
-        why = frozen(limits.shared.freezes, record.incident.key, now)
+        why = frozen(limits.shared.freezes, key, now)
         lifted += [] if why is None else [why]
     return f"it is no longer allowed: {'; '.join(lifted)}" if lifted else None

@@ -20,6 +20,15 @@ from app.agent.models import Cause, Diagnosis, Evidence
 FAR_ABOVE = 4.0
 """An error rate is far above its objective from this multiple of it on."""
 
+_SAMPLES = 2
+"""So many samples in a row are far above the objective; one may be noise or the end of the last older pod."""
+
+_DRAINED = timedelta(seconds=30)
+"""So long after the last new pod became ready the older ones have ended, with the usual grace period."""
+
+_STAYS = 0.9
+"""Errors fall where the newest sample is below this share of the ones before."""
+
 _SAME_LOAD = 1.3
 """Requests up to this multiple of the usual are the same load."""
 
@@ -65,7 +74,8 @@ def _far_above(evidence: Evidence) -> bool:
 def _grew_with_new_pods_alone(own: CandidateChange, evidence: Evidence) -> bool:
     """Whether the errors grew after the last new pod was ready and no other pod was left.
 
-    A breach that the rollout itself brought has ended then: over a window it stays, or falls.
+    The last older pod still cuts connections while it ends, after the last new one is ready: that is one
+    sample, or errors that fall. Several samples that stay high, some time later, are no such breach.
     """
     workload, objectives = evidence.workload, evidence.objectives
     if workload is None or objectives is None or not own.in_template or older_pods(workload):
@@ -76,7 +86,11 @@ def _grew_with_new_pods_alone(own: CandidateChange, evidence: Evidence) -> bool:
         return False
     points = points_of(evidence, ERROR_RATE)
     before = [value for at, value in points if at <= since]
-    return bool(before) and points[-1][1] - before[-1] >= objectives.max_error_rate
+    after = [value for at, value in points if at > since][-_SAMPLES:]
+    if not before or len(after) < _SAMPLES or evidence.at - since < _DRAINED:
+        return False
+    grown = min(after) - before[-1] >= objectives.max_error_rate
+    return grown and min(after) >= FAR_ABOVE * objectives.max_error_rate and after[-1] >= _STAYS * max(after)
 
 
 def _same_load(evidence: Evidence) -> bool:
