@@ -33,7 +33,7 @@ from app.connectors.kubernetes.api import (
     ReadApi,
 )
 from app.connectors.kubernetes.catalog import WorkloadCatalog
-from app.connectors.kubernetes.changes.nodes import OWN_CORDONS
+from app.connectors.kubernetes.changes.nodes import OWN_CORDONS, own_cordon
 from app.connectors.kubernetes.config import load_config
 from app.connectors.kubernetes.errors import Absent
 from app.connectors.kubernetes.fields import (
@@ -140,7 +140,7 @@ class KubernetesReader:
             listing = await self._api.list(Kind.NODE, "", labels=OWN_CORDONS)
         except Forbidden:
             return ()
-        return tuple(sorted(name(item) for item in listing.items))
+        return tuple(sorted(name(item) for item in listing.items if own_cordon(item)))
 
     async def target(self, action: Action) -> TargetState:
         ref = target_ref(action)

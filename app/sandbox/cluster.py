@@ -45,20 +45,20 @@ from app.sandbox.objects import (
     template_body,
 )
 from app.sandbox.operations import (
-    CORDONED,
+    FIELD_MANAGER,
     MARKER,
     Target,
     change_other,
     change_workload,
     check_deletable,
     mark,
+    own_cordon,
     removed_token,
     snapshot_body,
     token_of,
 )
 from app.sandbox.world import AUTOSCALER, SAME_NAMES, Naming, World, WorldSource
 
-FIELD_MANAGER = "self-healing-devops-agent"
 IRREVERSIBLE = "self-healing-devops-agent/irreversible"
 WITHOUT_TRAFFIC = "self-healing-devops-agent/trust-without-traffic"
 GITOPS = {
@@ -260,9 +260,7 @@ class SandboxReader:
             scaled=_scaled(deployment),
             autoscalers=_autoscalers(world, deployment),
             opted_out=said(deployment.meta.labels, annotations) is False,
-            own_cordons=tuple(
-                one.meta.name for one in world.api.list(ClusterNode) if CORDONED in one.meta.labels
-            ),
+            own_cordons=tuple(one.meta.name for one in world.api.list(ClusterNode) if own_cordon(one)),
         )
 
 

@@ -15,6 +15,7 @@ from app.agent.actions import ACTIONS
 from app.agent.actions.spec import CONFIG_MAP
 from app.agent.actions.target_parts import parts_changed
 from app.agent.guardrails.target_token import (
+    CORDONED_BY,
     MAXIMUM,
     PAUSED,
     READY,
@@ -22,6 +23,7 @@ from app.agent.guardrails.target_token import (
     TEMPLATE,
     TERMINATING,
     UNSCHEDULABLE,
+    managers_word,
     object_token,
 )
 from app.agent.guardrails.workload_kinds import WORKLOAD_KINDS
@@ -41,6 +43,7 @@ from app.sandbox.objects import (
     template_from,
 )
 
+FIELD_MANAGER = "self-healing-devops-agent"
 MARKER = "self-healing-devops-agent/intent"
 CORDONED = "self-healing-devops-agent/cordoned"
 """The label of a node that the agent cordoned."""
@@ -118,23 +121,34 @@ def _wanted_data(action: Action, snapshot: Snapshot | None) -> dict[str, str]:
 
 
 def _change_node(node: ClusterNode, action: Action, snapshot: Snapshot | None) -> None:
-    own = CORDONED in node.meta.labels
     match action.name:
         case ActionName.CORDON:
             if node.unschedulable:
                 raise Invalid(f"cordon: {action.target} is cordoned already")
             wanted, own = True, True
         case ActionName.UNCORDON:
-            if not (node.unschedulable and own):
+            if not (node.unschedulable and own_cordon(node)):
                 raise Invalid(f"uncordon: {action.target} was not cordoned by the agent")
             wanted, own = False, False
         case _:
             body = _own_body(action, snapshot)
             wanted, own = body.get("unschedulable") is True, body.get("own") is True
+            if node.unschedulable and not wanted and not own_cordon(node):
+                raise Invalid(f"restore: {action.target} was cordoned by someone else since")
     node.unschedulable = wanted
     node.meta.labels.pop(CORDONED, None)
     if own:
         node.meta.labels[CORDONED] = "true"
+
+
+def own_cordon(node: ClusterNode) -> bool:
+    """Whether the node is cordoned, by the agent alone."""
+    return CORDONED in node.meta.labels and _cordon_managers(node) == {FIELD_MANAGER}
+
+
+def _cordon_managers(node: ClusterNode) -> set[str]:
+    by = node.meta.changers.get(UNSCHEDULABLE)
+    return {by} if by is not None and node.unschedulable else set()
 
 
 def _change_bounds(bounds: HorizontalPodAutoscaler, action: Action, snapshot: Snapshot | None) -> None:
@@ -163,7 +177,7 @@ def snapshot_body(thing: Target) -> JsonObject:
         case ConfigMap():
             return {"data": {**thing.data}}
         case ClusterNode():
-            return {"unschedulable": thing.unschedulable, "own": CORDONED in thing.meta.labels}
+            return {"unschedulable": thing.unschedulable, "own": own_cordon(thing)}
         case HorizontalPodAutoscaler():
             return {"maximum": thing.maximum}
         case _:
@@ -176,7 +190,13 @@ def token_of(thing: Other | Pod) -> str:
         case ConfigMap():
             return f"{thing.meta.uid}/{thing.content_hash}"
         case ClusterNode():
-            return object_token(thing.meta.uid, {UNSCHEDULABLE: str(thing.unschedulable).lower()})
+            return object_token(
+                thing.meta.uid,
+                {
+                    UNSCHEDULABLE: str(thing.unschedulable).lower(),
+                    CORDONED_BY: managers_word(_cordon_managers(thing)),
+                },
+            )
         case HorizontalPodAutoscaler():
             return object_token(thing.meta.uid, {MAXIMUM: str(thing.maximum)})
         case Pod():

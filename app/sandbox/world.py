@@ -297,6 +297,14 @@ class World:
         found.unschedulable = state
         return found
 
+    def cordon(self, name: str, *, cordoned: bool, manager: str) -> None:
+        """Cordon or uncordon a node, under the name of a field manager."""
+
+        def change(node: ClusterNode) -> None:
+            node.unschedulable = cordoned
+
+        self.api.change(self.node(name), change, manager=manager)
+
     def bounds(self, namespace: str, name: str) -> HorizontalPodAutoscaler:
         """An autoscaler as an object; `NotFound` for a name that none has."""
         there = (view for (home, _), view in self.autoscalers.items() if home == namespace)

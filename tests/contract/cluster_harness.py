@@ -112,8 +112,8 @@ class ClusterHarness(Protocol):
         """The name of a node that no other test uses, and that is not cordoned."""
         ...
 
-    async def cordon(self, node: str) -> None:
-        """Cordon a node as a person does."""
+    async def cordon(self, node: str, *, cordoned: bool = True) -> None:
+        """Cordon or uncordon a node as a person does."""
         ...
 
     async def set_paused(self, name: str, *, paused: bool) -> None:

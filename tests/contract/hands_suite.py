@@ -11,6 +11,7 @@ from contextlib import suppress
 import pytest
 
 from app.agent.actions import ACTIONS
+from app.agent.actions.target_parts import as_left
 from app.agent.guardrails.target_token import removed
 from app.agent.ids import JsonScalar
 from app.agent.models import Action, ActionName
@@ -124,6 +125,28 @@ async def test_only_the_agents_own_cordon_is_taken_back(cluster: ClusterHarness)
     await cluster.cordon(uncordon.target.name if uncordon.target else "")
     with pytest.raises(Invalid, match="was not cordoned by the agent"):
         await apply(cluster, uncordon)
+
+
+async def test_a_cordon_of_a_person_stays_on_a_node_that_the_agent_cordoned_before(
+    cluster: ClusterHarness,
+) -> None:
+    """The agent's label outlives the person's uncordon; neither action nor undo takes the new cordon away."""
+    cordon = await _cordon(cluster)
+    node, reader = cordon.target.name if cordon.target else "", cluster.ports.reader
+    before = await reader.snapshot(cordon)
+    applied = await apply(cluster, cordon)
+    assert (await reader.snapshot(cordon)).body == {"unschedulable": True, "own": True}
+
+    await cluster.cordon(node, cordoned=False)
+    await cluster.cordon(node)
+    assert (await reader.snapshot(cordon)).body == {"unschedulable": True, "own": False}
+    now = await reader.target(cordon)
+    assert not as_left(cordon, applied.token, now.token)
+    with pytest.raises(Invalid, match="was not cordoned by the agent"):
+        await apply(cluster, action(ActionName.UNCORDON, cordon.target))
+    undo = action(ActionName.RESTORE, cordon.target, undoes=ActionName.CORDON.value)
+    with pytest.raises(Invalid, match="by someone else since"):
+        await apply(cluster, undo, intent_id=OTHER_INTENT, snapshot=before)
 
 
 async def test_a_pod_that_serves_is_not_deleted(cluster: ClusterHarness) -> None:

@@ -186,8 +186,8 @@ class KubernetesHarness:
         self._nodes.append(name)
         return name
 
-    async def cordon(self, node: str) -> None:
-        body = {"spec": {"unschedulable": True}}
+    async def cordon(self, node: str, *, cordoned: bool = True) -> None:
+        body = {"spec": {"unschedulable": cordoned}}
         await asyncio.to_thread(self.client.patch, Node, node, body)
 
     async def set_paused(self, name: str, *, paused: bool) -> None:

@@ -102,8 +102,8 @@ class SandboxHarness:
     async def spare_node(self) -> str:
         return self.world.nodes[0]
 
-    async def cordon(self, node: str) -> None:
-        self.world.surroundings.change_node(node).cordoned = True
+    async def cordon(self, node: str, *, cordoned: bool = True) -> None:
+        self.world.cordon(node, cordoned=cordoned, manager="kubectl-cordon")
 
     async def set_paused(self, name: str, *, paused: bool) -> None:
         self.world.set_paused(self.namespace, name, paused=paused)

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from app.agent.actions import ACTIONS, Resolved, Unmet
-from app.agent.ids import JsonScalar
+from app.agent.ids import JsonObject, JsonScalar
 from app.agent.models import ActionName, Evidence
-from app.agent.workload import AutoscalerView, FailingContainer, PodView, RolloutProgress
+from app.agent.workload import AutoscalerView, FailingContainer, ObjectRef, PodView, RolloutProgress
+from app.connectors.kubernetes.changes.nodes import CORDONED, own_cordon
+from app.connectors.kubernetes.views import target_state
 from tests.unit.scenes import LIMITS, OLD, at, evidence, pods, workload
 
 GIB = 2**30
@@ -160,3 +162,33 @@ def test_an_action_is_planned_only_where_its_precondition_holds(
     assert found.target is not None
     assert found.target.kind in ACTIONS[name].kinds
     assert said in f"{found.target} {found.change.reaches} {found.expected_effect}"
+
+
+@pytest.mark.parametrize(
+    ("managers", "own", "by"),
+    [
+        (["self-healing-devops-agent"], True, "self-healing-devops-agent"),
+        (["kubectl-cordon"], False, "kubectl-cordon"),
+        (["self-healing-devops-agent", "a,b=c"], False, "a_b_c+self-healing-devops-agent"),
+        ([], False, ""),
+    ],
+)
+def test_a_cordon_is_the_agents_own_only_while_the_agent_alone_holds_it(
+    managers: list[str], own: bool, by: str
+) -> None:
+    """The label is not enough: it stays when a person uncordons and cordons the node again."""
+    node: JsonObject = {
+        "metadata": {
+            "uid": "u",
+            "labels": {CORDONED: "true"},
+            "managedFields": [
+                {"manager": one, "fieldsV1": {"f:spec": {"f:unschedulable": {}}}} for one in managers
+            ],
+        },
+        "spec": {"unschedulable": True},
+    }
+    ref = ObjectRef(kind="Node", namespace="", name="node-9")
+    assert own_cordon(node) is own
+    assert target_state(ref, node).token == f"u/unschedulable=true,cordoned_by={by}"
+    assert not own_cordon({**node, "spec": {}})
+    assert target_state(ref, {**node, "spec": {}}).token == "u/unschedulable=false,cordoned_by="

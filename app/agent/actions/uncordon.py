@@ -15,7 +15,7 @@ from app.agent.actions.spec import (
     Unmet,
     no_pods,
 )
-from app.agent.guardrails.target_token import UNSCHEDULABLE
+from app.agent.guardrails.target_token import CORDONED_BY, UNSCHEDULABLE
 from app.agent.guardrails.workload_kinds import NODE
 from app.agent.ids import JsonScalar
 from app.agent.models import ActionName, Evidence, Risk
@@ -56,7 +56,7 @@ SPEC = ActionSpec(
     undo="cordon the node again",
     resolve=resolve,
     kinds=frozenset({NODE}),
-    changes=(UNSCHEDULABLE,),
+    changes=(UNSCHEDULABLE, CORDONED_BY),
     pods_taken=no_pods,
     enabled_by_default=False,
 )

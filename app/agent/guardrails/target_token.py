@@ -6,11 +6,13 @@ Pure. The connectors write tokens. Which parts matter to an action:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 TEMPLATE, PAUSED, REPLICAS, REST, GENERATION = "template", "paused", "replicas", "rest", "generation"
 UNSCHEDULABLE = "unschedulable"
 """Of a Node: whether it is cordoned."""
+CORDONED_BY = "cordoned_by"
+"""Of a cordoned Node: the field managers that hold the cordon; empty while it is schedulable."""
 MAXIMUM = "maximum"
 """Of an autoscaler: the most replicas that it sets."""
 READY, TERMINATING = "ready", "terminating"
@@ -46,6 +48,11 @@ def with_parts(token: str, parts: Mapping[str, str]) -> str:
 def object_token(uid: str, parts: Mapping[str, str]) -> str:
     """The token of an object of another kind, by its named parts."""
     return f"{uid}/{','.join(f'{name}={value}' for name, value in parts.items())}"
+
+
+def managers_word(managers: Iterable[str]) -> str:
+    """Field managers as the value of a part, without the characters that separate parts."""
+    return "+".join(sorted("".join(c if c.isalnum() or c in "-._" else "_" for c in one) for one in managers))
 
 
 def removed(decided: str | None, now: str) -> bool:

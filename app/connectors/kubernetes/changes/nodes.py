@@ -1,14 +1,17 @@
 """Cordons a node, and removes the agent's own cordon. Pure.
 
-The label of the cordon says whose it is: the agent never removes a cordon of a person.
+A cordon is the agent's own only while the node has the agent's label and the agent alone
+holds the field: the label stays when a person uncordons and cordons the node again.
 """
 
 from __future__ import annotations
 
 from app.agent.ids import JsonObject
 from app.connectors.kubernetes.changes.request import ChangeRequest, body_of, escaped, put, remove
+from app.connectors.kubernetes.connection import FIELD_MANAGER
 from app.connectors.kubernetes.fields import flag, mapping, texts
 from app.connectors.kubernetes.templates import PREFIX
+from app.connectors.kubernetes.views.plain import cordon_managers
 from app.errors import Invalid
 
 CORDONED = PREFIX + "cordoned"
@@ -19,7 +22,7 @@ OWN_CORDONS = f"{CORDONED}=true"
 
 def snapshot_of(node: JsonObject) -> JsonObject:
     """Whether it was cordoned, and whether by the agent."""
-    return {"unschedulable": _cordoned(node), "own": _own(node)}
+    return {"unschedulable": _cordoned(node), "own": own_cordon(node)}
 
 
 def cordon(request: ChangeRequest) -> list[JsonObject]:
@@ -33,7 +36,7 @@ def uncordon(request: ChangeRequest) -> list[JsonObject]:
     """Only what the agent itself cordoned."""
     if not _cordoned(request.current):
         raise Invalid(f"uncordon: {request.ref} is not cordoned")
-    if not _own(request.current):
+    if not own_cordon(request.current):
         raise Invalid(f"uncordon: {request.ref} was not cordoned by the agent, so a person must uncordon it")
     return _set(request.current, cordoned=False, own=False)
 
@@ -44,12 +47,14 @@ def restore(request: ChangeRequest) -> list[JsonObject]:
     cordoned, own = body.get("unschedulable"), body.get("own")
     if not isinstance(cordoned, bool) or not isinstance(own, bool):
         raise Invalid(f"restore: the snapshot of {request.ref} is incomplete")
+    if not cordoned and _cordoned(request.current) and not own_cordon(request.current):
+        raise Invalid(f"restore: {request.ref} was cordoned by someone else since; a person must uncordon it")
     return _set(request.current, cordoned=cordoned, own=own)
 
 
 def _set(node: JsonObject, *, cordoned: bool, own: bool) -> list[JsonObject]:
     found = [put("/spec/unschedulable", cordoned)]
-    if own and not _own(node):
+    if own and not _labelled(node):
         labelled = "labels" in mapping(node, "metadata")
         label = put(f"/metadata/labels/{escaped(CORDONED)}", "true")
         found.append(label if labelled else put("/metadata/labels", {CORDONED: "true"}))
@@ -62,5 +67,10 @@ def _cordoned(node: JsonObject) -> bool:
     return flag(node, "spec", "unschedulable")
 
 
-def _own(node: JsonObject) -> bool:
+def own_cordon(node: JsonObject) -> bool:
+    """Whether the node is cordoned, by the agent alone."""
+    return _labelled(node) and cordon_managers(node) == {FIELD_MANAGER}
+
+
+def _labelled(node: JsonObject) -> bool:
     return texts(node, "metadata", "labels").get(CORDONED) == "true"

@@ -28,6 +28,7 @@ _PARTS = {
     target_token.REPLICAS: (("f:spec", "f:replicas"),),
     target_token.DATA: _DATA,
     target_token.UNSCHEDULABLE: (("f:spec", "f:unschedulable"),),
+    target_token.CORDONED_BY: (("f:spec", "f:unschedulable"),),
     target_token.MAXIMUM: (("f:spec", "f:maxReplicas"),),
     target_token.READY: (),
     target_token.TERMINATING: (),
