@@ -174,7 +174,7 @@ class Executor:
             )
             return
         # After the look at the service, which takes longer; reasons are asked for again as it begins.
-        objection = await self.gatherer.objection(intent)
+        objection = await self.gatherer.objection(record.incident.key, intent)
         if objection is not None:
             await self._finish(claim, intent, OutcomeKind.REFUSED, objection)
             return
@@ -274,7 +274,7 @@ class Executor:
         if reasons is not None and (refusal := reasons.refusal()) is not None:
             await self._leave_open(claim, intent, f"no current reason: {refusal}")
             return
-        objection = await self.gatherer.objection(intent)
+        objection = await self.gatherer.objection(record.incident.key, intent)
         if objection is not None:
             await self._leave_open(claim, intent, objection)
             return
@@ -420,7 +420,7 @@ class Executor:
         switch = await self.store.guardrails.kill_switch()
         if switch is not None and switch.engaged:
             return "the kill switch is engaged now"
-        return self._lapsed(record, intent) or await self.gatherer.objection(intent)
+        return self._lapsed(record, intent) or await self.gatherer.objection(record.incident.key, intent)
 
     async def _notify(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """Done means: queued for delivery to every channel."""

@@ -159,16 +159,23 @@ class KubernetesReader:
         budgets = await self._objects.budgets(ref.namespace)
         return disruption_of(workload, budgets.items, "; ".join(budgets.unread) or None)
 
-    async def consent(self, action: Action) -> OptOut:
-        ref = target_ref(action)
+    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
+        ref, served = target_ref(action), None
         marks = {str(ref): _said(await get_object(self._api, ref))}
-        if ref.kind in CLUSTER_WIDE:
-            return opt_out_of(marks)
-        try:
-            namespace = await self._api.get(Kind.NAMESPACE, ref.namespace, ref.namespace)
-        except Forbidden as error:
-            return opt_out_of(marks, str(error))
-        return opt_out_of({**marks, f"Namespace {ref.namespace}": _said(namespace)})
+        if ref.kind not in WORKLOADS:
+            workload = await self._catalog.workload(key)
+            if workload is None:
+                return opt_out_of(marks, f"{key} has no workload", shared=ref.kind in CLUSTER_WIDE)
+            home = text(workload, "metadata", "namespace") or ""
+            served = ObjectRef(kind=kind_of(workload), namespace=home, name=name(workload))
+            marks[str(served)] = _said(workload)
+        unread = None
+        for home in sorted({one.namespace for one in (ref, served) if one is not None and one.namespace}):
+            try:
+                marks[f"Namespace {home}"] = _said(await self._api.get(Kind.NAMESPACE, home, home))
+            except Forbidden as error:
+                unread = str(error)
+        return opt_out_of(marks, unread, shared=ref.kind in CLUSTER_WIDE)
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         """Read by name each time: no contents are kept anywhere but in the agent's history."""

@@ -235,8 +235,8 @@ class _GuardedReader:
     async def disruption(self, action: Action) -> Disruption | None:
         return await self.breaker.ask(lambda: self.reader.disruption(action))
 
-    async def consent(self, action: Action) -> OptOut:
-        return await self.breaker.ask(lambda: self.reader.consent(action))
+    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
+        return await self.breaker.ask(lambda: self.reader.consent(action, key))
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         return await self.breaker.ask(lambda: self.reader.config_contents(key))

@@ -159,18 +159,25 @@ class SandboxReader:
             replicas=found.replicas, missing_at_once=found.missing_at_once, serving=found.status.available
         )
 
-    async def consent(self, action: Action) -> OptOut:
+    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         found = self._access.find(action, "get")
         ref = target_of(found).ref
-        marks = {str(ref): said(found.meta.labels, found.meta.annotations)}
-        if ref.kind in workload_kinds.CLUSTER_WIDE:
-            return opt_out_of(marks)
+        shared = ref.kind in workload_kinds.CLUSTER_WIDE
+        things: list[Target] = [found]
+        if not isinstance(found, Deployment):
+            workload = self._deployment(key)
+            if workload is None:
+                marks = {str(ref): said(found.meta.labels, found.meta.annotations)}
+                return opt_out_of(marks, f"{key} has no workload", shared=shared)
+            things.append(workload)
+        marks = {str(target_of(one).ref): said(one.meta.labels, one.meta.annotations) for one in things}
         try:
             self._access.ask("get", "Namespace")
         except Forbidden as error:
-            return opt_out_of(marks, str(error))
-        namespace = self._access.world.namespaces.get(ref.namespace, {})
-        return opt_out_of({**marks, f"Namespace {ref.namespace}": said(namespace)})
+            return opt_out_of(marks, str(error), shared=shared)
+        for home in sorted({one.meta.namespace for one in things if one.meta.namespace}):
+            marks[f"Namespace {home}"] = said(self._access.world.namespaces.get(home, {}))
+        return opt_out_of(marks, shared=shared)
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
         deployment = self._deployment(key)

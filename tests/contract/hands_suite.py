@@ -12,6 +12,7 @@ import pytest
 
 from app.agent.actions import ACTIONS
 from app.agent.actions.target_parts import as_left
+from app.agent.guardrails.opt_out import KEY, OptOut
 from app.agent.guardrails.target_token import removed
 from app.agent.ids import JsonScalar
 from app.agent.models import Action, ActionName
@@ -90,7 +91,7 @@ async def test_an_action_is_rehearsed_applied_once_recognised_and_undone(
     assert answer.accepted, answer.message
     rehearsed = await reader.target(act)
     assert (rehearsed.token, rehearsed.marker) == (before.token, before.marker)
-    assert not (await reader.consent(act)).refused_by
+    assert not (await reader.consent(act, key_of(cluster))).refused_by
 
     refused = await cluster.powerless.rehearsal.rehearse(act, before, None)
     assert not refused.accepted
@@ -115,6 +116,30 @@ async def test_an_action_is_rehearsed_applied_once_recognised_and_undone(
     put_back = await apply(cluster, undo, intent_id=OTHER_INTENT, snapshot=snapshot)
     assert put_back.token.partition(",")[2] == before.token.partition(",")[2]
     assert (await reader.snapshot(act)).body == snapshot.body
+
+
+@pytest.mark.parametrize("name", [ActionName.CORDON, ActionName.DELETE_STUCK_POD])
+async def test_owners_of_the_service_are_heard_whatever_the_target_is(
+    cluster: ClusterHarness, name: ActionName
+) -> None:
+    """A node or a pod carries no word of the service's owners; their workload and namespace do."""
+    view = await deploy_shop(cluster)
+    node, reader = await cluster.spare_node(), cluster.ports.reader
+    act = action(
+        name,
+        ObjectRef(kind="Node", namespace="", name=node)
+        if name is ActionName.CORDON
+        else ObjectRef(kind="Pod", namespace=cluster.namespace, name=view.pods[0].name),
+    )
+    space = f"Namespace {cluster.namespace}"
+    await cluster.mark_namespace({KEY: "true"})
+    given = await reader.consent(act, key_of(cluster))
+    assert given == OptOut(given_by=() if name is ActionName.CORDON else (space,))
+    await cluster.mark_namespace({KEY: "false"})
+    assert (await reader.consent(act, key_of(cluster))).refused_by == (space,)
+    await cluster.deploy("cart", service="cart", annotations={KEY: "false"})
+    refused = await reader.consent(act, key_of(cluster, "cart"))
+    assert refused.refused_by == (str(deployment(cluster, "cart")), space)
 
 
 async def test_only_the_agents_own_cordon_is_taken_back(cluster: ClusterHarness) -> None:

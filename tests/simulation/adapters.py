@@ -129,7 +129,7 @@ class Reader(_Port):
         """Nothing in this world has single pods."""
         return None
 
-    async def consent(self, action: Action) -> OptOut:
+    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         """Nobody in this world keeps the agent off."""
         return OptOut()
 

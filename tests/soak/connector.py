@@ -111,7 +111,7 @@ class StandInReader:
         found: WireSnapshot = await self._line.ask("/snapshot", AboutAction(action=action), WireSnapshot)
         return found.model()
 
-    async def consent(self, action: Action) -> OptOut:
+    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         return OptOut()
 
     async def disruption(self, action: Action) -> Disruption | None:

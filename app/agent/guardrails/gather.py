@@ -71,7 +71,7 @@ class Gatherer:
             taken=len(begun_intents(record)),
             brake=await self.store.guardrails.kill_switch(),
             disruption=await self._disruption(action, look),
-            consent=await self._consent(action, look),
+            consent=await self._consent(incident.key, action, look),
             standing=standing(proposed, history, budget.limits, budget.known_services, now),
             at=now,
         )
@@ -98,14 +98,15 @@ class Gatherer:
             known_services=known,
         )
 
-    async def objection(self, intent: Intent) -> str | None:
+    async def objection(self, key: ServiceKey, intent: Intent) -> str | None:
         """Why the cluster forbids the action now, read right before the write; an undo is always allowed.
 
-        The target opts out, or a PodDisruptionBudget came or changed since the decision.
+        The target, the workload of the service or a namespace of them opts out, or a
+        PodDisruptionBudget came or changed since the decision.
         """
         if self.reader is None or intent.undoes is not None:
             return None
-        consent = await self.reader.consent(intent.action)
+        consent = await self.reader.consent(intent.action, key)
         unwilling = withheld(consent, opt_in=self.limits.require_opt_in)
         if unwilling is not None:
             return unwilling
@@ -134,10 +135,10 @@ class Gatherer:
                 return Snapshot(ref=action.target, token=content_hash, body={"data": dict(kept.data)})
         raise NotFound(f"{action.target} in version {content_hash} is no longer in the agent's history")
 
-    async def _consent(self, action: Action, look: TargetLook) -> OptOut:
+    async def _consent(self, key: ServiceKey, action: Action, look: TargetLook) -> OptOut:
         if self.reader is None or look.target is None:
             return OptOut()
-        return await self.reader.consent(action)
+        return await self.reader.consent(action, key)
 
     async def _disruption(self, action: Action, look: TargetLook) -> Disruption | None:
         if self.reader is None or look.target is None:

@@ -1,9 +1,9 @@
 """Opt-out and opt-in of an object, by label or annotation. Pure.
 
-`self-healing-devops-agent/enabled: "false"` on the object or on its namespace opts
-out; `"true"` opts in where REQUIRE_OPT_IN is set. An opt-out anywhere wins. Policy
-checks it before every action, and the executor again right before the write; undos
-are exempt (promise 11).
+`self-healing-devops-agent/enabled: "false"` on the object, on its namespace, on the
+workload of the incident or on the namespace of that workload opts out; `"true"` opts in
+where REQUIRE_OPT_IN is set. An opt-out anywhere wins. Policy checks it before every
+action, and the executor again right before the write; undos are exempt (promise 11).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _YES = "true"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptOut:
-    """The opt-out settings found on an object and on its namespace."""
+    """The opt-out settings found on an object, on the service's workload, and on their namespaces."""
 
     refused_by: tuple[str, ...] = ()
     """The objects that opt out."""
@@ -26,11 +26,17 @@ class OptOut:
     """Why the namespace could not be read; None if it was."""
 
 
-def opt_out_of(marks: Mapping[str, bool | None], unread: str | None = None) -> OptOut:
-    """The opt-out settings of objects by name, each with the result of `said`."""
+def opt_out_of(
+    marks: Mapping[str, bool | None], unread: str | None = None, *, shared: bool = False
+) -> OptOut:
+    """The opt-out settings of objects by name, the target first, each with the result of `said`.
+
+    A target that many services share, such as a node, is opted in only by its own setting.
+    """
+    own = tuple(marks)[:1]
     return OptOut(
         refused_by=tuple(name for name, says in marks.items() if says is False),
-        given_by=tuple(name for name, says in marks.items() if says),
+        given_by=tuple(name for name, says in marks.items() if says and not (shared and name not in own)),
         unread=unread,
     )
 

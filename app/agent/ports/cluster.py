@@ -91,8 +91,9 @@ class ClusterReader(Protocol):
         """How many pods a change of `action.target` may take away at once; None where it has no pods."""
         ...
 
-    async def consent(self, action: Action) -> OptOut:
-        """What owners say about the agent on `action.target` and on its namespace."""
+    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
+        """What owners say about the agent on `action.target`, on the workload of the service, and on
+        the namespaces of both."""
         ...
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:
