@@ -12,7 +12,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, insert, select, update
 
-from app.agent.guardrails.limits import INCIDENT_BUDGET_SPENT, Budget
+from app.agent.guardrails.limits import INCIDENT_BUDGET_SPENT, Budget, namespace_of
 from app.agent.ids import ApprovalId, IncidentId, IntentId
 from app.agent.models import (
     ApprovalState,
@@ -174,11 +174,11 @@ def _refusal(connection: Connection, incident: Incident, reasons: ReasonGuard | 
 
 def _concerns(incident: Incident, intent: Intent) -> dict[str, str | None]:
     """What the limits count by, beside the intent itself."""
-    target, diagnosis = intent.action.target, incident.diagnosis
+    diagnosis = incident.diagnosis
     return {
         "environment": incident.key.environment,
         "service": incident.key.service,
-        "namespace": target.namespace if target is not None else None,
+        "namespace": namespace_of(intent.action),
         "cause": diagnosis.best.cause.value if diagnosis is not None else None,
         "evidence": diagnosis.fingerprint if diagnosis is not None else None,
     }

@@ -19,6 +19,7 @@ from app.agent.guardrails.limits import (
 )
 from app.agent.ids import IntentId, ServiceKey
 from app.agent.models import (
+    ActionName,
     Cause,
     Diagnosis,
     Hypothesis,
@@ -30,6 +31,7 @@ from app.agent.models import (
 from app.agent.ports.store import Store
 from app.agent.ports.store.claims import Claim
 from app.agent.ports.store.intents import Beginning, Begun
+from app.agent.workload import ObjectRef
 from app.store import open_store
 from app.store.database.migrate import migration_config
 from tests.contract.store_values import (
@@ -249,6 +251,21 @@ async def test_what_a_program_of_the_version_before_began_counts(database_url: s
     [past] = history.service
     assert (past.intent_id, past.key, past.namespace) == (IntentId("int_old"), key(2), "payments")
     assert past.evidence is None
+
+
+async def test_an_action_on_a_node_spends_the_budget_of_the_namespace_it_serves(store: Store) -> None:
+    """A node has no namespace: the parameter of the action says whose budget it is."""
+    node = ObjectRef(kind="Node", namespace="", name="node-9")
+    answers = []
+    for number, namespace in enumerate(("payments", "payments", "search")):
+        incident = await opened(store, key(number))
+        claim, act = await claimed(store, incident), intent(incident)
+        cordon = replace(act.action, name=ActionName.CORDON, target=node, parameters={"namespace": namespace})
+        act = replace(act, action=cordon)
+        executing = replace(incident, state=IncidentState.EXECUTING, diagnosis=diagnosis())
+        await store.intents.add(claim, executing, act, [note()])
+        answers.append((await begin(store, claim, act, Limits(per_namespace=1))).begun)
+    assert answers == [Begun.YES, Begun.BUDGET_SPENT, Begun.YES]
 
 
 async def test_what_began_before_the_upgrade_counts(database_url: str) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from app.agent.actions import ACTIONS, Resolved, Unmet
+from app.agent.guardrails.limits import namespace_of
 from app.agent.ids import JsonObject, JsonScalar
-from app.agent.models import ActionName, Evidence
+from app.agent.models import Action, ActionName, Evidence, Risk
 from app.agent.workload import AutoscalerView, FailingContainer, ObjectRef, PodView, RolloutProgress
 from app.connectors.kubernetes.changes.nodes import CORDONED, own_cordon
 from app.connectors.kubernetes.views import target_state
@@ -192,3 +193,21 @@ def test_a_cordon_is_the_agents_own_only_while_the_agent_alone_holds_it(
     assert target_state(ref, node).token == f"u/unschedulable=true,cordoned_by={by}"
     assert not own_cordon({**node, "spec": {}})
     assert target_state(ref, {**node, "spec": {}}).token == "u/unschedulable=false,cordoned_by="
+
+
+@pytest.mark.parametrize("name", [ActionName.CORDON, ActionName.UNCORDON])
+def test_an_action_on_a_node_spends_the_budget_of_the_namespace_it_serves(name: ActionName) -> None:
+    """A node has no namespace: without the workload's, all namespaces would share one budget."""
+    waiting = (replace(sick(READY[0]), unschedulable="0/3 nodes"),)
+    given = seen(ON_ONE_NODE) if name is ActionName.CORDON else seen(waiting, own_cordons=("node-9",))
+    found = ACTIONS[name].resolve({}, given, LIMITS)
+    assert isinstance(found, Resolved), found
+    planned = Action(
+        name=name,
+        risk=Risk.MEDIUM,
+        target=found.target,
+        parameters=found.parameters,
+        expected_effect=found.expected_effect,
+        undo=None,
+    )
+    assert namespace_of(planned) == "prod"

@@ -15,6 +15,7 @@ from app.agent.actions.spec import (
     Unmet,
     no_pods,
 )
+from app.agent.guardrails.limits import NAMESPACE
 from app.agent.guardrails.target_token import CORDONED_BY, UNSCHEDULABLE
 from app.agent.guardrails.workload_kinds import NODE
 from app.agent.ids import JsonScalar
@@ -42,7 +43,7 @@ def resolve(parameters: Mapping[str, JsonScalar], evidence: Evidence, limits: Pl
     [node] = workload.own_cordons
     return Resolved(
         target=ObjectRef(kind=NODE, namespace="", name=node),
-        parameters={},
+        parameters={NAMESPACE: workload.target.ref.namespace},
         expected_effect=f"pods are scheduled again to node {node}, which the agent cordoned",
         change=StateChange(leaves="cordoned", reaches="schedulable"),
     )

@@ -90,6 +90,9 @@ class Limits:
 
 UNLIMITED = Limits()
 
+NAMESPACE = "namespace"
+"""The parameter with the workload's namespace, of an action on an object of no namespace."""
+
 INCIDENT_BUDGET_SPENT = "the incident's budget of actions is spent"
 
 
@@ -209,7 +212,7 @@ def proposed_by(incident: Incident, plan_hash: str, action: Action) -> Proposed:
     return Proposed(
         incident_id=incident.id,
         key=incident.key,
-        namespace=action.target.namespace if action.target is not None else None,
+        namespace=namespace_of(action),
         action=action.name,
         target=action.target,
         parameters=in_words(action),
@@ -219,6 +222,16 @@ def proposed_by(incident: Incident, plan_hash: str, action: Action) -> Proposed:
         leaves=action.leaves,
         reaches=action.reaches,
     )
+
+
+def namespace_of(action: Action) -> str | None:
+    """The namespace whose budget the action spends; None for one outside a cluster.
+
+    An object of no namespace, such as a node, is changed for the workload of the incident.
+    """
+    if action.target is None:
+        return None
+    return action.target.namespace or str(action.parameters.get(NAMESPACE, ""))
 
 
 def in_words(action: Action) -> tuple[tuple[str, str], ...]:
