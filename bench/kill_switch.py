@@ -109,7 +109,7 @@ class StandIn:
     async def disruption(self, action: Action) -> Disruption | None:  # noqa: ARG002 - the port's signature
         return None
 
-    async def consent(self, action: Action) -> OptOut:  # noqa: ARG002 - as above
+    async def consent(self, action: Action, key: ServiceKey) -> OptOut:  # noqa: ARG002 - as above
         return OptOut()
 
     async def config_contents(self, key: ServiceKey) -> tuple[ConfigRecord, ...]:  # noqa: ARG002 - as above

@@ -32,7 +32,7 @@ from app.cli.commands.demo_simulated import (
 )
 from app.cli.commands.errors import CommandFailed
 from app.config import Settings
-from app.sandbox.cluster import FIELD_MANAGER
+from app.sandbox.operations import FIELD_MANAGER
 from app.sandbox.scenarios.story import BAD_RELEASE, Beat, ConfigUpdate, Scenario, TelemetryLoss
 from app.store import open_store
 from app.testing import Template, VirtualClock, Workload
