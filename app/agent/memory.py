@@ -100,7 +100,7 @@ def failed_revision(
         number=left.number,
         health=RevisionHealth.FAILED,
         seen_at=at,
-        reason=f"incident {record.incident.id} recovered by leaving it",
+        reason=f"incident {record.incident.id} recovered after this revision was replaced",
     )
 
 

@@ -26,7 +26,7 @@ runbooks_app = typer.Typer(
 )
 app.add_typer(runbooks_app, name="runbooks")
 services_app = typer.Typer(
-    help="Services on record, and what is set for single ones.", no_args_is_help=True, epilog=EXIT_CODES
+    help="Services on record, and settings of single services.", no_args_is_help=True, epilog=EXIT_CODES
 )
 app.add_typer(services_app, name="services")
 policy_app = typer.Typer(
