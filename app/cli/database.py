@@ -20,7 +20,7 @@ app = typer.Typer(
 
 @app.command(epilog=EXIT_CODES)
 def backup(file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file.")]) -> None:
-    """Write a consistent copy of the database to FILE, beside running agents.
+    """Write a consistent copy of the database to FILE, while agents run.
 
     SQLite: a database file. PostgreSQL: an archive of `pg_dump`, which must be installed.
     """
@@ -37,7 +37,7 @@ def restore(
         bool,
         typer.Option(
             "--replace",
-            help="Replace a database that has records. A SQLite file is kept beside; PostgreSQL's "
+            help="Replace a database that has records. A SQLite file is kept under another name; PostgreSQL's "
             "records are overwritten.",
         ),
     ] = False,

@@ -152,7 +152,7 @@ def verify_export(
 
 @app.command(epilog=EXIT_CODES)
 def stats(
-    since: Annotated[str, typer.Option(help="Opened since: an RFC 3339 time, or 30m, 2h, 7d.")] = "7d",
+    since: Annotated[str, typer.Option(help="Opened since: an RFC 3339 time, or 30m, 2h, 7d.")] = "30d",
     until: Annotated[str | None, typer.Option(help="Opened before: same formats.")] = None,
     service: Annotated[str | None, typer.Option(help="Only for this service.")] = None,
     environment: Annotated[str | None, typer.Option(help="Only in this environment.")] = None,
@@ -193,7 +193,7 @@ def watch(
     service: Annotated[str | None, typer.Option(help="Only for this service.")] = None,
     environment: Annotated[str | None, typer.Option(help="Only in this environment.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number to show.")] = 20,
-    every: Annotated[float, typer.Option(min=0.2, max=3600, help="Seconds between two looks.")] = 2.0,
+    every: Annotated[float, typer.Option(min=0.2, max=3600, help="Seconds between two updates.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print once and end.")] = False,
     url: Url = None,
 ) -> None:

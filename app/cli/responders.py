@@ -23,7 +23,7 @@ app = typer.Typer()
 
 Comment = Annotated[str, typer.Option("--comment", help="Comment for the record.")]
 IncidentIdArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="The incident's id, or a beginning of it that no other has.")
+    str, typer.Argument(metavar="ID", help="The incident's id, or its beginning: inc_...")
 ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from app.agent.evidence.format import counted
 from app.wire.statistics import TrendView
 
 CHART_HEIGHT = 100.0
@@ -44,7 +45,7 @@ def columns(trend: Sequence[TrendView]) -> list[Column]:
                 all_height=round(height, 2),
                 healed_y=round(CHART_HEIGHT - healed, 2),
                 healed_height=round(healed, 2),
-                title=f"{point.start}: {point.incidents} incidents, {point.recovered} recovered by action",
+                title=f"{point.start}: {counted(point.incidents, 'incident')}, {point.recovered} recovered",
             )
         )
     return found

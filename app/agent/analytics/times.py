@@ -82,9 +82,10 @@ def share_of(hits: int, of: int) -> Proportion:
     value, square = hits / of, _Z95 * _Z95
     centre = (value + square / (2 * of)) / (1 + square / of)
     half = _Z95 * math.sqrt(value * (1 - value) / of + square / (4 * of * of)) / (1 + square / of)
-    return Proportion(
-        hits=hits, of=of, value=value, low=max(0.0, centre - half), high=min(1.0, centre + half)
-    )
+    # Exact at the ends, where rounding would leave a tiny rest.
+    low = 0.0 if hits == 0 else max(0.0, centre - half)
+    high = 1.0 if hits == of else min(1.0, centre + half)
+    return Proportion(hits=hits, of=of, value=value, low=low, high=high)
 
 
 def restored_at(incident: Incident) -> datetime | None:

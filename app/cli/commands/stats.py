@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from rich.table import Table
 
 from app.agent.analytics.report import report
-from app.agent.evidence.format import in_words, share, span
+from app.agent.evidence.format import counted, in_words, share, span
 from app.cli.commands.agent_client import running_agent
 from app.cli.commands.errors import CommandFailed
 from app.cli.commands.incidents import local_store
@@ -40,10 +40,10 @@ async def statistics(settings: Settings, url: str | None, given: Mapping[str, st
         return agent.parsed(StatsView, reply)
     store = await local_store(settings)
     try:
-        counted = await store.statistics.counted(where)
+        found = await store.statistics.counted(where)
     finally:
         await store.close()
-    return StatsView.of(report(where, counted), guardrails(settings).shared)
+    return StatsView.of(report(where, found), guardrails(settings).shared)
 
 
 def as_csv(view: StatsView) -> str:
@@ -67,7 +67,7 @@ def tables(view: StatsView) -> list[Table]:
             [(in_words(one.cause or "not diagnosed"), str(one.incidents)) for one in view.causes],
         ),
         _table(
-            ("SERVICE", "INCIDENTS", "BY ACTION", "ESCALATED"),
+            ("SERVICE", "INCIDENTS", "RECOVERED", "ESCALATED"),
             [
                 (
                     f"{one.environment}/{one.service}",
@@ -120,9 +120,9 @@ def sentence(view: StatsView) -> str:
     """The figures that fit into a few lines."""
     saved = view.time_saved
     return (
-        f"{view.ends.incidents} incidents since {view.since:%Y-%m-%d %H:%M} UTC; false alarms: "
-        f"{_interval(view.false_alarms)}; {view.budget.actions} actions began.\n"
-        f"Time saved: {span(timedelta(seconds=saved.seconds))} over {saved.incidents}. {saved.assumption}"
+        f"{counted(view.ends.incidents, 'incident')} since {view.since:%Y-%m-%d %H:%M} UTC; false alarms: "
+        f"{_interval(view.false_alarms)}; {counted(view.budget.actions, 'action')} began.\n"
+        f"Time saved: {span(timedelta(seconds=saved.seconds))} for {counted(saved.incidents, 'incident')}. {saved.assumption}"
     )
 
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from app.errors import PermanentError
-from app.store.database.tables import leases, metadata, schema_compatibility, workers
+from app.store.database.tables import brakes, leases, metadata, schema_compatibility, workers
 
 REVISION_TABLE = "alembic_version"
 """Where the schema is recorded; a database without it was not made by this agent."""
@@ -15,6 +15,12 @@ _MACHINERY = {leases.name, schema_compatibility.name, workers.name}
 
 RECORDS = tuple(sorted(set(metadata.tables) - _MACHINERY))
 """Tables whose rows are records. The others are rebuilt by every agent that starts."""
+
+
+def any_record(table: str) -> str:
+    """A query for one record; the kill switch as migrations create it, set by no person, is none."""
+    where = " WHERE set_by <> ''" if table == brakes.name else ""
+    return f"SELECT 1 FROM {table}{where} LIMIT 1"  # noqa: S608 - our own tables
 
 
 class DatabaseKind(StrEnum):

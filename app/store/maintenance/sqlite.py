@@ -16,7 +16,7 @@ from pathlib import Path
 from app.errors import ConfigurationError, PermanentError
 from app.store.database.sqlite import BUSY_SECONDS, migrate_file
 from app.store.fleet import only_process
-from app.store.maintenance.files import RECORDS, REVISION_TABLE
+from app.store.maintenance.files import RECORDS, REVISION_TABLE, any_record
 
 _BESIDE = ("-wal", "-shm")
 """Files that SQLite keeps beside a database in use."""
@@ -105,7 +105,7 @@ def _filled(path: Path) -> bool:
         if present and REVISION_TABLE not in present:
             raise PermanentError(f"{path} is a database of another program; name another file")
         return any(
-            database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()  # noqa: S608 - our own tables
+            database.execute(any_record(table)).fetchone()
             for table in RECORDS
             if table in present
         )
