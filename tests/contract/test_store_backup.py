@@ -75,12 +75,8 @@ def another(database_url: str, request: pytest.FixtureRequest, tmp_path: Path) -
     if database_url.startswith("sqlite"):
         yield f"sqlite:///{tmp_path / 'restored.db'}"
         return
-    cluster: PostgresCluster = request.getfixturevalue("postgres")
-    name = cluster.create()
-    try:
-        yield cluster.url(name)
-    finally:
-        cluster.drop(name)
+    with emptied(request.getfixturevalue("postgres")) as url:
+        yield url
 
 
 def tamper(database_url: str, statement: str) -> None:
@@ -188,3 +184,68 @@ async def test_what_is_no_backup_changes_nothing(
         with pytest.raises(ConfigurationError, match="pg_dump is not installed"):
             await back_up(database_url, tmp_path / "second")
     assert left_over(tmp_path) == []
+
+
+async def test_an_empty_migrated_database_is_restored_into(
+    database_url: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """What migrations create is no record: the kill switch that no person has set."""
+    await fill(database_url)
+    await back_up(database_url, file := tmp_path / "backup")
+    with another(database_url, request, tmp_path) as target:
+        await (await open_store(target)).close()
+        await restore(target, file, replace=False)
+        assert (await verified(target)).incidents == 1
+
+
+async def test_an_archive_of_another_database_is_refused(postgres: PostgresCluster, tmp_path: Path) -> None:
+    """Nothing is written to an empty database."""
+    with emptied(postgres) as foreign, emptied(postgres) as target:
+        engine = engine_of(foreign)
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE alembic_version (version_num text)"))
+            connection.execute(text("INSERT INTO alembic_version VALUES ('0001')"))
+        engine.dispose()
+        await back_up(foreign, file := tmp_path / "backup")
+        with pytest.raises(PermanentError, match="no backup of this agent"):
+            await restore(target, file, replace=True)
+        assert await schema_of(target) is None
+
+
+async def test_what_is_newer_than_the_backup_does_not_stay(postgres_url: str, tmp_path: Path) -> None:
+    """Tables and functions that the archive lacks are gone afterwards; a broken archive drops none."""
+    await fill(postgres_url)
+    engine = engine_of(postgres_url)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE brakes RENAME TO brakes_now"))
+    await back_up(postgres_url, file := tmp_path / "backup")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE brakes AS SELECT * FROM brakes_now"))
+        connection.execute(
+            text("CREATE FUNCTION later() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+        )
+        connection.execute(
+            text("CREATE TRIGGER later AFTER INSERT ON brakes FOR EACH ROW EXECUTE FUNCTION later()")
+        )
+    cut = tmp_path / "cut"
+    cut.write_bytes(file.read_bytes()[:-2_000])
+    left = text("SELECT to_regclass('brakes') IS NOT NULL, to_regproc('later') IS NOT NULL")
+    for archive, stays in ((cut, True), (file, False)):
+        if stays:
+            with pytest.raises(PermanentError):
+                await restore(postgres_url, archive, replace=True)
+        else:
+            await restore(postgres_url, archive, replace=True)
+        with engine.begin() as connection:
+            assert tuple(connection.execute(left).one()) == (stays, stays)
+    engine.dispose()
+
+
+@contextmanager
+def emptied(cluster: PostgresCluster) -> Iterator[str]:
+    """The URL of an empty database."""
+    name = cluster.create()
+    try:
+        yield cluster.url(name)
+    finally:
+        cluster.drop(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,11 +21,15 @@ from app.errors import ConfigurationError, PermanentError
 from app.store.database import locks
 from app.store.database.postgresql import DRIVER_ERRORS, told
 from app.store.database.servers import connecting
-from app.store.maintenance.files import RECORDS, REVISION_TABLE
+from app.store.database.tables import incidents, metadata
+from app.store.maintenance.files import RECORDS, REVISION_TABLE, any_record
 
 _SHARED = ("--no-owner", "--no-privileges")
 """A backup is restored by another account, too."""
 _MOST_SHOWN = 5
+_ENTRY = re.compile(r"^\d+; \d+ \d+ (?:TABLE|FUNCTION) \S+ ([A-Za-z_][A-Za-z0-9_]*)(?:\(\))? ", re.MULTILINE)
+"""A table or a function in the list of an archive."""
+_REQUIRED = {REVISION_TABLE, incidents.name}
 
 
 async def back_up(url: URL, address: str, file: Path) -> None:
@@ -36,7 +41,12 @@ async def back_up(url: URL, address: str, file: Path) -> None:
 
 
 async def restore(url: URL, address: str, file: Path, *, replace: bool) -> None:
-    """Load the archive in one transaction; with `replace` in place of what is there."""
+    """Load the archive in one transaction; with `replace` in place of what is there.
+
+    What the database has and an older archive has not would stay: the agent's tables are then
+    dropped first, in a transaction of their own, after the archive was read to its end.
+    """
+    archived = await _archived(file)
     async with _connected(url) as connection:
         if await _has_table(connection, "workers") and await _agents(connection):
             raise ConfigurationError("DATABASE_URL: agents run on this database; stop them first")
@@ -44,12 +54,53 @@ async def restore(url: URL, address: str, file: Path, *, replace: bool) -> None:
             raise PermanentError(
                 "the database has records; restore into another database, or give --replace to overwrite them"
             )
+        if await _newer(connection, archived):
+            await _run(None, "pg_restore", f"--file={os.devnull}", str(file))
+            await _drop(connection)
     await _run(
         address,
         "pg_restore",
         *("--clean", "--if-exists", "--single-transaction", "--exit-on-error", *_SHARED),
         str(file),
     )
+
+
+async def _archived(file: Path) -> frozenset[str]:
+    """Names of the tables and functions in the archive; `PermanentError` if it is not the agent's."""
+    listed = await _run(None, "pg_restore", "--list", str(file))
+    names = frozenset(_ENTRY.findall(listed))
+    if not names >= _REQUIRED:
+        raise PermanentError(f"{file} is no backup of this agent: an archive of another database")
+    return names
+
+
+async def _newer(connection: Any, archived: frozenset[str]) -> bool:
+    """Whether the database has tables or functions of the agent that the archive has not."""
+    return not archived >= {*await _tables(connection), *await _functions(connection)}
+
+
+async def _tables(connection: Any) -> list[str]:
+    """The agent's tables that are there."""
+    return [name for name in (*metadata.tables, REVISION_TABLE) if await _has_table(connection, name)]
+
+
+async def _functions(connection: Any) -> list[str]:
+    """The functions that triggers of the agent's tables run; none takes an argument."""
+    found = await connection.fetch(
+        "SELECT DISTINCT p.proname FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid"
+        " WHERE NOT t.tgisinternal AND t.tgrelid = ANY($1::text[]::regclass[])",
+        await _tables(connection),
+    )
+    return [str(row[0]) for row in found]
+
+
+async def _drop(connection: Any) -> None:
+    """Drop the agent's tables and functions, all or none; fails where anything else needs them."""
+    functions, tables = await _functions(connection), await _tables(connection)
+    async with connection.transaction():
+        await connection.execute(f"DROP TABLE {', '.join(tables)}")
+        for name in functions:
+            await connection.execute(f'DROP FUNCTION "{name}"()')
 
 
 async def schema_of(url: URL) -> str | None:
@@ -93,14 +144,13 @@ async def _agents(connection: Any) -> int:
 async def _filled(connection: Any) -> bool:
     for table in RECORDS:
         if await _has_table(connection, table):
-            found = f"SELECT EXISTS (SELECT 1 FROM {table})"  # noqa: S608 - our own tables
-            if await connection.fetchval(found):
+            if await connection.fetchval(any_record(table)) is not None:
                 return True
     return False
 
 
-async def _run(address: str | None, program: str, *arguments: str) -> None:
-    """Run one of PostgreSQL's programs; `PermanentError` with what it reported when it fails."""
+async def _run(address: str | None, program: str, *arguments: str) -> str:
+    """What one of PostgreSQL's programs prints; `PermanentError` with what it reported when it fails."""
     found = shutil.which(program)
     if found is None:
         raise ConfigurationError(
@@ -119,11 +169,11 @@ async def _run(address: str | None, program: str, *arguments: str) -> None:
         *arguments,
         env=environment,
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        _, errors = await process.communicate()
+        printed, errors = await process.communicate()
     except asyncio.CancelledError:
         process.terminate()
         await process.wait()
@@ -131,6 +181,7 @@ async def _run(address: str | None, program: str, *arguments: str) -> None:
     if process.returncode:
         lines = errors.decode(errors="replace").strip().splitlines()
         raise PermanentError(f"{program} failed: {'; '.join(lines[:_MOST_SHOWN])}")
+    return printed.decode(errors="replace")
 
 
 def _without_password(address: str) -> tuple[str, str | None]:

@@ -104,11 +104,7 @@ def _filled(path: Path) -> bool:
         present = _tables(database)
         if present and REVISION_TABLE not in present:
             raise PermanentError(f"{path} is a database of another program; name another file")
-        return any(
-            database.execute(any_record(table)).fetchone()
-            for table in RECORDS
-            if table in present
-        )
+        return any(database.execute(any_record(table)).fetchone() for table in RECORDS if table in present)
 
 
 def _set_aside(path: Path) -> Path:
