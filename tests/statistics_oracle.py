@@ -125,9 +125,16 @@ def decisions(where: StatsFilter, everything: Sequence[Known]) -> Counter[tuple[
     )
 
 
+def grouped(decision: Decision) -> str:
+    last = decision.reasons[-1]
+    if decision.kind == "deny" and last.startswith("denied by "):
+        return "denied by a person"
+    return "no answer in time" if last.startswith("no answer before ") else decision.reasons[0]
+
+
 def reasons(where: StatsFilter, everything: Sequence[Known]) -> Counter[tuple[object, str]]:
     return Counter(
-        (i.decision.kind, i.decision.reasons[0])
+        (i.decision.kind, grouped(i.decision))
         for one in everything
         if about(where, one)
         for i in one.record.intents

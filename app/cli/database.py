@@ -37,8 +37,8 @@ def restore(
         bool,
         typer.Option(
             "--replace",
-            help="Replace a database that has records. A SQLite file is kept under another name; PostgreSQL's "
-            "records are overwritten.",
+            help="Replace a database that has records. A SQLite file is kept under another name; "
+            "PostgreSQL's records are overwritten.",
         ),
     ] = False,
 ) -> None:
@@ -63,8 +63,11 @@ def verify(
 ) -> None:
     """Check the hash chain of every incident and of the audit of people, and the accounting of signals.
 
-    1 if a record was changed, removed or does not add up. Nothing is written, except that
-    an older database is migrated; a backup is not changed.
+    1 if a record was changed, removed or does not add up.
+
+    Nothing is written, except that an older database is migrated.
+
+    A backup is not changed.
     """
     from app.cli.commands import database
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -49,19 +50,31 @@ def sandbox(
 ) -> None:
     """Start the whole product over a simulated cluster, or start a scenario in it.
 
-    No real cluster, metric source, chat or stream is connected, whatever the settings say. Open the
-    printed address, start a scenario, and approve what the agent asks for.
+    No real cluster, metric source, chat or stream is connected, whatever the settings say.
+
+    Open the printed address, start a scenario, and approve what the agent asks for.
     """
     if context.invoked_subcommand is not None:
         return
     from app.cli.serving import serve
 
     given = (("SANDBOX_SPEED", speed), ("SANDBOX_FOLDER", folder), ("SANDBOX_SCENARIOS", scenarios))
+    usual = read_settings().port
+    if port == 0:
+        port = _free_port()
     os.environ["SANDBOX"] = "true"
     for name, value in (*given, ("PORT", port)):
         if value is not None:
             os.environ[name] = str(value)
-    serve(read_settings())
+    settings = read_settings()
+    serve(settings, elsewhere=settings.port != usual)
+
+
+def _free_port() -> int:
+    """A port that is free now: the printed address names it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @app.command(epilog=EXIT_CODES)
@@ -71,11 +84,14 @@ def start(
 ) -> None:
     """Start a scenario in the running sandbox, with fresh services in an environment of its own."""
     from app.cli.commands import sandbox as commands
+    from app.cli.commands.agent_client import address_option
     from app.cli.commands.output import printable
 
-    run = finished(commands.start(read_settings(), url, name))
+    settings = read_settings()
+    run = finished(commands.start(settings, url, name))
     typer.echo(printable(f"Started {run.scenario} in the environment {run.environment}: {run.title}."))
-    typer.echo(printable(f"Follow it with `heal incidents --environment {run.environment}`."))
+    hint = f"heal incidents --environment {run.environment}{address_option(settings, url)}"
+    typer.echo(printable(f"Follow it with `{hint}`."))
 
 
 @app.command("list", epilog=EXIT_CODES)

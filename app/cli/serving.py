@@ -10,8 +10,11 @@ from app.cli.options import console, finished
 from app.config import Settings
 
 
-def serve(settings: Settings) -> None:
-    """Check the settings once, then serve; the application reads them itself."""
+def serve(settings: Settings, *, elsewhere: bool = False) -> None:
+    """Check the settings once, then serve; the application reads them itself.
+
+    `elsewhere`: the port is not the one that other commands read from the settings.
+    """
     import uvicorn
 
     from app.api.admission import DRAIN_SECONDS
@@ -23,7 +26,7 @@ def serve(settings: Settings) -> None:
 
         settings = sandbox_settings(settings)
         finished(check_sandbox(settings))
-        _announce(settings)
+        _announce(settings, elsewhere=elsewhere)
     else:
         finished(_try_connections(settings))
     as_json = settings.log_format == JSON_LINES
@@ -44,11 +47,18 @@ def serve(settings: Settings) -> None:
 async def _try_connections(settings: Settings) -> None:
     """Open all connections once, to report a wrong setting in one line before the server starts."""
     from app.bootstrap import build
+    from app.cli.commands.incidents import sqlite_path
+    from app.store.fleet import only_process
 
-    await (await build(settings)).close()
+    container = await build(settings)
+    try:
+        if (path := sqlite_path(settings)) is not None:
+            only_process(path).close()
+    finally:
+        await container.close()
 
 
-def _announce(settings: Settings) -> None:
+def _announce(settings: Settings, *, elsewhere: bool) -> None:
     """Print where the sandbox is and what to do there, after what can be wrong is checked."""
     from rich.panel import Panel
     from rich.text import Text
@@ -57,7 +67,9 @@ def _announce(settings: Settings) -> None:
     from app.sandbox.scenarios.playground import offered
 
     first = offered(settings.sandbox_scenarios)[0].scenario.id
-    where = f"{default_url(settings)}/sandbox"
+    base = default_url(settings)
+    where = f"{base}/sandbox"
+    option = f" --url {base}" if elsewhere else ""
     text = Text.assemble(
         ("SANDBOX", "bold yellow"),
         ": the cluster, its traffic and its time are simulated; the agent is the real one.\n",
@@ -67,7 +79,7 @@ def _announce(settings: Settings) -> None:
         f"\n2. Start a scenario, such as {first}.\n",
         "3. Open its incident, and approve the rollback. No sign-in is needed on this machine:\n",
         "   the form asks for your name, and the record keeps it.\n\n",
-        f"From another terminal: heal sandbox start {first}\n",
+        f"From another terminal: heal sandbox start {first}{option}\n",
         f"Time passes {settings.sandbox_speed:g} times as fast; Ctrl-C stops the sandbox.",
     )
     console().print(Panel(text, title="heal sandbox", border_style="yellow"), soft_wrap=False)

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, insert, select, update
 
+from app.agent.approvals.state import DENIED_BY, NO_ANSWER
 from app.agent.guardrails.limits import INCIDENT_BUDGET_SPENT, Budget, namespace_of
 from app.agent.ids import ApprovalId, IncidentId, IntentId
 from app.agent.models import (
@@ -192,8 +193,18 @@ def _decided(intent: Intent) -> dict[str, object]:
         "action": intent.action.name.value,
         "decision": decision.kind.value,
         "decided_at": decision.at,
-        "reason": storable_text(reasons[0][:REASON_CHARS]) if reasons else None,
+        "reason": storable_text(_grouped(decision.kind, reasons)[:REASON_CHARS]) if reasons else None,
     }
+
+
+def _grouped(kind: DecisionKind, reasons: tuple[str, ...]) -> str:
+    """The reason that statistics group by: how people answered, else the first of policy."""
+    # The answer of people comes last, after what required their approval.
+    if kind is DecisionKind.DENY and reasons[-1].startswith(DENIED_BY):
+        return "denied by a person"
+    if kind is DecisionKind.DENY and reasons[-1].startswith(NO_ANSWER):
+        return "no answer in time"
+    return reasons[0]
 
 
 def _use_approval(connection: Connection, incident_id: IncidentId, approval_id: ApprovalId) -> None:

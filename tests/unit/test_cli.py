@@ -259,10 +259,12 @@ def test_a_wrong_runbook_is_told_with_file_and_line(heal: Heal, tmp_path: Path) 
 def test_a_services_file_is_checked(heal: Heal, tmp_path: Path) -> None:
     """Each service on a line with what is set; a mistake with file and line; without a file, usage."""
     file = tmp_path / "services.yaml"
-    file.write_text("schema: 1\nservices:\n  prod/shop: {owner: team-checkout, autonomy: observe}\n")
+    file.write_text(
+        "schema: 1\nservices:\n  prod/shop: {owner: team-checkout, autonomy: observe, dependencies: [cart, shared/main-db]}\n"
+    )
     answer = heal("services", "check", str(file))
     assert answer.code == 0
-    assert "owner team-checkout; autonomy observe" in answer.out
+    assert "owner team-checkout; calls cart, shared/main-db; autonomy observe" in answer.out
     file.write_text(file.read_text().replace("observe", "watch"))
     answer = heal("services", "check", str(file))
     assert answer.code == 1

@@ -60,6 +60,7 @@ def test_wrong_use_is_told_in_one_line(heal: Heal) -> None:
         (("--since", "yesterday"), "is no time"),
         (("--deep", "--url", "http://127.0.0.1:1"), "reads the database directly"),
         ((), "no database"),
+        (("--deep",), "--deep reads the database, and there is no database"),
     ):
         answer = heal("audit", "signals", *arguments)
         assert answer.code == 1

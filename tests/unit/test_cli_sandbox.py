@@ -23,7 +23,12 @@ def test_a_scenario_is_started_and_followed_from_the_terminal(heal: Heal, tmp_pa
     with sandbox_process(tmp_path) as url:
         table = [
             (("sandbox", "list", "--url", url), 0, "bad-release", "none started yet"),
-            (("sandbox", "start", "bad-release", "--url", url), 0, "in the environment sandbox", ""),
+            (
+                ("sandbox", "start", "bad-release", "--url", url),
+                0,
+                "in the environment sandbox",
+                f"--url {url}",
+            ),
             (("sandbox", "list", "--url", url), 0, "Started last: bad-release", "simulated seconds ago"),
             (("sandbox", "start", "nothing", "--url", url), 1, "no scenario 'nothing'", "bad-release"),
             (("incidents", "--url", url), 0, f"sandbox at {url}: simulated cluster", ""),
@@ -46,6 +51,7 @@ def test_a_scenario_is_started_and_followed_from_the_terminal(heal: Heal, tmp_pa
     assert not (tmp_path / "heal.db").exists()
     log = (tmp_path / "agent.log").read_text()
     assert f"{url}/sandbox" in log
+    assert f"--url {url}" in log
     assert "Traceback" not in log
 
 

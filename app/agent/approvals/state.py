@@ -20,6 +20,11 @@ from app.agent.models import (
 from app.errors import Conflict, NotEntitled
 
 
+DENIED_BY = "denied by "
+NO_ANSWER = "no answer before "
+"""How the last reason of a decision begins that people denied, or did not answer in time."""
+
+
 def asked_for(record: IncidentRecord) -> Approval | None:
     """The approval that the incident's next action waits for, or was given."""
     incident = record.incident
@@ -148,11 +153,11 @@ def as_answered(decision: Decision, answered: Approval) -> Decision:
         case ApprovalState.APPROVED:
             kind, why = DecisionKind.ALLOW, f"approved by {answered.answered_by}{said}"
         case ApprovalState.DENIED:
-            kind, why = DecisionKind.DENY, f"denied by {answered.answered_by}{said}"
+            kind, why = DecisionKind.DENY, f"{DENIED_BY}{answered.answered_by}{said}"
         case ApprovalState.PENDING | ApprovalState.EXPIRED:
             kind, why = (
                 DecisionKind.DENY,
-                f"no answer before {answered.expires_at:%Y-%m-%d %H:%M:%S} UTC",
+                f"{NO_ANSWER}{answered.expires_at:%Y-%m-%d %H:%M:%S} UTC",
             )
         case ApprovalState.USED | ApprovalState.VOID:
             kind, why = DecisionKind.DENY, f"approval {answered.id} is {answered.state}"

@@ -93,6 +93,11 @@ def running_agent(settings: Settings, url: str | None) -> RunningAgent:
     )
 
 
+def address_option(settings: Settings, url: str | None) -> str:
+    """` --url ADDRESS` for a printed command; empty where these settings lead there anyway."""
+    return f" --url {url}" if url is not None and url.rstrip("/") != default_url(settings) else ""
+
+
 def default_url(settings: Settings) -> str:
     """The address of an agent with these settings, from this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.listens_on, settings.listens_on)  # noqa: S104 - compared, not bound

@@ -13,7 +13,7 @@ from app.agent.audit.accounting import AuditQuestion, allowed_wait
 from app.agent.identity.audit_log import first_broken
 from app.cli.commands.agent_client import running_agent
 from app.cli.commands.errors import CommandFailed
-from app.cli.commands.incidents import database
+from app.cli.commands.incidents import database, sqlite_path
 from app.config import Settings
 from app.terms import slo_thresholds
 from app.wire.audit import SignalAuditView, TrailEntryView, TrailView
@@ -33,6 +33,8 @@ async def audit(
         reply = await agent.ask("/audit/signals", parameters)
         if reply is not None:
             return agent.parsed(SignalAuditView, reply)
+    elif (path := sqlite_path(settings)) is not None and not path.is_file():
+        raise CommandFailed(f"--deep reads the database, and there is no database {path}; set DATABASE_URL")
     async with database(settings) as store:
         question = AuditQuestion(
             now=datetime.now(UTC),

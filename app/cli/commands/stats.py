@@ -122,7 +122,8 @@ def sentence(view: StatsView) -> str:
     return (
         f"{counted(view.ends.incidents, 'incident')} since {view.since:%Y-%m-%d %H:%M} UTC; false alarms: "
         f"{_interval(view.false_alarms)}; {counted(view.budget.actions, 'action')} began.\n"
-        f"Time saved: {span(timedelta(seconds=saved.seconds))} for {counted(saved.incidents, 'incident')}. {saved.assumption}"
+        f"Time saved: {span(timedelta(seconds=saved.seconds))} "
+        f"for {counted(saved.incidents, 'incident')}. {saved.assumption}"
     )
 
 

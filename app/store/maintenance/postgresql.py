@@ -143,9 +143,9 @@ async def _agents(connection: Any) -> int:
 
 async def _filled(connection: Any) -> bool:
     for table in RECORDS:
-        if await _has_table(connection, table):
-            if await connection.fetchval(any_record(table)) is not None:
-                return True
+        there = await _has_table(connection, table)
+        if there and await connection.fetchval(any_record(table)) is not None:
+            return True
     return False
 
 
