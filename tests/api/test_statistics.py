@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.agent.analytics.report import Counted, DecisionCount, ReasonCount, StatsFilter, report
+from app.agent.analytics.times import share_of
 from app.agent.guardrails.limits import UNLIMITED
 from app.agent.models import ActionName, DecisionKind
 from app.wire.statistics import StatsView, csv_of
@@ -89,6 +90,12 @@ def test_csv_holds_every_figure_and_no_formula(api: Harness) -> None:
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     assert "attachment" in answer.headers["content-disposition"]
     assert answer.text.startswith("section,item,figure,value\r\n")
+
+
+def test_the_ends_of_an_interval_are_exact() -> None:
+    """No rest of rounding where nothing, or everything, was a hit."""
+    for of in range(1, 40):
+        assert (share_of(0, of).low, share_of(of, of).high) == (0.0, 1.0)
 
 
 def test_the_page_keeps_its_view(api: Harness) -> None:

@@ -278,6 +278,8 @@ def test_a_services_file_is_checked(heal: Heal, tmp_path: Path) -> None:
 def test_a_running_agent_is_asked_over_http(heal: Heal, healed: str, tmp_path: Path) -> None:
     """`heal run` serves what the demo left, and `--url` reads it from there."""
     with running_agent(tmp_path) as url:
+        second = heal("run")
+        assert (second.code, "heal: another agent runs on" in second.err) == (1, True), second
         (tmp_path / "elsewhere").mkdir()
         os.chdir(tmp_path / "elsewhere")
         listed = heal("incidents", "--url", url)

@@ -40,10 +40,10 @@ async def statistics(settings: Settings, url: str | None, given: Mapping[str, st
         return agent.parsed(StatsView, reply)
     store = await local_store(settings)
     try:
-        found = await store.statistics.counted(where)
+        read = await store.statistics.counted(where)
     finally:
         await store.close()
-    return StatsView.of(report(where, found), guardrails(settings).shared)
+    return StatsView.of(report(where, read), guardrails(settings).shared)
 
 
 def as_csv(view: StatsView) -> str:
