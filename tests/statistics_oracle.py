@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.agent.analytics.report import StatsFilter
-from app.agent.models import IncidentRecord, IncidentState, OutcomeKind, Trigger
+from app.agent.models import Decision, IncidentRecord, IncidentState, OutcomeKind, Trigger
 
 CRITICAL = {Trigger.HIGH_ERROR_RATE}
 MAJOR = {Trigger.CRASH_LOOP, Trigger.PODS_UNAVAILABLE, Trigger.HIGH_LATENCY}

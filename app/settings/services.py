@@ -215,7 +215,7 @@ def _state(file: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _callee(terms: ServiceTerms, callee: ServiceKey) -> str:
+def _named(terms: ServiceTerms, callee: ServiceKey) -> str:
     """A dependency as people write it: with its environment where that is another one."""
     same = callee.environment == terms.key.environment
     return callee.service if same else f"{callee.environment}/{callee.service}"
@@ -228,7 +228,7 @@ def terms_in_words(terms: ServiceTerms) -> str:
         f"p95 up to {milliseconds(terms.max_p95_latency_ms)}" if terms.max_p95_latency_ms is not None else "",
         f"from {rate(terms.min_request_rate)} on" if terms.min_request_rate is not None else "",
         f"owner {terms.owner}" if terms.owner is not None else "",
-        f"calls {', '.join(_callee(terms, one) for one in terms.dependencies)}" if terms.dependencies else "",
+        f"calls {', '.join(_named(terms, one) for one in terms.dependencies)}" if terms.dependencies else "",
         f"autonomy {terms.autonomy}",
     ]
     return "; ".join(part for part in parts if part)

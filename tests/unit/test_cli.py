@@ -260,7 +260,8 @@ def test_a_services_file_is_checked(heal: Heal, tmp_path: Path) -> None:
     """Each service on a line with what is set; a mistake with file and line; without a file, usage."""
     file = tmp_path / "services.yaml"
     file.write_text(
-        "schema: 1\nservices:\n  prod/shop: {owner: team-checkout, autonomy: observe, dependencies: [cart, shared/main-db]}\n"
+        "schema: 1\nservices:\n  prod/shop: {owner: team-checkout, autonomy: observe,"
+        " dependencies: [cart, shared/main-db]}\n"
     )
     answer = heal("services", "check", str(file))
     assert answer.code == 0

@@ -19,7 +19,6 @@ from app.agent.models import (
 )
 from app.errors import Conflict, NotEntitled
 
-
 DENIED_BY = "denied by "
 NO_ANSWER = "no answer before "
 """How the last reason of a decision begins that people denied, or did not answer in time."""
