@@ -28,7 +28,7 @@ from app.agent import (
 from app.agent.actions.target_parts import as_left
 from app.agent.closing import Closer
 from app.agent.evidence import symptoms
-from app.agent.evidence.onset import patience
+from app.agent.evidence.onset import departure, patience
 from app.agent.execution import recheck
 from app.agent.freshness import all_clear, memory, own_look, reasons, reports, silences
 from app.agent.guardrails import limits
@@ -303,7 +303,13 @@ EVIDENCE_MUTANTS = (
         name="onset-is-now",
         promise=8,
         told="whatever changed before the agent looks is taken to come before the symptom",
-        swaps=[(symptoms.incident_onset, lambda evidence: evidence.at)],
+        # Nothing else dates the symptom, and nothing is waited for meanwhile.
+        swaps=[
+            (symptoms.incident_onset, lambda evidence: evidence.at),
+            (departure.departure, _always(None)),
+            (departure.departure_of, _always(None)),
+            (patience.patience, _always(None)),
+        ],
     ),
     Mutant(
         name="any-traffic-tells",

@@ -30,7 +30,7 @@ KNOWN = {
     "no-brake": 23,
     "no-budget": 48,
     "no-shared-budget": 9,
-    "onset-is-now": 117,
+    "onset-is-now": 77,
     "outage-unseen": 8,
     "own-measurement-ignored": 80,
     "posted-outranks-measured": 131,
