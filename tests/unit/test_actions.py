@@ -13,6 +13,7 @@ from app.agent.guardrails.blast_radius import pods_taken
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.target_token import (
     ABORTED,
+    CORDONED_BY,
     MAXIMUM,
     PAUSED,
     READY,
@@ -64,6 +65,7 @@ def test_an_action_names_what_it_changes(spec: ActionSpec) -> None:
         {TEMPLATE, PAUSED, REPLICAS},
         {
             UNSCHEDULABLE,
+            CORDONED_BY,
             MAXIMUM,
             READY,
             TERMINATING,
