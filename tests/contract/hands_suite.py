@@ -168,7 +168,7 @@ async def test_a_cordon_of_a_person_stays_on_a_node_that_the_agent_cordoned_befo
     now = await reader.target(cordon)
     assert not as_left(cordon, applied.token, now.token)
     with pytest.raises(Invalid, match="was not cordoned by the agent"):
-        await apply(cluster, action(ActionName.UNCORDON, cordon.target))
+        await apply(cluster, action(ActionName.UNCORDON, cordon.target), intent_id=OTHER_INTENT)
     undo = action(ActionName.RESTORE, cordon.target, undoes=ActionName.CORDON.value)
     with pytest.raises(Invalid, match="by someone else since"):
         await apply(cluster, undo, intent_id=OTHER_INTENT, snapshot=before)
