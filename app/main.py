@@ -202,8 +202,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.stop = Stop()
-    app.state.readiness = health.Readiness()
-    app.state.figures = metrics.FiguresCache()
+    app.state.readiness = health.readiness()
+    app.state.figures = metrics.figures()
     app.state.lockout = Lockout(
         attempts=settings.lockout_attempts, length=timedelta(seconds=settings.lockout_seconds)
     )

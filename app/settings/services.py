@@ -102,7 +102,7 @@ def schema_text() -> str:
     """The JSON Schema of the file, as it ships in `services.schema.json`."""
     whole = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "What is set for single services",
+        "title": "Settings of single services",
         **msgspec.json.schema(ServicesFile),
     }
     return msgspec.json.format(msgspec.json.encode(whole), indent=2).decode() + "\n"
@@ -126,8 +126,10 @@ def read_services(file: Path) -> Mapping[ServiceKey, ServiceTerms]:
                 raise misfit(document, error, ("services", name)) from error
             except ValueError as error:
                 raise document.error(("services", name), str(error), at_key=True) from error
+    # The entries are read: only what is around them is left.
+    around = {**content, "services": {}} if isinstance(entries, dict) and "services" in content else content
     try:
-        msgspec.convert(content, ServicesFile)
+        msgspec.convert(around, ServicesFile)
     except msgspec.ValidationError as error:
         raise misfit(document, error) from error
     return found

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.api.routes.health import REMEMBERED_SECONDS, Readiness
+from app.api.routes.health import REMEMBERED_SECONDS, readiness
 from app.vitals import STILL_SECONDS, Vitals
 from tests.api.harness import DEPLOY, METRIC, Harness, assert_problem, harness, make_settings
 
@@ -310,7 +310,7 @@ def test_readiness_is_remembered_for_seconds(tmp_path: Path) -> None:
 
     with harness(make_settings(tmp_path)) as api:
         api.app.state.container = replace(api.container, checks=(("counted", look),))
-        api.app.state.readiness = Readiness(monotonic=lambda: now[0])
+        api.app.state.readiness = readiness(monotonic=lambda: now[0])
         for _ in range(100):
             assert api.get("/readyz").status_code == 200
         assert len(looks) == 1
@@ -354,7 +354,7 @@ def test_a_driver_that_does_not_move_is_not_ready(tmp_path: Path) -> None:
     vitals = Vitals(monotonic=lambda: now[0])
     with harness(make_settings(tmp_path)) as api:
         api.app.state.container = replace(api.container, checks=(("driver", vitals.check),))
-        api.app.state.readiness = Readiness(monotonic=lambda: now[0])
+        api.app.state.readiness = readiness(monotonic=lambda: now[0])
         vitals.moved("driver")
         assert api.get("/readyz").status_code == 200
         now[0] = STILL_SECONDS + 1

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.api.routes.metrics import FiguresCache
+from app.api.routes.metrics import figures
 from app.connectors.peer_breaker import PeerBreaker
 from app.errors import TransientError
 from tests.api.harness import METRIC, Harness
@@ -15,7 +15,7 @@ from tests.api.harness import METRIC, Harness
 
 def samples(api: Harness) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """Every sample of a scrape; none remembered from an earlier one."""
-    api.app.state.figures = FiguresCache()
+    api.app.state.figures = figures()
     answer = api.request("GET", "/metrics")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")

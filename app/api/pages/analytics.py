@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fastapi import APIRouter
 from pydantic import ValidationError
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from app.agent.models import Cause
 from app.agent.responders.attention import IncidentSeverity
@@ -22,13 +22,6 @@ from app.wire.statistics import StatsQuery, StatsView, limit_in_words
 router = APIRouter(include_in_schema=False)
 
 
-@router.get("/analytics")
-async def analytics_address(request: Request, _: Reading) -> Response:
-    """The short address of the page."""
-    query = request.url.query
-    return RedirectResponse("/dashboard/analytics" + (f"?{query}" if query else ""), status_code=307)
-
-
 @router.get("/dashboard/analytics")
 async def analytics_page(request: Request, pages: Reading) -> Response:
     """A malformed filter shows the page with the error and its fix."""
@@ -41,7 +34,7 @@ async def analytics_page(request: Request, pages: Reading) -> Response:
     except Problem as problem:
         return await _shown(pages, given, None, problems=[problem.detail])
     except TransientError as error:
-        return await pages.message(503, "Temporarily unavailable", f"{error}. Reload in a moment.")
+        return await pages.unavailable(error)
     return await _shown(pages, given, view)
 
 

@@ -59,7 +59,7 @@ async def inbox(pages: Reading) -> Response:
         recent = await container.store.approvals.find(None, limit=_ANSWERED, cursor=None)
         waiting = [await _asked(pages, one) for one in page.items]
     except TransientError as error:
-        return await pages.message(503, "Temporarily unavailable", f"{error}. Reload in a moment.")
+        return await pages.unavailable(error)
     return await pages.show(
         "approvals.html",
         waiting=sorted((one for one in waiting if one is not None), key=lambda one: one.approval.expires_at),
@@ -94,7 +94,7 @@ async def approval_page(approval_id: str, pages: Reading) -> Response:
     except Problem as problem:
         return await pages.message(problem.status, problem.title, "Check that the address is complete.")
     except TransientError as error:
-        return await pages.message(503, "Temporarily unavailable", f"{error}. Reload in a moment.")
+        return await pages.unavailable(error)
     return await pages.show(
         "approval.html",
         incident=record.incident,

@@ -1,4 +1,4 @@
-"""The pages of the catalogues: services, runbooks and policies with their history."""
+"""The pages of the catalogues: services, runbooks and policies with their history; short addresses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from app.agent.ids import ServiceKey
 from app.api.pages.forms import in_sentences
-from app.api.pages.pages import Pages, Reading
+from app.api.pages.pages import Reading
 from app.api.routes.catalogues import history_of, policies_of, runbooks_of, services_of
 from app.errors import TransientError
 from app.web.analytics import query_of
@@ -18,6 +18,7 @@ from app.wire.catalogues import ServicesQuery
 router = APIRouter(include_in_schema=False)
 
 
+@router.get("/analytics")
 @router.get("/services")
 @router.get("/runbooks")
 @router.get("/policies")
@@ -37,7 +38,7 @@ async def services_page(request: Request, pages: Reading) -> Response:
     except ValidationError as error:
         problems = in_sentences(error)
     except TransientError as error:
-        return await _unavailable(pages, error)
+        return await pages.unavailable(error)
     following = None if page is None or page.next is None else query_of({**given, "cursor": page.next})
     return await pages.show(
         "services.html",
@@ -56,7 +57,7 @@ async def service_page(environment: str, service: str, pages: Reading) -> Respon
     try:
         found = await history_of(pages.container, ServiceKey(environment=environment, service=service))
     except TransientError as error:
-        return await _unavailable(pages, error)
+        return await pages.unavailable(error)
     return await pages.show("service.html", found=found, live=False)
 
 
@@ -66,7 +67,7 @@ async def runbooks_page(pages: Reading) -> Response:
     try:
         page = await runbooks_of(pages.container)
     except TransientError as error:
-        return await _unavailable(pages, error)
+        return await pages.unavailable(error)
     return await pages.show("runbooks.html", page=page, live=False)
 
 
@@ -76,9 +77,5 @@ async def policies_page(pages: Reading) -> Response:
     try:
         page = await policies_of(pages.container)
     except TransientError as error:
-        return await _unavailable(pages, error)
+        return await pages.unavailable(error)
     return await pages.show("policies.html", page=page, live=False)
-
-
-async def _unavailable(pages: Pages, error: TransientError) -> Response:
-    return await pages.message(503, "Temporarily unavailable", f"{error}. Reload in a moment.")

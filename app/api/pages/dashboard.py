@@ -66,7 +66,7 @@ async def list_page(request: Request, pages: Reading) -> Response:
     except Problem as problem:
         return await _list(pages, given, (), problems=[problem.detail])
     except TransientError as error:
-        return await pages.message(503, "Temporarily unavailable", f"{error}. Reload in a moment.")
+        return await pages.unavailable(error)
     older = None if page.next_cursor is None else address(given, cursor=page.next_cursor)
     return await _list(pages, given, page.items, older=older)
 
@@ -131,7 +131,7 @@ async def incident_page(incident_id: str, pages: Reading) -> Response:
     except Problem as problem:
         return await pages.message(problem.status, problem.title, "Check that the address is complete.")
     except TransientError as error:
-        return await pages.message(503, "Temporarily unavailable", f"{error}. Reload in a moment.")
+        return await pages.unavailable(error)
     earlier = part.length - len(record.timeline)
     return await pages.show(
         "incident.html",

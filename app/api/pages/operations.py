@@ -15,11 +15,11 @@ from app.agent.identity.people import Person, Scope
 from app.api.dependencies import ApiDependencies, ContainerDep
 from app.api.pages.forms import named, submitted
 from app.api.pages.pages import Pages, Reading
+from app.api.recent import Recent
 from app.api.routes.guardrails import closed_circuit, set_kill_switch
-from app.api.routes.health import Readiness
 from app.api.security.access import page_needs
 from app.errors import TransientError
-from app.schemas import BrakeRequest, CircuitRequest
+from app.schemas import BrakeRequest, CheckView, CircuitRequest
 from app.version import package_version
 from app.web.operations import Budgets, budgets_left
 
@@ -35,7 +35,7 @@ router = APIRouter(include_in_schema=False)
 async def operations_page(request: Request, pages: Reading) -> Response:
     """What holds the agent back and what it depends on; administrators see the audit of people."""
     container, now = pages.container, pages.container.clock.now()
-    readiness: Readiness = request.app.state.readiness
+    readiness: Recent[list[CheckView]] = request.app.state.readiness
     limits = container.loop.stages.executor.policy.limits
     shared = limits.shared
     try:
@@ -44,7 +44,7 @@ async def operations_page(request: Request, pages: Reading) -> Response:
         checks = await readiness.of(container)
         trail = await _trail(container) if _may(pages, Scope.ADMIN) else None
     except TransientError as error:
-        return await pages.message(503, "Temporarily unavailable", f"{error}. Reload in a moment.")
+        return await pages.unavailable(error)
     status = guardrail_status(switch, attempts, shared, now)
     budgets: Budgets = budgets_left(attempts, shared, now)
     return await pages.show(

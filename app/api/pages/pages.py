@@ -58,6 +58,10 @@ class Pages:
         """A page with a title and a text only."""
         return await self.show("message.html", status=status, title=title, text=text, live=False)
 
+    async def unavailable(self, error: TransientError) -> Response:
+        """The page for a store that does not answer now."""
+        return await self.message(503, "Temporarily unavailable", f"{error}. Reload in a moment.")
+
     async def _brake(self) -> KillSwitch | None:
         """The kill switch; None while the store is unavailable."""
         try:

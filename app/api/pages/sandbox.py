@@ -34,7 +34,7 @@ async def sandbox_page(pages: Reading, playground: PlaygroundDep) -> Response:
         try:
             found = await pages.container.store.incidents.find(where, limit=_SHOWN, cursor=None)
         except TransientError as error:
-            return await pages.message(503, "Temporarily unavailable", f"{error}. Reload in a moment.")
+            return await pages.unavailable(error)
         records = found.items
     return await pages.show(
         "sandbox.html",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -13,6 +12,7 @@ from starlette.requests import Request
 from app.api.dependencies import ApiDependencies, ContainerDep
 from app.api.openapi import problems
 from app.api.problems import FieldError, Problem
+from app.api.recent import Recent
 from app.bounds.deadline import deadline
 from app.config import Settings
 from app.errors import AgentError, TransientError
@@ -26,24 +26,9 @@ REMEMBERED_SECONDS = 2.0
 router = APIRouter(tags=["health"])
 
 
-@dataclass(slots=True, kw_only=True)
-class Readiness:
-    """The last result and its age; concurrent probes share one check."""
-
-    monotonic: Callable[[], float] = time.monotonic
-    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _checks: list[CheckView] = field(default_factory=list)
-    _looked_at: float | None = None
-    _container: ApiDependencies | None = None
-
-    async def of(self, container: ApiDependencies) -> list[CheckView]:
-        """The result of every check, at most `REMEMBERED_SECONDS` old."""
-        async with self._looking:
-            fresh = self._looked_at is not None and self.monotonic() - self._looked_at < REMEMBERED_SECONDS
-            if not fresh or container is not self._container:
-                self._checks = await asyncio.gather(*(_run(name, check) for name, check in container.checks))
-                self._looked_at, self._container = self.monotonic(), container
-            return self._checks
+def readiness(monotonic: Callable[[], float] = time.monotonic) -> Recent[list[CheckView]]:
+    """The result of every check; concurrent probes share one run of them."""
+    return Recent(read=_run_all, seconds=REMEMBERED_SECONDS, monotonic=monotonic)
 
 
 @router.get("/healthz", response_model=HealthView, summary="Liveness: the process is up")
@@ -64,8 +49,8 @@ async def version(request: Request) -> VersionView:
     summary="Readiness: the agent can write, its driver makes progress, and its dependencies respond",
 )
 async def readyz(request: Request, container: ContainerDep) -> ReadyView:
-    readiness: Readiness = request.app.state.readiness
-    checks = await readiness.of(container)
+    recent: Recent[list[CheckView]] = request.app.state.readiness
+    checks = await recent.of(container)
     failing = [check for check in checks if not check.ready]
     if failing:
         raise Problem(
@@ -85,6 +70,10 @@ async def readyz(request: Request, container: ContainerDep) -> ReadyView:
             headers={"Retry-After": "5"},
         )
     return ReadyView(status="ready", checks=checks)
+
+
+async def _run_all(container: ApiDependencies) -> list[CheckView]:
+    return await asyncio.gather(*(_run(name, check) for name, check in container.checks))
 
 
 async def _run(name: str, check: Callable[[], Awaitable[str | None]]) -> CheckView:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -16,6 +13,7 @@ from app.agent.freshness.watchdog import WatchdogState
 from app.agent.identity.people import Scope
 from app.api.dependencies import ApiDependencies, ContainerDep
 from app.api.openapi import problems
+from app.api.recent import Recent
 from app.api.security.access import needs
 from app.bounds.deadline import deadline
 from app.connectors.readiness import watchdog_now
@@ -40,24 +38,9 @@ class OfDatabase:
     watchdog: WatchdogState | None
 
 
-@dataclass(slots=True, kw_only=True)
-class FiguresCache:
-    """The last figures and their age; concurrent scrapes share one read."""
-
-    monotonic: Callable[[], float] = time.monotonic
-    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _figures: OfDatabase | None = None
-    _read_at: float | None = None
-    _container: ApiDependencies | None = None
-
-    async def of(self, container: ApiDependencies) -> OfDatabase | None:
-        """Figures at most `REMEMBERED_SECONDS` old; None when the database does not answer."""
-        async with self._reading:
-            fresh = self._read_at is not None and self.monotonic() - self._read_at < REMEMBERED_SECONDS
-            if not fresh or container is not self._container:
-                self._figures = await _read(container)
-                self._read_at, self._container = self.monotonic(), container
-            return self._figures
+def figures() -> Recent[OfDatabase | None]:
+    """What the database counts; None when it does not answer. Concurrent scrapes share one read."""
+    return Recent(read=_read, seconds=REMEMBERED_SECONDS)
 
 
 @router.get(
@@ -72,8 +55,8 @@ class FiguresCache:
 )
 async def metrics(request: Request, container: ContainerDep) -> Response:
     """Counters of this process, and incidents, actions, approvals and waiting times of all processes."""
-    cache: FiguresCache = request.app.state.figures
-    found = await cache.of(container)
+    recent: Recent[OfDatabase | None] = request.app.state.figures
+    found = await recent.of(container)
     exposed = Exposed(
         version=package_version(),
         role=container.settings.role.value,
@@ -97,11 +80,11 @@ async def metrics(request: Request, container: ContainerDep) -> Response:
 async def _read(container: ApiDependencies) -> OfDatabase | None:
     try:
         async with deadline(_READ_SECONDS, lambda: TransientError("the database did not respond")):
-            figures = await container.store.figures.figures(container.clock.now())
+            counted = await container.store.figures.figures(container.clock.now())
             terms = container.watchdog
             if terms is None:
-                return OfDatabase(figures=figures, watchdog=None)
+                return OfDatabase(figures=counted, watchdog=None)
             watchdog = await watchdog_now(container.store.signals, terms, container.clock)
-            return OfDatabase(figures=figures, watchdog=watchdog)
+            return OfDatabase(figures=counted, watchdog=watchdog)
     except AgentError:
         return None

@@ -54,9 +54,11 @@ async def restore(url: URL, address: str, file: Path, *, replace: bool) -> None:
             raise PermanentError(
                 "the database has records; restore into another database, or give --replace to overwrite them"
             )
-        if await _newer(connection, archived):
+        tables = await _tables(connection)
+        functions = await _functions(connection, tables)
+        if not archived >= {*tables, *functions}:
             await _run(None, "pg_restore", f"--file={os.devnull}", str(file))
-            await _drop(connection)
+            await _drop(connection, tables, functions)
     await _run(
         address,
         "pg_restore",
@@ -74,29 +76,23 @@ async def _archived(file: Path) -> frozenset[str]:
     return names
 
 
-async def _newer(connection: Any, archived: frozenset[str]) -> bool:
-    """Whether the database has tables or functions of the agent that the archive has not."""
-    return not archived >= {*await _tables(connection), *await _functions(connection)}
-
-
 async def _tables(connection: Any) -> list[str]:
     """The agent's tables that are there."""
     return [name for name in (*metadata.tables, REVISION_TABLE) if await _has_table(connection, name)]
 
 
-async def _functions(connection: Any) -> list[str]:
-    """The functions that triggers of the agent's tables run; none takes an argument."""
+async def _functions(connection: Any, tables: list[str]) -> list[str]:
+    """The functions that triggers of these tables run; none takes an argument."""
     found = await connection.fetch(
         "SELECT DISTINCT p.proname FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid"
         " WHERE NOT t.tgisinternal AND t.tgrelid = ANY($1::text[]::regclass[])",
-        await _tables(connection),
+        tables,
     )
     return [str(row[0]) for row in found]
 
 
-async def _drop(connection: Any) -> None:
-    """Drop the agent's tables and functions, all or none; fails where anything else needs them."""
-    functions, tables = await _functions(connection), await _tables(connection)
+async def _drop(connection: Any, tables: list[str], functions: list[str]) -> None:
+    """Drop tables and functions, all or none; fails where anything else needs them."""
     async with connection.transaction():
         await connection.execute(f"DROP TABLE {', '.join(tables)}")
         for name in functions:
