@@ -153,7 +153,7 @@ class Stage:
 
     def damage(self, number: int) -> None:
         """A bad release of a service; taking it back heals."""
-        body = {"service": f"svc-{number:03d}", "breakage": "errors", "number": 7}
+        body = {"service": f"svc-{number:03d}", "breakage": "crash", "number": 7}
         httpx2.post(f"http://127.0.0.1:{self.target_port}/damage", json=body).raise_for_status()
 
     def effects(self) -> Counter[str]:
