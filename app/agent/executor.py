@@ -20,6 +20,7 @@ from app.agent.actions.target_parts import same_ground
 from app.agent.approvals.request import ApprovalRequester
 from app.agent.execution.decision import ApprovalMismatch, ApprovalNeeded, DecidedIntent, settle
 from app.agent.execution.recheck import lapsed, target_changed
+from app.agent.execution.unanswered import Found, WriteFate, fate_of, fate_of_refused
 from app.agent.execution.undo import not_to_undo, not_undone_note, undo_intent, undone_snapshot
 from app.agent.freshness.reasons import Reason, Reasons
 from app.agent.gitops.execution import GitOpsExecution
@@ -163,6 +164,7 @@ class Executor:
         available = await self.gatherer.available(record.incident.key)
         snapshot_of_now = replace(await self.reader.snapshot(intent.action), available=available)
         target = await self.reader.target(intent.action)
+        snapshot_of_now = replace(snapshot_of_now, sent_at=target.resource_version)
         moved = target_changed(intent, target, snapshot_of_now) or self._lapsed(record, intent)
         if moved is not None:
             await self._finish(claim, intent, OutcomeKind.REFUSED, moved, look_anew=True)
@@ -207,44 +209,34 @@ class Executor:
         if application_of(intent.action) is not None:
             await self._advance(record, intent, claim)
             return
-        target, shown = await self._look_again(intent)
-        if target is None or shown is not None:
-            message = f"interrupted, then found executed: {shown}"
+        target = await self._look_again(intent)
+        found = fate_of(intent, target, intent.snapshot.sent_at if intent.snapshot is not None else None)
+        if found.fate is WriteFate.EXECUTED:
+            message = f"interrupted, then found executed: {found.why}"
             await self._finish(claim, intent, OutcomeKind.DONE, message, target)
-        elif target.marker == intent.id:
-            await self._finish(
-                claim,
-                intent,
-                OutcomeKind.DONE,
-                "interrupted, then found executed: the object has this intent's annotation",
-                target,
-            )
-        elif not same_ground(intent.action, intent.decision.target_token, target.token):
+        elif found.fate is WriteFate.CHANGED:
             await self._finish(
                 claim,
                 intent,
                 OutcomeKind.UNKNOWN,
-                f"interrupted, and {intent.action.target} was changed since by "
-                f"{target.changed_by or 'someone'}: whether this action was executed is unknown",
+                f"interrupted, and {found.why} since: whether this action was executed is unknown",
             )
+        elif found.fate is WriteFate.UNPROVEN:
+            await self._leave_open(claim, intent, found.why)
         elif (forbidden := self._lapsed(record, intent)) is not None:
             await self._leave_open(claim, intent, forbidden)
-        else:
+        elif target is not None:
             await self._try_again(record, intent, target, claim)
 
-    async def _look_again(self, intent: Intent) -> tuple[TargetState | None, str | None]:
-        """The target now, None if it is deleted, and the words for an effect that shows without a marker."""
+    async def _look_again(self, intent: Intent) -> TargetState | None:
+        """The target now; None if an action that removes it may have done so."""
         assert self.reader is not None  # noqa: S101 - every caller has checked
-        spec, ref = ACTIONS[intent.action.name], intent.action.target
         try:
-            target = await self.reader.target(intent.action)
+            return await self.reader.target(intent.action)
         except NotFound:
-            if not spec.removes:
+            if not ACTIONS[intent.action.name].removes:
                 raise
-            return None, f"{ref} no longer exists"
-        if spec.effect_shows is None or not spec.effect_shows(intent.decision.target_token, target.token):
-            return target, None
-        return target, f"{ref} is being deleted" if spec.removes else f"{ref} shows the effect"
+            return None
 
     async def _advance(self, record: IncidentRecord, intent: Intent, claim: Claim) -> None:
         """The next step of an intent that goes through an application."""
@@ -359,14 +351,11 @@ class Executor:
                 after = await self.writer.apply(intent.action, intent.id, target, content)
             except (Conflict, UnknownOutcome) as error:
                 unheard = unheard or isinstance(error, UnknownOutcome)
-                found, shown = await self._look_again(intent)
-                if found is None or shown is not None:
-                    await self._finish(claim, intent, OutcomeKind.DONE, shown or "", found)
-                    return
-                target = found
-                if target.marker == intent.id:
-                    after = target
-                elif same_ground(intent.action, intent.decision.target_token, target.token):
+                sent_at = target.resource_version
+                now = await self._look_again(intent)
+                found = fate_of(intent, now, sent_at) if unheard else fate_of_refused(intent, now)
+                if found.fate is WriteFate.NOT_EXECUTED and now is not None:
+                    target = now
                     reasons = await self._reasons(record, intent)
                     # Another worker may have acted, undone and closed while this process was paused.
                     await self.store.claims.renew(claim, self.lease, self.clock.now())
@@ -375,16 +364,11 @@ class Executor:
                         await self._stop(claim, intent, stopped, unheard=unheard)
                         return
                     continue
+                if found.fate is WriteFate.EXECUTED:
+                    await self._finish(claim, intent, OutcomeKind.DONE, f"found executed: {found.why}", now)
                 else:
-                    by = target.changed_by or "someone else"
-                    await self._finish(
-                        claim,
-                        intent,
-                        OutcomeKind.UNKNOWN if unheard else OutcomeKind.FAILED,
-                        f"{intent.action.target} was changed by {by} at the same time; "
-                        + ("whether this action was executed is unknown" if unheard else "no action taken"),
-                    )
-                    return
+                    await self._not_repeated(claim, intent, found, unheard=unheard)
+                return
             except PermanentError as error:
                 kind = OutcomeKind.UNKNOWN if unheard else OutcomeKind.FAILED
                 await self._finish(claim, intent, kind, f"refused by the API server: {error}")
@@ -394,6 +378,17 @@ class Executor:
             )
             return
         raise TransientError(f"{intent.action.target} changed repeatedly during the write; retrying")
+
+    async def _not_repeated(self, claim: Claim, intent: Intent, found: Found, *, unheard: bool) -> None:
+        if not unheard:
+            message = f"{found.why} at the same time; no action taken"
+            await self._finish(claim, intent, OutcomeKind.FAILED, message)
+        elif found.fate is WriteFate.UNPROVEN:
+            message = f"whether this action was executed is unknown, and it is not sent again: {found.why}"
+            await self._finish(claim, intent, OutcomeKind.UNKNOWN, message)
+        else:
+            message = f"{found.why} at the same time; whether this action was executed is unknown"
+            await self._finish(claim, intent, OutcomeKind.UNKNOWN, message)
 
     async def _not_sent(self, claim: Claim, intent: Intent, refusal: str, *, unheard: bool) -> None:
         if unheard:

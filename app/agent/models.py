@@ -547,6 +547,8 @@ class Snapshot:
     body: JsonObject
     available: int | None = None
     """How many replicas of the service were available then, where that was known."""
+    sent_at: str | None = None
+    """The version of the object that the first write is bound to; None in records of an older release."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

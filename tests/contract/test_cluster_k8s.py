@@ -36,6 +36,7 @@ pytest.register_assert_rewrite(
 )
 
 from app.agent.actions import ACTIONS  # noqa: E402 - as above
+from app.agent.actions.target_parts import as_left, same_ground  # noqa: E402 - as above
 from app.agent.evidence.conditions import workload_conditions  # noqa: E402 - as above
 from app.agent.evidence.facts import PodFault, trouble  # noqa: E402 - after the rewrite is registered
 from app.agent.guardrails.blast_radius import too_many  # noqa: E402 - after the rewrite is registered
@@ -175,6 +176,32 @@ async def test_an_update_of_a_rollout_is_changed_as_its_controller_takes_it(
     assert (await reader.snapshot(act)).body == snapshot.body
 
 
+async def test_an_update_that_was_aborted_again_is_another_state(cluster: KubernetesHarness) -> None:
+    """A retry holds for the abort that it was decided on; its undo is not disturbed by the controller."""
+    await asyncio.to_thread(_define_rollouts, cluster.client)
+    await cluster.deploy("shop", service="shop", replicas=0)
+    first: JsonObject = {**UPDATING, "abort": True, "abortedAt": "2026-01-01T00:00:00Z"}
+    await asyncio.to_thread(_roll_out, cluster, first)
+    retry, abort = (
+        action(name, ObjectRef(kind="Rollout", namespace=cluster.namespace, name="shop-rollout"))
+        for name in (ActionName.RETRY_ROLLOUT, ActionName.ABORT_ROLLOUT)
+    )
+    reader, writer = cluster.ports.reader, cluster.ports.writer
+    decided = await reader.target(retry)
+    await writer.apply(retry, INTENT, decided, None)
+    aborted = await writer.apply(abort, OTHER_INTENT, await reader.target(abort), None)
+    await asyncio.to_thread(_set_status, cluster, {"abortedAt": "2026-01-01T00:00:09Z"})
+    now = await reader.target(retry)
+    assert as_left(abort, aborted.token, now.token)
+    assert not same_ground(retry, decided.token, now.token)
+    await asyncio.to_thread(_set_status, cluster, {"abortedAt": first["abortedAt"]})
+    again = await reader.target(retry)
+    assert again.token == decided.token
+    assert again.resource_version != decided.resource_version
+    with pytest.raises(Conflict):
+        await writer.apply(retry, INTENT, decided, None)
+
+
 async def test_a_failed_analysis_and_a_pause_of_a_rollout_are_evidence(cluster: KubernetesHarness) -> None:
     """In the words of the controller, from the Rollout alone."""
     await asyncio.to_thread(_define_rollouts, cluster.client)
@@ -209,10 +236,7 @@ def _roll_out(cluster: KubernetesHarness, more: JsonObject | None = None) -> Non
         },
     }
     made = cluster.client.create(rollout.from_dict(body))
-    status = {"status": {**counts, "observedGeneration": "1", **(more or {})}}
-    cluster.client.patch(
-        rollout.Status, "shop-rollout", status, namespace=cluster.namespace, patch_type=PatchType.MERGE
-    )
+    _set_status(cluster, {**counts, "observedGeneration": "1", **(more or {})})
     owner = OwnerReference(
         apiVersion="argoproj.io/v1alpha1",
         kind="Rollout",
@@ -234,6 +258,18 @@ def _roll_out(cluster: KubernetesHarness, more: JsonObject | None = None) -> Non
         spec=ReplicaSetSpec(replicas=2, selector=LabelSelector(matchLabels=marked), template=template),
     )
     cluster.client.create(replica_set)
+
+
+def _set_status(cluster: KubernetesHarness, more: JsonObject) -> None:
+    """A write of the controller of Rollouts."""
+    rollout = create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "rollouts")
+    cluster.client.patch(
+        rollout.Status,
+        "shop-rollout",
+        {"status": more},
+        namespace=cluster.namespace,
+        patch_type=PatchType.MERGE,
+    )
 
 
 def _define_rollouts(client: Client) -> None:
