@@ -166,6 +166,8 @@ class Settings(BaseSettings):
     budget_window_seconds: Annotated[float, Field(gt=0, le=604_800)] = 3600.0
     max_fleet_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     max_replica_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    max_cordoned_nodes: Annotated[int, Field(ge=1, le=1000)] = 1
+    max_cordoned_share: Annotated[float, Field(gt=0, le=1)] = 0.2
     cooldown_seconds: Annotated[float, Field(ge=0, le=604_800)] = 0.0
     backoff_base_seconds: Annotated[float, Field(ge=0, le=604_800)] = 0.0
     backoff_max_seconds: Annotated[float, Field(ge=0, le=2_592_000)] = 86_400.0

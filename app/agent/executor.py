@@ -25,6 +25,7 @@ from app.agent.execution.undo import not_to_undo, not_undone_note, undo_intent, 
 from app.agent.freshness.reasons import Reason, Reasons
 from app.agent.gitops.execution import GitOpsExecution
 from app.agent.gitops.steps import application_of
+from app.agent.guardrails.cordons import cordons_node
 from app.agent.guardrails.gather import ChangedTarget, Gatherer
 from app.agent.ids import IntentId
 from app.agent.models import (
@@ -134,7 +135,7 @@ class Executor:
             await self.store.incidents.save(claim, incident, notes)
             return False
         look = await self.gatherer.look(action)
-        why, rehearsal = not_to_undo(undone, look), None
+        why, rehearsal = not_to_undo(undone, look) or await self.gatherer.needed_by(incident.id, action), None
         on_cluster = application_of(action) is None
         if why is None and look.target is not None and self.rehearsal is not None and on_cluster:
             rehearsal = await self.rehearsal.rehearse(action, look.target, undone.snapshot)
@@ -183,6 +184,12 @@ class Executor:
         if not await self._begun(claim, intent, snapshot_of_now, reasons):
             return
         begun = replace(intent, state=IntentState.EXECUTING, snapshot=snapshot_of_now)
+        if cordons_node(intent.action):
+            # Counted once more now that no other cordon can begin: two workers may have counted at once.
+            full = await self.gatherer.objection(record.incident.key, intent)
+            if full is not None:
+                await self._stop(claim, begun, full, unheard=False)
+                return
         if application_of(intent.action) is not None:
             return  # taken up at once as an intent that is executing, step by step
         await self._write(record, begun, target, claim, reasons)

@@ -13,6 +13,7 @@ from datetime import datetime
 
 from app.agent.actions import ACTIONS
 from app.agent.guardrails.blast_radius import too_many
+from app.agent.guardrails.cordons import too_many_cordoned
 from app.agent.guardrails.document import document
 from app.agent.guardrails.limits import set_aside
 from app.agent.guardrails.opt_out import withheld
@@ -60,6 +61,9 @@ def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
     reasons.extend(each.reason for each in question.standing.exceeded)
     if question.disruption is not None:
         reasons.extend(too_many(action, question.disruption, limits.max_replica_share))
+    reasons.extend(too_many_cordoned(action, question.cordons, limits.cordons) if question.target else ())
+    if question.needed_by is not None:
+        reasons.append(question.needed_by)
     unwilling = withheld(question.consent, opt_in=limits.require_opt_in) if question.target else None
     if unwilling is not None:
         reasons.append(unwilling)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
 from app.agent.guardrails.workload_kinds import CLUSTER_WIDE
@@ -39,6 +40,7 @@ from app.connectors.kubernetes.errors import Absent
 from app.connectors.kubernetes.fields import (
     condition_of,
     controller,
+    flag,
     kind_of,
     mapping,
     name,
@@ -158,6 +160,18 @@ class KubernetesReader:
         workload = await get_object(self._api, ref)
         budgets = await self._objects.budgets(ref.namespace)
         return disruption_of(workload, budgets.items, "; ".join(budgets.unread) or None)
+
+    async def cordons(self) -> NodeCordons:
+        """Counted from the nodes as they are, not from the agent's record."""
+        nodes, cordoned, own = 0, [], []
+        try:
+            async for page in self._api.pages(Kind.NODE, ""):
+                nodes += len(page.items)
+                cordoned += [name(item) for item in page.items if flag(item, "spec", "unschedulable")]
+                own += [name(item) for item in page.items if own_cordon(item)]
+        except Forbidden as error:
+            return NodeCordons(nodes=0, unread=str(error))
+        return NodeCordons(nodes=nodes, cordoned=tuple(sorted(cordoned)), own=tuple(sorted(own)))
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
         ref, served = target_ref(action), None

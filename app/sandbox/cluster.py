@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from app.agent.actions import ACTIONS
 from app.agent.actions.target_parts import parts_held, same_ground
 from app.agent.guardrails import workload_kinds
+from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut, opt_out_of, said
 from app.agent.guardrails.target_token import REPLICAS, makes_pods, workload_token
@@ -157,6 +158,19 @@ class SandboxReader:
             return None
         return Disruption(
             replicas=found.replicas, missing_at_once=found.missing_at_once, serving=found.status.available
+        )
+
+    async def cordons(self) -> NodeCordons:
+        world = self._access.world
+        try:
+            self._access.ask("list", ClusterNode.kind)
+        except Forbidden as error:
+            return NodeCordons(nodes=0, unread=str(error))
+        cordoned = [node for node in world.api.list(ClusterNode) if node.unschedulable]
+        return NodeCordons(
+            nodes=len(world.nodes),
+            cordoned=tuple(sorted(node.meta.name for node in cordoned)),
+            own=tuple(sorted(node.meta.name for node in cordoned if own_cordon(node))),
         )
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:

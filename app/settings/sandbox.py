@@ -11,6 +11,8 @@ IN_FORCE = frozenset(
         "max_actions_per_cluster",
         "budget_window_seconds",
         "max_replica_share",
+        "max_cordoned_nodes",
+        "max_cordoned_share",
         "cooldown_seconds",
         "backoff_base_seconds",
         "backoff_max_seconds",

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.agent.guardrails.cordons import NodeCordons
 from app.agent.guardrails.disruption import Disruption
 from app.agent.guardrails.opt_out import OptOut
 from app.agent.ids import (
@@ -89,6 +90,10 @@ class ClusterReader(Protocol):
 
     async def disruption(self, action: Action) -> Disruption | None:
         """How many pods a change of `action.target` may take away at once; None where it has no pods."""
+        ...
+
+    async def cordons(self) -> NodeCordons:
+        """The nodes, and which of them are cordoned; `unread` where the agent has no right to list them."""
         ...
 
     async def consent(self, action: Action, key: ServiceKey) -> OptOut:
