@@ -33,6 +33,7 @@ from pydantic_settings import (
 )
 
 from app.agent.actions import ENABLED_BY_DEFAULT
+from app.agent.guardrails.drift import DriftRule
 from app.agent.guardrails.freeze import check_cron
 from app.agent.identity.people import Scope
 from app.agent.models import ActionName, Risk, Trigger
@@ -178,6 +179,7 @@ class Settings(BaseSettings):
     action_memory_seconds: Annotated[float, Field(ge=0, le=31_536_000)] = 604_800.0
     require_opt_in: bool = False
     enabled_actions: Annotated[frozenset[ActionName], NoDecode] = ENABLED_BY_DEFAULT
+    helm_drift: DriftRule = DriftRule.ASK
     approval_for_risks: Annotated[frozenset[Risk], NoDecode] = frozenset()
     approval_timeout_seconds: Annotated[float, Field(gt=0)] = 14_400.0
     approval_roles: Annotated[frozenset[RoleName], NoDecode] = frozenset()
@@ -230,6 +232,7 @@ class Settings(BaseSettings):
     # Kubernetes
     kubeconfig: Path | None = None
     kube_context: str | None = None
+    helm_releases: bool = False
     kube_in_cluster: bool = False
     kube_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     watch_concurrency: Annotated[int, Field(ge=1, le=200)] = 8

@@ -58,6 +58,7 @@ def guardrails(settings: Settings, services: ServiceCatalogue = NO_SERVICES) -> 
         services=services,
         max_replica_share=settings.max_replica_share,
         require_opt_in=settings.require_opt_in,
+        drift=settings.helm_drift,
         cordons=CordonLimits(own=settings.max_cordoned_nodes, share=settings.max_cordoned_share),
     )
 

@@ -34,6 +34,7 @@ _READ_RULES = [
     PolicyRule(
         apiGroups=[""], resources=["pods", "configmaps", "events", "namespaces", "nodes"], verbs=_READ
     ),
+    PolicyRule(apiGroups=[""], resources=["secrets"], verbs=["list"]),  # HELM_RELEASES
     PolicyRule(apiGroups=["apps"], resources=_WORKLOADS, verbs=_READ),
     PolicyRule(apiGroups=["policy"], resources=["poddisruptionbudgets"], verbs=_READ),
     PolicyRule(apiGroups=["autoscaling"], resources=["horizontalpodautoscalers"], verbs=_READ),

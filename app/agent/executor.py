@@ -29,6 +29,7 @@ from app.agent.guardrails.cordons import cordons_node
 from app.agent.guardrails.gather import ChangedTarget, Gatherer
 from app.agent.ids import IntentId
 from app.agent.models import (
+    Action,
     Incident,
     IncidentRecord,
     IncidentState,
@@ -380,9 +381,7 @@ class Executor:
                 kind = OutcomeKind.UNKNOWN if unheard else OutcomeKind.FAILED
                 await self._finish(claim, intent, kind, f"refused by the API server: {error}")
                 return
-            await self._finish(
-                claim, intent, OutcomeKind.DONE, f"{intent.action.target} changed as planned", after
-            )
+            await self._finish(claim, intent, OutcomeKind.DONE, _changed_words(intent.action), after)
             return
         raise TransientError(f"{intent.action.target} changed repeatedly during the write; retrying")
 
@@ -470,6 +469,12 @@ class Executor:
             [note],
         )
         log.info("incident %s, intent %s: %s", intent.incident_id, intent.id, note.message)
+
+
+def _changed_words(action: Action) -> str:
+    """That the change was made; with the release that the object drifts from since."""
+    drift = "" if action.drifts_from is None else f"; {action.drifts_from} has another state since"
+    return f"{action.target} changed as planned{drift}"
 
 
 def _new_intent_id() -> IntentId:

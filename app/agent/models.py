@@ -440,6 +440,8 @@ class Action:
     """What the target holds before it, named by content; None where that has no name."""
     reaches: str | None = None
     """What the target holds after it, named by content."""
+    drifts_from: str | None = None
+    """The release that wrote what it changes and does not notice it (`Helm release shop`); None if none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

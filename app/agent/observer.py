@@ -17,6 +17,7 @@ from json.encoder import encode_basestring_ascii as _quoted
 from math import isfinite
 from typing import TypeVar
 
+from app.agent.evidence.cluster.release_records import with_releases
 from app.agent.evidence.conditions import workload_conditions as workload_conditions
 from app.agent.evidence.releases import once
 from app.agent.evidence.syncs import with_syncs
@@ -202,6 +203,7 @@ class Observer:
         telemetry = await self.telemetry(key, now, missing)
         missing.extend(unmeasured)
         levels = () if unmeasured else await self._dependency_levels(key, now, missing)
+        since = min(earliest, incident.opened_at) - self.lookback
         evidence = Evidence(
             key=key,
             at=now,
@@ -209,16 +211,7 @@ class Observer:
             triggers=incident.triggers,
             conditions=_conditions(signals, workload),
             signals=signals,
-            changes=with_syncs(
-                await self._changes(
-                    key,
-                    min(earliest, incident.opened_at) - self.lookback,
-                    self.calls.get(key, ()),
-                ),
-                key,
-                workload.application if workload is not None else None,
-                min(earliest, incident.opened_at) - self.lookback,
-            ),
+            changes=await self._with_recorded(key, workload, since),
             workload=workload,
             revision_history=await self.store.history.revisions(key),
             config_history=await self.store.history.configs(key),
@@ -246,6 +239,14 @@ class Observer:
             callers=tuple(sorted(one for one, callees in self.calls.items() if key in callees)),
         )
         return Gathered(evidence=evidence, missing=tuple(missing))
+
+    async def _with_recorded(
+        self, key: ServiceKey, workload: WorkloadView | None, since: datetime
+    ) -> tuple[Change, ...]:
+        """The reported changes, with those that the owner or the release tool of the workload recorded."""
+        reported = await self._changes(key, since, self.calls.get(key, ()))
+        application = workload.application if workload is not None else None
+        return with_releases(with_syncs(reported, key, application, since), key, workload, since)
 
     @property
     def calls(self) -> Mapping[ServiceKey, tuple[ServiceKey, ...]]:

@@ -15,6 +15,7 @@ from app.agent.actions import ACTIONS
 from app.agent.guardrails.blast_radius import too_many
 from app.agent.guardrails.cordons import too_many_cordoned
 from app.agent.guardrails.document import document
+from app.agent.guardrails.drift import drift_asks, drift_denied, drift_words
 from app.agent.guardrails.limits import set_aside
 from app.agent.guardrails.opt_out import withheld
 from app.agent.guardrails.question import Guardrails, Question
@@ -41,12 +42,20 @@ def forbidden_now(action: Action, key: ServiceKey, limits: Guardrails) -> list[s
         reasons.append(f"{action.name} is not among ENABLED_ACTIONS")
     if action.risk is Risk.HIGH and not limits.allow_high_risk:
         reasons.append(f"{action.name.words} is high risk: blocked unless ALLOW_HIGH_RISK_ACTIONS=true")
+    drift = drift_denied(action, limits.drift)
+    if drift is not None:
+        reasons.append(drift)
     return reasons
 
 
-def must_ask(action: Action, key: ServiceKey, limits: Guardrails) -> bool:
-    """Whether the autonomy of the service requires an approval; checked again right before a write."""
-    return bool(ACTIONS[action.name].kinds) and autonomy_of(limits.services, key) is Autonomy.ASK
+def must_ask(action: Action, key: ServiceKey, limits: Guardrails) -> str | None:
+    """Why the action requires an approval, whatever its risk; None if it does not.
+
+    Checked again right before a write.
+    """
+    if ACTIONS[action.name].kinds and autonomy_of(limits.services, key) is Autonomy.ASK:
+        return f"the autonomy of {key.service} is ask: every action requires an approval"
+    return drift_asks(action, limits.drift)
 
 
 def guard(question: Question, limits: Guardrails) -> tuple[str, ...]:
@@ -124,16 +133,17 @@ class Policy:
             return DecisionKind.DENY, denials
         action, key = question.action, question.incident.key
         if action.risk in self.limits.approval_for:
-            return DecisionKind.NEEDS_APPROVAL, (
-                f"{action.name.words} is {action.risk} risk, and APPROVAL_FOR_RISKS requires an approval",
-            )
-        if must_ask(action, key, self.limits):
-            return DecisionKind.NEEDS_APPROVAL, (
-                f"the autonomy of {key.service} is ask: every action requires an approval",
-            )
+            risky = f"{action.name.words} is {action.risk} risk, and APPROVAL_FOR_RISKS requires an approval"
+            drift = drift_words(action)
+            return DecisionKind.NEEDS_APPROVAL, (risky,) if drift is None else (risky, drift)
+        asks = must_ask(action, key, self.limits)
+        if asks is not None:
+            return DecisionKind.NEEDS_APPROVAL, (asks,)
         note = set_aside(question.standing.history, self.limits.shared, question.at)
         allowed = f"{action.name.words} is an enabled action of {action.risk} risk and within the budget"
-        return DecisionKind.ALLOW, (allowed,) if note is None else (allowed, note)
+        return DecisionKind.ALLOW, tuple(
+            one for one in (allowed, drift_words(action), note) if one is not None
+        )
 
 
 def _without_interested(terms: ApprovalTerms, question: Question) -> ApprovalTerms:

@@ -21,6 +21,7 @@ from app.agent.ports.cluster import PodOwner, UnwatchedWorkload
 from app.agent.workload import (
     ConfigRecord,
     ObjectRef,
+    ReleaseRecord,
     RevisionHealth,
     TargetState,
     WorkloadView,
@@ -65,6 +66,7 @@ from app.connectors.kubernetes.views import (
     workload_view,
 )
 from app.connectors.kubernetes.views.disruption import disruption_of
+from app.connectors.kubernetes.views.releases import release_of, release_records, selector_of
 from app.connectors.kubernetes.watch import KubernetesWatch
 from app.connectors.kubernetes.writing import (
     REVISIONS,
@@ -85,8 +87,17 @@ class KubernetesReader:
     """
 
     def __init__(
-        self, api: ReadApi, services: ServiceMap, clock: Clock, *, objects: Objects, around: Objects
+        self,
+        api: ReadApi,
+        services: ServiceMap,
+        clock: Clock,
+        *,
+        objects: Objects,
+        around: Objects,
+        releases: bool = False,
     ) -> None:
+        """`releases`: read the records of Helm's releases too."""
+        self._releases = releases
         self._api = api
         self._services = services
         self._clock = clock
@@ -119,19 +130,34 @@ class KubernetesReader:
         about = {uid(item) for item in (workload, *revisions, *pods)}
         warnings = await self._around.warnings(namespace, about)
         controllers = await self._around.controllers(namespace)
+        records, unread = await self._release_records(workload)
         found = WorkloadObjects(
             workload=workload,
             revisions=revisions,
             pods=tuple(item for item in pods if text(item, "metadata", "deletionTimestamp") is None),
             config_maps=config_maps,
             events=warnings.items,
-            unread=(*warnings.unread, *controllers.unread),
+            unread=(*warnings.unread, *controllers.unread, *unread),
             autoscalers=controllers.autoscalers,
             stand_ins=controllers.stand_ins,
             own_cordons=await self._own_cordons(pods),
+            release_records=records,
         )
         ref = ObjectRef(kind=kind_of(workload), namespace=namespace, name=name(workload))
         return workload_view(found, ref, self._clock.now())
+
+    async def _release_records(
+        self, workload: JsonObject
+    ) -> tuple[tuple[ReleaseRecord, ...], tuple[str, ...]]:
+        """The revisions of the release that wrote it, and why they could not be read."""
+        release = release_of(workload) if self._releases else None
+        if release is None:
+            return (), ()
+        try:
+            items = await self._api.metadata(Kind.SECRET, release[0], labels=selector_of(release[1]))
+        except Forbidden as error:
+            return (), (str(error),)
+        return release_records(items), ()
 
     async def _own_cordons(self, pods: Sequence[JsonObject]) -> tuple[str, ...]:
         """The nodes that the agent cordoned; asked for only while a pod has no place."""
@@ -314,7 +340,9 @@ def connect(settings: Settings, clock: Clock) -> KubernetesCluster | None:
     live = LiveObjects(api, services, clock)
     view = ClusterView(stream, live, services, clock)
     return KubernetesCluster(
-        reader=KubernetesReader(api, services, clock, objects=live, around=view),
+        reader=KubernetesReader(
+            api, services, clock, objects=live, around=view, releases=settings.helm_releases
+        ),
         steady=KubernetesReader(api, services, clock, objects=view, around=view),
         rehearsal=KubernetesRehearsal(api, connections.patching(dry_run=True)),
         watch=KubernetesWatch(view, clock),

@@ -69,6 +69,8 @@ GITOPS = {
     "helm.toolkit.fluxcd.io/name": "flux",
 }
 
+RELEASE = "meta.helm.sh/release-name"
+
 AGENT = Identity(name=FIELD_MANAGER)
 WATCH_SECONDS = 0.5
 _MAX_WARNINGS = 20
@@ -278,6 +280,10 @@ class SandboxReader:
             warnings=tuple(warnings[:_MAX_WARNINGS]),
             managed_by=next((owner for name, owner in GITOPS.items() if name in labelled), None),
             managed_as=next((labelled[name] for name in GITOPS if name in labelled), None),
+            released_by=_released_by(deployment),
+            release_records=world.release_records.get(
+                (deployment.meta.namespace, annotations.get(RELEASE, "")), ()
+            ),
             scaled=_scaled(deployment),
             autoscalers=_autoscalers(world, deployment),
             opted_out=said(deployment.meta.labels, annotations) is False,
@@ -487,6 +493,11 @@ def target_of(thing: Target, action: Action | None = None) -> TargetState:
         marker=None if marker is None else IntentId(marker),
         changed_by=changers[0] if changers else meta.changed_by,
     )
+
+
+def _released_by(deployment: Deployment) -> str | None:
+    release = deployment.meta.annotations.get(RELEASE)
+    return None if release is None else f"Helm release {release}"
 
 
 def _autoscalers(world: World, deployment: Deployment) -> tuple[AutoscalerView, ...]:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from app.agent.ids import ServiceKey
-from app.agent.workload import AutoscalerView
+from app.agent.workload import AutoscalerView, ReleaseRecord
 from app.clock import Clock
 from app.errors import NotFound
 from app.sandbox.api import ApiServer, Thing
@@ -78,6 +78,8 @@ class World:
         self.traffic = Traffic(self.engine, self.api, seed, self.surroundings)
         self.namespaces: dict[str, dict[str, str]] = {}
         """Labels and annotations of namespaces, by name; those without any are not listed."""
+        self.release_records: dict[tuple[str, str], tuple[ReleaseRecord, ...]] = {}
+        """The revisions of releases, newest first, by namespace and name."""
         self.autoscalers: dict[tuple[str, str], AutoscalerView] = {}
         """What scales a Deployment by itself, by namespace and name."""
         self.api.changed.append(self._follow)

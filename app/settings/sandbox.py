@@ -23,6 +23,7 @@ IN_FORCE = frozenset(
         "action_memory_seconds",
         "require_opt_in",
         "enabled_actions",
+        "helm_drift",
         "approval_for_risks",
         "approval_timeout_seconds",
         "approval_people",

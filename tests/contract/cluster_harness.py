@@ -24,6 +24,8 @@ from app.agent.workload import WorkloadView
 
 GOOD_IMAGE = "registry.example/shop:1.14.0"
 BETTER_IMAGE = "registry.example/shop:1.14.1"
+RELEASED_AT = 1_772_000_000
+"""When revision 0 of a release was recorded, in seconds since 1970; each revision is one second later."""
 CRASHING_IMAGE = "registry.example/shop:1.15.0-crash"
 """Pods of this image end in CrashLoopBackOff; by the convention that "crash" in an image's name crashes."""
 
@@ -114,6 +116,10 @@ class ClusterHarness(Protocol):
 
     async def cordon(self, node: str, *, cordoned: bool = True) -> None:
         """Cordon or uncordon a node as a person does."""
+        ...
+
+    async def record_release(self, release: str, revision: int, status: str) -> None:
+        """Record a revision of a release as Helm does."""
         ...
 
     async def set_paused(self, name: str, *, paused: bool) -> None:

@@ -23,7 +23,7 @@ from lightkube.models.core_v1 import (
 from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
 from lightkube.resources.apps_v1 import DaemonSet, Deployment, StatefulSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
-from lightkube.resources.core_v1 import ConfigMap, Namespace, Node
+from lightkube.resources.core_v1 import ConfigMap, Namespace, Node, Secret
 from lightkube.types import PatchType
 
 from app.agent.ids import JsonObject, ServiceKey
@@ -33,7 +33,7 @@ from app.config import Settings
 from app.connectors.k8s import KubernetesCluster, connect
 from testbed.rbac import AGENT, NO_PODS, NOBODY
 from testbed.world import TestBed
-from tests.contract.cluster_harness import GOOD_IMAGE, ClusterPorts
+from tests.contract.cluster_harness import GOOD_IMAGE, RELEASED_AT, ClusterPorts
 
 _Workload: TypeAlias = Deployment | StatefulSet | DaemonSet
 DEADLINE_SECONDS = 300.0
@@ -48,6 +48,7 @@ def settings_for(bed: TestBed, namespace: str, user: str, **more: object) -> Set
         "dry_run": False,
         "kubeconfig": bed.control_plane.kubeconfig(user),
         "environment_namespaces": {"prod": namespace},
+        "helm_releases": True,
         **more,
     }
     return Settings(_env_file=None, **values)  # type: ignore[arg-type] # pydantic checks the values
@@ -189,6 +190,20 @@ class KubernetesHarness:
     async def cordon(self, node: str, *, cordoned: bool = True) -> None:
         body = {"spec": {"unschedulable": cordoned}}
         await asyncio.to_thread(self.client.patch, Node, node, body)
+
+    async def record_release(self, release: str, revision: int, status: str) -> None:
+        labels = {
+            "owner": "helm",
+            "name": release,
+            "status": status,
+            "version": str(revision),
+            "modifiedAt": str(RELEASED_AT + revision),
+        }
+        metadata = ObjectMeta(
+            name=f"sh.helm.release.v1.{release}.v{revision}", namespace=self.namespace, labels=labels
+        )
+        secret = Secret(metadata=metadata, type="helm.sh/release.v1", stringData={"release": "H4sIsecret"})
+        await asyncio.to_thread(self.client.create, secret)
 
     async def set_paused(self, name: str, *, paused: bool) -> None:
         await self._replace(name, "/spec/paused", paused)

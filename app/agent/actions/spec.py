@@ -126,6 +126,8 @@ class ActionSpec:
     exactly_one_parameter: bool = False
     """The parameters are alternatives."""
     in_runbooks: bool = True
+    drifts: bool = False
+    """It changes what a release tool may have written."""
     removes: bool = False
     """It deletes its object."""
     based_on: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """How many nodes may be cordoned at once, and whose cordon is still needed. Pure (promise 4).
 
 The counts are those of the cluster, not of the agent's record: a cordon counts until the
-node is schedulable again, whichever incident it was for.
+node is schedulable again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class NodeCordons:
 
     nodes: int
     cordoned: tuple[str, ...] = ()
-    """Whoever cordoned them."""
+    """Cordoned by the agent or by anyone else."""
     own: tuple[str, ...] = ()
-    """Those that the agent cordoned and nobody else since."""
+    """Those that the agent cordoned and no one else since."""
     unread: str | None = None
     """Why the nodes could not be read; None if they were."""
 
@@ -37,7 +37,7 @@ class CordonLimits:
     own: int = 1
     """The most that the agent holds cordoned."""
     share: float = 1.0
-    """The share of the nodes that may be cordoned, by whomever; one is always allowed."""
+    """The share of the nodes that may be cordoned, by anyone; one is always allowed."""
 
 
 def cordons_node(action: Action) -> bool:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from app.agent.guardrails.cordons import CordonLimits, NodeCordons
 from app.agent.guardrails.disruption import Disruption
+from app.agent.guardrails.drift import DriftRule
 from app.agent.guardrails.limits import (
     UNLIMITED,
     Limits,
@@ -46,6 +47,8 @@ class Guardrails:
     """Services for which the agent may go less far."""
     max_replica_share: float = 1.0
     """The share of a workload's replicas that one action may make unavailable; one is always allowed."""
+    drift: DriftRule = DriftRule.ASK
+    """What is done where an action would make an object drift from its release."""
     cordons: CordonLimits = field(default_factory=CordonLimits)
     """How many nodes may be cordoned at once."""
 

@@ -255,6 +255,8 @@ def needed_rights(settings: Settings) -> tuple[Access, ...]:
         *((verb, "", "events") for verb in ("list", "watch")),
         *((verb, "autoscaling", _AUTOSCALERS) for verb in ("list", "watch")),
     ]
+    if settings.helm_releases:
+        needed.append(("list", "", "secrets"))
     written = {kind for name in settings.enabled_actions for kind in ACTIONS[name].kinds}
     if written:
         needed += [(verb, "policy", "poddisruptionbudgets") for verb in ("list", "watch")]

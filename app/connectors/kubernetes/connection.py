@@ -23,7 +23,7 @@ from lightkube.core.resource import GlobalResource, NamespacedResourceG, api_inf
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.apps_v1 import ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
-from lightkube.resources.core_v1 import ConfigMap, Event, Namespace, Node, Pod
+from lightkube.resources.core_v1 import ConfigMap, Event, Namespace, Node, Pod, Secret
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
 
@@ -36,6 +36,8 @@ from app.errors import ConfigurationError
 EVERYWHERE = ALL_NS
 """Stands for all namespaces."""
 FIELD_MANAGER = "self-healing-devops-agent"
+_METADATA_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+_MOST_METADATA = 100
 _MAX_ANSWER_BYTES = 128 * 1024 * 1024
 """More than any page of objects is long."""
 
@@ -59,6 +61,7 @@ class Kind(StrEnum):
     SCALED_OBJECT = "ScaledObject"
     ROLLOUT = "Rollout"
     CANARY = "Canary"
+    SECRET = "Secret"  # noqa: S105 - a kind, of which only metadata is read
 
 
 _ROLLOUT = create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "rollouts")
@@ -74,6 +77,7 @@ _RESOURCES: dict[Kind, type[NamespacedResourceG] | type[GlobalResource]] = {
     Kind.DISRUPTION_BUDGET: PodDisruptionBudget,
     Kind.NAMESPACE: Namespace,
     Kind.NODE: Node,
+    Kind.SECRET: Secret,
     Kind.HORIZONTAL_POD_AUTOSCALER: HorizontalPodAutoscaler,
     Kind.VERTICAL_POD_AUTOSCALER: create_namespaced_resource(
         "autoscaling.k8s.io", "v1", "VerticalPodAutoscaler", "verticalpodautoscalers"
@@ -142,6 +146,12 @@ class Connection:
             watch=watch is True,
             params={key: str(value) for key, value in more.items() if value is not None},
         )
+
+    def prepare_metadata_list(self, kind: Kind, namespace: str, labels: str) -> BasicRequest:
+        """A request for the metadata of objects: the API server leaves out everything else."""
+        request = self.prepare("list", kind, namespace, labelSelector=labels, limit=str(_MOST_METADATA))
+        request.headers = {"Accept": _METADATA_LIST}
+        return request
 
     def prepare_patch(
         self, kind: Kind, ref: ObjectRef, operations: Sequence[JsonObject], *, status: bool = False
