@@ -32,6 +32,7 @@ from app.agent.ports.cluster import (
     ClusterRehearsal,
     ClusterWatch,
     ClusterWriter,
+    ContainerLogs,
     PodOwners,
 )
 from app.agent.ports.gitops import GitOps
@@ -118,6 +119,8 @@ class Adapters:
     steady: ClusterReader | None = None
     """Reads workloads from a view that a watch keeps, for what looks at every service; None: as `reader`."""
     owners: PodOwners | None = None
+    logs: ContainerLogs | None = None
+    """Reads the logs of failing containers; None where that is not allowed."""
     rehearsal: ClusterRehearsal | None = None
     writer: ClusterWriter | None = None
     watch: ClusterWatch | None = None
@@ -237,6 +240,7 @@ def assemble(
         dependencies=service_dependencies(settings) if dependencies is None else dependencies,
         objectives=slo.objectives,
         services=services,
+        logs=world.logs,
         applications=world.gitops.reader if world.gitops is not None else None,
     )
     check = ReasonCheck(
@@ -413,6 +417,7 @@ def connect_world(settings: Settings, clock: Clock) -> tuple[Adapters, Callable[
             owners=guarded_owners(cluster.reader, api_server) if cluster is not None else None,
             rehearsal=guarded_rehearsal(cluster.rehearsal, api_server) if cluster is not None else None,
             writer=cluster.writer if cluster is not None else None,
+            logs=cluster.logs if cluster is not None else None,
             watch=cluster.watch if cluster is not None else None,
             coverage=cluster.reader if cluster is not None else None,
             metrics=guarded_metrics(source, metric_source) if source and metric_source else None,

@@ -232,6 +232,7 @@ class Settings(BaseSettings):
     # Kubernetes
     kubeconfig: Path | None = None
     kube_context: str | None = None
+    log_evidence: bool = False
     helm_releases: bool = False
     kube_in_cluster: bool = False
     kube_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from app.agent.identity.people import Answer, ApprovalTerms, Sender
 from app.agent.ids import ApprovalId, IncidentId, IntentId, JsonObject, JsonScalar, ServiceKey, SignalId
-from app.agent.workload import ConfigRecord, ObjectRef, RevisionRecord, WorkloadView
+from app.agent.workload import ConfigRecord, LogPattern, ObjectRef, RevisionRecord, WorkloadView
 
 METRICS_SOURCE = ServiceKey(environment="telemetry", service="metrics")
 CLUSTER_SOURCE = ServiceKey(environment="telemetry", service="cluster")
@@ -333,6 +333,8 @@ class Evidence:
     """Dependencies, and services with a recent incident, that fail at this moment: a bounded number."""
     callers: tuple[ServiceKey, ...] = ()
     """Services that call this one directly, where known."""
+    log_patterns: tuple[LogPattern, ...] = ()
+    """Of the failing containers, where the agent may read logs."""
 
 
 class Cause(StrEnum):

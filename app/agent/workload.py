@@ -101,6 +101,19 @@ class FailingContainer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogPattern:
+    """What the last lines of a container have in common; never a line itself."""
+
+    pod: str
+    container: str
+    previous: bool
+    """Of the container that ended, not of the one that was started in its place."""
+    pattern: str
+    count: int
+    """The number of lines."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WarningView:
     """One Warning event about an object, repeats folded."""
 

@@ -56,6 +56,7 @@ from app.connectors.kubernetes.mapping import (
     is_object_name,
 )
 from app.connectors.kubernetes.patches import snapshot_body, target_ref
+from app.connectors.kubernetes.reading.logs import KubernetesLogs
 from app.connectors.kubernetes.reading.objects import LiveObjects, Objects
 from app.connectors.kubernetes.reading.view import ClusterView
 from app.connectors.kubernetes.templates import config_map_names, template_of
@@ -285,6 +286,8 @@ class KubernetesCluster:
     writer: KubernetesWriter | None
     """None in a dry run."""
     connections: Connections
+    logs: KubernetesLogs | None = None
+    """None unless LOG_EVIDENCE is set."""
 
     async def close(self) -> None:
         """Close every connection; the ports must not be used after it."""
@@ -301,6 +304,10 @@ class Connections:
     def reading(self) -> ReadApi:
         """A connection that reads; should it ever be made to write, the server would not persist it."""
         return ReadApi(self._add(dry_run=True))
+
+    def plain(self) -> Connection:
+        """A connection that reads what is no object."""
+        return self._add(dry_run=True)
 
     def patching(self, *, dry_run: bool) -> PatchApi:
         return PatchApi(self._add(dry_run=dry_run))
@@ -348,4 +355,5 @@ def connect(settings: Settings, clock: Clock) -> KubernetesCluster | None:
         watch=KubernetesWatch(view, clock),
         writer=None if settings.dry_run else KubernetesWriter(api, connections.patching(dry_run=False)),
         connections=connections,
+        logs=KubernetesLogs(connections.plain()) if settings.log_evidence else None,
     )

@@ -33,7 +33,7 @@ from app.agent.workload import (
     TargetState,
     WorkloadView,
 )
-from app.errors import Conflict, Forbidden, Invalid, PermanentError
+from app.errors import Conflict, Forbidden, Invalid, NotFound, PermanentError
 from app.sandbox.api import Identity, Precondition, Thing
 from app.sandbox.objects import (
     WORKLOADS,
@@ -58,7 +58,7 @@ from app.sandbox.operations import (
     snapshot_body,
     token_of,
 )
-from app.sandbox.world import AUTOSCALER, SAME_NAMES, Naming, World, WorldSource
+from app.sandbox.world import AUTOSCALER, SAME_NAMES, ContainerLog, Naming, World, WorldSource
 
 IRREVERSIBLE = "self-healing-devops-agent/irreversible"
 WITHOUT_TRAFFIC = "self-healing-devops-agent/trust-without-traffic"
@@ -291,6 +291,26 @@ class SandboxReader:
         )
 
 
+LOG_LINES, LOG_BYTES = 200, 64 * 1024
+
+
+class SandboxLogs:
+    """`ContainerLogs` over a `World`."""
+
+    def __init__(self, access: _Access) -> None:
+        self._access = access
+
+    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> tuple[str, ...]:
+        self._access.ask("get", "Pod/log")
+        owner = await SandboxReader(self._access).owner(namespace, pod)
+        if owner is None or container != "app":
+            raise NotFound(f"pods/log {namespace}/{pod}: there is no such container")
+        log = self._access.world.container_logs.get((namespace, owner.name), ContainerLog())
+        lines = log.previous if previous and log.previous is not None else log.current
+        kept = "\n".join(lines[-LOG_LINES:]).encode()[-LOG_BYTES:]
+        return tuple(kept.decode(errors="replace").splitlines())
+
+
 class _Changes:
     """One request to change an object, rehearsed or real."""
 
@@ -473,6 +493,11 @@ class SandboxCluster:
             watch=SandboxWatch(access, watch_seconds),
             _access=access,
         )
+
+    @property
+    def logs(self) -> SandboxLogs:
+        """The lines of containers; a dry run may read them too."""
+        return SandboxLogs(self._access)
 
     def writer(self) -> SandboxWriter:
         """The side that changes the world; a dry run never asks for it (promise 5)."""

@@ -64,6 +64,15 @@ class Workload:
     """How it works, where more is to be played than words in its image can say."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerLog:
+    """What the container of a workload wrote, oldest first."""
+
+    current: tuple[str, ...] = ()
+    previous: tuple[str, ...] | None = None
+    """Of the one that ended; None where nothing is left of it."""
+
+
 class World:
     """Cluster, traffic and time of one simulation."""
 
@@ -78,6 +87,8 @@ class World:
         self.traffic = Traffic(self.engine, self.api, seed, self.surroundings)
         self.namespaces: dict[str, dict[str, str]] = {}
         """Labels and annotations of namespaces, by name; those without any are not listed."""
+        self.container_logs: dict[tuple[str, str], ContainerLog] = {}
+        """The lines of the containers of a workload, by namespace and name."""
         self.release_records: dict[tuple[str, str], tuple[ReleaseRecord, ...]] = {}
         """The revisions of releases, newest first, by namespace and name."""
         self.autoscalers: dict[tuple[str, str], AutoscalerView] = {}

@@ -7,7 +7,7 @@ people and pipelines that change a cluster beside the agent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from app.agent.ports.cluster import (
     ClusterRehearsal,
     ClusterWatch,
     ClusterWriter,
+    ContainerLogs,
     PodOwners,
 )
 from app.agent.workload import WorkloadView
@@ -40,6 +41,7 @@ class ClusterPorts:
     watch: ClusterWatch
     owners: PodOwners
     coverage: ClusterCoverage
+    logs: ContainerLogs
 
 
 class ClusterHarness(Protocol):
@@ -116,6 +118,10 @@ class ClusterHarness(Protocol):
 
     async def cordon(self, node: str, *, cordoned: bool = True) -> None:
         """Cordon or uncordon a node as a person does."""
+        ...
+
+    async def logged(self, current: Sequence[str], previous: Sequence[str] | None = None) -> str:
+        """The name of a pod whose container `app` wrote these lines; `previous`: before it was restarted."""
         ...
 
     async def record_release(self, release: str, revision: int, status: str) -> None:

@@ -32,7 +32,10 @@ from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
 
 pytest.register_assert_rewrite(
-    "tests.contract.cluster_suite", "tests.contract.hands_suite", "tests.contract.kinds_suite"
+    "tests.contract.cluster_suite",
+    "tests.contract.hands_suite",
+    "tests.contract.kinds_suite",
+    "tests.contract.logs_suite",
 )
 
 from app.agent.actions import ACTIONS  # noqa: E402 - as above
@@ -45,7 +48,7 @@ from app.agent.ids import JsonObject  # noqa: E402 - as above
 from app.agent.models import ActionName  # noqa: E402 - as above
 from app.agent.ports.cluster import PodOwner  # noqa: E402 - as above
 from app.agent.workload import ObjectRef  # noqa: E402 - as above
-from app.errors import Conflict, Forbidden, Invalid  # noqa: E402 - as above
+from app.errors import Conflict, Forbidden, Invalid, TransientError  # noqa: E402 - as above
 from testbed.waiting import NotYet, wait_for  # noqa: E402 - as above
 from testbed.workloads import waiting_reasons  # noqa: E402 - as above
 from testbed.world import TestBed  # noqa: E402 - as above
@@ -56,6 +59,7 @@ from tests.contract.eventually import eventually  # noqa: E402 - as above
 from tests.contract.hands_suite import *  # noqa: E402, F403 - as above
 from tests.contract.kinds_suite import *  # noqa: E402, F403 - as above
 from tests.contract.kubernetes_harness import KubernetesHarness  # noqa: E402 - as above
+from tests.contract.logs_suite import *  # noqa: E402, F403 - as above
 
 pytestmark = pytest.mark.real
 
@@ -332,6 +336,15 @@ def _crashed(cluster: KubernetesHarness) -> str | NotYet:
     stuck = [pod for pod in found if "CrashLoopBackOff" in waiting_reasons(pod)]
     names = [pod.metadata.name for pod in stuck if pod.metadata is not None and pod.metadata.name]
     return names[0] if names else NotYet("no pod waits in CrashLoopBackOff")
+
+
+async def test_a_node_that_does_not_answer_delays_no_diagnosis(cluster: KubernetesHarness) -> None:
+    """After two seconds the logs count as missing."""
+    pod = await cluster.logged(["line"])
+    assert cluster.kubelet is not None
+    cluster.kubelet.silent = True
+    with pytest.raises(TransientError):
+        await cluster.ports.logs.tail(cluster.namespace, pod, "app", previous=False)
 
 
 async def test_a_node_that_is_lost_shows_on_its_pods(cluster: KubernetesHarness) -> None:

@@ -64,6 +64,18 @@ class PodOwners(Protocol):
         ...
 
 
+class ContainerLogs(Protocol):
+    """Reads the last lines of a container; constructed only where LOG_EVIDENCE is set."""
+
+    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool) -> tuple[str, ...]:
+        """At most the last 200 lines and 64 KiB, within 2 s, oldest first.
+
+        `previous`: of the container that ended, where there is one, else of the running one.
+        Raises `Forbidden`, `NotFound`, `PermanentError`, or `TransientError` for one that does not answer.
+        """
+        ...
+
+
 class ClusterReader(Protocol):
     """Looks at one cluster; never changes anything."""
 

@@ -23,7 +23,7 @@ from lightkube.core.resource import GlobalResource, NamespacedResourceG, api_inf
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.apps_v1 import ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
-from lightkube.resources.core_v1 import ConfigMap, Event, Namespace, Node, Pod, Secret
+from lightkube.resources.core_v1 import ConfigMap, Event, Namespace, Node, Pod, PodLog, Secret
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 from lightkube.types import PatchType
 
@@ -207,6 +207,31 @@ class Connection:
         if not isinstance(answer, dict):
             raise failure(call, ValueError("the answer is no object"))
         return cast("JsonObject", answer)
+
+    def prepare_log(self, namespace: str, pod: str, **more: str) -> BasicRequest:
+        """A request for the log of a container, which is text; `more` holds query parameters."""
+        return self._sender.prepare_request(
+            "get", res=PodLog, name=pod, namespace=namespace, params=more, headers={"Accept": "*/*"}
+        )
+
+    async def text(self, call: KubernetesCall, request: BasicRequest, *, seconds: float, most: int) -> bytes:
+        """Send one request and read at most `most` bytes of its answer, within `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self._sender.send(self._sender.build_adapter_request(request), stream=True)
+                try:
+                    content = b""
+                    async for part in response.aiter_bytes():
+                        content += part
+                        if len(content) >= most:
+                            break
+                finally:
+                    await response.aclose()
+        except (httpx2.HTTPError, httpx2.InvalidURL, ConfigError, OSError, ValueError, KeyError) as error:
+            raise failure(call, error) from error
+        if not response.is_success:
+            raise rejection(call, response.status_code, response.headers, status_of(content))
+        return content[:most]
 
     async def lines(
         self, call: KubernetesCall, request: BasicRequest, silence_seconds: float, opened: Callable[[], None]
