@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from lightkube import Client
@@ -49,14 +50,26 @@ from app.agent.models import ActionName  # noqa: E402 - as above
 from app.agent.ports.cluster import PodOwner  # noqa: E402 - as above
 from app.agent.workload import ObjectRef  # noqa: E402 - as above
 from app.errors import Conflict, Forbidden, Invalid, TransientError  # noqa: E402 - as above
+from testbed import TestbedError  # noqa: E402 - as above
+from testbed.rbac import ADMIN  # noqa: E402 - as above
 from testbed.waiting import NotYet, wait_for  # noqa: E402 - as above
 from testbed.workloads import waiting_reasons  # noqa: E402 - as above
 from testbed.world import TestBed  # noqa: E402 - as above
-from tests.contract.cluster_harness import CRASHING_IMAGE  # noqa: E402 - as above
+from tests.contract.cluster_harness import BETTER_IMAGE, CRASHING_IMAGE, GOOD_IMAGE  # noqa: E402 - as above
 from tests.contract.cluster_suite import *  # noqa: E402, F403 - the shared contract
-from tests.contract.cluster_suite import INTENT, OTHER_INTENT, action, deployment, key_of  # noqa: E402 - as above
+from tests.contract.cluster_suite import (  # noqa: E402 - as above
+    INTENT,
+    OTHER_INTENT,
+    action,
+    apply,
+    crashes,
+    deployment,
+    key_of,
+    runs,
+)
 from tests.contract.eventually import eventually  # noqa: E402 - as above
 from tests.contract.hands_suite import *  # noqa: E402, F403 - as above
+from tests.contract.helm_chart import Releases  # noqa: E402 - as above
 from tests.contract.kinds_suite import *  # noqa: E402, F403 - as above
 from tests.contract.kubernetes_harness import KubernetesHarness  # noqa: E402 - as above
 from tests.contract.logs_suite import *  # noqa: E402, F403 - as above
@@ -338,12 +351,38 @@ def _crashed(cluster: KubernetesHarness) -> str | NotYet:
     return names[0] if names else NotYet("no pod waits in CrashLoopBackOff")
 
 
+async def test_a_rollback_drifts_from_a_release_of_helm_until_the_next_one(
+    cluster: KubernetesHarness, tmp_path: Path
+) -> None:
+    """A real Helm wrote the workload and its records: its next release meets the agent's field, by name."""
+    kubeconfig = cluster.bed.control_plane.kubeconfig(ADMIN)
+    releases = Releases(tmp_path / "chart", kubeconfig, cluster.namespace)
+    await asyncio.to_thread(releases.release, GOOD_IMAGE)
+    view = await cluster.until(key_of(cluster), lambda seen: seen.rollout_complete)
+    assert view.released_by == "Helm release store"
+    assert [(one.revision, one.status) for one in view.release_records] == [(1, "deployed")]
+    assert abs((view.release_records[0].at - view.observed_at).total_seconds()) < 3600
+    await asyncio.to_thread(releases.release, CRASHING_IMAGE)
+    await cluster.until(key_of(cluster), crashes)
+    await apply(cluster, action(ActionName.ROLLBACK, deployment(cluster), revision=1))
+    view = await cluster.until(key_of(cluster), runs(GOOD_IMAGE))
+    found = [(one.revision, one.status) for one in view.release_records]
+    assert found == [(2, "deployed"), (1, "superseded")]
+
+    with pytest.raises(TestbedError, match='conflict with "self-healing-devops-agent"'):
+        await asyncio.to_thread(releases.release, BETTER_IMAGE)
+    await asyncio.to_thread(releases.release, BETTER_IMAGE, "--force-conflicts")
+    view = await cluster.until(key_of(cluster), runs(BETTER_IMAGE))
+    found = [(one.revision, one.status) for one in view.release_records]
+    assert found == [(4, "deployed"), (3, "failed"), (2, "superseded"), (1, "superseded")]
+
+
 async def test_a_node_that_does_not_answer_delays_no_diagnosis(cluster: KubernetesHarness) -> None:
     """After two seconds the logs count as missing."""
     pod = await cluster.logged(["line"])
     assert cluster.kubelet is not None
     cluster.kubelet.silent = True
-    with pytest.raises(TransientError):
+    with pytest.raises(TransientError, match="TimeoutError"):  # its own bound, before that of the connection
         await cluster.ports.logs.tail(cluster.namespace, pod, "app", previous=False)
 
 

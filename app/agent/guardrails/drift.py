@@ -1,7 +1,8 @@
 """What may be changed of an object that a release tool wrote and does not watch. Pure.
 
 The tool does not revert such a change and does not know of it: the object drifts from its
-release, and the next release overwrites it. Undos are exempt: they end the drift.
+release, and the next release overwrites it, or is refused because the agent owns the field.
+Undos are exempt: they end the drift.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def drift_words(action: Action) -> str | None:
         return None
     return (
         f"{action.name.words} makes {action.target} drift from {action.drifts_from}, "
-        "which does not notice it: the next release overwrites it"
+        "which does not notice it: the next release overwrites it or conflicts with it"
     )
 
 

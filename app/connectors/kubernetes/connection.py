@@ -101,7 +101,7 @@ class _Sender(Protocol):
         self,
         method: str,
         *,
-        res: type[NamespacedResourceG] | type[GlobalResource],
+        res: type[NamespacedResourceG] | type[GlobalResource] | type[PodLog],
         obj: Sequence[JsonObject] | None = None,
         name: str | None = None,
         namespace: str | None = None,
