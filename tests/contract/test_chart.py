@@ -199,3 +199,18 @@ async def _allowed(api: Api, user: str, namespace: str, right: tuple[str, str, s
     answer = await api.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
     answer.raise_for_status()
     return bool(answer.json()["status"]["allowed"])
+
+
+def test_settings_that_need_rights_of_their_own_get_them_only_where_set() -> None:
+    """Secrets and logs are not readable by default."""
+
+    def resources(*options: str) -> set[str]:
+        (role, *_) = of_kind(rendered(*options), "ClusterRole")
+        return {one for rule in role["rules"] for one in rule["resources"]}
+
+    plain = resources()
+    assert not plain & {"secrets", "pods/log"}
+    asked = resources(
+        "--set-string", "settings.HELM_RELEASES=true", "--set-string", "settings.LOG_EVIDENCE=true"
+    )
+    assert asked - plain == {"secrets", "pods/log"}
