@@ -130,7 +130,8 @@ async def test_a_second_node_is_cordoned_only_within_the_limit(tmp_path: Path, m
         await stage.live_until(lambda record: bool(record.intents))
         assert (await stage.cluster.reader.cordons()).own == (one,)
         stops_being_ready(stage, lambda pod: pod.node == other and pod.meta.name.startswith("cart"))
-        record = await stage.live_until_ended(key=ServiceKey(environment=NAMESPACE, service="cart"))
+        cart = ServiceKey(environment=NAMESPACE, service="cart")
+        record = await stage.live_until(lambda r: any(i.started_at or i.outcome for i in r.intents), key=cart)
         told = messages(record.timeline)
         assert record.intents, told
         assert record.intents[0].action.name is ActionName.CORDON
