@@ -35,6 +35,7 @@ from app.connectors.kubernetes.api import (
 from app.connectors.kubernetes.catalog import WorkloadCatalog
 from app.connectors.kubernetes.changes.nodes import OWN_CORDONS, own_cordon
 from app.connectors.kubernetes.config import load_config
+from app.connectors.kubernetes.connection import ConnectionMaker
 from app.connectors.kubernetes.errors import Absent
 from app.connectors.kubernetes.fields import (
     condition_of,
@@ -274,7 +275,9 @@ class Connections:
             await self._open.pop().close()
 
 
-def connect(settings: Settings, clock: Clock) -> KubernetesCluster | None:
+def connect(
+    settings: Settings, clock: Clock, opened: ConnectionMaker = Connection
+) -> KubernetesCluster | None:
     """The cluster of the settings, without asking it anything yet; None when they name none.
 
     Raises `ConfigurationError` when the settings or the kubeconfig are wrong.
@@ -287,7 +290,7 @@ def connect(settings: Settings, clock: Clock) -> KubernetesCluster | None:
         service_workloads=settings.service_workloads,
     )
     connections = Connections(
-        lambda dry_run: Connection(config, timeout_seconds=settings.kube_timeout_seconds, dry_run=dry_run)
+        lambda dry_run: opened(config, timeout_seconds=settings.kube_timeout_seconds, dry_run=dry_run)
     )
     api = connections.reading()
     streams: dict[str, ReadApi] = {}

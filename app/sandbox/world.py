@@ -67,7 +67,10 @@ class Workload:
 class World:
     """Cluster, traffic and time of one simulation."""
 
-    def __init__(self, clock: Clock, seed: int = 0, nodes: tuple[str, ...] = NODES) -> None:
+    def __init__(
+        self, clock: Clock, seed: int = 0, nodes: tuple[str, ...] = NODES, *, controlled: bool = True
+    ) -> None:
+        """`controlled`: false where the objects mirror a control plane that has controllers of its own."""
         self.clock = clock
         self.engine = Engine(clock, seed)
         self.api = ApiServer(self.engine)
@@ -75,6 +78,8 @@ class World:
         self.nodes = nodes
         self.kubelet = Kubelet(self.engine, self.api, nodes, self.surroundings)
         self.controller = DeploymentController(self.engine, self.api, self.kubelet)
+        if controlled:
+            self.controller.start()
         self.traffic = Traffic(self.engine, self.api, seed, self.surroundings)
         self.namespaces: dict[str, dict[str, str]] = {}
         """Labels and annotations of namespaces, by name; those without any are not listed."""

@@ -221,6 +221,12 @@ class Connection:
         await self._sender.close()
 
 
+class ConnectionMaker(Protocol):
+    """Opens one connection: `Connection`, unless answers are to be read in another way."""
+
+    def __call__(self, config: SingleConfig, *, timeout_seconds: float, dry_run: bool) -> Connection: ...
+
+
 async def _bounded(response: httpx2.Response) -> bytes:
     """The whole body; `ValueError` for one that is longer than any page of objects."""
     try:
