@@ -192,7 +192,7 @@ class _Container(PodWorker):
     """The container of one pod, from its start on."""
 
     def __init__(self, nodes: ScenarioNodes, pod: Pod, mirrored: Mirrored) -> None:
-        super().__init__(nodes.api, pod, f"10.244.{random.randint(0, 250)}.{random.randint(1, 250)}")  # noqa: S311
+        super().__init__(nodes.api, pod, _address(pod))
         self._nodes, self._mirrored, self._sleep = nodes, mirrored, nodes.clock.sleep
         self._failures = 0
 
@@ -267,6 +267,12 @@ class _Container(PodWorker):
         await self._report("Running", {"waiting": {"reason": "CrashLoopBackOff", "message": said}}, last=last)
         await self._event("BackOff", f"Back-off restarting failed container {name} ({reason})")
         await self._sleep(seconds)
+
+
+def _address(pod: Pod) -> str:
+    """An address that a pod keeps for life; the API server accepts no second one."""
+    drawn = random.Random(pod.metadata.uid)  # noqa: S311 - no secret
+    return f"10.244.{drawn.randint(0, 250)}.{drawn.randint(1, 250)}"
 
 
 def _raise(task: asyncio.Task[None]) -> None:
