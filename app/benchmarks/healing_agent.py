@@ -32,7 +32,7 @@ from app.sandbox.cluster import SandboxCluster
 from app.sandbox.metrics import SandboxMetrics
 from app.sandbox.runner import InlineRunner
 from app.sandbox.scenarios.files import Variant
-from app.sandbox.scenarios.judge import Act, Named, Run
+from app.sandbox.scenarios.judge import Act, NamedCause, Run
 from app.sandbox.scenarios.naive import WINDOW, fared
 from app.sandbox.scenarios.stage import PAST_SECONDS, ScenarioWorld
 from app.simulation.wiring import observing, report, simulated
@@ -133,7 +133,9 @@ def seen(records: list[IncidentRecord], variant: Variant, start: datetime) -> Ru
         unhealthy_until=0.0,
         horizon=variant.scenario.horizon,
         diagnoses=tuple(
-            Named(service=r.incident.key.service, cause=found.best.cause, confidence=found.best.confidence)
+            NamedCause(
+                service=r.incident.key.service, cause=found.best.cause, confidence=found.best.confidence
+            )
             for r in records
             if (found := r.incident.diagnosis) is not None
         ),

@@ -33,7 +33,7 @@ from app.sandbox.scenarios.document import (
     Topology,
 )
 from app.sandbox.scenarios.files import Variant
-from app.sandbox.scenarios.judge import Answer, Run
+from app.sandbox.scenarios.judge import JudgedCause, Run
 
 _CONFIGURATION = frozenset({Cause.BAD_CONFIG, Cause.MISSING_CONFIGURATION})
 _MEMORY = frozenset({Cause.RESOURCE_LIMIT, Cause.MEMORY_LEAK})
@@ -56,10 +56,10 @@ _OF_ITS_SERVICE: dict[type[Event], frozenset[Cause]] = {
 }
 
 
-def answers(variant: Variant, run: Run) -> tuple[Answer, ...]:
+def answers(variant: Variant, run: Run) -> tuple[JudgedCause, ...]:
     """The diagnoses of a run that name a cause, judged; "unknown" is no answer."""
     return tuple(
-        Answer(confidence=one.confidence, right=one.cause in right_causes(variant, one.service))
+        JudgedCause(confidence=one.confidence, right=one.cause in right_causes(variant, one.service))
         for one in run.diagnoses
         if one.cause is not Cause.UNKNOWN
     )

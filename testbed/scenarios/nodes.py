@@ -96,10 +96,10 @@ class ScenarioNodes(Kubelet):
         for pod in [one for one in self._leaving.values() if self._short.get(one.spec.node_name) == node]:
             self._finalise(pod)
         for mirrored in self._on(node):
-            pod = self._pods.get(mirrored.meta.uid)
-            if pod is not None:
+            running = self._pods.get(mirrored.meta.uid)
+            if running is not None:
                 self._workers.pop(mirrored.meta.uid).cancel()
-                self._run(pod, mirrored)
+                self._run(running, mirrored)
 
     async def _mark_unknown(self, node: str) -> None:
         await self.clock.sleep(LOST_AFTER_SECONDS)

@@ -12,7 +12,7 @@ from app.benchmarks.healing import calibration, half_of, halves
 from app.benchmarks.healing_causes import answers, right_causes
 from app.sandbox.scenarios.document import LoadEvent
 from app.sandbox.scenarios.files import load_file, load_scenarios
-from app.sandbox.scenarios.judge import Answer, Named, Run, Scored, judge
+from app.sandbox.scenarios.judge import JudgedCause, NamedCause, Run, Scored, judge
 from app.sandbox.scenarios.naive import run_nothing
 from app.testing import DEFAULT_START
 from tests.unit.heal_command import REPOSITORY, Heal
@@ -68,13 +68,13 @@ def test_unknown_is_no_answer() -> None:
     """It is counted by itself, and neither right nor wrong."""
     variant = load_file(FOLDER / "release-image-missing.yaml", 1)[0]
     named = (
-        Named(service="orders", cause=Cause.BAD_RELEASE, confidence=0.9),
-        Named(service="orders", cause=Cause.UNKNOWN, confidence=0.9),
-        Named(service="orders", cause=Cause.MEMORY_LEAK, confidence=0.7),
+        NamedCause(service="orders", cause=Cause.BAD_RELEASE, confidence=0.9),
+        NamedCause(service="orders", cause=Cause.UNKNOWN, confidence=0.9),
+        NamedCause(service="orders", cause=Cause.MEMORY_LEAK, confidence=0.7),
     )
     run = Run(violated={}, unhealthy_until=0.0, horizon=2100.0, diagnoses=named)
     found = answers(variant, run)
-    assert found == (Answer(confidence=0.9, right=True), Answer(confidence=0.7, right=False))
+    assert found == (JudgedCause(confidence=0.9, right=True), JudgedCause(confidence=0.7, right=False))
     verdict = judge(variant.scenario, None, run, QUIET)
     scored = Scored(
         scenario="s", variant=0, family="f", control=False, run=run, judgement=verdict, answers=found

@@ -39,7 +39,7 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
+class NamedCause:
     """The first cause of one diagnosis."""
 
     service: str
@@ -62,7 +62,7 @@ class Run:
     unhealthy_until: float
     """When the last service came back within its objectives; 0: none ever left them."""
     horizon: float
-    diagnoses: tuple[Named, ...] = ()
+    diagnoses: tuple[NamedCause, ...] = ()
     """What the agent took for the cause, for each incident."""
 
     @property
@@ -180,7 +180,7 @@ def _fault(scenario: ScenarioFile, run: Run, done: Sequence[Act], wrong: Sequenc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class JudgedCause:
     """One diagnosis that names a cause, and whether that is one of the right ones."""
 
     confidence: float
@@ -197,7 +197,7 @@ class Scored:
     control: bool
     run: Run
     judgement: Judgement
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[JudgedCause, ...] = ()
     """The agent's diagnoses, judged."""
 
 
