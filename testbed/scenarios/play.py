@@ -54,6 +54,7 @@ CONTROL_SECONDS = 480.0
 """After the last event of a control."""
 _SET_UP_SECONDS = 120.0
 _LOOK_SECONDS = 5.0
+_A_MOMENT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,7 @@ class StageClock:
     def __init__(self, moment: datetime) -> None:
         self._moment = moment
         self._paced: Clock | None = None
+        self._began = asyncio.Event()
 
     def now(self) -> datetime:
         return self._moment if self._paced is None else self._paced.now()
@@ -83,12 +85,18 @@ class StageClock:
     def run(self, speed: float) -> None:
         """Time passes from now on."""
         self._paced = PacedClock(speed, self._moment)
+        self._began.set()
 
     async def sleep(self, seconds: float) -> None:
-        if self._paced is None:
+        """While time stands still, what takes a moment is over soon, and what takes long goes on later."""
+        if self._paced is not None:
+            await self._paced.sleep(seconds)
+        elif seconds <= _A_MOMENT_SECONDS:
             await asyncio.sleep(0.05)
         else:
-            await self._paced.sleep(seconds)
+            due = self._moment + timedelta(seconds=seconds)
+            await self._began.wait()
+            await self.sleep(max(0.0, (due - self.now()).total_seconds()))
 
 
 def play(variant: Variant, stand: Stand, start: datetime) -> tuple[Run, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +15,7 @@ from testbed.kubeapi import PodTemplate
 from testbed.scenarios.bench import MOST_SECONDS, not_applicable
 from testbed.scenarios.lens import Lens
 from testbed.scenarios.manifests import pod_template, template_of
-from testbed.scenarios.play import LEAD_SECONDS, least_seconds, shortened
+from testbed.scenarios.play import LEAD_SECONDS, StageClock, least_seconds, shortened
 from tests.unit.heal_command import REPOSITORY, Heal
 
 FOLDER = REPOSITORY / "bench" / "healing"
@@ -72,6 +73,18 @@ def _without_nulls(value: object) -> object:
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
+async def test_what_takes_long_goes_on_after_the_set_up() -> None:
+    """A container that fills its memory in hours does so hours after its start, and not in the set-up."""
+    clock = StageClock(START - timedelta(hours=3))
+    short, long = (asyncio.create_task(clock.sleep(seconds)) for seconds in (1.0, 3 * 3600 + 60.0))
+    await short
+    assert not long.done()
+    clock.stand_at(START)
+    clock.run(1_000_000.0)
+    await long
+    assert clock.now() >= START + timedelta(seconds=60)
+
+
 def test_quiet_time_before_the_first_event_is_left_out_and_nothing_else() -> None:
     """The distance between events, and to the horizon, stays what it was."""
     for name in ("two-faults", "control-night", "traffic-surge"):
@@ -95,6 +108,7 @@ def test_what_takes_too_long_is_left_out_with_the_reason() -> None:
 
 def test_the_cluster_writes_no_report_of_the_simulated_world(heal: Heal) -> None:
     """Harm and times are compared with a twin, which only the simulated world has."""
-    answer = heal("bench", "healing", str(FOLDER), "--cluster", "--report", "report.html")
+    absent = str(FOLDER / "absent.yaml")
+    answer = heal("bench", "healing", absent, "--cluster", "--report", "report.html")
     assert answer.code == 2
     assert "leave out --cluster" in answer.err
