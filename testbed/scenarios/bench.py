@@ -23,7 +23,7 @@ from testbed.scenarios.play import Stand, least_seconds, play, shortened
 SPEED = 10.0
 """How many seconds of a scenario pass in one of the machine's."""
 MOST_SECONDS = 180.0
-"""A scenario whose events alone take longer, in the machine's time, is left out."""
+"""A scenario whose events, or hidden fault, take longer in the machine's time is left out."""
 _TOLERATED_SECONDS = 300.0
 """How long pods stay bound to a node that is lost, as on any cluster."""
 
@@ -50,7 +50,7 @@ def not_applicable(variant: Variant, speed: float) -> str | None:
     """Why a scenario cannot be shown on the control plane; None where it can."""
     seconds = least_seconds(shortened(variant)) / speed
     if seconds > MOST_SECONDS:
-        return f"its events take {seconds:.0f} s, and at most {MOST_SECONDS:.0f} s are played"
+        return f"it takes {seconds:.0f} s, and at most {MOST_SECONDS:.0f} s are played"
     return None
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from app.agent.models import IncidentRecord
+from app.agent.models import IncidentRecord, IncidentState
 from app.benchmarks.healing_agent import OWNER, PACE, RECHECK, benchmark_settings, seen
 from app.bootstrap import Adapters, Container, assemble
 from app.clock import Clock
@@ -308,14 +308,25 @@ async def _quiet(
         records = await _records(container, runner)
         if any(not record.incident.state.closed for record in records):
             quiet_since = now
-        decided = variant.scenario.control or any(r.incident.opened_at for r in records)
+        decided = variant.scenario.control or any(map(_decided, records))
         if decided and now >= least and now - quiet_since >= QUIET_AFTER_SECONDS:
             return now
     return variant.scenario.horizon
 
 
+def _decided(record: IncidentRecord) -> bool:
+    """Whether something was changed, or a person was asked; what passes by itself may return."""
+    changed = any(intent.outcome is not None and not intent.dry_run for intent in record.intents)
+    return changed or record.incident.state is IncidentState.ESCALATED
+
+
 def least_seconds(variant: Variant) -> float:
-    """How long a variant is played at least, in its own seconds."""
+    """How long a variant is played at least, in its own seconds.
+
+    A fault that is there from the start shows itself at some time before the horizon.
+    """
+    if not variant.scenario.control and all(event.role != "fault" for event in variant.events):
+        return variant.scenario.horizon
     last = max((_over(event) for event in variant.events), default=0.0)
     return last + (CONTROL_SECONDS if variant.scenario.control else QUIET_AFTER_SECONDS)
 

@@ -12,7 +12,7 @@ import pytest
 from app.sandbox.objects import NODE_SELECTOR, PORT, PROBE, Template
 from app.sandbox.scenarios.files import load_file
 from testbed.kubeapi import PodTemplate
-from testbed.scenarios.bench import MOST_SECONDS, not_applicable
+from testbed.scenarios.bench import MOST_SECONDS, SPEED, not_applicable
 from testbed.scenarios.lens import Lens
 from testbed.scenarios.manifests import pod_template, template_of
 from testbed.scenarios.play import LEAD_SECONDS, StageClock, least_seconds, shortened
@@ -104,6 +104,8 @@ def test_what_takes_too_long_is_left_out_with_the_reason() -> None:
     slow = least_seconds(shortened(variant)) / (MOST_SECONDS + 1)
     assert not_applicable(variant, slow) is not None
     assert not_applicable(variant, 2 * slow) is None
+    hidden = load_file(FOLDER / "memory-leak.yaml", 1)[0]
+    assert not_applicable(hidden, SPEED) == "it takes 360 s, and at most 180 s are played"
 
 
 def test_the_cluster_writes_no_report_of_the_simulated_world(heal: Heal) -> None:
