@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from app.agent.models import IncidentRecord, IncidentState
+from app.agent.workload import RevisionHealth
 from app.benchmarks.healing_agent import OWNER, PACE, RECHECK, benchmark_settings, seen
 from app.bootstrap import Adapters, Container, assemble
 from app.clock import Clock
@@ -33,7 +34,7 @@ from app.sandbox.scenarios.document import Event, LoadEvent
 from app.sandbox.scenarios.files import Variant
 from app.sandbox.scenarios.judge import Run
 from app.sandbox.scenarios.naive import WINDOW, fared
-from app.sandbox.scenarios.stage import PAST_SECONDS, ScenarioWorld
+from app.sandbox.scenarios.stage import PAST_SECONDS, ScenarioWorld, key_of
 from app.settings.shipped import shipped
 from app.simulation.wiring import observing, report
 from app.store import open_in_memory
@@ -46,8 +47,10 @@ from testbed.scenarios.nodes import SCENARIO_LABEL
 from testbed.scenarios.world import ControlPlaneWorld
 from testbed.workloads import Workloads
 
-LEAD_SECONDS = 120.0
-"""Before the first event; what a file has more than that is left out."""
+LEAD_SECONDS = 60.0
+"""From when the agent knows the services to the first event; what a file has more is left out."""
+KNOWN_WITHIN_SECONDS = 300.0
+"""The agent is waited for so long; a service without traffic it may never know."""
 QUIET_AFTER_SECONDS = 300.0
 """A run ends when no incident is open for so long, and long enough after the last event."""
 CONTROL_SECONDS = 480.0
@@ -109,14 +112,18 @@ def play(variant: Variant, stand: Stand, start: datetime) -> tuple[Run, float]:
 def shortened(variant: Variant) -> Variant:
     """The variant without the quiet time before its first event that exceeds `LEAD_SECONDS`."""
     first = min((event.at for event in variant.events), default=0.0)
-    cut = max(0.0, first - LEAD_SECONDS)
+    return _moved(variant, -max(0.0, first - LEAD_SECONDS))
+
+
+def _moved(variant: Variant, seconds: float) -> Variant:
+    """The variant with everything so much later, or earlier."""
     scenario = variant.scenario
-    earlier = tuple(msgspec.structs.replace(event, at=event.at - cut) for event in scenario.timeline)
-    fault_at = None if scenario.fault_at is None else max(0.0, scenario.fault_at - cut)
-    shorter = msgspec.structs.replace(
-        scenario, timeline=earlier, fault_at=fault_at, horizon=scenario.horizon - cut
+    timeline = tuple(msgspec.structs.replace(event, at=event.at + seconds) for event in scenario.timeline)
+    fault_at = None if scenario.fault_at is None else max(0.0, scenario.fault_at + seconds)
+    moved = msgspec.structs.replace(
+        scenario, timeline=timeline, fault_at=fault_at, horizon=scenario.horizon + seconds
     )
-    return replace(variant, scenario=shorter)
+    return replace(variant, scenario=moved)
 
 
 async def _play(variant: Variant, stand: Stand, start: datetime) -> Run:
@@ -249,13 +256,15 @@ async def _with_agent(
     runner.attach(replace(container.loop, owner=OWNER))
     try:
         async with observing(container, recheck_every=RECHECK):
+            await _until_known(played, world, clock, container, start)
+            variant = _moved(variant, (clock.now() - start).total_seconds())
             for event in variant.events:
                 await _pass_to(clock, world, start + timedelta(seconds=event.at))
                 reported = played.happen(event)
                 await world.settle()
                 await report(container, reported, "benchmark")
                 runner.check()
-            horizon = await _quiet(played, world, clock, container, runner, start)
+            horizon = await _quiet(variant, world, clock, container, runner, start)
         world.catch_up()
         records = await _records(container, runner)
     finally:
@@ -291,8 +300,21 @@ async def _pass_to(clock: StageClock, world: ControlPlaneWorld, moment: datetime
         await clock.sleep(min(left, _LOOK_SECONDS))
 
 
+async def _until_known(
+    played: ScenarioWorld, world: ControlPlaneWorld, clock: StageClock, container: Container, start: datetime
+) -> None:
+    """Let time pass until the agent has seen every service serve well: on a busy machine it begins late."""
+    waited_for = {key_of(service.name, world.namespace) for service in played.services if service.replicas}
+    while waited_for and (clock.now() - start).total_seconds() < KNOWN_WITHIN_SECONDS:
+        await _pass_to(clock, world, clock.now() + timedelta(seconds=_LOOK_SECONDS))
+        for key in tuple(waited_for):
+            known = await container.store.history.revisions(key)
+            if any(one.health is RevisionHealth.SERVED_WELL for one in known):
+                waited_for.discard(key)
+
+
 async def _quiet(
-    played: ScenarioWorld,
+    variant: Variant,
     world: ControlPlaneWorld,
     clock: StageClock,
     container: Container,
@@ -300,7 +322,7 @@ async def _quiet(
     start: datetime,
 ) -> float:
     """Play on until all is decided, at most to the horizon; the seconds that were played."""
-    variant, least = played.variant, least_seconds(played.variant)
+    least = least_seconds(variant)
     quiet_since = 0.0
     while (now := (clock.now() - start).total_seconds()) < variant.scenario.horizon:
         await _pass_to(clock, world, clock.now() + timedelta(seconds=_LOOK_SECONDS))
