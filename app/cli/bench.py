@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -134,6 +135,8 @@ def _on_control_plane(
     folder: Path, variants: int | None, processes: int, speed: float, *, as_json: bool
 ) -> list[Scored]:
     """Play the first variants on a control plane, and print how each ended."""
+    # A wheel has no testbed; in a checkout it stands beside the package.
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
     try:
         from testbed import TestbedError
         from testbed.scenarios import bench as benchmark
