@@ -40,6 +40,7 @@ from app.errors import ConfigurationError
 from app.redaction import remember
 from app.settings.config_file import ConfigFile
 from app.settings.names import listed
+from app.settings.secret_files import SecretFiles
 from app.settings.shipped import shipped
 from app.settings.sources import (
     NoMistypedNames,
@@ -371,7 +372,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment, `.env`, CONFIG_FILE, all read strictly; no name that is nearly a setting."""
+        """The environment, `.env`, files of secrets, CONFIG_FILE, all read strictly; no mistyped name."""
         environment = StrictEnvironment(settings_cls)
         given = getattr(dotenv_settings, "env_file", None)
         file = StrictEnvFile(settings_cls, env_file=given)
@@ -380,6 +381,7 @@ class Settings(BaseSettings):
             init_settings,
             environment,
             file,
+            SecretFiles(settings_cls, environment.env_vars, file.env_vars),
             ConfigFile(settings_cls, environment.env_vars, file.env_vars),
             file_secret_settings,
         )
