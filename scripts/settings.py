@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.config import Settings
+from app.settings.live_names import LIVE
 from app.settings.sources import file_setting, secret_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,7 +54,17 @@ freeze_windows:
 `docs/config.schema.json` is its JSON Schema, for editors and reviews. Keep secrets out of it: name their
 files ([secrets](#secrets)), or pass them in the environment, which overrides the file, as `.env` does.
 `heal config check FILE` checks a file and names each wrong line, and `heal config show` shows where each
-value comes from. Changes take effect at the next start.
+value comes from.
+
+A running agent looks at the file every two seconds, and at once on SIGHUP. These settings take effect without
+a restart: {live}. The log names each that changed. Any other changed setting takes effect at the next start;
+until then the log and `/readyz` name it as one that needs a restart. What the environment or `.env` sets is
+not changed by the file.
+
+A file that became invalid or cannot be read changes nothing: the last valid content stays in force, the log
+says so once, and `/readyz` shows the mistake while the agent stays ready. A new process does not start with
+it, and `heal doctor` names the line. Every process reads its own copy: change them on all machines, or mount
+the file from one place, as the Helm chart does with `config`.
 
 ## Secrets
 
@@ -105,7 +116,8 @@ def documented(text: str) -> Iterator[Setting]:
 def page(settings: Iterator[Setting]) -> str:
     """The settings as Markdown, one table for each section."""
     secrets = ", ".join(f"`{name.upper()}`" for name in sorted(secret_settings(Settings)))
-    lines, section = [_INTRODUCTION.rstrip().replace("{secrets}", secrets)], ""
+    live = ", ".join(f"`{name.upper()}`" for name in sorted(LIVE))
+    lines, section = [_INTRODUCTION.rstrip().replace("{secrets}", secrets).replace("{live}", live)], ""
     for setting in settings:
         if setting.section != section:
             section = setting.section

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from weakref import WeakValueDictionary
 
-from app.agent.actions import ACTIONS
+from app.agent.actions import ACTIONS, ENABLED_BY_DEFAULT
 from app.agent.approvals.state import asked_for, escalations_due, wait_until
 from app.agent.closing import Closer
 from app.agent.diagnosis import diagnose
@@ -167,6 +167,12 @@ class Stages:
     catalogue: Catalogue
     plan_limits: PlanLimits
     check: ReasonCheck
+
+    @property
+    def limits_of_plans(self) -> PlanLimits:
+        """The limits with the optional actions that are enabled now."""
+        enabled = self.executor.policy.limits.enabled_actions
+        return replace(self.plan_limits, optional=enabled - ENABLED_BY_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -415,7 +421,7 @@ class Loop:
         diagnosis = diagnose(evidence)
         if await self._waits(record, claim, evidence, diagnosis, now):
             return
-        plan = make_plan(diagnosis, evidence, self.stages.catalogue, self.stages.plan_limits)
+        plan = make_plan(diagnosis, evidence, self.stages.catalogue, self.stages.limits_of_plans)
         notes = [
             evidence_note(evidence, gathered.missing, now),
             diagnosis_note(diagnosis, now),
@@ -509,7 +515,12 @@ class Loop:
         evidence = replace(gathered.evidence, failed_actions=others)
         diagnosis = diagnose(evidence)
         against = no_longer_planned(
-            plan, incident.next_action, diagnosis, evidence, self.stages.catalogue, self.stages.plan_limits
+            plan,
+            incident.next_action,
+            diagnosis,
+            evidence,
+            self.stages.catalogue,
+            self.stages.limits_of_plans,
         )
         if against is None:
             still = f"Re-evaluating: {old}. The new diagnosis supports the same plan."

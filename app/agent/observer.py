@@ -50,7 +50,7 @@ from app.agent.ports.gitops import ApplicationReader
 from app.agent.ports.metrics import MetricSource
 from app.agent.ports.store import Store
 from app.agent.ports.store.incidents import IncidentFilter
-from app.agent.services.terms import NO_SERVICES, ServiceCatalogue, with_dependencies
+from app.agent.services.terms import NO_SERVICES, ServiceCatalogue, objectives_of, with_dependencies
 from app.agent.workload import WorkloadView
 from app.errors import AgentError, PermanentError
 
@@ -253,8 +253,8 @@ class Observer:
         return with_dependencies(self.dependencies, self.services)
 
     def _objectives_of(self, key: ServiceKey) -> Objectives | None:
-        terms, usual = self.services.of(key), self.objectives
-        return usual if terms is None or usual is None else terms.objectives(usual)
+        usual = self.objectives
+        return None if usual is None else objectives_of(self.services, key, usual)
 
     async def look(self, key: ServiceKey, now: datetime) -> Observation:
         """One observation of a service, for verification and the historian."""

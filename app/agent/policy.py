@@ -86,20 +86,22 @@ def undo_decision(undone: Intent, target: TargetState, at: datetime) -> Decision
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Policy:
     """Guardrails first, then the policy engine; both must allow."""
 
     limits: Guardrails
+    """Replaced as a whole when settings change while the agent runs."""
     engine: PolicyEngine | None = None
 
     async def decide(self, question: Question) -> Decision:
         """The decision for one action, bound to the plan's hash and the target's state."""
-        kind, reasons = self._own_answer(question)
+        limits = self.limits  # the same for the whole decision
+        kind, reasons = _own_answer(question, limits)
         rules: tuple[str, ...] = ("guardrails",)
-        terms = self.limits.approval_terms
+        terms = limits.approval_terms
         if self.engine is not None:
-            answer = await self.engine.decide(document(question, self.limits))
+            answer = await self.engine.decide(document(question, limits))
             reasons = _reasons(kind, reasons, answer)
             rules = _deciding(kind, answer)
             kind = _stricter(kind, answer.kind)
@@ -114,22 +116,24 @@ class Policy:
             terms=_without_interested(terms, question) if kind is DecisionKind.NEEDS_APPROVAL else None,
         )
 
-    def _own_answer(self, question: Question) -> tuple[DecisionKind, tuple[str, ...]]:
-        denials = guard(question, self.limits)
-        if denials:
-            return DecisionKind.DENY, denials
-        action, key = question.action, question.incident.key
-        if action.risk in self.limits.approval_for:
-            return DecisionKind.NEEDS_APPROVAL, (
-                f"{action.name.words} is {action.risk} risk, and APPROVAL_FOR_RISKS requires an approval",
-            )
-        if must_ask(action, key, self.limits):
-            return DecisionKind.NEEDS_APPROVAL, (
-                f"the autonomy of {key.service} is ask: every action requires an approval",
-            )
-        note = set_aside(question.standing.history, self.limits.shared, question.at)
-        allowed = f"{action.name.words} is an enabled action of {action.risk} risk and within the budget"
-        return DecisionKind.ALLOW, (allowed,) if note is None else (allowed, note)
+
+def _own_answer(question: Question, limits: Guardrails) -> tuple[DecisionKind, tuple[str, ...]]:
+    """What the built-in guardrails answer, and why."""
+    denials = guard(question, limits)
+    if denials:
+        return DecisionKind.DENY, denials
+    action, key = question.action, question.incident.key
+    if action.risk in limits.approval_for:
+        return DecisionKind.NEEDS_APPROVAL, (
+            f"{action.name.words} is {action.risk} risk, and APPROVAL_FOR_RISKS requires an approval",
+        )
+    if must_ask(action, key, limits):
+        return DecisionKind.NEEDS_APPROVAL, (
+            f"the autonomy of {key.service} is ask: every action requires an approval",
+        )
+    note = set_aside(question.standing.history, limits.shared, question.at)
+    allowed = f"{action.name.words} is an enabled action of {action.risk} risk and within the budget"
+    return DecisionKind.ALLOW, (allowed,) if note is None else (allowed, note)
 
 
 def _without_interested(terms: ApprovalTerms, question: Question) -> ApprovalTerms:

@@ -23,6 +23,7 @@ from app.clock import Clock
 from app.config import Role, Settings, unknown_in_env_file
 from app.connectors.anchors import AnchorFolder
 from app.errors import AgentError
+from app.settings.watched_file import LOOK_EVERY_SECONDS
 from app.stopping import Stop
 from app.workers.alerts.poller import AlertPoller
 from app.workers.alerts.watchdog import WatchdogReporter
@@ -113,6 +114,8 @@ async def attended(container: Container, bell: LocalRunner, stop: Stop | None = 
         heartbeat = Heartbeat.from_settings(container.settings, container.vitals, DRIVER, container.clock)
         if heartbeat is not None:
             work.append(("heartbeat", heartbeat.run))
+    if container.live is not None:
+        work.append(("configuration", lambda: _reloading(container)))
     work += [(f"stream {reader.source}", reader.run) for reader in _readers(container)]
     work += [(duty.name, duty.run) for duty in _duties(container)]
     work += [
@@ -147,6 +150,13 @@ async def _present(fleet: Fleet, clock: Clock) -> None:
         except AgentError as error:
             log.warning("worker liveness not renewed: %s", error)
         await clock.sleep(_REAP_EVERY_SECONDS)
+
+
+async def _reloading(container: Container) -> None:
+    """Follow CONFIG_FILE."""
+    while True:
+        container.reload_settings()
+        await container.clock.sleep(LOOK_EVERY_SECONDS)
 
 
 def _driver(container: Container) -> Driver:
