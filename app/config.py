@@ -352,6 +352,8 @@ class Settings(BaseSettings):
     max_connections: Annotated[int, Field(ge=32, le=65_536)] = 512
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
+    otel_exporter_otlp_endpoint: str | None = None
+    otel_exporter_otlp_headers: SecretStr | None = None
 
     # Sandbox
     sandbox: bool = False
@@ -424,6 +426,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 "PUBLIC_URL must be an absolute address without a query: https://heal.example.com"
             )
+        if self.otel_exporter_otlp_endpoint is not None and not _is_base_url(
+            self.otel_exporter_otlp_endpoint
+        ):
+            raise ValueError("OTEL_EXPORTER_OTLP_ENDPOINT must be an address: http://collector:4318")
         if self.audit_anchor_key is not None:
             if self.audit_anchor_dir is None:
                 raise ValueError("AUDIT_ANCHOR_KEY needs AUDIT_ANCHOR_DIR")

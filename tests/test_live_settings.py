@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
 
@@ -18,7 +20,9 @@ from app.settings.live_names import LIVE
 from app.settings.sources import secret_settings
 from app.terms import guardrails
 from app.terms.live import LiveSettings
+from testbed.waiting import NotYet, wait_for
 from tests.stories import KEY, messages, settings_for, story
+from tests.unit.heal_command import REPOSITORY, running_agent
 
 CHANGED: dict[str, Any] = {
     "allow_high_risk_actions": True,
@@ -123,7 +127,9 @@ async def test_an_invalid_file_changes_nothing_and_is_reported(
     """One log line and a remark of readiness, until the file is valid; the agent stays ready."""
     live = LiveSettings(load_settings())
     ((name, check),) = settings_read(live)
-    assert (name, await check(), settings_read(None)) == ("configuration file", None, ())
+    assert name == "configuration file"
+    assert await check() is None
+    assert not settings_read(None)
     _written(file, cooldown_seconds=60)
     live.reload()
     for text in ("cooldown_seconds: 1\nno_setting: 1", "cooldown_seconds: soon", "[", "cooldown_seconds: -1"):
@@ -143,6 +149,25 @@ async def test_an_invalid_file_changes_nothing_and_is_reported(
     assert live.reload()
     assert live.settings.cooldown_seconds == 30
     assert await check() == "changed settings that need a restart: PORT"
+
+
+def test_a_running_agent_follows_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a signal or a restart; `/readyz` shows a mistake, and that the agent is ready."""
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///heal.db")
+    monkeypatch.setenv("RUNBOOKS_DIR", str(REPOSITORY / "runbooks"))
+
+    def remark(url: str, words: str) -> bool | NotYet:
+        answer = httpx2.get(f"{url}/readyz", timeout=60)
+        checks = {one["name"]: one["message"] for one in answer.json()["checks"]}
+        return True if words in checks["configuration file"] else NotYet(str(checks))
+
+    with running_agent(file.parent) as url:
+        for text, words in (
+            ("no_setting: 1", "no_setting is no setting"),
+            ("port: 1", "need a restart: PORT"),
+        ):
+            _saved(file, text)
+            wait_for(words, partial(remark, url, words), timeout_seconds=120)
 
 
 async def test_a_guardrail_that_changes_takes_effect_while_the_agent_runs(tmp_path: Path) -> None:

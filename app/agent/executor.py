@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from app import spans
 from app.agent.actions import ACTIONS
 from app.agent.actions.restore import restore_of
 from app.agent.actions.target_parts import same_ground
@@ -112,6 +113,7 @@ class Executor:
         if isinstance(question, ChangedTarget):
             return question.reason
         decision = await self.policy.decide(question)
+        spans.note(action=question.action.name, decision=decision.kind)
         new_id, now = _new_intent_id(), self.clock.now()
         result = settle(record, question, decision, stands_on=stands_on, intent_id=new_id, now=now)
         match result:

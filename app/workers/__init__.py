@@ -22,6 +22,7 @@ from app.bootstrap import Container, build
 from app.clock import Clock
 from app.config import Role, Settings, unknown_in_env_file
 from app.connectors.anchors import AnchorFolder
+from app.connectors.traces.connect import traced
 from app.errors import AgentError
 from app.settings.watched_file import LOOK_EVERY_SECONDS
 from app.stopping import Stop
@@ -81,12 +82,17 @@ async def running(
     if unknown:
         log.warning(".env has names that are no settings and have no effect: %s", ", ".join(unknown))
     bell = LocalRunner()
-    container = await builder(settings, runner=bell)
-    try:
+    async with traced(settings), _closing(await builder(settings, runner=bell)) as container:
         await _store_initial_token(container)
         with policies_on_hangup(container):
             async with attended(container, bell, stop):
                 yield container
+
+
+@asynccontextmanager
+async def _closing(container: Container) -> AsyncIterator[Container]:
+    try:
+        yield container
     finally:
         await within(CLOSE_SECONDS, "closing connections", container.close())
 
