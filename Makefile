@@ -24,7 +24,7 @@ DECISIONS := $(wildcard tests/test_*.py) tests/unit tests/property tests/timelin
 REAL_NEEDS := scripts/debian.sh initdb=postgresql redis-server=redis-server ip=iproute2 mvn=maven
 UPGRADE :=
 
-.PHONY: help run sandbox demo test coverage test-real test-gitops soak testbed lint format docs bench lock clean
+.PHONY: help run sandbox demo test coverage test-real test-gitops soak testbed lint format docs bench release lock clean
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -85,11 +85,16 @@ bench: $(DEV) ## intake throughput beside Alertmanager's, as ratios
 	@scripts/debian.sh wrk=wrk prometheus-alertmanager=prometheus-alertmanager
 	@$(BIN)/python -m bench.intake
 
+release: $(DEV) ## write wheel, sdist, chart, SBOM, release notes and checksums into dist/
+	@$(BIN)/python -m venv $(VENV)-release
+	@$(VENV)-release/bin/pip install --quiet --disable-pip-version-check $$($(BIN)/python -c 'from scripts.release import TOOLS; print(*TOOLS)')
+	@$(VENV)-release/bin/python -m scripts.release
+
 lock: ## resolve pyproject.toml into the lock files (UPGRADE=--upgrade takes newer versions)
 	@scripts/lock.sh $(VENV)-lock $(UPGRADE)
 
 clean: ## remove everything made here except databases and .env
-	rm -rf $(VENV) $(VENV)-lock build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-release build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 
 # A second `make` finds these stamps and installs nothing.
 $(RUNTIME): requirements.lock pyproject.toml
