@@ -6,6 +6,7 @@ sdist. The SBOM is CycloneDX, from `requirements.lock`, and is compared with it.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -90,7 +91,8 @@ def _pack_chart(target: Path, at: int) -> None:
         entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = at, 0, 0, "", ""
         return entry
 
-    with tarfile.open(target, "w:gz", compresslevel=9) as archive:
+    packed = gzip.GzipFile(target, "wb", mtime=at)
+    with packed, tarfile.open(fileobj=packed, mode="w") as archive:
         archive.add(CHART, CHART.name, filter=plain)
 
 

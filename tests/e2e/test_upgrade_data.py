@@ -54,13 +54,14 @@ async def one(store, number, incident_id):
             seen = Verification(intent_id=act.id, started_at=NOW)
             incident = replace(await loaded(store, incident_id), state=state, verification=seen)
             await store.incidents.save(claim, incident, [note("verifying")])
+    await store.claims.release(claim, None)
 
 async def fill():
     store = await open_store(sys.argv[1])
     signals = [signal(key=key(number)) for number in range(NUMBER)]
     accepted = await store.signals.accept(signals, Deciding(), dry_run=False)
-    for start in range(0, NUMBER, 50):
-        some = range(start, min(start + 50, NUMBER))
+    for start in range(0, NUMBER, 5):
+        some = range(start, min(start + 5, NUMBER))
         await asyncio.gather(*(one(store, n, accepted[n].disposition.incident_id) for n in some))
     await store.close()
 

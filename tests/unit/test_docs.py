@@ -179,12 +179,23 @@ def test_the_lock_satisfies_what_is_asked_for(requirement: Requirement) -> None:
     assert requirement.specifier.contains(version)
 
 
-def test_both_locks_agree() -> None:
-    """What runs in a test is what runs in earnest."""
-    assert _pins("requirements.lock").items() <= _pins("requirements-dev.lock").items()
+def test_the_locks_agree() -> None:
+    """What runs in a test is what runs in earnest; every optional part is in the lock with all of them."""
+    least, extras, dev = map(
+        _pins, ("requirements.lock", "requirements-extras.lock", "requirements-dev.lock")
+    )
+    assert least.items() <= extras.items() <= dev.items()
+    optional = cast("dict[str, list[str]]", PROJECT["optional-dependencies"])
+    named = {
+        canonicalize_name(Requirement(line).name)
+        for extra, lines in optional.items()
+        for line in lines
+        if extra != "dev"
+    }
+    assert named <= extras.keys()
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-extras.lock", "requirements-dev.lock"])
 def test_locks_pin_contents_and_name_no_index(lock: str) -> None:
     """Every package carries hashes, and the file works with any index."""
     text = (ROOT / lock).read_text()
