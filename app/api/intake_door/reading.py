@@ -70,7 +70,8 @@ Reader: TypeAlias = Callable[[bytes, datetime], Sequence[PlainEvent] | None]
 
 def plain_headers(headers: Headers) -> PlainHeaders | None:
     """The headers, where each is known and given once; None for all others."""
-    length, typed, authorization, host = -1, False, False, ""
+    length, typed, authorization = -1, False, False
+    host: str | None = None
     for name, value in headers:
         if name in _IGNORED:
             continue
@@ -80,11 +81,11 @@ def plain_headers(headers: Headers) -> PlainHeaders | None:
             typed = True
         elif name == b"authorization" and not authorization:
             authorization = True
-        elif name == b"host" and not host:
+        elif name == b"host" and host is None:
             host = value.decode("latin-1")
         else:
             return None
-    return PlainHeaders(length, authorization, host) if typed and length > 0 else None
+    return PlainHeaders(length, authorization, host or "") if typed and length > 0 else None
 
 
 # ------------------------------------------------------------------ events
