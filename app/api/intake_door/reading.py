@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from app.agent.ids import Json, ServiceKey
 from app.agent.models import Deploy, DeployStatus, MetricSample, Payload
+from app.redaction import redacted
 from app.wire.events import MAX_ENTRIES
 from app.wire.fields import (
     COMMIT_SHA,
@@ -133,6 +134,8 @@ class _Deploy(msgspec.Struct, forbid_unknown_fields=True):
         if commit is not None and not _COMMIT_SHA.fullmatch(commit):
             return None
         if not self.version.isprintable() or not self.version.strip():
+            return None
+        if redacted(self.version) != self.version:  # a credential: the ordinary route takes it out
             return None
         return Deploy(
             version=self.version,
