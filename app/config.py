@@ -601,6 +601,8 @@ def load_settings() -> Settings:
         wrong = str(error).splitlines()
     except SettingsError as error:
         wrong = [_undecodable(error)]
+    except UnicodeDecodeError as error:
+        wrong = [f".env is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"]
     else:
         remember(settings.secret_values())
         return settings

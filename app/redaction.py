@@ -22,9 +22,9 @@ _LONG = 12
 
 _KEY = (
     r"[\w.-]{0,40}(?:password|passwd|passphrase|secret|api[_-]?key|access[_-]?key|private[_-]?key"
-    r"|client[_-]?secret|credentials?)"
+    r"|client[_-]?secret|account[_-]?key|credentials?|\bpwd|_pwd)"
 )
-_KEY_SIGNS = ("passw", "passphrase", "secret", "key", "credential")
+_KEY_SIGNS = ("passw", "passphrase", "secret", "key", "credential", "pwd")
 _BARE = r"[^\s\"'&,;()\[\]{}]"
 """A character of a value without quotes; the marker of what was taken out begins with another."""
 
@@ -55,6 +55,13 @@ _SHAPES = (
     _Shape(  # user information of any address
         ("://",),
         re.compile(r"(?i)\b([a-z][a-z0-9+.-]{1,30}://)[^\s/?#\"'<>@]{1,400}(?:@[^\s/?#\"'<>@]{1,400})*@"),
+        r"\1",
+    ),
+    _Shape(  # the same, where the password holds what should be escaped: a port is none
+        ("://",),
+        re.compile(
+            r"(?i)\b([a-z][a-z0-9+.-]{1,30}://)[^\s/?#\"'<>@:]{0,200}:(?!\d{1,5}[/?#])[^\s\"'<>@]{1,400}@"
+        ),
         r"\1",
     ),
     _Shape(  # the query and the fragment of a web address
@@ -88,6 +95,21 @@ _SHAPES = (
     _Shape(
         ("sk_", "rk_", "whsec_"),
         re.compile(r"\b(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{16,}|\bwhsec_[A-Za-z0-9+/=]{16,}"),
+    ),
+    _Shape(  # OpenAI and its like, npm, Docker, PyPI, Hugging Face, SendGrid, Vault, Shopify, DigitalOcean
+        ("sk-", "npm_", "dckr_pat_", "pypi-", "hf_", "sg.", "hvs.", "shpat_", "dop_v1_", "ya29."),
+        re.compile(
+            r"\b(?:sk-[\w-]{20,}|npm_[A-Za-z0-9]{30,}|dckr_pat_[\w-]{20,}|pypi-[\w-]{30,}|hf_[A-Za-z0-9]{24,}"
+            r"|SG\.[\w-]{16,}\.[\w-]{30,}|hvs\.[\w-]{20,}|shpat_[0-9a-f]{32}|dop_v1_[0-9a-f]{64}|ya29\.[\w-]{20,})"
+        ),
+    ),
+    _Shape(
+        ("pass",), re.compile(rf"(?i)\b((?:[\w.-]{{0,40}}[_.-])?pass\s*=\s*[\"']?){_BARE}+"), rf"\1{HIDDEN}"
+    ),
+    _Shape(
+        ("--pass", "secret"),
+        re.compile(rf"(?i)(?<!\w)(--[\w-]{{0,40}}(?:password|passwd|secret)\s+[\"']?){_BARE}+"),
+        rf"\1{HIDDEN}",
     ),
     _Shape(  # password=..., "client_secret": "..."; within quotes whatever stands there
         _KEY_SIGNS,

@@ -7,12 +7,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from app.agent.guardrails.disruption import Disruption, DisruptionBudget
+from app.agent.guardrails.opt_out import OptOut
 from app.agent.identity.people import Person
+from app.agent.ids import ServiceKey
 from app.agent.models import (
     Action,
     DecisionKind,
@@ -22,9 +24,11 @@ from app.agent.models import (
     Signal,
 )
 from app.agent.observer import new_signal
+from app.agent.ports.cluster import ClusterReader
 from app.agent.responders.request import ResponderAct, ResponderRequest
 from app.agent.workload import RevisionHealth
 from app.bootstrap import Adapters
+from app.errors import AgentError
 from tests.stories import (
     ACTING,
     KEY,
@@ -173,6 +177,113 @@ async def test_a_recovery_under_a_persons_hands_is_not_credited(tmp_path: Path) 
         assert record.incident.lesson.worked is False
         revisions = await stage.agent.store.history.revisions(KEY)
         assert RevisionHealth.FAILED not in {one.health for one in revisions}
+
+
+@asynccontextmanager
+async def dies_after_the_rollback(directory: Path) -> AsyncIterator[Story]:
+    """The process is killed over a rollback that happened and will not help: nothing is recorded of it."""
+
+    def connected(world: Adapters) -> Adapters:
+        assert world.writer is not None
+        return replace(world, writer=Deadly(world.writer, after=1))
+
+    async with story(directory, connected=connected, **ACTING) as stage:
+        stage.deploy()
+        await innocent_release_beside_a_dying_dependency(stage)
+        await dies(stage)
+        await stage.clock.advance(5)
+        yield stage
+
+
+async def test_a_person_who_takes_over_a_write_under_way_is_not_left_out(tmp_path: Path) -> None:
+    """The outcome is recorded only after the person repaired the dependency: the agent takes no credit."""
+    async with dies_after_the_rollback(tmp_path) as stage:
+        await _act(stage, ResponderAct.TAKE_OVER)
+        stage.world.set_replicas(NAMESPACE, "db", 3)
+        await stage.restart()
+        await stage.live(60)
+        await _act(stage, ResponderAct.HAND_BACK)
+        record = await stage.live_until_ended()
+        assert "ann handled the incident meanwhile" in record.incident.summary, record.incident.summary
+        assert record.incident.lesson is not None
+        assert record.incident.lesson.worked is False
+        revisions = await stage.agent.store.history.revisions(KEY)
+        assert RevisionHealth.FAILED not in {one.health for one in revisions}
+
+
+async def test_an_incident_resolved_over_a_write_under_way_says_so(tmp_path: Path) -> None:
+    """The rollback did happen: the summary does not pass over it."""
+    async with dies_after_the_rollback(tmp_path) as stage:
+        await _act(stage, ResponderAct.RESOLVE)
+        record = await stage.newest()
+        assert record is not None
+        assert "Rollback was under way: check whether it took effect." in record.incident.summary
+
+
+async def test_an_end_that_does_not_wait_for_a_write_says_so(tmp_path: Path) -> None:
+    """After as many interruptions as are accepted the effect of the rollback is not known."""
+    async with dies_after_the_rollback(tmp_path) as stage:
+        record = await stage.newest()
+        assert record is not None
+        loop = stage.agent.loop
+        claim = await stage.agent.store.claims.take(
+            record.incident.id, loop.owner, loop.lease, stage.clock.now() + timedelta(hours=1)
+        )
+        assert claim is not None
+        await loop.stages.closer.stop_at(record, claim, "reconcile", AgentError("interrupted"))
+        ended = await stage.load(record.incident.id)
+        assert (
+            "It is not known whether rollback of Deployment prod/shop took effect." in ended.incident.summary
+        )
+
+
+@dataclass
+class Narrowing:
+    """A reader during whose last look before a write somebody narrows the service."""
+
+    inner: Any
+    narrow: Callable[[], None]
+    looks: int = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def consent(self, action: Action, key: ServiceKey) -> OptOut:
+        self.looks += 1
+        if self.looks == 2:
+            self.narrow()
+        found: OptOut = await self.inner.consent(action, key)
+        return found
+
+
+async def test_autonomy_that_is_taken_away_during_the_last_look_holds(tmp_path: Path) -> None:
+    """The look at the service before the write takes its time; the services file changes meanwhile."""
+    file, stages = tmp_path / "services.yaml", list[Story]()
+
+    def write(autonomy: str) -> None:
+        file.write_text(f"schema: 1\nservices:\n  prod/shop: {{autonomy: {autonomy}}}\n")
+
+    def narrow() -> None:
+        write("observe")
+        services = stages[0].agent.services
+        assert services is not None
+        services.reload()
+
+    write("act")
+
+    def connected(world: Adapters) -> Adapters:
+        return replace(world, reader=cast("ClusterReader", Narrowing(world.reader, narrow)))
+
+    async with story(tmp_path, connected=connected, services_file=file, **ACTING) as stage:
+        stages.append(stage)
+        stage.deploy()
+        await stage.live(180)
+        stage.world.release(NAMESPACE, SERVICE, "shop:2-crash")
+        record = await stage.live_until_ended()
+        assert record.intents[0].decision.kind is DecisionKind.ALLOW
+        assert all(intent.started_at is None for intent in record.intents), messages(record.timeline)
+        assert "the autonomy of shop is observe" in messages(record.timeline)
+        assert stage.marker() is None
 
 
 async def test_what_was_withdrawn_before_the_clock_went_back_is_no_reason(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from app.agent.models import (
     OutcomeKind,
     Stage,
 )
-from app.agent.notes import ending_note, still_in_place, why_recovered
+from app.agent.notes import ending_note, still_in_place, unknown_effects, why_recovered
 from app.agent.ports.cluster import ClusterReader
 from app.agent.ports.people import Notifier
 from app.agent.ports.store import Store
@@ -61,9 +61,9 @@ class Closer:
                 claim, intent.id, Outcome(kind=kind, message=str(error), at=now), None, []
             )
         fresh = await self.store.incidents.get(record.incident.id)
-        await self.close(
-            fresh or record, claim, IncidentState.ESCALATED, f"Stage {stage} failed permanently: {error}"
-        )
+        said = str(error).removesuffix(".")
+        why = f"Stage {stage} failed permanently: {said}.{unknown_effects(record)}"
+        await self.close(fresh or record, claim, IncidentState.ESCALATED, why)
 
     async def close(self, record: IncidentRecord, claim: Claim, end: IncidentState, why: str) -> None:
         await self.close_with(record, record.incident, claim, end, [], why)

@@ -176,7 +176,7 @@ class Executor:
             )
             return
         # After the look at the service, which takes longer; reasons are asked for again as it begins.
-        objection = await self.gatherer.objection(record.incident.key, intent)
+        objection = await self.gatherer.objection(record.incident.key, intent) or self._lapsed(record, intent)
         if objection is not None:
             await self._finish(claim, intent, OutcomeKind.REFUSED, objection)
             return

@@ -128,12 +128,15 @@ def in_place(record: IncidentRecord, since: Since = NOT_READ) -> tuple[Intent, .
 
 
 def handled_since(record: IncidentRecord, intent: Intent) -> str | None:
-    """Who took the incident over after the action took place; None where no person did."""
-    done = intent.outcome.at if intent.outcome is not None else None
+    """Who took the incident over since the action began; None where no person did.
+
+    Its outcome may be known only later: a person may take over while the write is under way.
+    """
+    began = intent.started_at
     people = (
         str(entry.data.get("person"))
         for entry in record.timeline
-        if entry.data.get("act") == ResponderAct.TAKE_OVER and done is not None and entry.at >= done
+        if entry.data.get("act") == ResponderAct.TAKE_OVER and began is not None and entry.at >= began
     )
     return next(people, None)
 

@@ -38,6 +38,7 @@ from app.agent.models import (
     IncidentRecord,
     IncidentState,
     Intent,
+    IntentState,
     Lesson,
     Note,
     Outcome,
@@ -315,6 +316,12 @@ def still_in_place(record: IncidentRecord, since: Since = NOT_READ) -> str:
     if known is not None and known in left:
         said += f" The effect of {in_words(known.action.name)} was not verified."
     return said
+
+
+def unknown_effects(record: IncidentRecord) -> str:
+    """A sentence on the writes that are under way, for an end that does not wait for them; or empty."""
+    begun = [i for i in record.intents if i.state is IntentState.EXECUTING and i.action.target is not None]
+    return f" It is not known whether {_named(begun)} took effect." if begun else ""
 
 
 def _named(intents: Sequence[Intent]) -> str:

@@ -82,13 +82,13 @@ def show(
     """Show one incident and check its record: chain, length, head and anchors (exit code 1 if altered)."""
     from app.cli.commands import anchors, incidents
     from app.cli.commands import output as terminal
-    from app.cli.commands.errors import CommandFailed
+    from app.cli.commands.errors import NotOnRecord
     from app.cli.commands.short_ids import load_by_beginning
 
     settings = read_settings()
     try:
         incident = finished(load_by_beginning(settings, url, incident_id))
-    except CommandFailed:
+    except NotOnRecord:
         for sentence in anchors.of_missing(settings, incident_id):
             complain(f"the record was altered: {terminal.printable(sentence)}")
         raise

@@ -7,10 +7,12 @@ mistyped stop the start.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+from dotenv.parser import parse_stream
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -34,7 +36,7 @@ from app.wire.strict_json import decode
 
 
 class WrongName(SettingsError):
-    """A name in the environment or in `.env` is probably a setting that was mistyped; one line for each."""
+    """Names that are probably mistyped settings, and lines of `.env` that set nothing; one line for each."""
 
 
 class WrongJson(ValueError):
@@ -75,6 +77,7 @@ class NoMistypedNames(PydanticBaseSettingsSource):
         super().__init__(settings_cls)
         self._environment = environment.env_vars
         self._file = file.env_vars
+        self._path = file.env_file
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - given
         return None, field_name, False
@@ -83,12 +86,27 @@ class NoMistypedNames(PydanticBaseSettingsSource):
         known = known_names(self.settings_cls)
         unrelated = _unrelated(self._environment, self._file)
         wrong = [
+            *unreadable_lines(self._path),
             *mistyped_in_file(self._file, known, unrelated),
             *mistyped_in_environment(self._environment, known, unrelated),
         ]
         if wrong:
             raise WrongName("\n".join(wrong))
         return {}
+
+
+def unreadable_lines(path: object) -> Iterator[str]:
+    """One sentence for each line of the file that is no `NAME=value`; its text may be a secret.
+
+    The library that reads the file skips such a line, and with it a limit or an approval.
+    """
+    if not isinstance(path, str | Path) or not Path(path).is_file():
+        return
+    with Path(path).open(encoding="utf-8") as lines:
+        for one in parse_stream(lines):
+            if one.error:
+                where = f"{path}, line {one.original.line}"
+                yield f"{where}: sets nothing; write NAME=value, with every quote closed"
 
 
 def known_names(settings_cls: type[BaseSettings]) -> frozenset[str]:

@@ -30,6 +30,7 @@ from app.agent.models import (
 )
 from app.agent.observer import new_signal
 from app.errors import Invalid
+from app.redaction import redacted
 from app.wire.field_errors import FieldError, field_errors, in_words
 from app.wire.fields import (
     CommitSha,
@@ -66,7 +67,7 @@ class DeployEvent(_Request):
 
     def payload(self) -> Deploy:
         return Deploy(
-            version=self.version,
+            version=redacted(self.version),
             status=self.status,
             commit_sha=self.commit_sha,
             irreversible=self.irreversible,

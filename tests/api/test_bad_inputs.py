@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.connectors.registry import ALERT_FORMATS
-from tests.api.harness import DEPLOY, METRIC, Harness, assert_problem
+from tests.api.harness import DEPLOY, METRIC, Harness, assert_problem, harness, make_settings
 
 DELIVERIES = tuple(f"/webhooks/{one.name}" for one in ALERT_FORMATS)
 
@@ -362,3 +363,13 @@ def test_what_does_not_exist_is_a_404(api: Harness, path: str) -> None:
 def test_another_method_is_a_405(api: Harness, method: str, path: str) -> None:
     """A path that does not answer a method says so in the same form."""
     assert_problem(api.request(method, path), 405)
+
+
+def test_a_credential_in_a_version_is_not_kept(tmp_path: Path) -> None:
+    """A pipeline names the address of its run: the release is on record, without user and query."""
+    with harness(make_settings(tmp_path)) as api:
+        for version in ("https://ann:hunter2@ci.example/7?sig=hunter3", "1.15.0 password=hunter4"):
+            assert api.post("/events/deploy", json=_deploy(version=version)).status_code == 202
+    kept = b"".join(file.read_bytes() for file in tmp_path.glob("heal.db*"))
+    assert b"https://ci.example/7" in kept
+    assert b"hunter" not in kept

@@ -159,6 +159,7 @@ FORWARDING = [
     {"X-Original-URL": "/incidents"},
 ]
 TCP = (("127.0.0.1", 8000), ("127.0.0.1", 50000))
+_BODY = json.dumps(DEPLOY).encode()
 SOCKET_FILE = (("/run/heal.sock", None), None)
 
 
@@ -169,6 +170,7 @@ def _arrives(
     headers: dict[str, str],
     by: tuple[object, object],
     body: bytes = b"",
+    more: tuple[tuple[bytes, bytes], ...] = (),
 ) -> httpx2.Response:
     """A request as the server hands it on, by TCP or by a socket file."""
     server, client = by
@@ -187,7 +189,7 @@ def _arrives(
         "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",
-        "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+        "headers": [*((name.encode(), value.encode()) for name, value in given.items()), *more],
         "server": server,
         "client": client,
     }
@@ -225,6 +227,12 @@ def test_a_foreign_host_is_refused_by_whatever_way_it_comes(
     """A name that an attacker points at this machine reaches a socket file behind a proxy as well."""
     assert_problem(_arrives(api, "GET", "/incidents", {"Host": host}, by), 421)
     assert_problem(_arrives(api, "POST", "/events/deploy", {"Host": host}, by), 421)
+    second = (b"host", host.encode())
+    assert_problem(_arrives(api, "GET", "/incidents", {}, by, more=(second,)), 421)
+    local = (b"host", b"localhost")
+    length = (b"content-length", str(len(_BODY)).encode())
+    hosts = {"Host": host}
+    assert_problem(_arrives(api, "POST", "/events/deploy", hosts, by, _BODY, (length, local)), 421)
 
 
 @pytest.mark.parametrize("by", [TCP, SOCKET_FILE], ids=["tcp", "socket file"])
@@ -233,6 +241,8 @@ def test_this_machine_is_answered_by_whatever_way_it_asks(api: Harness, by: tupl
     assert _arrives(api, "GET", "/incidents", {}, by).status_code == 200
     body = json.dumps(DEPLOY).encode()
     assert _arrives(api, "POST", "/events/deploy", {}, by, body).status_code == 202
+    delivery = b'{"version": "4", "alerts": []}'
+    assert _arrives(api, "POST", "/webhooks/alertmanager", {}, by, delivery).status_code == 202
 
 
 @pytest.mark.parametrize("by", [TCP, SOCKET_FILE], ids=["tcp", "socket file"])

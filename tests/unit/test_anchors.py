@@ -308,6 +308,14 @@ def test_a_deleted_incident_is_found(heal: Heal, anchored: str, tmp_path: Path) 
         assert "missing from the database" in answer.text
 
 
+def test_an_incident_that_cannot_be_read_is_not_called_altered(heal: Heal, anchored: str) -> None:
+    """No agent answers: nothing is known of the record."""
+    answer = heal("show", anchored, "--url", "http://127.0.0.1:9")
+    assert answer.code == 1
+    assert "no agent answers at" in answer.text
+    assert "altered" not in answer.text
+
+
 @pytest.mark.usefixtures("anchored")
 def test_anchors_that_were_removed_are_found_by_a_digest_from_the_log(heal: Heal, tmp_path: Path) -> None:
     """What is left may be a series without a fault."""

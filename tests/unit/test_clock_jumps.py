@@ -38,6 +38,7 @@ from app.agent.slo import SloThresholds
 from app.agent.verifier import Assessment, Health, VerifyRules, advance
 from app.agent.workload import ObjectRef
 from app.store import open_store
+from app.store.signals.openings import not_before
 from tests.contract.store_values import NOW as STORED
 from tests.contract.store_values import claimed, opened
 from tests.sqlite_template import migrated
@@ -110,6 +111,24 @@ def test_clocks_of_a_fleet_may_differ() -> None:
     levels = of_the_future(NOW + timedelta(minutes=4))
     assert without_future(levels, NOW) == (levels, None)
     assert "older than the newest sample" in RULES(sample(NOW, 0.0), levels, None, None).disposition.reason
+
+
+@pytest.mark.parametrize(
+    ("ended", "opens"), [(timedelta(seconds=5), timedelta(seconds=5)), (LATER - NOW, timedelta())]
+)
+def test_an_end_in_the_future_dates_no_later_incident(ended: timedelta, opens: timedelta) -> None:
+    """Only the seconds that a signal may have waited are added."""
+    last = Incident(
+        id=IncidentId("inc_1"),
+        key=KEY,
+        state=IncidentState.ESCALATED,
+        opened_at=NOW,
+        triggers=(Trigger.HIGH_ERROR_RATE,),
+        stale=False,
+        dry_run=False,
+        closed_at=NOW + ended,
+    )
+    assert not_before(last, NOW) == NOW + opens
 
 
 def test_an_end_in_the_future_quiets_nothing() -> None:

@@ -198,6 +198,25 @@ def test_a_mistyped_name_in_the_env_file_stops_the_start(name: str, likely: str,
 
 
 @pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"DRY_RUN=true\nAPPROVAL_FOR_RISKS: hunter2\n", ".env, line 2: sets nothing; write NAME=value"),
+        (b"APPROVAL_FOR_RISKS hunter2\n", ".env, line 1: sets nothing"),
+        (b'APPROVAL_FOR_RISKS="hunter2\nDRY_RUN=true\n', "with every quote closed"),
+        ("APPROVAL_FOR_RISKS=high\n".encode("utf-16"), ".env is not UTF-8 text"),
+    ],
+)
+def test_a_line_of_the_env_file_that_sets_nothing_stops_the_start(
+    content: bytes, words: str, tmp_path: Path
+) -> None:
+    """Skipped, it would remove the approval in silence; its text may be a secret."""
+    (tmp_path / ".env").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=words) as refused:
+        load_settings()
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "DRYRUN",

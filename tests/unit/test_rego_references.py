@@ -139,6 +139,31 @@ def test_an_entry_that_cannot_work_is_refused(tmp_path: Path, rule: str, words: 
     assert words in problem
 
 
+@pytest.mark.parametrize(
+    ("package", "entry", "refused"),
+    [
+        ("heals", '{"rule": "own", "reason": "no"}', True),
+        ("heals", '"no"', True),
+        ("heal.payments", '{"rule": "own", "reason": "no"}', True),
+        ("main", '{"msg": "no"}', False),
+    ],
+)
+def test_entries_of_a_package_that_nothing_reads_are_refused(
+    tmp_path: Path, package: str, entry: str, refused: bool
+) -> None:
+    """Under another package they forbid nothing; a policy of another tool is left alone."""
+    folder = tmp_path / "policies"
+    shutil.copytree(shipped_policies(), folder)
+    rule = f"deny contains {entry} if input.environment\n"
+    (folder / "own.rego").write_text(f"package {package}\n\nimport rego.v1\n\n{rule}")
+    found = [problem.message for problem in check_folder(folder)]
+    assert found == ([f"nothing reads deny of package {package}: write `package heal`"] if refused else [])
+    if refused:
+        reader = f"ask contains entry if {{\n\tsome entry in data.{package}.deny\n}}\n"
+        (folder / "reader.rego").write_text(HEAD + reader)
+        assert not any("nothing reads" in problem.message for problem in check_folder(folder))
+
+
 def test_a_decision_of_ones_own_may_have_entries_of_its_own_shape(tmp_path: Path) -> None:
     """What is read of an entry is taken from the decision that reads it."""
     (tmp_path / "heal.rego").write_text(

@@ -77,6 +77,22 @@ async def test_work_that_queued_up_shares_one_commit(database: SqliteDatabase) -
     assert await numbers(database) == list(range(99))
 
 
+@pytest.mark.parametrize("replaced", [True, False])
+async def test_nothing_is_written_to_a_file_that_was_replaced_or_removed(
+    tmp_path: Path, database: SqliteDatabase, replaced: bool
+) -> None:
+    """It would be acknowledged, and lost at the end of the process; with the file back, writes succeed."""
+    file, aside = tmp_path / "heal.db", tmp_path / "aside.db"
+    file.rename(aside)
+    if replaced:
+        file.write_bytes(aside.read_bytes())
+    with pytest.raises(TransientError, match="replaced or removed"):
+        await database.write(partial(add, 1))
+    aside.replace(file)
+    await database.write(partial(add, 2))
+    assert await numbers(database) == [2]
+
+
 async def test_a_failing_unit_is_undone_alone(database: SqliteDatabase) -> None:
     """Rows it wrote before it failed are gone; its neighbours' rows stay."""
 

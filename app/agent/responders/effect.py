@@ -147,7 +147,7 @@ def _resolve(record: IncidentRecord, request: ResponderRequest) -> Handled:
         (i.id, _ended(i, request)) for i in record.intents if i.state is not IntentState.FINISHED
     )
     since = _unread(record)
-    left = still_in_place(record, since) + policy_left_off(record)
+    left = _under_way(record) + still_in_place(record, since) + policy_left_off(record)
     summary = f"{words.removesuffix('.')}.{left}"
     resolved = replace(
         incident,

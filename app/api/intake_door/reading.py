@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from app.agent.ids import Json, ServiceKey
 from app.agent.models import Deploy, DeployStatus, MetricSample, Payload
+from app.redaction import redacted
 from app.wire.events import MAX_ENTRIES
 from app.wire.fields import (
     COMMIT_SHA,
@@ -70,7 +71,8 @@ Reader: TypeAlias = Callable[[bytes, datetime], Sequence[PlainEvent] | None]
 
 def plain_headers(headers: Headers) -> PlainHeaders | None:
     """The headers, where each is known and given once; None for all others."""
-    length, typed, authorization, host = -1, False, False, ""
+    length, typed, authorization = -1, False, False
+    host: str | None = None
     for name, value in headers:
         if name in _IGNORED:
             continue
@@ -80,11 +82,11 @@ def plain_headers(headers: Headers) -> PlainHeaders | None:
             typed = True
         elif name == b"authorization" and not authorization:
             authorization = True
-        elif name == b"host" and not host:
+        elif name == b"host" and host is None:
             host = value.decode("latin-1")
         else:
             return None
-    return PlainHeaders(length, authorization, host) if typed and length > 0 else None
+    return PlainHeaders(length, authorization, host or "") if typed and length > 0 else None
 
 
 # ------------------------------------------------------------------ events
@@ -132,6 +134,8 @@ class _Deploy(msgspec.Struct, forbid_unknown_fields=True):
         if commit is not None and not _COMMIT_SHA.fullmatch(commit):
             return None
         if not self.version.isprintable() or not self.version.strip():
+            return None
+        if redacted(self.version) != self.version:  # a credential: the ordinary route takes it out
             return None
         return Deploy(
             version=self.version,

@@ -225,7 +225,9 @@ async def _status_only(app: ASGIApp, scope: Scope, receive: Receive, send: Send)
 
 
 def _names_loopback(headers: Headers) -> bool:
-    return is_loopback(_host_name(headers.get("host", "")))
+    """Whether the host is this machine; a request that names several hosts may be meant for another."""
+    hosts = headers.getlist("host")
+    return bool(hosts) and all(is_loopback(_host_name(host)) for host in hosts)
 
 
 def _from_same_origin(headers: Headers) -> bool:

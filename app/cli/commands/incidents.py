@@ -23,7 +23,7 @@ from app.agent.ports.store import Store
 from app.agent.ports.store.incidents import IncidentFilter
 from app.agent.timeline import first_broken
 from app.cli.commands.agent_client import RunningAgent, default_url, running_agent
-from app.cli.commands.errors import CommandFailed
+from app.cli.commands.errors import CommandFailed, NotOnRecord
 from app.config import Settings
 from app.schemas import MOST_ENTRIES, IncidentPage, IncidentSummary, IncidentView
 from app.store import open_store
@@ -98,7 +98,7 @@ async def load_incident(settings: Settings, url: str | None, incident_id: str) -
     finally:
         await store.close()
     if record is None:
-        raise CommandFailed(f"no incident {incident_id!r} is in the store; `heal incidents` lists them")
+        raise NotOnRecord(f"no incident {incident_id!r} is in the store; `heal incidents` lists them")
     return IncidentView.of(record)
 
 
@@ -111,7 +111,7 @@ async def _whole_from_agent(agent: RunningAgent, incident_id: str) -> IncidentVi
         if reply is None:
             return whole
         if reply.status_code == 404:
-            raise CommandFailed(
+            raise NotOnRecord(
                 f"no incident {incident_id!r} is known at {agent.base}; `heal incidents` lists them"
             )
         part = agent.parsed(IncidentView, reply)

@@ -143,14 +143,25 @@ def _unread(trees: Sequence[Node], collected: Mapping[Path, _Collected]) -> Iter
     for tree in trees:
         for spec, head, name in specs(tree):
             is_set = "head" in spec and "Set" in spec["head"]
-            if name[:-1] != _PACKAGE or name in collected or name in asked or not is_set:
+            if name in collected or any(name[: len(one)] == one for one in asked) or not is_set:
                 continue
             entry = _entry(spec, head["key"])
             alike = entry is not None and "Object" in entry and _same_shape(entry, collected)
+            if name[:-1] != _PACKAGE:
+                if name[-1] in names and (alike or _nearly_the_package(name[:-1])):
+                    package, meant = ".".join(name[1:-1]), ".".join(_PACKAGE[1:])
+                    why = f"nothing reads {name[-1]} of package {package}: write `package {meant}`"
+                    yield _problem(tree, head["key"], why, spec)
+                continue
             if alike or name[-1] in _LIKELY_MEANT or nearest(name[-1], names, most=1):
                 meant = " or ".join(sorted(names))
                 why = f"nothing reads {name[-1]}, so that it decides nothing: name it {meant}"
                 yield _problem(tree, head["key"], why, spec)
+
+
+def _nearly_the_package(package: Path) -> bool:
+    """Whether the package of the decision was probably meant."""
+    return len(package) == len(_PACKAGE) and nearest(package[-1], {_PACKAGE[-1]}, most=2) is not None
 
 
 def _asked(trees: Sequence[Node]) -> Iterator[Path]:

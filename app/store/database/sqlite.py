@@ -88,8 +88,11 @@ class SqliteDatabase:
         return await asyncio.get_running_loop().run_in_executor(readers, self._read, work)
 
     async def same(self) -> None:
-        """Raise if the file was replaced or removed: writes to it would be lost."""
-        if await asyncio.to_thread(_identity, self._path) != self._file:
+        """Raise `TransientError` if the file was replaced or removed: what is written to it is lost."""
+        await asyncio.to_thread(self._require_same)
+
+    def _require_same(self) -> None:
+        if _identity(self._path) != self._file:
             raise TransientError(f"{self._path.name} was replaced or removed while open; restart the agent")
 
     async def close(self) -> None:
@@ -132,9 +135,14 @@ class SqliteDatabase:
             return [lane.popleft() for _ in range(min(len(lane), MAX_BATCH))]
 
     def _commit(self, batch: list[_Item]) -> None:
-        """Run the batch as one transaction; units that exceed its time are queued again."""
+        """Run the batch as one transaction; units that exceed its time are queued again.
+
+        All fail where the file is no longer the one that was opened: nothing that is lost
+        at the end of the process is acknowledged, and no action begins on it.
+        """
         ends = time.monotonic() + BATCH_SECONDS
         try:
+            self._require_same()
             with self._writer_engine.connect() as connection, connection.begin():
                 for done, item in enumerate(batch):
                     if done and (time.monotonic() >= ends or (self._operators and not item.urgent)):

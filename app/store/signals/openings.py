@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, func, select
 
+from app.agent.freshness.clock_jumps import ahead
 from app.agent.identity.people import same_person
 from app.agent.ids import IncidentId, ServiceKey
 from app.agent.models import Alert, Incident, IncidentState, Signal, Trigger
@@ -60,8 +61,13 @@ def new_incident(
 
 
 def not_before(closed: Incident | None, at: datetime) -> datetime:
-    """A service's incidents never overlap, though a signal may have waited while the last one closed."""
-    return at if closed is None or closed.closed_at is None else max(at, closed.closed_at)
+    """A service's incidents never overlap, though a signal may have waited while the last one closed.
+
+    An end in the future, from before the clock went back, dates nothing.
+    """
+    if closed is None or closed.closed_at is None or ahead(closed.closed_at, at):
+        return at
+    return max(at, closed.closed_at)
 
 
 def add_triggers(incident: Incident, triggers: Sequence[Trigger], *, fresh: bool) -> Incident:
