@@ -95,7 +95,7 @@ def test_each_setting_that_changes_while_running_is_in_force(file: Path) -> None
         _written(file, **{name: value})
         assert live.reload(), name
         assert _in_force(live) != before, name
-        assert live.needs_restart == ()
+        assert not live.needs_restart
         _written(file)
         assert live.reload(), name
         if name != "log_level":
@@ -118,7 +118,7 @@ def test_other_settings_need_a_restart_and_the_environment_wins(
     assert "need a restart: DRY_RUN, OPA_URL" in caplog.text
     _written(file, cooldown_seconds=60)
     assert not live.reload()
-    assert live.needs_restart == ()
+    assert not live.needs_restart
 
 
 async def test_an_invalid_file_changes_nothing_and_is_reported(
