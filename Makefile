@@ -19,7 +19,7 @@ FAST = $(IN_MEMORY) $(BIN)/pytest -m "not real" -n $(JOBS) --dist worksteal
 GITOPS := tests/gitops
 REAL = $(BIN)/pytest --ignore=$(GITOPS) -m real -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=25
 # What has a size for every change and a whole one before a release (tests/sizes.py).
-SIZED := tests/soak tests/simulation tests/e2e/test_crashes.py tests/e2e/test_partition.py
+SIZED := tests/soak tests/simulation tests/e2e/test_crashes.py tests/e2e/test_partition.py tests/e2e/test_upgrade_data.py
 # What tries the decisions of app/agent most.
 DECISIONS := $(wildcard tests/test_*.py) tests/unit tests/property tests/timeline
 REAL_NEEDS := scripts/debian.sh initdb=postgresql redis-server=redis-server ip=iproute2 mvn=maven
