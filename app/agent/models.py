@@ -792,6 +792,16 @@ class Incident:
     summary: str = ""
     """One sentence for people: why the incident is where it is."""
 
+    @property
+    def over_at(self) -> datetime | None:
+        """When nothing was left to do: an escalated incident is over once a person has resolved it.
+
+        `closed_at` is when the agent ended its part, and a new symptom may open another incident.
+        """
+        if self.state is IncidentState.ESCALATED:
+            return None
+        return self.resolved.at if self.resolved is not None else self.closed_at
+
 
 class Stage(StrEnum):
     OBSERVE = "observe"

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, Table, func, select, text
 from sqlalchemy.sql import visitors
 
-from app.agent.analytics.report import Part, Statistics, StatsFilter, report
+from app.agent.analytics.report import Statistics, StatsFilter, StatsPart, report
 from app.agent.ports.store import Store
 from app.store import open_store
 from app.store.analytics.counting import COUNTINGS, counted_rows
@@ -68,7 +68,7 @@ WRITTEN: dict[str, dict[str, str]] = {
 
 def _by_records(connection: Connection, where: StatsFilter) -> Statistics:
     """The report without roll-ups."""
-    return report(where, counted_of({part: counted_rows(connection, part, where) for part in Part}))
+    return report(where, counted_of({part: counted_rows(connection, part, where) for part in StatsPart}))
 
 
 async def _agrees(store: Store, database_url: str, period: dict[str, object]) -> None:
@@ -127,7 +127,7 @@ async def test_a_report_reads_what_was_rolled_up(store: Store, database_url: str
     await _rolled_up(store, 10)
     where = StatsFilter(since=NOW - timedelta(days=1), until=NOW + timedelta(days=10))
     assert sum(one.incidents for one in (await store.statistics.counted(where)).cells) == 3
-    only = await store.statistics.counted(where, (Part.CELLS,))
+    only = await store.statistics.counted(where, (StatsPart.CELLS,))
     assert only.cells
     assert (only.services, only.decisions, only.restore) == ((), (), ())
     with engine_of(database_url).begin() as connection:
@@ -168,8 +168,8 @@ async def test_a_day_is_not_counted_while_a_change_of_it_is_under_way(postgres_u
     await shared.close()
 
 
-@pytest.mark.parametrize("part", Part)
-def test_every_column_that_is_counted_makes_its_day_stale(part: Part) -> None:
+@pytest.mark.parametrize("part", StatsPart)
+def test_every_column_that_is_counted_makes_its_day_stale(part: StatsPart) -> None:
     """A column that a statement reads and no trigger watches would be counted once and never again."""
     where = StatsFilter(
         since=NOW, until=NOW, environment="prod", service="shop", cause=None, severity="minor"

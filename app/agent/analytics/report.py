@@ -109,7 +109,7 @@ class DayOfActions:
     most_of_service: int
 
 
-class Part(StrEnum):
+class StatsPart(StrEnum):
     """What is counted separately: a field of `Counted`."""
 
     CELLS = "cells"

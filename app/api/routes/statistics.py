@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from app.agent.analytics.report import Part, report
+from app.agent.analytics.report import StatsPart, report
 from app.agent.identity.people import Scope
 from app.api.dependencies import ApiDependencies, ContainerDep, EachParameterOnce
 from app.api.openapi import problems
@@ -21,7 +21,7 @@ router = APIRouter(tags=["statistics"])
 
 
 async def statistics(
-    container: ApiDependencies, query: StatsQuery, parts: Collection[Part] = tuple(Part)
+    container: ApiDependencies, query: StatsQuery, parts: Collection[StatsPart] = tuple(StatsPart)
 ) -> StatsView:
     """The report; what is not counted in `parts` is empty. An empty period raises `Problem` 422."""
     try:

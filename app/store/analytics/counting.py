@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, Select, case, func, select, text
 
-from app.agent.analytics.report import Part, StatsFilter
+from app.agent.analytics.report import StatsFilter, StatsPart
 from app.agent.models import IncidentState
 from app.store.analytics.expressions import (
     ZERO,
@@ -63,14 +63,14 @@ class Counting:
     """From what the statement gives to the rows."""
 
 
-def counted_rows(connection: Connection, part: Part, where: StatsFilter) -> list[Row]:
+def counted_rows(connection: Connection, part: StatsPart, where: StatsFilter) -> list[Row]:
     """The rows of a part, counted from the records."""
     counting = COUNTINGS[part]
     return counting.reduced(_plain(connection, counting.statement(where, ())))
 
 
 def sliced_rows(
-    connection: Connection, part: Part, where: StatsFilter
+    connection: Connection, part: StatsPart, where: StatsFilter
 ) -> Iterator[tuple[tuple[str | None, ...], Row]]:
     """The same for each environment, cause and severity, which come first; not reduced."""
     counting = COUNTINGS[part]
@@ -254,30 +254,30 @@ _INTENTS = Slicing(
 )
 _APPROVALS = Slicing(columns=_INCIDENTS.columns, join=(_OF_INCIDENT,))
 
-COUNTINGS: Mapping[Part, Counting] = {
-    Part.CELLS: Counting(key=7, sums=7, statement=_cells, slicing=_INCIDENTS),
-    Part.SERVICES: Counting(key=2, sums=5, statement=_services, slicing=_INCIDENTS),
-    Part.DETECT: Counting(
+COUNTINGS: Mapping[StatsPart, Counting] = {
+    StatsPart.CELLS: Counting(key=7, sums=7, statement=_cells, slicing=_INCIDENTS),
+    StatsPart.SERVICES: Counting(key=2, sums=5, statement=_services, slicing=_INCIDENTS),
+    StatsPart.DETECT: Counting(
         key=1, statement=_durations(_DETECT, incidents.c.began_at.is_not(None)), slicing=_INCIDENTS
     ),
-    Part.ACKNOWLEDGE: Counting(
+    StatsPart.ACKNOWLEDGE: Counting(
         key=1,
         statement=_durations(_ACKNOWLEDGE, incidents.c.acknowledged_at.is_not(None)),
         slicing=_INCIDENTS,
     ),
-    Part.RESTORE: Counting(
+    StatsPart.RESTORE: Counting(
         key=1,
         statement=_durations(_RESTORE, incidents.c.restored_at.is_not(None), _WORKED.is_not(True)),
         slicing=_INCIDENTS,
     ),
-    Part.HEALED: Counting(
+    StatsPart.HEALED: Counting(
         key=1,
         statement=_durations(_RESTORE, incidents.c.restored_at.is_not(None), _WORKED.is_(True)),
         slicing=_INCIDENTS,
     ),
-    Part.DECISIONS: Counting(key=4, statement=_decisions, slicing=_INTENTS),
-    Part.REASONS: Counting(key=2, statement=_reasons, slicing=_INTENTS),
-    Part.APPROVALS: Counting(key=1, statement=_approvals, slicing=_APPROVALS),
-    Part.WAITS: Counting(key=1, statement=_waits, slicing=_APPROVALS),
-    Part.ACTIONS: Counting(key=1, sums=2, statement=_actions, slicing=_INTENTS, reduced=_by_day),
+    StatsPart.DECISIONS: Counting(key=4, statement=_decisions, slicing=_INTENTS),
+    StatsPart.REASONS: Counting(key=2, statement=_reasons, slicing=_INTENTS),
+    StatsPart.APPROVALS: Counting(key=1, statement=_approvals, slicing=_APPROVALS),
+    StatsPart.WAITS: Counting(key=1, statement=_waits, slicing=_APPROVALS),
+    StatsPart.ACTIONS: Counting(key=1, sums=2, statement=_actions, slicing=_INTENTS, reduced=_by_day),
 }

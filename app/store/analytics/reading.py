@@ -12,9 +12,9 @@ from app.agent.analytics.report import (
     Counted,
     DayOfActions,
     DecisionCount,
-    Part,
     ReasonCount,
     ServiceCount,
+    StatsPart,
 )
 from app.agent.analytics.shadow import Judged
 from app.agent.ids import ServiceKey
@@ -24,7 +24,7 @@ from app.store.analytics.counting import Row
 Kind = TypeVar("Kind", Cause, Judged, OutcomeKind, IncidentState)
 
 
-def counted_of(rows: Mapping[Part, Sequence[Row]]) -> Counted:
+def counted_of(rows: Mapping[StatsPart, Sequence[Row]]) -> Counted:
     """The parts that are there; the others are empty."""
     return Counted(**{part.value: _READERS[part](found) for part, found in rows.items()})
 
@@ -115,16 +115,16 @@ def _actions(rows: Sequence[Row]) -> tuple[DayOfActions, ...]:
     )
 
 
-_READERS: Mapping[Part, Callable[[Sequence[Row]], Any]] = {
-    Part.CELLS: _cells,
-    Part.SERVICES: _services,
-    Part.DETECT: _durations,
-    Part.ACKNOWLEDGE: _durations,
-    Part.RESTORE: _durations,
-    Part.HEALED: _durations,
-    Part.DECISIONS: _decisions,
-    Part.REASONS: _reasons,
-    Part.APPROVALS: _approvals,
-    Part.WAITS: _durations,
-    Part.ACTIONS: _actions,
+_READERS: Mapping[StatsPart, Callable[[Sequence[Row]], Any]] = {
+    StatsPart.CELLS: _cells,
+    StatsPart.SERVICES: _services,
+    StatsPart.DETECT: _durations,
+    StatsPart.ACKNOWLEDGE: _durations,
+    StatsPart.RESTORE: _durations,
+    StatsPart.HEALED: _durations,
+    StatsPart.DECISIONS: _decisions,
+    StatsPart.REASONS: _reasons,
+    StatsPart.APPROVALS: _approvals,
+    StatsPart.WAITS: _durations,
+    StatsPart.ACTIONS: _actions,
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select, update
 
-from app.agent.analytics.report import Counted, Part, StatsFilter
+from app.agent.analytics.report import Counted, StatsFilter, StatsPart
 from app.agent.analytics.shadow import JUDGED_AFTER, STAYS_HEALTHY_FOR, Judged, Proposal, judged
 from app.agent.models import ActionName, Change, IncidentState
 from app.store.analytics import rollups
@@ -31,7 +31,7 @@ class SqlStatistics(Repository):
 
     @reads
     def counted(
-        self, connection: Connection, where: StatsFilter, parts: Collection[Part] = tuple(Part)
+        self, connection: Connection, where: StatsFilter, parts: Collection[StatsPart] = tuple(StatsPart)
     ) -> Counted:
         return counted_of(rollups.counted_parts(connection, where, parts))
 

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 import msgspec
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select
 
-from app.agent.analytics.report import Part, StatsFilter
+from app.agent.analytics.report import StatsFilter, StatsPart
 from app.agent.analytics.shadow import JUDGED_AFTER
 from app.store.analytics.counting import COUNTINGS, Row, added, by_week, counted_rows, quick, sliced_rows
 from app.store.analytics.spans import (
@@ -45,8 +45,8 @@ _LONGEST_BACK = timedelta(days=3 * 366)
 
 
 def counted_parts(
-    connection: Connection, where: StatsFilter, parts: Collection[Part]
-) -> Mapping[Part, list[Row]]:
+    connection: Connection, where: StatsFilter, parts: Collection[StatsPart]
+) -> Mapping[StatsPart, list[Row]]:
     """The rows of each part: sums of roll-ups, and of what is counted from the records."""
     quick(connection)
     spans: list[Span] = []
@@ -55,14 +55,14 @@ def counted_parts(
     if kept is not None:
         days = whole_days(where)
         spans, gaps = cover(where, *_counted_within(connection, days))
-    found: dict[Part, list[Iterable[Row]]] = {
+    found: dict[StatsPart, list[Iterable[Row]]] = {
         part: [counted_rows(connection, part, gap) for gap in gaps] for part in parts
     }
     if kept is not None and spans:
         for part, rows in _stored(connection, spans, kept, parts):
             found[part].append(rows)
-    if where.weekly and Part.CELLS in found:
-        found[Part.CELLS] = [by_week(rows) for rows in found[Part.CELLS]]
+    if where.weekly and StatsPart.CELLS in found:
+        found[StatsPart.CELLS] = [by_week(rows) for rows in found[StatsPart.CELLS]]
     return {part: added(rows, COUNTINGS[part]) for part, rows in found.items()}
 
 
@@ -83,8 +83,8 @@ def _counted_within(connection: Connection, days: range) -> tuple[list[Span], se
 
 
 def _stored(
-    connection: Connection, spans: Collection[Span], kept: str, parts: Collection[Part]
-) -> Iterable[tuple[Part, Iterable[Row]]]:
+    connection: Connection, spans: Collection[Span], kept: str, parts: Collection[StatsPart]
+) -> Iterable[tuple[StatsPart, Iterable[Row]]]:
     """The rows of these spans; a span without any of a part has none in that slice."""
     columns, wanted = statistics_parts.c, set(spans)
     first, last = min(spans), max(spans)
@@ -98,7 +98,7 @@ def _stored(
     )
     for row in rows:
         if Span(start=row.start, days=row.days) in wanted:
-            yield Part(row.part), _rows(row.body)
+            yield StatsPart(row.part), _rows(row.body)
 
 
 def _rows(body: str) -> Iterable[Row]:
@@ -134,8 +134,8 @@ def count_day(connection: Connection, day: int) -> bool:
     quick(connection)
     span = Span(start=day)
     where = span.within(StatsFilter(since=begin_of(day), until=begin_of(day)))
-    rows: dict[str, dict[Part, list[Iterable[Row]]]] = defaultdict(lambda: defaultdict(list))
-    for part in Part:
+    rows: dict[str, dict[StatsPart, list[Iterable[Row]]]] = defaultdict(lambda: defaultdict(list))
+    for part in StatsPart:
         found: dict[str, list[Row]] = defaultdict(list)
         for values, row in sliced_rows(connection, part, where):
             for kept in slices_of(*values):
@@ -153,19 +153,19 @@ def add_up_block(connection: Connection, block: Span) -> bool:
     if stale or block in spans or len(spans) < BLOCK:
         return False
     columns = statistics_parts.c
-    rows: dict[str, dict[Part, list[Iterable[Row]]]] = defaultdict(lambda: defaultdict(list))
+    rows: dict[str, dict[StatsPart, list[Iterable[Row]]]] = defaultdict(lambda: defaultdict(list))
     for row in connection.execute(
         select(columns.slice, columns.part, columns.body).where(
             columns.start >= block.start, columns.start < block.start + BLOCK, columns.days == 1
         )
     ):
-        rows[row.slice][Part(row.part)].append(_rows(row.body))
+        rows[row.slice][StatsPart(row.part)].append(_rows(row.body))
     _store(connection, block, rows)
     return True
 
 
 def _store(
-    connection: Connection, span: Span, rows: Mapping[str, Mapping[Part, Iterable[Iterable[Row]]]]
+    connection: Connection, span: Span, rows: Mapping[str, Mapping[StatsPart, Iterable[Iterable[Row]]]]
 ) -> None:
     """Add up the rows of each slice and part, and keep them."""
     connection.execute(insert(statistics_spans).values(start=span.start, days=span.days))

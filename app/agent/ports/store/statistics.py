@@ -6,13 +6,13 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Protocol
 
-from app.agent.analytics.report import Counted, Part, StatsFilter
+from app.agent.analytics.report import Counted, StatsFilter, StatsPart
 
 
 class StatisticsRepository(Protocol):
     """Counts what a report of a period needs, and judges the proposals of dry runs."""
 
-    async def counted(self, where: StatsFilter, parts: Collection[Part] = tuple(Part)) -> Counted:
+    async def counted(self, where: StatsFilter, parts: Collection[StatsPart] = tuple(StatsPart)) -> Counted:
         """Counts and sums in one snapshot; the parts that are not asked for are empty."""
         ...
 
