@@ -8,7 +8,7 @@ runs everything. Environment variables override each figure:
 - TEST_SIZE: `change` (the default) or `whole`
 - TEST_TURN: the number that decides which share is taken, instead of HEAD's hash
 - SEEDS and SEEDS_START: seeds of the simulation, and the first of them
-- CRASH_POINTS: how many crash points are tried, at most
+- CRASH_POINTS: how many crash points are tried, at most; BROKEN_BUILDS: the same of the simulation's
 - SOAK_INTAKES: how many of the soak's intakes run; SOAK_SIGNALS and others: `tests.soak.score.Size`
 """
 
@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WHOLE_SEEDS = 2000
 CHANGE_SEEDS = 200
 CHANGE_CRASH_POINTS = 12
+CHANGE_BROKEN_BUILDS = 16
 CHANGE_INTAKES = 2
 CHANGE_SOAK: Mapping[str, int] = {
     "services": 40,
@@ -84,6 +85,12 @@ def crash_points(points: Sequence[T]) -> list[T]:
     """The crash points to try, of all that there are."""
     most = len(points) if whole() else CHANGE_CRASH_POINTS
     return share(points, int(os.environ.get("CRASH_POINTS", most)))
+
+
+def broken_builds(names: Sequence[T]) -> list[T]:
+    """The broken builds that the simulation has to catch, of all that there are."""
+    most = len(names) if whole() else CHANGE_BROKEN_BUILDS
+    return share(names, int(os.environ.get("BROKEN_BUILDS", most)))
 
 
 def intakes(tests: Sequence[T]) -> list[T]:

@@ -1,8 +1,8 @@
 """The simulation's checks can fail: a broken build for each promise is caught by that promise's own check.
 
-At the size of a change a seed that is known to catch the build is tried first, which
-takes half a minute on two cores; the whole size (`tests.sizes`) goes through the seeds
-in order, in about two minutes. Most broken builds fall within the first forty seeds.
+At the size of a change (`tests.sizes`) a share of the builds is tried, each on the seed
+that is known to catch it first; the whole size tries every build on the seeds in order.
+Most broken builds fall within the first forty seeds.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ pytestmark = pytest.mark.real
 WITHIN = 200
 
 KNOWN = {
-    "all-clear-while-it-fires": 14,
+    "all-clear-while-it-fires": 12,
     "any-traffic-tells": 195,
     "blind-repeat": 23,
-    "forgotten-dry-run": 10,
+    "forgotten-dry-run": 31,
     "no-brake": 23,
     "no-budget": 48,
     "no-shared-budget": 9,
     "onset-is-now": 77,
-    "outage-unseen": 8,
+    "outage-unseen": 9,
     "own-measurement-ignored": 80,
     "posted-outranks-measured": 131,
     "posted-stands-in": 3,
@@ -60,10 +60,10 @@ def test_each_promise_has_a_broken_build() -> None:
     assert {mutant.promise for mutant in MUTANTS.values()} == set(PROMISES)
 
 
-def test_every_broken_build_is_caught_by_the_check_of_its_promise() -> None:
-    """Each within 200 seeds; what is caught, and when, is printed."""
+def test_a_broken_build_is_caught_by_the_check_of_its_promise() -> None:
+    """Within 200 seeds; what is caught, and when, is printed."""
     os.environ["PYTHONHASHSEED"] = HASH_SEED
-    names = sorted(MUTANTS)
+    names = sizes.broken_builds(sorted(MUTANTS))
     with multiprocessing.get_context("spawn").Pool(os.cpu_count() or 1) as pool:
         found = dict(zip(names, pool.map(_first_caught, names, chunksize=1), strict=True))
     for name, answer in found.items():

@@ -37,8 +37,8 @@ def test_every_promise_is_kept_under_every_kind_of_misfortune() -> None:
 
 def test_a_seed_replays_to_the_letter() -> None:
     """A seed writes the same tape after others in a pool and alone, whatever Python makes of its sets."""
-    pooled = {str(result.seed): result.digest for result in seeds_in_parallel(range(12))}
-    for seed in ("3", "8", "11"):
+    pooled = {str(result.seed): result.digest for result in seeds_in_parallel(range(9))}
+    for seed in ("3", "8"):
         alone = {_trace_of(seed, hash_seed) for hash_seed in ("random", "1")}
         assert alone == {pooled[seed]}, f"seed {seed} went different ways"
 

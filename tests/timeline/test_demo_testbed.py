@@ -10,8 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dotenv import dotenv_values
+from lightkube import Client, KubeConfig
+from lightkube.resources.apps_v1 import Deployment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+ENVIRONMENT, SERVICE = "prod", "payments-api"
 UP_SECONDS = 900.0
 """Programs may have to be built first."""
 
@@ -57,6 +61,17 @@ def heal(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def _image(folder: Path) -> str:
+    """The image of the demo's Deployment."""
+    env = dotenv_values(folder / ".testbed" / "env")
+    config = KubeConfig.from_file(env["TESTBED_ADMIN_KUBECONFIG"] or "").get()
+    client = Client(config)
+    spec = client.get(Deployment, SERVICE, namespace=ENVIRONMENT).spec
+    assert spec is not None
+    assert spec.template.spec is not None
+    return spec.template.spec.containers[0].image or ""
+
+
 def in_order(text: str, *parts: str) -> bool:
     position = 0
     for part in parts:
@@ -91,6 +106,4 @@ def test_the_dry_run_on_a_real_deployment_proposes_and_puts_the_image_back(bed: 
     assert done.returncode == 0, done.stdout + done.stderr
     assert in_order(done.stdout, "nothing was written", "Closed: proposed", "restored the good image")
     assert "rollback done" not in done.stdout
-    again = heal(bed, "demo")
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "Closed: recovered" in again.stdout
+    assert _image(bed).endswith(f"{SERVICE}:1.14.2")

@@ -99,7 +99,7 @@ def story_settings(settings: Settings, values: Mapping[str, str], *, dry_run: bo
             "trust_revision_after_seconds": 15.0,
             "trust_min_requests": 0,  # the bed may have no load of its own
             "verify_soak_seconds": 15.0,
-            "verify_timeout_seconds": 60.0 if dry_run else 180.0,
+            "verify_timeout_seconds": 20.0 if dry_run else 180.0,
         }
     )
 
