@@ -59,7 +59,7 @@ test-gitops: $(DEV) ## against a real Argo CD, built from its Go module the firs
 	@mkdir -p $(REPORTS)
 	$(BIN)/pytest -m real --durations=0 --junitxml=$(REPORTS)/test-gitops.xml $(GITOPS) $(ARGS)
 
-soak: $(DEV) ## the full size of test-real: four soaks, 2,000 seeds, every crash point; before a release
+soak: $(DEV) ## the full size of test-real: four soaks, 2,000 seeds, every crash point, 20,000 requests; before a release
 	@$(REAL_NEEDS)
 	@mkdir -p $(REPORTS)
 	TEST_SIZE=whole $(BIN)/pytest -m real -rP --durations=0 --junitxml=$(REPORTS)/soak.xml $(SIZED) $(ARGS)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Table, func, select, text
+from sqlalchemy import Connection, Select, Table, func, select, text
 from sqlalchemy.sql import visitors
 
 from app.agent.analytics.report import Statistics, StatsFilter, StatsPart, report
@@ -71,7 +72,7 @@ def _by_records(connection: Connection, where: StatsFilter) -> Statistics:
     return report(where, counted_of({part: counted_rows(connection, part, where) for part in StatsPart}))
 
 
-async def _agrees(store: Store, database_url: str, period: dict[str, object]) -> None:
+async def _agrees(store: Store, database_url: str, period: Mapping[str, Any]) -> None:
     for given in FILTERS[1:6]:
         where = StatsFilter(**{**period, **given})
         with engine_of(database_url).connect() as connection:
@@ -182,7 +183,7 @@ def test_every_column_that_is_counted_makes_its_day_stale(part: StatsPart) -> No
         assert column[1] in watched, column
 
 
-def _columns(statement: visitors.Visitable) -> Iterable[tuple[str, str]]:
+def _columns(statement: Select[Any]) -> Iterable[tuple[str, str]]:
     for element in visitors.iterate(statement):
         table = getattr(element, "table", None)
         if table in (incidents, intents, approvals):

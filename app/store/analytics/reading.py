@@ -56,7 +56,7 @@ def _cell(row: Row) -> Cell:
 
 def _known(kind: type[Kind], value: str | None) -> Kind | None:
     """None too for a value that only a later version knows."""
-    return kind(value) if value in kind._value2member_map_ else None
+    return kind(value) if value is not None and value in kind._value2member_map_ else None
 
 
 def _most_first(rows: Sequence[Row], key: int, most: int | None = None) -> list[Row]:
